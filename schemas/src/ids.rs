@@ -1,0 +1,93 @@
+//! The names that every table shares.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// One of the two streams of a video.
+///
+/// ```
+/// use vaplan_schemas::Modality;
+/// assert_eq!("visual".parse(), Ok(Modality::Visual));
+/// assert_eq!(Modality::Audio.as_str(), "audio");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// What is heard.
+    Audio,
+    /// What is seen.
+    Visual,
+}
+
+impl Modality {
+    /// Both, in the order of the tables.
+    pub const ALL: [Modality; 2] = [Modality::Audio, Modality::Visual];
+
+    /// As tables and SQL write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Modality::Audio => "audio",
+            Modality::Visual => "visual",
+        }
+    }
+}
+
+impl fmt::Display for Modality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Modality {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "audio" => Ok(Modality::Audio),
+            "visual" => Ok(Modality::Visual),
+            other => Err(format!("modality is `{other}`, expected `audio` or `visual`")),
+        }
+    }
+}
+
+/// Position of a class in the order of the `classes` table: the column of every (T, C) matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// As an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A store version: one number per commit, from 1, totally ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StoreVersion(pub u64);
+
+impl fmt::Display for StoreVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Stable 64-bit hash of a video's full name (XXH64, seed 0): the same on every machine and in every release.
+pub fn video_hash(video: &str) -> u64 {
+    twox_hash::XxHash64::oneshot(0, video.as_bytes())
+}
+
+/// The copy-on-write bucket of a video among `buckets` (a power of two, at least 1).
+///
+/// ```
+/// use vaplan_schemas::bucket_of;
+/// assert_eq!(bucket_of("BjCEufrlXm4_20_30", 1), 0);
+/// assert!(bucket_of("BjCEufrlXm4_20_30", 16) < 16);
+/// ```
+pub fn bucket_of(video: &str, buckets: u32) -> u32 {
+    debug_assert!(buckets.is_power_of_two());
+    // The top bits: doubling the number of buckets splits each in two.
+    let bits = buckets.trailing_zeros();
+    if bits == 0 { 0 } else { (video_hash(video) >> (64 - bits)) as u32 }
+}

@@ -1,0 +1,249 @@
+//! One typed row per table.
+//!
+//! `scores` and `labels` are kept on disk one row per segment, and in memory as tracks: all segments of one video,
+//! modality and class, in order. A track is never empty.
+
+use std::sync::Arc;
+
+use crate::ids::Modality;
+
+/// Part of a data set a video belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Weak labels only.
+    Train,
+    /// Dense truth, for choosing.
+    Val,
+    /// Dense truth, for reporting.
+    Test,
+}
+
+impl Split {
+    /// All three, in order.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+
+    /// As tables and flags write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        }
+    }
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Split::ALL
+            .into_iter()
+            .find(|split| split.as_str() == text)
+            .ok_or_else(|| format!("split is `{text}`, expected `train`, `val` or `test`"))
+    }
+}
+
+/// What set a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelRule {
+    /// Pseudo label generation: a score above its threshold.
+    Plg,
+    /// Pseudo label denoising: flipped after an epoch.
+    Pld,
+    /// A person.
+    User,
+}
+
+impl LabelRule {
+    /// As tables write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LabelRule::Plg => "plg",
+            LabelRule::Pld => "pld",
+            LabelRule::User => "user",
+        }
+    }
+}
+
+/// `classes`: key (`position`, `modality`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassRow {
+    /// Name, as in annotations, tables and SQL.
+    pub class: Arc<str>,
+    /// Order among the classes, from 0: the column of every (T, C) matrix.
+    pub position: u32,
+    /// Modality the prompt and threshold are for.
+    pub modality: Modality,
+    /// Text that was embedded, where known.
+    pub prompt: Option<Arc<str>>,
+    /// `softmax` or `logit`.
+    pub rule: Arc<str>,
+    /// κ, what the cosine is multiplied with.
+    pub scale: f64,
+    /// As asked for: r, relative to uniform, of rule `softmax`; θ of rule `logit`.
+    pub threshold: f64,
+    /// What scores are compared with: r / C of rule `softmax`; θ of rule `logit`.
+    pub cutoff: f64,
+}
+
+/// `videos`: key `video`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoRow {
+    /// Full name (LLP: `filename`).
+    pub video: Arc<str>,
+    /// Part of the data set.
+    pub split: Split,
+    /// Number of segments T; 0 where no features were readable.
+    pub segments: u32,
+    /// Length of a segment in seconds.
+    pub segment_seconds: f64,
+    /// Weak label, in the order of the classes.
+    pub weak_labels: Vec<Arc<str>>,
+    /// File the weak label came from.
+    pub source: Arc<str>,
+    /// File or shard of the audio features; none: missing or rejected.
+    pub audio_source: Option<Arc<str>>,
+    /// File or shard of the visual features; none: missing or rejected.
+    pub visual_source: Option<Arc<str>>,
+}
+
+/// `truth`: key (`video`, `modality`, `class`, `onset`, `offset`); dense annotation, val and test only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TruthRow {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Where the event is.
+    pub modality: Modality,
+    /// What the event is.
+    pub class: Arc<str>,
+    /// First segment.
+    pub onset: u32,
+    /// First segment after the event; greater than `onset`.
+    pub offset: u32,
+}
+
+/// `scores`: one track; on disk key (`video`, `modality`, `class`, `segment`), for classes of the weak label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreTrack {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Cosine of segment and prompt, per segment.
+    pub cosine: Vec<f32>,
+    /// What is compared with the cutoff, per segment: probability over all C classes, or scaled cosine.
+    pub score: Vec<f64>,
+}
+
+/// `labels`: one track; on disk key (`video`, `modality`, `class`, `segment`), for classes of the weak label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelTrack {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Pseudo label, its reason beside it, per segment.
+    pub cells: Vec<LabelCell>,
+}
+
+/// A label and why it is so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LabelCell {
+    /// Is the event there.
+    pub label: bool,
+    /// What set it.
+    pub rule: LabelRule,
+    /// Score that was compared; none for rule `user`.
+    pub score: Option<f64>,
+    /// What it was compared with; none for rule `user`.
+    pub threshold: Option<f64>,
+    /// Forward loss, where an epoch gave one.
+    pub loss: Option<f64>,
+    /// Epoch of the loss.
+    pub epoch: Option<u64>,
+}
+
+/// `label_changes`: key (`version`, `video`, `modality`, `class`, `segment`); append only.
+///
+/// A cell that is not in `labels` counts as 0, so the changes up to version v add up to the 1s of `labels` at v.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelChangeRow {
+    /// Store version that changed it.
+    pub version: u64,
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Segment, from 0.
+    pub segment: u32,
+    /// Label before.
+    pub from: bool,
+    /// Label after; differs from `from`.
+    pub to: bool,
+    /// What set it.
+    pub rule: LabelRule,
+    /// Epoch, where one set it.
+    pub epoch: Option<u64>,
+}
+
+/// How much a row of `rejects` took away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something was left out: exit status 1.
+    Reject,
+    /// Odd, but read as the public evaluator reads it; nothing was left out.
+    Note,
+}
+
+/// `rejects`: key (`file`, `row`, `reason`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct RejectRow {
+    /// File, as the user named it.
+    pub file: String,
+    /// Row, from 1 as an editor counts lines, or segment row of a shard from 0; none: the whole file.
+    pub row: Option<u64>,
+    /// Video, where known.
+    pub video: Option<String>,
+    /// Rejected or noted.
+    pub severity: Severity,
+    /// Field, value and what was expected.
+    pub reason: String,
+}
+
+/// `versions`: key `version`; append only, committed last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VersionRow {
+    /// Store version, from 1.
+    pub version: u64,
+    /// Delta version of each table, sorted by table; a table of no rows yet is absent.
+    pub tables: Vec<(String, u64)>,
+    /// Epoch, where the commit carries one.
+    pub epoch: Option<u64>,
+    /// SHA-256 of the settings, hex.
+    pub settings: String,
+    /// SHA-256 of what embeds: text embeddings and models, hex.
+    pub models: String,
+    /// SHA-256 of every input of the run, hex: a second run of the same is recognised by it.
+    pub inputs: String,
+    /// Version of the program.
+    pub program: String,
+    /// What was asked, as a command line.
+    pub command: String,
+    /// When it was committed, milliseconds since 1970 UTC.
+    pub committed_at: i64,
+}

@@ -1,0 +1,90 @@
+//! The command line: one file per subcommand, no logic in any of them.
+
+mod check;
+mod completions;
+mod demo;
+mod eval;
+mod label;
+mod log;
+#[cfg(feature = "query")]
+mod query;
+mod show;
+mod synth;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Segment-level labels from weakly labelled video, kept right as things change.
+///
+/// Exit status: 0 done, 1 done but rows were rejected, 2 not done.
+#[derive(Debug, Parser)]
+#[command(name = "vaplan", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true, env = "VAPLAN_QUIET")]
+    pub quiet: bool,
+    /// How log lines on standard error look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "VAPLAN_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Label(label::Args),
+    Eval(eval::Args),
+    #[cfg(feature = "query")]
+    Query(query::Args),
+    Show(show::Args),
+    Log(log::Args),
+    Check(check::Args),
+    Synth(synth::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Does what was asked; results go to `out`, all else to standard error.
+    ///
+    /// # Errors
+    /// What kept the command from being done; the exit status is then 2.
+    pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let global = &self.global;
+        match &self.command {
+            Command::Label(args) => label::run(args, global, out),
+            Command::Eval(args) => eval::run(args, global, out),
+            #[cfg(feature = "query")]
+            Command::Query(args) => query::run(args, global, out),
+            Command::Show(args) => show::run(args, global, out),
+            Command::Log(args) => log::run(args, global, out),
+            Command::Check(args) => check::run(args, global, out),
+            Command::Synth(args) => synth::run(args, global, out),
+            Command::Demo(args) => demo::run(args, global, out),
+            Command::Completions(args) => completions::run(args, global, out),
+        }
+    }
+
+    /// Flags of every command.
+    pub fn global(&self) -> &Global {
+        &self.global
+    }
+}

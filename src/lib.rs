@@ -1,0 +1,15 @@
+//! vaplan turns weakly labelled video into segment-level labels, and keeps them right as things change.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
+
+pub mod cli;
+#[cfg(feature = "encode")]
+pub mod encode;
+pub mod eval;
+pub mod ingest;
+pub mod label;
+#[cfg(feature = "train")]
+pub mod network;
+#[cfg(feature = "query")]
+pub mod query;
+pub mod show;
+pub mod synth;

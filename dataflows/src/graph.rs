@@ -1,0 +1,55 @@
+//! The label logic as one function from collections to collections.
+
+use std::sync::Arc;
+
+use differential_dataflow::VecCollection;
+use differential_dataflow::lattice::Lattice;
+use timely::dataflow::Stream;
+use timely::progress::Timestamp;
+use vaplan_schemas::{ClassId, Modality};
+
+use crate::admit::{Admitted, Fault, admit};
+use crate::changes::{Change, changes};
+use crate::labels::labels;
+use crate::records::{Candidate, LabelRecord, Score, VideoId};
+use crate::threshold::threshold;
+
+/// What labelling is made from. Each is a set: multiplicities are 0 or 1, but for `scored`, where equal copies may add up.
+pub struct Inputs<'scope, T: Timestamp + Lattice> {
+    /// One record per video; classes ascending.
+    pub weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,
+    /// Any number per video and modality.
+    pub scored: VecCollection<'scope, T, (VideoId, Candidate)>,
+    /// One record per modality and class.
+    pub cutoffs: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
+    /// Labels of the version before the first time; see [`changes`].
+    pub previous: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
+}
+
+/// What labelling gives.
+pub struct Outputs<'scope, T: Timestamp + Lattice> {
+    /// Features that count.
+    pub admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
+    /// Why a modality of a video has no labels.
+    pub faults: VecCollection<'scope, T, (VideoId, Fault)>,
+    /// One record per video and modality.
+    pub labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
+    /// One record per video.
+    pub audio_visual: VecCollection<'scope, T, (VideoId, Arc<LabelRecord>)>,
+    /// Changed cells, once a version is complete.
+    pub changes: Stream<'scope, T, Vec<Change>>,
+}
+
+/// Draws the graph of the crate's front page.
+pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> Outputs<'scope, T> {
+    let admission = admit(inputs.weak, inputs.scored);
+    let tracks = threshold(admission.admitted.clone(), inputs.cutoffs);
+    let labelled = labels(tracks);
+    Outputs {
+        admitted: admission.admitted,
+        faults: admission.faults,
+        changes: changes(labelled.labels.clone(), inputs.previous),
+        labels: labelled.labels,
+        audio_visual: labelled.audio_visual,
+    }
+}

@@ -64,9 +64,16 @@ impl FeatureInput {
     /// Finds the shards of a folder of npy files, of a folder of Parquet files, or of one Parquet file.
     ///
     /// `wanted` tells which keys are of use: an npy file of another key is not opened.
-    pub fn open(path: &Path, modality: Modality, wanted: &dyn Fn(&str) -> bool) -> anyhow::Result<FeatureInput> {
+    pub fn open(
+        path: &Path,
+        modality: Modality,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<FeatureInput, super::error::IngestError> {
         let _ = (modality, wanted);
-        anyhow::bail!("TBD {}", path.display())
+        Err(super::error::IngestError::Features {
+            path: path.to_owned(),
+            problem: String::new(),
+        })
     }
 }
 

@@ -7,9 +7,30 @@
 //! | [`features`] | npy folders and Parquet shards as batches of segment features |
 //! | [`text`] | class text embeddings |
 //! | [`label_folder`] | VALOR-style label folders |
+//! | [`error`] | what can go wrong, with file, place, value and what was expected |
 
 pub mod annotations;
+pub mod error;
 pub mod features;
+mod floats;
 pub mod label_folder;
 pub mod npy;
+mod open;
 pub mod text;
+
+pub use error::IngestError;
+pub use open::open_regular;
+
+/// The folder of golden data, or a line on standard error that `test` was skipped.
+#[cfg(test)]
+pub(crate) fn shared(test: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("VAPLAN_SHARED").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+        std::path::PathBuf::from,
+    );
+    if path.join("golden").is_dir() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {test} needs ../shared");
+    None
+}

@@ -20,8 +20,11 @@ pub struct TextEmbeddings {
 
 impl TextEmbeddings {
     /// Reads npy `(C, D)`, or Parquet with `class`, `feature` and optionally `prompt`.
-    pub fn read(path: &Path, classes: &[Arc<str>]) -> anyhow::Result<TextEmbeddings> {
+    pub fn read(path: &Path, classes: &[Arc<str>]) -> Result<TextEmbeddings, super::error::IngestError> {
         let _ = classes;
-        anyhow::bail!("TBD {}", path.display())
+        Err(super::error::IngestError::Features {
+            path: path.to_owned(),
+            problem: String::new(),
+        })
     }
 }

@@ -1,0 +1,135 @@
+//! Which file of the folder is which, and the order of its classes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::Split;
+
+use super::classes::{LLP_CLASSES, nearest, read_classes};
+use super::{dense, position, weak};
+use crate::ingest::error::IngestError;
+
+/// A class this like one of LLP's is that one, misspelt (D).
+const MISSPELT: f64 = 0.8;
+/// One label in this many may be of an unknown class before the data set is taken for another one (D).
+const FOREIGN: usize = 10;
+
+/// What an annotation folder holds.
+pub(super) struct Files {
+    pub(super) splits: Vec<(Split, PathBuf)>,
+    pub(super) dense: Vec<(Modality, PathBuf)>,
+    pub(super) full: Option<PathBuf>,
+    pub(super) classes: Option<PathBuf>,
+}
+
+const SPLITS: [(Split, &str); 3] = [
+    (Split::Train, "train.csv"),
+    (Split::Val, "val_pd.csv"),
+    (Split::Test, "test_pd.csv"),
+];
+const DENSE: [(Modality, &str); 2] = [
+    (Modality::Audio, "eval_audio.csv"),
+    (Modality::Visual, "eval_visual.csv"),
+];
+const FULL: &str = "dataset_full.csv";
+const CLASSES: &str = "classes.txt";
+
+impl Files {
+    pub(super) fn find(folder: &Path) -> Result<Files, IngestError> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
+            let entry = entry.map_err(IngestError::io("list", folder))?;
+            // A name that is not UTF-8 is none of ours; a hidden one is an editor's or a copying program's.
+            if let Ok(name) = entry.file_name().into_string()
+                && !name.starts_with('.')
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        let one = |suffix: &'static str| -> Result<Option<PathBuf>, IngestError> {
+            let mut found = names.iter().filter(|name| name.ends_with(suffix));
+            let (first, second) = (found.next(), found.next());
+            if let (Some(first), Some(second)) = (first, second) {
+                return Err(IngestError::RoleTwice {
+                    folder: folder.to_owned(),
+                    suffix,
+                    first: first.clone(),
+                    second: second.clone(),
+                });
+            }
+            Ok(first.map(|name| folder.join(name)))
+        };
+        let mut files = Files {
+            splits: Vec::new(),
+            dense: Vec::new(),
+            full: one(FULL)?,
+            classes: None,
+        };
+        for (split, suffix) in SPLITS {
+            files.splits.extend(one(suffix)?.map(|path| (split, path)));
+        }
+        for (modality, suffix) in DENSE {
+            files.dense.extend(one(suffix)?.map(|path| (modality, path)));
+        }
+        if names.iter().any(|name| name == CLASSES) {
+            files.classes = Some(folder.join(CLASSES));
+        }
+        if files.splits.is_empty() {
+            names.retain(|name| name.ends_with(".csv"));
+            names.truncate(10);
+            return Err(IngestError::NoSplit {
+                folder: folder.to_owned(),
+                found: names,
+            });
+        }
+        Ok(files)
+    }
+}
+
+/// The order of `classes.txt`, or LLP's if the classes are LLP's.
+pub(super) fn class_order(
+    files: &Files,
+    weak_rows: &[weak::WeakRow],
+    dense_rows: &[dense::DenseRow],
+) -> Result<Vec<Arc<str>>, IngestError> {
+    if let Some(path) = &files.classes {
+        return read_classes(path);
+    }
+    let llp: Vec<Arc<str>> = LLP_CLASSES.into_iter().map(Arc::from).collect();
+    let weak = weak_rows.iter().flat_map(|row| {
+        let path = &files.splits[row.file].1;
+        row.labels
+            .iter()
+            .map(move |label| (path, row.line, label.as_str()))
+    });
+    let dense = dense_rows
+        .iter()
+        .map(|row| (&files.dense[row.file].1, row.line, row.label.as_str()));
+    let (mut total, mut unknown, mut foreign) = (0_usize, 0_usize, None);
+    for (path, line, label) in weak.chain(dense) {
+        total += 1;
+        if position(&llp, label).is_some() {
+            continue;
+        }
+        unknown += 1;
+        let (near, similarity) = nearest(label, &llp);
+        if foreign.is_none() && similarity < MISSPELT {
+            foreign = Some(IngestError::ForeignClasses {
+                path: path.clone(),
+                row: line,
+                class: label.chars().take(80).collect(),
+                nearest: near.to_owned(),
+            });
+        }
+        // Enough to know; comparing every label of a large foreign data set would take long.
+        if unknown > 1000 && foreign.is_some() {
+            break;
+        }
+    }
+    match foreign {
+        Some(error) if unknown > 1000 || unknown.saturating_mul(FOREIGN) >= total => Err(error),
+        _ => Ok(llp),
+    }
+}

@@ -1,0 +1,214 @@
+//! Rows of the split files, and the videos they make.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::classes::unknown_class;
+use super::folder::Files;
+use super::{AnnotatedVideo, position, tsv};
+use crate::ingest::error::IngestError;
+
+/// A row of a split file, or of the full list.
+pub(super) struct WeakRow {
+    /// Position in [`Files::splits`].
+    pub(super) file: usize,
+    pub(super) line: u64,
+    pub(super) video: String,
+    /// Not empty each; may be doubled.
+    pub(super) labels: Vec<String>,
+}
+
+pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<WeakRow>, IngestError> {
+    let mut rows = Vec::new();
+    for (file, (_, path)) in files.splits.iter().enumerate() {
+        for row in tsv::read(path, ["filename", "event_labels"], rejects)? {
+            let [video, labels] = row.fields;
+            let mut note = |severity, reason: String| {
+                rejects.push(RejectRow {
+                    file: path.display().to_string(),
+                    row: Some(row.line),
+                    video: (!video.is_empty()).then(|| video.clone()),
+                    severity,
+                    reason,
+                });
+            };
+            if video.is_empty() {
+                note(
+                    Severity::Reject,
+                    "filename is empty, expected the name of a video".to_owned(),
+                );
+                continue;
+            }
+            let all: Vec<&str> = labels.split(',').map(str::trim).collect();
+            let labels: Vec<String> = all
+                .iter()
+                .filter(|label| !label.is_empty())
+                .map(|label| (*label).to_owned())
+                .collect();
+            if labels.is_empty() {
+                note(
+                    Severity::Note,
+                    "event_labels is empty: no class can be labelled".to_owned(),
+                );
+            } else if labels.len() < all.len() {
+                note(
+                    Severity::Note,
+                    format!("event_labels is `{}`, expected no empty class", all.join(",")),
+                );
+            }
+            let mut sorted: Vec<&String> = labels.iter().collect();
+            sorted.sort_unstable();
+            if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+                note(
+                    Severity::Note,
+                    format!("event_labels names `{}` twice, read as once", pair[0]),
+                );
+            }
+            rows.push(WeakRow {
+                file,
+                line: row.line,
+                video,
+                labels,
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// One video per name: rows that agree make one, rows that conflict none.
+pub(super) fn videos(
+    rows: Vec<WeakRow>,
+    files: &Files,
+    classes: &[Arc<str>],
+    rejects: &mut Vec<RejectRow>,
+) -> Vec<AnnotatedVideo> {
+    let sources: Vec<Arc<str>> = files
+        .splits
+        .iter()
+        .map(|(_, path)| path.display().to_string().into())
+        .collect();
+    let mut row_of: Vec<(usize, u64)> = Vec::with_capacity(rows.len());
+    let mut conflicts = vec![false; rows.len()];
+    let mut videos: Vec<AnnotatedVideo> = Vec::with_capacity(rows.len());
+    let mut first_of: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    for row in rows {
+        let source = &sources[row.file];
+        let mut note = |severity, reason: String| {
+            rejects.push(RejectRow {
+                file: source.to_string(),
+                row: Some(row.line),
+                video: Some(row.video.clone()),
+                severity,
+                reason,
+            });
+        };
+        let mut weak = Vec::with_capacity(row.labels.len());
+        for label in &row.labels {
+            match position(classes, label) {
+                Some(class) => weak.push(class),
+                None => note(Severity::Reject, unknown_class(label, classes)),
+            }
+        }
+        weak.sort_unstable();
+        weak.dedup();
+        let split = files.splits[row.file].0;
+        if let Some(&first) = first_of.get(row.video.as_str()) {
+            let (file, line) = row_of[first];
+            let other = format!("`{}`, row {line}", sources[file]);
+            if videos[first].weak == weak && videos[first].split == split {
+                note(Severity::Note, format!("same as {other}, read once"));
+            } else {
+                conflicts[first] = true;
+                note(
+                    Severity::Reject,
+                    format!("label or split differs from {other}, expected one row per video: both rejected"),
+                );
+            }
+            continue;
+        }
+        let name: Arc<str> = row.video.into();
+        first_of.insert(name.clone(), videos.len());
+        row_of.push((row.file, row.line));
+        videos.push(AnnotatedVideo {
+            name,
+            split,
+            weak,
+            source: source.clone(),
+        });
+    }
+    let mut index = 0;
+    videos.retain(|video| {
+        let (file, line) = row_of[index];
+        let conflict = conflicts[index];
+        index += 1;
+        if conflict {
+            rejects.push(RejectRow {
+                file: sources[file].to_string(),
+                row: Some(line),
+                video: Some(video.name.to_string()),
+                severity: Severity::Reject,
+                reason:
+                    "label or split differs from a later row of the same video, expected one row per video: \
+                         both rejected"
+                        .to_owned(),
+            });
+        }
+        !conflict
+    });
+    compare_full(files, &videos, classes, rejects);
+    videos
+}
+
+/// The full list adds nothing; where all splits are there, it can tell of videos that they lack.
+fn compare_full(
+    files: &Files,
+    videos: &[AnnotatedVideo],
+    classes: &[Arc<str>],
+    rejects: &mut Vec<RejectRow>,
+) {
+    let (Some(path), 3) = (&files.full, files.splits.len()) else {
+        return;
+    };
+    let weak_of: BTreeMap<&str, &AnnotatedVideo> = videos.iter().map(|video| (&*video.name, video)).collect();
+    let mut note = |row, video: Option<String>, reason: String| {
+        rejects.push(RejectRow {
+            file: path.display().to_string(),
+            row,
+            video,
+            severity: Severity::Note,
+            reason,
+        });
+    };
+    let mut malformed = Vec::new();
+    let rows = match tsv::read(path, ["filename", "event_labels"], &mut malformed) {
+        Ok(rows) => rows,
+        // Nothing is taken from this file, so nothing is lost with it.
+        Err(error) => return note(None, None, error.chain()),
+    };
+    for row in malformed {
+        note(row.row, None, row.reason);
+    }
+    for row in rows {
+        let [video, labels] = row.fields;
+        let Some(known) = weak_of.get(video.as_str()) else {
+            note(
+                Some(row.line),
+                Some(video),
+                "video of no split, not read".to_owned(),
+            );
+            continue;
+        };
+        let mut weak: Vec<_> = labels
+            .split(',')
+            .filter_map(|label| position(classes, label.trim()))
+            .collect();
+        weak.sort_unstable();
+        weak.dedup();
+        if weak != known.weak {
+            let reason = format!("label differs from that of `{}`, which counts", known.source);
+            note(Some(row.line), Some(video), reason);
+        }
+    }
+}

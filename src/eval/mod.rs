@@ -1,1 +1,21 @@
-//! TBD.
+//! Scores labels against dense truth, as the public evaluator of audio-visual video parsing does.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`matrix`] | the bits of one video: classes by segments |
+//! | [`metric`] | F-scores per segment and per event, of A, V, AV, Type@AV and Event@AV |
+//! | [`truth`] | dense annotation of a split, from a folder or a store |
+//! | [`report`] | the scores of a split, as JSON or as a table |
+//! | [`error`] | what can keep labels from being scored |
+
+pub mod error;
+pub mod matrix;
+pub mod metric;
+pub mod report;
+pub mod truth;
+
+pub use error::EvalError;
+pub use matrix::BitMatrix;
+pub use metric::{ClassScores, Evaluator, Level, Scores, VideoParse};
+pub use report::{Prediction, Protocol, Report, evaluate};
+pub use truth::{Truth, TruthEvent, TruthVideo};

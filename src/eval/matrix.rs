@@ -1,0 +1,168 @@
+//! Bits of one video: classes by segments.
+
+/// A C×T matrix of bits: row `c` tells in which segments class `c` is there.
+///
+/// A row is `ceil(T / 64)` words, so that a row is compared and counted 64 segments at a time; any C, any T.
+///
+/// ```
+/// use vaplan::eval::BitMatrix;
+///
+/// let mut matrix = BitMatrix::new(25, 10);
+/// matrix.set_range(3, 2, 5);
+/// matrix.set_range(3, 8, 99); // clipped at T
+/// assert!(matrix.get(3, 4) && !matrix.get(3, 5));
+/// assert_eq!(matrix.runs(3).collect::<Vec<_>>(), [(2, 5), (8, 10)]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitMatrix {
+    classes: usize,
+    segments: usize,
+    words_per_row: usize,
+    /// `[classes, words_per_row]`; segment `t` is bit `t % 64` of word `t / 64`; bits from T on are 0.
+    words: Vec<u64>,
+}
+
+impl BitMatrix {
+    /// All zero, `[classes, segments]`.
+    pub fn new(classes: usize, segments: usize) -> BitMatrix {
+        let words_per_row = segments.div_ceil(64);
+        let words = classes
+            .checked_mul(words_per_row)
+            .expect("a matrix of bits fits into memory");
+        BitMatrix {
+            classes,
+            segments,
+            words_per_row,
+            words: vec![0; words],
+        }
+    }
+
+    /// C.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// T.
+    pub fn segments(&self) -> usize {
+        self.segments
+    }
+
+    /// Is `class` there in `segment`.
+    ///
+    /// # Panics
+    /// When `class` or `segment` lies outside the matrix.
+    pub fn get(&self, class: usize, segment: usize) -> bool {
+        self.check(class, segment);
+        self.words[class * self.words_per_row + segment / 64] >> (segment % 64) & 1 == 1
+    }
+
+    /// Says that `class` is there in `segment`.
+    ///
+    /// # Panics
+    /// When `class` or `segment` lies outside the matrix.
+    pub fn set(&mut self, class: usize, segment: usize) {
+        self.check(class, segment);
+        self.words[class * self.words_per_row + segment / 64] |= 1 << (segment % 64);
+    }
+
+    /// Says that `class` is there from segment `onset` up to, not including, `offset`.
+    ///
+    /// What lies past T is cut off; `onset >= offset` is nothing. Both as numpy's slices do in the public evaluator.
+    ///
+    /// # Panics
+    /// When there is no such class.
+    pub fn set_range(&mut self, class: usize, onset: usize, offset: usize) {
+        for segment in onset..offset.min(self.segments) {
+            self.set(class, segment);
+        }
+    }
+
+    /// The words of a row; bits from T on are 0.
+    ///
+    /// # Panics
+    /// When there is no such class.
+    pub fn row(&self, class: usize) -> &[u64] {
+        assert!(class < self.classes, "class {class} of {}", self.classes);
+        &self.words[class * self.words_per_row..][..self.words_per_row]
+    }
+
+    /// The maximal runs of a row as (onset, offset), in order.
+    ///
+    /// # Panics
+    /// When there is no such class.
+    pub fn runs(&self, class: usize) -> impl Iterator<Item = (usize, usize)> {
+        runs(self.row(class))
+    }
+
+    fn check(&self, class: usize, segment: usize) {
+        assert!(
+            class < self.classes && segment < self.segments,
+            "class {class}, segment {segment} of a {}x{} matrix",
+            self.classes,
+            self.segments
+        );
+    }
+}
+
+/// The maximal runs of 1s of a row of words as (onset, offset), in order.
+pub(super) fn runs(row: &[u64]) -> impl Iterator<Item = (usize, usize)> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let onset = next(row, from, 0)?;
+        let offset = next(row, onset, u64::MAX).unwrap_or(row.len() * 64);
+        from = offset;
+        Some((onset, offset))
+    })
+}
+
+/// First bit at or after `from` that differs from those of `fill` (0 or all ones).
+fn next(row: &[u64], from: usize, fill: u64) -> Option<usize> {
+    let first = from / 64;
+    let mut mask = u64::MAX << (from % 64);
+    for (index, word) in row.iter().enumerate().skip(first) {
+        let differs = (word ^ fill) & mask;
+        if differs != 0 {
+            return Some(index * 64 + differs.trailing_zeros() as usize);
+        }
+        mask = u64::MAX;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_cross_words_and_reach_the_end() {
+        let mut matrix = BitMatrix::new(2, 128);
+        matrix.set_range(0, 60, 70);
+        matrix.set_range(0, 71, 128);
+        assert_eq!(matrix.runs(0).collect::<Vec<_>>(), [(60, 70), (71, 128)]);
+        assert_eq!(matrix.runs(1).count(), 0);
+    }
+
+    #[test]
+    fn a_range_is_cut_at_the_end_and_may_be_empty() {
+        let mut matrix = BitMatrix::new(1, 10);
+        matrix.set_range(0, 7, 7);
+        matrix.set_range(0, 9, 3);
+        matrix.set_range(0, 12, 15);
+        assert_eq!(matrix.runs(0).count(), 0);
+        matrix.set_range(0, 8, 15);
+        assert_eq!(matrix.runs(0).collect::<Vec<_>>(), [(8, 10)]);
+    }
+
+    #[test]
+    fn a_video_of_no_segments_has_empty_rows() {
+        let matrix = BitMatrix::new(3, 0);
+        assert_eq!(matrix.row(2), [0u64; 0]);
+        assert_eq!(matrix.runs(0).count(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "class 0, segment 10 of a 1x10 matrix")]
+    fn a_segment_past_the_end_is_a_bug() {
+        BitMatrix::new(1, 10).set(0, 10);
+    }
+}

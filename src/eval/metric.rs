@@ -1,0 +1,323 @@
+//! F-scores of predicted against true events, per segment and per event.
+//!
+//! ```text
+//! one video:  prediction, truth ── per class: TP, FP, FN of A, V, AV = A ∧ V, and A + V summed ──▶ F per class
+//!             ── mean over the classes that occur (1 where none does) ──▶ one number per video
+//! all videos: ── mean, in percent ──▶ A, V, AV, Event@AV; Type@AV = mean of A, V, AV
+//! ```
+//!
+//! Source (grade C): `segment_level`, `event_level` and `event_wise_metric` in `utils/eval_metrics.py` of
+//! YapengTian/AVVP-ECCV20, where C = 25 and T = 10 are fixed; the same code is in ten more public repositories.
+
+use serde::{Deserialize, Serialize};
+
+use super::matrix::{BitMatrix, runs};
+
+/// Audible and visible events of one video: two matrices of one shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VideoParse {
+    /// What is heard, `[C, T]`.
+    pub audio: BitMatrix,
+    /// What is seen, `[C, T]`.
+    pub visual: BitMatrix,
+}
+
+impl VideoParse {
+    /// Nothing heard and nothing seen, `[classes, segments]` each.
+    pub fn new(classes: usize, segments: usize) -> VideoParse {
+        VideoParse {
+            audio: BitMatrix::new(classes, segments),
+            visual: BitMatrix::new(classes, segments),
+        }
+    }
+}
+
+/// Scores of one level, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    /// A: audible events.
+    pub audio: f64,
+    /// V: visible events.
+    pub visual: f64,
+    /// AV: events that are both at once.
+    pub audio_visual: f64,
+    /// Type@AV: mean of the three before.
+    pub type_av: f64,
+    /// Event@AV: audible and visible events counted together.
+    pub event_av: f64,
+}
+
+/// Scores of both levels, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Each segment counts.
+    pub segment: Level,
+    /// Each maximal run of segments counts.
+    pub event: Level,
+}
+
+/// Segment-level F-scores of one class, in percent: TP, FP and FN summed over all segments of all videos.
+///
+/// Grade D: ours, for finding weak classes. The mean over classes is *not* [`Scores::segment`], which takes F per
+/// video first. None: the class is neither predicted nor true anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    /// A.
+    pub audio: Option<f64>,
+    /// V.
+    pub visual: Option<f64>,
+    /// AV.
+    pub audio_visual: Option<f64>,
+    /// A and V counted together.
+    pub event_av: Option<f64>,
+}
+
+/// Adds up videos; each costs one pass over its matrices and nothing is kept of it but sums.
+///
+/// ```
+/// use vaplan::eval::{Evaluator, VideoParse};
+///
+/// let mut truth = VideoParse::new(2, 10);
+/// truth.audio.set_range(0, 0, 10);
+/// let mut prediction = VideoParse::new(2, 10);
+/// prediction.audio.set_range(0, 0, 6);
+///
+/// let mut evaluator = Evaluator::new(2);
+/// evaluator.add(&prediction, &truth);
+/// let scores = evaluator.scores().expect("one video was added");
+/// assert_eq!(scores.segment.audio, 75.0); // 2 * 6 / (2 * 6 + 4)
+/// assert_eq!(scores.event.audio, 100.0); // 6 of 10 segments: a match
+/// assert_eq!(scores.segment.visual, 100.0); // nothing to find, nothing found
+/// ```
+#[derive(Clone, Debug)]
+pub struct Evaluator {
+    videos: u64,
+    /// Sums of F over the videos, in the order of [`KINDS`].
+    segment: [f64; KINDS],
+    event: [f64; KINDS],
+    /// Per class, over all videos.
+    classes: Vec<[Counts; KINDS]>,
+    scratch: Scratch,
+}
+
+/// Audio, visual, audio-visual, audio and visual together.
+const KINDS: usize = 4;
+
+/// Rows of AV = A and V, kept between videos.
+#[derive(Clone, Debug, Default)]
+struct Scratch {
+    predicted: Vec<u64>,
+    truth: Vec<u64>,
+}
+
+impl Scratch {
+    fn fill(&mut self, [audio, visual]: [(&[u64], &[u64]); 2]) {
+        let meet = |row: &mut Vec<u64>, a: &[u64], v: &[u64]| {
+            row.clear();
+            row.extend(a.iter().zip(v).map(|(a, v)| a & v));
+        };
+        meet(&mut self.predicted, audio.0, visual.0);
+        meet(&mut self.truth, audio.1, visual.1);
+    }
+}
+
+/// True positives, false positives, false negatives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    hits: u64,
+    false_alarms: u64,
+    misses: u64,
+}
+
+impl Counts {
+    /// F = 2TP / (2TP + FP + FN); none where nothing is predicted or true.
+    fn f_score(self) -> Option<f64> {
+        let all = 2 * self.hits + self.false_alarms + self.misses;
+        (all > 0).then(|| (2 * self.hits) as f64 / all as f64)
+    }
+}
+
+impl std::ops::Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            hits: self.hits + other.hits,
+            false_alarms: self.false_alarms + other.false_alarms,
+            misses: self.misses + other.misses,
+        }
+    }
+}
+
+/// Mean of F over the classes that occur.
+#[derive(Clone, Copy, Default)]
+struct ClassMean {
+    sum: f64,
+    classes: u32,
+}
+
+impl ClassMean {
+    fn add(&mut self, counts: Counts) {
+        if let Some(f) = counts.f_score() {
+            self.sum += f;
+            self.classes += 1;
+        }
+    }
+
+    /// 1 where no class occurs: all true negatives.
+    fn value(self) -> f64 {
+        if self.classes == 0 {
+            1.0
+        } else {
+            self.sum / f64::from(self.classes)
+        }
+    }
+}
+
+impl Evaluator {
+    /// Of no video yet, for C `classes`.
+    pub fn new(classes: usize) -> Evaluator {
+        Evaluator {
+            videos: 0,
+            segment: [0.0; KINDS],
+            event: [0.0; KINDS],
+            classes: vec![[Counts::default(); KINDS]; classes],
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Adds a video.
+    ///
+    /// # Panics
+    /// When the four matrices are not of one shape, or not of the evaluator's number of classes.
+    pub fn add(&mut self, prediction: &VideoParse, truth: &VideoParse) {
+        let shape = |matrix: &BitMatrix| (matrix.classes(), matrix.segments());
+        let expected = (self.classes.len(), truth.audio.segments());
+        for matrix in [&prediction.audio, &prediction.visual, &truth.audio, &truth.visual] {
+            assert_eq!(shape(matrix), expected, "shape (C, T) of a matrix of a video");
+        }
+
+        let mut segment = [ClassMean::default(); KINDS];
+        let mut event = [ClassMean::default(); KINDS];
+        for (class, totals) in self.classes.iter_mut().enumerate() {
+            let rows = [
+                (prediction.audio.row(class), truth.audio.row(class)),
+                (prediction.visual.row(class), truth.visual.row(class)),
+            ];
+            if rows
+                .iter()
+                .all(|(p, t)| p.iter().chain(*t).all(|word| *word == 0))
+            {
+                continue;
+            }
+            self.scratch.fill(rows);
+            let mut segments = [Counts::default(); KINDS];
+            let mut events = [Counts::default(); KINDS];
+            let both = (self.scratch.predicted.as_slice(), self.scratch.truth.as_slice());
+            for (kind, (predicted, truth)) in rows.into_iter().chain([both]).enumerate() {
+                segments[kind] = count_segments(predicted, truth);
+                events[kind] = count_events(predicted, truth);
+            }
+            segments[3] = segments[0] + segments[1];
+            events[3] = events[0] + events[1];
+
+            for kind in 0..KINDS {
+                segment[kind].add(segments[kind]);
+                event[kind].add(events[kind]);
+                totals[kind] = totals[kind] + segments[kind];
+            }
+        }
+        for kind in 0..KINDS {
+            self.segment[kind] += segment[kind].value();
+            self.event[kind] += event[kind].value();
+        }
+        self.videos += 1;
+    }
+
+    /// Number of videos added.
+    pub fn videos(&self) -> u64 {
+        self.videos
+    }
+
+    /// Scores of the videos added so far; none before the first.
+    pub fn scores(&self) -> Option<Scores> {
+        (self.videos > 0).then(|| Scores {
+            segment: level(&self.segment, self.videos),
+            event: level(&self.event, self.videos),
+        })
+    }
+
+    /// Scores of each class, in the order of the classes.
+    pub fn class_scores(&self) -> Vec<ClassScores> {
+        let percent = |counts: Counts| counts.f_score().map(|f| 100.0 * f);
+        self.classes
+            .iter()
+            .map(|&[audio, visual, audio_visual, event_av]| ClassScores {
+                audio: percent(audio),
+                visual: percent(visual),
+                audio_visual: percent(audio_visual),
+                event_av: percent(event_av),
+            })
+            .collect()
+    }
+}
+
+fn level(sums: &[f64; KINDS], videos: u64) -> Level {
+    let [audio, visual, audio_visual, event_av] = sums.map(|sum| 100.0 * (sum / videos as f64));
+    let type_av = (audio + visual + audio_visual) / 3.0;
+    Level {
+        audio,
+        visual,
+        audio_visual,
+        type_av,
+        event_av,
+    }
+}
+
+fn count_segments(predicted: &[u64], truth: &[u64]) -> Counts {
+    let mut counts = Counts::default();
+    for (p, t) in predicted.iter().zip(truth) {
+        counts.hits += u64::from((p & t).count_ones());
+        counts.false_alarms += u64::from((p & !t).count_ones());
+        counts.misses += u64::from((t & !p).count_ones());
+    }
+    counts
+}
+
+/// Predicted runs that match a true run, that match none, and true runs that no predicted run matches.
+///
+/// Runs match when their intersection is at least half of their union. Runs of one row are at least a segment apart,
+/// so no two of them can each take half of a third: what the source finds without an assignment is one to one.
+fn count_events(predicted: &[u64], truth: &[u64]) -> Counts {
+    let mut counts = Counts::default();
+    let (mut predicted, mut truth) = (runs(predicted), runs(truth));
+    let (mut run, mut true_run) = (predicted.next(), truth.next());
+    loop {
+        match (run, true_run) {
+            (Some((onset, offset)), Some((start, end))) => {
+                let intersection = offset.min(end).saturating_sub(onset.max(start));
+                let union = (offset - onset) + (end - start) - intersection;
+                if 2 * intersection >= union {
+                    counts.hits += 1;
+                    (run, true_run) = (predicted.next(), truth.next());
+                } else if offset <= end {
+                    // Later true runs start after this one ended: it matches none of them.
+                    counts.false_alarms += 1;
+                    run = predicted.next();
+                } else {
+                    counts.misses += 1;
+                    true_run = truth.next();
+                }
+            }
+            (Some(_), None) => {
+                counts.false_alarms += 1;
+                run = predicted.next();
+            }
+            (None, Some(_)) => {
+                counts.misses += 1;
+                true_run = truth.next();
+            }
+            (None, None) => return counts,
+        }
+    }
+}

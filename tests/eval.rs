@@ -1,0 +1,4 @@
+//! `vaplan eval`, and the evaluator behind it.
+
+mod golden;
+mod oracle;

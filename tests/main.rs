@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
 mod eval;
+mod show;
 mod support;

@@ -8,7 +8,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::error::EvalError;
 use super::metric::VideoParse;
-use crate::ingest::annotations::Annotations;
+use crate::ingest::annotations::{Annotations, nearest};
 
 /// Dense truth of one split.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ impl Truth {
         let mut by_name: BTreeMap<Arc<str>, Vec<TruthEvent>> =
             videos.into_iter().map(|name| (name, Vec::new())).collect();
         for row in rows {
-            let class = class_id(&ids, &row.class, "truth")?;
+            let class = class_id(&classes, &ids, &row.class, "truth")?;
             if let Some(events) = by_name.get_mut(&row.video) {
                 let TruthRow {
                     modality,
@@ -163,18 +163,14 @@ pub(super) fn class_ids(classes: &[Arc<str>]) -> BTreeMap<Arc<str>, ClassId> {
 
 /// Position of a class that `table` names.
 pub(super) fn class_id(
+    classes: &[Arc<str>],
     ids: &BTreeMap<Arc<str>, ClassId>,
     class: &str,
     table: &'static str,
 ) -> Result<ClassId, EvalError> {
-    ids.get(class).copied().ok_or_else(|| {
-        let nearest = ids
-            .keys()
-            .max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
-        EvalError::UnknownClass {
-            table,
-            class: class.to_owned(),
-            nearest: nearest.map_or_else(String::new, |name| name.to_string()),
-        }
+    ids.get(class).copied().ok_or_else(|| EvalError::UnknownClass {
+        table,
+        class: class.to_owned(),
+        nearest: nearest(class, classes).0.to_owned(),
     })
 }

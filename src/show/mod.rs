@@ -1,1 +1,15 @@
-//! TBD.
+//! One video as a timeline: its labels, the truth beside them, and the scores that made them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`timeline`] | what is shown of a video, from rows of a store |
+//! | [`render`] | a timeline as text: coloured, or plain ASCII |
+//! | [`find`] | the video that is meant by a name or an id |
+
+pub mod find;
+pub mod render;
+pub mod timeline;
+
+pub use find::{FindError, find};
+pub use render::{Look, render};
+pub use timeline::{Lane, Rows, Timeline, Track};

@@ -1,0 +1,151 @@
+//! Odd and rejected rows of the input, in a few lines.
+
+use std::collections::BTreeMap;
+
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+/// Says on standard error how many rows are odd in each way, with the first of them; `quiet` leaves notes out.
+///
+/// Gives the number of rejected rows: with any, the exit status is 1.
+pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
+    for line in summary(rejects, quiet) {
+        eprintln!("vaplan: {line}");
+    }
+    rejects
+        .iter()
+        .filter(|row| row.severity == Severity::Reject)
+        .count()
+}
+
+/// One line per way of being odd: rejected rows first, then the most frequent.
+fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
+    let mut kinds: BTreeMap<(Severity, String), (usize, &RejectRow)> = BTreeMap::new();
+    for row in rejects
+        .iter()
+        .filter(|row| !quiet || row.severity == Severity::Reject)
+    {
+        kinds
+            .entry((row.severity, kind(&row.reason)))
+            .or_insert((0, row))
+            .0 += 1;
+    }
+    let mut kinds: Vec<_> = kinds
+        .into_iter()
+        .map(|((severity, _), found)| (severity, found))
+        .collect();
+    // Stable: kinds of one count stay in the order of their reasons.
+    kinds.sort_by_key(|&(severity, (count, _))| (severity, std::cmp::Reverse(count)));
+    kinds
+        .into_iter()
+        .map(|(severity, (count, row))| {
+            let word = match severity {
+                Severity::Reject => "rejected",
+                Severity::Note => "note",
+            };
+            let more = if count > 1 {
+                format!("{count} times, first ")
+            } else {
+                String::new()
+            };
+            format!("{word}: {more}{}", place(row))
+        })
+        .collect()
+}
+
+/// "`file`, row 3, video `v`: reason"; what the reason says itself is not said twice.
+fn place(row: &RejectRow) -> String {
+    let mut text = format!("`{}`", row.file);
+    if row.reason.contains(&text) {
+        return row.reason.clone();
+    }
+    if let Some(number) = row.row {
+        text.push_str(&format!(", row {number}"));
+    }
+    if let Some(video) = row
+        .video
+        .as_ref()
+        .filter(|video| !row.reason.contains(&format!("`{video}`")))
+    {
+        text.push_str(&format!(", video `{video}`"));
+    }
+    format!("{text}: {}", row.reason)
+}
+
+/// A reason without what varies from row to row: quoted values and numbers.
+fn kind(reason: &str) -> String {
+    let mut kind = String::new();
+    let mut quoted = false;
+    for part in reason.split('`') {
+        if quoted {
+            kind.push('`');
+        } else {
+            let words = part
+                .split(|c: char| c.is_ascii_digit())
+                .filter(|word| !word.is_empty());
+            kind.extend(words.flat_map(|word| [word, "0"]));
+        }
+        quoted = !quoted;
+    }
+    // A list of values is one value.
+    while kind.contains("`, 0`") {
+        kind = kind.replace("`, 0`", "`");
+    }
+    kind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(row: u64, severity: Severity, reason: &str) -> RejectRow {
+        RejectRow {
+            file: "a.csv".into(),
+            row: Some(row),
+            video: Some("v".into()),
+            severity,
+            reason: reason.into(),
+        }
+    }
+
+    #[test]
+    fn rows_that_differ_in_values_only_are_one_line() {
+        let rows = [
+            row(2, Severity::Note, "onset is 4, expected less than offset 4"),
+            row(5, Severity::Note, "onset is 10, expected less than offset 9"),
+            row(
+                6,
+                Severity::Note,
+                "dense events of `Dog` are outside the weak label",
+            ),
+            row(
+                7,
+                Severity::Note,
+                "dense events of `Car`, `Speech` are outside the weak label",
+            ),
+            row(
+                8,
+                Severity::Note,
+                "dense events of `Cat`, `Car`, `Speech` are outside the weak label",
+            ),
+            row(9, Severity::Reject, "class `Dgo` is unknown"),
+        ];
+        assert_eq!(
+            summary(&rows, false),
+            [
+                "rejected: `a.csv`, row 9, video `v`: class `Dgo` is unknown",
+                "note: 3 times, first `a.csv`, row 6, video `v`: dense events of `Dog` are outside the weak label",
+                "note: 2 times, first `a.csv`, row 2, video `v`: onset is 4, expected less than offset 4",
+            ]
+        );
+        assert_eq!(summary(&rows, true).len(), 1, "quiet says rejects only");
+        assert_eq!(report(&rows, true), 1);
+    }
+
+    #[test]
+    fn what_the_reason_says_is_not_said_twice() {
+        let mut said = row(1, Severity::Reject, "npy file `a.csv`: data ends at byte 4");
+        assert_eq!(place(&said), "npy file `a.csv`: data ends at byte 4");
+        said.reason = "`v` has no dense event".into();
+        assert_eq!(place(&said), "`a.csv`, row 1: `v` has no dense event");
+    }
+}

@@ -1,0 +1,3 @@
+//! `vaplan show`, and the timeline behind it.
+
+mod looks;

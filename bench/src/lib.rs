@@ -1,1 +1,3 @@
-//! TBD.
+//! Bench data and the programs that bench/compare times.
+
+pub mod eval_data;

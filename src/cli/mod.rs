@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod label;
 mod log;
+mod notes;
 #[cfg(feature = "query")]
 mod query;
 mod show;

@@ -201,7 +201,11 @@ impl<'a> Page<'a> {
     /// Seconds at every so many segments, as many as fit.
     fn ruler(&self, segments: &Range<usize>) -> String {
         let label = |segment: usize| number(segment as f64 * self.timeline.segment_seconds);
-        let longest = label(segments.end).len().max(label(segments.start).len());
+        // Of all numbers of the video, so that rulers of all its pieces have the same step.
+        let longest = (0..=self.timeline.segments)
+            .map(|segment| label(segment).len())
+            .max()
+            .unwrap_or(0);
         let steps = (0..).flat_map(|power| [1, 2, 5].map(|step| step * 10usize.pow(power)));
         let step = steps
             .take(18)
@@ -318,17 +322,19 @@ impl<'a> Page<'a> {
                 .filter(|track| track.lane == lane)
                 .collect();
             let scale = Scale::of(&tracks);
-            if scale.low <= scale.high {
-                let glyph = |value| scale.glyph(value, self.look.plain);
+            let (low, high) = (scale.low, scale.high);
+            let glyph = |value| scale.glyph(value, self.look.plain);
+            let lane = lane.as_str();
+            if low < high {
+                let (first, last) = (glyph(low), glyph(high));
                 writeln!(
                     out,
-                    "{} scores: {} is {}, {} is {}",
-                    lane.as_str(),
-                    glyph(scale.low),
-                    score(scale.low),
-                    glyph(scale.high),
-                    score(scale.high)
+                    "{lane} scores: {first} is {}, {last} is {}",
+                    score(low),
+                    score(high)
                 )?;
+            } else if low == high {
+                writeln!(out, "{lane} scores: all {}", score(low))?;
             }
         }
         Ok(())

@@ -5,12 +5,14 @@
 //! | [`matrix`] | the bits of one video: classes by segments |
 //! | [`metric`] | F-scores per segment and per event, of A, V, AV, Type@AV and Event@AV |
 //! | [`truth`] | dense annotation of a split, from a folder or a store |
+//! | [`predictions`] | labels of a split, from a store or from folders |
 //! | [`report`] | the scores of a split, as JSON or as a table |
 //! | [`error`] | what can keep labels from being scored |
 
 pub mod error;
 pub mod matrix;
 pub mod metric;
+pub mod predictions;
 pub mod report;
 pub mod truth;
 

@@ -5,17 +5,21 @@
 //! | [`annotations`] | weak labels and dense truth of an LLP-style folder |
 //! | [`npy`] | npy files, checked against the file's size before any allocation |
 //! | [`features`] | npy folders and Parquet shards as batches of segment features |
+//! | [`shards`] | writes feature shards |
 //! | [`text`] | class text embeddings |
 //! | [`label_folder`] | VALOR-style label folders |
 //! | [`error`] | what can go wrong, with file, place, value and what was expected |
 
 pub mod annotations;
+mod contain;
 pub mod error;
 pub mod features;
 mod floats;
 pub mod label_folder;
 pub mod npy;
 mod open;
+mod parquet;
+pub mod shards;
 pub mod text;
 
 pub use error::IngestError;

@@ -1,0 +1,248 @@
+//! From rows to batches of whole videos.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::{FeatureBatch, FeatureEvent, VideoSpan};
+
+/// Values of one video beyond which it is rejected, 512 MiB as f32: no file may fill the memory with one name.
+pub(super) const MAX_VIDEO_VALUES: usize = 1 << 27;
+
+/// Where events go.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(FeatureEvent) -> ControlFlow<()>;
+
+/// Collects rows until some whole videos are there.
+pub(super) struct Assembler<'a> {
+    modality: Modality,
+    batch_rows: usize,
+    sink: Sink<'a>,
+    width: usize,
+    data: Vec<f32>,
+    videos: Vec<VideoSpan>,
+    /// Rows of `videos`.
+    rows: usize,
+    open: Option<Open>,
+    stopped: bool,
+}
+
+/// The video whose rows are coming in.
+struct Open {
+    key: Arc<str>,
+    file: Arc<str>,
+    row: u64,
+    segments: u32,
+    /// It was rejected: its rows are passed over.
+    bad: bool,
+}
+
+impl<'a> Assembler<'a> {
+    pub(super) fn new(modality: Modality, batch_rows: usize, sink: Sink<'a>) -> Assembler<'a> {
+        Assembler {
+            modality,
+            batch_rows: batch_rows.max(1),
+            sink,
+            width: 0,
+            data: Vec::new(),
+            videos: Vec::new(),
+            rows: 0,
+            open: None,
+            stopped: false,
+        }
+    }
+
+    /// Whether the sink wants no more.
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// A whole video of `rows` rows, which `read` appends and tells the size of.
+    pub(super) fn whole<E>(
+        &mut self,
+        key: &str,
+        file: &Arc<str>,
+        read: impl FnOnce(&mut Vec<f32>) -> Result<(usize, usize), E>,
+    ) -> Result<(), E> {
+        let start = self.data.len();
+        let (rows, width) = read(&mut self.data)?;
+        if width != self.width && start > 0 {
+            let tail = self.data.split_off(start);
+            self.flush();
+            self.data = tail;
+        }
+        self.width = width;
+        // More would not fit in memory.
+        let segments = u32::try_from(rows).unwrap_or(u32::MAX);
+        self.videos.push(VideoSpan {
+            key: key.into(),
+            segments,
+            file: file.clone(),
+            row: 0,
+        });
+        self.rows += rows;
+        if self.rows >= self.batch_rows {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// One row; segments of a video come in order from 0.
+    ///
+    /// The same name from segment 0 again is the video once more: whoever takes the batches sees it twice.
+    pub(super) fn row(
+        &mut self,
+        file: &Arc<str>,
+        row: u64,
+        key: &str,
+        segment: Option<i64>,
+        append: impl FnOnce(&mut Vec<f32>) -> Result<usize, String>,
+    ) {
+        let same = self
+            .open
+            .as_ref()
+            .is_some_and(|open| *open.key == *key && (segment != Some(0) || open.bad));
+        if !same {
+            self.close();
+            if self.rows >= self.batch_rows {
+                self.flush();
+            }
+            self.open = Some(Open {
+                key: key.into(),
+                file: file.clone(),
+                row,
+                segments: 0,
+                bad: false,
+            });
+        }
+        let open = self.open.as_ref().expect("one was opened above");
+        if open.bad {
+            return;
+        }
+        let expected = open.segments;
+        if segment != Some(i64::from(expected)) {
+            let found = segment.map_or_else(|| "null".to_owned(), |segment| segment.to_string());
+            return self.spoil(
+                row,
+                format!("segment is {found}, expected {expected}: a video's rows are together and in order"),
+            );
+        }
+        let before = self.data.len();
+        match append(&mut self.data) {
+            Err(reason) => return self.spoil(row, reason),
+            Ok(0) => return self.spoil(row, "feature is empty, expected floats".to_owned()),
+            Ok(width) if width == self.width => {}
+            Ok(width) if before == self.rows * self.width && expected == 0 => {
+                // Its first row: what came before goes out, in its own width.
+                let tail = self.data.split_off(before);
+                self.flush();
+                (self.data, self.width) = (tail, width);
+            }
+            Ok(width) => {
+                let reason = format!(
+                    "feature has {width} values, expected {} as segment 0 has",
+                    self.width
+                );
+                return self.spoil(row, reason);
+            }
+        }
+        let values = self.data.len() - self.rows * self.width;
+        if values > MAX_VIDEO_VALUES || expected == u32::MAX {
+            return self.spoil(row, format!("video has more than {MAX_VIDEO_VALUES} values"));
+        }
+        if let Some(open) = &mut self.open {
+            open.segments = expected + 1;
+        }
+    }
+
+    /// A row that belongs to no video, or whose name cannot be read: the video before it ends there.
+    pub(super) fn stray(&mut self, file: &Arc<str>, row: u64, reason: String) {
+        self.close();
+        self.reject(RejectRow {
+            file: file.to_string(),
+            row: Some(row),
+            video: None,
+            severity: Severity::Reject,
+            reason,
+        });
+    }
+
+    /// Rejects the video whose rows are coming in, whole.
+    fn spoil(&mut self, row: u64, reason: String) {
+        self.data.truncate(self.rows * self.width);
+        let Some(open) = &mut self.open else { return };
+        open.bad = true;
+        let reject = RejectRow {
+            file: open.file.to_string(),
+            row: Some(row),
+            video: Some(open.key.to_string()),
+            severity: Severity::Reject,
+            reason,
+        };
+        self.reject(reject);
+    }
+
+    pub(super) fn reject(&mut self, reject: RejectRow) {
+        if !self.stopped {
+            self.stopped = (self.sink)(FeatureEvent::Reject(reject)).is_break();
+        }
+    }
+
+    /// The file cannot be read on from `row`: its last video may be cut, so it is left out.
+    pub(super) fn broken(&mut self, file: &Arc<str>, row: u64, problem: String) {
+        self.data.truncate(self.rows * self.width);
+        let video = self
+            .open
+            .take()
+            .filter(|open| !open.bad)
+            .map(|open| open.key.to_string());
+        self.flush();
+        self.reject(RejectRow {
+            file: file.to_string(),
+            row: Some(row),
+            video,
+            severity: Severity::Reject,
+            reason: format!("{problem}; rows from here on are not read"),
+        });
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.take()
+            && !open.bad
+            && open.segments > 0
+        {
+            self.rows += open.segments as usize;
+            self.videos.push(VideoSpan {
+                key: open.key,
+                segments: open.segments,
+                file: open.file,
+                row: open.row,
+            });
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.videos.is_empty() || self.stopped {
+            return;
+        }
+        let data = std::mem::take(&mut self.data);
+        // As much again will come; the allocator gives back what the taker of the last batch freed.
+        self.data.reserve(data.len());
+        let videos = std::mem::take(&mut self.videos);
+        self.rows = 0;
+        let batch = FeatureBatch {
+            modality: self.modality,
+            width: self.width,
+            data,
+            videos,
+        };
+        self.stopped = (self.sink)(FeatureEvent::Batch(batch)).is_break();
+    }
+
+    /// All that is left.
+    pub(super) fn finish(mut self) {
+        self.close();
+        self.flush();
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading of one shard.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::assemble::{Assembler, Sink};
+use crate::ingest::npy;
+use crate::ingest::parquet::{EmbeddingFile, Key, KeyColumn};
+
+const COLUMNS: [KeyColumn; 3] = [
+    KeyColumn {
+        name: "video",
+        key: Key::Text,
+        optional: false,
+    },
+    KeyColumn {
+        name: "segment",
+        key: Key::Whole,
+        optional: false,
+    },
+    KeyColumn {
+        name: "modality",
+        key: Key::Text,
+        optional: true,
+    },
+];
+const VIDEO: usize = 0;
+const SEGMENT: usize = 1;
+const MODALITY: usize = 2;
+
+/// One video per file, named by it.
+pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize, sink: Sink<'_>) {
+    let mut assembler = Assembler::new(modality, batch_rows, sink);
+    let mut reader = npy::Reader::default();
+    for path in files {
+        if assembler.stopped() {
+            return;
+        }
+        let key = key_of(path);
+        let file: Arc<str> = path.display().to_string().into();
+        if let Err(error) = assembler.whole(key, &file, |data| reader.append_matrix(path, data)) {
+            assembler.reject(error.into_reject(path, Some(key)));
+        }
+    }
+    assembler.finish();
+}
+
+/// Name of the video whose features a file holds.
+pub(super) fn key_of(path: &Path) -> &str {
+    path.file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or_default()
+}
+
+/// Rows of any number of videos.
+pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, sink: Sink<'_>) {
+    let mut assembler = Assembler::new(modality, batch_rows, sink);
+    let file: Arc<str> = path.display().to_string().into();
+    let table = match EmbeddingFile::open(path, &COLUMNS) {
+        Ok(table) => table,
+        Err(error) => return assembler.reject(error.into_reject(path, None)),
+    };
+    let read = table.each(|rows| {
+        for index in 0..rows.count {
+            let row = rows.first + index as u64;
+            match rows.text(MODALITY, index).map(str::parse::<Modality>) {
+                Some(Ok(found)) if found != modality => continue,
+                Some(Err(reason)) => {
+                    assembler.stray(&file, row, reason);
+                    continue;
+                }
+                _ => {}
+            }
+            match (rows.text(VIDEO, index), rows.whole(SEGMENT, index)) {
+                (None | Some(""), _) => {
+                    let reason = "video is null, empty or not UTF-8, expected a name".to_owned();
+                    assembler.stray(&file, row, reason);
+                }
+                (Some(video), _) if video.contains('\0') => {
+                    let reason = format!("video is `{}`, expected no NUL", video.escape_default());
+                    assembler.stray(&file, row, reason);
+                }
+                (Some(video), segment) => {
+                    assembler.row(&file, row, video, segment, |data| {
+                        rows.features.append(index, data)
+                    });
+                }
+            }
+        }
+        !assembler.stopped()
+    });
+    match read {
+        Ok(()) => {}
+        Err(broken) => {
+            let row = broken.row;
+            assembler.broken(&file, row, broken.problem);
+        }
+    }
+    if table.row_count() == 0 {
+        assembler.reject(RejectRow {
+            file: table.path().display().to_string(),
+            row: None,
+            video: None,
+            severity: Severity::Note,
+            reason: "has no rows".to_owned(),
+        });
+    }
+    assembler.finish();
+}

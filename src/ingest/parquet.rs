@@ -1,0 +1,310 @@
+//! Parquet files that hold one embedding a row, read without trust and close to the speed of the disk cache.
+//!
+//! Key columns go through arrow; packed features through the column reader below it, whose values are slices of the
+//! page, so that each is touched once, on its way to f32. Measured here on 100,000 f16 rows of width 512 in a release
+//! build: 24 ms so, where arrow takes 18 ms to merely copy packed rows, and 265 ms for fixed-size lists.
+
+mod feature;
+mod source;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+
+use super::contain::contained;
+use super::error::IngestError;
+use super::open::open_regular;
+use feature::{Encoding, PackedReader};
+use source::Source;
+
+pub(crate) use feature::Features;
+
+/// Rows decoded at a time: their pages and floats stay in the second-level cache.
+const STEP: usize = 256;
+
+/// Name of the feature column.
+pub(crate) const FEATURE: &str = "feature";
+/// Metadata, of the file or of the feature column: `f16` or `f32`.
+pub(crate) const DTYPE_KEY: &str = "vaplan.dtype";
+/// Metadata, of the file or of the feature column: values per row.
+pub(crate) const WIDTH_KEY: &str = "vaplan.width";
+
+/// What a column that is not the feature holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// Text, plain, large, view or dictionary.
+    Text,
+    /// Integers of any width.
+    Whole,
+}
+
+/// A column to be read beside the feature.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyColumn {
+    pub(crate) name: &'static str,
+    pub(crate) key: Key,
+    pub(crate) optional: bool,
+}
+
+/// An open file whose schema is as wanted.
+pub(crate) struct EmbeddingFile {
+    path: PathBuf,
+    source: Arc<Source>,
+    metadata: ArrowReaderMetadata,
+    keys: Vec<(KeyColumn, Option<usize>)>,
+    encoding: Encoding,
+    feature: usize,
+}
+
+/// Some rows, in order.
+pub(crate) struct Rows {
+    /// Of the first, from 0 in the file.
+    pub(crate) first: u64,
+    /// How many.
+    pub(crate) count: usize,
+    keys: Vec<Option<ArrayRef>>,
+    pub(crate) features: Features,
+}
+
+impl Rows {
+    /// Text of the `column`-th key column asked for; none: null, or no such column.
+    pub(crate) fn text(&self, column: usize, row: usize) -> Option<&str> {
+        let array: &StringArray = self.keys[column].as_ref()?.as_string();
+        (!arrow::array::Array::is_null(array, row)).then(|| array.value(row))
+    }
+
+    /// Whole number of the `column`-th key column asked for; none: null, too large, or no such column.
+    pub(crate) fn whole(&self, column: usize, row: usize) -> Option<i64> {
+        let array = self.keys[column].as_ref()?.as_primitive::<Int64Type>();
+        (!arrow::array::Array::is_null(array, row)).then(|| array.value(row))
+    }
+}
+
+/// Reading went wrong; rows before `row` were given.
+pub(crate) struct Broken {
+    pub(crate) row: u64,
+    pub(crate) problem: String,
+}
+
+impl EmbeddingFile {
+    /// Opens a file, and checks that it has the columns, and of what type.
+    pub(crate) fn open(path: &Path, columns: &[KeyColumn]) -> Result<EmbeddingFile, IngestError> {
+        let (file, length) = open_regular(path)?;
+        let bad = |problem: String| IngestError::Parquet {
+            path: path.to_owned(),
+            problem,
+        };
+        if length == 0 {
+            return Err(bad("is empty, expected a Parquet file".to_owned()));
+        }
+        let source = Arc::new(Source::new(file, length));
+        let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = contained(|| ArrowReaderMetadata::load(&*source, plain.clone()))
+            .map_err(&bad)?
+            .map_err(|error| bad(error.to_string()))?;
+        let schema = metadata.schema().clone();
+        let names = || {
+            schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let find = |name: &str| schema.fields().iter().position(|field| field.name() == name);
+        let mut keys = Vec::with_capacity(columns.len());
+        for column in columns {
+            let at = find(column.name);
+            match at.map(|at| schema.field(at).data_type()) {
+                None if column.optional => {}
+                None => {
+                    let name = column.name;
+                    return Err(bad(format!("no column `{name}` (columns found: {})", names())));
+                }
+                Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary)
+                    if column.key == Key::Text => {}
+                Some(found) if column.key == Key::Whole && found.is_integer() => {}
+                Some(found) => {
+                    let expected = if column.key == Key::Text {
+                        "text"
+                    } else {
+                        "integers"
+                    };
+                    return Err(bad(format!(
+                        "column `{}` is {found}, expected {expected}",
+                        column.name
+                    )));
+                }
+            }
+            keys.push((*column, at));
+        }
+        let feature = find(FEATURE)
+            .ok_or_else(|| bad(format!("no column `{FEATURE}` (columns found: {})", names())))?;
+        let stated = stated(&metadata);
+        let encoding = Encoding::find(&metadata, feature, &stated).map_err(bad)?;
+        Ok(EmbeddingFile {
+            path: path.to_owned(),
+            source,
+            metadata,
+            keys,
+            encoding,
+            feature,
+        })
+    }
+
+    /// Rows that the file says it has.
+    pub(crate) fn row_count(&self) -> u64 {
+        u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// File read.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives all rows in order; `sink` says whether to go on.
+    pub(crate) fn each(&self, mut sink: impl FnMut(&Rows) -> bool) -> Result<(), Broken> {
+        let mut first = 0_u64;
+        for group in 0..self.metadata.metadata().num_row_groups() {
+            let broken = |row: u64, problem: String| Broken { row, problem };
+            let mut readers = self.group(group).map_err(|problem| broken(first, problem))?;
+            let count = self.metadata.metadata().row_group(group).num_rows();
+            let end = u64::try_from(count)
+                .ok()
+                .and_then(|count| first.checked_add(count));
+            let end = end.ok_or_else(|| broken(first, format!("row group {group} has {count} rows")))?;
+            while first < end {
+                let rows = readers
+                    .next(self, first)
+                    .map_err(|problem| broken(first, problem))?;
+                if rows.count == 0 {
+                    return Err(broken(
+                        first,
+                        format!("row group {group} ends here, expected row {end}"),
+                    ));
+                }
+                first += rows.count as u64;
+                if !sink(&rows) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Readers of one row group, which needs no other.
+    fn group(&self, group: usize) -> Result<GroupReaders, String> {
+        let mut roots: Vec<usize> = self.keys.iter().filter_map(|(_, at)| *at).collect();
+        let packed = match &self.encoding {
+            Encoding::Packed {
+                leaf,
+                optional,
+                dtype,
+                width,
+            } => Some(PackedReader::open(
+                &self.source,
+                self.metadata.metadata(),
+                group,
+                *leaf,
+                *optional,
+                *dtype,
+                *width,
+            )?),
+            Encoding::List { .. } => {
+                roots.push(self.feature);
+                None
+            }
+        };
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.iter().copied());
+        let open = || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata((*self.source).clone(), self.metadata.clone())
+                .with_projection(mask)
+                .with_row_groups(vec![group])
+                .with_batch_size(STEP)
+                .build()
+        };
+        let keys = contained(open)?.map_err(|error| error.to_string())?;
+        Ok(GroupReaders { keys, packed })
+    }
+}
+
+struct GroupReaders {
+    keys: ParquetRecordBatchReader,
+    packed: Option<PackedReader>,
+}
+
+impl GroupReaders {
+    fn next(&mut self, file: &EmbeddingFile, first: u64) -> Result<Rows, String> {
+        let batch = match contained(|| self.keys.next())? {
+            Some(batch) => batch.map_err(|error| error.to_string())?,
+            None => RecordBatch::new_empty(self.keys_schema()),
+        };
+        let count = batch.num_rows();
+        let mut keys = Vec::with_capacity(file.keys.len());
+        for (column, at) in &file.keys {
+            let Some(array) = at.and_then(|_| batch.column_by_name(column.name)) else {
+                keys.push(None);
+                continue;
+            };
+            let wanted = if column.key == Key::Text {
+                DataType::Utf8
+            } else {
+                DataType::Int64
+            };
+            let cast = contained(|| arrow::compute::cast(array, &wanted))?;
+            keys.push(Some(cast.map_err(|error| error.to_string())?));
+        }
+        let features = match &mut self.packed {
+            Some(packed) => packed.next(count)?,
+            None => {
+                let column = batch
+                    .column_by_name(FEATURE)
+                    .ok_or("the feature column is gone")?;
+                Features::of_list(column)?
+            }
+        };
+        Ok(Rows {
+            first,
+            count,
+            keys,
+            features,
+        })
+    }
+
+    fn keys_schema(&self) -> arrow::datatypes::SchemaRef {
+        arrow::array::RecordBatchReader::schema(&self.keys)
+    }
+}
+
+/// Metadata of the feature column over that of the file, keys and values as they are.
+fn stated(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
+    let mut stated = BTreeMap::new();
+    if let Some(pairs) = metadata.metadata().file_metadata().key_value_metadata() {
+        for pair in pairs {
+            if let Some(value) = &pair.value {
+                stated.insert(pair.key.clone(), value.clone());
+            }
+        }
+    }
+    // The arrow schema within the file may be damaged, while the rest can be read.
+    let with_schema =
+        contained(|| ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new()));
+    if let Ok(Ok(with_schema)) = with_schema
+        && let Ok(field) = with_schema.schema().field_with_name(FEATURE)
+    {
+        stated.extend(
+            field
+                .metadata()
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+    }
+    stated
+}

@@ -33,7 +33,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::error::IngestError;
 
-pub(crate) use classes::unknown_class;
+pub(crate) use classes::{nearest, unknown_class};
 pub use classes::{LLP_CLASSES, read_classes};
 pub use roster::{KEY_CHARS, KeyError, Roster, key11, split_name};
 

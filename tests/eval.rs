@@ -1,4 +1,5 @@
 //! `vaplan eval`, and the evaluator behind it.
 
+mod command;
 mod golden;
 mod oracle;

@@ -1,14 +1,109 @@
 //! `vaplan eval`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Global;
+use vaplan_schemas::rows::{RejectRow, Split};
 
-/// Score labels against dense truth.
+use super::{Global, notes};
+use crate::eval::{Prediction, Truth, evaluate, predictions};
+use crate::ingest::annotations::Annotations;
+
+/// Score labels against dense truth
+///
+/// Scores are F-scores in percent, at segment level and at event level, of audible (A), visible (V) and audio-visual
+/// (AV) events, with Type@AV and Event@AV: those of the public LLP evaluator, for any number of classes and segments.
+/// Labels are scored as they are (protocol `labels`).
+///
+/// The labels are those of two folders of npy files, `<first 11 characters of the video>.npy` or
+/// `<video>.npy`, integers of shape (T, C), 0 or 1. A video without labels counts as nothing predicted, is reported,
+/// and makes the exit status 1.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Annotation folder with the dense truth
+    #[arg(long, value_name = "DIR")]
+    annotations: PathBuf,
+    /// Folder of visual labels
+    #[arg(long, value_name = "DIR")]
+    visual_labels: PathBuf,
+    /// Folder of audio labels
+    #[arg(long, value_name = "DIR")]
+    audio_labels: PathBuf,
+    /// Part of the data set to score: train, val or test
+    #[arg(long, value_name = "SPLIT")]
+    split: Split,
+    /// Form of the result: a table with one decimal, or JSON unrounded
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Add the segment-level F-score of each class, its counts summed over all videos
+    #[arg(long)]
+    per_class: bool,
+}
 
-pub(super) fn run(_args: &Args, _global: &Global, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Form of the result.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let Inputs {
+        truth,
+        predictions,
+        rejects,
+    } = args.read()?;
+    let rejected = notes::report(&rejects, global.quiet);
+    let report = evaluate(&truth, &predictions, args.per_class)?;
+    for (modality, missing) in [
+        ("audio", &report.missing.audio),
+        ("visual", &report.missing.visual),
+    ] {
+        if let Some(first) = missing.first() {
+            let (count, all) = (missing.len(), report.videos);
+            let have = if count == 1 { "has" } else { "have" };
+            eprintln!(
+                "vaplan: {count} of {all} videos {have} no {modality} labels, scored as nothing predicted; \
+                 first `{first}`"
+            );
+        }
+    }
+    match args.format {
+        Format::Table => write!(out, "{report}")?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+    }
+    let complete = rejected == 0 && report.missing.is_empty();
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// What is scored, and against what.
+struct Inputs {
+    truth: Truth,
+    /// One per video of the truth.
+    predictions: Vec<Prediction>,
+    /// Odd and rejected rows of the annotations and labels.
+    rejects: Vec<RejectRow>,
+}
+
+impl Args {
+    fn read(&self) -> anyhow::Result<Inputs> {
+        let annotations = Annotations::read(&self.annotations)?;
+        let truth = Truth::of_annotations(&annotations, self.split)?;
+        let (predictions, more) =
+            predictions::of_folders(&truth, &annotations, &self.audio_labels, &self.visual_labels)?;
+        let mut rejects = annotations.rejects;
+        rejects.extend(more);
+        Ok(Inputs {
+            truth,
+            predictions,
+            rejects,
+        })
+    }
 }

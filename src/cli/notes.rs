@@ -17,6 +17,9 @@ pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
         .count()
 }
 
+/// Most lines there are, however many ways of being odd.
+const LINES: usize = 10;
+
 /// One line per way of being odd: rejected rows first, then the most frequent.
 fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
     let mut kinds: BTreeMap<(Severity, String), (usize, &RejectRow)> = BTreeMap::new();
@@ -35,6 +38,9 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .collect();
     // Stable: kinds of one count stay in the order of their reasons.
     kinds.sort_by_key(|&(severity, (count, _))| (severity, std::cmp::Reverse(count)));
+    let rest = kinds.split_off(kinds.len().min(LINES));
+    let more = rest.iter().map(|(_, (count, _))| count).sum::<usize>();
+    let more = (more > 0).then(|| format!("and {more} more, odd in {} other ways", rest.len()));
     kinds
         .into_iter()
         .map(|(severity, (count, row))| {
@@ -49,6 +55,7 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
             };
             format!("{word}: {more}{}", place(row))
         })
+        .chain(more)
         .collect()
 }
 
@@ -139,6 +146,22 @@ mod tests {
         );
         assert_eq!(summary(&rows, true).len(), 1, "quiet says rejects only");
         assert_eq!(report(&rows, true), 1);
+    }
+
+    #[test]
+    fn many_ways_of_being_odd_are_cut_short() {
+        let rows: Vec<RejectRow> = ('a'..='z')
+            .flat_map(|way| {
+                [
+                    row(1, Severity::Reject, &way.to_string()),
+                    row(2, Severity::Reject, &way.to_string()),
+                ]
+            })
+            .collect();
+        let lines = summary(&rows, false);
+        assert_eq!(lines.len(), 11);
+        assert_eq!(lines[9], "rejected: 2 times, first `a.csv`, row 1, video `v`: j");
+        assert_eq!(lines[10], "and 32 more, odd in 16 other ways");
     }
 
     #[test]

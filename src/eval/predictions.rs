@@ -1,15 +1,19 @@
 //! Labels of the videos of a split, from a store or from label folders, as matrices.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelTrack, VideoRow};
+use vaplan_schemas::rows::{LabelTrack, RejectRow, Severity, VideoRow};
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
 use super::report::Prediction;
 use super::truth::{Truth, class_id, class_ids};
+use crate::ingest::IngestError;
+use crate::ingest::annotations::Annotations;
+use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
 
 /// Labels of a store for the videos of `truth`, in its order.
 ///
@@ -67,6 +71,112 @@ pub fn of_tables<'a>(
         }
     }
     Ok(predictions)
+}
+
+/// Labels of two folders for the videos of `truth`, in its order, and what could not be used of them.
+///
+/// `annotations` are those that `truth` is from: files of their other splits are left unopened.
+/// A video is rejected, and thereby missing, when its two lengths differ, or when two files of a folder are for it
+/// and say different things.
+///
+/// # Errors
+/// Those of [`LabelFolder::read`].
+pub fn of_folders(
+    truth: &Truth,
+    annotations: &Annotations,
+    audio: &Path,
+    visual: &Path,
+) -> Result<(Vec<Prediction>, Vec<RejectRow>), IngestError> {
+    let mut rejects = Vec::new();
+    let mut audio = matrices(truth, annotations, audio, &mut rejects)?;
+    let mut visual = matrices(truth, annotations, visual, &mut rejects)?;
+    let predictions = truth.videos.iter().enumerate().map(|(place, video)| {
+        let (audio, visual) = (audio.remove(&place), visual.remove(&place));
+        if let (Some(audio), Some(visual)) = (&audio, &visual)
+            && audio.segments != visual.segments
+        {
+            let reason = format!(
+                "{} segments, expected the {} of `{}`: both rejected",
+                visual.segments,
+                audio.segments,
+                audio.path.display()
+            );
+            rejects.push(reject(visual, &video.name, reason));
+            return Prediction::default();
+        }
+        Prediction {
+            audio: audio.as_ref().map(bits),
+            visual: visual.as_ref().map(bits),
+        }
+    });
+    let predictions = predictions.collect();
+    Ok((predictions, rejects))
+}
+
+/// Labels of one folder by place in `truth`.
+fn matrices(
+    truth: &Truth,
+    annotations: &Annotations,
+    folder: &Path,
+    rejects: &mut Vec<RejectRow>,
+) -> Result<BTreeMap<usize, LabelMatrix>, IngestError> {
+    let place = places(truth);
+    let roster = annotations.roster();
+    let place_of = |key: &str| {
+        roster
+            .resolve(key)
+            .map(|position| place.get(&annotations.videos[position].name).copied())
+    };
+    // An ambiguous key is wanted too: it is rejected below, and not passed over.
+    let wanted = |key: &str| place_of(key).map_or_else(|_| roster.knows(key), |place| place.is_some());
+    let read = LabelFolder::read(folder, truth.classes.len(), &wanted)?;
+    rejects.extend(read.rejects);
+
+    let mut found: BTreeMap<usize, Vec<LabelMatrix>> = BTreeMap::new();
+    for matrix in read.videos {
+        match place_of(&matrix.key) {
+            Ok(Some(place)) => found.entry(place).or_default().push(matrix),
+            Ok(None) => {}
+            Err(error) => rejects.push(reject(&matrix, &matrix.key, error.to_string())),
+        }
+    }
+    let mut one_each = BTreeMap::new();
+    for (place, mut matrices) in found {
+        let first = matrices.swap_remove(0);
+        match matrices
+            .iter()
+            .find(|other| (other.segments, &other.labels) != (first.segments, &first.labels))
+        {
+            None => drop(one_each.insert(place, first)),
+            Some(other) => {
+                let reason = format!(
+                    "labels differ from those of `{}`: both rejected",
+                    first.path.display()
+                );
+                rejects.push(reject(other, &truth.videos[place].name, reason));
+            }
+        }
+    }
+    Ok(one_each)
+}
+
+fn reject(matrix: &LabelMatrix, video: &str, reason: String) -> RejectRow {
+    RejectRow {
+        file: matrix.path.display().to_string(),
+        row: None,
+        video: Some(video.to_owned()),
+        severity: Severity::Reject,
+        reason,
+    }
+}
+
+/// From `[T, C]` to `[C, T]`.
+fn bits(matrix: &LabelMatrix) -> BitMatrix {
+    let mut bits = BitMatrix::new(matrix.classes, matrix.segments);
+    for (cell, _) in matrix.labels.iter().enumerate().filter(|(_, label)| **label) {
+        bits.set(cell % matrix.classes, cell / matrix.classes);
+    }
+    bits
 }
 
 fn places(truth: &Truth) -> BTreeMap<Arc<str>, usize> {

@@ -68,13 +68,30 @@ impl Video {
         };
         let (video, class): (Arc<str>, Arc<str>) = (self.row.video.clone(), class.into());
         let cells = score.iter().map(cell).collect();
-        self.labels.push(LabelTrack { video: video.clone(), modality, class: class.clone(), cells });
-        self.scores.push(ScoreTrack { video, modality, class, cosine: vec![0.0; score.len()], score });
+        self.labels.push(LabelTrack {
+            video: video.clone(),
+            modality,
+            class: class.clone(),
+            cells,
+        });
+        self.scores.push(ScoreTrack {
+            video,
+            modality,
+            class,
+            cosine: vec![0.0; score.len()],
+            score,
+        });
         self
     }
 
     fn truth(mut self, modality: Modality, class: &str, onset: u32, offset: u32) -> Video {
-        self.truth.push(TruthRow { video: self.row.video.clone(), modality, class: class.into(), onset, offset });
+        self.truth.push(TruthRow {
+            video: self.row.video.clone(),
+            modality,
+            class: class.into(),
+            onset,
+            offset,
+        });
         self
     }
 
@@ -95,8 +112,14 @@ fn text(timeline: &Timeline, look: Look) -> Vec<u8> {
     text
 }
 
-const PLAIN: Look = Look { plain: true, width: 80 };
-const COLOURED: Look = Look { plain: false, width: 80 };
+const PLAIN: Look = Look {
+    plain: true,
+    width: 80,
+};
+const COLOURED: Look = Look {
+    plain: false,
+    width: 80,
+};
 
 /// Ten seconds: a dog is heard throughout and seen at the end; frying is heard, outside the weak label.
 fn dog() -> Video {
@@ -119,13 +142,19 @@ fn ten_segments_with_truth_in_plain_ascii() {
 
 #[test]
 fn ten_segments_with_truth_in_colour() {
-    assert_golden("show/ten_segments_coloured.txt", &text(&dog().timeline(true), COLOURED));
+    assert_golden(
+        "show/ten_segments_coloured.txt",
+        &text(&dog().timeline(true), COLOURED),
+    );
 }
 
 #[test]
 fn without_truth_labels_are_not_judged() {
     assert_golden("show/no_truth.txt", &text(&dog().timeline(false), PLAIN));
-    assert_golden("show/no_truth_coloured.txt", &text(&dog().timeline(false), COLOURED));
+    assert_golden(
+        "show/no_truth_coloured.txt",
+        &text(&dog().timeline(false), COLOURED),
+    );
 }
 
 #[test]
@@ -142,13 +171,20 @@ fn a_long_video_is_shown_in_pieces() {
         .truth(Modality::Audio, "Dog", 20, 120);
     video.row.segment_seconds = 0.96;
     let text = text(&video.timeline(true), PLAIN);
-    assert!(String::from_utf8_lossy(&text).lines().all(|line| line.len() <= 80));
+    assert!(
+        String::from_utf8_lossy(&text)
+            .lines()
+            .all(|line| line.len() <= 80)
+    );
     assert_golden("show/long.txt", &text);
 }
 
 #[test]
 fn a_narrow_terminal_still_shows_ten_segments_a_piece() {
-    let look = Look { plain: true, width: 20 };
+    let look = Look {
+        plain: true,
+        width: 20,
+    };
     let video = video("narrow", 12, &["Dog"]).scores(Modality::Audio, "Dog", |t| f64::from(t) / 20.0);
     assert_golden("show/narrow.txt", &text(&video.timeline(false), look));
 }
@@ -165,6 +201,9 @@ fn a_video_without_features_shows_its_truth_or_says_so() {
 fn control_characters_in_a_name_are_escaped() {
     let video = video("a\u{1b}[31mb", 1, &["Dog\r"]);
     let text = String::from_utf8(text(&video.timeline(false), PLAIN)).unwrap();
-    assert!(text.starts_with("a\\u{1b}[31mb  test, 1 segment of 1 s, weak label: Dog\\r\n"), "{text}");
+    assert!(
+        text.starts_with("a\\u{1b}[31mb  test, 1 segment of 1 s, weak label: Dog\\r\n"),
+        "{text}"
+    );
     assert!(!text.contains(['\u{1b}', '\r']));
 }

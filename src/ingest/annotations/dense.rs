@@ -149,7 +149,10 @@ pub(super) fn events(
         });
     }
     for (video, (file, line, found)) in outside {
-        let names: Vec<&str> = found.iter().map(|class| &*classes[class.index()]).collect();
+        let names: Vec<String> = found
+            .iter()
+            .map(|class| format!("`{}`", classes[class.index()]))
+            .collect();
         rejects.push(RejectRow {
             file: sources[file].clone(),
             row: Some(line),

@@ -231,7 +231,7 @@ fn odd_dense_rows_are_noted_and_bad_ones_rejected() {
             "Note AVVP_eval_audio.csv:5 NNNNNNNNNNN_0_10: video of no split, its events are not read",
             "Reject AVVP_eval_audio.csv:11 TTTTTTTTTTT_0_10: class `Cra` is unknown, expected one of 25 \
              (nearest: `Car`)",
-            "Note AVVP_eval_audio.csv:7 TTTTTTTTTTT_0_10: dense events of Dog are outside the weak label, kept \
+            "Note AVVP_eval_audio.csv:7 TTTTTTTTTTT_0_10: dense events of `Dog` are outside the weak label, kept \
              as truth",
             "Note AVVP_val_pd.csv:- QQQQQQQQQQQ_0_10: `QQQQQQQQQQQ_0_10` has no dense event: its truth is empty",
         ]

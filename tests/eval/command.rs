@@ -218,6 +218,68 @@ fn a_split_without_any_labels_is_an_error() {
     assert_eq!(stdout(&output), "");
 }
 
+/// One bad file takes its video along and nothing else.
+#[track_caller]
+fn assert_rejected(fixture: &tempfile::TempDir, reason: &str, missing: &Value) {
+    let output = eval(
+        fixture.path(),
+        &["--split", "test", "--format", "json", "--quiet"],
+    );
+    assert_status(&output, 1);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["missing"], *missing);
+    let said = stderr(&output).replace(fixture.path().to_str().unwrap(), "DIR");
+    assert!(said.contains(reason), "{reason} in\n{said}");
+}
+
+#[test]
+fn labels_of_two_lengths_are_rejected() {
+    let fixture = fixture();
+    let longer = labels([".....", "....."]);
+    write_labels(&fixture.path().join("visual/-_BBBBBBBBB.npy"), &longer);
+    assert_rejected(
+        &fixture,
+        "rejected: `DIR/visual/-_BBBBBBBBB.npy`, video `-_BBBBBBBBB_5_9`: 5 segments, expected the 4 of \
+         `DIR/audio/-_BBBBBBBBB.npy`: both rejected",
+        &json!({ "audio": ["-_BBBBBBBBB_5_9"], "visual": ["-_BBBBBBBBB_5_9"] }),
+    );
+}
+
+#[test]
+fn two_files_for_one_video_must_agree() {
+    let fixture = fixture();
+    let audio = fixture.path().join("audio");
+    std::fs::copy(audio.join("AAAAAAAAAAA.npy"), audio.join("AAAAAAAAAAA_0_4.npy")).unwrap();
+    assert_status(&eval(fixture.path(), &["--split", "test"]), 0);
+    write_labels(&audio.join("AAAAAAAAAAA_0_4.npy"), &labels(["....", "...#"]));
+    assert_rejected(
+        &fixture,
+        "rejected: `DIR/audio/AAAAAAAAAAA_0_4.npy`, video `AAAAAAAAAAA_0_4`: labels differ from those of \
+         `DIR/audio/AAAAAAAAAAA.npy`: both rejected",
+        &json!({ "audio": ["AAAAAAAAAAA_0_4"], "visual": [] }),
+    );
+}
+
+#[test]
+fn a_bad_label_file_loses_nothing_beside_it() {
+    let fixture = fixture();
+    let file = fixture.path().join("audio/CCCCCCCCCCC.npy");
+    let whole = std::fs::read(&file).unwrap();
+    let missing = json!({ "audio": ["CCCCCCCCCCC_0_4"], "visual": [] });
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert_rejected(
+        &fixture,
+        "rejected: npy file `DIR/audio/CCCCCCCCCCC.npy`: ",
+        &missing,
+    );
+    // Segment 3, class 1 is the last number.
+    let mut two = whole.clone();
+    two[whole.len() - 8] = 2;
+    std::fs::write(&file, two).unwrap();
+    let reason = "label file `DIR/audio/CCCCCCCCCCC.npy`, row 3, column 1: label is 2, expected 0 or 1";
+    assert_rejected(&fixture, reason, &missing);
+}
+
 /// What the project must show, by the numbers of the papers' table.
 #[test]
 fn the_repeated_video_label_prints_the_known_scores() {

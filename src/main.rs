@@ -8,7 +8,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = vaplan::cli::Cli::parse();
     let mut out = anstream::stdout().lock();
-    let done = cli.run(&mut out).and_then(|code| out.flush().map(|()| code).map_err(Into::into));
+    let done = cli
+        .run(&mut out)
+        .and_then(|code| out.flush().map(|()| code).map_err(Into::into));
     match done {
         Ok(code) => code,
         // A reader that went away (`| head`) wants no more, and no complaint.

@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
 mod eval;
+mod label;
+mod plg_golden;
+mod sample;
 mod show;
 mod support;

@@ -29,4 +29,8 @@ pub mod rule;
 pub mod similarity;
 pub mod threshold;
 
+// The versions whose types our signatures name.
+pub use differential_dataflow;
+pub use timely;
+
 pub use records::{Bits, Candidate, Cosine, LabelRecord, Score, ScoreRecord, VideoId};

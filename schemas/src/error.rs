@@ -1,6 +1,8 @@
 //! What can go wrong with tables and stores.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::ids::StoreVersion;
 
 /// A table that is not what its schema says.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,18 @@ pub enum TableError {
         column: String,
         /// Columns there.
         found: Vec<String>,
+    },
+    /// A column is of another type.
+    #[error("table `{table}`: column `{column}` is {found}, expected {expected}")]
+    ColumnType {
+        /// Table read.
+        table: &'static str,
+        /// Column read.
+        column: &'static str,
+        /// Type found.
+        found: String,
+        /// Type declared.
+        expected: &'static str,
     },
     /// A value lies outside what its column allows; `row` counts from 0.
     #[error("table `{table}`, row {row}: {column} is {value}, expected {expected}")]
@@ -37,9 +51,9 @@ pub enum TableError {
 #[non_exhaustive]
 pub enum StoreError {
     /// A file or folder could not be read or written.
-    #[error("{action} {path}")]
+    #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried, as in "cannot write".
+        /// What was tried.
         action: &'static str,
         /// Where.
         path: PathBuf,
@@ -47,7 +61,63 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    /// A table of the store is not as declared.
-    #[error(transparent)]
-    Table(#[from] TableError),
+    /// No store at this place.
+    #[error("`{path}` is no store: it has no `versions` table; `vaplan label --store` makes one")]
+    NoStore {
+        /// Place looked at.
+        path: PathBuf,
+    },
+    /// A store that has no version yet.
+    #[error(
+        "store `{path}` has no version yet: a run that was to make the first did not finish; run it again"
+    )]
+    Empty {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A version that the store does not have.
+    #[error("store has no version {wanted}, expected {first} to {last}")]
+    NoVersion {
+        /// Version asked for.
+        wanted: StoreVersion,
+        /// First there is.
+        first: StoreVersion,
+        /// Last there is.
+        last: StoreVersion,
+    },
+    /// A data file that does not read back.
+    #[error("`{path}`: {problem}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A data file whose rows are not as declared.
+    #[error("`{path}`")]
+    Rows {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: TableError,
+    },
+    /// The Delta log of a table could not be read or written.
+    #[error("Delta log of table `{table}` in `{path}`")]
+    Delta {
+        /// Which table.
+        table: String,
+        /// The store.
+        path: PathBuf,
+        /// What deltalake says.
+        #[source]
+        source: Box<deltalake::DeltaTableError>,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
+        let path = path.to_owned();
+        move |source| StoreError::Io { action, path, source }
+    }
 }

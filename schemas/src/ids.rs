@@ -89,5 +89,9 @@ pub fn bucket_of(video: &str, buckets: u32) -> u32 {
     debug_assert!(buckets.is_power_of_two());
     // The top bits: doubling the number of buckets splits each in two.
     let bits = buckets.trailing_zeros();
-    if bits == 0 { 0 } else { (video_hash(video) >> (64 - bits)) as u32 }
+    if bits == 0 {
+        0
+    } else {
+        (video_hash(video) >> (64 - bits)) as u32
+    }
 }

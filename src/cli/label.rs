@@ -1,14 +1,201 @@
 //! `vaplan label`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
+use super::progress::Bar;
+use crate::label::settings::{RuleName, SettingsRequest};
+use crate::label::{self, Listener, Progress, Request};
 
 /// Label feature shards into a store.
+///
+/// Reads weak labels and segment features, compares every segment with the text embedding of every class, and commits
+/// scores and pseudo labels as one store version. Only classes of a video's weak label can be set. The store then
+/// holds exactly the splits asked for. A second identical run does nothing; an interrupted one goes on where it was.
+///
+/// Bad rows and files are left out, listed in the `rejects` table and make the exit status 1.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Store to write; made where there is none
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
+    store: PathBuf,
+    /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
+    #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
+    annotations: PathBuf,
+    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
+    classes: Option<PathBuf>,
+    /// Visual features: a folder of <id>.npy (T,D), a folder of Parquet shards, or one Parquet file
+    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
+    visual: PathBuf,
+    /// Visual text embeddings: npy (C,D), or Parquet with class and feature
+    #[arg(long, value_name = "FILE", env = "VAPLAN_VISUAL_TEXT")]
+    visual_text: PathBuf,
+    /// Audio features, as --visual
+    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
+    audio: PathBuf,
+    /// Audio text embeddings, as --visual-text
+    #[arg(long, value_name = "FILE", env = "VAPLAN_AUDIO_TEXT")]
+    audio_text: PathBuf,
+    /// Splits to label
+    #[arg(
+        long,
+        value_name = "SPLITS",
+        value_delimiter = ',',
+        default_value = "train,val,test",
+        env = "VAPLAN_SPLIT"
+    )]
+    split: Vec<Split>,
+    /// softmax: probability over all classes; logit: scaled cosine [default: softmax]
+    #[arg(long, value_name = "RULE", env = "VAPLAN_RULE")]
+    rule: Option<RuleName>,
+    /// Threshold of every visual class: relative to uniform (softmax, default 1.025), or the logit itself
+    #[arg(
+        long,
+        value_name = "R",
+        env = "VAPLAN_VISUAL_THRESHOLD",
+        allow_negative_numbers = true
+    )]
+    visual_threshold: Option<f64>,
+    /// Threshold of every audio class: relative to uniform (softmax, default 0.95), or the logit itself
+    #[arg(
+        long,
+        value_name = "R",
+        env = "VAPLAN_AUDIO_THRESHOLD",
+        allow_negative_numbers = true
+    )]
+    audio_threshold: Option<f64>,
+    /// What visual cosines are multiplied with [default: softmax 1, logit 100]
+    #[arg(long, value_name = "K", env = "VAPLAN_VISUAL_SCALE")]
+    visual_scale: Option<f64>,
+    /// What audio cosines are multiplied with [default: softmax 1, logit 18.66]
+    #[arg(long, value_name = "K", env = "VAPLAN_AUDIO_SCALE")]
+    audio_scale: Option<f64>,
+    /// TOML with rule, scale, default and per-class thresholds; flags stand over it
+    #[arg(long, value_name = "FILE", env = "VAPLAN_THRESHOLDS")]
+    thresholds: Option<PathBuf>,
+    /// Length of a segment in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 1.0,
+        env = "VAPLAN_SEGMENT_SECONDS"
+    )]
+    segment_seconds: f64,
+    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
+    workers: Option<std::num::NonZeroUsize>,
+}
 
-pub(super) fn run(_args: &Args, _global: &Global, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+impl Args {
+    fn request(&self) -> Request {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Request {
+            store: self.store.clone(),
+            annotations: self.annotations.clone(),
+            classes: self.classes.clone(),
+            visual: self.visual.clone(),
+            visual_text: self.visual_text.clone(),
+            audio: self.audio.clone(),
+            audio_text: self.audio_text.clone(),
+            splits: self.split.clone(),
+            segment_seconds: self.segment_seconds,
+            settings: SettingsRequest {
+                rule: self.rule,
+                visual_threshold: self.visual_threshold,
+                audio_threshold: self.audio_threshold,
+                visual_scale: self.visual_scale,
+                audio_scale: self.audio_scale,
+                file: self.thresholds.clone(),
+            },
+            workers: self.workers.map_or_else(cores, |workers| workers.get()),
+            command: super::command_line(),
+        }
+    }
+}
+
+/// How many rejects are shown beside their count.
+const SHOWN: usize = 5;
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let bar = Arc::new(Bar::new("labelling", "shards", global));
+    let told = bar.clone();
+    let listener: Listener = Arc::new(move |progress| match progress {
+        Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
+        Progress::Planned { shards, staged } => {
+            told.total(shards as u64);
+            told.add(staged as u64);
+            if staged > 0 {
+                told.say(&format!(
+                    "going on: {staged} of {shards} shards were scored by a run before"
+                ));
+            }
+        }
+        Progress::Shard { .. } => told.add(1),
+        Progress::Committing => told.message("committing"),
+    });
+    let summary = label::run(&args.request(), &listener)?;
+    bar.finish();
+    let version = summary.version.version;
+    let Some(done) = summary.done else {
+        writeln!(out, "nothing to do: version {version} holds these labels")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    for severity in [Severity::Reject, Severity::Note] {
+        let rows: Vec<_> = done
+            .rejected
+            .iter()
+            .filter(|row| row.severity == severity)
+            .collect();
+        for row in rows.iter().take(SHOWN) {
+            let place = row.row.map_or(String::new(), |number| format!(", row {number}"));
+            bar.say(&format!("{}{place}: {}", row.file, row.reason));
+        }
+        if rows.len() > SHOWN {
+            let more = rows.len() - SHOWN;
+            let what = if severity == Severity::Reject {
+                "rejects"
+            } else {
+                "notes"
+            };
+            bar.say(&format!("... and {more} more {what}: SELECT * FROM rejects"));
+        }
+    }
+    let share = |set: u64| 100.0 * set as f64 / (done.cells.max(2) / 2) as f64;
+    writeln!(
+        out,
+        "version {version}: {} videos, {} records labelled",
+        done.videos, done.records
+    )?;
+    for (what, set) in [
+        ("audio", done.audio),
+        ("visual", done.visual),
+        ("audio_visual", done.audio_visual),
+    ] {
+        writeln!(
+            out,
+            "  {what:<12} {set:>9} segment labels set ({:.1} %)",
+            share(set)
+        )?;
+    }
+    writeln!(
+        out,
+        "  {:<12} {:>9} against the version before",
+        "changes", done.changes
+    )?;
+    writeln!(
+        out,
+        "  {:<12} {:>9} rows left out, {} notes",
+        "rejects", done.rejects, done.notes
+    )?;
+    Ok(if done.rejects > 0 {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -7,6 +7,7 @@ mod eval;
 mod label;
 mod log;
 mod notes;
+mod progress;
 #[cfg(feature = "query")]
 mod query;
 mod show;
@@ -36,7 +37,13 @@ pub struct Global {
     #[arg(long, short, global = true, env = "VAPLAN_QUIET")]
     pub quiet: bool,
     /// How log lines on standard error look
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "VAPLAN_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "VAPLAN_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
 }
 
@@ -88,4 +95,23 @@ impl Cli {
     pub fn global(&self) -> &Global {
         &self.global
     }
+}
+
+/// What was asked, as one would type it, for the `versions` table.
+fn command_line() -> String {
+    let quote = |word: std::borrow::Cow<'_, str>| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./,=:+@%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("{word:?}")
+        }
+    };
+    let words = std::env::args_os()
+        .skip(1)
+        .map(|word| quote(word.to_string_lossy()));
+    std::iter::once("vaplan".to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -1,1 +1,160 @@
-//! TBD.
+//! `vaplan label`: feature shards and weak labels in, one store version of pseudo labels out.
+//!
+//! ```text
+//! plan ─ what is asked, and its hash: is it in the store already?
+//!   └─ flow ─ shards ── similarity ── stage ─┐                one timely dataflow
+//!                                            ├─ labelling ─▶ results
+//!             weak labels, cutoffs, previous ┘
+//!        └─ commit ─ rows, bucket by bucket, one store version
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`settings`] | rule, scale and thresholds: flags over file over defaults |
+//! | [`plan`] | every input opened and checked, before any work |
+//! | [`stage`] | scores of finished shards, kept until the commit: a killed run goes on where it was |
+//! | [`flow`] | the dataflow |
+//! | [`commit`] | results to rows of tables |
+
+pub mod commit;
+pub mod error;
+pub mod flow;
+pub mod plan;
+pub mod settings;
+pub mod stage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{Severity, Split, VersionRow};
+use vaplan_schemas::store::Store;
+
+pub use error::LabelError;
+use plan::Plan;
+use settings::SettingsRequest;
+
+/// What is asked of a labelling run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Store to write; made where there is none.
+    pub store: PathBuf,
+    /// LLP-style folder.
+    pub annotations: PathBuf,
+    /// Names of the classes in order, one a line; none: see [`crate::ingest::annotations::Annotations::read`].
+    pub classes: Option<PathBuf>,
+    /// Visual features.
+    pub visual: PathBuf,
+    /// Visual text embeddings.
+    pub visual_text: PathBuf,
+    /// Audio features.
+    pub audio: PathBuf,
+    /// Audio text embeddings.
+    pub audio_text: PathBuf,
+    /// Splits to label; the store then holds exactly these.
+    pub splits: Vec<Split>,
+    /// Length of a segment in seconds.
+    pub segment_seconds: f64,
+    /// Rule, scales and thresholds.
+    pub settings: SettingsRequest,
+    /// Timely workers.
+    pub workers: usize,
+    /// What was asked, as a command line, for the `versions` table.
+    pub command: String,
+}
+
+/// What a run tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Another process writes to the store.
+    Waiting(String),
+    /// All inputs are found: shards in all, and those staged by a run before.
+    Planned {
+        /// Shards of both modalities.
+        shards: usize,
+        /// Of these, staged already.
+        staged: usize,
+    },
+    /// A shard is scored and staged.
+    Shard {
+        /// Segments it held.
+        segments: u64,
+    },
+    /// Writing tables.
+    Committing,
+}
+
+/// Told from any thread.
+pub type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The version that holds the labels.
+    pub version: VersionRow,
+    /// None: the store held the answer to this very question already.
+    pub done: Option<Done>,
+}
+
+/// Counts of a run that did something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Videos of the splits.
+    pub videos: u64,
+    /// Videos and modalities labelled.
+    pub records: u64,
+    /// Cells set in audio.
+    pub audio: u64,
+    /// Cells set in visual.
+    pub visual: u64,
+    /// Cells set in both.
+    pub audio_visual: u64,
+    /// Cells, set or not.
+    pub cells: u64,
+    /// Cells that differ from the version before.
+    pub changes: u64,
+    /// Rows left out.
+    pub rejects: u64,
+    /// Oddities that cost nothing.
+    pub notes: u64,
+    /// Rows of rejects and notes, for showing the first of them.
+    pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
+}
+
+/// Labels what is asked and commits it as one store version.
+///
+/// A second run of the same question does nothing. An interrupted run leaves the last version as it was; run again,
+/// it redoes at most the shards that were in work.
+///
+/// # Errors
+/// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
+/// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
+pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
+    let plan = Arc::new(Plan::new(request)?);
+    let store = Store::create(&request.store)?;
+    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let latest = store.latest()?;
+    if let Some(latest) = latest
+        .as_ref()
+        .filter(|latest| latest.version().inputs == plan.inputs)
+    {
+        return Ok(Summary {
+            version: latest.version().clone(),
+            done: None,
+        });
+    }
+    let stage = stage::Stage::open(&store.staging_dir("label"))?;
+    let previous = latest.as_ref().map(commit::Previous::read).transpose()?;
+    let results = flow::run(&plan, &stage, previous.as_ref(), request.workers, listener)?;
+    listener(Progress::Committing);
+    let summary = commit::commit(&store, &lock, &plan, request, results, previous.as_ref())?;
+    stage.clear()?;
+    Ok(summary)
+}
+
+impl Done {
+    fn count_rejects(&mut self, rows: Vec<vaplan_schemas::rows::RejectRow>) {
+        self.rejects = rows.iter().filter(|row| row.severity == Severity::Reject).count() as u64;
+        self.notes = rows.len() as u64 - self.rejects;
+        self.rejected = rows;
+    }
+}

@@ -1,1 +1,81 @@
-//! One file per table.
+//! One file per table: its schema, its order on disk, and checked reading.
+//!
+//! On disk text is plain UTF-8, dictionary-encoded by Parquet, so that every reader of Delta tables understands it;
+//! in batches it is an arrow dictionary. Delta has no unsigned numbers: a column that counts is signed and checked.
+
+mod classes;
+pub(crate) mod columns;
+mod label_changes;
+mod labels;
+mod rejects;
+mod scores;
+mod truth;
+mod versions;
+mod videos;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+
+pub use classes::Classes;
+pub use label_changes::LabelChanges;
+pub use labels::Labels;
+pub use rejects::Rejects;
+pub use scores::Scores;
+pub use truth::Truth;
+pub use versions::Versions;
+pub use videos::Videos;
+
+use crate::error::TableError;
+
+/// A table of the store.
+pub trait Table {
+    /// What code holds: a row, or all rows of a track.
+    type Row: Clone + Debug + PartialEq;
+
+    /// Name of the table and of its folder.
+    const NAME: &'static str;
+
+    /// Is it cut by the hash of the video into buckets that are replaced one by one?
+    const BUCKETED: bool;
+
+    /// Schema of its batches.
+    fn schema() -> SchemaRef;
+
+    /// Rows to a batch, in the order given.
+    fn encode(rows: &[Self::Row]) -> RecordBatch;
+
+    /// A batch to rows; a track must not be cut by the end of the batch.
+    ///
+    /// # Errors
+    /// [`TableError`]: a column that is missing or of another type, or a value that its column does not allow.
+    fn decode(batch: &RecordBatch) -> Result<Vec<Self::Row>, TableError>;
+
+    /// The video of a row, where rows have one.
+    fn video(_row: &Self::Row) -> Option<&Arc<str>> {
+        None
+    }
+}
+
+/// Names of all tables but `versions`, with the schema of each: what a store version is made of.
+pub fn all() -> Vec<(&'static str, SchemaRef)> {
+    fn entry<T: Table>() -> (&'static str, SchemaRef) {
+        (T::NAME, T::schema())
+    }
+    vec![
+        entry::<Classes>(),
+        entry::<Videos>(),
+        entry::<Truth>(),
+        entry::<Scores>(),
+        entry::<Labels>(),
+        entry::<LabelChanges>(),
+        entry::<Rejects>(),
+    ]
+}
+
+/// Text in a batch.
+fn text() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}

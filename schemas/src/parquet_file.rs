@@ -1,0 +1,127 @@
+//! Parquet files, written durably and read with every panic contained.
+//!
+//! The parquet crate can panic on a damaged file (18 of 40,000 mutants did, DEPENDENCIES.md), so every read goes
+//! through [`contain`].
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Once;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+use crate::error::StoreError;
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`; a panic in it is an error that says what it said, and nothing is printed.
+///
+/// ```
+/// let told = vaplan_schemas::parquet_file::contain(|| -> u32 { panic!("bad page") });
+/// assert_eq!(told, Err("bad page".to_owned()));
+/// ```
+///
+/// # Errors
+/// The message of the panic.
+pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CONTAINED.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = CONTAINED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(before);
+    done.map_err(
+        |panic| match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.clone(),
+            (None, Some(text)) => (*text).to_owned(),
+            (None, None) => "the parquet crate panicked".to_owned(),
+        },
+    )
+}
+
+/// A batch as the bytes of a Parquet file; the same bytes for the same batch.
+pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
+    // Hardly a score is there twice: a dictionary of them is work for nothing.
+    for column in ["cosine", "score"] {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    }
+    // Without arrow's own schema beside it, others read plain text where we hold dictionaries.
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties.build())
+        .with_skip_arrow_metadata(true);
+    let written =
+        ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).and_then(|mut writer| {
+            writer.write(batch)?;
+            writer.into_inner()
+        });
+    written.expect("a batch of a table's own schema goes into memory")
+}
+
+/// Writes a file beside its place, fsyncs it, and puts it there: whole or not at all. The folder is not fsynced.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(StoreError::io("write", path))
+}
+
+/// Fsyncs a folder, so that the names in it last.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::io("sync", folder))
+}
+
+/// All rows of a file as one batch, in the types of `schema` where its columns allow.
+///
+/// # Errors
+/// [`StoreError::Io`] where it cannot be opened, [`StoreError::File`] where it does not decode.
+pub(crate) fn read(path: &Path, schema: &SchemaRef) -> Result<RecordBatch, StoreError> {
+    let damaged = |problem: String| StoreError::File {
+        path: path.to_owned(),
+        problem,
+    };
+    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    let read = || {
+        let hint = ArrowReaderOptions::new().with_schema(schema.clone());
+        let builder = match ParquetRecordBatchReaderBuilder::try_new_with_options(file.try_clone()?, hint) {
+            Ok(builder) => builder,
+            // Other columns than declared: decoding says which.
+            Err(_) => ParquetRecordBatchReaderBuilder::try_new(file)?,
+        };
+        let found = builder.schema().clone();
+        let batches = builder
+            .with_batch_size(1 << 16)
+            .build()?
+            .collect::<Result<Vec<_>, _>>()?;
+        concat_batches(&found, &batches)
+    };
+    contain(read)
+        .map_err(damaged)?
+        .map_err(|error: arrow::error::ArrowError| damaged(error.to_string()))
+}

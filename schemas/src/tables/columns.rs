@@ -1,0 +1,278 @@
+//! Checked columns of a batch, and builders of dictionary columns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int32Array,
+    Int64Array, RecordBatch, StringArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type};
+
+use crate::error::TableError;
+use crate::ids::Modality;
+
+/// The columns of a table in a batch.
+pub(crate) struct Columns<'a> {
+    pub(crate) table: &'static str,
+    batch: &'a RecordBatch,
+}
+
+impl<'a> Columns<'a> {
+    pub(crate) fn new(table: &'static str, batch: &'a RecordBatch) -> Columns<'a> {
+        Columns { table, batch }
+    }
+
+    fn column(&self, column: &'static str) -> Result<&'a ArrayRef, TableError> {
+        self.batch
+            .column_by_name(column)
+            .ok_or_else(|| TableError::ColumnMissing {
+                table: self.table,
+                column: column.to_owned(),
+                found: self
+                    .batch
+                    .schema()
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().clone())
+                    .collect(),
+            })
+    }
+
+    fn of_type<T: Array + Clone + 'static>(
+        &self,
+        column: &'static str,
+        expected: &'static str,
+    ) -> Result<T, TableError> {
+        let array = self.column(column)?;
+        array
+            .as_any()
+            .downcast_ref::<T>()
+            .cloned()
+            .ok_or_else(|| TableError::ColumnType {
+                table: self.table,
+                column,
+                found: array.data_type().to_string(),
+                expected,
+            })
+    }
+
+    /// A column without nulls.
+    fn required<T: Array + Clone + 'static>(
+        &self,
+        column: &'static str,
+        expected: &'static str,
+    ) -> Result<T, TableError> {
+        let array = self.of_type::<T>(column, expected)?;
+        match (0..array.len()).find(|&row| array.is_null(row)) {
+            Some(row) if array.null_count() > 0 => Err(self.value(row, column, "null", expected)),
+            _ => Ok(array),
+        }
+    }
+
+    pub(crate) fn int32(&self, column: &'static str) -> Result<Int32Array, TableError> {
+        self.required(column, "Int32")
+    }
+
+    pub(crate) fn int64(&self, column: &'static str) -> Result<Int64Array, TableError> {
+        self.required(column, "Int64")
+    }
+
+    pub(crate) fn optional_int64(&self, column: &'static str) -> Result<Int64Array, TableError> {
+        self.of_type(column, "Int64")
+    }
+
+    pub(crate) fn float32(&self, column: &'static str) -> Result<Float32Array, TableError> {
+        self.required(column, "Float32")
+    }
+
+    pub(crate) fn float64(&self, column: &'static str) -> Result<Float64Array, TableError> {
+        self.required(column, "Float64")
+    }
+
+    pub(crate) fn optional_float64(&self, column: &'static str) -> Result<Float64Array, TableError> {
+        self.of_type(column, "Float64")
+    }
+
+    pub(crate) fn boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
+        self.required(column, "Boolean")
+    }
+
+    /// Text, plain or as a dictionary; each distinct value is allocated once.
+    pub(crate) fn text(&self, column: &'static str) -> Result<TextColumn, TableError> {
+        let array = self.column(column)?;
+        text_column(array).ok_or_else(|| TableError::ColumnType {
+            table: self.table,
+            column,
+            found: array.data_type().to_string(),
+            expected: "Utf8",
+        })
+    }
+
+    /// Text without nulls.
+    pub(crate) fn required_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
+        let text = self.text(column)?;
+        match (0..self.batch.num_rows()).find(|&row| text.get(row).is_none()) {
+            Some(row) => Err(self.value(row, column, "null", "text")),
+            None => Ok(text),
+        }
+    }
+
+    /// Lists of text.
+    pub(crate) fn text_lists(&self, column: &'static str) -> Result<Vec<Vec<Arc<str>>>, TableError> {
+        let wrong = |found: String| TableError::ColumnType {
+            table: self.table,
+            column,
+            found,
+            expected: "List(Utf8)",
+        };
+        let array = self.column(column)?;
+        let lists = array
+            .as_list_opt::<i32>()
+            .ok_or_else(|| wrong(array.data_type().to_string()))?;
+        let mut rows = Vec::with_capacity(lists.len());
+        for row in 0..lists.len() {
+            if lists.is_null(row) {
+                return Err(self.value(row, column, "null", "a list of text"));
+            }
+            let list = lists.value(row);
+            let text = text_column(&list).ok_or_else(|| wrong(array.data_type().to_string()))?;
+            let items: Option<Vec<Arc<str>>> = (0..list.len()).map(|item| text.get(item).cloned()).collect();
+            rows.push(items.ok_or_else(|| self.value(row, column, "a list with null", "a list of text"))?);
+        }
+        Ok(rows)
+    }
+
+    /// A number from 0, of a signed column.
+    pub(crate) fn count(&self, row: usize, column: &'static str, value: i64) -> Result<u64, TableError> {
+        u64::try_from(value).map_err(|_| self.value(row, column, value, "a number from 0"))
+    }
+
+    /// A number from 0, of a signed column.
+    pub(crate) fn small_count(
+        &self,
+        row: usize,
+        column: &'static str,
+        value: i32,
+    ) -> Result<u32, TableError> {
+        u32::try_from(value).map_err(|_| self.value(row, column, value, "a number from 0"))
+    }
+
+    pub(crate) fn modality(&self, row: usize, text: &TextColumn) -> Result<Modality, TableError> {
+        let name = text.expect(row);
+        name.parse()
+            .map_err(|_| self.value(row, "modality", format!("`{name}`"), "`audio` or `visual`"))
+    }
+
+    pub(crate) fn value(
+        &self,
+        row: usize,
+        column: &'static str,
+        value: impl ToString,
+        expected: &'static str,
+    ) -> TableError {
+        TableError::Value {
+            table: self.table,
+            row,
+            column,
+            value: value.to_string(),
+            expected,
+        }
+    }
+}
+
+/// Text by row.
+pub(crate) struct TextColumn {
+    keys: Int32Array,
+    values: Vec<Option<Arc<str>>>,
+}
+
+impl TextColumn {
+    pub(crate) fn get(&self, row: usize) -> Option<&Arc<str>> {
+        let key = usize::try_from(self.keys.is_valid(row).then(|| self.keys.value(row))?).ok()?;
+        self.values.get(key)?.as_ref()
+    }
+
+    /// Of a column that was read as required.
+    pub(crate) fn expect(&self, row: usize) -> &Arc<str> {
+        self.get(row).expect("a required column was checked for nulls")
+    }
+}
+
+fn text_column(array: &ArrayRef) -> Option<TextColumn> {
+    let is_text = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        )
+    };
+    let known = match array.data_type() {
+        DataType::Dictionary(_, value) => is_text(value),
+        plain => is_text(plain),
+    };
+    if !known {
+        return None;
+    }
+    let array = cast(array, &super::text()).ok()?;
+    let dictionary = array.as_dictionary_opt::<Int32Type>()?;
+    let values = dictionary.values().as_string_opt::<i32>()?;
+    Some(TextColumn {
+        keys: dictionary.keys().clone(),
+        values: values.iter().map(|value| value.map(Arc::from)).collect(),
+    })
+}
+
+/// Builds a dictionary column; runs of one value cost one look-up.
+#[derive(Default)]
+pub(crate) struct TextBuilder {
+    index: BTreeMap<Arc<str>, i32>,
+    values: Vec<Arc<str>>,
+    keys: Vec<Option<i32>>,
+}
+
+impl TextBuilder {
+    pub(crate) fn push(&mut self, value: &Arc<str>) {
+        self.push_run(value, 1);
+    }
+
+    pub(crate) fn push_option(&mut self, value: Option<&Arc<str>>) {
+        match value {
+            Some(value) => self.push(value),
+            None => self.keys.push(None),
+        }
+    }
+
+    pub(crate) fn push_run(&mut self, value: &Arc<str>, rows: usize) {
+        let key = match self.index.get(value) {
+            Some(&key) => key,
+            None => {
+                let key = self.values.len() as i32;
+                self.index.insert(value.clone(), key);
+                self.values.push(value.clone());
+                key
+            }
+        };
+        self.keys.extend(std::iter::repeat_n(Some(key), rows));
+    }
+
+    pub(crate) fn finish(self) -> ArrayRef {
+        let values = StringArray::from_iter_values(self.values.iter());
+        let keys = Int32Array::from(self.keys);
+        Arc::new(DictionaryArray::new(keys, Arc::new(values)))
+    }
+}
+
+/// Text of a fixed set of names, such as the modality.
+pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRef {
+    let mut builder = TextBuilder::default();
+    for (name, count) in rows {
+        builder.push_run(&Arc::from(name), count);
+    }
+    builder.finish()
+}
+
+/// A batch of these columns.
+pub(crate) fn batch(schema: arrow::datatypes::SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(schema, columns).expect("encode makes the columns of its schema")
+}

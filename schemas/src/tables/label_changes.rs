@@ -1,0 +1,108 @@
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::columns::{Columns, TextBuilder, batch, names};
+use super::labels::label_rule;
+use super::{Table, text};
+use crate::error::TableError;
+use crate::rows::LabelChangeRow;
+
+/// The `label_changes` table; append only. A cell that is not in `labels` counts as unset, so the changes up to a
+/// version add up to the set cells of `labels` at it.
+///
+/// Key: (`version`, `video`, `modality`, `class`, `segment`). One row per key; sorted by key within a version.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelChanges;
+
+impl Table for LabelChanges {
+    type Row = LabelChangeRow;
+    const NAME: &'static str = "label_changes";
+    const BUCKETED: bool = false;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("version", DataType::Int64, false), // store version
+            Field::new("video", text(), false),
+            Field::new("modality", text(), false),
+            Field::new("class", text(), false),
+            Field::new("segment", DataType::Int32, false), // from 0
+            Field::new("from", DataType::Boolean, false),
+            Field::new("to", DataType::Boolean, false), // differs from `from`
+            Field::new("rule", text(), false),          // what set it: `plg`, `pld` or `user`
+            Field::new("epoch", DataType::Int64, true), // null: no epoch set it
+        ]))
+    }
+
+    fn encode(rows: &[LabelChangeRow]) -> RecordBatch {
+        let (mut video, mut class) = (TextBuilder::default(), TextBuilder::default());
+        for row in rows {
+            video.push(&row.video);
+            class.push(&row.class);
+        }
+        let boolean = |get: fn(&LabelChangeRow) -> bool| {
+            Arc::new(rows.iter().map(|row| Some(get(row))).collect::<BooleanArray>())
+        };
+        batch(
+            Self::schema(),
+            vec![
+                Arc::new(Int64Array::from_iter_values(
+                    rows.iter().map(|row| row.version as i64),
+                )),
+                video.finish(),
+                names(rows.iter().map(|row| (row.modality.as_str(), 1))),
+                class.finish(),
+                Arc::new(Int32Array::from_iter_values(
+                    rows.iter().map(|row| row.segment as i32),
+                )),
+                boolean(|row| row.from),
+                boolean(|row| row.to),
+                names(rows.iter().map(|row| (row.rule.as_str(), 1))),
+                Arc::new(
+                    rows.iter()
+                        .map(|row| row.epoch.map(|epoch| epoch as i64))
+                        .collect::<Int64Array>(),
+                ),
+            ],
+        )
+    }
+
+    fn decode(batch: &RecordBatch) -> Result<Vec<LabelChangeRow>, TableError> {
+        let columns = Columns::new(Self::NAME, batch);
+        let version = columns.int64("version")?;
+        let (video, modality) = (
+            columns.required_text("video")?,
+            columns.required_text("modality")?,
+        );
+        let (class, segment) = (columns.required_text("class")?, columns.int32("segment")?);
+        let (from, to) = (columns.boolean("from")?, columns.boolean("to")?);
+        let (rule, epoch) = (columns.required_text("rule")?, columns.optional_int64("epoch")?);
+        (0..batch.num_rows())
+            .map(|row| {
+                if from.value(row) == to.value(row) {
+                    return Err(columns.value(row, "to", to.value(row), "another label than `from`"));
+                }
+                let epoch = match epoch.is_valid(row) {
+                    true => Some(columns.count(row, "epoch", epoch.value(row))?),
+                    false => None,
+                };
+                Ok(LabelChangeRow {
+                    version: columns.count(row, "version", version.value(row))?,
+                    video: video.expect(row).clone(),
+                    modality: columns.modality(row, &modality)?,
+                    class: class.expect(row).clone(),
+                    segment: columns.small_count(row, "segment", segment.value(row))?,
+                    from: from.value(row),
+                    to: to.value(row),
+                    rule: label_rule(&columns, row, rule.expect(row))?,
+                    epoch,
+                })
+            })
+            .collect()
+    }
+
+    fn video(row: &LabelChangeRow) -> Option<&Arc<str>> {
+        Some(&row.video)
+    }
+}

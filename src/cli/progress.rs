@@ -1,0 +1,84 @@
+//! Progress on standard error: a bar on a terminal, else a line every 10 s.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Global;
+
+/// How often a line is printed where there is no terminal.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Progress of one piece of work.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    what: &'static str,
+    unit: &'static str,
+    quiet: bool,
+    terminal: bool,
+    last: Mutex<Instant>,
+}
+
+impl Bar {
+    /// Of some work, counted in some unit.
+    pub(super) fn new(what: &'static str, unit: &'static str, global: &Global) -> Bar {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::new(0);
+        let hidden = global.quiet || !terminal;
+        bar.set_draw_target(if hidden {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        });
+        let style =
+            ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg} {elapsed} (left {eta})")
+                .expect("the template is right")
+                .progress_chars("=> ");
+        bar.set_style(style);
+        bar.set_prefix(what);
+        bar.set_message(unit);
+        Bar {
+            bar,
+            what,
+            unit,
+            quiet: global.quiet,
+            terminal,
+            last: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// How much there is to do.
+    pub(super) fn total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    /// So much more is done.
+    pub(super) fn add(&self, done: u64) {
+        self.bar.inc(done);
+        let Ok(mut last) = self.last.lock() else { return };
+        if !self.quiet && !self.terminal && last.elapsed() >= EVERY {
+            *last = Instant::now();
+            let (at, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            eprintln!("vaplan: {} {at} of {of} {}", self.what, self.unit);
+        }
+    }
+
+    /// What is being done now.
+    pub(super) fn message(&self, message: &'static str) {
+        self.bar.set_message(message);
+    }
+
+    /// A line of its own, above the bar.
+    pub(super) fn say(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("vaplan: {line}"));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

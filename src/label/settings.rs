@@ -1,0 +1,300 @@
+//! Rule, scales and thresholds: flags over file over defaults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use vaplan_dataflows::rule::Rule;
+use vaplan_schemas::{ClassId, Modality};
+
+use super::LabelError;
+
+/// Threshold of rule `softmax` relative to uniform, visual (METHOD.md, PLG 3, grade D: 0.041 at C = 25).
+pub const VISUAL_THRESHOLD: f64 = 1.025;
+/// Threshold of rule `softmax` relative to uniform, audio (grade D: 0.038 at C = 25).
+pub const AUDIO_THRESHOLD: f64 = 0.95;
+/// Scale of rule `softmax` (grade D).
+pub const SOFTMAX_SCALE: f64 = 1.0;
+/// Logit scale of OpenAI's CLIP (ENCODERS.md).
+pub const CLIP_SCALE: f64 = 100.0;
+/// Logit scale of LAION's clap-htsat-unfused (ENCODERS.md, reported).
+pub const CLAP_SCALE: f64 = 18.66;
+
+/// Name of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleName {
+    /// Softmax over the classes; thresholds relative to uniform.
+    Softmax,
+    /// Scaled cosine; absolute thresholds.
+    Logit,
+}
+
+/// What flags say; none: the file, or the default.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsRequest {
+    /// Rule of both modalities.
+    pub rule: Option<RuleName>,
+    /// Threshold of every visual class.
+    pub visual_threshold: Option<f64>,
+    /// Threshold of every audio class.
+    pub audio_threshold: Option<f64>,
+    /// κ of visual.
+    pub visual_scale: Option<f64>,
+    /// κ of audio.
+    pub audio_scale: Option<f64>,
+    /// TOML with thresholds per class.
+    pub file: Option<PathBuf>,
+}
+
+/// A thresholds file.
+///
+/// ```toml
+/// rule = "softmax"          # or "logit"
+/// [visual]
+/// scale = 1.0
+/// default = 1.025           # of classes that are not listed
+/// [visual.classes]
+/// "Speech" = 1.1
+/// [audio]
+/// default = 0.95
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsFile {
+    rule: Option<RuleName>,
+    #[serde(default)]
+    audio: ModalityFile,
+    #[serde(default)]
+    visual: ModalityFile,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModalityFile {
+    scale: Option<f64>,
+    default: Option<f64>,
+    #[serde(default)]
+    classes: BTreeMap<String, f64>,
+}
+
+/// How one modality is labelled.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModalitySettings {
+    /// Rule and scale.
+    pub rule: Rule,
+    /// Threshold of each class, as a user gives it: see [`Rule::cutoff`].
+    pub thresholds: Vec<f64>,
+}
+
+impl ModalitySettings {
+    /// What the scores of a class are compared with.
+    pub fn cutoff(&self, class: ClassId) -> f64 {
+        self.rule
+            .cutoff(self.thresholds[class.index()], self.thresholds.len())
+    }
+}
+
+/// How both modalities are labelled.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// Of audio.
+    pub audio: ModalitySettings,
+    /// Of visual.
+    pub visual: ModalitySettings,
+}
+
+impl Settings {
+    /// Settles every class of both modalities.
+    ///
+    /// # Errors
+    /// [`LabelError::Settings`] for a file that cannot be read, an unknown key or class, a number that is none, or
+    /// rule `logit` without thresholds.
+    pub fn resolve(request: &SettingsRequest, classes: &[Arc<str>]) -> Result<Settings, LabelError> {
+        let file = match &request.file {
+            Some(path) => read(path, classes)?,
+            None => SettingsFile::default(),
+        };
+        let rule = request.rule.or(file.rule).unwrap_or(RuleName::Softmax);
+        let of = |modality, flags: (Option<f64>, Option<f64>), file: &ModalityFile| {
+            modality_settings(modality, rule, flags, file, classes)
+        };
+        Ok(Settings {
+            audio: of(
+                Modality::Audio,
+                (request.audio_threshold, request.audio_scale),
+                &file.audio,
+            )?,
+            visual: of(
+                Modality::Visual,
+                (request.visual_threshold, request.visual_scale),
+                &file.visual,
+            )?,
+        })
+    }
+
+    /// Of a modality.
+    pub fn of(&self, modality: Modality) -> &ModalitySettings {
+        match modality {
+            Modality::Audio => &self.audio,
+            Modality::Visual => &self.visual,
+        }
+    }
+}
+
+fn modality_settings(
+    modality: Modality,
+    rule: RuleName,
+    (threshold, scale): (Option<f64>, Option<f64>),
+    file: &ModalityFile,
+    classes: &[Arc<str>],
+) -> Result<ModalitySettings, LabelError> {
+    let scale = scale.or(file.scale).unwrap_or(match (rule, modality) {
+        (RuleName::Softmax, _) => SOFTMAX_SCALE,
+        (RuleName::Logit, Modality::Visual) => CLIP_SCALE,
+        (RuleName::Logit, Modality::Audio) => CLAP_SCALE,
+    });
+    if !(scale.is_finite() && scale > 0.0) {
+        return Err(LabelError::Settings(format!(
+            "{modality} scale is {scale}, expected a number above 0"
+        )));
+    }
+    let default = match (threshold.or(file.default), rule, modality) {
+        (Some(threshold), ..) => Some(threshold),
+        (None, RuleName::Softmax, Modality::Visual) => Some(VISUAL_THRESHOLD),
+        (None, RuleName::Softmax, Modality::Audio) => Some(AUDIO_THRESHOLD),
+        // What a good logit is differs from model to model: no number of ours would do.
+        (None, RuleName::Logit, _) => None,
+    };
+    let mut thresholds = Vec::with_capacity(classes.len());
+    for class in classes {
+        // A flag says it for every class, the file's list included.
+        let own = if threshold.is_some() {
+            None
+        } else {
+            file.classes.get(&**class).copied()
+        };
+        let chosen = own.or(default).ok_or_else(|| {
+            LabelError::Settings(format!(
+                "rule `logit` has no {modality} threshold for class `{class}`, expected --{modality}-threshold or a \
+                 thresholds file"
+            ))
+        })?;
+        if !chosen.is_finite() {
+            return Err(LabelError::Settings(format!(
+                "{modality} threshold of class `{class}` is {chosen}, expected a finite number"
+            )));
+        }
+        thresholds.push(chosen);
+    }
+    let rule = match rule {
+        RuleName::Softmax => Rule::Softmax { scale },
+        RuleName::Logit => Rule::Logit { scale },
+    };
+    Ok(ModalitySettings { rule, thresholds })
+}
+
+fn read(path: &Path, classes: &[Arc<str>]) -> Result<SettingsFile, LabelError> {
+    let bad =
+        |problem: String| LabelError::Settings(format!("thresholds file `{}`: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let file: SettingsFile =
+        toml::from_str(&text).map_err(|error| bad(error.to_string().trim().to_owned()))?;
+    for (section, listed) in [("audio", &file.audio.classes), ("visual", &file.visual.classes)] {
+        if let Some(unknown) = listed
+            .keys()
+            .find(|name| !classes.iter().any(|class| **class == ***name))
+        {
+            let nearest = nearest(unknown, classes).unwrap_or_default();
+            return Err(bad(format!(
+                "[{section}.classes] has `{unknown}`, no class of the annotations (nearest: `{nearest}`)"
+            )));
+        }
+    }
+    Ok(file)
+}
+
+fn nearest<'a>(name: &str, classes: &'a [Arc<str>]) -> Option<&'a str> {
+    let likeness = |class: &str| strsim::jaro_winkler(name, class);
+    classes
+        .iter()
+        .map(|class| &**class)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes() -> Vec<Arc<str>> {
+        ["Speech", "Dog"].map(Arc::from).to_vec()
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, SettingsRequest) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        std::fs::write(&path, text).unwrap();
+        (
+            folder,
+            SettingsRequest {
+                file: Some(path),
+                ..SettingsRequest::default()
+            },
+        )
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_method() {
+        let settings = Settings::resolve(&SettingsRequest::default(), &classes()).unwrap();
+        assert_eq!(settings.visual.thresholds, [1.025, 1.025]);
+        assert_eq!(settings.audio.cutoff(ClassId(1)), 0.475);
+        assert_eq!(settings.visual.rule, Rule::Softmax { scale: 1.0 });
+    }
+
+    #[test]
+    fn a_class_of_the_file_stands_over_its_default_and_a_flag_over_both() {
+        let (_folder, mut request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
+        let settings = Settings::resolve(&request, &classes()).unwrap();
+        assert_eq!(settings.visual.thresholds, [1.5, 2.0]);
+        request.visual_threshold = Some(3.0);
+        let settings = Settings::resolve(&request, &classes()).unwrap();
+        assert_eq!(settings.visual.thresholds, [3.0, 3.0]);
+    }
+
+    #[test]
+    fn rule_logit_wants_thresholds_and_takes_the_encoders_scales() {
+        let mut request = SettingsRequest {
+            rule: Some(RuleName::Logit),
+            ..SettingsRequest::default()
+        };
+        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        assert!(
+            refused.contains("no audio threshold for class `Speech`"),
+            "{refused}"
+        );
+        (request.audio_threshold, request.visual_threshold) = (Some(4.0), Some(21.0));
+        let settings = Settings::resolve(&request, &classes()).unwrap();
+        assert_eq!(
+            (settings.visual.rule.scale(), settings.audio.rule.scale()),
+            (100.0, 18.66)
+        );
+        assert_eq!(settings.audio.cutoff(ClassId(0)), 4.0);
+    }
+
+    #[test]
+    fn an_unknown_key_or_class_is_refused_with_what_would_do() {
+        let (_folder, request) = file("[visul]\ndefault = 1.5\n");
+        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        assert!(
+            refused.contains("unknown field `visul`, expected one of `rule`, `audio`, `visual`"),
+            "{refused}"
+        );
+        let (_folder, request) = file("[audio.classes]\nDgo = 1.5\n");
+        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        assert!(
+            refused.contains("[audio.classes] has `Dgo`, no class of the annotations (nearest: `Dog`)"),
+            "{refused}"
+        );
+    }
+}

@@ -1,1 +1,36 @@
-//! TBD.
+//! Networks by libtorch.
+
+/// Sets on how many threads libtorch works within one operation, for the whole process, and says how many there are.
+///
+/// Training shares the cores with the dataflow's workers, and libtorch's OpenMP threads wait by spinning: with more
+/// threads than free cores a step takes 3 to 30 times as long (measured; `OMP_WAIT_POLICY=PASSIVE` in
+/// `.cargo/config.toml` softens it). So nobody leaves it to libtorch, which would take every core. Zero counts as one.
+///
+/// ```
+/// assert_eq!(vaplan::network::set_threads(1), 1);
+/// ```
+pub fn set_threads(threads: usize) -> usize {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn libtorch_adds_and_differentiates() {
+        set_threads(1);
+        let x = Tensor::from_slice(&[1.0f32, 2.0, 3.5]).set_requires_grad(true);
+        let sum = (&x * &x).sum(Kind::Float);
+        sum.backward();
+        assert_eq!(f64::try_from(&sum).unwrap(), 17.25);
+        assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [2.0, 4.0, 7.0]);
+    }
+
+    #[test]
+    fn threads_are_as_set() {
+        assert_eq!(set_threads(0), 1);
+    }
+}

@@ -1,0 +1,41 @@
+# Every target does its own set-up. Variables: CARGO (cargo), ARGS (for the demo), TESTFLAGS (for the test binaries).
+CARGO ?= cargo
+ARGS ?=
+TESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint clean tools native venv
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: native ## Do the whole job on a built-in sample
+	$(CARGO) build --bin vaplan
+	$(CARGO) run --quiet --bin vaplan -- demo $(ARGS)
+
+test: native venv ## Run every test
+	$(CARGO) test --workspace -- $(TESTFLAGS)
+
+bench: native venv ## Time against what users would pick instead; results in bench/README.md
+	bench/run
+
+lint: native ## What CI asks beside the tests: formatting, clippy, docs
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+clean: ## Remove what was built; the libraries of third_party/ (540 MB to fetch) stay
+	$(CARGO) clean
+	rm -rf .venv
+
+tools:
+	@for tool in $(CARGO) python3 c++; do \
+		command -v $$tool >/dev/null || { \
+			echo "make: $$tool is missing: see \"What it needs\" in README.md" >&2; exit 1; }; \
+	done
+
+native: tools
+	@scripts/native-libs.sh
+
+venv: tools
+	@[ ! -e scripts/test-venv.sh ] || scripts/test-venv.sh

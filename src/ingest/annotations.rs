@@ -33,8 +33,8 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::error::IngestError;
 
-pub(crate) use classes::{nearest, unknown_class};
 pub use classes::{LLP_CLASSES, read_classes};
+pub(crate) use classes::{nearest, unknown_class};
 pub use roster::{KEY_CHARS, KeyError, Roster, key11, split_name};
 
 /// All that an annotation folder says.

@@ -11,7 +11,6 @@
 //! | [`error`] | what can go wrong, with file, place, value and what was expected |
 
 pub mod annotations;
-mod contain;
 pub mod error;
 pub mod features;
 mod floats;

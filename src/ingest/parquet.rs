@@ -17,8 +17,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use vaplan_schemas::parquet_file::contain;
 
-use super::contain::contained;
 use super::error::IngestError;
 use super::open::open_regular;
 use feature::{Encoding, PackedReader};
@@ -106,7 +106,7 @@ impl EmbeddingFile {
         }
         let source = Arc::new(Source::new(file, length));
         let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = contained(|| ArrowReaderMetadata::load(&*source, plain.clone()))
+        let metadata = contain(|| ArrowReaderMetadata::load(&*source, plain.clone()))
             .map_err(&bad)?
             .map_err(|error| bad(error.to_string()))?;
         let schema = metadata.schema().clone();
@@ -217,7 +217,7 @@ impl EmbeddingFile {
                 *dtype,
                 *width,
             )?),
-            Encoding::List { .. } => {
+            Encoding::List => {
                 roots.push(self.feature);
                 None
             }
@@ -230,7 +230,7 @@ impl EmbeddingFile {
                 .with_batch_size(STEP)
                 .build()
         };
-        let keys = contained(open)?.map_err(|error| error.to_string())?;
+        let keys = contain(open)?.map_err(|error| error.to_string())?;
         Ok(GroupReaders { keys, packed })
     }
 }
@@ -242,7 +242,7 @@ struct GroupReaders {
 
 impl GroupReaders {
     fn next(&mut self, file: &EmbeddingFile, first: u64) -> Result<Rows, String> {
-        let batch = match contained(|| self.keys.next())? {
+        let batch = match contain(|| self.keys.next())? {
             Some(batch) => batch.map_err(|error| error.to_string())?,
             None => RecordBatch::new_empty(self.keys_schema()),
         };
@@ -258,7 +258,7 @@ impl GroupReaders {
             } else {
                 DataType::Int64
             };
-            let cast = contained(|| arrow::compute::cast(array, &wanted))?;
+            let cast = contain(|| arrow::compute::cast(array, &wanted))?;
             keys.push(Some(cast.map_err(|error| error.to_string())?));
         }
         let features = match &mut self.packed {
@@ -295,7 +295,7 @@ fn stated(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
     }
     // The arrow schema within the file may be damaged, while the rest can be read.
     let with_schema =
-        contained(|| ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new()));
+        contain(|| ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new()));
     if let Ok(Ok(with_schema)) = with_schema
         && let Ok(field) = with_schema.schema().field_with_name(FEATURE)
     {

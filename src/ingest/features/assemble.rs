@@ -227,8 +227,8 @@ impl<'a> Assembler<'a> {
             return;
         }
         let data = std::mem::take(&mut self.data);
-        // As much again will come; the allocator gives back what the taker of the last batch freed.
-        self.data.reserve(data.len());
+        // As much again will come, and to grow on the way costs a copy.
+        self.data.reserve_exact(data.capacity());
         let videos = std::mem::take(&mut self.videos);
         self.rows = 0;
         let batch = FeatureBatch {

@@ -11,10 +11,10 @@ use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{AsBytes, FixedLenByteArray, FixedLenByteArrayType};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
+use vaplan_schemas::parquet_file::contain;
 
 use super::source::Source;
 use super::{DTYPE_KEY, FEATURE, WIDTH_KEY};
-use crate::ingest::contain::contained;
 use crate::ingest::floats;
 
 /// Type of packed values.
@@ -141,7 +141,7 @@ impl PackedReader {
             let pages = pages.map_err(|error| error.to_string())?;
             Ok(ColumnReaderImpl::new(chunk.column_descr_ptr(), Box::new(pages)))
         };
-        let reader = contained(open).and_then(|opened| opened)?;
+        let reader = contain(open).and_then(|opened| opened)?;
         Ok(PackedReader {
             reader,
             optional,
@@ -157,7 +157,7 @@ impl PackedReader {
         let mut records = 0;
         while records < count {
             let there = self.optional.then_some(&mut levels);
-            let read = contained(|| {
+            let read = contain(|| {
                 self.reader
                     .read_records(count - records, there, None, &mut values)
             })?;

@@ -6,6 +6,7 @@ mod bad_input_text;
 mod eval;
 mod label;
 mod plg_golden;
+mod query;
 mod sample;
 mod show;
 mod support;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, StructType, Transaction};
@@ -17,6 +17,7 @@ use url::Url;
 use super::durable::DurableFileSystem;
 use super::snapshot::DataFile;
 use crate::error::StoreError;
+use crate::tables;
 
 /// One table of a store.
 #[derive(Clone, Debug)]
@@ -155,7 +156,7 @@ impl DeltaFolder {
         if self.exists() {
             return self.builder()?.load().await.map_err(self.failed());
         }
-        let schema: StructType = (&plain(schema))
+        let schema: StructType = (&tables::plain(schema))
             .try_into_kernel()
             .map_err(|error: arrow::error::ArrowError| self.failed()(DeltaTableError::from(error)))?;
         let log_store = self.builder()?.build_storage().map_err(self.failed())?;
@@ -187,13 +188,4 @@ impl WantedFile {
             ..Add::default()
         }
     }
-}
-
-/// The schema as Delta knows it: dictionaries are a matter of batches.
-fn plain(schema: &SchemaRef) -> Schema {
-    let field = |field: &Arc<Field>| match field.data_type() {
-        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), field.is_nullable()),
-        _ => field.as_ref().clone(),
-    };
-    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }

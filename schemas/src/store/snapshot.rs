@@ -59,6 +59,18 @@ impl Snapshot {
         Ok(self.load(table)?.map(|loaded| loaded.files).unwrap_or_default())
     }
 
+    /// Files of `versions`, up to the latest: a version does not name the row that names it.
+    ///
+    /// # Errors
+    /// As [`Snapshot::files`].
+    pub fn version_files(&self) -> Result<Vec<DataFile>, StoreError> {
+        Ok(self
+            .store
+            .folder(crate::tables::Versions::NAME)
+            .load(&self.store.runtime, None)?
+            .files)
+    }
+
     fn load(&self, table: &str) -> Result<Option<Loaded>, StoreError> {
         let Some((_, delta)) = self.row.tables.iter().find(|(name, _)| name == table) else {
             return Ok(None);

@@ -17,7 +17,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 pub use classes::Classes;
 pub use label_changes::LabelChanges;
@@ -73,6 +73,15 @@ pub fn all() -> Vec<(&'static str, SchemaRef)> {
         entry::<LabelChanges>(),
         entry::<Rejects>(),
     ]
+}
+
+/// A schema as files have it and others read it: dictionaries are a matter of batches.
+pub fn plain(schema: &SchemaRef) -> Schema {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), field.is_nullable()),
+        _ => field.as_ref().clone(),
+    };
+    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }
 
 /// Text in a batch.

@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::{RejectRow, Split};
+use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
-use crate::eval::{Prediction, Truth, evaluate, predictions};
+use crate::eval::{Prediction, Truth, evaluate, predictions, store};
 use crate::ingest::annotations::Annotations;
 
 /// Score labels against dense truth
@@ -16,20 +18,26 @@ use crate::ingest::annotations::Annotations;
 /// (AV) events, with Type@AV and Event@AV: those of the public LLP evaluator, for any number of classes and segments.
 /// Labels are scored as they are (protocol `labels`).
 ///
-/// The labels are those of two folders of npy files, `<first 11 characters of the video>.npy` or
+/// The labels are those of a store, or of two folders of npy files, `<first 11 characters of the video>.npy` or
 /// `<video>.npy`, integers of shape (T, C), 0 or 1. A video without labels counts as nothing predicted, is reported,
 /// and makes the exit status 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Annotation folder with the dense truth
-    #[arg(long, value_name = "DIR")]
-    annotations: PathBuf,
+    /// Store whose labels are scored
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["visual_labels", "audio_labels"])]
+    store: Option<PathBuf>,
+    /// Version of the store [default: the latest]
+    #[arg(long, value_name = "N", requires = "store")]
+    version: Option<u64>,
+    /// Annotation folder with the dense truth [default: that of the store]
+    #[arg(long, value_name = "DIR", required_unless_present = "store")]
+    annotations: Option<PathBuf>,
     /// Folder of visual labels
-    #[arg(long, value_name = "DIR")]
-    visual_labels: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "store")]
+    visual_labels: Option<PathBuf>,
     /// Folder of audio labels
-    #[arg(long, value_name = "DIR")]
-    audio_labels: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "store")]
+    audio_labels: Option<PathBuf>,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
@@ -94,12 +102,28 @@ struct Inputs {
 
 impl Args {
     fn read(&self) -> anyhow::Result<Inputs> {
-        let annotations = Annotations::read(&self.annotations)?;
-        let truth = Truth::of_annotations(&annotations, self.split)?;
-        let (predictions, more) =
-            predictions::of_folders(&truth, &annotations, &self.audio_labels, &self.visual_labels)?;
-        let mut rejects = annotations.rejects;
-        rejects.extend(more);
+        let annotations = self.annotations.as_deref().map(Annotations::read).transpose()?;
+        let mut rejects = Vec::new();
+        let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
+        {
+            (Some(folder), ..) => {
+                let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
+                store::of_snapshot(&snapshot, self.split, annotations.as_ref())?
+            }
+            (None, Some(annotations), Some(audio), Some(visual)) => {
+                let truth = Truth::of_annotations(annotations, self.split)?;
+                let (predictions, more) = predictions::of_folders(&truth, annotations, audio, visual)?;
+                rejects = more;
+                (truth, predictions)
+            }
+            _ => anyhow::bail!("expected --store, or --annotations, --audio-labels and --visual-labels"),
+        };
+        rejects.splice(
+            ..0,
+            annotations
+                .into_iter()
+                .flat_map(|annotations| annotations.rejects),
+        );
         Ok(Inputs {
             truth,
             predictions,

@@ -55,4 +55,7 @@ pub enum EvalError {
         /// Segments of the video.
         expected: usize,
     },
+    /// The store does not read back.
+    #[error(transparent)]
+    Store(#[from] vaplan_schemas::StoreError),
 }

@@ -6,6 +6,7 @@
 //! | [`metric`] | F-scores per segment and per event, of A, V, AV, Type@AV and Event@AV |
 //! | [`truth`] | dense annotation of a split, from a folder or a store |
 //! | [`predictions`] | labels of a split, from a store or from folders |
+//! | [`store`] | truth and labels of a store version |
 //! | [`report`] | the scores of a split, as JSON or as a table |
 //! | [`error`] | what can keep labels from being scored |
 
@@ -14,6 +15,7 @@ pub mod matrix;
 pub mod metric;
 pub mod predictions;
 pub mod report;
+pub mod store;
 pub mod truth;
 
 pub use error::EvalError;

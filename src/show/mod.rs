@@ -5,11 +5,14 @@
 //! | [`timeline`] | what is shown of a video, from rows of a store |
 //! | [`render`] | a timeline as text: coloured, or plain ASCII |
 //! | [`find`] | the video that is meant by a name or an id |
+//! | [`read`] | a video of a store version |
 
 pub mod find;
+pub mod read;
 pub mod render;
 pub mod timeline;
 
 pub use find::{FindError, find};
+pub use read::{ShowError, read};
 pub use render::{Look, render};
 pub use timeline::{Lane, Rows, Timeline, Track};

@@ -1,0 +1,49 @@
+//! Truth and labels of a store version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{ClassRow, Split};
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables;
+
+use super::error::EvalError;
+use super::predictions;
+use super::report::Prediction;
+use super::truth::Truth;
+use crate::ingest::annotations::Annotations;
+
+/// Dense truth of `split` and a store version's labels of its videos, one per video and in its order.
+///
+/// The truth is that of `annotations`, or else of the store's `truth` table for the store's videos.
+///
+/// # Errors
+/// [`EvalError::Store`] for a store that does not read back, and as [`Truth::of_annotations`], [`Truth::of_rows`] and
+/// [`predictions::of_tables`].
+pub fn of_snapshot(
+    snapshot: &Snapshot,
+    split: Split,
+    annotations: Option<&Annotations>,
+) -> Result<(Truth, Vec<Prediction>), EvalError> {
+    let videos = snapshot.read::<tables::Videos>()?;
+    let truth = match annotations {
+        Some(annotations) => Truth::of_annotations(annotations, split)?,
+        None => {
+            let classes = classes(&snapshot.read::<tables::Classes>()?);
+            let names = videos
+                .iter()
+                .filter(|video| video.split == split)
+                .map(|video| video.video.clone());
+            Truth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)?
+        }
+    };
+    let labels = snapshot.read::<tables::Labels>()?;
+    let predictions = predictions::of_tables(&truth, &videos, &labels)?;
+    Ok((truth, predictions))
+}
+
+/// Names in order; the table has each once per modality.
+fn classes(rows: &[ClassRow]) -> Vec<Arc<str>> {
+    let by_position: BTreeMap<u32, &Arc<str>> = rows.iter().map(|row| (row.position, &row.class)).collect();
+    by_position.into_values().cloned().collect()
+}

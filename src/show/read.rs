@@ -1,0 +1,91 @@
+//! A video of a store version.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vaplan_schemas::StoreError;
+use vaplan_schemas::rows::{Split, TruthRow, VideoRow};
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables;
+
+use super::find::{FindError, find};
+use super::timeline::{Rows, Timeline};
+use crate::ingest::annotations::Annotations;
+
+/// A video that cannot be shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShowError {
+    /// It is not clear which one is meant.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The store does not read back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The timeline of the video that `query` means ([`find`]) at a store version.
+///
+/// The truth is that of `annotations`, or else of the store's `truth` table. A video without true events is annotated
+/// where others of its split are: nothing happens in it.
+///
+/// # Errors
+/// [`ShowError::Find`] for a name that means no video or several, [`ShowError::Store`] for a store that does not read
+/// back.
+pub fn read(
+    snapshot: &Snapshot,
+    query: &str,
+    annotations: Option<&Annotations>,
+) -> Result<Timeline, ShowError> {
+    let videos = snapshot.read::<tables::Videos>()?;
+    let names: Vec<Arc<str>> = videos.iter().map(|video| video.video.clone()).collect();
+    let video = &videos[find(&names, query)?];
+    let truth = match annotations {
+        Some(annotations) => truth_of_annotations(annotations, video),
+        None => truth_of_rows(snapshot.read::<tables::Truth>()?, &videos, video),
+    };
+    Ok(Timeline::of_rows(&Rows {
+        video,
+        classes: &snapshot.read::<tables::Classes>()?,
+        labels: &snapshot.read_video::<tables::Labels>(&video.video)?,
+        scores: &snapshot.read_video::<tables::Scores>(&video.video)?,
+        truth: truth.as_deref(),
+    }))
+}
+
+/// Events of `video`; none where its split is not annotated.
+fn truth_of_rows(rows: Vec<TruthRow>, videos: &[VideoRow], video: &VideoRow) -> Option<Vec<TruthRow>> {
+    let split: BTreeSet<&str> = videos
+        .iter()
+        .filter(|other| other.split == video.split)
+        .map(|other| &*other.video)
+        .collect();
+    rows.iter()
+        .any(|row| split.contains(&*row.video))
+        .then(|| rows.into_iter().filter(|row| row.video == video.video).collect())
+}
+
+/// Events of `video`; none where it is not in `annotations`, or its split there has none.
+fn truth_of_annotations(annotations: &Annotations, video: &VideoRow) -> Option<Vec<TruthRow>> {
+    let position = annotations
+        .videos
+        .iter()
+        .position(|known| known.name == video.video)?;
+    let split_of = |video: usize| -> Split { annotations.videos[video].split };
+    annotations
+        .events
+        .iter()
+        .any(|event| split_of(event.video) == split_of(position))
+        .then(|| {
+            let events = annotations.events.iter().filter(|event| event.video == position);
+            events
+                .map(|event| TruthRow {
+                    video: video.video.clone(),
+                    modality: event.modality,
+                    class: annotations.classes[event.class.index()].clone(),
+                    onset: event.onset,
+                    offset: event.offset,
+                })
+                .collect()
+        })
+}

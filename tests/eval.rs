@@ -3,4 +3,5 @@
 mod command;
 mod golden;
 mod oracle;
+mod store;
 mod tables;

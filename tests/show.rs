@@ -1,3 +1,4 @@
 //! `vaplan show`, and the timeline behind it.
 
+mod command;
 mod looks;

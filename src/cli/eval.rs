@@ -10,7 +10,6 @@ use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
 use crate::eval::{Prediction, Truth, evaluate, predictions, store};
-use crate::ingest::annotations::Annotations;
 
 /// Score labels against dense truth
 ///
@@ -18,26 +17,44 @@ use crate::ingest::annotations::Annotations;
 /// (AV) events, with Type@AV and Event@AV: those of the public LLP evaluator, for any number of classes and segments.
 /// Labels are scored as they are (protocol `labels`).
 ///
-/// The labels are those of a store, or of two folders of npy files, `<first 11 characters of the video>.npy` or
+/// The labels are those of a store, or of two folders (`--audio-labels`, `--visual-labels`) of npy files, `<first 11 characters of the video>.npy` or
 /// `<video>.npy`, integers of shape (T, C), 0 or 1. A video without labels counts as nothing predicted, is reported,
 /// and makes the exit status 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Store whose labels are scored
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["visual_labels", "audio_labels"])]
+    /// Store whose labels are scored, unless label folders are given
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: Option<PathBuf>,
     /// Version of the store [default: the latest]
     #[arg(long, value_name = "N", requires = "store")]
     version: Option<u64>,
-    /// Annotation folder with the dense truth [default: that of the store]
-    #[arg(long, value_name = "DIR", required_unless_present = "store")]
+    /// Annotation folder with the dense truth [default: the truth in the store]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "store",
+        env = "VAPLAN_ANNOTATIONS"
+    )]
     annotations: Option<PathBuf>,
-    /// Folder of visual labels
-    #[arg(long, value_name = "DIR", required_unless_present = "store")]
-    visual_labels: Option<PathBuf>,
-    /// Folder of audio labels
-    #[arg(long, value_name = "DIR", required_unless_present = "store")]
+    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
+    classes: Option<PathBuf>,
+    /// Folder of audio labels to score
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires_all = ["annotations", "visual_labels"],
+        required_unless_present = "store"
+    )]
     audio_labels: Option<PathBuf>,
+    /// Folder of visual labels to score
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires_all = ["annotations", "audio_labels"],
+        required_unless_present = "store"
+    )]
+    visual_labels: Option<PathBuf>,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
@@ -102,19 +119,19 @@ struct Inputs {
 
 impl Args {
     fn read(&self) -> anyhow::Result<Inputs> {
-        let annotations = self.annotations.as_deref().map(Annotations::read).transpose()?;
+        let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
         let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
         {
-            (Some(folder), ..) => {
-                let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
-                store::of_snapshot(&snapshot, self.split, annotations.as_ref())?
-            }
-            (None, Some(annotations), Some(audio), Some(visual)) => {
+            (_, Some(annotations), Some(audio), Some(visual)) => {
                 let truth = Truth::of_annotations(annotations, self.split)?;
                 let (predictions, more) = predictions::of_folders(&truth, annotations, audio, visual)?;
                 rejects = more;
                 (truth, predictions)
+            }
+            (Some(folder), ..) => {
+                let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
+                store::of_snapshot(&snapshot, self.split, annotations.as_ref())?
             }
             _ => anyhow::bail!("expected --store, or --annotations, --audio-labels and --visual-labels"),
         };

@@ -1,7 +1,7 @@
 //! `vaplan show`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::ColorChoice;
@@ -9,7 +9,8 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
-use crate::ingest::annotations::Annotations;
+use crate::ingest::IngestError;
+use crate::ingest::annotations::{Annotations, read_classes};
 use crate::show::{Look, read, render};
 
 /// Columns where standard output is no terminal.
@@ -27,7 +28,7 @@ pub(super) struct Args {
     /// `--`
     video: String,
     /// Store
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
     /// Version of the store [default: the latest]
     #[arg(long, value_name = "N")]
@@ -35,13 +36,16 @@ pub(super) struct Args {
     /// Annotation folder with the dense truth [default: the truth in the store]
     #[arg(long, value_name = "DIR")]
     annotations: Option<PathBuf>,
+    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
+    classes: Option<PathBuf>,
     /// Columns to use [default: those of the terminal, or 80]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let annotations = args.annotations.as_deref().map(Annotations::read).transpose()?;
+    let annotations = annotations(args.annotations.as_deref(), args.classes.as_deref())?;
     if let Some(annotations) = &annotations {
         notes::report(&annotations.rejects, global.quiet);
     }
@@ -52,4 +56,15 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let width = args.width.or_else(terminal).unwrap_or(WIDTH);
     render(&timeline, Look { plain, width }, out)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the annotation folder that is asked for, if one is.
+pub(super) fn annotations(
+    folder: Option<&Path>,
+    classes: Option<&Path>,
+) -> Result<Option<Annotations>, IngestError> {
+    let classes = classes.map(read_classes).transpose()?;
+    folder
+        .map(|folder| Annotations::read_with_classes(folder, classes))
+        .transpose()
 }

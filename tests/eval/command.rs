@@ -36,7 +36,7 @@ fn annotations(folder: &Path) {
 }
 
 /// An npy file of int64, (T, C), C order.
-fn write_labels(path: &Path, matrix: &BitMatrix) {
+pub(super) fn write_labels(path: &Path, matrix: &BitMatrix) {
     let (classes, segments) = (matrix.classes(), matrix.segments());
     let mut header =
         format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({segments}, {classes}), }}");

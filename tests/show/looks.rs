@@ -13,15 +13,15 @@ use crate::support::assert_golden;
 const CUTOFF: f64 = 0.2;
 
 /// Rows of one video of classes Dog, Speech and Frying_(food), cutoff 0.2.
-struct Video {
-    row: VideoRow,
-    classes: Vec<ClassRow>,
-    labels: Vec<LabelTrack>,
-    scores: Vec<ScoreTrack>,
-    truth: Vec<TruthRow>,
+pub(super) struct Video {
+    pub(super) row: VideoRow,
+    pub(super) classes: Vec<ClassRow>,
+    pub(super) labels: Vec<LabelTrack>,
+    pub(super) scores: Vec<ScoreTrack>,
+    pub(super) truth: Vec<TruthRow>,
 }
 
-fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
+pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
     let classes = ["Speech", "Dog", "Frying_(food)"];
     let class = |(position, class): (usize, &&str), modality| ClassRow {
         class: Arc::from(*class),
@@ -122,7 +122,7 @@ const COLOURED: Look = Look {
 };
 
 /// Ten seconds: a dog is heard throughout and seen at the end; frying is heard, outside the weak label.
-fn dog() -> Video {
+pub(super) fn dog() -> Video {
     video("-rf_AAAAAAA_20_30", 10, &["Speech", "Dog"])
         .scores(Modality::Audio, "Dog", |t| 0.15 + 0.02 * f64::from(t))
         .scores(Modality::Audio, "Speech", |t| if t == 9 { f64::NAN } else { 0.1 })

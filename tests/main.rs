@@ -5,6 +5,7 @@ mod bad_input_features;
 mod bad_input_text;
 mod eval;
 mod label;
+mod label_faults;
 mod plg_golden;
 mod query;
 mod sample;

@@ -70,11 +70,18 @@ fn library() -> (PathBuf, &'static str) {
 fn start(path: &Path, origin: &'static str) -> Result<Environment, RuntimeError> {
     // `ort::init` would panic on a missing library; this one says so.
     ort::init_from(path)
-        .map_err(|source| RuntimeError::Load { path: path.into(), origin, source })?
+        .map_err(|source| RuntimeError::Load {
+            path: path.into(),
+            origin,
+            source,
+        })?
         .with_name("vaplan")
         .with_telemetry(false)
         .build()
-        .map_err(|source| RuntimeError::Start { path: path.into(), source })
+        .map_err(|source| RuntimeError::Start {
+            path: path.into(),
+            source,
+        })
 }
 
 #[cfg(test)]
@@ -88,7 +95,10 @@ mod tests {
     fn a_session_runs_a_model_from_bytes() {
         let model = include_bytes!("../../tests/golden/onnx/add_one.onnx");
         let environment = runtime().unwrap();
-        let mut session = Session::builder(&environment).unwrap().commit_from_memory(model).unwrap();
+        let mut session = Session::builder(&environment)
+            .unwrap()
+            .commit_from_memory(model)
+            .unwrap();
         let input = Tensor::from_array(([2usize, 3], vec![0.0f32, 1.0, 2.0, -1.0, 0.5, 41.0])).unwrap();
         let outputs = session.run(ort::inputs!["x" => input]).unwrap();
         let (shape, sums) = outputs["y"].try_extract_tensor::<f32>().unwrap();
@@ -102,7 +112,9 @@ mod tests {
         let error = RuntimeError::Load {
             path: "/nowhere/libonnxruntime.so".into(),
             origin: "ORT_DYLIB_PATH",
-            source: ort::LoadDynamicError::MissingApi { path: "/nowhere/libonnxruntime.so".into() },
+            source: ort::LoadDynamicError::MissingApi {
+                path: "/nowhere/libonnxruntime.so".into(),
+            },
         };
         assert_eq!(
             error.to_string(),

@@ -3,9 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`timeline`] | what is shown of a video, from rows of a store |
-//! | [`render`] | a timeline as text: coloured, or plain ASCII |
-//! | [`find`] | the video that is meant by a name or an id |
-//! | [`read`] | a video of a store version |
+//! | [`mod@render`] | a timeline as text: coloured, or plain ASCII |
+//! | [`mod@find`] | the video that is meant by a name or an id |
+//! | [`mod@read`] | a video of a store version |
 
 pub mod find;
 pub mod read;

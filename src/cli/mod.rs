@@ -6,6 +6,7 @@ mod demo;
 mod eval;
 mod label;
 mod log;
+mod logging;
 mod notes;
 mod progress;
 #[cfg(feature = "query")]
@@ -77,6 +78,7 @@ impl Cli {
     /// What kept the command from being done; the exit status is then 2.
     pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let global = &self.global;
+        logging::start(global);
         match &self.command {
             Command::Label(args) => label::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Global;
+use super::{Global, LogFormat};
 
 /// How often a line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
@@ -18,6 +18,7 @@ pub(super) struct Bar {
     unit: &'static str,
     quiet: bool,
     terminal: bool,
+    format: LogFormat,
     last: Mutex<Instant>,
 }
 
@@ -26,7 +27,7 @@ impl Bar {
     pub(super) fn new(what: &'static str, unit: &'static str, global: &Global) -> Bar {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::new(0);
-        let hidden = global.quiet || !terminal;
+        let hidden = global.quiet || !terminal || global.log_format == LogFormat::Json;
         bar.set_draw_target(if hidden {
             ProgressDrawTarget::hidden()
         } else {
@@ -45,6 +46,7 @@ impl Bar {
             unit,
             quiet: global.quiet,
             terminal,
+            format: global.log_format,
             last: Mutex::new(Instant::now()),
         }
     }
@@ -58,10 +60,11 @@ impl Bar {
     pub(super) fn add(&self, done: u64) {
         self.bar.inc(done);
         let Ok(mut last) = self.last.lock() else { return };
-        if !self.quiet && !self.terminal && last.elapsed() >= EVERY {
+        let lines = !self.terminal || self.format == LogFormat::Json;
+        if lines && last.elapsed() >= EVERY {
             *last = Instant::now();
             let (at, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            eprintln!("vaplan: {} {at} of {of} {}", self.what, self.unit);
+            self.say(&format!("{} {at} of {of} {}", self.what, self.unit));
         }
     }
 
@@ -72,8 +75,10 @@ impl Bar {
 
     /// A line of its own, above the bar.
     pub(super) fn say(&self, line: &str) {
-        if !self.quiet {
-            self.bar.suspend(|| eprintln!("vaplan: {line}"));
+        match (self.quiet, self.format) {
+            (true, _) => {}
+            (false, LogFormat::Text) => self.bar.suspend(|| eprintln!("vaplan: {line}")),
+            (false, LogFormat::Json) => tracing::info!("{line}"),
         }
     }
 

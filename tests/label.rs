@@ -327,10 +327,17 @@ fn logs_are_json_where_asked_and_nothing_where_quiet() {
     std::fs::remove_file(sample.features("audio", 1)).unwrap();
     let json = sample.label("json", &["--log-format", "json"]);
     assert_status(&json, 1);
-    let lines: Vec<serde_json::Value> =
-        stderr(&json).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = stderr(&json)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let told = |line: &serde_json::Value| line["fields"]["message"].as_str().unwrap_or_default().to_owned();
-    assert!(lines.iter().any(|line| told(line).contains("has no audio features")), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| told(line).contains("has no audio features")),
+        "{lines:?}"
+    );
     let quiet = sample.label("quiet", &["--quiet"]);
     assert_status(&quiet, 1);
     assert_eq!(stderr(&quiet), "");

@@ -36,6 +36,9 @@ pub struct Change {
     pub to: bool,
 }
 
+/// A label record of a video and modality, with time and difference.
+type Update<T> = (((VideoId, Modality), Arc<LabelRecord>), T, isize);
+
 /// Cells that differ between two records of one video and modality, by class and segment.
 pub fn cells(
     video: VideoId,
@@ -74,8 +77,7 @@ pub fn changes<'scope, T: Timestamp + Lattice>(
     labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
     previous: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
 ) -> Stream<'scope, T, Vec<Change>> {
-    let by_video =
-        Exchange::new(|update: &(((VideoId, Modality), Arc<LabelRecord>), T, isize)| update.0.0.0.0);
+    let by_video = Exchange::new(|update: &Update<T>| update.0.0.0.0);
     labels
         .concat(previous.negate())
         .inner

@@ -45,7 +45,7 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
                     let own = tracks.iter().filter(|((modality, ..), _)| *modality == wanted);
                     // Values come in order, so the classes ascend.
                     let tracks: Vec<_> = own.map(|((_, class, bits), _)| (*class, bits.clone())).collect();
-                    (!tracks.is_empty()).then(|| LabelRecord { tracks })
+                    (!tracks.is_empty()).then_some(LabelRecord { tracks })
                 };
                 let (audio, visual) = (record_of(Modality::Audio), record_of(Modality::Visual));
                 if let (Some(audio), Some(visual)) = (&audio, &visual) {

@@ -5,41 +5,29 @@
 //! shards of a run before ───────────────────────────────────────────┴─ scored ─┐
 //! weak labels, cutoffs, previous labels ───────────────────────────────────────┴─ labelling ─▶ results
 //! ```
-//!
-//! A reader decodes one shard after the other and waits while its channel is full, so that memory holds a few batches
-//! whatever the size of the shards. A worker parks while its channel is empty.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use vaplan_dataflows::admit::{Admitted, Fault};
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::differential_dataflow::AsCollection;
 use vaplan_dataflows::differential_dataflow::input::Input;
 use vaplan_dataflows::graph::{Inputs, labelling};
-use vaplan_dataflows::similarity::{Scored, SegmentBatch, Span, similarity};
+use vaplan_dataflows::similarity::{Scored, similarity};
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
-use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
-use vaplan_dataflows::timely::scheduling::SyncActivator;
 use vaplan_dataflows::{Candidate, LabelRecord, Score, VideoId, timely};
 use vaplan_schemas::rows::{RejectRow, Severity};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::commit::{Classification, Previous};
-use super::plan::{Meaning, Plan};
+use super::plan::Plan;
+use super::read::read;
 use super::stage::{Stage, StagedShard};
 use super::{LabelError, Listener, Progress};
-use crate::ingest::features::{FeatureBatch, FeatureEvent};
-
-/// Rows of a batch: large enough for the matrix product, small enough to stay in cache.
-const BATCH_ROWS: usize = 1024;
-/// Batches that wait between a reader and its worker.
-const WAITING: usize = 4;
 
 /// What the dataflow gave; every list in no particular order.
 #[derive(Debug, Default)]
@@ -59,28 +47,31 @@ pub struct Results {
 }
 
 /// What all workers and readers share.
-struct Job {
-    plan: Arc<Plan>,
+pub(super) struct Job {
+    pub(super) plan: Arc<Plan>,
     stage: Stage,
     previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
     listener: Listener,
     /// Positions of shards that are to be read.
-    pending: Vec<usize>,
-    next: AtomicUsize,
+    pub(super) pending: Vec<usize>,
+    pub(super) next: AtomicUsize,
     finished: AtomicUsize,
-    cancelled: AtomicBool,
+    pub(super) cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
     results: Mutex<Results>,
 }
 
 /// What a batch belongs to.
 #[derive(Clone, Debug)]
-enum Tag {
+pub(super) enum Tag {
     /// Rows of a shard.
     Rows,
     /// The shard at this position is read to its end; with what was left out.
     End(usize, Vec<RejectRow>),
 }
+
+/// A scored video and modality, with time and difference.
+type ScoredUpdate = ((VideoId, Candidate), u64, isize);
 
 /// Runs the graph to its end.
 ///
@@ -233,10 +224,7 @@ pub fn run(
 }
 
 /// Scores of the shards that are to be read, as updates; each shard is staged when it is done.
-fn scored<'scope>(
-    scope: Scope<'scope, u64>,
-    job: &Arc<Job>,
-) -> Stream<'scope, u64, Vec<((VideoId, Candidate), u64, isize)>> {
+fn scored<'scope>(scope: Scope<'scope, u64>, job: &Arc<Job>) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
     let job = job.clone();
     scope.region_named("Shards", |inner| {
         let batches = read(inner, &job);
@@ -245,154 +233,11 @@ fn scored<'scope>(
     })
 }
 
-/// Batches of a reader thread of this worker's own.
-fn read<'scope>(scope: Scope<'scope, u64>, job: &Arc<Job>) -> Stream<'scope, u64, Vec<(Tag, SegmentBatch)>> {
-    let job = job.clone();
-    source(scope, "Read", move |capability, info| {
-        let (sender, receiver): (Sender<(Tag, SegmentBatch)>, Receiver<_>) = bounded(WAITING);
-        let wake = scope.worker().sync_activator_for(info.address.to_vec());
-        let activator = scope.activator_for(info.address);
-        std::thread::spawn(move || {
-            // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
-            let wake = Wake(wake);
-            let sender = sender;
-            read_shards(&job, &sender, &wake);
-        });
-        let mut capability = Some(capability);
-        move |output| {
-            let Some(held) = &capability else { return };
-            match receiver.try_recv() {
-                Ok(message) => {
-                    output.session(held).give(message);
-                    activator.activate();
-                }
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => capability = None,
-            }
-        }
-    })
-}
-
-/// Wakes a worker, at the latest when it is dropped.
-struct Wake(SyncActivator);
-
-impl Wake {
-    fn wake(&self) {
-        // Fails only where the worker is gone: then nobody waits.
-        let _ = self.0.activate();
-    }
-}
-
-impl Drop for Wake {
-    fn drop(&mut self) {
-        self.wake();
-    }
-}
-
-/// Reads shards one after the other, each taken from what all readers share.
-fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
-    let send = |message| {
-        let gone = sender.send(message).is_err() || job.cancelled.load(Ordering::Relaxed);
-        wake.wake();
-        if gone {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    };
-    while let Some(&at) = job.pending.get(job.next.fetch_add(1, Ordering::Relaxed)) {
-        let shard = &job.plan.shards[at];
-        let width = job.plan.prompts.of(shard.modality).width();
-        let mut rejects = Vec::new();
-        let mut stopped = false;
-        shard.shard.read(BATCH_ROWS, &mut |event| {
-            let flow = match event {
-                FeatureEvent::Reject(row) => {
-                    rejects.push(row);
-                    ControlFlow::Continue(())
-                }
-                FeatureEvent::Batch(batch) => match segment_batch(batch, width, &job.plan, &mut rejects) {
-                    Some(batch) => send((Tag::Rows, batch)),
-                    None => ControlFlow::Continue(()),
-                },
-            };
-            stopped |= flow.is_break();
-            flow
-        });
-        if stopped {
-            return;
-        }
-        let end = SegmentBatch {
-            modality: shard.modality,
-            data: Vec::new(),
-            spans: Vec::new(),
-        };
-        if send((Tag::End(at, rejects), end)).is_break() {
-            return;
-        }
-    }
-}
-
-/// Names the videos of a batch; those that are not asked for, or whose width is wrong, are cut out.
-fn segment_batch(
-    batch: FeatureBatch,
-    width: usize,
-    plan: &Plan,
-    rejects: &mut Vec<RejectRow>,
-) -> Option<SegmentBatch> {
-    let FeatureBatch {
-        modality,
-        width: found,
-        mut data,
-        videos,
-    } = batch;
-    let mut spans = Vec::with_capacity(videos.len());
-    let (mut from, mut to) = (0, 0);
-    for span in videos {
-        let values = span.segments as usize * found;
-        let meaning = plan.meaning(&span.key);
-        rejects.extend(meaning.reject(&span.file, span.row));
-        if let Meaning::Video(position) = meaning {
-            let video = &plan.videos[position];
-            if found == width {
-                if from != to {
-                    data.copy_within(from..from + values, to);
-                }
-                to += values;
-                spans.push(Span {
-                    video: video.id,
-                    segments: span.segments,
-                    weak: video.weak.clone(),
-                    source: span.file,
-                    row: span.row,
-                });
-            } else {
-                rejects.push(RejectRow {
-                    file: span.file.to_string(),
-                    row: Some(span.row),
-                    video: Some(video.name.to_string()),
-                    severity: Severity::Reject,
-                    reason: format!(
-                        "{modality} feature has width {found}, expected {width} as the {modality} text embeddings"
-                    ),
-                });
-            }
-        }
-        from += values;
-    }
-    data.truncate(to);
-    (!spans.is_empty()).then_some(SegmentBatch {
-        modality,
-        data,
-        spans,
-    })
-}
-
 /// Passes candidates on, and keeps those of a shard when it is done.
 fn keep<'scope>(
     scored: Stream<'scope, u64, Vec<(Tag, Vec<Scored>)>>,
     job: Arc<Job>,
-) -> Stream<'scope, u64, Vec<((VideoId, Candidate), u64, isize)>> {
+) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
     scored.unary(Pipeline, "Stage", move |_capability, _info| {
         // Of the one shard that this worker's reader is at.
         let mut shard = StagedShard::default();

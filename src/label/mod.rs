@@ -13,13 +13,14 @@
 //! | [`settings`] | rule, scale and thresholds: flags over file over defaults |
 //! | [`plan`] | every input opened and checked, before any work |
 //! | [`stage`] | scores of finished shards, kept until the commit: a killed run goes on where it was |
-//! | [`flow`] | the dataflow |
+//! | [`flow`] | the dataflow; its reader threads are in `read` |
 //! | [`commit`] | results to rows of tables |
 
 pub mod commit;
 pub mod error;
 pub mod flow;
 pub mod plan;
+mod read;
 pub mod settings;
 pub mod stage;
 

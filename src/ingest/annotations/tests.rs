@@ -215,7 +215,7 @@ fn odd_dense_rows_are_noted_and_bad_ones_rejected() {
     let folder = Folder::new();
     folder.append(
         "AVVP_eval_audio.csv",
-        "TTTTTTTTTTT_0_10\t9\t0\tSpeech\nNNNNNNNNNNN_0_10\t0\t1\tDog\nNNNNNNNNNNN_0_10\t1\t2\tDog\n\
+        "TTTTTTTTTTT_0_10\t9\t9\tSpeech\nNNNNNNNNNNN_0_10\t0\t1\tDog\nNNNNNNNNNNN_0_10\t1\t2\tDog\n\
          TTTTTTTTTTT_0_10\t0\t1\tDog\nTTTTTTTTTTT_0_10\t-1\t1\tCar\nTTTTTTTTTTT_0_10\t1\t2.5\tCar\n\
          TTTTTTTTTTT_0_10\t1.0\t2.0\tCar\nTTTTTTTTTTT_0_10\t1\t2\tCra\nTTTTTTTTTTT_0_10\t1\t99999999999\tCar\n",
     );
@@ -227,7 +227,7 @@ fn odd_dense_rows_are_noted_and_bad_ones_rejected() {
             "Reject AVVP_eval_audio.csv:9 TTTTTTTTTTT_0_10: offset is `2.5`, expected a whole number from 0",
             "Reject AVVP_eval_audio.csv:12 TTTTTTTTTTT_0_10: offset is `99999999999`, expected a whole number \
              from 0",
-            "Note AVVP_eval_audio.csv:4 TTTTTTTTTTT_0_10: onset 9 is not before offset 0: no event",
+            "Note AVVP_eval_audio.csv:4 TTTTTTTTTTT_0_10: onset 9 is not before offset 9: no event",
             "Note AVVP_eval_audio.csv:5 NNNNNNNNNNN_0_10: video of no split, its events are not read",
             "Reject AVVP_eval_audio.csv:11 TTTTTTTTTTT_0_10: class `Cra` is unknown, expected one of 25 \
              (nearest: `Car`)",

@@ -9,10 +9,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{LabelChanges, Table};
 
 use super::Global;
 
 /// List the versions of a store, first to last.
+///
+/// When each was committed, how many labels it changed, its epoch where it carries one, and what was asked. JSON has
+/// besides the Delta version of every table, which tables moved, and the SHA-256 of settings, models and inputs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to read
@@ -41,12 +45,31 @@ struct Entry<'a> {
     settings: &'a str,
     models: &'a str,
     inputs: &'a str,
+    label_changes: u64,
     tables: BTreeMap<&'a str, u64>,
+    /// Tables that this version moved.
+    moved: Vec<&'a str>,
 }
 
 pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let rows = Store::open(&args.store)?.versions()?;
-    let entries: Vec<Entry<'_>> = rows.iter().map(entry).collect();
+    let store = Store::open(&args.store)?;
+    let rows = store.versions()?;
+    let changes = label_changes(&store)?;
+    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut entry = entry(row);
+        let before = entries.last().map(|entry| &entry.tables);
+        let moved =
+            |(table, delta): &(&&str, &u64)| before.and_then(|tables| tables.get(**table)) != Some(*delta);
+        entry.moved = entry
+            .tables
+            .iter()
+            .filter(moved)
+            .map(|(table, _)| *table)
+            .collect();
+        entry.label_changes = changes.get(&row.version).copied().unwrap_or(0);
+        entries.push(entry);
+    }
     match args.format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &entries)?;
@@ -61,13 +84,30 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
                     version,
                     committed_at,
                     command,
+                    label_changes,
                     ..
                 } = entry;
-                writeln!(out, "{version:>5}  {committed_at}{epoch}  {command}")?;
+                writeln!(
+                    out,
+                    "{version:>5}  {committed_at}{epoch}  {label_changes:>8} changed  {command}"
+                )?;
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rows of `label_changes` that each version added, out of the table's log alone.
+fn label_changes(store: &Store) -> anyhow::Result<BTreeMap<u64, u64>> {
+    let mut changes = BTreeMap::new();
+    if let Some(latest) = store.latest()? {
+        for file in latest.files(LabelChanges::NAME)? {
+            if let Some(version) = file.version() {
+                *changes.entry(version).or_default() += file.rows;
+            }
+        }
+    }
+    Ok(changes)
 }
 
 fn entry(row: &VersionRow) -> Entry<'_> {
@@ -84,6 +124,8 @@ fn entry(row: &VersionRow) -> Entry<'_> {
         settings: &row.settings,
         models: &row.models,
         inputs: &row.inputs,
+        label_changes: 0,
+        moved: Vec::new(),
         tables: row
             .tables
             .iter()

@@ -1,26 +1,27 @@
--- Maximal runs of set labels. A run is found by what stays equal along it: segment minus rank.
--- `audio_visual` is set where both are; its score is the mean of the two.
+-- Maximal runs of set labels, gaps and islands: within a run, segment and row number grow together.
+-- An audio-visual cell is one that is set in both modalities; its score is the mean of theirs.
+CREATE VIEW events AS
 WITH cells AS (
-  SELECT video, modality, class, segment, score
-  FROM labels
-  WHERE label
-  UNION ALL
-  SELECT a.video, 'audio_visual' AS modality, a.class, a.segment, (a.score + v.score) / 2 AS score
-  FROM labels a
-  JOIN labels v ON v.video = a.video AND v.class = a.class AND v.segment = a.segment
-  WHERE a.modality = 'audio' AND v.modality = 'visual' AND a.label AND v.label
+    SELECT video, CAST(modality AS VARCHAR) AS modality, class, segment, score
+    FROM labels
+    WHERE label
+    UNION ALL
+    SELECT video, 'audio_visual' AS modality, class, segment, avg(score) AS score
+    FROM labels
+    WHERE label
+    GROUP BY video, class, segment
+    HAVING count(*) = 2
+),
+islands AS (
+    SELECT *, segment - row_number() OVER (PARTITION BY video, modality, class ORDER BY segment) AS island
+    FROM cells
 ),
 runs AS (
-  SELECT *, segment - row_number() OVER (PARTITION BY video, modality, class ORDER BY segment) AS run
-  FROM cells
+    SELECT video, modality, class, min(segment) AS first, max(segment) + 1 AS past, avg(score) AS score
+    FROM islands
+    GROUP BY video, modality, class, island
 )
-SELECT
-  r.video,
-  r.modality,
-  r.class,
-  min(r.segment) * v.segment_seconds AS onset,
-  (max(r.segment) + 1) * v.segment_seconds AS "offset",
-  avg(r.score) AS score
-FROM runs r
-JOIN videos v ON v.video = r.video
-GROUP BY r.video, r.modality, r.class, r.run, v.segment_seconds
+SELECT runs.video, modality, class,
+       first * segment_seconds AS onset, past * segment_seconds AS "offset", score
+FROM runs
+JOIN videos ON videos.video = runs.video

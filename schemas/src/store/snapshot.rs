@@ -27,6 +27,12 @@ impl DataFile {
         let (buckets, _) = rest.split_once('-')?;
         Some((bucket.parse().ok()?, buckets.parse().ok()?))
     }
+
+    /// Store version that a file of an append-only table is named by.
+    pub fn version(&self) -> Option<u64> {
+        let name = self.path.file_name()?.to_str()?.strip_prefix('v')?;
+        name.split_once('-')?.0.parse().ok()
+    }
 }
 
 /// A store version: every table as the version names it, whatever is committed meanwhile.

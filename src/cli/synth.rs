@@ -1,14 +1,151 @@
 //! `vaplan synth`.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Global;
+use super::progress::Bar;
+use crate::ingest::annotations::Annotations;
+use crate::ingest::shards::FloatType;
+use crate::synth::write::{Layout, Options, run as simulate};
 
-/// Simulate features for an annotation folder.
+/// Simulate features for an annotation folder: results on them are simulated too.
+///
+/// Writes CLIP-like visual and CLAP-like audio features of every annotated video, and text embeddings of the classes,
+/// so that the tool can be tried, and timed, without downloads. Videos of a split with dense truth follow that truth;
+/// for the others events are drawn from the weak label. Some classes are harder than others; the noise lasts over
+/// segments; some sources stand in the picture though nothing is seen of their event. docs/synth.md has the model.
+///
+/// The same annotations, options and seed give the same files, whatever the number of threads. Written into --out:
+///
+///   visual/, audio/                     features
+///   visual_text.npy, audio_text.npy     text embeddings (C,D)
+///   truth/                              annotations with all that was simulated as dense truth, train too
+///   annotations/                        with --videos or --repeat: annotations of the videos simulated
+///   synth.json                          says that all this is simulated, and how
+///
+/// A folder that holds a synth.json is overwritten; any other must be empty.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
+    #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
+    annotations: PathBuf,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Videos to simulate, spread evenly over the annotations [default: all]
+    #[arg(long, value_name = "N")]
+    videos: Option<NonZeroUsize>,
+    /// How often to simulate each video, under names of their own
+    #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    repeat: u32,
+    /// Width D of features and text embeddings, from 8
+    #[arg(long, value_name = "D", default_value = "512", value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    dim: u32,
+    /// Segments per video T
+    #[arg(long, value_name = "T", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    segments: u32,
+    /// Seed of everything
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Write Parquet shards, not one npy file per video
+    #[arg(long)]
+    parquet: bool,
+    /// Videos per Parquet shard
+    #[arg(long, value_name = "N", default_value = "2000", requires = "parquet")]
+    shard_videos: NonZeroUsize,
+    /// Form of the feature column of Parquet shards: packed bytes read ten times faster
+    #[arg(long, value_name = "FORM", default_value = "packed", requires = "parquet")]
+    column: Column,
+    /// Type of the values [default: f32 for npy, f16 for Parquet]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Dtype>,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
 
-pub(super) fn run(_args: &Args, _global: &Global, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Column {
+    /// Fixed-size binary.
+    Packed,
+    /// Fixed-size list.
+    List,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Dtype {
+    /// 16 bits.
+    F16,
+    /// 32 bits.
+    F32,
+}
+
+impl Args {
+    fn options(&self) -> Options {
+        let shard_videos = self.shard_videos.get();
+        let layout = match (self.parquet, self.column) {
+            (false, _) => Layout::Npy,
+            (true, Column::Packed) => Layout::Packed { shard_videos },
+            (true, Column::List) => Layout::List { shard_videos },
+        };
+        let float = match self.dtype {
+            Some(Dtype::F16) => FloatType::F16,
+            Some(Dtype::F32) => FloatType::F32,
+            None if self.parquet => FloatType::F16,
+            None => FloatType::F32,
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Options {
+            out: self.out.clone(),
+            videos: self.videos.map(NonZeroUsize::get),
+            repeat: self.repeat,
+            width: self.dim as usize,
+            segments: self.segments,
+            seed: self.seed,
+            layout,
+            float,
+            threads: self.threads.map_or_else(cores, NonZeroUsize::get),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let annotations = Annotations::read(&args.annotations)?;
+    let options = args.options();
+    let bar = Bar::new("simulating", "features of a video", global);
+    let summary = simulate(&annotations, &options, &|added, total| {
+        bar.total(total as u64);
+        bar.add(added as u64);
+    })?;
+    bar.finish();
+    for reject in &summary.rejects {
+        let video = reject.video.as_deref().unwrap_or_default().escape_debug();
+        bar.say(&format!("{}: video `{video}` left out: {}", reject.file, reject.reason));
+    }
+    writeln!(
+        out,
+        "simulated {} videos x {} segments x {} numbers per modality, seed {}: {} files in {}",
+        summary.videos,
+        options.segments,
+        options.width,
+        options.seed,
+        summary.files,
+        options.out.display()
+    )?;
+    writeln!(
+        out,
+        "events of {} videos are their dense truth, those of {} are drawn from the weak label: {}",
+        summary.dense,
+        summary.videos - summary.dense,
+        options.out.join("truth").display()
+    )?;
+    if let Some(folder) = &summary.annotations {
+        writeln!(out, "annotations of these videos: {}", folder.display())?;
+    }
+    writeln!(out, "results on these features are simulated")?;
+    Ok(if summary.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -1,0 +1,136 @@
+//! Which videos are simulated, and under which names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vaplan_schemas::ids::video_hash;
+
+use super::SynthError;
+use crate::ingest::annotations::{Annotations, key11, split_name};
+
+/// One video to simulate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Full name.
+    pub name: Arc<str>,
+    /// Position in [`Annotations::videos`] of the video that it is, or is a copy of.
+    pub of: usize,
+}
+
+/// Picks `videos` of the annotated videos (none: all), and `repeat` of each.
+///
+/// A subset is spread evenly over the list, so that every split keeps its share. Copies follow the originals in the
+/// order of the list; their names are [`copy_name`]s.
+///
+/// # Errors
+/// [`SynthError::NoVideos`], [`SynthError::NameTwice`].
+///
+/// # Panics
+/// If `repeat` is 0.
+pub fn cast(
+    annotations: &Annotations,
+    videos: Option<usize>,
+    repeat: u32,
+) -> Result<Vec<Member>, SynthError> {
+    assert!(repeat > 0, "each video is there at least once");
+    let total = annotations.videos.len();
+    let wanted = videos.unwrap_or(total).min(total);
+    // Of `total` evenly spaced steps, those at which the rounded share goes up.
+    let share = |position: usize| position as u128 * wanted as u128 / total as u128;
+    let chosen: Vec<usize> = (0..total)
+        .filter(|&position| share(position) != share(position + 1))
+        .collect();
+    if chosen.is_empty() {
+        return Err(SynthError::NoVideos);
+    }
+    let mut members = Vec::with_capacity(chosen.len() * repeat as usize);
+    let mut keys: BTreeSet<String> = BTreeSet::new();
+    for copy in 0..repeat {
+        for &of in &chosen {
+            let name = &annotations.videos[of].name;
+            let name = if copy == 0 {
+                name.clone()
+            } else {
+                copy_name(name, copy).into()
+            };
+            // Originals may share a key, as the annotations have it; a copy must not.
+            if !keys.insert(key11(&name).to_owned()) && copy > 0 {
+                return Err(SynthError::NameTwice {
+                    video: annotations.videos[of].name.to_string(),
+                    copy,
+                    name: name.to_string(),
+                });
+            }
+            members.push(Member { name, of });
+        }
+    }
+    Ok(members)
+}
+
+/// Name of the `copy`-th copy: 11 characters from a hash of name and number, then the times of the original.
+///
+/// ```
+/// use vaplan::synth::cast::copy_name;
+/// let copy = copy_name("demo0000001_0_10", 1);
+/// assert_eq!(copy.len(), "demo0000001_0_10".len());
+/// assert!(copy.ends_with("_0_10"));
+/// assert_ne!(copy, copy_name("demo0000001_0_10", 2));
+/// ```
+pub fn copy_name(name: &str, copy: u32) -> String {
+    // The alphabet of the ids in LLP.
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut bits = video_hash(&format!("{name}\t{copy}"));
+    let mut copy = String::with_capacity(name.len());
+    for _ in 0..11 {
+        copy.push(char::from(ALPHABET[(bits % 64) as usize]));
+        bits /= 64;
+    }
+    if let Some((id, _, _)) = split_name(name) {
+        copy.push_str(&name[id.len()..]);
+    }
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use vaplan_schemas::rows::Split;
+
+    use super::*;
+    use crate::ingest::annotations::AnnotatedVideo;
+
+    fn annotations(count: usize) -> Annotations {
+        let video = |number: usize| AnnotatedVideo {
+            name: format!("test{number:07}_0_10").into(),
+            split: if number < count * 8 / 10 { Split::Train } else { Split::Test },
+            weak: Vec::new(),
+            source: "train.csv".into(),
+        };
+        Annotations {
+            classes: vec!["Dog".into()],
+            videos: (0..count).map(video).collect(),
+            events: Vec::new(),
+            rejects: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_subset_keeps_the_share_of_every_split() {
+        let annotations = annotations(1000);
+        for wanted in [1, 7, 10, 333, 1000] {
+            let members = cast(&annotations, Some(wanted), 1).unwrap();
+            assert_eq!(members.len(), wanted);
+            let tests = members.iter().filter(|member| member.of >= 800).count();
+            assert!(tests.abs_diff(wanted / 5) <= 1, "{tests} of {wanted} are of the test split");
+        }
+        assert_eq!(cast(&annotations, Some(5000), 1).unwrap().len(), 1000);
+        assert!(matches!(cast(&annotations, Some(0), 1), Err(SynthError::NoVideos)));
+    }
+
+    #[test]
+    fn copies_have_keys_of_their_own() {
+        let members = cast(&annotations(64), None, 625).unwrap();
+        let keys: BTreeSet<&str> = members.iter().map(|member| key11(&member.name)).collect();
+        assert_eq!(keys.len(), 40_000);
+        assert_eq!(members[64].of, 0);
+    }
+}

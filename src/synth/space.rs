@@ -1,0 +1,379 @@
+//! The geometry: text embeddings, and features for given tracks.
+//!
+//! With unit vectors μ (what all texts share), g (the modality gap: what all segments share and no text has) and one
+//! direction u[c] per class, orthogonal to both, the embedding of class c is e[c] = ρ·μ + √(1−ρ²)·u[c], and the
+//! feature of segment t is, up to its length,
+//!
+//! ```text
+//! f[t] = ((base + shared[t]) / ρ)·μ + Σ_c k[t,c]·u[c] + noise[t] + gap[t]·g
+//! k[t,c] = (strength[c]·level[t,c] + video[c] + segment[t,c]) / √(1−ρ²)
+//! ```
+//!
+//! where gap\[t\] makes the length 1, so that the cosine of f\[t\] and e\[c\] is about
+//! base + strength\[c\]·level\[t,c\] + noise, whatever the width D.
+
+use std::sync::Arc;
+
+use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use vaplan_schemas::ids::video_hash;
+use vaplan_schemas::{ClassId, Modality};
+
+use super::generator;
+use super::tracks::Tracks;
+
+/// Correlation of the noise of consecutive segments.
+const PERSISTENCE: f32 = 0.7;
+/// Length of the part of the noise that has no direction of its own.
+const DIFFUSE: f32 = 0.5;
+/// Width from which on [`DIFFUSE`] holds; below, the noise per number is kept, so that narrow features are no noisier.
+const DIFFUSE_WIDTH: f32 = 512.0;
+/// Chance that an event that is heard but not seen leaves a trace in the picture all the same: its source stands there.
+const DISTRACTOR: f64 = 0.35;
+/// What a distractor has of an event's strength.
+const DISTRACTOR_LEVEL: f32 = 0.7;
+/// Smallest squared part of the length that is left to the modality gap.
+const LEAST_GAP: f32 = 0.05;
+
+/// How one modality differs from the other; cosines.
+#[derive(Clone, Copy, Debug)]
+struct Profile {
+    /// Cosine of a segment and a class that is not in it.
+    base: f32,
+    /// ρ².
+    common: f32,
+    /// What an event adds: from the hardest class to the easiest.
+    strength: (f32, f32),
+    /// Standard deviations: of all classes of a segment together, ...
+    shared: f32,
+    /// ... of one class over the whole video, ...
+    video: f32,
+    /// ... of one class and segment.
+    segment: f32,
+    /// Length of a feature: real encoders do not normalise.
+    length: f32,
+}
+
+impl Profile {
+    const fn of(modality: Modality) -> Profile {
+        match modality {
+            // As of CLIP: all cosines in a narrow band around 0.2.
+            Modality::Visual => Profile {
+                base: 0.2,
+                common: 0.6,
+                strength: (0.04, 0.12),
+                shared: 0.015,
+                video: 0.025,
+                segment: 0.02,
+                length: 10.0,
+            },
+            // As of CLAP: wider.
+            Modality::Audio => Profile {
+                base: 0.1,
+                common: 0.3,
+                strength: (0.08, 0.28),
+                shared: 0.03,
+                video: 0.05,
+                segment: 0.05,
+                length: 20.0,
+            },
+        }
+    }
+}
+
+/// Embedding space of one modality.
+#[derive(Clone, Debug)]
+pub struct Space {
+    modality: Modality,
+    width: usize,
+    classes: usize,
+    seed: u64,
+    /// u, then μ: `[C + 1, D]`.
+    directions: Vec<f32>,
+    /// g: `[D]`.
+    gap: Vec<f32>,
+    strengths: Vec<f32>,
+}
+
+/// Narrowest space: below, classes are hardly told apart.
+pub const LEAST_WIDTH: usize = 8;
+
+impl Space {
+    /// Draws the directions; those of a class depend on its name, not on its position or on the other classes.
+    ///
+    /// # Panics
+    /// If `width` is below [`LEAST_WIDTH`].
+    pub fn new(modality: Modality, classes: &[Arc<str>], width: usize, seed: u64) -> Space {
+        assert!(width >= LEAST_WIDTH, "width {width} is too small");
+        let draw = |name: &str| -> Vec<f32> {
+            let mut rng = generator(seed, modality.as_str(), name);
+            (0..width).map(|_| rng.sample(StandardNormal)).collect()
+        };
+        let common = unit(draw("\tcommon"));
+        let gap = unit(without(draw("\tgap"), &common));
+        let mut directions = Vec::with_capacity((classes.len() + 1) * width);
+        for class in classes {
+            directions.extend(unit(without(without(draw(class), &common), &gap)));
+        }
+        directions.extend(common);
+
+        // Evenly spaced over the classes in an order of chance, so that no seed makes all classes hard.
+        let mut order: Vec<usize> = (0..classes.len()).collect();
+        order.sort_by_key(|&class| (video_hash(&format!("{seed} {modality} {}", classes[class])), class));
+        let (hardest, easiest) = Profile::of(modality).strength;
+        let mut strengths = vec![0.0; classes.len()];
+        for (rank, class) in order.into_iter().enumerate() {
+            let share = (rank as f32 + 0.5) / classes.len() as f32;
+            strengths[class] = hardest + share * (easiest - hardest);
+        }
+        Space { modality, width, classes: classes.len(), seed, directions, gap, strengths }
+    }
+
+    /// D.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What an event of each class adds to the cosine: small where the class is hard.
+    pub fn strengths(&self) -> &[f32] {
+        &self.strengths
+    }
+
+    /// Text embeddings of the classes, `[C, D]`, of length 1.
+    pub fn text(&self) -> Vec<f32> {
+        let common = Profile::of(self.modality).common;
+        let (towards, aside) = (common.sqrt(), (1.0 - common).sqrt());
+        let (classes, shared) = self.directions.split_at(self.classes * self.width);
+        let rows = classes.chunks_exact(self.width);
+        rows.flat_map(|row| row.iter().zip(shared).map(|(u, mu)| towards * mu + aside * u))
+            .collect()
+    }
+
+    /// Features of the video `name`, `[T, D]`, in which `tracks` happen.
+    pub fn features(&self, name: &str, tracks: &Tracks, segments: u32) -> Vec<f32> {
+        let profile = Profile::of(self.modality);
+        let (segments, classes) = (segments as usize, self.classes);
+        let mut rng = generator(self.seed, self.modality.as_str(), &format!("{name}\tvideo"));
+
+        // Coefficients of `directions`: classes, then what is common to them.
+        let mut weights = vec![0.0_f32; segments * (classes + 1)];
+        self.add_events(&mut weights, tracks, segments, &mut rng);
+        let mut lasting = vec![0.0_f32; classes + 1];
+        for value in &mut lasting[..classes] {
+            *value = profile.video * normal(&mut rng);
+        }
+        let fresh = (1.0 - PERSISTENCE * PERSISTENCE).sqrt();
+        let aside = (1.0 - profile.common).sqrt();
+        let towards = profile.common.sqrt();
+        let mut drift = vec![0.0_f32; classes + 1];
+        for (segment, row) in weights.chunks_exact_mut(classes + 1).enumerate() {
+            for (class, (value, drift)) in row.iter_mut().zip(&mut drift).enumerate() {
+                let chance = normal(&mut rng);
+                *drift = if segment == 0 { chance } else { PERSISTENCE * *drift + fresh * chance };
+                *value = if class < classes {
+                    (*value + lasting[class] + profile.segment * *drift) / aside
+                } else {
+                    (profile.base + profile.shared * *drift) / towards
+                };
+            }
+        }
+
+        let length = profile.length * rng.random_range(0.9..1.1_f32);
+        let mut features = Diffuse::new(self.width, segments, &mut rng).values;
+        for (row, weights) in features.chunks_exact_mut(self.width).zip(weights.chunks_exact(classes + 1)) {
+            add_product(row, weights, &self.directions);
+            let squared: f32 = row.iter().map(|value| value * value).sum();
+            let gap = (1.0 - squared).max(LEAST_GAP);
+            let scale = length / (squared + gap).sqrt();
+            let gap = gap.sqrt();
+            for (value, direction) in row.iter_mut().zip(&self.gap) {
+                *value = scale * (*value + gap * direction);
+            }
+        }
+        features
+    }
+
+    /// Adds what the events of this modality, and distractors, do to the cosines.
+    fn add_events(&self, weights: &mut [f32], tracks: &Tracks, segments: usize, rng: &mut ChaCha8Rng) {
+        let mut add = |class: ClassId, track: &[bool], level: f32| {
+            for segment in (0..segments).filter(|&segment| track[segment]) {
+                weights[segment * (self.classes + 1) + class.index()] += level * self.strengths[class.index()];
+            }
+        };
+        for (&(modality, class), track) in tracks {
+            if modality == self.modality {
+                add(class, track, 1.0);
+            } else if self.modality == Modality::Visual
+                && !tracks.contains_key(&(Modality::Visual, class))
+                && rng.random_bool(DISTRACTOR)
+            {
+                add(class, track, DISTRACTOR_LEVEL);
+            }
+        }
+    }
+}
+
+/// Noise without direction, correlated over time: `[T, D]`.
+struct Diffuse {
+    values: Vec<f32>,
+}
+
+impl Diffuse {
+    fn new(width: usize, segments: usize, rng: &mut ChaCha8Rng) -> Diffuse {
+        // 16 uniform bits each: a projection sums hundreds of them, and is normal.
+        let mut bits = vec![0_u8; 2 * width * segments];
+        rng.fill_bytes(&mut bits);
+        let deviation = DIFFUSE / DIFFUSE_WIDTH.max(width as f32).sqrt();
+        let step = deviation * 12.0_f32.sqrt() / 65_536.0;
+        let mut values: Vec<f32> = bits
+            .chunks_exact(2)
+            .map(|pair| step * f32::from(i16::from_le_bytes([pair[0], pair[1]])))
+            .collect();
+        let fresh = (1.0 - PERSISTENCE * PERSISTENCE).sqrt();
+        for segment in 1..segments {
+            let (before, now) = values.split_at_mut(segment * width);
+            for (now, before) in now[..width].iter_mut().zip(&before[(segment - 1) * width..]) {
+                *now = fresh * *now + PERSISTENCE * before;
+            }
+        }
+        Diffuse { values }
+    }
+}
+
+/// Adds the product of `weights` `[K]` and `rows` `[K, D]` to `out` `[D]`.
+fn add_product(out: &mut [f32], weights: &[f32], rows: &[f32]) {
+    let width = out.len();
+    let mut weights = weights.chunks_exact(4);
+    let mut rows = rows.chunks_exact(4 * width);
+    // Four rows at a time: a quarter of the loads and stores of `out`.
+    for (weight, rows) in (&mut weights).zip(&mut rows) {
+        let (first, rows) = rows.split_at(width);
+        let (second, rows) = rows.split_at(width);
+        let (third, fourth) = rows.split_at(width);
+        let rows = first.iter().zip(second).zip(third.iter().zip(fourth));
+        for (value, ((a, b), (c, d))) in out.iter_mut().zip(rows) {
+            *value += weight[0] * a + weight[1] * b + (weight[2] * c + weight[3] * d);
+        }
+    }
+    for (weight, row) in weights.remainder().iter().zip(rows.remainder().chunks_exact(width)) {
+        for (value, direction) in out.iter_mut().zip(row) {
+            *value += weight * direction;
+        }
+    }
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    rng.sample(StandardNormal)
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `vector` less its part along the unit vector `direction`.
+fn without(mut vector: Vec<f32>, direction: &[f32]) -> Vec<f32> {
+    let along = dot(&vector, direction);
+    for (value, direction) in vector.iter_mut().zip(direction) {
+        *value -= along * direction;
+    }
+    vector
+}
+
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let length = dot(&vector, &vector).sqrt();
+    for value in &mut vector {
+        *value /= length;
+    }
+    vector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::annotations::LLP_CLASSES;
+
+    fn classes() -> Vec<Arc<str>> {
+        LLP_CLASSES.iter().map(|&class| class.into()).collect()
+    }
+
+    /// Mean cosine, over many videos, with a class that is there in segments 0 to 4 of 10, and with one that is not:
+    /// (there, elsewhere in the video, other class, its standard deviation).
+    fn cosines(modality: Modality, width: usize) -> [f32; 4] {
+        let space = Space::new(modality, &classes(), width, 3);
+        let text = space.text();
+        let track: Vec<bool> = (0..10).map(|t| t < 5).collect();
+        let mut sums = [0.0_f32; 4];
+        let videos = 200;
+        for video in 0..videos {
+            let class = ClassId(video % 25);
+            let tracks = Tracks::from([((modality, class), track.clone())]);
+            let features = space.features(&format!("v{video}"), &tracks, 10);
+            for (segment, row) in features.chunks_exact(width).enumerate() {
+                let length = dot(row, row).sqrt();
+                let cosine = |class: usize| dot(row, &text[class * width..][..width]) / length;
+                let gain = space.strengths()[class.index()];
+                if segment < 5 {
+                    sums[0] += cosine(class.index()) - gain;
+                } else {
+                    sums[1] += cosine(class.index());
+                }
+                let other = cosine((class.index() + 7) % 25);
+                sums[2] += other;
+                sums[3] += other * other;
+            }
+        }
+        let count = videos as f32 * 10.0;
+        let mean = sums[2] / count;
+        [sums[0] / (count / 2.0), sums[1] / (count / 2.0), mean, (sums[3] / count - mean * mean).sqrt()]
+    }
+
+    #[test]
+    fn cosines_are_those_asked_for_at_any_width() {
+        for width in [128, 512, 1024] {
+            let [there, before, other, spread] = cosines(Modality::Visual, width);
+            assert!((there - 0.2).abs() < 0.02, "{width}: {there}");
+            assert!((before - 0.2).abs() < 0.02, "{width}: {before}");
+            assert!((other - 0.2).abs() < 0.02, "{width}: {other}");
+            assert!((0.025..0.055).contains(&spread), "{width}: {spread}");
+            let [there, _, other, spread] = cosines(Modality::Audio, width);
+            assert!((there - 0.1).abs() < 0.03 && (other - 0.1).abs() < 0.03, "{width}: {there} {other}");
+            assert!((0.06..0.11).contains(&spread), "{width}: {spread}");
+        }
+    }
+
+    #[test]
+    fn a_class_keeps_its_direction_among_other_classes() {
+        let all = Space::new(Modality::Audio, &classes(), 64, 1);
+        let mut fewer = classes();
+        fewer.rotate_left(3);
+        let rotated = Space::new(Modality::Audio, &fewer, 64, 1);
+        assert_eq!(all.text()[3 * 64..4 * 64], rotated.text()[..64]);
+        assert_eq!(all.strengths()[3], rotated.strengths()[0]);
+        let other_seed = Space::new(Modality::Audio, &classes(), 64, 2);
+        assert_ne!(all.text(), other_seed.text());
+    }
+
+    #[test]
+    fn segments_of_a_video_are_more_alike_than_videos() {
+        let space = Space::new(Modality::Visual, &classes(), 256, 1);
+        let one = space.features("one", &Tracks::new(), 10);
+        let two = space.features("two", &Tracks::new(), 10);
+        let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        let within = cosine(&one[..256], &one[256..512]);
+        let across = cosine(&one[..256], &two[..256]);
+        assert!(within > across + 0.1, "{within} within, {across} across");
+    }
+
+    #[test]
+    fn products_are_those_of_a_plain_loop() {
+        let rows: Vec<f32> = (0..7 * 5).map(|value| value as f32).collect();
+        let weights = [1.0, -2.0, 0.5, 3.0, -1.0, 4.0, 0.25];
+        let mut out = vec![1.0; 5];
+        add_product(&mut out, &weights, &rows);
+        for (column, value) in out.iter().enumerate() {
+            let expected: f32 = 1.0 + (0..7).map(|row| weights[row] * rows[row * 5 + column]).sum::<f32>();
+            assert!((value - expected).abs() < 1e-3, "{value} is not {expected}");
+        }
+    }
+}

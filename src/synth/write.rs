@@ -1,0 +1,363 @@
+//! The files of a simulation.
+//!
+//! ```text
+//! synth.json            what was asked for; marks the folder as simulated, and as ours to overwrite
+//! visual/  audio/       <id>.npy (T,D) per video, or <modality>-00000.parquet, ... shards
+//! visual_text.npy  audio_text.npy     (C,D)
+//! truth/                annotation folder with the simulated tracks of every video as dense truth, train too
+//! annotations/          annotation folder of the videos simulated, where they are not those of the input
+//! ```
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde::Serialize;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity, Split};
+
+use super::SynthError;
+use super::cast::{Member, cast};
+use super::space::Space;
+use super::tracks::{Tracks, Truth};
+use crate::ingest::annotations::{Annotations, key11};
+use crate::ingest::npy::{write_f16, write_f32};
+use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
+
+/// Name of the file that marks a folder as written here.
+pub const MARKER: &str = "synth.json";
+
+/// Videos per piece of work where each has a file of its own.
+const PIECE: usize = 128;
+
+/// How features are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// One `<id>.npy` per video, named by the first 11 characters of the video's name.
+    Npy,
+    /// Parquet shards of this many videos each, features packed as fixed-size binary.
+    Packed {
+        /// Videos per shard.
+        shard_videos: usize,
+    },
+    /// Parquet shards of this many videos each, features as fixed-size lists.
+    List {
+        /// Videos per shard.
+        shard_videos: usize,
+    },
+}
+
+/// What to simulate.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder to write; new, empty, or written by [`run`] before.
+    pub out: PathBuf,
+    /// Videos to simulate, spread evenly over the list; none: all.
+    pub videos: Option<usize>,
+    /// How often each is simulated; at least 1.
+    pub repeat: u32,
+    /// D; at least [`LEAST_WIDTH`](super::space::LEAST_WIDTH).
+    pub width: usize,
+    /// T; at least 1.
+    pub segments: u32,
+    /// Seed of everything.
+    pub seed: u64,
+    /// Files of features.
+    pub layout: Layout,
+    /// Type of their values.
+    pub float: FloatType,
+    /// Threads; at least 1.
+    pub threads: usize,
+}
+
+/// What was simulated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Videos written.
+    pub videos: usize,
+    /// Of them, those whose tracks are dense truth; the others' were sampled.
+    pub dense: usize,
+    /// Files of features.
+    pub files: usize,
+    /// Folder of matching annotations, where they are not those of the input.
+    pub annotations: Option<PathBuf>,
+    /// Videos left out.
+    pub rejects: Vec<RejectRow>,
+}
+
+/// Simulates features for `annotations`; `done` is told how many more, of how many, are written: one per video and
+/// modality.
+///
+/// # Errors
+/// [`SynthError`]; features written until then stay.
+pub fn run(
+    annotations: &Annotations,
+    options: &Options,
+    done: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Summary, SynthError> {
+    let members = cast(annotations, options.videos, options.repeat)?;
+    let (members, rejects) = nameable(annotations, members, options.layout);
+    if members.is_empty() {
+        return Err(SynthError::NoVideos);
+    }
+    prepare(options)?;
+    let truth = Truth::new(annotations, options.segments, options.seed);
+    let spaces = Modality::ALL.map(|modality| Space::new(modality, &annotations.classes, options.width, options.seed));
+    for (space, modality) in spaces.iter().zip(Modality::ALL) {
+        let path = options.out.join(format!("{modality}_text.npy"));
+        replace(&path, |path| write_f32(path, &[annotations.classes.len(), options.width], &space.text()))?;
+    }
+    let files = write_features(&members, &truth, &spaces, options, done)?;
+
+    write_annotations(&options.out.join("truth"), annotations, &members, &|member| {
+        truth.tracks(member.of, &member.name)
+    })?;
+    let subset = members.len() != annotations.videos.len() || options.repeat > 1;
+    let folder = options.out.join("annotations");
+    if subset {
+        write_annotations(&folder, annotations, &members, &|member| {
+            let dense = truth.is_dense(member.of);
+            if dense { truth.tracks(member.of, &member.name) } else { Tracks::new() }
+        })?;
+    }
+    mark(options, true)?;
+    Ok(Summary {
+        videos: members.len(),
+        dense: members.iter().filter(|member| truth.is_dense(member.of)).count(),
+        files,
+        annotations: subset.then_some(folder),
+        rejects,
+    })
+}
+
+/// Parts the videos that can have a file of their own from those that cannot.
+fn nameable(annotations: &Annotations, members: Vec<Member>, layout: Layout) -> (Vec<Member>, Vec<RejectRow>) {
+    if layout != Layout::Npy {
+        return (members, Vec::new());
+    }
+    let mut keys = std::collections::BTreeSet::new();
+    let mut rejects = Vec::new();
+    let fine = members.into_iter().filter(|member| {
+        let key = key11(&member.name);
+        let reason = if key.contains(['/', '\\', '\0']) || key.starts_with('.') || key.is_empty() {
+            format!("key `{}` is no file name, expected one; --parquet takes any", key.escape_debug())
+        } else if !keys.insert(key.to_owned()) {
+            format!("key `{key}` is that of an earlier video too, expected one video a key; --parquet takes any")
+        } else {
+            return true;
+        };
+        rejects.push(RejectRow {
+            file: annotations.videos[member.of].source.to_string(),
+            row: None,
+            video: Some(member.name.to_string()),
+            severity: Severity::Reject,
+            reason,
+        });
+        false
+    });
+    let fine = fine.collect();
+    (fine, rejects)
+}
+
+/// Makes the folder ready, removing what an earlier simulation left.
+fn prepare(options: &Options) -> Result<(), SynthError> {
+    let out = &options.out;
+    fs::create_dir_all(out).map_err(SynthError::io("create", out))?;
+    let mut entries = fs::read_dir(out).map_err(SynthError::io("list", out))?;
+    if entries.next().is_some() && !out.join(MARKER).is_file() {
+        return Err(SynthError::NotOurs { path: out.clone() });
+    }
+    mark(options, false)?;
+    for name in ["visual", "audio", "truth", "annotations"] {
+        let folder = out.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(SynthError::io("remove", &folder))?;
+        }
+    }
+    for modality in Modality::ALL {
+        let folder = out.join(modality.as_str());
+        fs::create_dir_all(&folder).map_err(SynthError::io("create", &folder))?;
+    }
+    Ok(())
+}
+
+fn mark(options: &Options, complete: bool) -> Result<(), SynthError> {
+    let text = serde_json::json!({
+        "simulated": true,
+        "complete": complete,
+        "program": concat!("vaplan ", env!("CARGO_PKG_VERSION")),
+        "seed": options.seed,
+        "dim": options.width,
+        "segments": options.segments,
+        "videos": options.videos,
+        "repeat": options.repeat,
+        "layout": options.layout,
+        "dtype": options.float.as_str(),
+    });
+    replace(&options.out.join(MARKER), |path| {
+        fs::write(path, format!("{text:#}\n")).map_err(SynthError::io("write", path))
+    })
+}
+
+/// Writes a file beside `path` and moves it there, so that nobody sees half of it.
+fn replace<E: Into<SynthError>>(path: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), SynthError> {
+    let name = path.file_name().expect("a file has a name").to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.partial"));
+    write(&partial).map_err(Into::into)?;
+    fs::rename(&partial, path).map_err(SynthError::io("rename", &partial))
+}
+
+/// Writes all features; gives the number of files.
+fn write_features(
+    members: &[Member],
+    truth: &Truth<'_>,
+    spaces: &[Space],
+    options: &Options,
+    done: &(dyn Fn(usize, usize) + Sync),
+) -> Result<usize, SynthError> {
+    let piece = match options.layout {
+        Layout::Npy => PIECE,
+        Layout::Packed { shard_videos } | Layout::List { shard_videos } => shard_videos,
+    };
+    let pieces: Vec<(usize, &[Member])> = members.chunks(piece).enumerate().collect();
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let failure: Mutex<Option<SynthError>> = Mutex::new(None);
+    let total = members.len() * spaces.len();
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let item = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(number, members)) = pieces.get(item / spaces.len()) else { break };
+            let modality = item % spaces.len();
+            let piece = Piece { number, members, modality: Modality::ALL[modality], space: &spaces[modality] };
+            if let Err(error) = piece.write(truth, options) {
+                stop.store(true, Ordering::Relaxed);
+                failure.lock().expect("no holder panics").get_or_insert(error);
+                break;
+            }
+            done(members.len(), total);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match failure.into_inner().expect("no holder panicked") {
+        Some(error) => Err(error),
+        None if options.layout == Layout::Npy => Ok(total),
+        None => Ok(pieces.len() * spaces.len()),
+    }
+}
+
+/// Videos of one shard, or some with files of their own.
+struct Piece<'a> {
+    number: usize,
+    members: &'a [Member],
+    modality: Modality,
+    space: &'a Space,
+}
+
+impl Piece<'_> {
+    fn write(&self, truth: &Truth<'_>, options: &Options) -> Result<(), SynthError> {
+        let folder = options.out.join(self.modality.as_str());
+        let layout = match options.layout {
+            Layout::Npy => return self.write_npy(&folder, truth, options),
+            Layout::Packed { .. } => FeatureLayout::Packed,
+            Layout::List { .. } => FeatureLayout::List,
+        };
+        let format = ShardFormat {
+            modality: self.modality,
+            width: self.space.width(),
+            float: options.float,
+            layout,
+            model: None,
+        };
+        replace(&folder.join(format!("{}-{:05}.parquet", self.modality, self.number)), |path| {
+            let mut shard = ShardWriter::create(path, format)?;
+            for member in self.members {
+                shard.append(&member.name, &self.features(member, truth, options))?;
+            }
+            shard.finish()?;
+            Ok::<(), SynthError>(())
+        })
+    }
+
+    fn write_npy(&self, folder: &Path, truth: &Truth<'_>, options: &Options) -> Result<(), SynthError> {
+        let shape = [options.segments as usize, self.space.width()];
+        for member in self.members {
+            let features = self.features(member, truth, options);
+            replace(&folder.join(format!("{}.npy", key11(&member.name))), |path| match options.float {
+                FloatType::F16 => write_f16(path, &shape, &features),
+                FloatType::F32 => write_f32(path, &shape, &features),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn features(&self, member: &Member, truth: &Truth<'_>, options: &Options) -> Vec<f32> {
+        let tracks = truth.tracks(member.of, &member.name);
+        self.space.features(&member.name, &tracks, options.segments)
+    }
+}
+
+/// Writes an annotation folder in LLP's format of these videos, with these tracks as dense truth.
+fn write_annotations(
+    folder: &Path,
+    annotations: &Annotations,
+    members: &[Member],
+    tracks: &dyn Fn(&Member) -> Tracks,
+) -> Result<(), SynthError> {
+    fs::create_dir_all(folder).map_err(SynthError::io("create", folder))?;
+    let class = |class: vaplan_schemas::ClassId| &*annotations.classes[class.index()];
+    let file = |name: &str, text: &str| {
+        replace(&folder.join(name), |path| {
+            let write = || fs::File::create(path)?.write_all(text.as_bytes());
+            write().map_err(SynthError::io("write", path))
+        })
+    };
+    file("classes.txt", &(annotations.classes.join("\n") + "\n"))?;
+    let splits = [(Split::Train, "train"), (Split::Val, "val_pd"), (Split::Test, "test_pd")];
+    for (split, name) in splits {
+        let mut text = String::from("filename\tevent_labels\n");
+        let head = text.len();
+        for member in members {
+            let video = &annotations.videos[member.of];
+            if video.split == split {
+                let labels: Vec<&str> = video.weak.iter().map(|&id| class(id)).collect();
+                text.push_str(&format!("{}\t{}\n", member.name, labels.join(",")));
+            }
+        }
+        if text.len() > head {
+            file(&format!("AVVP_{name}.csv"), &text)?;
+        }
+    }
+    let mut dense = Modality::ALL.map(|_| String::from("filename\tonset\toffset\tevent_labels\n"));
+    for member in members {
+        for ((modality, id), track) in tracks(member) {
+            for (onset, offset) in runs(&track) {
+                let line = format!("{}\t{onset}\t{offset}\t{}\n", member.name, class(id));
+                dense[modality as usize].push_str(&line);
+            }
+        }
+    }
+    for (text, modality) in dense.iter().zip(Modality::ALL) {
+        file(&format!("AVVP_eval_{modality}.csv"), text)?;
+    }
+    Ok(())
+}
+
+/// Maximal runs of true, as first and first after.
+fn runs(track: &[bool]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for segment in (0..track.len()).filter(|&segment| track[segment]) {
+        match runs.last_mut() {
+            Some(run) if run.1 == segment => run.1 += 1,
+            _ => runs.push((segment, segment + 1)),
+        }
+    }
+    runs
+}

@@ -14,3 +14,4 @@ mod sample;
 mod show;
 mod small_store;
 mod support;
+mod synth;

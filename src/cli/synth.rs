@@ -11,20 +11,24 @@ use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
 use crate::synth::write::{Layout, Options, run as simulate};
 
-/// Simulate features for an annotation folder: results on them are simulated too.
+/// Simulate features for an annotation folder: results on them are simulated too
 ///
-/// Writes CLIP-like visual and CLAP-like audio features of every annotated video, and text embeddings of the classes,
-/// so that the tool can be tried, and timed, without downloads. Videos of a split with dense truth follow that truth;
-/// for the others events are drawn from the weak label. Some classes are harder than others; the noise lasts over
-/// segments; some sources stand in the picture though nothing is seen of their event. docs/synth.md has the model.
+/// Writes CLIP-like visual and CLAP-like audio features of every annotated video,
+/// and text embeddings of the classes, so that the tool can be tried, and timed,
+/// without downloads. Videos of a split with dense truth follow that truth; for the
+/// others events are drawn from the weak label. Some classes are harder than others,
+/// noise lasts over segments, and some sources stand in the picture though nothing is
+/// seen of their event. docs/synth.md has the model.
 ///
-/// The same annotations, options and seed give the same files, whatever the number of threads. Written into --out:
+/// The same annotations, options and seed give the same files, whatever the number of
+/// threads. Written into --out:
 ///
-///   visual/, audio/                     features
-///   visual_text.npy, audio_text.npy     text embeddings (C,D)
-///   truth/                              annotations with all that was simulated as dense truth, train too
-///   annotations/                        with --videos or --repeat: annotations of the videos simulated
-///   synth.json                          says that all this is simulated, and how
+///   visual/, audio/       features
+///   visual_text.npy,
+///   audio_text.npy        text embeddings (C,D)
+///   truth/                annotations, all that was simulated as dense truth
+///   annotations/          with --videos or --repeat: of the videos simulated
+///   synth.json            says that all this is simulated, and how
 ///
 /// A folder that holds a synth.json is overwritten; any other must be empty.
 #[derive(Debug, clap::Args)]
@@ -124,7 +128,10 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     bar.finish();
     for reject in &summary.rejects {
         let video = reject.video.as_deref().unwrap_or_default().escape_debug();
-        bar.say(&format!("{}: video `{video}` left out: {}", reject.file, reject.reason));
+        bar.say(&format!(
+            "{}: video `{video}` left out: {}",
+            reject.file, reject.reason
+        ));
     }
     writeln!(
         out,
@@ -147,5 +154,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         writeln!(out, "annotations of these videos: {}", folder.display())?;
     }
     writeln!(out, "results on these features are simulated")?;
-    Ok(if summary.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if summary.rejects.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }

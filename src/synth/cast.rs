@@ -101,7 +101,11 @@ mod tests {
     fn annotations(count: usize) -> Annotations {
         let video = |number: usize| AnnotatedVideo {
             name: format!("test{number:07}_0_10").into(),
-            split: if number < count * 8 / 10 { Split::Train } else { Split::Test },
+            split: if number < count * 8 / 10 {
+                Split::Train
+            } else {
+                Split::Test
+            },
             weak: Vec::new(),
             source: "train.csv".into(),
         };
@@ -120,10 +124,16 @@ mod tests {
             let members = cast(&annotations, Some(wanted), 1).unwrap();
             assert_eq!(members.len(), wanted);
             let tests = members.iter().filter(|member| member.of >= 800).count();
-            assert!(tests.abs_diff(wanted / 5) <= 1, "{tests} of {wanted} are of the test split");
+            assert!(
+                tests.abs_diff(wanted / 5) <= 1,
+                "{tests} of {wanted} are of the test split"
+            );
         }
         assert_eq!(cast(&annotations, Some(5000), 1).unwrap().len(), 1000);
-        assert!(matches!(cast(&annotations, Some(0), 1), Err(SynthError::NoVideos)));
+        assert!(matches!(
+            cast(&annotations, Some(0), 1),
+            Err(SynthError::NoVideos)
+        ));
     }
 
     #[test]

@@ -120,14 +120,27 @@ impl Space {
 
         // Evenly spaced over the classes in an order of chance, so that no seed makes all classes hard.
         let mut order: Vec<usize> = (0..classes.len()).collect();
-        order.sort_by_key(|&class| (video_hash(&format!("{seed} {modality} {}", classes[class])), class));
+        order.sort_by_key(|&class| {
+            (
+                video_hash(&format!("{seed} {modality} {}", classes[class])),
+                class,
+            )
+        });
         let (hardest, easiest) = Profile::of(modality).strength;
         let mut strengths = vec![0.0; classes.len()];
         for (rank, class) in order.into_iter().enumerate() {
             let share = (rank as f32 + 0.5) / classes.len() as f32;
             strengths[class] = hardest + share * (easiest - hardest);
         }
-        Space { modality, width, classes: classes.len(), seed, directions, gap, strengths }
+        Space {
+            modality,
+            width,
+            classes: classes.len(),
+            seed,
+            directions,
+            gap,
+            strengths,
+        }
     }
 
     /// D.
@@ -170,7 +183,11 @@ impl Space {
         for (segment, row) in weights.chunks_exact_mut(classes + 1).enumerate() {
             for (class, (value, drift)) in row.iter_mut().zip(&mut drift).enumerate() {
                 let chance = normal(&mut rng);
-                *drift = if segment == 0 { chance } else { PERSISTENCE * *drift + fresh * chance };
+                *drift = if segment == 0 {
+                    chance
+                } else {
+                    PERSISTENCE * *drift + fresh * chance
+                };
                 *value = if class < classes {
                     (*value + lasting[class] + profile.segment * *drift) / aside
                 } else {
@@ -181,7 +198,10 @@ impl Space {
 
         let length = profile.length * rng.random_range(0.9..1.1_f32);
         let mut features = Diffuse::new(self.width, segments, &mut rng).values;
-        for (row, weights) in features.chunks_exact_mut(self.width).zip(weights.chunks_exact(classes + 1)) {
+        for (row, weights) in features
+            .chunks_exact_mut(self.width)
+            .zip(weights.chunks_exact(classes + 1))
+        {
             add_product(row, weights, &self.directions);
             let squared: f32 = row.iter().map(|value| value * value).sum();
             let gap = (1.0 - squared).max(LEAST_GAP);
@@ -198,7 +218,8 @@ impl Space {
     fn add_events(&self, weights: &mut [f32], tracks: &Tracks, segments: usize, rng: &mut ChaCha8Rng) {
         let mut add = |class: ClassId, track: &[bool], level: f32| {
             for segment in (0..segments).filter(|&segment| track[segment]) {
-                weights[segment * (self.classes + 1) + class.index()] += level * self.strengths[class.index()];
+                weights[segment * (self.classes + 1) + class.index()] +=
+                    level * self.strengths[class.index()];
             }
         };
         for (&(modality, class), track) in tracks {
@@ -256,7 +277,11 @@ fn add_product(out: &mut [f32], weights: &[f32], rows: &[f32]) {
             *value += weight[0] * a + weight[1] * b + (weight[2] * c + weight[3] * d);
         }
     }
-    for (weight, row) in weights.remainder().iter().zip(rows.remainder().chunks_exact(width)) {
+    for (weight, row) in weights
+        .remainder()
+        .iter()
+        .zip(rows.remainder().chunks_exact(width))
+    {
         for (value, direction) in out.iter_mut().zip(row) {
             *value += weight * direction;
         }
@@ -325,7 +350,12 @@ mod tests {
         }
         let count = videos as f32 * 10.0;
         let mean = sums[2] / count;
-        [sums[0] / (count / 2.0), sums[1] / (count / 2.0), mean, (sums[3] / count - mean * mean).sqrt()]
+        [
+            sums[0] / (count / 2.0),
+            sums[1] / (count / 2.0),
+            mean,
+            (sums[3] / count - mean * mean).sqrt(),
+        ]
     }
 
     #[test]
@@ -337,7 +367,10 @@ mod tests {
             assert!((other - 0.2).abs() < 0.02, "{width}: {other}");
             assert!((0.025..0.055).contains(&spread), "{width}: {spread}");
             let [there, _, other, spread] = cosines(Modality::Audio, width);
-            assert!((there - 0.1).abs() < 0.03 && (other - 0.1).abs() < 0.03, "{width}: {there} {other}");
+            assert!(
+                (there - 0.1).abs() < 0.03 && (other - 0.1).abs() < 0.03,
+                "{width}: {there} {other}"
+            );
             assert!((0.06..0.11).contains(&spread), "{width}: {spread}");
         }
     }
@@ -372,7 +405,10 @@ mod tests {
         let mut out = vec![1.0; 5];
         add_product(&mut out, &weights, &rows);
         for (column, value) in out.iter().enumerate() {
-            let expected: f32 = 1.0 + (0..7).map(|row| weights[row] * rows[row * 5 + column]).sum::<f32>();
+            let expected: f32 = 1.0
+                + (0..7)
+                    .map(|row| weights[row] * rows[row * 5 + column])
+                    .sum::<f32>();
             assert!((value - expected).abs() < 1e-3, "{value} is not {expected}");
         }
     }

@@ -57,7 +57,13 @@ impl<'a> Truth<'a> {
                 track[event.onset as usize..event.offset.min(segments) as usize].fill(true);
             }
         }
-        Truth { annotations, dense, densely, segments, seed }
+        Truth {
+            annotations,
+            dense,
+            densely,
+            segments,
+            seed,
+        }
     }
 
     /// Whether the tracks of this video are annotated, not sampled.
@@ -154,7 +160,10 @@ mod tests {
         let tracks = truth.tracks(4000, "test0004000_0_10");
         let expected: Vec<bool> = (0..10).map(|t| [1, 2, 8, 9].contains(&t)).collect();
         assert_eq!(tracks, Tracks::from([((Modality::Visual, ClassId(1)), expected)]));
-        assert!(truth.tracks(4001, "test0004001_0_10").is_empty(), "no event is the truth here");
+        assert!(
+            truth.tracks(4001, "test0004001_0_10").is_empty(),
+            "no event is the truth here"
+        );
     }
 
     #[test]
@@ -164,7 +173,11 @@ mod tests {
         let (mut audio, mut visual, mut both, mut whole) = (0, 0, 0, 0);
         for video in 0..4000 {
             let tracks = truth.tracks(video, &annotations.videos[video].name);
-            assert!(tracks.values().all(|track| track.len() == 10 && track.contains(&true)));
+            assert!(
+                tracks
+                    .values()
+                    .all(|track| track.len() == 10 && track.contains(&true))
+            );
             for class in [ClassId(0), ClassId(1)] {
                 let heard = tracks.get(&(Modality::Audio, class));
                 let seen = tracks.contains_key(&(Modality::Visual, class));
@@ -176,7 +189,10 @@ mod tests {
             }
         }
         let near = |count: usize, rate: f64| (count as f64 / 8000.0 - rate).abs() < 0.03;
-        assert!(near(audio, 0.96) && near(visual, 0.65) && near(both, 0.61), "{audio} {visual} {both}");
+        assert!(
+            near(audio, 0.96) && near(visual, 0.65) && near(both, 0.61),
+            "{audio} {visual} {both}"
+        );
         assert!(near(whole, 0.41 * 0.96 + 0.01), "{whole}");
     }
 
@@ -187,7 +203,11 @@ mod tests {
             let truth = Truth::new(&annotations, segments, 1);
             for video in 0..50 {
                 let tracks = truth.tracks(video, &annotations.videos[video].name);
-                assert!(tracks.values().all(|track| track.len() == segments as usize && track.contains(&true)));
+                assert!(
+                    tracks
+                        .values()
+                        .all(|track| track.len() == segments as usize && track.contains(&true))
+                );
             }
         }
     }

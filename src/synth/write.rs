@@ -105,10 +105,13 @@ pub fn run(
     }
     prepare(options)?;
     let truth = Truth::new(annotations, options.segments, options.seed);
-    let spaces = Modality::ALL.map(|modality| Space::new(modality, &annotations.classes, options.width, options.seed));
+    let spaces =
+        Modality::ALL.map(|modality| Space::new(modality, &annotations.classes, options.width, options.seed));
     for (space, modality) in spaces.iter().zip(Modality::ALL) {
         let path = options.out.join(format!("{modality}_text.npy"));
-        replace(&path, |path| write_f32(path, &[annotations.classes.len(), options.width], &space.text()))?;
+        replace(&path, |path| {
+            write_f32(path, &[annotations.classes.len(), options.width], &space.text())
+        })?;
     }
     let files = write_features(&members, &truth, &spaces, options, done)?;
 
@@ -120,7 +123,11 @@ pub fn run(
     if subset {
         write_annotations(&folder, annotations, &members, &|member| {
             let dense = truth.is_dense(member.of);
-            if dense { truth.tracks(member.of, &member.name) } else { Tracks::new() }
+            if dense {
+                truth.tracks(member.of, &member.name)
+            } else {
+                Tracks::new()
+            }
         })?;
     }
     mark(options, true)?;
@@ -134,7 +141,11 @@ pub fn run(
 }
 
 /// Parts the videos that can have a file of their own from those that cannot.
-fn nameable(annotations: &Annotations, members: Vec<Member>, layout: Layout) -> (Vec<Member>, Vec<RejectRow>) {
+fn nameable(
+    annotations: &Annotations,
+    members: Vec<Member>,
+    layout: Layout,
+) -> (Vec<Member>, Vec<RejectRow>) {
     if layout != Layout::Npy {
         return (members, Vec::new());
     }
@@ -143,9 +154,14 @@ fn nameable(annotations: &Annotations, members: Vec<Member>, layout: Layout) -> 
     let fine = members.into_iter().filter(|member| {
         let key = key11(&member.name);
         let reason = if key.contains(['/', '\\', '\0']) || key.starts_with('.') || key.is_empty() {
-            format!("key `{}` is no file name, expected one; --parquet takes any", key.escape_debug())
+            format!(
+                "key `{}` is no file name, expected one; --parquet takes any",
+                key.escape_debug()
+            )
         } else if !keys.insert(key.to_owned()) {
-            format!("key `{key}` is that of an earlier video too, expected one video a key; --parquet takes any")
+            format!(
+                "key `{key}` is that of an earlier video too, expected one video a key; --parquet takes any"
+            )
         } else {
             return true;
         };
@@ -203,7 +219,10 @@ fn mark(options: &Options, complete: bool) -> Result<(), SynthError> {
 }
 
 /// Writes a file beside `path` and moves it there, so that nobody sees half of it.
-fn replace<E: Into<SynthError>>(path: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), SynthError> {
+fn replace<E: Into<SynthError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), SynthError> {
     let name = path.file_name().expect("a file has a name").to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.partial"));
     write(&partial).map_err(Into::into)?;
@@ -229,9 +248,16 @@ fn write_features(
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let item = next.fetch_add(1, Ordering::Relaxed);
-            let Some(&(number, members)) = pieces.get(item / spaces.len()) else { break };
+            let Some(&(number, members)) = pieces.get(item / spaces.len()) else {
+                break;
+            };
             let modality = item % spaces.len();
-            let piece = Piece { number, members, modality: Modality::ALL[modality], space: &spaces[modality] };
+            let piece = Piece {
+                number,
+                members,
+                modality: Modality::ALL[modality],
+                space: &spaces[modality],
+            };
             if let Err(error) = piece.write(truth, options) {
                 stop.store(true, Ordering::Relaxed);
                 failure.lock().expect("no holder panics").get_or_insert(error);
@@ -276,24 +302,30 @@ impl Piece<'_> {
             layout,
             model: None,
         };
-        replace(&folder.join(format!("{}-{:05}.parquet", self.modality, self.number)), |path| {
-            let mut shard = ShardWriter::create(path, format)?;
-            for member in self.members {
-                shard.append(&member.name, &self.features(member, truth, options))?;
-            }
-            shard.finish()?;
-            Ok::<(), SynthError>(())
-        })
+        replace(
+            &folder.join(format!("{}-{:05}.parquet", self.modality, self.number)),
+            |path| {
+                let mut shard = ShardWriter::create(path, format)?;
+                for member in self.members {
+                    shard.append(&member.name, &self.features(member, truth, options))?;
+                }
+                shard.finish()?;
+                Ok::<(), SynthError>(())
+            },
+        )
     }
 
     fn write_npy(&self, folder: &Path, truth: &Truth<'_>, options: &Options) -> Result<(), SynthError> {
         let shape = [options.segments as usize, self.space.width()];
         for member in self.members {
             let features = self.features(member, truth, options);
-            replace(&folder.join(format!("{}.npy", key11(&member.name))), |path| match options.float {
-                FloatType::F16 => write_f16(path, &shape, &features),
-                FloatType::F32 => write_f32(path, &shape, &features),
-            })?;
+            replace(
+                &folder.join(format!("{}.npy", key11(&member.name))),
+                |path| match options.float {
+                    FloatType::F16 => write_f16(path, &shape, &features),
+                    FloatType::F32 => write_f32(path, &shape, &features),
+                },
+            )?;
         }
         Ok(())
     }
@@ -320,7 +352,11 @@ fn write_annotations(
         })
     };
     file("classes.txt", &(annotations.classes.join("\n") + "\n"))?;
-    let splits = [(Split::Train, "train"), (Split::Val, "val_pd"), (Split::Test, "test_pd")];
+    let splits = [
+        (Split::Train, "train"),
+        (Split::Val, "val_pd"),
+        (Split::Test, "test_pd"),
+    ];
     for (split, name) in splits {
         let mut text = String::from("filename\tevent_labels\n");
         let head = text.len();

@@ -157,7 +157,7 @@ fn write_json(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError
 /// Writes all rows to a file of this name, which is there whole or not at all.
 ///
 /// # Errors
-/// As [`write`], and [`QueryError::File`] or [`QueryError::Parquet`] where the file cannot be written.
+/// As [`write()`], and [`QueryError::File`] or [`QueryError::Parquet`] where the file cannot be written.
 pub fn write_file(rows: Rows<'_>, format: Format, path: &Path) -> Result<Written, QueryError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -76,7 +76,7 @@ impl Pending {
             return Asked::More;
         }
         // An odd number of quotes: the `;` is inside a string.
-        let ended = self.text.trim_end().ends_with(';') && self.text.matches('\'').count() % 2 == 0;
+        let ended = self.text.trim_end().ends_with(';') && self.text.matches('\'').count().is_multiple_of(2);
         if ended {
             Asked::Sql(std::mem::take(&mut self.text))
         } else {

@@ -309,3 +309,48 @@ fn a_store_that_cannot_be_made_says_where() {
         "{told}"
     );
 }
+
+#[test]
+fn a_video_whose_rows_go_on_elsewhere_in_a_shard_is_left_out_as_a_whole() {
+    let sample = Sample::new(3);
+    // Written by hand: the writer of shards does not write such a file.
+    visual_shards(&sample, &[("a.parquet", &[(0, 0.1), (1, 0.2), (2, 0.3)])]);
+    let path = sample.path("visual/a.parquet");
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+        fs::File::open(&path).unwrap(),
+    );
+    let reader = reader.unwrap();
+    let metadata = reader.metadata().file_metadata().key_value_metadata().cloned();
+    let batch = reader.build().unwrap().next().unwrap().unwrap();
+    // Segments 6 to 9 of the first video come last.
+    let order: Vec<u64> = (0..6).chain(10..30).chain(6..10).collect();
+    let columns = batch.columns().iter().map(|column| {
+        arrow::compute::take(column, &arrow::array::UInt64Array::from(order.clone()), None).unwrap()
+    });
+    let torn = arrow::array::RecordBatch::try_new(batch.schema(), columns.collect()).unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_key_value_metadata(metadata)
+        .build();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, torn.schema(), Some(properties)).unwrap();
+    writer.write(&torn).unwrap();
+    writer.close().unwrap();
+    assert_status(&sample.label("store", &[]), 1);
+    let tables = Tables::read(&sample.path("store"));
+    let visual = |nth: usize| {
+        tables
+            .labels
+            .iter()
+            .any(|track| *track.video == *name(nth) && track.modality == Modality::Visual)
+    };
+    assert!(!visual(0) && visual(1) && visual(2), "{:?}", tables.rejects);
+    let told = tables
+        .rejects
+        .iter()
+        .find(|row| row.video.as_deref() == Some(&*name(0)) && row.row.is_some());
+    assert!(
+        told.is_some_and(|row| row.reason.contains("segment")),
+        "{:?}",
+        tables.rejects
+    );
+}

@@ -20,7 +20,7 @@ use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::{Candidate, LabelRecord, Score, VideoId, timely};
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::commit::{Classification, Previous};
@@ -233,7 +233,9 @@ fn scored<'scope>(scope: Scope<'scope, u64>, job: &Arc<Job>) -> Stream<'scope, u
     })
 }
 
-/// Passes candidates on, and keeps those of a shard when it is done.
+/// Keeps the candidates of a shard when it is done, and passes them on.
+///
+/// Not sooner: a video whose rows go on elsewhere in the shard is known to be bad only at its end.
 fn keep<'scope>(
     scored: Stream<'scope, u64, Vec<(Tag, Vec<Scored>)>>,
     job: Arc<Job>,
@@ -246,27 +248,12 @@ fn keep<'scope>(
                 let at = *time.time();
                 let mut session = output.session(&time);
                 for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
-                    for scored in scored {
-                        match scored {
-                            Scored::Candidate(video, candidate) => {
-                                shard.segments += u64::from(candidate.record.segments());
-                                shard.candidates.push((video, candidate.clone()));
-                                session.give(((video, candidate), at, 1));
-                            }
-                            Scored::Fault(video, modality, file, row, fault) => {
-                                shard.rejects.push(RejectRow {
-                                    file: file.to_string(),
-                                    row: Some(row),
-                                    video: job.plan.name(video).map(|name| name.to_string()),
-                                    severity: Severity::Reject,
-                                    reason: format!("{modality} {fault}"),
-                                })
-                            }
-                        }
-                    }
+                    shard.take(scored, &job.plan);
                     if let Tag::End(position, rejects) = tag {
-                        shard.rejects.extend(rejects);
-                        finish(&job, position, std::mem::take(&mut shard));
+                        shard.end(rejects, &job.plan);
+                        let done = std::mem::take(&mut shard);
+                        session.give_iterator(done.candidates.iter().map(|entry| (entry.clone(), at, 1)));
+                        finish(&job, position, done);
                     }
                 }
             });

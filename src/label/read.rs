@@ -18,10 +18,10 @@ use super::flow::{Job, Tag};
 use super::plan::{Meaning, Plan};
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 
-/// Rows of a batch: large enough for the matrix product, small enough to stay in cache.
-const BATCH_ROWS: usize = 1024;
+/// Rows of a batch: large enough for the matrix product, small enough that decoding and it stay in cache.
+const BATCH_ROWS: usize = 256;
 /// Batches that wait between a reader and its worker.
-const WAITING: usize = 4;
+const WAITING: usize = 16;
 
 /// Batches of a reader thread of this worker's own.
 pub(super) fn read<'scope>(

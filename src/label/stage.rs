@@ -4,16 +4,19 @@
 //! records. It is written beside, fsynced and renamed: a name is there whole or not at all. A file that does not read
 //! back is as good as none.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use vaplan_dataflows::similarity::Scored;
 use vaplan_dataflows::{Candidate, VideoId};
-use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::rows::{RejectRow, Severity};
 
 use super::LabelError;
+use super::plan::{Meaning, Plan};
 
 /// What a shard says, scored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,40 @@ pub struct StagedShard {
     pub rejects: Vec<RejectRow>,
     /// Segments read.
     pub segments: u64,
+}
+
+impl StagedShard {
+    /// Adds what scoring said of a batch.
+    pub fn take(&mut self, scored: Vec<Scored>, plan: &Plan) {
+        for scored in scored {
+            match scored {
+                Scored::Candidate(video, candidate) => {
+                    self.segments += u64::from(candidate.record.segments());
+                    self.candidates.push((video, candidate));
+                }
+                Scored::Fault(video, modality, file, row, fault) => self.rejects.push(RejectRow {
+                    file: file.to_string(),
+                    row: Some(row),
+                    video: plan.name(video).map(|name| name.to_string()),
+                    severity: Severity::Reject,
+                    reason: format!("{modality} {fault}"),
+                }),
+            }
+        }
+    }
+
+    /// Ends the shard with what reading left out: a video that is named there goes as a whole, whatever came of it
+    /// before.
+    pub fn end(&mut self, rejects: Vec<RejectRow>, plan: &Plan) {
+        let mut bad = BTreeSet::new();
+        for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
+            if let Some(Meaning::Video(position)) = row.video.as_deref().map(|key| plan.meaning(key)) {
+                bad.insert(plan.videos[position].id);
+            }
+        }
+        self.candidates.retain(|(video, _)| !bad.contains(video));
+        self.rejects.extend(rejects);
+    }
 }
 
 /// The folder of staged shards.

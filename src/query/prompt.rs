@@ -160,7 +160,11 @@ fn answer(session: &Session, sql: &str, out: &mut dyn Write) -> Result<(), Query
         let Written { rows, cut } = output::write(session.start(statement)?, Format::Table, out)?;
         let first = if cut { "the first " } else { "" };
         let noun = if rows == 1 { "row" } else { "rows" };
-        writeln!(out, "{first}{rows} {noun}, {:.3} s", start.elapsed().as_secs_f64())?;
+        writeln!(
+            out,
+            "{first}{rows} {noun}, {:.3} s",
+            start.elapsed().as_secs_f64()
+        )?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod bad_input_features;
 mod bad_input_text;
+mod demo;
 mod eval;
 mod label;
 mod label_faults;

@@ -1,14 +1,249 @@
 //! `vaplan demo`.
 
+use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
-use super::Global;
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, bail};
+use clap::Parser;
 
-/// Do the whole job on a built-in sample.
+use super::{Cli, Global};
+use crate::synth::sample;
+
+/// Do the whole job on a built-in sample: annotations, features, labels, scores, SQL, a timeline
+///
+/// Every step shows the command that does it, and does what that command does. The
+/// sample is made up, and its features are simulated: it shows how the tool works, not
+/// how good labels are. It takes less than a minute and a few megabytes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(verbatim_doc_comment)]
+pub(super) struct Args {
+    /// Folder to write; a new one, or that of an earlier demo, which is written anew
+    #[arg(long, value_name = "DIR", default_value = "vaplan-demo")]
+    dir: PathBuf,
+    /// Video to show at the end
+    #[arg(long, value_name = "NAME", default_value = "demo0000065_20_30")]
+    video: String,
+    /// Only write the annotations
+    #[arg(long)]
+    annotations_only: bool,
+}
 
-pub(super) fn run(_args: &Args, _global: &Global, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Marks a folder as one of a demo, to be written anew.
+const MARKER: &str = ".vaplan-demo";
+/// Columns of a command before it is broken into lines.
+const COLUMNS: usize = 88;
+const TITLE: Style = AnsiColor::Cyan.on_default().bold();
+const TYPED: Style = Style::new().bold();
+
+#[cfg(feature = "query")]
+const SQL: &str = "SELECT class, modality, count(*) AS events, round(avg(\"offset\" - onset), 1) AS mean_seconds \
+                   FROM events GROUP BY class, modality ORDER BY events DESC, class, modality LIMIT 9";
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    prepare(&args.dir)?;
+    let place = |name: &str| args.dir.join(name).display().to_string();
+    let (annotations, features, store) = (place("annotations"), place("features"), place("store"));
+    let dir = args.dir.display().to_string();
+
+    let mut steps = Steps {
+        done: 0,
+        total: if cfg!(feature = "query") { 6 } else { 5 },
+        global,
+        out,
+    };
+    let title = format!(
+        "annotations in LLP's format: {} videos, made up",
+        sample::videos()
+    );
+    steps.announce(&title, &["demo", "--annotations-only", "--dir", &dir])?;
+    sample::write(Path::new(&annotations))?;
+    writeln!(steps.out, "written to {annotations}")?;
+    if args.annotations_only {
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    steps.take(
+        "features of every second, simulated here: CLIP-like ones of the picture, CLAP-like ones of the sound",
+        &["synth", "--annotations", &annotations, "--out", &features],
+    )?;
+    let label = label_words(&store, &annotations, &features);
+    let label: Vec<&str> = label.iter().map(String::as_str).collect();
+    steps.take(
+        "segment labels from features and weak labels, committed to a store",
+        &label,
+    )?;
+    steps.take(
+        "how good the labels are, against the dense truth",
+        &["eval", "--store", &store, "--split", "test"],
+    )?;
+    #[cfg(feature = "query")]
+    steps.take("events in SQL", &["query", "--store", &store, SQL])?;
+    // The name comes after `--`, as one that begins with a dash must.
+    steps.take(
+        "one video, second by second",
+        &["show", "--store", &store, "--", &args.video],
+    )?;
+
+    let again = typed(&[&label[..], &["--visual-threshold", "1.01"]].concat());
+    farewell(out, &dir, &store, &again, begun.elapsed().as_secs_f64())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn label_words(store: &str, annotations: &str, features: &str) -> Vec<String> {
+    let file = |name: &str| Path::new(features).join(name).display().to_string();
+    let mut words: Vec<String> = ["label", "--store", store, "--annotations", annotations]
+        .map(str::to_owned)
+        .into();
+    for modality in ["visual", "audio"] {
+        words.extend([format!("--{modality}"), file(modality)]);
+        words.extend([
+            format!("--{modality}-text"),
+            file(&format!("{modality}_text.npy")),
+        ]);
+    }
+    words
+}
+
+/// Makes the folder, or empties that of an earlier demo.
+fn prepare(dir: &Path) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let marker = dir.join(MARKER);
+    fs::create_dir_all(dir).with_context(|| format!("cannot create `{shown}`"))?;
+    let mut entries = fs::read_dir(dir).with_context(|| format!("cannot list `{shown}`"))?;
+    if entries.next().is_some() && !marker.is_file() {
+        bail!("`{shown}` is not empty and no folder of a demo, expected a new one: --dir DIR");
+    }
+    fs::write(
+        &marker,
+        "Written by `vaplan demo`, which may write this folder anew.\n",
+    )
+    .with_context(|| format!("cannot write `{}`", marker.display()))?;
+    for name in ["annotations", "features", "store"] {
+        let folder = dir.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Steps of the demo: each a command line, parsed and run as if it were typed.
+struct Steps<'a> {
+    done: usize,
+    total: usize,
+    global: &'a Global,
+    out: &'a mut dyn Write,
+}
+
+impl Steps<'_> {
+    fn announce(&mut self, title: &str, words: &[&str]) -> anyhow::Result<()> {
+        self.done += 1;
+        writeln!(
+            self.out,
+            "\n{TITLE}[{}/{}] {title}{TITLE:#}",
+            self.done, self.total
+        )?;
+        writeln!(self.out, "{TYPED}$ {}{TYPED:#}", typed(words))?;
+        // Before what the command says on standard error.
+        self.out.flush()?;
+        Ok(())
+    }
+
+    fn take(&mut self, title: &str, words: &[&str]) -> anyhow::Result<()> {
+        self.announce(title, words)?;
+        let mut cli = Cli::try_parse_from(["vaplan"].iter().chain(words))
+            .with_context(|| format!("step {} of the demo", self.done))?;
+        cli.global = self.global.clone();
+        let code = cli.run(self.out).with_context(|| format!("`{}`", typed(words)))?;
+        if code != ExitCode::SUCCESS {
+            bail!("`{}` left something out, see above", typed(words));
+        }
+        Ok(())
+    }
+}
+
+/// As typed into a shell, broken before flags where it is long.
+fn typed(words: &[&str]) -> String {
+    let mut lines = vec![String::from("vaplan")];
+    for (position, word) in words.iter().enumerate() {
+        let word = quoted(word);
+        let line = lines.last_mut().expect("there is a first line");
+        // A flag takes its value along.
+        let value = words
+            .get(position + 1)
+            .filter(|next| !next.starts_with("--"))
+            .map_or(0, |next| next.len() + 1);
+        if word.starts_with("--") && line.len() + 1 + word.len() + value > COLUMNS {
+            lines.push(format!("    {word}"));
+        } else {
+            line.push(' ');
+            line.push_str(&word);
+        }
+    }
+    lines.join(" \\\n")
+}
+
+/// A word of a shell command.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn farewell(out: &mut dyn Write, dir: &str, store: &str, again: &str, seconds: f64) -> anyhow::Result<()> {
+    let (dir, store) = (quoted(dir), quoted(store));
+    writeln!(out, "\n{TITLE}Done in {seconds:.0} s{TITLE:#}")?;
+    writeln!(
+        out,
+        "Scores above are simulated, as the features are. The store {store} is a folder of Delta\n\
+         tables: DuckDB, Polars, pandas and Spark read them too.\n\
+         \n\
+         {TITLE}Go on with this store{TITLE:#}"
+    )?;
+    #[cfg(feature = "query")]
+    writeln!(
+        out,
+        "{TYPED}$ vaplan query --store {store}{TYPED:#}\n    an SQL prompt"
+    )?;
+    writeln!(
+        out,
+        "{TYPED}$ {again}{TYPED:#}\n    other labels, as a new version\n\
+         {TYPED}$ vaplan log --store {store}{TYPED:#}\n    all versions; commands that read take --version N\n\
+         \n\
+         {TITLE}With your own data{TITLE:#}\n\
+         1. Weak labels: tab-separated files as in {dir}/annotations; LLP's own\n   \
+            work as they are. Classes other than LLP's: a classes.txt beside them, one a line.\n\
+         2. Features of each segment, per modality: a folder of <id>.npy (T,D), or Parquet shards\n   \
+            with columns video, modality, segment, feature. Text embeddings of the classes: npy (C,D).\n   \
+            None yet? vaplan synth simulates them for your annotations.\n\
+         3. The commands above, with your paths; vaplan label --help tells of rules and thresholds.\n   \
+            Bad rows stop nothing: they are listed in the table rejects.\n\
+         4. Labels you have as npy can be scored too: vaplan eval --help"
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_a_shell_takes_them() {
+        assert_eq!(
+            typed(&["show", "--store", "my store", "--", "-a_0_1"]),
+            "vaplan show --store 'my store' -- -a_0_1"
+        );
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        let path = "x".repeat(60);
+        let expected = format!("vaplan label --store {path} \\\n    --visual {path}");
+        assert_eq!(typed(&["label", "--store", &path, "--visual", &path]), expected);
+    }
 }

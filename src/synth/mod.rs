@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`cast`] | which videos are simulated, and under which names |
 //! | [`tracks`] | what happens when: dense truth where there is some, sampled tracks elsewhere |
+//! | [`sample`] | the built-in annotation set |
 //! | [`space`] | the geometry: text embeddings, and features for given tracks |
 //! | [`write`](mod@write) | the files |
 //!
@@ -22,6 +23,7 @@
 //! modality has a random number generator of its own, seeded by the seed and the video's name.
 
 pub mod cast;
+pub mod sample;
 pub mod space;
 pub mod tracks;
 pub mod write;

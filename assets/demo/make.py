@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Makes the demo's annotation set: six CSVs in LLP's format, beside this script.
+
+Nothing in it is taken from LLP but the names of its classes: videos, labels and events are made up. Run once, and the
+files checked in; run again, it writes the same bytes.
+
+Two quirks of the real files are in it on purpose, which readers must take in their stride: an event whose onset is its
+offset, and a label that is there twice.
+"""
+
+import random
+from pathlib import Path
+
+SEED = 20240611
+SPLITS = {"train": 40, "val_pd": 16, "test_pd": 24}
+# Speech goes with everything; the others are at home in some scene.
+SCENES = [
+    ["Singing", "Acoustic_guitar", "Clapping", "Cheering"],
+    ["Violin_fiddle", "Cello", "Accordion", "Clapping"],
+    ["Banjo", "Acoustic_guitar", "Singing"],
+    ["Car", "Motorcycle", "Helicopter", "Fire_alarm"],
+    ["Lawn_mower", "Chainsaw", "Dog", "Chicken_rooster"],
+    ["Dog", "Cat", "Vacuum_cleaner", "Telephone_bell_ringing"],
+    ["Baby_laughter", "Baby_cry_infant_cry", "Telephone_bell_ringing"],
+    ["Frying_(food)", "Blender"],
+    ["Basketball_bounce", "Cheering", "Clapping"],
+]
+
+
+def name(number, rng):
+    """An 11-character id that nobody takes for a real one, and where the ten seconds lie."""
+    start = rng.choice([0, 0, 10, 20, 30, 60, 120])
+    if number == 7:
+        return "-demo_00007_101.8_111.8"
+    return f"demo{number:07d}_{start}_{start + 10}"
+
+
+def labels(number, rng):
+    scene = SCENES[number % len(SCENES)]
+    classes = rng.sample(scene, rng.choice([1, 1, 2]))
+    if rng.random() < 0.5:
+        classes.insert(rng.randrange(len(classes) + 1), "Speech")
+    return classes
+
+
+def runs(rng, whole):
+    if rng.random() < whole:
+        return [(0, 10)]
+    borders = sorted(rng.sample(range(11), 2 if rng.random() < 0.8 else 4))
+    return list(zip(borders[::2], borders[1::2]))
+
+
+def main():
+    rng = random.Random(SEED)
+    folder = Path(__file__).parent
+    rows = {split: [] for split in SPLITS}
+    dense = {"audio": [], "visual": []}
+    number = 0
+    for split, count in SPLITS.items():
+        for _ in range(count):
+            number += 1
+            video, classes = name(number, rng), labels(number, rng)
+            twice = classes + classes[-1:] if number == 31 else classes
+            rows[split].append((video, ",".join(twice)))
+            if split == "train":
+                continue
+            for label in classes:
+                # A voice is often off camera; what makes a noise is mostly in the picture.
+                seen = rng.random() < (0.3 if label == "Speech" else 0.85)
+                heard = not seen or rng.random() < 0.93
+                audio = runs(rng, 0.4)
+                visual = audio if rng.random() < 0.3 else runs(rng, 0.6)
+                for modality, there, track in (("audio", heard, audio), ("visual", seen, visual)):
+                    if there:
+                        dense[modality] += [(video, onset, offset, label) for onset, offset in track]
+            if number == 50:
+                dense["audio"].append((video, 6, 6, classes[0]))
+    for split, videos in rows.items():
+        write(folder / f"AVVP_{split}.csv", ("filename", "event_labels"), videos)
+    write(folder / "AVVP_dataset_full.csv", ("filename", "event_labels"), sum(rows.values(), []))
+    for modality, events in dense.items():
+        write(folder / f"AVVP_eval_{modality}.csv", ("filename", "onset", "offset", "event_labels"), events)
+
+
+def write(path, header, rows):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for row in (header, *rows):
+            file.write("\t".join(map(str, row)) + "\n")
+
+
+main()

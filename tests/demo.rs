@@ -1,0 +1,97 @@
+//! `vaplan demo`: the whole job on the built-in sample.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
+
+#[test]
+fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
+    let folder = scratch();
+    let output = vaplan().arg("demo").current_dir(folder.path()).output().unwrap();
+    assert_status(&output, 0);
+    let told = stdout(&output);
+    for step in ["synth", "label", "eval", "query", "show"] {
+        assert!(
+            told.contains(&format!("$ vaplan {step} ")),
+            "no {step} in\n{told}"
+        );
+    }
+    for part in [
+        "simulated",
+        "Type@AV",
+        "mean_seconds",
+        "demo0000065_20_30",
+        "With your own data",
+    ] {
+        assert!(told.contains(part), "no {part} in\n{told}");
+    }
+
+    // The commands as shown, typed in another folder, give the same output.
+    let mut commands = String::new();
+    let mut continued = false;
+    let steps = told.split("Done in").next().unwrap();
+    for line in steps.lines() {
+        if line.starts_with("$ ") || continued {
+            commands.push_str(line.trim_start_matches("$ "));
+            commands.push('\n');
+            continued = line.ends_with('\\');
+        }
+    }
+    let typed = scratch();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_vaplan"))
+        .parent()
+        .unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let script = Command::new("sh")
+        .args(["-e", "-c", &commands])
+        .env("PATH", path)
+        .current_dir(typed.path())
+        .output()
+        .unwrap();
+    assert_status(&script, 0);
+    let evaluation = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter(|line| line.starts_with("segment") || line.starts_with("event"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(evaluation(steps).len(), 2, "{steps}");
+    assert_eq!(evaluation(steps), evaluation(stdout(&script)));
+}
+
+#[test]
+fn a_demo_is_written_anew_but_no_other_folder_is_touched() {
+    let folder = scratch();
+    let dir = folder.path().join("some where");
+    let dir = dir.to_str().unwrap();
+    let video = ["--video", "-demo_00007_101.8_111.8"];
+    for _ in 0..2 {
+        let output = run([&["demo", "--quiet", "--dir", dir][..], &video].concat());
+        assert_status(&output, 0);
+        assert!(stdout(&output).contains("version 1:"), "{}", stdout(&output));
+    }
+    let mine = folder.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("thesis.tex"), "keep").unwrap();
+    let output = run(["demo", "--dir", mine.to_str().unwrap()]);
+    assert_status(&output, 2);
+    assert!(
+        stderr(&output).contains("is not empty and no folder of a demo"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
+}
+
+#[test]
+fn only_annotations_can_be_had() {
+    let folder = scratch();
+    let dir = folder.path().join("demo");
+    assert_status(
+        &run(["demo", "--annotations-only", "--dir", dir.to_str().unwrap()]),
+        0,
+    );
+    assert_eq!(fs::read_dir(dir.join("annotations")).unwrap().count(), 7);
+    assert!(!dir.join("features").exists());
+}

@@ -76,10 +76,10 @@ def main():
             if number == 50:
                 dense["audio"].append((video, 6, 6, classes[0]))
     for split, videos in rows.items():
-        write(folder / f"AVVP_{split}.csv", ("filename", "event_labels"), videos)
-    write(folder / "AVVP_dataset_full.csv", ("filename", "event_labels"), sum(rows.values(), []))
+        write(folder / f"demo_{split}.csv", ("filename", "event_labels"), videos)
+    write(folder / "demo_dataset_full.csv", ("filename", "event_labels"), sum(rows.values(), []))
     for modality, events in dense.items():
-        write(folder / f"AVVP_eval_{modality}.csv", ("filename", "onset", "offset", "event_labels"), events)
+        write(folder / f"demo_eval_{modality}.csv", ("filename", "onset", "offset", "event_labels"), events)
 
 
 def write(path, header, rows):

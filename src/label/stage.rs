@@ -1,11 +1,11 @@
 //! Scores of finished shards, kept until the commit, so that a killed run goes on where it was.
 //!
 //! One file per shard, named by a hash of all that its scores depend on; it holds a SHA-256 of the rest and then the
-//! records. It is written beside, fsynced and renamed: a name is there whole or not at all. A file that does not read
-//! back is as good as none.
+//! records. It is written beside and renamed, and not fsynced, which would cost more than scoring a shard: what a lost
+//! power leaves of it does not read back, and is as good as none.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,7 @@ impl Stage {
         postcard::from_bytes(body).ok()
     }
 
-    /// Keeps a shard, durably.
+    /// Keeps a shard.
     ///
     /// # Errors
     /// [`LabelError::Stage`]: a full disk, say. Nothing is left behind.
@@ -115,9 +115,7 @@ impl Stage {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
             file.write_all(&Sha256::digest(&body))?;
             file.write_all(&body)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            File::open(&self.folder)?.sync_all()
+            file.persist(&path).map(drop).map_err(|error| error.error)
         };
         write().map_err(failed("write", &path))
     }

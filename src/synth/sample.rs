@@ -11,26 +11,26 @@ use crate::ingest::annotations::{LLP_CLASSES, split_name};
 
 /// Name and content of every file.
 pub const FILES: [(&str, &str); 6] = [
-    ("AVVP_train.csv", include_str!("../../assets/demo/AVVP_train.csv")),
+    ("demo_train.csv", include_str!("../../assets/demo/demo_train.csv")),
     (
-        "AVVP_val_pd.csv",
-        include_str!("../../assets/demo/AVVP_val_pd.csv"),
+        "demo_val_pd.csv",
+        include_str!("../../assets/demo/demo_val_pd.csv"),
     ),
     (
-        "AVVP_test_pd.csv",
-        include_str!("../../assets/demo/AVVP_test_pd.csv"),
+        "demo_test_pd.csv",
+        include_str!("../../assets/demo/demo_test_pd.csv"),
     ),
     (
-        "AVVP_dataset_full.csv",
-        include_str!("../../assets/demo/AVVP_dataset_full.csv"),
+        "demo_dataset_full.csv",
+        include_str!("../../assets/demo/demo_dataset_full.csv"),
     ),
     (
-        "AVVP_eval_audio.csv",
-        include_str!("../../assets/demo/AVVP_eval_audio.csv"),
+        "demo_eval_audio.csv",
+        include_str!("../../assets/demo/demo_eval_audio.csv"),
     ),
     (
-        "AVVP_eval_visual.csv",
-        include_str!("../../assets/demo/AVVP_eval_visual.csv"),
+        "demo_eval_visual.csv",
+        include_str!("../../assets/demo/demo_eval_visual.csv"),
     ),
 ];
 

@@ -44,6 +44,28 @@ pub enum TableError {
         /// What would do.
         expected: &'static str,
     },
+    /// Two rows to be written have one key; `row` counts from 0, in the order of the table.
+    #[error("table `{table}`, row {row}: its key is that of the row before, {key}")]
+    Duplicate {
+        /// Table written.
+        table: &'static str,
+        /// Second of the rows.
+        row: usize,
+        /// The row before, as far as it fits.
+        key: String,
+    },
+    /// A row to be written is of another bucket.
+    #[error("table `{table}`: video `{video}` was put into bucket {bucket}, expected {expected}")]
+    Bucket {
+        /// Table written.
+        table: &'static str,
+        /// Video of the row.
+        video: String,
+        /// Where it was put.
+        bucket: u32,
+        /// Where it belongs.
+        expected: u32,
+    },
 }
 
 /// A store that cannot be read or written.
@@ -102,6 +124,9 @@ pub enum StoreError {
         #[source]
         source: TableError,
     },
+    /// Rows that a table cannot hold.
+    #[error("rows cannot be written")]
+    Unwritable(#[source] TableError),
     /// The Delta log of a table could not be read or written.
     #[error("Delta log of table `{table}` in `{path}`")]
     Delta {

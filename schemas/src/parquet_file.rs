@@ -4,8 +4,6 @@
 //! through [`contain`].
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
@@ -13,14 +11,18 @@ use std::sync::Once;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::Compression;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use crate::error::StoreError;
+
+/// Rows decoded at once; a file of more is put together from several batches.
+const MOST_ROWS: usize = 1 << 20;
 
 thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
@@ -61,10 +63,17 @@ pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(MOST_ROWS))
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
     // Hardly a score is there twice: a dictionary of them is work for nothing.
-    for column in ["cosine", "score"] {
+    for column in ["cosine", "score", "loss"] {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    }
+    // What engines skip by; of the rest every file holds nearly all values.
+    for column in ["video", "version"] {
+        let column = ColumnPath::from(column);
+        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::Chunk);
     }
     // Without arrow's own schema beside it, others read plain text where we hold dictionaries.
     let options = ArrowWriterOptions::new()
@@ -78,25 +87,6 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     written.expect("a batch of a table's own schema goes into memory")
 }
 
-/// Writes a file beside its place, fsyncs it, and puts it there: whole or not at all. The folder is not fsynced.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(StoreError::io("write", path))
-}
-
-/// Fsyncs a folder, so that the names in it last.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::io("sync", folder))
-}
-
 /// All rows of a file as one batch, in the types of `schema` where its columns allow.
 ///
 /// # Errors
@@ -106,20 +96,25 @@ pub(crate) fn read(path: &Path, schema: &SchemaRef) -> Result<RecordBatch, Store
         path: path.to_owned(),
         problem,
     };
-    let file = File::open(path).map_err(StoreError::io("read", path))?;
+    // As bytes in memory: from a file, the crate allocates whatever a damaged footer says.
+    let bytes = Bytes::from(std::fs::read(path).map_err(StoreError::io("read", path))?);
     let read = || {
         let hint = ArrowReaderOptions::new().with_schema(schema.clone());
-        let builder = match ParquetRecordBatchReaderBuilder::try_new_with_options(file.try_clone()?, hint) {
+        let builder = match ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), hint) {
             Ok(builder) => builder,
             // Other columns than declared: decoding says which.
-            Err(_) => ParquetRecordBatchReaderBuilder::try_new(file)?,
+            Err(_) => ParquetRecordBatchReaderBuilder::try_new(bytes)?,
         };
         let found = builder.schema().clone();
+        let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(MOST_ROWS);
         let batches = builder
-            .with_batch_size(1 << 16)
+            .with_batch_size(rows.clamp(1, MOST_ROWS))
             .build()?
             .collect::<Result<Vec<_>, _>>()?;
-        concat_batches(&found, &batches)
+        match <[RecordBatch; 1]>::try_from(batches) {
+            Ok([batch]) => Ok(batch),
+            Err(batches) => concat_batches(&found, &batches),
+        }
     };
     contain(read)
         .map_err(damaged)?

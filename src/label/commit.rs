@@ -180,28 +180,27 @@ pub fn commit(
     for video in &plan.videos {
         by_bucket[vaplan_schemas::bucket_of(&video.name, buckets) as usize].push(video);
     }
-    for (bucket, mut videos) in by_bucket.into_iter().enumerate() {
+    for videos in &mut by_bucket {
         videos.sort_by(|a, b| a.name.cmp(&b.name));
-        let nothing = Found::default();
-        let rows = |video: &PlannedVideo| found.get(&video.id).unwrap_or(&nothing);
-        let bucket = bucket as u32;
-        let video_rows: Vec<VideoRow> = videos
-            .iter()
-            .map(|video| video_row(plan, request, video, rows(video)))
-            .collect();
-        commit.replace_bucket::<Videos>(bucket, &video_rows)?;
-        let scores: Vec<ScoreTrack> = videos
-            .iter()
-            .flat_map(|video| score_tracks(plan, video, rows(video)))
-            .collect();
-        commit.replace_bucket::<Scores>(bucket, &scores)?;
-        drop(scores);
-        let labels: Vec<LabelTrack> = videos
-            .iter()
-            .flat_map(|video| label_tracks(plan, video, rows(video)))
-            .collect();
-        commit.replace_bucket::<Labels>(bucket, &labels)?;
     }
+    let nothing = Found::default();
+    let rows = |video: &PlannedVideo| found.get(&video.id).unwrap_or(&nothing);
+    let of = |bucket: u32| by_bucket[bucket as usize].iter();
+    commit.replace_buckets::<Videos>(|bucket| {
+        of(bucket)
+            .map(|video| video_row(plan, request, video, rows(video)))
+            .collect()
+    })?;
+    commit.replace_buckets::<Scores>(|bucket| {
+        of(bucket)
+            .flat_map(|video| score_tracks(plan, video, rows(video)))
+            .collect()
+    })?;
+    commit.replace_buckets::<Labels>(|bucket| {
+        of(bucket)
+            .flat_map(|video| label_tracks(plan, video, rows(video)))
+            .collect()
+    })?;
     let version = commit.finish()?;
     done.count_rejects(rejects);
     Ok(Summary {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::commit::content;
 use super::{DataFile, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
@@ -183,12 +184,21 @@ fn check_file(table: &'static str, schema: &arrow::datatypes::SchemaRef, file: &
             what,
         })
     };
-    match std::fs::metadata(&file.path) {
+    match std::fs::read(&file.path) {
         Err(error) => return at(error.to_string()),
-        Ok(found) if found.len() != file.bytes => {
+        Ok(found) if found.len() as u64 != file.bytes => {
             return at(format!("{} bytes, expected {}", found.len(), file.bytes));
         }
-        Ok(_) => {}
+        // A flipped bit may well decode.
+        Ok(found) => {
+            let sum = content(&found);
+            let name = file.path.file_stem().unwrap_or_default().to_string_lossy();
+            if !name.ends_with(&sum) {
+                return at(format!(
+                    "its content has the sum {sum}, expected the one in its name"
+                ));
+            }
+        }
     }
     let rows = match parquet_file::read(&file.path, schema) {
         Err(StoreError::File { problem, .. }) => return at(problem),

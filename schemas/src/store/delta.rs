@@ -1,191 +1,262 @@
-//! The Delta log of one table: which files it holds at a version, and the commit that changes them.
+//! One Delta table: its log read and written through `deltalake`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::SchemaRef;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, StructType, Transaction};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake::kernel::{Action, Add, EagerSnapshot, Remove, StructType, Transaction};
+use deltalake::logstore::LogStoreRef;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
-use tokio::runtime::Runtime;
+use deltalake::{DeltaTableBuilder, DeltaTableError};
+use object_store::ObjectStore;
+use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::durable::DurableFileSystem;
-use super::snapshot::DataFile;
 use crate::error::StoreError;
 use crate::tables;
 
-/// One table of a store.
+/// Shared by all stores of the process, and never dropped, which an async caller could not do.
+static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("vaplan-store")
+        .enable_all()
+        .build()
+});
+
+/// Folder of a table.
 #[derive(Clone, Debug)]
 pub(super) struct DeltaFolder {
-    table: String,
-    root: PathBuf,
+    pub(super) table: String,
+    pub(super) path: PathBuf,
+    files: Arc<dyn ObjectStore>,
 }
 
-/// A table at a Delta version.
-#[derive(Clone, Debug)]
-pub(super) struct Loaded {
-    pub(super) files: Vec<DataFile>,
-}
-
-/// A file that a commit wants in the table.
+/// A data file as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WantedFile {
+pub(super) struct LoggedFile {
     /// Within the folder of the table.
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) rows: u64,
-    /// Least and greatest video, where rows have one: engines prune by it.
-    pub(super) videos: Option<(String, String)>,
+    /// Of a file to be added: statistics in Delta's JSON.
+    pub(super) stats: Option<String>,
+}
+
+/// Data files by name.
+pub(super) type LoggedFiles = BTreeMap<String, LoggedFile>;
+
+/// Who commits, and for which store version.
+pub(super) struct Stamp<'a> {
+    /// Hash of the inputs.
+    pub(super) inputs: &'a str,
+    pub(super) version: u64,
+    pub(super) command: &'a str,
 }
 
 impl DeltaFolder {
-    pub(super) fn new(table: &str, root: &Path) -> DeltaFolder {
+    pub(super) fn new(root: &Path, table: &str, files: Arc<dyn ObjectStore>) -> DeltaFolder {
         DeltaFolder {
             table: table.to_owned(),
-            root: root.to_owned(),
+            path: root.join(table),
+            files,
         }
     }
 
-    pub(super) fn path(&self) -> PathBuf {
-        self.root.join(&self.table)
-    }
-
-    /// Has it a first commit?
-    pub(super) fn exists(&self) -> bool {
-        self.path().join("_delta_log/00000000000000000000.json").exists()
-    }
-
-    fn failed(&self) -> impl FnOnce(DeltaTableError) -> StoreError {
-        let (table, path) = (self.table.clone(), self.root.clone());
-        move |source| StoreError::Delta {
-            table,
-            path,
-            source: Box::new(source),
+    /// Last version in the log, found by listing it; none: there is no table.
+    pub(super) fn latest(&self) -> Result<Option<u64>, StoreError> {
+        let log = self.path.join("_delta_log");
+        let entries = match std::fs::read_dir(&log) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("list", &log)(error)),
+        };
+        let mut latest = None;
+        for entry in entries {
+            let name = entry.map_err(StoreError::io("list", &log))?.file_name();
+            let version = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".json"))
+                .and_then(|v| v.parse().ok());
+            latest = latest.max(version);
         }
+        Ok(latest)
     }
 
-    fn builder(&self) -> Result<DeltaTableBuilder, StoreError> {
-        let path = self.path();
-        let url = Url::from_directory_path(&path).map_err(|()| StoreError::Io {
-            action: "name as a URL",
-            path,
-            source: std::io::Error::other("it is not absolute"),
-        })?;
-        let storage = Arc::new(DurableFileSystem::new());
-        Ok(DeltaTableBuilder::from_url(url.clone())
-            .map_err(self.failed())?
-            .with_storage_backend(storage, url))
+    /// Data files at a version.
+    pub(super) fn files(&self, version: u64) -> Result<LoggedFiles, StoreError> {
+        self.wait(async {
+            let log = self.log()?;
+            let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(version)).await?;
+            Ok(logged(&snapshot))
+        })
     }
 
-    /// The files of a Delta version, or of the latest.
-    pub(super) fn load(&self, runtime: &Runtime, version: Option<u64>) -> Result<Loaded, StoreError> {
-        let mut builder = self.builder()?;
-        if let Some(version) = version {
-            builder = builder.with_version(version);
-        }
-        let table = runtime.block_on(builder.load()).map_err(self.failed())?;
-        self.loaded(&table)
-    }
-
-    fn loaded(&self, table: &DeltaTable) -> Result<Loaded, StoreError> {
-        let state = table.snapshot().map_err(self.failed())?;
-        let folder = self.path();
-        let mut files: Vec<DataFile> = state
-            .log_data()
-            .iter()
-            .map(|file| DataFile {
-                path: folder.join(&*file.path()),
-                bytes: u64::try_from(file.size()).unwrap_or(0),
-                rows: file.num_records().unwrap_or(0) as u64,
-            })
-            .collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Loaded { files })
-    }
-
-    /// Makes the table hold exactly these files, whatever an unfinished run left in its latest version; the Delta
-    /// version that does. Where it holds them already, nothing is committed: a repeated commit is the same commit.
-    pub(super) fn hold(
+    /// Makes `wanted` the files of the table, creating it where there is none; gives the version that has them.
+    pub(super) fn commit(
         &self,
-        runtime: &Runtime,
         schema: &SchemaRef,
-        wanted: &[WantedFile],
-        transaction: &Transaction,
+        wanted: &LoggedFiles,
+        stamp: &Stamp<'_>,
     ) -> Result<u64, StoreError> {
-        let work = async {
-            let table = self.open_or_create(schema).await?;
-            let state = table.snapshot().map_err(self.failed())?;
-            let mut missing: BTreeMap<&str, &WantedFile> =
-                wanted.iter().map(|file| (file.name.as_str(), file)).collect();
+        let latest = self.latest()?;
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            // Old log entries are what time travel reads.
+            .with_cleanup_expired_logs(Some(false))
+            .with_metadata([("vaplan".to_owned(), serde_json::json!({
+                "version": stamp.version, "command": stamp.command,
+            }))])
+            .with_application_transaction(Transaction::new(
+                format!("vaplan-{}", stamp.inputs),
+                i64::try_from(stamp.version).unwrap_or(i64::MAX),
+            ));
+        self.wait(async {
+            let log = self.log()?;
             let now = chrono::Utc::now().timestamp_millis();
-            let mut actions = Vec::new();
-            for file in state.log_data().iter() {
-                if missing.remove(&*file.path()).is_none() {
-                    actions.push(Action::Remove(file.remove_action(true)));
-                }
-            }
-            actions.extend(missing.into_values().map(|file| Action::Add(file.add(now))));
+            let Some(latest) = latest else {
+                let columns: StructType = (&tables::plain(schema))
+                    .try_into_kernel()
+                    .map_err(DeltaTableError::from)?;
+                let table = CreateBuilder::new()
+                    .with_log_store(log)
+                    .with_table_name(&self.table)
+                    .with_columns(columns.fields().cloned())
+                    .with_configuration([("delta.enableExpiredLogCleanup", Some("false"))])
+                    .with_actions(wanted.values().map(|file| Action::Add(file.add(now))))
+                    .with_commit_properties(properties)
+                    .await?;
+                return Ok(table.version().unwrap_or_default());
+            };
+            let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
+            let found = logged(&snapshot);
+            let gone = found.values().filter(|file| !wanted.contains_key(&file.name));
+            let new = wanted.values().filter(|file| !found.contains_key(&file.name));
+            let mut actions: Vec<Action> = gone.map(|file| Action::Remove(file.remove(now))).collect();
+            actions.extend(new.map(|file| Action::Add(file.add(now))));
             if actions.is_empty() {
-                return Ok(state.version() as u64);
+                return Ok(latest);
             }
             let operation = DeltaOperation::Write {
                 mode: SaveMode::Append,
                 partition_by: None,
                 predicate: None,
             };
-            // Another writer's commit is an error, not a reason to try again: the store has one writer.
-            let properties = CommitProperties::default()
-                .with_max_retries(0)
-                .with_application_transaction(transaction.clone());
-            let committed = CommitBuilder::from(properties)
+            let commit = CommitBuilder::from(properties)
                 .with_actions(actions)
-                .build(Some(state), table.log_store(), operation)
-                .await
-                .map_err(self.failed())?;
-            Ok(committed.version() as u64)
-        };
-        runtime.block_on(work)
+                .build(Some(&snapshot as &dyn TableReference), log, operation)
+                .await?;
+            Ok(commit.version())
+        })
     }
 
-    async fn open_or_create(&self, schema: &SchemaRef) -> Result<DeltaTable, StoreError> {
-        if self.exists() {
-            return self.builder()?.load().await.map_err(self.failed());
-        }
-        let schema: StructType = (&tables::plain(schema))
-            .try_into_kernel()
-            .map_err(|error: arrow::error::ArrowError| self.failed()(DeltaTableError::from(error)))?;
-        let log_store = self.builder()?.build_storage().map_err(self.failed())?;
-        CreateBuilder::new()
-            .with_log_store(log_store)
-            .with_table_name(&self.table)
-            .with_columns(schema.fields().cloned())
-            .await
-            .map_err(self.failed())
+    fn log(&self) -> Result<LogStoreRef, DeltaTableError> {
+        let url = Url::from_directory_path(&self.path)
+            .map_err(|()| DeltaTableError::InvalidTableLocation(self.path.display().to_string()))?;
+        DeltaTableBuilder::from_url(url.clone())?
+            .with_storage_backend(self.files.clone(), url)
+            .build_storage()
+    }
+
+    /// Runs to the end on a thread of its own, so that async callers may call too.
+    fn wait<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, DeltaTableError>> + Send,
+    ) -> Result<T, StoreError> {
+        let runtime = RUNTIME.as_ref().map_err(|error| StoreError::Io {
+            action: "start threads to read",
+            path: self.path.clone(),
+            source: io::Error::new(error.kind(), error.to_string()),
+        })?;
+        let result = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
+        let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.map_err(|error| {
+            file_error(&error).unwrap_or_else(|| StoreError::Delta {
+                table: self.table.clone(),
+                path: self.path.clone(),
+                source: Box::new(error),
+            })
+        })
     }
 }
 
-impl WantedFile {
-    fn add(&self, now: i64) -> Add {
-        let stats = match &self.videos {
-            Some((least, greatest)) => serde_json::json!({
-                "numRecords": self.rows,
-                "minValues": {"video": least},
-                "maxValues": {"video": greatest},
-            }),
-            None => serde_json::json!({"numRecords": self.rows}),
+/// The failed file at the root of an error, where it is ours or a plain one: full disk, no permission.
+fn file_error(error: &DeltaTableError) -> Option<StoreError> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(StoreError::Io { action, path, source }) = error.downcast_ref::<StoreError>() {
+            // `io::Error` is not `Clone`: the number, where there is one, says all.
+            let source = match source.raw_os_error() {
+                Some(number) => io::Error::from_raw_os_error(number),
+                None => io::Error::new(source.kind(), source.to_string()),
+            };
+            return Some(StoreError::Io {
+                action,
+                path: path.clone(),
+                source,
+            });
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn logged(snapshot: &EagerSnapshot) -> LoggedFiles {
+    let file = |view: deltalake::kernel::LogicalFileView| {
+        let name = view.path().into_owned();
+        let file = LoggedFile {
+            name: name.clone(),
+            bytes: u64::try_from(view.size()).unwrap_or_default(),
+            rows: view.num_records().unwrap_or_default() as u64,
+            stats: None,
         };
+        (name, file)
+    };
+    snapshot.log_data().iter().map(file).collect()
+}
+
+impl LoggedFile {
+    /// Hash bucket that the name says, and of how many, as in `b0003of0016-0123456789abcdef.parquet`.
+    pub(super) fn bucket(&self) -> Option<(u32, u32)> {
+        bucket(&self.name)
+    }
+
+    fn add(&self, now: i64) -> Add {
+        let bucket =
+            |(bucket, _): (u32, u32)| HashMap::from([("bucket".to_owned(), Some(bucket.to_string()))]);
         Add {
             path: self.name.clone(),
-            size: self.bytes as i64,
+            size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
             modification_time: now,
             data_change: true,
-            stats: Some(stats.to_string()),
+            stats: self.stats.clone(),
+            tags: self.bucket().map(bucket),
             ..Add::default()
         }
     }
+
+    fn remove(&self, now: i64) -> Remove {
+        Remove {
+            path: self.name.clone(),
+            data_change: true,
+            deletion_timestamp: Some(now),
+            extended_file_metadata: Some(true),
+            partition_values: Some(HashMap::new()),
+            size: i64::try_from(self.bytes).ok(),
+            ..Remove::default()
+        }
+    }
+}
+
+/// Bucket and number of buckets in the name of a file.
+pub(super) fn bucket(name: &str) -> Option<(u32, u32)> {
+    let (bucket, rest) = name.strip_prefix('b')?.split_once("of")?;
+    let (buckets, _) = rest.split_once('-')?;
+    Some((bucket.parse().ok()?, buckets.parse().ok()?))
 }

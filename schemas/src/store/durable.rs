@@ -1,109 +1,268 @@
-//! A local object store whose writes last: what deltalake writes its log through.
+//! Files that are on the disk before success is said.
+//!
+//! The local store of `object_store` never calls fsync, so that a log entry could be there after a power cut, and be
+//! empty. Here bytes are synced before they get their name, and the folder after.
 
-use std::fmt;
-use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::Path as Location;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
 };
 
-/// The local file system from its root; a put, copy or rename is fsynced, file and folder, before it is done.
-///
-/// Why: `LocalFileSystem` writes and renames without fsync, so a commit that was said to be done could be lost with
-/// the power.
-#[derive(Debug)]
-pub(super) struct DurableFileSystem {
-    inner: Arc<LocalFileSystem>,
+use crate::error::StoreError;
+
+static SCRATCH: AtomicU64 = AtomicU64::new(0);
+
+/// Syncs a folder: the names in it.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::io("sync", folder))
 }
 
-impl DurableFileSystem {
-    pub(super) fn new() -> DurableFileSystem {
-        DurableFileSystem {
-            inner: Arc::new(LocalFileSystem::new()),
+/// Bytes on their way to a name; removed unless they get it.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Writes into a new file of the scratch folder, not yet synced.
+    pub(super) fn write<'a>(
+        folder: &Path,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Scratch, StoreError> {
+        let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
+        let mut scratch = Scratch {
+            file: Some(file.map_err(StoreError::io("write", &path))?),
+            path,
+        };
+        for part in parts {
+            let file = scratch.file.as_mut().expect("it was opened above");
+            file.write_all(part)
+                .map_err(StoreError::io("write", &scratch.path))?;
+        }
+        Ok(scratch)
+    }
+
+    /// Waits until the bytes are on the disk, and closes the file.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        match self.file.take() {
+            Some(file) => file.sync_all().map_err(StoreError::io("write", &self.path)),
+            None => Ok(()),
         }
     }
 
-    async fn sync(&self, location: &Path) -> Result<()> {
+    /// Gives it its name, over whatever was there; the folder is to be synced after.
+    pub(super) fn rename(mut self, target: &Path) -> Result<(), StoreError> {
+        self.sync()?;
+        std::fs::rename(&self.path, target).map_err(StoreError::io("write", target))?;
+        self.path = PathBuf::new();
+        Ok(())
+    }
+
+    /// Gives it its name, unless there is such a file.
+    fn link(mut self, target: &Path) -> Result<(), StoreError> {
+        self.sync()?;
+        std::fs::hard_link(&self.path, target).map_err(StoreError::io("write", target))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            // A name that was linked stays; what is left over is swept by the next commit.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A local object store whose writes are durable.
+#[derive(Debug)]
+pub(super) struct Durable {
+    inner: LocalFileSystem,
+    scratch: PathBuf,
+}
+
+impl Durable {
+    /// Over the whole file system; `scratch` is a folder on the disk of what is written.
+    pub(super) fn new(scratch: PathBuf) -> Durable {
+        Durable {
+            inner: LocalFileSystem::new(),
+            scratch,
+        }
+    }
+
+    async fn synced(&self, location: &Location) -> object_store::Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
-        let done = tokio::task::spawn_blocking(move || sync(path)).await;
-        done.map_err(io::Error::other)
-            .and_then(|synced| synced)
-            .map_err(|error| object_store::Error::Generic {
-                store: "DurableFileSystem",
-                source: Box::new(error),
-            })
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .map_err(StoreError::io("sync", &path))
+            .map_err(generic)?;
+        folder_of(&path).map_err(generic)
     }
 }
 
-fn sync(path: PathBuf) -> io::Result<()> {
-    File::open(&path)?.sync_all()?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+impl std::fmt::Display for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "durable {}", self.inner)
     }
 }
 
-impl fmt::Display for DurableFileSystem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DurableFileSystem")
+fn folder_of(path: &Path) -> Result<(), StoreError> {
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn generic(error: StoreError) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "local files",
+        source: Box::new(error),
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for DurableFileSystem {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let put = self.inner.put_opts(location, payload, opts).await?;
-        self.sync(location).await?;
-        Ok(put)
+impl ObjectStore for Durable {
+    async fn put_opts(
+        &self,
+        location: &Location,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        if matches!(opts.mode, PutMode::Update(_)) {
+            return self.inner.put_opts(location, payload, opts).await;
+        }
+        let target = self.inner.path_to_filesystem(location)?;
+        if let Some(folder) = target.parent().filter(|folder| !folder.exists()) {
+            std::fs::create_dir_all(folder)
+                .map_err(StoreError::io("make", folder))
+                .map_err(generic)?;
+            folder_of(folder).map_err(generic)?;
+        }
+        let scratch =
+            Scratch::write(&self.scratch, payload.iter().map(|part| part.as_ref())).map_err(generic)?;
+        let named = match opts.mode {
+            PutMode::Create => scratch.link(&target),
+            _ => scratch.rename(&target),
+        };
+        named.map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                object_store::Error::AlreadyExists {
+                    path: location.to_string(),
+                    source: Box::new(source),
+                }
+            }
+            error => generic(error),
+        })?;
+        folder_of(&target).map_err(generic)?;
+        Ok(PutResult {
+            e_tag: None,
+            version: None,
+        })
     }
 
     async fn put_multipart_opts(
         &self,
-        location: &Path,
+        location: &Location,
         opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        // Only checkpoints come this way: the log they repeat is synced, so losing one loses nothing.
-        self.inner.put_multipart_opts(location, opts).await
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        let inner = self.inner.put_multipart_opts(location, opts).await?;
+        let path = self.inner.path_to_filesystem(location)?;
+        Ok(Box::new(Upload { inner, path }))
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+    async fn get_opts(&self, location: &Location, options: GetOptions) -> object_store::Result<GetResult> {
         self.inner.get_opts(location, options).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    async fn get_ranges(
+        &self,
+        location: &Location,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Location>>,
+    ) -> BoxStream<'static, object_store::Result<Location>> {
         self.inner.delete_stream(locations)
     }
 
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list(&self, prefix: Option<&Location>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         self.inner.list(prefix)
     }
 
     fn list_with_offset(
         &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        prefix: Option<&Location>,
+        offset: &Location,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+    async fn list_with_delimiter(&self, prefix: Option<&Location>) -> object_store::Result<ListResult> {
         self.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Location,
+        to: &Location,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        debug_assert!(matches!(options.mode, CopyMode::Overwrite | CopyMode::Create));
         self.inner.copy_opts(from, to, options).await?;
-        self.sync(to).await
+        self.synced(to).await
+    }
+}
+
+/// An upload in parts, synced when complete.
+#[derive(Debug)]
+struct Upload {
+    inner: Box<dyn MultipartUpload>,
+    path: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
     }
 
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.inner.rename_opts(from, to, options).await?;
-        self.sync(to).await
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let result = self.inner.complete().await?;
+        File::open(&self.path)
+            .and_then(|file| file.sync_all())
+            .map_err(StoreError::io("sync", &self.path))
+            .map_err(generic)?;
+        folder_of(&self.path).map_err(generic)?;
+        Ok(result)
     }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        self.inner.abort().await
+    }
+}
+
+/// The store of one process, for all tables of a folder.
+pub(super) fn durable(scratch: &Path) -> Arc<dyn ObjectStore> {
+    Arc::new(Durable::new(scratch.to_owned()))
 }

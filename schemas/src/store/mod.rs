@@ -6,11 +6,13 @@
 //!   classes/ truth/ rejects/   one file each, replaced as a whole
 //!   videos/ scores/ labels/    one file per hash bucket, replaced one by one
 //!   label_changes/             one file per version, added
-//!   _vaplan/                   lock of the writer; staged work of a run that is not committed
+//!   _vaplan/                   lock of the writer; files on their way to their names; staged work of a run
 //! ```
 //!
 //! Files are named by their content, so that a repeated commit writes nothing new. A reader opens what a row of
 //! `versions` names: a store version is all there or not at all. Everything is fsynced before a commit says it is done.
+//! What a killed run left in the tables is in no version: the next commit compares each table's log with what it wants,
+//! and adds and removes the difference.
 
 mod check;
 mod commit;
@@ -23,7 +25,7 @@ mod snapshot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::runtime::Runtime;
+use object_store::ObjectStore;
 
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
@@ -38,6 +40,8 @@ use delta::DeltaFolder;
 
 /// Folder of what is not a table.
 const OWN: &str = "_vaplan";
+/// Folder in it of files that have no name yet.
+const SCRATCH: &str = "scratch";
 
 /// A store, open.
 ///
@@ -51,7 +55,7 @@ const OWN: &str = "_vaplan";
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
-    runtime: Arc<Runtime>,
+    files: Arc<dyn ObjectStore>,
 }
 
 impl Store {
@@ -61,7 +65,7 @@ impl Store {
     /// [`StoreError::NoStore`] where there is none.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let store = Store::at(root)?;
-        if store.folder(Versions::NAME).exists() || root.join(OWN).is_dir() {
+        if store.folder(Versions::NAME).latest()?.is_some() || root.join(OWN).is_dir() {
             Ok(store)
         } else {
             Err(StoreError::NoStore {
@@ -83,16 +87,8 @@ impl Store {
     fn at(root: &Path) -> Result<Store, StoreError> {
         // The log wants absolute places.
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("vaplan-store")
-            .enable_all()
-            .build()
-            .map_err(StoreError::io("start the reader of", &root))?;
-        Ok(Store {
-            root,
-            runtime: Arc::new(runtime),
-        })
+        let files = durable::durable(&root.join(OWN).join(SCRATCH));
+        Ok(Store { root, files })
     }
 
     /// Where it is.
@@ -111,6 +107,8 @@ impl Store {
     }
 
     /// The folder that work in progress of this name is kept in; not made.
+    ///
+    /// `name` is ours, never a video's or a user's.
     pub fn staging_dir(&self, name: &str) -> PathBuf {
         self.root.join(OWN).join("staging").join(name)
     }
@@ -121,13 +119,12 @@ impl Store {
     /// [`StoreError`] where the log or a row does not read back.
     pub fn versions(&self) -> Result<Vec<VersionRow>, StoreError> {
         let folder = self.folder(Versions::NAME);
-        if !folder.exists() {
+        let Some(delta) = folder.latest()? else {
             return Ok(Vec::new());
-        }
-        let files = folder.load(&self.runtime, None)?.files;
+        };
         let mut rows = Vec::new();
-        for file in files {
-            rows.extend(snapshot::decode::<Versions>(&file.path)?);
+        for name in folder.files(delta)?.keys() {
+            rows.extend(snapshot::decode::<Versions>(&folder.path.join(name))?);
         }
         rows.sort_by_key(|row| row.version);
         Ok(rows)
@@ -138,7 +135,18 @@ impl Store {
     /// # Errors
     /// As [`Store::versions`].
     pub fn latest(&self) -> Result<Option<Snapshot>, StoreError> {
-        Ok(self.versions()?.pop().map(|row| Snapshot::new(self.clone(), row)))
+        let folder = self.folder(Versions::NAME);
+        let Some(delta) = folder.latest()? else {
+            return Ok(None);
+        };
+        let files = folder.files(delta)?;
+        // A name begins with the version that wrote the file: the last row is in the last file.
+        let Some(last) = files.keys().next_back() else {
+            return Ok(None);
+        };
+        let rows = snapshot::decode::<Versions>(&folder.path.join(last))?;
+        let last = rows.into_iter().max_by_key(|row| row.version);
+        Ok(last.map(|row| Snapshot::new(self.clone(), row)))
     }
 
     /// The last version, or the one asked for: what a command that reads opens.
@@ -146,14 +154,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Empty`], [`StoreError::NoVersion`], and as [`Store::versions`].
     pub fn at_version(&self, version: Option<StoreVersion>) -> Result<Snapshot, StoreError> {
-        let mut rows = self.versions()?;
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-            return Err(StoreError::Empty {
-                path: self.root.clone(),
-            });
-        };
-        let (first, last) = (StoreVersion(first.version), StoreVersion(last.version));
+        let latest = self.latest()?.ok_or_else(|| StoreError::Empty {
+            path: self.root.clone(),
+        })?;
+        let last = StoreVersion(latest.version().version);
         let wanted = version.unwrap_or(last);
+        if wanted == last {
+            return Ok(latest);
+        }
+        let mut rows = self.versions()?;
+        let first = rows.first().map_or(last, |row| StoreVersion(row.version));
         match rows.iter().position(|row| row.version == wanted.0) {
             Some(at) => Ok(Snapshot::new(self.clone(), rows.swap_remove(at))),
             None => Err(StoreError::NoVersion { wanted, first, last }),
@@ -169,6 +179,6 @@ impl Store {
     }
 
     fn folder(&self, table: &str) -> DeltaFolder {
-        DeltaFolder::new(table, &self.root)
+        DeltaFolder::new(&self.root, table, self.files.clone())
     }
 }

@@ -1,8 +1,11 @@
 //! A store version, for reading.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Store, delta::Loaded};
+use super::Store;
+use super::delta::{self, DeltaFolder, LoggedFiles};
 use crate::error::StoreError;
 use crate::parquet_file;
 use crate::rows::VersionRow;
@@ -22,10 +25,7 @@ pub struct DataFile {
 impl DataFile {
     /// Bucket and number of buckets that a bucketed file is named by.
     pub fn bucket(&self) -> Option<(u32, u32)> {
-        let name = self.path.file_name()?.to_str()?.strip_prefix('b')?;
-        let (bucket, rest) = name.split_once("of")?;
-        let (buckets, _) = rest.split_once('-')?;
-        Some((bucket.parse().ok()?, buckets.parse().ok()?))
+        delta::bucket(self.path.file_name()?.to_str()?)
     }
 
     /// Store version that a file of an append-only table is named by.
@@ -40,11 +40,17 @@ impl DataFile {
 pub struct Snapshot {
     store: Store,
     row: VersionRow,
+    /// Files of the tables whose log was read.
+    logs: Arc<Mutex<BTreeMap<String, Arc<LoggedFiles>>>>,
 }
 
 impl Snapshot {
     pub(super) fn new(store: Store, row: VersionRow) -> Snapshot {
-        Snapshot { store, row }
+        Snapshot {
+            store,
+            row,
+            logs: Arc::default(),
+        }
     }
 
     /// Its row of `versions`.
@@ -62,29 +68,48 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError::Delta`] where the log does not read back.
     pub fn files(&self, table: &str) -> Result<Vec<DataFile>, StoreError> {
-        Ok(self.load(table)?.map(|loaded| loaded.files).unwrap_or_default())
+        let folder = self.store.folder(table);
+        Ok(data_files(&folder, self.logged(table)?.as_ref()))
     }
 
-    /// Files of `versions`, up to the latest: a version does not name the row that names it.
+    /// The log of a table at this version, read once.
+    pub(super) fn logged(&self, table: &str) -> Result<Arc<LoggedFiles>, StoreError> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = logs.get(table) {
+            return Ok(files.clone());
+        }
+        let files = Arc::new(match self.delta(table) {
+            Some(delta) => self.store.folder(table).files(delta)?,
+            None => LoggedFiles::new(),
+        });
+        logs.insert(table.to_owned(), files.clone());
+        Ok(files)
+    }
+
+    /// Delta version of a table; none where the version has no such table.
+    pub(super) fn delta(&self, table: &str) -> Option<u64> {
+        let named = self.row.tables.iter().find(|(name, _)| name == table);
+        named.map(|(_, delta)| *delta)
+    }
+
+    /// Files of `versions`, up to this one; where someone else wrote to that table, perhaps later ones too.
     ///
     /// # Errors
     /// As [`Snapshot::files`].
     pub fn version_files(&self) -> Result<Vec<DataFile>, StoreError> {
-        Ok(self
-            .store
-            .folder(crate::tables::Versions::NAME)
-            .load(&self.store.runtime, None)?
-            .files)
-    }
-
-    fn load(&self, table: &str) -> Result<Option<Loaded>, StoreError> {
-        let Some((_, delta)) = self.row.tables.iter().find(|(name, _)| name == table) else {
-            return Ok(None);
+        let folder = self.store.folder(crate::tables::Versions::NAME);
+        let Some(latest) = folder.latest()? else {
+            return Ok(Vec::new());
         };
-        self.store
-            .folder(table)
-            .load(&self.store.runtime, Some(*delta))
-            .map(Some)
+        // A version does not name the row that names it, but each is one Delta commit of this table, from 0.
+        let own = data_files(
+            &folder,
+            &folder.files(latest.min(self.row.version.saturating_sub(1)))?,
+        );
+        if own.last().and_then(DataFile::version) == Some(self.row.version) {
+            return Ok(own);
+        }
+        Ok(data_files(&folder, &folder.files(latest)?))
     }
 
     /// All rows of a table, in the order of its files.
@@ -126,6 +151,15 @@ impl Snapshot {
             .and_then(DataFile::bucket)
             .map(|(_, buckets)| buckets))
     }
+}
+
+fn data_files(folder: &DeltaFolder, files: &LoggedFiles) -> Vec<DataFile> {
+    let file = |file: &delta::LoggedFile| DataFile {
+        path: folder.path.join(&file.name),
+        bytes: file.bytes,
+        rows: file.rows,
+    };
+    files.values().map(file).collect()
 }
 
 /// The rows of one file.

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Float64Array, Int32Array, RecordBatch};
@@ -60,6 +61,10 @@ impl Table for Classes {
                 float(|row| row.cutoff),
             ],
         )
+    }
+
+    fn compare(a: &ClassRow, b: &ClassRow) -> Ordering {
+        (a.position, a.modality).cmp(&(b.position, b.modality))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<ClassRow>, TableError> {

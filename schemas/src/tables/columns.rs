@@ -229,6 +229,7 @@ pub(crate) struct TextBuilder {
     index: BTreeMap<Arc<str>, i32>,
     values: Vec<Arc<str>>,
     keys: Vec<Option<i32>>,
+    last: i32,
 }
 
 impl TextBuilder {
@@ -244,7 +245,18 @@ impl TextBuilder {
     }
 
     pub(crate) fn push_run(&mut self, value: &Arc<str>, rows: usize) {
-        let key = match self.index.get(value) {
+        let same = self
+            .values
+            .get(self.last as usize)
+            .is_some_and(|last| Arc::ptr_eq(last, value));
+        if !same {
+            self.last = self.key(value);
+        }
+        self.keys.resize(self.keys.len() + rows, Some(self.last));
+    }
+
+    fn key(&mut self, value: &Arc<str>) -> i32 {
+        match self.index.get(value) {
             Some(&key) => key,
             None => {
                 let key = self.values.len() as i32;
@@ -252,8 +264,7 @@ impl TextBuilder {
                 self.values.push(value.clone());
                 key
             }
-        };
-        self.keys.extend(std::iter::repeat_n(Some(key), rows));
+        }
     }
 
     pub(crate) fn finish(self) -> ArrayRef {
@@ -265,11 +276,16 @@ impl TextBuilder {
 
 /// Text of a fixed set of names, such as the modality.
 pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRef {
-    let mut builder = TextBuilder::default();
+    let (mut found, mut keys) = (Vec::<&str>::new(), Vec::<i32>::new());
     for (name, count) in rows {
-        builder.push_run(&Arc::from(name), count);
+        let key = found.iter().position(|known| *known == name).unwrap_or_else(|| {
+            found.push(name);
+            found.len() - 1
+        });
+        keys.resize(keys.len() + count, key as i32);
     }
-    builder.finish()
+    let values = StringArray::from_iter_values(found);
+    Arc::new(DictionaryArray::new(Int32Array::from(keys), Arc::new(values)))
 }
 
 /// A batch of these columns.

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch};
@@ -66,6 +67,11 @@ impl Table for LabelChanges {
                 ),
             ],
         )
+    }
+
+    fn compare(a: &LabelChangeRow, b: &LabelChangeRow) -> Ordering {
+        let order = (a.version, &a.video, a.modality).cmp(&(b.version, &b.video, b.modality));
+        order.then_with(|| (&a.class, a.segment).cmp(&(&b.class, b.segment)))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<LabelChangeRow>, TableError> {

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch};
@@ -72,6 +73,10 @@ impl Table for Labels {
                 ),
             ],
         )
+    }
+
+    fn compare(a: &LabelTrack, b: &LabelTrack) -> Ordering {
+        (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<LabelTrack>, TableError> {

@@ -13,6 +13,7 @@ mod truth;
 mod versions;
 mod videos;
 
+use std::cmp::Ordering;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -52,6 +53,9 @@ pub trait Table {
     /// # Errors
     /// [`TableError`]: a column that is missing or of another type, or a value that its column does not allow.
     fn decode(batch: &RecordBatch) -> Result<Vec<Self::Row>, TableError>;
+
+    /// Order of the table's key; equal: the same key.
+    fn compare(a: &Self::Row, b: &Self::Row) -> Ordering;
 
     /// The video of a row, where rows have one.
     fn video(_row: &Self::Row) -> Option<&Arc<str>> {

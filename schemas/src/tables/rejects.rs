@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, Int64Array, RecordBatch};
@@ -54,6 +55,10 @@ impl Table for Rejects {
                 reason,
             ],
         )
+    }
+
+    fn compare(a: &RejectRow, b: &RejectRow) -> Ordering {
+        a.cmp(b)
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<RejectRow>, TableError> {

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Float32Array, Float64Array, Int32Array, RecordBatch};
@@ -57,6 +58,10 @@ impl Table for Scores {
                 )),
             ],
         )
+    }
+
+    fn compare(a: &ScoreTrack, b: &ScoreTrack) -> Ordering {
+        (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<ScoreTrack>, TableError> {

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Int32Array, RecordBatch};
@@ -49,6 +50,12 @@ impl Table for Truth {
                 )),
             ],
         )
+    }
+
+    fn compare(a: &TruthRow, b: &TruthRow) -> Ordering {
+        let key = |row: &TruthRow| (row.onset, row.offset);
+        let order = (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class));
+        order.then_with(|| key(a).cmp(&key(b)))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<TruthRow>, TableError> {

@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -99,6 +100,10 @@ impl Table for Versions {
                 )),
             ],
         )
+    }
+
+    fn compare(a: &VersionRow, b: &VersionRow) -> Ordering {
+        a.version.cmp(&b.version)
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<VersionRow>, TableError> {

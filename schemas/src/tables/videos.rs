@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder};
@@ -68,6 +69,10 @@ impl Table for Videos {
                 visual,
             ],
         )
+    }
+
+    fn compare(a: &VideoRow, b: &VideoRow) -> Ordering {
+        a.video.cmp(&b.video)
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<VideoRow>, TableError> {

@@ -1,0 +1,9 @@
+//! Laws of the tables and the store: what was committed is read back, whatever happens in between.
+
+mod check;
+mod crash;
+mod damage;
+mod laws;
+mod speed;
+mod support;
+mod tables;

@@ -1,0 +1,231 @@
+//! A small data set, and how it is committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{
+    ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, Split,
+    TruthRow, VersionRow, VideoRow,
+};
+use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
+use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Truth, Videos};
+use vaplan_schemas::{Modality, StoreError, bucket_of};
+
+/// What a label's score is compared with.
+pub(crate) const THRESHOLD: f64 = 0.5;
+/// Videos that a store is made for, so that it has 4 buckets.
+pub(crate) const VIDEOS: usize = 4 * 1024;
+
+/// Scores per segment of video, modality and class: all else follows from them.
+pub(crate) type World = BTreeMap<(Arc<str>, Modality, Arc<str>), Vec<f64>>;
+
+/// `videos` videos of odd names with 3 segments, one class each; `salt` tells worlds apart.
+pub(crate) fn world(videos: usize, salt: u64) -> World {
+    let mut world = World::new();
+    for number in 0..videos {
+        let name: Arc<str> = match number % 5 {
+            0 => format!("-rf_{number}_{}", number + 10).into(),
+            1 => format!("../{number}/..").into(),
+            2 => format!("nul\0{number}").into(),
+            3 => format!("видео {number} \"'%20").into(),
+            _ => format!("BjCEufrlXm4_{number}_{}", number + 10).into(),
+        };
+        for modality in Modality::ALL {
+            let class: Arc<str> = if number % 2 == 0 {
+                "Speech".into()
+            } else {
+                "Dog".into()
+            };
+            let score = |segment: u64| {
+                let mixed = (number as u64 * 31 + segment * 17 + salt * 101 + modality as u64 * 7)
+                    .wrapping_mul(2_654_435_761);
+                (mixed % 1000) as f64 / 1000.0
+            };
+            world.insert((name.clone(), modality, class), (0..3).map(score).collect());
+        }
+    }
+    world
+}
+
+pub(crate) fn classes() -> Vec<ClassRow> {
+    let class = |(position, class): (usize, &str)| {
+        Modality::ALL.map(|modality| ClassRow {
+            class: class.into(),
+            position: position as u32,
+            modality,
+            prompt: (position == 0).then(|| "A photo of speech.".into()),
+            rule: "softmax".into(),
+            scale: 1.0,
+            threshold: 1.0,
+            cutoff: THRESHOLD,
+        })
+    };
+    ["Speech", "Dog"]
+        .into_iter()
+        .enumerate()
+        .flat_map(class)
+        .collect()
+}
+
+pub(crate) fn videos(world: &World) -> Vec<VideoRow> {
+    let mut rows: BTreeMap<Arc<str>, VideoRow> = BTreeMap::new();
+    for ((video, _, class), scores) in world {
+        let row = rows.entry(video.clone()).or_insert_with(|| VideoRow {
+            video: video.clone(),
+            split: Split::Val,
+            segments: scores.len() as u32,
+            segment_seconds: 1.0,
+            weak_labels: Vec::new(),
+            source: "val.csv".into(),
+            audio_source: Some("audio.parquet".into()),
+            visual_source: None,
+        });
+        if !row.weak_labels.contains(class) {
+            row.weak_labels.push(class.clone());
+        }
+    }
+    rows.into_values().collect()
+}
+
+pub(crate) fn scores(world: &World) -> Vec<ScoreTrack> {
+    let track =
+        |((video, modality, class), scores): (&(Arc<str>, Modality, Arc<str>), &Vec<f64>)| ScoreTrack {
+            video: video.clone(),
+            modality: *modality,
+            class: class.clone(),
+            cosine: scores.iter().map(|score| *score as f32 / 2.0).collect(),
+            score: scores.clone(),
+        };
+    world.iter().map(track).collect()
+}
+
+pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
+    let track =
+        |((video, modality, class), scores): (&(Arc<str>, Modality, Arc<str>), &Vec<f64>)| LabelTrack {
+            video: video.clone(),
+            modality: *modality,
+            class: class.clone(),
+            cells: scores
+                .iter()
+                .map(|&score| LabelCell {
+                    label: score > THRESHOLD,
+                    rule: LabelRule::Plg,
+                    score: Some(score),
+                    threshold: Some(THRESHOLD),
+                    loss: None,
+                    epoch: None,
+                })
+                .collect(),
+        };
+    world.iter().map(track).collect()
+}
+
+/// From one world to the next; a cell that is not there counts as unset.
+pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelChangeRow> {
+    let set = |world: &World, key: &(Arc<str>, Modality, Arc<str>), segment: usize| {
+        world
+            .get(key)
+            .and_then(|scores| scores.get(segment))
+            .is_some_and(|&score| score > THRESHOLD)
+    };
+    let mut keys: Vec<_> = before.keys().chain(after.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let mut rows = Vec::new();
+    for key in keys {
+        let segments = [before, after].map(|world| world.get(key).map_or(0, Vec::len));
+        for segment in 0..segments[0].max(segments[1]) {
+            let (from, to) = (set(before, key, segment), set(after, key, segment));
+            if from != to {
+                rows.push(LabelChangeRow {
+                    version,
+                    video: key.0.clone(),
+                    modality: key.1,
+                    class: key.2.clone(),
+                    segment: segment as u32,
+                    from,
+                    to,
+                    rule: LabelRule::Plg,
+                    epoch: None,
+                });
+            }
+        }
+    }
+    rows
+}
+
+pub(crate) fn truth() -> Vec<TruthRow> {
+    vec![TruthRow {
+        video: "../1/..".into(),
+        modality: Modality::Audio,
+        class: "Dog".into(),
+        onset: 0,
+        offset: 2,
+    }]
+}
+
+pub(crate) fn rejects(world: &World) -> Vec<RejectRow> {
+    vec![RejectRow {
+        file: "val.csv".into(),
+        row: Some(world.len() as u64),
+        video: None,
+        severity: Severity::Note,
+        reason: "class `Dgo` is unknown, did you mean `Dog`".into(),
+    }]
+}
+
+/// Commits `after` as the version that follows `before`.
+pub(crate) fn commit(store: &Store, before: &World, after: &World) -> Result<VersionRow, StoreError> {
+    let lock = store.lock(&mut |_| {})?;
+    let info = CommitInfo {
+        command: "vaplan label".into(),
+        settings: "settings".into(),
+        models: "models".into(),
+        inputs: format!("{:x}", after.len()),
+        program: "0.1.0".into(),
+        videos: VIDEOS,
+        epoch: None,
+    };
+    let mut commit = store.begin(&lock, info)?;
+    commit.replace_all::<Classes>(&classes())?;
+    commit.replace_all::<Truth>(&truth())?;
+    commit.replace_all::<Rejects>(&rejects(after))?;
+    commit.append::<LabelChanges>(&changes(commit.version().0, before, after))?;
+    let buckets = commit.buckets();
+    let own = |world: &World, bucket: u32| -> World {
+        let own = world
+            .iter()
+            .filter(|((video, ..), _)| bucket_of(video, buckets) == bucket);
+        own.map(|(key, scores)| (key.clone(), scores.clone())).collect()
+    };
+    if commit.version().0 == 1 {
+        commit.replace_buckets::<Videos>(|bucket| videos(&own(after, bucket)))?;
+        commit.replace_buckets::<Scores>(|bucket| scores(&own(after, bucket)))?;
+        commit.replace_buckets::<Labels>(|bucket| labels(&own(after, bucket)))?;
+    } else {
+        for bucket in 0..buckets {
+            let (before, after) = (own(before, bucket), own(after, bucket));
+            if before != after {
+                commit.replace_bucket::<Videos>(bucket, &videos(&after))?;
+                commit.replace_bucket::<Scores>(bucket, &scores(&after))?;
+                commit.replace_bucket::<Labels>(bucket, &labels(&after))?;
+            }
+        }
+    }
+    commit.finish()
+}
+
+/// The snapshot holds this world: every table, row for row.
+pub(crate) fn assert_holds(snapshot: &Snapshot, world: &World) {
+    fn sorted<R: std::fmt::Debug>(rows: Vec<R>) -> Vec<String> {
+        let mut rows: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+        rows.sort();
+        rows
+    }
+    assert_eq!(snapshot.read::<Classes>().unwrap(), classes());
+    assert_eq!(snapshot.read::<Truth>().unwrap(), truth());
+    assert_eq!(snapshot.read::<Rejects>().unwrap(), rejects(world));
+    assert_eq!(sorted(snapshot.read::<Videos>().unwrap()), sorted(videos(world)));
+    assert_eq!(sorted(snapshot.read::<Scores>().unwrap()), sorted(scores(world)));
+    assert_eq!(sorted(snapshot.read::<Labels>().unwrap()), sorted(labels(world)));
+}

@@ -1,0 +1,209 @@
+//! Rows to columns and back; wrong tables are refused by column, wrong values by row and column.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use vaplan_schemas::rows::{LabelCell, LabelRule, VersionRow};
+use vaplan_schemas::tables::{
+    Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Versions, Videos, all,
+};
+
+use crate::support::{World, changes, classes, labels, rejects, scores, truth, videos, world};
+
+fn version() -> VersionRow {
+    VersionRow {
+        version: 7,
+        tables: vec![("labels".to_owned(), 6), ("scores".to_owned(), 2)],
+        epoch: Some(3),
+        settings: "s".into(),
+        models: "m".into(),
+        inputs: "i".into(),
+        program: "0.1.0".into(),
+        command: "vaplan label".into(),
+        committed_at: 1_700_000_000_123,
+    }
+}
+
+fn round_trip<T: Table>(rows: &[T::Row]) {
+    let batch = T::encode(rows);
+    assert_eq!(T::decode(&batch).unwrap(), rows, "{}", T::NAME);
+    assert_eq!(T::decode(&T::encode(&[])).unwrap(), [], "{}", T::NAME);
+    // As any other writer would hold the text.
+    for text in [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View] {
+        let plain = |array: &ArrayRef| match array.data_type() {
+            DataType::Dictionary(..) => cast(array, &text).unwrap(),
+            _ => array.clone(),
+        };
+        let columns: Vec<ArrayRef> = batch.columns().iter().map(plain).collect();
+        let field = |(field, column): (&Arc<Field>, &ArrayRef)| {
+            Field::new(field.name(), column.data_type().clone(), field.is_nullable())
+        };
+        let schema = batch.schema();
+        let fields: Vec<Field> = schema.fields().iter().zip(&columns).map(field).collect();
+        let plain = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        assert_eq!(T::decode(&plain).unwrap(), rows, "{} as {text}", T::NAME);
+    }
+}
+
+#[test]
+fn every_table_gives_back_its_rows() {
+    let world = world(9, 1);
+    round_trip::<Classes>(&classes());
+    round_trip::<Videos>(&videos(&world));
+    round_trip::<Truth>(&truth());
+    round_trip::<Scores>(&scores(&world));
+    round_trip::<LabelChanges>(&changes(4, &World::new(), &world));
+    round_trip::<Rejects>(&rejects(&world));
+    round_trip::<Versions>(&[version()]);
+    let mut tracks = labels(&world);
+    tracks[0].cells[0] = LabelCell {
+        label: true,
+        rule: LabelRule::User,
+        score: None,
+        threshold: None,
+        loss: Some(0.25),
+        epoch: Some(12),
+    };
+    round_trip::<Labels>(&tracks);
+}
+
+#[test]
+fn an_absent_column_is_named_with_those_there() {
+    let batch = Truth::encode(&truth()).project(&[0, 1, 3]).unwrap();
+    assert_eq!(
+        Truth::decode(&batch).unwrap_err().to_string(),
+        "table `truth` has no column `class` (columns found: video, modality, onset)"
+    );
+}
+
+/// The batch with one column replaced.
+fn with(batch: &RecordBatch, column: &str, array: ArrayRef) -> RecordBatch {
+    let at = batch.schema().index_of(column).unwrap();
+    let mut fields: Vec<Field> = batch
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
+    fields[at] = Field::new(column, array.data_type().clone(), true);
+    let mut columns = batch.columns().to_vec();
+    columns[at] = array;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+#[test]
+fn a_column_of_another_type_is_named() {
+    let batch = Truth::encode(&truth());
+    let refused = Truth::decode(&with(&batch, "onset", Arc::new(Float64Array::from(vec![0.0])))).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "table `truth`: column `onset` is Float64, expected Int32"
+    );
+    let refused = Truth::decode(&with(&batch, "video", Arc::new(Int32Array::from(vec![0])))).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "table `truth`: column `video` is Int32, expected Utf8"
+    );
+}
+
+#[test]
+fn a_bad_value_is_named_by_row_and_column() {
+    let batch = Scores::encode(&scores(&world(2, 1)));
+    let rows = batch.num_rows();
+    let refused = |column: &str, array: ArrayRef| {
+        Scores::decode(&with(&batch, column, array))
+            .unwrap_err()
+            .to_string()
+    };
+    let segments = batch
+        .column_by_name("segment")
+        .unwrap()
+        .as_primitive::<arrow::datatypes::Int32Type>();
+    let changed = |row: usize, value: Option<i32>| -> ArrayRef {
+        let values = (0..rows).map(|at| {
+            if at == row {
+                value
+            } else {
+                Some(segments.value(at))
+            }
+        });
+        Arc::new(Int32Array::from_iter(values))
+    };
+    assert_eq!(
+        refused("segment", changed(4, Some(2))),
+        "table `scores`, row 4: segment is 2, expected the segment after the row before"
+    );
+    assert_eq!(
+        refused("segment", changed(3, Some(1))),
+        "table `scores`, row 3: segment is 1, expected 0, where a track begins"
+    );
+    assert_eq!(
+        refused("segment", changed(4, Some(-1))),
+        "table `scores`, row 4: segment is -1, expected the segment after the row before"
+    );
+    assert_eq!(
+        refused("segment", changed(5, None)),
+        "table `scores`, row 5: segment is null, expected Int32"
+    );
+    let modality = |row: usize, name: Option<&'static str>| -> ArrayRef {
+        Arc::new(StringViewArray::from_iter(
+            (0..rows).map(|at| if at == row { name } else { Some("audio") }),
+        ))
+    };
+    assert_eq!(
+        refused("modality", modality(0, Some("smell"))),
+        "table `scores`, row 0: modality is `smell`, expected `audio` or `visual`"
+    );
+    assert_eq!(
+        refused("modality", modality(2, None)),
+        "table `scores`, row 2: modality is null, expected text"
+    );
+}
+
+#[test]
+fn unknown_rules_and_negative_counts_are_named() {
+    let batch = Labels::encode(&labels(&world(1, 1)));
+    let rule: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..batch.num_rows()).map(|row| if row == 1 { "guess" } else { "plg" }),
+    ));
+    assert_eq!(
+        Labels::decode(&with(&batch, "rule", rule))
+            .unwrap_err()
+            .to_string(),
+        "table `labels`, row 1: rule is `guess`, expected `plg`, `pld` or `user`"
+    );
+    let epoch: ArrayRef = Arc::new(Int64Array::from_iter(
+        (0..batch.num_rows()).map(|row| (row == 2).then_some(-4)),
+    ));
+    assert_eq!(
+        Labels::decode(&with(&batch, "epoch", epoch))
+            .unwrap_err()
+            .to_string(),
+        "table `labels`, row 2: epoch is -4, expected a number from 0"
+    );
+}
+
+#[test]
+fn null_is_where_the_schema_allows_it_and_nowhere_else() {
+    for (table, schema) in all() {
+        let nullable: Vec<&str> = schema
+            .fields()
+            .iter()
+            .filter(|field| field.is_nullable())
+            .map(|field| field.name().as_str())
+            .collect();
+        let expected: &[&str] = match table {
+            "classes" => &["prompt"],
+            "videos" => &["audio_source", "visual_source"],
+            "labels" => &["score", "threshold", "loss", "epoch"],
+            "label_changes" => &["epoch"],
+            "rejects" => &["row", "video"],
+            _ => &[],
+        };
+        assert_eq!(nullable, expected, "{table}");
+    }
+}

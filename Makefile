@@ -1,4 +1,5 @@
-# Every target does its own set-up. Variables: CARGO (cargo), ARGS (for the demo), TESTFLAGS (for the test binaries).
+# Every target does its own set-up. Always --workspace: cargo then chooses the same features, and builds once for all.
+# Variables: CARGO (cargo), ARGS (for the demo), TESTFLAGS (for the test binaries).
 CARGO ?= cargo
 ARGS ?=
 TESTFLAGS ?=
@@ -10,8 +11,8 @@ help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: native ## Do the whole job on a built-in sample
-	$(CARGO) build --bin vaplan
-	$(CARGO) run --quiet --bin vaplan -- demo $(ARGS)
+	$(CARGO) build --workspace --bin vaplan
+	@$${CARGO_TARGET_DIR:-target}/debug/vaplan demo $(ARGS)
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)

@@ -52,7 +52,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     assert_status(&script, 0);
     let evaluation = |text: &str| -> Vec<String> {
         text.lines()
-            .filter(|line| line.starts_with("segment") || line.starts_with("event"))
+            .filter(|line| line.starts_with("segment ") || line.starts_with("event "))
             .map(str::to_owned)
             .collect()
     };

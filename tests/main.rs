@@ -8,6 +8,7 @@ mod eval;
 mod label;
 mod label_faults;
 mod log;
+mod open_outside;
 mod plg_golden;
 mod query;
 mod query_answers;

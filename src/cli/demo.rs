@@ -25,7 +25,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", default_value = "vaplan-demo")]
     dir: PathBuf,
     /// Video to show at the end
-    #[arg(long, value_name = "NAME", default_value = "demo0000065_20_30")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "demo0000065_20_30",
+        allow_hyphen_values = true
+    )]
     video: String,
     /// Only write the annotations
     #[arg(long)]

@@ -1,0 +1,105 @@
+//! A store's tables, opened from outside as a user would: Polars and DuckDB from Python.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{assert_status, run, scratch, stdout};
+
+/// Python of the virtual environment; none where it is absent, and then `test` was skipped.
+fn python(test: &str) -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    if python.is_file() {
+        return Some(python);
+    }
+    eprintln!("SKIPPED: {test} needs .venv (scripts/test-venv.sh makes it)");
+    None
+}
+
+/// The only cell of an answer.
+fn ask(store: &str, version: &str, sql: &str) -> f64 {
+    let output = run([
+        "query",
+        "--store",
+        store,
+        "--version",
+        version,
+        "--format",
+        "csv",
+        sql,
+    ]);
+    assert_status(&output, 0);
+    let cell = stdout(&output).lines().nth(1).expect("a header and a row");
+    cell.parse().expect("a number")
+}
+
+#[test]
+fn polars_and_duckdb_read_every_version_as_query_does() {
+    let Some(python) = python("polars_and_duckdb_read_every_version_as_query_does") else {
+        return;
+    };
+    let folder = scratch();
+    let dir = folder.path().to_str().unwrap();
+    let place = |name: &str| format!("{dir}/demo/{name}");
+    assert_status(&run(["demo", "--quiet", "--dir", &place("")]), 0);
+    let store = place("store");
+    // A second version, with more visual labels.
+    let paths = [
+        ("--annotations", "annotations"),
+        ("--visual", "features/visual"),
+        ("--visual-text", "features/visual_text.npy"),
+        ("--audio", "features/audio"),
+        ("--audio-text", "features/audio_text.npy"),
+    ];
+    let mut words = vec!["label".to_owned(), "--store".to_owned(), store.clone()];
+    words.extend(
+        paths
+            .iter()
+            .flat_map(|(flag, name)| [(*flag).to_owned(), place(name)]),
+    );
+    words.extend(["--visual-threshold", "1.01"].map(str::to_owned));
+    assert_status(&run(&words), 0);
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_store.py");
+    let output = Command::new(python).arg(script).arg(&store).output().unwrap();
+    assert_status(&output, 0);
+    let seen: Value = serde_json::from_str(stdout(&output)).unwrap();
+
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let set = |modality: &str| format!("SELECT count(*) FROM labels WHERE label AND modality = '{modality}'");
+    for version in ["1", "2"] {
+        let polars = &seen["polars"][version];
+        for (value, sql) in [
+            (&polars["rows"], "SELECT count(*) FROM labels"),
+            (&polars["set"]["audio"], &set("audio")),
+            (&polars["set"]["visual"], &set("visual")),
+            (&polars["videos"], "SELECT count(*) FROM videos"),
+            (&polars["scores"], "SELECT count(*) FROM scores"),
+        ] {
+            assert_eq!(
+                number(value),
+                ask(&store, version, sql),
+                "version {version}: {sql}"
+            );
+        }
+        let sum = ask(&store, version, "SELECT sum(score) FROM scores");
+        assert!(
+            (number(&polars["score_sum"]) - sum).abs() < 1e-9 * sum,
+            "version {version}: {polars} and {sum}"
+        );
+    }
+    let first = number(&seen["polars"]["1"]["set"]["visual"]);
+    let second = number(&seen["polars"]["2"]["set"]["visual"]);
+    assert!(first < second, "versions are told apart: {first} and {second}");
+
+    let duckdb = &seen["duckdb"];
+    assert_eq!(duckdb["set"], seen["polars"]["2"]["set"]);
+    assert_eq!(duckdb["rows"], seen["polars"]["2"]["rows"]);
+    let all = ask(&store, "2", "SELECT count(*) FROM labels WHERE label");
+    assert_eq!(
+        number(&duckdb["changes_add_up"]),
+        all,
+        "changes add up to the labels"
+    );
+}

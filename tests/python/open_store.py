@@ -1,0 +1,45 @@
+"""Opens a store's tables from outside, as a user would: Polars on the Delta tables, DuckDB on the same.
+
+    .venv/bin/python tests/python/open_store.py STORE
+
+Prints JSON: for each store version, read back in time by the Delta versions that `versions` names, counts that
+tests/open_outside.rs holds against `vaplan query --version`; and for the latest the same counts by DuckDB.
+"""
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from deltalake import DeltaTable
+
+store = Path(sys.argv[1])
+
+
+def counts(labels, scores, videos):
+    return {
+        "rows": labels.height,
+        "set": {m: labels.filter(pl.col("label") & (pl.col("modality") == m)).height for m in ("audio", "visual")},
+        "videos": videos.height,
+        "weak_labels": int(videos["weak_labels"].list.len().sum()),
+        "scores": scores.height,
+        "score_sum": scores["score"].sum(),
+    }
+
+
+answer = {"polars": {}}
+for row in pl.read_delta(str(store / "versions")).sort("version").iter_rows(named=True):
+    # A map is a list of pairs, or of structs, from one Polars to the next.
+    pairs = row["tables"]
+    tables = dict(pairs.items() if isinstance(pairs, dict) else (tuple(p.values()) if isinstance(p, dict) else p for p in pairs))
+    read = {name: pl.read_delta(str(store / name), version=tables[name]) for name in ("labels", "scores", "videos")}
+    answer["polars"][str(row["version"])] = counts(**read)
+
+labels = DeltaTable(str(store / "labels")).to_pyarrow_dataset()
+changes = DeltaTable(str(store / "label_changes")).to_pyarrow_dataset()
+answer["duckdb"] = {
+    "rows": duckdb.sql("SELECT count(*) FROM labels").fetchall()[0][0],
+    "set": dict(duckdb.sql("SELECT modality, count(*) FROM labels WHERE label GROUP BY modality").fetchall()),
+    "changes_add_up": duckdb.sql('SELECT sum(CASE WHEN "to" THEN 1 ELSE -1 END) FROM changes').fetchall()[0][0],
+}
+print(json.dumps(answer, default=int))

@@ -1,6 +1,6 @@
 //! One Delta table: its log read and written through `deltalake`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -228,15 +228,16 @@ impl LoggedFile {
     }
 
     fn add(&self, now: i64) -> Add {
-        let bucket =
-            |(bucket, _): (u32, u32)| HashMap::from([("bucket".to_owned(), Some(bucket.to_string()))]);
+        let bucket = self
+            .bucket()
+            .map(|(bucket, _)| [("bucket".to_owned(), Some(bucket.to_string()))].into());
         Add {
             path: self.name.clone(),
             size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
             modification_time: now,
             data_change: true,
             stats: self.stats.clone(),
-            tags: self.bucket().map(bucket),
+            tags: bucket,
             ..Add::default()
         }
     }
@@ -247,7 +248,7 @@ impl LoggedFile {
             data_change: true,
             deletion_timestamp: Some(now),
             extended_file_metadata: Some(true),
-            partition_values: Some(HashMap::new()),
+            partition_values: Some(Default::default()),
             size: i64::try_from(self.bytes).ok(),
             ..Remove::default()
         }

@@ -62,28 +62,32 @@ fn no_flipped_bit_panics_and_check_finds_each() {
     let (_folder, _store, snapshot) = store();
     let file = &snapshot.files("labels").unwrap()[0];
     let whole = std::fs::read(&file.path).unwrap();
-    // Every bit of the footer, where panics were seen, and some of every page.
+    // A bit of every byte of the footer, where panics were seen, and some of every page.
     let footer = whole.len().saturating_sub(400);
+    let found = || {
+        let problems = snapshot.check().unwrap();
+        problems
+            .iter()
+            .any(|problem| problem.file.as_deref() == Some(&*file.path))
+    };
     let (mut refused, mut bits) = (0, 0);
     for byte in (0..footer).step_by(7).chain(footer..whole.len()) {
         let mut damaged = whole.clone();
         damaged[byte] ^= 1 << (byte % 8);
         std::fs::write(&file.path, &damaged).unwrap();
         bits += 1;
-        if let Err(error) = snapshot.read::<Labels>() {
-            refused += 1;
-            let message = chain(&error);
-            assert!(message.contains(file.path.to_str().unwrap()), "{message}");
+        match snapshot.read::<Labels>() {
+            Err(error) => {
+                refused += 1;
+                let message = chain(&error);
+                assert!(message.contains(file.path.to_str().unwrap()), "{message}");
+            }
+            // Some bits decode to other values, and some to the same.
+            Ok(_) if bits - refused < 20 => assert!(found(), "bit {} of byte {byte}", byte % 8),
+            Ok(_) => {}
         }
     }
     assert!(refused > bits / 10, "{refused} of {bits} were refused");
-    let problems = snapshot.check().unwrap();
-    assert!(
-        problems
-            .iter()
-            .any(|problem| problem.file.as_deref() == Some(&file.path)),
-        "{problems:?}"
-    );
     std::fs::write(&file.path, &whole).unwrap();
     assert_eq!(snapshot.check().unwrap(), []);
 }

@@ -17,7 +17,9 @@ pub(crate) const THRESHOLD: f64 = 0.5;
 pub(crate) const VIDEOS: usize = 4 * 1024;
 
 /// Scores per segment of video, modality and class: all else follows from them.
-pub(crate) type World = BTreeMap<(Arc<str>, Modality, Arc<str>), Vec<f64>>;
+pub(crate) type World = BTreeMap<Key, Vec<f64>>;
+/// Video, modality and class.
+type Key = (Arc<str>, Modality, Arc<str>);
 
 /// `videos` videos of odd names with 3 segments, one class each; `salt` tells worlds apart.
 pub(crate) fn world(videos: usize, salt: u64) -> World {
@@ -88,41 +90,39 @@ pub(crate) fn videos(world: &World) -> Vec<VideoRow> {
 }
 
 pub(crate) fn scores(world: &World) -> Vec<ScoreTrack> {
-    let track =
-        |((video, modality, class), scores): (&(Arc<str>, Modality, Arc<str>), &Vec<f64>)| ScoreTrack {
-            video: video.clone(),
-            modality: *modality,
-            class: class.clone(),
-            cosine: scores.iter().map(|score| *score as f32 / 2.0).collect(),
-            score: scores.clone(),
-        };
+    let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| ScoreTrack {
+        video: video.clone(),
+        modality: *modality,
+        class: class.clone(),
+        cosine: scores.iter().map(|score| *score as f32 / 2.0).collect(),
+        score: scores.clone(),
+    };
     world.iter().map(track).collect()
 }
 
 pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
-    let track =
-        |((video, modality, class), scores): (&(Arc<str>, Modality, Arc<str>), &Vec<f64>)| LabelTrack {
-            video: video.clone(),
-            modality: *modality,
-            class: class.clone(),
-            cells: scores
-                .iter()
-                .map(|&score| LabelCell {
-                    label: score > THRESHOLD,
-                    rule: LabelRule::Plg,
-                    score: Some(score),
-                    threshold: Some(THRESHOLD),
-                    loss: None,
-                    epoch: None,
-                })
-                .collect(),
-        };
+    let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| LabelTrack {
+        video: video.clone(),
+        modality: *modality,
+        class: class.clone(),
+        cells: scores
+            .iter()
+            .map(|&score| LabelCell {
+                label: score > THRESHOLD,
+                rule: LabelRule::Plg,
+                score: Some(score),
+                threshold: Some(THRESHOLD),
+                loss: None,
+                epoch: None,
+            })
+            .collect(),
+    };
     world.iter().map(track).collect()
 }
 
 /// From one world to the next; a cell that is not there counts as unset.
 pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelChangeRow> {
-    let set = |world: &World, key: &(Arc<str>, Modality, Arc<str>), segment: usize| {
+    let set = |world: &World, key: &Key, segment: usize| {
         world
             .get(key)
             .and_then(|scores| scores.get(segment))

@@ -9,7 +9,7 @@ use vaplan_dataflows::{Bits, LabelRecord, VideoId};
 use vaplan_schemas::rows::{
     LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, VideoRow,
 };
-use vaplan_schemas::store::{CommitInfo, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Truth, Videos};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
@@ -164,9 +164,7 @@ pub fn commit(
     commit.replace_all::<Classes>(&plan.class_rows)?;
     commit.replace_all::<Truth>(&plan.truth)?;
     commit.replace_all::<Rejects>(&rejects)?;
-    let changes = change_rows(plan, &results, previous, commit.version().0);
-    commit.append::<LabelChanges>(&changes)?;
-    drop(changes);
+    append_changes(&mut commit, plan, std::mem::take(&mut results.changes), previous)?;
 
     let mut found: BTreeMap<VideoId, Found> = BTreeMap::new();
     for (video, modality, admitted) in results.admitted {
@@ -287,13 +285,17 @@ fn label_tracks(plan: &Plan, video: &PlannedVideo, found: &Found) -> Vec<LabelTr
     tracks
 }
 
-/// Changed cells by video, modality and class, in the order of their names.
-fn change_rows(
+/// Rows of `label_changes` per file, about: what is held of them in memory.
+const CHANGE_ROWS: usize = 1 << 17;
+
+/// Appends changed cells by video, modality and class, in the order of their names.
+fn append_changes(
+    commit: &mut Commit<'_>,
     plan: &Plan,
-    results: &Results,
+    mut changes: Vec<Change>,
     previous: Option<&Previous>,
-    version: u64,
-) -> Vec<LabelChangeRow> {
+) -> Result<(), StoreError> {
+    let version = commit.version().0;
     let classes = Classification::new(&plan.classes, previous);
     let rank = classes.ranks();
     let name = |video| {
@@ -302,7 +304,6 @@ fn change_rows(
             .expect("a change is of a video of this version or the one before")
     };
     // Names are compared once a video, not once a cell: there are a hundred times as many of those.
-    let mut changes: Vec<&Change> = results.changes.iter().collect();
     changes.sort_unstable_by_key(|change| {
         (
             change.video,
@@ -311,26 +312,30 @@ fn change_rows(
             change.segment,
         )
     });
-    let mut videos: Vec<(&Arc<str>, &[&Change])> = changes
+    let mut videos: Vec<(&Arc<str>, &[Change])> = changes
         .chunk_by(|a, b| a.video == b.video)
         .map(|own| (name(own[0].video), own))
         .collect();
     videos.sort_unstable_by_key(|(name, _)| *name);
-    let row = |video: &Arc<str>, change: &Change| LabelChangeRow {
-        version,
-        video: video.clone(),
-        modality: change.modality,
-        class: classes.name(change.class).clone(),
-        segment: change.segment,
-        from: !change.to,
-        to: change.to,
-        rule: LabelRule::Plg,
-        epoch: None,
-    };
-    videos
-        .into_iter()
-        .flat_map(|(video, own)| own.iter().map(move |change| row(video, change)))
-        .collect()
+    let mut rows = Vec::new();
+    for (video, own) in videos {
+        rows.extend(own.iter().map(|change| LabelChangeRow {
+            version,
+            video: video.clone(),
+            modality: change.modality,
+            class: classes.name(change.class).clone(),
+            segment: change.segment,
+            from: !change.to,
+            to: change.to,
+            rule: LabelRule::Plg,
+            epoch: None,
+        }));
+        if rows.len() >= CHANGE_ROWS {
+            commit.append::<LabelChanges>(&rows)?;
+            rows.clear();
+        }
+    }
+    commit.append::<LabelChanges>(&rows)
 }
 
 /// Of the annotations, of reading and scoring, and of bringing both modalities together; sorted, each once.

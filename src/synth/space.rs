@@ -1,7 +1,7 @@
 //! The geometry: text embeddings, and features for given tracks.
 //!
 //! With unit vectors μ (what all texts share), g (the modality gap: what all segments share and no text has) and one
-//! direction u[c] per class, orthogonal to both, the embedding of class c is e[c] = ρ·μ + √(1−ρ²)·u[c], and the
+//! direction `u[c]` per class, orthogonal to both, the embedding of class c is `e[c] = ρ·μ + √(1−ρ²)·u[c]`, and the
 //! feature of segment t is, up to its length,
 //!
 //! ```text

@@ -199,6 +199,7 @@ pub fn commit(
             .flat_map(|video| label_tracks(plan, video, rows(video)))
             .collect()
     })?;
+    tracing::debug!(buckets, "tables written");
     let version = commit.finish()?;
     done.count_rejects(rejects);
     Ok(Summary {
@@ -317,25 +318,26 @@ fn append_changes(
         .map(|own| (name(own[0].video), own))
         .collect();
     videos.sort_unstable_by_key(|(name, _)| *name);
-    let mut rows = Vec::new();
-    for (video, own) in videos {
-        rows.extend(own.iter().map(|change| LabelChangeRow {
-            version,
-            video: video.clone(),
-            modality: change.modality,
-            class: classes.name(change.class).clone(),
-            segment: change.segment,
-            from: !change.to,
-            to: change.to,
-            rule: LabelRule::Plg,
-            epoch: None,
-        }));
-        if rows.len() >= CHANGE_ROWS {
-            commit.append::<LabelChanges>(&rows)?;
-            rows.clear();
-        }
-    }
-    commit.append::<LabelChanges>(&rows)
+    let row = |video: &Arc<str>, change: &Change| LabelChangeRow {
+        version,
+        video: video.clone(),
+        modality: change.modality,
+        class: classes.name(change.class).clone(),
+        segment: change.segment,
+        from: !change.to,
+        to: change.to,
+        rule: LabelRule::Plg,
+        epoch: None,
+    };
+    // As many videos a part as makes files of about the rows wanted.
+    let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);
+    let share = videos.len().div_ceil(parts).max(1);
+    let parts: Vec<&[(&Arc<str>, &[Change])]> = videos.chunks(share).collect();
+    commit.append_parts::<LabelChanges>(parts.len() as u32, |part| {
+        let own = parts[part as usize].iter();
+        own.flat_map(|(video, changes)| changes.iter().map(|change| row(video, change)))
+            .collect()
+    })
 }
 
 /// Of the annotations, of reading and scoring, and of bringing both modalities together; sorted, each once.

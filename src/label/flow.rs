@@ -271,7 +271,8 @@ fn finish(job: &Job, position: usize, shard: StagedShard) {
         segments: shard.segments,
     });
     lock(&job.results).rejects.extend(shard.rejects);
-    job.finished.fetch_add(1, Ordering::SeqCst);
+    let finished = job.finished.fetch_add(1, Ordering::SeqCst) + 1;
+    tracing::debug!(finished, of = job.pending.len(), "shard staged");
 }
 
 /// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.

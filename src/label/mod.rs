@@ -131,6 +131,7 @@ pub struct Done {
 /// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
 pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
     let plan = Arc::new(Plan::new(request)?);
+    tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
     let latest = store.latest()?;
@@ -146,8 +147,14 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError
     let stage = stage::Stage::open(&store.staging_dir("label"))?;
     let previous = latest.as_ref().map(commit::Previous::read).transpose()?;
     let results = flow::run(&plan, &stage, previous.as_ref(), request.workers, listener)?;
+    tracing::debug!(
+        labels = results.labels.len(),
+        changes = results.changes.len(),
+        "labelled"
+    );
     listener(Progress::Committing);
     let summary = commit::commit(&store, &lock, &plan, request, results, previous.as_ref())?;
+    tracing::debug!(version = summary.version.version, "committed");
     stage.clear()?;
     Ok(summary)
 }

@@ -159,33 +159,27 @@ impl<'a> Commit<'a> {
     ) -> Result<(), StoreError> {
         assert!(T::BUCKETED, "{} has no buckets", T::NAME);
         self.touched.insert(T::NAME, LoggedFiles::new());
-        let (store, buckets, next) = (self.store, self.buckets, AtomicU32::new(0));
-        let work = || {
-            let mut written = Vec::new();
-            loop {
-                let bucket = next.fetch_add(1, Ordering::Relaxed);
-                if bucket >= buckets {
-                    return Ok(written);
-                }
-                written.push(Written::bucket::<T>(store, (bucket, buckets), &rows(bucket))?);
-            }
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let written: Vec<Result<Vec<Option<Written>>, StoreError>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..cores.min(buckets as usize))
-                .map(|_| scope.spawn(work))
-                .collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
-            joined
-                .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        for written in written {
-            for written in written? {
-                self.add::<T>(written)?;
-            }
-        }
-        Ok(())
+        let (store, buckets) = (self.store, self.buckets);
+        let written = on_all_cores(buckets, |bucket| {
+            Written::bucket::<T>(store, (bucket, buckets), &rows(bucket))
+        })?;
+        written.into_iter().try_for_each(|written| self.add::<T>(written))
+    }
+
+    /// Adds rows to a table that has no buckets, a file a part, by as many threads as there are cores; `rows` gives
+    /// those of a part, no key in two of them.
+    ///
+    /// # Errors
+    /// As [`Commit::replace_all`].
+    pub fn append_parts<T: Table>(
+        &mut self,
+        parts: u32,
+        rows: impl Fn(u32) -> Vec<T::Row> + Sync,
+    ) -> Result<(), StoreError> {
+        let (store, prefix) = (self.store, format!("v{:08}", self.version.0));
+        self.touch::<T>()?;
+        let written = on_all_cores(parts, |part| Written::new::<T>(store, &prefix, &rows(part)))?;
+        written.into_iter().try_for_each(|written| self.add::<T>(written))
     }
 
     /// The entry of a table, which begins as what the version before holds.
@@ -308,6 +302,39 @@ impl<'a> Commit<'a> {
         self.touched.insert(Versions::NAME, files);
         self.append::<Versions>(&rows)
     }
+}
+
+/// Writes so many files, by as many threads as there are cores.
+fn on_all_cores(
+    files: u32,
+    write: impl Fn(u32) -> Result<Option<Written>, StoreError> + Sync,
+) -> Result<Vec<Option<Written>>, StoreError> {
+    let next = AtomicU32::new(0);
+    let work = || {
+        let mut written = Vec::new();
+        loop {
+            let file = next.fetch_add(1, Ordering::Relaxed);
+            if file >= files {
+                return Ok(written);
+            }
+            written.push(write(file)?);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shares: Vec<Result<Vec<Option<Written>>, StoreError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores.min(files as usize))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut all = Vec::new();
+    for share in shares {
+        all.extend(share?);
+    }
+    Ok(all)
 }
 
 /// A file of rows that was written, where it was not there yet.

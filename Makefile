@@ -39,4 +39,4 @@ native: tools
 	@scripts/native-libs.sh
 
 venv: tools
-	@[ ! -e scripts/test-venv.sh ] || scripts/test-venv.sh
+	@scripts/test-venv.sh

@@ -163,7 +163,15 @@ impl Steps<'_> {
         self.announce(title, words)?;
         let mut cli = Cli::try_parse_from(["vaplan"].iter().chain(words))
             .with_context(|| format!("step {} of the demo", self.done))?;
-        cli.global = self.global.clone();
+        let asked: Vec<String> = ["vaplan"]
+            .iter()
+            .chain(words)
+            .map(|word| super::quoted(word))
+            .collect();
+        cli.global = Global {
+            asked: Some(asked.join(" ")),
+            ..self.global.clone()
+        };
         let code = cli.run(self.out).with_context(|| format!("`{}`", typed(words)))?;
         if code != ExitCode::SUCCESS {
             bail!("`{}` left something out, see above", typed(words));

@@ -93,7 +93,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    fn request(&self) -> Request {
+    fn request(&self, global: &Global) -> Request {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Request {
             store: self.store.clone(),
@@ -114,7 +114,7 @@ impl Args {
                 file: self.thresholds.clone(),
             },
             workers: self.workers.map_or_else(cores, |workers| workers.get()),
-            command: super::command_line(),
+            command: global.command_line(),
         }
     }
 }
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Shard { .. } => told.add(1),
         Progress::Committing => told.message("committing"),
     });
-    let summary = label::run(&args.request(), &listener)?;
+    let summary = label::run(&args.request(global), &listener)?;
     bar.finish();
     let version = summary.version.version;
     let Some(done) = summary.done else {

@@ -46,6 +46,24 @@ pub struct Global {
         env = "VAPLAN_LOG_FORMAT"
     )]
     pub log_format: LogFormat,
+    /// What was asked, where it was not asked by the arguments of the process.
+    #[arg(skip)]
+    pub asked: Option<String>,
+}
+
+impl Global {
+    /// What was asked, as one would type it, for the `versions` table.
+    fn command_line(&self) -> String {
+        self.asked.clone().unwrap_or_else(|| {
+            let words = std::env::args_os()
+                .skip(1)
+                .map(|word| quoted(&word.to_string_lossy()));
+            std::iter::once("vaplan".to_owned())
+                .chain(words)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+    }
 }
 
 /// How log lines look.
@@ -99,21 +117,12 @@ impl Cli {
     }
 }
 
-/// What was asked, as one would type it, for the `versions` table.
-fn command_line() -> String {
-    let quote = |word: std::borrow::Cow<'_, str>| {
-        let plain = |c: char| c.is_alphanumeric() || "-_./,=:+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) {
-            word.into_owned()
-        } else {
-            format!("{word:?}")
-        }
-    };
-    let words = std::env::args_os()
-        .skip(1)
-        .map(|word| quote(word.to_string_lossy()));
-    std::iter::once("vaplan".to_owned())
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(" ")
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,=:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("{word:?}")
+    }
 }

@@ -4,6 +4,5 @@ mod check;
 mod crash;
 mod damage;
 mod laws;
-mod speed;
 mod support;
 mod tables;

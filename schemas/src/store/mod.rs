@@ -5,7 +5,7 @@
 //!   versions/                  one row per store version: the Delta version of each table; committed last
 //!   classes/ truth/ rejects/   one file each, replaced as a whole
 //!   videos/ scores/ labels/    one file per hash bucket, replaced one by one
-//!   label_changes/             one file per version, added
+//!   label_changes/             files of each version, added
 //!   _vaplan/                   lock of the writer; files on their way to their names; staged work of a run
 //! ```
 //!

@@ -51,7 +51,7 @@ fn points() -> Vec<String> {
         "label_changes",
         "rejects",
     ] {
-        points.push(format!("after-{table}"));
+        points.extend([format!("before-{table}"), format!("after-{table}")]);
     }
     points
 }

@@ -200,6 +200,81 @@ pub struct LabelChangeRow {
     pub epoch: Option<u64>,
 }
 
+/// `prompts`: key (`position`, `modality`); what segments are compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptRow {
+    /// Name of the class.
+    pub class: Arc<str>,
+    /// Order among the classes, from 0.
+    pub position: u32,
+    /// Modality the prompt is for.
+    pub modality: Modality,
+    /// Text embedding `[D]`, as given: of any length but zero.
+    pub embedding: Vec<f32>,
+}
+
+/// `settings`: key (`name`, `position`); what was asked that is of no class, video or epoch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SettingRow {
+    /// Dotted name, such as `features.audio`.
+    pub name: Arc<str>,
+    /// From 0; a list has one row per item.
+    pub position: u32,
+    /// As one would type it.
+    pub value: Arc<str>,
+}
+
+/// `candidates`: key (`video`, `modality`, `source`); features that were read and do not count: a second copy, a
+/// conflict, another length than the other modality's. Those that count are named in `videos`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CandidateRow {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// File of the features.
+    pub source: Arc<str>,
+}
+
+/// `user_labels`: key (`video`, `modality`, `class`, `segment`); what a person set, until it is withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserLabelRow {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Segment, from 0.
+    pub segment: u32,
+    /// Is the event there.
+    pub label: bool,
+    /// File that said so.
+    pub source: Arc<str>,
+}
+
+/// `predictions`: one track; on disk key (`epoch`, `video`, `modality`, `segment`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictionTrack {
+    /// Epoch, from 1.
+    pub epoch: u64,
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// C; not 0.
+    pub classes: u32,
+    /// Probabilities `[T, C]`, in the order of the classes.
+    pub probability: Vec<f32>,
+}
+
+impl PredictionTrack {
+    /// T.
+    pub fn segments(&self) -> u32 {
+        (self.probability.len() / self.classes as usize) as u32
+    }
+}
+
 /// How much a row of `rejects` took away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

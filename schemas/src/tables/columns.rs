@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int32Array,
-    Int64Array, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float32Array, Float32Builder, Float64Array,
+    Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 
 use crate::error::TableError;
 use crate::ids::Modality;
@@ -140,6 +140,31 @@ impl<'a> Columns<'a> {
             let text = text_column(&list).ok_or_else(|| wrong(array.data_type().to_string()))?;
             let items: Option<Vec<Arc<str>>> = (0..list.len()).map(|item| text.get(item).cloned()).collect();
             rows.push(items.ok_or_else(|| self.value(row, column, "a list with null", "a list of text"))?);
+        }
+        Ok(rows)
+    }
+
+    /// Lists of f32.
+    pub(crate) fn float_lists(&self, column: &'static str) -> Result<Vec<Vec<f32>>, TableError> {
+        let array = self.column(column)?;
+        let wrong = || TableError::ColumnType {
+            table: self.table,
+            column,
+            found: array.data_type().to_string(),
+            expected: "List(Float32)",
+        };
+        let lists = array.as_list_opt::<i32>().ok_or_else(wrong)?;
+        let mut rows = Vec::with_capacity(lists.len());
+        for row in 0..lists.len() {
+            if lists.is_null(row) {
+                return Err(self.value(row, column, "null", "a list of numbers"));
+            }
+            let list = lists.value(row);
+            let values = list.as_primitive_opt::<Float32Type>().ok_or_else(wrong)?;
+            if values.null_count() > 0 {
+                return Err(self.value(row, column, "a list with null", "a list of numbers"));
+            }
+            rows.push(values.values().to_vec());
         }
         Ok(rows)
     }
@@ -291,4 +316,20 @@ pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRe
 /// A batch of these columns.
 pub(crate) fn batch(schema: arrow::datatypes::SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_new(schema, columns).expect("encode makes the columns of its schema")
+}
+
+/// A list of f32 that are all there.
+pub(crate) fn floats() -> DataType {
+    DataType::List(Arc::new(Field::new("element", DataType::Float32, false)))
+}
+
+/// A column of lists, each of `width` values.
+pub(crate) fn float_lists<'a>(lists: impl Iterator<Item = &'a [f32]>) -> ArrayRef {
+    let element = Arc::new(Field::new("element", DataType::Float32, false));
+    let mut builder = ListBuilder::new(Float32Builder::new()).with_field(element);
+    for list in lists {
+        builder.values().append_slice(list);
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
 }

@@ -3,13 +3,18 @@
 //! On disk text is plain UTF-8, dictionary-encoded by Parquet, so that every reader of Delta tables understands it;
 //! in batches it is an arrow dictionary. Delta has no unsigned numbers: a column that counts is signed and checked.
 
+mod candidates;
 mod classes;
 pub(crate) mod columns;
 mod label_changes;
 mod labels;
+mod predictions;
+mod prompts;
 mod rejects;
 mod scores;
+mod settings;
 mod truth;
+mod user_labels;
 mod versions;
 mod videos;
 
@@ -20,12 +25,17 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+pub use candidates::Candidates;
 pub use classes::Classes;
 pub use label_changes::LabelChanges;
 pub use labels::Labels;
+pub use predictions::Predictions;
+pub use prompts::Prompts;
 pub use rejects::Rejects;
 pub use scores::Scores;
+pub use settings::Settings;
 pub use truth::Truth;
+pub use user_labels::UserLabels;
 pub use versions::Versions;
 pub use videos::Videos;
 
@@ -69,12 +79,17 @@ pub fn all() -> Vec<(&'static str, SchemaRef)> {
         (T::NAME, T::schema())
     }
     vec![
+        entry::<Settings>(),
         entry::<Classes>(),
+        entry::<Prompts>(),
         entry::<Videos>(),
+        entry::<Candidates>(),
         entry::<Truth>(),
+        entry::<UserLabels>(),
         entry::<Scores>(),
         entry::<Labels>(),
         entry::<LabelChanges>(),
+        entry::<Predictions>(),
         entry::<Rejects>(),
     ]
 }

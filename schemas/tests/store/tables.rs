@@ -7,9 +7,13 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
-use vaplan_schemas::rows::{LabelCell, LabelRule, VersionRow};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{
+    CandidateRow, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow, VersionRow,
+};
 use vaplan_schemas::tables::{
-    Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Versions, Videos, all,
+    Candidates, Classes, LabelChanges, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
+    UserLabels, Versions, Videos, all,
 };
 
 use crate::support::{World, changes, classes, labels, rejects, scores, truth, videos, world};
@@ -59,6 +63,31 @@ fn every_table_gives_back_its_rows() {
     round_trip::<LabelChanges>(&changes(4, &World::new(), &world));
     round_trip::<Rejects>(&rejects(&world));
     round_trip::<Versions>(&[version()]);
+    round_trip::<Settings>(&[SettingRow {
+        name: "features.audio".into(),
+        position: 1,
+        value: "a/b.parquet".into(),
+    }]);
+    round_trip::<Prompts>(&[PromptRow {
+        class: "Dog".into(),
+        position: 3,
+        modality: Modality::Visual,
+        embedding: vec![0.5, -1.0, 2.25],
+    }]);
+    round_trip::<Candidates>(&[CandidateRow {
+        video: "v".into(),
+        modality: Modality::Audio,
+        source: "copy.npy".into(),
+    }]);
+    round_trip::<UserLabels>(&[UserLabelRow {
+        video: "v".into(),
+        modality: Modality::Visual,
+        class: "Dog".into(),
+        segment: 9,
+        label: false,
+        source: "mine.csv".into(),
+    }]);
+    round_trip::<Predictions>(&predictions());
     let mut tracks = labels(&world);
     tracks[0].cells[0] = LabelCell {
         label: true,
@@ -69,6 +98,42 @@ fn every_table_gives_back_its_rows() {
         epoch: Some(12),
     };
     round_trip::<Labels>(&tracks);
+}
+
+fn predictions() -> Vec<PredictionTrack> {
+    let track = |epoch, video: &str, modality, segments: usize| PredictionTrack {
+        epoch,
+        video: video.into(),
+        modality,
+        classes: 2,
+        probability: (0..2 * segments).map(|cell| cell as f32 / 16.0).collect(),
+    };
+    vec![
+        track(1, "a", Modality::Audio, 3),
+        track(1, "a", Modality::Visual, 3),
+        track(1, "b", Modality::Visual, 1),
+        track(2, "b", Modality::Visual, 1),
+    ]
+}
+
+#[test]
+fn predictions_that_are_no_track_are_named_by_row() {
+    let batch = Predictions::encode(&predictions());
+    let refused = |column: &str, array: ArrayRef| {
+        Predictions::decode(&with(&batch, column, array))
+            .unwrap_err()
+            .to_string()
+    };
+    let segments: Vec<i32> = vec![0, 1, 2, 0, 2, 2, 0, 0];
+    assert_eq!(
+        refused("segment", Arc::new(Int32Array::from(segments))),
+        "table `predictions`, row 4: segment is 2, expected the segment after the row before"
+    );
+    let begins: Vec<i32> = vec![1, 1, 2, 0, 1, 2, 0, 0];
+    assert_eq!(
+        refused("segment", Arc::new(Int32Array::from(begins))),
+        "table `predictions`, row 0: segment is 1, expected 0, where a track begins"
+    );
 }
 
 #[test]

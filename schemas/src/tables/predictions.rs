@@ -1,0 +1,115 @@
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::columns::{Columns, TextBuilder, batch, float_lists, floats, names};
+use super::{Table, text};
+use crate::error::TableError;
+use crate::rows::PredictionTrack;
+
+/// The `predictions` table: a parser's segment probabilities over all classes.
+///
+/// Key: (`epoch`, `video`, `modality`, `segment`). One row per key; sorted by key within a file; an epoch adds its files;
+/// segments count from 0 without a gap, and all lists of a track are equally long.
+#[derive(Clone, Copy, Debug)]
+pub struct Predictions;
+
+impl Table for Predictions {
+    type Row = PredictionTrack;
+    const NAME: &'static str = "predictions";
+    const BUCKETED: bool = false;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("epoch", DataType::Int64, false), // from 1
+            Field::new("video", text(), false),
+            Field::new("modality", text(), false),
+            Field::new("segment", DataType::Int32, false), // from 0
+            Field::new("probability", floats(), false),    // C values, in the order of the classes
+        ]))
+    }
+
+    fn encode(rows: &[PredictionTrack]) -> RecordBatch {
+        let mut video = TextBuilder::default();
+        for track in rows {
+            video.push_run(&track.video, track.segments() as usize);
+        }
+        let epochs = rows
+            .iter()
+            .flat_map(|track| std::iter::repeat_n(track.epoch as i64, track.segments() as usize));
+        let segments = rows.iter().flat_map(|track| 0..track.segments() as i32);
+        let lists = rows
+            .iter()
+            .flat_map(|track| track.probability.chunks_exact(track.classes as usize));
+        let modality = rows
+            .iter()
+            .map(|track| (track.modality.as_str(), track.segments() as usize));
+        batch(
+            Self::schema(),
+            vec![
+                Arc::new(Int64Array::from_iter_values(epochs)),
+                video.finish(),
+                names(modality),
+                Arc::new(Int32Array::from_iter_values(segments)),
+                float_lists(lists),
+            ],
+        )
+    }
+
+    fn compare(a: &PredictionTrack, b: &PredictionTrack) -> Ordering {
+        (a.epoch, &a.video, a.modality).cmp(&(b.epoch, &b.video, b.modality))
+    }
+
+    fn decode(batch: &RecordBatch) -> Result<Vec<PredictionTrack>, TableError> {
+        let columns = Columns::new(Self::NAME, batch);
+        let (epoch, segment) = (columns.int64("epoch")?, columns.int32("segment")?);
+        let (video, modality) = (
+            columns.required_text("video")?,
+            columns.required_text("modality")?,
+        );
+        let mut tracks: Vec<PredictionTrack> = Vec::new();
+        for (row, list) in columns.float_lists("probability")?.into_iter().enumerate() {
+            if list.is_empty() {
+                return Err(columns.value(row, "probability", "an empty list", "a value per class"));
+            }
+            let number = columns.count(row, "epoch", epoch.value(row))?;
+            let of = columns.modality(row, &modality)?;
+            let own = tracks.last_mut().filter(|track| {
+                segment.value(row) != 0
+                    && track.epoch == number
+                    && track.modality == of
+                    && track.video == *video.expect(row)
+            });
+            let Some(track) = own else {
+                if segment.value(row) != 0 {
+                    let expected = "0, where a track begins";
+                    return Err(columns.value(row, "segment", segment.value(row), expected));
+                }
+                tracks.push(PredictionTrack {
+                    epoch: number,
+                    video: video.expect(row).clone(),
+                    modality: of,
+                    classes: list.len() as u32,
+                    probability: list,
+                });
+                continue;
+            };
+            if segment.value(row) != track.segments() as i32 {
+                let expected = "the segment after the row before";
+                return Err(columns.value(row, "segment", segment.value(row), expected));
+            }
+            if list.len() != track.classes as usize {
+                let found = format!("{} values", list.len());
+                return Err(columns.value(row, "probability", found, "as many as the row before"));
+            }
+            track.probability.extend(list);
+        }
+        Ok(tracks)
+    }
+
+    fn video(row: &PredictionTrack) -> Option<&Arc<str>> {
+        Some(&row.video)
+    }
+}

@@ -14,26 +14,8 @@ use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
+pub use crate::fault::Fault;
 use crate::records::{Candidate, ScoreRecord, VideoId};
-
-/// Why a modality of a video has no labels.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Fault {
-    /// No features.
-    Missing(Modality),
-    /// Several features that differ: none is taken; their files, ascending.
-    Conflict(Modality, Vec<Arc<str>>),
-    /// Audio and visual features of unequal length: neither is taken.
-    Lengths {
-        /// T of the audio.
-        audio: u32,
-        /// T of the visual.
-        visual: u32,
-    },
-    /// A class of the weak label that the features were not scored for.
-    Unscored(Modality, ClassId),
-}
 
 /// Features that count: one of each video and modality, of the classes of the weak label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::records::{LabelRecord, VideoId};
+use crate::records::{LabelRecord, SetBy, Track, VideoId};
 
 /// A cell whose label is another than before; a cell that is in no record counts as unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Change {
     pub segment: u32,
     /// Label after; before, it was the other.
     pub to: bool,
+    /// What set the label after; [`SetBy::Plg`] where there is none.
+    pub rule: SetBy,
 }
 
 /// A label record of a video and modality, with time and difference.
@@ -46,26 +48,37 @@ pub fn cells(
     before: Option<&LabelRecord>,
     after: Option<&LabelRecord>,
 ) -> Vec<Change> {
-    let mut ones: BTreeMap<(ClassId, usize), bool> = BTreeMap::new();
-    for (record, to) in [(before, false), (after, true)] {
-        for (class, bits) in record.iter().flat_map(|record| &record.tracks) {
-            for segment in (0..bits.len()).filter(|&segment| bits.get(segment)) {
-                // Set before and after: no change.
-                if ones.insert((*class, segment), to) == Some(false) {
-                    ones.remove(&(*class, segment));
-                }
+    let classes_of = |record: Option<&LabelRecord>| -> Vec<ClassId> {
+        let tracks = record.iter().flat_map(|record| &record.tracks);
+        tracks.map(|track| track.class).collect()
+    };
+    let mut classes = classes_of(before);
+    classes.extend(classes_of(after));
+    classes.sort_unstable();
+    classes.dedup();
+    let mut changes = Vec::new();
+    for class in classes {
+        let (before, after) = (
+            before.and_then(|record| record.track(class)),
+            after.and_then(|record| record.track(class)),
+        );
+        let label = |track: Option<&Track>, segment| track.is_some_and(|track| track.label.get(segment));
+        let len = |track: Option<&Track>| track.map_or(0, |track| track.label.len());
+        for segment in 0..len(before).max(len(after)) {
+            let to = label(after, segment);
+            if to != label(before, segment) {
+                changes.push(Change {
+                    video,
+                    modality,
+                    class,
+                    segment: segment as u32,
+                    to,
+                    rule: after.map_or(SetBy::Plg, |track| track.set_by(segment)),
+                });
             }
         }
     }
-    ones.into_iter()
-        .map(|((class, segment), to)| Change {
-            video,
-            modality,
-            class,
-            segment: segment as u32,
-            to,
-        })
-        .collect()
+    changes
 }
 
 /// The updates of each version as changed cells.

@@ -10,7 +10,11 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::{Admitted, Fault, admit};
 use crate::changes::{Change, changes};
+use crate::denoise::denoise;
 use crate::labels::labels;
+use crate::marks::Marks;
+use crate::pld::Pld;
+use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
 use crate::threshold::threshold;
 
@@ -22,6 +26,12 @@ pub struct Inputs<'scope, T: Timestamp + Lattice> {
     pub scored: VecCollection<'scope, T, (VideoId, Candidate)>,
     /// One record per modality and class.
     pub cutoffs: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
+    /// At most one record per video and modality.
+    pub marks: VecCollection<'scope, T, (VideoId, (Modality, Arc<Marks>))>,
+    /// At most one record per video and modality.
+    pub predictions: VecCollection<'scope, T, (VideoId, (Modality, Arc<Prediction>))>,
+    /// At most one record per modality; without one there is no PLD in it.
+    pub denoising: VecCollection<'scope, T, (Modality, Pld)>,
     /// Labels of the version before the first time; see [`changes`].
     pub previous: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
 }
@@ -30,7 +40,7 @@ pub struct Inputs<'scope, T: Timestamp + Lattice> {
 pub struct Outputs<'scope, T: Timestamp + Lattice> {
     /// Features that count.
     pub admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
-    /// Why a modality of a video has no labels.
+    /// Why a modality of a video has no labels, and which marks and predictions do not count.
     pub faults: VecCollection<'scope, T, (VideoId, Fault)>,
     /// One record per video and modality.
     pub labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
@@ -44,10 +54,11 @@ pub struct Outputs<'scope, T: Timestamp + Lattice> {
 pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> Outputs<'scope, T> {
     let admission = admit(inputs.weak, inputs.scored);
     let tracks = threshold(admission.admitted.clone(), inputs.cutoffs);
-    let labelled = labels(tracks);
+    let predictions = denoise(inputs.predictions, inputs.denoising);
+    let labelled = labels(tracks, predictions, inputs.marks);
     Outputs {
         admitted: admission.admitted,
-        faults: admission.faults,
+        faults: admission.faults.concat(labelled.faults),
         changes: changes(labelled.labels.clone(), inputs.previous),
         labels: labelled.labels,
         audio_visual: labelled.audio_visual,

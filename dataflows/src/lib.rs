@@ -2,28 +2,43 @@
 //!
 //! ```text
 //! segment batches ── similarity ── scored ─┐                    cutoffs ─┐
-//!                                          ├─ admit ─┬─ admitted ── threshold ── labels ─┬─ labels
-//! weak labels ─────────────────────────────┘         └─ faults                           ├─ audio_visual
-//!                                                            previous labels ── changes ─┘
+//!                                          ├─ admit ─┬─ admitted ── threshold ─┐
+//! weak labels ─────────────────────────────┘         └─ faults                 ├─ labels ─┬─ labels, audio_visual
+//! predictions ─┬─ denoise ─────────────────────────────────────────────────────┤          ├─ faults
+//! K, α, guard ─┘                                                               │          └─ changes
+//! marks of a person ───────────────────────────────────────────────────────────┘              │
+//!                                                                      previous labels ───────┘
 //! ```
 //!
 //! | module | what |
 //! |---|---|
 //! | [`records`] | what flows: one record per video and modality, exact and totally ordered |
+//! | [`bits`] | a bit per segment |
+//! | [`prediction`] | what a trained model says of a video and modality |
+//! | [`mod@fault`] | why a row of the input has no effect |
 //! | [`rule`] | rules `softmax` and `logit`, from cosines to what is compared with a cutoff |
 //! | [`mod@similarity`] | batched matrix product of segments and prompts, outside differential |
 //! | [`mod@admit`] | which features of a video count: missing, doubled, unequal length, weak-label filter |
 //! | [`mod@threshold`] | score tracks to bit tracks |
-//! | [`labels`] | bit tracks to one record per video and modality, and the meet of the two |
+//! | [`pld`] | forward losses, their base, and which labels flip |
+//! | [`mod@denoise`] | which predictions PLD goes by |
+//! | [`marks`] | what a person set |
+//! | [`mod@labels`] | bit tracks, predictions and marks to one record per video and modality, and the meet of the two |
 //! | [`mod@changes`] | what a version changed |
 //! | [`graph`] | all of it, one function from collections to collections |
 //!
 //! Nothing here knows a model, a file or SQL; the time is the store version, totally ordered.
 
 pub mod admit;
+pub mod bits;
 pub mod changes;
+pub mod denoise;
+pub mod fault;
 pub mod graph;
 pub mod labels;
+pub mod marks;
+pub mod pld;
+pub mod prediction;
 pub mod records;
 pub mod rule;
 pub mod similarity;
@@ -33,4 +48,10 @@ pub mod threshold;
 pub use differential_dataflow;
 pub use timely;
 
-pub use records::{Bits, Candidate, Cosine, LabelRecord, Score, ScoreRecord, VideoId};
+pub use fault::{Fault, MarkFault};
+pub use marks::{Mark, Marks};
+pub use pld::Pld;
+pub use prediction::{Prediction, Probability};
+pub use records::{
+    Bits, Candidate, Cosine, Denoised, LabelRecord, Score, ScoreRecord, SetBy, Track, VideoId,
+};

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::ids::video_hash;
 use vaplan_schemas::{ClassId, Modality};
 
+pub use crate::bits::Bits;
+use crate::pld::Pld;
+
 /// A video, by the hash of its full name: the same in every process and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VideoId(pub u64);
@@ -171,124 +174,106 @@ pub struct Candidate {
     pub record: Arc<ScoreRecord>,
 }
 
-/// A bit per segment.
+/// What set a cell's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SetBy {
+    /// Pseudo label generation: a score and its cutoff.
+    Plg,
+    /// Pseudo label denoising: flipped after an epoch.
+    Pld,
+    /// A person.
+    User,
+}
+
+/// Labels of one class in a video and modality.
 ///
-/// ```
-/// use vaplan_dataflows::Bits;
-/// let bits: Bits = [true, false, true].into_iter().collect();
-/// assert!(bits.get(2) && !bits.get(1));
-/// assert_eq!(bits.ones(), 2);
-/// assert_eq!(bits.meet(&[true, true, false].into_iter().collect()).ones(), 1);
-/// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Bits {
-    len: u32,
-    // Most videos have at most 64 segments: those cost no allocation.
-    first: u64,
-    rest: Vec<u64>,
+/// `pld` and `user` are empty (of length 0) where they would have no bit set, so that equal labels are equal
+/// records, and cost nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Track {
+    /// Which class.
+    pub class: ClassId,
+    /// The labels that count: what a person set, else what PLD flipped, else what PLG gave.
+    pub label: Bits,
+    /// Cells whose label PLD flipped, but for those that a person set.
+    pub pld: Bits,
+    /// Cells whose label a person set.
+    pub user: Bits,
+    /// Where `pld` has a bit: what the flips were decided by.
+    pub denoised: Option<Arc<Denoised>>,
 }
 
-impl Bits {
-    /// Segments.
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// No segment at all.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The bit of a segment; false behind the end.
-    pub fn get(&self, segment: usize) -> bool {
-        let word = match segment / 64 {
-            0 => self.first,
-            word => self.rest.get(word - 1).copied().unwrap_or(0),
-        };
-        word >> (segment % 64) & 1 == 1
-    }
-
-    /// How many are set.
-    pub fn ones(&self) -> u32 {
-        self.first.count_ones() + self.rest.iter().map(|word| word.count_ones()).sum::<u32>()
-    }
-
-    /// Segment by segment: set in both. As long as the longer, whose end is unset.
-    pub fn meet(&self, other: &Bits) -> Bits {
-        let words = self.rest.len().max(other.rest.len());
-        let word = |bits: &Bits, at: usize| bits.rest.get(at).copied().unwrap_or(0);
-        Bits {
-            len: self.len.max(other.len),
-            first: self.first & other.first,
-            rest: (0..words).map(|at| word(self, at) & word(other, at)).collect(),
+impl Track {
+    /// Labels of PLG alone.
+    pub fn plg(class: ClassId, label: Bits) -> Track {
+        Track {
+            class,
+            label,
+            pld: Bits::default(),
+            user: Bits::default(),
+            denoised: None,
         }
     }
 
-    /// Every segment, in order.
-    pub fn iter(&self) -> impl Iterator<Item = bool> {
-        (0..self.len()).map(|segment| self.get(segment))
-    }
-}
-
-impl FromIterator<bool> for Bits {
-    fn from_iter<I: IntoIterator<Item = bool>>(bits: I) -> Bits {
-        let mut made = Bits {
-            len: 0,
-            first: 0,
-            rest: Vec::new(),
-        };
-        for bit in bits {
-            let at = made.len as usize;
-            if at >= 64 && at.is_multiple_of(64) {
-                made.rest.push(0);
-            }
-            let word = if at < 64 {
-                &mut made.first
-            } else {
-                &mut made.rest[at / 64 - 1]
-            };
-            *word |= u64::from(bit) << (at % 64);
-            made.len += 1;
+    /// What set the label of a segment.
+    pub fn set_by(&self, segment: usize) -> SetBy {
+        if self.user.get(segment) {
+            SetBy::User
+        } else if self.pld.get(segment) {
+            SetBy::Pld
+        } else {
+            SetBy::Plg
         }
-        made
     }
 }
 
-impl fmt::Debug for Bits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter()
-            .try_for_each(|bit| f.write_str(if bit { "1" } else { "0" }))
-    }
+/// What the flips of a track were decided by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Denoised {
+    /// Epoch of the predictions.
+    pub epoch: u64,
+    /// K, α and guard.
+    pub settings: Pld,
+    /// μ, the mean of the K smallest losses of the track.
+    pub base: Score,
+    /// Forward losses of the segments that [`Track::pld`] sets, in their order.
+    pub losses: Vec<Score>,
 }
 
 /// Labels of one video and modality, for the classes of its weak label.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelRecord {
     /// Per class, ascending: its segments.
-    pub tracks: Vec<(ClassId, Bits)>,
+    pub tracks: Vec<Track>,
 }
 
 impl LabelRecord {
     /// The track of a class, where it has one.
-    pub fn track(&self, class: ClassId) -> Option<&Bits> {
+    pub fn track(&self, class: ClassId) -> Option<&Track> {
         let at = self
             .tracks
-            .binary_search_by_key(&class, |(class, _)| *class)
+            .binary_search_by_key(&class, |track| track.class)
             .ok()?;
-        Some(&self.tracks[at].1)
+        Some(&self.tracks[at])
     }
 
     /// How many cells are set.
     pub fn ones(&self) -> u64 {
-        self.tracks.iter().map(|(_, bits)| u64::from(bits.ones())).sum()
+        let tracks = self.tracks.iter();
+        tracks.map(|track| u64::from(track.label.ones())).sum()
     }
 
     /// Classes and segments that are in both: an audio-visual event is one that is heard and seen (METHOD.md, grade C).
+    ///
+    /// Labels only; what set them is said of the two.
     pub fn meet(&self, other: &LabelRecord) -> LabelRecord {
         let tracks = self.tracks.iter();
         LabelRecord {
             tracks: tracks
-                .filter_map(|(class, bits)| Some((*class, bits.meet(other.track(*class)?))))
+                .filter_map(|track| {
+                    let both = track.label.meet(&other.track(track.class)?.label);
+                    Some(Track::plg(track.class, both))
+                })
                 .collect(),
         }
     }

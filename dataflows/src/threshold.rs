@@ -17,9 +17,9 @@ use crate::admit::Admitted;
 use crate::records::{Bits, Score, ScoreRecord, VideoId};
 
 /// A class has few keys and very many videos: each is cut into this many slots, so that every worker gets its share.
-const SLOTS: u8 = 64;
+pub(crate) const SLOTS: u8 = 64;
 
-fn slot(video: VideoId) -> u8 {
+pub(crate) fn slot(video: VideoId) -> u8 {
     (video.0 % u64::from(SLOTS)) as u8
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::admit::{Admitted, Fault};
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::{Bits, LabelRecord, VideoId};
+use vaplan_dataflows::{LabelRecord, SetBy, Track, VideoId};
 use vaplan_schemas::rows::{
     LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, VideoRow,
 };
@@ -40,18 +40,18 @@ impl Previous {
 
     /// One record per video and modality; classes that the run does not know come after its own.
     pub fn records(&self, classes: &Classification) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        let mut records: BTreeMap<(VideoId, Modality), Vec<(ClassId, Bits)>> = BTreeMap::new();
+        let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
         for track in &self.tracks {
-            let bits = track.cells.iter().map(|cell| cell.label).collect();
+            let label = track.cells.iter().map(|cell| cell.label).collect();
             let class = classes
                 .id(&track.class)
                 .expect("the classification was made with these tracks");
             records
                 .entry((VideoId::of(&track.video), track.modality))
                 .or_default()
-                .push((class, bits));
+                .push(Track::plg(class, label));
         }
-        let record = |(key, mut tracks): (_, Vec<(ClassId, Bits)>)| {
+        let record = |(key, mut tracks): (_, Vec<Track>)| {
             tracks.sort();
             (key, Arc::new(LabelRecord { tracks }))
         };
@@ -145,7 +145,7 @@ pub fn commit(
         done.cells += record
             .tracks
             .iter()
-            .map(|(_, bits)| bits.len() as u64)
+            .map(|track| track.label.len() as u64)
             .sum::<u64>();
     }
     let rejects = reject_rows(plan, request, &mut results);
@@ -264,7 +264,7 @@ fn label_tracks(plan: &Plan, video: &PlannedVideo, found: &Found) -> Vec<LabelTr
         };
         let settings = plan.settings.of(modality);
         tracks.extend(admitted.record.tracks().filter_map(|(class, _, scores)| {
-            let bits = labels.track(class)?;
+            let bits = &labels.track(class)?.label;
             let threshold = settings.cutoff(class);
             let cell = |(label, score): (bool, &vaplan_dataflows::Score)| LabelCell {
                 label,
@@ -326,7 +326,11 @@ fn append_changes(
         segment: change.segment,
         from: !change.to,
         to: change.to,
-        rule: LabelRule::Plg,
+        rule: match change.rule {
+            SetBy::Plg => LabelRule::Plg,
+            SetBy::Pld => LabelRule::Pld,
+            SetBy::User => LabelRule::User,
+        },
         epoch: None,
     };
     // As many videos a part as makes files of about the rows wanted.

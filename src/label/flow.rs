@@ -17,6 +17,7 @@ use vaplan_dataflows::graph::{Inputs, labelling};
 use vaplan_dataflows::similarity::{Scored, similarity};
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
+use vaplan_dataflows::timely::dataflow::operators::generic::operator::empty;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::{Candidate, LabelRecord, Score, VideoId, timely};
@@ -139,6 +140,9 @@ pub fn run(
                         weak,
                         scored: staged.concat(read),
                         cutoffs,
+                        marks: empty(scope).as_collection(),
+                        predictions: empty(scope).as_collection(),
+                        denoising: empty(scope).as_collection(),
                         previous,
                     });
                     let to = job.clone();

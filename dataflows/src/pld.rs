@@ -1,0 +1,239 @@
+//! Pseudo label denoising of one track, in f64.
+//!
+//! ```text
+//! labels of PLG ──┬─ forward losses ─┬─ mean of the K smallest ─┬─ loss > α · base and |P − Ŷ| > guard ─▶ flips
+//! probabilities ──┘                  └──────────────────────────┘
+//! ```
+//!
+//! Source: METHOD.md, "PLD" (forward loss: grade P; base, strictness and guard: grade D). Losses are always against the
+//! labels that PLG gives now, never against labels flipped before (grade D): the flips of an epoch replace those of the
+//! one before, so that labels depend on the latest predictions alone and need no history.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bits::Bits;
+use crate::prediction::Probability;
+use crate::records::Score;
+
+/// Probabilities are kept this far from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users do).
+const CLAMP: f64 = 1e-7;
+
+/// K, α and guard of one modality.
+///
+/// ```
+/// use vaplan_dataflows::pld::Pld;
+/// assert_eq!(Pld::default(), Pld::new(5, 10.0, 0.5).unwrap());
+/// let refused = Pld::new(0, 10.0, 0.5).unwrap_err();
+/// assert_eq!(refused.to_string(), "k is 0, expected at least 1");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pld {
+    k: u32,
+    alpha: Score,
+    guard: Score,
+}
+
+/// Settings that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PldError {
+    /// The base of no losses.
+    #[error("k is 0, expected at least 1")]
+    K,
+    /// No factor.
+    #[error("alpha is {0}, expected a finite number above 0")]
+    Alpha(f64),
+    /// No distance of a probability from a label.
+    #[error("guard is {0}, expected a number from 0 to 1")]
+    Guard(f64),
+}
+
+impl Pld {
+    /// # Errors
+    /// [`PldError`]: `k` at least 1, `alpha` finite and above 0, `guard` within [0, 1] (at 1, nothing flips).
+    pub fn new(k: u32, alpha: f64, guard: f64) -> Result<Pld, PldError> {
+        if k == 0 {
+            return Err(PldError::K);
+        }
+        let alpha = Score::new(alpha)
+            .filter(|alpha| alpha.get().is_finite() && alpha.get() > 0.0)
+            .ok_or(PldError::Alpha(alpha))?;
+        let guard = Score::new(guard)
+            .filter(|guard| (0.0..=1.0).contains(&guard.get()))
+            .ok_or(PldError::Guard(guard))?;
+        Ok(Pld { k, alpha, guard })
+    }
+
+    /// K: of how many of the smallest losses the base is the mean.
+    pub fn k(self) -> u32 {
+        self.k
+    }
+
+    /// α: how many times the base a loss must be.
+    pub fn alpha(self) -> f64 {
+        self.alpha.get()
+    }
+
+    /// How far the prediction must be from the label.
+    pub fn guard(self) -> f64 {
+        self.guard.get()
+    }
+}
+
+impl Default for Pld {
+    /// K = 5, α = 10, guard = 0.5 (METHOD.md, grade D).
+    fn default() -> Pld {
+        Pld::new(5, 10.0, 0.5).expect("valid")
+    }
+}
+
+/// What PLD says of one track.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flips {
+    /// Segments whose label is to be flipped; as long as the labels.
+    pub flipped: Bits,
+    /// Forward loss of each segment; none where the prediction is no probability.
+    pub losses: Vec<Option<f64>>,
+    /// Mean of the K smallest losses; none where there is no loss.
+    pub base: Option<f64>,
+}
+
+/// Forward loss BCE(P, Ŷ) of one cell; none where the prediction is no probability (NaN, infinite, outside [0, 1]).
+///
+/// ```
+/// use vaplan_dataflows::pld::forward_loss;
+/// use vaplan_dataflows::Probability;
+/// assert_eq!(forward_loss(Probability::new(0.5), true), Some(std::f64::consts::LN_2));
+/// assert_eq!(forward_loss(Probability::new(f32::NAN), true), None);
+/// ```
+pub fn forward_loss(probability: Probability, label: bool) -> Option<f64> {
+    let p = probability.get()?.clamp(CLAMP, 1.0 - CLAMP);
+    Some(if label { -p.ln() } else { -(1.0 - p).ln() })
+}
+
+/// Mean of the K smallest losses, or of all where there are fewer; none where there is none.
+///
+/// ```
+/// use vaplan_dataflows::pld::base;
+/// assert_eq!(base([3.0, 1.0, 2.0], 2), Some(1.5));
+/// assert_eq!(base([3.0], 2), Some(3.0));
+/// assert_eq!(base([], 2), None);
+/// ```
+pub fn base(losses: impl IntoIterator<Item = f64>, k: u32) -> Option<f64> {
+    let mut losses: Vec<f64> = losses.into_iter().collect();
+    losses.sort_by(f64::total_cmp);
+    losses.truncate(k as usize);
+    (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+}
+
+/// Which labels of a track to flip: where the loss is above α times the base and the prediction contradicts the label by
+/// more than the guard, both strict. What is no probability never flips and is in no base.
+///
+/// # Shapes
+/// `labels` and `probabilities`: `[T]`, one class.
+pub fn flips(labels: &Bits, probabilities: &[Probability], settings: Pld) -> Flips {
+    let losses: Vec<Option<f64>> = probabilities
+        .iter()
+        .zip(labels.iter())
+        .map(|(&probability, label)| forward_loss(probability, label))
+        .collect();
+    let base = base(losses.iter().copied().flatten(), settings.k());
+    let abnormal = |loss: f64| base.is_some_and(|base| loss > settings.alpha() * base);
+    let contradicted = |probability: Probability, label: bool| {
+        let label = if label { 1.0 } else { 0.0 };
+        probability
+            .get()
+            .is_some_and(|probability| (probability - label).abs() > settings.guard())
+    };
+    let flipped = losses
+        .iter()
+        .zip(probabilities)
+        .zip(labels.iter())
+        .map(|((loss, &probability), label)| loss.is_some_and(abnormal) && contradicted(probability, label))
+        .collect();
+    Flips {
+        flipped,
+        losses,
+        base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(pattern: &str, probabilities: &[f32]) -> (Bits, Vec<Probability>) {
+        let labels = pattern.chars().map(|bit| bit == '1').collect();
+        (
+            labels,
+            probabilities.iter().copied().map(Probability::new).collect(),
+        )
+    }
+
+    fn flipped(pattern: &str, probabilities: &[f32], settings: Pld) -> String {
+        let (labels, probabilities) = track(pattern, probabilities);
+        format!("{:?}", flips(&labels, &probabilities, settings).flipped)
+    }
+
+    #[test]
+    fn a_label_that_the_rest_of_its_track_contradicts_flips_in_both_directions() {
+        let settings = Pld::new(3, 10.0, 0.5).unwrap();
+        assert_eq!(
+            flipped("11101", &[0.97, 0.99, 0.98, 0.9, 0.96], settings),
+            "00010"
+        );
+        assert_eq!(
+            flipped("00100", &[0.03, 0.01, 0.02, 0.1, 0.04], settings),
+            "00100"
+        );
+    }
+
+    #[test]
+    fn the_guard_keeps_what_the_prediction_does_not_contradict() {
+        // A base of nearly nothing: ten times it is nothing too.
+        let sure = [0.0, 0.0, 0.0, 0.25, 0.5, 0.75];
+        let with = |guard| flipped("000000", &sure, Pld::new(3, 10.0, guard).unwrap());
+        assert_eq!(with(0.0), "000111");
+        assert_eq!(with(0.5), "000001", "0.5 is on the guard");
+        assert_eq!(with(1.0), "000000");
+    }
+
+    #[test]
+    fn a_loss_of_exactly_alpha_times_the_base_does_not_flip() {
+        let settings = Pld::new(1, 1.0, 0.0).unwrap();
+        assert_eq!(flipped("00", &[0.75, 0.75], settings), "00");
+    }
+
+    #[test]
+    fn what_is_no_probability_never_flips_and_is_in_no_base() {
+        let settings = Pld::new(2, 10.0, 0.5).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.1, 1.5] {
+            let (labels, probabilities) = track("0000", &[bad, 0.01, 0.03, 0.9]);
+            let found = flips(&labels, &probabilities, settings);
+            assert_eq!(format!("{:?}", found.flipped), "0001", "{bad}");
+            assert_eq!(found.losses[0], None);
+            let base = found.base.unwrap();
+            assert!((base - 0.020_254).abs() < 1e-5, "{base}");
+        }
+        let (labels, probabilities) = track("01", &[f32::NAN, f32::NAN]);
+        assert_eq!(flips(&labels, &probabilities, settings).base, None);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        let refused = |k, alpha, guard| Pld::new(k, alpha, guard).unwrap_err().to_string();
+        assert_eq!(refused(0, 10.0, 0.5), "k is 0, expected at least 1");
+        assert_eq!(
+            refused(5, 0.0, 0.5),
+            "alpha is 0, expected a finite number above 0"
+        );
+        assert_eq!(
+            refused(5, f64::NAN, 0.5),
+            "alpha is NaN, expected a finite number above 0"
+        );
+        assert_eq!(
+            refused(5, 10.0, 1.5),
+            "guard is 1.5, expected a number from 0 to 1"
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! The law: after any script of changes, the answer is that of a plain loop over the world as it is, at every version
+//! and with 1, 2 and 3 workers.
+
+mod dataflow;
+mod oracle;
+mod script;
+mod world;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use vaplan_dataflows::records::{Bits, Candidate, Cosine, Score, ScoreRecord, SetBy, VideoId};
+use vaplan_dataflows::{Pld, Prediction, Probability};
+use vaplan_schemas::{ClassId, Modality};
+
+use crate::dataflow::dataflow;
+use crate::oracle::{Labels, answers};
+use crate::script::worlds;
+use crate::world::{Step, World};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers(worlds in worlds()) {
+        let expected = answers(&worlds, &Labels::new());
+        for workers in 1..=3 {
+            let answers = dataflow(worlds.clone(), Labels::new(), workers);
+            prop_assert_eq!(&answers, &expected, "{} workers", workers);
+        }
+    }
+
+    #[test]
+    fn changes_of_a_restart_are_against_the_labels_before_it(
+        worlds in worlds(),
+        cut in 1..4usize,
+        workers in 1..=3usize,
+    ) {
+        let cut = cut.min(worlds.len() - 1);
+        let expected = answers(&worlds, &Labels::new());
+        let answers = dataflow(worlds[cut..].to_vec(), expected[cut - 1].labels.clone(), workers);
+        prop_assert_eq!(&answers[..], &expected[cut..]);
+    }
+}
+
+#[test]
+fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
+    let (video, class) = (VideoId(9), ClassId(1));
+    let quarters = |values: [i32; 4]| values.map(|value| Score::new(f64::from(value) / 4.0).unwrap());
+    let candidate = |modality, scores| Candidate {
+        modality,
+        source: "a.npy".into(),
+        record: Arc::new(ScoreRecord::new(
+            4,
+            vec![class],
+            vec![Cosine::new(0.0); 4],
+            quarters(scores).to_vec(),
+        )),
+    };
+    let sure_of_none_but_the_last = [0.01, 0.01, 0.01, 0.99].map(Probability::new);
+    let steps = [
+        Step::Introduce(class, Score::new(0.5).unwrap()),
+        Step::Weak(video, Some(vec![class])),
+        // 0.5 is on the cutoff, so it is no label.
+        Step::Add(video, candidate(Modality::Audio, [3, 2, 3, 3])),
+        Step::Add(video, candidate(Modality::Visual, [3, 3, 1, 1])),
+        Step::Predict(
+            video,
+            Modality::Visual,
+            Prediction::new(7, 4, vec![class], sure_of_none_but_the_last.to_vec()),
+        ),
+        Step::Denoise(Modality::Visual, Some(Pld::new(1, 10.0, 0.5).unwrap())),
+        Step::Mark {
+            video,
+            modality: Modality::Visual,
+            class,
+            from: 0,
+            to: 1,
+            label: true,
+        },
+    ];
+    let world = steps.into_iter().fold(World::default(), World::after);
+    let answer = dataflow(vec![world], Labels::new(), 1).remove(0);
+    let shown = |bits: &Bits| format!("{bits:?}");
+    let audio = &answer.labels[&(video, Modality::Audio)].tracks[0];
+    let visual = &answer.labels[&(video, Modality::Visual)].tracks[0];
+    assert_eq!(
+        [&audio.label, &audio.pld, &audio.user].map(shown),
+        ["1011", "", ""]
+    );
+    // PLG says 1100; PLD flips segments 0, 1 and 3; a person holds segment 0.
+    assert_eq!(
+        [&visual.label, &visual.pld, &visual.user].map(shown),
+        ["1001", "0101", "1000"]
+    );
+    assert_eq!(visual.denoised.as_ref().unwrap().losses.len(), 2);
+    assert_eq!(shown(&answer.audio_visual[&video].tracks[0].label), "1001");
+    let rules: Vec<SetBy> = answer.changes.iter().map(|change| change.rule).collect();
+    assert_eq!(
+        rules,
+        [SetBy::Plg, SetBy::Plg, SetBy::Plg, SetBy::User, SetBy::Pld]
+    );
+}

@@ -1,0 +1,274 @@
+//! The plain loop that says what the answer is, cell by cell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::admit::Admitted;
+use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::records::{Candidate, LabelRecord, Score, VideoId};
+use vaplan_dataflows::{Bits, Denoised, Fault, MarkFault, SetBy, Track};
+use vaplan_schemas::{ClassId, Modality};
+
+use crate::world::World;
+
+pub(crate) type Labels = BTreeMap<(VideoId, Modality), LabelRecord>;
+
+/// What a version must give.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) admitted: BTreeMap<(VideoId, Modality), Admitted>,
+    pub(crate) labels: Labels,
+    pub(crate) audio_visual: BTreeMap<VideoId, LabelRecord>,
+    pub(crate) faults: BTreeSet<(VideoId, Fault)>,
+    pub(crate) changes: BTreeSet<Change>,
+}
+
+/// The answer of each version; `previous` are the labels before the first.
+pub(crate) fn answers(worlds: &[World], previous: &Labels) -> Vec<Answer> {
+    let mut before = previous.clone();
+    let answer = |world| {
+        let answer = answer(world, &before);
+        before = answer.labels.clone();
+        answer
+    };
+    worlds.iter().map(answer).collect()
+}
+
+fn answer(world: &World, before: &Labels) -> Answer {
+    let mut answer = Answer::default();
+    admit(world, &mut answer);
+    for (&(video, modality), admitted) in &answer.admitted {
+        let mut tracks = Vec::new();
+        for (class, _, scores) in admitted.record.tracks() {
+            if let Some(cutoff) = world.cutoffs.get(&(modality, class)) {
+                let label: Vec<bool> = scores.iter().map(|score| score.get() > cutoff.get()).collect();
+                tracks.push(track(world, (video, modality, class), &label, &mut answer.faults));
+            }
+        }
+        if !tracks.is_empty() {
+            answer.labels.insert((video, modality), LabelRecord { tracks });
+        }
+    }
+    misplaced(world, &mut answer);
+    for (&(video, modality), audio) in &answer.labels {
+        let visual = answer.labels.get(&(video, Modality::Visual));
+        if let (Modality::Audio, Some(visual)) = (modality, visual) {
+            let mut tracks = Vec::new();
+            for track in &audio.tracks {
+                if let Some(other) = visual.track(track.class) {
+                    let both = |t| track.label.get(t) && other.label.get(t);
+                    tracks.push(Track::plg(
+                        track.class,
+                        (0..track.label.len()).map(both).collect(),
+                    ));
+                }
+            }
+            answer.audio_visual.insert(video, LabelRecord { tracks });
+        }
+    }
+    answer.changes = changes(before, &answer.labels);
+    answer
+}
+
+fn admit(world: &World, answer: &mut Answer) {
+    for (&video, weak) in &world.weak {
+        let mut taken: BTreeMap<Modality, &Candidate> = BTreeMap::new();
+        for modality in Modality::ALL {
+            let mut found: Vec<&Candidate> = Vec::new();
+            for (owner, candidate) in &world.scored {
+                if *owner == video && candidate.modality == modality {
+                    found.push(candidate);
+                }
+            }
+            found.sort();
+            found.dedup();
+            if found.is_empty() {
+                answer.faults.insert((video, Fault::Missing(modality)));
+            } else if found.iter().any(|other| other.record != found[0].record) {
+                let sources = found.iter().map(|candidate| candidate.source.clone()).collect();
+                answer.faults.insert((video, Fault::Conflict(modality, sources)));
+            } else if let Some(class) = weak
+                .iter()
+                .find(|class| !found[0].record.classes().contains(class))
+            {
+                answer.faults.insert((video, Fault::Unscored(modality, *class)));
+            } else {
+                taken.insert(modality, found[0]);
+            }
+        }
+        let lengths: Vec<u32> = taken
+            .values()
+            .map(|candidate| candidate.record.segments())
+            .collect();
+        if let [audio, visual] = lengths[..]
+            && audio != visual
+        {
+            answer.faults.insert((video, Fault::Lengths { audio, visual }));
+            continue;
+        }
+        for (modality, candidate) in taken {
+            let admitted = Admitted {
+                source: candidate.source.clone(),
+                record: Arc::new(candidate.record.restricted(|class| weak.contains(&class))),
+            };
+            answer.admitted.insert((video, modality), admitted);
+        }
+    }
+}
+
+/// Labels of PLG, flipped, and then set by a person.
+fn track(
+    world: &World,
+    (video, modality, class): (VideoId, Modality, ClassId),
+    plg: &[bool],
+    faults: &mut BTreeSet<(VideoId, Fault)>,
+) -> Track {
+    let segments = plg.len();
+    let marks = world.marks.get(&(video, modality));
+    let mark = marks.and_then(|marks| marks.classes.iter().find(|mark| mark.class == class));
+    let known = |t: usize| mark.is_some_and(|mark| mark.known.get(t));
+    let prediction = world.predictions.get(&(video, modality));
+    let settings = world.denoising.get(&modality);
+    let mut loss: Vec<Option<f64>> = vec![None; segments];
+    let mut flipped = vec![false; segments];
+    let mut base = 0.0;
+    if let (Some(prediction), Some(settings)) = (prediction, settings)
+        && prediction.segments() as usize == segments
+        && let Some(probabilities) = prediction.of(class)
+    {
+        for t in 0..segments {
+            let p = f64::from(probabilities[t].raw());
+            if (0.0..=1.0).contains(&p) {
+                let p = p.clamp(1e-7, 1.0 - 1e-7);
+                loss[t] = Some(if plg[t] { -p.ln() } else { -(1.0 - p).ln() });
+            }
+        }
+        if let Some(t) = (0..segments).find(|&t| loss[t].is_none()) {
+            let fault = Fault::Probability {
+                modality,
+                epoch: prediction.epoch(),
+                class,
+                segment: t as u32,
+                value: probabilities[t],
+            };
+            faults.insert((video, fault));
+        }
+        let mut smallest: Vec<f64> = loss.iter().flatten().copied().collect();
+        smallest.sort_by(f64::total_cmp);
+        smallest.truncate(settings.k() as usize);
+        for loss in &smallest {
+            base += loss;
+        }
+        base /= smallest.len() as f64;
+        for t in 0..segments {
+            let distance = (f64::from(probabilities[t].raw()) - f64::from(u8::from(plg[t]))).abs();
+            flipped[t] =
+                loss[t].is_some_and(|loss| loss > settings.alpha() * base) && distance > settings.guard();
+        }
+    }
+    let bits = |of: &dyn Fn(usize) -> bool| -> Bits {
+        match (0..segments).any(of) {
+            true => (0..segments).map(of).collect(),
+            false => Bits::default(),
+        }
+    };
+    let stands = |t: usize| flipped[t] && !known(t);
+    Track {
+        class,
+        label: (0..segments)
+            .map(|t| match known(t) {
+                true => mark.expect("it is known").label.get(t),
+                false => plg[t] != flipped[t],
+            })
+            .collect(),
+        pld: bits(&stands),
+        user: bits(&known),
+        denoised: (0..segments).any(stands).then(|| {
+            Arc::new(Denoised {
+                epoch: prediction.expect("it flipped").epoch(),
+                settings: *settings.expect("it flipped"),
+                base: Score::new(base).expect("a number"),
+                losses: (0..segments)
+                    .filter(|&t| stands(t))
+                    .map(|t| Score::new(loss[t].expect("it flipped")).expect("a number"))
+                    .collect(),
+            })
+        }),
+    }
+}
+
+/// Marks and predictions that fit no label.
+fn misplaced(world: &World, answer: &mut Answer) {
+    for (&(video, modality), marks) in &world.marks {
+        let record = answer.labels.get(&(video, modality));
+        let mut fault = |why| answer.faults.insert((video, Fault::Mark { modality, why }));
+        for mark in marks.classes.iter().filter(|mark| mark.known.ones() > 0) {
+            let class = mark.class;
+            match record.map(|record| record.track(class)) {
+                None => fault(MarkFault::Unlabelled),
+                Some(None) => fault(MarkFault::Class(class)),
+                Some(Some(track)) => {
+                    let segments = track.label.len();
+                    match (segments..mark.known.len()).find(|&t| mark.known.get(t)) {
+                        None => continue,
+                        Some(t) => fault(MarkFault::Segment {
+                            class,
+                            segment: t as u32,
+                            segments: segments as u32,
+                        }),
+                    }
+                }
+            };
+        }
+    }
+    for (&(video, modality), prediction) in &world.predictions {
+        if let Some(record) = answer.labels.get(&(video, modality))
+            && world.denoising.contains_key(&modality)
+            && record.tracks[0].label.len() != prediction.segments() as usize
+        {
+            let fault = Fault::Prediction {
+                modality,
+                epoch: prediction.epoch(),
+                segments: prediction.segments(),
+                expected: record.tracks[0].label.len() as u32,
+            };
+            answer.faults.insert((video, fault));
+        }
+    }
+}
+
+fn changes(before: &Labels, after: &Labels) -> BTreeSet<Change> {
+    let ones = |labels: &Labels| -> BTreeSet<(VideoId, Modality, ClassId, u32)> {
+        let mut ones = BTreeSet::new();
+        for ((video, modality), record) in labels {
+            for track in &record.tracks {
+                let set = (0..track.label.len()).filter(|&segment| track.label.get(segment));
+                ones.extend(set.map(|segment| (*video, *modality, track.class, segment as u32)));
+            }
+        }
+        ones
+    };
+    let (was, is) = (ones(before), ones(after));
+    let mut changes = BTreeSet::new();
+    for (to, cells) in [(true, is.difference(&was)), (false, was.difference(&is))] {
+        changes.extend(cells.map(|&(video, modality, class, segment)| {
+            let track = after
+                .get(&(video, modality))
+                .and_then(|record| record.track(class));
+            let rule = match track {
+                Some(track) if track.user.get(segment as usize) => SetBy::User,
+                Some(track) if track.pld.get(segment as usize) => SetBy::Pld,
+                _ => SetBy::Plg,
+            };
+            Change {
+                video,
+                modality,
+                class,
+                segment,
+                to,
+                rule,
+            }
+        }));
+    }
+    changes
+}

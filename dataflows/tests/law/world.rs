@@ -1,0 +1,193 @@
+//! What a version holds, before any dataflow, and what can happen to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_dataflows::records::{Candidate, Score, ScoreRecord, VideoId};
+use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction};
+use vaplan_schemas::{ClassId, Modality};
+
+/// What a version holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct World {
+    pub(crate) weak: BTreeMap<VideoId, Arc<[ClassId]>>,
+    /// A list, since copies may add up.
+    pub(crate) scored: Vec<(VideoId, Candidate)>,
+    pub(crate) cutoffs: BTreeMap<(Modality, ClassId), Score>,
+    pub(crate) marks: BTreeMap<(VideoId, Modality), Arc<Marks>>,
+    pub(crate) predictions: BTreeMap<(VideoId, Modality), Arc<Prediction>>,
+    pub(crate) denoising: BTreeMap<Modality, Pld>,
+}
+
+/// One change of the world.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// A weak label is set, replaced or removed.
+    Weak(VideoId, Option<Vec<ClassId>>),
+    /// A shard says something of a video and modality, beside what others say.
+    Add(VideoId, Candidate),
+    /// A shard replaces all that is said of a video and modality.
+    Replace(VideoId, Candidate),
+    /// The nth candidate goes, if so many are there.
+    Remove(usize),
+    /// Cutoffs of a class or all, and of a modality or both.
+    Cutoff(Option<Modality>, Option<ClassId>, Score),
+    /// Another rule: every score is replaced, by scale and shift.
+    Rule(i8, i8),
+    /// A person sets segments of a class from `from` to `to`.
+    Mark {
+        video: VideoId,
+        modality: Modality,
+        class: ClassId,
+        from: usize,
+        to: usize,
+        label: bool,
+    },
+    /// A person's marks of a video and modality go.
+    Withdraw(VideoId, Modality),
+    /// An epoch's predictions of a video.
+    Predict(VideoId, Modality, Prediction),
+    /// The predictions of a video go.
+    Unpredict(VideoId, Modality),
+    /// K, α and guard of a modality, or none.
+    Denoise(Modality, Option<Pld>),
+    /// A class goes: its cutoffs, and it is no longer in any weak label.
+    Retire(ClassId),
+    /// A class comes: with cutoffs, into every weak label.
+    Introduce(ClassId, Score),
+}
+
+impl World {
+    /// What the step makes of it.
+    pub(crate) fn after(mut self, step: Step) -> World {
+        match step {
+            Step::Weak(video, Some(classes)) => {
+                self.weak.insert(video, classes.into());
+            }
+            Step::Weak(video, None) => {
+                self.weak.remove(&video);
+            }
+            Step::Add(video, candidate) => self.scored.push((video, candidate)),
+            Step::Replace(video, candidate) => {
+                self.scored
+                    .retain(|(owner, other)| (*owner, other.modality) != (video, candidate.modality));
+                self.scored.push((video, candidate));
+            }
+            Step::Remove(nth) if nth < self.scored.len() => {
+                self.scored.remove(nth);
+            }
+            Step::Remove(_) => {}
+            Step::Cutoff(of, class, score) => {
+                for ((modality, of_class), cutoff) in &mut self.cutoffs {
+                    if of.is_none_or(|of| of == *modality) && class.is_none_or(|class| class == *of_class) {
+                        *cutoff = score;
+                    }
+                }
+                if let (Some(modality), Some(class)) = (of, class) {
+                    self.cutoffs.insert((modality, class), score);
+                }
+            }
+            Step::Rule(scale, shift) => {
+                for (_, candidate) in &mut self.scored {
+                    candidate.record = Arc::new(rescored(&candidate.record, scale, shift));
+                }
+            }
+            Step::Mark {
+                video,
+                modality,
+                class,
+                from,
+                to,
+                label,
+            } => {
+                let marks = self.marks.entry((video, modality)).or_default();
+                *marks = Arc::new(marked(marks, class, from..to, label));
+            }
+            Step::Withdraw(video, modality) => {
+                self.marks.remove(&(video, modality));
+            }
+            Step::Predict(video, modality, prediction) => {
+                self.predictions.insert((video, modality), Arc::new(prediction));
+            }
+            Step::Unpredict(video, modality) => {
+                self.predictions.remove(&(video, modality));
+            }
+            Step::Denoise(modality, Some(settings)) => {
+                self.denoising.insert(modality, settings);
+            }
+            Step::Denoise(modality, None) => {
+                self.denoising.remove(&modality);
+            }
+            Step::Retire(class) => {
+                self.cutoffs.retain(|(_, of), _| *of != class);
+                for weak in self.weak.values_mut() {
+                    *weak = weak.iter().copied().filter(|of| *of != class).collect();
+                }
+            }
+            Step::Introduce(class, score) => {
+                for modality in Modality::ALL {
+                    self.cutoffs.insert((modality, class), score);
+                }
+                for weak in self.weak.values_mut() {
+                    let mut classes: Vec<ClassId> = weak.iter().copied().chain([class]).collect();
+                    classes.sort();
+                    classes.dedup();
+                    *weak = classes.into();
+                }
+            }
+        }
+        self
+    }
+}
+
+fn rescored(record: &ScoreRecord, scale: i8, shift: i8) -> ScoreRecord {
+    let score =
+        |score: &Score| Score::new(score.get() * f64::from(scale) + f64::from(shift) / 4.0).expect("finite");
+    let tracks: Vec<_> = record.tracks().collect();
+    ScoreRecord::new(
+        record.segments(),
+        record.classes().to_vec(),
+        tracks
+            .iter()
+            .flat_map(|(_, cosine, _)| *cosine)
+            .copied()
+            .collect(),
+        tracks
+            .iter()
+            .flat_map(|(_, _, scores)| *scores)
+            .map(score)
+            .collect(),
+    )
+}
+
+/// With some segments of a class set, on top of what was set before.
+fn marked(marks: &Marks, class: ClassId, segments: std::ops::Range<usize>, label: bool) -> Marks {
+    let mut classes: BTreeMap<ClassId, Mark> = marks
+        .classes
+        .iter()
+        .map(|mark| (mark.class, mark.clone()))
+        .collect();
+    let nothing = Mark {
+        class,
+        known: Bits::default(),
+        label: Bits::default(),
+    };
+    let before = classes.remove(&class).unwrap_or(nothing);
+    let len = before.known.len().max(segments.end);
+    let after = Mark {
+        class,
+        known: (0..len)
+            .map(|segment| before.known.get(segment) || segments.contains(&segment))
+            .collect(),
+        label: (0..len)
+            .map(|segment| match segments.contains(&segment) {
+                true => label,
+                false => before.label.get(segment),
+            })
+            .collect(),
+    };
+    classes.insert(class, after);
+    Marks {
+        classes: classes.into_values().collect(),
+    }
+}

@@ -4,18 +4,22 @@
 //! through [`contain`].
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
@@ -87,36 +91,100 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     written.expect("a batch of a table's own schema goes into memory")
 }
 
+/// A file in memory, its footer read.
+pub(crate) struct Opened {
+    path: PathBuf,
+    bytes: Bytes,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Opened {
+    /// Reads a file whose columns are wanted in the types of `schema`, where they allow.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where it cannot be opened, [`StoreError::File`] where its footer does not decode.
+    pub(crate) fn open(path: &Path, schema: &SchemaRef) -> Result<Opened, StoreError> {
+        // As bytes in memory: from a file, the crate allocates whatever a damaged footer says.
+        let bytes = Bytes::from(std::fs::read(path).map_err(StoreError::io("read", path))?);
+        let load = || {
+            let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+            match ArrowReaderMetadata::load(&bytes, options.clone().with_schema(schema.clone())) {
+                Ok(metadata) => Ok(metadata),
+                // Other columns than declared: decoding says which.
+                Err(_) => ArrowReaderMetadata::load(&bytes, options),
+            }
+        };
+        let metadata = contained(path, load)?;
+        let path = path.to_owned();
+        Ok(Opened {
+            path,
+            bytes,
+            metadata,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rows, as the footer says.
+    pub(crate) fn rows(&self) -> usize {
+        usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// The rows of these runs, or all, as one batch of the columns of these names, or all.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] where it does not decode.
+    pub(crate) fn read(
+        &self,
+        columns: Option<&[&str]>,
+        rows: Option<&[Range<usize>]>,
+    ) -> Result<RecordBatch, StoreError> {
+        let read = || {
+            let mut builder =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
+            let mut wanted = self.rows();
+            if let Some(columns) = columns {
+                let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+                builder = builder.with_projection(mask);
+            }
+            if let Some(runs) = rows {
+                wanted = runs.iter().map(Range::len).sum();
+                let selection = RowSelection::from_consecutive_ranges(runs.iter().cloned(), self.rows());
+                builder = builder.with_row_selection(selection);
+            }
+            let reader = builder.with_batch_size(wanted.clamp(1, MOST_ROWS)).build()?;
+            let found = reader.schema();
+            let batches = reader.collect::<Result<Vec<_>, _>>()?;
+            match <[RecordBatch; 1]>::try_from(batches) {
+                Ok([batch]) => Ok(batch),
+                Err(batches) => concat_batches(&found, &batches),
+            }
+        };
+        contained(&self.path, read)
+    }
+}
+
+/// Runs `work` on a file; its panic or error is one of the file.
+fn contained<T, E: std::fmt::Display>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, StoreError> {
+    let damaged = |problem: String| StoreError::File {
+        path: path.to_owned(),
+        problem,
+    };
+    contain(work)
+        .map_err(damaged)?
+        .map_err(|error| damaged(error.to_string()))
+}
+
 /// All rows of a file as one batch, in the types of `schema` where its columns allow.
 ///
 /// # Errors
 /// [`StoreError::Io`] where it cannot be opened, [`StoreError::File`] where it does not decode.
 pub(crate) fn read(path: &Path, schema: &SchemaRef) -> Result<RecordBatch, StoreError> {
-    let damaged = |problem: String| StoreError::File {
-        path: path.to_owned(),
-        problem,
-    };
-    // As bytes in memory: from a file, the crate allocates whatever a damaged footer says.
-    let bytes = Bytes::from(std::fs::read(path).map_err(StoreError::io("read", path))?);
-    let read = || {
-        let hint = ArrowReaderOptions::new().with_schema(schema.clone());
-        let builder = match ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), hint) {
-            Ok(builder) => builder,
-            // Other columns than declared: decoding says which.
-            Err(_) => ParquetRecordBatchReaderBuilder::try_new(bytes)?,
-        };
-        let found = builder.schema().clone();
-        let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(MOST_ROWS);
-        let batches = builder
-            .with_batch_size(rows.clamp(1, MOST_ROWS))
-            .build()?
-            .collect::<Result<Vec<_>, _>>()?;
-        match <[RecordBatch; 1]>::try_from(batches) {
-            Ok([batch]) => Ok(batch),
-            Err(batches) => concat_batches(&found, &batches),
-        }
-    };
-    contain(read)
-        .map_err(damaged)?
-        .map_err(|error: arrow::error::ArrowError| damaged(error.to_string()))
+    Opened::open(path, schema)?.read(None, None)
 }

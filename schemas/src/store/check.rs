@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::commit::content;
-use super::{DataFile, Snapshot, snapshot};
+use super::written::content;
+use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::parquet_file;
@@ -38,7 +38,8 @@ type Key = (Arc<str>, Modality, Arc<str>);
 impl Snapshot {
     /// Reads the whole version and compares what its tables say.
     ///
-    /// Files: there, of the size and rows the log says, readable. Rows: in their bucket, in order, each key once.
+    /// Files: there, of the size and rows the log says, readable; what is deleted of them is in them. Rows: in their
+    /// bucket unless they were patched, in order, each key once.
     /// Between tables: scores and labels have the same tracks, of videos that are there and classes of their weak
     /// label; a label of rule `plg` is what score and threshold say; the changes up to this version add up to its labels.
     ///
@@ -91,7 +92,7 @@ impl Snapshot {
     ) -> Result<Vec<T::Row>, StoreError> {
         let mut all = Vec::new();
         for file in self.files(T::NAME)? {
-            let Ok(rows) = snapshot::decode::<T>(&file.path) else {
+            let Ok(rows) = snapshot::decode::<T>(&file) else {
                 continue;
             };
             let at = |what: String| Problem {
@@ -108,6 +109,7 @@ impl Snapshot {
                     problems
                         .extend(strangers.map(|video| at(format!("video `{video}` is of another bucket"))));
                 }
+                None if file.is_patch() => {}
                 None => problems.push(at("its name tells no bucket".to_owned())),
             }
             for pair in rows.windows(2) {
@@ -116,9 +118,23 @@ impl Snapshot {
                     problems.push(at(format!("{} comes after {}", name(&after), name(&before))));
                 }
             }
-            all.extend(rows);
+            all.extend(rows.into_iter().map(|row| (row, file.path.clone())));
         }
-        Ok(all)
+        all.sort_by(|(a, _), (b, _)| T::compare(a, b));
+        for pair in all.windows(2) {
+            let [(before, first), (after, second)] = pair else {
+                continue;
+            };
+            if T::compare(before, after).is_eq() && first != second {
+                let what = format!("{} is also in `{}`", name(&key(after)), first.display());
+                problems.push(Problem {
+                    table: T::NAME,
+                    file: Some(second.clone()),
+                    what,
+                });
+            }
+        }
+        Ok(all.into_iter().map(|(row, _)| row).collect())
     }
 
     /// The replay law: a cell that is not in `labels` counts as unset.
@@ -128,7 +144,7 @@ impl Snapshot {
         let mut changes = Vec::new();
         for file in self.files(LabelChanges::NAME)? {
             // One that does not read is a problem already; without it nothing adds up.
-            let Ok(rows) = snapshot::decode::<LabelChanges>(&file.path) else {
+            let Ok(rows) = snapshot::decode::<LabelChanges>(&file) else {
                 return Ok(problems);
             };
             changes.extend(rows);
@@ -203,11 +219,16 @@ fn check_file(table: &'static str, schema: &arrow::datatypes::SchemaRef, file: &
     let rows = match parquet_file::read(&file.path, schema) {
         Err(StoreError::File { problem, .. }) => return at(problem),
         Err(error) => return at(error.to_string()),
-        Ok(batch) if batch.num_rows() as u64 != file.rows => {
-            return at(format!("{} rows, expected {}", batch.num_rows(), file.rows));
+        Ok(batch) if batch.num_rows() as u64 != file.all_rows() => {
+            return at(format!("{} rows, expected {}", batch.num_rows(), file.all_rows()));
         }
         Ok(batch) => batch,
     };
+    if let Some(row) = file.deleted.as_ref().map(Deleted::last)
+        && row >= rows.num_rows() as u64
+    {
+        return at(format!("row {row} is deleted, of {} rows", rows.num_rows()));
+    }
     let decoded = match table {
         tables::Classes::NAME => tables::Classes::decode(&rows).map(drop),
         tables::Videos::NAME => Videos::decode(&rows).map(drop),

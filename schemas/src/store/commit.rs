@@ -1,18 +1,15 @@
 //! A store version in the making.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use sha2::{Digest, Sha256};
-
-use super::delta::{LoggedFile, LoggedFiles, Stamp};
+use super::delta::{LoggedFiles, Stamp};
 use super::durable::{Scratch, sync_folder};
+use super::parallel::on_all_cores;
+use super::written::Written;
 use super::{OWN, SCRATCH, Snapshot, Store, WriteLock, fault};
-use crate::error::{StoreError, TableError};
-use crate::ids::{StoreVersion, bucket_of};
-use crate::parquet_file;
+use crate::error::StoreError;
+use crate::ids::StoreVersion;
 use crate::rows::VersionRow;
 use crate::tables::{self, Table, Versions};
 
@@ -47,13 +44,15 @@ pub struct CommitInfo {
 /// A store version in the making: nothing of it is seen before [`Commit::finish`]. Dropped, it never was.
 #[derive(Debug)]
 pub struct Commit<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     info: CommitInfo,
-    previous: Option<Snapshot>,
+    pub(super) previous: Option<Snapshot>,
     version: StoreVersion,
-    buckets: u32,
+    pub(super) buckets: u32,
     /// What each touched table is going to hold.
     touched: BTreeMap<&'static str, LoggedFiles>,
+    /// Tables that were patched.
+    pub(super) patched: BTreeSet<&'static str>,
     /// Written, but neither synced nor named: table, name, file.
     unnamed: Vec<(&'static str, String, Scratch)>,
     _lock: &'a WriteLock,
@@ -89,6 +88,7 @@ impl<'a> Commit<'a> {
             version,
             buckets,
             touched: BTreeMap::new(),
+            patched: BTreeSet::new(),
             unnamed: Vec::new(),
             _lock: lock,
         })
@@ -142,6 +142,7 @@ impl<'a> Commit<'a> {
         );
         self.touch::<T>()?
             .retain(|_, file| file.bucket() != Some((bucket, buckets)));
+        self.take_bucket_from_patches::<T>(bucket)?;
         let written = Written::bucket::<T>(self.store, (bucket, buckets), rows)?;
         self.add::<T>(written)
     }
@@ -160,7 +161,8 @@ impl<'a> Commit<'a> {
         assert!(T::BUCKETED, "{} has no buckets", T::NAME);
         self.touched.insert(T::NAME, LoggedFiles::new());
         let (store, buckets) = (self.store, self.buckets);
-        let written = on_all_cores(buckets, |bucket| {
+        let written = on_all_cores(buckets as usize, |bucket| {
+            let bucket = bucket as u32;
             Written::bucket::<T>(store, (bucket, buckets), &rows(bucket))
         })?;
         written.into_iter().try_for_each(|written| self.add::<T>(written))
@@ -178,12 +180,13 @@ impl<'a> Commit<'a> {
     ) -> Result<(), StoreError> {
         let (store, prefix) = (self.store, format!("v{:08}", self.version.0));
         self.touch::<T>()?;
-        let written = on_all_cores(parts, |part| Written::new::<T>(store, &prefix, &rows(part)))?;
+        let part = |part: usize| Written::new::<T>(store, &prefix, &rows(part as u32));
+        let written = on_all_cores(parts as usize, part)?;
         written.into_iter().try_for_each(|written| self.add::<T>(written))
     }
 
     /// The entry of a table, which begins as what the version before holds.
-    fn touch<T: Table>(&mut self) -> Result<&mut LoggedFiles, StoreError> {
+    pub(super) fn touch<T: Table>(&mut self) -> Result<&mut LoggedFiles, StoreError> {
         if !self.touched.contains_key(T::NAME) {
             let files = match &self.previous {
                 Some(previous) => previous.logged(T::NAME)?.as_ref().clone(),
@@ -201,7 +204,7 @@ impl<'a> Commit<'a> {
         self.add::<T>(written)
     }
 
-    fn add<T: Table>(&mut self, written: Option<Written>) -> Result<(), StoreError> {
+    pub(super) fn add<T: Table>(&mut self, written: Option<Written>) -> Result<(), StoreError> {
         if let Some(Written { file, scratch }) = written {
             let name = file.name.clone();
             self.touch::<T>()?.insert(name.clone(), file);
@@ -211,9 +214,27 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
+    /// Where a file of the table lies, be it without its name yet.
+    pub(super) fn path_of<T: Table>(&self, name: &str) -> PathBuf {
+        let unnamed = self
+            .unnamed
+            .iter()
+            .find(|(table, own, _)| *table == T::NAME && own == name);
+        match unnamed {
+            Some((_, _, scratch)) => scratch.path().to_owned(),
+            None => self.store.folder(T::NAME).path.join(name),
+        }
+    }
+
     /// Syncs what was written and gives it its names.
     fn name_files(&mut self) -> Result<(), StoreError> {
         let mut files = std::mem::take(&mut self.unnamed);
+        // What the same commit put aside again.
+        files.retain(|(table, name, _)| {
+            self.touched
+                .get(table)
+                .is_some_and(|files| files.contains_key(name))
+        });
         let share = files.len().div_ceil(SYNCS).max(1);
         std::thread::scope(|scope| {
             let sync = |files: &mut [(&str, String, Scratch)]| -> Result<(), StoreError> {
@@ -302,139 +323,4 @@ impl<'a> Commit<'a> {
         self.touched.insert(Versions::NAME, files);
         self.append::<Versions>(&rows)
     }
-}
-
-/// Writes so many files, by as many threads as there are cores.
-fn on_all_cores(
-    files: u32,
-    write: impl Fn(u32) -> Result<Option<Written>, StoreError> + Sync,
-) -> Result<Vec<Option<Written>>, StoreError> {
-    let next = AtomicU32::new(0);
-    let work = || {
-        let mut written = Vec::new();
-        loop {
-            let file = next.fetch_add(1, Ordering::Relaxed);
-            if file >= files {
-                return Ok(written);
-            }
-            written.push(write(file)?);
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let shares: Vec<Result<Vec<Option<Written>>, StoreError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..cores.min(files as usize))
-            .map(|_| scope.spawn(work))
-            .collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined
-            .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    let mut all = Vec::new();
-    for share in shares {
-        all.extend(share?);
-    }
-    Ok(all)
-}
-
-/// A file of rows that was written, where it was not there yet.
-struct Written {
-    file: LoggedFile,
-    scratch: Option<Scratch>,
-}
-
-impl Written {
-    /// Rows of one bucket of so many.
-    fn bucket<T: Table>(
-        store: &Store,
-        (bucket, buckets): (u32, u32),
-        rows: &[T::Row],
-    ) -> Result<Option<Written>, StoreError> {
-        let mut videos = rows.iter().filter_map(T::video);
-        if let Some(video) = videos.find(|video| bucket_of(video, buckets) != bucket) {
-            return Err(StoreError::Unwritable(TableError::Bucket {
-                table: T::NAME,
-                video: video.to_string(),
-                bucket,
-                expected: bucket_of(video, buckets),
-            }));
-        }
-        Written::new::<T>(store, &format!("b{bucket:04}of{buckets:04}"), rows)
-    }
-
-    /// A file named by its content; none for no rows.
-    fn new<T: Table>(store: &Store, prefix: &str, rows: &[T::Row]) -> Result<Option<Written>, StoreError> {
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut sorted = Vec::new();
-        let rows = if rows.is_sorted_by(|a, b| T::compare(a, b).is_le()) {
-            rows
-        } else {
-            sorted.extend_from_slice(rows);
-            sorted.sort_by(T::compare);
-            &sorted
-        };
-        let twice = rows
-            .windows(2)
-            .position(|pair| T::compare(&pair[0], &pair[1]).is_eq());
-        if let Some(row) = twice {
-            let mut key = format!("{:?}", rows[row]);
-            key.truncate(key.floor_char_boundary(200));
-            let (table, row) = (T::NAME, row + 1);
-            return Err(StoreError::Unwritable(TableError::Duplicate { table, row, key }));
-        }
-        let batch = T::encode(rows);
-        let bytes = parquet_file::encode(&batch);
-        let name = format!("{prefix}-{}.parquet", content(&bytes));
-        let path = store.folder(T::NAME).path.join(&name);
-        let file = LoggedFile {
-            name,
-            bytes: bytes.len() as u64,
-            rows: batch.num_rows() as u64,
-            stats: Some(stats::<T>(rows, batch.num_rows())),
-        };
-        // Named by its content, and only once that was synced: where it is, it is right.
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
-            return Ok(Some(Written { file, scratch: None }));
-        }
-        fault::point("before-file");
-        let scratch = Scratch::write(&store.root.join(OWN).join(SCRATCH), [bytes.as_slice()])?;
-        fault::point("after-file");
-        Ok(Some(Written {
-            file,
-            scratch: Some(scratch),
-        }))
-    }
-}
-
-/// First 16 hexadecimal digits of the SHA-256.
-pub(super) fn content(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .take(8)
-        .fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a String takes everything");
-            text
-        })
-}
-
-/// Delta's statistics: number of rows, and the range of the videos, so that engines skip files.
-fn stats<T: Table>(rows: &[T::Row], count: usize) -> String {
-    let videos = || rows.iter().filter_map(T::video);
-    // Delta cuts long strings, and the upper end of a cut one would have to be raised.
-    let range = videos()
-        .min()
-        .zip(videos().max())
-        .filter(|(min, max)| min.len().max(max.len()) <= 256);
-    match range {
-        Some((min, max)) if T::BUCKETED => serde_json::json!({
-            "numRecords": count,
-            "minValues": {"video": min},
-            "maxValues": {"video": max},
-            "nullCount": {"video": 0},
-        }),
-        _ => serde_json::json!({ "numRecords": count }),
-    }
-    .to_string()
 }

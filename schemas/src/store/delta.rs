@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::SchemaRef;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake::kernel::{Action, Add, EagerSnapshot, Remove, StructType, Transaction};
+use deltalake::kernel::{Action, Add, EagerSnapshot, MetadataExt, Protocol, Remove, StructType, Transaction};
 use deltalake::logstore::LogStoreRef;
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::{DeltaOperation, SaveMode};
@@ -18,6 +18,7 @@ use object_store::ObjectStore;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
+use super::deleted::Deleted;
 use crate::error::StoreError;
 use crate::tables;
 
@@ -44,8 +45,11 @@ pub(super) struct LoggedFile {
     /// Within the folder of the table.
     pub(super) name: String,
     pub(super) bytes: u64,
+    /// Rows in the file, deleted ones too.
     pub(super) rows: u64,
-    /// Of a file to be added: statistics in Delta's JSON.
+    /// Rows of it that are no longer in the table.
+    pub(super) deleted: Option<Deleted>,
+    /// Statistics in Delta's JSON.
     pub(super) stats: Option<String>,
 }
 
@@ -94,7 +98,7 @@ impl DeltaFolder {
         self.wait(async {
             let log = self.log()?;
             let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(version)).await?;
-            Ok(logged(&snapshot))
+            logged(&snapshot)
         })
     }
 
@@ -135,11 +139,20 @@ impl DeltaFolder {
                 return Ok(table.version().unwrap_or_default());
             };
             let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
-            let found = logged(&snapshot);
-            let gone = found.values().filter(|file| !wanted.contains_key(&file.name));
-            let new = wanted.values().filter(|file| !found.contains_key(&file.name));
-            let mut actions: Vec<Action> = gone.map(|file| Action::Remove(file.remove(now))).collect();
-            actions.extend(new.map(|file| Action::Add(file.add(now))));
+            let found = logged(&snapshot)?;
+            // Which rows of a file are gone belongs to it: where that changes, the file goes and comes again.
+            let same = |file: &LoggedFile, files: &LoggedFiles| {
+                let other = files.get(&file.name);
+                other.is_some_and(|other| other.deleted == file.deleted)
+            };
+            let gone = found.values().filter(|file| !same(file, wanted));
+            let new: Vec<&LoggedFile> = wanted.values().filter(|file| !same(file, &found)).collect();
+            let mut actions = Vec::new();
+            if new.iter().any(|file| file.deleted.is_some()) {
+                actions.extend(allow_deleted(&snapshot)?);
+            }
+            actions.extend(gone.map(|file| Action::Remove(file.remove(now))));
+            actions.extend(new.iter().map(|file| Action::Add(file.add(now))));
             if actions.is_empty() {
                 return Ok(latest);
             }
@@ -207,16 +220,63 @@ fn file_error(error: &DeltaTableError) -> Option<StoreError> {
     None
 }
 
-fn logged(snapshot: &EagerSnapshot) -> LoggedFiles {
+/// What a table's log must say before its first deletion vector; nothing where it is said.
+///
+/// Delta's protocol: reader 3 and writer 7 with the feature `deletionVectors`, and the property that lets writers
+/// make vectors. A table that never had one stays readable by readers that know no vectors.
+fn allow_deleted(snapshot: &EagerSnapshot) -> Result<Vec<Action>, DeltaTableError> {
+    const FEATURE: &str = "deletionVectors";
+    const PROPERTY: &str = "delta.enableDeletionVectors";
+    let mut actions = Vec::new();
+    let protocol = serde_json::to_value(snapshot.protocol())?;
+    let listed = |field: &str| -> Vec<String> {
+        let features = protocol[field].as_array().into_iter().flatten();
+        features
+            .filter_map(|feature| feature.as_str().map(str::to_owned))
+            .collect()
+    };
+    let (mut reader, mut writer) = (listed("readerFeatures"), listed("writerFeatures"));
+    if !reader.iter().any(|feature| feature == FEATURE) {
+        reader.push(FEATURE.to_owned());
+        // What version 2 stood for; of its two features our tables use neither, and deltalake knows this one.
+        if !writer.iter().any(|feature| feature == "appendOnly") {
+            writer.push("appendOnly".to_owned());
+        }
+        writer.push(FEATURE.to_owned());
+        let raised: Protocol = serde_json::from_value(serde_json::json!({
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": reader,
+            "writerFeatures": writer,
+        }))?;
+        actions.push(Action::Protocol(raised));
+    }
+    let metadata = snapshot.metadata();
+    if metadata.configuration().get(PROPERTY).map(String::as_str) != Some("true") {
+        let metadata = metadata
+            .clone()
+            .add_config_key(PROPERTY.to_owned(), "true".to_owned())?;
+        actions.push(Action::Metadata(metadata));
+    }
+    Ok(actions)
+}
+
+fn logged(snapshot: &EagerSnapshot) -> Result<LoggedFiles, DeltaTableError> {
     let file = |view: deltalake::kernel::LogicalFileView| {
         let name = view.path().into_owned();
+        let deleted = match view.deletion_vector_descriptor() {
+            Some(descriptor) => Deleted::read(&descriptor)
+                .map_err(|problem| DeltaTableError::Generic(format!("`{name}`: {problem}")))?,
+            None => None,
+        };
         let file = LoggedFile {
             name: name.clone(),
             bytes: u64::try_from(view.size()).unwrap_or_default(),
             rows: view.num_records().unwrap_or_default() as u64,
-            stats: None,
+            deleted,
+            stats: view.stats(),
         };
-        (name, file)
+        Ok((name, file))
     };
     snapshot.log_data().iter().map(file).collect()
 }
@@ -227,17 +287,49 @@ impl LoggedFile {
         bucket(&self.name)
     }
 
+    /// Rows that are in the table.
+    pub(super) fn live(&self) -> u64 {
+        let gone = self.deleted.as_ref().map_or(0, Deleted::len);
+        self.rows.saturating_sub(gone)
+    }
+
+    /// Takes rows of it out of the table.
+    pub(super) fn delete(&mut self, gone: impl IntoIterator<Item = std::ops::Range<u64>>) {
+        self.deleted = Deleted::with(self.deleted.as_ref(), gone);
+    }
+
+    /// First and last video, as the statistics say.
+    pub(super) fn videos(&self) -> Option<(String, String)> {
+        let stats: serde_json::Value = serde_json::from_str(self.stats.as_ref()?).ok()?;
+        let video = |end: &str| Some(stats.get(end)?.get("video")?.as_str()?.to_owned());
+        Some((video("minValues")?, video("maxValues")?))
+    }
+
+    /// Statistics as the log is to have them: bounds count rows that are gone too.
+    fn wide_stats(&self) -> Option<String> {
+        let stats = self.stats.as_ref()?;
+        let mut parsed = serde_json::from_str::<serde_json::Value>(stats).ok()?;
+        let fields = parsed.as_object_mut()?;
+        fields.insert("tightBounds".to_owned(), self.deleted.is_none().into());
+        Some(parsed.to_string())
+    }
+
     fn add(&self, now: i64) -> Add {
         let bucket = self
             .bucket()
             .map(|(bucket, _)| [("bucket".to_owned(), Some(bucket.to_string()))].into());
+        let stats = match &self.deleted {
+            Some(_) => self.wide_stats(),
+            None => self.stats.clone(),
+        };
         Add {
             path: self.name.clone(),
             size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
             modification_time: now,
             data_change: true,
-            stats: self.stats.clone(),
+            stats,
             tags: bucket,
+            deletion_vector: self.deleted.as_ref().map(Deleted::descriptor),
             ..Add::default()
         }
     }
@@ -250,6 +342,7 @@ impl LoggedFile {
             extended_file_metadata: Some(true),
             partition_values: Some(Default::default()),
             size: i64::try_from(self.bytes).ok(),
+            deletion_vector: self.deleted.as_ref().map(Deleted::descriptor),
             ..Remove::default()
         }
     }
@@ -259,5 +352,11 @@ impl LoggedFile {
 pub(super) fn bucket(name: &str) -> Option<(u32, u32)> {
     let (bucket, rest) = name.strip_prefix('b')?.split_once("of")?;
     let (buckets, _) = rest.split_once('-')?;
-    Some((bucket.parse().ok()?, buckets.parse().ok()?))
+    let (bucket, buckets): (u32, u32) = (bucket.parse().ok()?, buckets.parse().ok()?);
+    (buckets.is_power_of_two() && bucket < buckets).then_some((bucket, buckets))
+}
+
+/// Does the name of a file say that it is of a patch, as in `p00000012-0123456789abcdef.parquet`?
+pub(super) fn is_patch(name: &str) -> bool {
+    name.starts_with('p')
 }

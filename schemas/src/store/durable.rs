@@ -62,6 +62,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// Where it lies until it gets its name.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Waits until the bytes are on the disk, and closes the file.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         match self.file.take() {

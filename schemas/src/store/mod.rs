@@ -16,11 +16,17 @@
 
 mod check;
 mod commit;
+mod deleted;
 mod delta;
 mod durable;
 mod fault;
 mod lock;
+mod parallel;
+mod patch;
+mod scan;
+mod select;
 mod snapshot;
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +35,9 @@ use object_store::ObjectStore;
 
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
+pub use deleted::Deleted;
 pub use lock::WriteLock;
+pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::{DataFile, Snapshot};
 
 use crate::error::StoreError;
@@ -123,8 +131,8 @@ impl Store {
             return Ok(Vec::new());
         };
         let mut rows = Vec::new();
-        for name in folder.files(delta)?.keys() {
-            rows.extend(snapshot::decode::<Versions>(&folder.path.join(name))?);
+        for file in folder.files(delta)?.values() {
+            rows.extend(snapshot::decode::<Versions>(&snapshot::data_file(&folder, file))?);
         }
         rows.sort_by_key(|row| row.version);
         Ok(rows)
@@ -141,10 +149,10 @@ impl Store {
         };
         let files = folder.files(delta)?;
         // A name begins with the version that wrote the file: the last row is in the last file.
-        let Some(last) = files.keys().next_back() else {
+        let Some(last) = files.values().next_back() else {
             return Ok(None);
         };
-        let rows = snapshot::decode::<Versions>(&folder.path.join(last))?;
+        let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
         let last = rows.into_iter().max_by_key(|row| row.version);
         Ok(last.map(|row| Snapshot::new(self.clone(), row)))
     }

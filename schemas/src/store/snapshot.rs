@@ -1,13 +1,15 @@
 //! A store version, for reading.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Store;
-use super::delta::{self, DeltaFolder, LoggedFiles};
+use super::deleted::Deleted;
+use super::delta::{self, DeltaFolder, LoggedFile, LoggedFiles};
+use super::scan::Filter;
+use super::select::Selected;
 use crate::error::StoreError;
-use crate::parquet_file;
 use crate::rows::VersionRow;
 use crate::tables::Table;
 
@@ -18,14 +20,27 @@ pub struct DataFile {
     pub path: PathBuf,
     /// Size.
     pub bytes: u64,
-    /// Rows.
+    /// Rows that are in the table.
     pub rows: u64,
+    /// Rows beside them that the file still holds, but the table no longer.
+    pub deleted: Option<Deleted>,
 }
 
 impl DataFile {
     /// Bucket and number of buckets that a bucketed file is named by.
     pub fn bucket(&self) -> Option<(u32, u32)> {
         delta::bucket(self.path.file_name()?.to_str()?)
+    }
+
+    /// Is it one of a patch: of rows of any bucket, in order of their key?
+    pub fn is_patch(&self) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(delta::is_patch)
+    }
+
+    /// Rows in the file, deleted ones too.
+    pub(super) fn all_rows(&self) -> u64 {
+        self.rows + self.deleted.as_ref().map_or(0, Deleted::len)
     }
 
     /// Store version that a file of an append-only table is named by.
@@ -112,61 +127,72 @@ impl Snapshot {
         Ok(data_files(&folder, &folder.files(latest)?))
     }
 
-    /// All rows of a table, in the order of its files.
+    /// All rows of a table, in the order of its files; where it was patched, by key.
     ///
     /// # Errors
     /// [`StoreError`] that names the file which does not read back.
     pub fn read<T: Table>(&self) -> Result<Vec<T::Row>, StoreError> {
-        let mut rows = Vec::new();
-        for file in self.files(T::NAME)? {
-            rows.extend(decode::<T>(&file.path)?);
-        }
-        Ok(rows)
+        self.read_files::<T>(self.files(T::NAME)?, &Filter::all())
     }
 
-    /// The rows of one video; of a bucketed table only its bucket is read.
+    /// The rows of one video, by key; of a bucketed table only its bucket and what was patched are read.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn read_video<T: Table>(&self, video: &str) -> Result<Vec<T::Row>, StoreError> {
+        let elsewhere = |(bucket, buckets)| crate::bucket_of(video, buckets) != bucket;
+        let mut files = self.files(T::NAME)?;
+        files.retain(|file| !file.bucket().is_some_and(elsewhere));
+        self.read_files::<T>(files, &Filter::videos([Arc::from(video)]))
+    }
+
+    fn read_files<T: Table>(&self, files: Vec<DataFile>, filter: &Filter) -> Result<Vec<T::Row>, StoreError> {
         let mut rows = Vec::new();
-        for file in self.files(T::NAME)? {
-            let elsewhere = |(bucket, buckets)| crate::bucket_of(video, buckets) != bucket;
-            if !file.bucket().is_some_and(elsewhere) {
-                let own = decode::<T>(&file.path)?.into_iter();
-                rows.extend(own.filter(|row| T::video(row).is_some_and(|name| **name == *video)));
-            }
+        for file in &files {
+            let found = Selected::find::<T>(file, filter)?.decode::<T>()?;
+            rows.extend(found.into_iter().map(|(row, _)| row));
+        }
+        // Rows of a video may lie in several files.
+        if files.iter().any(DataFile::is_patch) {
+            rows.sort_by(T::compare);
         }
         Ok(rows)
     }
 
-    /// Into how many buckets the videos are cut; none in a version without videos.
+    /// Into how many buckets the videos are cut; none in a version without bucket files.
     ///
     /// # Errors
     /// As [`Snapshot::files`].
     pub fn buckets(&self) -> Result<Option<u32>, StoreError> {
-        let files = self.files(crate::tables::Videos::NAME)?;
-        Ok(files
-            .first()
-            .and_then(DataFile::bucket)
-            .map(|(_, buckets)| buckets))
+        // In `videos` there is hardly ever none; but all its rows may be of patches.
+        let mut tables = vec![crate::tables::Videos::NAME];
+        tables.extend(crate::tables::all().into_iter().map(|(table, _)| table));
+        for table in tables {
+            let logged = self.logged(table)?;
+            if let Some((_, buckets)) = logged.values().find_map(LoggedFile::bucket) {
+                return Ok(Some(buckets));
+            }
+        }
+        Ok(None)
     }
 }
 
 fn data_files(folder: &DeltaFolder, files: &LoggedFiles) -> Vec<DataFile> {
-    let file = |file: &delta::LoggedFile| DataFile {
-        path: folder.path.join(&file.name),
-        bytes: file.bytes,
-        rows: file.rows,
-    };
-    files.values().map(file).collect()
+    files.values().map(|file| data_file(folder, file)).collect()
 }
 
-/// The rows of one file.
-pub(super) fn decode<T: Table>(path: &Path) -> Result<Vec<T::Row>, StoreError> {
-    let batch = parquet_file::read(path, &T::schema())?;
-    T::decode(&batch).map_err(|source| StoreError::Rows {
-        path: path.to_owned(),
-        source,
-    })
+/// A file of a table as readers see it.
+pub(super) fn data_file(folder: &DeltaFolder, file: &LoggedFile) -> DataFile {
+    DataFile {
+        path: folder.path.join(&file.name),
+        bytes: file.bytes,
+        rows: file.live(),
+        deleted: file.deleted.clone(),
+    }
+}
+
+/// The rows of one file that are in the table.
+pub(super) fn decode<T: Table>(file: &DataFile) -> Result<Vec<T::Row>, StoreError> {
+    let found = Selected::find::<T>(file, &Filter::all())?.decode::<T>()?;
+    Ok(found.into_iter().map(|(row, _)| row).collect())
 }

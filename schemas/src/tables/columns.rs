@@ -219,6 +219,19 @@ impl TextColumn {
         self.values.get(key)?.as_ref()
     }
 
+    /// What `wanted` says of each row's value, asked once for every distinct value; null: `none`.
+    pub(crate) fn each<T: Copy>(&self, none: T, mut wanted: impl FnMut(&Arc<str>) -> T) -> Vec<T> {
+        let answer = |value: &Option<Arc<str>>| value.as_ref().map_or(none, &mut wanted);
+        let answers: Vec<T> = self.values.iter().map(answer).collect();
+        let of_row = |row: usize| {
+            let key = self.keys.is_valid(row).then(|| self.keys.value(row))?;
+            answers.get(usize::try_from(key).ok()?).copied()
+        };
+        (0..self.keys.len())
+            .map(|row| of_row(row).unwrap_or(none))
+            .collect()
+    }
+
     /// Of a column that was read as required.
     pub(crate) fn expect(&self, row: usize) -> &Arc<str> {
         self.get(row).expect("a required column was checked for nulls")

@@ -120,6 +120,10 @@ impl Table for Labels {
             .collect()
     }
 
+    fn height(row: &LabelTrack) -> usize {
+        row.cells.len()
+    }
+
     fn video(row: &LabelTrack) -> Option<&Arc<str>> {
         Some(&row.video)
     }

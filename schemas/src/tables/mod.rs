@@ -44,7 +44,7 @@ use crate::error::TableError;
 /// A table of the store.
 pub trait Table {
     /// What code holds: a row, or all rows of a track.
-    type Row: Clone + Debug + PartialEq;
+    type Row: Clone + Debug + PartialEq + Send + Sync;
 
     /// Name of the table and of its folder.
     const NAME: &'static str;
@@ -66,6 +66,11 @@ pub trait Table {
 
     /// Order of the table's key; equal: the same key.
     fn compare(a: &Self::Row, b: &Self::Row) -> Ordering;
+
+    /// How many rows on disk it takes: a track has one per segment.
+    fn height(_row: &Self::Row) -> usize {
+        1
+    }
 
     /// The video of a row, where rows have one.
     fn video(_row: &Self::Row) -> Option<&Arc<str>> {

@@ -78,6 +78,10 @@ impl Table for Scores {
         Ok(rows.collect())
     }
 
+    fn height(row: &ScoreTrack) -> usize {
+        row.score.len()
+    }
+
     fn video(row: &ScoreTrack) -> Option<&Arc<str>> {
         Some(&row.video)
     }

@@ -116,7 +116,10 @@ fn tables_that_a_killed_run_moved_are_moved_back_for_readers_from_outside() {
     assert_eq!((entries("labels"), entries("classes")), (labels + 1, classes));
     let delta = row.tables.iter().find(|(name, _)| name == "labels").unwrap().1;
     assert_eq!(delta as usize, labels);
-    assert_holds(&store.latest().unwrap().unwrap(), &before());
+    let snapshot = store.latest().unwrap().unwrap();
+    assert_holds(&snapshot, &before());
+    // The log's numbers of rows, too.
+    assert_eq!(snapshot.check().unwrap(), []);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, StoreVersion, TableError, bucket_of};
 
-use crate::support::{VIDEOS, World, assert_holds, commit, labels, truth, world};
+use crate::support::{VIDEOS, World, assert_holds, commit, labels, patch, truth, world};
 
 #[test]
 fn what_is_committed_is_read_back_by_any_store_opened_later() {
@@ -257,23 +257,27 @@ fn a_folder_that_is_no_store_is_named_and_left_alone() {
     assert!(message.contains("has no version yet"), "{message}");
 }
 
-/// One commit: these videos go, those come or change.
-type Step = BTreeMap<u8, Option<Vec<bool>>>;
+/// One commit, as a patch or bucket by bucket: these videos go, those come or change.
+type Step = (bool, BTreeMap<u8, Option<Vec<bool>>>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let track = proptest::option::of(proptest::collection::vec(any::<bool>(), 1..4));
-    proptest::collection::vec(proptest::collection::btree_map(0u8..12, track, 0..6), 1..5)
+    let step = (
+        any::<bool>(),
+        proptest::collection::btree_map(0u8..12, track, 0..6),
+    );
+    proptest::collection::vec(step, 1..6)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn any_script_of_commits_reads_as_its_model_at_every_version(script in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create(folder.path()).unwrap();
         let mut worlds = vec![World::new()];
-        for step in &script {
+        for (as_patch, step) in &script {
             let mut world = worlds.last().unwrap().clone();
             for (video, track) in step {
                 let key = (format!("v{video}_0_10").into(), Modality::Visual, "Dog".into());
@@ -287,6 +291,7 @@ proptest! {
                     }
                 }
             }
+            let commit = if *as_patch { patch } else { commit };
             commit(&store, worlds.last().unwrap(), &world).unwrap();
             worlds.push(world);
         }

@@ -4,5 +4,7 @@ mod check;
 mod crash;
 mod damage;
 mod laws;
+mod patch;
+mod scan;
 mod support;
 mod tables;

@@ -1,14 +1,14 @@
 //! A small data set, and how it is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{
     ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, Split,
     TruthRow, VersionRow, VideoRow,
 };
-use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
-use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Truth, Videos};
+use vaplan_schemas::store::{CommitInfo, Filter, Place, Snapshot, Store};
+use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, bucket_of};
 
 /// What a label's score is compared with.
@@ -213,6 +213,53 @@ pub(crate) fn commit(store: &Store, before: &World, after: &World) -> Result<Ver
         }
     }
     commit.finish()
+}
+
+/// Commits `after` as the version that follows `before` as a patch of what differs.
+pub(crate) fn patch(store: &Store, before: &World, after: &World) -> Result<VersionRow, StoreError> {
+    let lock = store.lock(&mut |_| {})?;
+    let info = CommitInfo {
+        command: "vaplan relabel".into(),
+        inputs: "patch".into(),
+        videos: VIDEOS,
+        ..CommitInfo::default()
+    };
+    let mut commit = store.begin(&lock, info)?;
+    let same = |(key, scores): &(&Key, &Vec<f64>), other: &World| other.get(*key) == Some(*scores);
+    let changed: BTreeSet<Arc<str>> = before
+        .iter()
+        .filter(|entry| !same(entry, after))
+        .chain(after.iter().filter(|entry| !same(entry, before)))
+        .map(|((video, ..), _)| video.clone())
+        .collect();
+    let new: World = after
+        .iter()
+        .filter(|((video, ..), _)| changed.contains(video))
+        .map(|(key, scores)| (key.clone(), scores.clone()))
+        .collect();
+    commit.append::<LabelChanges>(&changes(commit.version().0, before, after))?;
+    let filter = Filter::videos(changed);
+    let snapshot = store.latest()?;
+    let snapshot = snapshot.as_ref();
+    commit.patch::<Videos>(&places::<Videos>(snapshot, &filter)?, &videos(&new))?;
+    commit.patch::<Scores>(&places::<Scores>(snapshot, &filter)?, &scores(&new))?;
+    commit.patch::<Labels>(&places::<Labels>(snapshot, &filter)?, &labels(&new))?;
+    let gone = places::<Rejects>(snapshot, &Filter::all())?;
+    commit.patch::<Rejects>(&gone, &rejects(after))?;
+    if snapshot.is_none() {
+        commit.replace_all::<Classes>(&classes())?;
+        commit.replace_all::<Truth>(&truth())?;
+    }
+    commit.finish()
+}
+
+/// Where the rows of a filter lie; nowhere in a store without versions.
+pub(crate) fn places<T: Table>(
+    snapshot: Option<&Snapshot>,
+    filter: &Filter,
+) -> Result<Vec<Place>, StoreError> {
+    let found = snapshot.map(|snapshot| snapshot.scan::<T>(filter)).transpose()?;
+    Ok(found.into_iter().flatten().map(|found| found.place).collect())
 }
 
 /// The snapshot holds this world: every table, row for row.

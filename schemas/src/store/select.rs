@@ -1,0 +1,230 @@
+//! The rows of one data file that a reader wants.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use super::DataFile;
+use super::deleted::without;
+use super::scan::Filter;
+use crate::error::StoreError;
+use crate::ids::Modality;
+use crate::parquet_file::Opened;
+use crate::tables::Table;
+use crate::tables::columns::{Columns, TextColumn};
+
+/// Runs of rows of a file, in order.
+pub(super) type Runs = Vec<Range<usize>>;
+
+/// A data file, open, and the rows of it that are wanted and still there.
+pub(super) struct Selected {
+    opened: Opened,
+    /// None: all rows of the file.
+    runs: Option<Runs>,
+}
+
+impl Selected {
+    /// Opens a file and finds the rows of `filter`; of the columns only those of the key are decoded.
+    pub(super) fn find<T: Table>(file: &DataFile, filter: &Filter) -> Result<Selected, StoreError> {
+        let opened = Opened::open(&file.path, &T::schema())?;
+        let runs = if filter.is_all() {
+            let all = std::iter::once(0..opened.rows()).collect();
+            file.deleted.as_ref().map(|gone| without(all, Some(gone)))
+        } else {
+            Some(without(matching::<T>(&opened, filter)?, file.deleted.as_ref()))
+        };
+        Ok(Selected { opened, runs })
+    }
+
+    /// The rows that are there of these runs.
+    pub(super) fn these<T: Table>(file: &DataFile, runs: Runs) -> Result<Selected, StoreError> {
+        let opened = Opened::open(&file.path, &T::schema())?;
+        let runs = Some(without(runs, file.deleted.as_ref()));
+        Ok(Selected { opened, runs })
+    }
+
+    /// How many rows were found.
+    pub(super) fn rows(&self) -> usize {
+        match &self.runs {
+            Some(runs) => runs.iter().map(Range::len).sum(),
+            None => self.opened.rows(),
+        }
+    }
+
+    /// The rows that were found, as runs.
+    pub(super) fn into_runs(self) -> Runs {
+        let all = || std::iter::once(0..self.opened.rows()).collect();
+        self.runs.unwrap_or_else(all)
+    }
+
+    /// The videos of the rows that were found, each once; none of a table without videos.
+    pub(super) fn videos<T: Table>(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        if T::schema().column_with_name("video").is_none() {
+            return Ok(Vec::new());
+        }
+        let batch = self.opened.read(Some(&["video"]), self.runs.as_deref())?;
+        let columns = Columns::new(T::NAME, &batch);
+        let video = columns.text("video").map_err(|source| self.wrong(source))?;
+        let mut found: Vec<Arc<str>> = Vec::new();
+        for row in 0..batch.num_rows() {
+            let next = video.get(row);
+            if next.is_some() && next != found.last() {
+                found.extend(next.cloned());
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// The rows that were found, and the first place of each.
+    pub(super) fn decode<T: Table>(&self) -> Result<Vec<(T::Row, usize)>, StoreError> {
+        if self.rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let batch = self.opened.read(None, self.runs.as_deref())?;
+        let rows = T::decode(&batch).map_err(|source| self.in_whole_file::<T>(source))?;
+        let mut places = Places::new(self.runs.as_deref());
+        let mut placed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let first = places.take(T::height(&row)).ok_or_else(|| StoreError::File {
+                path: self.opened.path().to_owned(),
+                problem: "a track lies in pieces, expected its rows one after another".to_owned(),
+            })?;
+            placed.push((row, first));
+        }
+        Ok(placed)
+    }
+
+    fn wrong(&self, source: crate::TableError) -> StoreError {
+        StoreError::Rows {
+            path: self.opened.path().to_owned(),
+            source,
+        }
+    }
+
+    /// An error in some rows counts among them; who looks into the file wants it to count from its begin.
+    fn in_whole_file<T: Table>(&self, among: crate::TableError) -> StoreError {
+        let whole = self.opened.read(None, None).ok();
+        let error = whole.and_then(|batch| T::decode(&batch).err());
+        self.wrong(error.unwrap_or(among))
+    }
+}
+
+/// Where the rows of a batch lie in its file, handed out in order.
+struct Places<'a> {
+    /// None: the whole file.
+    runs: Option<&'a [Range<usize>]>,
+    next: usize,
+}
+
+impl<'a> Places<'a> {
+    fn new(runs: Option<&'a [Range<usize>]>) -> Places<'a> {
+        let next = runs.and_then(<[_]>::first).map_or(0, |run| run.start);
+        Places { runs, next }
+    }
+
+    /// The first of so many rows; none where they do not lie one after another.
+    fn take(&mut self, rows: usize) -> Option<usize> {
+        let first = self.next;
+        self.next += rows;
+        if let Some(runs) = &mut self.runs {
+            let (run, later) = runs.split_first()?;
+            if self.next > run.end {
+                return None;
+            }
+            if self.next == run.end {
+                *runs = later;
+                self.next = later.first().map_or(self.next, |run| run.start);
+            }
+        }
+        Some(first)
+    }
+}
+
+/// The rows of the filter, gone ones too, by the key columns alone.
+fn matching<T: Table>(opened: &Opened, filter: &Filter) -> Result<Runs, StoreError> {
+    let schema = T::schema();
+    let by_video = has(&schema, "video") && filter.wanted_videos().next().is_some();
+    let by_track = filter.selects_tracks::<T>();
+    let mut names = Vec::new();
+    if by_video {
+        names.push("video");
+    }
+    if by_track {
+        names.extend(["modality", "class"]);
+    }
+    if names.is_empty() {
+        return Ok(Runs::new());
+    }
+    let batch = opened.read(Some(&names), None)?;
+    let columns = Columns::new(T::NAME, &batch);
+    let text = |name: &'static str| -> Result<TextColumn, StoreError> {
+        columns.text(name).map_err(|source| StoreError::Rows {
+            path: opened.path().to_owned(),
+            source,
+        })
+    };
+    let mut hits = vec![false; batch.num_rows()];
+    if by_video {
+        hits = text("video")?.each(false, |video| filter.has_video(video));
+    }
+    if by_track {
+        let modality = text("modality")?.each(None, |name| name.parse::<Modality>().ok());
+        let class = text("class")?;
+        let of = |wanted: Modality| class.each(false, |class| filter.has_track(wanted, class));
+        let (audio, visual) = (of(Modality::Audio), of(Modality::Visual));
+        for (row, hit) in hits.iter_mut().enumerate() {
+            *hit |= match modality[row] {
+                Some(Modality::Audio) => audio[row],
+                Some(Modality::Visual) => visual[row],
+                None => false,
+            };
+        }
+    }
+    Ok(runs(&hits, |hit| *hit).collect())
+}
+
+/// The maximal runs of items that are wanted.
+fn runs<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let start = next + items[next..].iter().position(&wanted)?;
+        let length = items[start..].iter().position(|item| !wanted(item));
+        next = length.map_or(items.len(), |length| start + length);
+        Some(start..next)
+    })
+}
+
+/// Which rows are of which bucket among `buckets`: runs of rows of one bucket, gone ones too.
+pub(super) fn homes<T: Table>(
+    path: &std::path::Path,
+    buckets: u32,
+) -> Result<Vec<(u32, Range<usize>)>, StoreError> {
+    let opened = Opened::open(path, &T::schema())?;
+    if !T::BUCKETED {
+        return Ok(vec![(0, 0..opened.rows())]);
+    }
+    let batch = opened.read(Some(&["video"]), None)?;
+    let columns = Columns::new(T::NAME, &batch);
+    let video = columns
+        .required_text("video")
+        .map_err(|source| StoreError::Rows {
+            path: path.to_owned(),
+            source,
+        })?;
+    let buckets = video.each(0, |video| crate::bucket_of(video, buckets));
+    let mut homes: Vec<(u32, Range<usize>)> = Vec::new();
+    for (row, bucket) in buckets.into_iter().enumerate() {
+        match homes.last_mut() {
+            Some((last, run)) if *last == bucket => run.end = row + 1,
+            _ => homes.push((bucket, row..row + 1)),
+        }
+    }
+    Ok(homes)
+}
+
+fn has(schema: &SchemaRef, column: &str) -> bool {
+    schema.column_with_name(column).is_some()
+}

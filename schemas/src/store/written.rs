@@ -1,0 +1,123 @@
+//! A data file that is written, but has no name yet.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use super::delta::LoggedFile;
+use super::durable::Scratch;
+use super::{OWN, SCRATCH, Store, fault};
+use crate::error::{StoreError, TableError};
+use crate::ids::bucket_of;
+use crate::parquet_file;
+use crate::tables::Table;
+
+/// A file of rows that was written, where it was not there yet.
+pub(super) struct Written {
+    pub(super) file: LoggedFile,
+    pub(super) scratch: Option<Scratch>,
+}
+
+impl Written {
+    /// Rows of one bucket of so many.
+    pub(super) fn bucket<T: Table>(
+        store: &Store,
+        (bucket, buckets): (u32, u32),
+        rows: &[T::Row],
+    ) -> Result<Option<Written>, StoreError> {
+        let mut videos = rows.iter().filter_map(T::video);
+        if let Some(video) = videos.find(|video| bucket_of(video, buckets) != bucket) {
+            return Err(StoreError::Unwritable(TableError::Bucket {
+                table: T::NAME,
+                video: video.to_string(),
+                bucket,
+                expected: bucket_of(video, buckets),
+            }));
+        }
+        Written::new::<T>(store, &format!("b{bucket:04}of{buckets:04}"), rows)
+    }
+
+    /// A file named by its content; none for no rows.
+    pub(super) fn new<T: Table>(
+        store: &Store,
+        prefix: &str,
+        rows: &[T::Row],
+    ) -> Result<Option<Written>, StoreError> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut sorted = Vec::new();
+        let rows = if rows.is_sorted_by(|a, b| T::compare(a, b).is_le()) {
+            rows
+        } else {
+            sorted.extend_from_slice(rows);
+            sorted.sort_by(T::compare);
+            &sorted
+        };
+        let twice = rows
+            .windows(2)
+            .position(|pair| T::compare(&pair[0], &pair[1]).is_eq());
+        if let Some(row) = twice {
+            let mut key = format!("{:?}", rows[row]);
+            key.truncate(key.floor_char_boundary(200));
+            let (table, row) = (T::NAME, row + 1);
+            return Err(StoreError::Unwritable(TableError::Duplicate { table, row, key }));
+        }
+        let batch = T::encode(rows);
+        let height: usize = rows.iter().map(T::height).sum();
+        assert_eq!(height, batch.num_rows(), "rows of {} on disk", T::NAME);
+        let bytes = parquet_file::encode(&batch);
+        let name = format!("{prefix}-{}.parquet", content(&bytes));
+        let path = store.folder(T::NAME).path.join(&name);
+        let file = LoggedFile {
+            name,
+            bytes: bytes.len() as u64,
+            rows: batch.num_rows() as u64,
+            deleted: None,
+            stats: Some(stats::<T>(rows, batch.num_rows())),
+        };
+        // Named by its content, and only once that was synced: where it is, it is right.
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
+            return Ok(Some(Written { file, scratch: None }));
+        }
+        fault::point("before-file");
+        let scratch = Scratch::write(&store.root.join(OWN).join(SCRATCH), [bytes.as_slice()])?;
+        fault::point("after-file");
+        Ok(Some(Written {
+            file,
+            scratch: Some(scratch),
+        }))
+    }
+}
+
+/// First 16 hexadecimal digits of the SHA-256.
+pub(super) fn content(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .take(8)
+        .fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a String takes everything");
+            text
+        })
+}
+
+/// Delta's statistics: number of rows, and the range of the videos, so that engines skip files.
+fn stats<T: Table>(rows: &[T::Row], count: usize) -> String {
+    let videos = || rows.iter().filter_map(T::video);
+    // Delta cuts long strings, and the upper end of a cut one would have to be raised.
+    let range = videos()
+        .min()
+        .zip(videos().max())
+        .filter(|(min, max)| min.len().max(max.len()) <= 256)
+        .filter(|_| videos().count() == rows.len());
+    match range {
+        Some((min, max)) => serde_json::json!({
+            "numRecords": count,
+            "minValues": {"video": min},
+            "maxValues": {"video": max},
+            "nullCount": {"video": 0},
+        }),
+        _ => serde_json::json!({ "numRecords": count }),
+    }
+    .to_string()
+}

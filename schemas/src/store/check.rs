@@ -47,10 +47,8 @@ impl Snapshot {
     /// Where a table's log does not read back, so that there is nothing to compare.
     pub fn check(&self) -> Result<Vec<Problem>, StoreError> {
         let mut problems = Vec::new();
-        for (table, schema) in tables::all() {
-            for file in self.files(table)? {
-                problems.extend(check_file(table, &schema, &file));
-            }
+        for found in tables::each(&mut Files(self)) {
+            problems.extend(found?);
         }
         let videos = self.rows_by_file::<Videos>(&mut problems, |row| {
             (row.video.clone(), Modality::Audio, Arc::from(""))
@@ -192,7 +190,20 @@ impl Snapshot {
     }
 }
 
-fn check_file(table: &'static str, schema: &arrow::datatypes::SchemaRef, file: &DataFile) -> Option<Problem> {
+/// Checks each file of a table for itself.
+struct Files<'a>(&'a Snapshot);
+
+impl tables::ForTable for Files<'_> {
+    type Out = Result<Vec<Problem>, StoreError>;
+
+    fn table<T: Table>(&mut self) -> Self::Out {
+        let files = self.0.files(T::NAME)?;
+        Ok(files.iter().filter_map(check_file::<T>).collect())
+    }
+}
+
+fn check_file<T: Table>(file: &DataFile) -> Option<Problem> {
+    let table = T::NAME;
     let at = |what: String| {
         Some(Problem {
             table,
@@ -216,7 +227,7 @@ fn check_file(table: &'static str, schema: &arrow::datatypes::SchemaRef, file: &
             }
         }
     }
-    let rows = match parquet_file::read(&file.path, schema) {
+    let rows = match parquet_file::read(&file.path, &T::schema()) {
         Err(StoreError::File { problem, .. }) => return at(problem),
         Err(error) => return at(error.to_string()),
         Ok(batch) if batch.num_rows() as u64 != file.all_rows() => {
@@ -229,16 +240,7 @@ fn check_file(table: &'static str, schema: &arrow::datatypes::SchemaRef, file: &
     {
         return at(format!("row {row} is deleted, of {} rows", rows.num_rows()));
     }
-    let decoded = match table {
-        tables::Classes::NAME => tables::Classes::decode(&rows).map(drop),
-        tables::Videos::NAME => Videos::decode(&rows).map(drop),
-        tables::Truth::NAME => tables::Truth::decode(&rows).map(drop),
-        tables::Scores::NAME => Scores::decode(&rows).map(drop),
-        tables::Labels::NAME => Labels::decode(&rows).map(drop),
-        tables::LabelChanges::NAME => LabelChanges::decode(&rows).map(drop),
-        _ => tables::Rejects::decode(&rows).map(drop),
-    };
-    decoded.err().and_then(|error| at(error.to_string()))
+    T::decode(&rows).err().and_then(|error| at(error.to_string()))
 }
 
 fn check_score(

@@ -78,25 +78,44 @@ pub trait Table {
     }
 }
 
+/// Something that is done for a table, whatever its rows are.
+pub(crate) trait ForTable {
+    /// What comes of it.
+    type Out;
+
+    /// Does it.
+    fn table<T: Table>(&mut self) -> Self::Out;
+}
+
+/// Does it for all tables but `versions`: what a store version is made of.
+pub(crate) fn each<W: ForTable>(work: &mut W) -> Vec<W::Out> {
+    vec![
+        work.table::<Settings>(),
+        work.table::<Classes>(),
+        work.table::<Prompts>(),
+        work.table::<Videos>(),
+        work.table::<Candidates>(),
+        work.table::<Truth>(),
+        work.table::<UserLabels>(),
+        work.table::<Scores>(),
+        work.table::<Labels>(),
+        work.table::<LabelChanges>(),
+        work.table::<Predictions>(),
+        work.table::<Rejects>(),
+    ]
+}
+
 /// Names of all tables but `versions`, with the schema of each: what a store version is made of.
 pub fn all() -> Vec<(&'static str, SchemaRef)> {
-    fn entry<T: Table>() -> (&'static str, SchemaRef) {
-        (T::NAME, T::schema())
+    struct Names;
+    impl ForTable for Names {
+        type Out = (&'static str, SchemaRef);
+
+        fn table<T: Table>(&mut self) -> Self::Out {
+            (T::NAME, T::schema())
+        }
     }
-    vec![
-        entry::<Settings>(),
-        entry::<Classes>(),
-        entry::<Prompts>(),
-        entry::<Videos>(),
-        entry::<Candidates>(),
-        entry::<Truth>(),
-        entry::<UserLabels>(),
-        entry::<Scores>(),
-        entry::<Labels>(),
-        entry::<LabelChanges>(),
-        entry::<Predictions>(),
-        entry::<Rejects>(),
-    ]
+    each(&mut Names)
 }
 
 /// A schema as files have it and others read it: dictionaries are a matter of batches.

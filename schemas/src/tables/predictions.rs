@@ -109,6 +109,10 @@ impl Table for Predictions {
         Ok(tracks)
     }
 
+    fn height(row: &PredictionTrack) -> usize {
+        row.segments() as usize
+    }
+
     fn video(row: &PredictionTrack) -> Option<&Arc<str>> {
         Some(&row.video)
     }

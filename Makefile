@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint clean tools native venv
+.PHONY: help demo test soak bench lint clean tools native venv
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: native ## Do the whole job on a built-in sample
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)
+
+soak: tools ## Try the law (incremental equals batch) on 10,000 random scripts; VAPLAN_SOAK=N for another number
+	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture
 
 bench: native venv ## Time against what users would pick instead; results in bench/README.md
 	bench/run

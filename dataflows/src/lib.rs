@@ -26,6 +26,7 @@
 //! | [`mod@labels`] | bit tracks, predictions and marks to one record per video and modality, and the meet of the two |
 //! | [`mod@changes`] | what a version changed |
 //! | [`graph`] | all of it, one function from collections to collections |
+//! | [`mod@session`] | the graph kept in memory: a version's changes in, what they change out |
 //!
 //! Nothing here knows a model, a file or SQL; the time is the store version, totally ordered.
 
@@ -41,6 +42,7 @@ pub mod pld;
 pub mod prediction;
 pub mod records;
 pub mod rule;
+pub mod session;
 pub mod similarity;
 pub mod threshold;
 
@@ -55,3 +57,4 @@ pub use prediction::{Prediction, Probability};
 pub use records::{
     Bits, Candidate, Cosine, Denoised, LabelRecord, Score, ScoreRecord, SetBy, Track, VideoId,
 };
+pub use session::Session;

@@ -1,46 +1,68 @@
 //! The law: after any script of changes, the answer is that of a plain loop over the world as it is, at every version
 //! and with 1, 2 and 3 workers.
 
-mod dataflow;
+mod cover;
 mod oracle;
+mod run;
 mod script;
 mod world;
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use vaplan_dataflows::records::{Bits, Candidate, Cosine, Score, ScoreRecord, SetBy, VideoId};
 use vaplan_dataflows::{Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::dataflow::dataflow;
+use crate::cover::Cover;
 use crate::oracle::{Labels, answers};
-use crate::script::worlds;
+use crate::run::{Run, run};
+use crate::script::{Script, script};
 use crate::world::{Step, World};
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+/// How many scripts are run.
+const CASES: u32 = 512;
 
-    #[test]
-    fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers(worlds in worlds()) {
+#[test]
+fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers_with_a_restart_anywhere() {
+    let cases = match std::env::var("VAPLAN_SOAK") {
+        Ok(cases) => cases.parse().expect("VAPLAN_SOAK is a number of cases"),
+        Err(_) => CASES,
+    };
+    let cover = Cover::default();
+    let config = ProptestConfig {
+        cases,
+        // A failing script is printed; what it taught belongs in a test of its own.
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    // No restart where it falls behind the end.
+    let how = (1..8usize, any::<bool>());
+    let law = |(script, (restart, whole)): (Script, (usize, bool))| {
+        let worlds = script.worlds();
         let expected = answers(&worlds, &Labels::new());
         for workers in 1..=3 {
-            let answers = dataflow(worlds.clone(), Labels::new(), workers);
-            prop_assert_eq!(&answers, &expected, "{} workers", workers);
+            let how = Run {
+                workers,
+                restart,
+                whole,
+            };
+            let found = run(&worlds, how);
+            for (version, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                prop_assert_eq!(found, expected, "version {}, {} workers", version, workers);
+            }
+            prop_assert_eq!(found.len(), expected.len());
         }
+        cover.count("cases", 1);
+        cover.count("restarts", usize::from(restart < worlds.len()));
+        cover.see(&expected);
+        Ok(())
+    };
+    if let Err(broken) = TestRunner::new(config).run(&(script(), how), law) {
+        panic!("{broken}");
     }
-
-    #[test]
-    fn changes_of_a_restart_are_against_the_labels_before_it(
-        worlds in worlds(),
-        cut in 1..4usize,
-        workers in 1..=3usize,
-    ) {
-        let cut = cut.min(worlds.len() - 1);
-        let expected = answers(&worlds, &Labels::new());
-        let answers = dataflow(worlds[cut..].to_vec(), expected[cut - 1].labels.clone(), workers);
-        prop_assert_eq!(&answers[..], &expected[cut..]);
-    }
+    cover.report();
 }
 
 #[test]
@@ -80,7 +102,12 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
         },
     ];
     let world = steps.into_iter().fold(World::default(), World::after);
-    let answer = dataflow(vec![world], Labels::new(), 1).remove(0);
+    let how = Run {
+        workers: 1,
+        restart: 0,
+        whole: false,
+    };
+    let answer = run(&[world], how).remove(0);
     let shown = |bits: &Bits| format!("{bits:?}");
     let audio = &answer.labels[&(video, Modality::Audio)].tracks[0];
     let visual = &answer.labels[&(video, Modality::Visual)].tracks[0];

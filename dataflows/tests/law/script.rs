@@ -14,21 +14,37 @@ use crate::world::{Step, World};
 const CLASSES: u32 = 4;
 const VIDEOS: u64 = 5;
 
-/// The world after each version of a script: the first is one where most is well, later ones are changed by any steps.
-pub(crate) fn worlds() -> impl Strategy<Value = Vec<World>> {
-    let start = vec(good_video(), 0..VIDEOS as usize).prop_map(|videos| videos.concat());
-    let settings = vec(setting(), 0..8);
-    let versions = vec(vec(step(), 1..8), 1..6);
-    (start, settings, versions).prop_map(|(start, settings, versions)| {
+/// What happens, version by version.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    versions: Vec<Vec<Step>>,
+}
+
+impl Script {
+    /// The world after each version; before the first there are all classes and nothing else.
+    pub(crate) fn worlds(&self) -> Vec<World> {
         let mut world = (0..CLASSES).fold(World::default(), |world, class| {
             world.after(Step::Introduce(ClassId(class), quarter(0)))
         });
         let mut worlds = Vec::new();
-        for steps in [[start, settings].concat()].into_iter().chain(versions) {
-            world = steps.into_iter().fold(world, World::after);
+        for steps in &self.versions {
+            world = steps.iter().cloned().fold(world, World::after);
             worlds.push(world.clone());
         }
         worlds
+    }
+}
+
+/// A first version where most is well, and later ones of any steps.
+pub(crate) fn script() -> impl Strategy<Value = Script> {
+    let start = vec(good_video(), 0..VIDEOS as usize);
+    let settings = vec(setting(), 0..8);
+    let versions = vec(vec(step(), 1..8), 1..6);
+    (start, settings, versions).prop_map(|(start, settings, versions)| {
+        let first = [start.concat(), settings].concat();
+        Script {
+            versions: [vec![first], versions].concat(),
+        }
     })
 }
 

@@ -1,0 +1,218 @@
+//! The graph kept in memory: a version's changes in, what they change out.
+//!
+//! ```text
+//! start(world) ─┐  ┌═ worker 0 ═ inputs ─ labelling ─ outputs ═┐
+//! apply(changes)┴──┼═ worker 1 ═ inputs ─ labelling ─ outputs ═┼─▶ Outcome of the version
+//!  a share each    └═ ...                                     ═┘
+//! ```
+//!
+//! Workers are threads that sleep between versions. A version's time is its number; once all workers have passed it, its
+//! updates are handed back, and traces may forget how the inputs came to be what they are.
+
+mod rows;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use timely::communication::WorkerGuards;
+use vaplan_schemas::Modality;
+
+pub use self::rows::{Labelled, Outcome, Rows, Updates};
+use self::worker::{Answer, Command, Share, Stop};
+use crate::records::{LabelRecord, VideoId};
+
+/// Why a session cannot go on; what it held is lost, the inputs are the caller's.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// No worker at all.
+    #[error("workers is 0, expected at least 1")]
+    NoWorkers,
+    /// Threads could not be started.
+    #[error("the dataflow cannot start: {0}")]
+    Start(String),
+    /// A worker panicked: a bug, not bad input.
+    #[error("a dataflow worker stopped: {0}")]
+    Worker(String),
+    /// An earlier call failed.
+    #[error("the dataflow has stopped before")]
+    Stopped,
+}
+
+/// The resident dataflow. Dropping it stops its threads.
+pub struct Session {
+    commands: Vec<Sender<Command>>,
+    answers: Receiver<Answer>,
+    guards: Option<WorkerGuards<()>>,
+    stop: Arc<Stop>,
+    held: Arc<AtomicI64>,
+    version: u64,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("workers", &self.commands.len())
+            .field("version", &self.version)
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Starts the workers on the world as it is, which is version 0; changes are against `previous`.
+    ///
+    /// # Errors
+    /// [`SessionError`]; no thread is left then.
+    pub fn start(
+        workers: usize,
+        world: Rows,
+        previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
+    ) -> Result<(Session, Outcome), SessionError> {
+        if workers == 0 {
+            return Err(SessionError::NoWorkers);
+        }
+        let (answer_to, answers) = channel();
+        let (mut commands, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (sender, receiver) = channel();
+            commands.push(sender);
+            ends.push(Some((receiver, answer_to.clone())));
+        }
+        // Else the answers would not end where all workers have.
+        drop(answer_to);
+        let stop = Arc::new(Stop::default());
+        let held = Arc::new(AtomicI64::new(0));
+        let guards = worker::spawn(workers, ends, &stop, &held).map_err(SessionError::Start)?;
+        let mut session = Session {
+            commands,
+            answers,
+            guards: Some(guards),
+            stop,
+            held,
+            version: 0,
+        };
+        let updates = Updates {
+            gone: Rows::default(),
+            new: world,
+        };
+        let outcome = session.advance(updates, previous)?;
+        Ok((session, outcome))
+    }
+
+    /// Applies the changes of the next version. Rows that are gone must have been there; equal rows that are gone and
+    /// new cancel.
+    ///
+    /// Work is proportional to what the changes touch.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the session is then at its end.
+    pub fn apply(&mut self, updates: Updates) -> Result<Outcome, SessionError> {
+        self.version += 1;
+        self.advance(updates, Vec::new())
+    }
+
+    /// The version that was handed back last, from 0.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many updates the arrangements hold: what memory is proportional to. It depends on what the world holds, not
+    /// on the number of versions.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst).max(0) as u64
+    }
+
+    /// Stops the workers and waits for their end.
+    ///
+    /// # Errors
+    /// [`SessionError::Worker`] where one panics on the way, [`SessionError::Stopped`] where an earlier call failed.
+    pub fn finish(mut self) -> Result<(), SessionError> {
+        match self.join() {
+            None => Err(SessionError::Stopped),
+            Some(panics) => panics.map_or(Ok(()), |message| Err(SessionError::Worker(message))),
+        }
+    }
+
+    fn advance(
+        &mut self,
+        updates: Updates,
+        previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
+    ) -> Result<Outcome, SessionError> {
+        if self.guards.is_none() {
+            return Err(SessionError::Stopped);
+        }
+        let workers = self.commands.len();
+        let shares = rows::shares(updates.gone, workers)
+            .into_iter()
+            .zip(rows::shares(updates.new, workers))
+            .zip(rows::share(previous, workers));
+        for (command, ((gone, new), previous)) in self.commands.iter().zip(shares) {
+            let share = Box::new(Share {
+                updates: Updates { gone, new },
+                previous,
+            });
+            if command.send(Command::Version(share)).is_err() {
+                return Err(self.failure());
+            }
+        }
+        let mut outcome = Outcome::default();
+        for _ in 0..workers {
+            match self.answers.recv() {
+                Ok(answer) => outcome.take(answer),
+                Err(_) => return Err(self.failure()),
+            }
+        }
+        outcome.sort();
+        Ok(outcome)
+    }
+
+    /// Stops what is left of the workers and says why.
+    fn failure(&mut self) -> SessionError {
+        self.stop.now();
+        let message = self.join().flatten();
+        SessionError::Worker(message.unwrap_or_else(|| "it went without a word".to_owned()))
+    }
+
+    /// Waits for the end of all workers; what the first of those that panicked said. None where that was done before.
+    fn join(&mut self) -> Option<Option<String>> {
+        // Workers end where their commands do.
+        self.commands.clear();
+        let ends = self.guards.take()?.join();
+        let died = ends.into_iter().find_map(Result::err);
+        Some(died.map(|unsaid| self.stop.message().unwrap_or(unsaid)))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_worker_is_an_error_that_says_what_it_said_and_no_hang() {
+        for (workers, broken) in [(1, 0), (2, 0), (2, 1), (3, 1)] {
+            let (mut session, _) = Session::start(workers, Rows::default(), Vec::new()).unwrap();
+            session.commands[broken].send(Command::Panic).unwrap();
+            let error = session.apply(Updates::default()).unwrap_err();
+            assert_eq!(error.to_string(), "a dataflow worker stopped: told to");
+            let again = session.apply(Updates::default()).unwrap_err();
+            assert_eq!(again, SessionError::Stopped);
+            assert_eq!(session.finish(), Err(SessionError::Stopped));
+        }
+    }
+
+    #[test]
+    fn a_session_of_no_workers_is_refused() {
+        let refused = Session::start(0, Rows::default(), Vec::new()).unwrap_err();
+        assert_eq!(refused.to_string(), "workers is 0, expected at least 1");
+    }
+}

@@ -1,0 +1,282 @@
+//! One worker of a session: its thread, from the first command to the last.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
+
+use differential_dataflow::consolidation::consolidate;
+use differential_dataflow::input::{Input, InputSession};
+use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
+use timely::communication::WorkerGuards;
+use timely::dataflow::ProbeHandle;
+use timely::dataflow::operators::{InspectCore, Probe};
+use timely::worker::Worker;
+use vaplan_schemas::{ClassId, Modality};
+
+use super::rows::{Outcome, Rows, Updates};
+use crate::graph::{Inputs, labelling};
+use crate::marks::Marks;
+use crate::pld::Pld;
+use crate::prediction::Prediction;
+use crate::records::{Candidate, LabelRecord, Score, VideoId};
+
+/// What a worker is told.
+pub(super) enum Command {
+    /// Its share of the next version.
+    Version(Box<Share>),
+    /// To break, as a bug would.
+    #[cfg(test)]
+    Panic,
+}
+
+/// A worker's share of a version.
+pub(super) struct Share {
+    pub(super) updates: Updates,
+    pub(super) previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
+}
+
+/// A worker's part of a version: records whose difference is 0 are left out.
+pub(super) type Answer = Outcome;
+
+/// The ends of a worker's two channels.
+pub(super) type Ends = (Receiver<Command>, Sender<Answer>);
+
+/// How one worker's panic reaches the others: they would wait for its messages for ever.
+#[derive(Default)]
+pub(super) struct Stop {
+    stopped: AtomicBool,
+    threads: Mutex<Vec<Thread>>,
+    message: Mutex<Option<String>>,
+}
+
+impl Stop {
+    /// Wakes and ends every worker.
+    pub(super) fn now(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        for thread in self.threads().iter() {
+            thread.unpark();
+        }
+    }
+
+    /// What the first panic said.
+    pub(super) fn message(&self) -> Option<String> {
+        let message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        message.clone()
+    }
+
+    fn is_set(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn enrol(&self) {
+        self.threads().push(std::thread::current());
+    }
+
+    fn panicked(&self, payload: &(dyn std::any::Any + Send)) {
+        let said = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "panic without a message".to_owned());
+        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        message.get_or_insert(said);
+        drop(message);
+        self.now();
+    }
+
+    /// A poisoned lock is one whose holder panicked; the list is only added to, so it still holds.
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<Thread>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the threads; `held` counts the updates in their arrangements.
+pub(super) fn spawn(
+    workers: usize,
+    ends: Vec<Option<Ends>>,
+    stop: &Arc<Stop>,
+    held: &Arc<AtomicI64>,
+) -> Result<WorkerGuards<()>, String> {
+    let ends = Mutex::new(ends);
+    let (stop, held) = (stop.clone(), held.clone());
+    timely::execute(timely::Config::process(workers), move |worker| {
+        let mut all = ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all[worker.index()].take().expect("a worker starts once");
+        drop(all);
+        stop.enrol();
+        // Caught for its message: the thread's own result does not say it.
+        let lived = catch_unwind(AssertUnwindSafe(|| live(worker, own, &stop, &held)));
+        if let Err(payload) = lived {
+            stop.panicked(&*payload);
+            resume_unwind(payload);
+        }
+    })
+}
+
+/// From the first command until there are no more, or another worker has panicked.
+fn live(worker: &mut Worker, (commands, answers): Ends, stop: &Stop, held: &Arc<AtomicI64>) {
+    count_held(worker, held.clone());
+    let mut graph = Graph::new(worker);
+    let mut version = 0;
+    // The end of commands is the end of the session.
+    while let Ok(command) = commands.recv() {
+        match command {
+            Command::Version(share) => {
+                graph.feed(*share, version + 1);
+                while graph.probe.less_than(&(version + 1)) && !stop.is_set() {
+                    worker.step_or_park(None);
+                }
+                version += 1;
+                if stop.is_set() || answers.send(graph.collected()).is_err() {
+                    break;
+                }
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("told to"),
+        }
+    }
+    drop(graph);
+    // Not run to its end: no one waits for it, and with a worker dead there is none.
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+}
+
+/// Counts the updates in all arrangements of the worker as they come, merge and go.
+fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
+    let mut register = worker.log_register().expect("the worker was made with a timer");
+    register.insert::<DifferentialEventBuilder, _>("differential/arrange", move |_time, events| {
+        for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
+            let change = match event {
+                DifferentialEvent::Batch(batch) => batch.length as i64,
+                DifferentialEvent::Merge(merge) => merge
+                    .complete
+                    .map_or(0, |merged| merged as i64 - (merge.length1 + merge.length2) as i64),
+                DifferentialEvent::Drop(batch) => -(batch.length as i64),
+                _ => 0,
+            };
+            held.fetch_add(change, Ordering::SeqCst);
+        }
+    });
+}
+
+type InputOf<D> = InputSession<u64, D, isize>;
+
+/// Inputs and outputs of the graph on this worker.
+struct Graph {
+    weak: InputOf<(VideoId, Arc<[ClassId]>)>,
+    scored: InputOf<(VideoId, Candidate)>,
+    cutoffs: InputOf<((Modality, ClassId), Score)>,
+    marks: InputOf<(VideoId, (Modality, Arc<Marks>))>,
+    predictions: InputOf<(VideoId, (Modality, Arc<Prediction>))>,
+    denoising: InputOf<(Modality, Pld)>,
+    previous: InputOf<((VideoId, Modality), Arc<LabelRecord>)>,
+    /// Behind every output.
+    probe: ProbeHandle<u64>,
+    outcome: Rc<RefCell<Outcome>>,
+}
+
+impl Graph {
+    fn new(worker: &mut Worker) -> Graph {
+        worker.dataflow_named("Session", |scope| {
+            let (weak_in, weak) = scope.new_collection();
+            let (scored_in, scored) = scope.new_collection();
+            let (cutoffs_in, cutoffs) = scope.new_collection();
+            let (marks_in, marks) = scope.new_collection();
+            let (predictions_in, predictions) = scope.new_collection();
+            let (denoising_in, denoising) = scope.new_collection();
+            let (previous_in, previous) = scope.new_collection();
+            let outputs = labelling(Inputs {
+                weak,
+                scored,
+                cutoffs,
+                marks,
+                predictions,
+                denoising,
+                previous,
+            });
+            let outcome = Rc::new(RefCell::new(Outcome::default()));
+            let probe = ProbeHandle::new();
+            macro_rules! collect {
+                ($output:expr, $field:ident, $update:pat => $made:expr) => {
+                    let to = outcome.clone();
+                    $output
+                        .inspect_container(move |event| {
+                            if let Ok((_, updates)) = event {
+                                let made = updates.iter().map(|$update| $made);
+                                to.borrow_mut().$field.extend(made);
+                            }
+                        })
+                        .probe_with(&probe);
+                };
+            }
+            collect!(outputs.admitted, admitted,
+                ((video, (modality, admitted)), _, diff) => ((*video, *modality, admitted.clone()), *diff));
+            collect!(outputs.labels, labels,
+                (((video, modality), record), _, diff) => ((*video, *modality, record.clone()), *diff));
+            collect!(outputs.audio_visual, audio_visual, (record, _, diff) => (record.clone(), *diff));
+            collect!(outputs.faults, faults, (fault, _, diff) => (fault.clone(), *diff));
+            collect!(outputs.changes, changes, change => *change);
+            Graph {
+                weak: weak_in,
+                scored: scored_in,
+                cutoffs: cutoffs_in,
+                marks: marks_in,
+                predictions: predictions_in,
+                denoising: denoising_in,
+                previous: previous_in,
+                probe,
+                outcome,
+            }
+        })
+    }
+
+    /// Hands in updates at the time of now, which then is `next`.
+    fn feed(&mut self, share: Share, next: u64) {
+        for record in share.previous {
+            self.previous.insert(record);
+        }
+        for (rows, diff) in [(share.updates.gone, -1), (share.updates.new, 1)] {
+            let Rows {
+                weak,
+                scored,
+                cutoffs,
+                marks,
+                predictions,
+                denoising,
+            } = rows;
+            weak.into_iter().for_each(|row| self.weak.update(row, diff));
+            scored.into_iter().for_each(|row| self.scored.update(row, diff));
+            cutoffs.into_iter().for_each(|row| self.cutoffs.update(row, diff));
+            marks.into_iter().for_each(|row| self.marks.update(row, diff));
+            predictions
+                .into_iter()
+                .for_each(|row| self.predictions.update(row, diff));
+            denoising
+                .into_iter()
+                .for_each(|row| self.denoising.update(row, diff));
+        }
+        macro_rules! advance {
+            ($($input:ident)*) => { $(
+                self.$input.advance_to(next);
+                self.$input.flush();
+            )* };
+        }
+        advance!(weak scored cutoffs marks predictions denoising previous);
+    }
+
+    /// What has come out since it was last asked.
+    fn collected(&mut self) -> Answer {
+        let mut outcome = self.outcome.take();
+        consolidate(&mut outcome.admitted);
+        consolidate(&mut outcome.labels);
+        consolidate(&mut outcome.audio_visual);
+        consolidate(&mut outcome.faults);
+        outcome.changes.sort_unstable();
+        outcome
+    }
+}

@@ -9,6 +9,7 @@ mod label;
 mod label_faults;
 mod log;
 mod open_outside;
+mod patched;
 mod pld_golden;
 mod plg_golden;
 mod query;

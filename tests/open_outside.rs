@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{assert_status, run, scratch, stdout};
 
 /// Python of the virtual environment; none where it is absent, and then `test` was skipped.
-fn python(test: &str) -> Option<PathBuf> {
+pub(crate) fn python(test: &str) -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     if python.is_file() {
         return Some(python);

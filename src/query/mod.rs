@@ -8,6 +8,7 @@
 //! | [`QueryError`] | what can go wrong |
 
 mod error;
+mod files;
 pub mod output;
 pub mod prompt;
 pub mod session;

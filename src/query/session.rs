@@ -4,10 +4,6 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::TableProvider;
-use datafusion::datasource::empty::EmptyTable;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -15,11 +11,11 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use futures::StreamExt;
 use tokio::runtime::Runtime;
-use url::Url;
-use vaplan_schemas::store::{DataFile, Snapshot};
+use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{self, Table, Versions};
 
 use super::QueryError;
+use super::files::provider;
 
 /// Definition of the view `events`.
 ///
@@ -214,28 +210,6 @@ impl std::fmt::Debug for Rows<'_> {
             .field("schema", &self.schema())
             .finish_non_exhaustive()
     }
-}
-
-/// A table of exactly these files.
-fn provider(schema: &SchemaRef, files: &[DataFile]) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    if files.is_empty() {
-        return Ok(Arc::new(EmptyTable::new(schema.clone())));
-    }
-    let urls = files
-        .iter()
-        .map(|file| {
-            // As a URL, which has no patterns: a store's folder may be called `[a]*`.
-            let url = Url::from_file_path(&file.path).map_err(|()| {
-                DataFusionError::Configuration(format!("`{}` is no absolute path", file.path.display()))
-            })?;
-            ListingTableUrl::try_new(url, None)
-        })
-        .collect::<Result<_, _>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
-    let config = ListingTableConfig::new_with_multi_paths(urls)
-        .with_listing_options(options)
-        .with_schema(schema.clone());
-    Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
 /// A column's type in a word.

@@ -1,0 +1,48 @@
+"""Opens the tables of a patched store from outside: Polars, the deltalake package's SQL, DuckDB on Polars' rows.
+
+    .venv/bin/python tests/python/open_patched.py STORE
+
+Prints JSON that tests/patched.rs holds against `vaplan query`: for each store version and reader, counts of `labels`
+and every row of `scores`, sorted by key.
+"""
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from deltalake import DeltaTable, QueryBuilder
+
+store = Path(sys.argv[1])
+COUNTS = "count(*) AS rows, count(*) FILTER (WHERE label) AS set_, count(DISTINCT video) AS videos"
+
+
+def answer(labels, scores):
+    scores = scores.sort("video", "modality", "class", "segment")
+    rows = scores.select("video", "modality", "class", "segment", "score").iter_rows()
+    return {
+        "labels": f"{labels.height},{int(labels['label'].sum())},{labels['video'].n_unique()}",
+        "scores": [{"key": ",".join(map(str, row[:4])), "score": repr(row[4])} for row in rows],
+    }
+
+
+def by_polars(name, version):
+    return pl.read_delta(str(store / name), version=version)
+
+
+def by_deltalake(name, version):
+    table = DeltaTable(str(store / name), version=version)
+    return pl.DataFrame(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
+
+
+seen = {"polars": {}, "deltalake": {}}
+for row in pl.read_delta(str(store / "versions")).sort("version").iter_rows(named=True):
+    # A map is a list of pairs, or of structs, from one Polars to the next.
+    pairs = row["tables"]
+    tables = dict(pairs.items() if isinstance(pairs, dict) else (tuple(p.values()) if isinstance(p, dict) else p for p in pairs))
+    for reader, read in (("polars", by_polars), ("deltalake", by_deltalake)):
+        seen[reader][str(row["version"])] = answer(*(read(name, tables[name]) for name in ("labels", "scores")))
+
+labels = by_polars("labels", None)
+seen["duckdb"] = ",".join(map(str, duckdb.sql(f"SELECT {COUNTS} FROM labels").fetchall()[0]))
+print(json.dumps(seen, default=int))

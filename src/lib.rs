@@ -11,5 +11,6 @@ pub mod label;
 pub mod network;
 #[cfg(feature = "query")]
 pub mod query;
+pub mod relabel;
 pub mod show;
 pub mod synth;

@@ -11,6 +11,7 @@ mod notes;
 mod progress;
 #[cfg(feature = "query")]
 mod query;
+mod relabel;
 mod show;
 mod synth;
 
@@ -78,6 +79,8 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     Label(label::Args),
+    Relabel(relabel::Args),
+    Plan(relabel::PlanArgs),
     Eval(eval::Args),
     #[cfg(feature = "query")]
     Query(query::Args),
@@ -99,6 +102,8 @@ impl Cli {
         logging::start(global);
         match &self.command {
             Command::Label(args) => label::run(args, global, out),
+            Command::Relabel(args) => relabel::run(args, global, out),
+            Command::Plan(args) => relabel::plan(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, global, out),

@@ -75,6 +75,20 @@ pub enum IngestError {
         /// The first line, cut.
         found: String,
     },
+    /// The first line of a delimited file lacks a column.
+    #[error(
+        "`{path}`, row 1: no column `{column}`, expected a line that names {expected} (found: `{found}`)"
+    )]
+    Sheet {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        column: &'static str,
+        /// All columns of use.
+        expected: String,
+        /// The first line, cut.
+        found: String,
+    },
     /// The classes of an annotation folder are not LLP's, and no list gives their order.
     #[error(
         "`{path}`, row {row}: class `{class}` is none of the 25 of LLP (nearest: `{nearest}`), expected a file \

@@ -196,18 +196,57 @@ impl FeatureInput {
     }
 }
 
+impl FeatureInput {
+    /// Shards of these files and no others, npy and Parquet as they come; whether they are there shows when they are read.
+    pub fn of_files(modality: Modality, files: impl IntoIterator<Item = PathBuf>) -> FeatureInput {
+        let is_npy = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "npy");
+        let (mut npy, mut others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_npy);
+        npy.sort_unstable();
+        others.sort_unstable();
+        let of_npy = npy.chunks(NPY_FILES).map(|files| Source::Npy(files.to_vec()));
+        let sources = of_npy.chain(others.into_iter().map(Source::Parquet));
+        let shards = sources.map(|source| {
+            let name = match &source {
+                Source::Npy(files) => format!("{} and {} others", files[0].display(), files.len() - 1),
+                Source::Parquet(path) => path.display().to_string(),
+            };
+            Shard {
+                name,
+                modality,
+                source,
+            }
+        });
+        FeatureInput {
+            modality,
+            shards: shards.collect(),
+        }
+    }
+}
+
 impl Shard {
+    /// Its files.
+    pub fn files(&self) -> &[PathBuf] {
+        match &self.source {
+            Source::Npy(paths) => paths,
+            Source::Parquet(path) => std::slice::from_ref(path),
+        }
+    }
+
+    /// The keys of the videos it has rows of, read without the features; what does not read has none.
+    pub fn keys(&self) -> std::collections::BTreeSet<String> {
+        match &self.source {
+            Source::Npy(paths) => paths.iter().map(|path| shard::key_of(path).to_owned()).collect(),
+            Source::Parquet(path) => super::parquet::texts(path, "video").unwrap_or_default(),
+        }
+    }
+
     /// Names the content: paths, sizes and modification times; equal as long as nothing was rewritten.
     ///
     /// SHA-256, hex. A file that is gone counts as such.
     pub fn fingerprint(&self) -> String {
-        let paths: &[PathBuf] = match &self.source {
-            Source::Npy(paths) => paths,
-            Source::Parquet(path) => std::slice::from_ref(path),
-        };
         let mut hash = Sha256::new();
         hash.update(self.modality.as_str());
-        for path in paths {
+        for path in self.files() {
             use std::os::unix::fs::MetadataExt;
             hash.update(path.as_os_str().as_encoded_bytes());
             hash.update([0]);

@@ -19,10 +19,12 @@ pub mod npy;
 mod open;
 mod parquet;
 pub mod shards;
+pub(crate) mod sheet;
 pub mod text;
 
 pub use error::IngestError;
 pub use open::open_regular;
+pub(crate) use parquet::texts as parquet_texts;
 
 /// The folder of golden data, or a line on standard error that `test` was skipped.
 #[cfg(test)]

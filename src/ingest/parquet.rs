@@ -31,6 +31,8 @@ const STEP: usize = 256;
 
 /// Name of the feature column.
 pub(crate) const FEATURE: &str = "feature";
+/// Name of that column where it holds predictions, as in table `predictions`.
+const PROBABILITY: &str = "probability";
 /// Metadata, of the file or of the feature column: `f16` or `f32`.
 pub(crate) const DTYPE_KEY: &str = "vaplan.dtype";
 /// Metadata, of the file or of the feature column: values per row.
@@ -146,6 +148,7 @@ impl EmbeddingFile {
             keys.push((*column, at));
         }
         let feature = find(FEATURE)
+            .or_else(|| find(PROBABILITY))
             .ok_or_else(|| bad(format!("no column `{FEATURE}` (columns found: {})", names())))?;
         let stated = stated(&metadata);
         let encoding = Encoding::find(&metadata, feature, &stated).map_err(bad)?;
@@ -266,6 +269,7 @@ impl GroupReaders {
             None => {
                 let column = batch
                     .column_by_name(FEATURE)
+                    .or_else(|| batch.column_by_name(PROBABILITY))
                     .ok_or("the feature column is gone")?;
                 Features::of_list(column)?
             }
@@ -307,4 +311,30 @@ fn stated(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
         );
     }
     stated
+}
+
+/// The distinct values of a text column; none where the file does not read or has no such column.
+pub(crate) fn texts(path: &Path, column: &str) -> Option<std::collections::BTreeSet<String>> {
+    let (file, length) = open_regular(path).ok()?;
+    let source = Source::new(file, length);
+    let read = || -> Option<std::collections::BTreeSet<String>> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(source).ok()?;
+        let at = builder.schema().index_of(column).ok()?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), [at]);
+        let mut values = std::collections::BTreeSet::new();
+        for batch in builder.with_projection(mask).build().ok()? {
+            let array = arrow::compute::cast(batch.ok()?.column(0), &DataType::Utf8).ok()?;
+            let texts: &StringArray = array.as_string();
+            // Rows of a video are together: most are equal to the one before.
+            let mut last = None;
+            for text in texts.iter().flatten() {
+                if last != Some(text) {
+                    values.insert(text.to_owned());
+                    last = Some(text);
+                }
+            }
+        }
+        Some(values)
+    };
+    contain(read).ok().flatten()
 }

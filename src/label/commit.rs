@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::admit::{Admitted, Fault};
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::{LabelRecord, SetBy, Track, VideoId};
-use vaplan_schemas::rows::{
-    LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, VideoRow,
-};
+use vaplan_dataflows::{LabelRecord, Track, VideoId};
+use vaplan_schemas::rows::{LabelTrack, RejectRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
-use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Truth, Videos};
+use vaplan_schemas::tables::{
+    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
+};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::flow::Results;
-use super::plan::{Plan, PlannedVideo};
-use super::{Done, LabelError, Request, Summary};
+use super::kept::Kept;
+use super::plan::Plan;
+use super::rows::{self, Found, candidate_rows, label_tracks, score_tracks, video_row};
+use super::world::{Video, at};
+use super::{Done, LabelError, Summary, faults};
 
 /// Labels of the version before, in this run's numbers.
 #[derive(Debug)]
@@ -36,6 +38,11 @@ impl Previous {
             .map(|track| (VideoId::of(&track.video), track.video.clone()))
             .collect();
         Ok(Previous { tracks, names })
+    }
+
+    /// Name of a video.
+    pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
+        self.names.get(&video)
     }
 
     /// One record per video and modality; classes that the run does not know come after its own.
@@ -98,23 +105,18 @@ impl Classification {
         ranks
     }
 
-    fn name(&self, class: ClassId) -> &Arc<str> {
+    /// Name of a class that has a number.
+    pub fn name(&self, class: ClassId) -> &Arc<str> {
         &self.names[class.index()]
     }
 }
 
-/// What the tables say of one video.
-#[derive(Default)]
-struct Found {
-    admitted: [Option<Admitted>; 2],
-    labels: [Option<Arc<LabelRecord>>; 2],
-}
-
-fn at(modality: Modality) -> usize {
-    match modality {
-        Modality::Audio => 0,
-        Modality::Visual => 1,
-    }
+/// What a commit says of itself, and what else goes into it.
+pub struct Asked<'a> {
+    /// Command, hashes, epoch.
+    pub info: CommitInfo,
+    /// Writes tables that hold what persons set and epochs predicted.
+    pub also: &'a dyn Fn(&mut Commit<'_>) -> Result<(), StoreError>,
 }
 
 /// Writes all tables as one store version.
@@ -125,8 +127,9 @@ pub fn commit(
     store: &Store,
     lock: &WriteLock,
     plan: &Plan,
-    request: &Request,
+    asked: &Asked<'_>,
     mut results: Results,
+    kept: &Kept,
     previous: Option<&Previous>,
 ) -> Result<Summary, LabelError> {
     let mut done = Done {
@@ -148,23 +151,22 @@ pub fn commit(
             .map(|track| track.label.len() as u64)
             .sum::<u64>();
     }
-    let rejects = reject_rows(plan, request, &mut results);
-    let mut commit = store.begin(
-        lock,
-        CommitInfo {
-            command: request.command.clone(),
-            epoch: None,
-            settings: plan.settings_hash.clone(),
-            models: plan.models_hash.clone(),
-            inputs: plan.inputs.clone(),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            videos: plan.videos.len(),
-        },
-    )?;
-    commit.replace_all::<Classes>(&plan.class_rows)?;
+    let rejects = reject_rows(plan, &mut results);
+    let mut commit = store.begin(lock, asked.info.clone())?;
+    let world = &plan.world;
+    commit.replace_all::<Settings>(&world.setting_rows())?;
+    commit.replace_all::<Classes>(&world.class_rows())?;
+    commit.replace_all::<Prompts>(&world.prompt_rows())?;
     commit.replace_all::<Truth>(&plan.truth)?;
     commit.replace_all::<Rejects>(&rejects)?;
-    append_changes(&mut commit, plan, std::mem::take(&mut results.changes), previous)?;
+    let changes = std::mem::take(&mut results.changes);
+    let names = |video| {
+        plan.name(video)
+            .or_else(|| previous.and_then(|previous| previous.names.get(&video)))
+    };
+    let epochs = epochs(&results.labels);
+    let classes = Classification::new(&world.classes, previous);
+    append_changes(&mut commit, &classes, changes, names, &epochs)?;
 
     let mut found: BTreeMap<VideoId, Found> = BTreeMap::new();
     for (video, modality, admitted) in results.admitted {
@@ -173,8 +175,16 @@ pub fn commit(
     for (video, modality, record) in results.labels {
         found.entry(video).or_default().labels[at(modality)] = Some(record);
     }
+    for (video, (modality, prediction)) in &kept.predictions {
+        if let Some(found) = found.get_mut(video) {
+            found.predictions[at(*modality)] = Some(prediction.clone());
+        }
+    }
+    for (video, modality, source) in results.read.sources {
+        found.entry(video).or_default().sources[at(modality)].insert(source);
+    }
     let buckets = commit.buckets();
-    let mut by_bucket: Vec<Vec<&PlannedVideo>> = vec![Vec::new(); buckets as usize];
+    let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); buckets as usize];
     for video in &plan.videos {
         by_bucket[vaplan_schemas::bucket_of(&video.name, buckets) as usize].push(video);
     }
@@ -182,23 +192,29 @@ pub fn commit(
         videos.sort_by(|a, b| a.name.cmp(&b.name));
     }
     let nothing = Found::default();
-    let rows = |video: &PlannedVideo| found.get(&video.id).unwrap_or(&nothing);
+    let rows = |video: &Video| found.get(&video.id).unwrap_or(&nothing);
     let of = |bucket: u32| by_bucket[bucket as usize].iter();
     commit.replace_buckets::<Videos>(|bucket| {
         of(bucket)
-            .map(|video| video_row(plan, request, video, rows(video)))
+            .map(|video| video_row(world, video, rows(video)))
+            .collect()
+    })?;
+    commit.replace_buckets::<Candidates>(|bucket| {
+        of(bucket)
+            .flat_map(|video| candidate_rows(video, rows(video)))
             .collect()
     })?;
     commit.replace_buckets::<Scores>(|bucket| {
         of(bucket)
-            .flat_map(|video| score_tracks(plan, video, rows(video)))
+            .flat_map(|video| score_tracks(world, &video.name, rows(video)))
             .collect()
     })?;
     commit.replace_buckets::<Labels>(|bucket| {
         of(bucket)
-            .flat_map(|video| label_tracks(plan, video, rows(video)))
+            .flat_map(|video| label_tracks(world, &video.name, rows(video)))
             .collect()
     })?;
+    (asked.also)(&mut commit)?;
     tracing::debug!(buckets, "tables written");
     let version = commit.finish()?;
     done.count_rejects(rejects);
@@ -208,102 +224,38 @@ pub fn commit(
     })
 }
 
-fn video_row(plan: &Plan, request: &Request, video: &PlannedVideo, found: &Found) -> VideoRow {
-    let source = |modality| {
-        found.admitted[at(modality)]
-            .as_ref()
-            .map(|admitted| admitted.source.clone())
-    };
-    VideoRow {
-        video: video.name.clone(),
-        split: video.split,
-        segments: found
-            .admitted
-            .iter()
-            .flatten()
-            .map(|admitted| admitted.record.segments())
-            .max()
-            .unwrap_or(0),
-        segment_seconds: request.segment_seconds,
-        weak_labels: video
-            .weak
-            .iter()
-            .map(|class| plan.classes[class.index()].clone())
-            .collect(),
-        source: video.source.clone(),
-        audio_source: source(Modality::Audio),
-        visual_source: source(Modality::Visual),
-    }
-}
-
-/// In the order of the tables: modality, then class by name.
-fn score_tracks(plan: &Plan, video: &PlannedVideo, found: &Found) -> Vec<ScoreTrack> {
-    let mut tracks = Vec::new();
-    for modality in Modality::ALL {
-        let Some(admitted) = &found.admitted[at(modality)] else {
-            continue;
-        };
-        tracks.extend(admitted.record.tracks().map(|(class, cosine, score)| ScoreTrack {
-            video: video.name.clone(),
-            modality,
-            class: plan.classes[class.index()].clone(),
-            cosine: cosine.iter().map(|cosine| cosine.get()).collect(),
-            score: score.iter().map(|score| score.get()).collect(),
-        }));
-    }
-    tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
-    tracks
-}
-
-fn label_tracks(plan: &Plan, video: &PlannedVideo, found: &Found) -> Vec<LabelTrack> {
-    let mut tracks = Vec::new();
-    for modality in Modality::ALL {
-        let (Some(admitted), Some(labels)) = (&found.admitted[at(modality)], &found.labels[at(modality)])
-        else {
-            continue;
-        };
-        let settings = plan.settings.of(modality);
-        tracks.extend(admitted.record.tracks().filter_map(|(class, _, scores)| {
-            let bits = &labels.track(class)?.label;
-            let threshold = settings.cutoff(class);
-            let cell = |(label, score): (bool, &vaplan_dataflows::Score)| LabelCell {
-                label,
-                rule: LabelRule::Plg,
-                score: Some(score.get()),
-                threshold: Some(threshold),
-                loss: None,
-                epoch: None,
-            };
-            Some(LabelTrack {
-                video: video.name.clone(),
-                modality,
-                class: plan.classes[class.index()].clone(),
-                cells: bits.iter().zip(scores).map(cell).collect(),
-            })
-        }));
-    }
-    tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
-    tracks
-}
-
 /// Rows of `label_changes` per file, about: what is held of them in memory.
 const CHANGE_ROWS: usize = 1 << 17;
 
-/// Appends changed cells by video, modality and class, in the order of their names.
-fn append_changes(
-    commit: &mut Commit<'_>,
-    plan: &Plan,
-    mut changes: Vec<Change>,
-    previous: Option<&Previous>,
-) -> Result<(), StoreError> {
-    let version = commit.version().0;
-    let classes = Classification::new(&plan.classes, previous);
-    let rank = classes.ranks();
-    let name = |video| {
-        plan.name(video)
-            .or_else(|| previous.and_then(|previous| previous.names.get(&video)))
-            .expect("a change is of a video of this version or the one before")
+/// Epoch of the flips of each video and modality that has some.
+pub type Epochs = BTreeMap<(VideoId, Modality), u64>;
+
+/// Of label records.
+pub fn epochs<'a>(labels: impl IntoIterator<Item = &'a (VideoId, Modality, Arc<LabelRecord>)>) -> Epochs {
+    let epoch = |(video, modality, record): &(VideoId, Modality, Arc<LabelRecord>)| {
+        let denoised = record.tracks.iter().find_map(|track| track.denoised.as_ref())?;
+        Some(((*video, *modality), denoised.epoch))
     };
+    labels.into_iter().filter_map(epoch).collect()
+}
+
+/// Appends changed cells by video, modality and class, in the order of their names.
+///
+/// # Panics
+/// Where `names` does not know a video of a change.
+pub fn append_changes<'a>(
+    commit: &mut Commit<'_>,
+    classes: &Classification,
+    mut changes: Vec<Change>,
+    names: impl Fn(VideoId) -> Option<&'a Arc<str>>,
+    epochs: &Epochs,
+) -> Result<(), StoreError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let version = commit.version().0;
+    let rank = classes.ranks();
+    let name = |video| names(video).expect("a change is of a video of this version or the one before");
     // Names are compared once a video, not once a cell: there are a hundred times as many of those.
     changes.sort_unstable_by_key(|change| {
         (
@@ -318,20 +270,9 @@ fn append_changes(
         .map(|own| (name(own[0].video), own))
         .collect();
     videos.sort_unstable_by_key(|(name, _)| *name);
-    let row = |video: &Arc<str>, change: &Change| LabelChangeRow {
-        version,
-        video: video.clone(),
-        modality: change.modality,
-        class: classes.name(change.class).clone(),
-        segment: change.segment,
-        from: !change.to,
-        to: change.to,
-        rule: match change.rule {
-            SetBy::Plg => LabelRule::Plg,
-            SetBy::Pld => LabelRule::Pld,
-            SetBy::User => LabelRule::User,
-        },
-        epoch: None,
+    let row = |video: &Arc<str>, change: &Change| {
+        let epoch = epochs.get(&(change.video, change.modality)).copied();
+        rows::change_row(version, video, classes.name(change.class), change, epoch)
     };
     // As many videos a part as makes files of about the rows wanted.
     let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);
@@ -345,60 +286,16 @@ fn append_changes(
 }
 
 /// Of the annotations, of reading and scoring, and of bringing both modalities together; sorted, each once.
-fn reject_rows(plan: &Plan, request: &Request, results: &mut Results) -> Vec<RejectRow> {
+fn reject_rows(plan: &Plan, results: &mut Results) -> Vec<RejectRow> {
     let mut rows = plan.rejects.clone();
-    rows.append(&mut results.rejects);
+    rows.append(&mut results.read.rejects);
     for (video, fault) in &results.faults {
-        let video = plan.name(*video).expect("faults are of planned videos");
-        rows.extend(fault_rows(request, plan, video, fault));
+        // A fault of a mark may be of a video that the splits leave out.
+        if let Some(name) = plan.name(*video) {
+            rows.extend(faults::rows(&plan.world, name, fault));
+        }
     }
     rows.sort();
     rows.dedup();
     rows
-}
-
-fn fault_rows(request: &Request, plan: &Plan, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
-    let path = |modality| match modality {
-        Modality::Audio => request.audio.display().to_string(),
-        Modality::Visual => request.visual.display().to_string(),
-    };
-    let row = |file: String, reason: String| RejectRow {
-        file,
-        row: None,
-        video: Some(video.to_string()),
-        severity: Severity::Reject,
-        reason,
-    };
-    match fault {
-        Fault::Missing(modality) => {
-            vec![row(
-                path(*modality),
-                format!("video `{video}` has no {modality} features that can be used"),
-            )]
-        }
-        Fault::Conflict(modality, sources) => {
-            let reason = format!(
-                "video `{video}` has {modality} features that differ in `{}`, expected one or equal copies: none is used",
-                sources.join("`, `")
-            );
-            sources
-                .iter()
-                .map(|source| row(source.to_string(), reason.clone()))
-                .collect()
-        }
-        Fault::Lengths { audio, visual } => vec![row(
-            path(Modality::Visual),
-            format!(
-                "video `{video}` has {audio} audio and {visual} visual segments, expected equally many: none is used"
-            ),
-        )],
-        Fault::Unscored(modality, class) => vec![row(
-            path(*modality),
-            format!(
-                "video `{video}` has no {modality} score of class `{}`",
-                plan.classes[class.index()]
-            ),
-        )],
-        other => vec![row(path(Modality::Visual), format!("video `{video}`: {other:?}"))],
-    }
 }

@@ -20,6 +20,17 @@ pub enum LabelError {
     /// Rule, scale or threshold.
     #[error("{0}")]
     Settings(String),
+    /// A store version that does not say what its labels were made by.
+    #[error("version {version}: {problem}")]
+    World {
+        /// Store version.
+        version: u64,
+        /// What is missing or wrong.
+        problem: String,
+    },
+    /// A change that cannot be made.
+    #[error("{0}")]
+    Change(String),
     /// Text embeddings that are no directions.
     #[error("`{path}`: {problem}")]
     Prompts {

@@ -13,26 +13,37 @@
 //! | [`settings`] | rule, scale and thresholds: flags over file over defaults |
 //! | [`plan`] | every input opened and checked, before any work |
 //! | [`stage`] | scores of finished shards, kept until the commit: a killed run goes on where it was |
-//! | [`flow`] | the dataflow; its reader threads are in `read` |
-//! | [`commit`] | results to rows of tables |
+//! | [`job`] | shards to scored candidates; its reader threads are in `read` |
+//! | [`flow`] | the dataflow |
+//! | [`world`] | what labels are made by, of no single video; also read back from a store |
+//! | [`kept`] | labels of persons and predictions that a store keeps |
+//! | [`rows`], [`faults`] | what the tables say of one video |
+//! | [`commit`] | results to one store version |
 
 pub mod commit;
 pub mod error;
+pub mod faults;
 pub mod flow;
+pub mod job;
+pub mod kept;
 pub mod plan;
 mod read;
+pub mod rows;
 pub mod settings;
 pub mod stage;
+pub mod world;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{Severity, Split, VersionRow};
-use vaplan_schemas::store::Store;
+use vaplan_schemas::store::{CommitInfo, Store};
 
 pub use error::LabelError;
+use kept::Kept;
 use plan::Plan;
 use settings::SettingsRequest;
+use world::World;
 
 /// What is asked of a labelling run.
 #[derive(Clone, Debug)]
@@ -130,7 +141,7 @@ pub struct Done {
 /// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
 /// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
 pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
-    let plan = Arc::new(Plan::new(request)?);
+    let mut plan = Plan::new(request)?;
     tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
@@ -144,16 +155,38 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError
             done: None,
         });
     }
+    // What persons set and what was predicted holds until it is taken back, whatever is labelled anew.
+    let kept = match &latest {
+        Some(latest) => {
+            let before = World::read(latest)?;
+            (plan.world.denoising, plan.world.active) = (before.denoising, before.active);
+            Kept::read(latest, &plan.world)?
+        }
+        None => Kept::default(),
+    };
+    let (plan, kept) = (Arc::new(plan), Arc::new(kept));
     let stage = stage::Stage::open(&store.staging_dir("label"))?;
     let previous = latest.as_ref().map(commit::Previous::read).transpose()?;
-    let results = flow::run(&plan, &stage, previous.as_ref(), request.workers, listener)?;
+    let results = flow::run(&plan, &stage, previous.as_ref(), &kept, request.workers, listener)?;
     tracing::debug!(
         labels = results.labels.len(),
         changes = results.changes.len(),
         "labelled"
     );
     listener(Progress::Committing);
-    let summary = commit::commit(&store, &lock, &plan, request, results, previous.as_ref())?;
+    let asked = commit::Asked {
+        info: CommitInfo {
+            command: request.command.clone(),
+            epoch: None,
+            settings: plan.world.settings_hash(),
+            models: plan.world.models_hash(),
+            inputs: plan.inputs.clone(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            videos: plan.videos.len(),
+        },
+        also: &|_| Ok(()),
+    };
+    let summary = commit::commit(&store, &lock, &plan, &asked, results, &kept, previous.as_ref())?;
     tracing::debug!(version = summary.version.version, "committed");
     stage.clear()?;
     Ok(summary)

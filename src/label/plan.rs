@@ -6,62 +6,37 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vaplan_dataflows::VideoId;
-use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::similarity::{PromptPair, Prompts};
-use vaplan_schemas::rows::{ClassRow, RejectRow, Severity, Split, TruthRow};
-use vaplan_schemas::{ClassId, Modality};
+use vaplan_dataflows::similarity::PromptPair;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity, Split, TruthRow};
 
 use super::settings::Settings;
+use super::world::{Video, World, at};
 use super::{LabelError, Request};
 use crate::ingest::annotations::{Annotations, KeyError, Roster, read_classes};
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::text::TextEmbeddings;
 
 /// All that a run needs to know.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
-    /// Class names, in order.
-    pub classes: Vec<Arc<str>>,
+    /// Classes, rule, thresholds, prompts.
+    pub world: World,
     /// Videos of the splits asked for, in the order of the annotations.
-    pub videos: Vec<PlannedVideo>,
+    pub videos: Vec<Video>,
     /// Position in `videos`.
     pub by_id: BTreeMap<VideoId, usize>,
     /// Dense events of these videos.
     pub truth: Vec<TruthRow>,
     /// Odd and bad rows of the annotations.
     pub rejects: Vec<RejectRow>,
-    /// Rule, scales, thresholds.
-    pub settings: Settings,
-    /// Rows of the `classes` table.
-    pub class_rows: Vec<ClassRow>,
-    /// Prompts of both modalities.
+    /// Prompts of both modalities, of unit length.
     pub prompts: Arc<PromptPair>,
     /// Shards of both modalities.
     pub shards: Vec<PlannedShard>,
     /// SHA-256 of all that the answer depends on, hex.
     pub inputs: String,
-    /// SHA-256 of the settings, hex.
-    pub settings_hash: String,
-    /// SHA-256 of the text embeddings, hex.
-    pub models_hash: String,
-    roster: Roster,
-    /// Of a position in the annotations: position in `videos`, where its split is asked for.
-    chosen: Vec<Option<usize>>,
-}
-
-/// A video to label.
-#[derive(Clone, Debug)]
-pub struct PlannedVideo {
-    /// Hash of the name.
-    pub id: VideoId,
-    /// Full name.
-    pub name: Arc<str>,
-    /// Part of the data set.
-    pub split: Split,
-    /// Weak label, ascending.
-    pub weak: Arc<[ClassId]>,
-    /// Annotation file of it.
-    pub source: Arc<str>,
+    names: Names,
 }
 
 /// A shard and what its scores are staged under.
@@ -73,6 +48,34 @@ pub struct PlannedShard {
     pub modality: Modality,
     /// Hash of all that its scores depend on, hex.
     pub key: String,
+}
+
+/// What keys of feature files mean for a run.
+#[derive(Clone, Debug)]
+pub struct Names {
+    roster: Roster,
+    /// Of a position in the roster: position in [`Plan::videos`]; none: known, but not asked for.
+    chosen: Vec<Option<usize>>,
+}
+
+impl Names {
+    /// Of all known names, each with its position in [`Plan::videos`] where it is asked for.
+    pub fn new(names: impl IntoIterator<Item = (Arc<str>, Option<usize>)>) -> Names {
+        let (names, chosen): (Vec<_>, _) = names.into_iter().unzip();
+        Names {
+            roster: Roster::new(names),
+            chosen,
+        }
+    }
+
+    /// What a key means.
+    pub fn meaning(&self, key: &str) -> Meaning {
+        match self.roster.resolve(key) {
+            Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
+            Err(KeyError::Unknown) => Meaning::Other,
+            Err(ambiguous) => Meaning::Ambiguous(ambiguous.to_string()),
+        }
+    }
 }
 
 /// What the key of a feature file means for a run.
@@ -104,60 +107,44 @@ impl Plan {
             });
         }
         let by_id = index(&videos)?;
-        let texts = Modality::ALL.map(|modality| match modality {
-            Modality::Audio => TextEmbeddings::read(&request.audio_text, &annotations.classes),
-            Modality::Visual => TextEmbeddings::read(&request.visual_text, &annotations.classes),
-        });
-        let [audio_text, visual_text] = texts;
-        let (audio_text, visual_text) = (audio_text?, visual_text?);
-        let prompts = PromptPair {
-            audio: prompts(&audio_text, settings.audio.rule)?,
-            visual: prompts(&visual_text, settings.visual.rule)?,
+        let world = World {
+            settings,
+            prompts: [
+                TextEmbeddings::read(&request.audio_text, &annotations.classes)?.into(),
+                TextEmbeddings::read(&request.visual_text, &annotations.classes)?.into(),
+            ],
+            features: [vec![request.audio.clone()], vec![request.visual.clone()]],
+            segment_seconds: request.segment_seconds,
+            denoising: [None, None],
+            active: None,
+            classes: annotations.classes.clone(),
         };
-        let class_rows = class_rows(&annotations.classes, &settings, &audio_text, &visual_text);
-
-        let roster = annotations.roster();
-        let wanted = |key: &str| match roster.resolve(key) {
-            Ok(position) => chosen[position].is_some(),
-            Err(KeyError::Unknown) => false,
-            // Opened, so that it can be rejected by name.
-            Err(_) => true,
-        };
+        let texts = [&request.audio_text, &request.visual_text];
+        let prompts = world
+            .prompt_pair()
+            .map_err(|(modality, problem)| LabelError::Prompts {
+                path: texts[at(modality)].clone(),
+                problem,
+            })?;
+        let names = annotations.videos.iter().map(|video| video.name.clone());
+        let names = Names::new(names.zip(chosen.iter().copied()));
         let weak_hash = weak_hash(&annotations.classes, &videos);
         let mut shards = Vec::new();
-        for (path, text, modality) in [
-            (&request.audio, &audio_text, Modality::Audio),
-            (&request.visual, &visual_text, Modality::Visual),
-        ] {
-            let rule = settings.of(modality).rule;
-            for shard in FeatureInput::open(path, modality, &wanted)?.shards {
-                let key = hash(|sum| {
-                    let fingerprint = shard.fingerprint();
-                    feed(
-                        sum,
-                        [
-                            modality.as_str(),
-                            &fingerprint,
-                            &text.sha256,
-                            &weak_hash,
-                            rule.name(),
-                        ],
-                    );
-                    sum.update(rule.scale().to_bits().to_le_bytes());
-                });
-                shards.push(PlannedShard { shard, modality, key });
+        for modality in Modality::ALL {
+            for path in &world.features[at(modality)] {
+                // An ambiguous key is opened, so that it can be rejected by name.
+                let wanted = |key: &str| names.meaning(key) != Meaning::Other;
+                let input = FeatureInput::open(path, modality, &wanted)?;
+                shards.extend(planned(input, &world, &weak_hash));
             }
         }
         let truth = truth(&annotations, &chosen);
-        let settings_text = serde_json::to_string(&settings).expect("settings are plain numbers and names");
-        let settings_hash = hash(|sum| feed(sum, [&*settings_text]));
-        let models_hash = hash(|sum| feed(sum, [&*audio_text.sha256, &visual_text.sha256]));
         let inputs = hash(|sum| {
             feed(
                 sum,
                 [
-                    &*settings_hash,
-                    &models_hash,
+                    &*world.settings_hash(),
+                    &world.models_hash(),
                     &weak_hash,
                     &request.segment_seconds.to_string(),
                 ],
@@ -183,30 +170,42 @@ impl Plan {
             }
         });
         Ok(Plan {
-            classes: annotations.classes,
+            world,
             videos,
             by_id,
             truth,
             rejects: annotations.rejects,
-            settings,
-            class_rows,
             prompts: Arc::new(prompts),
             shards,
             inputs,
-            settings_hash,
-            models_hash,
-            roster,
-            chosen,
+            names,
+        })
+    }
+
+    /// Of the videos of a store, without shards, dense events and rejects.
+    ///
+    /// # Errors
+    /// [`LabelError::Collision`]; [`LabelError::World`] for prompts that are no directions.
+    pub fn of_store(world: &World, videos: Vec<Video>, names: Names) -> Result<Plan, LabelError> {
+        let prompts = world
+            .prompt_pair()
+            .map_err(|(modality, problem)| LabelError::Change(format!("{modality} prompts: {problem}")))?;
+        Ok(Plan {
+            by_id: index(&videos)?,
+            world: world.clone(),
+            videos,
+            truth: Vec::new(),
+            rejects: Vec::new(),
+            prompts: Arc::new(prompts),
+            shards: Vec::new(),
+            inputs: String::new(),
+            names,
         })
     }
 
     /// What the key of a feature file means.
     pub fn meaning(&self, key: &str) -> Meaning {
-        match self.roster.resolve(key) {
-            Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
-            Err(KeyError::Unknown) => Meaning::Other,
-            Err(ambiguous) => Meaning::Ambiguous(ambiguous.to_string()),
-        }
+        self.names.meaning(key)
     }
 
     /// Name of a video of the plan.
@@ -217,13 +216,13 @@ impl Plan {
     }
 }
 
-fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<PlannedVideo>, Vec<Option<usize>>) {
+fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<Video>, Vec<Option<usize>>) {
     let mut videos = Vec::new();
     let mut chosen = Vec::with_capacity(annotations.videos.len());
     for video in &annotations.videos {
         chosen.push(splits.contains(&video.split).then_some(videos.len()));
         if splits.contains(&video.split) {
-            videos.push(PlannedVideo {
+            videos.push(Video {
                 id: VideoId::of(&video.name),
                 name: video.name.clone(),
                 split: video.split,
@@ -235,11 +234,11 @@ fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<PlannedVideo>, Ve
     (videos, chosen)
 }
 
-fn index(videos: &[PlannedVideo]) -> Result<BTreeMap<VideoId, usize>, LabelError> {
+fn index(videos: &[Video]) -> Result<BTreeMap<VideoId, usize>, LabelError> {
     let mut by_id = BTreeMap::new();
     for (position, video) in videos.iter().enumerate() {
         if let Some(other) = by_id.insert(video.id, position) {
-            let other: &PlannedVideo = &videos[other];
+            let other: &Video = &videos[other];
             return Err(LabelError::Collision {
                 first: other.name.to_string(),
                 second: video.name.to_string(),
@@ -249,41 +248,27 @@ fn index(videos: &[PlannedVideo]) -> Result<BTreeMap<VideoId, usize>, LabelError
     Ok(by_id)
 }
 
-fn prompts(text: &TextEmbeddings, rule: Rule) -> Result<Prompts, LabelError> {
-    Prompts::new(&text.data, text.width, rule).map_err(|problem| LabelError::Prompts {
-        path: text.path.clone(),
-        problem,
-    })
-}
-
-fn class_rows(
-    classes: &[Arc<str>],
-    settings: &Settings,
-    audio: &TextEmbeddings,
-    visual: &TextEmbeddings,
-) -> Vec<ClassRow> {
-    let mut rows = Vec::with_capacity(classes.len() * 2);
-    for (position, class) in classes.iter().enumerate() {
-        for modality in Modality::ALL {
-            let text = match modality {
-                Modality::Audio => audio,
-                Modality::Visual => visual,
-            };
-            let own = settings.of(modality);
-            let position = position as u32;
-            rows.push(ClassRow {
-                class: class.clone(),
-                position,
-                modality,
-                prompt: text.prompts.get(position as usize).cloned().flatten(),
-                rule: own.rule.name().into(),
-                scale: own.rule.scale(),
-                threshold: own.thresholds[position as usize],
-                cutoff: own.cutoff(ClassId(position)),
-            });
-        }
-    }
-    rows
+/// Shards of an input, each with the hash of all that its scores depend on; `videos` is that of the weak labels.
+pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedShard> {
+    let modality = input.modality;
+    let rule = world.settings.of(modality).rule;
+    let prompts = world.prompts_hash(modality);
+    let key = |shard: &Shard| {
+        hash(|sum| {
+            let fingerprint = shard.fingerprint();
+            feed(
+                sum,
+                [modality.as_str(), &fingerprint, &prompts, videos, rule.name()],
+            );
+            sum.update(rule.scale().to_bits().to_le_bytes());
+        })
+    };
+    let planned = input.shards.into_iter().map(|shard| PlannedShard {
+        key: key(&shard),
+        shard,
+        modality,
+    });
+    planned.collect()
 }
 
 fn truth(annotations: &Annotations, chosen: &[Option<usize>]) -> Vec<TruthRow> {
@@ -314,7 +299,7 @@ fn truth(annotations: &Annotations, chosen: &[Option<usize>]) -> Vec<TruthRow> {
 }
 
 /// Of the classes and of every video's name, split and weak label.
-fn weak_hash(classes: &[Arc<str>], videos: &[PlannedVideo]) -> String {
+pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
     hash(|sum| {
         for class in classes {
             feed(sum, [&**class]);
@@ -328,7 +313,7 @@ fn weak_hash(classes: &[Arc<str>], videos: &[PlannedVideo]) -> String {
     })
 }
 
-fn hash(fill: impl FnOnce(&mut Sha256)) -> String {
+pub(crate) fn hash(fill: impl FnOnce(&mut Sha256)) -> String {
     let mut sum = Sha256::new();
     fill(&mut sum);
     sum.finalize().iter().fold(String::new(), |mut text, byte| {
@@ -338,7 +323,7 @@ fn hash(fill: impl FnOnce(&mut Sha256)) -> String {
 }
 
 /// Each with its length, so that no two lists of texts feed the same bytes.
-fn feed<'a>(sum: &mut Sha256, texts: impl IntoIterator<Item = &'a str>) {
+pub(crate) fn feed<'a>(sum: &mut Sha256, texts: impl IntoIterator<Item = &'a str>) {
     for text in texts {
         sum.update((text.len() as u64).to_le_bytes());
         sum.update(text);

@@ -14,7 +14,7 @@ use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
 use vaplan_schemas::rows::{RejectRow, Severity};
 
-use super::flow::{Job, Tag};
+use super::job::{Job, Tag};
 use super::plan::{Meaning, Plan};
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 

@@ -9,6 +9,7 @@ use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::LabelError;
+use crate::ingest::annotations::unknown_class;
 
 /// Threshold of rule `softmax` relative to uniform, visual (METHOD.md, PLG 3, grade D: 0.041 at C = 25).
 pub const VISUAL_THRESHOLD: f64 = 1.025;
@@ -118,7 +119,66 @@ impl Settings {
         };
         let rule = request.rule.or(file.rule).unwrap_or(RuleName::Softmax);
         let of = |modality, flags: (Option<f64>, Option<f64>), file: &ModalityFile| {
-            modality_settings(modality, rule, flags, file, classes)
+            modality_settings(modality, rule, flags, file, classes, None)
+        };
+        Ok(Settings {
+            audio: of(
+                Modality::Audio,
+                (request.audio_threshold, request.audio_scale),
+                &file.audio,
+            )?,
+            visual: of(
+                Modality::Visual,
+                (request.visual_threshold, request.visual_scale),
+                &file.visual,
+            )?,
+        })
+    }
+
+    /// These settings for other classes, and with what a request and single thresholds say otherwise.
+    ///
+    /// What is not named stays: a file without `default` leaves the classes it does not list. Another rule takes the
+    /// defaults of that rule. `before` are the classes that these settings are for.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`], and for a threshold of an unknown class.
+    pub fn changed(
+        &self,
+        before: &[Arc<str>],
+        classes: &[Arc<str>],
+        request: &SettingsRequest,
+        single: &[ClassThreshold],
+    ) -> Result<Settings, LabelError> {
+        let file = match &request.file {
+            Some(path) => read(path, classes)?,
+            None => SettingsFile::default(),
+        };
+        let rule = request.rule.or(file.rule);
+        let of = |modality, flags, file: &ModalityFile| {
+            let now = self.of(modality);
+            let name = match now.rule {
+                Rule::Softmax { .. } => RuleName::Softmax,
+                Rule::Logit { .. } => RuleName::Logit,
+            };
+            let rule = rule.unwrap_or(name);
+            let base = (rule == name).then(|| Base {
+                scale: now.rule.scale(),
+                thresholds: classes
+                    .iter()
+                    .map(|class| Some(now.thresholds[before.iter().position(|known| known == class)?]))
+                    .collect(),
+            });
+            let mut settings = modality_settings(modality, rule, flags, file, classes, base.as_ref())?;
+            for change in single.iter().filter(|change| change.modality == modality) {
+                let Some(position) = classes.iter().position(|class| *class == change.class) else {
+                    return Err(LabelError::Settings(format!(
+                        "threshold of {modality}: {}",
+                        unknown_class(&change.class, classes)
+                    )));
+                };
+                settings.thresholds[position] = finite(modality, &change.class, change.threshold)?;
+            }
+            Ok(settings)
         };
         Ok(Settings {
             audio: of(
@@ -143,14 +203,33 @@ impl Settings {
     }
 }
 
+/// The threshold of one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassThreshold {
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// As a user gives it: see [`Rule::cutoff`].
+    pub threshold: f64,
+}
+
+/// What holds where nothing else is said.
+struct Base {
+    scale: f64,
+    thresholds: Vec<Option<f64>>,
+}
+
 fn modality_settings(
     modality: Modality,
     rule: RuleName,
     (threshold, scale): (Option<f64>, Option<f64>),
     file: &ModalityFile,
     classes: &[Arc<str>],
+    base: Option<&Base>,
 ) -> Result<ModalitySettings, LabelError> {
-    let scale = scale.or(file.scale).unwrap_or(match (rule, modality) {
+    let scale = scale.or(file.scale).or(base.map(|base| base.scale));
+    let scale = scale.unwrap_or(match (rule, modality) {
         (RuleName::Softmax, _) => SOFTMAX_SCALE,
         (RuleName::Logit, Modality::Visual) => CLIP_SCALE,
         (RuleName::Logit, Modality::Audio) => CLAP_SCALE,
@@ -168,31 +247,37 @@ fn modality_settings(
         (None, RuleName::Logit, _) => None,
     };
     let mut thresholds = Vec::with_capacity(classes.len());
-    for class in classes {
+    for (position, class) in classes.iter().enumerate() {
         // A flag says it for every class, the file's list included.
         let own = if threshold.is_some() {
             None
         } else {
             file.classes.get(&**class).copied()
         };
-        let chosen = own.or(default).ok_or_else(|| {
+        let given = own.or(threshold.or(file.default));
+        let kept = base.and_then(|base| base.thresholds[position]);
+        let chosen = given.or(kept).or(default).ok_or_else(|| {
             LabelError::Settings(format!(
                 "rule `logit` has no {modality} threshold for class `{class}`, expected --{modality}-threshold or a \
                  thresholds file"
             ))
         })?;
-        if !chosen.is_finite() {
-            return Err(LabelError::Settings(format!(
-                "{modality} threshold of class `{class}` is {chosen}, expected a finite number"
-            )));
-        }
-        thresholds.push(chosen);
+        thresholds.push(finite(modality, class, chosen)?);
     }
     let rule = match rule {
         RuleName::Softmax => Rule::Softmax { scale },
         RuleName::Logit => Rule::Logit { scale },
     };
     Ok(ModalitySettings { rule, thresholds })
+}
+
+fn finite(modality: Modality, class: &str, threshold: f64) -> Result<f64, LabelError> {
+    if threshold.is_finite() {
+        return Ok(threshold);
+    }
+    Err(LabelError::Settings(format!(
+        "{modality} threshold of class `{class}` is {threshold}, expected a finite number"
+    )))
 }
 
 fn read(path: &Path, classes: &[Arc<str>]) -> Result<SettingsFile, LabelError> {
@@ -280,6 +365,43 @@ mod tests {
             (100.0, 18.66)
         );
         assert_eq!(settings.audio.cutoff(ClassId(0)), 4.0);
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let (_folder, request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
+        let before = Settings::resolve(&request, &classes()).unwrap();
+        let (_other, request) = file("[visual.classes]\nSpeech = 1.25\n");
+        let single = ClassThreshold {
+            modality: Modality::Audio,
+            class: "Dog".into(),
+            threshold: 0.5,
+        };
+        let classes = classes();
+        let after = before
+            .changed(&classes, &classes, &request, std::slice::from_ref(&single))
+            .unwrap();
+        assert_eq!(after.visual.thresholds, [1.25, 2.0]);
+        assert_eq!(after.audio.thresholds, [AUDIO_THRESHOLD, 0.5]);
+        // A class that is new takes the default, one that stays its own, in whatever order.
+        let more: Vec<Arc<str>> = ["Dog", "Cat", "Speech"].map(Arc::from).to_vec();
+        let after = after
+            .changed(&classes, &more, &SettingsRequest::default(), &[])
+            .unwrap();
+        assert_eq!(after.visual.thresholds, [2.0, VISUAL_THRESHOLD, 1.25]);
+        // Another rule has thresholds of its own.
+        let logit = SettingsRequest {
+            rule: Some(RuleName::Logit),
+            ..SettingsRequest::default()
+        };
+        let refused = after
+            .changed(&more, &more, &logit, &[single])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("no audio threshold for class `Dog`"),
+            "{refused}"
+        );
     }
 
     #[test]

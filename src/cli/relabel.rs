@@ -1,0 +1,248 @@
+//! `vaplan relabel` and `vaplan plan`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::Severity;
+
+use super::progress::Bar;
+use super::{Global, notes};
+use crate::label::settings::{ClassThreshold, RuleName, SettingsRequest};
+use crate::label::{Listener, Progress};
+use crate::relabel::change::{Changes, DenoiseRequest, WeakEdit, of_class};
+use crate::relabel::{self, Request, estimate};
+
+/// Change a store, at the cost of what the change touches.
+///
+/// Takes any number of changes and commits them as one store version, with the labels that changed in label_changes. The
+/// tables are the same, row for row, as if all were labelled anew from what the changes led to. What a change cannot
+/// touch is not read. A change that changes nothing commits nothing.
+///
+/// Bad rows of the files given are left out, listed in the `rejects` table and make the exit status 1.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Store to change
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
+    store: PathBuf,
+    #[command(flatten)]
+    changes: ChangeArgs,
+    /// Print the labels that would change, a line each with + or -, and commit nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
+    workers: Option<std::num::NonZeroUsize>,
+}
+
+/// Say what a change of a store would touch, before it is made.
+///
+/// Takes the same changes as `relabel` and prints which rows they can touch: videos, files, bytes, and seconds estimated
+/// from how fast this machine just read their keys. Nothing is written.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// Store to read
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
+    store: PathBuf,
+    #[command(flatten)]
+    changes: ChangeArgs,
+}
+
+/// What to change.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Changes")]
+struct ChangeArgs {
+    /// Threshold of one class; may be given several times
+    #[arg(long, value_name = "MODALITY/CLASS=R", value_parser = of_class::<f64>)]
+    threshold: Vec<(Modality, Arc<str>, f64)>,
+    /// Threshold of every visual class: relative to uniform (softmax), or the logit itself
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    visual_threshold: Option<f64>,
+    /// Threshold of every audio class
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    audio_threshold: Option<f64>,
+    /// TOML as for `label`; what it does not name stays
+    #[arg(long, value_name = "FILE")]
+    thresholds: Option<PathBuf>,
+    /// softmax: probability over all classes; logit: scaled cosine
+    #[arg(long, value_name = "RULE")]
+    rule: Option<RuleName>,
+    /// What visual cosines are multiplied with
+    #[arg(long, value_name = "K")]
+    visual_scale: Option<f64>,
+    /// What audio cosines are multiplied with
+    #[arg(long, value_name = "K")]
+    audio_scale: Option<f64>,
+    /// Weak labels that videos have now: columns filename, event_labels, and split where it is not train
+    #[arg(long, value_name = "CSV")]
+    weak: Vec<PathBuf>,
+    /// Classes to add to weak labels: columns filename, event_labels
+    #[arg(long, value_name = "CSV")]
+    weak_add: Vec<PathBuf>,
+    /// Classes to take from weak labels; without event_labels, the video goes
+    #[arg(long, value_name = "CSV")]
+    weak_remove: Vec<PathBuf>,
+    /// New list of classes in order, one a line; classes that are not in it retire
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Visual text embeddings of all classes
+    #[arg(long, value_name = "FILE")]
+    visual_text: Option<PathBuf>,
+    /// Audio text embeddings of all classes
+    #[arg(long, value_name = "FILE")]
+    audio_text: Option<PathBuf>,
+    /// Text embedding of one class: npy (D,); may be given several times
+    #[arg(long, value_name = "MODALITY/CLASS=NPY", value_parser = of_class::<PathBuf>)]
+    prompt: Vec<(Modality, Arc<str>, PathBuf)>,
+    /// Visual features that are new, or whose files changed or went since they were read: a folder or a file
+    #[arg(long, value_name = "PATH")]
+    visual: Vec<PathBuf>,
+    /// Audio features, as --visual
+    #[arg(long, value_name = "PATH")]
+    audio: Vec<PathBuf>,
+    /// Visual features that are not to count any more
+    #[arg(long, value_name = "PATH")]
+    remove_visual: Vec<PathBuf>,
+    /// Audio features that are not to count any more
+    #[arg(long, value_name = "PATH")]
+    remove_audio: Vec<PathBuf>,
+    /// Labels that a person set: columns video, modality, class, label (0, 1 or withdraw), segment or onset and offset
+    #[arg(long, value_name = "CSV")]
+    user: Vec<PathBuf>,
+    /// Probabilities of an epoch: a folder with audio/<id>.npy and visual/<id>.npy (T,C), or Parquet with video,
+    /// modality, segment, probability
+    #[arg(long, value_name = "PATH", requires = "epoch")]
+    predictions: Option<PathBuf>,
+    /// Number of that epoch, from 1
+    #[arg(long, value_name = "N", requires = "predictions", value_parser = clap::value_parser!(u64).range(1..))]
+    epoch: Option<u64>,
+    /// Modalities to denoise by predictions [default: as before; visual at the first epoch]
+    #[arg(long, value_name = "MODALITIES", value_delimiter = ',', num_args = 0..)]
+    denoise: Option<Vec<Modality>>,
+    /// The base of a loss is the mean of the K smallest [default: as before; 5 at first]
+    #[arg(long, value_name = "K")]
+    k: Option<u32>,
+    /// A loss is abnormal above this many times the base [default: as before; 10 at first]
+    #[arg(long, value_name = "A")]
+    alpha: Option<f64>,
+    /// A label flips only where the prediction is farther from it than this [default: as before; 0.5 at first]
+    #[arg(long, value_name = "G")]
+    guard: Option<f64>,
+    /// Rule, thresholds, prompts and denoising of an older store version, as a new one
+    #[arg(long, value_name = "N")]
+    to_version: Option<u64>,
+}
+
+impl ChangeArgs {
+    fn changes(&self) -> Changes {
+        let weak = [
+            (WeakEdit::Set, &self.weak),
+            (WeakEdit::Add, &self.weak_add),
+            (WeakEdit::Remove, &self.weak_remove),
+        ];
+        let weak = weak
+            .into_iter()
+            .flat_map(|(edit, files)| files.iter().map(move |file| (edit, file.clone())));
+        let thresholds = self
+            .threshold
+            .iter()
+            .map(|(modality, class, threshold)| ClassThreshold {
+                modality: *modality,
+                class: class.clone(),
+                threshold: *threshold,
+            });
+        Changes {
+            settings: SettingsRequest {
+                rule: self.rule,
+                visual_threshold: self.visual_threshold,
+                audio_threshold: self.audio_threshold,
+                visual_scale: self.visual_scale,
+                audio_scale: self.audio_scale,
+                file: self.thresholds.clone(),
+            },
+            thresholds: thresholds.collect(),
+            weak: weak.collect(),
+            classes: self.classes.clone(),
+            texts: [self.audio_text.clone(), self.visual_text.clone()],
+            prompts: self.prompt.clone(),
+            features: [self.audio.clone(), self.visual.clone()],
+            removed: [self.remove_audio.clone(), self.remove_visual.clone()],
+            user: self.user.clone(),
+            predictions: self.predictions.clone().zip(self.epoch),
+            denoising: DenoiseRequest {
+                k: self.k,
+                alpha: self.alpha,
+                guard: self.guard,
+                modalities: self.denoise.clone(),
+            },
+            to_version: self.to_version,
+        }
+    }
+
+    fn some(&self) -> anyhow::Result<Changes> {
+        let changes = self.changes();
+        anyhow::ensure!(
+            !changes.is_empty(),
+            "no change is named, expected at least one: see --help"
+        );
+        Ok(changes)
+    }
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let bar = Arc::new(Bar::new("relabelling", "shards", global));
+    let told = bar.clone();
+    let listener: Listener = Arc::new(move |progress| match progress {
+        Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
+        Progress::Planned { shards, .. } => told.total(shards as u64),
+        Progress::Shard { .. } => told.add(1),
+        Progress::Committing => told.message("committing"),
+    });
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let request = Request {
+        store: args.store.clone(),
+        changes: args.changes.some()?,
+        workers: args.workers.map_or_else(cores, |workers| workers.get()),
+        dry_run: args.dry_run,
+        command: global.command_line(),
+    };
+    let summary = relabel::run(&request, &listener)?;
+    bar.finish();
+    for row in &summary.changes {
+        let sign = if row.to { '+' } else { '-' };
+        let (video, modality, class, segment) = (&row.video, row.modality, &row.class, row.segment);
+        writeln!(
+            out,
+            "{sign} {video}\t{modality}\t{class}\t{segment}\t{}",
+            row.rule.as_str()
+        )?;
+    }
+    notes::report(&summary.rejected, global.quiet);
+    let rejected = summary
+        .rejected
+        .iter()
+        .any(|row| row.severity == Severity::Reject);
+    if !args.dry_run {
+        match &summary.version {
+            Some(version) => writeln!(
+                out,
+                "version {}: {} labels set, {} unset; {} videos looked at, and tracks of {} others",
+                version.version, summary.set, summary.unset, summary.videos.0, summary.videos.1
+            )?,
+            None => writeln!(out, "nothing to do: the store holds what the change asks for")?,
+        }
+    }
+    Ok(if rejected {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+pub(super) fn plan(args: &PlanArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let estimate = estimate::estimate(&args.store, &args.changes.some()?)?;
+    write!(out, "{estimate}")?;
+    Ok(ExitCode::SUCCESS)
+}

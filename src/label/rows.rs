@@ -1,0 +1,175 @@
+//! What the tables say of one video, from what the dataflow says of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vaplan_dataflows::admit::Admitted;
+use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::pld::forward_loss;
+use vaplan_dataflows::{LabelRecord, Prediction, Score, SetBy};
+use vaplan_schemas::rows::{
+    CandidateRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow,
+};
+use vaplan_schemas::{ClassId, Modality};
+
+use super::world::{Both, Video, World, at};
+
+/// What the dataflow says of one video.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Features that count.
+    pub admitted: Both<Option<Admitted>>,
+    /// Labels.
+    pub labels: Both<Option<Arc<LabelRecord>>>,
+    /// Predictions, those that count or not.
+    pub predictions: Both<Option<Arc<Prediction>>>,
+    /// Files of features that were read, those that count or not.
+    pub sources: Both<BTreeSet<Arc<str>>>,
+}
+
+/// The row of `videos`.
+pub fn video_row(world: &World, video: &Video, found: &Found) -> VideoRow {
+    let source = |modality| {
+        let admitted = found.admitted[at(modality)].as_ref()?;
+        Some(admitted.source.clone())
+    };
+    let segments = found
+        .admitted
+        .iter()
+        .flatten()
+        .map(|admitted| admitted.record.segments());
+    VideoRow {
+        video: video.name.clone(),
+        split: video.split,
+        segments: segments.max().unwrap_or(0),
+        segment_seconds: world.segment_seconds,
+        weak_labels: video
+            .weak
+            .iter()
+            .map(|class| world.classes[class.index()].clone())
+            .collect(),
+        source: video.source.clone(),
+        audio_source: source(Modality::Audio),
+        visual_source: source(Modality::Visual),
+    }
+}
+
+/// Rows of `candidates`: features that do not count.
+pub fn candidate_rows(video: &Video, found: &Found) -> Vec<CandidateRow> {
+    let mut rows = Vec::new();
+    for modality in Modality::ALL {
+        let counts = found.admitted[at(modality)]
+            .as_ref()
+            .map(|admitted| &admitted.source);
+        for source in found.sources[at(modality)]
+            .iter()
+            .filter(|source| Some(*source) != counts)
+        {
+            rows.push(CandidateRow {
+                video: video.name.clone(),
+                modality,
+                source: source.clone(),
+            });
+        }
+    }
+    rows
+}
+
+/// Rows of `scores`, in the order of the table: modality, then class by name.
+pub fn score_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<ScoreTrack> {
+    let mut tracks = Vec::new();
+    for modality in Modality::ALL {
+        let Some(admitted) = &found.admitted[at(modality)] else {
+            continue;
+        };
+        tracks.extend(admitted.record.tracks().map(|(class, cosine, score)| ScoreTrack {
+            video: name.clone(),
+            modality,
+            class: world.classes[class.index()].clone(),
+            cosine: cosine.iter().map(|cosine| cosine.get()).collect(),
+            score: score.iter().map(|score| score.get()).collect(),
+        }));
+    }
+    tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
+    tracks
+}
+
+/// Rows of `labels`, in the order of the table.
+pub fn label_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<LabelTrack> {
+    let mut tracks = Vec::new();
+    for modality in Modality::ALL {
+        let (Some(admitted), Some(labels)) = (&found.admitted[at(modality)], &found.labels[at(modality)])
+        else {
+            continue;
+        };
+        let prediction = found.predictions[at(modality)].as_deref();
+        tracks.extend(admitted.record.tracks().filter_map(|(class, _, scores)| {
+            Some(LabelTrack {
+                video: name.clone(),
+                modality,
+                class: world.classes[class.index()].clone(),
+                cells: cells(world, (modality, class), labels, scores, prediction)?,
+            })
+        }));
+    }
+    tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
+    tracks
+}
+
+fn cells(
+    world: &World,
+    (modality, class): (Modality, ClassId),
+    labels: &LabelRecord,
+    scores: &[Score],
+    prediction: Option<&Prediction>,
+) -> Option<Vec<LabelCell>> {
+    let track = labels.track(class)?;
+    let threshold = world.settings.of(modality).cutoff(class);
+    // Of another length, none of them counts: a fault says so.
+    let prediction = prediction.filter(|prediction| prediction.segments() as usize == scores.len());
+    let probabilities = prediction.and_then(|prediction| prediction.of(class));
+    let cell = |(segment, score): (usize, &Score)| {
+        let set_by = track.set_by(segment);
+        let of_a_score = set_by != SetBy::User;
+        // The loss is against what PLG says, whatever became of it.
+        let plg = score.get() > threshold;
+        LabelCell {
+            label: track.label.get(segment),
+            rule: rule(set_by),
+            score: of_a_score.then(|| score.get()),
+            threshold: of_a_score.then_some(threshold),
+            loss: probabilities.and_then(|all| forward_loss(all[segment], plg)),
+            epoch: probabilities.and(prediction).map(Prediction::epoch),
+        }
+    };
+    Some(scores.iter().enumerate().map(cell).collect())
+}
+
+/// A row of `label_changes`; `class` is the name of the change's class.
+pub fn change_row(
+    version: u64,
+    video: &Arc<str>,
+    class: &Arc<str>,
+    change: &Change,
+    epoch: Option<u64>,
+) -> LabelChangeRow {
+    LabelChangeRow {
+        version,
+        video: video.clone(),
+        modality: change.modality,
+        class: class.clone(),
+        segment: change.segment,
+        from: !change.to,
+        to: change.to,
+        rule: rule(change.rule),
+        epoch: epoch.filter(|_| change.rule == SetBy::Pld),
+    }
+}
+
+fn rule(set_by: SetBy) -> LabelRule {
+    match set_by {
+        SetBy::Plg => LabelRule::Plg,
+        SetBy::Pld => LabelRule::Pld,
+        SetBy::User => LabelRule::User,
+    }
+}

@@ -1,0 +1,144 @@
+//! What a change would touch, before it is made.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+use vaplan_schemas::store::{Extent, Filter, Snapshot, Store};
+use vaplan_schemas::tables::{Labels, Scores, Videos};
+use vaplan_schemas::{Modality, StoreError};
+
+use super::change::Changes;
+use super::resolve::Resolved;
+use super::scope::{Scope, Touched};
+use crate::label::LabelError;
+use crate::label::world::at;
+
+/// A row costs about as many times what finding it by its key costs: decoding, labelling and writing it
+/// (bench/README.md, relabelling; a rough number, as is all that follows from it).
+const FULL_OVER_KEYS: f64 = 12.0;
+
+/// What a change would touch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// Does every score depend on it?
+    pub everything: bool,
+    /// Videos whose every row may change.
+    pub videos: u64,
+    /// Of these, the ones whose features are read again.
+    pub rescored: u64,
+    /// Modality and class whose labels may change in any video.
+    pub tracks: u64,
+    /// By table: rows, videos, files and bytes of these files.
+    pub tables: Vec<(&'static str, Extent)>,
+    /// Files of features to read, and their bytes; without those that only reading others names.
+    pub features: (u64, u64),
+    /// Estimated, without reading features.
+    pub seconds: f64,
+}
+
+/// Estimates a change of the latest version of a store.
+///
+/// # Errors
+/// As [`super::run`], for what can be known without doing it.
+pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError> {
+    let store = Store::open(store)?;
+    let snapshot = store.at_version(None)?;
+    let mut resolved = Resolved::new(&store, &snapshot, changes)?;
+    let scope = Scope::of(&snapshot, &mut resolved)?;
+    let (everything, touched, filter) = match scope {
+        Scope::Everything => (true, Touched::default(), Filter::all()),
+        Scope::Part(touched) => {
+            let classes = &resolved.after.classes;
+            let tracks = touched
+                .tracks
+                .iter()
+                .map(|(modality, class)| (*modality, classes[class.index()].clone()));
+            let filter = Filter::videos(touched.videos.iter().cloned()).or_tracks(tracks);
+            (false, touched, filter)
+        }
+    };
+    let began = Instant::now();
+    let tables = extents(&snapshot, &filter)?;
+    let keys = began.elapsed().as_secs_f64();
+    let mut features = (0, 0);
+    for modality in Modality::ALL {
+        let inputs = &resolved.after.features[at(modality)];
+        let all: Vec<_> = if everything {
+            inputs.iter().collect()
+        } else {
+            resolved.paths[at(modality)].iter().collect()
+        };
+        for path in all {
+            let (files, bytes) = size(path);
+            features = (features.0 + files, features.1 + bytes);
+        }
+    }
+    Ok(Estimate {
+        everything,
+        videos: touched.videos.len() as u64,
+        rescored: touched.rescored.len() as u64,
+        tracks: touched.tracks.len() as u64,
+        tables,
+        features,
+        seconds: keys * FULL_OVER_KEYS,
+    })
+}
+
+fn extents(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<(&'static str, Extent)>, StoreError> {
+    Ok(vec![
+        ("videos", snapshot.count::<Videos>(filter)?),
+        ("scores", snapshot.count::<Scores>(filter)?),
+        ("labels", snapshot.count::<Labels>(filter)?),
+    ])
+}
+
+/// Files and bytes at a path; what cannot be read has none.
+fn size(path: &Path) -> (u64, u64) {
+    let Ok(meta) = path.metadata() else { return (0, 0) };
+    if !meta.is_dir() {
+        return (1, meta.len());
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let files = entries
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(std::fs::Metadata::is_file);
+    files.fold((0, 0), |(files, bytes), meta| (files + 1, bytes + meta.len()))
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.everything {
+            writeln!(
+                f,
+                "every score depends on it: all features are read again, all is labelled anew"
+            )?;
+        } else {
+            writeln!(
+                f,
+                "{} videos as a whole ({} scored anew), {} tracks (modality and class) of any video",
+                self.videos, self.rescored, self.tracks
+            )?;
+        }
+        writeln!(
+            f,
+            "{:<8} {:>12} {:>10} {:>7} {:>14}",
+            "table", "rows", "videos", "files", "bytes of files"
+        )?;
+        for (table, extent) in &self.tables {
+            writeln!(
+                f,
+                "{table:<8} {:>12} {:>10} {:>7} {:>14}",
+                extent.rows, extent.videos, extent.files, extent.bytes
+            )?;
+        }
+        if self.features.0 > 0 {
+            writeln!(
+                f,
+                "features: {} files, {} bytes to read",
+                self.features.0, self.features.1
+            )?;
+        }
+        writeln!(f, "about {:.1} s, without reading features", self.seconds)
+    }
+}

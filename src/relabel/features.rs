@@ -1,0 +1,268 @@
+//! Features of some videos, read again from their files and scored.
+//!
+//! ```text
+//! paths to look at again ── read, scored ─┬─ videos they hold, or held ─┐
+//!                                         │   videos to be scored anew ─┴─ their other files ── read, scored ─┐
+//!                                         └──────────────────────────────────────────────────────────────────┴─▶ candidates
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_dataflows::{Candidate, VideoId};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{CandidateRow, RejectRow, Severity};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::Candidates;
+
+use super::resolve::Resolved;
+use super::scope::Touched;
+use crate::ingest::features::{FeatureInput, Shard};
+use crate::label::job::{Read, score};
+use crate::label::plan::{Meaning, Names, Plan, planned};
+use crate::label::stage::Stage;
+use crate::label::world::{Both, Video, at};
+use crate::label::{LabelError, Listener};
+
+/// What was read again.
+#[derive(Debug, Default)]
+pub(super) struct Reread {
+    /// Features of the videos that were scored anew: all there are.
+    pub(super) candidates: BTreeMap<VideoId, Vec<Candidate>>,
+    /// Files that were read: their rejects are told anew.
+    pub(super) files: BTreeSet<String>,
+    /// What was left out.
+    pub(super) rejects: Vec<RejectRow>,
+}
+
+/// Reads what a change asks for, and adds to `touched` what turns out to be touched.
+pub(super) fn reread(
+    snapshot: &Snapshot,
+    resolved: &mut Resolved,
+    touched: &mut Touched,
+    workers: usize,
+    listener: &Listener,
+) -> Result<Reread, LabelError> {
+    let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
+    let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
+    // A video with features that do not count now may have them count then: that shows from all of them.
+    touched
+        .rescored
+        .extend(spares.iter().map(|row| row.video.clone()));
+    if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
+        return Ok(Reread::default());
+    }
+    resolved.known.want_all(snapshot)?;
+    let videos = resolved.videos();
+    let names = Names::new(
+        (0..)
+            .zip(&videos)
+            .map(|(position, video)| (video.name.clone(), Some(position))),
+    );
+    let reader = Reader::new(resolved, &videos, names)?;
+    let mut reread = Reread::default();
+
+    let mut shards = Vec::new();
+    for modality in Modality::ALL {
+        for path in looked[at(modality)].iter().filter(|path| path.exists()) {
+            if reader.counts(resolved, modality, path) {
+                shards
+                    .extend(reader.open(modality, path, &|key| reader.names.meaning(key) != Meaning::Other)?);
+            }
+        }
+    }
+    let (candidates, read) = reader.read(shards, workers, listener)?;
+    reread.take(&read, &reader);
+    let by_id: BTreeMap<VideoId, &Video> = videos.iter().map(|video| (video.id, video)).collect();
+    let held = read.sources.iter().filter_map(|(video, ..)| by_id.get(video));
+    touched.rescored.extend(held.map(|video| video.name.clone()));
+    touched.rescored.extend(reader.rejected(&read, &videos));
+    if looked.iter().any(|paths| !paths.is_empty()) {
+        // What they held before may be gone.
+        spares = self::spares(snapshot, &Filter::all())?;
+        for row in resolved.known.rows() {
+            let gone = |modality: Modality, source: &Option<Arc<str>>| {
+                let source = source.as_ref();
+                source.is_some_and(|source| under(source, &looked[at(modality)]))
+            };
+            if gone(Modality::Audio, &row.audio_source) || gone(Modality::Visual, &row.visual_source) {
+                touched.rescored.insert(row.video.clone());
+            }
+        }
+        let gone = spares
+            .iter()
+            .filter(|row| under(&row.source, &looked[at(row.modality)]));
+        touched.rescored.extend(gone.map(|row| row.video.clone()));
+    }
+    touched.videos.extend(touched.rescored.iter().cloned());
+
+    let others = reader.others(resolved, touched, &spares, &looked)?;
+    let (more, read) = reader.read(others, workers, listener)?;
+    reread.take(&read, &reader);
+    let wanted: BTreeSet<VideoId> = touched.rescored.iter().map(|name| VideoId::of(name)).collect();
+    for (video, candidate) in candidates.into_iter().chain(more) {
+        if wanted.contains(&video) {
+            reread.candidates.entry(video).or_default().push(candidate);
+        }
+    }
+    Ok(reread)
+}
+
+impl Reread {
+    fn take(&mut self, read: &Read, reader: &Reader<'_>) {
+        self.rejects.extend(read.rejects.iter().cloned());
+        self.files.append(&mut reader.files.borrow_mut());
+    }
+}
+
+fn spares(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<CandidateRow>, LabelError> {
+    let found = snapshot.scan::<Candidates>(filter)?;
+    Ok(found.into_iter().map(|found| found.row).collect())
+}
+
+/// Is this file one of these paths, or in one of them?
+fn under(file: &str, paths: &[PathBuf]) -> bool {
+    paths.iter().any(|path| Path::new(file).starts_with(path))
+}
+
+/// Reads shards for all videos there are after a change.
+struct Reader<'a> {
+    plan: Plan,
+    names: Names,
+    resolved_hash: String,
+    videos: &'a [Video],
+    stage: Stage,
+    // Dropped with the reader: what is read for a change is read once.
+    _folder: tempfile::TempDir,
+    files: std::cell::RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(resolved: &Resolved, videos: &'a [Video], names: Names) -> Result<Reader<'a>, LabelError> {
+        let plan = Plan::of_store(&resolved.after, videos.to_vec(), names.clone())?;
+        let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
+            action: "make",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        Ok(Reader {
+            plan,
+            names,
+            resolved_hash: String::new(),
+            videos,
+            stage: Stage::open(folder.path())?,
+            _folder: folder,
+            files: std::cell::RefCell::default(),
+        })
+    }
+
+    /// Is a path an input after the change, or in one?
+    fn counts(&self, resolved: &Resolved, modality: Modality, path: &Path) -> bool {
+        let inputs = &resolved.after.features[at(modality)];
+        inputs.iter().any(|input| path.starts_with(input))
+    }
+
+    fn open(
+        &self,
+        modality: Modality,
+        path: &Path,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Shard>, LabelError> {
+        // One npy of a folder: a change may name it.
+        if path.extension().is_some_and(|extension| extension == "npy") && path.is_file() {
+            return Ok(FeatureInput::of_files(modality, [path.to_owned()]).shards);
+        }
+        Ok(FeatureInput::open(path, modality, wanted)?.shards)
+    }
+
+    fn read(
+        &self,
+        shards: Vec<Shard>,
+        workers: usize,
+        listener: &Listener,
+    ) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
+        let mut plan = self.plan.clone();
+        for shard in shards {
+            let files = shard.files().iter().map(|file| file.display().to_string());
+            self.files.borrow_mut().extend(files);
+            let input = FeatureInput {
+                modality: shard.modality(),
+                shards: vec![shard],
+            };
+            plan.shards
+                .extend(planned(input, &plan.world, &self.resolved_hash));
+        }
+        score(&Arc::new(plan), &self.stage, workers, listener)
+    }
+
+    /// Videos of which something was rejected.
+    fn rejected(&self, read: &Read, videos: &[Video]) -> BTreeSet<Arc<str>> {
+        let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
+        let names = rows.filter_map(|row| match self.names.meaning(row.video.as_deref()?) {
+            Meaning::Video(position) => Some(videos[position].name.clone()),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Files with features of the videos to be scored anew that were not just read.
+    fn others(
+        &self,
+        resolved: &Resolved,
+        touched: &Touched,
+        spares: &[CandidateRow],
+        looked: &Both<Vec<PathBuf>>,
+    ) -> Result<Vec<Shard>, LabelError> {
+        let mut files: Both<BTreeSet<PathBuf>> = Default::default();
+        let mut add = |modality: Modality, source: &str| {
+            let path = Path::new(source);
+            if !under(source, &looked[at(modality)]) && self.counts(resolved, modality, path) {
+                files[at(modality)].insert(path.to_owned());
+            }
+        };
+        let mut unplaced: BTreeSet<&Arc<str>> = BTreeSet::new();
+        for name in &touched.rescored {
+            let Some(row) = resolved.known.get(name) else {
+                unplaced.insert(name);
+                continue;
+            };
+            for (modality, source) in [
+                (Modality::Audio, &row.audio_source),
+                (Modality::Visual, &row.visual_source),
+            ] {
+                match source {
+                    Some(source) => add(modality, source),
+                    // It may have been the meaning of a key, and not be it any more, or the reverse.
+                    None => drop(unplaced.insert(name)),
+                }
+            }
+        }
+        for row in spares.iter().filter(|row| touched.rescored.contains(&row.video)) {
+            add(row.modality, &row.source);
+        }
+        // Where the features of these are, only their keys tell.
+        if !unplaced.is_empty() {
+            let wanted = |key: &str| match self.names.meaning(key) {
+                Meaning::Video(position) => unplaced.contains(&self.videos[position].name),
+                Meaning::Ambiguous(_) => unplaced.iter().any(|name| name.starts_with(key)),
+                Meaning::Other => false,
+            };
+            for modality in Modality::ALL {
+                for input in &resolved.after.features[at(modality)] {
+                    for shard in self.open(modality, input, &wanted)? {
+                        let holds = shard.keys().iter().any(|key| wanted(key));
+                        let unread = shard.files().iter().filter(|file| {
+                            holds && !under(&file.display().to_string(), &looked[at(modality)])
+                        });
+                        files[at(modality)].extend(unread.cloned());
+                    }
+                }
+            }
+        }
+        let [audio, visual] = files;
+        let mut shards = FeatureInput::of_files(Modality::Audio, audio).shards;
+        shards.extend(FeatureInput::of_files(Modality::Visual, visual).shards);
+        Ok(shards)
+    }
+}

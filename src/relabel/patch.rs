@@ -1,0 +1,435 @@
+//! Old rows and new rows to one store version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::admit::Admitted;
+use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::session::Outcome;
+use vaplan_dataflows::{Fault, LabelRecord, VideoId};
+use vaplan_schemas::rows::{LabelChangeRow, RejectRow, TruthRow};
+use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found as Stored, Place, Snapshot, Store, WriteLock};
+use vaplan_schemas::tables::{
+    Candidates, Classes, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth, UserLabels,
+    Videos,
+};
+use vaplan_schemas::{ClassId, Modality, StoreError};
+
+use super::part::Part;
+use super::resolve::Resolved;
+use super::{Request, Summary};
+use crate::label::commit::{Classification, append_changes, epochs};
+use crate::label::plan::{feed, hash};
+use crate::label::rows::{Found, candidate_rows, change_row, label_tracks, score_tracks, video_row};
+use crate::label::world::at;
+use crate::label::{LabelError, faults};
+
+/// What the graph says now, of the videos it was told of.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    admitted: BTreeMap<(VideoId, Modality), Admitted>,
+    labels: BTreeMap<(VideoId, Modality), Arc<LabelRecord>>,
+    faults: BTreeMap<VideoId, BTreeSet<Fault>>,
+}
+
+impl Answers {
+    /// Takes what a version changed; gives the cells that changed.
+    pub fn take(&mut self, outcome: Outcome) -> Vec<Change> {
+        // What goes before what comes, or a replaced record would be lost.
+        let sorted = |diff: &isize| *diff > 0;
+        let mut admitted = outcome.admitted;
+        admitted.sort_by_key(|(_, diff)| sorted(diff));
+        for ((video, modality, own), diff) in admitted {
+            match diff > 0 {
+                true => drop(self.admitted.insert((video, modality), own)),
+                false => drop(self.admitted.remove(&(video, modality))),
+            }
+        }
+        let mut labels = outcome.labels;
+        labels.sort_by_key(|(_, diff)| sorted(diff));
+        for ((video, modality, own), diff) in labels {
+            match diff > 0 {
+                true => drop(self.labels.insert((video, modality), own)),
+                false => drop(self.labels.remove(&(video, modality))),
+            }
+        }
+        for ((video, fault), diff) in outcome.faults {
+            let own = self.faults.entry(video).or_default();
+            match diff > 0 {
+                true => drop(own.insert(fault)),
+                false => drop(own.remove(&fault)),
+            }
+            if own.is_empty() {
+                self.faults.remove(&video);
+            }
+        }
+        outcome.changes
+    }
+
+    fn labels_of<'a>(
+        &'a self,
+        videos: impl Iterator<Item = &'a VideoId>,
+    ) -> Vec<(VideoId, Modality, Arc<LabelRecord>)> {
+        let both = videos.flat_map(|video| Modality::ALL.map(|modality| (*video, modality)));
+        both.filter_map(|key| Some((key.0, key.1, self.labels.get(&key)?.clone())))
+            .collect()
+    }
+}
+
+/// Rows of a table to take away and to add.
+pub(super) struct Diff<T: Table> {
+    gone: Vec<Place>,
+    pub(super) new: Vec<T::Row>,
+}
+
+impl<T: Table> Diff<T> {
+    /// Both by key; rows that are equal stay where they are.
+    pub(super) fn of(old: &[Stored<T::Row>], mut new: Vec<T::Row>) -> Diff<T> {
+        new.sort_by(T::compare);
+        let mut diff = Diff {
+            gone: Vec::new(),
+            new: Vec::new(),
+        };
+        let mut old = old.iter().peekable();
+        for row in new {
+            while let Some(before) = old.next_if(|before| T::compare(&before.row, &row).is_lt()) {
+                diff.gone.push(before.place);
+            }
+            match old.next_if(|before| T::compare(&before.row, &row).is_eq()) {
+                Some(before) if before.row == row => continue,
+                Some(before) => diff.gone.push(before.place),
+                None => {}
+            }
+            diff.new.push(row);
+        }
+        diff.gone.extend(old.map(|before| before.place));
+        diff
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
+    }
+
+    pub(super) fn write(&self, commit: &mut Commit<'_>, counts: &mut Counts) -> Result<(), StoreError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        counts.push((T::NAME, self.gone.len() as u64, self.new.len() as u64));
+        if self.gone.is_empty() && !T::BUCKETED {
+            return commit.append::<T>(&self.new);
+        }
+        commit.patch::<T>(&self.gone, &self.new)
+    }
+}
+
+pub(super) type Counts = Vec<(&'static str, u64, u64)>;
+
+/// Everything that a version of a part changes.
+struct Diffs {
+    videos: Diff<Videos>,
+    candidates: Diff<Candidates>,
+    user: Diff<UserLabels>,
+    scores: Diff<Scores>,
+    labels: Diff<Labels>,
+    predictions: Diff<Predictions>,
+    truth: Option<Vec<TruthRow>>,
+    rejects: Option<Vec<RejectRow>>,
+    world: bool,
+}
+
+impl Diffs {
+    fn is_empty(&self) -> bool {
+        self.videos.is_empty()
+            && self.candidates.is_empty()
+            && self.user.is_empty()
+            && self.scores.is_empty()
+            && self.labels.is_empty()
+            && self.predictions.is_empty()
+            && self.truth.is_none()
+            && self.rejects.is_none()
+            && !self.world
+    }
+}
+
+/// Commits what a part and its answers change; nothing, where they change nothing.
+///
+/// Without a lock it is a dry run: [`Summary::changes`] says what would change.
+///
+/// # Errors
+/// [`LabelError::Store`]; the version before is then still the latest.
+pub fn commit(
+    store: &Store,
+    lock: Option<&WriteLock>,
+    snapshot: &Snapshot,
+    request: &Request,
+    part: &Part,
+    answers: &Answers,
+    changes: Vec<Change>,
+) -> Result<Summary, LabelError> {
+    let diffs = diffs(snapshot, part, answers)?;
+    let after = &part.resolved.after;
+    let mut summary = Summary {
+        videos: (
+            part.touched.videos.len() as u64,
+            (part.names.len() - part.touched.videos.len()) as u64,
+        ),
+        set: changes.iter().filter(|change| change.to).count() as u64,
+        unset: changes.iter().filter(|change| !change.to).count() as u64,
+        rejected: told(part, answers),
+        ..Summary::default()
+    };
+    let epochs = epochs(&answers.labels_of(part.names.keys()));
+    let Some(lock) = lock else {
+        summary.changes = change_rows(snapshot.version().version + 1, part, &changes, &epochs);
+        return Ok(summary);
+    };
+    if diffs.is_empty() {
+        return Ok(summary);
+    }
+    let mut commit = store.begin(lock, info(snapshot, request, &part.resolved))?;
+    let rows = &mut summary.rows;
+    if diffs.world {
+        world(&mut commit, snapshot, &part.resolved)?;
+    }
+    diffs.videos.write(&mut commit, rows)?;
+    diffs.candidates.write(&mut commit, rows)?;
+    diffs.user.write(&mut commit, rows)?;
+    diffs.scores.write(&mut commit, rows)?;
+    diffs.labels.write(&mut commit, rows)?;
+    diffs.predictions.write(&mut commit, rows)?;
+    if let Some(truth) = &diffs.truth {
+        commit.replace_all::<Truth>(truth)?;
+    }
+    if let Some(rejects) = &diffs.rejects {
+        commit.replace_all::<Rejects>(rejects)?;
+    }
+    let classes = Classification::new(&after.classes, None);
+    append_changes(
+        &mut commit,
+        &classes,
+        changes,
+        |video| part.names.get(&video),
+        &epochs,
+    )?;
+    summary.version = Some(commit.finish()?);
+    Ok(summary)
+}
+
+/// What the version says of itself.
+pub(super) fn info(snapshot: &Snapshot, request: &Request, resolved: &Resolved) -> CommitInfo {
+    let before = snapshot.version();
+    CommitInfo {
+        command: request.command.clone(),
+        epoch: request.changes.predictions.as_ref().map(|(_, epoch)| *epoch),
+        settings: resolved.after.settings_hash(),
+        models: resolved.after.models_hash(),
+        // A change goes on from a version: the same change of the same version is the same version.
+        inputs: hash(|sum| {
+            feed(
+                sum,
+                [&*before.inputs, &request.command, &before.version.to_string()],
+            )
+        }),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        videos: 0,
+    }
+}
+
+/// Writes what changed of the world.
+pub(super) fn world(
+    commit: &mut Commit<'_>,
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+) -> Result<(), LabelError> {
+    let after = &resolved.after;
+    let mut settings = after.setting_rows();
+    settings.sort();
+    if snapshot.read::<Settings>()? != settings {
+        commit.replace_all::<Settings>(&settings)?;
+    }
+    let classes = after.class_rows();
+    if snapshot.read::<Classes>()? != classes {
+        commit.replace_all::<Classes>(&classes)?;
+    }
+    let prompts = after.prompt_rows();
+    if snapshot.read::<Prompts>()? != prompts {
+        commit.replace_all::<Prompts>(&prompts)?;
+    }
+    Ok(())
+}
+
+fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, LabelError> {
+    let after = &part.resolved.after;
+    let classes: BTreeSet<ClassId> = part.touched.tracks.iter().map(|(_, class)| *class).collect();
+    let modalities: BTreeSet<Modality> = part
+        .touched
+        .tracks
+        .iter()
+        .map(|(modality, _)| *modality)
+        .collect();
+    let inside = |whole: bool, modality: Modality, class: &Arc<str>| {
+        let id = || {
+            after
+                .class_id(class)
+                .is_some_and(|class| classes.contains(&class))
+        };
+        whole || (modalities.contains(&modality) && id())
+    };
+    let mut found = BTreeMap::new();
+    for video in part.videos.keys() {
+        let of = |modality: Modality| {
+            let key = (*video, modality);
+            (
+                answers.admitted.get(&key).cloned(),
+                answers.labels.get(&key).cloned(),
+            )
+        };
+        let [(audio, audio_labels), (visual, visual_labels)] = Modality::ALL.map(of);
+        let own = Found {
+            admitted: [audio, visual],
+            labels: [audio_labels, visual_labels],
+            predictions: [None, None],
+            sources: part.sources(*video),
+        };
+        found.insert(*video, own);
+    }
+    for (video, (modality, prediction)) in &part.kept.predictions {
+        if let Some(found) = found.get_mut(video) {
+            found.predictions[at(*modality)] = Some(prediction.clone());
+        }
+    }
+    let (mut videos, mut candidates, mut scores, mut labels) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (id, video) in &part.videos {
+        let found = &found[id];
+        let whole = part.touched.videos.contains(&video.name);
+        if whole {
+            videos.push(video_row(after, video, found));
+            candidates.extend(candidate_rows(video, found));
+        }
+        let own = score_tracks(after, &video.name, found).into_iter();
+        scores.extend(own.filter(|track| inside(whole, track.modality, &track.class)));
+        let own = label_tracks(after, &video.name, found).into_iter();
+        labels.extend(own.filter(|track| inside(whole, track.modality, &track.class)));
+    }
+    let removed: BTreeSet<&Arc<str>> = part.resolved.removed().collect();
+    Ok(Diffs {
+        videos: Diff::of(&part.old.videos, videos),
+        candidates: Diff::of(&part.old.candidates, candidates),
+        user: Diff::of(&part.old.user, part.user.clone()),
+        scores: Diff::of(&part.old.scores, scores),
+        labels: Diff::of(&part.old.labels, labels),
+        predictions: predictions(snapshot, &part.resolved, &removed)?,
+        truth: truth(snapshot, &removed)?,
+        rejects: rejects(snapshot, part, answers)?,
+        world: part.resolved.before != *after,
+    })
+}
+
+/// Predictions that come, those that they replace, and those of videos that go.
+pub(super) fn predictions(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    removed: &BTreeSet<&Arc<str>>,
+) -> Result<Diff<Predictions>, LabelError> {
+    let names = resolved.predictions.iter().map(|track| track.video.clone());
+    let names = names.chain(removed.iter().map(|name| (*name).clone()));
+    let fresh: BTreeSet<(u64, &str, Modality)> = resolved
+        .predictions
+        .iter()
+        .map(|track| (track.epoch, &*track.video, track.modality))
+        .collect();
+    let mut old = snapshot.scan::<Predictions>(&Filter::videos(names))?;
+    old.retain(|found| {
+        let track = &found.row;
+        removed.contains(&track.video) || fresh.contains(&(track.epoch, &*track.video, track.modality))
+    });
+    let new = resolved
+        .predictions
+        .iter()
+        .filter(|track| !removed.contains(&track.video));
+    Ok(Diff::of(&old, new.cloned().collect()))
+}
+
+/// None: no row of it goes.
+pub(super) fn truth(
+    snapshot: &Snapshot,
+    removed: &BTreeSet<&Arc<str>>,
+) -> Result<Option<Vec<TruthRow>>, LabelError> {
+    if removed.is_empty() {
+        return Ok(None);
+    }
+    let mut rows = snapshot.read::<Truth>()?;
+    let before = rows.len();
+    rows.retain(|row| !removed.contains(&row.video));
+    Ok((rows.len() != before).then_some(rows))
+}
+
+/// Rejects of what this run read, and of the videos it looked at.
+fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
+    let mut rows = part.resolved.rejects.clone();
+    rows.extend(part.reread.rejects.iter().cloned());
+    for name in &part.touched.videos {
+        let faults = answers.faults.get(&VideoId::of(name)).into_iter().flatten();
+        rows.extend(faults.flat_map(|fault| faults::rows(&part.resolved.after, name, fault)));
+    }
+    rows.sort();
+    rows.dedup();
+    rows
+}
+
+/// None: they are as they were.
+fn rejects(
+    snapshot: &Snapshot,
+    part: &Part,
+    answers: &Answers,
+) -> Result<Option<Vec<RejectRow>>, LabelError> {
+    let before = snapshot.read::<Rejects>()?;
+    let looked = |file: &str| {
+        let path = std::path::Path::new(file);
+        part.resolved
+            .paths
+            .iter()
+            .flatten()
+            .any(|looked| path.starts_with(looked))
+    };
+    let stays = |row: &RejectRow| {
+        let read = part.resolved.files.contains(&row.file) || part.reread.files.contains(&row.file);
+        let video = row
+            .video
+            .as_deref()
+            .is_some_and(|video| part.touched.videos.contains(video));
+        !(read || looked(&row.file) || video && faults::is_of_graph(row))
+    };
+    let mut after: Vec<RejectRow> = before.iter().filter(|row| stays(row)).cloned().collect();
+    after.extend(told(part, answers));
+    after.sort();
+    after.dedup();
+    let mut sorted = before;
+    sorted.sort();
+    Ok((after != sorted).then_some(after))
+}
+
+fn change_rows(
+    version: u64,
+    part: &Part,
+    changes: &[Change],
+    epochs: &BTreeMap<(VideoId, Modality), u64>,
+) -> Vec<LabelChangeRow> {
+    let mut rows: Vec<LabelChangeRow> = changes
+        .iter()
+        .filter_map(|change| {
+            let class = &part.resolved.after.classes[change.class.index()];
+            let epoch = epochs.get(&(change.video, change.modality)).copied();
+            Some(change_row(
+                version,
+                part.names.get(&change.video)?,
+                class,
+                change,
+                epoch,
+            ))
+        })
+        .collect();
+    rows.sort_by(vaplan_schemas::tables::LabelChanges::compare);
+    rows
+}

@@ -1,0 +1,163 @@
+//! The way of a change that touches every score: all is labelled anew, as `vaplan label` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::VideoId;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{LabelChangeRow, RejectRow};
+use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
+use vaplan_schemas::tables::{LabelChanges, Predictions, Rejects, Table, Truth, UserLabels};
+
+use super::part::user_after;
+use super::patch::{Diff, info, predictions};
+use super::resolve::Resolved;
+use super::{Request, Summary};
+use crate::ingest::features::FeatureInput;
+use crate::label::commit::{self, Asked, Classification, Previous, epochs};
+use crate::label::kept::{self, Kept};
+use crate::label::plan::{Meaning, Names, Plan, planned, weak_hash};
+use crate::label::rows::change_row;
+use crate::label::stage::Stage;
+use crate::label::world::at;
+use crate::label::{LabelError, Listener, Progress, faults, flow};
+
+/// Labels everything anew and commits it.
+///
+/// # Errors
+/// As [`super::run`].
+pub(super) fn run(
+    store: &Store,
+    lock: Option<&WriteLock>,
+    snapshot: &Snapshot,
+    request: &Request,
+    mut resolved: Resolved,
+    listener: &Listener,
+) -> Result<Summary, LabelError> {
+    resolved.known.want_all(snapshot)?;
+    let world = &resolved.after;
+    let videos = resolved.videos();
+    let names = Names::new(
+        (0..)
+            .zip(&videos)
+            .map(|(position, video)| (video.name.clone(), Some(position))),
+    );
+    let mut plan = Plan::of_store(world, videos, names)?;
+    let weak = weak_hash(&world.classes, &plan.videos);
+    let mut files = BTreeSet::new();
+    for modality in Modality::ALL {
+        for path in &world.features[at(modality)] {
+            let wanted = |key: &str| plan.meaning(key) != Meaning::Other;
+            let input = FeatureInput::open(path, modality, &wanted)?;
+            let read = input.shards.iter().flat_map(|shard| shard.files());
+            files.extend(read.map(|file| file.display().to_string()));
+            plan.shards.extend(planned(input, world, &weak));
+        }
+    }
+    plan.rejects = rejects(snapshot, &resolved, &files)?;
+    let there: BTreeSet<&str> = plan.videos.iter().map(|video| &*video.name).collect();
+    let known = |class: &str| world.class_id(class).is_some();
+    plan.truth = snapshot.read::<Truth>()?;
+    plan.truth
+        .retain(|row| there.contains(&*row.video) && known(&row.class));
+
+    let old = snapshot.scan::<UserLabels>(&Filter::all())?;
+    let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
+    let marks = Diff::<UserLabels>::of(&old, user.clone());
+    let mut tracks = snapshot.read::<Predictions>()?;
+    let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
+    let predicted = predictions(snapshot, &resolved, &removed)?;
+    // The later of two of one epoch counts.
+    tracks.extend(predicted.new.iter().cloned());
+    let kept = Arc::new(Kept {
+        marks: kept::marks(&user, world),
+        predictions: kept::latest(tracks, world, &|_| None),
+    });
+    let previous = Previous::read(snapshot)?;
+    let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
+        action: "make",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let stage = Stage::open(&match lock {
+        Some(_) => store.staging_dir("relabel"),
+        None => folder.path().to_owned(),
+    })?;
+    let plan = Arc::new(plan);
+    let results = flow::run(&plan, &stage, Some(&previous), &kept, request.workers, listener)?;
+    let mut summary = Summary {
+        videos: (plan.videos.len() as u64, 0),
+        set: results.changes.iter().filter(|change| change.to).count() as u64,
+        unset: results.changes.iter().filter(|change| !change.to).count() as u64,
+        ..Summary::default()
+    };
+    let Some(lock) = lock else {
+        summary.changes = change_rows(snapshot.version().version + 1, &plan, &previous, &results);
+        return Ok(summary);
+    };
+    listener(Progress::Committing);
+    let asked = Asked {
+        info: info(snapshot, request, &resolved),
+        also: &|commit| {
+            marks.write(commit, &mut Vec::new())?;
+            predicted.write(commit, &mut Vec::new())
+        },
+    };
+    let done = commit::commit(store, lock, &plan, &asked, results, &kept, Some(&previous))?;
+    stage.clear()?;
+    summary.version = Some(done.version);
+    summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
+    Ok(summary)
+}
+
+/// Rejects of the version that are neither of features nor of the graph, and those of this change.
+fn rejects(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    files: &BTreeSet<String>,
+) -> Result<Vec<RejectRow>, LabelError> {
+    let inputs = resolved
+        .before
+        .features
+        .iter()
+        .chain(&resolved.after.features)
+        .flatten();
+    let inputs: Vec<_> = inputs.collect();
+    let mut rows = snapshot.read::<Rejects>()?;
+    rows.retain(|row| {
+        let of_features = files.contains(&row.file)
+            || inputs
+                .iter()
+                .any(|input| std::path::Path::new(&row.file).starts_with(input));
+        !of_features && !faults::is_of_graph(row) && !resolved.files.contains(&row.file)
+    });
+    rows.extend(resolved.rejects.iter().cloned());
+    Ok(rows)
+}
+
+fn change_rows(
+    version: u64,
+    plan: &Plan,
+    previous: &Previous,
+    results: &flow::Results,
+) -> Vec<LabelChangeRow> {
+    let classes = Classification::new(&plan.world.classes, Some(previous));
+    let epochs: BTreeMap<(VideoId, Modality), u64> = epochs(&results.labels);
+    let mut rows: Vec<LabelChangeRow> = results
+        .changes
+        .iter()
+        .filter_map(|change| {
+            let name = plan.name(change.video).or_else(|| previous.name(change.video))?;
+            let epoch = epochs.get(&(change.video, change.modality)).copied();
+            Some(change_row(
+                version,
+                name,
+                classes.name(change.class),
+                change,
+                epoch,
+            ))
+        })
+        .collect();
+    rows.sort_by(LabelChanges::compare);
+    rows
+}

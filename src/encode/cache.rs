@@ -1,0 +1,290 @@
+//! Embeddings by content, kept for ever: a second run, a changed prompt or a new class encodes no media again.
+//!
+//! One file per batch that a model encoded, written beside and renamed: SHA-256 of the rest, then what is in it. Keys
+//! are hashes of the media's bytes, of how they are cut and prepared, and of the model. All of a batch is there or
+//! nothing, so that a killed run, run again, forms the very same batches: a model's last bits depend on what else is
+//! in its batch.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::EncodeError;
+
+/// SHA-256 of all that embeddings of one video and modality depend on, hex.
+pub type Key = String;
+
+/// Consecutive segments of one video, in a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Whose.
+    pub key: Key,
+    /// First segment.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// A batch, encoded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Encoded {
+    /// D.
+    pub width: u32,
+    /// Whose rows these are, in order.
+    pub pieces: Vec<Piece>,
+    /// How many segments a video has: known at its end.
+    pub totals: Vec<(Key, u32)>,
+    /// `[segments, width]`.
+    pub values: Vec<f32>,
+}
+
+/// Where rows are.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    file: usize,
+    row: u32,
+    count: u32,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    files: Vec<PathBuf>,
+    /// By key and first segment.
+    pieces: BTreeMap<Key, BTreeMap<u32, Place>>,
+    totals: BTreeMap<Key, u32>,
+}
+
+/// The folder of batches, and what is in them.
+#[derive(Debug)]
+pub struct Cache {
+    folder: PathBuf,
+    index: Mutex<Index>,
+}
+
+const SUM: usize = 32;
+
+impl Cache {
+    /// Opens or makes the folder, and reads what is in it; what does not read back is as good as none.
+    ///
+    /// # Errors
+    /// [`EncodeError::Write`] where it cannot be made or listed.
+    pub fn open(folder: &Path) -> Result<Cache, EncodeError> {
+        fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(EncodeError::write("list", folder))? {
+            let path = entry.map_err(EncodeError::write("list", folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "batch") {
+                paths.push(path);
+            }
+        }
+        paths.sort_unstable();
+        let mut index = Index::default();
+        for path in paths {
+            match load(&path) {
+                Some(batch) => index.add(path, &batch),
+                None => tracing::warn!(file = %path.display(), "is damaged, and passed over"),
+            }
+        }
+        Ok(Cache {
+            folder: folder.to_owned(),
+            index: Mutex::new(index),
+        })
+    }
+
+    /// Keeps a batch.
+    ///
+    /// # Errors
+    /// [`EncodeError::Write`]: a full disk, say. Nothing is left behind.
+    pub fn keep(&self, batch: &Encoded) -> Result<(), EncodeError> {
+        let body = postcard::to_stdvec(batch)
+            .map_err(std::io::Error::other)
+            .map_err(EncodeError::write("encode a batch for", &self.folder))?;
+        let sum = Sha256::digest(&body);
+        // Equal batches have one name: kept twice, they are there once.
+        let name: String = sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let path = self.folder.join(format!("{name}.batch"));
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            file.write_all(&sum)?;
+            file.write_all(&body)?;
+            file.persist(&path).map(drop).map_err(|error| error.error)
+        };
+        write().map_err(EncodeError::write("write", &path))?;
+        self.lock().add(path, batch);
+        Ok(())
+    }
+
+    /// How many segments a video has, if that is known.
+    pub fn total(&self, key: &str) -> Option<u32> {
+        self.lock().totals.get(key).copied()
+    }
+
+    /// Is this segment there?
+    pub fn has(&self, key: &str, segment: u32) -> bool {
+        self.lock().place(key, segment).is_some()
+    }
+
+    /// Is every segment there, and known to be the last?
+    pub fn whole(&self, key: &str) -> Option<u32> {
+        let index = self.lock();
+        let total = *index.totals.get(key)?;
+        (0..total)
+            .all(|segment| index.place(key, segment).is_some())
+            .then_some(total)
+    }
+
+    /// Appends all rows of a video, `[T, width]`; gives T.
+    ///
+    /// None: not all are there, or a file of them is gone or damaged since.
+    pub fn rows(&self, key: &str, width: usize, out: &mut Vec<f32>) -> Option<u32> {
+        let total = self.total(key)?;
+        let start = out.len();
+        let mut segment = 0;
+        while segment < total {
+            let (path, row, count) = {
+                let index = self.lock();
+                let (place, skip) = index.place(key, segment)?;
+                (
+                    index.files[place.file].clone(),
+                    place.row + skip,
+                    place.count - skip,
+                )
+            };
+            let Some(batch) = load(&path).filter(|batch| batch.width as usize == width) else {
+                out.truncate(start);
+                return None;
+            };
+            let count = count.min(total - segment);
+            let from = row as usize * width;
+            out.extend_from_slice(&batch.values[from..from + count as usize * width]);
+            segment += count;
+        }
+        Some(total)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn add(&mut self, path: PathBuf, batch: &Encoded) {
+        let file = self.files.len();
+        self.files.push(path);
+        let mut row = 0;
+        for piece in &batch.pieces {
+            let place = Place {
+                file,
+                row,
+                count: piece.count,
+            };
+            self.pieces
+                .entry(piece.key.clone())
+                .or_default()
+                .insert(piece.first, place);
+            row += piece.count;
+        }
+        self.totals.extend(batch.totals.iter().cloned());
+    }
+
+    /// Where a segment is, and how many of its piece come before it.
+    fn place(&self, key: &str, segment: u32) -> Option<(Place, u32)> {
+        let (&first, &place) = self.pieces.get(key)?.range(..=segment).next_back()?;
+        (segment - first < place.count).then_some((place, segment - first))
+    }
+}
+
+/// A batch that is whole; none otherwise.
+fn load(path: &Path) -> Option<Encoded> {
+    let bytes = fs::read(path).ok()?;
+    let (sum, body) = bytes.split_at_checked(SUM)?;
+    if Sha256::digest(body).as_slice() != sum {
+        return None;
+    }
+    let batch: Encoded = postcard::from_bytes(body).ok()?;
+    let rows: u64 = batch.pieces.iter().map(|piece| u64::from(piece.count)).sum();
+    (rows * u64::from(batch.width) == batch.values.len() as u64).then_some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(key: &str, first: u32, count: u32) -> Piece {
+        Piece {
+            key: key.to_owned(),
+            first,
+            count,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_over_batches_and_over_openings() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let first = Encoded {
+            width: 2,
+            pieces: vec![piece("a", 0, 1), piece("b", 0, 2)],
+            totals: vec![("a".to_owned(), 1)],
+            values: (0..6).map(|value| value as f32).collect(),
+        };
+        cache.keep(&first).unwrap();
+        assert_eq!(
+            (cache.whole("a"), cache.whole("b"), cache.total("b")),
+            (Some(1), None, None)
+        );
+        assert!(cache.has("b", 1) && !cache.has("b", 2) && !cache.has("c", 0));
+        let second = Encoded {
+            width: 2,
+            pieces: vec![piece("b", 2, 1)],
+            totals: vec![("b".to_owned(), 3)],
+            values: vec![6.0, 7.0],
+        };
+        cache.keep(&second).unwrap();
+        for cache in [cache, Cache::open(folder.path()).unwrap()] {
+            let mut rows = Vec::new();
+            assert_eq!(cache.rows("b", 2, &mut rows), Some(3));
+            assert_eq!(rows, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+            assert_eq!(cache.rows("b", 3, &mut rows), None, "of another width");
+            assert_eq!(rows.len(), 6);
+        }
+    }
+
+    #[test]
+    fn a_damaged_batch_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let batch = Encoded {
+            width: 1,
+            pieces: vec![piece("a", 0, 2)],
+            totals: vec![("a".to_owned(), 2)],
+            values: vec![0.5, 0.25],
+        };
+        Cache::open(folder.path()).unwrap().keep(&batch).unwrap();
+        let path = fs::read_dir(folder.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let bytes = fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(&path, &damaged).unwrap();
+            assert_eq!(
+                Cache::open(folder.path()).unwrap().whole("a"),
+                None,
+                "bit of byte {at} flipped"
+            );
+        }
+        fs::write(&path, &bytes[..40]).unwrap();
+        assert_eq!(Cache::open(folder.path()).unwrap().whole("a"), None);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(Cache::open(folder.path()).unwrap().whole("a"), Some(2));
+    }
+}

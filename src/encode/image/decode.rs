@@ -1,0 +1,197 @@
+//! JPEG, PNG and PPM to RGB.
+
+use std::io::Cursor;
+
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+use zune_png::PngDecoder;
+
+use super::Rgb;
+
+/// Pixels on a side beyond which a picture is refused: a small file may claim any size.
+const MAX_SIDE: usize = 1 << 14;
+/// Pixels of a picture beyond which it is refused, 192 MiB as RGB.
+const MAX_PIXELS: usize = 1 << 26;
+
+/// Decodes a picture, whose kind its first bytes tell.
+///
+/// As Pillow's `convert("RGB")`: alpha is dropped, not blended; grey and palette become RGB. 16-bit samples keep
+/// their upper 8 bits. Neither an EXIF orientation nor a colour profile is applied. JPEG differs from libjpeg by up
+/// to 4 of 255 where chroma is subsampled.
+///
+/// # Errors
+/// What is wrong with it, and what was expected.
+pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => jpeg(bytes),
+        [0x89, b'P', b'N', b'G', ..] => png(bytes),
+        [b'P', b'6', ..] => Ok(ppm(bytes)?.0),
+        [] => Err("is empty, expected a JPEG, PNG or PPM picture".to_owned()),
+        _ => {
+            let first: String = bytes.iter().take(8).map(|&byte| byte as char).collect();
+            Err(format!(
+                "begins with `{}`, expected a JPEG, PNG or PPM picture",
+                first.escape_default()
+            ))
+        }
+    }
+}
+
+fn options() -> DecoderOptions {
+    DecoderOptions::default()
+        .set_max_width(MAX_SIDE)
+        .set_max_height(MAX_SIDE)
+        .inflate_set_limit(1 << 29)
+}
+
+fn checked(width: usize, height: usize) -> Result<(usize, usize), String> {
+    if width == 0 || height == 0 || width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
+        return Err(format!(
+            "is {width} by {height} pixels, expected 1 to {MAX_SIDE} on a side and {MAX_PIXELS} in all"
+        ));
+    }
+    Ok((width, height))
+}
+
+fn jpeg(bytes: &[u8]) -> Result<Rgb, String> {
+    let problem = |error: zune_jpeg::errors::DecodeErrors| format!("is no JPEG that can be read: {error:?}");
+    let options = options().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(Cursor::new(bytes), options);
+    decoder.decode_headers().map_err(problem)?;
+    let info = decoder.info().ok_or("is a JPEG without a size")?;
+    let (width, height) = checked(info.width.into(), info.height.into())?;
+    let data = decoder.decode().map_err(problem)?;
+    rgb(width, height, data, ColorSpace::RGB)
+}
+
+fn png(bytes: &[u8]) -> Result<Rgb, String> {
+    let problem = |error: zune_png::error::PngDecodeErrors| format!("is no PNG that can be read: {error:?}");
+    let options = options()
+        .png_set_strip_to_8bit(true)
+        .png_set_decode_animated(false);
+    let mut decoder = PngDecoder::new_with_options(Cursor::new(bytes), options);
+    decoder.decode_headers().map_err(problem)?;
+    let (width, height) = decoder.dimensions().ok_or("is a PNG without a size")?;
+    let (width, height) = checked(width, height)?;
+    let data = decoder.decode_raw().map_err(problem)?;
+    let space = decoder.colorspace().ok_or("is a PNG without a colour space")?;
+    rgb(width, height, data, space)
+}
+
+/// Brings decoded samples to three a pixel.
+fn rgb(width: usize, height: usize, data: Vec<u8>, space: ColorSpace) -> Result<Rgb, String> {
+    let channels = space.num_components();
+    if data.len() != width * height * channels {
+        return Err(format!(
+            "decodes to {} bytes, expected {width} by {height} pixels of {channels}",
+            data.len()
+        ));
+    }
+    let data = match space {
+        ColorSpace::RGB => data,
+        ColorSpace::RGBA => data
+            .chunks_exact(4)
+            .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
+            .collect(),
+        ColorSpace::Luma => data.iter().flat_map(|&grey| [grey; 3]).collect(),
+        ColorSpace::LumaA => data.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        other => return Err(format!("has colour space {other:?}, expected grey, RGB or RGBA")),
+    };
+    Ok(Rgb { width, height, data })
+}
+
+/// Decodes a binary PPM of 8 bits at the start of `bytes`; gives the picture and how many bytes it took.
+///
+/// # Errors
+/// What is wrong with it; `is cut` where more bytes could mend it.
+pub fn ppm(bytes: &[u8]) -> Result<(Rgb, usize), String> {
+    let mut numbers = [0_usize; 3];
+    let mut at = 2;
+    for number in &mut numbers {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
+        }
+        let start = at;
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) && at - start < 9 {
+            at += 1;
+        }
+        let digits = std::str::from_utf8(&bytes[start..at]).unwrap_or_default();
+        *number = digits
+            .parse()
+            .map_err(|_| format!("is a PPM whose header is wrong at byte {start}, expected a number"))?;
+    }
+    let [width, height, most] = numbers;
+    if most != 255 {
+        return Err(format!("is a PPM of {} values a sample, expected 256", most + 1));
+    }
+    let (width, height) = checked(width, height)?;
+    // One byte of white space ends the header.
+    let (from, to) = (at + 1, at + 1 + width * height * 3);
+    let data = bytes
+        .get(from..to)
+        .ok_or_else(|| format!("is cut: {} bytes, expected {to}", bytes.len()))?;
+    let data = data.to_vec();
+    Ok((Rgb { width, height, data }, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_picture_is_refused_with_its_first_bytes() {
+        let refused = decode(b"GIF89a....").unwrap_err();
+        assert_eq!(
+            refused,
+            "begins with `GIF89a..`, expected a JPEG, PNG or PPM picture"
+        );
+        assert!(decode(b"").unwrap_err().starts_with("is empty"));
+        assert!(
+            decode(b"\xff\xd8\xff\xe0rest")
+                .unwrap_err()
+                .contains("no JPEG that can be read")
+        );
+        assert!(decode(b"\x89PNG\r\n\x1a\n").unwrap_err().contains("PNG"));
+    }
+
+    #[test]
+    fn ppm_is_read_to_its_end_and_a_cut_or_huge_one_is_refused() {
+        let picture = b"P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06rest";
+        let (rgb, taken) = ppm(picture).unwrap();
+        assert_eq!(
+            (rgb.width, rgb.height, &rgb.data[..]),
+            (2, 1, &[1, 2, 3, 4, 5, 6][..])
+        );
+        assert_eq!(&picture[taken..], b"rest");
+        assert!(decode(&picture[..12]).unwrap_err().starts_with("is cut"));
+        assert!(
+            decode(b"P6 99999 99999 255 ")
+                .unwrap_err()
+                .contains("99999 by 99999 pixels")
+        );
+        assert!(decode(b"P6 x").unwrap_err().contains("expected a number"));
+    }
+
+    #[test]
+    fn no_cut_or_changed_byte_panics() {
+        let Some(shared) = crate::ingest::shared("no_cut_or_changed_byte_panics") else {
+            return;
+        };
+        for name in ["tiny_5x4.png", "jpeg420_320x240.jpg"] {
+            let bytes = std::fs::read(shared.join("golden/images").join(name)).unwrap();
+            let whole = decode(&bytes).unwrap();
+            for at in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
+                // Either way is fine, as long as nothing panics and the size is told right.
+                let mut changed = bytes.clone();
+                changed[at] ^= 0x55;
+                for hostile in [&bytes[..at], &changed] {
+                    if let Ok(rgb) = decode(hostile) {
+                        assert_eq!(rgb.data.len(), rgb.width * rgb.height * 3);
+                    }
+                }
+            }
+            assert_eq!(decode(&bytes).unwrap(), whole);
+        }
+    }
+}

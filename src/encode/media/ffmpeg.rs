@@ -1,0 +1,262 @@
+//! Pictures of a video, by the ffmpeg program.
+//!
+//! Frames come at one rate whatever the video's own (variable rates too), upright as its rotation says, and in its own
+//! size: so that a video and a folder of frames extracted from it give the same segments.
+
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::cut::{Cut, Pick};
+use crate::encode::MediaError;
+use crate::encode::image::Rgb;
+use crate::encode::image::decode::ppm;
+
+/// Takes a segment and its picture.
+type Sink<'a> = &'a mut dyn FnMut(usize, Rgb);
+
+/// Gives the picture of each segment in order, and how many there are.
+///
+/// Only one frame is held at a time.
+///
+/// # Errors
+/// [`MediaError::Ffmpeg`] where the program cannot be started, [`MediaError::Video`] with what it said.
+pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Result<usize, MediaError> {
+    // Where frames are spread over the whole, it must be known first how many there are.
+    let wanted = match cut.pick {
+        Pick::Centre => None,
+        Pick::Linspace => {
+            let frames = Stream::open(program, video, cut, ",scale=16:16")?.each(|_, _| {})?;
+            Some(cut.frames(frames))
+        }
+    };
+    let mut next = 0;
+    let mut last = None;
+    let frames = Stream::open(program, video, cut, "")?.each(|at, frame| {
+        loop {
+            let due = match &wanted {
+                Some(wanted) => wanted.get(next).is_some_and(|&wanted| wanted == at),
+                None => cut.count.is_none_or(|count| next < count) && cut.centre(next) == at,
+            };
+            if !due {
+                break;
+            }
+            sink(next, frame.clone());
+            next += 1;
+        }
+        last = Some(frame);
+    })?;
+    let segments = cut.segments_of_frames(frames);
+    if let Some(last) = last {
+        // The last segment may be half there, and its middle beyond the end.
+        for segment in next..segments {
+            sink(segment, last.clone());
+        }
+    }
+    // No segment beyond these had its middle frame: floor(middle) < frames means that half of it is there.
+    Ok(segments)
+}
+
+/// A running ffmpeg.
+struct Stream {
+    video: PathBuf,
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Stream {
+    fn open(program: &Path, video: &Path, cut: &Cut, filter: &str) -> Result<Stream, MediaError> {
+        // A name that begins with `-` would be a flag.
+        let input = if video.is_absolute() {
+            video.to_owned()
+        } else {
+            Path::new("./").join(video)
+        };
+        let mut child = Command::new(program)
+            .args(["-nostdin", "-v", "error", "-threads", "1", "-i"])
+            .arg(&input)
+            .args(["-map", "0:v:0", "-vf"])
+            .arg(format!("fps={}{filter}", cut.frame_rate))
+            .args(["-f", "image2pipe", "-c:v", "ppm", "-"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|source| MediaError::Ffmpeg {
+                path: video.to_owned(),
+                program: program.to_owned(),
+                source,
+            })?;
+        let out = BufReader::with_capacity(1 << 18, child.stdout.take().expect("its output is piped"));
+        Ok(Stream {
+            video: video.to_owned(),
+            child,
+            out,
+        })
+    }
+
+    /// Reads every frame; gives how many there were.
+    fn each(mut self, mut frame: impl FnMut(usize, Rgb)) -> Result<usize, MediaError> {
+        let video = self.video.clone();
+        let failed = |problem: String| MediaError::Video {
+            path: video.clone(),
+            problem,
+        };
+        // What it says is read beside, so that it never waits for room.
+        let mut errors = self.child.stderr.take().expect("its errors are piped");
+        let said = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // What cannot be read is not said.
+            let _ = errors.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let mut frames = 0;
+        let mut buffer = Vec::new();
+        let read = loop {
+            match self.picture(&mut buffer) {
+                Ok(Some(picture)) => {
+                    frame(frames, picture);
+                    frames += 1;
+                }
+                Ok(None) => break Ok(()),
+                Err(problem) => break Err(problem),
+            }
+        };
+        if read.is_err() {
+            // It may go on for long; nothing of it is wanted any more. It may have ended by itself.
+            let _ = self.child.kill();
+        }
+        drop(self.out);
+        let status = self
+            .child
+            .wait()
+            .map_err(|error| failed(format!("ffmpeg was lost: {error}")))?;
+        let said = said.join().unwrap_or_default();
+        let said = said.lines().last().unwrap_or("it said nothing").to_owned();
+        read.map_err(|problem| failed(format!("gave a frame that {problem}")))?;
+        if frames == 0 {
+            return Err(failed(format!(
+                "has no frame that ffmpeg can read ({status}: {said})"
+            )));
+        }
+        // A video that is cut gives what it has.
+        if !status.success() {
+            tracing::warn!(video = %video.display(), frames, "ffmpeg stopped early: {said}");
+        }
+        Ok(frames)
+    }
+
+    /// One PPM of the stream; none at its end.
+    fn picture(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Rgb>, String> {
+        buffer.clear();
+        // The header ends after the third white space behind `P6`: `P6\nWIDTH HEIGHT\n255\n`.
+        let mut spaces = 0;
+        let mut byte = [0];
+        while spaces < 4 {
+            match self.out.read(&mut byte).map_err(|error| error.to_string())? {
+                0 if buffer.is_empty() => return Ok(None),
+                0 => return Err("is cut".to_owned()),
+                _ => buffer.push(byte[0]),
+            }
+            spaces += usize::from(byte[0].is_ascii_whitespace());
+            if buffer.len() > 40 {
+                return Err("is no PPM".to_owned());
+            }
+        }
+        let numbers: Vec<usize> = std::str::from_utf8(buffer)
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let &[width, height, _] = numbers.as_slice() else {
+            return Err("is no PPM".to_owned());
+        };
+        if width > 1 << 14 || height > 1 << 14 {
+            return Err(format!("is {width} by {height} pixels"));
+        }
+        let header = buffer.len();
+        buffer.resize(header + width * height * 3, 0);
+        self.out
+            .read_exact(&mut buffer[header..])
+            .map_err(|error| format!("is cut: {error}"))?;
+        ppm(buffer).map(|(picture, _)| Some(picture))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A program that does as ffmpeg would: so many frames of 2 by 1 pixels, the nth of colour n; then its status.
+    fn program(frames: usize, status: u8) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ffmpeg");
+        let mut all = Vec::new();
+        for at in 0..frames {
+            all.extend_from_slice(b"P6\n2 1\n255\n");
+            all.extend_from_slice(&[at as u8; 6]);
+        }
+        std::fs::write(folder.path().join("frames"), all).unwrap();
+        let script = format!("#!/bin/sh\ncat \"$(dirname \"$0\")/frames\"\necho broken >&2\nexit {status}\n");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        (folder, path)
+    }
+
+    fn colours(program: &Path, cut: &Cut) -> Result<Vec<(usize, u8)>, MediaError> {
+        let mut colours = Vec::new();
+        let segments = pictures(program, Path::new("-v.mp4"), cut, &mut |segment, frame| {
+            colours.push((segment, frame.data[0]));
+        })?;
+        assert_eq!(segments, colours.len());
+        Ok(colours)
+    }
+
+    #[test]
+    fn segments_of_a_video_are_those_of_its_frames_in_a_folder() {
+        for frames in [1, 3, 11, 12, 13, 76, 82, 84] {
+            let (_folder, program) = program(frames, 0);
+            for pick in [Pick::Centre, Pick::Linspace] {
+                for count in [None, Some(10)] {
+                    let cut = Cut {
+                        pick,
+                        count,
+                        ..Cut::default()
+                    };
+                    let wanted: Vec<(usize, u8)> = cut
+                        .frames(frames)
+                        .into_iter()
+                        .map(|at| at as u8)
+                        .enumerate()
+                        .collect();
+                    assert_eq!(
+                        colours(&program, &cut).unwrap(),
+                        wanted,
+                        "{frames} frames, {cut:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_video_that_is_cut_gives_what_it_has_and_one_without_frames_what_ffmpeg_said() {
+        let (_folder, cut_short) = program(16, 1);
+        assert_eq!(colours(&cut_short, &Cut::default()).unwrap(), [(0, 4), (1, 12)]);
+        let (_folder, empty) = program(0, 1);
+        let refused = colours(&empty, &Cut::default()).unwrap_err().to_string();
+        assert!(
+            refused.contains("`-v.mp4` has no frame that ffmpeg can read") && refused.contains("broken"),
+            "{refused}"
+        );
+        let absent = colours(Path::new("/nowhere/ffmpeg"), &Cut::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            absent.contains("needs the program `/nowhere/ffmpeg`") && absent.contains("install ffmpeg"),
+            "{absent}"
+        );
+    }
+}

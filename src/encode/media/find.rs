@@ -1,0 +1,245 @@
+//! Which files belong to which video.
+//!
+//! In every media folder: `<video>.mp4` (or another video file), `<video>.wav` (or another sound file), and folders
+//! `<video>/` of frames, where `<video>` is a full name or its first 11 characters. Frames stand over a video file,
+//! a sound file over the sound of a video.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use crate::ingest::IngestError;
+use crate::ingest::annotations::{KeyError, Roster};
+
+/// What is a video file.
+const VIDEO: [&str; 7] = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg"];
+/// What is a sound file.
+const SOUND: [&str; 7] = ["wav", "flac", "mp3", "ogg", "oga", "m4a", "aac"];
+
+/// Where the pictures of a video are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pictures {
+    /// A folder of frames.
+    Frames(PathBuf),
+    /// A video file.
+    Video(PathBuf),
+}
+
+impl Pictures {
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Pictures::Frames(path) | Pictures::Video(path) => path,
+        }
+    }
+}
+
+/// The media of one video.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    /// Full name where annotations say it, else that of the files.
+    pub name: Arc<str>,
+    /// Its pictures.
+    pub pictures: Option<Pictures>,
+    /// The file with its sound.
+    pub sound: Option<PathBuf>,
+}
+
+#[derive(Default)]
+struct Found {
+    frames: Vec<PathBuf>,
+    video: Vec<PathBuf>,
+    sound: Vec<PathBuf>,
+}
+
+/// Finds the media of all videos, in the order of their names; with names, of these only.
+///
+/// # Errors
+/// [`IngestError::Io`] for a folder that cannot be listed. A name that means two videos, or a video that has two
+/// files of one kind, is a reject: no file is taken by chance.
+pub fn find(
+    folders: &[PathBuf],
+    names: Option<&[Arc<str>]>,
+) -> Result<(Vec<Media>, Vec<RejectRow>), IngestError> {
+    let roster = names.map(|names| Roster::new(names.iter().cloned()));
+    let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+    let mut rejects = Vec::new();
+    for folder in folders {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
+            paths.push(entry.map_err(IngestError::io("list", folder))?.path());
+        }
+        paths.sort_unstable();
+        for path in paths {
+            let Some((key, kind)) = kind(&path) else { continue };
+            let name: Arc<str> = match (&roster, names) {
+                (Some(roster), Some(names)) => match roster.resolve(key) {
+                    Ok(position) => names[position].clone(),
+                    Err(KeyError::Unknown) => continue,
+                    Err(ambiguous) => {
+                        rejects.push(reject(&path, None, ambiguous.to_string()));
+                        continue;
+                    }
+                },
+                // Without names a folder is a video only if it holds frames.
+                _ if kind == Kind::Frames
+                    && super::frames::list(&path).is_ok_and(|frames| frames.is_empty()) =>
+                {
+                    continue;
+                }
+                _ => key.into(),
+            };
+            let own = found.entry(name).or_default();
+            match kind {
+                Kind::Frames => own.frames.push(path),
+                Kind::Video => own.video.push(path),
+                Kind::Sound => own.sound.push(path),
+            }
+        }
+    }
+    let mut media = Vec::with_capacity(found.len());
+    for (name, own) in found {
+        let mut one = |mut paths: Vec<PathBuf>| {
+            if let [first, others @ ..] = paths.as_slice()
+                && !others.is_empty()
+            {
+                let others: Vec<String> = others
+                    .iter()
+                    .map(|path| format!("`{}`", path.display()))
+                    .collect();
+                let reason = format!(
+                    "video `{name}` is also in {}, expected one: none is used",
+                    others.join(", ")
+                );
+                rejects.push(reject(first, Some(&name), reason));
+                return None;
+            }
+            paths.pop()
+        };
+        let (frames, video, sound) = (one(own.frames), one(own.video), one(own.sound));
+        media.push(Media {
+            sound: sound.or_else(|| video.clone()),
+            pictures: frames.map(Pictures::Frames).or(video.map(Pictures::Video)),
+            name,
+        });
+    }
+    Ok((media, rejects))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Frames,
+    Video,
+    Sound,
+}
+
+/// Name of the video, and what the path holds of it.
+fn kind(path: &Path) -> Option<(&str, Kind)> {
+    let name = path.file_name()?.to_str()?;
+    if name.starts_with('.') {
+        return None;
+    }
+    if path.is_dir() {
+        return Some((name, Kind::Frames));
+    }
+    // A name may begin with anything, and hold dots.
+    let (stem, extension) = name.rsplit_once('.')?;
+    let extension = extension.to_ascii_lowercase();
+    if VIDEO.contains(&&*extension) {
+        Some((stem, Kind::Video))
+    } else if SOUND.contains(&&*extension) {
+        Some((stem, Kind::Sound))
+    } else {
+        None
+    }
+}
+
+fn reject(path: &Path, video: Option<&str>, reason: String) -> RejectRow {
+    RejectRow {
+        file: path.display().to_string(),
+        row: None,
+        video: video.map(str::to_owned),
+        severity: Severity::Reject,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_by_name_and_frames_and_sound_files_come_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let touch = |name: &str| std::fs::write(at(name), b"").unwrap();
+        for name in [
+            "aaaaaaaaaaa.mp4",
+            "bbbbbbbbbbb_0_10.mkv",
+            "bbbbbbbbbbb.WAV",
+            "other.wav",
+            "ccccccccccc.wav",
+            "ccccccccccc.mp3",
+            "notes.txt",
+            "ddddddddddd.mp4",
+        ] {
+            touch(name);
+        }
+        std::fs::create_dir(at("aaaaaaaaaaa")).unwrap();
+        touch("aaaaaaaaaaa/000001.jpg");
+        std::fs::create_dir(at("empty")).unwrap();
+        let names: Vec<Arc<str>> = [
+            "aaaaaaaaaaa_0_10",
+            "bbbbbbbbbbb_0_10",
+            "ccccccccccc_0_10",
+            "ddddddddddd_0_10",
+            "ddddddddddd_20_30",
+        ]
+        .map(Arc::from)
+        .to_vec();
+        let (media, rejects) = find(&[folder.path().to_owned()], Some(&names)).unwrap();
+        let wanted = |name: &str, pictures: Option<Pictures>, sound: Option<&str>| Media {
+            name: name.into(),
+            pictures,
+            sound: sound.map(at),
+        };
+        assert_eq!(
+            media,
+            [
+                wanted(
+                    "aaaaaaaaaaa_0_10",
+                    Some(Pictures::Frames(at("aaaaaaaaaaa"))),
+                    Some("aaaaaaaaaaa.mp4")
+                ),
+                wanted(
+                    "bbbbbbbbbbb_0_10",
+                    Some(Pictures::Video(at("bbbbbbbbbbb_0_10.mkv"))),
+                    Some("bbbbbbbbbbb.WAV")
+                ),
+                wanted("ccccccccccc_0_10", None, None),
+            ]
+        );
+        let reasons: Vec<&str> = rejects.iter().map(|row| &*row.reason).collect();
+        assert_eq!(reasons.len(), 2);
+        assert!(
+            reasons[0].starts_with("key `ddddddddddd` means both"),
+            "{reasons:?}"
+        );
+        assert!(reasons[1].contains("`ccccccccccc_0_10` is also in") && reasons[1].ends_with("none is used"));
+        let (all, _) = find(&[folder.path().to_owned()], None).unwrap();
+        let names: Vec<&str> = all.iter().map(|media| &*media.name).collect();
+        assert_eq!(
+            names,
+            [
+                "aaaaaaaaaaa",
+                "bbbbbbbbbbb",
+                "bbbbbbbbbbb_0_10",
+                "ccccccccccc",
+                "ddddddddddd",
+                "other"
+            ]
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Which input takes what, and which output is meant: the session is asked.
+
+use std::borrow::Cow;
+
+use ort::session::{Session, SessionInputValue};
+use ort::value::{Outlet, Tensor, TensorElementType, TensorRef};
+
+/// What an input takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// `[B, 3, size, size]`.
+    Pixels,
+    /// `[B, 1 or 4, frames, bands]`.
+    Features,
+    /// `[B, S]`.
+    Ids,
+    /// `[B, S]`, 1 where there is an id.
+    Mask,
+    /// `[B, S]`, zeros.
+    Types,
+    /// `[B, 1]`: is the clip longer than the model takes?
+    Longer,
+}
+
+/// One input of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    pub(super) name: String,
+    pub(super) role: Role,
+    element: TensorElementType,
+    /// -1 where any size will do.
+    pub(super) shape: Vec<i64>,
+}
+
+/// What a session is given.
+pub(super) enum Given<'a> {
+    /// Values of shape.
+    Floats(Vec<i64>, Cow<'a, [f32]>),
+    /// Values of shape.
+    Whole(Vec<i64>, Vec<i64>),
+}
+
+impl Port {
+    /// All inputs of a session.
+    pub(super) fn all(session: &Session) -> Result<Vec<Port>, String> {
+        session
+            .inputs()
+            .iter()
+            .map(|input| Port::new(input, session))
+            .collect()
+    }
+
+    fn new(input: &Outlet, session: &Session) -> Result<Port, String> {
+        let name = input.name();
+        let unknown = || {
+            format!(
+                "takes `{name}` ({}), expected pixel_values or input_features of f32 and rank 4, or input_ids, \
+                 attention_mask, token_type_ids of i64 and rank 2 (inputs: {})",
+                input.dtype(),
+                names(session.inputs())
+            )
+        };
+        let (Some(element), Some(shape)) = (input.dtype().tensor_type(), input.dtype().tensor_shape()) else {
+            return Err(unknown());
+        };
+        let shape: Vec<i64> = shape.to_vec();
+        let whole = matches!(element, TensorElementType::Int64 | TensorElementType::Int32);
+        let lower = name.to_ascii_lowercase();
+        let has = |part: &str| lower.contains(part);
+        let role = match (element, shape.len()) {
+            (TensorElementType::Float32, 4) if has("pixel") || has("image") || has("vision") => Role::Pixels,
+            (TensorElementType::Float32, 4) if has("feature") || has("audio") || has("mel") => Role::Features,
+            // A name of its own: three channels are a picture.
+            (TensorElementType::Float32, 4) if shape[1] == 3 => Role::Pixels,
+            (_, 2) if whole && has("mask") => Role::Mask,
+            (_, 2) if whole && has("type") => Role::Types,
+            (_, 2) if whole && !has("position") => Role::Ids,
+            (TensorElementType::Bool, 1 | 2) if has("longer") => Role::Longer,
+            _ => return Err(unknown()),
+        };
+        Ok(Port {
+            name: name.to_owned(),
+            role,
+            element,
+            shape,
+        })
+    }
+
+    /// A value for this input.
+    pub(super) fn value<'a>(&self, given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
+        Ok(match given {
+            Given::Floats(shape, values) => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
+            Given::Whole(shape, values) => match self.element {
+                TensorElementType::Bool => {
+                    let values: Vec<bool> = values.iter().map(|&value| value != 0).collect();
+                    let shape = if self.shape.len() == 1 {
+                        vec![shape[0]]
+                    } else {
+                        shape.clone()
+                    };
+                    Tensor::from_array((shape, values))?.into()
+                }
+                TensorElementType::Int32 => {
+                    // Ids and masks are far below 2^31.
+                    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+                    Tensor::from_array((shape.clone(), values))?.into()
+                }
+                _ => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
+            },
+        })
+    }
+}
+
+/// The output that holds embeddings: of this name, or the only one of f32 and rank 2.
+pub(super) fn output(session: &Session, wanted: &str) -> Result<String, String> {
+    let embeds = |output: &&Outlet| {
+        output.dtype().tensor_type() == Some(TensorElementType::Float32)
+            && output
+                .dtype()
+                .tensor_shape()
+                .is_some_and(|shape| shape.len() == 2)
+    };
+    if let Some(output) = session.outputs().iter().find(|output| output.name() == wanted) {
+        return match embeds(&output) {
+            true => Ok(wanted.to_owned()),
+            false => Err(format!(
+                "gives `{wanted}` as {}, expected f32 of rank 2",
+                output.dtype()
+            )),
+        };
+    }
+    let mut others = session.outputs().iter().filter(embeds);
+    match (others.next(), others.next()) {
+        (Some(only), None) => Ok(only.name().to_owned()),
+        _ => Err(format!(
+            "gives {}, expected `{wanted}`, or one output of f32 and rank 2",
+            names(session.outputs())
+        )),
+    }
+}
+
+fn names(outlets: &[Outlet]) -> String {
+    let names: Vec<String> = outlets
+        .iter()
+        .map(|outlet| format!("{} {}", outlet.name(), outlet.dtype()))
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,162 @@
+//! ONNX to a session, with the hash of its bytes.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ort::ep::ExecutionProvider;
+use ort::session::Session;
+use sha2::{Digest, Sha256};
+
+use super::ModelError;
+use crate::encode::runtime;
+use crate::ingest::open_regular;
+
+/// What a model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// CUDA where the library and the machine have it, else the processor, with a warning.
+    Auto,
+    /// CUDA, or an error.
+    Cuda,
+}
+
+/// How models are opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// What they run on.
+    pub device: Device,
+    /// Threads of one session.
+    pub threads: usize,
+    /// Are weights in files beside the model allowed?
+    pub external_data: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions {
+            device: Device::Cpu,
+            threads: 1,
+            external_data: false,
+        }
+    }
+}
+
+/// A session and the SHA-256, hex, of all bytes it was made of.
+///
+/// The model is read once and given to ONNX Runtime as bytes, so that it can name no other file; with
+/// `external_data` ONNX Runtime opens it, and what it names beside it, itself.
+///
+/// # Errors
+/// [`ModelError`] naming the file.
+pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, String), ModelError> {
+    let model = |problem: String| ModelError::Model {
+        path: path.to_owned(),
+        problem,
+    };
+    let environment = runtime()?;
+    let refused = |error: ort::Error| {
+        let text = error.to_string();
+        let hint = if !options.external_data && text.contains("external") {
+            "; weights in files beside it are read with --external-data only"
+        } else {
+            ""
+        };
+        model(format!("cannot be loaded: {}{hint}", text.trim()))
+    };
+    let bytes = read(path).map_err(&model)?;
+    let mut sum = Sha256::new();
+    sum.update(&bytes);
+    let threads = options.threads.max(1);
+    let failed = |error: ort::Error| model(format!("cannot be set up: {error}"));
+    let mut builder = Session::builder(&environment)
+        .map_err(failed)?
+        .with_intra_threads(threads)
+        .map_err(|error| failed(error.into()))?
+        // Threads that wait for work must not take cores from decoding.
+        .with_intra_op_spinning(false)
+        .map_err(|error| failed(error.into()))?;
+    if options.device != Device::Cpu {
+        let cuda = ort::ep::CUDA::default();
+        let registered = match ort::ep::CUDA::is_available() {
+            Ok(true) => cuda.register(&mut builder).map_err(|error| error.to_string()),
+            Ok(false) => Err("this ONNX Runtime has no CUDA; ORT_DYLIB_PATH names another".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        match (registered, options.device) {
+            (Err(problem), Device::Cuda) => {
+                return Err(model(format!("cannot run on CUDA: {}", problem.trim())));
+            }
+            (Err(problem), _) => {
+                tracing::warn!(model = %path.display(), "running on the processor: {}", problem.trim());
+            }
+            (Ok(()), _) => {}
+        }
+    }
+    let session = if options.external_data {
+        for beside in data_files(path) {
+            sum.update(read(&beside).map_err(&model)?);
+        }
+        builder.commit_from_file(path).map_err(refused)?
+    } else {
+        builder.commit_from_memory(&bytes).map_err(refused)?
+    };
+    Ok((session, hex(&sum.finalize())))
+}
+
+/// SHA-256, hex, of what [`open`] reads, without opening a session.
+///
+/// # Errors
+/// [`ModelError::Model`] for a file that cannot be read.
+pub fn sha256(path: &Path, external_data: bool) -> Result<String, ModelError> {
+    let beside = if external_data {
+        data_files(path)
+    } else {
+        Vec::new()
+    };
+    let mut sum = Sha256::new();
+    for file in std::iter::once(path.to_owned()).chain(beside) {
+        let bytes = read(&file).map_err(|problem| ModelError::Model {
+            path: file.clone(),
+            problem,
+        })?;
+        sum.update(&bytes);
+    }
+    Ok(hex(&sum.finalize()))
+}
+
+/// Files beside a model that hold weights, as exporters name them: `<model>_data`, `<model>.data`, in order.
+fn data_files(path: &Path) -> Vec<PathBuf> {
+    let Some(folder) = path.parent() else {
+        return Vec::new();
+    };
+    let stem = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&*stem) && (name.ends_with("_data") || name.ends_with(".data"))
+        })
+        .collect();
+    files.sort_unstable();
+    files
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let (mut file, length) = open_regular(path).map_err(|error| error.chain())?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

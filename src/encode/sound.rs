@@ -1,0 +1,18 @@
+//! Sound to the features that CLAP takes, equal to transformers'.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`wave`] | wav, mp4 and other files to mono samples, a piece at a time |
+//! | [`resample`] | to another rate, at any place |
+//! | [`fft`] | power spectra of real frames |
+//! | [`mel`] | banks of triangular filters |
+//! | [`features`] | repeat-padding and log-mel |
+
+pub mod features;
+pub mod fft;
+pub mod mel;
+pub mod resample;
+pub mod wave;
+
+pub use features::{SoundFeatures, SoundSettings};
+pub use wave::Wave;

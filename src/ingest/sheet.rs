@@ -94,7 +94,12 @@ pub(crate) fn read<const N: usize>(
             path: path.to_owned(),
             source: error.into(),
         })?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |position| {
+            // Blank lines before a row count as its beginning.
+            let rest = text.get(position.byte() as usize..).unwrap_or_default();
+            let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+            position.line() + blank.filter(|byte| **byte == b'\n').count() as u64
+        });
         let mut reject = |reason: String| {
             rejects.push(RejectRow {
                 file: name.clone(),

@@ -1,0 +1,273 @@
+//! Stores of simulated scores, and the full relabelling that a change is held against.
+//!
+//! `relabel_store make STORE VIDEOS` makes a store of that many videos: T = 10, 25 classes, 1.6 weak labels, probabilities
+//! around the threshold. `relabel_store full STORE` labels all its scores anew with other thresholds, in one run of the
+//! graph, and commits labels and changes. Both print one JSON object.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use vaplan::label::rows::{Found, label_tracks, score_tracks, video_row};
+use vaplan::label::settings::{Settings, SettingsRequest};
+use vaplan::label::world::{PromptSet, Video, World};
+use vaplan_dataflows::admit::Admitted;
+use vaplan_dataflows::session::{Rows, Session};
+use vaplan_dataflows::{Bits, Candidate, Cosine, LabelRecord, Score, ScoreRecord, Track, VideoId};
+use vaplan_schemas::rows::{LabelChangeRow, LabelRule, Split};
+use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::tables::{
+    Classes, LabelChanges, Labels, Prompts, Scores, Settings as SettingsTable, Table, Videos,
+};
+use vaplan_schemas::{ClassId, Modality, bucket_of};
+
+const CLASSES: u32 = 25;
+const SEGMENTS: u32 = 10;
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Fallible<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let start = Instant::now();
+    let report = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["make", store, videos] => make(Path::new(store), videos.parse()?)?,
+        ["full", store] => full(Path::new(store))?,
+        _ => return Err("relabel_store make STORE VIDEOS | full STORE".into()),
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{}", serde_json::json!({"seconds": seconds, "rows": report}));
+    Ok(())
+}
+
+fn world() -> Fallible<World> {
+    let classes: Vec<Arc<str>> = (0..CLASSES)
+        .map(|class| format!("class {class:02}").into())
+        .collect();
+    let prompts = || PromptSet {
+        width: 2,
+        data: (0..CLASSES).flat_map(|class| [1.0, class as f32]).collect(),
+        texts: vec![None; CLASSES as usize],
+    };
+    Ok(World {
+        settings: Settings::resolve(&SettingsRequest::default(), &classes)?,
+        prompts: [prompts(), prompts()],
+        features: [vec![PathBuf::from("simulated")], vec![PathBuf::from("simulated")]],
+        segment_seconds: 1.0,
+        denoising: [None, None],
+        active: None,
+        classes,
+    })
+}
+
+/// A number from all the parts, the same in every run.
+fn noise(parts: [u64; 4]) -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for part in parts {
+        state = (state ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        state ^= state >> 29;
+        state = state.wrapping_mul(0x94d0_49bb_1331_11eb);
+        state ^= state >> 32;
+    }
+    state
+}
+
+fn video(number: u64) -> Video {
+    let name: Arc<str> = format!("v{number:010}_0_10").into();
+    // 1.6 on average: one, and with probability 0.5 a second, with 0.1 a third.
+    let draw = noise([number, 1, 0, 0]) % 10;
+    let count = 1 + u64::from(draw < 5) + u64::from(draw < 1);
+    let mut weak: Vec<ClassId> = (0..count)
+        .map(|nth| ClassId((noise([number, 2, nth, 0]) % u64::from(CLASSES)) as u32))
+        .collect();
+    weak.sort_unstable();
+    weak.dedup();
+    Video {
+        id: VideoId::of(&name),
+        name,
+        split: Split::Train,
+        weak: weak.into(),
+        source: "simulated".into(),
+    }
+}
+
+fn found(world: &World, number: u64, video: &Video) -> Found {
+    let mut found = Found::default();
+    for (at, modality) in Modality::ALL.into_iter().enumerate() {
+        let cells = || {
+            video.weak.iter().flat_map(move |class| {
+                (0..u64::from(SEGMENTS))
+                    .map(move |segment| noise([number, 3 + at as u64, u64::from(class.0), segment]))
+            })
+        };
+        let share = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;
+        let cosines = cells().map(|bits| Cosine::new(share(bits) as f32 - 0.5));
+        let scores = cells().map(|bits| Score::new(0.030 + 0.02 * share(bits)).expect("finite"));
+        let record = ScoreRecord::new(SEGMENTS, video.weak.to_vec(), cosines.collect(), scores.collect());
+        let settings = world.settings.of(modality);
+        let tracks = record.tracks().map(|(class, _, scores)| {
+            let cutoff = settings.cutoff(class);
+            let bits: Bits = scores.iter().map(|score| score.get() > cutoff).collect();
+            Track::plg(class, bits)
+        });
+        found.labels[at] = Some(Arc::new(LabelRecord {
+            tracks: tracks.collect(),
+        }));
+        found.admitted[at] = Some(Admitted {
+            source: "simulated".into(),
+            record: Arc::new(record),
+        });
+    }
+    found
+}
+
+fn make(store: &Path, videos: u64) -> Fallible<u64> {
+    let world = world()?;
+    let store = Store::create(store)?;
+    let lock = store.lock(&mut |_| {})?;
+    let mut commit = store.begin(
+        &lock,
+        CommitInfo {
+            command: "relabel_store make".to_owned(),
+            inputs: "simulated".to_owned(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            videos: videos as usize,
+            ..CommitInfo::default()
+        },
+    )?;
+    let buckets = commit.buckets();
+    let mut of: Vec<Vec<u64>> = vec![Vec::new(); buckets as usize];
+    for number in 0..videos {
+        of[bucket_of(&video(number).name, buckets) as usize].push(number);
+    }
+    commit.replace_all::<SettingsTable>(&world.setting_rows())?;
+    commit.replace_all::<Classes>(&world.class_rows())?;
+    commit.replace_all::<Prompts>(&world.prompt_rows())?;
+    let own = |bucket: u32| of[bucket as usize].iter().map(|number| (*number, video(*number)));
+    commit.replace_buckets::<Videos>(|bucket| {
+        own(bucket)
+            .map(|(number, video)| video_row(&world, &video, &found(&world, number, &video)))
+            .collect()
+    })?;
+    commit.replace_buckets::<Scores>(|bucket| {
+        own(bucket)
+            .flat_map(|(number, video)| score_tracks(&world, &video.name, &found(&world, number, &video)))
+            .collect()
+    })?;
+    commit.replace_buckets::<Labels>(|bucket| {
+        own(bucket)
+            .flat_map(|(number, video)| label_tracks(&world, &video.name, &found(&world, number, &video)))
+            .collect()
+    })?;
+    let version = commit.version().0;
+    commit.append_parts::<LabelChanges>(buckets, |bucket| {
+        let labels = own(bucket)
+            .flat_map(|(number, video)| label_tracks(&world, &video.name, &found(&world, number, &video)));
+        let mut rows: Vec<LabelChangeRow> = labels
+            .flat_map(|track| {
+                let set = track.cells.iter().enumerate().filter(|(_, cell)| cell.label);
+                let row = |segment: usize| LabelChangeRow {
+                    version,
+                    video: track.video.clone(),
+                    modality: track.modality,
+                    class: track.class.clone(),
+                    segment: segment as u32,
+                    from: false,
+                    to: true,
+                    rule: LabelRule::Plg,
+                    epoch: None,
+                };
+                set.map(|(segment, _)| row(segment)).collect::<Vec<_>>()
+            })
+            .collect();
+        rows.sort_by(LabelChanges::compare);
+        rows
+    })?;
+    commit.finish()?;
+    Ok(videos)
+}
+
+/// Reads all scores, labels them by other thresholds, writes all labels: what there is without increments.
+fn full(store: &Path) -> Fallible<u64> {
+    let store = Store::open(store)?;
+    let lock = store.lock(&mut |_| {})?;
+    let snapshot = store.at_version(None)?;
+    let mut world = World::read(&snapshot)?;
+    for modality in [&mut world.settings.audio, &mut world.settings.visual] {
+        modality
+            .thresholds
+            .iter_mut()
+            .for_each(|threshold| *threshold *= 1.01);
+    }
+    let videos = snapshot.read::<Videos>()?;
+    let mut rows = Rows {
+        cutoffs: world.cutoffs(),
+        ..Rows::default()
+    };
+    let id = |name: &str| world.class_id(name).ok_or_else(|| format!("no class {name}"));
+    let mut names = std::collections::BTreeMap::new();
+    for video in &videos {
+        let classes = video.weak_labels.iter().map(|class| id(class));
+        let weak: Vec<ClassId> = classes.collect::<Result<_, _>>()?;
+        let video_id = VideoId::of(&video.video);
+        rows.weak.push((video_id, weak.into()));
+        names.insert(video_id, video.video.clone());
+    }
+    let tracks = snapshot.read::<Scores>()?;
+    for own in tracks.chunk_by(|a, b| a.video == b.video && a.modality == b.modality) {
+        let mut own: Vec<_> = own
+            .iter()
+            .map(|track| Ok((id(&track.class)?, track)))
+            .collect::<Fallible<_>>()?;
+        own.sort_by_key(|(class, _)| *class);
+        let cosine = own
+            .iter()
+            .flat_map(|(_, track)| track.cosine.iter().map(|value| Cosine::new(*value)));
+        let scores = own.iter().flat_map(|(_, track)| &track.score);
+        let scores: Option<Vec<Score>> = scores.map(|value| Score::new(*value)).collect();
+        let record = ScoreRecord::new(
+            SEGMENTS,
+            own.iter().map(|(class, _)| *class).collect(),
+            cosine.collect(),
+            scores.ok_or("a score is NaN")?,
+        );
+        let candidate = Candidate {
+            modality: own[0].1.modality,
+            source: "simulated".into(),
+            record: Arc::new(record),
+        };
+        rows.scored.push((VideoId::of(&own[0].1.video), candidate));
+    }
+    drop(tracks);
+    let (session, outcome) = Session::start(std::thread::available_parallelism()?.get(), rows, Vec::new())?;
+    session.finish()?;
+    let mut found: std::collections::BTreeMap<VideoId, Found> = std::collections::BTreeMap::new();
+    let at = |modality| usize::from(modality == Modality::Visual);
+    for ((video, modality, admitted), _) in outcome.admitted {
+        found.entry(video).or_default().admitted[at(modality)] = Some(admitted);
+    }
+    for ((video, modality, record), _) in outcome.labels {
+        found.entry(video).or_default().labels[at(modality)] = Some(record);
+    }
+    let mut commit = store.begin(
+        &lock,
+        CommitInfo {
+            command: "relabel_store full".to_owned(),
+            inputs: format!("full of {}", snapshot.version().version),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            ..CommitInfo::default()
+        },
+    )?;
+    let buckets = commit.buckets();
+    let mut of: Vec<Vec<VideoId>> = vec![Vec::new(); buckets as usize];
+    for (video, name) in &names {
+        of[bucket_of(name, buckets) as usize].push(*video);
+    }
+    commit.replace_all::<Classes>(&world.class_rows())?;
+    commit.replace_buckets::<Labels>(|bucket| {
+        let own = of[bucket as usize].iter();
+        own.flat_map(|video| label_tracks(&world, &names[video], &found[video]))
+            .collect()
+    })?;
+    commit.finish()?;
+    Ok(names.len() as u64)
+}

@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
-use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
+use differential_dataflow::{AsCollection, VecCollection};
 use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::core::OkErr;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
@@ -41,7 +42,8 @@ enum Fact {
 enum Outcome {
     Of(Modality, Arc<LabelRecord>),
     Both(Arc<LabelRecord>),
-    Fault(Fault),
+    // Apart, so that the two above, of which there are many, stay small.
+    Fault(Box<Fault>),
 }
 
 /// Gathers the tracks of each video, flips what PLD flips, and puts the marks of a person on top.
@@ -72,22 +74,23 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
                     let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
                     out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
                 });
-        let labels = gathered.clone().flat_map(|(video, outcome)| match outcome {
-            Outcome::Of(modality, record) => Some(((video, modality), record)),
-            _ => None,
-        });
-        let audio_visual = gathered.clone().flat_map(|(video, outcome)| match outcome {
-            Outcome::Both(record) => Some((video, record)),
-            _ => None,
-        });
-        let faults = gathered.flat_map(|(video, outcome)| match outcome {
-            Outcome::Fault(fault) => Some((video, fault)),
-            _ => None,
-        });
+        // Split rather than copied: the records of a first run are many.
+        let (labels, others) = gathered.inner.ok_err::<Vec<_>, _, Vec<_>, _, _>(
+            |((video, outcome), time, diff)| match outcome {
+                Outcome::Of(modality, record) => Ok((((video, modality), record), time, diff)),
+                other => Err(((video, other), time, diff)),
+            },
+        );
+        let (audio_visual, faults) =
+            others.ok_err::<Vec<_>, _, Vec<_>, _, _>(|((video, outcome), time, diff)| match outcome {
+                Outcome::Both(record) => Ok(((video, record), time, diff)),
+                Outcome::Fault(fault) => Err(((video, *fault), time, diff)),
+                Outcome::Of(..) => unreachable!("split off above"),
+            });
         Labelled {
-            labels: labels.leave_region(scope),
-            audio_visual: audio_visual.leave_region(scope),
-            faults: faults.leave_region(scope),
+            labels: labels.as_collection().leave_region(scope),
+            audio_visual: audio_visual.as_collection().leave_region(scope),
+            faults: faults.as_collection().leave_region(scope),
         }
     })
 }
@@ -96,7 +99,8 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
 fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
     let mut faults = Vec::new();
     let [audio, visual] = Modality::ALL.map(|modality| Labelling::of(modality, facts).finish(&mut faults));
-    let mut outcomes: Vec<Outcome> = faults.into_iter().map(Outcome::Fault).collect();
+    let faults = faults.into_iter().map(Box::new);
+    let mut outcomes: Vec<Outcome> = faults.map(Outcome::Fault).collect();
     if let (Some(audio), Some(visual)) = (&audio, &visual) {
         outcomes.push(Outcome::Both(Arc::new(audio.meet(visual))));
     }
@@ -116,9 +120,11 @@ struct Labelling<'a> {
 
 impl<'a> Labelling<'a> {
     fn of(modality: Modality, facts: &[&'a Fact]) -> Labelling<'a> {
+        let of_track = |fact: &&&Fact| matches!(fact, Fact::Track(of, ..) if *of == modality);
         let mut own = Labelling {
             modality,
-            tracks: Vec::new(),
+            // As many as there are: a growing list takes room for four.
+            tracks: Vec::with_capacity(facts.iter().filter(of_track).count()),
             predicted: None,
             marks: &[],
         };

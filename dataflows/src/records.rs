@@ -267,14 +267,12 @@ impl LabelRecord {
     ///
     /// Labels only; what set them is said of the two.
     pub fn meet(&self, other: &LabelRecord) -> LabelRecord {
-        let tracks = self.tracks.iter();
-        LabelRecord {
-            tracks: tracks
-                .filter_map(|track| {
-                    let both = track.label.meet(&other.track(track.class)?.label);
-                    Some(Track::plg(track.class, both))
-                })
-                .collect(),
+        let mut tracks = Vec::with_capacity(self.tracks.len());
+        for track in &self.tracks {
+            if let Some(other) = other.track(track.class) {
+                tracks.push(Track::plg(track.class, track.label.meet(&other.label)));
+            }
         }
+        LabelRecord { tracks }
     }
 }

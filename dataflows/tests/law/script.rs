@@ -37,11 +37,14 @@ impl Script {
 
 /// A first version where most is well, and later ones of any steps.
 pub(crate) fn script() -> impl Strategy<Value = Script> {
-    let start = vec(good_video(), 0..VIDEOS as usize);
+    let start: Vec<_> = (0..VIDEOS)
+        .map(|nth| option::weighted(0.7, good_video(nth)))
+        .collect();
     let settings = vec(setting(), 0..8);
     let versions = vec(vec(step(), 1..8), 1..6);
     (start, settings, versions).prop_map(|(start, settings, versions)| {
-        let first = [start.concat(), settings].concat();
+        let mut first = start.into_iter().flatten().collect::<Vec<_>>().concat();
+        first.extend(settings);
         Script {
             versions: [vec![first], versions].concat(),
         }
@@ -49,8 +52,9 @@ pub(crate) fn script() -> impl Strategy<Value = Script> {
 }
 
 /// A video with a weak label, features of both modalities and, mostly, predictions that fit them.
-fn good_video() -> impl Strategy<Value = Vec<Step>> {
-    (video(), segments()).prop_flat_map(|(video, segments)| {
+fn good_video(nth: u64) -> impl Strategy<Value = Vec<Step>> {
+    let video = video_of(nth);
+    segments().prop_flat_map(move |segments| {
         let candidates = (
             candidate_of(Modality::Audio, segments),
             candidate_of(Modality::Visual, segments),
@@ -59,7 +63,8 @@ fn good_video() -> impl Strategy<Value = Vec<Step>> {
             option::weighted(0.7, prediction(segments)),
             option::weighted(0.7, prediction(segments)),
         );
-        (classes(), candidates, predictions).prop_map(move |(weak, (heard, seen), (audio, visual))| {
+        let weak = prop_oneof![2 => Just(all_classes()), 1 => classes()];
+        (weak, candidates, predictions).prop_map(move |(weak, (heard, seen), (audio, visual))| {
             let mut steps = vec![
                 Step::Weak(video, Some(weak)),
                 Step::Replace(video, heard),
@@ -77,7 +82,7 @@ fn setting() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => cutoff(),
         2 => denoise(),
-        1 => mark(),
+        2 => mark(),
     ]
 }
 
@@ -90,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..20usize).prop_map(Step::Remove),
         5 => cutoff(),
         1 => (-1..3i8, -2..3i8).prop_map(|(scale, shift)| Step::Rule(scale, shift)),
-        5 => mark(),
+        8 => mark(),
         2 => (video(), modality()).prop_map(|(video, modality)| Step::Withdraw(video, modality)),
         5 => (video(), modality(), segments().prop_flat_map(prediction))
             .prop_map(|(video, modality, prediction)| Step::Predict(video, modality, prediction)),
@@ -136,8 +141,12 @@ fn mark() -> impl Strategy<Value = Step> {
 }
 
 fn video() -> impl Strategy<Value = VideoId> {
-    // Hashes of names are anywhere, so these are too; shrinks to the first.
-    (0..VIDEOS).prop_map(|nth| VideoId(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    (0..VIDEOS).prop_map(video_of)
+}
+
+/// Hashes of names are anywhere, so these are too.
+fn video_of(nth: u64) -> VideoId {
+    VideoId(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 fn modality() -> impl Strategy<Value = Modality> {
@@ -162,9 +171,12 @@ fn quarter(value: i32) -> Score {
     Score::new(f64::from(value) / 4.0).expect("finite")
 }
 
+fn all_classes() -> Vec<ClassId> {
+    (0..CLASSES).map(ClassId).collect()
+}
+
 fn classes() -> impl Strategy<Value = Vec<ClassId>> {
-    let all: Vec<ClassId> = (0..CLASSES).map(ClassId).collect();
-    proptest::sample::subsequence(all, 0..=CLASSES as usize)
+    proptest::sample::subsequence(all_classes(), 0..=CLASSES as usize)
 }
 
 /// Sure and unsure, right and wrong, the clamped ends, and what is no probability.
@@ -183,8 +195,7 @@ fn probability() -> impl Strategy<Value = Probability> {
 }
 
 fn prediction(segments: u32) -> impl Strategy<Value = Prediction> {
-    let all: Vec<ClassId> = (0..CLASSES).map(ClassId).collect();
-    let classes = prop_oneof![4 => Just(all), 1 => classes()];
+    let classes = prop_oneof![4 => Just(all_classes()), 1 => classes()];
     (0..3u64, classes, vec(probability(), 1..7)).prop_map(move |(epoch, classes, pattern)| {
         let cells = segments as usize * classes.len();
         let probability = pattern.into_iter().cycle().take(cells).collect();
@@ -197,8 +208,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
 }
 
 fn candidate_of(modality: Modality, segments: u32) -> impl Strategy<Value = Candidate> {
-    let all: Vec<ClassId> = (0..CLASSES).map(ClassId).collect();
-    let classes = prop_oneof![8 => Just(all), 1 => classes()];
+    let classes = prop_oneof![8 => Just(all_classes()), 1 => classes()];
     (classes, 0..3u8, vec(score(), 1..6)).prop_map(move |(classes, source, pattern)| {
         let cells = segments as usize * classes.len();
         let score: Vec<Score> = pattern.into_iter().cycle().take(cells).collect();

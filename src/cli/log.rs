@@ -9,7 +9,6 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{LabelChanges, Table};
 
 use super::Global;
 
@@ -97,17 +96,12 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows of `label_changes` that each version added, out of the table's log alone.
+/// Rows of `label_changes` that each version added.
 fn label_changes(store: &Store) -> anyhow::Result<BTreeMap<u64, u64>> {
-    let mut changes = BTreeMap::new();
-    if let Some(latest) = store.latest()? {
-        for file in latest.files(LabelChanges::NAME)? {
-            if let Some(version) = file.version() {
-                *changes.entry(version).or_default() += file.rows;
-            }
-        }
-    }
-    Ok(changes)
+    Ok(match store.latest()? {
+        Some(latest) => latest.changes_by_version()?,
+        None => BTreeMap::new(),
+    })
 }
 
 fn entry(row: &VersionRow) -> Entry<'_> {

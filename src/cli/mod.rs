@@ -8,6 +8,7 @@ mod label;
 mod log;
 mod logging;
 mod notes;
+mod optimize;
 mod progress;
 #[cfg(feature = "query")]
 mod query;
@@ -87,6 +88,7 @@ enum Command {
     Show(show::Args),
     Log(log::Args),
     Check(check::Args),
+    Optimize(optimize::Args),
     Synth(synth::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Show(args) => show::run(args, global, out),
             Command::Log(args) => log::run(args, global, out),
             Command::Check(args) => check::run(args, global, out),
+            Command::Optimize(args) => optimize::run(args, global, out),
             Command::Synth(args) => synth::run(args, global, out),
             Command::Demo(args) => demo::run(args, global, out),
             Command::Completions(args) => completions::run(args, global, out),

@@ -3,24 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::delta::{LoggedFiles, Stamp};
-use super::durable::{Scratch, sync_folder};
+use super::durable::Scratch;
+use super::logged::LoggedFiles;
 use super::parallel::on_all_cores;
 use super::written::Written;
-use super::{OWN, SCRATCH, Snapshot, Store, WriteLock, fault};
+use super::{OWN, SCRATCH, Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
-use crate::rows::VersionRow;
-use crate::tables::{self, Table, Versions};
+use crate::tables::Table;
 
 /// About as many videos as a bucket is meant to hold.
 const VIDEOS_PER_BUCKET: usize = 1024;
 /// As many buckets as a store has at most.
 const MOST_BUCKETS: u32 = 1024;
-/// As many files of `versions` are put together into one, so that opening the store stays quick.
-const VERSION_FILES: usize = 64;
-/// As many syncs wait for the disk at once: several take hardly longer than one.
-const SYNCS: usize = 8;
 
 /// What a version says of itself; hashes are SHA-256, hex.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,16 +40,18 @@ pub struct CommitInfo {
 #[derive(Debug)]
 pub struct Commit<'a> {
     pub(super) store: &'a Store,
-    info: CommitInfo,
+    pub(super) info: CommitInfo,
     pub(super) previous: Option<Snapshot>,
     version: StoreVersion,
     pub(super) buckets: u32,
     /// What each touched table is going to hold.
-    touched: BTreeMap<&'static str, LoggedFiles>,
+    pub(super) touched: BTreeMap<&'static str, LoggedFiles>,
     /// Tables that were patched.
     pub(super) patched: BTreeSet<&'static str>,
+    /// Do rows only move?
+    pub(super) same_rows: bool,
     /// Written, but neither synced nor named: table, name, file.
-    unnamed: Vec<(&'static str, String, Scratch)>,
+    pub(super) unnamed: Vec<(&'static str, String, Scratch)>,
     _lock: &'a WriteLock,
 }
 
@@ -89,6 +86,7 @@ impl<'a> Commit<'a> {
             buckets,
             touched: BTreeMap::new(),
             patched: BTreeSet::new(),
+            same_rows: false,
             unnamed: Vec::new(),
             _lock: lock,
         })
@@ -198,7 +196,7 @@ impl<'a> Commit<'a> {
     }
 
     /// Adds a file of these rows to the table.
-    fn write<T: Table>(&mut self, prefix: &str, rows: &[T::Row]) -> Result<(), StoreError> {
+    pub(super) fn write<T: Table>(&mut self, prefix: &str, rows: &[T::Row]) -> Result<(), StoreError> {
         self.touch::<T>()?;
         let written = Written::new::<T>(self.store, prefix, rows)?;
         self.add::<T>(written)
@@ -224,103 +222,5 @@ impl<'a> Commit<'a> {
             Some((_, _, scratch)) => scratch.path().to_owned(),
             None => self.store.folder(T::NAME).path.join(name),
         }
-    }
-
-    /// Syncs what was written and gives it its names.
-    fn name_files(&mut self) -> Result<(), StoreError> {
-        let mut files = std::mem::take(&mut self.unnamed);
-        // What the same commit put aside again.
-        files.retain(|(table, name, _)| {
-            self.touched
-                .get(table)
-                .is_some_and(|files| files.contains_key(name))
-        });
-        let share = files.len().div_ceil(SYNCS).max(1);
-        std::thread::scope(|scope| {
-            let sync = |files: &mut [(&str, String, Scratch)]| -> Result<(), StoreError> {
-                files.iter_mut().try_for_each(|(_, _, scratch)| scratch.sync())
-            };
-            let threads: Vec<_> = files
-                .chunks_mut(share)
-                .map(|files| scope.spawn(move || sync(files)))
-                .collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().expect("a sync does not panic"))
-        })?;
-        let mut folders = BTreeSet::<PathBuf>::new();
-        for (table, name, scratch) in files {
-            let folder = self.store.folder(table).path;
-            if folders.insert(folder.clone()) && !folder.exists() {
-                std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
-            }
-            scratch.rename(&folder.join(name))?;
-        }
-        folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        sync_folder(self.store.root())
-    }
-
-    /// Commits each touched table, and last the row of `versions` that names them all.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the version before is then still the latest, and the same work done again ends well.
-    pub fn finish(mut self) -> Result<VersionRow, StoreError> {
-        self.name_files()?;
-        fault::point("after-files");
-        let (inputs, command) = (self.info.inputs.clone(), self.info.command.clone());
-        let stamp = Stamp {
-            inputs: &inputs,
-            command: &command,
-            version: self.version.0,
-        };
-        let mut named: BTreeMap<String, u64> = BTreeMap::new();
-        for (table, schema) in tables::all() {
-            let folder = self.store.folder(table);
-            let before = self.previous.as_ref().and_then(|previous| previous.delta(table));
-            fault::point(&format!("before-{table}"));
-            let delta = match (self.touched.get(table), before) {
-                (Some(files), _) => folder.commit(&schema, files, &stamp)?,
-                (None, None) => continue,
-                (None, Some(before)) if folder.latest()? == Some(before) => before,
-                // A killed run moved a table that this one does not touch: back, for readers from outside.
-                (None, Some(before)) => folder.commit(&schema, &folder.files(before)?, &stamp)?,
-            };
-            fault::point(&format!("after-{table}"));
-            named.insert(table.to_owned(), delta);
-        }
-        let row = VersionRow {
-            version: self.version.0,
-            tables: named.into_iter().collect(),
-            epoch: self.info.epoch,
-            settings: self.info.settings.clone(),
-            models: self.info.models.clone(),
-            inputs: self.info.inputs.clone(),
-            program: self.info.program.clone(),
-            command: self.info.command.clone(),
-            committed_at: chrono::Utc::now().timestamp_millis(),
-        };
-        self.add_version(&row)?;
-        self.name_files()?;
-        fault::point("before-versions");
-        let files = &self.touched[Versions::NAME];
-        self.store
-            .folder(Versions::NAME)
-            .commit(&Versions::schema(), files, &stamp)?;
-        fault::point("after-versions");
-        Ok(row)
-    }
-
-    fn add_version(&mut self, row: &VersionRow) -> Result<(), StoreError> {
-        let folder = self.store.folder(Versions::NAME);
-        let files = folder.latest()?.map(|delta| folder.files(delta)).transpose()?;
-        let mut files = files.unwrap_or_default();
-        let mut rows = Vec::new();
-        if files.len() >= VERSION_FILES {
-            rows = self.store.versions()?;
-            files.clear();
-        }
-        rows.push(row.clone());
-        self.touched.insert(Versions::NAME, files);
-        self.append::<Versions>(&rows)
     }
 }

@@ -1,26 +1,23 @@
-//! One Delta table: its log read and written through `deltalake`.
+//! One Delta table: its log, read through `deltalake` and kept while it does not move.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
-use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
-use deltalake::kernel::{Action, Add, EagerSnapshot, MetadataExt, Protocol, Remove, StructType, Transaction};
+use deltalake::kernel::EagerSnapshot;
+use deltalake::kernel::transaction::PROTOCOL;
 use deltalake::logstore::LogStoreRef;
-use deltalake::operations::create::CreateBuilder;
-use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::{DeltaTableBuilder, DeltaTableError};
 use object_store::ObjectStore;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::deleted::Deleted;
+use super::entry::{self, Stamp};
+use super::logged::{LoggedFiles, logged};
 use crate::error::StoreError;
-use crate::tables;
 
 /// Shared by all stores of the process, and never dropped, which an async caller could not do.
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
@@ -31,51 +28,81 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
+/// A log as it was last read or written; entries are never changed, so only a later one makes it old.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    version: u64,
+    files: Arc<LoggedFiles>,
+    /// Does the log allow deletion vectors?
+    vectors: bool,
+    /// Why the table must not be written, where it must not.
+    refused: Option<String>,
+}
+
+/// What is known of the logs of a store's tables, shared by its clones.
+pub(super) type KnownLogs = Arc<Mutex<BTreeMap<String, Known>>>;
+
 /// Folder of a table.
 #[derive(Clone, Debug)]
 pub(super) struct DeltaFolder {
     pub(super) table: String,
     pub(super) path: PathBuf,
     files: Arc<dyn ObjectStore>,
+    known: KnownLogs,
 }
 
-/// A data file as the log has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LoggedFile {
-    /// Within the folder of the table.
-    pub(super) name: String,
-    pub(super) bytes: u64,
-    /// Rows in the file, deleted ones too.
-    pub(super) rows: u64,
-    /// Rows of it that are no longer in the table.
-    pub(super) deleted: Option<Deleted>,
-    /// Statistics in Delta's JSON.
-    pub(super) stats: Option<String>,
+/// What a table needs to have the files that are wanted.
+pub(super) enum Prepared {
+    /// Nothing: this version has them.
+    Same(u64),
+    /// An entry.
+    Entry(Entry),
 }
 
-/// Data files by name.
-pub(super) type LoggedFiles = BTreeMap<String, LoggedFile>;
-
-/// Who commits, and for which store version.
-pub(super) struct Stamp<'a> {
-    /// Hash of the inputs.
-    pub(super) inputs: &'a str,
+/// An entry of the log, to be written.
+pub(super) struct Entry {
+    /// The version that it makes.
     pub(super) version: u64,
-    pub(super) command: &'a str,
+    pub(super) text: Vec<u8>,
+    known: Known,
 }
 
 impl DeltaFolder {
-    pub(super) fn new(root: &Path, table: &str, files: Arc<dyn ObjectStore>) -> DeltaFolder {
+    pub(super) fn new(
+        root: &Path,
+        table: &str,
+        files: Arc<dyn ObjectStore>,
+        known: KnownLogs,
+    ) -> DeltaFolder {
         DeltaFolder {
             table: table.to_owned(),
             path: root.join(table),
             files,
+            known,
         }
     }
 
-    /// Last version in the log, found by listing it; none: there is no table.
+    /// Folder of the log.
+    pub(super) fn log_path(&self) -> PathBuf {
+        self.path.join("_delta_log")
+    }
+
+    /// File of an entry.
+    pub(super) fn entry_path(&self, version: u64) -> PathBuf {
+        self.log_path().join(format!("{version:020}.json"))
+    }
+
+    /// Last version in the log; none: there is no table.
+    ///
+    /// Found by listing it, or, where it was read before, by looking for entries that came since.
     pub(super) fn latest(&self) -> Result<Option<u64>, StoreError> {
-        let log = self.path.join("_delta_log");
+        if let Some(known) = self.known().get(&self.table).map(|known| known.version)
+            && self.entry_path(known).exists()
+        {
+            let later = (known + 1..).find(|version| !self.entry_path(*version).exists());
+            return Ok(later.map(|free| free - 1));
+        }
+        let log = self.log_path();
         let entries = match std::fs::read_dir(&log) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -94,87 +121,123 @@ impl DeltaFolder {
     }
 
     /// Data files at a version.
-    pub(super) fn files(&self, version: u64) -> Result<LoggedFiles, StoreError> {
-        self.wait(async {
-            let log = self.log()?;
-            let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(version)).await?;
-            logged(&snapshot)
-        })
+    pub(super) fn files(&self, version: u64) -> Result<Arc<LoggedFiles>, StoreError> {
+        Ok(self.at(version)?.files)
     }
 
-    /// Makes `wanted` the files of the table, creating it where there is none; gives the version that has them.
-    pub(super) fn commit(
+    /// The log at a version, kept if it is the last that was seen.
+    fn at(&self, version: u64) -> Result<Known, StoreError> {
+        if let Some(known) = self.known().get(&self.table)
+            && known.version == version
+        {
+            return Ok(known.clone());
+        }
+        let known = self.wait(async {
+            let log = self.log()?;
+            let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(version)).await?;
+            let refused = PROTOCOL.can_write_to(&snapshot).err();
+            Ok(Known {
+                version,
+                files: Arc::new(logged(&snapshot)?),
+                vectors: entry::allows_vectors(&snapshot),
+                refused: refused.map(|refused| refused.to_string()),
+            })
+        })?;
+        self.keep(&known);
+        Ok(known)
+    }
+
+    fn keep(&self, known: &Known) {
+        let mut logs = self.known();
+        match logs.get(&self.table) {
+            Some(kept) if kept.version > known.version && self.entry_path(kept.version).exists() => {}
+            _ => {
+                logs.insert(self.table.clone(), known.clone());
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What makes `wanted` the files of the table, which may not be there yet. Nothing is written.
+    pub(super) fn prepare(
         &self,
         schema: &SchemaRef,
         wanted: &LoggedFiles,
         stamp: &Stamp<'_>,
-    ) -> Result<u64, StoreError> {
-        let latest = self.latest()?;
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
-            // Old log entries are what time travel reads.
-            .with_cleanup_expired_logs(Some(false))
-            .with_metadata([("vaplan".to_owned(), serde_json::json!({
-                "version": stamp.version, "command": stamp.command,
-            }))])
-            .with_application_transaction(Transaction::new(
-                format!("vaplan-{}", stamp.inputs),
-                i64::try_from(stamp.version).unwrap_or(i64::MAX),
-            ));
-        self.wait(async {
-            let log = self.log()?;
-            let now = chrono::Utc::now().timestamp_millis();
-            let Some(latest) = latest else {
-                let columns: StructType = (&tables::plain(schema))
-                    .try_into_kernel()
-                    .map_err(DeltaTableError::from)?;
-                let table = CreateBuilder::new()
-                    .with_log_store(log)
-                    .with_table_name(&self.table)
-                    .with_columns(columns.fields().cloned())
-                    .with_configuration([("delta.enableExpiredLogCleanup", Some("false"))])
-                    .with_actions(wanted.values().map(|file| Action::Add(file.add(now))))
-                    .with_commit_properties(properties)
-                    .await?;
-                return Ok(table.version().unwrap_or_default());
+    ) -> Result<Prepared, StoreError> {
+        let has_vectors = wanted.values().any(|file| file.deleted.is_some());
+        let made = |version: u64, text: Vec<u8>, vectors: bool| {
+            let known = Known {
+                version,
+                files: Arc::new(wanted.clone()),
+                vectors,
+                refused: None,
             };
-            let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
-            let found = logged(&snapshot)?;
-            // Which rows of a file are gone belongs to it: where that changes, the file goes and comes again.
-            let same = |file: &LoggedFile, files: &LoggedFiles| {
-                let other = files.get(&file.name);
-                other.is_some_and(|other| other.deleted == file.deleted)
-            };
-            let gone = found.values().filter(|file| !same(file, wanted));
-            let new: Vec<&LoggedFile> = wanted.values().filter(|file| !same(file, &found)).collect();
-            let mut actions = Vec::new();
-            if new.iter().any(|file| file.deleted.is_some()) {
-                actions.extend(allow_deleted(&snapshot)?);
-            }
-            actions.extend(gone.map(|file| Action::Remove(file.remove(now))));
-            actions.extend(new.iter().map(|file| Action::Add(file.add(now))));
-            if actions.is_empty() {
-                return Ok(latest);
-            }
-            let operation = DeltaOperation::Write {
-                mode: SaveMode::Append,
-                partition_by: None,
-                predicate: None,
-            };
-            let commit = CommitBuilder::from(properties)
-                .with_actions(actions)
-                .build(Some(&snapshot as &dyn TableReference), log, operation)
-                .await?;
-            Ok(commit.version())
+            Prepared::Entry(Entry { version, text, known })
+        };
+        let Some(latest) = self.latest()? else {
+            let location = self.url().map_err(|error| self.error(error))?;
+            let text = entry::create(&self.table, location, schema, wanted, stamp);
+            return Ok(made(0, text.map_err(|error| self.error(error))?, has_vectors));
+        };
+        let known = self.at(latest)?;
+        if let Some(refused) = known.refused {
+            return Err(self.error(DeltaTableError::Generic(refused)));
+        }
+        // Written once in the life of a table: then the log is read again.
+        let allow = match has_vectors && !known.vectors {
+            true => self.wait(async {
+                let log = self.log()?;
+                let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
+                entry::allow_vectors(&snapshot)
+            })?,
+            false => Vec::new(),
+        };
+        let text = entry::change(&known.files, wanted, stamp, allow).map_err(|error| self.error(error))?;
+        Ok(match text {
+            Some(text) => made(latest + 1, text, known.vectors || has_vectors),
+            None => Prepared::Same(latest),
         })
     }
 
+    /// An entry was written.
+    pub(super) fn wrote(&self, entry: Entry) {
+        self.keep(&entry.known);
+    }
+
+    fn url(&self) -> Result<Url, DeltaTableError> {
+        Url::from_directory_path(&self.path)
+            .map_err(|()| DeltaTableError::InvalidTableLocation(self.path.display().to_string()))
+    }
+
     fn log(&self) -> Result<LogStoreRef, DeltaTableError> {
-        let url = Url::from_directory_path(&self.path)
-            .map_err(|()| DeltaTableError::InvalidTableLocation(self.path.display().to_string()))?;
+        let url = self.url()?;
         DeltaTableBuilder::from_url(url.clone())?
             .with_storage_backend(self.files.clone(), url)
             .build_storage()
+    }
+
+    /// Is there a checkpoint of this version?
+    pub(super) fn has_checkpoint(&self, version: u64) -> bool {
+        self.log_path()
+            .join(format!("{version:020}.checkpoint.parquet"))
+            .exists()
+    }
+
+    /// Puts what the log says at a version into one file, so that reading it begins there.
+    pub(super) fn checkpoint(&self, version: u64) -> Result<(), StoreError> {
+        self.wait(async {
+            let url = self.url()?;
+            let table = DeltaTableBuilder::from_url(url.clone())?
+                .with_storage_backend(self.files.clone(), url)
+                .with_version(version)
+                .load()
+                .await?;
+            deltalake::checkpoints::create_checkpoint(&table, None).await
+        })
     }
 
     /// Runs to the end on a thread of its own, so that async callers may call too.
@@ -189,12 +252,14 @@ impl DeltaFolder {
         })?;
         let result = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
         let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result.map_err(|error| {
-            file_error(&error).unwrap_or_else(|| StoreError::Delta {
-                table: self.table.clone(),
-                path: self.path.clone(),
-                source: Box::new(error),
-            })
+        result.map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: DeltaTableError) -> StoreError {
+        file_error(&error).unwrap_or_else(|| StoreError::Delta {
+            table: self.table.clone(),
+            path: self.path.clone(),
+            source: Box::new(error),
         })
     }
 }
@@ -218,145 +283,4 @@ fn file_error(error: &DeltaTableError) -> Option<StoreError> {
         cause = error.source();
     }
     None
-}
-
-/// What a table's log must say before its first deletion vector; nothing where it is said.
-///
-/// Delta's protocol: reader 3 and writer 7 with the feature `deletionVectors`, and the property that lets writers
-/// make vectors. A table that never had one stays readable by readers that know no vectors.
-fn allow_deleted(snapshot: &EagerSnapshot) -> Result<Vec<Action>, DeltaTableError> {
-    const FEATURE: &str = "deletionVectors";
-    const PROPERTY: &str = "delta.enableDeletionVectors";
-    let mut actions = Vec::new();
-    let protocol = serde_json::to_value(snapshot.protocol())?;
-    let listed = |field: &str| -> Vec<String> {
-        let features = protocol[field].as_array().into_iter().flatten();
-        features
-            .filter_map(|feature| feature.as_str().map(str::to_owned))
-            .collect()
-    };
-    let (mut reader, mut writer) = (listed("readerFeatures"), listed("writerFeatures"));
-    if !reader.iter().any(|feature| feature == FEATURE) {
-        reader.push(FEATURE.to_owned());
-        // What version 2 stood for; of its two features our tables use neither, and deltalake knows this one.
-        if !writer.iter().any(|feature| feature == "appendOnly") {
-            writer.push("appendOnly".to_owned());
-        }
-        writer.push(FEATURE.to_owned());
-        let raised: Protocol = serde_json::from_value(serde_json::json!({
-            "minReaderVersion": 3,
-            "minWriterVersion": 7,
-            "readerFeatures": reader,
-            "writerFeatures": writer,
-        }))?;
-        actions.push(Action::Protocol(raised));
-    }
-    let metadata = snapshot.metadata();
-    if metadata.configuration().get(PROPERTY).map(String::as_str) != Some("true") {
-        let metadata = metadata
-            .clone()
-            .add_config_key(PROPERTY.to_owned(), "true".to_owned())?;
-        actions.push(Action::Metadata(metadata));
-    }
-    Ok(actions)
-}
-
-fn logged(snapshot: &EagerSnapshot) -> Result<LoggedFiles, DeltaTableError> {
-    let file = |view: deltalake::kernel::LogicalFileView| {
-        let name = view.path().into_owned();
-        let deleted = match view.deletion_vector_descriptor() {
-            Some(descriptor) => Deleted::read(&descriptor)
-                .map_err(|problem| DeltaTableError::Generic(format!("`{name}`: {problem}")))?,
-            None => None,
-        };
-        let file = LoggedFile {
-            name: name.clone(),
-            bytes: u64::try_from(view.size()).unwrap_or_default(),
-            rows: view.num_records().unwrap_or_default() as u64,
-            deleted,
-            stats: view.stats(),
-        };
-        Ok((name, file))
-    };
-    snapshot.log_data().iter().map(file).collect()
-}
-
-impl LoggedFile {
-    /// Hash bucket that the name says, and of how many, as in `b0003of0016-0123456789abcdef.parquet`.
-    pub(super) fn bucket(&self) -> Option<(u32, u32)> {
-        bucket(&self.name)
-    }
-
-    /// Rows that are in the table.
-    pub(super) fn live(&self) -> u64 {
-        let gone = self.deleted.as_ref().map_or(0, Deleted::len);
-        self.rows.saturating_sub(gone)
-    }
-
-    /// Takes rows of it out of the table.
-    pub(super) fn delete(&mut self, gone: impl IntoIterator<Item = std::ops::Range<u64>>) {
-        self.deleted = Deleted::with(self.deleted.as_ref(), gone);
-    }
-
-    /// First and last video, as the statistics say.
-    pub(super) fn videos(&self) -> Option<(String, String)> {
-        let stats: serde_json::Value = serde_json::from_str(self.stats.as_ref()?).ok()?;
-        let video = |end: &str| Some(stats.get(end)?.get("video")?.as_str()?.to_owned());
-        Some((video("minValues")?, video("maxValues")?))
-    }
-
-    /// Statistics as the log is to have them: bounds count rows that are gone too.
-    fn wide_stats(&self) -> Option<String> {
-        let stats = self.stats.as_ref()?;
-        let mut parsed = serde_json::from_str::<serde_json::Value>(stats).ok()?;
-        let fields = parsed.as_object_mut()?;
-        fields.insert("tightBounds".to_owned(), self.deleted.is_none().into());
-        Some(parsed.to_string())
-    }
-
-    fn add(&self, now: i64) -> Add {
-        let bucket = self
-            .bucket()
-            .map(|(bucket, _)| [("bucket".to_owned(), Some(bucket.to_string()))].into());
-        let stats = match &self.deleted {
-            Some(_) => self.wide_stats(),
-            None => self.stats.clone(),
-        };
-        Add {
-            path: self.name.clone(),
-            size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
-            modification_time: now,
-            data_change: true,
-            stats,
-            tags: bucket,
-            deletion_vector: self.deleted.as_ref().map(Deleted::descriptor),
-            ..Add::default()
-        }
-    }
-
-    fn remove(&self, now: i64) -> Remove {
-        Remove {
-            path: self.name.clone(),
-            data_change: true,
-            deletion_timestamp: Some(now),
-            extended_file_metadata: Some(true),
-            partition_values: Some(Default::default()),
-            size: i64::try_from(self.bytes).ok(),
-            deletion_vector: self.deleted.as_ref().map(Deleted::descriptor),
-            ..Remove::default()
-        }
-    }
-}
-
-/// Bucket and number of buckets in the name of a file.
-pub(super) fn bucket(name: &str) -> Option<(u32, u32)> {
-    let (bucket, rest) = name.strip_prefix('b')?.split_once("of")?;
-    let (buckets, _) = rest.split_once('-')?;
-    let (bucket, buckets): (u32, u32) = (bucket.parse().ok()?, buckets.parse().ok()?);
-    (buckets.is_power_of_two() && bucket < buckets).then_some((bucket, buckets))
-}
-
-/// Does the name of a file say that it is of a patch, as in `p00000012-0123456789abcdef.parquet`?
-pub(super) fn is_patch(name: &str) -> bool {
-    name.starts_with('p')
 }

@@ -3,6 +3,7 @@
 //! The local store of `object_store` never calls fsync, so that a log entry could be there after a power cut, and be
 //! empty. Here bytes are synced before they get their name, and the folder after.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -28,6 +29,38 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::io("sync", folder))
+}
+
+/// As many syncs wait for the disk at once: many take hardly longer than one.
+const SYNCS: usize = 16;
+
+/// Syncs folders, together.
+pub(super) fn sync_folders(folders: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+    let mut folders: Vec<&PathBuf> = folders.iter().collect();
+    together(&mut folders, |folder| sync_folder(folder))
+}
+
+/// Syncs files, together.
+pub(super) fn sync_files<'a>(files: impl Iterator<Item = &'a mut Scratch>) -> Result<(), StoreError> {
+    let mut files: Vec<&mut Scratch> = files.collect();
+    together(&mut files, |file| file.sync())
+}
+
+fn together<T: Send>(
+    items: &mut [T],
+    sync: impl Fn(&mut T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let share = items.len().div_ceil(SYNCS).max(1);
+    let sync = &sync;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .chunks_mut(share)
+            .map(|items| scope.spawn(move || items.iter_mut().try_for_each(sync)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("a sync does not panic"))
+    })
 }
 
 /// Bytes on their way to a name; removed unless they get it.
@@ -84,7 +117,7 @@ impl Scratch {
     }
 
     /// Gives it its name, unless there is such a file.
-    fn link(mut self, target: &Path) -> Result<(), StoreError> {
+    pub(super) fn link(mut self, target: &Path) -> Result<(), StoreError> {
         self.sync()?;
         std::fs::hard_link(&self.path, target).map_err(StoreError::io("write", target))
     }

@@ -19,8 +19,12 @@ mod commit;
 mod deleted;
 mod delta;
 mod durable;
+mod entry;
 mod fault;
+mod finish;
 mod lock;
+mod logged;
+mod optimize;
 mod parallel;
 mod patch;
 mod scan;
@@ -37,6 +41,7 @@ pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
 pub use deleted::Deleted;
 pub use lock::WriteLock;
+pub use optimize::Optimized;
 pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::{DataFile, Snapshot};
 
@@ -44,7 +49,7 @@ use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::rows::VersionRow;
 use crate::tables::{Table, Versions};
-use delta::DeltaFolder;
+use delta::{DeltaFolder, KnownLogs};
 
 /// Folder of what is not a table.
 const OWN: &str = "_vaplan";
@@ -64,6 +69,7 @@ const SCRATCH: &str = "scratch";
 pub struct Store {
     root: PathBuf,
     files: Arc<dyn ObjectStore>,
+    known: KnownLogs,
 }
 
 impl Store {
@@ -96,7 +102,8 @@ impl Store {
         // The log wants absolute places.
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let files = durable::durable(&root.join(OWN).join(SCRATCH));
-        Ok(Store { root, files })
+        let known = KnownLogs::default();
+        Ok(Store { root, files, known })
     }
 
     /// Where it is.
@@ -187,6 +194,6 @@ impl Store {
     }
 
     fn folder(&self, table: &str) -> DeltaFolder {
-        DeltaFolder::new(&self.root, table, self.files.clone())
+        DeltaFolder::new(&self.root, table, self.files.clone(), self.known.clone())
     }
 }

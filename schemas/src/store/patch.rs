@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::deleted::Deleted;
-use super::delta::{LoggedFile, LoggedFiles, is_patch};
+use super::logged::{Home, LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::scan::Place;
 use super::select::{Runs, Selected, homes};
@@ -37,27 +37,6 @@ const REWRITE: u64 = 4;
 const FEW_PATCHED: u64 = 4096;
 /// Largest deletion vector that is kept; what would have a larger one is written anew.
 const MOST_BYTES: usize = 64 << 10;
-
-/// What a file holds, as its name says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Home {
-    /// Rows of one bucket, or all of a table without buckets.
-    Bucket(u32),
-    Patch,
-    /// Rows that stay where they are: of one version of an append-only table.
-    Fixed,
-}
-
-impl Home {
-    fn of(file: &LoggedFile) -> Home {
-        match file.bucket() {
-            Some((bucket, _)) => Home::Bucket(bucket),
-            None if is_patch(&file.name) => Home::Patch,
-            None if file.name.starts_with("all-") => Home::Bucket(0),
-            None => Home::Fixed,
-        }
-    }
-}
 
 impl Commit<'_> {
     /// Takes away rows that a scan of the version before found, and adds these, in any order.
@@ -102,12 +81,12 @@ impl Commit<'_> {
     }
 
     /// Into how many parts the rows of a table are cut.
-    fn cuts<T: Table>(&self) -> u32 {
+    pub(super) fn cuts<T: Table>(&self) -> u32 {
         if T::BUCKETED { self.buckets } else { 1 }
     }
 
     /// Writes buckets anew: their live rows, those in patches, and these.
-    fn rewrite<T: Table>(&mut self, rows: BTreeMap<u32, Vec<T::Row>>) -> Result<(), StoreError> {
+    pub(super) fn rewrite<T: Table>(&mut self, rows: BTreeMap<u32, Vec<T::Row>>) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -166,7 +145,7 @@ impl Commit<'_> {
     }
 
     /// Takes the rows of these buckets out of the patch files.
-    fn take_from_patches<T: Table>(
+    pub(super) fn take_from_patches<T: Table>(
         &mut self,
         buckets: &BTreeSet<u32>,
     ) -> Result<BTreeMap<u32, Vec<T::Row>>, StoreError> {
@@ -212,7 +191,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn data_file<T: Table>(&self, file: &LoggedFile) -> DataFile {
+    pub(super) fn data_file<T: Table>(&self, file: &LoggedFile) -> DataFile {
         DataFile {
             path: self.path_of::<T>(&file.name),
             bytes: file.bytes,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::delta::{LoggedFile, LoggedFiles};
+use super::logged::{LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::select::Selected;
 use super::{Snapshot, snapshot};

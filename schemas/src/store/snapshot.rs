@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Store;
 use super::deleted::Deleted;
-use super::delta::{self, DeltaFolder, LoggedFile, LoggedFiles};
+use super::delta::DeltaFolder;
+use super::logged::{self, LoggedFile, LoggedFiles};
 use super::scan::Filter;
 use super::select::Selected;
 use crate::error::StoreError;
 use crate::rows::VersionRow;
-use crate::tables::Table;
+use crate::tables::{LabelChanges, Table};
 
 /// A Parquet file of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +30,13 @@ pub struct DataFile {
 impl DataFile {
     /// Bucket and number of buckets that a bucketed file is named by.
     pub fn bucket(&self) -> Option<(u32, u32)> {
-        delta::bucket(self.path.file_name()?.to_str()?)
+        logged::bucket(self.path.file_name()?.to_str()?)
     }
 
     /// Is it one of a patch: of rows of any bucket, in order of their key?
     pub fn is_patch(&self) -> bool {
         let name = self.path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(delta::is_patch)
+        name.is_some_and(logged::is_patch)
     }
 
     /// Rows in the file, deleted ones too.
@@ -43,10 +44,10 @@ impl DataFile {
         self.rows + self.deleted.as_ref().map_or(0, Deleted::len)
     }
 
-    /// Store version that a file of an append-only table is named by.
+    /// Store version that a file of an append-only table is named by; none of a file that holds several.
     pub fn version(&self) -> Option<u64> {
-        let name = self.path.file_name()?.to_str()?.strip_prefix('v')?;
-        name.split_once('-')?.0.parse().ok()
+        let (first, last) = logged::versions(self.path.file_name()?.to_str()?)?;
+        (first == last).then_some(first)
     }
 }
 
@@ -93,10 +94,10 @@ impl Snapshot {
         if let Some(files) = logs.get(table) {
             return Ok(files.clone());
         }
-        let files = Arc::new(match self.delta(table) {
+        let files = match self.delta(table) {
             Some(delta) => self.store.folder(table).files(delta)?,
-            None => LoggedFiles::new(),
-        });
+            None => Arc::default(),
+        };
         logs.insert(table.to_owned(), files.clone());
         Ok(files)
     }
@@ -105,6 +106,26 @@ impl Snapshot {
     pub(super) fn delta(&self, table: &str) -> Option<u64> {
         let named = self.row.tables.iter().find(|(name, _)| name == table);
         named.map(|(_, delta)| *delta)
+    }
+
+    /// How many labels each version changed, of those that changed any: told by the log of `label_changes`, and by
+    /// reading the versions of files that hold several.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn changes_by_version(&self) -> Result<BTreeMap<u64, u64>, StoreError> {
+        let mut changes = BTreeMap::new();
+        for file in self.files(LabelChanges::NAME)? {
+            match file.version() {
+                Some(version) => *changes.entry(version).or_default() += file.rows,
+                None => {
+                    for row in decode::<LabelChanges>(&file)? {
+                        *changes.entry(row.version).or_default() += 1;
+                    }
+                }
+            }
+        }
+        Ok(changes)
     }
 
     /// Files of `versions`, up to this one; where someone else wrote to that table, perhaps later ones too.
@@ -119,12 +140,14 @@ impl Snapshot {
         // A version does not name the row that names it, but each is one Delta commit of this table, from 0.
         let own = data_files(
             &folder,
-            &folder.files(latest.min(self.row.version.saturating_sub(1)))?,
+            folder
+                .files(latest.min(self.row.version.saturating_sub(1)))?
+                .as_ref(),
         );
         if own.last().and_then(DataFile::version) == Some(self.row.version) {
             return Ok(own);
         }
-        Ok(data_files(&folder, &folder.files(latest)?))
+        Ok(data_files(&folder, folder.files(latest)?.as_ref()))
     }
 
     /// All rows of a table, in the order of its files; where it was patched, by key.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::delta::LoggedFile;
 use super::durable::Scratch;
+use super::logged::LoggedFile;
 use super::{OWN, SCRATCH, Store, fault};
 use crate::error::{StoreError, TableError};
 use crate::ids::bucket_of;

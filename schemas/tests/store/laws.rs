@@ -140,6 +140,24 @@ fn a_reader_sees_the_version_before_until_the_next_is_whole() {
 }
 
 #[test]
+fn stores_opened_side_by_side_see_each_others_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Store::create(folder.path()).unwrap();
+    let two = Store::create(folder.path()).unwrap();
+    let mut held = World::new();
+    for step in 0..6 {
+        let after = world(20, step);
+        let (store, other) = if step % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        let commit = if step % 3 == 0 { commit } else { patch };
+        assert_eq!(commit(store, &held, &after).unwrap().version, step + 1);
+        held = after;
+        for store in [store, other] {
+            assert_holds(&store.latest().unwrap().unwrap(), &held);
+        }
+    }
+}
+
+#[test]
 fn a_commit_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();

@@ -343,3 +343,37 @@ fn the_same_patch_done_again_is_the_same_files() {
         assert_eq!(gone(&one), gone(&two));
     }
 }
+
+#[test]
+fn a_long_log_is_read_from_its_checkpoint_on() {
+    let mut world = world(8, 1);
+    let (folder, store) = store(&world);
+    for step in 0..70 {
+        let after = changed(&world, |number| number == step % 8);
+        patch(&store, &world, &after).unwrap();
+        world = after;
+    }
+    for table in ["scores", "labels", "versions"] {
+        let log = folder.path().join(table).join("_delta_log");
+        let entries: BTreeSet<String> = std::fs::read_dir(&log)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let checkpoints: Vec<&String> = entries
+            .iter()
+            .filter(|name| name.ends_with(".checkpoint.parquet"))
+            .collect();
+        assert_eq!(checkpoints.len(), 1, "{table}: {entries:?}");
+        // What lies before it is not read.
+        for entry in entries.range::<String, _>(..checkpoints[0]) {
+            std::fs::remove_file(log.join(entry)).unwrap();
+        }
+    }
+    let latest = Store::open(folder.path()).unwrap().latest().unwrap().unwrap();
+    assert_eq!(latest.version().version, 71);
+    assert_holds(&latest, &world);
+    assert_eq!(latest.check().unwrap(), []);
+    let after = changed(&world, |number| number == 3);
+    patch(&Store::open(folder.path()).unwrap(), &world, &after).unwrap();
+    assert_holds(&store.latest().unwrap().unwrap(), &after);
+}

@@ -1,0 +1,175 @@
+//! Upkeep: patches, deletion vectors and small files into plain files, in a version that changes no row.
+
+use std::collections::BTreeMap;
+
+use super::logged::{Home, LoggedFile, LoggedFiles};
+use super::{Commit, CommitInfo, DataFile, Store, WriteLock};
+use crate::error::StoreError;
+use crate::ids::StoreVersion;
+use crate::tables::{self, ForTable, Table, Versions};
+
+/// A file of an append-only table that has fewer rows becomes part of a larger one.
+const SMALL: u64 = 1 << 18;
+/// Rows that such a larger file has at most.
+const LARGE: u64 = 1 << 20;
+
+/// What [`Store::optimize`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Optimized {
+    /// Version that it made; none where there was nothing to do.
+    pub version: Option<StoreVersion>,
+    /// Data files of the version before, and of this one.
+    pub files: (u64, u64),
+    /// Their size.
+    pub bytes: (u64, u64),
+    /// Tables whose log got a checkpoint.
+    pub checkpoints: u64,
+}
+
+impl Store {
+    /// Rewrites patch files, files with deleted rows and small ones; no row changes. Then writes a checkpoint of the
+    /// log of every table, so that opening reads one file of it.
+    ///
+    /// `command` and `program` are what the version says of itself; all else it says is what the version before said.
+    ///
+    /// # Errors
+    /// As [`Commit::finish`]; [`StoreError::Empty`] where there is no version.
+    pub fn optimize(&self, lock: &WriteLock, command: &str, program: &str) -> Result<Optimized, StoreError> {
+        let before = self.at_version(None)?;
+        let row = before.version();
+        let info = CommitInfo {
+            command: command.to_owned(),
+            program: program.to_owned(),
+            epoch: row.epoch,
+            settings: row.settings.clone(),
+            models: row.models.clone(),
+            // A run of the same inputs as before still has nothing to do.
+            inputs: row.inputs.clone(),
+            videos: 0,
+        };
+        let mut commit = self.begin(lock, info)?;
+        commit.same_rows = true;
+        tables::each(&mut Fold(&mut commit))
+            .into_iter()
+            .collect::<Result<(), _>>()?;
+        let (files, bytes) = size(self, row.version)?;
+        let mut done = Optimized {
+            files: (files, files),
+            bytes: (bytes, bytes),
+            ..Optimized::default()
+        };
+        if commit.touched.is_empty() {
+            drop(commit);
+        } else {
+            let version = commit.finish()?.version;
+            let (files, bytes) = size(self, version)?;
+            done.version = Some(StoreVersion(version));
+            (done.files.1, done.bytes.1) = (files, bytes);
+        }
+        let all = tables::all().into_iter().map(|(table, _)| table);
+        for table in all.chain([Versions::NAME]) {
+            let folder = self.folder(table);
+            if let Some(latest) = folder.latest()?.filter(|latest| *latest > 0)
+                && !folder.has_checkpoint(latest)
+            {
+                folder.checkpoint(latest)?;
+                done.checkpoints += 1;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Number and size of the files of a version, `versions` left out.
+fn size(store: &Store, version: u64) -> Result<(u64, u64), StoreError> {
+    let snapshot = store.at_version(Some(StoreVersion(version)))?;
+    let mut size = (0, 0);
+    for (table, _) in tables::all() {
+        for file in snapshot.files(table)? {
+            size = (size.0 + 1, size.1 + file.bytes);
+        }
+    }
+    Ok(size)
+}
+
+struct Fold<'a, 'b>(&'a mut Commit<'b>);
+
+impl ForTable for Fold<'_, '_> {
+    type Out = Result<(), StoreError>;
+
+    fn table<T: Table>(&mut self) -> Result<(), StoreError> {
+        self.0.fold::<T>()
+    }
+}
+
+impl Commit<'_> {
+    /// Rewrites what of a table is not in plain files; a table that is stays untouched.
+    fn fold<T: Table>(&mut self) -> Result<(), StoreError> {
+        let files = match &self.previous {
+            Some(previous) => previous.logged(T::NAME)?,
+            None => return Ok(()),
+        };
+        let mut files_of: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut due: BTreeMap<u32, Vec<T::Row>> = BTreeMap::new();
+        let mut patched = false;
+        for file in files.values() {
+            match Home::of(file) {
+                Home::Bucket(bucket) => {
+                    let number = files_of.entry(bucket).or_default();
+                    *number += 1;
+                    if file.deleted.is_some() || *number > 1 {
+                        due.insert(bucket, Vec::new());
+                    }
+                }
+                Home::Patch => patched = true,
+                Home::Fixed => {}
+            }
+        }
+        if patched {
+            let all = (0..self.cuts::<T>()).collect();
+            for (bucket, rows) in self.take_from_patches::<T>(&all)? {
+                due.entry(bucket).or_default().extend(rows);
+            }
+        }
+        self.rewrite::<T>(due)?;
+        for group in groups(&files) {
+            self.join::<T>(group)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one file of several of an append-only table.
+    fn join<T: Table>(&mut self, group: Vec<&LoggedFile>) -> Result<(), StoreError> {
+        let spans: Vec<(u64, u64)> = group.iter().filter_map(|file| file.versions()).collect();
+        let first = spans.iter().map(|span| span.0).min().unwrap_or_default();
+        let last = spans.iter().map(|span| span.1).max().unwrap_or_default();
+        let mut rows = Vec::new();
+        for file in group {
+            let data: DataFile = self.data_file::<T>(file);
+            rows.extend(super::snapshot::decode::<T>(&data)?);
+            self.touch::<T>()?.remove(&file.name);
+        }
+        rows.sort_by(T::compare);
+        self.write::<T>(&format!("v{first:08}to{last:08}"), &rows)
+    }
+}
+
+/// Neighbouring files of an append-only table that are to become one.
+fn groups(files: &LoggedFiles) -> Vec<Vec<&LoggedFile>> {
+    let mut groups: Vec<Vec<&LoggedFile>> = Vec::new();
+    let mut rows = LARGE;
+    for file in files.values().filter(|file| file.versions().is_some()) {
+        let small = file.live() < SMALL || file.deleted.is_some();
+        match groups.last_mut() {
+            Some(group) if small && rows + file.live() <= LARGE => group.push(file),
+            // A large file stays, and parts those before it from those after.
+            _ => groups.push(vec![file]),
+        }
+        rows = match groups.last() {
+            Some(group) if small => group.iter().map(|file| file.live()).sum(),
+            _ => LARGE,
+        };
+    }
+    groups.retain(|group| group.len() > 1 || group.iter().any(|file| file.deleted.is_some()));
+    groups
+}

@@ -4,6 +4,8 @@
 mod bad_input_features;
 mod bad_input_text;
 mod demo;
+#[cfg(feature = "encode")]
+mod encode;
 mod eval;
 mod label;
 mod label_faults;

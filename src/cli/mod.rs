@@ -3,10 +3,14 @@
 mod check;
 mod completions;
 mod demo;
+#[cfg(feature = "encode")]
+mod encode;
 mod eval;
 mod label;
 mod log;
 mod logging;
+#[cfg(feature = "encode")]
+mod models;
 mod notes;
 mod optimize;
 mod progress;
@@ -79,6 +83,8 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[cfg(feature = "encode")]
+    Encode(encode::Args),
     Label(label::Args),
     Relabel(relabel::Args),
     Plan(relabel::PlanArgs),
@@ -90,6 +96,8 @@ enum Command {
     Check(check::Args),
     Optimize(optimize::Args),
     Synth(synth::Args),
+    #[cfg(feature = "encode")]
+    Models(models::Args),
     Demo(demo::Args),
     Completions(completions::Args),
 }
@@ -103,6 +111,8 @@ impl Cli {
         let global = &self.global;
         logging::start(global);
         match &self.command {
+            #[cfg(feature = "encode")]
+            Command::Encode(args) => encode::run(args, global, out),
             Command::Label(args) => label::run(args, global, out),
             Command::Relabel(args) => relabel::run(args, global, out),
             Command::Plan(args) => relabel::plan(args, global, out),
@@ -113,6 +123,8 @@ impl Cli {
             Command::Log(args) => log::run(args, global, out),
             Command::Check(args) => check::run(args, global, out),
             Command::Optimize(args) => optimize::run(args, global, out),
+            #[cfg(feature = "encode")]
+            Command::Models(args) => models::run(args, global, out),
             Command::Synth(args) => synth::run(args, global, out),
             Command::Demo(args) => demo::run(args, global, out),
             Command::Completions(args) => completions::run(args, global, out),

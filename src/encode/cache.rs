@@ -167,6 +167,19 @@ impl Cache {
         Some(total)
     }
 
+    /// The only row of a text.
+    pub fn row(&self, key: &str) -> Option<Vec<f32>> {
+        let (path, row) = {
+            let index = self.lock();
+            let (place, skip) = index.place(key, 0)?;
+            (index.files[place.file].clone(), place.row + skip)
+        };
+        let batch = load(&path)?;
+        let width = batch.width as usize;
+        let from = row as usize * width;
+        Some(batch.values.get(from..from + width)?.to_vec())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,10 +6,12 @@
 //! | [`session`] | ONNX to a session, with the hash of its bytes |
 //! | `ports` | which input takes what, which output is meant |
 //! | [`encoder`] | batches of media, and texts, to embeddings of unit length |
+//! | [`pull`](mod@pull) | public exports, fetched from the Hugging Face hub |
 
 pub mod encoder;
 pub mod folder;
 mod ports;
+pub mod pull;
 pub mod session;
 #[cfg(test)]
 mod tests;

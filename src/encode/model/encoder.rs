@@ -143,7 +143,7 @@ fn unit(row: &mut [f32]) -> Result<(), &'static str> {
 }
 
 /// What prepares media for an encoder, in any thread.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum Preparation {
     /// Pictures to pixels.
     Image(ImageSettings),
@@ -222,6 +222,11 @@ impl Encoder {
         let nothing = vec![0.0; encoder.values];
         encoder.width = encoder.encode(&nothing, "a trial of zeros")?.len();
         Ok(encoder)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &std::path::Path {
+        &self.model.path
     }
 
     /// What it wants of media.

@@ -1,0 +1,150 @@
+//! `vaplan models`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::Global;
+use crate::encode::model::{Encoder, ModelFolder, SessionOptions, TextEncoder, pull, session};
+
+/// Show what model folders hold, and whether it can be used
+///
+/// Opens every model, asks it what it takes and gives, and runs it once. A folder that cannot be used is told on
+/// standard error, and makes the exit status 1.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Model folders, or folders of such [default: where `pull` puts them]
+    #[arg(value_name = "DIR", env = "VAPLAN_MODELS")]
+    folders: Vec<PathBuf>,
+    /// Read weights that lie in files beside a model
+    #[arg(long)]
+    external_data: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Fetch a public export, and print its folder
+    ///
+    /// NAME is clip-vit-base-patch32, clip-vit-base-patch16, clip-vit-large-patch14 or clap-htsat-unfused, or a
+    /// repository <owner>/<name> of the Hugging Face hub with onnx/vision_model.onnx or onnx/audio_model.onnx,
+    /// onnx/text_model.onnx and tokenizer.json. Files that are there already are not fetched again.
+    Pull {
+        /// Which model
+        name: String,
+        /// Folder to put it in [default: vaplan/models/NAME in the user's cache folder]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Branch, tag or commit
+        #[arg(long, value_name = "REVISION", default_value = "main")]
+        revision: String,
+        /// Server to ask
+        #[arg(long, value_name = "URL", default_value = pull::ENDPOINT, env = "HF_ENDPOINT")]
+        endpoint: String,
+    },
+}
+
+/// Where pulled models are, if the user has a home.
+fn cache() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(caches.join("vaplan").join("models"))
+}
+
+fn fetch(
+    (name, to, revision, endpoint): (&str, Option<&PathBuf>, &str, &str),
+    global: &Global,
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    let folder = match to {
+        Some(folder) => folder.clone(),
+        None => cache()
+            .context("there is no HOME, expected --to")?
+            .join(name.replace('/', "--")),
+    };
+    pull::pull(endpoint, name, revision, &folder, &mut |file, bytes| {
+        if !global.quiet {
+            eprintln!("vaplan: fetched {file}, {bytes} bytes");
+        }
+    })?;
+    writeln!(out, "{}", folder.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    if let Some(Action::Pull {
+        name,
+        to,
+        revision,
+        endpoint,
+    }) = &args.action
+    {
+        return fetch((name, to.as_ref(), revision, endpoint), global, out);
+    }
+    let mut given = args.folders.clone();
+    if given.is_empty() {
+        let cache = cache().filter(|cache| cache.is_dir());
+        given.push(cache.context("no model was pulled so far, expected a folder")?);
+    }
+    let options = SessionOptions {
+        external_data: args.external_data,
+        ..SessionOptions::default()
+    };
+    let mut status = ExitCode::SUCCESS;
+    for folder in folders(&given)? {
+        match describe(&folder, &options) {
+            Ok(lines) => writeln!(out, "{}\n{lines}", folder.display())?,
+            Err(error) => {
+                eprintln!("vaplan: {error:#}");
+                status = ExitCode::from(1);
+            }
+        }
+    }
+    Ok(status)
+}
+
+/// Those given, and those in them where they hold no model themselves.
+fn folders(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for folder in given {
+        let mut below = Vec::new();
+        if ModelFolder::find(folder).is_err() && folder.is_dir() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() && ModelFolder::find(&path).is_ok() {
+                    below.push(path);
+                }
+            }
+        }
+        below.sort_unstable();
+        if below.is_empty() {
+            below.push(folder.clone());
+        }
+        folders.append(&mut below);
+    }
+    Ok(folders)
+}
+
+fn describe(path: &std::path::Path, options: &SessionOptions) -> anyhow::Result<String> {
+    let folder = ModelFolder::find(path)?;
+    let encoder = Encoder::open(&folder, options)?;
+    TextEncoder::open(&folder, options)?;
+    let text = session::sha256(&folder.text, options.external_data)?;
+    Ok(format!(
+        "  kind         {}\n  width        {}\n  logit scale  {}\n  media        {}\n  sha256       {}\n  text         {}\n  sha256       {text}",
+        folder.kind,
+        encoder.width(),
+        folder.logit_scale,
+        folder.media.display(),
+        encoder.sha256(),
+        folder.text.display(),
+    ))
+}

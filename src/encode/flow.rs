@@ -1,0 +1,274 @@
+//! The dataflow of encoding.
+//!
+//! ```text
+//! reader threads ═ bounded channel ═▶ media ── encode ── keep        one of each per worker
+//!                                       ▲        │         │
+//!                                       └ credits┘         ▼
+//!                                                        cache
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use vaplan_dataflows::timely;
+use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
+use vaplan_dataflows::timely::dataflow::operators::Probe;
+use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
+use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
+use vaplan_dataflows::timely::dataflow::{Scope, Stream};
+use vaplan_dataflows::timely::scheduling::SyncActivator;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::batch::Batch;
+use super::cache::{Cache, Key};
+use super::error::EncodeError;
+use super::model::ModelError;
+use super::operator::{Credits, Outcome, Pool, encode};
+use super::read::{Event, GROUP, Reading, Shared, read_group};
+use super::{Listener, Progress};
+
+/// What the dataflow gave.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// Under which key the embeddings of a video are, by its place and modality.
+    pub keys: BTreeMap<(usize, Modality), Key>,
+    /// What was left out or is odd.
+    pub rejects: Vec<RejectRow>,
+    /// Segments encoded, not taken from the cache.
+    pub encoded: u64,
+    /// Batches encoded.
+    pub batches: u64,
+}
+
+/// How many threads do what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threads {
+    /// Timely workers.
+    pub workers: usize,
+    /// Readers, in all.
+    pub readers: usize,
+    /// Batches on the way per worker.
+    pub credits: usize,
+}
+
+/// What all threads share.
+struct Job {
+    reading: Reading,
+    cache: Arc<Cache>,
+    media: Shared,
+    next: AtomicUsize,
+    finished: AtomicUsize,
+    cancelled: AtomicBool,
+    error: Mutex<Option<EncodeError>>,
+    results: Mutex<Results>,
+    listener: Listener,
+}
+
+/// Encodes all media that are not in the cache.
+///
+/// # Errors
+/// [`EncodeError::Model`] for a model that fails on everything, [`EncodeError::Write`] where a batch cannot be kept,
+/// [`EncodeError::Stopped`] where the dataflow does not come to its end.
+pub fn run(
+    reading: Reading,
+    cache: &Arc<Cache>,
+    media: &Shared,
+    pool: Pool,
+    threads: Threads,
+    listener: &Listener,
+) -> Result<Results, EncodeError> {
+    let groups = media.len().div_ceil(GROUP);
+    let job = Arc::new(Job {
+        reading,
+        cache: cache.clone(),
+        media: media.clone(),
+        next: AtomicUsize::new(0),
+        finished: AtomicUsize::new(0),
+        cancelled: AtomicBool::new(false),
+        error: Mutex::new(None),
+        results: Mutex::default(),
+        listener: listener.clone(),
+    });
+    let pool = Arc::new(pool);
+    let (shared, sessions) = (job.clone(), pool.clone());
+    let guards = timely::execute(timely::Config::process(threads.workers), move |worker| {
+        let (job, pool) = (shared.clone(), sessions.clone());
+        let readers = threads.readers.div_ceil(threads.workers).max(1);
+        let probe = worker.dataflow::<u64, _, _>(|scope| {
+            let credits = Credits::new(threads.credits);
+            let batches = media_source(scope, &job, readers, credits.clone());
+            let (probe, _) = keep(encode(batches, &pool, credits), job.clone()).probe();
+            probe
+        });
+        worker.step_or_park_while(None, || !probe.done());
+    })
+    .map_err(EncodeError::Stopped)?;
+    for guard in guards.join() {
+        guard.map_err(EncodeError::Stopped)?;
+    }
+    if let Some(pool) = Arc::into_inner(pool) {
+        pool.stop();
+    }
+    if let Some(error) = lock(&job.error).take() {
+        return Err(error);
+    }
+    let finished = job.finished.load(Ordering::SeqCst);
+    if finished != groups {
+        return Err(EncodeError::Stopped(format!(
+            "{finished} of {groups} groups of videos were read to their end"
+        )));
+    }
+    let mut results = std::mem::take(&mut *lock(&job.results));
+    results.rejects.sort();
+    results.rejects.dedup();
+    Ok(results)
+}
+
+type Batches<'scope> = Stream<'scope, u64, Vec<(Modality, Batch)>>;
+
+/// Batches of this worker's reader threads, as long as credits are left.
+fn media_source<'scope>(
+    scope: Scope<'scope, u64>,
+    job: &Arc<Job>,
+    readers: usize,
+    credits: Credits,
+) -> Batches<'scope> {
+    let job = job.clone();
+    source(scope, "Media", move |capability, info| {
+        // Little waits here: what is decoded ahead lies under credits.
+        let (sender, receiver): (Sender<(Modality, Batch)>, Receiver<_>) = bounded(2);
+        for _ in 0..readers {
+            let wake = Wake(scope.worker().sync_activator_for(info.address.to_vec()));
+            let (job, sender) = (job.clone(), sender.clone());
+            std::thread::spawn(move || {
+                // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
+                let wake = wake;
+                let sender = sender;
+                read(&job, &sender, &wake);
+            });
+        }
+        drop(sender);
+        credits.wakes(scope.activator_for(info.address.clone()));
+        let activator = scope.activator_for(info.address);
+        let mut capability = Some(capability);
+        move |output| {
+            let Some(held) = &capability else { return };
+            if !credits.any() {
+                return;
+            }
+            match receiver.try_recv() {
+                Ok(batch) => {
+                    credits.take();
+                    output.session(held).give(batch);
+                    activator.activate();
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => capability = None,
+            }
+        }
+    })
+}
+
+/// Wakes a worker, at the latest when it is dropped.
+struct Wake(SyncActivator);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        // Fails only where the worker is gone: then nobody waits.
+        let _ = self.0.activate();
+    }
+}
+
+/// Reads groups one after the other, each taken from what all readers share.
+fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
+    loop {
+        let first = job.next.fetch_add(1, Ordering::Relaxed) * GROUP;
+        if first >= job.media.len() || job.cancelled.load(Ordering::Relaxed) {
+            return;
+        }
+        let group = &job.media[first..(first + GROUP).min(job.media.len())];
+        let mut gone = false;
+        read_group(&job.reading, &job.cache, first, group, &mut |event| match event {
+            Event::Batch(modality, batch) => {
+                // The rest of the group is read for nothing where the worker is gone or the run cancelled.
+                gone |= job.cancelled.load(Ordering::Relaxed) || sender.send((modality, batch)).is_err();
+                let _ = wake.0.activate();
+            }
+            Event::Key(at, modality, key) => {
+                lock(&job.results).keys.insert((at, modality), key);
+            }
+            Event::Row(row) => lock(&job.results).rejects.push(row),
+        });
+        if gone {
+            return;
+        }
+        job.finished.fetch_add(1, Ordering::SeqCst);
+        (job.listener)(Progress::Read {
+            videos: group.len() as u64,
+        });
+    }
+}
+
+/// Keeps every batch in the cache; passes on how many segments it had.
+fn keep<'scope>(
+    outcomes: Stream<'scope, u64, Vec<Result<Outcome, Arc<ModelError>>>>,
+    job: Arc<Job>,
+) -> Stream<'scope, u64, Vec<u64>> {
+    outcomes.unary(Pipeline, "Keep", move |_capability, _info| {
+        move |input, output| {
+            input.for_each_time(|time, outcomes| {
+                let mut session = output.session(&time);
+                for outcome in outcomes.flat_map(|outcomes| outcomes.drain(..)) {
+                    match take(&job, outcome) {
+                        Ok(segments) => session.give(segments),
+                        Err(error) => {
+                            job.cancelled.store(true, Ordering::Relaxed);
+                            lock(&job.error).get_or_insert(error);
+                        }
+                    }
+                }
+            });
+        }
+    })
+}
+
+fn take(job: &Job, outcome: Result<Outcome, Arc<ModelError>>) -> Result<u64, EncodeError> {
+    let outcome = outcome.map_err(|error| match Arc::into_inner(error) {
+        Some(error) => EncodeError::Model(error),
+        None => EncodeError::Stopped("a model failed".to_owned()),
+    })?;
+    job.cache.keep(&outcome.encoded)?;
+    let segments: u64 = outcome
+        .encoded
+        .pieces
+        .iter()
+        .map(|piece| u64::from(piece.count))
+        .sum();
+    tracing::debug!(modality = %outcome.modality, segments, "batch kept");
+    let mut results = lock(&job.results);
+    results.encoded += segments;
+    results.batches += u64::from(segments > 0);
+    results.rejects.extend(
+        outcome
+            .failed
+            .into_iter()
+            .map(|(name, segment, reason)| RejectRow {
+                file: String::new(),
+                row: Some(u64::from(segment)),
+                video: Some(name.to_string()),
+                severity: Severity::Reject,
+                reason: format!("{}: {reason}", outcome.modality),
+            }),
+    );
+    drop(results);
+    (job.listener)(Progress::Encoded { segments });
+    Ok(segments)
+}
+
+/// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

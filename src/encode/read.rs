@@ -1,0 +1,368 @@
+//! Readers: from the media of a group of videos to batches of prepared segments.
+//!
+//! A group is some consecutive videos, read by one thread; its pictures and its sound are batched each for themselves.
+//! What is cached is not decoded, where that can be told without; else not prepared.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use vaplan_schemas::Modality;
+use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::batch::{Batch, Batcher};
+use super::cache::{Cache, Key};
+use super::error::MediaError;
+use super::image::{ImageSettings, Rgb};
+use super::media::{Cut, Media, Pictures, ffmpeg, frames};
+use super::model::encoder::Preparation;
+use super::sound::{SoundFeatures, Wave};
+use crate::ingest::{IngestError, open_regular};
+
+/// What a modality's media are prepared for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Target {
+    /// SHA-256 of the model, hex.
+    pub model: String,
+    /// What it wants.
+    pub preparation: Preparation,
+}
+
+/// How media are read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The vision model's wants; none: pictures are not encoded.
+    pub visual: Option<Target>,
+    /// The audio model's wants; none: sound is not encoded.
+    pub audio: Option<Target>,
+    /// How videos become segments.
+    pub cut: Cut,
+    /// Segments of a batch.
+    pub batch: usize,
+    /// The ffmpeg program.
+    pub ffmpeg: PathBuf,
+}
+
+/// What reading a group gives, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Segments for a model.
+    Batch(Modality, Batch),
+    /// The embeddings of this video are under this key, once they are there.
+    Key(usize, Modality, Key),
+    /// Nothing comes of this video and modality, or something is odd.
+    Row(RejectRow),
+}
+
+/// Where events go.
+pub type Sink<'a> = &'a mut dyn FnMut(Event);
+
+/// Reads videos `first..` of a group.
+pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media], sink: Sink<'_>) {
+    // Both batchers send to one sink, one at a time.
+    let mut events: Vec<Event> = Vec::new();
+    let sink = std::cell::RefCell::new(sink);
+    let mut send_visual = |modality, batch| (sink.borrow_mut())(Event::Batch(modality, batch));
+    let mut send_audio = |modality, batch| (sink.borrow_mut())(Event::Batch(modality, batch));
+    let mut visual = Batcher::new(Modality::Visual, reading.batch, &mut send_visual);
+    let mut audio = Batcher::new(Modality::Audio, reading.batch, &mut send_audio);
+    let mut reader = Reader {
+        reading,
+        cache,
+        features: match reading.audio.as_ref().map(|target| &target.preparation) {
+            Some(Preparation::Sound(settings)) => Some(SoundFeatures::new(settings)),
+            _ => None,
+        },
+        samples: Vec::new(),
+    };
+    for (at, media) in group.iter().enumerate() {
+        let mut told = None;
+        if let Some(target) = &reading.visual {
+            let done = contained(|| reader.pictures(media, target, &mut visual, &mut events));
+            match done {
+                Ok((key, segments)) => {
+                    told = Some(segments);
+                    events.push(Event::Key(first + at, Modality::Visual, key));
+                }
+                Err(reason) => events.push(reject(media, Modality::Visual, Severity::Reject, reason)),
+            }
+        }
+        if let Some(target) = &reading.audio {
+            let told = told.or_else(|| reader.frames_tell(media));
+            match contained(|| reader.sound(media, target, told, &mut audio, &mut events)) {
+                Ok(key) => events.push(Event::Key(first + at, Modality::Audio, key)),
+                Err(reason) => events.push(reject(media, Modality::Audio, Severity::Reject, reason)),
+            }
+        }
+        events.drain(..).for_each(|event| (sink.borrow_mut())(event));
+    }
+    visual.finish();
+    audio.finish();
+}
+
+/// Neither an error nor a panic of a decoder reaches beyond its video.
+fn contained<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, String> {
+    match contain(work) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(match error {
+            MediaError::Open(error) => error.chain(),
+            other => other.to_string(),
+        }),
+        Err(panic) => Err(format!("its decoder panicked: {panic}")),
+    }
+}
+
+fn reject(media: &Media, modality: Modality, severity: Severity, reason: String) -> Event {
+    let pictures = media.pictures.as_ref().map(Pictures::path);
+    let own = match modality {
+        Modality::Visual => pictures.or(media.sound.as_deref()),
+        Modality::Audio => media.sound.as_deref().or(pictures),
+    };
+    Event::Row(RejectRow {
+        file: own.map(|path| path.display().to_string()).unwrap_or_default(),
+        row: None,
+        video: Some(media.name.to_string()),
+        severity,
+        reason: format!("{modality}: {reason}"),
+    })
+}
+
+/// What a thread reads with.
+struct Reader<'a> {
+    reading: &'a Reading,
+    cache: &'a Cache,
+    features: Option<SoundFeatures>,
+    samples: Vec<f32>,
+}
+
+impl Reader<'_> {
+    /// Key and segments of a video's pictures.
+    fn pictures(
+        &mut self,
+        media: &Media,
+        target: &Target,
+        batcher: &mut Batcher<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(Key, u32), MediaError> {
+        let Preparation::Image(settings) = &target.preparation else {
+            unreachable!("a vision model wants pictures");
+        };
+        let cut = &self.reading.cut;
+        match &media.pictures {
+            None => Err(MediaError::Picture {
+                path: media.sound.clone().unwrap_or_default(),
+                problem: format!("has no video file and no folder of frames `{}`", media.name),
+            }),
+            Some(Pictures::Frames(folder)) => {
+                let chosen = frames::chosen(folder, cut)?;
+                let sums = chosen
+                    .iter()
+                    .map(|path| file_sum(path))
+                    .collect::<Result<Vec<String>, MediaError>>()?;
+                let key = key(&["frames", &json(target)], &sums);
+                for (segment, path) in chosen.iter().enumerate() {
+                    let segment = segment as u32;
+                    if self.cache.has(&key, segment) {
+                        batcher.skip();
+                        continue;
+                    }
+                    let picture = frames::picture(path, &frames::bytes(path)?)?;
+                    add(batcher, settings, media, &key, segment, &picture);
+                }
+                let segments = chosen.len() as u32;
+                self.end(batcher, &key, segments);
+                Ok((key, segments))
+            }
+            Some(Pictures::Video(file)) => {
+                let key = key(&["video", &json(target), &json(cut)], &[file_sum(file)?]);
+                if let Some(segments) = self.cache.whole(&key) {
+                    (0..segments).for_each(|_| batcher.skip());
+                    return Ok((key, segments));
+                }
+                let cache = self.cache;
+                let segments = ffmpeg::pictures(&self.reading.ffmpeg, file, cut, &mut |segment, picture| {
+                    let segment = segment as u32;
+                    if cache.has(&key, segment) {
+                        batcher.skip();
+                    } else {
+                        add(batcher, settings, media, &key, segment, &picture);
+                    }
+                })? as u32;
+                if segments == 0 {
+                    events.push(reject(
+                        media,
+                        Modality::Visual,
+                        Severity::Note,
+                        "has no segment".to_owned(),
+                    ));
+                }
+                self.end(batcher, &key, segments);
+                Ok((key, segments))
+            }
+        }
+    }
+
+    /// Segments that a folder of frames tells, where pictures are not encoded.
+    fn frames_tell(&self, media: &Media) -> Option<u32> {
+        let Some(Pictures::Frames(folder)) = &media.pictures else {
+            return None;
+        };
+        let frames = frames::list(folder).ok().filter(|frames| !frames.is_empty())?;
+        Some(self.reading.cut.segments_of_frames(frames.len()) as u32)
+    }
+
+    /// Key of a video's sound; `told` is how many segments its pictures have.
+    fn sound(
+        &mut self,
+        media: &Media,
+        target: &Target,
+        told: Option<u32>,
+        batcher: &mut Batcher<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<Key, MediaError> {
+        let (Preparation::Sound(settings), Some(features)) = (&target.preparation, &mut self.features) else {
+            unreachable!("an audio model wants sound");
+        };
+        let Some(path) = &media.sound else {
+            return Err(MediaError::NoSound {
+                path: media
+                    .pictures
+                    .as_ref()
+                    .map(|pictures| pictures.path().to_owned())
+                    .unwrap_or_default(),
+            });
+        };
+        let cut = &self.reading.cut;
+        let told = told.or(cut.count.map(|count| count as u32));
+        let key = key(
+            &["sound", &json(target), &json(&cut.seconds), &json(&told)],
+            &[file_sum(path)?],
+        );
+        if let Some(segments) = self.cache.whole(&key) {
+            (0..segments).for_each(|_| batcher.skip());
+            return Ok(key);
+        }
+        let mut wave = Wave::open(path, settings.rate)?;
+        let (mut segment, mut silent) = (0, 0);
+        loop {
+            let (from, to) = (
+                cut.sample(segment as usize, settings.rate),
+                cut.sample(segment as usize + 1, settings.rate),
+            );
+            self.samples.clear();
+            wave.piece(from, to, &mut self.samples)?;
+            let there = self.samples.len() as u64;
+            if segment == 0 && there == 0 {
+                return Err(MediaError::Sound {
+                    path: path.clone(),
+                    problem: "has no samples".to_owned(),
+                });
+            }
+            let more = match told {
+                Some(told) => segment < told,
+                // As with frames: the last segment is at least half there.
+                None => segment == 0 || there * 2 >= to - from,
+            };
+            if !more {
+                break;
+            }
+            silent += u32::from(there == 0);
+            if self.cache.has(&key, segment) {
+                batcher.skip();
+            } else {
+                batcher.add(&media.name, &key, segment, |values| {
+                    features.append(&self.samples, values)
+                });
+            }
+            segment += 1;
+        }
+        if silent > 0 {
+            let reason = format!(
+                "sound ends before segment {}: the last {silent} are silence",
+                segment - silent
+            );
+            events.push(reject(media, Modality::Audio, Severity::Note, reason));
+        }
+        if wave.broken() > 0 {
+            let reason = format!("{} packets cannot be decoded, and are silence", wave.broken());
+            events.push(reject(media, Modality::Audio, Severity::Note, reason));
+        }
+        self.end(batcher, &key, segment);
+        Ok(key)
+    }
+
+    fn end(&self, batcher: &mut Batcher<'_>, key: &str, segments: u32) {
+        if self.cache.total(key) != Some(segments) {
+            batcher.total(key, segments);
+        }
+    }
+}
+
+fn add(
+    batcher: &mut Batcher<'_>,
+    settings: &ImageSettings,
+    media: &Media,
+    key: &str,
+    segment: u32,
+    picture: &Rgb,
+) {
+    let square = settings.square(picture);
+    batcher.add(&media.name, key, segment, |values| {
+        settings.normalise(&square, values)
+    });
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("settings are plain numbers and names")
+}
+
+/// SHA-256, hex, of these, each with its length.
+pub fn key(settings: &[&str], contents: &[String]) -> Key {
+    let mut sum = Sha256::new();
+    for text in settings
+        .iter()
+        .copied()
+        .chain(contents.iter().map(String::as_str))
+    {
+        sum.update((text.len() as u64).to_le_bytes());
+        sum.update(text);
+    }
+    hex(&sum.finalize())
+}
+
+fn file_sum(path: &Path) -> Result<String, MediaError> {
+    let (mut file, _) = open_regular(path)?;
+    let mut sum = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(IngestError::io("read", path))? {
+            0 => return Ok(hex(&sum.finalize())),
+            read => sum.update(&buffer[..read]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
+}
+
+/// Videos of a group: enough that a batch is seldom less than full, few enough that threads end together.
+pub const GROUP: usize = 16;
+
+/// The groups of so many videos, each with its first.
+pub fn groups(media: &[Media]) -> impl Iterator<Item = (usize, &[Media])> {
+    media
+        .chunks(GROUP)
+        .enumerate()
+        .map(|(at, group)| (at * GROUP, group))
+}
+
+/// A shared list of media, by its groups.
+pub type Shared = Arc<Vec<Media>>;

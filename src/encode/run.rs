@@ -1,0 +1,382 @@
+//! `vaplan encode`: media folders in, feature shards and text embeddings out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity, Split};
+
+use super::cache::Cache;
+use super::error::EncodeError;
+use super::flow::{self, Results, Threads};
+use super::image::Resize;
+use super::media::{Cut, Media, find};
+use super::model::{Encoder, Kind, ModelFolder, SessionOptions};
+use super::operator::Pool;
+use super::prompts::ClassPrompts;
+use super::read::{Reading, Target};
+use super::text;
+use super::write::{self, Form};
+use crate::ingest::IngestError;
+use crate::ingest::annotations::{Annotations, read_classes};
+
+/// What is asked of an encoding run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Folder to write.
+    pub out: PathBuf,
+    /// Folder of embeddings by content; none: `cache` in `out`.
+    pub cache: Option<PathBuf>,
+    /// Folders of videos, folders of frames, sound files.
+    pub media: Vec<PathBuf>,
+    /// LLP-style folder: its videos are encoded, and its classes; none: every video there is.
+    pub annotations: Option<PathBuf>,
+    /// Names of the classes in order, one a line.
+    pub classes: Option<PathBuf>,
+    /// Splits to encode, with annotations.
+    pub splits: Vec<Split>,
+    /// Model of pictures; none: they are not encoded.
+    pub clip: Option<PathBuf>,
+    /// Model of sound; none: it is not encoded.
+    pub clap: Option<PathBuf>,
+    /// Prompts; none: the default ones.
+    pub prompts: Option<PathBuf>,
+    /// How videos become segments.
+    pub cut: Cut,
+    /// How pictures become square, if not as the model's folder says.
+    pub resize: Option<Resize>,
+    /// In what form features are written.
+    pub form: Form,
+    /// Segments of a batch.
+    pub batch: usize,
+    /// How models are opened.
+    pub session: SessionOptions,
+    /// Sessions of each model.
+    pub sessions: usize,
+    /// Timely workers and readers.
+    pub threads: Threads,
+    /// The ffmpeg program.
+    pub ffmpeg: PathBuf,
+}
+
+/// What a run tells while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Media are found.
+    Planned {
+        /// Videos to read.
+        videos: u64,
+    },
+    /// Some videos are read.
+    Read {
+        /// How many.
+        videos: u64,
+    },
+    /// A batch is encoded.
+    Encoded {
+        /// Segments of it.
+        segments: u64,
+    },
+    /// Writing features.
+    Writing,
+}
+
+/// Told from any thread.
+pub type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Of each modality: features written.
+    pub written: Vec<Written>,
+    /// Segments encoded now.
+    pub encoded: u64,
+    /// Prompts encoded now.
+    pub prompts: u64,
+    /// Annotated videos that no media folder has.
+    pub absent: u64,
+    /// What was left out, or is odd.
+    pub rejects: Vec<RejectRow>,
+}
+
+/// Features of one modality.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Written {
+    /// Which.
+    pub modality: Modality,
+    /// Videos.
+    pub videos: u64,
+    /// Segments.
+    pub segments: u64,
+    /// D.
+    pub width: usize,
+    /// Model of the features: its file, and SHA-256.
+    pub model: PathBuf,
+    /// SHA-256 of the model, hex.
+    pub sha256: String,
+    /// SHA-256 of the text model, hex, where texts were embedded.
+    pub text_sha256: Option<String>,
+    /// What `label --rule logit` is to multiply cosines with.
+    pub logit_scale: f64,
+}
+
+/// Encodes what is asked, and writes it as `label` reads it.
+///
+/// What was encoded before is taken from the cache. An interrupted run, run again, goes on where it was, and encodes
+/// again at most the batches that were in the models.
+///
+/// # Errors
+/// [`EncodeError`]: a model or input that cannot be used at all, or a folder that cannot be written. Media that are bad
+/// beside good ones are no error: they are in [`Summary::rejects`], and in `rejects.jsonl`.
+pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeError> {
+    let models = models(request)?;
+    let Names { names, classes } = Names::read(request)?;
+    let (media, mut rejects) = find::find(&request.media, names.as_deref())?;
+    let absent = names.map_or(0, |names| names.len().saturating_sub(media.len()) as u64);
+    if media.is_empty() {
+        return Err(nothing(request));
+    }
+    let prompts = classes
+        .as_ref()
+        .map(|classes| ClassPrompts::read(request.prompts.as_deref(), classes))
+        .transpose()?;
+    fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
+    let cache = Arc::new(Cache::open(
+        &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
+    )?);
+    let (open, pool) = sessions(request, &models)?;
+    listener(Progress::Planned {
+        videos: media.len() as u64,
+    });
+    let target = |modality| {
+        open.iter()
+            .find(|open| open.modality == modality)
+            .map(|open| open.target.clone())
+    };
+    let reading = Reading {
+        visual: target(Modality::Visual),
+        audio: target(Modality::Audio),
+        cut: request.cut.clone(),
+        batch: request.batch,
+        ffmpeg: request.ffmpeg.clone(),
+    };
+    let media = Arc::new(media);
+    let mut results = flow::run(reading, &cache, &media, pool, request.threads, listener)?;
+    listener(Progress::Writing);
+    let mut summary = Summary {
+        encoded: results.encoded,
+        absent,
+        ..Summary::default()
+    };
+    for (folder, open) in models.iter().zip(&open) {
+        let prompts = prompts.as_ref().zip(classes.as_deref());
+        summary.one(request, folder, open, &media, &cache, &mut results, prompts)?;
+    }
+    rejects.append(&mut results.rejects);
+    rejects.sort();
+    rejects.dedup();
+    summary.rejects = rejects;
+    summary.report(&request.out)?;
+    Ok(summary)
+}
+
+/// Model folders, visual first.
+fn models(request: &Request) -> Result<Vec<ModelFolder>, EncodeError> {
+    let mut models = Vec::new();
+    for (path, kind, flag) in [
+        (&request.clip, Kind::Clip, "--clip"),
+        (&request.clap, Kind::Clap, "--clap"),
+    ] {
+        let Some(path) = path else { continue };
+        let mut folder = ModelFolder::find(path)?;
+        if folder.kind != kind {
+            let (path, found) = (path.display(), folder.kind);
+            return Err(EncodeError::Settings(format!(
+                "{flag} `{path}` is a {found} model, expected {kind}"
+            )));
+        }
+        folder.image.resize = request.resize.unwrap_or(folder.image.resize);
+        models.push(folder);
+    }
+    if models.is_empty() {
+        return Err(EncodeError::Settings(
+            "no model is given, expected --clip, --clap or both".to_owned(),
+        ));
+    }
+    Ok(models)
+}
+
+fn nothing(request: &Request) -> EncodeError {
+    let folders: Vec<String> = request
+        .media
+        .iter()
+        .map(|path| format!("`{}`", path.display()))
+        .collect();
+    let whose = if request.annotations.is_some() {
+        " of an annotated video"
+    } else {
+        ""
+    };
+    EncodeError::Settings(format!(
+        "{} holds no media{whose}, expected <video>.mp4, <video>.wav or folders <video>/ of frames",
+        folders.join(", ")
+    ))
+}
+
+/// Which videos and classes there are.
+struct Names {
+    names: Option<Vec<Arc<str>>>,
+    classes: Option<Vec<Arc<str>>>,
+}
+
+impl Names {
+    fn read(request: &Request) -> Result<Names, IngestError> {
+        let classes = request.classes.as_deref().map(read_classes).transpose()?;
+        let Some(folder) = &request.annotations else {
+            return Ok(Names { names: None, classes });
+        };
+        let annotations = Annotations::read_with_classes(folder, classes)?;
+        let wanted = annotations
+            .videos
+            .iter()
+            .filter(|video| request.splits.contains(&video.split));
+        Ok(Names {
+            names: Some(wanted.map(|video| video.name.clone()).collect()),
+            classes: Some(annotations.classes),
+        })
+    }
+}
+
+/// A model that is open in the pool.
+struct Open {
+    modality: Modality,
+    target: Target,
+    width: usize,
+}
+
+fn sessions(request: &Request, models: &[ModelFolder]) -> Result<(Vec<Open>, Pool), EncodeError> {
+    let mut opened = Vec::new();
+    let mut sessions = Vec::new();
+    for folder in models {
+        let modality = match folder.kind {
+            Kind::Clip => Modality::Visual,
+            Kind::Clap => Modality::Audio,
+        };
+        for nth in 0..request.sessions.max(1) {
+            let encoder = Encoder::open(folder, &request.session)?;
+            if nth == 0 {
+                opened.push(Open {
+                    modality,
+                    target: Target {
+                        model: encoder.sha256().to_owned(),
+                        preparation: encoder.preparation().clone(),
+                    },
+                    width: encoder.width(),
+                });
+            }
+            sessions.push((modality, encoder));
+        }
+    }
+    Ok((opened, Pool::start(sessions)))
+}
+
+impl Summary {
+    #[expect(clippy::too_many_arguments, reason = "all of a run, in one place")]
+    fn one(
+        &mut self,
+        request: &Request,
+        folder: &ModelFolder,
+        open: &Open,
+        media: &[Media],
+        cache: &Cache,
+        results: &mut Results,
+        prompts: Option<(&ClassPrompts, &[Arc<str>])>,
+    ) -> Result<(), EncodeError> {
+        let modality = open.modality;
+        let model = &open.target.model;
+        let to = request.out.join(modality.as_str());
+        let (videos, segments) = write::features(
+            &to,
+            request.form,
+            (modality, open.width, model),
+            media,
+            cache,
+            results,
+        )?;
+        let mut written = Written {
+            modality,
+            videos,
+            segments,
+            width: open.width,
+            model: folder.media.clone(),
+            sha256: model.clone(),
+            text_sha256: None,
+            logit_scale: folder.logit_scale,
+        };
+        if let Some((prompts, classes)) = prompts {
+            let prompts = prompts.of(modality);
+            let texts = text::embed(folder, prompts, cache, &request.session)?;
+            if texts.width != open.width {
+                return Err(EncodeError::Settings(format!(
+                    "`{}` gives {} values and `{}` {}, expected equally many: are they of one model?",
+                    folder.media.display(),
+                    open.width,
+                    folder.text.display(),
+                    texts.width
+                )));
+            }
+            write::replace(
+                &request.out,
+                &format!("{modality}_text.parquet"),
+                &mut Vec::new(),
+                |path| Ok(text::write(path, classes, prompts, &texts)?),
+            )?;
+            if request.form.npy {
+                let shape = [classes.len(), texts.width];
+                write::replace(
+                    &request.out,
+                    &format!("{modality}_text.npy"),
+                    &mut Vec::new(),
+                    |path| Ok(crate::ingest::npy::write_f32(path, &shape, &texts.values)?),
+                )?;
+            }
+            self.prompts += texts.encoded as u64;
+            written.text_sha256 = Some(texts.model);
+        }
+        self.written.push(written);
+        Ok(())
+    }
+
+    /// Number of videos and modalities left out.
+    pub fn left_out(&self) -> usize {
+        self.rejects
+            .iter()
+            .filter(|row| row.severity == Severity::Reject)
+            .count()
+    }
+
+    /// Writes `encode.json` and `rejects.jsonl`.
+    fn report(&self, out: &Path) -> Result<(), EncodeError> {
+        let report = serde_json::json!({
+            "program": env!("CARGO_PKG_VERSION"),
+            "features": self.written,
+        });
+        let mut rejects = String::new();
+        for row in &self.rejects {
+            rejects.push_str(&serde_json::to_string(row).expect("a row is plain text and numbers"));
+            rejects.push('\n');
+        }
+        let texts = [
+            ("encode.json", format!("{report:#}\n")),
+            ("rejects.jsonl", rejects),
+        ];
+        for (name, text) in texts {
+            write::replace(out, name, &mut Vec::new(), |path| {
+                fs::write(path, text).map_err(EncodeError::write("write", path))
+            })?;
+        }
+        Ok(())
+    }
+}

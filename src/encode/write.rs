@@ -1,0 +1,208 @@
+//! Embeddings from the cache to the files that `label` reads.
+//!
+//! A file is made beside and takes its place only if it says something else than the one there: equal features keep
+//! their time, by which `label` knows that it has seen them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Severity};
+
+use super::cache::Cache;
+use super::error::EncodeError;
+use super::flow::Results;
+use super::media::Media;
+use crate::ingest::annotations::key11;
+use crate::ingest::npy;
+use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
+
+/// Videos of a shard.
+const SHARD: usize = 512;
+
+/// In what form features are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// One npy file per video, in the public layout; else Parquet shards.
+    pub npy: bool,
+    /// Type of the values.
+    pub float: FloatType,
+}
+
+/// Writes the features of one modality into a folder; gives videos and segments written.
+///
+/// Videos without embeddings are left out. Shards that a run before wrote and that are no more are removed.
+///
+/// # Errors
+/// [`EncodeError`] where a file cannot be written, or the folder holds features of the other form.
+pub fn features(
+    folder: &Path,
+    form: Form,
+    (modality, width, model): (Modality, usize, &str),
+    media: &[Media],
+    cache: &Cache,
+    results: &mut Results,
+) -> Result<(u64, u64), EncodeError> {
+    fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
+    let (own, other) = if form.npy {
+        ("npy", "parquet")
+    } else {
+        ("parquet", "npy")
+    };
+    let there = files(folder, other)?;
+    if !there.is_empty() {
+        return Err(EncodeError::Settings(format!(
+            "`{}` holds {} .{other} files, expected none where .{own} files are to be: name another --out",
+            folder.display(),
+            there.len()
+        )));
+    }
+    let mut stale = files(folder, own)?;
+    let mut counts = (0, 0);
+    let rows = |video: usize, results: &mut Results| {
+        let key = results.keys.get(&(video, modality))?;
+        let mut values = Vec::new();
+        match cache.rows(key, width, &mut values) {
+            Some(total) => Some((total, values)),
+            None => {
+                // Rows of segments that the model failed on say so already.
+                results.rejects.push(RejectRow {
+                    file: folder.display().to_string(),
+                    row: None,
+                    video: Some(media[video].name.to_string()),
+                    severity: Severity::Reject,
+                    reason: format!("{modality}: not every segment has an embedding"),
+                });
+                None
+            }
+        }
+    };
+    if form.npy {
+        for (video, one) in media.iter().enumerate() {
+            let Some((total, values)) = rows(video, results) else {
+                continue;
+            };
+            let key = npy_key(media, &one.name);
+            if key.contains(['/', '\0']) || key.starts_with('.') {
+                results.rejects.push(RejectRow {
+                    file: folder.display().to_string(),
+                    row: None,
+                    video: Some(one.name.to_string()),
+                    severity: Severity::Reject,
+                    reason: format!(
+                        "{modality}: `{}` can be no file name, expected no `/` or NUL",
+                        key.escape_default()
+                    ),
+                });
+                continue;
+            }
+            let shape = [total as usize, width];
+            replace(folder, &format!("{key}.npy"), &mut stale, |path| {
+                match form.float {
+                    FloatType::F16 => npy::write_f16(path, &shape, &values),
+                    FloatType::F32 => npy::write_f32(path, &shape, &values),
+                }
+                .map_err(EncodeError::from)
+            })?;
+            counts = (counts.0 + 1, counts.1 + u64::from(total));
+        }
+    } else {
+        for (shard, videos) in media.chunks(SHARD).enumerate() {
+            let format = ShardFormat {
+                modality,
+                width,
+                float: form.float,
+                layout: FeatureLayout::Packed,
+                model: Some(model.to_owned()),
+            };
+            if !(0..videos.len()).any(|at| results.keys.contains_key(&(shard * SHARD + at, modality))) {
+                continue;
+            }
+            replace(
+                folder,
+                &format!("{modality}-{shard:05}.parquet"),
+                &mut stale,
+                |path| {
+                    let mut writer = ShardWriter::create(path, format)?;
+                    for (at, one) in videos.iter().enumerate() {
+                        if let Some((total, values)) = rows(shard * SHARD + at, results) {
+                            writer.append(&one.name, &values)?;
+                            counts = (counts.0 + 1, counts.1 + u64::from(total));
+                        }
+                    }
+                    writer.finish()?;
+                    Ok(())
+                },
+            )?;
+        }
+    }
+    // Only shards are surely ours; an npy file of a video that is no more may be anybody's.
+    if !form.npy {
+        for path in stale.iter().filter(|path| is_shard(path, modality)) {
+            fs::remove_file(path).map_err(EncodeError::write("remove", path))?;
+        }
+    }
+    Ok(counts)
+}
+
+/// The first 11 characters, as public feature files are named, unless two videos have them.
+fn npy_key<'a>(media: &[Media], name: &'a Arc<str>) -> &'a str {
+    let key = key11(name);
+    // Names are sorted: those with one beginning are side by side.
+    let from = media.partition_point(|other| &*other.name < key);
+    let shared = media[from..]
+        .iter()
+        .take_while(|other| other.name.starts_with(key))
+        .filter(|other| key11(&other.name) == key);
+    if shared.count() > 1 { name } else { key }
+}
+
+fn is_shard(path: &Path, modality: Modality) -> bool {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    name.strip_prefix(modality.as_str())
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|number| number.len() == 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, EncodeError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(EncodeError::write("list", folder))? {
+        let path = entry.map_err(EncodeError::write("list", folder))?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.extension().is_some_and(|found| found == extension) && !hidden {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// Writes a file beside, and puts it in place if that says something else.
+///
+/// # Errors
+/// As `write`, and [`EncodeError::Write`].
+pub(super) fn replace(
+    folder: &Path,
+    name: &str,
+    stale: &mut Vec<PathBuf>,
+    write: impl FnOnce(&Path) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let to = folder.join(name);
+    stale.retain(|path| *path != to);
+    let beside = folder.join(format!(".{name}.part"));
+    if let Err(error) = write(&beside) {
+        // What is left of it is hidden, and overwritten next time.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    let same = match (fs::read(&beside), fs::read(&to)) {
+        (Ok(new), Ok(old)) => new == old,
+        _ => false,
+    };
+    if same {
+        return fs::remove_file(&beside).map_err(EncodeError::write("remove", &beside));
+    }
+    fs::rename(&beside, &to).map_err(EncodeError::write("write", &to))
+}

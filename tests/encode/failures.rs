@@ -1,0 +1,97 @@
+//! What is bad is left out by name, and takes nothing along.
+
+use std::fs;
+
+use vaplan_schemas::Modality;
+
+use super::Studio;
+use crate::support::{assert_status, run, stderr, stdout};
+
+#[test]
+fn bad_media_are_rejected_and_the_rest_is_encoded() {
+    let Some(studio) = Studio::new("bad_media_are_rejected_and_the_rest_is_encoded") else {
+        return;
+    };
+    for video in ["bad_frame", "bad_sound", "good", "no_sound"] {
+        studio.frames(video, 16);
+        studio.sound(video, 48_000, 96_000);
+    }
+    fs::write(studio.path("media/bad_frame/000012.ppm"), "no picture").unwrap();
+    fs::write(
+        studio.path("media/bad_sound.wav"),
+        "no sound, but text that is long enough to be read",
+    )
+    .unwrap();
+    fs::remove_file(studio.path("media/no_sound.wav")).unwrap();
+    studio.sound("no_pictures", 48_000, 96_000);
+    fs::write(studio.path("media/no_ffmpeg.mp4"), "no video").unwrap();
+    let encoded = studio.encode("out", &["--ffmpeg", "/nowhere/ffmpeg"]);
+    assert_status(&encoded, 1);
+    assert!(stdout(&encoded).ends_with("left out 6\n"), "{}", stdout(&encoded));
+    let videos = |modality| -> Vec<String> {
+        studio
+            .features("out", modality)
+            .into_iter()
+            .map(|(video, _, _)| video)
+            .collect()
+    };
+    assert_eq!(videos(Modality::Visual), ["bad_sound", "good", "no_sound"]);
+    assert_eq!(videos(Modality::Audio), ["bad_frame", "good", "no_pictures"]);
+    let rejects = studio.rejects("out");
+    let reason = |video: &str, modality: &str| {
+        let mut own = rejects
+            .iter()
+            .filter(|row| row["video"] == video)
+            .map(|row| row["reason"].as_str().unwrap());
+        own.find(|reason| reason.starts_with(modality))
+            .unwrap_or_else(|| panic!("{video}: {rejects:?}"))
+            .to_owned()
+    };
+    assert!(reason("bad_frame", "visual").contains("000012.ppm` begins with `no pictu`"));
+    assert!(reason("bad_sound", "audio").contains("bad_sound.wav` is no sound that can be read"));
+    assert!(reason("no_sound", "audio").ends_with("no_sound` has no sound track"));
+    assert!(
+        reason("no_pictures", "visual").contains("has no video file and no folder of frames `no_pictures`")
+    );
+    assert!(reason("no_ffmpeg", "visual").contains("install ffmpeg, or give folders of frames"));
+    assert!(reason("no_ffmpeg", "audio").contains("no_ffmpeg.mp4"));
+}
+
+#[test]
+fn models_and_folders_that_cannot_be_used_are_told_at_once() {
+    let Some(studio) = Studio::new("models_and_folders_that_cannot_be_used_are_told_at_once") else {
+        return;
+    };
+    let told = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert_status(&output, 2);
+        stderr(&output).to_owned()
+    };
+    let path = |name: &str| studio.path(name).display().to_string();
+    let (media, out, clip, clap) = (path("media"), path("out"), path("clip"), path("clap"));
+    let none = told(&["encode", "--media", &media, "--out", &out]);
+    assert!(none.contains("--clip"), "{none}");
+    let empty = told(&["encode", "--media", &media, "--out", &out, "--clip", &clip]);
+    assert!(empty.contains("holds no media, expected <video>.mp4"), "{empty}");
+    studio.frames("video", 8);
+    let swapped = told(&["encode", "--media", &media, "--out", &out, "--clip", &clap]);
+    assert!(swapped.contains("is a clap model, expected clip"), "{swapped}");
+    fs::remove_file(studio.path("clap/tokenizer.json")).unwrap();
+    let tokenizer = told(&["encode", "--media", &media, "--out", &out, "--clap", &clap]);
+    assert!(
+        tokenizer.contains("has no tokenizer, expected tokenizer.json"),
+        "{tokenizer}"
+    );
+    let models = run(["models", &clip, &clap]);
+    assert_status(&models, 1);
+    assert!(
+        stdout(&models).contains("kind         clip\n  width        64\n"),
+        "{}",
+        stdout(&models)
+    );
+    assert!(
+        stderr(&models).contains("clap`: has no tokenizer"),
+        "{}",
+        stderr(&models)
+    );
+}

@@ -14,3 +14,5 @@ pub mod query;
 pub mod relabel;
 pub mod show;
 pub mod synth;
+#[cfg(feature = "train")]
+pub mod train;

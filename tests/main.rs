@@ -21,3 +21,5 @@ mod show;
 mod small_store;
 mod support;
 mod synth;
+#[cfg(feature = "train")]
+mod train;

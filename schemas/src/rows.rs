@@ -275,6 +275,46 @@ impl PredictionTrack {
     }
 }
 
+/// `video_predictions`: key (`epoch`, `video`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoPredictionRow {
+    /// Epoch, from 1.
+    pub epoch: u64,
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Probability of each class in the video, p `[C]`.
+    pub probability: Vec<f32>,
+    /// Probability of each class in its audio, p^a `[C]`.
+    pub audio: Vec<f32>,
+    /// Probability of each class in its picture, p^v `[C]`.
+    pub visual: Vec<f32>,
+}
+
+/// `epochs`: key `epoch`; append only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochRow {
+    /// From 1, over all trainings of the store.
+    pub epoch: u64,
+    /// SHA-256 of what the training was asked, hex.
+    pub run: Arc<str>,
+    /// From 1 within the training.
+    pub run_epoch: u64,
+    /// Store version whose labels it learnt.
+    pub labels: u64,
+    /// Videos it learnt from.
+    pub videos: u64,
+    /// Labels flipped after it, where that was looked at.
+    pub flips: Option<u64>,
+    /// Learning rate of its last step.
+    pub learning_rate: f64,
+    /// Seconds it took, with validation.
+    pub seconds: f64,
+    /// Mean over the batches of each term of the loss, not weighted, and of their weighted sum, `total`.
+    pub losses: Vec<(Arc<str>, f64)>,
+    /// Scores in percent, named `<split>.<protocol>.<level>.<score>`.
+    pub metrics: Vec<(Arc<str>, f64)>,
+}
+
 /// How much a row of `rejects` took away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

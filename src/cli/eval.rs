@@ -9,13 +9,17 @@ use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
-use crate::eval::{Prediction, Truth, evaluate, predictions, store};
+use crate::eval::{Prediction, Protocol, Truth, evaluate, predictions, store};
 
 /// Score labels against dense truth
 ///
 /// Scores are F-scores in percent, at segment level and at event level, of audible (A), visible (V) and audio-visual
 /// (AV) events, with Type@AV and Event@AV: those of the public LLP evaluator, for any number of classes and segments.
 /// Labels are scored as they are (protocol `labels`).
+///
+/// With --epoch, a training's predictions are scored instead. Published numbers differ in how these become 0s and 1s:
+/// protocol `fused` asks that the segment's and the video's probability be at least 0.5 (HAN), `own` that the segment's and
+/// the modality's be (MA, JoMoLD, LSLD).
 ///
 /// The labels are those of a store, or of two folders (`--audio-labels`, `--visual-labels`) of npy files, `<first 11 characters of the video>.npy` or
 /// `<video>.npy`, integers of shape (T, C), 0 or 1. A video without labels counts as nothing predicted, is reported,
@@ -55,6 +59,14 @@ pub(super) struct Args {
         required_unless_present = "store"
     )]
     visual_labels: Option<PathBuf>,
+    /// Epoch whose predictions are scored, not labels
+    #[cfg(feature = "train")]
+    #[arg(long, value_name = "N", requires = "store", conflicts_with_all = ["audio_labels", "visual_labels"])]
+    epoch: Option<u64>,
+    /// How an epoch's probabilities become 0s and 1s
+    #[cfg(feature = "train")]
+    #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch")]
+    protocol: crate::train::Gate,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
@@ -80,9 +92,11 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         truth,
         predictions,
         rejects,
+        protocol,
     } = args.read()?;
     let rejected = notes::report(&rejects, global.quiet);
-    let report = evaluate(&truth, &predictions, args.per_class)?;
+    let mut report = evaluate(&truth, &predictions, args.per_class)?;
+    report.protocol = protocol;
     for (modality, missing) in [
         ("audio", &report.missing.audio),
         ("visual", &report.missing.visual),
@@ -115,12 +129,26 @@ struct Inputs {
     predictions: Vec<Prediction>,
     /// Odd and rejected rows of the annotations and labels.
     rejects: Vec<RejectRow>,
+    /// How predictions became 0s and 1s.
+    protocol: Protocol,
 }
 
 impl Args {
     fn read(&self) -> anyhow::Result<Inputs> {
         let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
+        #[cfg(feature = "train")]
+        if let (Some(folder), Some(epoch)) = (&self.store, self.epoch) {
+            let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
+            let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
+            let predicted = crate::train::record::read(&snapshot, epoch)?;
+            return Ok(Inputs {
+                predictions: crate::train::validate::labels(&truth, &predicted, self.protocol),
+                truth,
+                rejects: annotations.map_or_else(Vec::new, |annotations| annotations.rejects),
+                protocol: self.protocol.protocol(),
+            });
+        }
         let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
         {
             (_, Some(annotations), Some(audio), Some(visual)) => {
@@ -145,6 +173,7 @@ impl Args {
             truth,
             predictions,
             rejects,
+            protocol: Protocol::Labels,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, no logic in any of them.
 
+#[cfg(feature = "train")]
+mod ablate;
 mod check;
 mod completions;
 mod demo;
@@ -13,12 +15,16 @@ mod logging;
 mod models;
 mod notes;
 mod optimize;
+#[cfg(feature = "train")]
+mod predict;
 mod progress;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
 mod show;
 mod synth;
+#[cfg(feature = "train")]
+mod train;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -88,6 +94,12 @@ enum Command {
     Label(label::Args),
     Relabel(relabel::Args),
     Plan(relabel::PlanArgs),
+    #[cfg(feature = "train")]
+    Train(train::Args),
+    #[cfg(feature = "train")]
+    Predict(predict::Args),
+    #[cfg(feature = "train")]
+    Ablate(ablate::Args),
     Eval(eval::Args),
     #[cfg(feature = "query")]
     Query(query::Args),
@@ -116,6 +128,12 @@ impl Cli {
             Command::Label(args) => label::run(args, global, out),
             Command::Relabel(args) => relabel::run(args, global, out),
             Command::Plan(args) => relabel::plan(args, global, out),
+            #[cfg(feature = "train")]
+            Command::Train(args) => train::run(args, global, out),
+            #[cfg(feature = "train")]
+            Command::Predict(args) => predict::run(args, global, out),
+            #[cfg(feature = "train")]
+            Command::Ablate(args) => ablate::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, global, out),

@@ -69,7 +69,7 @@ impl Bar {
     }
 
     /// What is being done now.
-    pub(super) fn message(&self, message: &'static str) {
+    pub(super) fn message(&self, message: impl Into<std::borrow::Cow<'static, str>>) {
         self.bar.set_message(message);
     }
 

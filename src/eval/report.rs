@@ -17,6 +17,10 @@ use super::truth::Truth;
 pub enum Protocol {
     /// They were 0s and 1s: labels are scored as they are.
     Labels,
+    /// The segment's and the video's probability are at least 0.5 (HAN).
+    Fused,
+    /// The segment's and the modality's probability are at least 0.5 (MA, JoMoLD, LSLD).
+    Own,
 }
 
 impl Protocol {
@@ -24,6 +28,8 @@ impl Protocol {
     pub const fn as_str(self) -> &'static str {
         match self {
             Protocol::Labels => "labels",
+            Protocol::Fused => "fused",
+            Protocol::Own => "own",
         }
     }
 }

@@ -25,21 +25,32 @@ pub fn of_snapshot(
     split: Split,
     annotations: Option<&Annotations>,
 ) -> Result<(Truth, Vec<Prediction>), EvalError> {
+    let truth = truth_of_snapshot(snapshot, split, annotations)?;
     let videos = snapshot.read::<tables::Videos>()?;
-    let truth = match annotations {
-        Some(annotations) => Truth::of_annotations(annotations, split)?,
-        None => {
-            let classes = classes(&snapshot.read::<tables::Classes>()?);
-            let names = videos
-                .iter()
-                .filter(|video| video.split == split)
-                .map(|video| video.video.clone());
-            Truth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)?
-        }
-    };
     let labels = snapshot.read::<tables::Labels>()?;
     let predictions = predictions::of_tables(&truth, &videos, &labels)?;
     Ok((truth, predictions))
+}
+
+/// Dense truth of `split`: that of `annotations`, or else of the store's `truth` table for the store's videos.
+///
+/// # Errors
+/// As [`of_snapshot`].
+pub fn truth_of_snapshot(
+    snapshot: &Snapshot,
+    split: Split,
+    annotations: Option<&Annotations>,
+) -> Result<Truth, EvalError> {
+    if let Some(annotations) = annotations {
+        return Truth::of_annotations(annotations, split);
+    }
+    let videos = snapshot.read::<tables::Videos>()?;
+    let classes = classes(&snapshot.read::<tables::Classes>()?);
+    let names = videos
+        .iter()
+        .filter(|video| video.split == split)
+        .map(|video| video.video.clone());
+    Truth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)
 }
 
 /// Names in order; the table has each once per modality.

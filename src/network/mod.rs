@@ -1,4 +1,51 @@
 //! Networks by libtorch.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`han`] | HAN, the hybrid attention network |
+//! | [`loss`] | its loss: basic, richness, segments |
+//! | [`optimizer`] | Adam and AdamW with a state that can be saved |
+//! | [`noise`] | random numbers named by seed and epoch: initial weights, dropout, order |
+//! | [`weights`] | named tensors in safetensors files and PyTorch state dicts |
+//! | [`error`] | what can go wrong |
+
+pub mod error;
+#[cfg(test)]
+mod golden;
+pub mod han;
+pub mod loss;
+pub mod noise;
+pub mod optimizer;
+mod pt;
+mod safetensors;
+pub mod weights;
+
+pub use error::{NetworkError, WeightsProblem};
+pub use han::{Han, HanConfig, Inputs, Outputs};
+pub use loss::{Loss, LossConfig, TargetName, Targets};
+pub use noise::Noise;
+pub use optimizer::{Adam, AdamConfig, OptimizerName};
+pub use weights::Weights;
+
+/// The device that a flag names: `cpu`, `cuda` or `cuda:1`.
+///
+/// # Errors
+/// What was found and what would do; CUDA where libtorch sees no GPU.
+pub fn device(name: &str) -> Result<tch::Device, String> {
+    let number = match name {
+        "cpu" => return Ok(tch::Device::Cpu),
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+    };
+    let number: usize = number.ok_or_else(|| format!("device is `{name}`, expected cpu, cuda or cuda:N"))?;
+    let found = tch::Cuda::device_count();
+    if usize::try_from(found).is_ok_and(|found| number < found) {
+        return Ok(tch::Device::Cuda(number));
+    }
+    Err(format!(
+        "device is `{name}`, but libtorch sees {found} GPUs: expected LIBTORCH at a CUDA build of libtorch"
+    ))
+}
 
 /// Sets on how many threads libtorch works within one operation, for the whole process, and says how many there are.
 ///

@@ -158,6 +158,16 @@ impl Snapshot {
         self.read_files::<T>(self.files(T::NAME)?, &Filter::all())
     }
 
+    /// The rows of the files of a table that are `wanted`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn read_some<T: Table>(&self, wanted: impl Fn(&DataFile) -> bool) -> Result<Vec<T::Row>, StoreError> {
+        let mut files = self.files(T::NAME)?;
+        files.retain(wanted);
+        self.read_files::<T>(files, &Filter::all())
+    }
+
     /// The rows of one video, by key; of a bucketed table only its bucket and what was patched are read.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ impl<'a> Columns<'a> {
         Columns { table, batch }
     }
 
-    fn column(&self, column: &'static str) -> Result<&'a ArrayRef, TableError> {
+    pub(crate) fn column(&self, column: &'static str) -> Result<&'a ArrayRef, TableError> {
         self.batch
             .column_by_name(column)
             .ok_or_else(|| TableError::ColumnMissing {

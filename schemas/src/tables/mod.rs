@@ -6,6 +6,7 @@
 mod candidates;
 mod classes;
 pub(crate) mod columns;
+mod epochs;
 mod label_changes;
 mod labels;
 mod predictions;
@@ -16,6 +17,7 @@ mod settings;
 mod truth;
 mod user_labels;
 mod versions;
+mod video_predictions;
 mod videos;
 
 use std::cmp::Ordering;
@@ -27,6 +29,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 pub use candidates::Candidates;
 pub use classes::Classes;
+pub use epochs::Epochs;
 pub use label_changes::LabelChanges;
 pub use labels::Labels;
 pub use predictions::Predictions;
@@ -37,6 +40,7 @@ pub use settings::Settings;
 pub use truth::Truth;
 pub use user_labels::UserLabels;
 pub use versions::Versions;
+pub use video_predictions::VideoPredictions;
 pub use videos::Videos;
 
 use crate::error::TableError;
@@ -101,6 +105,8 @@ pub(crate) fn each<W: ForTable>(work: &mut W) -> Vec<W::Out> {
         work.table::<Labels>(),
         work.table::<LabelChanges>(),
         work.table::<Predictions>(),
+        work.table::<VideoPredictions>(),
+        work.table::<Epochs>(),
         work.table::<Rejects>(),
     ]
 }

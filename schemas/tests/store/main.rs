@@ -10,3 +10,4 @@ mod scan;
 mod speed;
 mod support;
 mod tables;
+mod training;

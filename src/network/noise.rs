@@ -1,0 +1,105 @@
+//! Random numbers of a training: initial weights and dropout.
+//!
+//! They come from a generator of our own, named by seed and epoch, and not from libtorch's global one: an epoch begun
+//! again draws what it drew before, whatever else the process draws meanwhile, and a checkpoint needs no state of it.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Tensor};
+
+/// A stream of random numbers.
+#[derive(Clone, Debug)]
+pub struct Noise {
+    rng: ChaCha8Rng,
+    /// Probability that an element is dropped, in 65536ths.
+    drop: u16,
+}
+
+impl Noise {
+    /// The stream of a seed and epoch (0: initial weights); `dropout` is the probability that an element is dropped.
+    pub fn new(seed: u64, epoch: u64, dropout: f64) -> Noise {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(epoch);
+        let drop = (dropout.clamp(0.0, 0.999) * 65536.0).round();
+        Noise {
+            rng,
+            drop: drop as u16,
+        }
+    }
+
+    /// Drops elements at random and scales the others up, so that the mean stays. Same shape as `x`.
+    pub fn drop(&mut self, x: &Tensor) -> Tensor {
+        if self.drop == 0 {
+            return x.shallow_clone();
+        }
+        x * self.mask(&x.size(), x.device())
+    }
+
+    /// 0 or 1 / (1 - p) per element.
+    fn mask(&mut self, shape: &[i64], device: Device) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let mut random = vec![0; (count as usize).next_multiple_of(4) * 2];
+        self.rng.fill_bytes(&mut random);
+        let keep = 1.0 / (1.0 - f32::from(self.drop) / 65536.0);
+        let values: Vec<f32> = random
+            .chunks_exact(2)
+            .take(count as usize)
+            .map(|pair| {
+                let dropped = u16::from_le_bytes([pair[0], pair[1]]) < self.drop;
+                if dropped { 0.0 } else { keep }
+            })
+            .collect();
+        Tensor::from_slice(&values).view(shape).to_device(device)
+    }
+
+    /// Uniform in (-bound, bound), `shape`.
+    pub(super) fn uniform(&mut self, shape: &[i64], bound: f64) -> Tensor {
+        let count: i64 = shape.iter().product();
+        let value = |_| {
+            let unit = self.rng.next_u32() as f64 / f64::from(u32::MAX);
+            ((2.0 * unit - 1.0) * bound) as f32
+        };
+        let values: Vec<f32> = (0..count).map(value).collect();
+        Tensor::from_slice(&values).view(shape)
+    }
+
+    /// `items` in random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            // The bias of a 64-bit remainder is below 1e-14 for any data set.
+            let other = (self.rng.next_u64() % (last as u64 + 1)) as usize;
+            items.swap(last, other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn dropout_drops_its_share_and_keeps_the_mean() {
+        let ones = Tensor::ones([400, 250], (Kind::Float, Device::Cpu));
+        let dropped = Noise::new(1, 1, 0.1).drop(&ones);
+        let zeros = f64::try_from(dropped.eq(0.0).to_kind(Kind::Float).mean(Kind::Float)).unwrap();
+        let mean = f64::try_from(dropped.mean(Kind::Float)).unwrap();
+        assert!((zeros - 0.1).abs() < 0.005, "{zeros}");
+        assert!((mean - 1.0).abs() < 0.005, "{mean}");
+    }
+
+    #[test]
+    fn a_stream_is_named_by_its_seed_and_epoch() {
+        let draw = |seed, epoch| {
+            let mut order: Vec<u32> = (0..50).collect();
+            Noise::new(seed, epoch, 0.0).shuffle(&mut order);
+            order
+        };
+        assert_eq!(draw(1, 2), draw(1, 2));
+        assert_ne!(draw(1, 2), draw(1, 3));
+        assert_ne!(draw(1, 2), draw(2, 2));
+        let mut sorted = draw(1, 2);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,180 @@
+//! Adam and AdamW, with a state that can be saved: tch's own optimizers keep theirs inside libtorch.
+//!
+//! Source: `torch/optim/adam.py` and `adamw.py`, `_single_tensor_adam`; equal to it but for the last bits.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::error::{NetworkError, WeightsProblem};
+use super::weights::Weights;
+
+/// How weights decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Decay is added to the gradient.
+    Adam,
+    /// Decay shrinks the weights themselves.
+    Adamw,
+}
+
+/// Constants of Adam; the defaults are PyTorch's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamConfig {
+    /// Adam or AdamW.
+    pub name: OptimizerName,
+    /// Share of the old mean of gradients.
+    pub beta1: f64,
+    /// Share of the old mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root, so that it is never 0.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamConfig {
+    fn default() -> AdamConfig {
+        AdamConfig {
+            name: OptimizerName::Adam,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// Adam over named parameters.
+#[derive(Debug)]
+pub struct Adam {
+    config: AdamConfig,
+    steps: i64,
+    /// Mean of gradients, mean of squared gradients.
+    moments: BTreeMap<String, (Tensor, Tensor)>,
+}
+
+const MEAN: &str = "adam.mean.";
+const SQUARE: &str = "adam.square.";
+const STEPS: &str = "adam.steps";
+
+impl Adam {
+    /// Before the first step.
+    pub fn new(config: AdamConfig) -> Adam {
+        Adam {
+            config,
+            steps: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// Moves every parameter by its gradient; both in one order.
+    pub fn step(&mut self, parameters: &[(String, Tensor)], gradients: &[Tensor], rate: f64) {
+        self.steps += 1;
+        let AdamConfig {
+            name,
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } = self.config;
+        let power = |beta: f64| 1.0 - beta.powi(i32::try_from(self.steps).unwrap_or(i32::MAX));
+        let (bias1, bias2) = (power(beta1), power(beta2).sqrt());
+        tch::no_grad(|| {
+            for ((key, parameter), gradient) in parameters.iter().zip(gradients) {
+                let mut parameter = parameter.shallow_clone();
+                let mut gradient = gradient.shallow_clone();
+                if weight_decay != 0.0 {
+                    match name {
+                        OptimizerName::Adam => gradient += &parameter * weight_decay,
+                        OptimizerName::Adamw => drop(parameter.g_mul_scalar_(1.0 - rate * weight_decay)),
+                    }
+                }
+                let (mean, square) = self
+                    .moments
+                    .entry(key.clone())
+                    .or_insert_with(|| (parameter.zeros_like(), parameter.zeros_like()));
+                let _ = mean.lerp_(&gradient, 1.0 - beta1);
+                let _ = square.g_mul_scalar_(beta2);
+                let _ = square.g_add_(&gradient.square().g_mul_scalar_(1.0 - beta2));
+                let mut root = square.sqrt();
+                let mut root = root.g_div_scalar_(bias2);
+                let root = root.g_add_scalar_(epsilon);
+                let change = (&*mean / root).g_mul_scalar_(-rate / bias1);
+                let _ = parameter.g_add_(&change);
+            }
+        });
+    }
+
+    /// Adds its state to weights that are to be saved.
+    pub fn save(&self, weights: &mut Weights) {
+        for (key, (mean, square)) in &self.moments {
+            weights
+                .tensors
+                .insert(format!("{MEAN}{key}"), mean.shallow_clone());
+            weights
+                .tensors
+                .insert(format!("{SQUARE}{key}"), square.shallow_clone());
+        }
+        weights
+            .tensors
+            .insert(STEPS.to_owned(), Tensor::from_slice(&[self.steps]));
+    }
+
+    /// Takes the state that [`Adam::save`] added out of the weights.
+    ///
+    /// # Errors
+    /// [`WeightsProblem::Missing`], [`WeightsProblem::Shape`].
+    pub fn restore(
+        config: AdamConfig,
+        weights: &mut Weights,
+        parameters: &[(String, Tensor)],
+    ) -> Result<Adam, WeightsProblem> {
+        let steps = weights.take(STEPS)?;
+        let steps = i64::try_from(&steps).map_err(|error| WeightsProblem::Format(error.to_string()))?;
+        let mut moments = BTreeMap::new();
+        for (key, parameter) in parameters {
+            let mut moment = |prefix: &str| {
+                let name = format!("{prefix}{key}");
+                let tensor = weights.take(&name)?;
+                if tensor.size() != parameter.size() || tensor.kind() != Kind::Float {
+                    return Err(WeightsProblem::Shape {
+                        name,
+                        found: tensor.size(),
+                        expected: format!("{:?} of f32", parameter.size()),
+                    });
+                }
+                Ok(tensor.to_device(parameter.device()))
+            };
+            moments.insert(key.clone(), (moment(MEAN)?, moment(SQUARE)?));
+        }
+        Ok(Adam {
+            config,
+            steps,
+            moments,
+        })
+    }
+}
+
+/// Gradients of a loss by each parameter, scaled so that their common norm is at most `clip`; and the norm before.
+///
+/// # Errors
+/// [`NetworkError::Torch`].
+pub fn gradients(
+    loss: &Tensor,
+    parameters: &[(String, Tensor)],
+    clip: Option<f64>,
+) -> Result<(Vec<Tensor>, f64), NetworkError> {
+    let inputs: Vec<&Tensor> = parameters.iter().map(|(_, parameter)| parameter).collect();
+    let mut gradients = Tensor::f_run_backward(&[loss], &inputs, false, false)?;
+    let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+    let norm = f64::try_from(Tensor::f_stack(&norms, 0)?.norm())?;
+    if let Some(clip) = clip.filter(|clip| norm > *clip) {
+        for gradient in &mut gradients {
+            let _ = gradient.g_mul_scalar_(clip / (norm + 1e-6));
+        }
+    }
+    Ok((gradients, norm))
+}

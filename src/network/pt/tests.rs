@@ -1,0 +1,66 @@
+//! `tests/torch/make.py` writes these files as `torch.save` does.
+
+use super::*;
+
+fn file(name: &str) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn values(tensor: &Tensor) -> (Vec<i64>, Vec<f32>) {
+    let flat = Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
+    (tensor.size(), flat)
+}
+
+#[test]
+fn both_formats_give_the_tensors_with_offset_and_stride_and_without_the_prefix() {
+    for name in ["small.pt", "small_legacy.pt"] {
+        let weights = read(&file(name)).unwrap().tensors;
+        let names: Vec<&str> = weights.keys().map(String::as_str).collect();
+        assert_eq!(names, ["fc.bias", "fc.turned", "fc.weight"], "{name}");
+        let weight = vec![0.0, 0.25, 0.5, 0.75, 1.0, 1.25];
+        assert_eq!(values(&weights["fc.weight"]), (vec![3, 2], weight), "{name}");
+        let turned = vec![1.5, 2.0, 2.5, 1.75, 2.25, 2.75];
+        assert_eq!(values(&weights["fc.turned"]), (vec![2, 3], turned), "{name}");
+        assert_eq!(values(&weights["fc.bias"]), (vec![2], vec![-1.0, 2.5]), "{name}");
+    }
+}
+
+#[test]
+fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
+    let refused = read(&file("evil.pt")).unwrap_err();
+    // The module that `os.system` says it is from.
+    let found = "posix.system".to_owned();
+    assert_eq!(refused, WeightsProblem::Call { found });
+}
+
+#[test]
+fn every_cut_and_changed_byte_is_refused_or_read_without_a_panic() {
+    let mut refused = 0;
+    for name in ["small.pt", "small_legacy.pt"] {
+        let good = file(name);
+        for length in 0..good.len() {
+            assert!(read(&good[..length]).is_err(), "{name} cut at {length}");
+        }
+        for place in 0..good.len() {
+            for byte in [0, 0x85, 0xff, b'h', b'('] {
+                let mut bytes = good.clone();
+                bytes[place] = byte;
+                refused += usize::from(read(&bytes).is_err());
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn a_pickle_nested_without_end_is_no_overflow() {
+    // [[[[...]]]]: a list, kept; a list around it, kept; and so on.
+    let mut pickle = vec![0x80, 2, b']', b'q', 0];
+    for _ in 0..300_000 {
+        pickle.extend([b']', b'h', 0, b'a', b'q', 0]);
+    }
+    pickle.push(b'.');
+    let pickled = Machine::new(&pickle).run().unwrap();
+    assert_eq!(pickled.length, pickle.len());
+}

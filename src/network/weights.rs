@@ -1,0 +1,100 @@
+//! Named tensors, in files.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::error::{NetworkError, WeightsProblem};
+use super::{pt, safetensors};
+use crate::ingest::open_regular;
+
+/// Tensors by name, and text by key: what a file of weights holds.
+#[derive(Debug, Default)]
+pub struct Weights {
+    /// On the CPU, contiguous.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// What else the file says; PyTorch's own files say nothing.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Reads a safetensors file, or a PyTorch state dict (`.pt`, `.pth`, `.bin`, new or old format).
+    ///
+    /// Which it is, the file's first bytes say. Nothing of a pickle is executed.
+    ///
+    /// # Errors
+    /// [`NetworkError::Weights`] with what is wrong, [`NetworkError::Ingest`], [`NetworkError::Io`].
+    pub fn read(path: &Path) -> Result<Weights, NetworkError> {
+        let (mut file, length) = open_regular(path)?;
+        let bad = NetworkError::weights(path);
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))
+            .map_err(|_| {
+                bad(WeightsProblem::Format(format!(
+                    "cannot allocate the {length} bytes of the file"
+                )))
+            })?;
+        file.read_to_end(&mut bytes)
+            .map_err(NetworkError::io("read", path))?;
+        let weights = if pt::is_pt(&bytes) {
+            pt::read(&bytes)
+        } else {
+            safetensors::decode(&bytes)
+        };
+        weights.map_err(bad)
+    }
+
+    /// Writes a safetensors file: equal content, equal bytes. What had the name before is replaced in one step.
+    ///
+    /// # Errors
+    /// [`NetworkError::Io`], [`NetworkError::Torch`].
+    pub fn write(&self, path: &Path) -> Result<(), NetworkError> {
+        safetensors::write(self, path)
+    }
+
+    /// Takes a tensor out.
+    ///
+    /// # Errors
+    /// [`WeightsProblem::Missing`].
+    pub fn take(&mut self, name: &str) -> Result<Tensor, WeightsProblem> {
+        self.tensors.remove(name).ok_or_else(|| WeightsProblem::Missing {
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// A tensor of these bytes, little-endian as on every machine this runs on.
+pub(super) fn tensor(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, WeightsProblem> {
+    let elements =
+        elements(shape).ok_or_else(|| WeightsProblem::Format(format!("a tensor has shape {shape:?}")))?;
+    let expected = elements.checked_mul(kind.elt_size_in_bytes());
+    // tch does not look at the length.
+    if expected != Some(bytes.len()) {
+        let found = bytes.len();
+        return Err(WeightsProblem::Format(format!(
+            "a tensor of shape {shape:?} and {kind:?} has {found} bytes"
+        )));
+    }
+    Tensor::f_from_data_size(bytes, shape, kind).map_err(|error| WeightsProblem::Format(error.to_string()))
+}
+
+/// Elements of a shape; none where it is no shape, or they cannot be counted.
+pub(super) fn elements(shape: &[i64]) -> Option<usize> {
+    shape.iter().try_fold(1_usize, |product, &axis| {
+        product.checked_mul(usize::try_from(axis).ok()?)
+    })
+}
+
+/// The bytes of a tensor, row-major.
+///
+/// # Errors
+/// [`NetworkError::Torch`].
+pub(super) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, NetworkError> {
+    let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}

@@ -1,0 +1,84 @@
+//! What keeps a training from being done.
+
+use std::path::{Path, PathBuf};
+
+use vaplan_schemas::StoreError;
+
+use crate::eval::EvalError;
+use crate::ingest::IngestError;
+use crate::network::NetworkError;
+
+/// What keeps a training, or a prediction, from being done; a bad feature file beside good ones is none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// Features that cannot be read at all.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A checkpoint that cannot be used, or libtorch.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Truth that predictions cannot be scored against.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A setting: its name, value and what was expected.
+    #[error("{0}")]
+    Settings(String),
+    /// Nothing to learn from.
+    #[error(
+        "store version {version} has no {split} video with labels and all features (videos of the split: {videos})"
+    )]
+    NoVideos {
+        /// Version read.
+        version: u64,
+        /// Split asked for.
+        split: &'static str,
+        /// Videos of it, with and without.
+        videos: usize,
+    },
+    /// The loss or its gradient is no number any more.
+    #[error(
+        "epoch {epoch}, batch {batch}: the {what} is {value}; parameters are those before, kept in the last checkpoint \
+         (videos of the batch: {videos})"
+    )]
+    NotFinite {
+        /// Epoch of the training, from 1.
+        epoch: u64,
+        /// Batch of the epoch, from 0.
+        batch: usize,
+        /// "loss", "norm of its gradient" or "sum of the network's probabilities".
+        what: &'static str,
+        /// NaN, or an infinity.
+        value: f64,
+        /// Names of the videos in it.
+        videos: String,
+    },
+    /// Another training wrote its epochs meanwhile.
+    #[error("epoch {epoch} of the store is of another training, begun meanwhile: train again")]
+    EpochTaken {
+        /// Number in the store.
+        epoch: u64,
+    },
+    /// A file of work in progress.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl TrainError {
+    /// For `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
+        let path = path.to_owned();
+        move |source| TrainError::Io { action, path, source }
+    }
+}

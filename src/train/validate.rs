@@ -1,0 +1,104 @@
+//! Scores of predictions on the splits that have dense truth.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables;
+
+use super::data::class_names;
+use super::error::TrainError;
+use super::predict::VideoProbabilities;
+use super::settings::Gate;
+use crate::eval::{EvalError, Level, Prediction, Report, Truth, evaluate};
+
+/// Dense truth of each split that has some.
+#[derive(Clone, Debug, Default)]
+pub struct Truths(BTreeMap<Split, Truth>);
+
+impl Truths {
+    /// Of a store version.
+    ///
+    /// # Errors
+    /// For a store that does not read back.
+    pub fn read(snapshot: &Snapshot) -> Result<Truths, TrainError> {
+        let videos = snapshot.read::<tables::Videos>()?;
+        let classes = class_names(&snapshot.read::<tables::Classes>()?);
+        let rows = snapshot.read::<tables::Truth>()?;
+        let mut truths = BTreeMap::new();
+        for split in Split::ALL {
+            let names = videos
+                .iter()
+                .filter(|video| video.split == split)
+                .map(|video| video.video.clone());
+            match Truth::of_rows(classes.clone(), split, names, rows.iter().cloned()) {
+                Ok(truth) => drop(truths.insert(split, truth)),
+                Err(EvalError::NoVideos { .. } | EvalError::NoTruth { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Truths(truths))
+    }
+
+    /// Truth of a split.
+    pub fn of(&self, split: Split) -> Option<&Truth> {
+        self.0.get(&split)
+    }
+}
+
+/// Scores predictions by a protocol; videos of the truth that have none count as nothing predicted.
+///
+/// # Errors
+/// [`EvalError::NoPredictions`].
+pub fn score(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    gate: Gate,
+    per_class: bool,
+) -> Result<Report, EvalError> {
+    let mut report = evaluate(truth, &labels(truth, predicted, gate), per_class)?;
+    report.protocol = gate.protocol();
+    Ok(report)
+}
+
+/// What is said to happen in each video of the truth, by a protocol.
+pub fn labels(truth: &Truth, predicted: &[VideoProbabilities], gate: Gate) -> Vec<Prediction> {
+    let by_name: BTreeMap<&str, &VideoProbabilities> =
+        predicted.iter().map(|video| (&*video.video, video)).collect();
+    let of = |name: &str| by_name.get(name).map(|found| found.labels(gate));
+    let videos = truth.videos.iter();
+    videos.map(|video| of(&video.name).unwrap_or_default()).collect()
+}
+
+/// Scores of a split by both protocols, named as the `epochs` table has them.
+///
+/// # Errors
+/// As [`score`].
+pub fn metrics(truth: &Truth, predicted: &[VideoProbabilities]) -> Result<Vec<(Arc<str>, f64)>, EvalError> {
+    let mut named = Vec::new();
+    for gate in Gate::ALL {
+        let scores = score(truth, predicted, gate, false)?.scores;
+        for (level, values) in [("segment", scores.segment), ("event", scores.event)] {
+            let Level {
+                audio,
+                visual,
+                audio_visual,
+                type_av,
+                event_av,
+            } = values;
+            let values = [
+                ("audio", audio),
+                ("visual", visual),
+                ("audio_visual", audio_visual),
+                ("type_av", type_av),
+                ("event_av", event_av),
+            ];
+            for (name, value) in values {
+                let name = format!("{}.{}.{level}.{name}", truth.split, gate.as_str());
+                named.push((name.into(), value));
+            }
+        }
+    }
+    Ok(named)
+}

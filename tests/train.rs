@@ -1,0 +1,369 @@
+//! `vaplan train`, `predict` and `eval --epoch`, on the built-in sample.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
+
+use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
+
+/// The sample, labelled: 40 videos to learn from, 16 to choose by, 24 to test with, or that many times as many.
+struct Sample {
+    folder: tempfile::TempDir,
+}
+
+impl Sample {
+    /// Each video simulated so many times.
+    fn new(repeat: &str) -> Sample {
+        let sample = Sample { folder: scratch() };
+        let dir = sample.path("");
+        assert_status(&run(["demo", "--annotations-only", "--dir", &dir]), 0);
+        let (given, features) = (sample.path("annotations"), sample.path("features"));
+        let synth = [
+            "synth",
+            "--annotations",
+            &given,
+            "--out",
+            &features,
+            "--dim",
+            "32",
+        ];
+        assert_status(&run([&synth[..], &["--repeat", repeat]].concat()), 0);
+        let own = sample.path("features/annotations");
+        let annotations = if Path::new(&own).exists() { own } else { given };
+        let store = sample.path("store");
+        let visual_text = sample.path("features/visual_text.npy");
+        let audio_text = sample.path("features/audio_text.npy");
+        let label = [
+            &["label", "--store", &store, "--annotations", &annotations][..],
+            &["--visual-text", &visual_text, "--audio-text", &audio_text],
+        ];
+        assert_status(&run(sample.features(label.concat())), 0);
+        sample
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn features(&self, words: Vec<&str>) -> Vec<String> {
+        let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        for modality in ["visual", "audio"] {
+            words.extend([
+                format!("--{modality}"),
+                self.path(&format!("features/{modality}")),
+            ]);
+        }
+        words
+    }
+
+    /// `train` with settings that take seconds.
+    fn train_words(&self, store: &str, config: &str, epochs: &str) -> Vec<String> {
+        let file = self.path("train.toml");
+        fs::write(&file, format!("hidden = 64\nfeedforward = 64\n{config}")).unwrap();
+        let store = self.path(store);
+        let words = vec![
+            "train",
+            "--store",
+            &store,
+            "--config",
+            &file,
+            "--epochs",
+            epochs,
+            "--threads",
+            "1",
+        ];
+        self.features(words)
+    }
+
+    fn train(&self, store: &str, config: &str, epochs: &str) -> Output {
+        run(self.train_words(store, config, epochs))
+    }
+
+    /// A copy of the labelled store.
+    fn copy(&self, name: &str) {
+        copy(&self.folder.path().join("store"), &self.folder.path().join(name));
+    }
+
+    fn epochs(&self, store: &str) -> Vec<EpochRow> {
+        let store = Store::open(&self.folder.path().join(store)).unwrap();
+        store.at_version(None).unwrap().read::<Epochs>().unwrap()
+    }
+
+    fn checkpoint(&self, store: &str) -> PathBuf {
+        self.folder
+            .path()
+            .join(store)
+            .join("_vaplan/train/last.safetensors")
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+fn metric(row: &EpochRow, name: &str) -> f64 {
+    row.metrics.iter().find(|(found, _)| **found == *name).unwrap().1
+}
+
+#[test]
+fn a_small_model_learns_the_sample_and_its_epochs_are_in_the_store() {
+    let sample = Sample::new("20");
+    let config = "learning_rate = 0.002\n";
+    let output = sample.train("store", config, "10");
+    assert_status(&output, 0);
+    let rows = sample.epochs("store");
+    assert_eq!(rows.len(), 10);
+    let total = |row: &EpochRow| row.losses.iter().find(|(name, _)| &**name == "total").unwrap().1;
+    let (first, last) = (total(&rows[0]), total(&rows[9]));
+    assert!(last < 0.6 * first, "loss {first} at first, {last} at last");
+    let best = rows
+        .iter()
+        .map(|row| metric(row, "val.fused.segment.type_av"))
+        .fold(0.0, f64::max);
+    let first = metric(&rows[0], "val.fused.segment.type_av");
+    assert!(
+        best > 20.0 && best > first + 5.0,
+        "segment Type@AV {first} at first, {best} at best"
+    );
+    let told = stdout(&output);
+    assert!(
+        told.contains(&format!("segment.type_av {best:.2} on val, protocol fused")),
+        "{told}"
+    );
+
+    // One version an epoch; the best epoch has all splits.
+    let store = Store::open(&sample.folder.path().join("store")).unwrap();
+    let snapshot = store.at_version(None).unwrap();
+    assert_eq!(snapshot.version().version, 1 + 10 + 1);
+    let number = snapshot.version().epoch.unwrap();
+    let videos = snapshot.read::<Videos>().unwrap().len();
+    let predicted = snapshot.read::<VideoPredictions>().unwrap();
+    let of = |epoch: u64| predicted.iter().filter(|row| row.epoch == epoch).count();
+    assert_eq!(of(number), videos);
+    let other = if number == 1 { 2 } else { 1 };
+    assert_eq!(of(other), 320, "of val alone");
+    assert_eq!(snapshot.read::<Predictions>().unwrap().len(), 2 * predicted.len());
+    assert_status(&run(["check", "--store", &sample.path("store")]), 0);
+
+    // `eval` scores what training scored.
+    let epoch = number.to_string();
+    let eval = |protocol: &str| {
+        let store = sample.path("store");
+        let words = ["eval", "--store", &store, "--split", "val", "--format", "json"];
+        let output = run([&words[..], &["--epoch", &epoch, "--protocol", protocol]].concat());
+        assert_status(&output, 0);
+        serde_json::from_str::<serde_json::Value>(stdout(&output)).unwrap()
+    };
+    let row = &rows[number as usize - 1];
+    for protocol in ["fused", "own"] {
+        let report = eval(protocol);
+        assert_eq!(report["protocol"], protocol);
+        let expected = metric(row, &format!("val.{protocol}.event.event_av"));
+        assert_eq!(report["event"]["event_av"].as_f64(), Some(expected));
+    }
+
+    // Again: nothing to do.
+    let again = sample.train("store", config, "10");
+    assert_status(&again, 0);
+    assert!(
+        stdout(&again).starts_with("nothing to do: these 10 epochs are done"),
+        "{}",
+        stdout(&again)
+    );
+    assert_eq!(store.at_version(None).unwrap().version().version, 12);
+
+    // The checkpoint on the features alone gives the same probabilities.
+    let (npy, best) = (
+        sample.path("npy"),
+        sample.path("store/_vaplan/train/best.safetensors"),
+    );
+    let words = vec!["predict", "--checkpoint", &best, "--npy", &npy, "--threads", "1"];
+    let output = run(sample.features(words));
+    assert_status(&output, 0);
+    let video = &predicted.iter().find(|row| row.epoch == number).unwrap().video;
+    let tracks = snapshot.read::<Predictions>().unwrap();
+    let track = tracks
+        .iter()
+        .find(|track| track.epoch == number && track.video == *video)
+        .unwrap();
+    let key = vaplan::ingest::annotations::key11(video);
+    let folder = Path::new(&npy).join(track.modality.as_str());
+    let path = [
+        folder.join(format!("{key}.npy")),
+        folder.join(format!("{video}.npy")),
+    ];
+    let path = path.iter().find(|path| path.exists()).unwrap();
+    let matrix = vaplan::ingest::npy::read_floats(path)
+        .unwrap()
+        .into_matrix(path)
+        .unwrap();
+    assert_eq!(
+        (matrix.rows as u32, matrix.cols as u32),
+        (track.segments(), track.classes)
+    );
+    for (found, expected) in matrix.data.iter().zip(&track.probability) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+    assert_eq!(fs::read_dir(folder).unwrap().count(), videos);
+}
+
+#[test]
+fn killed_in_epoch_3_of_5_and_begun_again_it_ends_in_the_same_bytes() {
+    let sample = Sample::new("1");
+    sample.copy("other");
+    assert_status(&sample.train("store", "", "5"), 0);
+
+    let mut child = vaplan()
+        .args(sample.train_words("other", "", "5"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Killed once the second epoch is done: somewhere in the third.
+    let done = |epochs: &[EpochRow]| epochs.len() >= 2;
+    while !done(&sample.epochs("other")) {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = sample.epochs("other").len();
+    assert!(before < 5, "killed in the middle, after {before} epochs");
+
+    let output = sample.train("other", "", "5");
+    assert_status(&output, 0);
+    assert!(
+        stderr(&output).contains("going on after epoch"),
+        "{}",
+        stderr(&output)
+    );
+    let (one, other) = (sample.checkpoint("store"), sample.checkpoint("other"));
+    assert!(
+        fs::read(one).unwrap() == fs::read(other).unwrap(),
+        "the checkpoints differ"
+    );
+    let bare = |store| -> Vec<EpochRow> {
+        let mut rows = sample.epochs(store);
+        rows.iter_mut().for_each(|row| row.seconds = 0.0);
+        rows
+    };
+    assert_eq!(bare("store"), bare("other"));
+    assert_status(&run(["check", "--store", &sample.path("other")]), 0);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_batch_named_and_the_last_checkpoint_kept() {
+    let sample = Sample::new("1");
+    assert_status(&sample.train("store", "", "1"), 0);
+    let kept = fs::read(sample.checkpoint("store")).unwrap();
+    let output = sample.train("store", "learning_rate = 1e30\nbatch = 8\n", "2");
+    assert_status(&output, 2);
+    let said = stderr(&output);
+    assert!(
+        said.contains("epoch 1, batch ") && said.contains("videos of the batch: "),
+        "{said}"
+    );
+    assert_eq!(fs::read(sample.checkpoint("store")).unwrap(), kept);
+    assert_eq!(sample.epochs("store").len(), 1);
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_with_what_would_do() {
+    let sample = Sample::new("1");
+    let refused = |output: Output, text: &str| {
+        assert_status(&output, 2);
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    };
+    refused(sample.train("store", "epoch = 3\n", "1"), "unknown field `epoch`");
+    refused(
+        sample.train("store", "heads = 5\n", "1"),
+        "5 heads do not divide the hidden size 64",
+    );
+    refused(
+        sample.train("store", "", "0"),
+        "epochs is 0, expected 1 to 1000000",
+    );
+    let store = sample.path("store");
+    let words = ["eval", "--store", &store, "--split", "val", "--epoch", "7"];
+    refused(run(words), "has no predictions of epoch 7 (epochs: none)");
+    let evil = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch/evil.pt");
+    let words = vec![
+        "predict",
+        "--checkpoint",
+        evil.to_str().unwrap(),
+        "--store",
+        &store,
+    ];
+    refused(
+        run(sample.features(words)),
+        "asks for `posix.system`, expected only tensors",
+    );
+}
+
+#[test]
+fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was() {
+    let sample = Sample::new("1");
+    let store = sample.path("store");
+    let file = sample.path("train.toml");
+    fs::write(&file, "hidden = 16\nfeedforward = 16\nbest_split = \"val\"\n").unwrap();
+    let words = [
+        "ablate",
+        "--store",
+        &store,
+        "--config",
+        &file,
+        "--epochs",
+        "2",
+        "--threads",
+        "1",
+    ];
+    let words = [&words[..], &["--seeds", "1,2", "--lines", "weak,pseudo+richness"]].concat();
+    let output = run(sample.features(words.clone()));
+    assert_status(&output, 0);
+    let told = stdout(&output);
+    assert!(
+        told.contains("split test, 40 videos learnt from, 2 epochs, mean and deviation over 2 seeds"),
+        "{told}"
+    );
+    for line in ["weak ", "pseudo+richness "] {
+        assert_eq!(
+            told.lines().filter(|told| told.starts_with(line)).count(),
+            2,
+            "{told}"
+        );
+    }
+    let json = run(sample.features([&words[..], &["--format", "json"]].concat()));
+    let report: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
+    let runs = report["runs"].as_array().unwrap();
+    let of = |run: usize, key: &str| runs[run][key].clone();
+    assert_eq!(runs.len(), 4);
+    assert_eq!(
+        (of(0, "supervision"), of(3, "supervision")),
+        ("weak".into(), "pseudo+richness".into())
+    );
+    assert_eq!((of(2, "seed"), of(3, "seed")), (1.into(), 2.into()));
+    assert_ne!(of(0, "loss"), of(1, "loss"), "another seed is another network");
+    assert_ne!(
+        of(0, "loss"),
+        of(2, "loss"),
+        "another supervision is another loss"
+    );
+    let store = Store::open(Path::new(&store)).unwrap();
+    assert_eq!(store.at_version(None).unwrap().version().version, 1);
+}

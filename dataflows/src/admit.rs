@@ -66,7 +66,8 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
             .map(|(video, candidate)| (video, Fact::Scored(candidate)));
         let outcomes = weak
             .concat(scored)
-            .reduce_named("Admit", |_video, facts, out| {
+            .reduce_named("Admit", |video, facts, out| {
+                assert_there(*video, facts);
                 let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
                 out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
             })
@@ -84,6 +85,16 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
             faults: faults.leave_region(scope),
         }
     })
+}
+
+/// A record that goes without having been there would count as if it had come.
+///
+/// # Panics
+/// Where there is one: the inputs are sets, and whoever feeds them keeps them so.
+pub(crate) fn assert_there<F: std::fmt::Debug>(video: VideoId, facts: &[(&F, isize)]) {
+    if let Some((fact, _)) = facts.iter().find(|(_, count)| *count < 0) {
+        panic!("a record went that was not there: {video:?}, {fact:?}");
+    }
 }
 
 /// Of one video, from its distinct facts in order.

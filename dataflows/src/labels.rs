@@ -15,6 +15,7 @@ use timely::dataflow::operators::core::OkErr;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::admit::assert_there;
 use crate::denoise::{Predicted, denoise_track};
 use crate::fault::{Fault, MarkFault};
 use crate::marks::{Mark, Marks};
@@ -70,7 +71,8 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
         let gathered =
             tracks
                 .concatenate([predictions, marks])
-                .reduce_named("Gather", |_video, facts, out| {
+                .reduce_named("Gather", |video, facts, out| {
+                    assert_there(*video, facts);
                     let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
                     out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
                 });

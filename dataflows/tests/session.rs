@@ -143,3 +143,41 @@ fn rows_that_are_gone_and_new_at_once_change_nothing() {
     let outcome = session.apply(same).unwrap();
     assert_eq!(outcome, Default::default());
 }
+
+#[test]
+fn rows_that_go_without_having_been_there_are_an_error_and_no_labels() {
+    let video = VideoId(3);
+    let gone = [
+        Rows {
+            weak: vec![(video, [].into())],
+            ..Rows::default()
+        },
+        Rows {
+            scored: vec![(VideoId(VIDEOS), world().scored[0].1.clone()); 2],
+            ..Rows::default()
+        },
+        Rows {
+            predictions: vec![prediction(video, 9, 0.9)],
+            ..Rows::default()
+        },
+        Rows {
+            marks: vec![(video, (Modality::Audio, Arc::default()))],
+            ..Rows::default()
+        },
+        Rows {
+            cutoffs: vec![((Modality::Audio, CLASS), score(0.75))],
+            ..Rows::default()
+        },
+    ];
+    for gone in gone {
+        let shown = format!("{gone:?}");
+        let (mut session, _) = Session::start(2, world(), Vec::new()).unwrap();
+        let new = Rows::default();
+        let error = session
+            .apply(Updates { gone, new })
+            .expect_err(&shown)
+            .to_string();
+        let said = "a dataflow worker stopped: a record went that was not there: ";
+        assert!(error.starts_with(said), "{shown}: {error}");
+    }
+}

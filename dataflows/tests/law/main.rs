@@ -35,6 +35,8 @@ fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers_with_a_restar
         cases,
         // A failing script is printed; what it taught belongs in a test of its own.
         failure_persistence: None,
+        // Each step of shrinking runs three sessions.
+        max_shrink_iters: 500,
         ..ProptestConfig::default()
     };
     // No restart where it falls behind the end.

@@ -2,8 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`decode`] | JPEG, PNG and PPM to RGB |
-//! | [`resize`] | Pillow's bicubic, value for value |
+//! | [`decode`](mod@decode) | JPEG, PNG and PPM to RGB |
+//! | [`resize`](mod@resize) | Pillow's bicubic, value for value |
 //! | [`prepare`] | crop or squash, then mean and standard deviation |
 
 pub mod decode;

@@ -20,7 +20,7 @@
 //! | [`operator`] | the operator that encodes |
 //! | [`flow`] | the dataflow |
 //! | [`cache`] | embeddings by content, kept for ever |
-//! | [`write`] | from the cache to feature files |
+//! | [`mod@write`] | from the cache to feature files |
 //! | [`error`] | what can go wrong |
 
 pub mod batch;

@@ -106,7 +106,7 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, St
     Ok((session, hex(&sum.finalize())))
 }
 
-/// SHA-256, hex, of what [`open`] reads, without opening a session.
+/// SHA-256, hex, of all bytes that a session of this file is made of, without opening one.
 ///
 /// # Errors
 /// [`ModelError::Model`] for a file that cannot be read.

@@ -5,7 +5,7 @@ use regex::Regex;
 use super::byte_chars;
 use super::file::PreTokenizer;
 
-/// GPT-2's pattern, without its last look-ahead, which [`Splitter::gpt2`] does by hand: `regex` has none.
+/// GPT-2's pattern, without its last look-ahead, which the function of that name does by hand: `regex` has none.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
 /// Cuts texts to words, and writes these in the chars that stand for bytes.

@@ -107,6 +107,14 @@ pub enum StoreError {
         /// Last there is.
         last: StoreVersion,
     },
+    /// A version whose files were removed.
+    #[error("version {wanted} was vacuumed: its rows are gone; versions from {from} on are kept")]
+    Vacuumed {
+        /// Version asked for.
+        wanted: StoreVersion,
+        /// From here on they can be opened.
+        from: StoreVersion,
+    },
     /// A data file that does not read back.
     #[error("`{path}`: {problem}")]
     File {

@@ -25,6 +25,7 @@ mod show;
 mod synth;
 #[cfg(feature = "train")]
 mod train;
+mod vacuum;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -107,6 +108,7 @@ enum Command {
     Log(log::Args),
     Check(check::Args),
     Optimize(optimize::Args),
+    Vacuum(vacuum::Args),
     Synth(synth::Args),
     #[cfg(feature = "encode")]
     Models(models::Args),
@@ -143,6 +145,7 @@ impl Cli {
             Command::Optimize(args) => optimize::run(args, global, out),
             #[cfg(feature = "encode")]
             Command::Models(args) => models::run(args, global, out),
+            Command::Vacuum(args) => vacuum::run(args, global, out),
             Command::Synth(args) => synth::run(args, global, out),
             Command::Demo(args) => demo::run(args, global, out),
             Command::Completions(args) => completions::run(args, global, out),

@@ -32,6 +32,8 @@ pub struct Session {
     runtime: Runtime,
     version: u64,
     tables: Vec<TableEntry>,
+    /// Its files stay while they are read.
+    _snapshot: Snapshot,
 }
 
 /// A table or view that a session has.
@@ -91,6 +93,7 @@ impl Session {
             runtime,
             version,
             tables: entries,
+            _snapshot: snapshot.clone(),
         })
     }
 

@@ -20,12 +20,14 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
 };
 
+use super::fault;
 use crate::error::StoreError;
 
 static SCRATCH: AtomicU64 = AtomicU64::new(0);
 
 /// Syncs a folder: the names in it.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    fault::point("folder");
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(StoreError::io("sync", folder))
@@ -76,6 +78,7 @@ impl Scratch {
         folder: &Path,
         parts: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Scratch, StoreError> {
+        fault::point("write");
         let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}-{number}", std::process::id()));
         let file = OpenOptions::new()
@@ -103,7 +106,10 @@ impl Scratch {
     /// Waits until the bytes are on the disk, and closes the file.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         match self.file.take() {
-            Some(file) => file.sync_all().map_err(StoreError::io("write", &self.path)),
+            Some(file) => {
+                fault::point("sync");
+                file.sync_all().map_err(StoreError::io("write", &self.path))
+            }
             None => Ok(()),
         }
     }
@@ -111,6 +117,7 @@ impl Scratch {
     /// Gives it its name, over whatever was there; the folder is to be synced after.
     pub(super) fn rename(mut self, target: &Path) -> Result<(), StoreError> {
         self.sync()?;
+        fault::point("name");
         std::fs::rename(&self.path, target).map_err(StoreError::io("write", target))?;
         self.path = PathBuf::new();
         Ok(())
@@ -119,6 +126,7 @@ impl Scratch {
     /// Gives it its name, unless there is such a file.
     pub(super) fn link(mut self, target: &Path) -> Result<(), StoreError> {
         self.sync()?;
+        fault::point("name");
         std::fs::hard_link(&self.path, target).map_err(StoreError::io("write", target))
     }
 }

@@ -22,6 +22,7 @@ mod durable;
 mod entry;
 mod fault;
 mod finish;
+mod lease;
 mod lock;
 mod logged;
 mod optimize;
@@ -30,6 +31,7 @@ mod patch;
 mod scan;
 mod select;
 mod snapshot;
+mod vacuum;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -44,17 +46,21 @@ pub use lock::WriteLock;
 pub use optimize::Optimized;
 pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::{DataFile, Snapshot};
+pub use vacuum::Vacuumed;
 
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::rows::VersionRow;
 use crate::tables::{Table, Versions};
 use delta::{DeltaFolder, KnownLogs};
+use lease::Lease;
 
 /// Folder of what is not a table.
 const OWN: &str = "_vaplan";
 /// Folder in it of files that have no name yet.
 const SCRATCH: &str = "scratch";
+/// Folder in it of what is being read.
+const LEASES: &str = "leases";
 
 /// A store, open.
 ///
@@ -151,23 +157,32 @@ impl Store {
     /// As [`Store::versions`].
     pub fn latest(&self) -> Result<Option<Snapshot>, StoreError> {
         let folder = self.folder(Versions::NAME);
-        let Some(delta) = folder.latest()? else {
-            return Ok(None);
-        };
-        let files = folder.files(delta)?;
-        // A name begins with the version that wrote the file: the last row is in the last file.
-        let Some(last) = files.values().next_back() else {
-            return Ok(None);
-        };
-        let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
-        let last = rows.into_iter().max_by_key(|row| row.version);
-        Ok(last.map(|row| Snapshot::new(self.clone(), row)))
+        loop {
+            let Some(delta) = folder.latest()? else {
+                return Ok(None);
+            };
+            let files = folder.files(delta)?;
+            // A name begins with the version that wrote the file: the last row is in the last file.
+            let Some(last) = files.values().next_back() else {
+                return Ok(None);
+            };
+            let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
+            let Some(row) = rows.into_iter().max_by_key(|row| row.version) else {
+                return Ok(None);
+            };
+            let version = StoreVersion(row.version);
+            let snapshot = self.lease(row)?;
+            // Others may have committed, and vacuumed, since its row was read.
+            if self.openable(version).is_ok() {
+                return Ok(Some(snapshot));
+            }
+        }
     }
 
     /// The last version, or the one asked for: what a command that reads opens.
     ///
     /// # Errors
-    /// [`StoreError::Empty`], [`StoreError::NoVersion`], and as [`Store::versions`].
+    /// [`StoreError::Empty`], [`StoreError::NoVersion`], [`StoreError::Vacuumed`], and as [`Store::versions`].
     pub fn at_version(&self, version: Option<StoreVersion>) -> Result<Snapshot, StoreError> {
         let latest = self.latest()?.ok_or_else(|| StoreError::Empty {
             path: self.root.clone(),
@@ -180,9 +195,20 @@ impl Store {
         let mut rows = self.versions()?;
         let first = rows.first().map_or(last, |row| StoreVersion(row.version));
         match rows.iter().position(|row| row.version == wanted.0) {
-            Some(at) => Ok(Snapshot::new(self.clone(), rows.swap_remove(at))),
+            Some(at) => {
+                let snapshot = self.lease(rows.swap_remove(at))?;
+                // Asked with the lease in hand: a vacuum asks for leases after it said what it takes.
+                self.openable(wanted)?;
+                Ok(snapshot)
+            }
             None => Err(StoreError::NoVersion { wanted, first, last }),
         }
+    }
+
+    /// The version of a row, held while it is read.
+    fn lease(&self, row: VersionRow) -> Result<Snapshot, StoreError> {
+        let lease = Lease::take(&self.root.join(OWN).join(LEASES), row.version)?;
+        Ok(Snapshot::new(self.clone(), row, lease))
     }
 
     /// Begins a version.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Store;
 use super::deleted::Deleted;
 use super::delta::DeltaFolder;
+use super::lease::Lease;
 use super::logged::{self, LoggedFile, LoggedFiles};
 use super::scan::Filter;
 use super::select::Selected;
@@ -58,14 +59,17 @@ pub struct Snapshot {
     row: VersionRow,
     /// Files of the tables whose log was read.
     logs: Arc<Mutex<BTreeMap<String, Arc<LoggedFiles>>>>,
+    /// Keeps its files from being vacuumed.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Snapshot {
-    pub(super) fn new(store: Store, row: VersionRow) -> Snapshot {
+    pub(super) fn new(store: Store, row: VersionRow, lease: Option<Lease>) -> Snapshot {
         Snapshot {
             store,
             row,
             logs: Arc::default(),
+            _lease: lease.map(Arc::new),
         }
     }
 

@@ -11,3 +11,4 @@ mod speed;
 mod support;
 mod tables;
 mod training;
+mod vacuum;

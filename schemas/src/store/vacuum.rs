@@ -1,0 +1,216 @@
+//! Removing files that only old versions need.
+//!
+//! Which versions are gone is on the disk (`_vaplan/vacuumed`) before the first file goes: who opens one of them is told,
+//! and who opened one before holds a lease that keeps it. A run that is killed is simply done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::delta::DeltaFolder;
+use super::durable::{Scratch, sync_folder};
+use super::{LEASES, OWN, SCRATCH, Store, WriteLock, fault, lease};
+use crate::error::StoreError;
+use crate::ids::StoreVersion;
+use crate::rows::VersionRow;
+use crate::tables::{self, Table, Versions};
+
+const MARK: &str = "vacuumed";
+
+/// Which versions can be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// This one and all later.
+    from: u64,
+    /// Of those before, the ones that were being read.
+    read: BTreeSet<u64>,
+}
+
+impl Mark {
+    fn keeps(&self, version: u64) -> bool {
+        version >= self.from || self.read.contains(&version)
+    }
+}
+
+/// What [`Store::vacuum`] removed, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Versions that can still be opened.
+    pub kept: Vec<StoreVersion>,
+    /// Of these, the ones that are kept only because they are read now.
+    pub read: Vec<StoreVersion>,
+    /// Data files that no kept version needs.
+    pub files: u64,
+    /// Entries and checkpoints of logs that no kept version needs.
+    pub entries: u64,
+    /// Size of both.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes files that none of the last `keep` versions needs, and none that is being read; `dry` only counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where a file cannot be removed: the rest goes when it is run again. [`StoreError`] where a log
+    /// does not read back.
+    ///
+    /// # Panics
+    /// Where `keep` is 0: the latest version always stays.
+    pub fn vacuum(&self, _lock: &WriteLock, keep: usize, dry: bool) -> Result<Vacuumed, StoreError> {
+        assert!(keep > 0, "the latest version always stays");
+        let rows = self.versions()?;
+        let Some(first) = rows.get(rows.len().saturating_sub(keep)) else {
+            return Ok(Vacuumed::default());
+        };
+        let before = self.mark()?;
+        let mut mark = Mark {
+            from: first.version.max(before.from),
+            read: BTreeSet::new(),
+        };
+        let leases = self.root.join(OWN).join(LEASES);
+        if !dry {
+            // First no one else may open what goes, then it is asked who has.
+            self.set_mark(&mark)?;
+        }
+        let may_be_read = |version: &u64| *version < mark.from && before.keeps(*version);
+        mark.read = lease::held(&leases)?.into_iter().filter(may_be_read).collect();
+        if !dry {
+            self.set_mark(&mark)?;
+        }
+        let kept: Vec<&VersionRow> = rows.iter().filter(|row| mark.keeps(row.version)).collect();
+        let mut done = Vacuumed {
+            kept: kept.iter().map(|row| StoreVersion(row.version)).collect(),
+            read: mark.read.iter().copied().map(StoreVersion).collect(),
+            ..Vacuumed::default()
+        };
+        let mut removed = Vec::new();
+        for (table, deltas) in deltas(&kept) {
+            let folder = self.folder(table);
+            removed.extend(unneeded(&folder, &deltas)?);
+            if let Some(oldest) = deltas.first() {
+                let entries = old_entries(&folder, *oldest, dry)?;
+                done.entries += entries.len() as u64;
+                removed.extend(entries);
+            }
+        }
+        done.files = removed.len() as u64 - done.entries;
+        for (path, bytes) in removed {
+            done.bytes += bytes;
+            if !dry {
+                fault::point("remove");
+                std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Says so where a version was vacuumed.
+    pub(super) fn openable(&self, wanted: StoreVersion) -> Result<(), StoreError> {
+        let mark = self.mark()?;
+        match mark.keeps(wanted.0) {
+            true => Ok(()),
+            false => Err(StoreError::Vacuumed {
+                wanted,
+                from: StoreVersion(mark.from),
+            }),
+        }
+    }
+
+    fn mark_path(&self) -> PathBuf {
+        self.root.join(OWN).join(MARK)
+    }
+
+    fn mark(&self) -> Result<Mark, StoreError> {
+        let path = self.mark_path();
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mark::default()),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        serde_json::from_slice(&text).map_err(|error| StoreError::File {
+            path,
+            problem: error.to_string(),
+        })
+    }
+
+    fn set_mark(&self, mark: &Mark) -> Result<(), StoreError> {
+        let own = self.root.join(OWN);
+        let scratch = own.join(SCRATCH);
+        std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch))?;
+        let text = serde_json::to_vec(mark).expect("numbers are always JSON");
+        Scratch::write(&scratch, [text.as_slice()])?.rename(&self.mark_path())?;
+        sync_folder(&own)
+    }
+}
+
+/// Delta versions of each table that these versions need.
+fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
+    let mut deltas: BTreeMap<&'static str, BTreeSet<u64>> = BTreeMap::new();
+    for (table, _) in tables::all() {
+        let of = |row: &&VersionRow| {
+            let named = row.tables.iter().find(|(name, _)| name == table);
+            named.map(|(_, delta)| *delta)
+        };
+        deltas.insert(table, kept.iter().filter_map(of).collect());
+    }
+    // A version does not name the row that names it, but each is one Delta commit of this table, from 0.
+    let own = kept.iter().map(|row| row.version.saturating_sub(1));
+    deltas.insert(Versions::NAME, own.collect());
+    deltas
+}
+
+/// Data files that none of these Delta versions names, nor the last.
+fn unneeded(folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let mut needed = BTreeSet::new();
+    // What a killed run left in the log is what readers from outside see, until the next commit.
+    let latest = folder.latest()?;
+    let own = deltas.iter().copied().filter(|delta| Some(*delta) <= latest);
+    for delta in own.chain(latest).collect::<BTreeSet<u64>>() {
+        needed.extend(folder.files(delta)?.keys().cloned());
+    }
+    let found = list(&folder.path)?;
+    let is_data = |name: &str| name.ends_with(".parquet") && !needed.contains(name);
+    Ok(found
+        .into_iter()
+        .filter(|(name, ..)| is_data(name))
+        .map(|(_, path, bytes)| (path, bytes))
+        .collect())
+}
+
+/// Entries and checkpoints of a log that reading from the version `oldest` on does without.
+fn old_entries(folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let log = folder.log_path();
+    if oldest > 0 && !folder.has_checkpoint(oldest) && !dry {
+        folder.checkpoint(oldest)?;
+    }
+    let version = |name: &str| {
+        name.split_once('.')
+            .and_then(|(version, _)| version.parse::<u64>().ok())
+    };
+    let found = list(&log)?;
+    let old = found
+        .into_iter()
+        .filter(|(name, ..)| version(name).is_some_and(|version| version < oldest));
+    Ok(old.map(|(_, path, bytes)| (path, bytes)).collect())
+}
+
+/// Files of a folder: name, place, size; none where there is no folder.
+fn list(folder: &Path) -> Result<Vec<(String, PathBuf, u64)>, StoreError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", folder))?;
+        let found = entry.metadata().map_err(StoreError::io("read", &entry.path()))?;
+        if let (true, Ok(name)) = (found.is_file(), entry.file_name().into_string()) {
+            files.push((name, entry.path(), found.len()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -125,6 +125,22 @@ impl DeltaFolder {
         Ok(self.at(version)?.files)
     }
 
+    /// Names of the files that an entry adds.
+    pub(super) fn added(&self, version: u64) -> Result<Vec<String>, StoreError> {
+        let path = self.entry_path(version);
+        let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+        let mut added = Vec::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let action: serde_json::Value = serde_json::from_str(line).map_err(|error| StoreError::File {
+                path: path.clone(),
+                problem: error.to_string(),
+            })?;
+            let name = action.get("add").and_then(|add| add.get("path")?.as_str());
+            added.extend(name.map(str::to_owned));
+        }
+        Ok(added)
+    }
+
     /// The log at a version, kept if it is the last that was seen.
     fn at(&self, version: u64) -> Result<Known, StoreError> {
         if let Some(known) = self.known().get(&self.table)

@@ -70,7 +70,16 @@ impl Store {
             read: BTreeSet::new(),
         };
         let leases = self.root.join(OWN).join(LEASES);
+        let mut done = Vacuumed::default();
         if !dry {
+            // What no version at all names: on a full disk, the room for what follows.
+            let all: Vec<&VersionRow> = rows.iter().filter(|row| before.keeps(row.version)).collect();
+            for (table, deltas) in deltas(&all) {
+                let strays = unneeded(&self.folder(table), &deltas)?;
+                done.files += strays.len() as u64;
+                done.bytes += strays.iter().map(|(_, bytes)| bytes).sum::<u64>();
+                remove(&strays)?;
+            }
             // First no one else may open what goes, then it is asked who has.
             self.set_mark(&mark)?;
         }
@@ -80,27 +89,21 @@ impl Store {
             self.set_mark(&mark)?;
         }
         let kept: Vec<&VersionRow> = rows.iter().filter(|row| mark.keeps(row.version)).collect();
-        let mut done = Vacuumed {
-            kept: kept.iter().map(|row| StoreVersion(row.version)).collect(),
-            read: mark.read.iter().copied().map(StoreVersion).collect(),
-            ..Vacuumed::default()
-        };
-        let mut removed = Vec::new();
+        done.kept = kept.iter().map(|row| StoreVersion(row.version)).collect();
+        done.read = mark.read.iter().copied().map(StoreVersion).collect();
         for (table, deltas) in deltas(&kept) {
             let folder = self.folder(table);
-            removed.extend(unneeded(&folder, &deltas)?);
-            if let Some(oldest) = deltas.first() {
-                let entries = old_entries(&folder, *oldest, dry)?;
-                done.entries += entries.len() as u64;
-                removed.extend(entries);
-            }
-        }
-        done.files = removed.len() as u64 - done.entries;
-        for (path, bytes) in removed {
-            done.bytes += bytes;
+            let files = unneeded(&folder, &deltas)?;
+            let entries = match deltas.first() {
+                Some(oldest) => old_entries(&folder, *oldest, dry)?,
+                None => Vec::new(),
+            };
+            done.files += files.len() as u64;
+            done.entries += entries.len() as u64;
+            done.bytes += files.iter().chain(&entries).map(|(_, bytes)| bytes).sum::<u64>();
             if !dry {
-                fault::point("remove");
-                std::fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+                remove(&files)?;
+                remove(&entries)?;
             }
         }
         Ok(done)
@@ -161,14 +164,30 @@ fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
     deltas
 }
 
+fn remove(files: &[(PathBuf, u64)]) -> Result<(), StoreError> {
+    files.iter().try_for_each(|(path, _)| {
+        fault::point("remove");
+        std::fs::remove_file(path).map_err(StoreError::io("remove", path))
+    })
+}
+
 /// Data files that none of these Delta versions names, nor the last.
 fn unneeded(folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let Some(latest) = folder.latest()? else {
+        return Ok(Vec::new());
+    };
+    // Single ones are looked at; of the run up to the last, the first and what was added since: entries, not logs, are
+    // read. What a killed run left in the log is what readers from outside see, until the next commit.
+    let mut run = latest;
+    while run > 0 && deltas.contains(&(run - 1)) {
+        run -= 1;
+    }
     let mut needed = BTreeSet::new();
-    // What a killed run left in the log is what readers from outside see, until the next commit.
-    let latest = folder.latest()?;
-    let own = deltas.iter().copied().filter(|delta| Some(*delta) <= latest);
-    for delta in own.chain(latest).collect::<BTreeSet<u64>>() {
+    for delta in deltas.range(..run).copied().chain([run]) {
         needed.extend(folder.files(delta)?.keys().cloned());
+    }
+    for delta in run + 1..=latest {
+        needed.extend(folder.added(delta)?);
     }
     let found = list(&folder.path)?;
     let is_data = |name: &str| name.ends_with(".parquet") && !needed.contains(name);

@@ -17,7 +17,7 @@ fn store() -> (tempfile::TempDir, Store, Snapshot) {
     (folder, store, snapshot)
 }
 
-fn chain(error: &StoreError) -> String {
+pub(crate) fn chain(error: &StoreError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -156,10 +156,10 @@ fn a_full_disk_is_named_and_the_version_before_stays() {
     panic!("the disk never was full");
 }
 
-struct Tmpfs<'a>(&'a Path);
+pub(crate) struct Tmpfs<'a>(&'a Path);
 
 impl Tmpfs<'_> {
-    fn mount<'a>(place: &'a Path, options: &str) -> Option<Tmpfs<'a>> {
+    pub(crate) fn mount<'a>(place: &'a Path, options: &str) -> Option<Tmpfs<'a>> {
         let mount = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "none"])
             .arg(place)

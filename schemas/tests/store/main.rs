@@ -9,6 +9,7 @@ mod patch;
 mod scan;
 mod speed;
 mod support;
+mod sweep;
 mod tables;
 mod training;
 mod vacuum;

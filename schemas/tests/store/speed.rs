@@ -72,6 +72,12 @@ fn a_change_of_one_video() {
     let begun = Instant::now();
     fill(&store, &world);
     println!("{count} videos written in {:.1?}", begun.elapsed());
+    let bytes: u64 = ["videos", "scores", "labels"]
+        .iter()
+        .flat_map(|table| store.latest().unwrap().unwrap().files(table).unwrap())
+        .map(|file| file.bytes)
+        .sum();
+    println!("{bytes} bytes");
     let begun = Instant::now();
     let all = store
         .latest()
@@ -84,6 +90,10 @@ fn a_change_of_one_video() {
         all.len(),
         begun.elapsed()
     );
+    let begun = Instant::now();
+    let dogs = Filter::tracks([(vaplan_schemas::Modality::Visual, "Dog".into())]);
+    let found = store.latest().unwrap().unwrap().scan::<Labels>(&dogs).unwrap();
+    println!("{} of one track in {:.1?}", found.len(), begun.elapsed());
     let begun = Instant::now();
     let some: Vec<_> = all
         .iter()

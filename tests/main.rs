@@ -23,3 +23,4 @@ mod support;
 mod synth;
 #[cfg(feature = "train")]
 mod train;
+mod upkeep;

@@ -17,7 +17,7 @@
 //! | [`record`] | epochs and predictions as store versions |
 //! | [`ablate`] | the paper's ablation, over seeds |
 //! | [`apply`] | a checkpoint on features, without a training |
-//! | [`run`] | the whole: resumed, recorded, the best kept |
+//! | [`run`](mod@run) | the whole: resumed, recorded, the best kept |
 
 pub mod ablate;
 pub mod apply;

@@ -16,6 +16,7 @@ mod pld_golden;
 mod plg_golden;
 mod query;
 mod query_answers;
+mod relabel;
 mod sample;
 mod show;
 mod small_store;

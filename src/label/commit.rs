@@ -286,7 +286,7 @@ pub fn append_changes<'a>(
 }
 
 /// Of the annotations, of reading and scoring, and of bringing both modalities together; sorted, each once.
-fn reject_rows(plan: &Plan, results: &mut Results) -> Vec<RejectRow> {
+pub fn reject_rows(plan: &Plan, results: &mut Results) -> Vec<RejectRow> {
     let mut rows = plan.rejects.clone();
     rows.append(&mut results.read.rejects);
     for (video, fault) in &results.faults {

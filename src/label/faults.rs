@@ -13,16 +13,14 @@ use super::world::{World, at};
 
 /// File named for a fault of marks: they may come from several.
 const MARKS: &str = "user_labels";
+/// How a fault of lengths ends.
+const LENGTHS: &str = "expected equally many: none is used";
 /// File named for a fault of predictions.
 const PREDICTIONS: &str = "predictions";
 
 /// Rows of a fault of a video.
 pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
-    let features = |modality: Modality| {
-        let paths = world.features[at(modality)].iter();
-        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
-        paths.join(", ")
-    };
+    let features = |modality: Modality| inputs(world, modality);
     let name = |class: &ClassId| &world.classes[class.index()];
     let row = |file: String, reason: String| RejectRow {
         file,
@@ -50,7 +48,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
         }
         Fault::Lengths { audio, visual } => vec![row(
             features(Modality::Visual),
-            format!("has {audio} audio and {visual} visual segments, expected equally many: none is used"),
+            format!("has {audio} audio and {visual} visual segments, {LENGTHS}"),
         )],
         Fault::Unscored(modality, class) => vec![row(
             features(*modality),
@@ -102,6 +100,33 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
         )],
         other => vec![row(features(Modality::Visual), format!("{other:?}"))],
     }
+}
+
+/// File named for a fault of all inputs of a modality.
+fn inputs(world: &World, modality: Modality) -> String {
+    let paths = world.features[at(modality)].iter();
+    let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+    paths.join(", ")
+}
+
+/// A row of a world, as a world of other inputs says it: a fault of all inputs names them.
+pub fn renamed(mut row: RejectRow, before: &World, after: &World) -> RejectRow {
+    let Some(said) = row
+        .video
+        .as_deref()
+        .and_then(|video| row.reason.strip_prefix(&begin(video)))
+    else {
+        return row;
+    };
+    let of_lengths = said.ends_with(LENGTHS).then_some(Modality::Visual);
+    let lacks = |modality: &Modality| said.starts_with(&format!("has no {modality} "));
+    let modality = Modality::ALL.into_iter().find(lacks).or(of_lengths);
+    if let Some(modality) =
+        modality.filter(|modality| row.row.is_none() && row.file == inputs(before, *modality))
+    {
+        row.file = inputs(after, modality);
+    }
+    row
 }
 
 fn begin(video: &str) -> String {

@@ -14,16 +14,18 @@ use vaplan_dataflows::{Candidate, VideoId};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{CandidateRow, RejectRow, Severity};
 use vaplan_schemas::store::{Filter, Snapshot};
-use vaplan_schemas::tables::Candidates;
+use vaplan_schemas::tables::{Candidates, Rejects};
 
-use super::resolve::Resolved;
+use super::part::sources_of;
+use super::resolve::{Resolved, is_npy};
 use super::scope::Touched;
+use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::label::job::{Read, score};
 use crate::label::plan::{Meaning, Names, Plan, planned};
 use crate::label::stage::Stage;
 use crate::label::world::{Both, Video, at};
-use crate::label::{LabelError, Listener};
+use crate::label::{LabelError, Listener, faults};
 
 /// What was read again.
 #[derive(Debug, Default)]
@@ -46,10 +48,16 @@ pub(super) fn reread(
 ) -> Result<Reread, LabelError> {
     let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
     let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
-    // A video with features that do not count now may have them count then: that shows from all of them.
-    touched
-        .rescored
-        .extend(spares.iter().map(|row| row.video.clone()));
+    // Where none counts, only all of them tell why; and of another weak label, other copies are equal.
+    resolved
+        .known
+        .want(snapshot, spares.iter().map(|row| row.video.clone()))?;
+    let unsettled = |row: &&CandidateRow| {
+        let source = |row: &CandidateRow| sources_of(resolved.known.get(&row.video)?)[at(row.modality)].1;
+        resolved.weak.contains_key(&row.video) || source(row).is_none()
+    };
+    let unsettled = spares.iter().filter(unsettled);
+    touched.rescored.extend(unsettled.map(|row| row.video.clone()));
     if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
         return Ok(Reread::default());
     }
@@ -82,11 +90,10 @@ pub(super) fn reread(
         // What they held before may be gone.
         spares = self::spares(snapshot, &Filter::all())?;
         for row in resolved.known.rows() {
-            let gone = |modality: Modality, source: &Option<Arc<str>>| {
-                let source = source.as_ref();
+            let gone = |(modality, source): (Modality, Option<&Arc<str>>)| {
                 source.is_some_and(|source| under(source, &looked[at(modality)]))
             };
-            if gone(Modality::Audio, &row.audio_source) || gone(Modality::Visual, &row.visual_source) {
+            if sources_of(row).into_iter().any(gone) {
                 touched.rescored.insert(row.video.clone());
             }
         }
@@ -97,7 +104,7 @@ pub(super) fn reread(
     }
     touched.videos.extend(touched.rescored.iter().cloned());
 
-    let others = reader.others(resolved, touched, &spares, &looked)?;
+    let others = reader.others(snapshot, resolved, touched, &spares, &looked)?;
     let (more, read) = reader.read(others, workers, listener)?;
     reread.take(&read, &reader);
     let wanted: BTreeSet<VideoId> = touched.rescored.iter().map(|name| VideoId::of(name)).collect();
@@ -119,6 +126,12 @@ impl Reread {
 fn spares(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<CandidateRow>, LabelError> {
     let found = snapshot.scan::<Candidates>(filter)?;
     Ok(found.into_iter().map(|found| found.row).collect())
+}
+
+/// Name of the video whose features an npy file holds.
+fn key_of(path: &Path) -> &str {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.unwrap_or_default()
 }
 
 /// Is this file one of these paths, or in one of them?
@@ -170,8 +183,9 @@ impl<'a> Reader<'a> {
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<Shard>, LabelError> {
         // One npy of a folder: a change may name it.
-        if path.extension().is_some_and(|extension| extension == "npy") && path.is_file() {
-            return Ok(FeatureInput::of_files(modality, [path.to_owned()]).shards);
+        if is_npy(path) && path.is_file() {
+            let wanted = wanted(key_of(path)).then(|| path.to_owned());
+            return Ok(FeatureInput::of_files(modality, wanted).shards);
         }
         Ok(FeatureInput::open(path, modality, wanted)?.shards)
     }
@@ -209,6 +223,7 @@ impl<'a> Reader<'a> {
     /// Files with features of the videos to be scored anew that were not just read.
     fn others(
         &self,
+        snapshot: &Snapshot,
         resolved: &Resolved,
         touched: &Touched,
         spares: &[CandidateRow],
@@ -221,20 +236,36 @@ impl<'a> Reader<'a> {
                 files[at(modality)].insert(path.to_owned());
             }
         };
+        // A key may come to mean a video, or cease to, where another of that beginning comes or goes.
+        let moved = resolved.weak.iter();
+        let moved = moved.filter(|(name, now)| resolved.known.get(name).is_some() != now.is_some());
+        let moved: BTreeSet<&str> = moved.map(|(name, _)| key11(name)).collect();
+        let gone: BTreeSet<&Arc<str>> = resolved.removed().collect();
         let mut unplaced: BTreeSet<&Arc<str>> = BTreeSet::new();
-        for name in &touched.rescored {
-            let Some(row) = resolved.known.get(name) else {
-                unplaced.insert(name);
-                continue;
-            };
-            for (modality, source) in [
-                (Modality::Audio, &row.audio_source),
-                (Modality::Visual, &row.visual_source),
-            ] {
+        for name in touched.rescored.iter().filter(|name| !gone.contains(name)) {
+            let row = resolved.known.get(name);
+            for (modality, source) in row.map(sources_of).into_iter().flatten() {
                 match source {
                     Some(source) => add(modality, source),
-                    // It may have been the meaning of a key, and not be it any more, or the reverse.
                     None => drop(unplaced.insert(name)),
+                }
+            }
+            if row.is_none() || moved.contains(key11(name)) {
+                unplaced.insert(name);
+            }
+        }
+        // Of a video that went, only what was rejected matters: it is no more.
+        if !gone.is_empty() {
+            let rows = snapshot.read::<Rejects>()?;
+            for row in rows.iter().filter(|row| !faults::is_of_graph(row)) {
+                let of = |name: &&Arc<str>| match row.video.as_deref() {
+                    Some(video) => *video == ***name || video == key11(name),
+                    None => row.reason.contains(&***name),
+                };
+                if gone.iter().any(of) {
+                    Modality::ALL
+                        .into_iter()
+                        .for_each(|modality| add(modality, &row.file));
                 }
             }
         }
@@ -259,6 +290,24 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
+        }
+        for modality in Modality::ALL {
+            let other = Modality::ALL[1 - at(modality)];
+            let shared = |path: &&PathBuf| {
+                self.counts(resolved, other, path) && !under(&path.display().to_string(), &looked[at(other)])
+            };
+            let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
+            files[at(other)].extend(shared);
+        }
+        // A file of no video is not read; what was said of it is taken back.
+        for files in &mut files {
+            files.retain(|path| {
+                let read = !is_npy(path) || self.names.meaning(key_of(path)) != Meaning::Other;
+                if !read {
+                    self.files.borrow_mut().insert(path.display().to_string());
+                }
+                read
+            });
         }
         let [audio, visual] = files;
         let mut shards = FeatureInput::of_files(Modality::Audio, audio).shards;

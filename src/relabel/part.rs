@@ -133,10 +133,7 @@ impl Part {
                     .iter()
                     .map(|found| &found.row)
                     .filter(|track| track.modality == modality);
-                let source = row.and_then(|row| match modality {
-                    Modality::Audio => row.audio_source.clone(),
-                    Modality::Visual => row.visual_source.clone(),
-                });
+                let source = row.and_then(|row| sources_of(row)[at(modality)].1.cloned());
                 let rule = after.settings.of(modality).rule;
                 let before = self.resolved.before.settings.of(modality).rule;
                 if let Some(record) = record(own, after, &weak, (before != rule).then_some(rule))? {
@@ -161,6 +158,29 @@ impl Part {
                     .filter(|class| classes.contains(class))
                     .collect(),
             });
+        }
+        // A video without any class has no scores, but features all the same.
+        for row in self.old.videos.iter().map(|found| &found.row) {
+            let id = VideoId::of(&row.video);
+            let empty = |video: &Video| video.weak.is_empty();
+            if self.touched.rescored.contains(&row.video) || !self.videos.get(&id).is_some_and(empty) {
+                continue;
+            }
+            for (modality, source) in sources_of(row) {
+                let record = ScoreRecord::new(row.segments, Vec::new(), Vec::new(), Vec::new());
+                self.candidates.extend(source.map(|source| {
+                    let source = source.clone();
+                    let record = Arc::new(record);
+                    (
+                        id,
+                        Candidate {
+                            modality,
+                            source,
+                            record,
+                        },
+                    )
+                }));
+            }
         }
         for (video, candidates) in &self.reread.candidates {
             if self.videos.contains_key(video) {
@@ -265,6 +285,14 @@ impl Part {
         }
         sources
     }
+}
+
+/// Files of the features that count.
+pub(super) fn sources_of(row: &VideoRow) -> Both<(Modality, Option<&Arc<str>>)> {
+    [
+        (Modality::Audio, row.audio_source.as_ref()),
+        (Modality::Visual, row.visual_source.as_ref()),
+    ]
 }
 
 /// Scores of some tracks of a video and modality; none where there are none. `rule`: by it, from the cosines.

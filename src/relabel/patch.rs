@@ -84,7 +84,11 @@ pub(super) struct Diff<T: Table> {
 
 impl<T: Table> Diff<T> {
     /// Both by key; rows that are equal stay where they are.
-    pub(super) fn of(old: &[Stored<T::Row>], mut new: Vec<T::Row>) -> Diff<T> {
+    pub(super) fn of(old: &[Stored<T::Row>], new: Vec<T::Row>) -> Diff<T> {
+        Diff::by(old, new, PartialEq::eq)
+    }
+
+    fn by(old: &[Stored<T::Row>], mut new: Vec<T::Row>, same: impl Fn(&T::Row, &T::Row) -> bool) -> Diff<T> {
         new.sort_by(T::compare);
         let mut diff = Diff {
             gone: Vec::new(),
@@ -96,7 +100,7 @@ impl<T: Table> Diff<T> {
                 diff.gone.push(before.place);
             }
             match old.next_if(|before| T::compare(&before.row, &row).is_eq()) {
-                Some(before) if before.row == row => continue,
+                Some(before) if same(&before.row, &row) => continue,
                 Some(before) => diff.gone.push(before.place),
                 None => {}
             }
@@ -305,7 +309,12 @@ fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, L
         let whole = part.touched.videos.contains(&video.name);
         if whole {
             videos.push(video_row(after, video, found));
-            candidates.extend(candidate_rows(video, found));
+            if part.touched.rescored.contains(&video.name) {
+                candidates.extend(candidate_rows(video, found));
+            } else {
+                let old = part.old.candidates.iter().map(|found| &found.row);
+                candidates.extend(old.filter(|row| row.video == video.name).cloned());
+            }
         }
         let own = score_tracks(after, &video.name, found).into_iter();
         scores.extend(own.filter(|track| inside(whole, track.modality, &track.class)));
@@ -348,7 +357,7 @@ pub(super) fn predictions(
         .predictions
         .iter()
         .filter(|track| !removed.contains(&track.video));
-    Ok(Diff::of(&old, new.cloned().collect()))
+    Ok(Diff::by(&old, new.cloned().collect(), super::predictions::same))
 }
 
 /// None: no row of it goes.
@@ -394,14 +403,17 @@ fn rejects(
             .any(|looked| path.starts_with(looked))
     };
     let stays = |row: &RejectRow| {
+        // Of a video, whatever file it names: one of a modality that lacks names all inputs.
+        if faults::is_of_graph(row) {
+            let video = row.video.as_deref();
+            return !video.is_some_and(|video| part.touched.videos.contains(video));
+        }
         let read = part.resolved.files.contains(&row.file) || part.reread.files.contains(&row.file);
-        let video = row
-            .video
-            .as_deref()
-            .is_some_and(|video| part.touched.videos.contains(video));
-        !(read || looked(&row.file) || video && faults::is_of_graph(row))
+        !(read || looked(&row.file))
     };
-    let mut after: Vec<RejectRow> = before.iter().filter(|row| stays(row)).cloned().collect();
+    let (was, is) = (&part.resolved.before, &part.resolved.after);
+    let stay = before.iter().filter(|row| stays(row)).cloned();
+    let mut after: Vec<RejectRow> = stay.map(|row| faults::renamed(row, was, is)).collect();
     after.extend(told(part, answers));
     after.sort();
     after.dedup();

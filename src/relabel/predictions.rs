@@ -13,6 +13,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, RejectRow, Severity};
 use vaplan_schemas::store::Snapshot;
 
+use super::resolve::WeakNow;
 use super::videos::Known;
 use crate::ingest::annotations::{KeyError, Roster};
 use crate::ingest::features::{FeatureBatch, FeatureEvent, FeatureInput};
@@ -28,10 +29,13 @@ pub(super) struct Read {
 
 const BATCH_ROWS: usize = 4096;
 
-/// Reads the probabilities of an epoch; bad rows and files, and keys of no video, are rejects.
+/// Reads the probabilities of an epoch; bad rows and files, and keys of two videos, are rejects.
+///
+/// `weak`: videos that come or go with the same change. Predictions of a video that is not there are passed over.
 pub(super) fn read(
     snapshot: &Snapshot,
     known: &mut Known,
+    weak: &BTreeMap<Arc<str>, Option<WeakNow>>,
     path: &Path,
     epoch: u64,
     classes: usize,
@@ -60,8 +64,12 @@ pub(super) fn read(
     if keys.iter().any(|key| known.get(key).is_none()) {
         known.want_all(snapshot)?;
     }
-    let roster = Roster::new(known.rows().map(|row| row.video.clone()));
-    let names: Vec<Arc<str>> = known.rows().map(|row| row.video.clone()).collect();
+    let there = known.rows().map(|row| &row.video);
+    let there = there.filter(|name| !weak.contains_key(*name));
+    let come = weak.iter().filter(|(_, now)| now.is_some()).map(|(name, _)| name);
+    let names: BTreeSet<Arc<str>> = there.chain(come).cloned().collect();
+    let names: Vec<Arc<str>> = names.into_iter().collect();
+    let roster = Roster::new(names.iter().cloned());
     let mut tracks: BTreeMap<(Arc<str>, Modality), (PredictionTrack, Arc<str>)> = BTreeMap::new();
     for batch in batches {
         let mut first = 0;
@@ -116,7 +124,7 @@ pub(super) fn read(
 }
 
 /// Bit for bit, since NaN may be there.
-fn same(a: &PredictionTrack, b: &PredictionTrack) -> bool {
+pub(super) fn same(a: &PredictionTrack, b: &PredictionTrack) -> bool {
     let bits = |track: &PredictionTrack| {
         track
             .probability
@@ -124,7 +132,8 @@ fn same(a: &PredictionTrack, b: &PredictionTrack) -> bool {
             .map(|value| value.to_bits())
             .collect::<Vec<_>>()
     };
-    bits(a) == bits(b)
+    let key = |track: &PredictionTrack| (track.epoch, track.video.clone(), track.modality, track.classes);
+    key(a) == key(b) && bits(a) == bits(b)
 }
 
 /// Where each modality is: subfolders of their names, or rows that say which they are.

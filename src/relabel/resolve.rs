@@ -7,7 +7,8 @@ use std::sync::Arc;
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::pld::Pld;
 use vaplan_schemas::rows::{PredictionTrack, RejectRow, Split};
-use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::store::{Filter, Snapshot, Store};
+use vaplan_schemas::tables::Predictions;
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
 use super::change::{self, Changes, DenoiseRequest, UserRow, WeakEdit, WeakRow};
@@ -88,6 +89,7 @@ impl Resolved {
             let read = predictions::read(
                 snapshot,
                 &mut resolved.known,
+                &resolved.weak,
                 path,
                 *epoch,
                 resolved.after.classes.len(),
@@ -95,7 +97,7 @@ impl Resolved {
             resolved.files.extend(read.files);
             resolved.rejects.extend(read.rejects);
             resolved.predictions = read.tracks;
-            resolved.after.active = Some(active(&resolved.after, *epoch)?);
+            resolved.after.active = Some(active(snapshot, &resolved.after, *epoch)?);
         }
         let first_epoch = resolved.before.active.is_none() && changes.predictions.is_some();
         resolved.after.denoising = denoising(&resolved.after.denoising, &changes.denoising, first_epoch)?;
@@ -109,6 +111,13 @@ impl Resolved {
             for path in &changes.features[at(modality)] {
                 let inside = inputs.iter().any(|input| path.starts_with(input));
                 match (inside, path.exists()) {
+                    (false, true) if path.is_file() && is_npy(path) => {
+                        return Err(LabelError::Change(format!(
+                            "{modality} features `{}` are one npy file in none of the inputs, expected a folder of npy \
+                             or Parquet files, or a Parquet file",
+                            path.display()
+                        )));
+                    }
                     (false, true) => inputs.push(path.clone()),
                     // A file that went from a folder, or a listed file that went.
                     (true, true) => {}
@@ -140,6 +149,14 @@ impl Resolved {
                 }
                 self.paths[at(modality)].insert(path.clone());
             }
+        }
+        // What is rejected in a file is told of the file: where it counts for both modalities, both are read again.
+        for modality in Modality::ALL {
+            let other = 1 - at(modality);
+            let inputs = &self.after.features[other];
+            let shared = |path: &&PathBuf| inputs.iter().any(|input| path.starts_with(input));
+            let shared: Vec<PathBuf> = self.paths[at(modality)].iter().filter(shared).cloned().collect();
+            self.paths[other].extend(shared);
         }
         Ok(())
     }
@@ -264,6 +281,11 @@ impl Resolved {
     }
 }
 
+/// Is it named as features of one video are?
+pub(super) fn is_npy(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "npy")
+}
+
 /// Classes, settings and prompts after.
 fn after(before: World, changes: &Changes) -> Result<World, LabelError> {
     let mut world = before.clone();
@@ -372,12 +394,29 @@ fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
     })
 }
 
-fn active(after: &World, epoch: u64) -> Result<Active, LabelError> {
+fn active(snapshot: &Snapshot, after: &World, epoch: u64) -> Result<Active, LabelError> {
     let classes = after.classes.clone();
     match &after.active {
+        Some(active) if active.classes == classes && epoch < active.since => {
+            // What the store has of such epochs has other columns.
+            let stored = snapshot.scan::<Predictions>(&Filter::all())?;
+            let mut between = stored
+                .iter()
+                .filter(|found| (epoch..active.since).contains(&found.row.epoch));
+            if between.next().is_some() {
+                return Err(LabelError::Change(format!(
+                    "epoch {epoch} is before epoch {}, the first with these classes, expected that or a later one",
+                    active.since
+                )));
+            }
+            Ok(Active {
+                since: epoch,
+                ..active.clone()
+            })
+        }
         Some(active) if active.classes == classes => Ok(Active {
             epoch: active.epoch.max(epoch),
-            since: active.since.min(epoch),
+            since: active.since,
             classes,
         }),
         Some(active) if epoch <= active.epoch => Err(LabelError::Change(format!(

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
-use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::rows::PredictionTrack;
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::Predictions;
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::resolve::Resolved;
@@ -45,11 +47,11 @@ impl Scope {
         for modality in Modality::ALL {
             let (before, after) = (&resolved.before, &resolved.after);
             let (was, is) = (before.settings.of(modality), after.settings.of(modality));
-            let all = was.rule != is.rule || before.denoising[at(modality)] != after.denoising[at(modality)];
-            let changed = |class: &ClassId| all || was.cutoff(*class) != is.cutoff(*class);
+            let changed = |class: &ClassId| was.rule != is.rule || was.cutoff(*class) != is.cutoff(*class);
             let own = classes.iter().filter(|class| changed(class));
             touched.tracks.extend(own.map(|class| (modality, *class)));
         }
+        denoising(snapshot, resolved, &mut touched)?;
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched
@@ -57,6 +59,8 @@ impl Scope {
             .extend(resolved.user.iter().map(|row| row.video.clone()));
         let predicted = resolved.predictions.iter().map(|track| track.video.clone());
         touched.videos.extend(predicted);
+        // A video that is not known counts as one that is not there.
+        resolved.known.want(snapshot, touched.videos.iter().cloned())?;
         Ok(Scope::Part(touched))
     }
 }
@@ -67,9 +71,26 @@ fn everything(before: &World, after: &World) -> bool {
         || Modality::ALL.into_iter().any(|modality| {
             let softmax = matches!(after.settings.of(modality).rule, Rule::Softmax { .. });
             let rule = before.settings.of(modality).rule != after.settings.of(modality).rule;
-            let prompts = before.prompts[at(modality)] != after.prompts[at(modality)];
-            softmax && (rule || prompts)
+            let (was, is) = (&before.prompts[at(modality)], &after.prompts[at(modality)]);
+            // Of another width, other features fit: those that were rejected are in no table.
+            was.width != is.width || (softmax && (rule || was != is))
         })
+}
+
+/// K, α, guard or modalities of denoising: the videos with predictions that count.
+fn denoising(snapshot: &Snapshot, resolved: &Resolved, touched: &mut Touched) -> Result<(), StoreError> {
+    let (before, after) = (&resolved.before.denoising, &resolved.after.denoising);
+    let Some(active) = resolved.after.active.as_ref().filter(|_| before != after) else {
+        return Ok(());
+    };
+    let counts = |track: &PredictionTrack| {
+        let of = at(track.modality);
+        before[of] != after[of] && (active.since..=active.epoch).contains(&track.epoch)
+    };
+    let found = snapshot.scan::<Predictions>(&Filter::all())?.into_iter();
+    let tracks = found.map(|found| found.row).filter(counts);
+    touched.videos.extend(tracks.map(|track| track.video));
+    Ok(())
 }
 
 /// Prompts of rule `logit`: the videos that have the class.

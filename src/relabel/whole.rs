@@ -84,7 +84,7 @@ pub(super) fn run(
         None => folder.path().to_owned(),
     })?;
     let plan = Arc::new(plan);
-    let results = flow::run(&plan, &stage, Some(&previous), &kept, request.workers, listener)?;
+    let mut results = flow::run(&plan, &stage, Some(&previous), &kept, request.workers, listener)?;
     let mut summary = Summary {
         videos: (plan.videos.len() as u64, 0),
         set: results.changes.iter().filter(|change| change.to).count() as u64,
@@ -93,6 +93,7 @@ pub(super) fn run(
     };
     let Some(lock) = lock else {
         summary.changes = change_rows(snapshot.version().version + 1, &plan, &previous, &results);
+        summary.rejected = commit::reject_rows(&plan, &mut results);
         return Ok(summary);
     };
     listener(Progress::Committing);

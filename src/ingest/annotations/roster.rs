@@ -49,7 +49,7 @@ pub fn split_name(name: &str) -> Option<(&str, f64, f64)> {
 pub struct Roster {
     names: Vec<Arc<str>>,
     full: BTreeMap<Arc<str>, usize>,
-    /// First and last position with the key.
+    /// Positions of the first and last name with the key, in the order of names.
     short: BTreeMap<Arc<str>, (usize, usize)>,
 }
 
@@ -79,11 +79,14 @@ impl Roster {
         for (position, name) in names.into_iter().enumerate() {
             let name: Arc<str> = name.into();
             let key: Arc<str> = key11(&name).into();
-            roster
-                .short
-                .entry(key)
-                .and_modify(|ends| ends.1 = position)
-                .or_insert((position, position));
+            let (first, last) = roster.short.entry(key).or_insert((position, position));
+            // Not in the order they come in: what is said of a key depends on the names alone.
+            if *first != position && name < roster.names[*first] {
+                *first = position;
+            }
+            if *last != position && name > roster.names[*last] {
+                *last = position;
+            }
             roster.full.insert(name.clone(), position);
             roster.names.push(name);
         }

@@ -17,8 +17,9 @@ demo: native ## Do the whole job on a built-in sample
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)
 
-soak: tools ## Try the law (incremental equals batch) on 10,000 random scripts; VAPLAN_SOAK=N for another number
+soak: tools ## Try the law (incremental equals batch) on 10,000 random scripts (VAPLAN_SOAK), and on 500 of stores and files (VAPLAN_SOAK_STORES)
 	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture
+	VAPLAN_SOAK=$${VAPLAN_SOAK_STORES:-500} $(CARGO) test --workspace --test main -- --nocapture relabel::law
 
 bench: native venv ## Time against what users would pick instead; results in bench/README.md
 	bench/run

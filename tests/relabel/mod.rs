@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod kill;
+mod law;
 mod llp;
 mod refusals;
 

@@ -3,6 +3,7 @@
 
 mod bad_input_features;
 mod bad_input_text;
+mod cluster;
 mod demo;
 #[cfg(feature = "encode")]
 mod encode;

@@ -4,11 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
 use super::progress::Bar;
+use crate::label::cluster::hosts::Hosts;
+use crate::label::cluster::{self, Outcome};
 use crate::label::settings::{RuleName, SettingsRequest};
 use crate::label::{self, Listener, Progress, Request};
 
@@ -90,6 +93,23 @@ pub(super) struct Args {
     /// Workers of the dataflow; tables are the same for every number [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
+    /// One host:port a line: as many processes do the run together, each started with the same arguments but its
+    /// --process; the links are neither encrypted nor authenticated
+    #[arg(long, value_name = "FILE", env = "VAPLAN_HOSTS", requires = "process")]
+    hosts: Option<PathBuf>,
+    /// Line of --hosts that this process is, from 0; process 0 commits
+    #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
+    process: Option<usize>,
+    /// How long the processes of --hosts wait for each other at the start; one that is silent for 15 s, or this where
+    /// it is less, is lost
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        env = "VAPLAN_CLUSTER_TIMEOUT"
+    )]
+    cluster_timeout: u64,
 }
 
 impl Args {
@@ -139,8 +159,27 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Shard { .. } => told.add(1),
         Progress::Committing => told.message("committing"),
     });
-    let summary = label::run(&args.request(global), &listener)?;
+    let request = args.request(global);
+    let hosts = args.hosts.as_deref().zip(args.process);
+    let outcome = match hosts {
+        Some((path, process)) => {
+            let hosts = Hosts::read(path, process)?;
+            let (here, of) = (hosts.here(), hosts.processes());
+            bar.say(&format!("{here} of {of} processes: starting"));
+            cluster::run(
+                &request,
+                &hosts,
+                Duration::from_secs(args.cluster_timeout),
+                &listener,
+            )?
+        }
+        None => Outcome::Led(Box::new(label::run(&request, &listener)?)),
+    };
     bar.finish();
+    let summary = match outcome {
+        Outcome::Led(summary) => *summary,
+        Outcome::Followed { version, rejects } => return followed(version, rejects, out),
+    };
     let version = summary.version.version;
     let Some(done) = summary.done else {
         writeln!(out, "nothing to do: version {version} holds these labels")?;
@@ -198,4 +237,17 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What a process that does not commit says, and the exit status of the one that does.
+fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let Some(rejects) = rejects else {
+        writeln!(out, "nothing to do: version {version} holds these labels")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    writeln!(
+        out,
+        "version {version}: committed by process 0, which has the counts"
+    )?;
+    Ok(ExitCode::from(u8::from(rejects > 0)))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use vaplan_dataflows::similarity::PromptError;
 use vaplan_schemas::StoreError;
 
+use super::cluster::error::ClusterError;
 use crate::ingest::error::IngestError;
 
 /// What keeps a labelling run from being done; a bad row beside good ones is none.
@@ -17,6 +18,9 @@ pub enum LabelError {
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Several processes cannot do it together, or one of them was lost.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// Rule, scale or threshold.
     #[error("{0}")]
     Settings(String),

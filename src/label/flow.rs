@@ -6,6 +6,8 @@
 //! weak labels, cutoffs ────────────────────────────┼─ labelling ─▶ results
 //! marks, predictions, previous labels ─────────────┘
 //! ```
+//!
+//! In a cluster every process reads its shards, and what the tables need comes together in process 0.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +18,7 @@ use vaplan_dataflows::differential_dataflow::input::Input;
 use vaplan_dataflows::graph::{Inputs, Outputs, labelling};
 use vaplan_dataflows::timely::dataflow::ProbeHandle;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Probe};
-use vaplan_dataflows::{Fault, LabelRecord, VideoId, timely};
+use vaplan_dataflows::{Fault, LabelRecord, VideoId};
 use vaplan_schemas::Modality;
 
 use super::commit::{Classification, Previous};
@@ -24,6 +26,7 @@ use super::job::{Job, Read, lock, scored};
 use super::kept::Kept;
 use super::plan::Plan;
 use super::stage::Stage;
+use super::team::{Place, Share, Team};
 use super::world::at;
 use super::{LabelError, Listener};
 
@@ -44,95 +47,116 @@ pub struct Results {
     pub read: Read,
 }
 
+/// What the graph starts from.
+#[derive(Clone)]
+pub struct Given {
+    /// What is asked.
+    pub plan: Arc<Plan>,
+    /// Where finished shards are kept.
+    pub stage: Stage,
+    /// Positions of the shards that this process reads.
+    pub shards: Vec<usize>,
+    /// Labels of the version before; in a cluster, given by process 0 alone.
+    pub previous: Option<Arc<Previous>>,
+    /// Marks and predictions; in a cluster, given by process 0 alone.
+    pub kept: Arc<Kept>,
+}
+
 /// Runs the graph to its end.
+///
+/// In a cluster, process 0 gets the results of all; every process gets its own [`Results::audio_visual`] and
+/// [`Results::read`].
 ///
 /// # Errors
 /// [`LabelError::Stage`] where a finished shard cannot be kept, [`LabelError::Stopped`] where the dataflow does not
 /// come to its end.
-pub fn run(
-    plan: &Arc<Plan>,
-    stage: &Stage,
-    previous: Option<&Previous>,
-    kept: &Arc<Kept>,
-    workers: usize,
-    listener: &Listener,
-) -> Result<Results, LabelError> {
-    let (job, loaded) = Job::new(plan, stage, listener);
-    let classes = Classification::new(&plan.world.classes, previous);
-    let previous = previous.map(|previous| previous.records(&classes));
+pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, LabelError> {
+    let (job, loaded) = Job::new(&given.plan, &given.stage, &given.shards, listener);
+    let previous = given.previous.as_ref().map(|previous| {
+        let classes = Classification::new(&given.plan.world.classes, Some(previous));
+        previous.records(&classes)
+    });
     let previous = Arc::new(previous.unwrap_or_default());
     let loaded = Arc::new(loaded);
     let results = Arc::new(Mutex::new(Results::default()));
-    let (shared, to, kept) = (job.clone(), results.clone(), kept.clone());
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let (index, peers) = (worker.index(), worker.peers());
-        let job = shared.clone();
-        let (mut weak, mut staged, mut cutoffs, mut others, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (weak_in, weak) = scope.new_collection();
-            let (staged_in, staged) = scope.new_collection();
-            let (cutoffs_in, cutoffs) = scope.new_collection();
-            let (marks_in, marks) = scope.new_collection();
-            let (predictions_in, predictions) = scope.new_collection();
-            let (denoising_in, denoising) = scope.new_collection();
-            let (previous_in, previous) = scope.new_collection();
-            let read = scored(scope, &job).as_collection();
-            let outputs = labelling(Inputs {
-                weak,
-                scored: staged.concat(read),
-                cutoffs,
-                marks,
-                predictions,
-                denoising,
-                previous,
-            });
-            let probe = collect(outputs, &to);
-            let others = (marks_in, predictions_in, denoising_in, previous_in);
-            (weak_in, staged_in, cutoffs_in, others, probe)
-        });
-        let mine = |nth: usize| nth % peers == index;
-        let share = |nth: &(usize, _)| mine(nth.0);
-        for (_, video) in job.plan.videos.iter().enumerate().filter(|(nth, _)| mine(*nth)) {
-            weak.insert((video.id, video.weak.clone()));
-        }
-        let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
-        for (_, entry) in candidates.filter(share) {
-            staged.insert(entry.clone());
-        }
-        let (marks, predictions, denoising, before) = &mut others;
-        if index == 0 {
-            let world = &job.plan.world;
-            world
-                .cutoffs()
-                .into_iter()
-                .for_each(|entry| cutoffs.insert(entry));
-            kept.marks.iter().for_each(|entry| marks.insert(entry.clone()));
-            for modality in Modality::ALL {
-                if let Some(settings) = world.denoising[at(modality)] {
-                    denoising.insert((modality, settings));
+    let (shared, to, kept) = (job.clone(), results.clone(), given.kept.clone());
+    let team = Arc::new(team);
+    let place = team.place();
+    let crew = team.clone();
+    let guards = team
+        .start(move |worker| {
+            let everywhere = Share {
+                index: worker.index(),
+                of: worker.peers(),
+            };
+            let here = crew.within(worker.index());
+            let job = shared.clone();
+            let (mut weak, mut staged, mut cutoffs, mut others, probe) =
+                worker.dataflow::<u64, _, _>(|scope| {
+                    let (weak_in, weak) = scope.new_collection();
+                    let (staged_in, staged) = scope.new_collection();
+                    let (cutoffs_in, cutoffs) = scope.new_collection();
+                    let (marks_in, marks) = scope.new_collection();
+                    let (predictions_in, predictions) = scope.new_collection();
+                    let (denoising_in, denoising) = scope.new_collection();
+                    let (previous_in, previous) = scope.new_collection();
+                    let read = scored(scope, &job).as_collection();
+                    let outputs = labelling(Inputs {
+                        weak,
+                        scored: staged.concat(read),
+                        cutoffs,
+                        marks,
+                        predictions,
+                        denoising,
+                        previous,
+                    });
+                    let probe = collect(outputs, place, &to);
+                    let others = (marks_in, predictions_in, denoising_in, previous_in);
+                    (weak_in, staged_in, cutoffs_in, others, probe)
+                });
+            let videos = job.plan.videos.iter().enumerate();
+            for (_, video) in videos.filter(|(nth, _)| everywhere.has(*nth)) {
+                weak.insert((video.id, video.weak.clone()));
+            }
+            let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
+            for (_, entry) in candidates.filter(|(nth, _)| here.has(*nth)) {
+                staged.insert(entry.clone());
+            }
+            let (marks, predictions, denoising, before) = &mut others;
+            if everywhere.index == 0 {
+                let world = &job.plan.world;
+                world
+                    .cutoffs()
+                    .into_iter()
+                    .for_each(|entry| cutoffs.insert(entry));
+                kept.marks.iter().for_each(|entry| marks.insert(entry.clone()));
+                for modality in Modality::ALL {
+                    if let Some(settings) = world.denoising[at(modality)] {
+                        denoising.insert((modality, settings));
+                    }
                 }
             }
-        }
-        for (nth, entry) in kept.predictions.iter().enumerate() {
-            if mine(nth) {
-                predictions.insert(entry.clone());
+            for (nth, entry) in kept.predictions.iter().enumerate() {
+                if here.has(nth) {
+                    predictions.insert(entry.clone());
+                }
             }
-        }
-        for (nth, entry) in previous.iter().enumerate() {
-            if mine(nth) {
-                before.insert(entry.clone());
+            for (nth, entry) in previous.iter().enumerate() {
+                if here.has(nth) {
+                    before.insert(entry.clone());
+                }
             }
-        }
-        weak.close();
-        staged.close();
-        cutoffs.close();
-        let (marks, predictions, denoising, before) = others;
-        marks.close();
-        predictions.close();
-        denoising.close();
-        before.close();
-        worker.step_or_park_while(None, || !probe.done());
-    })
-    .map_err(LabelError::Stopped)?;
+            weak.close();
+            staged.close();
+            cutoffs.close();
+            let (marks, predictions, denoising, before) = others;
+            marks.close();
+            predictions.close();
+            denoising.close();
+            before.close();
+            worker.step_or_park_while(None, || !probe.done());
+        })
+        .map_err(LabelError::Stopped)?;
     for guard in guards.join() {
         guard.map_err(LabelError::Stopped)?;
     }
@@ -143,9 +167,10 @@ pub fn run(
 }
 
 /// Puts what the graph gives into `results`; the probe is done when all of it is there.
-fn collect(outputs: Outputs<'_, u64>, results: &Arc<Mutex<Results>>) -> ProbeHandle<u64> {
+fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>>) -> ProbeHandle<u64> {
     let to = results.clone();
-    outputs.admitted.inspect_container(move |event| {
+    let admitted = place.gather(outputs.admitted.inner, |((video, _), _, _)| video.0);
+    admitted.inspect_container(move |event| {
         if let Ok((_, updates)) = event {
             let admitted = updates
                 .iter()
@@ -154,7 +179,8 @@ fn collect(outputs: Outputs<'_, u64>, results: &Arc<Mutex<Results>>) -> ProbeHan
         }
     });
     let to = results.clone();
-    outputs.labels.inspect_container(move |event| {
+    let labels = place.gather(outputs.labels.inner, |(((video, _), _), _, _)| video.0);
+    labels.inspect_container(move |event| {
         if let Ok((_, updates)) = event {
             let labels = updates
                 .iter()
@@ -167,12 +193,18 @@ fn collect(outputs: Outputs<'_, u64>, results: &Arc<Mutex<Results>>) -> ProbeHan
         .audio_visual
         .inspect(move |((_, record), _, _)| lock(&to).audio_visual += record.ones());
     let to = results.clone();
-    outputs.faults.inspect(move |((video, fault), _, _)| {
-        lock(&to).faults.push((*video, fault.clone()));
+    let faults = place.gather(outputs.faults.inner, |((video, _), _, _)| video.0);
+    faults.inspect_container(move |event| {
+        if let Ok((_, updates)) = event {
+            let faults = updates
+                .iter()
+                .map(|((video, fault), _, _)| (*video, fault.clone()));
+            lock(&to).faults.extend(faults);
+        }
     });
     let to = results.clone();
-    let (probe, _) = outputs
-        .changes
+    let (probe, _) = place
+        .gather(outputs.changes, |change| change.video.0)
         .inspect_container(move |event| {
             if let Ok((_, changes)) = event {
                 lock(&to).changes.extend_from_slice(changes);

@@ -57,17 +57,22 @@ pub(super) enum Tag {
 pub(super) type ScoredUpdate = ((VideoId, Candidate), u64, isize);
 
 impl Job {
-    /// The job, and the shards that a run before staged.
-    pub(super) fn new(plan: &Arc<Plan>, stage: &Stage, listener: &Listener) -> (Arc<Job>, Vec<StagedShard>) {
+    /// The job of the shards at these positions, and those of them that a run before staged.
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        stage: &Stage,
+        shards: &[usize],
+        listener: &Listener,
+    ) -> (Arc<Job>, Vec<StagedShard>) {
         let (mut loaded, mut unread) = (Vec::new(), Vec::new());
-        for (at, shard) in plan.shards.iter().enumerate() {
-            match stage.load(&shard.key) {
+        for &at in shards {
+            match stage.load(&plan.shards[at].key) {
                 Some(shard) => loaded.push(shard),
                 None => unread.push(at),
             }
         }
         listener(Progress::Planned {
-            shards: plan.shards.len(),
+            shards: shards.len(),
             staged: loaded.len(),
         });
         let mut read = Read::default();
@@ -108,6 +113,7 @@ impl Job {
             lock(&self.error).get_or_insert(error);
             return;
         }
+        point("after-shard");
         (self.listener)(Progress::Shard {
             segments: shard.segments,
         });
@@ -180,7 +186,8 @@ pub fn score(
     if plan.shards.is_empty() {
         return Ok((Vec::new(), Read::default()));
     }
-    let (job, loaded) = Job::new(plan, stage, listener);
+    let all: Vec<usize> = (0..plan.shards.len()).collect();
+    let (job, loaded) = Job::new(plan, stage, &all, listener);
     let mut candidates: Vec<(VideoId, Candidate)> =
         loaded.into_iter().flat_map(|shard| shard.candidates).collect();
     let found = Arc::new(Mutex::new(Vec::new()));
@@ -208,7 +215,15 @@ pub fn score(
     Ok((candidates, read))
 }
 
+/// Ends the process as `kill -9` would if `VAPLAN_FAULT` names this place, in builds with debug assertions only; as
+/// `store/fault.rs` in `vaplan-schemas`.
+fn point(place: &str) {
+    if cfg!(debug_assertions) && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted == place) {
+        std::process::abort();
+    }
+}
+
 /// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::label) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,11 +15,14 @@
 //! | [`stage`] | scores of finished shards, kept until the commit: a killed run goes on where it was |
 //! | [`job`] | shards to scored candidates; its reader threads are in `read` |
 //! | [`flow`] | the dataflow |
+//! | [`team`] | its workers: threads of one process, or of several |
+//! | [`cluster`] | several processes that do one run |
 //! | [`world`] | what labels are made by, of no single video; also read back from a store |
 //! | [`kept`] | labels of persons and predictions that a store keeps |
 //! | [`rows`], [`faults`] | what the tables say of one video |
 //! | [`commit`] | results to one store version |
 
+pub mod cluster;
 pub mod commit;
 pub mod error;
 pub mod faults;
@@ -31,18 +34,21 @@ mod read;
 pub mod rows;
 pub mod settings;
 pub mod stage;
+pub mod team;
 pub mod world;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{Severity, Split, VersionRow};
-use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 
 pub use error::LabelError;
+use flow::Given;
 use kept::Kept;
 use plan::Plan;
 use settings::SettingsRequest;
+use team::Team;
 use world::World;
 
 /// What is asked of a labelling run.
@@ -79,7 +85,7 @@ pub struct Request {
 pub enum Progress {
     /// Another process writes to the store.
     Waiting(String),
-    /// All inputs are found: shards in all, and those staged by a run before.
+    /// All inputs are found: shards in all, and those staged by a run before; in a cluster, those of this process.
     Planned {
         /// Shards of both modalities.
         shards: usize,
@@ -141,19 +147,44 @@ pub struct Done {
 /// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
 /// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
 pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
-    let mut plan = Plan::new(request)?;
-    tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
+    let plan = Plan::new(request)?;
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let ready = match begin(plan, store, lock)? {
+        Begun::Held(version) => return Ok(Summary { version, done: None }),
+        Begun::Ready(ready) => ready,
+    };
+    let all = (0..ready.given.plan.shards.len()).collect();
+    let results = flow::run(&ready.given(all), Team::alone(request.workers), listener)?;
+    ready.commit(request, results, listener)
+}
+
+/// Name of the folder of staged shards.
+const STAGE: &str = "label";
+
+/// A run that has its store.
+enum Begun {
+    /// The store held the answer already.
+    Held(VersionRow),
+    /// All that the dataflow starts from is read.
+    Ready(Box<Ready>),
+}
+
+/// All that the dataflow starts from, and where its results go.
+struct Ready {
+    store: Store,
+    lock: WriteLock,
+    given: Given,
+}
+
+fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelError> {
+    tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
     let latest = store.latest()?;
     if let Some(latest) = latest
         .as_ref()
         .filter(|latest| latest.version().inputs == plan.inputs)
     {
-        return Ok(Summary {
-            version: latest.version().clone(),
-            done: None,
-        });
+        return Ok(Begun::Held(latest.version().clone()));
     }
     // What persons set and what was predicted holds until it is taken back, whatever is labelled anew.
     let kept = match &latest {
@@ -164,32 +195,67 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError
         }
         None => Kept::default(),
     };
-    let (plan, kept) = (Arc::new(plan), Arc::new(kept));
-    let stage = stage::Stage::open(&store.staging_dir("label"))?;
-    let previous = latest.as_ref().map(commit::Previous::read).transpose()?;
-    let results = flow::run(&plan, &stage, previous.as_ref(), &kept, request.workers, listener)?;
-    tracing::debug!(
-        labels = results.labels.len(),
-        changes = results.changes.len(),
-        "labelled"
-    );
-    listener(Progress::Committing);
-    let asked = commit::Asked {
-        info: CommitInfo {
-            command: request.command.clone(),
-            epoch: None,
-            settings: plan.world.settings_hash(),
-            models: plan.world.models_hash(),
-            inputs: plan.inputs.clone(),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            videos: plan.videos.len(),
-        },
-        also: &|_| Ok(()),
+    let given = Given {
+        plan: Arc::new(plan),
+        stage: stage::Stage::open(&store.staging_dir(STAGE))?,
+        shards: Vec::new(),
+        previous: latest
+            .as_ref()
+            .map(commit::Previous::read)
+            .transpose()?
+            .map(Arc::new),
+        kept: Arc::new(kept),
     };
-    let summary = commit::commit(&store, &lock, &plan, &asked, results, &kept, previous.as_ref())?;
-    tracing::debug!(version = summary.version.version, "committed");
-    stage.clear()?;
-    Ok(summary)
+    Ok(Begun::Ready(Box::new(Ready { store, lock, given })))
+}
+
+impl Ready {
+    /// For a process that reads the shards at these positions.
+    fn given(&self, shards: Vec<usize>) -> Given {
+        Given {
+            shards,
+            ..self.given.clone()
+        }
+    }
+
+    /// Commits what the dataflow gave.
+    fn commit(
+        self,
+        request: &Request,
+        results: flow::Results,
+        listener: &Listener,
+    ) -> Result<Summary, LabelError> {
+        tracing::debug!(
+            labels = results.labels.len(),
+            changes = results.changes.len(),
+            "labelled"
+        );
+        listener(Progress::Committing);
+        let Given {
+            plan,
+            stage,
+            previous,
+            kept,
+            ..
+        } = &self.given;
+        let asked = commit::Asked {
+            info: CommitInfo {
+                command: request.command.clone(),
+                epoch: None,
+                settings: plan.world.settings_hash(),
+                models: plan.world.models_hash(),
+                inputs: plan.inputs.clone(),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                videos: plan.videos.len(),
+            },
+            also: &|_| Ok(()),
+        };
+        let previous = previous.as_deref();
+        let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, kept, previous)?;
+        tracing::debug!(version = summary.version.version, "committed");
+        stage.clear()?;
+        Ok(summary)
+    }
 }
 
 impl Done {

@@ -15,10 +15,12 @@ use super::resolve::Resolved;
 use super::{Request, Summary};
 use crate::ingest::features::FeatureInput;
 use crate::label::commit::{self, Asked, Classification, Previous, epochs};
+use crate::label::flow::Given;
 use crate::label::kept::{self, Kept};
 use crate::label::plan::{Meaning, Names, Plan, planned, weak_hash};
 use crate::label::rows::change_row;
 use crate::label::stage::Stage;
+use crate::label::team::Team;
 use crate::label::world::at;
 use crate::label::{LabelError, Listener, Progress, faults, flow};
 
@@ -69,11 +71,11 @@ pub(super) fn run(
     let predicted = predictions(snapshot, &resolved, &removed)?;
     // The later of two of one epoch counts.
     tracks.extend(predicted.new.iter().cloned());
-    let kept = Arc::new(Kept {
+    let kept = Kept {
         marks: kept::marks(&user, world),
         predictions: kept::latest(tracks, world, &|_| None),
-    });
-    let previous = Previous::read(snapshot)?;
+    };
+    let previous = Arc::new(Previous::read(snapshot)?);
     let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
         action: "make",
         path: std::env::temp_dir(),
@@ -83,8 +85,15 @@ pub(super) fn run(
         Some(_) => store.staging_dir("relabel"),
         None => folder.path().to_owned(),
     })?;
-    let plan = Arc::new(plan);
-    let mut results = flow::run(&plan, &stage, Some(&previous), &kept, request.workers, listener)?;
+    let given = Given {
+        shards: (0..plan.shards.len()).collect(),
+        plan: Arc::new(plan),
+        stage,
+        previous: Some(previous.clone()),
+        kept: Arc::new(kept),
+    };
+    let mut results = flow::run(&given, Team::alone(request.workers), listener)?;
+    let plan = &given.plan;
     let mut summary = Summary {
         videos: (plan.videos.len() as u64, 0),
         set: results.changes.iter().filter(|change| change.to).count() as u64,
@@ -92,8 +101,8 @@ pub(super) fn run(
         ..Summary::default()
     };
     let Some(lock) = lock else {
-        summary.changes = change_rows(snapshot.version().version + 1, &plan, &previous, &results);
-        summary.rejected = commit::reject_rows(&plan, &mut results);
+        summary.changes = change_rows(snapshot.version().version + 1, plan, &previous, &results);
+        summary.rejected = commit::reject_rows(plan, &mut results);
         return Ok(summary);
     };
     listener(Progress::Committing);
@@ -104,8 +113,8 @@ pub(super) fn run(
             predicted.write(commit, &mut Vec::new())
         },
     };
-    let done = commit::commit(store, lock, &plan, &asked, results, &kept, Some(&previous))?;
-    stage.clear()?;
+    let done = commit::commit(store, lock, plan, &asked, results, &given.kept, Some(&previous))?;
+    given.stage.clear()?;
     summary.version = Some(done.version);
     summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
     Ok(summary)

@@ -16,3 +16,4 @@ pub mod show;
 pub mod synth;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod watch;

@@ -26,3 +26,4 @@ mod synth;
 #[cfg(feature = "train")]
 mod train;
 mod upkeep;
+mod watch;

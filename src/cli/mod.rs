@@ -26,6 +26,7 @@ mod synth;
 #[cfg(feature = "train")]
 mod train;
 mod vacuum;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -101,6 +102,7 @@ enum Command {
     Predict(predict::Args),
     #[cfg(feature = "train")]
     Ablate(ablate::Args),
+    Watch(watch::Args),
     Eval(eval::Args),
     #[cfg(feature = "query")]
     Query(query::Args),
@@ -136,6 +138,7 @@ impl Cli {
             Command::Predict(args) => predict::run(args, global, out),
             #[cfg(feature = "train")]
             Command::Ablate(args) => ablate::run(args, global, out),
+            Command::Watch(args) => watch::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, global, out),

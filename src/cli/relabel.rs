@@ -178,6 +178,7 @@ impl ChangeArgs {
                 modalities: self.denoise.clone(),
             },
             to_version: self.to_version,
+            delivered: Vec::new(),
         }
     }
 

@@ -191,6 +191,7 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
         Some(latest) => {
             let before = World::read(latest)?;
             (plan.world.denoising, plan.world.active) = (before.denoising, before.active);
+            plan.world.delivered = before.delivered;
             Kept::read(latest, &plan.world)?
         }
         None => Kept::default(),

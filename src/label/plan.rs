@@ -117,6 +117,7 @@ impl Plan {
             segment_seconds: request.segment_seconds,
             denoising: [None, None],
             active: None,
+            delivered: Vec::new(),
             classes: annotations.classes.clone(),
         };
         let texts = [&request.audio_text, &request.visual_text];

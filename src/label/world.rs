@@ -82,6 +82,8 @@ pub struct World {
     pub denoising: Both<Option<Pld>>,
     /// Which predictions count; none: no epoch has any say.
     pub active: Option<Active>,
+    /// What `vaplan watch` took in last, named by their hashes, oldest first; labels do not depend on it.
+    pub delivered: Vec<Arc<str>>,
 }
 
 /// Which predictions have a say in the labels: the latest of each video from `since` to `epoch`.
@@ -99,6 +101,7 @@ const SEGMENT_SECONDS: &str = "segment_seconds";
 const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
+const DELIVERED: &str = "inbox.delivered";
 
 fn features_name(modality: Modality) -> String {
     format!("features.{modality}")
@@ -163,6 +166,7 @@ impl World {
             segment_seconds: number(seconds, SEGMENT_SECONDS).map_err(bad)?,
             denoising: [pld(Modality::Audio)?, pld(Modality::Visual)?],
             active,
+            delivered: values(DELIVERED).to_vec(),
             classes,
         })
     }
@@ -184,6 +188,9 @@ impl World {
             for (position, class) in active.classes.iter().enumerate() {
                 push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
             }
+        }
+        for (position, delivery) in self.delivered.iter().enumerate() {
+            push(DELIVERED.to_owned(), position, delivery.to_string());
         }
         for modality in Modality::ALL {
             for (position, path) in self.features[at(modality)].iter().enumerate() {

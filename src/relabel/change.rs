@@ -41,6 +41,8 @@ pub struct Changes {
     pub denoising: DenoiseRequest,
     /// Take rule, thresholds, prompts and denoising of this store version.
     pub to_version: Option<u64>,
+    /// Hashes of the deliveries to an inbox that these changes are: the version remembers them.
+    pub delivered: Vec<Arc<str>>,
 }
 
 /// K, α, guard and modalities of denoising; what is none stays.

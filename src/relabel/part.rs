@@ -15,7 +15,7 @@ use super::features::{Reread, reread};
 use super::resolve::Resolved;
 use super::scope::Touched;
 use crate::label::kept::{self, Kept};
-use crate::label::world::{Both, Video, at};
+use crate::label::world::{Both, Video, World, at};
 use crate::label::{LabelError, Listener};
 
 /// The part of a store that a change can touch.
@@ -69,7 +69,12 @@ impl Part {
                 .map(|class| resolved.after.classes[class.index()].clone());
             names.map(|name| (*modality, name))
         });
-        let filter = whole.clone().or_tracks(tracks);
+        // All tracks are found quicker without looking at what they are.
+        let all = classes.len() == resolved.after.classes.len() && modalities.len() == Modality::ALL.len();
+        let filter = match all {
+            true => Filter::all(),
+            false => whole.clone().or_tracks(tracks),
+        };
         let old = Old {
             videos: snapshot.scan::<Videos>(&whole)?,
             candidates: snapshot.scan::<Candidates>(&whole)?,
@@ -245,6 +250,24 @@ impl Part {
         }
     }
 
+    /// The world after.
+    pub(crate) fn world(&self) -> &World {
+        &self.resolved.after
+    }
+
+    /// Videos that are touched as a whole, before or after.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = VideoId> {
+        self.touched.videos.iter().map(|name| VideoId::of(name))
+    }
+
+    /// Modalities of which every score is another: the rule is another.
+    pub(crate) fn rescaled(&self) -> Vec<Modality> {
+        let rule = |world: &World, modality| world.settings.of(modality).rule;
+        let (before, after) = (&self.resolved.before, &self.resolved.after);
+        let changed = |modality: &Modality| rule(before, *modality) != rule(after, *modality);
+        Modality::ALL.into_iter().filter(changed).collect()
+    }
+
     /// Labels before.
     pub fn previous(&self) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
         let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
@@ -298,7 +321,7 @@ pub(super) fn sources_of(row: &VideoRow) -> Both<(Modality, Option<&Arc<str>>)> 
 /// Scores of some tracks of a video and modality; none where there are none. `rule`: by it, from the cosines.
 fn record<'a>(
     tracks: impl Iterator<Item = &'a ScoreTrack>,
-    world: &crate::label::world::World,
+    world: &World,
     weak: &BTreeSet<ClassId>,
     rule: Option<Rule>,
 ) -> Result<Option<ScoreRecord>, LabelError> {

@@ -100,6 +100,7 @@ impl Resolved {
             resolved.after.active = Some(active(snapshot, &resolved.after, *epoch)?);
         }
         let first_epoch = resolved.before.active.is_none() && changes.predictions.is_some();
+        remember(&mut resolved.after.delivered, &changes.delivered);
         resolved.after.denoising = denoising(&resolved.after.denoising, &changes.denoising, first_epoch)?;
         Ok(resolved)
     }
@@ -284,6 +285,15 @@ impl Resolved {
 /// Is it named as features of one video are?
 pub(super) fn is_npy(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "npy")
+}
+
+/// As many deliveries a version remembers, or as many as it took in itself.
+const REMEMBERED: usize = 1024;
+
+fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
+    delivered.extend_from_slice(new);
+    let most = REMEMBERED.max(new.len());
+    delivered.drain(..delivered.len().saturating_sub(most));
 }
 
 /// Classes, settings and prompts after.

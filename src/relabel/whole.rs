@@ -28,7 +28,7 @@ use crate::label::{LabelError, Listener, Progress, faults, flow};
 ///
 /// # Errors
 /// As [`super::run`].
-pub(super) fn run(
+pub(crate) fn run(
     store: &Store,
     lock: Option<&WriteLock>,
     snapshot: &Snapshot,

@@ -55,6 +55,7 @@ fn world() -> Fallible<World> {
         segment_seconds: 1.0,
         denoising: [None, None],
         active: None,
+        delivered: Vec::new(),
         classes,
     })
 }

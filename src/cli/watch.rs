@@ -1,0 +1,83 @@
+//! `vaplan watch`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{Global, notes};
+use crate::watch::{self, Request, Told};
+
+/// Take what is dropped into a folder, and keep the labels right: one store version per batch.
+///
+/// Stays up with the graph in memory until SIGTERM or SIGINT. Deliveries appear by rename; their names say what they are:
+/// NAME.weak.csv, .weak-add.csv, .weak-remove.csv, .user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet,
+/// NAME.visual.parquet, folders NAME.audio and NAME.visual of npy, folders epoch-NNNN*, epoch-NNNN*.predictions.parquet.
+/// What is committed goes to done/, what cannot be used to failed/, with the reason beside it. Each delivery counts once,
+/// however often it comes and whatever is killed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Store to change
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
+    store: PathBuf,
+    /// Folder to watch; made where there is none
+    #[arg(long, value_name = "DIR", env = "VAPLAN_INBOX")]
+    inbox: PathBuf,
+    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
+    workers: Option<std::num::NonZeroUsize>,
+    /// Write a status there as JSON, anew after each batch
+    #[arg(long, value_name = "FILE", env = "VAPLAN_STATUS")]
+    status: Option<PathBuf>,
+    /// Serve figures for Prometheus at http://ADDRESS/metrics; loopback only; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
+    metrics: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let request = Request {
+        store: args.store.clone(),
+        inbox: args.inbox.clone(),
+        workers: args.workers.map_or_else(cores, |workers| workers.get()),
+        status: args.status.clone(),
+        metrics: args.metrics,
+    };
+    let say = |line: String| {
+        if !global.quiet {
+            eprintln!("vaplan: {line}");
+        }
+    };
+    let mut written = Ok(());
+    watch::run(&request, &mut |told| match told {
+        Told::Loaded {
+            version,
+            videos,
+            others: false,
+        } => say(format!("watching: version {version}, {videos} videos")),
+        Told::Loaded { version, videos, .. } => say(format!(
+            "loaded anew: another process made version {version}, {videos} videos"
+        )),
+        Told::Metrics(address) => say(format!("metrics at http://{address}/metrics")),
+        Told::Waiting(holder) => say(format!("waiting: the store is being written by {holder}")),
+        // Not left out where quiet: it is an error, of one delivery.
+        Told::Failed { name, reason } => eprintln!("vaplan: {name}: {reason}"),
+        Told::Batch(done) => {
+            notes::report(&done.rejected, true);
+            let (set, unset) = done.cells;
+            let line = match done.version {
+                Some(version) => format!(
+                    "version {version}: {set} labels set, {unset} unset; {}",
+                    done.names.join(", ")
+                ),
+                None => format!("nothing to do: {} deliveries were done before", done.again),
+            };
+            let own = writeln!(out, "{line}").and_then(|()| out.flush());
+            written = std::mem::replace(&mut written, Ok(())).and(own);
+        }
+        Told::Stopped => say("stopped".to_owned()),
+    })?;
+    // Whoever read the output may have gone; the work went on.
+    written?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,315 @@
+//! What a file or folder in the inbox means: its name says so.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use vaplan_schemas::Modality;
+
+use crate::ingest::features::{FeatureEvent, FeatureInput};
+use crate::ingest::open_regular;
+use crate::label::LabelError;
+use crate::relabel::change::{Changes, WeakEdit};
+
+/// What a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Weak labels.
+    Weak(WeakEdit),
+    /// Labels that a person set.
+    User,
+    /// Rule, scales and thresholds.
+    Thresholds,
+    /// Features: a Parquet file, or a folder.
+    Features(Modality),
+    /// Probabilities of an epoch.
+    Epoch(u64),
+}
+
+/// What names mean, as a user is told.
+pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
+                         *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
+                         epoch-NNNN*.predictions.parquet";
+
+impl Kind {
+    /// Of a name; `folder`: it is one.
+    ///
+    /// ```
+    /// use vaplan::watch::delivery::Kind;
+    /// assert_eq!(Kind::of("monday.user.tsv", false), Ok(Kind::User));
+    /// assert_eq!(Kind::of("epoch-0012-lr3", true), Ok(Kind::Epoch(12)));
+    /// assert!(Kind::of("monday.csv", false).unwrap_err().starts_with("its name says no kind"));
+    /// ```
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn of(name: &str, folder: bool) -> Result<Kind, String> {
+        let unknown = || {
+            Err(format!(
+                "its name says no kind of delivery, expected one of {NAMES}"
+            ))
+        };
+        if let Some(rest) = name.strip_prefix("epoch-") {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            if !folder && !rest.ends_with(".predictions.parquet") {
+                return unknown();
+            }
+            return match rest[..digits].parse() {
+                Ok(epoch) if epoch > 0 => Ok(Kind::Epoch(epoch)),
+                _ => Err(format!(
+                    "epoch is `{}`, expected a number from 1 after `epoch-`",
+                    &rest[..digits]
+                )),
+            };
+        }
+        let files = [
+            (".weak", Kind::Weak(WeakEdit::Set)),
+            (".weak-add", Kind::Weak(WeakEdit::Add)),
+            (".weak-remove", Kind::Weak(WeakEdit::Remove)),
+            (".user", Kind::User),
+        ];
+        let table = name.strip_suffix(".csv").or_else(|| name.strip_suffix(".tsv"));
+        let table = table.and_then(|stem| files.into_iter().find(|(suffix, _)| stem.ends_with(suffix)));
+        let kind = match table {
+            Some((_, kind)) => kind,
+            None if name.ends_with(".thresholds.toml") => Kind::Thresholds,
+            None => {
+                let modality = Modality::ALL.into_iter().find(|modality| {
+                    let suffix = if folder { "" } else { ".parquet" };
+                    name.ends_with(&format!(".{modality}{suffix}"))
+                });
+                return modality.map_or_else(unknown, |modality| Ok(Kind::Features(modality)));
+            }
+        };
+        match folder {
+            true => Err("is a folder, expected a file".to_owned()),
+            false => Ok(kind),
+        }
+    }
+}
+
+/// A file or folder of the inbox.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Name in the inbox.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Is it a folder?
+    pub folder: bool,
+    /// SHA-256 of its name and content, hex: the same again is the same delivery.
+    pub hash: Arc<str>,
+    /// When it was given its name.
+    pub renamed: SystemTime,
+}
+
+impl Delivery {
+    /// Of an entry of the inbox; none: it went meanwhile.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn read(name: &str, path: &Path) -> Result<Option<Delivery>, String> {
+        let meta = match path.metadata() {
+            Ok(meta) => meta,
+            Err(error) if path.symlink_metadata().is_err() => return gone(error),
+            Err(error) => return Err(format!("leads nowhere: {error}")),
+        };
+        let kind = Kind::of(name, meta.is_dir())?;
+        let mut sum = Sha256::new();
+        sum.update(name);
+        sum.update([0]);
+        if let Err(error) = digest(path, 0, &mut sum) {
+            return match path.symlink_metadata() {
+                Ok(_) => Err(error),
+                Err(error) => gone(error),
+            };
+        }
+        let hash: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(Delivery {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            kind,
+            folder: meta.is_dir(),
+            hash: hash.into(),
+            renamed: changed(path),
+        }))
+    }
+
+    /// Is there anything in it that can be read? Bad rows beside good ones are told when it is taken in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), String> {
+        let Kind::Features(modality) = self.kind else {
+            return Ok(());
+        };
+        let input =
+            FeatureInput::open(&self.path, modality, &|_| true).map_err(|error| super::chain(&error))?;
+        if input.shards.iter().any(|shard| !shard.keys().is_empty()) {
+            return Ok(());
+        }
+        let mut reason = None;
+        for shard in &input.shards {
+            shard.read(1, &mut |event| {
+                if let FeatureEvent::Reject(row) = event {
+                    reason.get_or_insert(row.reason);
+                }
+                std::ops::ControlFlow::Break(())
+            });
+        }
+        Err(reason.unwrap_or_else(|| "holds no row".to_owned()))
+    }
+
+    /// Adds what it asks for; features lie at `place`.
+    pub fn ask(&self, place: &Path, changes: &mut Changes) {
+        let path = self.path.clone();
+        match self.kind {
+            Kind::Weak(edit) => changes.weak.push((edit, path)),
+            Kind::User => changes.user.push(path),
+            Kind::Thresholds => changes.settings.file = Some(path),
+            Kind::Features(modality) => {
+                changes.features[crate::label::world::at(modality)].push(place.to_owned());
+            }
+            Kind::Epoch(epoch) => changes.predictions = Some((path, epoch)),
+        }
+        changes.delivered.push(self.hash.clone());
+    }
+}
+
+fn gone<T>(error: std::io::Error) -> Result<Option<T>, String> {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(None),
+        _ => Err(error.to_string()),
+    }
+}
+
+/// A rename changes the time of the file's status.
+fn changed(path: &Path) -> SystemTime {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(meta) = path.symlink_metadata() else {
+        return SystemTime::now();
+    };
+    let (seconds, nanos) = (
+        meta.ctime().max(0).cast_unsigned(),
+        meta.ctime_nsec().max(0).cast_unsigned(),
+    );
+    SystemTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos as u32)
+}
+
+/// Folders in folders: an epoch has one of each modality.
+const DEEPEST: usize = 3;
+
+/// Adds the content of a file, or of all files in a folder by name.
+fn digest(path: &Path, depth: usize, sum: &mut Sha256) -> Result<(), String> {
+    if !path.is_dir() {
+        let (file, length) = open_regular(path).map_err(|error| super::chain(&error))?;
+        sum.update(length.to_le_bytes());
+        return feed(file, sum).map_err(|error| format!("`{}` cannot be read: {error}", path.display()));
+    }
+    if depth == DEEPEST {
+        return Err(format!(
+            "`{}` lies too deep, expected at most {DEEPEST} folders",
+            path.display()
+        ));
+    }
+    let failed = |error: std::io::Error| format!("`{}` cannot be listed: {error}", path.display());
+    let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(failed)?.collect();
+    let mut names: Vec<_> = entries
+        .map_err(failed)?
+        .into_iter()
+        .map(|entry| entry.file_name())
+        .collect();
+    names.sort_unstable();
+    for name in names {
+        sum.update(name.as_encoded_bytes());
+        sum.update([0]);
+        digest(&path.join(name), depth + 1, sum)?;
+    }
+    Ok(())
+}
+
+fn feed(mut file: File, sum: &mut Sha256) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => sum.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Is an error about what was delivered, and not about the store or the machine?
+pub fn is_of_input(error: &LabelError) -> bool {
+    matches!(
+        error,
+        LabelError::Ingest(_)
+            | LabelError::Settings(_)
+            | LabelError::Change(_)
+            | LabelError::Prompts { .. }
+            | LabelError::Collision { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_a_delivery_is_and_others_are_told_what_is_expected() {
+        let of = |name: &str| Kind::of(name, false);
+        assert_eq!(of("a.weak.csv"), Ok(Kind::Weak(WeakEdit::Set)));
+        assert_eq!(of("a.b.weak-add.tsv"), Ok(Kind::Weak(WeakEdit::Add)));
+        assert_eq!(of("a.weak-remove.csv"), Ok(Kind::Weak(WeakEdit::Remove)));
+        assert_eq!(of("a.user.csv"), Ok(Kind::User));
+        assert_eq!(of("a.thresholds.toml"), Ok(Kind::Thresholds));
+        assert_eq!(of("a.audio.parquet"), Ok(Kind::Features(Modality::Audio)));
+        assert_eq!(Kind::of("a.visual", true), Ok(Kind::Features(Modality::Visual)));
+        assert_eq!(Kind::of("epoch-3", true), Ok(Kind::Epoch(3)));
+        assert_eq!(of("epoch-0003b.predictions.parquet"), Ok(Kind::Epoch(3)));
+        for (name, folder) in [
+            ("a.csv", false),
+            ("weak.csv", false),
+            ("a.weak.json", false),
+            ("a.visual", false),
+            ("a.visual.parquet", true),
+            ("epoch-3.parquet", false),
+        ] {
+            let reason = Kind::of(name, folder).unwrap_err();
+            assert!(reason.ends_with(NAMES), "{name}: {reason}");
+        }
+        assert_eq!(
+            Kind::of("a.user.csv", true),
+            Err("is a folder, expected a file".to_owned())
+        );
+        assert_eq!(
+            Kind::of("epoch-0", true),
+            Err("epoch is `0`, expected a number from 1 after `epoch-`".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_hash_names_kind_name_and_every_byte_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let hash = |name: &str| Delivery::read(name, &at(name)).unwrap().unwrap().hash;
+        fs::write(at("a.user.csv"), "x").unwrap();
+        fs::write(at("b.user.csv"), "x").unwrap();
+        let first = hash("a.user.csv");
+        assert_ne!(first, hash("b.user.csv"));
+        fs::write(at("a.user.csv"), "y").unwrap();
+        assert_ne!(first, hash("a.user.csv"));
+        fs::write(at("a.user.csv"), "x").unwrap();
+        assert_eq!(first, hash("a.user.csv"));
+        fs::create_dir_all(at("epoch-1/audio")).unwrap();
+        fs::write(at("epoch-1/audio/v.npy"), "x").unwrap();
+        let first = hash("epoch-1");
+        fs::write(at("epoch-1/audio/w.npy"), "").unwrap();
+        assert_ne!(first, hash("epoch-1"));
+        assert!(Delivery::read("c.user.csv", &at("c.user.csv")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,171 @@
+//! What wakes a watch: the inbox changed, the store is free, a signal.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use vaplan_schemas::StoreError;
+use vaplan_schemas::store::{Store, WriteLock};
+
+use super::{Told, WatchError};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Something appeared in the inbox.
+    Inbox,
+    /// The store is taken, as was asked for.
+    Locked(Box<Result<WriteLock, StoreError>>),
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+enum Message {
+    Event(Event),
+    Waiting(String),
+}
+
+/// What happens, from threads that wait for it.
+#[derive(Debug)]
+pub struct Events {
+    tell: Sender<Message>,
+    told: Receiver<Message>,
+    stop: Arc<AtomicBool>,
+    notified: bool,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Message::Event(event) => event.fmt(f),
+            Message::Waiting(holder) => f.debug_tuple("Waiting").field(holder).finish(),
+        }
+    }
+}
+
+impl Events {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// [`WatchError::Signals`].
+    pub fn start(inbox: &Path) -> Result<Events, WatchError> {
+        let (tell, told) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        signals(&stop, &tell).map_err(WatchError::Signals)?;
+        let notified = match notify(inbox, tell.clone()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    "the inbox is looked at every second: the system does not tell of it: {error}"
+                );
+                false
+            }
+        };
+        Ok(Events {
+            tell,
+            told,
+            stop,
+            notified,
+        })
+    }
+
+    /// Does the system tell when the inbox changes?
+    pub fn notified(&self) -> bool {
+        self.notified
+    }
+
+    /// Was there a signal to stop?
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// The next event; none: nothing for so long. Several changes of the inbox are one.
+    pub fn wait(&mut self, most: Duration) -> Option<Event> {
+        let first = match self.told.recv_timeout(most) {
+            Ok(Message::Event(event)) => event,
+            Ok(Message::Waiting(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return None;
+            }
+        };
+        while let (Event::Inbox, Ok(next)) = (&first, self.told.try_recv()) {
+            if let Message::Event(event @ Event::Stop) = next {
+                return Some(event);
+            }
+        }
+        Some(first)
+    }
+
+    /// Takes the store for writing, as soon as no other process has it; none: there was a signal to stop first.
+    ///
+    /// # Errors
+    /// As [`Store::lock`].
+    pub fn lock(
+        &mut self,
+        store: &Store,
+        told: &mut dyn FnMut(Told<'_>),
+    ) -> Result<Option<WriteLock>, WatchError> {
+        let (store, tell) = (store.clone(), self.tell.clone());
+        // A wait for a lock cannot be ended: it is left behind.
+        std::thread::spawn(move || {
+            let lock = store.lock(&mut |holder| drop(tell.send(Message::Waiting(holder.to_owned()))));
+            drop(tell.send(Message::Event(Event::Locked(Box::new(lock)))));
+        });
+        // The sender is held here too: there is always another message, or none yet.
+        while let Ok(message) = self.told.recv() {
+            match message {
+                Message::Event(Event::Locked(lock)) => return Ok(Some((*lock)?)),
+                Message::Event(Event::Stop) => return Ok(None),
+                // Whoever takes the lock lists the inbox after.
+                Message::Event(Event::Inbox) => {}
+                Message::Waiting(holder) => told(Told::Waiting(holder)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn signals(stop: &Arc<AtomicBool>, tell: &Sender<Message>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let (stop, tell) = (stop.clone(), tell.clone());
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                stop.store(true, Ordering::SeqCst);
+                drop(tell.send(Message::Event(Event::Stop)));
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
+    use rustix::fs::inotify;
+    let queue = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+    // A file that is written in place counts when it is closed; it had better be renamed.
+    let what =
+        inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::ONLYDIR;
+    inotify::add_watch(&queue, inbox, what)?;
+    std::thread::Builder::new()
+        .name("inbox".to_owned())
+        .spawn(move || {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut reader = inotify::Reader::new(queue, &mut buffer);
+            loop {
+                match reader.next() {
+                    Ok(_) if tell.send(Message::Event(Event::Inbox)).is_ok() => {}
+                    Err(rustix::io::Errno::INTR) => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn notify(_inbox: &Path, _tell: Sender<Message>) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

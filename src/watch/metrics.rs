@@ -1,0 +1,170 @@
+//! Figures for Prometheus, on loopback.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tiny_http::{Header, Method, Response, Server};
+
+use super::WatchError;
+use super::status::{Figures, lock};
+
+/// Upper bounds of the buckets, seconds; fine where one changed video is meant to be.
+const BOUNDS: [f64; 20] = [
+    0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+    60.0, 300.0,
+];
+
+/// How often something took how long.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    buckets: [u64; BOUNDS.len()],
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn add(&mut self, seconds: f64) {
+        for (bound, count) in BOUNDS.iter().zip(&mut self.buckets) {
+            *count += u64::from(seconds <= *bound);
+        }
+        self.count += 1;
+        self.sum += seconds;
+    }
+}
+
+/// Serves `/metrics` from a thread; gives the address, which has a port where none was asked for (0).
+///
+/// # Errors
+/// [`WatchError::Metrics`] for an address that is not of this machine alone, or is taken.
+pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<SocketAddr, WatchError> {
+    let failed = |problem: String| WatchError::Metrics { address, problem };
+    if !address.ip().is_loopback() {
+        return Err(failed(
+            "expected a loopback address, such as 127.0.0.1:9464".to_owned(),
+        ));
+    }
+    let server = Server::http(address).map_err(|error| failed(error.to_string()))?;
+    let own = server.server_addr().to_ip().unwrap_or(address);
+    let work = move || {
+        for request in server.incoming_requests() {
+            let known = request.url() == "/metrics" && *request.method() == Method::Get;
+            let (status, body) = match known {
+                true => (200, text(&lock(&figures))),
+                false => (404, "see /metrics\n".to_owned()),
+            };
+            let kind = Header::from_bytes("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+            let mut response = Response::from_string(body).with_status_code(status);
+            if let Ok(kind) = kind {
+                response.add_header(kind);
+            }
+            // Whoever asked may be gone.
+            drop(request.respond(response));
+        }
+    };
+    let started = std::thread::Builder::new().name("metrics".to_owned()).spawn(work);
+    started.map_err(|error| failed(error.to_string()))?;
+    Ok(own)
+}
+
+fn text(figures: &Figures) -> String {
+    let mut text = String::new();
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        let lines =
+            format!("# HELP vaplan_{name} {help}\n# TYPE vaplan_{name} {kind}\nvaplan_{name} {value}\n");
+        text.push_str(&lines);
+    };
+    one("store_version", "gauge", "Latest store version.", figures.version);
+    one("videos_held", "gauge", "Videos in memory.", figures.videos);
+    one(
+        "updates_held",
+        "gauge",
+        "Updates in the arrangements of the graph.",
+        figures.held,
+    );
+    one(
+        "batches_total",
+        "counter",
+        "Batches that made a version.",
+        figures.batches,
+    );
+    one(
+        "deliveries_done_total",
+        "counter",
+        "Deliveries committed.",
+        figures.done,
+    );
+    one(
+        "deliveries_again_total",
+        "counter",
+        "Deliveries that were done before.",
+        figures.again,
+    );
+    one(
+        "deliveries_failed_total",
+        "counter",
+        "Deliveries that could not be used.",
+        figures.failed,
+    );
+    one(
+        "rows_rejected_total",
+        "counter",
+        "Rows of deliveries that were left out.",
+        figures.rejected,
+    );
+    one("cells_set_total", "counter", "Labels set.", figures.set);
+    one("cells_unset_total", "counter", "Labels unset.", figures.unset);
+    one(
+        "loads_total",
+        "counter",
+        "Loads of the graph from the tables.",
+        figures.loads,
+    );
+    let name = "vaplan_rename_to_commit_seconds";
+    let waited = &figures.waited;
+    let _ = writeln!(
+        text,
+        "# HELP {name} From the rename into the inbox to the committed version."
+    );
+    let _ = writeln!(text, "# TYPE {name} histogram");
+    for (bound, count) in BOUNDS.iter().zip(&waited.buckets) {
+        let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", waited.count);
+    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", waited.sum, waited.count);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_served() {
+        let error = serve("0.0.0.0:0".parse().unwrap(), Arc::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "metrics at 0.0.0.0:0: expected a loopback address, such as 127.0.0.1:9464"
+        );
+    }
+
+    #[test]
+    fn buckets_are_cumulative() {
+        let mut figures = Figures::default();
+        for seconds in [0.004, 0.02, 0.5, 1000.0] {
+            figures.waited.add(seconds);
+        }
+        let text = text(&figures);
+        for line in [
+            "vaplan_rename_to_commit_seconds_bucket{le=\"0.005\"} 1",
+            "vaplan_rename_to_commit_seconds_bucket{le=\"0.02\"} 2",
+            "vaplan_rename_to_commit_seconds_bucket{le=\"300\"} 3",
+            "vaplan_rename_to_commit_seconds_bucket{le=\"+Inf\"} 4",
+            "vaplan_rename_to_commit_seconds_count 4",
+            "vaplan_store_version 0",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `vaplan watch`: files dropped into a folder become store versions, with the graph kept in memory.
+//!
+//! ```text
+//! inbox ── delivery ─ what it is, by its name; its hash ─┐        (a hash the store knows: already done)
+//!            └─ place ─ features get a place of their own ┴─ batch ── resolve, scope, part ── resident ── commit
+//!                                                                       (as `relabel` does)    │
+//!                                                              rows that are gone and new ─────┘
+//! ```
+//!
+//! A batch is one store version, and the version names the deliveries it is made of: whether a delivery is done is asked
+//! of the store, never of the inbox. So a process may be killed anywhere. What a batch costs is what it touches: the
+//! session holds the rest.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`delivery`] | what a file or folder in the inbox means, and its hash |
+//! | [`inbox`] | what lies there, and where it goes when it is done or has failed |
+//! | [`place`] | features: inputs of the store, so they get a place in it |
+//! | [`events`] | what wakes a watch: the inbox, a signal |
+//! | [`resident`], [`mirror`] | the session, and what it was told |
+//! | [`batch`] | deliveries to one store version |
+//! | [`status`], [`metrics`] | what others may know of it |
+
+pub mod batch;
+pub mod delivery;
+pub mod events;
+pub mod inbox;
+pub mod metrics;
+pub mod mirror;
+pub mod place;
+pub mod resident;
+pub mod status;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vaplan_schemas::store::Store;
+
+use crate::label::LabelError;
+use batch::{Batches, Done};
+use events::{Event, Events};
+use inbox::Inbox;
+use status::Board;
+
+/// What is asked of a watch.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Store to change; it holds a version.
+    pub store: PathBuf,
+    /// Folder to watch; made where there is none.
+    pub inbox: PathBuf,
+    /// Timely workers.
+    pub workers: usize,
+    /// Where the status is written.
+    pub status: Option<PathBuf>,
+    /// Where metrics are served; loopback.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What a watch tells while it runs.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// The graph is loaded from this version; `others`: because another process made it.
+    Loaded {
+        /// Store version.
+        version: u64,
+        /// Videos held.
+        videos: usize,
+        /// Was another version held before?
+        others: bool,
+    },
+    /// Metrics are served here.
+    Metrics(SocketAddr),
+    /// Another process writes to the store.
+    Waiting(String),
+    /// A delivery could not be used; it lies in `failed`, with the reason beside it.
+    Failed {
+        /// Its name in the inbox.
+        name: &'a str,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A batch is done.
+    Batch(&'a Done),
+    /// It ends, as it was asked to.
+    Stopped,
+}
+
+/// What ends a watch that was not asked to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The store cannot be read or written, or the dataflow stopped.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// The inbox, or what is beside it, cannot be read or written.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("metrics at {address}: {problem}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        problem: String,
+    },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+impl WatchError {
+    /// For `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> WatchError {
+        let path = path.into();
+        move |source| WatchError::Io { action, path, source }
+    }
+}
+
+impl From<vaplan_schemas::StoreError> for WatchError {
+    fn from(error: vaplan_schemas::StoreError) -> WatchError {
+        WatchError::Label(error.into())
+    }
+}
+
+/// As often the inbox is looked at where the system does not say that it changed.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+/// As often it is looked at all the same: a network file system tells only of its own machine's changes.
+const LOOK_BESIDE: Duration = Duration::from_secs(10);
+
+/// Takes what comes into the inbox, until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`WatchError`]; the store is then at its last version, and what is not done lies in the inbox.
+pub fn run(request: &Request, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
+    let mut board = Board::new(request.status.clone());
+    let result = watch(request, &mut board, told);
+    match &result {
+        Ok(()) => board.state("stopped", None)?,
+        // What went wrong is the answer, not that it could not be written down as well.
+        Err(error) => drop(board.state("failed", Some(chain(error)))),
+    }
+    result
+}
+
+fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
+    let store = Store::open(&request.store)?;
+    let inbox = Inbox::open(&request.inbox)?;
+    let mut events = Events::start(&request.inbox)?;
+    if let Some(address) = request.metrics {
+        let address = metrics::serve(address, board.figures())?;
+        board.serves(address);
+        told(Told::Metrics(address));
+    }
+    board.state("loading", None)?;
+    let mut batches = Batches::load(&store, &inbox, request, board, told)?;
+    board.state("watching", None)?;
+    let look = if events.notified() {
+        LOOK_BESIDE
+    } else {
+        LOOK_ALONE
+    };
+    while !events.stopped() {
+        // What came in while a batch was made makes the next.
+        if batches.next(&mut events, board, told)? {
+            continue;
+        }
+        match events.wait(look) {
+            Some(Event::Stop) => break,
+            Some(Event::Inbox | Event::Locked(_)) | None => {}
+        }
+    }
+    batches.finish()?;
+    told(Told::Stopped);
+    Ok(())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(own) = cause {
+        text.push_str(": ");
+        text.push_str(&own.to_string());
+        cause = own.source();
+    }
+    text
+}

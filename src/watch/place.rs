@@ -1,0 +1,97 @@
+//! Places for features that were delivered: they stay inputs of the store, so they do not lie where others tidy up.
+//!
+//! `_vaplan/shards/<name of the delivery>/<hash>.parquet`, or a folder `<hash>`. What is delivered by the same name later
+//! takes the place of what was delivered by it before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vaplan_schemas::store::Store;
+
+use super::WatchError;
+use super::delivery::{Delivery, Kind};
+use crate::ingest::open_regular;
+use crate::label::world::{Both, at};
+
+/// Folder of a delivery name's features.
+fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
+    store.root().join("_vaplan/shards").join(&delivery.name)
+}
+
+/// Where a delivery's features are going to lie; of another kind of delivery, where it lies.
+pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
+    let Kind::Features(_) = delivery.kind else {
+        return delivery.path.clone();
+    };
+    // As much of it as no two deliveries of one name share.
+    let hash = &delivery.hash[..16];
+    let name = match delivery.folder {
+        true => hash.to_owned(),
+        false => format!("{hash}.parquet"),
+    };
+    folder(store, delivery).join(name)
+}
+
+/// Inputs that a delivery of features takes the place of.
+pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>) -> Vec<PathBuf> {
+    let Kind::Features(modality) = delivery.kind else {
+        return Vec::new();
+    };
+    let (own, folder) = (of(store, delivery), folder(store, delivery));
+    let same = |path: &&PathBuf| **path != own && path.starts_with(&folder);
+    inputs[at(modality)].iter().filter(same).cloned().collect()
+}
+
+/// Puts a delivery's features there, durably; a link where that can be, else a copy. What lies there already stays.
+///
+/// # Errors
+/// [`WatchError::Io`].
+pub fn put(store: &Store, delivery: &Delivery) -> Result<PathBuf, WatchError> {
+    let place = of(store, delivery);
+    if place == delivery.path || place.exists() {
+        return Ok(place);
+    }
+    let folder = folder(store, delivery);
+    fs::create_dir_all(&folder).map_err(WatchError::io("make", &folder))?;
+    // Under its name it is there whole or not at all.
+    let unfinished = folder.join(".unfinished");
+    let cleared = match unfinished.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(&unfinished),
+        Ok(_) => fs::remove_file(&unfinished),
+        Err(_) => Ok(()),
+    };
+    cleared.map_err(WatchError::io("clear", &unfinished))?;
+    link(&delivery.path, &unfinished)?;
+    fs::rename(&unfinished, &place).map_err(WatchError::io("name", &place))?;
+    let above = folder.parent().and_then(Path::parent);
+    for folder in [Some(&*folder), folder.parent(), above].into_iter().flatten() {
+        sync(folder)?;
+    }
+    Ok(place)
+}
+
+fn link(from: &Path, to: &Path) -> Result<(), WatchError> {
+    if from.is_dir() {
+        fs::create_dir(to).map_err(WatchError::io("make", to))?;
+        for entry in fs::read_dir(from).map_err(WatchError::io("list", from))? {
+            let entry = entry.map_err(WatchError::io("list", from))?;
+            // A folder of features has no others in it.
+            if !entry.path().is_dir() {
+                link(&entry.path(), &to.join(entry.file_name()))?;
+            }
+        }
+        return sync(to);
+    }
+    let is_file = from.symlink_metadata().is_ok_and(|meta| meta.is_file());
+    if !(is_file && fs::hard_link(from, to).is_ok()) {
+        let (mut own, _) = open_regular(from).map_err(|error| WatchError::Label(error.into()))?;
+        let mut copy = fs::File::create(to).map_err(WatchError::io("write", to))?;
+        std::io::copy(&mut own, &mut copy).map_err(WatchError::io("write", to))?;
+    }
+    sync(to)
+}
+
+fn sync(path: &Path) -> Result<(), WatchError> {
+    let synced = fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(WatchError::io("sync", path))
+}

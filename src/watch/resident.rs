@@ -1,0 +1,110 @@
+//! The session that stays, and what it holds.
+
+use std::sync::Arc;
+
+use vaplan_dataflows::VideoId;
+use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::session::{Session, SessionError};
+use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::{ClassId, Modality};
+
+use super::mirror::Mirror;
+use crate::label::{LabelError, Listener};
+use crate::relabel::change::Changes;
+use crate::relabel::part::Part;
+use crate::relabel::patch::Answers;
+use crate::relabel::resolve::Resolved;
+use crate::relabel::scope::Touched;
+
+/// A store version in memory.
+#[derive(Debug)]
+pub struct Resident {
+    session: Session,
+    mirror: Mirror,
+    /// What the graph says now.
+    pub answers: Answers,
+    /// Store version it is of.
+    pub version: u64,
+    /// Deliveries that the version remembers.
+    pub delivered: Vec<Arc<str>>,
+}
+
+impl Resident {
+    /// Loads the tables of a version; no features are read.
+    ///
+    /// # Errors
+    /// [`LabelError`] where a table does not read back, or the dataflow does not start.
+    pub fn load(
+        store: &Store,
+        snapshot: &Snapshot,
+        workers: usize,
+        listener: &Listener,
+    ) -> Result<Resident, LabelError> {
+        let resolved = Resolved::new(store, snapshot, &Changes::default())?;
+        let delivered = resolved.after.delivered.clone();
+        let classes = 0..resolved.after.classes.len() as u32;
+        let tracks = classes.flat_map(|class| Modality::ALL.map(|modality| (modality, ClassId(class))));
+        let all = Touched {
+            tracks: tracks.collect(),
+            ..Touched::default()
+        };
+        let part = Part::load(snapshot, resolved, all, workers, listener)?;
+        let mut mirror = Mirror::default();
+        let rows = part.rows();
+        let whole: Vec<VideoId> = rows.weak.iter().map(|(video, _)| *video).collect();
+        let rows = mirror.take(rows, whole, &[]).new;
+        let previous = part.previous();
+        drop(part);
+        let (session, outcome) = Session::start(workers, rows, previous).map_err(stopped)?;
+        let mut answers = Answers::default();
+        let changes = answers.take(outcome);
+        if !changes.is_empty() {
+            let (version, cells) = (snapshot.version().version, changes.len());
+            tracing::warn!(
+                version,
+                cells,
+                "labels are not what the tables lead to: run `vaplan check`"
+            );
+        }
+        Ok(Resident {
+            session,
+            mirror,
+            answers,
+            version: snapshot.version().version,
+            delivered,
+        })
+    }
+
+    /// Tells the session what a part changes; gives the cells that changed.
+    ///
+    /// # Errors
+    /// [`LabelError::Stopped`]; the session is then at its end.
+    pub fn apply(&mut self, part: &Part) -> Result<Vec<Change>, LabelError> {
+        self.delivered.clone_from(&part.world().delivered);
+        let updates = self.mirror.take(part.rows(), part.whole(), &part.rescaled());
+        let outcome = self.session.apply(updates).map_err(stopped)?;
+        Ok(self.answers.take(outcome))
+    }
+
+    /// Videos it holds rows of.
+    pub fn videos(&self) -> usize {
+        self.mirror.videos()
+    }
+
+    /// Updates it holds.
+    pub fn held(&self) -> u64 {
+        self.session.held()
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// [`LabelError::Stopped`] where it had ended before.
+    pub fn finish(self) -> Result<(), LabelError> {
+        self.session.finish().map_err(stopped)
+    }
+}
+
+fn stopped(error: SessionError) -> LabelError {
+    LabelError::Stopped(error.to_string())
+}

@@ -1,0 +1,284 @@
+//! What others may know of a watch: a file, and figures for the metrics.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::WatchError;
+use super::metrics::Histogram;
+
+/// Figures that grow, and those of now.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Latest store version that the graph is of.
+    pub version: u64,
+    /// Batches that made a version.
+    pub batches: u64,
+    /// Deliveries in them.
+    pub done: u64,
+    /// Deliveries that a version held already.
+    pub again: u64,
+    /// Deliveries that could not be used.
+    pub failed: u64,
+    /// Rows that were left out.
+    pub rejected: u64,
+    /// Cells set.
+    pub set: u64,
+    /// Cells unset.
+    pub unset: u64,
+    /// How often the graph was loaded from the tables.
+    pub loads: u64,
+    /// Videos held.
+    pub videos: u64,
+    /// Updates held.
+    pub held: u64,
+    /// From the rename into the inbox to the commit of the version.
+    pub waited: Histogram,
+    /// The latest of those, seconds; the oldest is overwritten first.
+    recent: Vec<f64>,
+    /// Of the last batch.
+    times: Times,
+}
+
+/// Where the time of a batch went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Reading deliveries for their hashes.
+    pub hash: Duration,
+    /// For the store, and for loading what another process wrote.
+    pub wait: Duration,
+    /// What is touched, and its rows.
+    pub prepare: Duration,
+    /// The graph.
+    pub graph: Duration,
+    /// Writing the version.
+    pub commit: Duration,
+    /// Moving deliveries out of the inbox.
+    pub acknowledge: Duration,
+}
+
+/// As many waits the quantiles are of.
+const RECENT: usize = 1024;
+
+/// The status as it is written.
+#[derive(Serialize)]
+struct Status<'a> {
+    state: &'a str,
+    error: Option<&'a str>,
+    pid: u32,
+    started: &'a str,
+    metrics: Option<SocketAddr>,
+    version: u64,
+    batches: u64,
+    done: u64,
+    again: u64,
+    failed: u64,
+    rejected: u64,
+    loads: u64,
+    videos: u64,
+    held: u64,
+    last_commit_ms: f64,
+    last_batch_ms: Millis,
+    rename_to_commit_ms: Quantiles,
+}
+
+#[derive(Serialize)]
+struct Millis {
+    hash: f64,
+    wait: f64,
+    prepare: f64,
+    graph: f64,
+    commit: f64,
+    acknowledge: f64,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
+    count: u64,
+    last: Option<f64>,
+    p50: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
+}
+
+/// Where figures are kept and the status is written.
+#[derive(Debug)]
+pub struct Board {
+    path: Option<PathBuf>,
+    started: String,
+    metrics: Option<SocketAddr>,
+    figures: Arc<Mutex<Figures>>,
+}
+
+impl Board {
+    /// Of a watch that begins now.
+    pub fn new(path: Option<PathBuf>) -> Board {
+        Board {
+            path,
+            started: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            metrics: None,
+            figures: Arc::default(),
+        }
+    }
+
+    /// What the metrics are made from.
+    pub fn figures(&self) -> Arc<Mutex<Figures>> {
+        self.figures.clone()
+    }
+
+    /// Metrics are served here.
+    pub fn serves(&mut self, address: SocketAddr) {
+        self.metrics = Some(address);
+    }
+
+    /// The graph was loaded.
+    pub fn loaded(&mut self) {
+        lock(&self.figures).loads += 1;
+    }
+
+    /// What the graph holds.
+    pub fn holds(&mut self, version: u64, videos: usize, held: u64) {
+        let mut figures = lock(&self.figures);
+        figures.version = version;
+        (figures.videos, figures.held) = (videos as u64, held);
+    }
+
+    /// A delivery could not be used.
+    pub fn failed(&mut self) {
+        lock(&self.figures).failed += 1;
+    }
+
+    /// Deliveries were done before.
+    pub fn again(&mut self, deliveries: usize) {
+        lock(&self.figures).again += deliveries as u64;
+    }
+
+    /// A version was made; `waited`: of each delivery, from its rename to the commit.
+    pub fn batch(
+        &mut self,
+        times: &Times,
+        waited: impl IntoIterator<Item = Duration>,
+        rejected: usize,
+        (set, unset): (u64, u64),
+    ) {
+        let mut figures = lock(&self.figures);
+        figures.batches += 1;
+        figures.rejected += rejected as u64;
+        figures.set += set;
+        figures.unset += unset;
+        figures.times = *times;
+        for waited in waited {
+            let (seconds, next) = (waited.as_secs_f64(), figures.done as usize % RECENT);
+            figures.done += 1;
+            figures.waited.add(seconds);
+            match figures.recent.get_mut(next) {
+                Some(oldest) => *oldest = seconds,
+                None => figures.recent.push(seconds),
+            }
+        }
+    }
+
+    /// Writes the status, in place of the one before.
+    ///
+    /// # Errors
+    /// [`WatchError::Io`].
+    pub fn state(&self, state: &str, error: Option<String>) -> Result<(), WatchError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let figures = lock(&self.figures).clone();
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let times = &figures.times;
+        let status = Status {
+            state,
+            error: error.as_deref(),
+            pid: std::process::id(),
+            started: &self.started,
+            metrics: self.metrics,
+            version: figures.version,
+            batches: figures.batches,
+            done: figures.done,
+            again: figures.again,
+            failed: figures.failed,
+            rejected: figures.rejected,
+            loads: figures.loads,
+            videos: figures.videos,
+            held: figures.held,
+            last_commit_ms: ms(times.commit),
+            last_batch_ms: Millis {
+                hash: ms(times.hash),
+                wait: ms(times.wait),
+                prepare: ms(times.prepare),
+                graph: ms(times.graph),
+                commit: ms(times.commit),
+                acknowledge: ms(times.acknowledge),
+            },
+            rename_to_commit_ms: figures.quantiles(),
+        };
+        let text = serde_json::to_string(&status).expect("a status is plain numbers and text");
+        let mut beside = path.clone().into_os_string();
+        beside.push(".tmp");
+        fs::write(&beside, text + "\n").map_err(WatchError::io("write", &beside))?;
+        fs::rename(&beside, path).map_err(WatchError::io("write", path))
+    }
+}
+
+impl Figures {
+    fn quantiles(&self) -> Quantiles {
+        let last = self
+            .done
+            .checked_sub(1)
+            .and_then(|last| self.recent.get(last as usize % RECENT));
+        let mut sorted = self.recent.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let ms = |seconds: &f64| (seconds * 1e6).round() / 1e3;
+        // The smallest that so many of a hundred do not exceed.
+        let of = |percent: usize| {
+            sorted
+                .get((sorted.len() * percent).div_ceil(100).saturating_sub(1))
+                .map(ms)
+        };
+        Quantiles {
+            count: self.done,
+            last: last.map(ms),
+            p50: of(50),
+            p99: of(99),
+            max: of(100),
+        }
+    }
+}
+
+/// A poisoned lock is one whose holder panicked; numbers still are numbers.
+pub fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
+    figures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_the_latest_waits_and_the_file_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("status.json");
+        let mut board = Board::new(Some(path.clone()));
+        board.state("loading", None).unwrap();
+        let waits = (0..2 * RECENT as u64).map(|nth| Duration::from_millis(nth.min(RECENT as u64 + 99)));
+        board.batch(&Times::default(), waits, 1, (2, 3));
+        board.holds(7, 5, 11);
+        board.state("watching", None).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(status["state"], "watching");
+        assert_eq!((&status["version"], &status["held"]), (&7.into(), &11.into()));
+        let waited = &status["rename_to_commit_ms"];
+        assert_eq!(waited["count"], 2048);
+        assert_eq!((&waited["p50"], &waited["max"]), (&1123.0.into(), &1123.0.into()));
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+    }
+}

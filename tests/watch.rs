@@ -1,0 +1,6 @@
+//! `vaplan watch`, end to end: the built program, a folder, signals and kills.
+
+mod crash;
+mod deliveries;
+mod harness;
+mod stays;

@@ -1,0 +1,430 @@
+//! Each kind of delivery, against the one-shot relabelling and against labelling afresh.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vaplan::ingest::npy;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::SettingRow;
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Candidates, Classes, LabelChanges, Predictions, Settings, UserLabels};
+
+use super::harness::{Place, Watch, copy};
+use crate::sample::{Tables, key, name};
+use crate::support::{assert_status, run};
+
+/// All tables of two stores are equal, but for what the inbox took in.
+#[track_caller]
+fn assert_same(left: &Path, right: &Path) {
+    assert_eq!(Tables::read(left), Tables::read(right));
+    let [left, right] = [left, right].map(|path| Store::open(path).unwrap().at_version(None).unwrap());
+    assert_eq!(left.check().unwrap(), []);
+    let settings = |rows: Vec<SettingRow>| -> Vec<SettingRow> {
+        let own = rows.into_iter().filter(|row| !row.name.starts_with("inbox."));
+        own.collect()
+    };
+    assert_eq!(
+        settings(left.read::<Settings>().unwrap()),
+        settings(right.read::<Settings>().unwrap())
+    );
+    assert_eq!(left.read::<Classes>().unwrap(), right.read::<Classes>().unwrap());
+    assert_eq!(
+        left.read::<Candidates>().unwrap(),
+        right.read::<Candidates>().unwrap()
+    );
+    assert_eq!(
+        left.read::<UserLabels>().unwrap(),
+        right.read::<UserLabels>().unwrap()
+    );
+    assert_eq!(
+        left.read::<Predictions>().unwrap(),
+        right.read::<Predictions>().unwrap()
+    );
+    assert_eq!(
+        left.read::<LabelChanges>().unwrap(),
+        right.read::<LabelChanges>().unwrap()
+    );
+}
+
+/// A delivery, how it is made, and the flags of `relabel` that ask for the same; `@` is where it lies then.
+struct Case {
+    name: &'static str,
+    make: fn(&Place, &str),
+    flags: &'static [&'static str],
+}
+
+fn text(content: &'static str) -> impl Fn(&Place, &str) {
+    move |place, name| place.deliver(name, content)
+}
+
+fn cases() -> Vec<Case> {
+    vec![
+        Case {
+            name: "a.weak.csv",
+            make: |place, name| {
+                text("filename,event_labels\nvid00000003_0_10,\"Bell,Song\"\nvid00000099_0_10,Bark\n")(
+                    place, name,
+                );
+            },
+            flags: &["--weak", "@"],
+        },
+        Case {
+            name: "b.weak-add.tsv",
+            make: |place, name| text("filename\tevent_labels\nvid00000001_0_10\tBark,Bell\n")(place, name),
+            flags: &["--weak-add", "@"],
+        },
+        Case {
+            name: "c.weak-remove.csv",
+            make: |place, name| {
+                text("filename,event_labels\nvid00000001_0_10,Bark\nvid00000007_0_10,\n")(place, name);
+            },
+            flags: &["--weak-remove", "@"],
+        },
+        Case {
+            name: "d.user.csv",
+            make: |place, name| {
+                text(
+                    "video,modality,class,label,segment,onset,offset\n\
+                     vid00000003_0_10,audio,Bell,1,,2,6\nvid00000003_0_10,audio,Song,0,4,,\n\
+                     vid00000004_0_10,visual,Dog,1,4,,\n",
+                )(place, name);
+            },
+            flags: &["--user", "@"],
+        },
+        Case {
+            name: "e.thresholds.toml",
+            make: |place, name| text("[visual.classes]\nBell = 1.15\n[audio]\ndefault = 1.02\n")(place, name),
+            flags: &["--thresholds", "@"],
+        },
+        Case {
+            name: "f.visual.parquet",
+            make: |place, name| place.deliver_shard(name, Modality::Visual, &[(99, 0.2), (7, 0.4), (5, 0.9)]),
+            flags: &["--visual", "@"],
+        },
+        Case {
+            name: "g.audio",
+            make: |place, name| folder(place, name, &[("", 99)]),
+            flags: &["--audio", "@"],
+        },
+        Case {
+            name: "epoch-0004-first",
+            make: |place, name| epoch(place, name, 5),
+            flags: &["--predictions", "@", "--epoch", "4"],
+        },
+        Case {
+            name: "h.thresholds.toml",
+            make: |place, name| {
+                text("rule = \"logit\"\n[visual]\ndefault = 0.3\nscale = 0.9\n[audio]\ndefault = 0.4\n")(
+                    place, name,
+                );
+            },
+            flags: &["--thresholds", "@"],
+        },
+        Case {
+            name: "i.thresholds.toml",
+            make: |place, name| text("[visual]\nscale = 1.5\n")(place, name),
+            flags: &["--thresholds", "@"],
+        },
+        Case {
+            name: "epoch-0005",
+            make: |place, name| epoch(place, name, 2),
+            flags: &["--predictions", "@", "--epoch", "5"],
+        },
+        // All scores change: the graph is loaded anew.
+        Case {
+            name: "j.thresholds.toml",
+            make: |place, name| {
+                text("rule = \"softmax\"\n[visual]\nscale = 3.0\n")(place, name);
+            },
+            flags: &["--thresholds", "@"],
+        },
+        Case {
+            name: "k.weak-remove.csv",
+            make: |place, name| text("filename\nvid00000003_0_10\n")(place, name),
+            flags: &["--weak-remove", "@"],
+        },
+    ]
+}
+
+/// A folder of npy of 10 segments, each below a folder of it.
+fn folder(place: &Place, name: &str, videos: &[(&str, usize)]) {
+    let beside = place.inbox(".folder");
+    fs::create_dir(&beside).unwrap();
+    for (below, nth) in videos {
+        fs::create_dir_all(beside.join(below)).unwrap();
+        let values: Vec<f32> = (0..80)
+            .map(|cell| ((cell * 5 + nth) % 9) as f32 / 7.0 + 0.1)
+            .collect();
+        let file = beside.join(below).join(format!("{}.npy", key(*nth)));
+        npy::write_f32(&file, &[10, 8], &values).unwrap();
+    }
+    fs::rename(&beside, place.inbox(name)).unwrap();
+}
+
+/// Probabilities of every `step`th video: low where labels are, so that some flip.
+fn epoch(place: &Place, name: &str, step: usize) {
+    let beside = place.inbox(".epoch");
+    for modality in ["audio", "visual"] {
+        fs::create_dir_all(beside.join(modality)).unwrap();
+        for nth in (0..24).step_by(step) {
+            let values: Vec<f32> = (0..30)
+                .map(|cell| if (cell + nth) % 4 == 0 { 0.999 } else { 0.01 })
+                .collect();
+            let file = beside.join(modality).join(format!("{}.npy", key(nth)));
+            npy::write_f32(&file, &[10, 3], &values).unwrap();
+        }
+    }
+    fs::rename(&beside, place.inbox(name)).unwrap();
+}
+
+/// Where features that were delivered lie.
+fn placed(place: &Place, name: &str) -> Option<PathBuf> {
+    let folder = place.store().join("_vaplan/shards").join(name);
+    let entry = fs::read_dir(folder).ok()?.next()?;
+    Some(entry.unwrap().path())
+}
+
+/// Asks `relabel` for what a delivery asks for, as if it still lay in the inbox.
+fn relabel(place: &Place, store: &Path, name: &str, flags: &[&str]) -> Vec<String> {
+    let (done, lies) = (place.inbox("done").join(name), place.inbox(name));
+    let at = placed(place, name).unwrap_or_else(|| {
+        match done.is_dir() {
+            true => copy(&done, &lies),
+            false => drop(fs::copy(&done, &lies).unwrap()),
+        }
+        lies.clone()
+    });
+    let at = at.display().to_string();
+    let own = flags.iter().map(|flag| {
+        if *flag == "@" {
+            at.clone()
+        } else {
+            (*flag).to_owned()
+        }
+    });
+    let store = store.display().to_string();
+    ["relabel".to_owned(), "--store".to_owned(), store]
+        .into_iter()
+        .chain(own)
+        .collect()
+}
+
+fn tidy(place: &Place, name: &str) {
+    let lies = place.inbox(name);
+    match lies.is_dir() {
+        true => fs::remove_dir_all(lies).unwrap(),
+        false => drop(fs::remove_file(lies)),
+    }
+}
+
+#[test]
+fn every_kind_of_delivery_gives_the_tables_of_the_same_relabel() {
+    let place = Place::new(24);
+    let other = place.copy("other");
+    let watch = place.watch(&[], None).ready();
+    let mut version = 1;
+    for case in cases() {
+        (case.make)(&place, case.name);
+        version += 1;
+        let line = watch.line(&format!("version {version}: "));
+        assert!(line.contains(case.name), "{line}");
+    }
+    let status = watch.stop();
+    assert_eq!(
+        (&status["done"], &status["failed"]),
+        (&cases().len().into(), &0.into())
+    );
+    assert_eq!(
+        status["loads"], 2,
+        "at the start, and after a change of everything"
+    );
+    for case in cases() {
+        let output = run(relabel(&place, &other, case.name, case.flags));
+        assert!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "{}: {output:?}",
+            case.name
+        );
+        tidy(&place, case.name);
+    }
+    assert_same(&place.store(), &other);
+    assert!(
+        Tables::read(&other).changes.len() > 100,
+        "the deliveries changed much"
+    );
+}
+
+#[test]
+fn all_that_lies_there_is_one_version_and_gives_the_tables_of_one_relabel() {
+    let place = Place::new(24);
+    let other = place.copy("other");
+    let chosen: Vec<Case> = cases()
+        .into_iter()
+        .filter(|case| {
+            !["h.", "i.", "j.", "epoch-0005"]
+                .iter()
+                .any(|not| case.name.starts_with(not))
+        })
+        .collect();
+    chosen.iter().for_each(|case| (case.make)(&place, case.name));
+    let watch = place.watch(&[], None);
+    assert!(watch.line("version 2: ").contains("a.weak.csv, b.weak-add.tsv"));
+    watch.stop();
+    // Weak labels are taken in order of their names, whatever is in between.
+    let mut arguments = vec![
+        "relabel".to_owned(),
+        "--store".to_owned(),
+        other.display().to_string(),
+    ];
+    for case in &chosen {
+        arguments.extend(relabel(&place, &other, case.name, case.flags).into_iter().skip(3));
+    }
+    let output = run(&arguments);
+    // `relabel` takes all of a kind together, so the order of the weak kinds is checked by the case before.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    assert_same(&place.store(), &other);
+}
+
+#[test]
+fn labels_are_those_of_labelling_afresh() {
+    let place = Place::new(24);
+    let watch = place.watch(&[], None).ready();
+    place.deliver(
+        "a.weak.csv",
+        format!("filename,event_labels\n{},\"Bark,Bell\"\n", name(2)),
+    );
+    watch.line("version 2: ");
+    place.deliver("b.weak-remove.csv", format!("filename\n{}\n", name(4)));
+    watch.line("version 3: ");
+    place.deliver(
+        "c.thresholds.toml",
+        "[visual]\ndefault = 1.08\n[audio]\ndefault = 0.97\n",
+    );
+    watch.line("version 4: ");
+    watch.stop();
+    let path = place.sample.path("annotations/small_train.csv");
+    let rows = fs::read_to_string(&path).unwrap();
+    let edited =
+        rows.lines()
+            .filter(|row| !row.starts_with(&name(4)))
+            .map(|row| match row.starts_with(&name(2)) {
+                true => format!("{}\tBark,Bell\n", name(2)),
+                false => format!("{row}\n"),
+            });
+    fs::write(&path, edited.collect::<String>()).unwrap();
+    let flags = ["--visual-threshold", "1.08", "--audio-threshold", "0.97"];
+    assert_status(&place.sample.label("fresh", &flags), 0);
+    let (watched, fresh) = (
+        Tables::read(&place.store()),
+        Tables::read(&place.sample.path("fresh")),
+    );
+    assert_eq!(watched.labels, fresh.labels);
+    assert_eq!(watched.scores, fresh.scores);
+    assert_eq!(watched.videos.len(), 23);
+}
+
+#[test]
+fn a_shard_of_the_same_name_takes_the_place_of_the_one_before() {
+    let place = Place::new(12);
+    let watch = place.watch(&[], None).ready();
+    place.deliver(
+        "a.weak.csv",
+        format!("filename,event_labels\n{},Bell\n", name(50)),
+    );
+    watch.line("version 2: ");
+    place.deliver_shard("x.visual.parquet", Modality::Visual, &[(50, 0.1)]);
+    watch.line("version 3: ");
+    let scores = |store: &Path| -> Vec<f64> {
+        let tables = Tables::read(store);
+        let own = tables.scores.iter().filter(|track| *track.video == *name(50));
+        own.flat_map(|track| track.score.clone()).collect()
+    };
+    let first = scores(&place.store());
+    place.deliver_shard("x.visual.parquet", Modality::Visual, &[(50, 0.9)]);
+    watch.line("version 4: ");
+    let second = scores(&place.store());
+    watch.stop();
+    assert_eq!((first.len(), second.len()), (10, 10));
+    assert_ne!(first, second, "no conflict of the two: the later counts");
+}
+
+#[test]
+fn a_delivery_that_comes_twice_changes_nothing_the_second_time() {
+    let place = Place::new(12);
+    let watch = place.watch(&[], None).ready();
+    let high = "[visual]\ndefault = 1.2\n";
+    place.deliver("a.thresholds.toml", high);
+    watch.line("version 2: ");
+    place.deliver("b.thresholds.toml", "[visual]\ndefault = 0.9\n");
+    watch.line("version 3: ");
+    let before = Tables::read(&place.store());
+    place.deliver("a.thresholds.toml", high);
+    watch.line("nothing to do: 1 deliveries were done before");
+    assert_eq!(
+        Tables::read(&place.store()),
+        before,
+        "it would have brought 1.2 back"
+    );
+    // And so it is for a process that starts later.
+    watch.stop();
+    let watch = place.watch(&[], None).ready();
+    place.deliver("a.thresholds.toml", high);
+    watch.line("nothing to do: 1 deliveries were done before");
+    // By another name it is another delivery.
+    place.deliver("c.thresholds.toml", high);
+    watch.line("version 4: ");
+    let status: serde_json::Value = watch.stop();
+    assert_eq!((&status["again"], &status["done"]), (&1.into(), &1.into()));
+    let done = fs::read_dir(place.inbox("done")).unwrap().count();
+    assert_eq!(done, 5, "nothing is lost");
+}
+
+#[test]
+fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
+    let place = Place::new(12);
+    place.deliver(
+        "a.user.csv",
+        format!("video,modality,class,label,segment\n{},audio,Bark,1,2\n", name(0)),
+    );
+    place.deliver("b.weak.csv", "name,labels\nx,y\n");
+    place.deliver("c.visual.parquet", "no Parquet at all");
+    place.deliver("d.thresholds.toml", "[visual.classes]\nBrak = 1.0\n");
+    place.deliver("e.json", "{}");
+    place.deliver("epoch-0001.predictions.parquet", "no Parquet either");
+    fs::create_dir(place.inbox("f.audio")).unwrap();
+    let fifo = place.inbox("g.user.csv");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    place.deliver("h.user.csv.part", "not yet");
+    place.deliver(".i.user.csv", "not yet");
+    let watch: Watch = place.watch(&[], None);
+    assert!(watch.line("version 2: ").ends_with("a.user.csv"));
+    let status = watch.stop();
+    assert_eq!((&status["done"], &status["failed"]), (&1.into(), &7.into()));
+    for (name, reason) in [
+        ("b.weak.csv", "no column `filename`, expected a line that names"),
+        ("c.visual.parquet", "arquet"),
+        (
+            "d.thresholds.toml",
+            "`Brak`, no class of the annotations (nearest: `Bark`)",
+        ),
+        (
+            "e.json",
+            "its name says no kind of delivery, expected one of *.weak.csv",
+        ),
+        ("epoch-0001.predictions.parquet", "modality"),
+        ("f.audio", "holds no .npy or .parquet file"),
+        ("g.user.csv", "is a FIFO, expected a regular file"),
+    ] {
+        assert!(!place.inbox(name).exists() && place.inbox("failed").join(name).symlink_metadata().is_ok());
+        let told = fs::read_to_string(place.inbox("failed").join(format!("{name}.reason"))).unwrap();
+        assert!(told.contains(reason), "{name}: {told}");
+    }
+    assert!(place.inbox("h.user.csv.part").exists() && place.inbox(".i.user.csv").exists());
+    assert!(place.inbox("done/a.user.csv").exists());
+}

@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 
     let mut steps = Steps {
         done: 0,
-        total: if cfg!(feature = "query") { 7 } else { 6 },
+        total: if cfg!(feature = "query") { 6 } else { 5 },
         global,
         out,
     };
@@ -94,11 +94,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         &["show", "--store", &store, "--", &args.video],
     )?;
 
-    steps.take(
-        "another threshold for one class: only what it touches is read and written",
-        &["relabel", "--store", &store, "--threshold", "visual/Speech=1.1"],
-    )?;
-    let again = typed(&["relabel", "--store", &store, "--to-version", "1"]);
+    let again = typed(&[&label[..], &["--visual-threshold", "1.01"]].concat());
     farewell(out, &dir, &store, &again, begun.elapsed().as_secs_f64())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -232,7 +228,7 @@ fn farewell(out: &mut dyn Write, dir: &str, store: &str, again: &str, seconds: f
     )?;
     writeln!(
         out,
-        "{TYPED}$ {again}{TYPED:#}\n    back to the settings of version 1, as a new version\n\
+        "{TYPED}$ {again}{TYPED:#}\n    other labels, as a new version\n\
          {TYPED}$ vaplan log --store {store}{TYPED:#}\n    all versions; commands that read take --version N\n\
          \n\
          {TITLE}With your own data{TITLE:#}\n\

@@ -227,7 +227,7 @@ impl fmt::Display for Ablation {
             writeln!(f, "\nprotocol {}", gate.as_str())?;
             writeln!(
                 f,
-                "{:<16}{:>11}{:>11}{:>11}{:>11}{:>11} |{:>11}{:>11}",
+                "{:<16}{:>11}{:>11}{:>11}{:>11}{:>11} |{:>12}{:>13}",
                 "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
             )?;
             for supervision in Supervision::ALL {
@@ -251,7 +251,7 @@ impl fmt::Display for Ablation {
                 for column in 0..5 {
                     write!(f, "{:>11}", cell(column))?;
                 }
-                writeln!(f, " |{:>11}{:>11}", cell(8), cell(9))?;
+                writeln!(f, " |{:>12}{:>13}", cell(8), cell(9))?;
             }
         }
         Ok(())
@@ -288,6 +288,7 @@ mod tests {
         let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak")).collect();
         assert_eq!(lines.len(), 2, "one a protocol");
         assert!(lines[0].contains("51.0 ±1.4"), "{table}");
-        assert!(table.contains("pseudo+richness    60.0 ±0.0"), "{table}");
+        assert!(table.contains("event Type  event Event"), "{table}");
+        assert!(table.contains("pseudo+richness   60.0 ±0.0"), "{table}");
     }
 }

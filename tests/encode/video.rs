@@ -209,7 +209,8 @@ fn ffmpeg(test: &str) -> Option<String> {
     {
         return Some(program);
     }
-    eprintln!("SKIPPED: {test} needs ffmpeg on PATH, or VAPLAN_FFMPEG");
+    // Not `SKIPPED`: that is for data which CI has.
+    eprintln!("LEFT OUT: {test} needs ffmpeg on PATH, or VAPLAN_FFMPEG");
     None
 }
 

@@ -266,6 +266,7 @@ fn null_is_where_the_schema_allows_it_and_nowhere_else() {
             "videos" => &["audio_source", "visual_source"],
             "labels" => &["score", "threshold", "loss", "epoch"],
             "label_changes" => &["epoch"],
+            "epochs" => &["flips"],
             "rejects" => &["row", "video"],
             _ => &[],
         };

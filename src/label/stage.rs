@@ -49,16 +49,17 @@ impl StagedShard {
         }
     }
 
-    /// Ends the shard with what reading left out: a video that is named there goes as a whole, whatever came of it
-    /// before.
+    /// Ends the shard with what reading left out: of a file that names a video there, nothing of that video counts,
+    /// whatever came of it before. A copy in another file stands for itself.
     pub fn end(&mut self, rejects: Vec<RejectRow>, plan: &Plan) {
-        let mut bad = BTreeSet::new();
+        let mut bad: BTreeSet<(VideoId, &str)> = BTreeSet::new();
         for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
             if let Some(Meaning::Video(position)) = row.video.as_deref().map(|key| plan.meaning(key)) {
-                bad.insert(plan.videos[position].id);
+                bad.insert((plan.videos[position].id, &row.file));
             }
         }
-        self.candidates.retain(|(video, _)| !bad.contains(video));
+        self.candidates
+            .retain(|(video, candidate)| !bad.contains(&(*video, &*candidate.source)));
         self.rejects.extend(rejects);
     }
 }

@@ -7,7 +7,6 @@ mod laws;
 mod optimize;
 mod patch;
 mod scan;
-mod speed;
 mod support;
 mod sweep;
 mod tables;

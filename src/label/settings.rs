@@ -49,6 +49,25 @@ pub struct SettingsRequest {
     pub file: Option<PathBuf>,
 }
 
+impl SettingsRequest {
+    /// Both modalities, each of its threshold and scale of the flags and its part of the file.
+    fn each(
+        &self,
+        file: &SettingsFile,
+        of: impl Fn(Modality, Flags, &ModalityFile) -> Result<ModalitySettings, LabelError>,
+    ) -> Result<Settings, LabelError> {
+        let audio = (self.audio_threshold, self.audio_scale);
+        let visual = (self.visual_threshold, self.visual_scale);
+        Ok(Settings {
+            audio: of(Modality::Audio, audio, &file.audio)?,
+            visual: of(Modality::Visual, visual, &file.visual)?,
+        })
+    }
+}
+
+/// Threshold and scale that flags say of a modality.
+type Flags = (Option<f64>, Option<f64>);
+
 /// A thresholds file.
 ///
 /// ```toml
@@ -118,21 +137,10 @@ impl Settings {
             None => SettingsFile::default(),
         };
         let rule = request.rule.or(file.rule).unwrap_or(RuleName::Softmax);
-        let of = |modality, flags: (Option<f64>, Option<f64>), file: &ModalityFile| {
+        let of = |modality, flags: Flags, file: &ModalityFile| {
             modality_settings(modality, rule, flags, file, classes, None)
         };
-        Ok(Settings {
-            audio: of(
-                Modality::Audio,
-                (request.audio_threshold, request.audio_scale),
-                &file.audio,
-            )?,
-            visual: of(
-                Modality::Visual,
-                (request.visual_threshold, request.visual_scale),
-                &file.visual,
-            )?,
-        })
+        request.each(&file, of)
     }
 
     /// These settings for other classes, and with what a request and single thresholds say otherwise.
@@ -180,18 +188,7 @@ impl Settings {
             }
             Ok(settings)
         };
-        Ok(Settings {
-            audio: of(
-                Modality::Audio,
-                (request.audio_threshold, request.audio_scale),
-                &file.audio,
-            )?,
-            visual: of(
-                Modality::Visual,
-                (request.visual_threshold, request.visual_scale),
-                &file.visual,
-            )?,
-        })
+        request.each(&file, of)
     }
 
     /// Of a modality.
@@ -223,7 +220,7 @@ struct Base {
 fn modality_settings(
     modality: Modality,
     rule: RuleName,
-    (threshold, scale): (Option<f64>, Option<f64>),
+    (threshold, scale): Flags,
     file: &ModalityFile,
     classes: &[Arc<str>],
     base: Option<&Base>,

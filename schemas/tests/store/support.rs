@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema};
 use vaplan_schemas::rows::{
     ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, Split,
     TruthRow, VersionRow, VideoRow,
@@ -275,4 +277,19 @@ pub(crate) fn assert_holds(snapshot: &Snapshot, world: &World) {
     assert_eq!(sorted(snapshot.read::<Videos>().unwrap()), sorted(videos(world)));
     assert_eq!(sorted(snapshot.read::<Scores>().unwrap()), sorted(scores(world)));
     assert_eq!(sorted(snapshot.read::<Labels>().unwrap()), sorted(labels(world)));
+}
+
+/// The batch with one column replaced.
+pub(crate) fn with(batch: &RecordBatch, column: &str, array: ArrayRef) -> RecordBatch {
+    let at = batch.schema().index_of(column).unwrap();
+    let mut fields: Vec<Field> = batch
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
+    fields[at] = Field::new(column, array.data_type().clone(), true);
+    let mut columns = batch.columns().to_vec();
+    columns[at] = array;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }

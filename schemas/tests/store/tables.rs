@@ -16,7 +16,7 @@ use vaplan_schemas::tables::{
     UserLabels, Versions, Videos, all,
 };
 
-use crate::support::{World, changes, classes, labels, rejects, scores, truth, videos, world};
+use crate::support::{World, changes, classes, labels, rejects, scores, truth, videos, with, world};
 
 fn version() -> VersionRow {
     VersionRow {
@@ -143,21 +143,6 @@ fn an_absent_column_is_named_with_those_there() {
         Truth::decode(&batch).unwrap_err().to_string(),
         "table `truth` has no column `class` (columns found: video, modality, onset)"
     );
-}
-
-/// The batch with one column replaced.
-fn with(batch: &RecordBatch, column: &str, array: ArrayRef) -> RecordBatch {
-    let at = batch.schema().index_of(column).unwrap();
-    let mut fields: Vec<Field> = batch
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.as_ref().clone())
-        .collect();
-    fields[at] = Field::new(column, array.data_type().clone(), true);
-    let mut columns = batch.columns().to_vec();
-    columns[at] = array;
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use arrow::datatypes::{Field, Schema};
+use arrow::array::{ArrayRef, Int64Array};
 use vaplan_schemas::rows::{EpochRow, VideoPredictionRow};
 use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::{Epochs, Table, VideoPredictions};
+
+use crate::support::with;
 
 fn epochs() -> Vec<EpochRow> {
     let row = |epoch: u64, flips, metrics: &[(&str, f64)]| EpochRow {
@@ -55,20 +56,6 @@ fn again<T: Table>(rows: &[T::Row]) -> Vec<T::Row> {
 fn rows_of_a_training_read_back_as_they_were_written() {
     assert_eq!(again::<Epochs>(&epochs()), epochs());
     assert_eq!(again::<VideoPredictions>(&predictions()), predictions());
-}
-
-fn with(batch: &RecordBatch, column: &str, array: ArrayRef) -> RecordBatch {
-    let at = batch.schema().index_of(column).unwrap();
-    let mut fields: Vec<Field> = batch
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.as_ref().clone())
-        .collect();
-    fields[at] = Field::new(column, array.data_type().clone(), true);
-    let mut columns = batch.columns().to_vec();
-    columns[at] = array;
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
 #[test]

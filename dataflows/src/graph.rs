@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
+use differential_dataflow::operators::iterate::VecVariable;
 use timely::dataflow::Stream;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
@@ -17,6 +18,7 @@ use crate::pld::Pld;
 use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
 use crate::threshold::threshold;
+use crate::train::{Seat, train};
 
 /// What labelling is made from. Each is a set: multiplicities are 0 or 1, but for `scored`, where equal copies may add up.
 pub struct Inputs<'scope, T: Timestamp + Lattice> {
@@ -63,4 +65,17 @@ pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> O
         labels: labelled.labels,
         audio_visual: labelled.audio_visual,
     }
+}
+
+/// As [`labelling`], with training in the loop: predictions of the epoch of a step are there from the next step on.
+///
+/// They come beside those of `inputs`: of several of one video and modality, those of the latest epoch count.
+pub fn learning<'scope>(inputs: Inputs<'scope, u64>, seat: Option<Seat>) -> Outputs<'scope, u64> {
+    let (variable, learnt) = VecVariable::new(inputs.weak.scope(), 1);
+    let outputs = labelling(Inputs {
+        predictions: inputs.predictions.concat(learnt),
+        ..inputs
+    });
+    variable.set(train(outputs.labels.clone(), seat));
+    outputs
 }

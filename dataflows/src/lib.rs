@@ -6,8 +6,9 @@
 //! weak labels ─────────────────────────────┘         └─ faults                 ├─ labels ─┬─ labels, audio_visual
 //! predictions ─┬─ denoise ─────────────────────────────────────────────────────┤          ├─ faults
 //! K, α, guard ─┘                                                               │          └─ changes
-//! marks of a person ───────────────────────────────────────────────────────────┘              │
-//!                                                                      previous labels ───────┘
+//! marks of a person ───────────────────────────────────────────────────────────┘          │   │
+//!                                                                      previous labels ───┼───┘
+//! predictions, a step later ◀─────────────── train ◀─ where someone learns ───────────────┘
 //! ```
 //!
 //! | module | what |
@@ -25,6 +26,7 @@
 //! | [`marks`] | what a person set |
 //! | [`mod@labels`] | bit tracks, predictions and marks to one record per video and modality, and the meet of the two |
 //! | [`mod@changes`] | what a version changed |
+//! | [`mod@train`] | label changes to a learner off the workers' threads, its predictions back |
 //! | [`graph`] | all of it, one function from collections to collections |
 //! | [`mod@session`] | the graph kept in memory: a version's changes in, what they change out |
 //!
@@ -45,6 +47,7 @@ pub mod rule;
 pub mod session;
 pub mod similarity;
 pub mod threshold;
+pub mod train;
 
 // The versions whose types our signatures name.
 pub use differential_dataflow;

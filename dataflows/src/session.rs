@@ -8,6 +8,9 @@
 //!
 //! Workers are threads that sleep between versions. A version's time is its number; once all workers have passed it, its
 //! updates are handed back, and traces may forget how the inputs came to be what they are.
+//!
+//! With a [`Learner`], a version is an epoch, too: that of version v begins when v is handed back, and v + 1 is complete
+//! only when its predictions are, and what they flip.
 
 mod rows;
 mod worker;
@@ -21,8 +24,9 @@ use timely::communication::WorkerGuards;
 use vaplan_schemas::Modality;
 
 pub use self::rows::{Labelled, Outcome, Rows, Updates};
-use self::worker::{Answer, Command, Share, Stop};
+use self::worker::{Answer, Command, School, Share, Stop};
 use crate::records::{LabelRecord, VideoId};
+use crate::train::{Learner, Status};
 
 /// Why a session cannot go on; what it held is lost, the inputs are the caller's.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -37,6 +41,9 @@ pub enum SessionError {
     /// A worker panicked: a bug, not bad input.
     #[error("a dataflow worker stopped: {0}")]
     Worker(String),
+    /// Training cannot go on: why.
+    #[error("{0}")]
+    Learner(String),
     /// An earlier call failed.
     #[error("the dataflow has stopped before")]
     Stopped,
@@ -49,6 +56,7 @@ pub struct Session {
     guards: Option<WorkerGuards<()>>,
     stop: Arc<Stop>,
     held: Arc<AtomicI64>,
+    learner: Option<Arc<Status>>,
     version: u64,
 }
 
@@ -72,6 +80,30 @@ impl Session {
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
     ) -> Result<(Session, Outcome), SessionError> {
+        Session::begin(workers, world, previous, None)
+    }
+
+    /// As [`Session::start`], with someone who learns the labels: at every version an epoch, until there are no more.
+    ///
+    /// The first begins with version 0. [`Session::apply`] waits for the epoch before, with or without changes of its own.
+    ///
+    /// # Errors
+    /// [`SessionError`]; no thread is left then.
+    pub fn start_learning(
+        workers: usize,
+        world: Rows,
+        previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
+        learner: Box<dyn Learner>,
+    ) -> Result<(Session, Outcome), SessionError> {
+        Session::begin(workers, world, previous, Some(learner))
+    }
+
+    fn begin(
+        workers: usize,
+        world: Rows,
+        previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
+        learner: Option<Box<dyn Learner>>,
+    ) -> Result<(Session, Outcome), SessionError> {
         if workers == 0 {
             return Err(SessionError::NoWorkers);
         }
@@ -86,13 +118,16 @@ impl Session {
         drop(answer_to);
         let stop = Arc::new(Stop::default());
         let held = Arc::new(AtomicI64::new(0));
-        let guards = worker::spawn(workers, ends, &stop, &held).map_err(SessionError::Start)?;
+        let school = learner.map(School::new);
+        let status = school.as_ref().map(|school| school.status.clone());
+        let guards = worker::spawn(workers, ends, &stop, &held, school).map_err(SessionError::Start)?;
         let mut session = Session {
             commands,
             answers,
             guards: Some(guards),
             stop,
             held,
+            learner: status,
             version: 0,
         };
         let updates = Updates {
@@ -118,6 +153,12 @@ impl Session {
     /// The version that was handed back last, from 0.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Is there an epoch of the version that was handed back last? The next version is what comes of it.
+    pub fn learning(&self) -> bool {
+        let learner = self.learner.as_ref();
+        learner.is_some_and(|learner| learner.learns(self.version))
     }
 
     /// How many updates the arrangements hold: what memory is proportional to. It depends on what the world holds, not
@@ -173,8 +214,11 @@ impl Session {
     /// Stops what is left of the workers and says why.
     fn failure(&mut self) -> SessionError {
         self.stop.now();
-        let message = self.join().flatten();
-        SessionError::Worker(message.unwrap_or_else(|| "it went without a word".to_owned()))
+        let said = self.join().flatten();
+        if let Some(problem) = self.stop.problem() {
+            return SessionError::Learner(problem);
+        }
+        SessionError::Worker(said.unwrap_or_else(|| "it went without a word".to_owned()))
     }
 
     /// Waits for the end of all workers; what the first of those that panicked said. None where that was done before.

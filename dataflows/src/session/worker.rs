@@ -18,11 +18,12 @@ use timely::worker::Worker;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::rows::{Outcome, Rows, Updates};
-use crate::graph::{Inputs, labelling};
+use crate::graph::{Inputs, labelling, learning};
 use crate::marks::Marks;
 use crate::pld::Pld;
 use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
+use crate::train::{Learner, Seat, Status};
 
 /// What a worker is told.
 pub(super) enum Command {
@@ -51,6 +52,7 @@ pub(super) struct Stop {
     stopped: AtomicBool,
     threads: Mutex<Vec<Thread>>,
     message: Mutex<Option<String>>,
+    problem: Mutex<Option<String>>,
 }
 
 impl Stop {
@@ -66,6 +68,19 @@ impl Stop {
     pub(super) fn message(&self) -> Option<String> {
         let message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
         message.clone()
+    }
+
+    /// Why training cannot go on.
+    pub(super) fn problem(&self) -> Option<String> {
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        problem.clone()
+    }
+
+    fn failed(&self, problem: String) {
+        let mut own = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        own.get_or_insert(problem);
+        drop(own);
+        self.now();
     }
 
     fn is_set(&self) -> bool {
@@ -94,12 +109,40 @@ impl Stop {
     }
 }
 
+/// Who learns, until the worker that it sits at has taken it.
+pub(super) struct School {
+    learner: Mutex<Option<Box<dyn Learner>>>,
+    pub(super) status: Arc<Status>,
+}
+
+impl School {
+    pub(super) fn new(learner: Box<dyn Learner>) -> School {
+        School {
+            learner: Mutex::new(Some(learner)),
+            status: Arc::default(),
+        }
+    }
+
+    /// For the first worker.
+    fn seat(&self, worker: usize, stop: &Arc<Stop>) -> Option<Seat> {
+        let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
+        let learner = learner.take_if(|_| worker == 0)?;
+        let stop = stop.clone();
+        Some(Seat {
+            learner,
+            status: self.status.clone(),
+            fail: Box::new(move |problem| stop.failed(problem)),
+        })
+    }
+}
+
 /// Starts the threads; `held` counts the updates in their arrangements.
 pub(super) fn spawn(
     workers: usize,
     ends: Vec<Option<Ends>>,
     stop: &Arc<Stop>,
     held: &Arc<AtomicI64>,
+    school: Option<School>,
 ) -> Result<WorkerGuards<()>, String> {
     let ends = Mutex::new(ends);
     let (stop, held) = (stop.clone(), held.clone());
@@ -109,7 +152,9 @@ pub(super) fn spawn(
         drop(all);
         stop.enrol();
         // Caught for its message: the thread's own result does not say it.
-        let lived = catch_unwind(AssertUnwindSafe(|| live(worker, own, &stop, &held)));
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            live(worker, own, &stop, &held, school.as_ref());
+        }));
         if let Err(payload) = lived {
             stop.panicked(&*payload);
             resume_unwind(payload);
@@ -118,16 +163,25 @@ pub(super) fn spawn(
 }
 
 /// From the first command until there are no more, or another worker has panicked.
-fn live(worker: &mut Worker, (commands, answers): Ends, stop: &Stop, held: &Arc<AtomicI64>) {
+fn live(
+    worker: &mut Worker,
+    (commands, answers): Ends,
+    stop: &Arc<Stop>,
+    held: &Arc<AtomicI64>,
+    school: Option<&School>,
+) {
     count_held(worker, held.clone());
-    let mut graph = Graph::new(worker);
+    let mut graph = Graph::new(worker, school.map(|school| school.seat(worker.index(), stop)));
+    // The first worker steps until the learner has the labels, so that it learns while the caller is busy with them.
+    let learner = school.filter(|_| worker.index() == 0);
+    let told = |version: u64| learner.is_none_or(|school| school.status.knows(version));
     let mut version = 0;
     // The end of commands is the end of the session.
     while let Ok(command) = commands.recv() {
         match command {
             Command::Version(share) => {
                 graph.feed(*share, version + 1);
-                while graph.probe.less_than(&(version + 1)) && !stop.is_set() {
+                while (graph.probe.less_than(&(version + 1)) || !told(version)) && !stop.is_set() {
                     worker.step_or_park(None);
                 }
                 version += 1;
@@ -181,7 +235,8 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(worker: &mut Worker) -> Graph {
+    /// `seat`: none where no one learns; within, none where it is at another worker.
+    fn new(worker: &mut Worker, seat: Option<Option<Seat>>) -> Graph {
         worker.dataflow_named("Session", |scope| {
             let (weak_in, weak) = scope.new_collection();
             let (scored_in, scored) = scope.new_collection();
@@ -190,7 +245,7 @@ impl Graph {
             let (predictions_in, predictions) = scope.new_collection();
             let (denoising_in, denoising) = scope.new_collection();
             let (previous_in, previous) = scope.new_collection();
-            let outputs = labelling(Inputs {
+            let inputs = Inputs {
                 weak,
                 scored,
                 cutoffs,
@@ -198,7 +253,11 @@ impl Graph {
                 predictions,
                 denoising,
                 previous,
-            });
+            };
+            let outputs = match seat {
+                None => labelling(inputs),
+                Some(seat) => learning(inputs, seat),
+            };
             let outcome = Rc::new(RefCell::new(Outcome::default()));
             let probe = ProbeHandle::new();
             macro_rules! collect {

@@ -2,6 +2,7 @@
 //! and with 1, 2 and 3 workers.
 
 mod cover;
+mod learning;
 mod oracle;
 mod run;
 mod script;

@@ -119,7 +119,7 @@ fn as_tables_say(
 
 /// What the outcomes so far add up to.
 #[derive(Default)]
-struct Held {
+pub(crate) struct Held {
     admitted: BTreeMap<(VideoId, Modality), Admitted>,
     labels: BTreeMap<(VideoId, Modality), Arc<LabelRecord>>,
     audio_visual: BTreeMap<VideoId, Arc<LabelRecord>>,
@@ -127,7 +127,7 @@ struct Held {
 }
 
 impl Held {
-    fn take(&mut self, outcome: Outcome) -> Answer {
+    pub(crate) fn take(&mut self, outcome: Outcome) -> Answer {
         let admitted = outcome.admitted.into_iter();
         absorb(
             &mut self.admitted,

@@ -15,6 +15,6 @@ command -v "$python" >/dev/null || fail "$python is missing: set PYTHON to a Pyt
 echo "test-venv: making .venv"
 rm -rf .venv
 "$python" -m venv .venv || fail "$python has no venv module (Debian, Ubuntu: apt install python3-venv)"
-.venv/bin/python -m pip --quiet --disable-pip-version-check install --requirement "$wanted" --only-binary :all: ||
+.venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --requirement "$wanted" --only-binary :all: ||
     fail "cannot install the packages of $wanted; is PyPI reachable?"
 cp "$wanted" "$done"

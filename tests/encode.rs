@@ -3,6 +3,7 @@
 mod failures;
 mod media;
 mod pull;
+mod tagger;
 mod video;
 
 use std::fs;

@@ -45,7 +45,7 @@ pub(super) struct Args {
         required_unless_present = "clap"
     )]
     clip: Option<PathBuf>,
-    /// Folder of the CLAP model; without, sound is not encoded
+    /// Folder of the CLAP model, or of a classifier of sound; without, sound is not encoded
     #[arg(long, value_name = "DIR", env = "VAPLAN_CLAP")]
     clap: Option<PathBuf>,
     /// Annotations in LLP's format: encode their videos and classes [default: all videos, and no classes]

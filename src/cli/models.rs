@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::Global;
-use crate::encode::model::{Encoder, ModelFolder, SessionOptions, TextEncoder, pull, session};
+use crate::encode::model::{Encoder, Kind, ModelFolder, SessionOptions, TextEncoder, pull, session};
 
 /// Show what model folders hold, and whether it can be used
 ///
@@ -136,7 +136,9 @@ fn folders(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 fn describe(path: &std::path::Path, options: &SessionOptions) -> anyhow::Result<String> {
     let folder = ModelFolder::find(path)?;
     let encoder = Encoder::open(&folder, options)?;
-    TextEncoder::open(&folder, options)?;
+    if folder.kind != Kind::Classifier {
+        TextEncoder::open(&folder, options)?;
+    }
     let text = session::sha256(&folder.text, options.external_data)?;
     Ok(format!(
         "  kind         {}\n  width        {}\n  logit scale  {}\n  media        {}\n  sha256       {}\n  text         {}\n  sha256       {text}",

@@ -12,15 +12,18 @@ pub mod encoder;
 pub mod folder;
 mod ports;
 pub mod pull;
+pub mod scores;
 pub mod session;
 #[cfg(test)]
 mod tests;
+pub mod text;
 
 use std::path::PathBuf;
 
-pub use encoder::{Encoder, TextEncoder};
+pub use encoder::Encoder;
 pub use folder::{Kind, ModelFolder};
 pub use session::{Device, SessionOptions};
+pub use text::TextEncoder;
 
 use super::runtime::RuntimeError;
 use super::tokenizer::TokenizerError;

@@ -82,8 +82,27 @@ impl ClassPrompts {
     /// # Errors
     /// [`PromptsError`] for an unknown key or class, or a class without a prompt.
     pub fn read(file: Option<&Path>, classes: &[Arc<str>]) -> Result<ClassPrompts, PromptsError> {
+        ClassPrompts::read_with(file, classes, AUDIO)
+    }
+
+    /// As [`ClassPrompts::read`], but audio prompts are the classes' names where nothing else is told: what a
+    /// classifier calls them.
+    ///
+    /// # Errors
+    /// As [`ClassPrompts::read`].
+    pub fn read_names(file: Option<&Path>, classes: &[Arc<str>]) -> Result<ClassPrompts, PromptsError> {
+        ClassPrompts::read_with(file, classes, "{class}")
+    }
+
+    fn read_with(
+        file: Option<&Path>,
+        classes: &[Arc<str>],
+        audio: &str,
+    ) -> Result<ClassPrompts, PromptsError> {
         let Some(path) = file else {
-            return Ok(ClassPrompts::new(PromptsFile::default(), classes).expect("the defaults are right"));
+            return Ok(
+                ClassPrompts::new(PromptsFile::default(), classes, audio).expect("the defaults are right")
+            );
         };
         let bad = |problem: String| PromptsError {
             path: path.to_owned(),
@@ -91,12 +110,12 @@ impl ClassPrompts {
         };
         let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
         let file = toml::from_str(&text).map_err(|error| bad(error.to_string().trim().to_owned()))?;
-        ClassPrompts::new(file, classes).map_err(bad)
+        ClassPrompts::new(file, classes, audio).map_err(bad)
     }
 
-    fn new(file: PromptsFile, classes: &[Arc<str>]) -> Result<ClassPrompts, String> {
+    fn new(file: PromptsFile, classes: &[Arc<str>], audio: &str) -> Result<ClassPrompts, String> {
         Ok(ClassPrompts {
-            audio: of("audio", &file.audio, AUDIO, classes)?,
+            audio: of("audio", &file.audio, audio, classes)?,
             visual: of("visual", &file.visual, VISUAL, classes)?,
         })
     }

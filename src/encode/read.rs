@@ -20,7 +20,7 @@ use super::error::MediaError;
 use super::image::{ImageSettings, Rgb};
 use super::media::{Cut, Media, Pictures, ffmpeg, frames};
 use super::model::encoder::Preparation;
-use super::sound::{SoundFeatures, Wave};
+use super::sound::{Patches, SoundFeatures, Wave, patch};
 use crate::ingest::{IngestError, open_regular};
 
 /// What a modality's media are prepared for.
@@ -73,8 +73,9 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
     let mut reader = Reader {
         reading,
         cache,
-        features: match reading.audio.as_ref().map(|target| &target.preparation) {
-            Some(Preparation::Sound(settings)) => Some(SoundFeatures::new(settings)),
+        front: match reading.audio.as_ref().map(|target| &target.preparation) {
+            Some(Preparation::Sound(settings)) => Some(Front::Clap(Box::new(SoundFeatures::new(settings)))),
+            Some(Preparation::Patch(_)) => Some(Front::Yamnet(Box::default())),
             _ => None,
         },
         samples: Vec::new(),
@@ -131,11 +132,26 @@ fn reject(media: &Media, modality: Modality, severity: Severity, reason: String)
     })
 }
 
+/// What prepares sound.
+enum Front {
+    Clap(Box<SoundFeatures>),
+    Yamnet(Box<Patches>),
+}
+
+impl Front {
+    fn append(&mut self, samples: &[f32], out: &mut Vec<f32>) {
+        match self {
+            Front::Clap(features) => features.append(samples, out),
+            Front::Yamnet(patches) => patches.append(samples, out),
+        }
+    }
+}
+
 /// What a thread reads with.
 struct Reader<'a> {
     reading: &'a Reading,
     cache: &'a Cache,
-    features: Option<SoundFeatures>,
+    front: Option<Front>,
     samples: Vec<f32>,
 }
 
@@ -224,8 +240,12 @@ impl Reader<'_> {
         batcher: &mut Batcher<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Key, MediaError> {
-        let (Preparation::Sound(settings), Some(features)) = (&target.preparation, &mut self.features) else {
+        let Some(front) = &mut self.front else {
             unreachable!("an audio model wants sound");
+        };
+        let rate = match &target.preparation {
+            Preparation::Sound(settings) => settings.rate,
+            _ => patch::RATE,
         };
         let Some(path) = &media.sound else {
             return Err(MediaError::NoSound {
@@ -246,12 +266,12 @@ impl Reader<'_> {
             (0..segments).for_each(|_| batcher.skip());
             return Ok(key);
         }
-        let mut wave = Wave::open(path, settings.rate)?;
+        let mut wave = Wave::open(path, rate)?;
         let (mut segment, mut silent) = (0, 0);
         loop {
             let (from, to) = (
-                cut.sample(segment as usize, settings.rate),
-                cut.sample(segment as usize + 1, settings.rate),
+                cut.sample(segment as usize, rate),
+                cut.sample(segment as usize + 1, rate),
             );
             self.samples.clear();
             wave.piece(from, to, &mut self.samples)?;
@@ -275,7 +295,7 @@ impl Reader<'_> {
                 batcher.skip();
             } else {
                 batcher.add(&media.name, &key, segment, |values| {
-                    features.append(&self.samples, values)
+                    front.append(&self.samples, values)
                 });
             }
             segment += 1;

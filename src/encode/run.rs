@@ -13,6 +13,7 @@ use super::error::EncodeError;
 use super::flow::{self, Results, Threads};
 use super::image::Resize;
 use super::media::{Cut, Media, find};
+use super::model::scores::ClassScores;
 use super::model::{Encoder, Kind, ModelFolder, SessionOptions};
 use super::operator::Pool;
 use super::prompts::ClassPrompts;
@@ -138,9 +139,22 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeErro
     if media.is_empty() {
         return Err(nothing(request));
     }
+    let tags = models.iter().any(|folder| folder.kind == Kind::Classifier);
+    if tags && classes.is_none() {
+        return Err(EncodeError::Settings(
+            "a classifier's scores need classes to stand for, expected --annotations or --classes".to_owned(),
+        ));
+    }
     let prompts = classes
         .as_ref()
-        .map(|classes| ClassPrompts::read(request.prompts.as_deref(), classes))
+        .map(|classes| {
+            let read = if tags {
+                ClassPrompts::read_names
+            } else {
+                ClassPrompts::read
+            };
+            read(request.prompts.as_deref(), classes)
+        })
         .transpose()?;
     fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
     let cache = Arc::new(Cache::open(
@@ -191,7 +205,7 @@ fn models(request: &Request) -> Result<Vec<ModelFolder>, EncodeError> {
     ] {
         let Some(path) = path else { continue };
         let mut folder = ModelFolder::find(path)?;
-        if folder.kind != kind {
+        if folder.kind != kind && !(kind == Kind::Clap && folder.kind == Kind::Classifier) {
             let (path, found) = (path.display(), folder.kind);
             return Err(EncodeError::Settings(format!(
                 "{flag} `{path}` is a {found} model, expected {kind}"
@@ -262,7 +276,7 @@ fn sessions(request: &Request, models: &[ModelFolder]) -> Result<(Vec<Open>, Poo
     for folder in models {
         let modality = match folder.kind {
             Kind::Clip => Modality::Visual,
-            Kind::Clap => Modality::Audio,
+            Kind::Clap | Kind::Classifier => Modality::Audio,
         };
         for nth in 0..request.sessions.max(1) {
             let encoder = Encoder::open(folder, &request.session)?;
@@ -297,32 +311,50 @@ impl Summary {
         let modality = open.modality;
         let model = &open.target.model;
         let to = request.out.join(modality.as_str());
-        let (videos, segments) = write::features(
-            &to,
-            request.form,
-            (modality, open.width, model),
-            media,
-            cache,
-            results,
-        )?;
+        let scores = match (folder.kind, prompts) {
+            (Kind::Classifier, Some((prompts, classes))) => {
+                let (scores, unknown) = ClassScores::new(folder, open.width, prompts.of(modality))?;
+                results
+                    .rejects
+                    .extend(unknown.into_iter().map(|(class, names)| RejectRow {
+                        file: folder.tokenizer.display().to_string(),
+                        row: None,
+                        video: None,
+                        severity: Severity::Note,
+                        reason: format!(
+                            "class `{}` has no score: none is called `{names}`",
+                            classes[class]
+                        ),
+                    }));
+                Some(scores)
+            }
+            _ => None,
+        };
+        let what = (modality, open.width, model.as_str());
+        let (videos, segments) =
+            write::features(&to, request.form, what, scores.as_ref(), media, cache, results)?;
+        let width = scores.as_ref().map_or(open.width, ClassScores::width);
         let mut written = Written {
             modality,
             videos,
             segments,
-            width: open.width,
+            width,
             model: folder.media.clone(),
             sha256: model.clone(),
             text_sha256: None,
-            logit_scale: folder.logit_scale,
+            logit_scale: scores.as_ref().map_or(folder.logit_scale, ClassScores::scale),
         };
         if let Some((prompts, classes)) = prompts {
             let prompts = prompts.of(modality);
-            let texts = text::embed(folder, prompts, cache, &request.session)?;
-            if texts.width != open.width {
+            let texts = match &scores {
+                Some(scores) => scores.texts(model),
+                None => text::embed(folder, prompts, cache, &request.session)?,
+            };
+            if texts.width != width {
                 return Err(EncodeError::Settings(format!(
                     "`{}` gives {} values and `{}` {}, expected equally many: are they of one model?",
                     folder.media.display(),
-                    open.width,
+                    width,
                     folder.text.display(),
                     texts.width
                 )));

@@ -7,12 +7,15 @@
 //! | [`fft`] | power spectra of real frames |
 //! | [`mel`] | banks of triangular filters |
 //! | [`features`] | repeat-padding and log-mel |
+//! | [`patch`] | log-mel patches of YAMNet |
 
 pub mod features;
 pub mod fft;
 pub mod mel;
+pub mod patch;
 pub mod resample;
 pub mod wave;
 
 pub use features::{SoundFeatures, SoundSettings};
+pub use patch::Patches;
 pub use wave::Wave;

@@ -14,6 +14,7 @@ use super::cache::Cache;
 use super::error::EncodeError;
 use super::flow::Results;
 use super::media::Media;
+use super::model::scores::ClassScores;
 use crate::ingest::annotations::key11;
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
@@ -39,7 +40,8 @@ pub struct Form {
 pub fn features(
     folder: &Path,
     form: Form,
-    (modality, width, model): (Modality, usize, &str),
+    (modality, cached, model): (Modality, usize, &str),
+    scores: Option<&ClassScores>,
     media: &[Media],
     cache: &Cache,
     results: &mut Results,
@@ -59,12 +61,16 @@ pub fn features(
         )));
     }
     let mut stale = files(folder, own)?;
+    let width = scores.map_or(cached, ClassScores::width);
     let mut counts = (0, 0);
     let rows = |video: usize, results: &mut Results| {
         let key = results.keys.get(&(video, modality))?;
         let mut values = Vec::new();
-        match cache.rows(key, width, &mut values) {
-            Some(total) => Some((total, values)),
+        match cache.rows(key, cached, &mut values) {
+            Some(total) => Some((
+                total,
+                scores.map_or_else(|| values.clone(), |scores| scores.rows(&values)),
+            )),
             None => {
                 // Rows of segments that the model failed on say so already.
                 results.rejects.push(RejectRow {

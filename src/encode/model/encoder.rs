@@ -1,4 +1,4 @@
-//! Batches of media, and texts, to embeddings of unit length.
+//! Batches of media to embeddings of unit length, or to a classifier's scores.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -6,27 +6,26 @@ use std::path::PathBuf;
 use ort::session::{Session, SessionInputValue};
 
 use super::ModelError;
-use super::folder::{Kind, ModelFolder};
+use super::folder::{ClassifierSettings, Kind, ModelFolder, Quantised};
 use super::ports::{Given, Port, Role, output};
 use super::session::{SessionOptions, open};
 use crate::encode::image::ImageSettings;
 use crate::encode::sound::mel::MelScale;
-use crate::encode::sound::{SoundFeatures, SoundSettings};
-use crate::encode::tokenizer::Tokenizer;
+use crate::encode::sound::{SoundFeatures, SoundSettings, patch};
 
 /// A session with what is known of its inputs and of its output.
-struct Model {
+pub(super) struct Model {
     path: PathBuf,
     session: Session,
     ports: Vec<Port>,
     output: String,
-    sha256: String,
+    pub(super) sha256: String,
     /// Size of the batch where the model takes no other.
     fixed: Option<usize>,
 }
 
 impl Model {
-    fn open(
+    pub(super) fn open(
         path: &std::path::Path,
         wanted: &str,
         role: Role,
@@ -60,7 +59,12 @@ impl Model {
             }
         };
         let fixed = usize::try_from(port.shape[0]).ok().filter(|&size| size > 0);
-        let output = output(&session, wanted).map_err(problem)?;
+        // Only scores are told by bytes.
+        let bytes = wanted == SCORES;
+        if let Some(port) = ports.iter().find(|port| port.is_bytes() && !bytes) {
+            return Err(problem(format!("takes `{}` as bytes, expected f32", port.name)));
+        }
+        let output = output(&session, wanted, bytes).map_err(problem)?;
         Ok(Model {
             path: path.to_owned(),
             session,
@@ -71,7 +75,7 @@ impl Model {
         })
     }
 
-    fn shape(&self, role: Role) -> Option<&[i64]> {
+    pub(super) fn shape(&self, role: Role) -> Option<&[i64]> {
         self.ports
             .iter()
             .find(|port| port.role == role)
@@ -79,7 +83,32 @@ impl Model {
     }
 
     /// Rows of the output, each made unit length; `what` is told where it fails.
-    fn run(&mut self, given: &[(Role, Given<'_>)], rows: usize, what: &str) -> Result<Vec<f32>, ModelError> {
+    pub(super) fn run(
+        &mut self,
+        given: &[(Role, Given<'_>)],
+        rows: usize,
+        what: &str,
+    ) -> Result<Vec<f32>, ModelError> {
+        let mut values = self.raw(given, rows, what, None)?;
+        let width = (values.len() / rows).max(1);
+        for row in values.chunks_exact_mut(width) {
+            unit(row).map_err(|problem| ModelError::Embedding {
+                path: self.path.clone(),
+                what: what.to_owned(),
+                problem,
+            })?;
+        }
+        Ok(values)
+    }
+
+    /// Rows of the output as they are; bytes become numbers.
+    fn raw(
+        &mut self,
+        given: &[(Role, Given<'_>)],
+        rows: usize,
+        what: &str,
+        bytes: Option<Quantised>,
+    ) -> Result<Vec<f32>, ModelError> {
         let path = &self.path;
         let failed = |source: ort::Error| ModelError::Run {
             path: path.clone(),
@@ -99,33 +128,34 @@ impl Model {
             .collect::<ort::Result<Vec<(Cow<'_, str>, SessionInputValue<'_>)>>>()
             .map_err(failed)?;
         let outputs = self.session.run(inputs).map_err(failed)?;
-        let (shape, values) = outputs[self.output.as_str()]
-            .try_extract_tensor::<f32>()
-            .map_err(failed)?;
-        let width = match shape[..] {
-            [found, width] if found == rows as i64 && width > 0 => width as usize,
-            _ => {
-                return Err(ModelError::Model {
-                    path: path.clone(),
-                    problem: format!(
-                        "gives `{}` of shape {:?}, expected [{rows}, width]",
-                        self.output,
-                        &shape[..]
-                    ),
-                });
+        let output = &outputs[self.output.as_str()];
+        let (shape, values) = match bytes {
+            None => {
+                let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
+                (shape, values.to_vec())
+            }
+            Some(told) => {
+                let (shape, values) = output.try_extract_tensor::<u8>().map_err(failed)?;
+                let number = |&byte: &u8| ((f64::from(byte) - f64::from(told.zero)) * told.scale) as f32;
+                (shape, values.iter().map(number).collect())
             }
         };
-        let mut values = values.to_vec();
-        for row in values.chunks_exact_mut(width) {
-            unit(row).map_err(|problem| ModelError::Embedding {
+        match shape[..] {
+            [found, width] if found == rows as i64 && width > 0 => Ok(values),
+            _ => Err(ModelError::Model {
                 path: path.clone(),
-                what: what.to_owned(),
-                problem,
-            })?;
+                problem: format!(
+                    "gives `{}` of shape {:?}, expected [{rows}, width]",
+                    self.output,
+                    &shape[..]
+                ),
+            }),
         }
-        Ok(values)
     }
 }
+
+/// Output of a classifier.
+const SCORES: &str = "class_scores";
 
 /// Makes a row unit length.
 fn unit(row: &mut [f32]) -> Result<(), &'static str> {
@@ -149,6 +179,8 @@ pub enum Preparation {
     Image(ImageSettings),
     /// Sound to log-mel features.
     Sound(SoundSettings),
+    /// Sound to YAMNet's patches.
+    Patch(ClassifierSettings),
 }
 
 /// The vision or audio model of a folder.
@@ -174,6 +206,7 @@ impl Encoder {
         let (role, wanted) = match folder.kind {
             Kind::Clip => (Role::Pixels, "image_embeds"),
             Kind::Clap => (Role::Features, "audio_embeds"),
+            Kind::Classifier => (Role::Features, SCORES),
         };
         let model = Model::open(&folder.media, wanted, role, options)?;
         let problem = |problem: String| ModelError::Model {
@@ -207,6 +240,26 @@ impl Encoder {
                     )));
                 }
                 (Preparation::Sound(sound), shape, channels)
+            }
+            Kind::Classifier => {
+                let shape = vec![1, patch::FRAMES as i64, patch::BANDS as i64];
+                if asked[1..]
+                    .iter()
+                    .zip(&shape)
+                    .any(|(&asked, &made)| asked > 0 && asked != made)
+                {
+                    return Err(problem(format!(
+                        "takes patches of {:?}, expected {shape:?}",
+                        &asked[1..]
+                    )));
+                }
+                let told = folder.classifier.clone();
+                if model.ports[0].is_bytes() && told.input.is_none() {
+                    return Err(problem(
+                        "takes bytes, expected `input` with scale and zero in vaplan.toml".to_owned(),
+                    ));
+                }
+                (Preparation::Patch(told), shape, 1)
             }
         };
         let values: usize = shape.iter().map(|&size| size as usize).product::<usize>() / channels;
@@ -249,7 +302,8 @@ impl Encoder {
         &self.model.sha256
     }
 
-    /// Embeddings of unit length, `[B, width]`, of `[B, values]` prepared values; `what` names them in an error.
+    /// Embeddings of unit length, or a classifier's scores, `[B, width]`, of `[B, values]` prepared values; `what`
+    /// names them in an error.
     ///
     /// # Errors
     /// [`ModelError::Run`], [`ModelError::Embedding`].
@@ -277,13 +331,36 @@ impl Encoder {
             } else {
                 Role::Features
             };
-            let mut given = vec![(role, Given::Floats(shape, input))];
+            let mut given = match &self.preparation {
+                Preparation::Patch(ClassifierSettings {
+                    input: Some(told), ..
+                }) if self.model.ports[0].is_bytes() => {
+                    // numpy rounds half to even, and so did whoever made the model's scale.
+                    let byte = |&value: &f32| {
+                        (f64::from(value) / told.scale + f64::from(told.zero))
+                            .round_ties_even()
+                            .clamp(0.0, 255.0) as u8
+                    };
+                    vec![(role, Given::Bytes(shape, input.iter().map(byte).collect()))]
+                }
+                _ => vec![(role, Given::Floats(shape, input))],
+            };
             // transformers marks a lone short clip as longer, so that its fusion has something to fuse.
             given.push((Role::Longer, Given::Whole(vec![step as i64, 1], vec![1; step])));
             for (role, value) in [(Role::Ids, 0), (Role::Mask, 1), (Role::Types, 0)] {
                 given.push((role, Given::Whole(vec![1, 2], vec![value; 2])));
             }
-            let mut rows = self.model.run(&given, step, what)?;
+            let mut rows = match &self.preparation {
+                Preparation::Patch(told) => self.model.raw(&given, step, what, told.output)?,
+                _ => self.model.run(&given, step, what)?,
+            };
+            if rows.iter().any(|value| !value.is_finite()) {
+                return Err(ModelError::Embedding {
+                    path: self.model.path.clone(),
+                    what: what.to_owned(),
+                    problem: "holds NaN or infinity",
+                });
+            }
             rows.truncate(rows.len() / step * own);
             embeddings.extend(rows);
         }
@@ -309,117 +386,4 @@ fn image_settings(folder: &ModelFolder, asked: &[i64]) -> Result<ImageSettings, 
         }
     }
     Ok(image)
-}
-
-/// The text model of a folder, with its tokenizer.
-pub struct TextEncoder {
-    model: Model,
-    tokenizer: Tokenizer,
-    kind: Kind,
-    most: usize,
-    pad: u32,
-    /// Length of texts where the model takes no other.
-    fixed: Option<usize>,
-    /// Shape of one picture or clip, for models that want both.
-    other: (Role, Vec<i64>),
-}
-
-impl TextEncoder {
-    /// Opens the model and its tokenizer.
-    ///
-    /// # Errors
-    /// [`ModelError`], which says what was found and what is needed.
-    pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<TextEncoder, ModelError> {
-        let tokenizer = Tokenizer::read(&folder.tokenizer)?;
-        let model = Model::open(&folder.text, "text_embeds", Role::Ids, options)?;
-        let asked = model.shape(Role::Ids).expect("the role was found");
-        let fixed = usize::try_from(asked[1]).ok().filter(|&length| length > 0);
-        if fixed.is_some_and(|length| length < 3) {
-            return Err(ModelError::Model {
-                path: folder.text.clone(),
-                problem: format!("takes texts of {asked:?}, expected 3 ids or more"),
-            });
-        }
-        if fixed.is_some() && folder.kind == Kind::Clap && model.shape(Role::Mask).is_none() {
-            return Err(ModelError::Model {
-                path: folder.text.clone(),
-                problem: format!(
-                    "takes texts of {asked:?} without a mask: padding would change every embedding, expected any \
-                     length or an attention_mask"
-                ),
-            });
-        }
-        let other = match folder.kind {
-            Kind::Clip => {
-                let asked = model.shape(Role::Pixels).unwrap_or(&[-1, 3, -1, -1]);
-                let size = if asked[2] > 0 {
-                    asked[2]
-                } else {
-                    folder.image.size as i64
-                };
-                (Role::Pixels, vec![1, 3, size, size])
-            }
-            Kind::Clap => {
-                let (frames, bands) = SoundFeatures::new(&folder.sound).shape();
-                let channels = model.shape(Role::Features).map_or(1, |asked| asked[1].max(1));
-                (Role::Features, vec![1, channels, frames as i64, bands as i64])
-            }
-        };
-        let usual = match folder.kind {
-            Kind::Clip => tokenizer.end(),
-            Kind::Clap => 1,
-        };
-        Ok(TextEncoder {
-            model,
-            kind: folder.kind,
-            most: fixed.unwrap_or(usize::MAX).min(folder.max_tokens),
-            pad: folder.pad.unwrap_or(usual),
-            tokenizer,
-            fixed,
-            other,
-        })
-    }
-
-    /// SHA-256, hex, of the model.
-    pub fn sha256(&self) -> &str {
-        &self.model.sha256
-    }
-
-    /// What it encodes.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// Embedding of unit length of a text.
-    ///
-    /// One text at a time, and padded only where the model wants a length: without a mask padding changes CLAP's
-    /// embeddings (cosine down to 0.92).
-    ///
-    /// # Errors
-    /// [`ModelError::Run`], [`ModelError::Embedding`].
-    pub fn encode(&mut self, text: &str) -> Result<Vec<f32>, ModelError> {
-        let mut ids: Vec<i64> = self
-            .tokenizer
-            .encode(text, self.most)
-            .into_iter()
-            .map(i64::from)
-            .collect();
-        let mut mask = vec![1; ids.len()];
-        if let Some(length) = self.fixed {
-            ids.resize(length, i64::from(self.pad));
-            mask.resize(length, 0);
-        }
-        let shape = vec![1, ids.len() as i64];
-        let types = vec![0; ids.len()];
-        let (role, other) = &self.other;
-        let zeros = vec![0.0; other.iter().map(|&size| size as usize).product()];
-        let given = [
-            (Role::Ids, Given::Whole(shape.clone(), ids)),
-            (Role::Mask, Given::Whole(shape.clone(), mask)),
-            (Role::Types, Given::Whole(shape, types)),
-            (*role, Given::Floats(other.clone(), Cow::Owned(zeros))),
-            (Role::Longer, Given::Whole(vec![1, 1], vec![1])),
-        ];
-        self.model.run(&given, 1, &format!("the text `{text}`"))
-    }
 }

@@ -17,6 +17,17 @@
 //! [sound]
 //! mel = "slaney"                    # or "htk", for fused models
 //! ```
+//!
+//! A classifier of sound, which gives scores of classes of its own instead of embeddings:
+//!
+//! ```toml
+//! kind = "classifier"
+//! media = "model.onnx"              # takes YAMNet's patches, [1, 1, 96, 64]
+//! labels = "yamnet_class_map.csv"   # names of its scores: one a line, or the column `display_name` of a CSV file
+//! scores = "logit"                  # or "probability"
+//! input = { scale = 0.04793788492679596, zero = 144 }    # where it takes and gives bytes
+//! output = { scale = 0.7565417289733887, zero = 190 }
+//! ```
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,6 +47,8 @@ pub enum Kind {
     Clip,
     /// Sound and text.
     Clap,
+    /// Sound, to scores of classes.
+    Classifier,
 }
 
 impl fmt::Display for Kind {
@@ -43,8 +56,41 @@ impl fmt::Display for Kind {
         formatter.write_str(match self {
             Kind::Clip => "clip",
             Kind::Clap => "clap",
+            Kind::Classifier => "classifier",
         })
     }
+}
+
+/// What a classifier's scores are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scores {
+    /// Probabilities after a sigmoid.
+    #[default]
+    Logit,
+    /// From 0 to 1.
+    Probability,
+}
+
+/// How bytes stand for numbers: `(byte - zero) * scale`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantised {
+    /// From byte to byte.
+    pub scale: f64,
+    /// The byte that is 0.
+    pub zero: u8,
+}
+
+/// What is to be known of a classifier beside its file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ClassifierSettings {
+    /// What its scores are.
+    pub scores: Scores,
+    /// Its input, where it takes bytes.
+    pub input: Option<Quantised>,
+    /// Its output, where it gives bytes.
+    pub output: Option<Quantised>,
 }
 
 /// Name of the file that says what the others are.
@@ -57,6 +103,8 @@ const AUDIO: [&str; 2] = ["audio_model.onnx", "model.onnx"];
 /// A text model with a mask can be padded, so it is preferred.
 const TEXT: [&str; 3] = ["text_model_with_mask.onnx", "text_model.onnx", "model.onnx"];
 const TOKENIZER: [&str; 1] = ["tokenizer.json"];
+const CLASSIFIER: [&str; 1] = ["model.onnx"];
+const LABELS: [&str; 2] = ["labels.txt", "yamnet_class_map.csv"];
 
 /// All that a folder says of its model.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +115,12 @@ pub struct ModelFolder {
     pub kind: Kind,
     /// Vision or audio model.
     pub media: PathBuf,
-    /// Text model; the same file as `media` where both are in one.
+    /// Text model; the same file as `media` where both are in one, and for a classifier.
     pub text: PathBuf,
-    /// Tokenizer of the text model.
+    /// Tokenizer of the text model; names of a classifier's scores.
     pub tokenizer: PathBuf,
+    /// What is to be known of a classifier.
+    pub classifier: ClassifierSettings,
     /// What cosines are multiplied with to give logits.
     pub logit_scale: f64,
     /// Ids of a text at most, begin and end included.
@@ -97,6 +147,10 @@ struct SettingsFile {
     logit_scale: Option<f64>,
     max_tokens: Option<usize>,
     pad: Option<u32>,
+    labels: Option<PathBuf>,
+    scores: Option<Scores>,
+    input: Option<Quantised>,
+    output: Option<Quantised>,
     #[serde(default)]
     image: ImageFile,
     #[serde(default)]
@@ -166,21 +220,36 @@ impl ModelFolder {
         let (names, what): (&[&str], _) = match kind {
             Kind::Clip => (&VISION, "vision model"),
             Kind::Clap => (&AUDIO, "audio model"),
+            Kind::Classifier => (&CLASSIFIER, "classifier"),
+        };
+        let media = find(&file.media, names, what)?;
+        let (text, tokenizer) = match kind {
+            Kind::Classifier => (media.clone(), find(&file.labels, &LABELS, "list of labels")?),
+            Kind::Clip | Kind::Clap => (
+                find(&file.text, &TEXT, "text model")?,
+                find(&file.tokenizer, &TOKENIZER, "tokenizer")?,
+            ),
         };
         let made = ModelFolder {
             path: path.to_owned(),
             kind,
-            media: find(&file.media, names, what)?,
-            text: find(&file.text, &TEXT, "text model")?,
-            tokenizer: find(&file.tokenizer, &TOKENIZER, "tokenizer")?,
+            media,
+            text,
+            tokenizer,
+            classifier: ClassifierSettings {
+                scores: file.scores.unwrap_or_default(),
+                input: file.input,
+                output: file.output,
+            },
             // CLAP: of laion/clap-htsat-unfused.
             logit_scale: file.logit_scale.unwrap_or(match kind {
                 Kind::Clip => 100.0,
                 Kind::Clap => 18.66,
+                Kind::Classifier => 1.0,
             }),
             max_tokens: file.max_tokens.unwrap_or(match kind {
                 Kind::Clip => 77,
-                Kind::Clap => 512,
+                Kind::Clap | Kind::Classifier => 512,
             }),
             pad: file.pad,
             image_size_told: file.image.size.is_some(),
@@ -205,6 +274,17 @@ impl ModelFolder {
 
     fn check(&self) -> Result<(), String> {
         let image = &self.image;
+        let quantised = [self.classifier.input, self.classifier.output];
+        if let Some(bad) = quantised
+            .iter()
+            .flatten()
+            .find(|told| !(told.scale.is_finite() && told.scale > 0.0))
+        {
+            return Err(format!(
+                "scale of input or output is {}, expected a number above 0",
+                bad.scale
+            ));
+        }
         if !(8..=4096).contains(&image.size) {
             return Err(format!("image size is {}, expected 8 to 4096", image.size));
         }

@@ -37,6 +37,8 @@ pub(super) enum Given<'a> {
     /// Values of shape.
     Floats(Vec<i64>, Cow<'a, [f32]>),
     /// Values of shape.
+    Bytes(Vec<i64>, Vec<u8>),
+    /// Values of shape.
     Whole(Vec<i64>, Vec<i64>),
 }
 
@@ -72,6 +74,7 @@ impl Port {
             (TensorElementType::Float32, 4) if has("feature") || has("audio") || has("mel") => Role::Features,
             // A name of its own: three channels are a picture.
             (TensorElementType::Float32, 4) if shape[1] == 3 => Role::Pixels,
+            (TensorElementType::Uint8, 4) => Role::Features,
             (_, 2) if whole && has("mask") => Role::Mask,
             (_, 2) if whole && has("type") => Role::Types,
             (_, 2) if whole && !has("position") => Role::Ids,
@@ -86,10 +89,16 @@ impl Port {
         })
     }
 
+    /// Does it take bytes?
+    pub(super) fn is_bytes(&self) -> bool {
+        self.element == TensorElementType::Uint8
+    }
+
     /// A value for this input.
     pub(super) fn value<'a>(&self, given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
         Ok(match given {
             Given::Floats(shape, values) => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
+            Given::Bytes(shape, values) => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
             Given::Whole(shape, values) => match self.element {
                 TensorElementType::Bool => {
                     let values: Vec<bool> = values.iter().map(|&value| value != 0).collect();
@@ -111,10 +120,11 @@ impl Port {
     }
 }
 
-/// The output that holds embeddings: of this name, or the only one of f32 and rank 2.
-pub(super) fn output(session: &Session, wanted: &str) -> Result<String, String> {
+/// The output that holds embeddings: of this name, or the only one of f32 and rank 2; of bytes too for a classifier.
+pub(super) fn output(session: &Session, wanted: &str, bytes: bool) -> Result<String, String> {
     let embeds = |output: &&Outlet| {
-        output.dtype().tensor_type() == Some(TensorElementType::Float32)
+        let element = output.dtype().tensor_type();
+        (element == Some(TensorElementType::Float32) || bytes && element == Some(TensorElementType::Uint8))
             && output
                 .dtype()
                 .tensor_shape()

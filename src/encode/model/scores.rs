@@ -1,0 +1,198 @@
+//! A classifier's scores in the place of embeddings, so that `label` compares them with thresholds.
+//!
+//! A segment becomes `(p_1, .., p_C, rest) / scale`, where `p_c` is the probability of class c, and `rest` makes the
+//! length `scale`, the root of C; the text of class c is the unit vector of its place. Their cosine is `p_c / scale`, so
+//! `label --rule logit --audio-scale SCALE --audio-threshold 0.5` is the classifier's own decision.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::ModelError;
+use super::folder::{ModelFolder, Scores};
+use crate::encode::text::ClassTexts;
+
+/// Which of a classifier's scores stand for each class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassScores {
+    /// Of each class, places among the scores; of several the highest counts.
+    columns: Vec<Vec<usize>>,
+    /// Scores of a segment.
+    found: usize,
+    scores: Scores,
+}
+
+/// A class that no score stands for, and what it was looked for by.
+type Unknown = (usize, String);
+
+impl ClassScores {
+    /// Finds the prompts of every class among the names of the scores, be they written small or large, with `_`,
+    /// commas or brackets; gives the classes too that no score stands for, which are never set.
+    ///
+    /// # Errors
+    /// [`ModelError::Folder`] where names and scores are not equally many, or cannot be read.
+    pub fn new(
+        folder: &ModelFolder,
+        found: usize,
+        prompts: &[Vec<String>],
+    ) -> Result<(ClassScores, Vec<Unknown>), ModelError> {
+        let bad = |problem: String| ModelError::Folder {
+            path: folder.path.clone(),
+            problem,
+        };
+        let names = names(&folder.tokenizer).map_err(bad)?;
+        if names.len() != found {
+            return Err(bad(format!(
+                "`{}` has {} names, expected {found} as the model has scores",
+                folder.tokenizer.display(),
+                names.len()
+            )));
+        }
+        let places: BTreeMap<String, usize> = names
+            .iter()
+            .enumerate()
+            .map(|(place, name)| (plain(name), place))
+            .collect();
+        let mut unknown = Vec::new();
+        let mut columns = Vec::with_capacity(prompts.len());
+        for (class, prompts) in prompts.iter().enumerate() {
+            let own: Vec<usize> = prompts
+                .iter()
+                .filter_map(|prompt| places.get(&plain(prompt)).copied())
+                .collect();
+            if own.is_empty() {
+                unknown.push((class, prompts.join("`, `")));
+            }
+            columns.push(own);
+        }
+        let scores = folder.classifier.scores;
+        Ok((
+            ClassScores {
+                columns,
+                found,
+                scores,
+            },
+            unknown,
+        ))
+    }
+
+    /// Values of a segment as written.
+    pub fn width(&self) -> usize {
+        self.columns.len() + 1
+    }
+
+    /// What a cosine is multiplied with to be a probability.
+    pub fn scale(&self) -> f64 {
+        (self.columns.len() as f64).sqrt()
+    }
+
+    /// Scores of segments, `[T, found]`, to what is written of them, `[T, width]`.
+    pub fn rows(&self, scores: &[f32]) -> Vec<f32> {
+        let mut rows = Vec::with_capacity(scores.len() / self.found * self.width());
+        for segment in scores.chunks_exact(self.found) {
+            let mut square = 0.0;
+            for columns in &self.columns {
+                let probability = columns
+                    .iter()
+                    .map(|&column| self.probability(segment[column]))
+                    .fold(0.0, f64::max);
+                square += probability * probability;
+                rows.push((probability / self.scale()) as f32);
+            }
+            let rest = (self.columns.len() as f64 - square).max(0.0).sqrt();
+            rows.push((rest / self.scale()) as f32);
+        }
+        rows
+    }
+
+    fn probability(&self, score: f32) -> f64 {
+        match self.scores {
+            Scores::Logit => 1.0 / (1.0 + (-f64::from(score)).exp()),
+            Scores::Probability => f64::from(score).clamp(0.0, 1.0),
+        }
+    }
+
+    /// The unit vector of every class's place.
+    pub fn texts(&self, model: &str) -> ClassTexts {
+        let width = self.width();
+        let cell = |at: usize| if at / width == at % width { 1.0 } else { 0.0 };
+        ClassTexts {
+            width,
+            values: (0..self.columns.len() * width).map(cell).collect(),
+            model: model.to_owned(),
+            encoded: 0,
+        }
+    }
+}
+
+/// Names of scores: one a line, or the column `display_name` of a CSV file.
+fn names(path: &Path) -> Result<Vec<String>, String> {
+    let failed = |problem: String| format!("list of labels `{}` {problem}", path.display());
+    if path.extension().is_none_or(|extension| extension != "csv") {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
+        return Ok(text.lines().map(str::to_owned).collect());
+    }
+    let mut reader =
+        csv::Reader::from_path(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let headers = reader
+        .headers()
+        .map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let column = headers.iter().position(|header| header == "display_name");
+    let column = column.ok_or_else(|| failed("has no column `display_name`".to_owned()))?;
+    reader
+        .records()
+        .map(|record| {
+            let record = record.map_err(|error| failed(format!("cannot be read: {error}")))?;
+            Ok(record.get(column).unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
+/// Letters and digits in small words.
+fn plain(name: &str) -> String {
+    let words = name.to_lowercase();
+    words
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosines_times_the_scale_are_the_probabilities() {
+        let scores = ClassScores {
+            columns: vec![vec![2], vec![0, 1], vec![]],
+            found: 3,
+            scores: Scores::Logit,
+        };
+        let row = scores.rows(&[-1.0, 0.5, 2.0]);
+        let texts = scores.texts("model");
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let length: f64 = row.iter().map(|&value| f64::from(value).powi(2)).sum();
+        assert!((length - 1.0).abs() < 1e-6, "{length}");
+        for (text, wanted) in texts.values.chunks(4).zip([sigmoid(2.0), sigmoid(0.5), 0.0]) {
+            let cosine: f64 = row.iter().zip(text).map(|(a, b)| f64::from(a * b)).sum();
+            assert!((cosine * scores.scale() - wanted).abs() < 1e-6, "{cosine}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_however_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map.csv");
+        std::fs::write(
+            &path,
+            "index,mid,display_name\n0,/m/0,Speech\n1,/m/1,\"Violin, fiddle\"\n",
+        )
+        .unwrap();
+        assert_eq!(names(&path).unwrap(), ["Speech", "Violin, fiddle"]);
+        assert_eq!(plain("Violin_fiddle"), plain("Violin, fiddle"));
+        assert_eq!(plain("Frying (food)"), plain("frying food"));
+        std::fs::write(&path, "index,mid\n0,/m/0\n").unwrap();
+        assert!(names(&path).unwrap_err().contains("has no column `display_name`"));
+    }
+}

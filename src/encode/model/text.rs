@@ -1,0 +1,130 @@
+//! Texts to embeddings of unit length.
+
+use std::borrow::Cow;
+
+use super::ModelError;
+use super::encoder::Model;
+use super::folder::{Kind, ModelFolder};
+use super::ports::{Given, Role};
+use super::session::SessionOptions;
+use crate::encode::sound::SoundFeatures;
+use crate::encode::tokenizer::Tokenizer;
+
+/// The text model of a folder, with its tokenizer.
+pub struct TextEncoder {
+    model: Model,
+    tokenizer: Tokenizer,
+    kind: Kind,
+    most: usize,
+    pad: u32,
+    /// Length of texts where the model takes no other.
+    fixed: Option<usize>,
+    /// Shape of one picture or clip, for models that want both.
+    other: (Role, Vec<i64>),
+}
+
+impl TextEncoder {
+    /// Opens the model and its tokenizer.
+    ///
+    /// # Errors
+    /// [`ModelError`], which says what was found and what is needed.
+    pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<TextEncoder, ModelError> {
+        if folder.kind == Kind::Classifier {
+            return Err(ModelError::Folder {
+                path: folder.path.clone(),
+                problem: "is a classifier, which takes no text".to_owned(),
+            });
+        }
+        let tokenizer = Tokenizer::read(&folder.tokenizer)?;
+        let model = Model::open(&folder.text, "text_embeds", Role::Ids, options)?;
+        let asked = model.shape(Role::Ids).expect("the role was found");
+        let fixed = usize::try_from(asked[1]).ok().filter(|&length| length > 0);
+        if fixed.is_some_and(|length| length < 3) {
+            return Err(ModelError::Model {
+                path: folder.text.clone(),
+                problem: format!("takes texts of {asked:?}, expected 3 ids or more"),
+            });
+        }
+        if fixed.is_some() && folder.kind == Kind::Clap && model.shape(Role::Mask).is_none() {
+            return Err(ModelError::Model {
+                path: folder.text.clone(),
+                problem: format!(
+                    "takes texts of {asked:?} without a mask: padding would change every embedding, expected any \
+                     length or an attention_mask"
+                ),
+            });
+        }
+        let other = match folder.kind {
+            Kind::Clip => {
+                let asked = model.shape(Role::Pixels).unwrap_or(&[-1, 3, -1, -1]);
+                let size = if asked[2] > 0 {
+                    asked[2]
+                } else {
+                    folder.image.size as i64
+                };
+                (Role::Pixels, vec![1, 3, size, size])
+            }
+            Kind::Clap | Kind::Classifier => {
+                let (frames, bands) = SoundFeatures::new(&folder.sound).shape();
+                let channels = model.shape(Role::Features).map_or(1, |asked| asked[1].max(1));
+                (Role::Features, vec![1, channels, frames as i64, bands as i64])
+            }
+        };
+        let usual = match folder.kind {
+            Kind::Clip => tokenizer.end(),
+            Kind::Clap | Kind::Classifier => 1,
+        };
+        Ok(TextEncoder {
+            model,
+            kind: folder.kind,
+            most: fixed.unwrap_or(usize::MAX).min(folder.max_tokens),
+            pad: folder.pad.unwrap_or(usual),
+            tokenizer,
+            fixed,
+            other,
+        })
+    }
+
+    /// SHA-256, hex, of the model.
+    pub fn sha256(&self) -> &str {
+        &self.model.sha256
+    }
+
+    /// What it encodes.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Embedding of unit length of a text.
+    ///
+    /// One text at a time, and padded only where the model wants a length: without a mask padding changes CLAP's
+    /// embeddings (cosine down to 0.92).
+    ///
+    /// # Errors
+    /// [`ModelError::Run`], [`ModelError::Embedding`].
+    pub fn encode(&mut self, text: &str) -> Result<Vec<f32>, ModelError> {
+        let mut ids: Vec<i64> = self
+            .tokenizer
+            .encode(text, self.most)
+            .into_iter()
+            .map(i64::from)
+            .collect();
+        let mut mask = vec![1; ids.len()];
+        if let Some(length) = self.fixed {
+            ids.resize(length, i64::from(self.pad));
+            mask.resize(length, 0);
+        }
+        let shape = vec![1, ids.len() as i64];
+        let types = vec![0; ids.len()];
+        let (role, other) = &self.other;
+        let zeros = vec![0.0; other.iter().map(|&size| size as usize).product()];
+        let given = [
+            (Role::Ids, Given::Whole(shape.clone(), ids)),
+            (Role::Mask, Given::Whole(shape.clone(), mask)),
+            (Role::Types, Given::Whole(shape, types)),
+            (*role, Given::Floats(other.clone(), Cow::Owned(zeros))),
+            (Role::Longer, Given::Whole(vec![1, 1], vec![1])),
+        ];
+        self.model.run(&given, 1, &format!("the text `{text}`"))
+    }
+}

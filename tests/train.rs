@@ -32,17 +32,21 @@ impl Sample {
             "32",
         ];
         assert_status(&run([&synth[..], &["--repeat", repeat]].concat()), 0);
-        let own = sample.path("features/annotations");
+        assert_status(&sample.label("store"), 0);
+        sample
+    }
+
+    fn label(&self, store: &str) -> Output {
+        let (given, own) = (self.path("annotations"), self.path("features/annotations"));
         let annotations = if Path::new(&own).exists() { own } else { given };
-        let store = sample.path("store");
-        let visual_text = sample.path("features/visual_text.npy");
-        let audio_text = sample.path("features/audio_text.npy");
+        let store = self.path(store);
+        let visual_text = self.path("features/visual_text.npy");
+        let audio_text = self.path("features/audio_text.npy");
         let label = [
             &["label", "--store", &store, "--annotations", &annotations][..],
             &["--visual-text", &visual_text, "--audio-text", &audio_text],
         ];
-        assert_status(&run(sample.features(label.concat())), 0);
-        sample
+        run(self.features(label.concat()))
     }
 
     fn path(&self, name: &str) -> String {
@@ -91,6 +95,28 @@ impl Sample {
     fn epochs(&self, store: &str) -> Vec<EpochRow> {
         let store = Store::open(&self.folder.path().join(store)).unwrap();
         store.at_version(None).unwrap().read::<Epochs>().unwrap()
+    }
+
+    /// Kills a training of five epochs in the middle.
+    fn kill_in_the_third_epoch(&self, store: &str) {
+        let mut child = vaplan()
+            .args(self.train_words(store, "", "5"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Killed once the second epoch is done: somewhere in the third.
+        while self.epochs(store).len() < 2 {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "it ended before it could be killed"
+            );
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let before = self.epochs(store).len();
+        assert!(before < 5, "killed in the middle, after {before} epochs");
     }
 
     fn checkpoint(&self, store: &str) -> PathBuf {
@@ -226,26 +252,7 @@ fn killed_in_epoch_3_of_5_and_begun_again_it_ends_in_the_same_bytes() {
     sample.copy("other");
     assert_status(&sample.train("store", "", "5"), 0);
 
-    let mut child = vaplan()
-        .args(sample.train_words("other", "", "5"))
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    // Killed once the second epoch is done: somewhere in the third.
-    let done = |epochs: &[EpochRow]| epochs.len() >= 2;
-    while !done(&sample.epochs("other")) {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before it could be killed"
-        );
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let before = sample.epochs("other").len();
-    assert!(before < 5, "killed in the middle, after {before} epochs");
-
+    sample.kill_in_the_third_epoch("other");
     let output = sample.train("other", "", "5");
     assert_status(&output, 0);
     assert!(
@@ -265,6 +272,44 @@ fn killed_in_epoch_3_of_5_and_begun_again_it_ends_in_the_same_bytes() {
     };
     assert_eq!(bare("store"), bare("other"));
     assert_status(&run(["check", "--store", &sample.path("other")]), 0);
+}
+
+#[test]
+fn a_training_goes_on_whatever_else_is_done_to_the_store_meanwhile() {
+    let sample = Sample::new("1");
+    sample.copy("other");
+    assert_status(&sample.train("store", "", "5"), 0);
+    sample.kill_in_the_third_epoch("other");
+    let (other, done) = (sample.path("other"), sample.epochs("other").len() as u64);
+    // Its files get other names, and someone takes the number of its next epoch.
+    assert_status(&run(["optimize", "--store", &other]), 0);
+    let best = sample.path("other/_vaplan/train/best.safetensors");
+    let predict = ["predict", "--store", &other, "--checkpoint", &best];
+    assert_status(
+        &run(sample.features([&predict[..], &["--threads", "1"]].concat())),
+        0,
+    );
+    assert_status(&sample.train("other", "", "5"), 0);
+    assert!(
+        fs::read(sample.checkpoint("store")).unwrap() == fs::read(sample.checkpoint("other")).unwrap(),
+        "the checkpoints differ"
+    );
+    let rows = sample.epochs("other");
+    let own = rows.iter().filter(|row| row.learning_rate > 0.0);
+    let numbers: Vec<(u64, u64)> = own.map(|row| (row.run_epoch, row.epoch)).collect();
+    let expected = (1..=5).map(|epoch| (epoch, epoch + u64::from(epoch > done)));
+    assert_eq!(numbers, expected.collect::<Vec<_>>());
+
+    // Predictions are found in joined files, too; the same training and the same labels have nothing to do.
+    assert_status(&run(["optimize", "--store", &other]), 0);
+    let eval = [
+        "eval", "--store", &other, "--split", "val", "--epoch", "1", "--format", "json",
+    ];
+    assert_status(&run(eval), 0);
+    assert!(stdout(&sample.train("other", "", "5")).starts_with("nothing to do"));
+    let again = sample.label("other");
+    assert!(stdout(&again).contains("nothing to do"), "{}", stdout(&again));
+    assert_status(&run(["check", "--store", &other]), 0);
 }
 
 #[test]

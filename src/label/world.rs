@@ -321,6 +321,21 @@ pub struct Video {
     pub source: Arc<str>,
 }
 
+/// The last epoch whose predictions count in the labels of a version; none: there is none.
+///
+/// # Errors
+/// [`LabelError`] where the settings do not read back.
+pub fn active_epoch(snapshot: &Snapshot) -> Result<Option<u64>, LabelError> {
+    let rows = snapshot.read::<tables::Settings>()?;
+    let row = rows.iter().find(|row| *row.name == *ACTIVE_EPOCH);
+    let bad = |problem| LabelError::World {
+        version: snapshot.version().version,
+        problem,
+    };
+    row.map(|row| number(&row.value, ACTIVE_EPOCH).map_err(bad))
+        .transpose()
+}
+
 /// Names in order, and rule, scale and thresholds.
 fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, Settings), String> {
     let mut classes: Vec<Arc<str>> = Vec::new();

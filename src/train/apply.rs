@@ -5,11 +5,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{EpochRow, RejectRow};
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{Classes, Epochs, Videos};
+use vaplan_schemas::tables::{Classes, Videos};
 
 use super::data::{FeaturePaths, Features, class_names};
 use super::error::TrainError;
@@ -19,6 +18,7 @@ use super::record::Recorder;
 use super::run::classes_of;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::npy;
+use crate::label::plan::{feed, hash};
 use crate::network::{Han, HanConfig, NetworkError, Weights, set_threads};
 
 /// Where predictions go.
@@ -125,20 +125,15 @@ fn store(
     let features = open(request, han, &names, &lengths)?;
     let begun = std::time::Instant::now();
     let (predicted, left_out) = all(han, &features, &names, told);
-    let epochs = snapshot.read::<Epochs>()?;
-    let epoch = epochs.iter().map(|row| row.epoch).max().unwrap_or(0) + 1;
-    let hash = |text: &str| -> String {
-        Sha256::digest(text)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    let run = hash(&format!("predict {epoch} {}", request.checkpoint.display()));
+    let version = snapshot.version().version;
+    // The same again is of a later version: an epoch of its own.
+    let named = format!("predict {version} {}", request.checkpoint.display());
+    let run = hash(|sum| feed(sum, [&*named]));
     let row = EpochRow {
-        epoch,
+        epoch: 0,
         run: run.as_str().into(),
         run_epoch: 1,
-        labels: snapshot.version().version,
+        labels: version,
         videos: 0,
         flips: None,
         learning_rate: 0.0,
@@ -148,11 +143,10 @@ fn store(
     };
     let recorder = Recorder {
         command: request.command.clone(),
-        settings: snapshot.version().settings.clone(),
         run,
         store,
     };
-    recorder.commit(epoch, Some(&row), &predicted, &mut |_| ())?;
+    let epoch = recorder.record(row, &predicted, &mut |_| ())?.epoch;
     Ok(Applied {
         videos: predicted.len(),
         left_out,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{ClassRow, RejectRow, Split, VideoRow};
@@ -12,6 +13,7 @@ use vaplan_schemas::tables;
 
 use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place};
+use crate::label::plan::feed;
 use crate::network::{Inputs, Targets};
 
 /// Where the features are, and where their pooled copy goes.
@@ -140,6 +142,18 @@ pub struct Example {
     labels: [Vec<u8>; 2],
     /// Has it features in the store, and so labels, of both modalities.
     labelled: bool,
+}
+
+impl Example {
+    /// Feeds all that a training takes from it but its features.
+    pub(super) fn feed(&self, sum: &mut Sha256) {
+        feed(sum, [&*self.name, self.split.as_str()]);
+        sum.update([u8::from(self.labelled)]);
+        for cells in [&self.weak, &self.labels[0], &self.labels[1]] {
+            sum.update((cells.len() as u64).to_le_bytes());
+            sum.update(cells);
+        }
+    }
 }
 
 /// All videos of a store version that have features.

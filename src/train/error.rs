@@ -6,6 +6,7 @@ use vaplan_schemas::StoreError;
 
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
+use crate::label::LabelError;
 use crate::network::NetworkError;
 
 /// What keeps a training, or a prediction, from being done; a bad feature file beside good ones is none.
@@ -18,6 +19,9 @@ pub enum TrainError {
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store does not say what its labels were made by.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A checkpoint that cannot be used, or libtorch.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -55,12 +59,6 @@ pub enum TrainError {
         value: f64,
         /// Names of the videos in it.
         videos: String,
-    },
-    /// Another training wrote its epochs meanwhile.
-    #[error("epoch {epoch} of the store is of another training, begun meanwhile: train again")]
-    EpochTaken {
-        /// Number in the store.
-        epoch: u64,
     },
     /// A file of work in progress.
     #[error("cannot {action} `{path}`")]

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use vaplan_schemas::rows::{EpochRow, PredictionTrack, VideoPredictionRow};
-use vaplan_schemas::store::{CommitInfo, DataFile, Snapshot, Store};
+use vaplan_schemas::store::{CommitInfo, DataFile, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
+use crate::label::world::active_epoch;
 
 /// Videos of a file of predictions.
 const VIDEOS: usize = 2000;
@@ -19,63 +20,102 @@ pub struct Recorder {
     pub store: Store,
     /// What was asked, as a command line.
     pub command: String,
-    /// SHA-256 of the settings, hex.
-    pub settings: String,
     /// SHA-256 of what the training was asked, hex.
     pub run: String,
 }
 
 impl Recorder {
-    /// Commits the predictions of an epoch, and its row if there is one; waits while another process writes.
+    /// Commits an epoch and its predictions; gives the row as it is in the store. Waits while another process writes.
     ///
-    /// An epoch that this training has in the store already, since it was killed after the commit, is not written
-    /// again: it would be the same.
+    /// Epochs are numbered as they come to the store, from 1: the row's number is the next that no one has taken. An
+    /// epoch that this training has there already, since it was killed after the commit, is not written again: it would
+    /// be the same.
     ///
     /// # Errors
-    /// [`TrainError::EpochTaken`], [`TrainError::Store`].
-    pub fn commit(
+    /// [`TrainError::Store`].
+    pub fn record(
         &self,
-        epoch: u64,
-        row: Option<&EpochRow>,
+        mut row: EpochRow,
         predicted: &[VideoProbabilities],
         on_wait: &mut dyn FnMut(&str),
-    ) -> Result<(), TrainError> {
+    ) -> Result<EpochRow, TrainError> {
         let lock = self.store.lock(on_wait)?;
         let latest = self.store.at_version(None)?;
-        let known = latest
-            .read::<Epochs>()?
-            .into_iter()
-            .find(|row| row.epoch == epoch);
-        let mut predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
-        match (&known, row) {
-            (Some(known), _) if *known.run != *self.run => return Err(TrainError::EpochTaken { epoch }),
-            (Some(_), Some(_)) => return Ok(()),
-            (Some(_), None) => {
-                let there: BTreeSet<_> = of_epoch::<VideoPredictions>(&latest, epoch)?
-                    .into_iter()
-                    .filter(|row| row.epoch == epoch)
-                    .map(|row| row.video)
-                    .collect();
-                predicted.retain(|video| !there.contains(&video.video));
-                if predicted.is_empty() {
-                    return Ok(());
-                }
-            }
-            (None, _) => {}
+        if let Some(number) = self.number(&latest, row.run_epoch)? {
+            row.epoch = number;
+            return Ok(row);
         }
+        let own = latest.read::<Epochs>()?.into_iter().map(|row| row.epoch).max();
+        row.epoch = own.max(active_epoch(&latest)?).unwrap_or(0) + 1;
+        let predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
+        self.commit(&lock, &latest, row.epoch, Some(&row), &predicted)?;
+        Ok(row)
+    }
+
+    /// Adds predictions to epoch `run_epoch` of this training; gives its number in the store. Videos that have them
+    /// there keep them.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] where the epoch is not in the store, [`TrainError::Store`].
+    pub fn add(
+        &self,
+        run_epoch: u64,
+        predicted: &[VideoProbabilities],
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<u64, TrainError> {
+        let lock = self.store.lock(on_wait)?;
+        let latest = self.store.at_version(None)?;
+        let epoch = self.number(&latest, run_epoch)?.ok_or_else(|| {
+            let version = latest.version().version;
+            TrainError::Settings(format!(
+                "store version {version} does not have epoch {run_epoch} of the training, expected it to be there"
+            ))
+        })?;
+        let there: BTreeSet<_> = of_epoch::<VideoPredictions>(&latest, epoch)?
+            .into_iter()
+            .filter(|row| row.epoch == epoch)
+            .map(|row| row.video)
+            .collect();
+        let mut predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
+        predicted.retain(|video| !there.contains(&video.video));
+        if !predicted.is_empty() {
+            self.commit(&lock, &latest, epoch, None, &predicted)?;
+        }
+        Ok(epoch)
+    }
+
+    /// The number in the store of an epoch of this training; none: it is not there.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`].
+    pub fn number(&self, snapshot: &Snapshot, run_epoch: u64) -> Result<Option<u64>, TrainError> {
+        let epochs = snapshot.read::<Epochs>()?;
+        let own = epochs
+            .iter()
+            .find(|row| *row.run == *self.run && row.run_epoch == run_epoch);
+        Ok(own.map(|row| row.epoch))
+    }
+
+    fn commit(
+        &self,
+        lock: &WriteLock,
+        latest: &Snapshot,
+        epoch: u64,
+        row: Option<&EpochRow>,
+        predicted: &[&VideoProbabilities],
+    ) -> Result<(), TrainError> {
         let before = latest.version();
-        let mut commit = self.store.begin(
-            &lock,
-            CommitInfo {
-                command: self.command.clone(),
-                epoch: Some(epoch),
-                settings: self.settings.clone(),
-                models: before.models.clone(),
-                inputs: self.run.clone(),
-                program: env!("CARGO_PKG_VERSION").to_owned(),
-                videos: 0,
-            },
-        )?;
+        let info = CommitInfo {
+            command: self.command.clone(),
+            epoch: Some(epoch),
+            settings: before.settings.clone(),
+            models: before.models.clone(),
+            // Of the labels: `label` of the same inputs still has nothing to do.
+            inputs: before.inputs.clone(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            videos: 0,
+        };
+        let mut commit = self.store.begin(lock, info)?;
         if let Some(row) = row {
             commit.append::<Epochs>(std::slice::from_ref(row))?;
         }
@@ -90,7 +130,7 @@ impl Recorder {
     }
 }
 
-/// The rows of the files that an epoch's commits wrote to an append-only table.
+/// The rows of the files that an epoch's commits may have written to an append-only table.
 fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, TrainError> {
     let of = |version: &vaplan_schemas::rows::VersionRow| version.epoch == Some(epoch);
     let versions: BTreeSet<u64> = snapshot
@@ -100,7 +140,11 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
         .filter(|version| of(version))
         .map(|version| version.version)
         .collect();
-    let wanted = |file: &DataFile| file.version().is_some_and(|version| versions.contains(&version));
+    // A file that does not tell its versions was patched: it may hold any.
+    let wanted = |file: &DataFile| {
+        let span = file.versions();
+        span.is_none_or(|(first, last)| versions.range(first..=last).next().is_some())
+    };
     Ok(snapshot.read_some::<T>(wanted)?)
 }
 

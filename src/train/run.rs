@@ -8,15 +8,12 @@
 //! seed and epoch name all that is random. What that epoch committed already is known and not committed twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
 use vaplan_schemas::rows::{EpochRow, Split};
-use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::{Classes, Epochs, Labels, Table, Videos};
+use vaplan_schemas::store::Store;
 
 use super::data::Dataset;
 use super::error::TrainError;
@@ -25,6 +22,7 @@ use super::record::Recorder;
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
 use super::{Progress, Request, Summary};
+use crate::label::plan::{feed, hash};
 use crate::network::loss::TERMS;
 use crate::network::{Han, Weights};
 
@@ -57,11 +55,9 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
         recorder: Recorder {
             store,
             command: request.command.clone(),
-            settings: sha256([settings.as_str()]),
-            run: run_hash(&settings, &snapshot, &dataset)?,
+            run: run_hash(&settings, &dataset),
         },
         state: State {
-            base: last_epoch(&snapshot)?,
             labels: snapshot.version().version,
             best: None,
             finished: false,
@@ -82,7 +78,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
         training.epoch(told)?;
     }
     training.finish(told)?;
-    Ok(training.summary())
+    training.summary()
 }
 
 /// A training under way.
@@ -101,8 +97,6 @@ struct Training<'a> {
 
 /// What a checkpoint tells beside the tensors.
 struct State {
-    /// Epochs of the store before this training.
-    base: u64,
     /// Store version whose labels are learnt.
     labels: u64,
     /// Best epoch of this training so far, and its score.
@@ -131,8 +125,7 @@ impl Training<'_> {
             return Ok(());
         }
         let number = |key: &str| said(key).and_then(|value| value.parse::<u64>().ok());
-        let (Some(done), Some(base), Some(labels)) = (number("epoch"), number("base"), number("labels"))
-        else {
+        let (Some(done), Some(labels)) = (number("epoch"), number("labels")) else {
             return Err(TrainError::Settings(format!(
                 "checkpoint `{}` does not tell its epoch, expected one that `train` wrote",
                 path.display()
@@ -140,7 +133,6 @@ impl Training<'_> {
         };
         let score = said("best_score").and_then(|value| value.parse().ok());
         self.state = State {
-            base,
             labels,
             best: number("best_epoch").map(|epoch| (epoch, score)),
             finished: said("finished").is_some(),
@@ -193,7 +185,8 @@ impl Training<'_> {
         named.extend(TERMS.iter().map(|name| Arc::from(*name)).zip(losses.terms));
         named.push(("gradient_norm".into(), losses.gradient));
         let row = EpochRow {
-            epoch: self.state.base + epoch,
+            // The store numbers it.
+            epoch: 0,
             run: self.recorder.run.as_str().into(),
             run_epoch: epoch,
             labels: self.state.labels,
@@ -204,10 +197,9 @@ impl Training<'_> {
             losses: named,
             metrics: scores,
         };
-        self.recorder
-            .commit(row.epoch, Some(&row), &kept, &mut |holder| {
-                told(Progress::Waiting(holder.to_owned()));
-            })?;
+        let row = self.recorder.record(row, &kept, &mut |holder| {
+            told(Progress::Waiting(holder.to_owned()));
+        })?;
         self.save()?;
         told(Progress::Epoch {
             row: Box::new(row),
@@ -246,10 +238,9 @@ impl Training<'_> {
             }
         }
         if !predicted.is_empty() {
-            self.recorder
-                .commit(self.state.base + best, None, &predicted, &mut |holder| {
-                    told(Progress::Waiting(holder.to_owned()));
-                })?;
+            self.recorder.add(best, &predicted, &mut |holder| {
+                told(Progress::Waiting(holder.to_owned()));
+            })?;
         }
         self.state.finished = true;
         self.save()
@@ -265,7 +256,6 @@ impl Training<'_> {
         let mut say = |key: &str, value: String| drop(weights.metadata.insert(key.to_owned(), value));
         say("run", self.recorder.run.clone());
         say("epoch", self.trainer.done().to_string());
-        say("base", self.state.base.to_string());
         say("labels", self.state.labels.to_string());
         say("classes", self.dataset.classes.join("\n"));
         if let Some((epoch, score)) = self.state.best {
@@ -280,14 +270,18 @@ impl Training<'_> {
         }
     }
 
-    fn summary(&self) -> Summary {
-        let best = self
-            .state
-            .best
-            .map(|(epoch, score)| (self.state.base + epoch, score));
+    fn summary(&self) -> Result<Summary, TrainError> {
+        let latest = self.recorder.store.at_version(None)?;
+        let best = match self.state.best {
+            Some((epoch, score)) => {
+                let number = self.recorder.number(&latest, epoch)?;
+                number.map(|number| (number, score))
+            }
+            None => None,
+        };
         let counted = |split: Split| self.dataset.videos.get(&split).copied().unwrap_or(0);
         let with = self.dataset.of_split(Split::Train, true).len();
-        Summary {
+        Ok(Summary {
             epochs: self.trainer.done(),
             resumed: self.resumed,
             best,
@@ -295,45 +289,26 @@ impl Training<'_> {
             left_out: counted(Split::Train) - with,
             rejects: self.dataset.features.rejects(),
             checkpoint: self.file(BEST),
+        })
+    }
+}
+
+/// Names what is asked: settings, videos with their labels, features.
+fn run_hash(settings: &str, dataset: &Dataset) -> String {
+    hash(|sum| {
+        feed(sum, [settings]);
+        feed(sum, dataset.classes.iter().map(|class| &**class));
+        // What was read, not the files it came from: the same rows may come to lie in others.
+        dataset.examples.iter().for_each(|example| example.feed(sum));
+        let features = &dataset.features;
+        for table in [
+            Some(&features.audio),
+            Some(&features.visual),
+            features.clips.as_ref(),
+        ] {
+            feed(sum, [table.map_or("", |table| table.fingerprint())]);
         }
-    }
-}
-
-fn last_epoch(snapshot: &Snapshot) -> Result<u64, TrainError> {
-    // Of the latest version: an older one may be trained on, but its epochs' numbers are taken.
-    let latest = snapshot.store().at_version(None)?;
-    let epochs = latest.read::<Epochs>()?;
-    Ok(epochs.iter().map(|row| row.epoch).max().unwrap_or(0))
-}
-
-/// Names what is asked: settings, labels, videos, features.
-fn run_hash(settings: &str, snapshot: &Snapshot, dataset: &Dataset) -> Result<String, TrainError> {
-    let mut named = String::from(settings);
-    // Files of these tables are named by their content.
-    for table in [Labels::NAME, Videos::NAME, Classes::NAME] {
-        for file in snapshot.files(table)? {
-            let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-            write!(named, "\n{table}/{name}").expect("a String takes everything");
-        }
-    }
-    let features = &dataset.features;
-    for table in [
-        Some(&features.audio),
-        Some(&features.visual),
-        features.clips.as_ref(),
-    ] {
-        let fingerprint = table.map_or("", |table| table.fingerprint());
-        write!(named, "\n{fingerprint}").expect("a String takes everything");
-    }
-    Ok(sha256([named.as_str()]))
-}
-
-fn sha256<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    })
 }
 
 /// Reads the classes that a checkpoint of `train` names.

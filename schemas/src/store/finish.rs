@@ -147,8 +147,12 @@ impl Commit<'_> {
                 continue;
             }
             fault::point(&format!("before-{table}"));
+            // Of an entry that a killed run linked, too: it may not have come to wait for the disk.
+            let log = self.store.folder(table).log_path();
+            if log.exists() {
+                logs.insert(log);
+            }
             if let Some(waiting) = entries.remove(table) {
-                logs.insert(waiting.folder.log_path());
                 moved.push(waiting.link()?);
             }
             fault::point(&format!("after-{table}"));

@@ -98,6 +98,11 @@ pub(super) fn held(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
             Ok(file) => file,
             // Its reader is done.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Another user's: it cannot be asked whether its process still lives.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                held.insert(version);
+                continue;
+            }
             Err(error) => return Err(StoreError::io("lease", &entry.path())(error)),
         };
         if file.try_lock().is_err() {

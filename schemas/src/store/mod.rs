@@ -139,6 +139,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the log or a row does not read back.
     pub fn versions(&self) -> Result<Vec<VersionRow>, StoreError> {
+        // As in `latest`.
+        self.all_rows().or_else(|_| self.all_rows())
+    }
+
+    fn all_rows(&self) -> Result<Vec<VersionRow>, StoreError> {
         let folder = self.folder(Versions::NAME);
         let Some(delta) = folder.latest()? else {
             return Ok(Vec::new());
@@ -156,27 +161,36 @@ impl Store {
     /// # Errors
     /// As [`Store::versions`].
     pub fn latest(&self) -> Result<Option<Snapshot>, StoreError> {
-        let folder = self.folder(Versions::NAME);
+        let mut refused = None;
         loop {
-            let Some(delta) = folder.latest()? else {
-                return Ok(None);
-            };
-            let files = folder.files(delta)?;
-            // A name begins with the version that wrote the file: the last row is in the last file.
-            let Some(last) = files.values().next_back() else {
-                return Ok(None);
-            };
-            let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
-            let Some(row) = rows.into_iter().max_by_key(|row| row.version) else {
+            // A vacuum may take away what is being read here, before there is a lease: what it leaves is there by then.
+            let Some(row) = self.last_row().or_else(|_| self.last_row())? else {
                 return Ok(None);
             };
             let version = StoreVersion(row.version);
             let snapshot = self.lease(row)?;
-            // Others may have committed, and vacuumed, since its row was read.
-            if self.openable(version).is_ok() {
-                return Ok(Some(snapshot));
+            match self.openable(version) {
+                Ok(()) => return Ok(Some(snapshot)),
+                // Others have committed, and vacuumed, since its row was read.
+                Err(StoreError::Vacuumed { .. }) if refused != Some(version) => refused = Some(version),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Row of the last version.
+    fn last_row(&self) -> Result<Option<VersionRow>, StoreError> {
+        let folder = self.folder(Versions::NAME);
+        let Some(delta) = folder.latest()? else {
+            return Ok(None);
+        };
+        let files = folder.files(delta)?;
+        // A name begins with the version that wrote the file: the last row is in the last file.
+        let Some(last) = files.values().next_back() else {
+            return Ok(None);
+        };
+        let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
+        Ok(rows.into_iter().max_by_key(|row| row.version))
     }
 
     /// The last version, or the one asked for: what a command that reads opens.

@@ -45,9 +45,14 @@ impl DataFile {
         self.rows + self.deleted.as_ref().map_or(0, Deleted::len)
     }
 
+    /// First and last store version that a file of an append-only table is named by; none of a file of a patch.
+    pub fn versions(&self) -> Option<(u64, u64)> {
+        logged::versions(self.path.file_name()?.to_str()?)
+    }
+
     /// Store version that a file of an append-only table is named by; none of a file that holds several.
     pub fn version(&self) -> Option<u64> {
-        let (first, last) = logged::versions(self.path.file_name()?.to_str()?)?;
+        let (first, last) = self.versions()?;
         (first == last).then_some(first)
     }
 }

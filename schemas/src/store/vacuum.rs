@@ -26,6 +26,9 @@ struct Mark {
     from: u64,
     /// Of those before, the ones that were being read.
     read: BTreeSet<u64>,
+    /// Until it is known what is being read: the mark before. A run that is killed then leaves it to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<Box<Mark>>,
 }
 
 impl Mark {
@@ -64,11 +67,14 @@ impl Store {
         let Some(first) = rows.get(rows.len().saturating_sub(keep)) else {
             return Ok(Vacuumed::default());
         };
-        let before = self.mark()?;
+        let mut before = self.mark()?;
         let mut mark = Mark {
             from: first.version.max(before.from),
-            read: BTreeSet::new(),
+            ..Mark::default()
         };
+        if let Some(unfinished) = before.before.take() {
+            before = *unfinished;
+        }
         let leases = self.root.join(OWN).join(LEASES);
         let mut done = Vacuumed::default();
         if !dry {
@@ -81,7 +87,9 @@ impl Store {
                 remove(&strays)?;
             }
             // First no one else may open what goes, then it is asked who has.
+            mark.before = Some(Box::new(before.clone()));
             self.set_mark(&mark)?;
+            mark.before = None;
         }
         let may_be_read = |version: &u64| *version < mark.from && before.keeps(*version);
         mark.read = lease::held(&leases)?.into_iter().filter(may_be_read).collect();

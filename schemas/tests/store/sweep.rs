@@ -204,6 +204,31 @@ fn a_vacuum_killed_before_any_step_leaves_a_whole_version_and_ends_well_again() 
     sweep(Action::Vacuum);
 }
 
+#[test]
+fn a_vacuum_killed_before_any_step_and_run_again_leaves_what_is_being_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = folder.path().join("original");
+    drop(prepared(&original));
+    for point in 1.. {
+        let place = folder.path().join(point.to_string());
+        copy(&original, &place);
+        let store = Store::open(&place).unwrap();
+        let reader = store.at_version(Some(StoreVersion(1))).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env("VAPLAN_FAULT", point.to_string());
+        let killed = !run_child(command, &place, Action::Vacuum).status.success();
+        let lock = store.lock(&mut |_| {}).unwrap();
+        let done = store.vacuum(&lock, 1, false).unwrap();
+        assert_eq!(done.read, [StoreVersion(1)], "killed at point {point}");
+        assert_holds(&reader, &world(10, 1));
+        if !killed {
+            assert!(point > 5, "{point} points");
+            break;
+        }
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+}
+
 /// Root may write anywhere: the process runs as nobody, where the system lets it.
 #[test]
 fn a_folder_without_permission_is_named_and_the_version_before_stays() {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::{Labels, Truth};
+use vaplan_schemas::{StoreError, StoreVersion};
 
 use crate::support::{World, assert_holds, commit, labels, patch, truth, world};
 
@@ -189,6 +189,29 @@ fn a_version_that_another_process_reads_stays_until_that_is_killed() {
     child.wait().unwrap();
     assert_eq!(store.vacuum(&lock, 1, false).unwrap().read, []);
     assert_eq!(opened(&store, 2), [2]);
+}
+
+#[test]
+fn a_mark_that_does_not_read_is_an_error_and_one_that_is_ahead_says_vacuumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = two_versions(folder.path());
+    let mark = folder.path().join("_vaplan/vacuumed");
+    std::fs::write(&mark, b"").unwrap();
+    let error = store.latest().unwrap_err().to_string();
+    assert!(error.contains("_vaplan/vacuumed"), "{error}");
+    // As where `versions` is of an older backup than the mark.
+    std::fs::write(&mark, br#"{"from":99,"read":[]}"#).unwrap();
+    let error = store.latest().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Vacuumed {
+                wanted: StoreVersion(2),
+                from: StoreVersion(99)
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@
 //! | [`mod@labels`] | bit tracks, predictions and marks to one record per video and modality, and the meet of the two |
 //! | [`mod@changes`] | what a version changed |
 //! | [`mod@train`] | label changes to a learner off the workers' threads, its predictions back |
-//! | [`graph`] | all of it, one function from collections to collections |
+//! | [`graph`], [`feed`] | all of it, one function from collections to collections; where rows are handed in |
 //! | [`mod@session`] | the graph kept in memory: a version's changes in, what they change out |
 //!
 //! Nothing here knows a model, a file or SQL; the time is the store version, totally ordered.
@@ -37,6 +37,7 @@ pub mod bits;
 pub mod changes;
 pub mod denoise;
 pub mod fault;
+pub mod feed;
 pub mod graph;
 pub mod labels;
 pub mod marks;

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use differential_dataflow::input::{Input, InputSession};
 use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
 use timely::dataflow::operators::Probe;
-use vaplan_dataflows::graph::{Inputs, labelling};
+use vaplan_dataflows::feed::Feed;
+use vaplan_dataflows::graph::labelling;
 use vaplan_dataflows::records::{Candidate, Cosine, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
@@ -58,73 +58,38 @@ fn a_change_costs_what_it_touches() {
                     }
                 }
             });
-        let (mut weak, mut scored, mut cutoffs, mut marks, mut predictions, mut denoising, probe) = worker
-            .dataflow::<u64, _, _>(|scope| {
-                let (weak_in, weak) = scope.new_collection();
-                let (scored_in, scored) = scope.new_collection();
-                let (cutoffs_in, cutoffs) = scope.new_collection();
-                let (marks_in, marks) = scope.new_collection();
-                let (predictions_in, predictions) = scope.new_collection();
-                let (denoising_in, denoising) = scope.new_collection();
-                let outputs = labelling(Inputs {
-                    weak,
-                    scored,
-                    cutoffs,
-                    marks,
-                    predictions,
-                    denoising,
-                    previous: scope.new_collection().1,
-                });
-                let (probe, _) = outputs.changes.probe();
-                (
-                    weak_in,
-                    scored_in,
-                    cutoffs_in,
-                    marks_in,
-                    predictions_in,
-                    denoising_in,
-                    probe,
-                )
-            });
+        let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
+            let (feed, inputs) = Feed::new(scope);
+            let (probe, _) = labelling(inputs).changes.probe();
+            (feed, probe)
+        });
         let mut version = 0;
         // Ends the version, and says how many updates it took.
-        let mut end = |inputs: &mut [&mut dyn Advance]| {
+        let mut end = |feed: &mut Feed| {
             version += 1;
-            inputs.iter_mut().for_each(|input| input.advance(version));
+            feed.advance(version);
             worker.step_while(|| probe.less_than(&version));
             worker.log_register().expect("a timer is on").flush();
             entered.take()
         };
-        macro_rules! end {
-            () => {
-                end(&mut [
-                    &mut weak,
-                    &mut scored,
-                    &mut cutoffs,
-                    &mut marks,
-                    &mut predictions,
-                    &mut denoising,
-                ])
-            };
-        }
 
         let half = Score::new(0.5).unwrap();
         for video in (0..VIDEOS).map(VideoId) {
-            weak.insert((video, [class_of(video)].into()));
+            feed.weak.insert((video, [class_of(video)].into()));
             for modality in Modality::ALL {
                 let (video, candidate) = candidate(video, modality, "a");
-                scored.insert((video, candidate));
+                feed.scored.insert((video, candidate));
             }
         }
         for video in (0..PREDICTED).map(VideoId) {
-            predictions.insert(prediction(video, 1));
+            feed.predictions.insert(prediction(video, 1));
         }
         for class in (0..CLASSES as u32).map(ClassId) {
-            cutoffs.insert(((Modality::Audio, class), half));
-            cutoffs.insert(((Modality::Visual, class), half));
+            feed.cutoffs.insert(((Modality::Audio, class), half));
+            feed.cutoffs.insert(((Modality::Visual, class), half));
         }
-        denoising.insert((Modality::Visual, Pld::default()));
-        let all = end!();
+        feed.denoising.insert((Modality::Visual, Pld::default()));
+        let all = end(&mut feed);
         assert!(all > 10 * VIDEOS as i64, "the first version is all: {all}");
 
         let video = VideoId(3);
@@ -134,54 +99,44 @@ fn a_change_costs_what_it_touches() {
             label: Bits::from_iter([true]),
         };
         let own = Marks { classes: vec![mark] };
-        marks.insert((video, (Modality::Audio, Arc::new(own))));
-        let cost = end!();
+        feed.marks.insert((video, (Modality::Audio, Arc::new(own))));
+        let cost = end(&mut feed);
         assert!((1..=OF_A_VIDEO).contains(&cost), "a mark: {cost}");
 
-        predictions.remove(prediction(video, 1));
-        predictions.insert(prediction(video, 2));
-        let cost = end!();
+        feed.predictions.remove(prediction(video, 1));
+        feed.predictions.insert(prediction(video, 2));
+        let cost = end(&mut feed);
         assert!((1..=OF_A_VIDEO).contains(&cost), "a video's predictions: {cost}");
 
-        weak.remove((video, [class_of(video)].into()));
-        let cost = end!();
+        feed.weak.remove((video, [class_of(video)].into()));
+        let cost = end(&mut feed);
         assert!((1..=OF_A_VIDEO).contains(&cost), "a weak label: {cost}");
 
         let (gone, new) = (
             candidate(VideoId(5), Modality::Audio, "a"),
             candidate(VideoId(5), Modality::Audio, "b"),
         );
-        scored.remove(gone);
-        scored.insert(new);
-        let cost = end!();
+        feed.scored.remove(gone);
+        feed.scored.insert(new);
+        let cost = end(&mut feed);
         assert!((1..=OF_A_VIDEO).contains(&cost), "a shard's features: {cost}");
 
-        denoising.remove((Modality::Visual, Pld::default()));
-        denoising.insert((Modality::Visual, Pld::new(2, 10.0, 0.5).unwrap()));
-        let cost = end!();
+        feed.denoising.remove((Modality::Visual, Pld::default()));
+        feed.denoising
+            .insert((Modality::Visual, Pld::new(2, 10.0, 0.5).unwrap()));
+        let cost = end(&mut feed);
         // The setting itself is there once for each of 64 slots.
         let bound = PREDICTED as i64 * OF_A_VIDEO / 2 + 128;
         assert!((PREDICTED as i64..=bound).contains(&cost), "K: {cost}");
 
-        cutoffs.remove(((Modality::Audio, ClassId(1)), half));
-        cutoffs.insert(((Modality::Audio, ClassId(1)), Score::new(0.3).unwrap()));
-        let cost = end!();
+        feed.cutoffs.remove(((Modality::Audio, ClassId(1)), half));
+        feed.cutoffs
+            .insert(((Modality::Audio, ClassId(1)), Score::new(0.3).unwrap()));
+        let cost = end(&mut feed);
         let tagged = (VIDEOS / CLASSES) as i64;
         let bound = tagged * OF_A_VIDEO / 2 + 128;
         assert!((tagged..=bound).contains(&cost), "a class's cutoff: {cost}");
 
-        assert_eq!(end!(), 0, "no change");
+        assert_eq!(end(&mut feed), 0, "no change");
     });
-}
-
-/// An input, whatever it holds.
-trait Advance {
-    fn advance(&mut self, to: u64);
-}
-
-impl<D: differential_dataflow::Data> Advance for InputSession<u64, D, isize> {
-    fn advance(&mut self, to: u64) {
-        self.advance_to(to);
-        self.flush();
-    }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::differential_dataflow::AsCollection;
-use vaplan_dataflows::differential_dataflow::input::Input;
+use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::{Inputs, Outputs, labelling};
 use vaplan_dataflows::timely::dataflow::ProbeHandle;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Probe};
@@ -91,69 +91,46 @@ pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, La
             };
             let here = crew.within(worker.index());
             let job = shared.clone();
-            let (mut weak, mut staged, mut cutoffs, mut others, probe) =
-                worker.dataflow::<u64, _, _>(|scope| {
-                    let (weak_in, weak) = scope.new_collection();
-                    let (staged_in, staged) = scope.new_collection();
-                    let (cutoffs_in, cutoffs) = scope.new_collection();
-                    let (marks_in, marks) = scope.new_collection();
-                    let (predictions_in, predictions) = scope.new_collection();
-                    let (denoising_in, denoising) = scope.new_collection();
-                    let (previous_in, previous) = scope.new_collection();
-                    let read = scored(scope, &job).as_collection();
-                    let outputs = labelling(Inputs {
-                        weak,
-                        scored: staged.concat(read),
-                        cutoffs,
-                        marks,
-                        predictions,
-                        denoising,
-                        previous,
-                    });
-                    let probe = collect(outputs, place, &to);
-                    let others = (marks_in, predictions_in, denoising_in, previous_in);
-                    (weak_in, staged_in, cutoffs_in, others, probe)
+            let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
+                let (feed, inputs) = Feed::new(scope);
+                let read = scored(scope, &job).as_collection();
+                let outputs = labelling(Inputs {
+                    scored: inputs.scored.concat(read),
+                    ..inputs
                 });
+                (feed, collect(outputs, place, &to))
+            });
             let videos = job.plan.videos.iter().enumerate();
             for (_, video) in videos.filter(|(nth, _)| everywhere.has(*nth)) {
-                weak.insert((video.id, video.weak.clone()));
+                feed.weak.insert((video.id, video.weak.clone()));
             }
             let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
             for (_, entry) in candidates.filter(|(nth, _)| here.has(*nth)) {
-                staged.insert(entry.clone());
+                feed.scored.insert(entry.clone());
             }
-            let (marks, predictions, denoising, before) = &mut others;
             if everywhere.index == 0 {
                 let world = &job.plan.world;
-                world
-                    .cutoffs()
-                    .into_iter()
-                    .for_each(|entry| cutoffs.insert(entry));
-                kept.marks.iter().for_each(|entry| marks.insert(entry.clone()));
+                let cutoffs = world.cutoffs().into_iter();
+                cutoffs.for_each(|entry| feed.cutoffs.insert(entry));
+                let marks = kept.marks.iter().cloned();
+                marks.for_each(|entry| feed.marks.insert(entry));
                 for modality in Modality::ALL {
                     if let Some(settings) = world.denoising[at(modality)] {
-                        denoising.insert((modality, settings));
+                        feed.denoising.insert((modality, settings));
                     }
                 }
             }
             for (nth, entry) in kept.predictions.iter().enumerate() {
                 if here.has(nth) {
-                    predictions.insert(entry.clone());
+                    feed.predictions.insert(entry.clone());
                 }
             }
             for (nth, entry) in previous.iter().enumerate() {
                 if here.has(nth) {
-                    before.insert(entry.clone());
+                    feed.previous.insert(entry.clone());
                 }
             }
-            weak.close();
-            staged.close();
-            cutoffs.close();
-            let (marks, predictions, denoising, before) = others;
-            marks.close();
-            predictions.close();
-            denoising.close();
-            before.close();
+            drop(feed);
             worker.step_or_park_while(None, || !probe.done());
         })
         .map_err(LabelError::Stopped)?;

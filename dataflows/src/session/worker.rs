@@ -9,20 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
 use differential_dataflow::consolidation::consolidate;
-use differential_dataflow::input::{Input, InputSession};
 use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
 use timely::communication::WorkerGuards;
 use timely::dataflow::ProbeHandle;
 use timely::dataflow::operators::{InspectCore, Probe};
 use timely::worker::Worker;
-use vaplan_schemas::{ClassId, Modality};
+use vaplan_schemas::Modality;
 
-use super::rows::{Outcome, Rows, Updates};
-use crate::graph::{Inputs, labelling, learning};
-use crate::marks::Marks;
-use crate::pld::Pld;
-use crate::prediction::Prediction;
-use crate::records::{Candidate, LabelRecord, Score, VideoId};
+use super::rows::{Outcome, Updates};
+use crate::feed::Feed;
+use crate::graph::{labelling, learning};
+use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, Seat, Status};
 
 /// What a worker is told.
@@ -218,17 +215,9 @@ fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
     });
 }
 
-type InputOf<D> = InputSession<u64, D, isize>;
-
 /// Inputs and outputs of the graph on this worker.
 struct Graph {
-    weak: InputOf<(VideoId, Arc<[ClassId]>)>,
-    scored: InputOf<(VideoId, Candidate)>,
-    cutoffs: InputOf<((Modality, ClassId), Score)>,
-    marks: InputOf<(VideoId, (Modality, Arc<Marks>))>,
-    predictions: InputOf<(VideoId, (Modality, Arc<Prediction>))>,
-    denoising: InputOf<(Modality, Pld)>,
-    previous: InputOf<((VideoId, Modality), Arc<LabelRecord>)>,
+    feed: Feed,
     /// Behind every output.
     probe: ProbeHandle<u64>,
     outcome: Rc<RefCell<Outcome>>,
@@ -238,22 +227,7 @@ impl Graph {
     /// `seat`: none where no one learns; within, none where it is at another worker.
     fn new(worker: &mut Worker, seat: Option<Option<Seat>>) -> Graph {
         worker.dataflow_named("Session", |scope| {
-            let (weak_in, weak) = scope.new_collection();
-            let (scored_in, scored) = scope.new_collection();
-            let (cutoffs_in, cutoffs) = scope.new_collection();
-            let (marks_in, marks) = scope.new_collection();
-            let (predictions_in, predictions) = scope.new_collection();
-            let (denoising_in, denoising) = scope.new_collection();
-            let (previous_in, previous) = scope.new_collection();
-            let inputs = Inputs {
-                weak,
-                scored,
-                cutoffs,
-                marks,
-                predictions,
-                denoising,
-                previous,
-            };
+            let (feed, inputs) = Feed::new(scope);
             let outputs = match seat {
                 None => labelling(inputs),
                 Some(seat) => learning(inputs, seat),
@@ -280,52 +254,25 @@ impl Graph {
             collect!(outputs.audio_visual, audio_visual, (record, _, diff) => (record.clone(), *diff));
             collect!(outputs.faults, faults, (fault, _, diff) => (fault.clone(), *diff));
             collect!(outputs.changes, changes, change => *change);
-            Graph {
-                weak: weak_in,
-                scored: scored_in,
-                cutoffs: cutoffs_in,
-                marks: marks_in,
-                predictions: predictions_in,
-                denoising: denoising_in,
-                previous: previous_in,
-                probe,
-                outcome,
-            }
+            Graph { feed, probe, outcome }
         })
     }
 
     /// Hands in updates at the time of now, which then is `next`.
     fn feed(&mut self, share: Share, next: u64) {
+        let feed = &mut self.feed;
         for record in share.previous {
-            self.previous.insert(record);
+            feed.previous.insert(record);
         }
         for (rows, diff) in [(share.updates.gone, -1), (share.updates.new, 1)] {
-            let Rows {
-                weak,
-                scored,
-                cutoffs,
-                marks,
-                predictions,
-                denoising,
-            } = rows;
-            weak.into_iter().for_each(|row| self.weak.update(row, diff));
-            scored.into_iter().for_each(|row| self.scored.update(row, diff));
-            cutoffs.into_iter().for_each(|row| self.cutoffs.update(row, diff));
-            marks.into_iter().for_each(|row| self.marks.update(row, diff));
-            predictions
-                .into_iter()
-                .for_each(|row| self.predictions.update(row, diff));
-            denoising
-                .into_iter()
-                .for_each(|row| self.denoising.update(row, diff));
+            macro_rules! update {
+                ($($input:ident)*) => { $(
+                    rows.$input.into_iter().for_each(|row| feed.$input.update(row, diff));
+                )* };
+            }
+            update!(weak scored cutoffs marks predictions denoising);
         }
-        macro_rules! advance {
-            ($($input:ident)*) => { $(
-                self.$input.advance_to(next);
-                self.$input.flush();
-            )* };
-        }
-        advance!(weak scored cutoffs marks predictions denoising previous);
+        feed.advance(next);
     }
 
     /// What has come out since it was last asked.

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 
 pub mod cli;
+pub mod denoise;
 #[cfg(feature = "encode")]
 pub mod encode;
 pub mod eval;

@@ -5,6 +5,7 @@ mod bad_input_features;
 mod bad_input_text;
 mod cluster;
 mod demo;
+mod denoise;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;

@@ -68,6 +68,8 @@ fn patched() -> (Sample, String) {
                     to: cell.label,
                     rule: cell.rule,
                     epoch: None,
+                    loss: None,
+                    flip: None,
                 });
             }
         }

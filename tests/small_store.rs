@@ -103,6 +103,7 @@ fn labels(by_hand: &[(&str, Modality, usize)]) -> Vec<LabelTrack> {
                     threshold: None,
                     loss: None,
                     epoch: None,
+                    flip: None,
                 };
             }
             LabelCell {
@@ -112,6 +113,7 @@ fn labels(by_hand: &[(&str, Modality, usize)]) -> Vec<LabelTrack> {
                 threshold: Some(THRESHOLD),
                 loss: None,
                 epoch: None,
+                flip: None,
             }
         };
         LabelTrack {
@@ -147,6 +149,8 @@ fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<Lab
                     to: cell.label,
                     rule: cell.rule,
                     epoch: None,
+                    loss: None,
+                    flip: None,
                 });
             }
         }

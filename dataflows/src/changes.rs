@@ -19,10 +19,10 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::records::{LabelRecord, SetBy, Track, VideoId};
+use crate::records::{Flip, LabelRecord, SetBy, Track, VideoId};
 
 /// A cell whose label is another than before; a cell that is in no record counts as unset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// Video.
     pub video: VideoId,
@@ -36,6 +36,8 @@ pub struct Change {
     pub to: bool,
     /// What set the label after; [`SetBy::Plg`] where there is none.
     pub rule: SetBy,
+    /// Of [`SetBy::Pld`]: why. Boxed: a first run has many changes, and none of them is a flip.
+    pub flip: Option<Box<Flip>>,
 }
 
 /// A label record of a video and modality, with time and difference.
@@ -74,6 +76,7 @@ pub fn cells(
                     segment: segment as u32,
                     to,
                     rule: after.map_or(SetBy::Plg, |track| track.set_by(segment)),
+                    flip: after.and_then(|track| track.flip(segment)).map(Box::new),
                 });
             }
         }

@@ -71,7 +71,7 @@ pub fn denoise<'scope, T: Timestamp + Lattice>(
 ///
 /// # Panics
 /// Where the prediction is of another number of segments.
-pub(crate) fn denoise_track(predicted: &Predicted, track: &mut Track) -> Option<Fault> {
+pub fn denoise_track(predicted: &Predicted, track: &mut Track) -> Option<Fault> {
     let Predicted {
         modality,
         ref prediction,

@@ -215,6 +215,18 @@ impl Track {
         }
     }
 
+    /// Why PLD flipped the label of a segment; none: it did not, or a person set it.
+    pub fn flip(&self, segment: usize) -> Option<Flip> {
+        let denoised = self.denoised.as_ref().filter(|_| self.pld.get(segment))?;
+        let nth = (0..segment).filter(|&before| self.pld.get(before)).count();
+        Some(Flip {
+            epoch: denoised.epoch,
+            settings: denoised.settings,
+            base: denoised.base,
+            loss: denoised.losses[nth],
+        })
+    }
+
     /// What set the label of a segment.
     pub fn set_by(&self, segment: usize) -> SetBy {
         if self.user.get(segment) {
@@ -238,6 +250,19 @@ pub struct Denoised {
     pub base: Score,
     /// Forward losses of the segments that [`Track::pld`] sets, in their order.
     pub losses: Vec<Score>,
+}
+
+/// Why PLD flipped a label: its loss is above α times the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Flip {
+    /// Epoch of the predictions.
+    pub epoch: u64,
+    /// K, α and guard.
+    pub settings: Pld,
+    /// μ, the mean of the K smallest losses of the track.
+    pub base: Score,
+    /// Forward loss.
+    pub loss: Score,
 }
 
 /// Labels of one video and modality, for the classes of its weak label.

@@ -158,8 +158,19 @@ pub struct LabelTrack {
     pub cells: Vec<LabelCell>,
 }
 
-/// A label and why it is so.
+/// What a flip of PLD was decided by, beside its loss and epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flip {
+    /// Mean of the K smallest losses of the track.
+    pub base: f64,
+    /// The loss is above this many times the base.
+    pub alpha: f64,
+    /// K.
+    pub k: u32,
+}
+
+/// A label and why it is so.
+#[derive(Clone, Debug, PartialEq)]
 pub struct LabelCell {
     /// Is the event there.
     pub label: bool,
@@ -169,10 +180,12 @@ pub struct LabelCell {
     pub score: Option<f64>,
     /// What it was compared with; none for rule `user`.
     pub threshold: Option<f64>,
-    /// Forward loss, where an epoch gave one.
+    /// Forward loss, of rule `pld`.
     pub loss: Option<f64>,
-    /// Epoch of the loss.
+    /// Epoch of the loss, of rule `pld`.
     pub epoch: Option<u64>,
+    /// As `loss`; none of a store whose program did not tell yet. Boxed: hardly a label is flipped.
+    pub flip: Option<Box<Flip>>,
 }
 
 /// `label_changes`: key (`version`, `video`, `modality`, `class`, `segment`); append only.
@@ -198,6 +211,10 @@ pub struct LabelChangeRow {
     pub rule: LabelRule,
     /// Epoch, where one set it.
     pub epoch: Option<u64>,
+    /// Forward loss, of rule `pld`; none of a version whose program did not tell yet.
+    pub loss: Option<f64>,
+    /// As `loss`.
+    pub flip: Option<Box<Flip>>,
 }
 
 /// `prompts`: key (`position`, `modality`); what segments are compared with.

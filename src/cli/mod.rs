@@ -5,6 +5,7 @@ mod ablate;
 mod check;
 mod completions;
 mod demo;
+mod denoise;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;
@@ -102,6 +103,7 @@ enum Command {
     Predict(predict::Args),
     #[cfg(feature = "train")]
     Ablate(ablate::Args),
+    Denoise(denoise::Args),
     Watch(watch::Args),
     Eval(eval::Args),
     #[cfg(feature = "query")]
@@ -138,6 +140,7 @@ impl Cli {
             Command::Predict(args) => predict::run(args, global, out),
             #[cfg(feature = "train")]
             Command::Ablate(args) => ablate::run(args, global, out),
+            Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
@@ -159,6 +162,12 @@ impl Cli {
     pub fn global(&self) -> &Global {
         &self.global
     }
+}
+
+/// Workers as asked, or one per core.
+fn workers(asked: Option<std::num::NonZeroUsize>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    asked.map_or_else(cores, |workers| workers.get())
 }
 
 /// A word as a shell takes it.

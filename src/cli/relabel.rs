@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::Severity;
+use vaplan_schemas::rows::LabelChangeRow;
 
 use super::progress::Bar;
-use super::{Global, notes};
+use super::{Global, notes, workers};
 use crate::label::settings::{ClassThreshold, RuleName, SettingsRequest};
 use crate::label::{Listener, Progress};
 use crate::relabel::change::{Changes, DenoiseRequest, WeakEdit, of_class};
-use crate::relabel::{self, Request, estimate};
+use crate::relabel::{self, Request, Summary, estimate};
 
 /// Change a store, at the cost of what the change touches.
 ///
@@ -171,6 +171,7 @@ impl ChangeArgs {
             removed: [self.remove_audio.clone(), self.remove_visual.clone()],
             user: self.user.clone(),
             predictions: self.predictions.clone().zip(self.epoch),
+            epoch: None,
             denoising: DenoiseRequest {
                 k: self.k,
                 alpha: self.alpha,
@@ -193,7 +194,31 @@ impl ChangeArgs {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let bar = Arc::new(Bar::new("relabelling", "shards", global));
+    let (bar, listener) = listener("relabelling", global);
+    let request = Request {
+        store: args.store.clone(),
+        changes: args.changes.some()?,
+        workers: workers(args.workers),
+        dry_run: args.dry_run,
+        command: global.command_line(),
+    };
+    let summary = relabel::run(&request, &listener)?;
+    bar.finish();
+    print_changes(&summary.changes, out)?;
+    let rejected = notes::report(&summary.rejected, global.quiet);
+    if !args.dry_run {
+        print_version(&summary, out)?;
+    }
+    Ok(if rejected > 0 {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// A bar of shards, and what moves it.
+pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Listener) {
+    let bar = Arc::new(Bar::new(doing, "shards", global));
     let told = bar.clone();
     let listener: Listener = Arc::new(move |progress| match progress {
         Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
@@ -201,17 +226,12 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Shard { .. } => told.add(1),
         Progress::Committing => told.message("committing"),
     });
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let request = Request {
-        store: args.store.clone(),
-        changes: args.changes.some()?,
-        workers: args.workers.map_or_else(cores, |workers| workers.get()),
-        dry_run: args.dry_run,
-        command: global.command_line(),
-    };
-    let summary = relabel::run(&request, &listener)?;
-    bar.finish();
-    for row in &summary.changes {
+    (bar, listener)
+}
+
+/// A line a label that changes, with + or -.
+pub(super) fn print_changes(changes: &[LabelChangeRow], out: &mut dyn Write) -> std::io::Result<()> {
+    for row in changes {
         let sign = if row.to { '+' } else { '-' };
         let (video, modality, class, segment) = (&row.video, row.modality, &row.class, row.segment);
         writeln!(
@@ -220,26 +240,19 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             row.rule.as_str()
         )?;
     }
-    notes::report(&summary.rejected, global.quiet);
-    let rejected = summary
-        .rejected
-        .iter()
-        .any(|row| row.severity == Severity::Reject);
-    if !args.dry_run {
-        match &summary.version {
-            Some(version) => writeln!(
-                out,
-                "version {}: {} labels set, {} unset; {} videos looked at, and tracks of {} others",
-                version.version, summary.set, summary.unset, summary.videos.0, summary.videos.1
-            )?,
-            None => writeln!(out, "nothing to do: the store holds what the change asks for")?,
-        }
+    Ok(())
+}
+
+/// What a run committed.
+pub(super) fn print_version(summary: &Summary, out: &mut dyn Write) -> std::io::Result<()> {
+    match &summary.version {
+        Some(version) => writeln!(
+            out,
+            "version {}: {} labels set, {} unset; {} videos looked at, and tracks of {} others",
+            version.version, summary.set, summary.unset, summary.videos.0, summary.videos.1
+        ),
+        None => writeln!(out, "nothing to do: the store holds what the change asks for"),
     }
-    Ok(if rejected {
-        ExitCode::from(1)
-    } else {
-        ExitCode::SUCCESS
-    })
 }
 
 pub(super) fn plan(args: &PlanArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -65,6 +65,16 @@ impl BitMatrix {
         self.words[class * self.words_per_row + segment / 64] |= 1 << (segment % 64);
     }
 
+    /// Says whether `class` is there in `segment`.
+    ///
+    /// # Panics
+    /// When `class` or `segment` lies outside the matrix.
+    pub fn put(&mut self, class: usize, segment: usize, there: bool) {
+        self.check(class, segment);
+        let word = &mut self.words[class * self.words_per_row + segment / 64];
+        *word = *word & !(1 << (segment % 64)) | u64::from(there) << (segment % 64);
+    }
+
     /// Says that `class` is there from segment `onset` up to, not including, `offset`.
     ///
     /// What lies past T is cut off; `onset >= offset` is nothing. Both as numpy's slices do in the public evaluator.

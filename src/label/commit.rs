@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
-use vaplan_schemas::rows::{LabelTrack, RejectRow};
+use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, RejectRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
-    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
+    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Table, Truth, Videos,
 };
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::flow::Results;
-use super::kept::Kept;
 use super::plan::Plan;
 use super::rows::{self, Found, candidate_rows, label_tracks, score_tracks, video_row};
 use super::world::{Video, at};
@@ -47,23 +46,32 @@ impl Previous {
 
     /// One record per video and modality; classes that the run does not know come after its own.
     pub fn records(&self, classes: &Classification) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
-        for track in &self.tracks {
-            let label = track.cells.iter().map(|cell| cell.label).collect();
-            let class = classes
-                .id(&track.class)
-                .expect("the classification was made with these tracks");
-            records
-                .entry((VideoId::of(&track.video), track.modality))
-                .or_default()
-                .push(Track::plg(class, label));
-        }
-        let record = |(key, mut tracks): (_, Vec<Track>)| {
-            tracks.sort();
-            (key, Arc::new(LabelRecord { tracks }))
+        let class = |name: &str| {
+            let class = classes.id(name);
+            Some(class.expect("the classification was made with these tracks"))
         };
-        records.into_iter().map(record).collect()
+        label_records(&self.tracks, class)
     }
+}
+
+/// One record per video and modality of label tracks; `class` numbers their classes, those with none are left out.
+pub fn label_records<'a>(
+    tracks: impl IntoIterator<Item = &'a LabelTrack>,
+    class: impl Fn(&str) -> Option<ClassId>,
+) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
+    let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
+    for track in tracks {
+        if let Some(class) = class(&track.class) {
+            let label = track.cells.iter().map(|cell| cell.label).collect();
+            let own = records.entry((VideoId::of(&track.video), track.modality));
+            own.or_default().push(Track::plg(class, label));
+        }
+    }
+    let record = |(key, mut tracks): (_, Vec<Track>)| {
+        tracks.sort();
+        (key, Arc::new(LabelRecord { tracks }))
+    };
+    records.into_iter().map(record).collect()
 }
 
 /// Numbers of class names: this run's in order, then those that only the version before knew.
@@ -129,7 +137,6 @@ pub fn commit(
     plan: &Plan,
     asked: &Asked<'_>,
     mut results: Results,
-    kept: &Kept,
     previous: Option<&Previous>,
 ) -> Result<Summary, LabelError> {
     let mut done = Done {
@@ -164,9 +171,8 @@ pub fn commit(
         plan.name(video)
             .or_else(|| previous.and_then(|previous| previous.names.get(&video)))
     };
-    let epochs = epochs(&results.labels);
     let classes = Classification::new(&world.classes, previous);
-    append_changes(&mut commit, &classes, changes, names, &epochs)?;
+    append_changes(&mut commit, &classes, changes, names)?;
 
     let mut found: BTreeMap<VideoId, Found> = BTreeMap::new();
     for (video, modality, admitted) in results.admitted {
@@ -174,11 +180,6 @@ pub fn commit(
     }
     for (video, modality, record) in results.labels {
         found.entry(video).or_default().labels[at(modality)] = Some(record);
-    }
-    for (video, (modality, prediction)) in &kept.predictions {
-        if let Some(found) = found.get_mut(video) {
-            found.predictions[at(*modality)] = Some(prediction.clone());
-        }
     }
     for (video, modality, source) in results.read.sources {
         found.entry(video).or_default().sources[at(modality)].insert(source);
@@ -227,16 +228,20 @@ pub fn commit(
 /// Rows of `label_changes` per file, about: what is held of them in memory.
 const CHANGE_ROWS: usize = 1 << 17;
 
-/// Epoch of the flips of each video and modality that has some.
-pub type Epochs = BTreeMap<(VideoId, Modality), u64>;
-
-/// Of label records.
-pub fn epochs<'a>(labels: impl IntoIterator<Item = &'a (VideoId, Modality, Arc<LabelRecord>)>) -> Epochs {
-    let epoch = |(video, modality, record): &(VideoId, Modality, Arc<LabelRecord>)| {
-        let denoised = record.tracks.iter().find_map(|track| track.denoised.as_ref())?;
-        Some(((*video, *modality), denoised.epoch))
+/// Rows of `label_changes`, by key; of videos that `names` knows.
+pub fn change_rows<'a>(
+    version: u64,
+    classes: &Classification,
+    changes: &[Change],
+    names: impl Fn(VideoId) -> Option<&'a Arc<str>>,
+) -> Vec<LabelChangeRow> {
+    let row = |change: &Change| {
+        let class = classes.name(change.class);
+        Some(rows::change_row(version, names(change.video)?, class, change))
     };
-    labels.into_iter().filter_map(epoch).collect()
+    let mut rows: Vec<LabelChangeRow> = changes.iter().filter_map(row).collect();
+    rows.sort_by(LabelChanges::compare);
+    rows
 }
 
 /// Appends changed cells by video, modality and class, in the order of their names.
@@ -248,7 +253,6 @@ pub fn append_changes<'a>(
     classes: &Classification,
     mut changes: Vec<Change>,
     names: impl Fn(VideoId) -> Option<&'a Arc<str>>,
-    epochs: &Epochs,
 ) -> Result<(), StoreError> {
     if changes.is_empty() {
         return Ok(());
@@ -271,8 +275,7 @@ pub fn append_changes<'a>(
         .collect();
     videos.sort_unstable_by_key(|(name, _)| *name);
     let row = |video: &Arc<str>, change: &Change| {
-        let epoch = epochs.get(&(change.video, change.modality)).copied();
-        rows::change_row(version, video, classes.name(change.class), change, epoch)
+        rows::change_row(version, video, classes.name(change.class), change)
     };
     // As many videos a part as makes files of about the rows wanted.
     let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);

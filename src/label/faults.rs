@@ -133,6 +133,11 @@ fn begin(video: &str) -> String {
     format!("video `{video}` ")
 }
 
+/// Is this a row that [`rows`] made of predictions that do not count?
+pub fn is_of_predictions(row: &RejectRow) -> bool {
+    row.file == PREDICTIONS && is_of_graph(row)
+}
+
 /// Is this a row that [`rows`] made?
 pub fn is_of_graph(row: &RejectRow) -> bool {
     let video = row.video.as_deref();

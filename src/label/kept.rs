@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use vaplan_dataflows::{Mark, Marks, Prediction, Probability, VideoId};
 use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
-use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::tables::{Predictions, UserLabels};
+use vaplan_schemas::store::{DataFile, Filter, Found, Snapshot};
+use vaplan_schemas::tables::{Epochs, Predictions, UserLabels};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::world::World;
+use super::world::{Active, World};
 
 /// A video and modality, and what is kept of it.
 pub type Of<T> = (VideoId, (Modality, Arc<T>));
@@ -31,10 +31,11 @@ impl Kept {
     pub fn read(snapshot: &Snapshot, world: &World) -> Result<Kept, StoreError> {
         Ok(Kept {
             marks: marks(&snapshot.read::<UserLabels>()?, world),
-            predictions: match &world.active {
-                Some(_) => latest(snapshot.read::<Predictions>()?, world, &|_| None),
-                None => Vec::new(),
-            },
+            predictions: latest(
+                counting(snapshot, world.active.as_ref(), &Filter::all())?,
+                world,
+                &|_| None,
+            ),
         })
     }
 }
@@ -68,9 +69,64 @@ pub fn marks(rows: &[UserLabelRow], world: &World) -> Vec<Of<Marks>> {
         .collect()
 }
 
+/// Predictions of some epochs, of the videos of a filter, and where they lie; no file of another epoch is opened.
+///
+/// # Errors
+/// Where a table does not read back.
+pub fn of_epochs(
+    snapshot: &Snapshot,
+    epochs: &BTreeSet<u64>,
+    filter: &Filter,
+) -> Result<Vec<Found<PredictionTrack>>, StoreError> {
+    if epochs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let versions = snapshot.store().versions()?;
+    let versions = versions
+        .iter()
+        .filter(|row| row.epoch.is_some_and(|epoch| epochs.contains(&epoch)));
+    let versions: BTreeSet<u64> = versions.map(|row| row.version).collect();
+    // A file of several versions, or of a patch, may hold any epoch.
+    let wanted = |file: &DataFile| file.version().is_none_or(|version| versions.contains(&version));
+    let mut found = snapshot.scan_some::<Predictions>(filter, wanted)?;
+    found.retain(|found| epochs.contains(&found.row.epoch));
+    Ok(found)
+}
+
+/// Predictions of the epochs that count, of the videos of a filter.
+///
+/// # Errors
+/// Where a table does not read back.
+pub fn counting(
+    snapshot: &Snapshot,
+    active: Option<&Active>,
+    filter: &Filter,
+) -> Result<Vec<PredictionTrack>, StoreError> {
+    let Some(active) = active else {
+        return Ok(Vec::new());
+    };
+    let found = of_epochs(snapshot, &active.epochs, filter)?;
+    Ok(found.into_iter().map(|found| found.row).collect())
+}
+
+/// The last epoch that a store has or ever had: the next one to come, from inside or outside, is after it.
+///
+/// # Errors
+/// Where a table does not read back.
+pub fn last_epoch(latest: &Snapshot) -> Result<u64, StoreError> {
+    let epochs = latest.read::<Epochs>()?;
+    let versions = latest.store().versions()?;
+    let carried = versions.iter().filter_map(|row| row.epoch);
+    Ok(epochs
+        .iter()
+        .map(|row| row.epoch)
+        .chain(carried)
+        .max()
+        .unwrap_or(0))
+}
+
 /// The latest predictions that count, of each video and modality; `weak` gives the classes of use, none: all.
 ///
-/// Those of an epoch before the classes were as they are now, or after the epoch that is active, do not count.
 pub fn latest(
     tracks: Vec<PredictionTrack>,
     world: &World,
@@ -81,7 +137,7 @@ pub fn latest(
     };
     let mut latest: BTreeMap<(VideoId, Modality), PredictionTrack> = BTreeMap::new();
     for track in tracks {
-        if !(active.since..=active.epoch).contains(&track.epoch) {
+        if !active.epochs.contains(&track.epoch) {
             continue;
         }
         let key = (VideoId::of(&track.video), track.modality);

@@ -236,7 +236,6 @@ impl Ready {
             plan,
             stage,
             previous,
-            kept,
             ..
         } = &self.given;
         let asked = commit::Asked {
@@ -252,7 +251,7 @@ impl Ready {
             also: &|_| Ok(()),
         };
         let previous = previous.as_deref();
-        let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, kept, previous)?;
+        let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, previous)?;
         tracing::debug!(version = summary.version.version, "committed");
         stage.clear()?;
         Ok(summary)

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::pld::forward_loss;
-use vaplan_dataflows::{LabelRecord, Prediction, Score, SetBy};
+use vaplan_dataflows::{LabelRecord, Score, SetBy};
 use vaplan_schemas::rows::{
-    CandidateRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow,
+    CandidateRow, Flip, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow,
 };
 use vaplan_schemas::{ClassId, Modality};
 
@@ -21,8 +20,6 @@ pub struct Found {
     pub admitted: Both<Option<Admitted>>,
     /// Labels.
     pub labels: Both<Option<Arc<LabelRecord>>>,
-    /// Predictions, those that count or not.
-    pub predictions: Both<Option<Arc<Prediction>>>,
     /// Files of features that were read, those that count or not.
     pub sources: Both<BTreeSet<Arc<str>>>,
 }
@@ -102,13 +99,12 @@ pub fn label_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<LabelT
         else {
             continue;
         };
-        let prediction = found.predictions[at(modality)].as_deref();
         tracks.extend(admitted.record.tracks().filter_map(|(class, _, scores)| {
             Some(LabelTrack {
                 video: name.clone(),
                 modality,
                 class: world.classes[class.index()].clone(),
-                cells: cells(world, (modality, class), labels, scores, prediction)?,
+                cells: cells(world, (modality, class), labels, scores)?,
             })
         }));
     }
@@ -121,38 +117,29 @@ fn cells(
     (modality, class): (Modality, ClassId),
     labels: &LabelRecord,
     scores: &[Score],
-    prediction: Option<&Prediction>,
 ) -> Option<Vec<LabelCell>> {
     let track = labels.track(class)?;
     let threshold = world.settings.of(modality).cutoff(class);
-    // Of another length, none of them counts: a fault says so.
-    let prediction = prediction.filter(|prediction| prediction.segments() as usize == scores.len());
-    let probabilities = prediction.and_then(|prediction| prediction.of(class));
     let cell = |(segment, score): (usize, &Score)| {
         let set_by = track.set_by(segment);
         let of_a_score = set_by != SetBy::User;
-        // The loss is against what PLG says, whatever became of it.
-        let plg = score.get() > threshold;
+        // Of flips only: with the loss of every label, each epoch would write all of them anew.
+        let why = track.flip(segment);
         LabelCell {
             label: track.label.get(segment),
             rule: rule(set_by),
             score: of_a_score.then(|| score.get()),
             threshold: of_a_score.then_some(threshold),
-            loss: probabilities.and_then(|all| forward_loss(all[segment], plg)),
-            epoch: probabilities.and(prediction).map(Prediction::epoch),
+            loss: why.map(|why| why.loss.get()),
+            epoch: why.map(|why| why.epoch),
+            flip: why.as_ref().map(flip),
         }
     };
     Some(scores.iter().enumerate().map(cell).collect())
 }
 
 /// A row of `label_changes`; `class` is the name of the change's class.
-pub fn change_row(
-    version: u64,
-    video: &Arc<str>,
-    class: &Arc<str>,
-    change: &Change,
-    epoch: Option<u64>,
-) -> LabelChangeRow {
+pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Change) -> LabelChangeRow {
     LabelChangeRow {
         version,
         video: video.clone(),
@@ -162,8 +149,19 @@ pub fn change_row(
         from: !change.to,
         to: change.to,
         rule: rule(change.rule),
-        epoch: epoch.filter(|_| change.rule == SetBy::Pld),
+        epoch: change.flip.as_ref().map(|flip| flip.epoch),
+        loss: change.flip.as_ref().map(|flip| flip.loss.get()),
+        flip: change.flip.as_deref().map(flip),
     }
+}
+
+/// Why PLD flipped a label, as tables tell it beside loss and epoch.
+pub fn flip(flip: &vaplan_dataflows::Flip) -> Box<Flip> {
+    Box::new(Flip {
+        base: flip.base.get(),
+        alpha: flip.settings.alpha(),
+        k: flip.settings.k(),
+    })
 }
 
 fn rule(set_by: SetBy) -> LabelRule {

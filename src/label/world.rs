@@ -3,7 +3,7 @@
 //! [`World::read`] finds it in the tables `settings`, `classes` and `prompts` of a store version, so that a change needs
 //! none of the files a store was made from but the features.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -86,13 +86,11 @@ pub struct World {
     pub delivered: Vec<Arc<str>>,
 }
 
-/// Which predictions have a say in the labels: the latest of each video from `since` to `epoch`.
+/// Which predictions have a say in the labels: of each video and modality the latest of these epochs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
-    /// The last epoch that counts.
-    pub epoch: u64,
-    /// The first whose classes are these.
-    pub since: u64,
+    /// Epochs that count, by which labels were made: the store may have predictions of others.
+    pub epochs: BTreeSet<u64>,
     /// What the columns of the predictions are.
     pub classes: Vec<Arc<str>>,
 }
@@ -120,13 +118,14 @@ impl World {
     pub fn read(snapshot: &Snapshot) -> Result<World, LabelError> {
         let version = snapshot.version().version;
         let bad = |problem: String| LabelError::World { version, problem };
-        let (classes, settings) = settings_of(&snapshot.read::<tables::Classes>()?).map_err(bad)?;
+        let class_rows = snapshot.read::<tables::Classes>()?;
+        let (classes, settings) = settings_of(&class_rows).map_err(bad)?;
         let mut named: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
         for row in snapshot.read::<tables::Settings>()? {
             named.entry(row.name).or_default().push(row.value);
         }
         let values = |name: &str| named.get(name).map_or(&[][..], |values| values);
-        let texts = class_texts(&snapshot.read::<tables::Classes>()?, classes.len());
+        let texts = class_texts(&class_rows, classes.len());
         let rows = snapshot.read::<tables::Prompts>()?;
         let [audio, visual] = Modality::ALL.map(|modality| {
             prompt_set(&rows, modality, classes.len(), texts[at(modality)].clone()).map_err(bad)
@@ -143,14 +142,18 @@ impl World {
             );
             pld.map(Some).map_err(|error| bad(error.to_string()))
         };
-        let active = match (values(ACTIVE_EPOCH), values(ACTIVE_SINCE)) {
-            ([epoch], [since]) => Some(Active {
-                epoch: number(epoch, ACTIVE_EPOCH).map_err(bad)?,
-                since: number(since, ACTIVE_SINCE).map_err(bad)?,
-                classes: values(ACTIVE_CLASSES).to_vec(),
-            }),
-            _ => None,
-        };
+        let epochs = values(ACTIVE_EPOCH)
+            .iter()
+            .map(|epoch| number(epoch, ACTIVE_EPOCH));
+        let mut epochs = epochs.collect::<Result<BTreeSet<u64>, _>>().map_err(bad)?;
+        // Programs of before named the first and the last.
+        if let ([since], Some(last)) = (values(ACTIVE_SINCE), epochs.last().copied()) {
+            epochs.extend(number(since, ACTIVE_SINCE).map_err(bad)?..=last);
+        }
+        let active = (!epochs.is_empty()).then(|| Active {
+            epochs,
+            classes: values(ACTIVE_CLASSES).to_vec(),
+        });
         let [seconds] = values(SEGMENT_SECONDS) else {
             return Err(bad(format!(
                 "table `settings` has no `{SEGMENT_SECONDS}`: run `vaplan label` once with this program"
@@ -183,8 +186,9 @@ impl World {
         };
         push(SEGMENT_SECONDS.to_owned(), 0, self.segment_seconds.to_string());
         if let Some(active) = &self.active {
-            push(ACTIVE_EPOCH.to_owned(), 0, active.epoch.to_string());
-            push(ACTIVE_SINCE.to_owned(), 0, active.since.to_string());
+            for (position, epoch) in active.epochs.iter().enumerate() {
+                push(ACTIVE_EPOCH.to_owned(), position, epoch.to_string());
+            }
             for (position, class) in active.classes.iter().enumerate() {
                 push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
             }
@@ -319,21 +323,6 @@ pub struct Video {
     pub weak: Arc<[ClassId]>,
     /// File of the weak label.
     pub source: Arc<str>,
-}
-
-/// The last epoch whose predictions count in the labels of a version; none: there is none.
-///
-/// # Errors
-/// [`LabelError`] where the settings do not read back.
-pub fn active_epoch(snapshot: &Snapshot) -> Result<Option<u64>, LabelError> {
-    let rows = snapshot.read::<tables::Settings>()?;
-    let row = rows.iter().find(|row| *row.name == *ACTIVE_EPOCH);
-    let bad = |problem| LabelError::World {
-        version: snapshot.version().version,
-        problem,
-    };
-    row.map(|row| number(&row.value, ACTIVE_EPOCH).map_err(bad))
-        .transpose()
 }
 
 /// Names in order, and rule, scale and thresholds.

@@ -37,6 +37,8 @@ pub struct Changes {
     pub user: Vec<PathBuf>,
     /// Probabilities of an epoch: the folder or file, and the number of the epoch.
     pub predictions: Option<(PathBuf, u64)>,
+    /// The epoch that counts, and no other: one that the store has predictions of.
+    pub epoch: Option<u64>,
     /// Denoising.
     pub denoising: DenoiseRequest,
     /// Take rule, thresholds, prompts and denoising of this store version.
@@ -93,6 +95,7 @@ impl Changes {
             && self.features.iter().chain(&self.removed).all(Vec::is_empty)
             && self.user.is_empty()
             && self.predictions.is_none()
+            && self.epoch.is_none()
             && self.denoising == DenoiseRequest::default()
             && self.to_version.is_none()
     }

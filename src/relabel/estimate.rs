@@ -10,7 +10,7 @@ use vaplan_schemas::{Modality, StoreError};
 
 use super::change::Changes;
 use super::resolve::Resolved;
-use super::scope::{Scope, Touched};
+use super::scope::{Predicted, Scope, Touched};
 use crate::label::LabelError;
 use crate::label::world::at;
 
@@ -45,7 +45,7 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
     let store = Store::open(store)?;
     let snapshot = store.at_version(None)?;
     let mut resolved = Resolved::new(&store, &snapshot, changes)?;
-    let scope = Scope::of(&snapshot, &mut resolved)?;
+    let scope = Scope::of(&snapshot, &mut resolved, Predicted::Flipped)?;
     let (everything, touched, filter) = match scope {
         Scope::Everything => (true, Touched::default(), Filter::all()),
         Scope::Part(touched) => {

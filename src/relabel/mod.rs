@@ -16,14 +16,18 @@
 //! | [`resolve`] | what was asked, against what the store says now |
 //! | [`scope`] | which rows it can touch |
 //! | [`estimate`] | how much that is |
+//! | [`epochs`] | epochs that the store has, and which of them count |
+//! | [`flips`] | what PLD makes of the labels there are: what of it need not be looked at |
 //! | [`features`] | features of videos read again from their files |
 //! | [`part`] | the videos and tracks of a scope, before and after |
 //! | [`patch`] | old rows and new rows to one store version |
 //! | [`whole`] | the way of a change that touches everything |
 
 pub mod change;
+pub mod epochs;
 pub mod estimate;
 pub mod features;
+pub mod flips;
 pub mod part;
 pub mod patch;
 mod predictions;
@@ -34,13 +38,16 @@ pub mod whole;
 
 use std::path::PathBuf;
 
+use vaplan_dataflows::Pld;
 use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
+use crate::label::world::Both;
 use crate::label::{LabelError, Listener, Progress};
 use change::Changes;
+use flips::Flips;
 use resolve::Resolved;
-use scope::Scope;
+use scope::{Predicted, Scope};
 
 /// What is asked of a relabelling run.
 #[derive(Clone, Debug)]
@@ -72,6 +79,10 @@ pub struct Summary {
     pub videos: (u64, u64),
     /// Rows or tracks that the run took away from, and added to, tables; not told of a change of everything.
     pub rows: Vec<(&'static str, u64, u64)>,
+    /// All labels that PLD flips after it, where it named an epoch of the store.
+    pub flips: Option<Flips>,
+    /// K, α and guard after it, of audio and visual; none: not denoised.
+    pub denoising: Both<Option<Pld>>,
     /// Rows that were rejected or noted in what this run read.
     pub rejected: Vec<RejectRow>,
 }
@@ -100,7 +111,7 @@ fn apply(
     listener: &Listener,
 ) -> Result<Summary, LabelError> {
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
-    match Scope::of(snapshot, &mut resolved)? {
+    match Scope::of(snapshot, &mut resolved, Predicted::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
         Scope::Part(touched) => {
             let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::session::{Outcome, Rows, Session};
-use vaplan_dataflows::{Candidate, Cosine, LabelRecord, Score, ScoreRecord, Track, VideoId};
+use vaplan_dataflows::{Candidate, Cosine, LabelRecord, Score, ScoreRecord, VideoId};
 use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
-use vaplan_schemas::tables::{Candidates, Labels, Predictions, Scores, UserLabels, Videos};
+use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::features::{Reread, reread};
 use super::resolve::Resolved;
 use super::scope::Touched;
-use crate::label::kept::{self, Kept};
+use crate::label::commit::label_records;
+use crate::label::kept::{self, Kept, counting};
 use crate::label::world::{Both, Video, World, at};
 use crate::label::{LabelError, Listener};
 
@@ -202,7 +203,7 @@ impl Part {
         self.kept.marks = kept::marks(&self.user, after);
         if after.active.is_some() {
             let names = self.videos.values().map(|video| video.name.clone());
-            let stored = snapshot.scan::<Predictions>(&Filter::videos(names))?;
+            let stored = counting(snapshot, after.active.as_ref(), &Filter::videos(names))?;
             let fresh: BTreeSet<(u64, &str, Modality)> = self
                 .resolved
                 .predictions
@@ -211,7 +212,6 @@ impl Part {
                 .collect();
             let mut tracks: Vec<_> = stored
                 .into_iter()
-                .map(|found| found.row)
                 .filter(|track| !fresh.contains(&(track.epoch, &*track.video, track.modality)))
                 .collect();
             tracks.extend(self.resolved.predictions.iter().cloned());
@@ -250,6 +250,15 @@ impl Part {
         }
     }
 
+    /// Are the rows of a track among those it was loaded for? Of all touched classes both modalities are, or a record
+    /// would seem to lack one.
+    pub(super) fn holds(&self, modality: Modality, class: &str, video: &str) -> bool {
+        let Touched { videos, tracks, .. } = &self.touched;
+        let class = || self.resolved.after.class_id(class);
+        let of = |class: ClassId| tracks.iter().any(|(_, own)| *own == class);
+        videos.contains(video) || (tracks.iter().any(|(own, _)| *own == modality) && class().is_some_and(of))
+    }
+
     /// The world after.
     pub(crate) fn world(&self) -> &World {
         &self.resolved.after
@@ -270,23 +279,9 @@ impl Part {
 
     /// Labels before.
     pub fn previous(&self) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
-        for found in &self.old.labels {
-            let track = &found.row;
-            let label = track.cells.iter().map(|cell| cell.label).collect();
-            // Only a change of everything takes classes away.
-            if let Some(class) = self.resolved.after.class_id(&track.class) {
-                let own = records
-                    .entry((VideoId::of(&track.video), track.modality))
-                    .or_default();
-                own.push(Track::plg(class, label));
-            }
-        }
-        let record = |(key, mut tracks): (_, Vec<Track>)| {
-            tracks.sort();
-            (key, Arc::new(LabelRecord { tracks }))
-        };
-        records.into_iter().map(record).collect()
+        // Only a change of everything takes classes away.
+        let class = |name: &str| self.resolved.after.class_id(name);
+        label_records(self.old.labels.iter().map(|found| &found.row), class)
     }
 
     /// Labels it, in a dataflow of its own.

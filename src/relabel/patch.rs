@@ -7,21 +7,22 @@ use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::session::Outcome;
 use vaplan_dataflows::{Fault, LabelRecord, VideoId};
-use vaplan_schemas::rows::{LabelChangeRow, RejectRow, TruthRow};
+use vaplan_schemas::rows::{EpochRow, RejectRow, TruthRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found as Stored, Place, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
-    Candidates, Classes, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth, UserLabels,
-    Videos,
+    Candidates, Classes, Epochs, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
+    UserLabels, VideoPredictions, Videos,
 };
-use vaplan_schemas::{ClassId, Modality, StoreError};
+use vaplan_schemas::{Modality, StoreError};
 
+use super::flips::Flips;
 use super::part::Part;
 use super::resolve::Resolved;
-use super::{Request, Summary};
-use crate::label::commit::{Classification, append_changes, epochs};
+use super::{Request, Summary, flips};
+use crate::label::commit::{Classification, append_changes, change_rows};
+use crate::label::kept::of_epochs;
 use crate::label::plan::{feed, hash};
-use crate::label::rows::{Found, candidate_rows, change_row, label_tracks, score_tracks, video_row};
-use crate::label::world::at;
+use crate::label::rows::{Found, candidate_rows, label_tracks, score_tracks, video_row};
 use crate::label::{LabelError, faults};
 
 /// What the graph says now, of the videos it was told of.
@@ -64,15 +65,6 @@ impl Answers {
             }
         }
         outcome.changes
-    }
-
-    fn labels_of<'a>(
-        &'a self,
-        videos: impl Iterator<Item = &'a VideoId>,
-    ) -> Vec<(VideoId, Modality, Arc<LabelRecord>)> {
-        let both = videos.flat_map(|video| Modality::ALL.map(|modality| (*video, modality)));
-        both.filter_map(|key| Some((key.0, key.1, self.labels.get(&key)?.clone())))
-            .collect()
     }
 }
 
@@ -136,6 +128,8 @@ struct Diffs {
     scores: Diff<Scores>,
     labels: Diff<Labels>,
     predictions: Diff<Predictions>,
+    video_predictions: Diff<VideoPredictions>,
+    epochs: Diff<Epochs>,
     truth: Option<Vec<TruthRow>>,
     rejects: Option<Vec<RejectRow>>,
     world: bool,
@@ -149,6 +143,8 @@ impl Diffs {
             && self.scores.is_empty()
             && self.labels.is_empty()
             && self.predictions.is_empty()
+            && self.video_predictions.is_empty()
+            && self.epochs.is_empty()
             && self.truth.is_none()
             && self.rejects.is_none()
             && !self.world
@@ -170,8 +166,12 @@ pub fn commit(
     answers: &Answers,
     changes: Vec<Change>,
 ) -> Result<Summary, LabelError> {
-    let diffs = diffs(snapshot, part, answers)?;
     let after = &part.resolved.after;
+    let flips = request.changes.epoch.map(|_| all_flips(part, answers));
+    let epochs = epochs(snapshot, request, flips.as_ref())?;
+    let told = told(part, answers);
+    let diffs = diffs(snapshot, part, answers, epochs, &told)?;
+    let classes = Classification::new(&after.classes, None);
     let mut summary = Summary {
         videos: (
             part.touched.videos.len() as u64,
@@ -179,12 +179,14 @@ pub fn commit(
         ),
         set: changes.iter().filter(|change| change.to).count() as u64,
         unset: changes.iter().filter(|change| !change.to).count() as u64,
-        rejected: told(part, answers),
+        rejected: told,
+        denoising: after.denoising,
+        flips,
         ..Summary::default()
     };
-    let epochs = epochs(&answers.labels_of(part.names.keys()));
     let Some(lock) = lock else {
-        summary.changes = change_rows(snapshot.version().version + 1, part, &changes, &epochs);
+        let version = snapshot.version().version + 1;
+        summary.changes = change_rows(version, &classes, &changes, |video| part.names.get(&video));
         return Ok(summary);
     };
     if diffs.is_empty() {
@@ -193,7 +195,7 @@ pub fn commit(
     let mut commit = store.begin(lock, info(snapshot, request, &part.resolved))?;
     let rows = &mut summary.rows;
     if diffs.world {
-        world(&mut commit, snapshot, &part.resolved)?;
+        world(&mut commit, &part.resolved)?;
     }
     diffs.videos.write(&mut commit, rows)?;
     diffs.candidates.write(&mut commit, rows)?;
@@ -201,20 +203,15 @@ pub fn commit(
     diffs.scores.write(&mut commit, rows)?;
     diffs.labels.write(&mut commit, rows)?;
     diffs.predictions.write(&mut commit, rows)?;
+    diffs.video_predictions.write(&mut commit, rows)?;
+    diffs.epochs.write(&mut commit, rows)?;
     if let Some(truth) = &diffs.truth {
         commit.replace_all::<Truth>(truth)?;
     }
     if let Some(rejects) = &diffs.rejects {
         commit.replace_all::<Rejects>(rejects)?;
     }
-    let classes = Classification::new(&after.classes, None);
-    append_changes(
-        &mut commit,
-        &classes,
-        changes,
-        |video| part.names.get(&video),
-        &epochs,
-    )?;
+    append_changes(&mut commit, &classes, changes, |video| part.names.get(&video))?;
     summary.version = Some(commit.finish()?);
     Ok(summary)
 }
@@ -240,45 +237,71 @@ pub(super) fn info(snapshot: &Snapshot, request: &Request, resolved: &Resolved) 
 }
 
 /// Writes what changed of the world.
-pub(super) fn world(
-    commit: &mut Commit<'_>,
-    snapshot: &Snapshot,
-    resolved: &Resolved,
-) -> Result<(), LabelError> {
-    let after = &resolved.after;
-    let mut settings = after.setting_rows();
-    settings.sort();
-    if snapshot.read::<Settings>()? != settings {
-        commit.replace_all::<Settings>(&settings)?;
+pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), LabelError> {
+    let (before, after) = (&resolved.before, &resolved.after);
+    if before.setting_rows() != after.setting_rows() {
+        commit.replace_all::<Settings>(&after.setting_rows())?;
     }
-    let classes = after.class_rows();
-    if snapshot.read::<Classes>()? != classes {
-        commit.replace_all::<Classes>(&classes)?;
+    if before.class_rows() != after.class_rows() {
+        commit.replace_all::<Classes>(&after.class_rows())?;
     }
-    let prompts = after.prompt_rows();
-    if snapshot.read::<Prompts>()? != prompts {
-        commit.replace_all::<Prompts>(&prompts)?;
+    if before.prompts != after.prompts || before.classes != after.classes {
+        commit.replace_all::<Prompts>(&after.prompt_rows())?;
     }
     Ok(())
 }
 
-fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, LabelError> {
+/// Flips of the labels that PLD was told of, and of those that it leaves.
+fn all_flips(part: &Part, answers: &Answers) -> Flips {
     let after = &part.resolved.after;
-    let classes: BTreeSet<ClassId> = part.touched.tracks.iter().map(|(_, class)| *class).collect();
-    let modalities: BTreeSet<Modality> = part
+    let mut all = Flips::new();
+    for own in part
         .touched
-        .tracks
+        .stay
         .iter()
-        .map(|(modality, _)| *modality)
-        .collect();
-    let inside = |whole: bool, modality: Modality, class: &Arc<str>| {
-        let id = || {
-            after
-                .class_id(class)
-                .is_some_and(|class| classes.contains(&class))
-        };
-        whole || (modalities.contains(&modality) && id())
+        .filter(|own| !part.holds(own.modality, &own.class, &own.video))
+    {
+        let flips = all.entry((own.modality, own.class.clone())).or_default();
+        flips[0] += own.flips[0];
+        flips[1] += own.flips[1];
+    }
+    let records = answers.labels.iter();
+    let of_part = records.filter(|((video, _), _)| part.names.contains_key(video));
+    flips::count(
+        &mut all,
+        after,
+        of_part.map(|((_, modality), record)| (*modality, &**record)),
+    );
+    all
+}
+
+/// The row of the epoch that was named, with how many labels PLD flips by it.
+pub(super) fn epochs(
+    snapshot: &Snapshot,
+    request: &Request,
+    flips: Option<&Flips>,
+) -> Result<Diff<Epochs>, LabelError> {
+    let mut old = match request.changes.epoch {
+        Some(_) => snapshot.scan::<Epochs>(&Filter::all())?,
+        None => Vec::new(),
     };
+    // One that came from outside has no row.
+    old.retain(|found| Some(found.row.epoch) == request.changes.epoch);
+    let row = old.first().map(|found| EpochRow {
+        flips: flips.map(flips::total),
+        ..found.row.clone()
+    });
+    Ok(Diff::of(&old, row.into_iter().collect()))
+}
+
+fn diffs(
+    snapshot: &Snapshot,
+    part: &Part,
+    answers: &Answers,
+    epochs: Diff<Epochs>,
+    told: &[RejectRow],
+) -> Result<Diffs, LabelError> {
+    let after = &part.resolved.after;
     let mut found = BTreeMap::new();
     for video in part.videos.keys() {
         let of = |modality: Modality| {
@@ -292,18 +315,16 @@ fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, L
         let own = Found {
             admitted: [audio, visual],
             labels: [audio_labels, visual_labels],
-            predictions: [None, None],
             sources: part.sources(*video),
         };
         found.insert(*video, own);
     }
-    for (video, (modality, prediction)) in &part.kept.predictions {
-        if let Some(found) = found.get_mut(video) {
-            found.predictions[at(*modality)] = Some(prediction.clone());
-        }
-    }
     let (mut videos, mut candidates, mut scores, mut labels) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let stays =
+        |video: &str| part.videos.contains_key(&VideoId::of(video)) && !part.touched.rescored.contains(video);
+    let old = part.old.candidates.iter().map(|found| &found.row);
+    candidates.extend(old.filter(|row| stays(&row.video)).cloned());
     for (id, video) in &part.videos {
         let found = &found[id];
         let whole = part.touched.videos.contains(&video.name);
@@ -311,15 +332,12 @@ fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, L
             videos.push(video_row(after, video, found));
             if part.touched.rescored.contains(&video.name) {
                 candidates.extend(candidate_rows(video, found));
-            } else {
-                let old = part.old.candidates.iter().map(|found| &found.row);
-                candidates.extend(old.filter(|row| row.video == video.name).cloned());
             }
         }
         let own = score_tracks(after, &video.name, found).into_iter();
-        scores.extend(own.filter(|track| inside(whole, track.modality, &track.class)));
+        scores.extend(own.filter(|track| part.holds(track.modality, &track.class, &track.video)));
         let own = label_tracks(after, &video.name, found).into_iter();
-        labels.extend(own.filter(|track| inside(whole, track.modality, &track.class)));
+        labels.extend(own.filter(|track| part.holds(track.modality, &track.class, &track.video)));
     }
     let removed: BTreeSet<&Arc<str>> = part.resolved.removed().collect();
     Ok(Diffs {
@@ -329,8 +347,10 @@ fn diffs(snapshot: &Snapshot, part: &Part, answers: &Answers) -> Result<Diffs, L
         scores: Diff::of(&part.old.scores, scores),
         labels: Diff::of(&part.old.labels, labels),
         predictions: predictions(snapshot, &part.resolved, &removed)?,
+        video_predictions: video_predictions(snapshot, &removed)?,
+        epochs,
         truth: truth(snapshot, &removed)?,
-        rejects: rejects(snapshot, part, answers)?,
+        rejects: rejects(snapshot, part, told)?,
         world: part.resolved.before != *after,
     })
 }
@@ -348,7 +368,12 @@ pub(super) fn predictions(
         .iter()
         .map(|track| (track.epoch, &*track.video, track.modality))
         .collect();
-    let mut old = snapshot.scan::<Predictions>(&Filter::videos(names))?;
+    let filter = Filter::videos(names);
+    let epochs = fresh.iter().map(|(epoch, ..)| *epoch).collect();
+    let mut old = match removed.is_empty() {
+        true => of_epochs(snapshot, &epochs, &filter)?,
+        false => snapshot.scan::<Predictions>(&filter)?,
+    };
     old.retain(|found| {
         let track = &found.row;
         removed.contains(&track.video) || fresh.contains(&(track.epoch, &*track.video, track.modality))
@@ -358,6 +383,16 @@ pub(super) fn predictions(
         .iter()
         .filter(|track| !removed.contains(&track.video));
     Ok(Diff::by(&old, new.cloned().collect(), super::predictions::same))
+}
+
+/// Predictions of whole videos that go.
+pub(super) fn video_predictions(
+    snapshot: &Snapshot,
+    removed: &BTreeSet<&Arc<str>>,
+) -> Result<Diff<VideoPredictions>, LabelError> {
+    let names = removed.iter().map(|name| (*name).clone());
+    let old = snapshot.scan::<VideoPredictions>(&Filter::videos(names))?;
+    Ok(Diff::of(&old, Vec::new()))
 }
 
 /// None: no row of it goes.
@@ -391,7 +426,7 @@ fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
 fn rejects(
     snapshot: &Snapshot,
     part: &Part,
-    answers: &Answers,
+    told: &[RejectRow],
 ) -> Result<Option<Vec<RejectRow>>, LabelError> {
     let before = snapshot.read::<Rejects>()?;
     let looked = |file: &str| {
@@ -414,34 +449,10 @@ fn rejects(
     let (was, is) = (&part.resolved.before, &part.resolved.after);
     let stay = before.iter().filter(|row| stays(row)).cloned();
     let mut after: Vec<RejectRow> = stay.map(|row| faults::renamed(row, was, is)).collect();
-    after.extend(told(part, answers));
+    after.extend(told.iter().cloned());
     after.sort();
     after.dedup();
     let mut sorted = before;
     sorted.sort();
     Ok((after != sorted).then_some(after))
-}
-
-fn change_rows(
-    version: u64,
-    part: &Part,
-    changes: &[Change],
-    epochs: &BTreeMap<(VideoId, Modality), u64>,
-) -> Vec<LabelChangeRow> {
-    let mut rows: Vec<LabelChangeRow> = changes
-        .iter()
-        .filter_map(|change| {
-            let class = &part.resolved.after.classes[change.class.index()];
-            let epoch = epochs.get(&(change.video, change.modality)).copied();
-            Some(change_row(
-                version,
-                part.names.get(&change.video)?,
-                class,
-                change,
-                epoch,
-            ))
-        })
-        .collect();
-    rows.sort_by(vaplan_schemas::tables::LabelChanges::compare);
-    rows
 }

@@ -7,19 +7,18 @@ use std::sync::Arc;
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::pld::Pld;
 use vaplan_schemas::rows::{PredictionTrack, RejectRow, Split};
-use vaplan_schemas::store::{Filter, Snapshot, Store};
-use vaplan_schemas::tables::Predictions;
+use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
 use super::change::{self, Changes, DenoiseRequest, UserRow, WeakEdit, WeakRow};
-use super::predictions;
 use super::videos::Known;
+use super::{epochs, predictions};
 use crate::ingest::annotations::{read_classes, unknown_class};
 use crate::ingest::npy;
 use crate::ingest::text::TextEmbeddings;
 use crate::label::LabelError;
 use crate::label::settings::Settings;
-use crate::label::world::{Active, Both, PromptSet, Video, World, at};
+use crate::label::world::{Both, PromptSet, Video, World, at};
 
 /// The world before and after, and what is of single videos.
 #[derive(Clone, Debug)]
@@ -34,6 +33,8 @@ pub struct Resolved {
     pub(super) user: Vec<UserRow>,
     /// Predictions of the epoch that comes.
     pub(super) predictions: Vec<PredictionTrack>,
+    /// Is it asked how many labels PLD flips?
+    pub(super) asks_for_flips: bool,
     /// Features to look at again.
     pub(super) paths: Both<BTreeSet<PathBuf>>,
     /// Files of changes that were read: their rejects are told anew.
@@ -73,6 +74,7 @@ impl Resolved {
             weak: BTreeMap::new(),
             user: Vec::new(),
             predictions: Vec::new(),
+            asks_for_flips: changes.epoch.is_some(),
             paths: changes.features.clone().map(|paths| paths.into_iter().collect()),
             files: BTreeSet::new(),
             rejects: Vec::new(),
@@ -97,9 +99,19 @@ impl Resolved {
             resolved.files.extend(read.files);
             resolved.rejects.extend(read.rejects);
             resolved.predictions = read.tracks;
-            resolved.after.active = Some(active(snapshot, &resolved.after, *epoch)?);
+            let (before, after) = (&resolved.before, &resolved.after);
+            resolved.after.active = Some(epochs::came(snapshot, before, after, *epoch)?);
         }
-        let first_epoch = resolved.before.active.is_none() && changes.predictions.is_some();
+        if let Some(epoch) = changes.epoch {
+            if changes.predictions.is_some() {
+                return Err(LabelError::Change(
+                    "an epoch of the store and predictions of an epoch, expected one of the two".to_owned(),
+                ));
+            }
+            resolved.after.active = Some(epochs::chosen(snapshot, &resolved.before, epoch)?);
+        }
+        let first_epoch =
+            changes.epoch.is_some() || (resolved.before.active.is_none() && changes.predictions.is_some());
         remember(&mut resolved.after.delivered, &changes.delivered);
         resolved.after.denoising = denoising(&resolved.after.denoising, &changes.denoising, first_epoch)?;
         Ok(resolved)
@@ -402,43 +414,6 @@ fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
         denoising: then.denoising,
         ..now.clone()
     })
-}
-
-fn active(snapshot: &Snapshot, after: &World, epoch: u64) -> Result<Active, LabelError> {
-    let classes = after.classes.clone();
-    match &after.active {
-        Some(active) if active.classes == classes && epoch < active.since => {
-            // What the store has of such epochs has other columns.
-            let stored = snapshot.scan::<Predictions>(&Filter::all())?;
-            let mut between = stored
-                .iter()
-                .filter(|found| (epoch..active.since).contains(&found.row.epoch));
-            if between.next().is_some() {
-                return Err(LabelError::Change(format!(
-                    "epoch {epoch} is before epoch {}, the first with these classes, expected that or a later one",
-                    active.since
-                )));
-            }
-            Ok(Active {
-                since: epoch,
-                ..active.clone()
-            })
-        }
-        Some(active) if active.classes == classes => Ok(Active {
-            epoch: active.epoch.max(epoch),
-            since: active.since,
-            classes,
-        }),
-        Some(active) if epoch <= active.epoch => Err(LabelError::Change(format!(
-            "epoch {epoch} has other classes than epoch {}, expected a later epoch",
-            active.epoch
-        ))),
-        _ => Ok(Active {
-            epoch,
-            since: epoch,
-            classes,
-        }),
-    }
 }
 
 fn denoising(

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
-use vaplan_schemas::rows::PredictionTrack;
-use vaplan_schemas::store::{Filter, Snapshot};
-use vaplan_schemas::tables::Predictions;
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables::Candidates;
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
+use super::flips::{self, Stays};
+use super::part::sources_of;
 use super::resolve::Resolved;
 use crate::ingest::annotations::key11;
+use crate::label::LabelError;
 use crate::label::world::{World, at};
 
 /// What a change can touch.
@@ -31,14 +33,25 @@ pub struct Touched {
     pub rescored: BTreeSet<Arc<str>>,
     /// Modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
+    /// Flips that PLD leaves, where it was asked for them; some of tracks that are touched.
+    pub stay: Vec<Stays>,
+}
+
+/// Which videos a change of predictions, or of what PLD goes by, touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predicted {
+    /// Those of which PLD flips other labels: tables say of the others what they said.
+    Flipped,
+    /// All of which a prediction or setting changed: a session is to know of each.
+    All,
 }
 
 impl Scope {
     /// Of a change; features that are to be looked at again add what they hold when they are read.
     ///
     /// # Errors
-    /// Where `videos` does not read back.
-    pub fn of(snapshot: &Snapshot, resolved: &mut Resolved) -> Result<Scope, StoreError> {
+    /// Where a table does not read back.
+    pub fn of(snapshot: &Snapshot, resolved: &mut Resolved, of: Predicted) -> Result<Scope, LabelError> {
         if everything(&resolved.before, &resolved.after) {
             return Ok(Scope::Everything);
         }
@@ -51,14 +64,15 @@ impl Scope {
             let own = classes.iter().filter(|class| changed(class));
             touched.tracks.extend(own.map(|class| (modality, *class)));
         }
-        denoising(snapshot, resolved, &mut touched)?;
+        let moved = flips::moved(snapshot, resolved, of == Predicted::All)?;
+        touched.videos.extend(moved.videos);
+        touched.stay = moved.stay;
+        conflicts(snapshot, resolved, &mut touched)?;
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched
             .videos
             .extend(resolved.user.iter().map(|row| row.video.clone()));
-        let predicted = resolved.predictions.iter().map(|track| track.video.clone());
-        touched.videos.extend(predicted);
         // A video that is not known counts as one that is not there.
         resolved.known.want(snapshot, touched.videos.iter().cloned())?;
         Ok(Scope::Part(touched))
@@ -77,19 +91,27 @@ fn everything(before: &World, after: &World) -> bool {
         })
 }
 
-/// K, α, guard or modalities of denoising: the videos with predictions that count.
-fn denoising(snapshot: &Snapshot, resolved: &Resolved, touched: &mut Touched) -> Result<(), StoreError> {
-    let (before, after) = (&resolved.before.denoising, &resolved.after.denoising);
-    let Some(active) = resolved.after.active.as_ref().filter(|_| before != after) else {
+/// Videos without features that count, of a modality that is no more compared over all classes: copies that differ
+/// in classes outside the weak label alone are equal by rule `logit`.
+fn conflicts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
+    let name = |world: &World, modality| world.settings.of(modality).rule.name();
+    let changed = |modality: &Modality| name(&resolved.before, *modality) != name(&resolved.after, *modality);
+    let changed: Vec<Modality> = Modality::ALL.into_iter().filter(changed).collect();
+    if changed.is_empty() {
         return Ok(());
-    };
-    let counts = |track: &PredictionTrack| {
-        let of = at(track.modality);
-        before[of] != after[of] && (active.since..=active.epoch).contains(&track.epoch)
-    };
-    let found = snapshot.scan::<Predictions>(&Filter::all())?.into_iter();
-    let tracks = found.map(|found| found.row).filter(counts);
-    touched.videos.extend(tracks.map(|track| track.video));
+    }
+    let mut rows = snapshot.read::<Candidates>()?;
+    rows.retain(|row| changed.contains(&row.modality));
+    resolved
+        .known
+        .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
+    for row in rows {
+        let known = resolved.known.get(&row.video);
+        if known.is_some_and(|known| sources_of(known)[at(row.modality)].1.is_none()) {
+            touched.rescored.insert(row.video.clone());
+            touched.videos.insert(row.video);
+        }
+    }
     Ok(())
 }
 

@@ -1,24 +1,22 @@
 //! The way of a change that touches every score: all is labelled anew, as `vaplan label` does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use vaplan_dataflows::VideoId;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelChangeRow, RejectRow};
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
-use vaplan_schemas::tables::{LabelChanges, Predictions, Rejects, Table, Truth, UserLabels};
+use vaplan_schemas::tables::{Rejects, Truth, UserLabels};
 
 use super::part::user_after;
-use super::patch::{Diff, info, predictions};
+use super::patch::{Diff, epochs, info, predictions, video_predictions};
 use super::resolve::Resolved;
-use super::{Request, Summary};
+use super::{Request, Summary, flips};
 use crate::ingest::features::FeatureInput;
-use crate::label::commit::{self, Asked, Classification, Previous, epochs};
+use crate::label::commit::{self, Asked, Classification, Previous, change_rows};
 use crate::label::flow::Given;
-use crate::label::kept::{self, Kept};
+use crate::label::kept::{self, Kept, counting};
 use crate::label::plan::{Meaning, Names, Plan, planned, weak_hash};
-use crate::label::rows::change_row;
 use crate::label::stage::Stage;
 use crate::label::team::Team;
 use crate::label::world::at;
@@ -66,9 +64,10 @@ pub(crate) fn run(
     let old = snapshot.scan::<UserLabels>(&Filter::all())?;
     let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
     let marks = Diff::<UserLabels>::of(&old, user.clone());
-    let mut tracks = snapshot.read::<Predictions>()?;
+    let mut tracks = counting(snapshot, world.active.as_ref(), &Filter::all())?;
     let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
     let predicted = predictions(snapshot, &resolved, &removed)?;
+    let of_videos = video_predictions(snapshot, &removed)?;
     // The later of two of one epoch counts.
     tracks.extend(predicted.new.iter().cloned());
     let kept = Kept {
@@ -98,10 +97,25 @@ pub(crate) fn run(
         videos: (plan.videos.len() as u64, 0),
         set: results.changes.iter().filter(|change| change.to).count() as u64,
         unset: results.changes.iter().filter(|change| !change.to).count() as u64,
+        denoising: world.denoising,
+        flips: request.changes.epoch.map(|_| {
+            let mut all = flips::Flips::new();
+            let records = results.labels.iter();
+            flips::count(
+                &mut all,
+                world,
+                records.map(|(_, modality, record)| (*modality, &**record)),
+            );
+            all
+        }),
         ..Summary::default()
     };
+    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
     let Some(lock) = lock else {
-        summary.changes = change_rows(snapshot.version().version + 1, plan, &previous, &results);
+        let classes = Classification::new(&plan.world.classes, Some(&previous));
+        let names = |video| plan.name(video).or_else(|| previous.name(video));
+        let version = snapshot.version().version + 1;
+        summary.changes = change_rows(version, &classes, &results.changes, names);
         summary.rejected = commit::reject_rows(plan, &mut results);
         return Ok(summary);
     };
@@ -110,10 +124,12 @@ pub(crate) fn run(
         info: info(snapshot, request, &resolved),
         also: &|commit| {
             marks.write(commit, &mut Vec::new())?;
+            of_videos.write(commit, &mut Vec::new())?;
+            of_epoch.write(commit, &mut Vec::new())?;
             predicted.write(commit, &mut Vec::new())
         },
     };
-    let done = commit::commit(store, lock, plan, &asked, results, &given.kept, Some(&previous))?;
+    let done = commit::commit(store, lock, plan, &asked, results, Some(&previous))?;
     given.stage.clear()?;
     summary.version = Some(done.version);
     summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
@@ -143,31 +159,4 @@ fn rejects(
     });
     rows.extend(resolved.rejects.iter().cloned());
     Ok(rows)
-}
-
-fn change_rows(
-    version: u64,
-    plan: &Plan,
-    previous: &Previous,
-    results: &flow::Results,
-) -> Vec<LabelChangeRow> {
-    let classes = Classification::new(&plan.world.classes, Some(previous));
-    let epochs: BTreeMap<(VideoId, Modality), u64> = epochs(&results.labels);
-    let mut rows: Vec<LabelChangeRow> = results
-        .changes
-        .iter()
-        .filter_map(|change| {
-            let name = plan.name(change.video).or_else(|| previous.name(change.video))?;
-            let epoch = epochs.get(&(change.video, change.modality)).copied();
-            Some(change_row(
-                version,
-                name,
-                classes.name(change.class),
-                change,
-                epoch,
-            ))
-        })
-        .collect();
-    rows.sort_by(LabelChanges::compare);
-    rows
 }

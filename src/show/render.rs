@@ -59,7 +59,8 @@ pub fn render(timeline: &Timeline, look: Look, out: &mut dyn Write) -> io::Resul
         page.piece(first..timeline.segments.min(first + per_piece), out)?;
     }
     writeln!(out)?;
-    page.legend(out)
+    page.legend(out)?;
+    page.flips(out)
 }
 
 /// A timeline with the sizes of its parts.
@@ -279,6 +280,31 @@ impl<'a> Page<'a> {
             line.push(style, &glyph.to_string().repeat(self.cell));
         }
         line.write(out)
+    }
+
+    /// A line for each label that PLD flipped: which, to what, and why.
+    fn flips(&self, out: &mut dyn Write) -> io::Result<()> {
+        for track in &self.timeline.tracks {
+            for (segment, cell) in &track.flips {
+                let (lane, class) = (track.lane.as_str(), printable(&track.class));
+                let second = number(*segment as f64 * self.timeline.segment_seconds);
+                let to = if cell.label { "set" } else { "unset" };
+                write!(out, "flipped: {lane} {class}, {second} s: {to}")?;
+                if let Some(epoch) = cell.epoch {
+                    write!(out, " after epoch {epoch}")?;
+                }
+                if let (Some(loss), Some(flip)) = (cell.loss, &cell.flip) {
+                    let (loss, base) = (score(loss), score(flip.base));
+                    let (k, alpha) = (flip.k, flip.alpha);
+                    write!(
+                        out,
+                        ", loss {loss} > {alpha} x {base}, the mean of the {k} smallest"
+                    )?;
+                }
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 
     fn glyph(&self, plain: char, block: char) -> char {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{ClassRow, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow};
+use vaplan_schemas::rows::{
+    ClassRow, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
+};
 
 /// Where an event is: in one stream, or in both at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,8 @@ pub struct Track {
     pub scores: Option<Vec<f64>>,
     /// What scores are compared with.
     pub cutoff: Option<f64>,
+    /// Labels that PLD flipped, by segment.
+    pub flips: Vec<(usize, LabelCell)>,
 }
 
 /// A video with all that is known of it.
@@ -161,6 +165,7 @@ impl Timeline {
                 truth: rows.truth.map(|_| truth(&found.truth, segments)),
                 scores: found.scores.map(|track| track.score.clone()),
                 cutoff: cutoff(*modality, class),
+                flips: flips(found.labels),
             })
             .collect();
         tracks.extend(both(&tracks));
@@ -180,6 +185,12 @@ fn labels(track: Option<&LabelTrack>, segments: usize) -> Vec<bool> {
     (0..segments)
         .map(|segment| cells.get(segment).is_some_and(|cell| cell.label))
         .collect()
+}
+
+fn flips(track: Option<&LabelTrack>) -> Vec<(usize, LabelCell)> {
+    let cells = track.into_iter().flat_map(|track| track.cells.iter().enumerate());
+    let flipped = cells.filter(|(_, cell)| cell.rule == LabelRule::Pld);
+    flipped.map(|(segment, cell)| (segment, cell.clone())).collect()
 }
 
 fn truth(rows: &[&TruthRow], segments: usize) -> Vec<bool> {
@@ -217,6 +228,7 @@ fn both(tracks: &[Track]) -> Vec<Track> {
                 truth,
                 scores: None,
                 cutoff: None,
+                flips: Vec::new(),
             })
         })
         .collect()

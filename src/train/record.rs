@@ -8,7 +8,7 @@ use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
-use crate::label::world::active_epoch;
+use crate::label::kept::last_epoch;
 
 /// Videos of a file of predictions.
 const VIDEOS: usize = 2000;
@@ -45,8 +45,7 @@ impl Recorder {
             row.epoch = number;
             return Ok(row);
         }
-        let own = latest.read::<Epochs>()?.into_iter().map(|row| row.epoch).max();
-        row.epoch = own.max(active_epoch(&latest)?).unwrap_or(0) + 1;
+        row.epoch = last_epoch(&latest)? + 1;
         let predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
         self.commit(&lock, &latest, row.epoch, Some(&row), &predicted)?;
         Ok(row)

@@ -18,7 +18,7 @@ use crate::label::{LabelError, Listener};
 use crate::relabel::change::Changes;
 use crate::relabel::part::Part;
 use crate::relabel::resolve::Resolved;
-use crate::relabel::scope::Scope;
+use crate::relabel::scope::{Predicted, Scope};
 use crate::relabel::{self, Summary, patch, whole};
 
 /// What a batch did.
@@ -251,7 +251,7 @@ impl<'a> Batches<'a> {
         };
         let listener = quiet();
         let prepared = Resolved::new(self.store, snapshot, &request.changes).and_then(|mut resolved| {
-            let part = match Scope::of(snapshot, &mut resolved)? {
+            let part = match Scope::of(snapshot, &mut resolved, Predicted::All)? {
                 Scope::Everything => return Ok(Err(resolved)),
                 Scope::Part(touched) => Part::load(snapshot, resolved, touched, self.workers, &listener)?,
             };

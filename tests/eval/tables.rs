@@ -32,6 +32,7 @@ fn track(video: &str, modality: Modality, class: &str, cells: &str) -> LabelTrac
         threshold: Some(0.4),
         loss: None,
         epoch: None,
+        flip: None,
     };
     LabelTrack {
         video: video.into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vaplan::show::{Look, Rows, Timeline, render};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    ClassRow, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
+    ClassRow, Flip, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
 };
 
 use crate::support::assert_golden;
@@ -65,6 +65,7 @@ impl Video {
             threshold: Some(CUTOFF),
             loss: None,
             epoch: None,
+            flip: None,
         };
         let (video, class): (Arc<str>, Arc<str>) = (self.row.video.clone(), class.into());
         let cells = score.iter().map(cell).collect();
@@ -195,6 +196,25 @@ fn a_video_without_features_shows_its_truth_or_says_so() {
     assert_golden("show/no_segments.txt", &text(&video.timeline(false), PLAIN));
     let video = video.truth(Modality::Audio, "Dog", 2, 4);
     assert_golden("show/truth_only.txt", &text(&video.timeline(true), PLAIN));
+}
+
+#[test]
+fn flips_are_told_with_their_reasons_where_those_are_known() {
+    let mut video = video("short", 3, &["Dog"]).scores(Modality::Visual, "Dog", |t| f64::from(t) / 4.0);
+    for (segment, flip) in [(0, None), (2, Some((0.012_34, 10.0, 5)))] {
+        let cell = &mut video.labels[0].cells[segment];
+        cell.label = !cell.label;
+        (cell.rule, cell.loss, cell.epoch) = (LabelRule::Pld, Some(4.605), Some(12));
+        cell.flip = flip.map(|(base, alpha, k)| Box::new(Flip { base, alpha, k }));
+    }
+    let text = String::from_utf8(text(&video.timeline(false), PLAIN)).unwrap();
+    assert!(
+        text.ends_with(
+            "flipped: visual Dog, 0 s: set after epoch 12\n\
+             flipped: visual Dog, 2 s: unset after epoch 12, loss 4.61 > 10 x 0.0123, the mean of the 5 smallest\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

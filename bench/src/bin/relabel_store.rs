@@ -176,6 +176,8 @@ fn make(store: &Path, videos: u64) -> Fallible<u64> {
                     to: true,
                     rule: LabelRule::Plg,
                     epoch: None,
+                    loss: None,
+                    flip: None,
                 };
                 set.map(|(segment, _)| row(segment)).collect::<Vec<_>>()
             })

@@ -253,7 +253,7 @@ impl Graph {
                 (((video, modality), record), _, diff) => ((*video, *modality, record.clone()), *diff));
             collect!(outputs.audio_visual, audio_visual, (record, _, diff) => (record.clone(), *diff));
             collect!(outputs.faults, faults, (fault, _, diff) => (fault.clone(), *diff));
-            collect!(outputs.changes, changes, change => *change);
+            collect!(outputs.changes, changes, change => change.clone());
             Graph { feed, probe, outcome }
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::records::{Candidate, LabelRecord, Score, VideoId};
-use vaplan_dataflows::{Bits, Denoised, Fault, MarkFault, SetBy, Track};
+use vaplan_dataflows::{Bits, Denoised, Fault, Flip, MarkFault, SetBy, Track};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::World;
@@ -267,6 +267,16 @@ fn changes(before: &Labels, after: &Labels) -> BTreeSet<Change> {
                 segment,
                 to,
                 rule,
+                flip: track.filter(|_| rule == SetBy::Pld).map(|track| {
+                    let denoised = track.denoised.as_ref().expect("what PLD set was denoised");
+                    let flipped = (0..=segment as usize).filter(|&t| track.pld.get(t));
+                    Box::new(Flip {
+                        epoch: denoised.epoch,
+                        settings: denoised.settings,
+                        base: denoised.base,
+                        loss: denoised.losses[flipped.count() - 1],
+                    })
+                }),
             }
         }));
     }

@@ -149,7 +149,7 @@ impl Held {
         let labels: Labels = (self.labels.iter())
             .map(|(key, record)| (*key, (**record).clone()))
             .collect();
-        let changes: BTreeSet<_> = outcome.changes.iter().copied().collect();
+        let changes: BTreeSet<_> = outcome.changes.iter().cloned().collect();
         assert_eq!(changes.len(), outcome.changes.len(), "a change is said once");
         Answer {
             admitted: self.admitted.clone(),

@@ -10,8 +10,8 @@ use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::parquet_file;
-use crate::rows::{LabelRule, LabelTrack, ScoreTrack, VideoRow};
-use crate::tables::{self, LabelChanges, Labels, Scores, Table, Videos};
+use crate::rows::{LabelCell, LabelRule, LabelTrack, ScoreTrack, VideoRow};
+use crate::tables::{self, LabelChanges, Labels, Predictions, Scores, Table, VideoPredictions, Videos};
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,9 @@ impl Snapshot {
     /// Files: there, of the size and rows the log says, readable; what is deleted of them is in them. Rows: in their
     /// bucket unless they were patched, in order, each key once.
     /// Between tables: scores and labels have the same tracks, of videos that are there and classes of their weak
-    /// label; a label of rule `plg` is what score and threshold say; the changes up to this version add up to its labels.
+    /// label; a label of rule `plg` is what score and threshold say, one of rule `pld` is not, and its loss is above alpha
+    /// times the base, where that is told; the changes up to this version add up to its labels; an epoch with predictions
+    /// of whole videos has them of the same videos as of segments.
     ///
     /// # Errors
     /// Where a table's log does not read back, so that there is nothing to compare.
@@ -78,6 +80,7 @@ impl Snapshot {
             }
         }
         problems.extend(self.check_changes(&labels)?);
+        problems.extend(self.check_predictions()?);
         problems.sort();
         Ok(problems)
     }
@@ -133,6 +136,40 @@ impl Snapshot {
             }
         }
         Ok(all.into_iter().map(|(row, _)| row).collect())
+    }
+
+    fn check_predictions(&self) -> Result<Vec<Problem>, StoreError> {
+        let videos = self.epochs_and_videos::<VideoPredictions>(|row| (row.epoch, row.video))?;
+        let of_videos: BTreeSet<u64> = videos.iter().map(|(epoch, _)| *epoch).collect();
+        let mut segments = self.epochs_and_videos::<Predictions>(|track| (track.epoch, track.video))?;
+        segments.retain(|(epoch, _)| of_videos.contains(epoch));
+        let lacks = |table, (epoch, video): &(u64, Arc<str>), other| {
+            problem(
+                table,
+                format!("epoch {epoch} has no video `{video}`, which `{other}` has"),
+            )
+        };
+        let mut problems = Vec::new();
+        for key in segments.difference(&videos) {
+            problems.push(lacks(VideoPredictions::NAME, key, Predictions::NAME));
+        }
+        for key in videos.difference(&segments) {
+            problems.push(lacks(Predictions::NAME, key, VideoPredictions::NAME));
+        }
+        Ok(problems)
+    }
+
+    /// Epochs and videos of a table; a file that does not read is a problem already.
+    fn epochs_and_videos<T: Table>(
+        &self,
+        key: impl Fn(T::Row) -> (u64, Arc<str>),
+    ) -> Result<BTreeSet<(u64, Arc<str>)>, StoreError> {
+        let mut keys = BTreeSet::new();
+        for file in self.files(T::NAME)? {
+            let rows = snapshot::decode::<T>(&file).unwrap_or_default();
+            keys.extend(rows.into_iter().map(&key));
+        }
+        Ok(keys)
     }
 
     /// The replay law: a cell that is not in `labels` counts as unset.
@@ -296,8 +333,35 @@ fn check_score(
             );
             problems.push(problem(Labels::NAME, what));
         }
+        if let Some(wrong) = flip_problem(cell, says) {
+            problems.push(problem(
+                Labels::NAME,
+                format!("{}, segment {segment}: {wrong}", name(&key)),
+            ));
+        }
     }
     problems
+}
+
+/// What is wrong with what a label tells of its flip; `says`: what score and threshold say.
+fn flip_problem(cell: &LabelCell, says: Option<bool>) -> Option<String> {
+    let flipped = cell.rule == LabelRule::Pld;
+    if flipped && says == Some(cell.label) {
+        return Some(format!(
+            "label is {}, as score and threshold say, expected a flip",
+            cell.label
+        ));
+    }
+    let flip = cell.flip.as_deref()?;
+    if !flipped {
+        let rule = cell.rule.as_str();
+        return Some(format!("base is {}, expected null for rule `{rule}`", flip.base));
+    }
+    let abnormal = cell.loss.is_some_and(|loss| loss > flip.alpha * flip.base);
+    (!abnormal).then(|| {
+        let (loss, alpha, base) = (cell.loss, flip.alpha, flip.base);
+        format!("flipped with loss {loss:?}, expected one above {alpha} times the base {base}")
+    })
 }
 
 fn key(video: &Arc<str>, modality: Modality, class: &Arc<str>) -> Key {

@@ -35,6 +35,8 @@ pub(super) struct Known {
     files: Arc<LoggedFiles>,
     /// Does the log allow deletion vectors?
     vectors: bool,
+    /// Names of the columns, as the log has them.
+    columns: Arc<[String]>,
     /// Why the table must not be written, where it must not.
     refused: Option<String>,
 }
@@ -156,6 +158,11 @@ impl DeltaFolder {
                 version,
                 files: Arc::new(logged(&snapshot)?),
                 vectors: entry::allows_vectors(&snapshot),
+                columns: snapshot
+                    .schema()
+                    .fields()
+                    .map(|field| field.name().clone())
+                    .collect(),
                 refused: refused.map(|refused| refused.to_string()),
             })
         })?;
@@ -185,11 +192,13 @@ impl DeltaFolder {
         stamp: &Stamp<'_>,
     ) -> Result<Prepared, StoreError> {
         let has_vectors = wanted.values().any(|file| file.deleted.is_some());
+        let columns: Arc<[String]> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let made = |version: u64, text: Vec<u8>, vectors: bool| {
             let known = Known {
                 version,
                 files: Arc::new(wanted.clone()),
                 vectors,
+                columns: columns.clone(),
                 refused: None,
             };
             Prepared::Entry(Entry { version, text, known })
@@ -203,16 +212,17 @@ impl DeltaFolder {
         if let Some(refused) = known.refused {
             return Err(self.error(DeltaTableError::Generic(refused)));
         }
-        // Written once in the life of a table: then the log is read again.
-        let allow = match has_vectors && !known.vectors {
+        // Said once in the life of a table, or when it gets more columns: then the log is read again.
+        let vectors = has_vectors && !known.vectors;
+        let say = match vectors || known.columns != columns {
             true => self.wait(async {
                 let log = self.log()?;
                 let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
-                entry::allow_vectors(&snapshot)
+                entry::say(&snapshot, schema, vectors)
             })?,
             false => Vec::new(),
         };
-        let text = entry::change(&known.files, wanted, stamp, allow).map_err(|error| self.error(error))?;
+        let text = entry::change(&known.files, wanted, stamp, say).map_err(|error| self.error(error))?;
         Ok(match text {
             Some(text) => made(latest + 1, text, known.vectors || has_vectors),
             None => Prepared::Same(latest),

@@ -38,9 +38,7 @@ pub(super) fn create(
     files: &LoggedFiles,
     stamp: &Stamp<'_>,
 ) -> Result<Vec<u8>, DeltaTableError> {
-    let columns: StructType = (&tables::plain(schema))
-        .try_into_kernel()
-        .map_err(DeltaTableError::from)?;
+    let columns = columns_of(schema)?;
     // Old log entries are what time travel reads.
     let keep = [("delta.enableExpiredLogCleanup", "false")];
     let mut metadata = new_metadata(&columns, Vec::<String>::new(), keep)?.with_name(table.to_owned())?;
@@ -62,14 +60,19 @@ pub(super) fn create(
     text(actions, operation, stamp)
 }
 
+fn columns_of(schema: &SchemaRef) -> Result<StructType, DeltaTableError> {
+    let columns = (&tables::plain(schema)).try_into_kernel();
+    columns.map_err(DeltaTableError::from)
+}
+
 /// The entry that makes `wanted` of the files `found`; none where they are the same.
 ///
-/// `allow` gives what must be said before the table's first deletion vector.
+/// `say` is what its files ask the log to say first: see [`say`].
 pub(super) fn change(
     found: &LoggedFiles,
     wanted: &LoggedFiles,
     stamp: &Stamp<'_>,
-    allow: Vec<Action>,
+    say: Vec<Action>,
 ) -> Result<Option<Vec<u8>>, DeltaTableError> {
     // Which rows of a file are gone belongs to it: where that changes, the file goes and comes again.
     let same = |file: &LoggedFile, files: &LoggedFiles| {
@@ -81,10 +84,7 @@ pub(super) fn change(
     if gone.is_empty() && new.is_empty() {
         return Ok(None);
     }
-    let mut actions = Vec::new();
-    if new.iter().any(|file| file.deleted.is_some()) {
-        actions = allow;
-    }
+    let mut actions = say;
     let now = chrono::Utc::now().timestamp_millis();
     for file in gone {
         let mut remove = file.remove(now);
@@ -134,23 +134,34 @@ fn has_property(metadata: &Metadata) -> bool {
     metadata.configuration().get(PROPERTY).map(String::as_str) == Some("true")
 }
 
-/// What a table's log must say before its first deletion vector; nothing where it is said.
+/// What a table's log must say before files with columns that it does not have yet, which are null in the files of
+/// before, and, with `vectors`, before its first deletion vector; nothing where all is said.
 ///
 /// Delta's protocol: reader 3 and writer 7 with the feature `deletionVectors`, and the property that lets writers
 /// make vectors. A table that never had one stays readable by readers that know no vectors.
-pub(super) fn allow_vectors(snapshot: &EagerSnapshot) -> Result<Vec<Action>, DeltaTableError> {
+pub(super) fn say(
+    snapshot: &EagerSnapshot,
+    schema: &SchemaRef,
+    vectors: bool,
+) -> Result<Vec<Action>, DeltaTableError> {
     let mut actions = Vec::new();
+    let mut metadata = snapshot.metadata().clone();
+    let columns = columns_of(schema)?;
+    if *snapshot.schema() != columns {
+        metadata = metadata.with_schema(&columns)?;
+    }
     let protocol = snapshot.protocol();
     let (reader, writer) = (
         listed(protocol.reader_features()),
         listed(protocol.writer_features()),
     );
-    if !reader.iter().any(|feature| feature == FEATURE) {
+    if vectors && !reader.iter().any(|feature| feature == FEATURE) {
         actions.push(Action::Protocol(with_vectors(&reader, &writer)?));
     }
-    if !has_property(snapshot.metadata()) {
-        let metadata = snapshot.metadata().clone();
-        let metadata = metadata.add_config_key(PROPERTY.to_owned(), "true".to_owned())?;
+    if vectors && !has_property(&metadata) {
+        metadata = metadata.add_config_key(PROPERTY.to_owned(), "true".to_owned())?;
+    }
+    if metadata != *snapshot.metadata() {
         actions.push(Action::Metadata(metadata));
     }
     Ok(actions)

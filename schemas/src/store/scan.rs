@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::logged::{LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::select::Selected;
-use super::{Snapshot, snapshot};
+use super::{DataFile, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::tables::Table;
@@ -141,7 +141,20 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn scan<T: Table>(&self, filter: &Filter) -> Result<Vec<Found<T::Row>>, StoreError> {
-        let files = self.candidates::<T>(filter)?;
+        self.scan_some::<T>(filter, |_| true)
+    }
+
+    /// As [`Snapshot::scan`], of the files of the table that are `wanted`.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn scan_some<T: Table>(
+        &self,
+        filter: &Filter,
+        wanted: impl Fn(&DataFile) -> bool,
+    ) -> Result<Vec<Found<T::Row>>, StoreError> {
+        let mut files = self.candidates::<T>(filter)?;
+        files.retain(|(_, file)| wanted(file));
         let by_file = on_all_cores(files.len(), |number| {
             let (file, data) = &files[number];
             let found = Selected::find::<T>(data, filter)?.decode::<T>()?;
@@ -159,6 +172,22 @@ impl Snapshot {
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));
         Ok(all)
+    }
+
+    /// What `work` makes of the rows of a filter, file by file: only those of a few files are in memory at once.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub fn map_files<T: Table, R: Send>(
+        &self,
+        filter: &Filter,
+        work: impl Fn(Vec<T::Row>) -> R + Sync,
+    ) -> Result<Vec<R>, StoreError> {
+        let files = self.candidates::<T>(filter)?;
+        on_all_cores(files.len(), |number| {
+            let found = Selected::find::<T>(&files[number].1, filter)?.decode::<T>()?;
+            Ok(work(found.into_iter().map(|(row, _)| row).collect()))
+        })
     }
 
     /// How much [`Snapshot::scan`] would find; only key columns are decoded.
@@ -192,7 +221,7 @@ impl Snapshot {
     }
 
     /// The files that may hold rows of the filter, and the number of each among all of the table.
-    fn candidates<T: Table>(&self, filter: &Filter) -> Result<Vec<(u32, snapshot::DataFile)>, StoreError> {
+    fn candidates<T: Table>(&self, filter: &Filter) -> Result<Vec<(u32, DataFile)>, StoreError> {
         let logged = self.logged(T::NAME)?;
         let wanted = Wanted::new::<T>(filter, &logged);
         let folder = self.store().folder(T::NAME);

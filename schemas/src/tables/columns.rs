@@ -95,6 +95,28 @@ impl<'a> Columns<'a> {
         self.of_type(column, "Float64")
     }
 
+    /// A column that files of before it was added lack: then all null.
+    pub(crate) fn added_float64(&self, column: &'static str) -> Result<Float64Array, TableError> {
+        self.added(column, Float64Array::new_null, "Float64")
+    }
+
+    /// As [`Columns::added_float64`].
+    pub(crate) fn added_int32(&self, column: &'static str) -> Result<Int32Array, TableError> {
+        self.added(column, Int32Array::new_null, "Int32")
+    }
+
+    fn added<T: Array + Clone + 'static>(
+        &self,
+        column: &'static str,
+        nulls: fn(usize) -> T,
+        expected: &'static str,
+    ) -> Result<T, TableError> {
+        match self.batch.column_by_name(column) {
+            Some(_) => self.of_type(column, expected),
+            None => Ok(nulls(self.batch.num_rows())),
+        }
+    }
+
     pub(crate) fn boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
         self.required(column, "Boolean")
     }

@@ -1,11 +1,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, names};
-use super::labels::label_rule;
+use super::labels::{Flips, flip_columns, flip_fields, label_rule};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::LabelChangeRow;
@@ -23,7 +23,7 @@ impl Table for LabelChanges {
     const BUCKETED: bool = false;
 
     fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![
+        let columns = vec![
             Field::new("version", DataType::Int64, false), // store version
             Field::new("video", text(), false),
             Field::new("modality", text(), false),
@@ -33,7 +33,9 @@ impl Table for LabelChanges {
             Field::new("to", DataType::Boolean, false), // differs from `from`
             Field::new("rule", text(), false),          // what set it: `plg`, `pld` or `user`
             Field::new("epoch", DataType::Int64, true), // null: no epoch set it
-        ]))
+            Field::new("loss", DataType::Float64, true), // forward loss; null but for rule `pld`
+        ];
+        Arc::new(Schema::new([columns, flip_fields()].concat()))
     }
 
     fn encode(rows: &[LabelChangeRow]) -> RecordBatch {
@@ -45,28 +47,28 @@ impl Table for LabelChanges {
         let boolean = |get: fn(&LabelChangeRow) -> bool| {
             Arc::new(rows.iter().map(|row| Some(get(row))).collect::<BooleanArray>())
         };
-        batch(
-            Self::schema(),
-            vec![
-                Arc::new(Int64Array::from_iter_values(
-                    rows.iter().map(|row| row.version as i64),
-                )),
-                video.finish(),
-                names(rows.iter().map(|row| (row.modality.as_str(), 1))),
-                class.finish(),
-                Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|row| row.segment as i32),
-                )),
-                boolean(|row| row.from),
-                boolean(|row| row.to),
-                names(rows.iter().map(|row| (row.rule.as_str(), 1))),
-                Arc::new(
-                    rows.iter()
-                        .map(|row| row.epoch.map(|epoch| epoch as i64))
-                        .collect::<Int64Array>(),
-                ),
-            ],
-        )
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|row| row.version as i64),
+            )),
+            video.finish(),
+            names(rows.iter().map(|row| (row.modality.as_str(), 1))),
+            class.finish(),
+            Arc::new(Int32Array::from_iter_values(
+                rows.iter().map(|row| row.segment as i32),
+            )),
+            boolean(|row| row.from),
+            boolean(|row| row.to),
+            names(rows.iter().map(|row| (row.rule.as_str(), 1))),
+            Arc::new(
+                rows.iter()
+                    .map(|row| row.epoch.map(|epoch| epoch as i64))
+                    .collect::<Int64Array>(),
+            ),
+            Arc::new(rows.iter().map(|row| row.loss).collect::<Float64Array>()),
+        ];
+        columns.extend(flip_columns(|| rows.iter().map(|row| row.flip.as_deref())));
+        batch(Self::schema(), columns)
     }
 
     fn compare(a: &LabelChangeRow, b: &LabelChangeRow) -> Ordering {
@@ -84,6 +86,7 @@ impl Table for LabelChanges {
         let (class, segment) = (columns.required_text("class")?, columns.int32("segment")?);
         let (from, to) = (columns.boolean("from")?, columns.boolean("to")?);
         let (rule, epoch) = (columns.required_text("rule")?, columns.optional_int64("epoch")?);
+        let (loss, flips) = (columns.added_float64("loss")?, Flips::of(&columns)?);
         (0..batch.num_rows())
             .map(|row| {
                 if from.value(row) == to.value(row) {
@@ -103,6 +106,8 @@ impl Table for LabelChanges {
                     to: to.value(row),
                     rule: label_rule(&columns, row, rule.expect(row))?,
                     epoch,
+                    loss: loss.is_valid(row).then(|| loss.value(row)),
+                    flip: flips.get(&columns, row)?,
                 })
             })
             .collect()

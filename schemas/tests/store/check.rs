@@ -1,8 +1,11 @@
 //! `check` finds what tables say against each other.
 
-use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, ScoreTrack};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{
+    Flip, LabelChangeRow, LabelRule, LabelTrack, PredictionTrack, ScoreTrack, VideoPredictionRow,
+};
 use vaplan_schemas::store::{CommitInfo, Problem, Store};
-use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Videos};
+use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Scores, VideoPredictions, Videos};
 
 use crate::support::{World, changes, labels, scores, videos, world};
 
@@ -108,5 +111,95 @@ fn a_change_that_is_missing_or_too_many_is_found() {
             "segment 99: the changes set it, no label does"
         ),
         "{found:?}"
+    );
+}
+
+/// Segment 1 of the first track flipped by PLD, with base 0.125, alpha 10 and K 5; and the changes that go with it.
+fn flipped(loss: f64, labels: &mut [LabelTrack], changes: &mut Vec<LabelChangeRow>) {
+    let track = &mut labels[0];
+    let cell = &mut track.cells[1];
+    cell.label = !cell.label;
+    (cell.rule, cell.loss, cell.epoch) = (LabelRule::Pld, Some(loss), Some(3));
+    let (base, alpha, k) = (0.125, 10.0, 5);
+    cell.flip = Some(Box::new(Flip { base, alpha, k }));
+    let of = |row: &LabelChangeRow| (row.video.clone(), row.modality, row.class.clone(), row.segment);
+    let own = (track.video.clone(), track.modality, track.class.clone(), 1);
+    if cell.label {
+        let mut change = changes[0].clone();
+        (change.video, change.modality, change.class, change.segment) = own;
+        changes.push(change);
+    } else {
+        changes.retain(|row| of(row) != own);
+    }
+}
+
+#[test]
+fn a_flip_that_its_loss_or_score_does_not_tell_is_found() {
+    let told = |loss| problems(|_, labels, changes| flipped(loss, labels, changes));
+    assert_eq!(told(1.5), []);
+    let found = told(1.25);
+    assert!(
+        said(
+            &found,
+            "labels",
+            "segment 1: flipped with loss Some(1.25), expected one above 10 times the base 0.125"
+        ),
+        "{found:?}"
+    );
+    let found = problems(|_, labels, _| {
+        labels[0].cells[0].rule = LabelRule::Pld;
+        labels[0].cells[1].flip = Some(Box::new(Flip {
+            base: 0.5,
+            alpha: 10.0,
+            k: 5,
+        }));
+    });
+    assert!(said(&found, "labels", "segment 0: label is"), "{found:?}");
+    assert!(
+        said(
+            &found,
+            "labels",
+            "segment 1: base is 0.5, expected null for rule `plg`"
+        ),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_epoch_of_which_one_table_lacks_a_video_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path()).unwrap();
+    let track = |epoch, video: &str| PredictionTrack {
+        epoch,
+        video: video.into(),
+        modality: Modality::Visual,
+        classes: 1,
+        probability: vec![0.5],
+    };
+    let row = |epoch, video: &str| VideoPredictionRow {
+        epoch,
+        video: video.into(),
+        probability: vec![0.5],
+        audio: vec![0.5],
+        visual: vec![0.5],
+    };
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
+    // Epoch 1 came from outside, without predictions of whole videos.
+    commit
+        .append::<Predictions>(&[track(1, "a"), track(2, "a"), track(2, "b")])
+        .unwrap();
+    commit
+        .append::<VideoPredictions>(&[row(2, "b"), row(2, "c")])
+        .unwrap();
+    commit.finish().unwrap();
+    let found = store.latest().unwrap().unwrap().check().unwrap();
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "predictions: epoch 2 has no video `c`, which `video_predictions` has",
+            "video_predictions: epoch 2 has no video `a`, which `predictions` has"
+        ]
     );
 }

@@ -3,6 +3,7 @@
 mod check;
 mod crash;
 mod damage;
+mod evolve;
 mod laws;
 mod optimize;
 mod patch;

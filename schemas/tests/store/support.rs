@@ -116,6 +116,7 @@ pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
                 threshold: Some(THRESHOLD),
                 loss: None,
                 epoch: None,
+                flip: None,
             })
             .collect(),
     };
@@ -149,6 +150,8 @@ pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelC
                     to,
                     rule: LabelRule::Plg,
                     epoch: None,
+                    loss: None,
+                    flip: None,
                 });
             }
         }

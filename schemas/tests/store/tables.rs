@@ -9,7 +9,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    CandidateRow, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow, VersionRow,
+    CandidateRow, Flip, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow,
+    VersionRow,
 };
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -96,8 +97,51 @@ fn every_table_gives_back_its_rows() {
         threshold: None,
         loss: Some(0.25),
         epoch: Some(12),
+        flip: None,
     };
+    tracks[0].cells[1].flip = Some(flip());
     round_trip::<Labels>(&tracks);
+    let mut rows = changes(4, &World::new(), &world);
+    (rows[1].rule, rows[1].loss, rows[1].flip) = (LabelRule::Pld, Some(2.5), Some(flip()));
+    round_trip::<LabelChanges>(&rows);
+}
+
+fn flip() -> Box<Flip> {
+    Box::new(Flip {
+        base: 0.125,
+        alpha: 10.0,
+        k: 5,
+    })
+}
+
+#[test]
+fn half_a_flip_is_named_by_row() {
+    let mut tracks = labels(&world(1, 1));
+    tracks[0].cells[1].flip = Some(flip());
+    let batch = Labels::encode(&tracks);
+    let refused = |column: &str, array: ArrayRef| {
+        Labels::decode(&with(&batch, column, array))
+            .unwrap_err()
+            .to_string()
+    };
+    let rows = batch.num_rows();
+    assert_eq!(
+        refused("alpha", Arc::new(Float64Array::new_null(rows))),
+        "table `labels`, row 1: alpha is null, expected a number, or base, alpha and k all null"
+    );
+    assert_eq!(
+        refused("k", Arc::new(Int32Array::from(vec![Some(-1); rows]))),
+        "table `labels`, row 0: base is null, expected a number, or base, alpha and k all null"
+    );
+    let k = |row: usize| (row == 1).then_some(-1);
+    assert_eq!(
+        refused("k", Arc::new((0..rows).map(k).collect::<Int32Array>())),
+        "table `labels`, row 1: k is -1, expected a number from 0"
+    );
+    assert_eq!(
+        refused("base", Arc::new(Int32Array::new_null(rows))),
+        "table `labels`: column `base` is Int32, expected Float64"
+    );
 }
 
 fn predictions() -> Vec<PredictionTrack> {
@@ -249,8 +293,8 @@ fn null_is_where_the_schema_allows_it_and_nowhere_else() {
         let expected: &[&str] = match table {
             "classes" => &["prompt"],
             "videos" => &["audio_source", "visual_source"],
-            "labels" => &["score", "threshold", "loss", "epoch"],
-            "label_changes" => &["epoch"],
+            "labels" => &["score", "threshold", "loss", "epoch", "base", "alpha", "k"],
+            "label_changes" => &["epoch", "loss", "base", "alpha", "k"],
             "epochs" => &["flips"],
             "rejects" => &["row", "video"],
             _ => &[],

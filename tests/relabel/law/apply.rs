@@ -11,7 +11,7 @@ use vaplan_schemas::Modality;
 
 use super::files::{Rows, WIDE, WIDTH, write_npy, write_parquet};
 use super::script::Step;
-use super::world::{Active, NAMES, Weak, World, at, key, name, prompt_of};
+use super::world::{Active, NAMES, Predictions, Weak, World, at, key, name, prompt_of};
 
 /// Thresholds: relative to uniform, and of the logit.
 fn level(rule: RuleName, level: u8) -> f64 {
@@ -57,7 +57,9 @@ impl World {
             self.mark(step, &changes.join(format!("user{nth}.csv")), &mut asked);
         }
         self.marks.retain(|(video, ..), _| !gone.contains(&video));
-        self.predictions.retain(|(_, video, _), _| !gone.contains(&video));
+        for own in self.predictions.values_mut() {
+            own.tracks.retain(|(video, _), _| !gone.contains(&video));
+        }
         let first = self.active.is_none();
         self.epoch(steps, changes, &mut asked);
         self.denoise(steps, first, &mut asked);
@@ -368,6 +370,9 @@ impl World {
             } => Some((*later, tracks.clone(), *parquet)),
             _ => None,
         });
+        if own.is_none() && self.choose(steps, asked) {
+            return;
+        }
         let classes = self.now.classes.clone();
         // A class that no epoch knew yet comes with one.
         let lacks = |active: &Active| classes.iter().any(|class| !active.classes.contains(class));
@@ -376,32 +381,51 @@ impl World {
             return;
         };
         tracks.push((0, true, Modality::Visual, 4, 3));
-        let later = u64::from(later);
-        let active = match &self.active {
-            None => Active {
-                epoch: 1 + later,
-                since: 1 + later,
-                classes: classes.clone(),
-            },
-            Some(active) if active.classes == classes => {
-                let epoch = (active.epoch + later).saturating_sub(1).max(active.since);
-                let same = Active {
-                    epoch: active.epoch.max(epoch),
-                    ..active.clone()
-                };
-                self.take(epoch, &tracks, parquet, changes, asked);
-                self.active = Some(same);
-                return;
-            }
-            Some(active) => Active {
-                epoch: active.epoch + 1 + later,
-                since: active.epoch + 1 + later,
+        let last = self.active.as_ref().and_then(|active| active.epochs.last());
+        let epoch = match last {
+            None => 1 + u64::from(later),
+            Some(last) => (last + u64::from(later)).saturating_sub(1).max(1),
+        };
+        // An epoch has one list of classes.
+        let other = |own: &Predictions| !own.tracks.is_empty() && own.classes != classes;
+        let epoch = match self.predictions.get(&epoch) {
+            Some(own) if other(own) => 1 + self.predictions.keys().max().unwrap(),
+            _ => epoch,
+        };
+        let mut active = match &self.active {
+            Some(active) if active.classes == classes => active.clone(),
+            _ => Active {
+                epochs: BTreeSet::new(),
                 classes: classes.clone(),
             },
         };
-        self.predictions.clear();
-        self.take(active.epoch, &tracks, parquet, changes, asked);
+        active.epochs.insert(epoch);
+        self.take(epoch, &tracks, parquet, changes, asked);
         self.active = Some(active);
+    }
+
+    /// An epoch of the store that has all classes; false: there is none, or none is asked for.
+    fn choose(&mut self, steps: &[Step], asked: &mut Changes) -> bool {
+        let nth = steps.iter().rev().find_map(|step| match step {
+            Step::Choose(nth) => Some(*nth),
+            _ => None,
+        });
+        let knows = |own: &Predictions| self.now.classes.iter().all(|class| own.classes.contains(class));
+        let own = self
+            .predictions
+            .iter()
+            .filter(|(_, own)| !own.tracks.is_empty() && knows(own));
+        let own: Vec<(u64, Vec<String>)> = own.map(|(epoch, own)| (*epoch, own.classes.clone())).collect();
+        let Some(nth) = nth.filter(|_| !own.is_empty()) else {
+            return false;
+        };
+        let (epoch, classes) = own[nth % own.len()].clone();
+        asked.epoch = Some(epoch);
+        self.active = Some(Active {
+            epochs: BTreeSet::from([epoch]),
+            classes,
+        });
+        true
     }
 
     fn take(
@@ -435,7 +459,9 @@ impl World {
             };
             rows.insert((modality, key), own);
             if let Some(video) = meaning {
-                self.predictions.insert((epoch, video, modality), values);
+                let own = self.predictions.entry(epoch).or_default();
+                own.classes.clone_from(&self.now.classes);
+                own.tracks.insert((video, modality), values);
             }
         }
         let rows: Vec<Rows> = rows.into_values().collect();
@@ -459,7 +485,8 @@ impl World {
             asked.guard = Some([0.0, 0.5, 0.9][usize::from(guard)]);
             asked.modalities = modalities;
         }
-        let (asked, first) = (&asked.denoising, first && asked.predictions.is_some());
+        let first = asked.epoch.is_some() || first && asked.predictions.is_some();
+        let asked = &asked.denoising;
         let off = self.now.denoising == [None; 2];
         for modality in Modality::ALL {
             let own = &mut self.now.denoising[at(modality)];

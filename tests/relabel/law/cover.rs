@@ -16,7 +16,7 @@ use super::tables::Tables;
 pub(crate) struct Cover(RefCell<BTreeMap<&'static str, u64>>);
 
 /// What must have come up.
-const WANTED: [&str; 36] = [
+const WANTED: [&str; 37] = [
     "scripts",
     "versions",
     "runs that changed nothing",
@@ -35,6 +35,7 @@ const WANTED: [&str; 36] = [
     "files of both",
     "marks",
     "epochs",
+    "epochs chosen",
     "denoising",
     "versions brought back",
     "changes by plg",
@@ -80,6 +81,7 @@ impl Cover {
                 Step::Both { .. } | Step::Unname => "files of both",
                 Step::Mark { .. } => "marks",
                 Step::Epoch { .. } => "epochs",
+                Step::Choose(_) => "epochs chosen",
                 Step::Denoise { .. } => "denoising",
                 Step::Back(_) => "versions brought back",
             };

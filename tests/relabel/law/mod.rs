@@ -15,6 +15,7 @@ mod script;
 mod tables;
 mod world;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,11 +24,12 @@ use proptest::test_runner::{TestCaseError, TestRng, TestRunner};
 use vaplan::label::settings::SettingsRequest;
 use vaplan::label::{self, Listener};
 use vaplan::relabel::change::{Changes, WeakEdit};
+use vaplan::relabel::flips::total;
 use vaplan::relabel::{self, Summary};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelChangeRow, Split};
+use vaplan_schemas::rows::{LabelChangeRow, LabelRule, LabelTrack, Split};
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::{LabelChanges, Videos};
+use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Videos};
 
 use apply::write_predictions;
 use cover::Cover;
@@ -190,6 +192,14 @@ fn step(world: &mut World, store: &Path, nth: usize, run: &Run, cover: &Cover) -
     if let Some(dry) = dry {
         prop_assert_eq!(&dry.changes, &told, "a dry run says what the run does");
         prop_assert_eq!(&dry.rejected, &summary.rejected);
+        prop_assert_eq!(&dry.flips, &summary.flips);
+    }
+    let labels = after.read::<Labels>().map_err(failed("labels"))?;
+    told_why(&told, &labels)?;
+    let flipped = labels.iter().flat_map(|track| &track.cells);
+    let flipped = flipped.filter(|cell| cell.rule == LabelRule::Pld).count();
+    if let Some(flips) = &summary.flips {
+        prop_assert_eq!(total(flips), flipped as u64, "flips told, and flips in `labels`");
     }
     if run.again && changes.removed.iter().all(Vec::is_empty) {
         let again = relabel(store, &changes, run.workers, false).map_err(failed("again"))?;
@@ -202,6 +212,52 @@ fn step(world: &mut World, store: &Path, nth: usize, run: &Run, cover: &Cover) -
         }
         cover.count("runs once more", 1);
     }
+    Ok(())
+}
+
+/// Changes of rule `pld` say why, and what `labels` says.
+fn told_why(told: &[LabelChangeRow], labels: &[LabelTrack]) -> Result<(), TestCaseError> {
+    for row in told {
+        let flipped = row.rule == LabelRule::Pld;
+        prop_assert_eq!(flipped, row.flip.is_some(), "{:?}", row);
+        let key = (&row.video, row.modality, &row.class);
+        let track = labels
+            .iter()
+            .find(|track| (&track.video, track.modality, &track.class) == key);
+        if let Some(cell) = track
+            .filter(|_| flipped)
+            .map(|track| &track.cells[row.segment as usize])
+        {
+            prop_assert_eq!(
+                (&cell.flip, cell.loss, cell.epoch),
+                (&row.flip, row.loss, row.epoch)
+            );
+            let flip = row.flip.as_ref().expect("checked above");
+            prop_assert!(
+                row.loss.is_some_and(|loss| loss > flip.alpha * flip.base),
+                "{:?}",
+                row
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Keys of the predictions a store has, and of the videos' predictions.
+type Predicted = BTreeSet<(u64, String, Modality)>;
+
+/// The store has the predictions that came, of all epochs, and none of videos that went.
+fn predictions_are_those_that_came(world: &World, snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    let rows = snapshot.read::<Predictions>().map_err(failed("predictions"))?;
+    let found = rows
+        .iter()
+        .map(|row| (row.epoch, row.video.to_string(), row.modality));
+    let came = world.predictions.iter().flat_map(|(epoch, own)| {
+        own.tracks
+            .keys()
+            .map(|(video, modality)| (*epoch, video.clone(), *modality))
+    });
+    prop_assert_eq!(found.collect::<Predicted>(), came.collect::<Predicted>());
     Ok(())
 }
 
@@ -233,8 +289,7 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
             denoising.modalities.as_mut().expect("set above").push(modality);
         }
     }
-    let epochs = world.active.as_ref().map(|active| active.since..=active.epoch);
-    for epoch in epochs.into_iter().flatten() {
+    for &epoch in world.active.iter().flat_map(|active| &active.epochs) {
         let rows = world.predicted(epoch);
         let rows = rows.into_iter().map(|(key, modality, values)| Rows {
             key,
@@ -283,6 +338,7 @@ fn holds(base: &Base, runs: &[Run], cover: &Cover) -> Result<(), TestCaseError> 
         "+ only in the store that was changed, - only in the store made anew\n{}",
         differences
     );
+    predictions_are_those_that_came(&world, &snapshot)?;
     let problems = snapshot.check().map_err(failed("check"))?;
     prop_assert!(problems.is_empty(), "check: {:?}", problems);
     cover.end(&found, &snapshot);

@@ -70,6 +70,8 @@ pub(crate) enum Step {
         alpha: u8,
         guard: u8,
     },
+    /// Of the epochs that the store has, this one counts.
+    Choose(usize),
     Back(usize),
 }
 
@@ -107,6 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
         features(),
         features(),
         features(),
+        marks_and_epochs(),
         marks_and_epochs(),
         marks_and_epochs(),
         classes(),
@@ -155,15 +158,18 @@ fn features() -> impl Strategy<Value = Step> {
 
 fn marks_and_epochs() -> impl Strategy<Value = Step> {
     let label = option::weighted(0.8, any::<bool>());
-    let mark = (0..VIDEOS, modality(), 0..CLASSES, 0..11u8, 1..4u8, label);
+    // Mostly where there is a label to set: of a class that the video had at first, and not far beyond its end.
+    let class = (proptest::bool::weighted(0.7), 0..CLASSES);
+    let mark = (0..VIDEOS, modality(), class, 0..6u8, 1..4u8, label);
     let track = (0..VIDEOS, any::<bool>(), modality(), segments(), 0..8u8);
     let alpha = (1..6u32, 0..4u8, 0..3u8);
     prop_oneof![
-        3 => mark.prop_map(|(video, modality, class, from, count, label)| Step::Mark {
-            video, modality, class, from, count, label,
+        4 => mark.prop_map(|(video, modality, (first, other), from, count, label)| Step::Mark {
+            video, modality, class: if first { video % 4 } else { other }, from, count, label,
         }),
         3 => (0..3u8, vec(track, 1..8), any::<bool>())
             .prop_map(|(later, tracks, parquet)| Step::Epoch { later, tracks, parquet }),
+        2 => (0..8usize).prop_map(Step::Choose),
         2 => (option::weighted(0.6, subsequence(Modality::ALL.to_vec(), 0..=2)), alpha).prop_map(
             |(modalities, (k, alpha, guard))| Step::Denoise { modalities, k, alpha, guard }
         ),

@@ -55,9 +55,14 @@ pub(crate) struct Settled {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Active {
-    pub(crate) epoch: u64,
-    pub(crate) since: u64,
+    pub(crate) epochs: BTreeSet<u64>,
     pub(crate) classes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Predictions {
+    pub(crate) classes: Vec<String>,
+    pub(crate) tracks: BTreeMap<(String, Modality), Vec<f32>>,
 }
 
 pub(crate) type Cell = (String, Modality, String, u32);
@@ -71,8 +76,8 @@ pub(crate) struct World {
     pub(crate) videos: BTreeMap<String, Weak>,
     pub(crate) inputs: Both<Vec<PathBuf>>,
     pub(crate) marks: BTreeMap<Cell, bool>,
-    /// `[T, C]` in the classes of [`Active`], of the epochs since then.
-    pub(crate) predictions: BTreeMap<(u64, String, Modality), Vec<f32>>,
+    /// By epoch: its classes, and `[T, C]` of each video and modality.
+    pub(crate) predictions: BTreeMap<u64, Predictions>,
     pub(crate) active: Option<Active>,
     pub(crate) truth: BTreeSet<Event>,
     /// By store version.
@@ -186,8 +191,12 @@ impl World {
             .iter()
             .map(|class| active.classes.iter().position(|known| known == class).unwrap())
             .collect();
-        let own = self.predictions.iter().filter(|((of, ..), _)| *of == epoch);
-        own.map(|((_, video, modality), values)| {
+        let own = self
+            .predictions
+            .get(&epoch)
+            .into_iter()
+            .flat_map(|own| &own.tracks);
+        own.map(|((video, modality), values)| {
             let rows = values.chunks(active.classes.len());
             let values = rows.flat_map(|row| columns.iter().map(|&column| row[column]));
             (video.clone(), *modality, values.collect())

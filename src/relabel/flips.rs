@@ -1,0 +1,238 @@
+//! What PLD makes of the labels that a version has, before anything else is read.
+//!
+//! ```text
+//! predictions before, after ─┐
+//! K, α, guard before, after ─┴─ videos of which one differs ── labels ─┬─ other flips ─▶ videos to be labelled
+//!                                                                      └─ the same ────▶ flips that stay
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::denoise::{Predicted, denoise_track};
+use vaplan_dataflows::{Bits, LabelRecord, Prediction, Track, VideoId};
+use vaplan_schemas::rows::{LabelCell, LabelRule, LabelTrack};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
+use vaplan_schemas::{ClassId, Modality};
+
+use super::resolve::Resolved;
+use crate::label::kept::{counting, latest};
+use crate::label::rows::flip;
+use crate::label::world::{World, at};
+use crate::label::{LabelError, faults};
+
+/// Labels that PLD flipped, by modality and class: to set, and to unset.
+pub type Flips = BTreeMap<(Modality, Arc<str>), [u64; 2]>;
+
+/// Adds the flips of records.
+pub(super) fn count<'a>(
+    flips: &mut Flips,
+    world: &World,
+    records: impl IntoIterator<Item = (Modality, &'a LabelRecord)>,
+) {
+    for (modality, record) in records {
+        for track in record.tracks.iter().filter(|track| track.denoised.is_some()) {
+            let class = world.classes[track.class.index()].clone();
+            let own = flips.entry((modality, class)).or_default();
+            for segment in (0..track.pld.len()).filter(|segment| track.pld.get(*segment)) {
+                own[usize::from(!track.label.get(segment))] += 1;
+            }
+        }
+    }
+}
+
+/// How many there are.
+pub fn total(flips: &Flips) -> u64 {
+    flips.values().flatten().sum()
+}
+
+/// A track whose flips stay as they are, and how many they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stays {
+    /// Full name.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// To set, and to unset.
+    pub flips: [u64; 2],
+}
+
+/// What a change of predictions or settings of PLD does to the labels there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Moved {
+    /// Videos whose flips, or faults of predictions, may be others.
+    pub(super) videos: BTreeSet<Arc<str>>,
+    /// Flips of the others, of videos with predictions.
+    pub(super) stay: Vec<Stays>,
+}
+
+/// Which predictions count, before and after.
+struct Both {
+    names: BTreeMap<VideoId, Arc<str>>,
+    before: BTreeMap<(VideoId, Modality), u64>,
+    after: BTreeMap<(VideoId, Modality), Arc<Prediction>>,
+}
+
+/// Which videos a change moves. `all`: also those whose labels it leaves as they are.
+pub(super) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Result<Moved, LabelError> {
+    let (was, is) = (&resolved.before, &resolved.after);
+    let same = was.active == is.active && was.denoising == is.denoising && resolved.predictions.is_empty();
+    if same && !resolved.asks_for_flips {
+        return Ok(Moved::default());
+    }
+    let both = Both::read(snapshot, resolved)?;
+    let fresh: BTreeSet<(VideoId, Modality)> = resolved
+        .predictions
+        .iter()
+        .map(|track| (VideoId::of(&track.video), track.modality))
+        .collect();
+    let differs = |key: &(VideoId, Modality)| {
+        let after = both.after.get(key).map(|prediction| prediction.epoch());
+        let settings = was.denoising[at(key.1)] != is.denoising[at(key.1)];
+        settings || fresh.contains(key) || both.before.get(key).copied() != after
+    };
+    let keys = || both.before.keys().chain(both.after.keys());
+    let differing: BTreeSet<VideoId> = keys().filter(|key| differs(key)).map(|key| key.0).collect();
+    if all {
+        let named = |id: &VideoId| both.names.get(id).cloned();
+        return Ok(Moved {
+            videos: differing.iter().filter_map(named).collect(),
+            stay: Vec::new(),
+        });
+    }
+    let looked: BTreeSet<VideoId> = match resolved.asks_for_flips {
+        true => keys().map(|key| key.0).collect(),
+        false => differing.clone(),
+    };
+    let mut moved = Moved::default();
+    for row in snapshot.read::<Rejects>()? {
+        let video = row.video.as_deref().filter(|_| faults::is_of_predictions(&row));
+        moved.videos.extend(
+            video
+                .filter(|video| differing.contains(&VideoId::of(video)))
+                .map(Arc::from),
+        );
+    }
+    // Of most videos, all are found quicker.
+    let there: u64 = snapshot.files(Videos::NAME)?.iter().map(|file| file.rows).sum();
+    let filter = match looked.len() as u64 * 4 > there {
+        true => Filter::all(),
+        false => Filter::videos(looked.iter().filter_map(|id| both.names.get(id).cloned())),
+    };
+    let look = |tracks: Vec<LabelTrack>| {
+        let mut own = Moved::default();
+        for track in tracks {
+            let id = VideoId::of(&track.video);
+            if !looked.contains(&id) {
+                continue;
+            }
+            if differing.contains(&id) && both.moves(is, id, &track) {
+                own.videos.insert(track.video);
+                continue;
+            }
+            let flips = flipped(&track.cells);
+            if flips != [0, 0] {
+                own.stay.push(Stays {
+                    video: track.video,
+                    modality: track.modality,
+                    class: track.class,
+                    flips,
+                });
+            }
+        }
+        own
+    };
+    for own in snapshot.map_files::<Labels, _>(&filter, look)? {
+        moved.videos.extend(own.videos);
+        moved.stay.extend(own.stay);
+    }
+    Ok(moved)
+}
+
+fn flipped(cells: &[LabelCell]) -> [u64; 2] {
+    let mut flips = [0, 0];
+    for cell in cells.iter().filter(|cell| cell.rule == LabelRule::Pld) {
+        flips[usize::from(!cell.label)] += 1;
+    }
+    flips
+}
+
+impl Both {
+    fn read(snapshot: &Snapshot, resolved: &Resolved) -> Result<Both, LabelError> {
+        let (was, is) = (&resolved.before, &resolved.after);
+        let mut names: BTreeMap<VideoId, Arc<str>> = BTreeMap::new();
+        let tracks = counting(snapshot, was.active.as_ref(), &Filter::all())?;
+        let mut before: BTreeMap<(VideoId, Modality), u64> = BTreeMap::new();
+        for track in &tracks {
+            let id = VideoId::of(&track.video);
+            names.insert(id, track.video.clone());
+            let epoch = before.entry((id, track.modality)).or_default();
+            *epoch = track.epoch.max(*epoch);
+        }
+        let mut tracks = match was.active == is.active {
+            true => tracks,
+            false => counting(snapshot, is.active.as_ref(), &Filter::all())?,
+        };
+        // The later of two of one epoch counts.
+        tracks.extend(resolved.predictions.iter().cloned());
+        names.extend(
+            tracks
+                .iter()
+                .map(|track| (VideoId::of(&track.video), track.video.clone())),
+        );
+        let after = latest(tracks, is, &|_| None).into_iter();
+        Ok(Both {
+            names,
+            before,
+            after: after
+                .map(|(id, (modality, prediction))| ((id, modality), prediction))
+                .collect(),
+        })
+    }
+
+    /// Does PLD say anything else of a track than it has, now or in `rejects`?
+    fn moves(&self, world: &World, id: VideoId, track: &LabelTrack) -> bool {
+        let expected = match (
+            world.class_id(&track.class),
+            self.predicted(world, id, track.modality),
+        ) {
+            (Some(class), Some(predicted)) => {
+                if predicted.prediction.segments() as usize != track.cells.len() {
+                    return true;
+                }
+                // What PLG says below a person's label, only the score tells.
+                let plg = |cell: &LabelCell| Some(cell.score? > cell.threshold?);
+                let Some(label) = track.cells.iter().map(plg).collect::<Option<_>>() else {
+                    return true;
+                };
+                let mut expected = Track::plg(class, label);
+                if denoise_track(&predicted, &mut expected).is_some() {
+                    return true;
+                }
+                expected
+            }
+            (class, _) => Track::plg(class.unwrap_or(ClassId(0)), Bits::default()),
+        };
+        track.cells.iter().enumerate().any(|(segment, cell)| {
+            let why = expected.flip(segment);
+            let told = (cell.loss, cell.epoch, cell.flip.clone());
+            let now = (
+                why.map(|why| why.loss.get()),
+                why.map(|why| why.epoch),
+                why.as_ref().map(flip),
+            );
+            (cell.rule == LabelRule::Pld) != why.is_some() || told != now
+        })
+    }
+
+    fn predicted(&self, world: &World, id: VideoId, modality: Modality) -> Option<Predicted> {
+        Some(Predicted {
+            modality,
+            prediction: self.after.get(&(id, modality))?.clone(),
+            settings: world.denoising[at(modality)]?,
+        })
+    }
+}

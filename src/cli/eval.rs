@@ -9,7 +9,7 @@ use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
-use crate::eval::{Prediction, Protocol, Truth, evaluate, predictions, store};
+use crate::eval::{Prediction, Protocol, Truth, evaluate, localize, predictions, store};
 
 /// Score labels against dense truth
 ///
@@ -70,12 +70,24 @@ pub(super) struct Args {
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
+    /// What is scored: avvp, events of each modality; ave, the one event that is seen and heard (segment accuracy)
+    #[arg(long, value_name = "TASK", default_value = "avvp")]
+    task: Task,
     /// Form of the result: a table with one decimal, or JSON unrounded
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
     /// Add the segment-level F-score of each class, its counts summed over all videos
     #[arg(long)]
     per_class: bool,
+}
+
+/// What is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Task {
+    /// Audio-visual video parsing.
+    Avvp,
+    /// Audio-visual event localization.
+    Ave,
 }
 
 /// Form of the result.
@@ -95,6 +107,23 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         protocol,
     } = args.read()?;
     let rejected = notes::report(&rejects, global.quiet);
+    if args.task == Task::Ave {
+        let report = localize(&truth, &predictions, protocol)?;
+        match args.format {
+            Format::Table => write!(out, "{report}")?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        }
+        if report.missing > 0 {
+            let (count, all) = (report.missing, report.videos);
+            eprintln!("vaplan: {count} of {all} videos lack labels of a modality, scored as background");
+        }
+        let complete = rejected == 0 && report.missing == 0;
+        return Ok(if complete {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        });
+    }
     let mut report = evaluate(&truth, &predictions, args.per_class)?;
     report.protocol = protocol;
     for (modality, missing) in [
@@ -143,7 +172,10 @@ impl Args {
             let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
             let predicted = crate::train::record::read(&snapshot, epoch)?;
             return Ok(Inputs {
-                predictions: crate::train::validate::labels(&truth, &predicted, self.protocol),
+                predictions: crate::train::validate::labels(&truth, &predicted, |video| match self.task {
+                    Task::Avvp => video.labels(self.protocol),
+                    Task::Ave => video.single(self.protocol),
+                }),
                 truth,
                 rejects: annotations.map_or_else(Vec::new, |annotations| annotations.rejects),
                 protocol: self.protocol.protocol(),

@@ -7,10 +7,12 @@
 //! | [`truth`] | dense annotation of a split, from a folder or a store |
 //! | [`predictions`] | labels of a split, from a store or from folders |
 //! | [`store`] | truth and labels of a store version |
+//! | [`localize`] | segment accuracy of AVE |
 //! | [`report`] | the scores of a split, as JSON or as a table |
 //! | [`error`] | what can keep labels from being scored |
 
 pub mod error;
+pub mod localize;
 pub mod matrix;
 pub mod metric;
 pub mod predictions;
@@ -19,6 +21,7 @@ pub mod store;
 pub mod truth;
 
 pub use error::EvalError;
+pub use localize::{Localization, localize};
 pub use matrix::BitMatrix;
 pub use metric::{ClassScores, Evaluator, Level, Scores, VideoParse};
 pub use report::{Prediction, Protocol, Report, evaluate};

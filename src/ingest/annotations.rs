@@ -16,6 +16,7 @@
 //! What is odd in the public files is noted ([`Severity::Note`](vaplan_schemas::rows::Severity)) and read as the
 //! public evaluator reads it (C: HAN, `utils/eval_metrics.py`); what cannot be read is rejected, row by row.
 
+mod ave;
 mod classes;
 mod dense;
 mod folder;
@@ -95,6 +96,9 @@ impl Annotations {
     /// ([`LLP_CLASSES`]), provided that the folder's classes are LLP's (D): each that is not is a misspelt one
     /// (similarity of at least 0.8), or fewer than one label in ten is of such a class; those are rejected.
     ///
+    /// A folder with `trainSet.txt`, `valSet.txt` or `testSet.txt` is one of AVE: one event a video, seen and heard; the order
+    /// is then that of `classes.txt`, or of the names.
+    ///
     /// # Errors
     /// A folder without a split, two files for one purpose, a file without its header, or classes of unknown order.
     /// A bad row is no error: it is in [`Annotations::rejects`].
@@ -102,6 +106,10 @@ impl Annotations {
         folder: &Path,
         classes: Option<Vec<Arc<str>>>,
     ) -> Result<Annotations, IngestError> {
+        let ave = ave::find(folder);
+        if !ave.is_empty() {
+            return ave::read(folder, &ave, classes);
+        }
         let files = folder::Files::find(folder)?;
         let mut rejects = Vec::new();
         let weak_rows = weak::rows(&files, &mut rejects)?;

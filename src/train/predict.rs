@@ -109,6 +109,31 @@ impl VideoProbabilities {
         Prediction { audio, visual }
     }
 
+    /// [`VideoProbabilities::labels`], of each segment only the class that both modalities together hold most probable
+    /// (by the smaller of the two, D): AVE has one event at a time.
+    pub fn single(&self, gate: Gate) -> Prediction {
+        let labels = self.labels(gate);
+        let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
+            return labels;
+        };
+        let mut bits = BitMatrix::new(self.classes, audio.segments());
+        for segment in 0..audio.segments() {
+            let both = |class: &usize| audio.get(*class, segment) && visual.get(*class, segment);
+            let of = |class: usize| {
+                let at = segment * self.classes + class;
+                self.segments[0][at].min(self.segments[1][at])
+            };
+            let best = (0..self.classes)
+                .filter(both)
+                .max_by(|&a, &b| of(a).total_cmp(&of(b)));
+            best.into_iter().for_each(|class| bits.set(class, segment));
+        }
+        Prediction {
+            audio: Some(bits.clone()),
+            visual: Some(bits),
+        }
+    }
+
     /// Rows of the tables.
     pub fn rows(&self, epoch: u64) -> ([PredictionTrack; 2], VideoPredictionRow) {
         let track = |modality: Modality| PredictionTrack {

@@ -57,16 +57,24 @@ pub fn score(
     gate: Gate,
     per_class: bool,
 ) -> Result<Report, EvalError> {
-    let mut report = evaluate(truth, &labels(truth, predicted, gate), per_class)?;
+    let mut report = evaluate(
+        truth,
+        &labels(truth, predicted, |video| video.labels(gate)),
+        per_class,
+    )?;
     report.protocol = gate.protocol();
     Ok(report)
 }
 
-/// What is said to happen in each video of the truth, by a protocol.
-pub fn labels(truth: &Truth, predicted: &[VideoProbabilities], gate: Gate) -> Vec<Prediction> {
+/// What `said` makes of the prediction of each video of the truth; a video without one: nothing.
+pub fn labels(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    said: impl Fn(&VideoProbabilities) -> Prediction,
+) -> Vec<Prediction> {
     let by_name: BTreeMap<&str, &VideoProbabilities> =
         predicted.iter().map(|video| (&*video.video, video)).collect();
-    let of = |name: &str| by_name.get(name).map(|found| found.labels(gate));
+    let of = |name: &str| by_name.get(name).map(|found| said(found));
     let videos = truth.videos.iter();
     videos.map(|video| of(&video.name).unwrap_or_default()).collect()
 }

@@ -1,6 +1,8 @@
 //! End-to-end tests: one binary, one file per subcommand.
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
+#[cfg(feature = "train")]
+mod ave;
 mod bad_input_features;
 mod bad_input_text;
 mod cluster;

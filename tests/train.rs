@@ -10,17 +10,23 @@ use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
 
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
-/// The sample, labelled: 40 videos to learn from, 16 to choose by, 24 to test with, or that many times as many.
-struct Sample {
-    folder: tempfile::TempDir,
+/// Annotated videos with simulated features, labelled.
+pub(crate) struct Sample {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Sample {
-    /// Each video simulated so many times.
+    /// The built-in sample: 40 videos to learn from, 16 to choose by, 24 to test with, each simulated so many times.
     fn new(repeat: &str) -> Sample {
-        let sample = Sample { folder: scratch() };
-        let dir = sample.path("");
-        assert_status(&run(["demo", "--annotations-only", "--dir", &dir]), 0);
+        let folder = scratch();
+        let dir = folder.path().to_str().unwrap();
+        assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);
+        Sample::of(folder, repeat)
+    }
+
+    /// The videos of `annotations` in this folder.
+    pub(crate) fn of(folder: tempfile::TempDir, repeat: &str) -> Sample {
+        let sample = Sample { folder };
         let (given, features) = (sample.path("annotations"), sample.path("features"));
         let synth = [
             "synth",
@@ -49,7 +55,7 @@ impl Sample {
         run(self.features(label.concat()))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -83,7 +89,7 @@ impl Sample {
         self.features(words)
     }
 
-    fn train(&self, store: &str, config: &str, epochs: &str) -> Output {
+    pub(crate) fn train(&self, store: &str, config: &str, epochs: &str) -> Output {
         run(self.train_words(store, config, epochs))
     }
 
@@ -92,7 +98,7 @@ impl Sample {
         copy(&self.folder.path().join("store"), &self.folder.path().join(name));
     }
 
-    fn epochs(&self, store: &str) -> Vec<EpochRow> {
+    pub(crate) fn epochs(&self, store: &str) -> Vec<EpochRow> {
         let store = Store::open(&self.folder.path().join(store)).unwrap();
         store.at_version(None).unwrap().read::<Epochs>().unwrap()
     }
@@ -140,7 +146,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn metric(row: &EpochRow, name: &str) -> f64 {
+pub(crate) fn metric(row: &EpochRow, name: &str) -> f64 {
     row.metrics.iter().find(|(found, _)| **found == *name).unwrap().1
 }
 

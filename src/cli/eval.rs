@@ -9,7 +9,7 @@ use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::Store;
 
 use super::{Global, notes};
-use crate::eval::{Prediction, Protocol, Truth, evaluate, localize, predictions, store};
+use crate::eval::{Prediction, Protocol, Task, Truth, evaluate, localize, predictions, store};
 
 /// Score labels against dense truth
 ///
@@ -70,24 +70,15 @@ pub(super) struct Args {
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
-    /// What is scored: avvp, events of each modality; ave, the one event that is seen and heard (segment accuracy)
+    /// What is scored; of `ave`, segment accuracy
     #[arg(long, value_name = "TASK", default_value = "avvp")]
     task: Task,
     /// Form of the result: a table with one decimal, or JSON unrounded
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Add the segment-level F-score of each class, its counts summed over all videos
+    /// Add the segment-level F-score of each class, its counts summed over all videos (task avvp)
     #[arg(long)]
     per_class: bool,
-}
-
-/// What is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Task {
-    /// Audio-visual video parsing.
-    Avvp,
-    /// Audio-visual event localization.
-    Ave,
 }
 
 /// Form of the result.
@@ -100,6 +91,9 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    if args.task == Task::Ave && args.per_class {
+        anyhow::bail!("--per-class is of task avvp, expected it without --task ave");
+    }
     let Inputs {
         truth,
         predictions,

@@ -10,6 +10,7 @@ use vaplan_schemas::StoreVersion;
 
 use super::progress::Bar;
 use super::{Global, notes};
+use crate::eval::Task;
 use crate::train::{self, FeaturePaths, Progress, Request, Summary, Supervision, TrainSettings};
 
 /// Train the parser on a store's labels
@@ -61,6 +62,9 @@ pub(super) struct How {
     /// Names the random numbers [default: 1]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// What is asked of the network [default: avvp]
+    #[arg(long, value_name = "TASK")]
+    task: Option<Task>,
     /// What the network learns from [default: pseudo+richness]
     #[arg(long, value_name = "WHAT")]
     supervision: Option<Supervision>,
@@ -85,6 +89,7 @@ impl How {
         settings.epochs = self.epochs.unwrap_or(settings.epochs);
         settings.batch = self.batch.unwrap_or(settings.batch);
         settings.seed = self.seed.unwrap_or(settings.seed);
+        settings.task = self.task.unwrap_or(settings.task);
         settings.supervision = self.supervision.unwrap_or(settings.supervision);
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
         settings.check()?;
@@ -183,7 +188,7 @@ fn tell(summary: &Summary, request: &Request, out: &mut dyn Write) -> anyhow::Re
         )?;
     }
     if let Some((epoch, score)) = best {
-        let metric = &request.settings.best_metric;
+        let metric = request.settings.best_metric();
         let (split, gate) = (request.settings.best_split, request.settings.best_gate.as_str());
         match score {
             Some(score) => writeln!(

@@ -4,13 +4,24 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::Split;
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
 use super::report::{Prediction, Protocol};
 use super::truth::Truth;
+
+/// What is asked about a video.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Audio-visual video parsing: the events of each modality.
+    #[default]
+    Avvp,
+    /// Audio-visual event localization: the one event that is seen and heard, or background.
+    Ave,
+}
 
 /// Segment accuracy of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +31,7 @@ pub struct Localization {
     /// How predictions became 0s and 1s.
     pub protocol: Protocol,
     /// Split scored.
+    #[serde(serialize_with = "super::report::split_name")]
     pub split: Split,
     /// Segments scored.
     pub segments: usize,

@@ -21,7 +21,7 @@ pub mod store;
 pub mod truth;
 
 pub use error::EvalError;
-pub use localize::{Localization, localize};
+pub use localize::{Localization, Task, localize};
 pub use matrix::BitMatrix;
 pub use metric::{ClassScores, Evaluator, Level, Scores, VideoParse};
 pub use report::{Prediction, Protocol, Report, evaluate};

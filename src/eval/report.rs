@@ -102,7 +102,7 @@ pub struct Report {
     pub per_class: Option<Vec<ClassReport>>,
 }
 
-fn split_name<S: Serializer>(split: &Split, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn split_name<S: Serializer>(split: &Split, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(split.as_str())
 }
 

@@ -57,6 +57,20 @@ pub struct Targets {
     pub within: Option<Tensor>,
 }
 
+impl Targets {
+    /// The labels of both modalities are those that both have.
+    ///
+    /// METHOD.md, "AVE task": PL-AV = PL-A and PL-V; a segment without one is background.
+    pub fn audio_visual(self) -> Targets {
+        let both = &self.audio * &self.visual; // [B, T, C]
+        Targets {
+            audio: both.shallow_clone(),
+            visual: both,
+            ..self
+        }
+    }
+}
+
 /// Names of the terms, in the order of [`Loss::terms`].
 pub const TERMS: [&str; 9] = [
     "video",

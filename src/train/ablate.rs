@@ -16,6 +16,7 @@ use super::predict::{VideoProbabilities, predict};
 use super::settings::{Gate, Supervision, TrainSettings};
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
+use crate::eval::Task;
 
 /// What is asked of an ablation.
 #[derive(Clone, Debug)]
@@ -141,12 +142,7 @@ fn one(
 ) -> Result<Run, TrainError> {
     let examples = dataset.of_split(Split::Train, true);
     let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
-    let wanted = format!(
-        "{}.{}.{}",
-        settings.best_split,
-        settings.best_gate.as_str(),
-        settings.best_metric
-    );
+    let wanted = settings.best_name();
     let mut best = f64::NEG_INFINITY;
     let mut run = Run {
         supervision: settings.supervision,
@@ -158,7 +154,7 @@ fn one(
     for epoch in 1..=settings.epochs {
         let losses = trainer.epoch(dataset, |step| told(Progress::Videos(step.videos as u64)))?;
         run.loss = losses.total;
-        let chosen = scores(&trainer, dataset, truths, settings.best_split)?;
+        let chosen = scores(&trainer, dataset, truths, (settings.task, settings.best_split))?;
         let score = chosen
             .iter()
             .find(|(name, _)| **name == wanted)
@@ -168,7 +164,7 @@ fn one(
             (best, run.epoch) = (score, epoch);
             let own = match request.split == settings.best_split {
                 true => chosen,
-                false => scores(&trainer, dataset, truths, request.split)?,
+                false => scores(&trainer, dataset, truths, (settings.task, request.split))?,
             };
             run.scores = Gate::ALL
                 .into_iter()
@@ -182,8 +178,13 @@ fn one(
 
 type Named = Vec<(String, f64)>;
 
-/// Both protocols' scores of a split, in the order of [`Gate::ALL`] and [`COLUMNS`].
-fn scores(trainer: &Trainer, dataset: &Dataset, truths: &Truths, split: Split) -> Result<Named, TrainError> {
+/// Both protocols' scores of a split, in the order of [`Gate::ALL`] and [`COLUMNS`], and what else the task has.
+fn scores(
+    trainer: &Trainer,
+    dataset: &Dataset,
+    truths: &Truths,
+    (task, split): (Task, Split),
+) -> Result<Named, TrainError> {
     let videos: Vec<_> = dataset
         .of_split(split, false)
         .into_iter()
@@ -192,7 +193,7 @@ fn scores(trainer: &Trainer, dataset: &Dataset, truths: &Truths, split: Split) -
         .collect();
     let predicted: Vec<VideoProbabilities> = predict(trainer.han(), &dataset.features, &videos, |_| ());
     let truth = truths.of(split).expect("it was looked for at the beginning");
-    let named = metrics(truth, &predicted)?;
+    let named = metrics(truth, &predicted, task)?;
     Ok(named
         .into_iter()
         .map(|(name, score)| (name.to_string(), score))

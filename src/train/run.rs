@@ -154,18 +154,13 @@ impl Training<'_> {
         for split in splits {
             let predicted = self.predict(self.trainer.han(), split);
             if let Some(truth) = self.truths.of(split).filter(|_| !predicted.is_empty()) {
-                scores.extend(metrics(truth, &predicted)?);
+                scores.extend(metrics(truth, &predicted, settings.task)?);
             }
             if settings.predictions.contains(&split) {
                 kept.extend(predicted);
             }
         }
-        let wanted = format!(
-            "{}.{}.{}",
-            settings.best_split,
-            settings.best_gate.as_str(),
-            settings.best_metric
-        );
+        let wanted = settings.best_name();
         let score = scores
             .iter()
             .find(|(name, _)| **name == *wanted)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::Split;
 
 use super::error::TrainError;
-use crate::eval::Protocol;
+use crate::eval::{Protocol, Task};
 use crate::network::{AdamConfig, HanConfig, LossConfig, OptimizerName, TargetName};
 
 /// What supervises the network: the steps of the paper's ablation.
@@ -104,6 +104,8 @@ pub struct TrainSettings {
     pub batch: usize,
     /// Names the random numbers: initial weights, order, dropout.
     pub seed: u64,
+    /// What is asked of the network; `ave`: labels of both modalities are those that both have.
+    pub task: Task,
     /// What the network learns from.
     pub supervision: Supervision,
     /// Targets of the basic loss; none: those of `supervision`.
@@ -142,8 +144,8 @@ pub struct TrainSettings {
     pub best_split: Split,
     /// Protocol that it is chosen by.
     pub best_gate: Gate,
-    /// Metric that it is chosen by: `<level>.<score>`.
-    pub best_metric: String,
+    /// Metric that it is chosen by, `<level>.<score>`; none: segment Type@AV, or segment accuracy of task `ave`.
+    pub best_metric: Option<String>,
     /// Splits whose predictions every epoch puts into the store.
     pub predictions: Vec<Split>,
     /// Splits whose predictions are in the store for the best epoch, when the training is done.
@@ -157,6 +159,7 @@ impl Default for TrainSettings {
             epochs: 40,
             batch: 16,
             seed: 1,
+            task: Task::Avvp,
             supervision: Supervision::Richness,
             targets: None,
             richness: None,
@@ -176,7 +179,7 @@ impl Default for TrainSettings {
             dropout: network.dropout,
             best_split: Split::Val,
             best_gate: Gate::Fused,
-            best_metric: "segment.type_av".to_owned(),
+            best_metric: None,
             predictions: vec![Split::Val],
             best_predictions: Split::ALL.to_vec(),
         }
@@ -196,6 +199,9 @@ pub const METRICS: [&str; 10] = [
     "event.type_av",
     "event.event_av",
 ];
+
+/// Task `ave` has this one, too.
+pub const ACCURACY: &str = "segment.accuracy";
 
 impl TrainSettings {
     /// Reads a TOML file over the defaults.
@@ -241,16 +247,35 @@ impl TrainSettings {
                 "clip is {clip}, expected a number above 0"
             )));
         }
-        if !METRICS.contains(&self.best_metric.as_str()) {
-            let likeness = |name: &&&str| (strsim::jaro_winkler(name, &self.best_metric) * 1e6) as u64;
-            let nearest = METRICS.iter().max_by_key(likeness).expect("there are ten");
+        let mut metrics = METRICS.to_vec();
+        if self.task == Task::Ave {
+            metrics.push(ACCURACY);
+        }
+        let metric = self.best_metric();
+        if !metrics.contains(&metric) {
+            let likeness = |name: &&&str| (strsim::jaro_winkler(name, metric) * 1e6) as u64;
+            let nearest = metrics.iter().max_by_key(likeness).expect("there are ten");
             return Err(TrainError::Settings(format!(
-                "best_metric is `{}`, expected one of {} (nearest: `{nearest}`)",
-                self.best_metric,
-                METRICS.join(", ")
+                "best_metric is `{metric}`, expected one of {} (nearest: `{nearest}`)",
+                metrics.join(", ")
             )));
         }
         Ok(())
+    }
+
+    /// Metric that the best epoch is chosen by, `<level>.<score>`.
+    pub fn best_metric(&self) -> &str {
+        let of_task = match self.task {
+            Task::Avvp => "segment.type_av",
+            Task::Ave => ACCURACY,
+        };
+        self.best_metric.as_deref().unwrap_or(of_task)
+    }
+
+    /// The same as the `epochs` table names it: `<split>.<gate>.<level>.<score>`.
+    pub fn best_name(&self) -> String {
+        let (split, gate, metric) = (self.best_split, self.best_gate.as_str(), self.best_metric());
+        format!("{split}.{gate}.{metric}")
     }
 
     /// The loss.
@@ -344,11 +369,18 @@ mod tests {
     #[test]
     fn a_number_out_of_range_and_an_unknown_key_are_refused_with_what_would_do() {
         let settings = TrainSettings {
-            best_metric: "segment.typeav".to_owned(),
+            best_metric: Some("segment.typeav".to_owned()),
             ..TrainSettings::default()
         };
         let refused = settings.check().unwrap_err().to_string();
         assert!(refused.contains("(nearest: `segment.type_av`)"), "{refused}");
+        let accuracy = |task| TrainSettings {
+            task,
+            best_metric: Some(ACCURACY.to_owned()),
+            ..TrainSettings::default()
+        };
+        assert!(accuracy(Task::Avvp).check().is_err(), "only localization has it");
+        assert!(accuracy(Task::Ave).check().is_ok());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.toml");
         std::fs::write(&path, "epoch = 3\n").unwrap();

@@ -8,6 +8,8 @@ use tch::Device;
 use vaplan_schemas::Modality;
 
 use super::features::{FeatureTable, Lengths, Place};
+use super::predict::VideoProbabilities;
+use super::settings::Gate;
 use crate::ingest::npy;
 
 fn names() -> Vec<Arc<str>> {
@@ -131,4 +133,36 @@ fn a_device_is_named_or_refused_with_what_would_do() {
         let refused = crate::network::device("cuda").unwrap_err();
         assert!(refused.contains("expected LIBTORCH at a CUDA build"), "{refused}");
     }
+}
+
+#[test]
+fn of_several_classes_seen_and_heard_the_one_that_both_hold_more_probable_is_kept() {
+    let video = VideoProbabilities {
+        video: "AAAAAAAAAAA".into(),
+        classes: 3,
+        // Segment 0: class 0 is surer to the ear, class 1 to both; segment 1: class 2 is heard and not seen.
+        segments: [
+            vec![0.9, 0.7, 0.1, 0.2, 0.1, 0.8],
+            vec![0.6, 0.8, 0.1, 0.2, 0.1, 0.4],
+        ],
+        modalities: [vec![0.9, 0.9, 0.9], vec![0.9, 0.2, 0.9]],
+        all: vec![0.9; 3],
+    };
+    let kept = |gate| {
+        let single = video.single(gate);
+        assert_eq!(single.audio, single.visual);
+        let bits = single.audio.unwrap();
+        let of = |segment| {
+            (0..3)
+                .filter(|&class| bits.get(class, segment))
+                .collect::<Vec<_>>()
+        };
+        [of(0), of(1)]
+    };
+    assert_eq!(kept(Gate::Fused), [vec![1], vec![]]);
+    assert_eq!(
+        kept(Gate::Own),
+        [vec![0], vec![]],
+        "class 1 is not seen in the video"
+    );
 }

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::data::Dataset;
 use super::error::TrainError;
 use super::settings::TrainSettings;
+use crate::eval::Task;
 use crate::network::loss::TERMS;
 use crate::network::optimizer::gradients;
 use crate::network::{Adam, Han, LossConfig, NetworkError, Noise, Weights};
@@ -137,6 +138,10 @@ impl Trainer {
         for (step, batch) in order.chunks(self.settings.batch).enumerate() {
             let inputs = dataset.inputs(batch, device);
             let targets = dataset.targets(batch, device);
+            let targets = match self.settings.task {
+                Task::Avvp => targets,
+                Task::Ave => targets.audio_visual(),
+            };
             let outputs = self.han.forward(&inputs, Some(&mut noise));
             let not_finite = |what, value| TrainError::NotFinite {
                 epoch,

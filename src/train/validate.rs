@@ -10,8 +10,8 @@ use vaplan_schemas::tables;
 use super::data::class_names;
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
-use super::settings::Gate;
-use crate::eval::{EvalError, Level, Prediction, Report, Truth, evaluate};
+use super::settings::{ACCURACY, Gate};
+use crate::eval::{EvalError, Level, Prediction, Report, Task, Truth, evaluate, localize};
 
 /// Dense truth of each split that has some.
 #[derive(Clone, Debug, Default)]
@@ -79,11 +79,15 @@ pub fn labels(
     videos.map(|video| of(&video.name).unwrap_or_default()).collect()
 }
 
-/// Scores of a split by both protocols, named as the `epochs` table has them.
+/// Scores of a split by both protocols, named as the `epochs` table has them; of task `ave`, their accuracies after them.
 ///
 /// # Errors
 /// As [`score`].
-pub fn metrics(truth: &Truth, predicted: &[VideoProbabilities]) -> Result<Vec<(Arc<str>, f64)>, EvalError> {
+pub fn metrics(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    task: Task,
+) -> Result<Vec<(Arc<str>, f64)>, EvalError> {
     let mut named = Vec::new();
     for gate in Gate::ALL {
         let scores = score(truth, predicted, gate, false)?.scores;
@@ -107,6 +111,11 @@ pub fn metrics(truth: &Truth, predicted: &[VideoProbabilities]) -> Result<Vec<(A
                 named.push((name.into(), value));
             }
         }
+    }
+    for gate in Gate::ALL.into_iter().filter(|_| task == Task::Ave) {
+        let single = labels(truth, predicted, |video| video.single(gate));
+        let name = format!("{}.{}.{ACCURACY}", truth.split, gate.as_str());
+        named.push((name.into(), localize(truth, &single, gate.protocol())?.accuracy));
     }
     Ok(named)
 }

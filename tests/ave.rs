@@ -1,0 +1,114 @@
+//! AVE's task from end to end: annotations in its format, labels, a training, segment accuracy.
+
+use std::fmt::Write as _;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{assert_status, run, scratch, stderr, stdout};
+use crate::train::{Sample, metric};
+
+const CATEGORIES: [&str; 5] = [
+    "Bark",
+    "Church bell",
+    "Male speech, man speaking",
+    "Rats",
+    "Train horn",
+];
+
+/// 300 train, 60 val and 60 test videos of 10 s, each with one event of 2 to 10 s.
+fn annotations() -> tempfile::TempDir {
+    let folder = scratch();
+    let dir = folder.path().join("annotations");
+    std::fs::create_dir(&dir).unwrap();
+    let mut number = 0_u64;
+    for (name, videos) in [("trainSet", 300), ("valSet", 60), ("testSet", 60)] {
+        let mut text = String::new();
+        for _ in 0..videos {
+            number += 1;
+            let (start, length) = (number * 7 % 9, 2 + number * 5 % 9);
+            let (class, end) = (CATEGORIES[number as usize % 5], (start + length).min(10));
+            writeln!(text, "{class}&{number:011}&good&{start}&{end}").unwrap();
+        }
+        std::fs::write(dir.join(format!("{name}.txt")), text).unwrap();
+    }
+    folder
+}
+
+fn accuracy(sample: &Sample, more: &[&str]) -> Value {
+    let store = sample.path("store");
+    let words = ["eval", "--store", &store, "--task", "ave", "--split", "test"];
+    let output = run([&words[..], &["--format", "json"], more].concat());
+    assert_status(&output, 0);
+    serde_json::from_str(stdout(&output)).unwrap()
+}
+
+#[test]
+fn a_video_of_ave_is_labelled_learnt_and_localized() {
+    let sample = Sample::of(annotations(), "1");
+    let labels = accuracy(&sample, &[]);
+    assert_eq!(
+        (&labels["protocol"], &labels["split"], &labels["segments"]),
+        (&"labels".into(), &"test".into(), &600.into())
+    );
+    // Background throughout is right in the segments without an event.
+    let dir = std::fs::read_to_string(sample.path("annotations/testSet.txt")).unwrap();
+    let seconds = dir.lines().map(|line| {
+        let mut fields = line.rsplit('&').map(|field| field.parse::<f64>().unwrap_or(0.0));
+        fields.next().unwrap() - fields.next().unwrap()
+    });
+    let background = 100.0 - seconds.sum::<f64>() / 6.0;
+    let labels = labels["accuracy"].as_f64().unwrap();
+    assert!(labels > background, "labels {labels}, background {background}");
+
+    let config = "task = \"ave\"\nlearning_rate = 0.002\n";
+    let output = sample.train("store", config, "8");
+    assert_status(&output, 0);
+    assert!(
+        stdout(&output).contains("segment.accuracy "),
+        "{}",
+        stdout(&output)
+    );
+    let rows = sample.epochs("store");
+    let best = rows
+        .iter()
+        .max_by(|a, b| {
+            let of = |row| metric(row, "val.fused.segment.accuracy");
+            of(a).total_cmp(&of(b))
+        })
+        .unwrap();
+    let best = best.epoch.to_string();
+    let told = accuracy(&sample, &["--epoch", &best]);
+    assert_eq!(told["protocol"], "fused");
+    let learnt = told["accuracy"].as_f64().unwrap();
+    assert!(
+        learnt > background + 10.0,
+        "epoch {best}: {learnt}, background {background}, labels {labels}"
+    );
+    // The table says the same, rounded.
+    let store = sample.path("store");
+    let words = ["eval", "--store", &store, "--task", "ave", "--split", "test"];
+    let table = run([&words[..], &["--epoch", &best, "--protocol", "own"]].concat());
+    assert_status(&table, 0);
+    let head = "task ave, protocol own, split test, 60 videos, 600 segments, percent\nsegment accuracy ";
+    assert!(stdout(&table).starts_with(head), "{}", stdout(&table));
+}
+
+#[test]
+fn what_is_of_the_other_task_is_refused() {
+    let refused = |output: Output, text: &str| {
+        assert_status(&output, 2);
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    };
+    let words = [
+        "eval",
+        "--store",
+        "none",
+        "--task",
+        "ave",
+        "--split",
+        "test",
+        "--per-class",
+    ];
+    refused(run(words), "--per-class is of task avvp");
+}

@@ -13,6 +13,8 @@ pub mod network;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod relabel;
+#[cfg(feature = "train")]
+pub mod run;
 pub mod show;
 pub mod synth;
 #[cfg(feature = "train")]

@@ -21,6 +21,8 @@ mod plg_golden;
 mod query;
 mod query_answers;
 mod relabel;
+#[cfg(feature = "train")]
+mod run;
 mod sample;
 mod show;
 mod small_store;

@@ -17,7 +17,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// The built-in sample: 40 videos to learn from, 16 to choose by, 24 to test with, each simulated so many times.
-    fn new(repeat: &str) -> Sample {
+    pub(crate) fn new(repeat: &str) -> Sample {
         let folder = scratch();
         let dir = folder.path().to_str().unwrap();
         assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);

@@ -22,6 +22,8 @@ mod progress;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
+#[cfg(feature = "train")]
+mod run;
 mod show;
 mod synth;
 #[cfg(feature = "train")]
@@ -98,6 +100,8 @@ enum Command {
     Relabel(relabel::Args),
     Plan(relabel::PlanArgs),
     #[cfg(feature = "train")]
+    Run(run::Args),
+    #[cfg(feature = "train")]
     Train(train::Args),
     #[cfg(feature = "train")]
     Predict(predict::Args),
@@ -134,6 +138,8 @@ impl Cli {
             Command::Label(args) => label::run(args, global, out),
             Command::Relabel(args) => relabel::run(args, global, out),
             Command::Plan(args) => relabel::plan(args, global, out),
+            #[cfg(feature = "train")]
+            Command::Run(args) => run::run(args, global, out),
             #[cfg(feature = "train")]
             Command::Train(args) => train::run(args, global, out),
             #[cfg(feature = "train")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::LabelChangeRow;
 
@@ -37,15 +38,32 @@ pub(super) struct Args {
     workers: Option<std::num::NonZeroUsize>,
 }
 
-/// Say what a change of a store would touch, before it is made.
+/// Say what a change of a store would touch, or what a run would do, before it is made.
 ///
 /// Takes the same changes as `relabel` and prints which rows they can touch: videos, files, bytes, and seconds estimated
-/// from how fast this machine just read their keys. Nothing is written.
+/// from how fast this machine just read their keys. With the file of a `run`: which of its stages are done, and which a run
+/// would do. Nothing is written.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
+    /// File of a run: its stages, and what of them is to be done
+    #[cfg(feature = "train")]
+    #[arg(value_name = "CONFIG", conflicts_with = "store")]
+    config: Option<PathBuf>,
     /// Store to read
-    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
-    store: PathBuf,
+    #[cfg_attr(
+        feature = "train",
+        arg(
+            long,
+            value_name = "DIR",
+            env = "VAPLAN_STORE",
+            required_unless_present = "config"
+        )
+    )]
+    #[cfg_attr(
+        not(feature = "train"),
+        arg(long, value_name = "DIR", env = "VAPLAN_STORE", required = true)
+    )]
+    store: Option<PathBuf>,
     #[command(flatten)]
     changes: ChangeArgs,
 }
@@ -256,7 +274,12 @@ pub(super) fn print_version(summary: &Summary, out: &mut dyn Write) -> std::io::
 }
 
 pub(super) fn plan(args: &PlanArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let estimate = estimate::estimate(&args.store, &args.changes.some()?)?;
+    #[cfg(feature = "train")]
+    if let Some(config) = &args.config {
+        return super::run::plan(config, _global, out);
+    }
+    let store = args.store.as_ref().context("expected --store")?;
+    let estimate = estimate::estimate(store, &args.changes.some()?)?;
     write!(out, "{estimate}")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -56,6 +56,25 @@ pub struct Scores {
     pub event: Level,
 }
 
+impl Scores {
+    /// Each with its name, `<level>.<score>`.
+    pub fn named(&self) -> [(&'static str, f64); 10] {
+        let Scores { segment, event } = self;
+        [
+            ("segment.audio", segment.audio),
+            ("segment.visual", segment.visual),
+            ("segment.audio_visual", segment.audio_visual),
+            ("segment.type_av", segment.type_av),
+            ("segment.event_av", segment.event_av),
+            ("event.audio", event.audio),
+            ("event.visual", event.visual),
+            ("event.audio_visual", event.audio_visual),
+            ("event.type_av", event.type_av),
+            ("event.event_av", event.event_av),
+        ]
+    }
+}
+
 /// Segment-level F-scores of one class, in percent: TP, FP and FN summed over all segments of all videos.
 ///
 /// Grade D: ours, for finding weak classes. The mean over classes is *not* [`Scores::segment`], which takes F per

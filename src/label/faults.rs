@@ -16,7 +16,7 @@ const MARKS: &str = "user_labels";
 /// How a fault of lengths ends.
 const LENGTHS: &str = "expected equally many: none is used";
 /// File named for a fault of predictions.
-const PREDICTIONS: &str = "predictions";
+pub(crate) const PREDICTIONS: &str = "predictions";
 
 /// Rows of a fault of a video.
 pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {

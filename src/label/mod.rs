@@ -147,7 +147,14 @@ pub struct Done {
 /// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
 /// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
 pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
-    let plan = Plan::new(request)?;
+    run_plan(Plan::new(request)?, request, listener)
+}
+
+/// As [`run`], of a plan that was made of the request.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_plan(plan: Plan, request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
     let ready = match begin(plan, store, lock)? {
@@ -192,6 +199,9 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
             let before = World::read(latest)?;
             (plan.world.denoising, plan.world.active) = (before.denoising, before.active);
             plan.world.delivered = before.delivered;
+            if plan.world.run.is_empty() {
+                plan.world.run = before.run;
+            }
             Kept::read(latest, &plan.world)?
         }
         None => Kept::default(),

@@ -118,6 +118,7 @@ impl Plan {
             denoising: [None, None],
             active: None,
             delivered: Vec::new(),
+            run: BTreeMap::new(),
             classes: annotations.classes.clone(),
         };
         let texts = [&request.audio_text, &request.visual_text];

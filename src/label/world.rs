@@ -84,6 +84,8 @@ pub struct World {
     pub active: Option<Active>,
     /// What `vaplan watch` took in last, named by their hashes, oldest first; labels do not depend on it.
     pub delivered: Vec<Arc<str>>,
+    /// What `vaplan run` remembers, by name; labels do not depend on it.
+    pub run: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Which predictions have a say in the labels: of each video and modality the latest of these epochs.
@@ -100,6 +102,7 @@ const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
 const DELIVERED: &str = "inbox.delivered";
+const RUN: &str = "run.";
 
 fn features_name(modality: Modality) -> String {
     format!("features.{modality}")
@@ -170,6 +173,9 @@ impl World {
             denoising: [pld(Modality::Audio)?, pld(Modality::Visual)?],
             active,
             delivered: values(DELIVERED).to_vec(),
+            run: (named.iter())
+                .filter_map(|(name, values)| Some((name.strip_prefix(RUN)?.into(), values.first()?.clone())))
+                .collect(),
             classes,
         })
     }
@@ -195,6 +201,9 @@ impl World {
         }
         for (position, delivery) in self.delivered.iter().enumerate() {
             push(DELIVERED.to_owned(), position, delivery.to_string());
+        }
+        for (name, value) in &self.run {
+            push(format!("{RUN}{name}"), 0, value.to_string());
         }
         for modality in Modality::ALL {
             for (position, path) in self.features[at(modality)].iter().enumerate() {

@@ -259,6 +259,11 @@ impl Part {
         videos.contains(video) || (tracks.iter().any(|(own, _)| *own == modality) && class().is_some_and(of))
     }
 
+    /// Names of all videos that are touched, before or after.
+    pub(crate) fn names(&self) -> &BTreeMap<VideoId, Arc<str>> {
+        &self.names
+    }
+
     /// The world after.
     pub(crate) fn world(&self) -> &World {
         &self.resolved.after

@@ -66,17 +66,37 @@ impl Answers {
         }
         outcome.changes
     }
+
+    /// What there is of a video, but for files.
+    pub(crate) fn found(&self, video: VideoId) -> Found {
+        Found {
+            admitted: Modality::ALL.map(|modality| self.admitted.get(&(video, modality)).cloned()),
+            labels: Modality::ALL.map(|modality| self.labels.get(&(video, modality)).cloned()),
+            ..Found::default()
+        }
+    }
+
+    /// What of a video has no effect, and why.
+    pub(crate) fn faults(&self, video: VideoId) -> impl Iterator<Item = &Fault> {
+        self.faults.get(&video).into_iter().flatten()
+    }
+
+    /// Labels that PLD flipped.
+    pub(crate) fn flipped(&self) -> u64 {
+        let tracks = self.labels.values().flat_map(|record| &record.tracks);
+        tracks.map(|track| u64::from(track.pld.ones())).sum()
+    }
 }
 
 /// Rows of a table to take away and to add.
-pub(super) struct Diff<T: Table> {
+pub(crate) struct Diff<T: Table> {
     gone: Vec<Place>,
     pub(super) new: Vec<T::Row>,
 }
 
 impl<T: Table> Diff<T> {
     /// Both by key; rows that are equal stay where they are.
-    pub(super) fn of(old: &[Stored<T::Row>], new: Vec<T::Row>) -> Diff<T> {
+    pub(crate) fn of(old: &[Stored<T::Row>], new: Vec<T::Row>) -> Diff<T> {
         Diff::by(old, new, PartialEq::eq)
     }
 
@@ -106,7 +126,7 @@ impl<T: Table> Diff<T> {
         self.gone.is_empty() && self.new.is_empty()
     }
 
-    pub(super) fn write(&self, commit: &mut Commit<'_>, counts: &mut Counts) -> Result<(), StoreError> {
+    pub(crate) fn write(&self, commit: &mut Commit<'_>, counts: &mut Counts) -> Result<(), StoreError> {
         if self.is_empty() {
             return Ok(());
         }
@@ -118,7 +138,7 @@ impl<T: Table> Diff<T> {
     }
 }
 
-pub(super) type Counts = Vec<(&'static str, u64, u64)>;
+pub(crate) type Counts = Vec<(&'static str, u64, u64)>;
 
 /// Everything that a version of a part changes.
 struct Diffs {
@@ -304,18 +324,9 @@ fn diffs(
     let after = &part.resolved.after;
     let mut found = BTreeMap::new();
     for video in part.videos.keys() {
-        let of = |modality: Modality| {
-            let key = (*video, modality);
-            (
-                answers.admitted.get(&key).cloned(),
-                answers.labels.get(&key).cloned(),
-            )
-        };
-        let [(audio, audio_labels), (visual, visual_labels)] = Modality::ALL.map(of);
         let own = Found {
-            admitted: [audio, visual],
-            labels: [audio_labels, visual_labels],
             sources: part.sources(*video),
+            ..answers.found(*video)
         };
         found.insert(*video, own);
     }
@@ -414,7 +425,7 @@ fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
     let mut rows = part.resolved.rejects.clone();
     rows.extend(part.reread.rejects.iter().cloned());
     for name in &part.touched.videos {
-        let faults = answers.faults.get(&VideoId::of(name)).into_iter().flatten();
+        let faults = answers.faults(VideoId::of(name));
         rows.extend(faults.flat_map(|fault| faults::rows(&part.resolved.after, name, fault)));
     }
     rows.sort();

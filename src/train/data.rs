@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
+use vaplan_dataflows::LabelRecord;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{ClassRow, RejectRow, Split, VideoRow};
 use vaplan_schemas::store::Snapshot;
@@ -223,12 +224,7 @@ impl Dataset {
             let example = &mut self.examples[at];
             let segments = example.places[0].segments as usize;
             if track.cells.len() != segments {
-                return Err(TrainError::Settings(format!(
-                    "video `{}` has {} labels of `{}` and {segments} segments of features, expected equally many",
-                    track.video,
-                    track.cells.len(),
-                    track.class
-                )));
+                return Err(unequal(&track.video, &track.class, track.cells.len(), segments));
             }
             let labels = &mut example.labels[usize::from(track.modality == Modality::Visual)];
             if labels.is_empty() {
@@ -238,6 +234,37 @@ impl Dataset {
                 labels[segment * classes + class] = u8::from(cell.label);
             }
         }
+        Ok(())
+    }
+
+    /// Takes labels that are others now; none: there are none any more. `at` is the position of the example.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] where the labels are not as many as the segments of the features.
+    pub fn relabel(
+        &mut self,
+        at: usize,
+        modality: Modality,
+        record: Option<&LabelRecord>,
+    ) -> Result<(), TrainError> {
+        let classes = self.classes.len();
+        let example = &mut self.examples[at];
+        let segments = example.places[0].segments as usize;
+        let mut labels = match record {
+            Some(_) => vec![0; segments * classes],
+            None => Vec::new(),
+        };
+        for track in record.into_iter().flat_map(|record| &record.tracks) {
+            let class = track.class.index();
+            if track.label.len() != segments {
+                let (found, class) = (track.label.len(), &self.classes[class]);
+                return Err(unequal(&example.name, class, found, segments));
+            }
+            for (segment, label) in track.label.iter().enumerate() {
+                labels[segment * classes + class] = u8::from(label);
+            }
+        }
+        example.labels[usize::from(modality == Modality::Visual)] = labels;
         Ok(())
     }
 
@@ -286,6 +313,12 @@ impl Dataset {
             within: within.map(|past| past.logical_not().to_kind(Kind::Float).to_device(device)),
         }
     }
+}
+
+fn unequal(video: &str, class: &str, labels: usize, segments: usize) -> TrainError {
+    TrainError::Settings(format!(
+        "video `{video}` has {labels} labels of `{class}` and {segments} segments of features, expected equally many"
+    ))
 }
 
 fn example(row: &VideoRow, places: [Place; 3], position: &BTreeMap<Arc<str>, usize>) -> Option<Example> {

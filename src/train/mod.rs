@@ -15,12 +15,14 @@
 //! | [`predict`] | probabilities of videos |
 //! | [`validate`] | their scores by both protocols |
 //! | [`record`] | epochs and predictions as store versions |
+//! | [`course`] | one training, epoch by epoch, with its checkpoints |
 //! | [`ablate`] | the paper's ablation, over seeds |
 //! | [`apply`] | a checkpoint on features, without a training |
 //! | [`run`](mod@run) | the whole: resumed, recorded, the best kept |
 
 pub mod ablate;
 pub mod apply;
+pub mod course;
 pub mod data;
 pub mod error;
 pub mod features;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use vaplan_schemas::StoreError;
 use vaplan_schemas::rows::{EpochRow, PredictionTrack, VideoPredictionRow};
-use vaplan_schemas::store::{CommitInfo, DataFile, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
@@ -70,13 +71,7 @@ impl Recorder {
                 "store version {version} does not have epoch {run_epoch} of the training, expected it to be there"
             ))
         })?;
-        let there: BTreeSet<_> = of_epoch::<VideoPredictions>(&latest, epoch)?
-            .into_iter()
-            .filter(|row| row.epoch == epoch)
-            .map(|row| row.video)
-            .collect();
-        let mut predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
-        predicted.retain(|video| !there.contains(&video.video));
+        let predicted = missing(&latest, epoch, predicted)?;
         if !predicted.is_empty() {
             self.commit(&lock, &latest, epoch, None, &predicted)?;
         }
@@ -115,18 +110,48 @@ impl Recorder {
             videos: 0,
         };
         let mut commit = self.store.begin(lock, info)?;
-        if let Some(row) = row {
-            commit.append::<Epochs>(std::slice::from_ref(row))?;
-        }
-        let parts: Vec<_> = predicted.chunks(VIDEOS).collect();
-        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-        let rows = |part: u32| parts[part as usize].iter().map(|video| video.rows(epoch));
-        commit
-            .append_parts::<Predictions>(count, |part| rows(part).flat_map(|(tracks, _)| tracks).collect())?;
-        commit.append_parts::<VideoPredictions>(count, |part| rows(part).map(|(_, row)| row).collect())?;
+        append(&mut commit, epoch, row, predicted)?;
         commit.finish()?;
         Ok(())
     }
+}
+
+/// Those that an epoch has no predictions of yet.
+///
+/// # Errors
+/// For a store that does not read back.
+pub(crate) fn missing<'a>(
+    latest: &Snapshot,
+    epoch: u64,
+    predicted: &'a [VideoProbabilities],
+) -> Result<Vec<&'a VideoProbabilities>, TrainError> {
+    let there: BTreeSet<_> = of_epoch::<VideoPredictions>(latest, epoch)?
+        .into_iter()
+        .filter(|row| row.epoch == epoch)
+        .map(|row| row.video)
+        .collect();
+    let new = predicted.iter().filter(|video| !there.contains(&video.video));
+    Ok(new.collect())
+}
+
+/// Adds the predictions of an epoch, and its row if there is one, to a version in the making.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub(crate) fn append(
+    commit: &mut Commit<'_>,
+    epoch: u64,
+    row: Option<&EpochRow>,
+    predicted: &[&VideoProbabilities],
+) -> Result<(), StoreError> {
+    if let Some(row) = row {
+        commit.append::<Epochs>(std::slice::from_ref(row))?;
+    }
+    let parts: Vec<_> = predicted.chunks(VIDEOS).collect();
+    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let rows = |part: u32| parts[part as usize].iter().map(|video| video.rows(epoch));
+    commit.append_parts::<Predictions>(count, |part| rows(part).flat_map(|(tracks, _)| tracks).collect())?;
+    commit.append_parts::<VideoPredictions>(count, |part| rows(part).map(|(_, row)| row).collect())
 }
 
 /// The rows of the files that an epoch's commits may have written to an append-only table.

@@ -278,6 +278,12 @@ impl TrainSettings {
         format!("{split}.{gate}.{metric}")
     }
 
+    /// Splits whose predictions the best epoch gets when all are done: the others have them since that epoch.
+    pub fn left_to_best(&self) -> impl Iterator<Item = Split> {
+        let left = |split: &Split| self.best_predictions.contains(split) && !self.predictions.contains(split);
+        Split::ALL.into_iter().filter(left)
+    }
+
     /// The loss.
     pub fn loss(&self) -> LossConfig {
         let loss = self.supervision.loss();

@@ -11,7 +11,7 @@ use super::data::class_names;
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
 use super::settings::{ACCURACY, Gate};
-use crate::eval::{EvalError, Level, Prediction, Report, Task, Truth, evaluate, localize};
+use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};
 
 /// Dense truth of each split that has some.
 #[derive(Clone, Debug, Default)]
@@ -91,25 +91,9 @@ pub fn metrics(
     let mut named = Vec::new();
     for gate in Gate::ALL {
         let scores = score(truth, predicted, gate, false)?.scores;
-        for (level, values) in [("segment", scores.segment), ("event", scores.event)] {
-            let Level {
-                audio,
-                visual,
-                audio_visual,
-                type_av,
-                event_av,
-            } = values;
-            let values = [
-                ("audio", audio),
-                ("visual", visual),
-                ("audio_visual", audio_visual),
-                ("type_av", type_av),
-                ("event_av", event_av),
-            ];
-            for (name, value) in values {
-                let name = format!("{}.{}.{level}.{name}", truth.split, gate.as_str());
-                named.push((name.into(), value));
-            }
+        for (name, value) in scores.named() {
+            let name = format!("{}.{}.{name}", truth.split, gate.as_str());
+            named.push((name.into(), value));
         }
     }
     for gate in Gate::ALL.into_iter().filter(|_| task == Task::Ave) {

@@ -40,15 +40,8 @@ impl Resident {
         workers: usize,
         listener: &Listener,
     ) -> Result<Resident, LabelError> {
-        let resolved = Resolved::new(store, snapshot, &Changes::default())?;
-        let delivered = resolved.after.delivered.clone();
-        let classes = 0..resolved.after.classes.len() as u32;
-        let tracks = classes.flat_map(|class| Modality::ALL.map(|modality| (modality, ClassId(class))));
-        let all = Touched {
-            tracks: tracks.collect(),
-            ..Touched::default()
-        };
-        let part = Part::load(snapshot, resolved, all, workers, listener)?;
+        let part = whole(store, snapshot, workers, listener)?;
+        let delivered = part.world().delivered.clone();
         let mut mirror = Mirror::default();
         let rows = part.rows();
         let whole: Vec<VideoId> = rows.weak.iter().map(|(video, _)| *video).collect();
@@ -103,6 +96,26 @@ impl Resident {
     pub fn finish(self) -> Result<(), LabelError> {
         self.session.finish().map_err(stopped)
     }
+}
+
+/// All that a version says, from its tables.
+///
+/// # Errors
+/// [`LabelError`] where a table does not read back.
+pub(crate) fn whole(
+    store: &Store,
+    snapshot: &Snapshot,
+    workers: usize,
+    listener: &Listener,
+) -> Result<Part, LabelError> {
+    let resolved = Resolved::new(store, snapshot, &Changes::default())?;
+    let classes = 0..resolved.after.classes.len() as u32;
+    let tracks = classes.flat_map(|class| Modality::ALL.map(|modality| (modality, ClassId(class))));
+    let all = Touched {
+        tracks: tracks.collect(),
+        ..Touched::default()
+    };
+    Part::load(snapshot, resolved, all, workers, listener)
 }
 
 fn stopped(error: SessionError) -> LabelError {

@@ -56,6 +56,7 @@ fn world() -> Fallible<World> {
         denoising: [None, None],
         active: None,
         delivered: Vec::new(),
+        run: Default::default(),
         classes,
     })
 }

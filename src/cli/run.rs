@@ -1,0 +1,203 @@
+//! `vaplan run`, and `vaplan plan CONFIG.toml`.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::progress::Bar;
+use super::{Global, notes};
+use crate::label::{Listener, Progress as Labelling};
+use crate::run::config::{Config, DEFAULT};
+use crate::run::learner::Doing;
+use crate::run::{self, Progress, Request, Todo, Told};
+
+/// Do the whole job that a file describes: label, train, denoise, train again, score
+///
+/// Labels the features, trains the parser on the labels, flips the labels that it finds wrong, trains it again on what is
+/// left, and prints a table of how good labels and parsers are against the dense truth. Every stage and every epoch is a
+/// store version. What is done already is not done again: a run that was killed goes on at the stage, shard and epoch
+/// where it was, a finished one only prints its table, and a changed file redoes what depends on the change (`vaplan
+/// plan CONFIG` says what).
+///
+/// `--print-default` prints every key with its default; docs/run.md says what they mean. Paths are relative to the file.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// TOML file that describes the run
+    #[arg(value_name = "CONFIG", required_unless_present = "print_default")]
+    config: Option<PathBuf>,
+    /// Only read the file and open what it names
+    #[arg(long)]
+    check: bool,
+    /// Print a file with every key and its default
+    #[arg(long, conflicts_with = "config")]
+    print_default: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// What differs between machines, not between runs.
+#[derive(Debug, clap::Args)]
+struct Machine {
+    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
+    workers: Option<NonZeroUsize>,
+    /// Threads of libtorch; the same number gives the same bits [default: one per core]
+    #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
+    threads: Option<NonZeroUsize>,
+    /// Where to train: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
+    device: tch::Device,
+}
+
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let Some(config) = &args.config else {
+        out.write_all(DEFAULT.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let request = Request {
+        config: config.clone(),
+        workers: args.machine.workers.unwrap_or_else(cores).get(),
+        threads: args.machine.threads.unwrap_or_else(cores),
+        device: args.machine.device,
+        command: global.command_line(),
+    };
+    if args.check {
+        return check(&request, out);
+    }
+    let bar = Arc::new(Bar::new("running", "steps", global));
+    let mut progress = |progress: Progress<'_>| match progress {
+        Progress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
+        Progress::Stage { name, done: false } => bar.message(name.to_owned()),
+        Progress::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
+        Progress::Epoch { row, better } => {
+            let loss = crate::train::run::named(row)["total"];
+            let best = if better { ", the best so far" } else { "" };
+            bar.say(&format!(
+                "epoch {}: loss {loss:.4}{best} ({:.1} s)",
+                row.epoch, row.seconds
+            ));
+        }
+        Progress::Denoised { epoch, set, unset } => bar.say(&format!(
+            "denoised by epoch {epoch}: {set} labels set, {unset} unset"
+        )),
+    };
+    let told = Told {
+        progress: &mut progress,
+        label: labelling(&bar),
+        step: stepping(&bar),
+    };
+    let summary = run::run(&request, told)?;
+    bar.finish();
+    let rejected = notes::report(&summary.rejected, global.quiet);
+    if summary.versions == 0 {
+        writeln!(out, "nothing to do: the store holds what the file asks for")?;
+    }
+    write!(out, "{}", summary.table)?;
+    Ok(ExitCode::from(u8::from(rejected > 0)))
+}
+
+fn labelling(bar: &Arc<Bar>) -> Listener {
+    let bar = bar.clone();
+    Arc::new(move |progress| match progress {
+        Labelling::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
+        Labelling::Planned { shards, staged } => {
+            bar.total(shards as u64);
+            if staged > 0 {
+                bar.say(&format!(
+                    "going on: {staged} of {shards} shards were scored by a run before"
+                ));
+            }
+        }
+        Labelling::Shard { .. } => bar.message("labelling"),
+        Labelling::Committing => bar.message("committing"),
+    })
+}
+
+/// How far the training under way is.
+struct Pace {
+    begun: Instant,
+    videos: u64,
+    name: String,
+}
+
+fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
+    let bar = bar.clone();
+    let pace = Mutex::new(Pace {
+        begun: Instant::now(),
+        videos: 0,
+        name: String::new(),
+    });
+    Box::new(move |doing| {
+        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+        match doing {
+            Doing::Read => bar.message("reading features"),
+            Doing::Stage {
+                name,
+                done,
+                epochs,
+                videos,
+            } => {
+                *pace = Pace {
+                    begun: Instant::now(),
+                    videos: 0,
+                    name: name.to_owned(),
+                };
+                bar.total((epochs - done) * videos);
+                if done > 0 && done < epochs {
+                    bar.say(&format!("{name}: going on after epoch {done} of {epochs}"));
+                } else {
+                    bar.say(&format!("{name}: {epochs} epochs of {videos} videos"));
+                }
+            }
+            Doing::Step(step) => {
+                pace.videos += step.videos as u64;
+                let speed = pace.videos as f64 / pace.begun.elapsed().as_secs_f64().max(1e-9);
+                bar.message(format!(
+                    "{}: loss {:.3}, {speed:.0} videos/s",
+                    pace.name, step.loss
+                ));
+                bar.add(step.videos as u64);
+            }
+        }
+    })
+}
+
+fn check(request: &Request, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    Config::read(&request.config)?;
+    let todo = Todo::new(request)?;
+    let (all, open) = (
+        todo.stages.len() + 1,
+        todo.open().count() + usize::from(todo.labels),
+    );
+    writeln!(out, "well: {open} of {all} stages are to be done")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says which stages of a run are done.
+pub(super) fn plan(config: &Path, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let request = Request {
+        config: config.to_owned(),
+        workers: 1,
+        threads: NonZeroUsize::MIN,
+        device: tch::Device::Cpu,
+        command: global.command_line(),
+    };
+    let todo = Todo::new(&request)?;
+    let mut line = |name: &str, done: bool| {
+        let what = if done { "done" } else { "to be done" };
+        writeln!(out, "{name:<10} {what}")
+    };
+    line("label", !todo.labels)?;
+    let open: Vec<&str> = todo.open().map(|stage| stage.name.as_str()).collect();
+    for stage in &todo.stages {
+        line(&stage.name, !open.contains(&stage.name.as_str()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

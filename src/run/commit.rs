@@ -1,0 +1,315 @@
+//! A step of a run to a store version: proportional to what it changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_dataflows::pld::Pld;
+use vaplan_schemas::StoreError;
+use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found, Snapshot, Store};
+use vaplan_schemas::tables::{Epochs, Settings};
+
+use super::graph::{Graph, Stepped};
+use super::learner::{Report, active};
+use super::ledger::{Done, Ledger, Stage};
+use super::{Progress, RunError, score};
+use crate::eval::Task;
+use crate::label::world::{Both, World};
+use crate::relabel::patch::Diff;
+use crate::train::course::Learned;
+use crate::train::predict::VideoProbabilities;
+use crate::train::record;
+
+const CONFIG: &str = "config";
+const STATE: &str = "state";
+
+/// What a store remembers of a run, as its world keeps it.
+pub fn remembered(config: &Arc<str>, ledger: &Ledger) -> BTreeMap<Arc<str>, Arc<str>> {
+    let state = serde_json::to_string(ledger).expect("names and numbers are JSON");
+    BTreeMap::from([(CONFIG.into(), config.clone()), (STATE.into(), Arc::from(state))])
+}
+
+/// What a world remembers; of another program's, nothing.
+pub fn ledger(world: &World) -> Ledger {
+    let state = world.run.get(STATE);
+    state
+        .and_then(|state| serde_json::from_str(state).ok())
+        .unwrap_or_default()
+}
+
+/// Writes the versions of a run.
+pub struct Writer<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// What it is going to remember.
+    pub ledger: Ledger,
+    /// The last version that was written.
+    pub version: u64,
+    config: Arc<str>,
+    command: String,
+    world: World,
+    /// What the store remembers.
+    known: Ledger,
+}
+
+/// What a version is about.
+#[derive(Default)]
+struct About<'a> {
+    epoch: Option<u64>,
+    row: Option<&'a EpochRow>,
+    /// Of an epoch that is there: labels that PLD flips by it.
+    flips: Option<u64>,
+    predicted: &'a [VideoProbabilities],
+}
+
+impl<'a> Writer<'a> {
+    /// On top of a version.
+    ///
+    /// # Errors
+    /// Where it does not say what its labels were made by.
+    pub fn new(
+        store: &'a Store,
+        snapshot: &Snapshot,
+        (config, command): (Arc<str>, String),
+        ledger: Ledger,
+    ) -> Result<Writer<'a>, RunError> {
+        let world = World::read(snapshot)?;
+        Ok(Writer {
+            store,
+            version: snapshot.version().version,
+            known: self::ledger(&world),
+            ledger,
+            config,
+            command,
+            world,
+        })
+    }
+
+    /// Have the predictions of the ledger's stage still the say, with these settings?
+    pub fn denoised_by(&self, key: &str, pld: Both<Option<Pld>>) -> bool {
+        let (Some((of, epoch)), world) = (&self.ledger.active, &self.world) else {
+            return false;
+        };
+        of == key && world.active == Some(active(world, *epoch)) && world.denoising == pld
+    }
+
+    /// Takes the say from all predictions, where some have it.
+    ///
+    /// # Errors
+    /// As [`Writer::report`].
+    pub fn reset(&mut self, graph: &Graph, stepped: Stepped) -> Result<(), RunError> {
+        let own = &self.world;
+        if own.active.is_none() && own.denoising == [None, None] {
+            return Ok(());
+        }
+        (self.world.active, self.world.denoising) = (None, [None, None]);
+        self.ledger.active = None;
+        self.commit(&About::default(), Some((graph, stepped)))?;
+        Ok(())
+    }
+
+    /// Scores the labels as they are, for the ledger.
+    ///
+    /// # Errors
+    /// For a store that does not read back.
+    pub fn scored(&mut self, stage: &Stage, task: Task) -> Result<(), RunError> {
+        let lines = score::labels(&self.store.at_version(None)?, task)?;
+        let done = Done {
+            key: stage.key.clone(),
+            epoch: None,
+            lines,
+        };
+        self.ledger.stages.insert(stage.name.clone(), done);
+        Ok(())
+    }
+
+    /// Commits what the ledger has and the store has not.
+    ///
+    /// # Errors
+    /// As [`Writer::report`].
+    pub fn remember(&mut self) -> Result<(), RunError> {
+        if self.ledger.stages != self.known.stages {
+            self.commit(&About::default(), None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes of a step and commits both; gives the version.
+    ///
+    /// # Errors
+    /// What kept it from being learnt; [`RunError::Changed`] where someone else wrote meanwhile; a full disk, say.
+    pub fn report(
+        &mut self,
+        report: Report,
+        graph: &mut Graph,
+        (pld, task): (Both<Option<Pld>>, Task),
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<u64, RunError> {
+        match report {
+            Report::Failed(error) => return Err(error),
+            Report::Epoch {
+                key,
+                learned,
+                denoises,
+            } => {
+                let stepped = graph.step(denoises)?;
+                let Learned {
+                    mut row,
+                    predicted,
+                    better,
+                    ..
+                } = *learned;
+                let changes = (set(&stepped, true), set(&stepped, false));
+                if denoises {
+                    row.flips = Some(graph.flipped());
+                    self.activate(row.epoch, &key, pld);
+                }
+                let about = About {
+                    epoch: Some(row.epoch),
+                    row: Some(&row),
+                    predicted: &predicted,
+                    ..About::default()
+                };
+                if !self.known(&row)? {
+                    self.commit(&about, denoises.then_some((&*graph, stepped)))?;
+                }
+                progress(Progress::Epoch { row: &row, better });
+                if denoises {
+                    denoised(row.epoch, changes, progress);
+                }
+            }
+            Report::Trained {
+                stage,
+                epoch,
+                predicted,
+                lines,
+            } => {
+                graph.step(false)?;
+                let done = Done {
+                    key: stage.key,
+                    epoch: Some(epoch),
+                    lines,
+                };
+                self.ledger.stages.insert(stage.name, done);
+                let about = About {
+                    epoch: Some(epoch),
+                    predicted: &predicted,
+                    ..About::default()
+                };
+                self.commit(&about, None)?;
+            }
+            Report::Denoised { stage, epoch } => {
+                let stepped = graph.step(true)?;
+                let changes = (set(&stepped, true), set(&stepped, false));
+                self.activate(epoch, &stage.key, pld);
+                let done = Done {
+                    key: stage.key.clone(),
+                    epoch: Some(epoch),
+                    lines: Vec::new(),
+                };
+                self.ledger.stages.insert(stage.name.clone(), done);
+                let about = About {
+                    epoch: Some(epoch),
+                    flips: Some(graph.flipped()),
+                    ..About::default()
+                };
+                self.commit(&about, Some((graph, stepped)))?;
+                // Of the labels that are now there; in the store with the next version.
+                let lines = score::labels(&self.store.at_version(None)?, task)?;
+                let done = self.ledger.stages.get_mut(&stage.name);
+                done.expect("it was just put there").lines = lines;
+                denoised(epoch, changes, progress);
+            }
+        }
+        Ok(self.version)
+    }
+
+    fn activate(&mut self, epoch: u64, key: &str, pld: Both<Option<Pld>>) {
+        self.world.active = Some(active(&self.world, epoch));
+        self.world.denoising = pld;
+        self.ledger.active = Some((key.to_owned(), epoch));
+    }
+
+    /// Is this epoch in the store already, of a run that was killed before it kept its checkpoint?
+    fn known(&self, row: &EpochRow) -> Result<bool, RunError> {
+        let epochs = self.store.at_version(None)?.read::<Epochs>()?;
+        let same = |known: &EpochRow| known.run == row.run && known.run_epoch == row.run_epoch;
+        Ok(epochs.iter().any(same))
+    }
+
+    fn commit(&mut self, about: &About<'_>, labels: Option<(&Graph, Stepped)>) -> Result<(), RunError> {
+        let lock = self.store.lock(&mut |_| ())?;
+        let latest = self.store.at_version(None)?;
+        let found = latest.version();
+        if found.version != self.version {
+            return Err(RunError::Changed {
+                expected: self.version,
+                found: found.version,
+                command: found.command.clone(),
+            });
+        }
+        let mut commit = self.store.begin(
+            &lock,
+            CommitInfo {
+                command: self.command.clone(),
+                epoch: about.epoch,
+                settings: self.world.settings_hash(),
+                models: found.models.clone(),
+                // Of the labels: `label` of the same inputs has still nothing to do.
+                inputs: found.inputs.clone(),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                videos: 0,
+            },
+        )?;
+        self.world.run = remembered(&self.config, &self.ledger);
+        commit.replace_all::<Settings>(&self.world.setting_rows())?;
+        if let Some(epoch) = about.epoch {
+            let predicted = record::missing(&latest, epoch, about.predicted)?;
+            record::append(&mut commit, epoch, about.row, &predicted)?;
+            if about.flips.is_some() {
+                flipped(&mut commit, &latest, epoch, about.flips)?;
+            }
+        }
+        if let Some((graph, stepped)) = labels {
+            write_labels(graph, &mut commit, &latest, &self.world, stepped)?;
+        }
+        self.version = commit.finish()?.version;
+        self.known = self.ledger.clone();
+        Ok(())
+    }
+}
+
+/// Says of an epoch how many labels PLD flips by it.
+fn flipped(
+    commit: &mut Commit<'_>,
+    latest: &Snapshot,
+    epoch: u64,
+    flips: Option<u64>,
+) -> Result<(), StoreError> {
+    let mut old = latest.scan::<Epochs>(&Filter::all())?;
+    old.retain(|found| found.row.epoch == epoch);
+    let row = |found: &Found<EpochRow>| EpochRow {
+        flips,
+        ..found.row.clone()
+    };
+    let new = old.iter().map(row).collect();
+    Diff::<Epochs>::of(&old, new).write(commit, &mut Vec::new())
+}
+
+fn write_labels(
+    graph: &Graph,
+    commit: &mut Commit<'_>,
+    latest: &Snapshot,
+    world: &World,
+    stepped: Stepped,
+) -> Result<(), RunError> {
+    Ok(graph.write(commit, latest, world, stepped)?)
+}
+
+fn set(stepped: &Stepped, to: bool) -> u64 {
+    stepped.changes.iter().filter(|change| change.to == to).count() as u64
+}
+
+fn denoised(epoch: u64, (set, unset): (u64, u64), progress: &mut dyn FnMut(Progress<'_>)) {
+    progress(Progress::Denoised { epoch, set, unset });
+}

@@ -1,0 +1,186 @@
+//! The resident graph of a run, and what it says now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::session::{Outcome, Session, SessionError, Updates};
+use vaplan_dataflows::train::{Learner, Predicted};
+use vaplan_dataflows::{Fault, VideoId};
+use vaplan_schemas::rows::{LabelTrack, RejectRow};
+use vaplan_schemas::store::{Commit, Filter, Snapshot};
+use vaplan_schemas::tables::{Labels, Rejects};
+use vaplan_schemas::{ClassId, Modality, StoreError};
+
+use super::RunError;
+use crate::label::commit::{Classification, append_changes};
+use crate::label::faults;
+use crate::label::rows::label_tracks;
+use crate::label::world::{Both, World, at};
+use crate::relabel::part::Part;
+use crate::relabel::patch::{Answers, Diff};
+
+/// The graph, and what it says.
+pub struct Graph {
+    session: Session,
+    answers: Answers,
+    names: BTreeMap<VideoId, Arc<str>>,
+    /// Predictions from outside that PLD goes by.
+    outside: Vec<Predicted>,
+}
+
+/// What a step changed.
+#[derive(Default)]
+pub struct Stepped {
+    /// Cells.
+    pub changes: Vec<Change>,
+    /// Videos whose labels, or the reasons for them, may be others.
+    videos: BTreeSet<VideoId>,
+}
+
+impl Graph {
+    /// Starts on what a version says, with these settings of PLD; `keeps`: by the predictions that are active there.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`].
+    pub fn start(
+        part: &Part,
+        denoising: Both<Option<Pld>>,
+        keeps: bool,
+        workers: usize,
+        learner: Box<dyn Learner>,
+    ) -> Result<(Graph, Stepped), RunError> {
+        let mut rows = part.rows();
+        let active = std::mem::take(&mut rows.predictions);
+        let outside = if keeps { active.clone() } else { Vec::new() };
+        rows.predictions.clone_from(&outside);
+        rows.denoising = Modality::ALL
+            .into_iter()
+            .filter_map(|modality| Some((modality, denoising[at(modality)]?)))
+            .collect();
+        let (session, outcome) =
+            Session::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;
+        let mut graph = Graph {
+            session,
+            answers: Answers::default(),
+            names: part.names().clone(),
+            outside,
+        };
+        let changes = graph.answers.take(outcome);
+        // Of the first version, all is new: what may be another is what was told of a flip.
+        let of = if keeps { &[][..] } else { &active };
+        let mut videos: BTreeSet<VideoId> = of.iter().map(|(video, _)| *video).collect();
+        videos.extend(changes.iter().map(|change| change.video));
+        Ok((graph, Stepped { changes, videos }))
+    }
+
+    /// Is there a step to come?
+    pub fn learning(&self) -> bool {
+        self.session.learning()
+    }
+
+    /// What comes of the step that is learnt; `denoises`: it gives predictions that PLD goes by from now on.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`].
+    pub fn step(&mut self, denoises: bool) -> Result<Stepped, RunError> {
+        let mut updates = Updates::default();
+        if denoises {
+            updates.gone.predictions = std::mem::take(&mut self.outside);
+        }
+        let outcome = self.session.apply(updates).map_err(stopped)?;
+        let videos = touched(&outcome);
+        let changes = self.answers.take(outcome);
+        Ok(Stepped { changes, videos })
+    }
+
+    /// Labels that PLD flips.
+    pub fn flipped(&self) -> u64 {
+        self.answers.flipped()
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`].
+    pub fn finish(self) -> Result<(), RunError> {
+        self.session.finish().map_err(stopped)
+    }
+
+    /// Writes what a step changed: rows of the labels it touched, the changes, what has no effect.
+    ///
+    /// # Errors
+    /// Where a table does not read back, or a file cannot be written.
+    pub fn write(
+        &self,
+        commit: &mut Commit<'_>,
+        snapshot: &Snapshot,
+        world: &World,
+        stepped: Stepped,
+    ) -> Result<(), StoreError> {
+        let names = stepped.videos.iter().filter_map(|video| self.names.get(video));
+        let names: Vec<Arc<str>> = names.cloned().collect();
+        let old = snapshot.scan::<Labels>(&Filter::videos(names.iter().cloned()))?;
+        let mut new: Vec<LabelTrack> = Vec::new();
+        for name in &names {
+            let found = self.answers.found(VideoId::of(name));
+            new.extend(label_tracks(world, name, &found));
+        }
+        Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
+        self.rejects(commit, snapshot, world, &names)?;
+        append_changes(
+            commit,
+            &Classification::new(&world.classes, None),
+            stepped.changes,
+            |video| self.names.get(&video),
+        )
+    }
+
+    fn rejects(
+        &self,
+        commit: &mut Commit<'_>,
+        snapshot: &Snapshot,
+        world: &World,
+        names: &[Arc<str>],
+    ) -> Result<(), StoreError> {
+        let before = snapshot.read::<Rejects>()?;
+        let own: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
+        // Others are of features, which no step touches.
+        let stays = |row: &&RejectRow| {
+            let of = row.video.as_deref().is_some_and(|video| own.contains(video));
+            !(of && faults::is_of_graph(row) && row.file == faults::PREDICTIONS)
+        };
+        let mut after: Vec<RejectRow> = before.iter().filter(stays).cloned().collect();
+        for name in names {
+            let faults = self.answers.faults(VideoId::of(name));
+            let of = |fault: &&Fault| matches!(fault, Fault::Prediction { .. } | Fault::Probability { .. });
+            after.extend(
+                faults
+                    .filter(of)
+                    .flat_map(|fault| faults::rows(world, name, fault)),
+            );
+        }
+        after.sort();
+        after.dedup();
+        if after != before {
+            commit.replace_all::<Rejects>(&after)?;
+        }
+        Ok(())
+    }
+}
+
+/// Classes of the weak label of each video.
+pub fn weak(part: &Part) -> BTreeMap<VideoId, Arc<[ClassId]>> {
+    part.rows().weak.into_iter().collect()
+}
+
+fn touched(outcome: &Outcome) -> BTreeSet<VideoId> {
+    let labels = outcome.labels.iter().map(|((video, _, _), _)| *video);
+    let faults = outcome.faults.iter().map(|((video, _), _)| *video);
+    labels.chain(faults).collect()
+}
+
+fn stopped(error: SessionError) -> RunError {
+    RunError::Stopped(error.to_string())
+}

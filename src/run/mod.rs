@@ -1,0 +1,537 @@
+//! `vaplan run`: the whole graph, from one file.
+//!
+//! ```text
+//! features ── label ── store version ── resident graph ═ labels ─ train ─ predictions ─ PLD ═╗
+//!                                          ▲     ║                                          ║
+//!                                          ║     ╚═ an epoch: a store version               ║
+//!                                          ╚════════════════════════════════════════════════╝
+//! ```
+//!
+//! Features are read by a dataflow of their own (that of `label`), whose store version is where a killed run goes on
+//! from; training, PLD and the label logic are one dataflow with a feedback edge, in which an epoch is a step of the time.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | what is asked: one TOML file |
+//! | [`ledger`] | what is done, by the hash of what it depends on |
+//! | [`learner`] | the stages of a run as steps of the graph |
+//! | [`graph`] | the graph, and what it says |
+//! | [`commit`] | a step to a store version |
+//! | [`score`], [`table`] | the final table |
+
+pub mod commit;
+pub mod config;
+pub mod graph;
+pub mod learner;
+pub mod ledger;
+pub mod score;
+pub mod table;
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_dataflows::pld::Pld;
+use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::tables::{Epochs, Table as _, UserLabels};
+use vaplan_schemas::{Modality, StoreError, StoreVersion};
+
+use self::commit::Writer;
+use self::config::Config;
+use self::graph::Graph;
+use self::learner::{Doing, OnStep, Pupil, Report};
+use self::ledger::{Kind, Ledger, PLD, PLG, Stage};
+use crate::eval::EvalError;
+use crate::ingest::features::FeatureInput;
+use crate::label::kept::last_epoch;
+use crate::label::plan::{Plan, feed, hash};
+use crate::label::world::Both;
+use crate::label::{self, LabelError, Listener};
+use crate::train::validate::Truths;
+use crate::train::{Dataset, FeaturePaths, TrainError};
+use crate::watch::resident::whole;
+
+/// What is asked of a run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The file.
+    pub config: PathBuf,
+    /// Timely workers.
+    pub workers: usize,
+    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
+    pub threads: NonZeroUsize,
+    /// Where to compute.
+    pub device: tch::Device,
+    /// What was asked, as a command line, for the `versions` table.
+    pub command: String,
+}
+
+/// What a run tells.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A stage is begun, or was done before.
+    Stage {
+        /// Its name.
+        name: &'a str,
+        /// It was done before.
+        done: bool,
+    },
+    /// Another process writes to the store.
+    Waiting(&'a str),
+    /// An epoch is in the store.
+    Epoch {
+        /// As there.
+        row: &'a EpochRow,
+        /// It is the best so far of its training.
+        better: bool,
+    },
+    /// Labels are denoised by an epoch: cells set and unset.
+    Denoised {
+        /// Epoch.
+        epoch: u64,
+        /// Cells that were set.
+        set: u64,
+        /// Cells that were unset.
+        unset: u64,
+    },
+}
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Versions made.
+    pub versions: u64,
+    /// The final table.
+    pub table: table::Table,
+    /// Rows that labelling left out, of this run.
+    pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
+}
+
+/// What keeps a run from being done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A file that cannot be used.
+    #[error("`{path}`: {problem}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would do.
+        problem: String,
+    },
+    /// Labels cannot be made.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// The parser cannot be trained.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// What there is cannot be scored.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Someone else wrote meanwhile.
+    #[error(
+        "version {found} was made meanwhile by `{command}`, expected none after {expected}: run again, it goes on"
+    )]
+    Changed {
+        /// Last version of this run.
+        expected: u64,
+        /// Last version there is.
+        found: u64,
+        /// What made it.
+        command: String,
+    },
+    /// The dataflow ended early.
+    #[error("the run stopped early: {0}")]
+    Stopped(String),
+}
+
+/// Told what a run does; [`OnStep`] what its learner does, from another thread.
+pub struct Told<'a> {
+    /// On the caller's thread.
+    pub progress: &'a mut dyn FnMut(Progress<'_>),
+    /// Of labelling, from any thread.
+    pub label: Listener,
+    /// Of the learner.
+    pub step: OnStep,
+}
+
+/// What there is to do, and what is done.
+#[derive(Debug)]
+pub struct Todo {
+    config: Config,
+    text: Arc<str>,
+    plan: Plan,
+    label: label::Request,
+    paths: FeaturePaths,
+    /// All stages in order.
+    pub stages: Vec<Stage>,
+    /// What the store remembers.
+    pub ledger: Ledger,
+    /// Are labels to be made?
+    pub labels: bool,
+}
+
+impl Todo {
+    /// Opens every input; changes nothing but what encoding leaves behind.
+    ///
+    /// # Errors
+    /// [`RunError`] for an input that cannot be used at all.
+    pub fn new(request: &Request) -> Result<Todo, RunError> {
+        let (config, text) = Config::read(&request.config)?;
+        let label = label_request(&config, request)?;
+        let plan = Plan::new(&label)?;
+        let latest = latest(&config.store)?;
+        let ledger = latest.as_ref().map(ledger_of).transpose()?.unwrap_or_default();
+        let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
+        let labels = !latest.as_ref().is_some_and(held);
+        let paths = FeaturePaths {
+            audio: config
+                .train_features
+                .audio
+                .clone()
+                .unwrap_or_else(|| label.audio.clone()),
+            visual: config
+                .train_features
+                .visual
+                .clone()
+                .unwrap_or_else(|| label.visual.clone()),
+            clips: config.train_features.clips.clone(),
+            cache: config.store.join("_vaplan/train/features"),
+        };
+        let marks = marks(latest.as_ref())?;
+        let key = hash(|sum| feed(sum, [&*plan.inputs, &marks]));
+        let stages = ledger::stages(&config, &key, &features(&paths)?);
+        Ok(Todo {
+            config,
+            text,
+            plan,
+            label,
+            paths,
+            stages,
+            ledger,
+            labels,
+        })
+    }
+
+    /// Stages that are not done as they are asked.
+    pub fn open(&self) -> impl Iterator<Item = &Stage> {
+        self.stages
+            .iter()
+            .filter(|stage| self.ledger.done(stage).is_none())
+    }
+}
+
+/// Does what a file asks; what is done already is not done again.
+///
+/// Killed at any moment and run again, it goes on at the stage, shard and epoch where it was, to the same tables.
+///
+/// # Errors
+/// [`RunError`]; the last store version is then what was done.
+pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
+    let Told {
+        progress,
+        label: listener,
+        step,
+    } = told;
+    let Todo {
+        config,
+        text,
+        mut plan,
+        label,
+        paths,
+        stages,
+        mut ledger,
+        labels,
+    } = Todo::new(request)?;
+    ledger.stages.retain(|name, done| {
+        let stage = stages.iter().find(|stage| stage.name == *name);
+        stage.is_some_and(|stage| stage.key == done.key)
+    });
+    let mut rejected = Vec::new();
+    progress(Progress::Stage {
+        name: "label",
+        done: !labels,
+    });
+    if labels {
+        plan.world.run = commit::remembered(&text, &ledger);
+        let summary = label::run_plan(plan, &label, &listener)?;
+        rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
+    }
+    let store = Store::open(&config.store)?;
+    let snapshot = store.at_version(None)?;
+    let first = snapshot.version().version;
+    let mut writer = Writer::new(&store, &snapshot, (text, request.command.clone()), ledger)?;
+    let mut open: Vec<Stage> = Vec::new();
+    for stage in &stages {
+        let done = writer.ledger.done(stage).is_some();
+        if stage.name != PLG {
+            progress(Progress::Stage {
+                name: &stage.name,
+                done,
+            });
+        }
+        open.extend((!done).then(|| stage.clone()));
+    }
+    let learnt: VecDeque<Stage> = open
+        .iter()
+        .filter(|stage| stage.kind != Kind::Score)
+        .cloned()
+        .collect();
+    if open.is_empty() {
+        return Ok(Summary {
+            versions: 0,
+            table: table::Table::of(&stages, &writer.ledger),
+            rejected,
+        });
+    }
+    let pld = config.pld().map_err(RunError::Stopped)?;
+    let begun = Begun {
+        config: &config,
+        request,
+        paths: &paths,
+        listener: &listener,
+        keeps: keeps(&stages, &writer, pld),
+        pld,
+    };
+    match learnt.is_empty() {
+        true => begun.score(&mut writer, &open)?,
+        false => begun.learn(&mut writer, &snapshot, (&open, learnt), step, progress)?,
+    }
+    writer.remember()?;
+    Ok(Summary {
+        versions: writer.version - first + u64::from(labels),
+        table: table::Table::of(&stages, &writer.ledger),
+        rejected,
+    })
+}
+
+/// Have the active predictions still a say: are they of a stage that is asked?
+fn keeps(stages: &[Stage], writer: &Writer<'_>, pld: Both<Option<Pld>>) -> bool {
+    stages.iter().any(|stage| {
+        let kind = match &stage.kind {
+            Kind::Score => false,
+            Kind::Denoise { .. } => true,
+            Kind::Train { every, .. } => every.is_some(),
+        };
+        kind && writer.denoised_by(&stage.key, pld)
+    })
+}
+
+/// What the stages of a run share.
+struct Begun<'a> {
+    config: &'a Config,
+    request: &'a Request,
+    paths: &'a FeaturePaths,
+    listener: &'a Listener,
+    keeps: bool,
+    pld: Both<Option<Pld>>,
+}
+
+impl Begun<'_> {
+    /// Scores labels as they are.
+    fn score(&self, writer: &mut Writer<'_>, open: &[Stage]) -> Result<(), RunError> {
+        for stage in open.iter().filter(|stage| stage.kind == Kind::Score) {
+            writer.scored(stage, self.config.train.task)?;
+        }
+        Ok(())
+    }
+
+    /// Trains and denoises, epoch by epoch.
+    fn learn(
+        &self,
+        writer: &mut Writer<'_>,
+        snapshot: &Snapshot,
+        (open, learnt): (&[Stage], VecDeque<Stage>),
+        step: OnStep,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), RunError> {
+        let (reports, heard) = crossbeam::channel::unbounded();
+        let (commits, committed) = crossbeam::channel::unbounded();
+        let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
+        let (pupil, keeps) = self.pupil(writer, snapshot, &part, learnt, (reports, committed), step)?;
+        let pld = self.pld;
+        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(pupil))?;
+        drop(part);
+        let steps = || -> Result<(), RunError> {
+            if !keeps {
+                writer.reset(&graph, stepped)?;
+            }
+            self.score_one(writer, open, PLG)?;
+            while graph.learning() {
+                let gone = |_| RunError::Stopped("training went without a word".to_owned());
+                let report = heard.recv().map_err(gone)?;
+                let version = writer.report(report, &mut graph, (pld, self.config.train.task), progress)?;
+                // Fails only where the learner has ended.
+                let _ = commits.send(version);
+            }
+            self.score_one(writer, open, PLD)
+        };
+        let done = steps();
+        // The learner waits for commits: where none are to come, it must know before the graph waits for its end.
+        drop(commits);
+        done?;
+        graph.finish()
+    }
+
+    fn score_one(&self, writer: &mut Writer<'_>, open: &[Stage], name: &str) -> Result<(), RunError> {
+        let score = |stage: &&Stage| stage.kind == Kind::Score && stage.name == name;
+        match open.iter().find(score) {
+            Some(stage) => writer.scored(stage, self.config.train.task),
+            None => Ok(()),
+        }
+    }
+
+    fn pupil(
+        &self,
+        writer: &Writer<'_>,
+        snapshot: &Snapshot,
+        part: &crate::relabel::part::Part,
+        learnt: VecDeque<Stage>,
+        (reports, commits): (
+            crossbeam::channel::Sender<Report>,
+            crossbeam::channel::Receiver<u64>,
+        ),
+        mut told: OnStep,
+    ) -> Result<(Pupil, bool), RunError> {
+        let mut reading = |_| ();
+        let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
+        let best = &writer.ledger.stages;
+        told(Doing::Read);
+        let mut pupil = Pupil {
+            truths: Truths::read(snapshot)?,
+            store: writer.store.clone(),
+            world: part.world().clone(),
+            weak: graph::weak(part),
+            best: best
+                .iter()
+                .filter_map(|(name, done)| Some((name.clone(), done.epoch?)))
+                .collect(),
+            stages: learnt,
+            folder: self.config.store.join("_vaplan/run"),
+            device: self.request.device,
+            threads: self.request.threads.get(),
+            last: last_epoch(snapshot)?,
+            numbers: snapshot
+                .read::<Epochs>()?
+                .into_iter()
+                .map(|row| ((row.run.to_string(), row.run_epoch), row.epoch))
+                .collect(),
+            version: snapshot.version().version,
+            again: false,
+            course: None,
+            dataset,
+            reports,
+            commits,
+            told,
+        };
+        let mut keeps = self.keeps;
+        let first = pupil
+            .stages
+            .front()
+            .cloned()
+            .expect("there is something to learn");
+        if let Kind::Train { every, .. } = &first.kind {
+            let course = pupil.begin(&first)?;
+            let next = (first.key.clone(), course.done() + 1);
+            if every.is_some() && keeps {
+                // From the start, it learns the labels as they were.
+                keeps = course.resumed().is_some();
+                // Its commit is there, its checkpoint is not: it is learnt again, from the labels that it was learnt from.
+                if let Some(version) = made_epoch(writer.store, pupil.numbers.get(&next))? {
+                    let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
+                    pupil.dataset = Dataset::read(&before, self.paths, &mut reading)?;
+                    pupil.again = true;
+                }
+            }
+            pupil.course = Some(course);
+        }
+        Ok((pupil, keeps))
+    }
+}
+
+/// The version that an epoch was committed with.
+fn made_epoch(store: &Store, epoch: Option<&u64>) -> Result<Option<u64>, StoreError> {
+    let Some(epoch) = epoch else { return Ok(None) };
+    let versions = store.versions()?;
+    let of = versions.iter().find(|version| version.epoch == Some(*epoch));
+    Ok(of.map(|version| version.version))
+}
+
+/// The last version of a store; none: there is no store, or nothing in it.
+fn latest(store: &Path) -> Result<Option<Snapshot>, StoreError> {
+    match Store::open(store) {
+        Ok(store) => store.latest(),
+        Err(StoreError::NoStore { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn ledger_of(snapshot: &Snapshot) -> Result<Ledger, RunError> {
+    Ok(commit::ledger(&label::world::World::read(snapshot)?))
+}
+
+/// Names what persons set: files of a table are named by their content.
+fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
+    let files = snapshot
+        .map(|snapshot| snapshot.files(UserLabels::NAME))
+        .transpose()?;
+    let files = files.unwrap_or_default();
+    let names = files.iter().filter_map(|file| file.path.file_name()?.to_str());
+    Ok(hash(|sum| feed(sum, names)))
+}
+
+/// Names the features that the parser sees.
+fn features(paths: &FeaturePaths) -> Result<String, RunError> {
+    let all = [
+        (Modality::Audio, Some(&paths.audio)),
+        (Modality::Visual, Some(&paths.visual)),
+        (Modality::Visual, paths.clips.as_ref()),
+    ];
+    let mut fingerprints = Vec::new();
+    for (modality, path) in all {
+        let Some(path) = path else {
+            fingerprints.push(String::new());
+            continue;
+        };
+        let input = FeatureInput::open(path, modality, &|_| true).map_err(LabelError::from)?;
+        fingerprints.extend(input.shards.iter().map(|shard| shard.fingerprint()));
+    }
+    Ok(hash(|sum| feed(sum, fingerprints.iter().map(|text| &**text))))
+}
+
+fn label_request(config: &Config, request: &Request) -> Result<label::Request, RunError> {
+    let path = |given: &Option<PathBuf>, name: &str| {
+        given.clone().ok_or_else(|| RunError::Config {
+            path: request.config.clone(),
+            problem: format!("[features] has no `{name}`, expected a path"),
+        })
+    };
+    let features = &config.features;
+    Ok(label::Request {
+        store: config.store.clone(),
+        annotations: config.data.annotations.clone(),
+        classes: config.data.classes.clone(),
+        visual: path(&features.visual, "visual")?,
+        visual_text: path(&features.visual_text, "visual_text")?,
+        audio: path(&features.audio, "audio")?,
+        audio_text: path(&features.audio_text, "audio_text")?,
+        splits: config.data.splits.clone(),
+        segment_seconds: config.data.segment_seconds,
+        settings: config.settings(),
+        workers: request.workers,
+        command: request.command.clone(),
+    })
+}
+
+/// The message with those of its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(
+        || error.to_string(),
+        |source| format!("{error}: {}", chain(source)),
+    )
+}

@@ -1,0 +1,87 @@
+//! The final table: how good labels and parsers are, against dense truth.
+
+use std::fmt;
+
+use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, Stage};
+
+/// The final table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// What is scored, and its scores; labels first.
+    pub rows: Vec<(String, Line)>,
+}
+
+impl Table {
+    /// Of the stages that are done.
+    pub fn of(stages: &[Stage], ledger: &Ledger) -> Table {
+        let mut of_labels: Vec<&Stage> = Vec::new();
+        let mut of_parsers: Vec<&Stage> = Vec::new();
+        for stage in stages {
+            match stage.name == PLG || stage.name == PLD {
+                true => of_labels.push(stage),
+                false => of_parsers.push(stage),
+            }
+        }
+        let rows = of_labels.into_iter().chain(of_parsers).flat_map(|stage| {
+            let lines = ledger.done(stage).map(|done| done.lines.clone());
+            let title = title(&stage.name);
+            lines
+                .unwrap_or_default()
+                .into_iter()
+                .map(move |line| (title.clone(), line))
+        });
+        Table { rows: rows.collect() }
+    }
+}
+
+fn title(stage: &str) -> String {
+    match stage {
+        PLG => "labels, PLG".to_owned(),
+        PLD => "labels, PLG + PLD".to_owned(),
+        PLE => "parser, PLE".to_owned(),
+        BOTH => "parser, PLE + PLD".to_owned(),
+        baseline => format!("parser, {baseline}"),
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rows.is_empty() {
+            return writeln!(f, "no split has dense truth: nothing to score");
+        }
+        let accuracy = self.rows.iter().any(|(_, line)| line.accuracy.is_some());
+        write!(
+            f,
+            "{:<20} {:<5} {:<8} {:>6} {:>6} {:>6} {:>7} {:>8} | {:>6} {:>6} {:>6} {:>7} {:>8}",
+            "F-scores, percent",
+            "split",
+            "protocol",
+            "seg A",
+            "V",
+            "AV",
+            "Type@AV",
+            "Event@AV",
+            "event A",
+            "V",
+            "AV",
+            "Type@AV",
+            "Event@AV"
+        )?;
+        writeln!(f, "{}", if accuracy { " | accuracy" } else { "" })?;
+        for (title, line) in &self.rows {
+            write!(f, "{title:<20} {:<5} {:<8}", line.split.as_str(), line.protocol)?;
+            let widths = [6, 6, 6, 7, 8];
+            for (at, level) in line.scores.chunks(widths.len()).enumerate() {
+                write!(f, "{}", if at == 0 { "" } else { " |" })?;
+                for (score, width) in level.iter().zip(widths) {
+                    write!(f, " {score:>width$.1}")?;
+                }
+            }
+            if let Some(accuracy) = line.accuracy {
+                write!(f, " | {accuracy:>8.1}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! A run that is killed at random moments, and with 1 or 2 workers, ends in the same tables.
+
+use super::{SMALL, command, config, tables};
+use crate::sample::Numbers;
+use crate::support::{assert_status, stdout};
+use crate::train::Sample;
+
+/// Kills of each schedule.
+const KILLS: usize = 10;
+/// A run is killed before this place in it: there are so many more that it takes all kills to get to the end.
+const FIRST: u64 = 90;
+
+#[test]
+fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_workers() {
+    let sample = Sample::new("1");
+    for (schedule, settings) in [
+        ("once", SMALL.to_owned()),
+        (
+            "every",
+            format!("{SMALL}schedule = 'every'\nevery = 1\nwarmup = 1\n"),
+        ),
+    ] {
+        let whole = config(&sample, &format!("{schedule}-whole"), &settings);
+        let whole_run = command(&whole, "1").output().unwrap();
+        assert_status(&whole_run, 0);
+        let wanted = tables(&sample.path(&format!("{schedule}-whole")));
+        for workers in ["1", "2"] {
+            let name = format!("{schedule}-{workers}");
+            let file = config(&sample, &name, &settings);
+            let mut numbers = Numbers::new(name.bytes().map(u64::from).sum());
+            let (mut kills, mut places) = (0, Vec::new());
+            let table = loop {
+                let place = 1 + numbers.below(FIRST);
+                let mut run = command(&file, workers);
+                if kills < KILLS {
+                    run.env("VAPLAN_FAULT", place.to_string());
+                }
+                let output = run.output().unwrap();
+                match output.status.code() {
+                    Some(0) => break stdout(&output).to_owned(),
+                    // By a signal, as by kill -9.
+                    None => kills += 1,
+                    Some(_) => assert_status(&output, 0),
+                }
+                places.push(place);
+            };
+            println!("{schedule}, {workers} workers: killed at {places:?}");
+            assert_eq!(kills, KILLS, "{places:?}");
+            assert_eq!(table, stdout(&whole_run), "{name}");
+            let found = tables(&sample.path(&name));
+            assert_eq!(found.epochs, wanted.epochs, "{name}");
+            assert!(found == wanted, "{name}: labels, predictions or versions differ");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `vaplan run`, and `vaplan plan CONFIG.toml`.
+
+mod kill;
+mod stages;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use vaplan_schemas::rows::{EpochRow, LabelTrack, PredictionTrack, VideoPredictionRow};
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Epochs, Labels, Predictions, Table, VideoPredictions};
+
+use crate::support::{assert_status, stdout, vaplan};
+use crate::train::Sample;
+
+/// Settings with which a run takes a second or two; labels are flipped for little.
+const SMALL: &str = "[train]\nepochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n\
+                     [denoise]\nalpha = 1.05\nguard = 0.3\n";
+
+/// Writes a file for a run of the sample into a store of this name; gives its path.
+fn config(sample: &Sample, store: &str, settings: &str) -> String {
+    let path = sample.path(&format!("{store}.toml"));
+    // The sample's own annotations, or those of its copies.
+    let own = match Path::new(&sample.path("features/annotations")).exists() {
+        true => "features/annotations",
+        false => "annotations",
+    };
+    let text = format!(
+        "store = '{store}'\n[data]\nannotations = '{own}'\n[features]\nvisual = 'features/visual'\n\
+         audio = 'features/audio'\nvisual_text = 'features/visual_text.npy'\naudio_text = 'features/audio_text.npy'\n\
+         {settings}"
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A run; the same threads give the same bits.
+fn command(config: &str, workers: &str) -> Command {
+    let mut command = vaplan();
+    command.args(["run", config, "--workers", workers, "--threads", "1", "--quiet"]);
+    command
+}
+
+fn run(config: &str) -> Output {
+    command(config, "2").output().unwrap()
+}
+
+/// What is to be done, and what is done.
+fn plan(config: &str) -> Vec<String> {
+    let output = crate::support::run(["plan", config]);
+    assert_status(&output, 0);
+    let lines = stdout(&output).lines();
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// What a store holds in the end, but for what time it took.
+#[derive(Debug, PartialEq)]
+struct Tables {
+    versions: u64,
+    labels: Vec<LabelTrack>,
+    predictions: Vec<PredictionTrack>,
+    videos: Vec<VideoPredictionRow>,
+    epochs: Vec<EpochRow>,
+}
+
+fn tables(store: &str) -> Tables {
+    let snapshot = Store::open(Path::new(store)).unwrap().at_version(None).unwrap();
+    let mut labels = snapshot.read::<Labels>().unwrap();
+    labels.sort_by(Labels::compare);
+    let mut predictions = snapshot.read::<Predictions>().unwrap();
+    predictions.sort_by(Predictions::compare);
+    let mut videos = snapshot.read::<VideoPredictions>().unwrap();
+    videos.sort_by(VideoPredictions::compare);
+    let mut epochs = snapshot.read::<Epochs>().unwrap();
+    epochs.sort_by(Epochs::compare);
+    epochs.iter_mut().for_each(|row| row.seconds = 0.0);
+    Tables {
+        versions: snapshot.version().version,
+        labels,
+        predictions,
+        videos,
+        epochs,
+    }
+}

@@ -1,0 +1,184 @@
+//! What a run does, does not do again, and does again after a change.
+
+use std::fs;
+
+use vaplan_schemas::rows::LabelRule;
+
+use super::{SMALL, config, plan, run, tables};
+use crate::support::{assert_status, run as vaplan, stderr, stdout};
+use crate::train::Sample;
+
+/// Rows of the final table whose title is this, by split and protocol.
+fn rows(table: &str, title: &str) -> Vec<String> {
+    let own = table.lines().filter(|line| line.starts_with(title));
+    own.map(|line| {
+        line[title.len()..]
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    })
+    .collect()
+}
+
+#[test]
+fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() {
+    let sample = Sample::new("2");
+    let file = config(&sample, "own", SMALL);
+    let stages = ["label", "plg", "weak", "ple", "pld", "ple+pld"];
+    assert_eq!(plan(&file), stages.map(|stage| format!("{stage} to be done")));
+    assert!(
+        !std::path::Path::new(&sample.path("own")).exists(),
+        "plan writes nothing"
+    );
+    let first = run(&file);
+    assert_status(&first, 0);
+    let table = stdout(&first);
+    for title in ["labels, PLG ", "labels, PLG + PLD"] {
+        let rows = rows(table, title);
+        let own: Vec<&str> = rows.iter().map(|row| &row[..row.len().min(11)]).collect();
+        let of = |row: &&&str| row.starts_with("val labels") || row.starts_with("test labels");
+        assert_eq!(own.iter().filter(of).count(), 2, "{table}");
+    }
+    for title in ["parser, weak", "parser, PLE ", "parser, PLE + PLD"] {
+        let own = rows(table, title);
+        let of = |start: &str| own.iter().filter(|row| row.starts_with(start)).count();
+        let found = ["val fused", "val own", "test fused", "test own"].map(of);
+        assert_eq!(found, [1; 4], "{title}: {table}");
+    }
+    let held = tables(&sample.path("own"));
+    assert_eq!(held.epochs.len(), 9, "three trainings");
+    let flipped = held.labels.iter().flat_map(|track| &track.cells);
+    let flipped = flipped.filter(|cell| cell.rule == LabelRule::Pld).count();
+    assert!(flipped > 20, "{flipped} labels were flipped");
+    assert_eq!(plan(&file), stages.map(|stage| format!("{stage} done")));
+
+    let second = run(&file);
+    assert_status(&second, 0);
+    let said = stdout(&second).strip_prefix("nothing to do: the store holds what the file asks for\n");
+    assert_eq!(said, Some(table), "the table is told again");
+    assert_eq!(tables(&sample.path("own")), held, "nothing is written");
+    assert_status(&vaplan(["check", "--store", &sample.path("own")]), 0);
+}
+
+#[test]
+fn the_labels_of_a_run_are_those_of_a_store_labelled_anew_from_what_it_led_to() {
+    let sample = Sample::new("2");
+    for (name, schedule) in [
+        ("once", ""),
+        ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
+    ] {
+        let file = config(&sample, name, &format!("{SMALL}{schedule}"));
+        assert_status(&run(&file), 0);
+        let store = sample.path(name);
+        let found = tables(&store);
+        let annotations = sample.path("features/annotations");
+        let place = |name: &str| sample.path(&format!("features/{name}"));
+        let (visual, audio) = (place("visual"), place("audio"));
+        let (visual_text, audio_text) = (place("visual_text.npy"), place("audio_text.npy"));
+        let words = [
+            ["label", "--quiet"],
+            ["--store", &store],
+            ["--annotations", &annotations],
+            ["--visual", &visual],
+            ["--audio", &audio],
+            ["--visual-text", &visual_text],
+            ["--audio-text", &audio_text],
+        ];
+        // There and back: both times all is labelled anew, with the predictions that count.
+        for more in [&["--visual-threshold", "1.2"][..], &[]] {
+            assert_status(&vaplan([&words.concat()[..], more].concat()), 0);
+        }
+        let anew = tables(&store);
+        assert_eq!(anew.labels, found.labels, "{name}");
+        assert_eq!(anew.versions, found.versions + 2, "it was labelled");
+    }
+}
+
+#[test]
+fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
+    let sample = Sample::new("1");
+    let file = config(&sample, "own", SMALL);
+    assert_status(&run(&file), 0);
+    let before = tables(&sample.path("own"));
+    let open = |file: &str| -> Vec<String> {
+        let lines = plan(file).into_iter();
+        lines
+            .filter_map(|line| line.strip_suffix(" to be done").map(str::to_owned))
+            .collect()
+    };
+    config(&sample, "own", &SMALL.replace("alpha = 1.05", "alpha = 1.5"));
+    assert_eq!(open(&file), ["pld", "ple+pld"]);
+    assert_status(&run(&file), 0);
+    let after = tables(&sample.path("own"));
+    assert_eq!(after.epochs.len(), before.epochs.len() + 3, "one training");
+    assert_ne!(after.labels, before.labels);
+    let with_pseudo = SMALL.replace("alpha = 1.05", "alpha = 1.5");
+    let path = config(&sample, "own", &with_pseudo);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("baselines = ['weak', 'pseudo']\n{text}")).unwrap();
+    assert_eq!(open(&file), ["pseudo"]);
+    assert_status(&run(&file), 0);
+    assert_eq!(
+        tables(&sample.path("own")).labels,
+        after.labels,
+        "the flips have still their say"
+    );
+    fs::write(
+        &path,
+        text.replace("[train]", "[label]\nvisual_threshold = 1.1\n[train]"),
+    )
+    .unwrap();
+    assert_eq!(open(&file), ["label", "plg", "weak", "ple", "pld", "ple+pld"]);
+    assert_status(&run(&file), 0);
+    assert_eq!(open(&file), [""; 0]);
+    assert_status(&vaplan(["check", "--store", &sample.path("own")]), 0);
+}
+
+#[test]
+fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
+    let sample = Sample::new("1");
+    let file = config(&sample, "own", SMALL);
+    assert_status(&run(&file), 0);
+    let marks = sample.path("marks.csv");
+    let held = tables(&sample.path("own"));
+    let track = &held.labels[0];
+    let cell = &track.cells[0];
+    let other = u8::from(!cell.label);
+    let row = format!("{},{},{},{other},0", track.video, track.modality, track.class);
+    fs::write(&marks, format!("video,modality,class,label,segment\n{row}\n")).unwrap();
+    let store = sample.path("own");
+    assert_status(&vaplan(["relabel", "--store", &store, "--user", &marks]), 0);
+    assert_status(&run(&file), 0);
+    let after = tables(&store);
+    let cell = &after.labels[0].cells[0];
+    assert_eq!((cell.rule, cell.label), (LabelRule::User, other == 1));
+    assert_eq!(after.epochs.len(), 2 * held.epochs.len(), "all is trained on it");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_refused_before_anything_is_written() {
+    let sample = Sample::new("1");
+    for (settings, said) in [
+        ("[train]\nepoch = 3\n", "(nearest: `epochs`)"),
+        ("[denoise]\nk = 0\n", "[denoise] k is 0, expected at least 1"),
+        ("[label]\nrule = 'logit'\n", "rule `logit` has no audio threshold"),
+        ("[train_features]\nclips = 'nowhere'\n", "nowhere"),
+    ] {
+        let file = config(&sample, "own", settings);
+        for words in [&["run", &file][..], &["run", &file, "--check"], &["plan", &file]] {
+            let refused = vaplan(words);
+            assert_status(&refused, 2);
+            assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
+        }
+        assert!(!std::path::Path::new(&sample.path("own")).exists());
+    }
+    let file = config(&sample, "own", SMALL);
+    let well = vaplan(["run", &file, "--check"]);
+    assert_status(&well, 0);
+    assert_eq!(stdout(&well), "well: 6 of 6 stages are to be done\n");
+    let printed = vaplan(["run", "--print-default"]);
+    assert_status(&printed, 0);
+    fs::write(&file, stdout(&printed)).unwrap();
+    let well = vaplan(["run", &file, "--check"]);
+    assert_status(&well, 0);
+}

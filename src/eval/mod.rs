@@ -7,7 +7,7 @@
 //! | [`truth`] | dense annotation of a split, from a folder or a store |
 //! | [`predictions`] | labels of a split, from a store or from folders |
 //! | [`store`] | truth and labels of a store version |
-//! | [`localize`] | segment accuracy of AVE |
+//! | [`mod@localize`] | segment accuracy of AVE |
 //! | [`report`] | the scores of a split, as JSON or as a table |
 //! | [`error`] | what can keep labels from being scored |
 

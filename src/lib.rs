@@ -1,6 +1,7 @@
 //! vaplan turns weakly labelled video into segment-level labels, and keeps them right as things change.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 
+pub mod calibrate;
 pub mod cli;
 pub mod denoise;
 #[cfg(feature = "encode")]

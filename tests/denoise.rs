@@ -6,7 +6,8 @@ use std::process::Output;
 use vaplan::ingest::npy;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    EpochRow, LabelRule, LabelTrack, PredictionTrack, Severity, Split, VideoPredictionRow, VideoRow,
+    EpochRow, LabelRule, LabelTrack, PredictionTrack, SettingRow, Severity, Split, VideoPredictionRow,
+    VideoRow,
 };
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::{
@@ -20,12 +21,12 @@ use crate::support::{assert_status, run, stderr, stdout};
 const WRONG: usize = 6;
 
 /// A labelled store of 24 videos, 18 of them of split train and 6 of test.
-struct Labelled {
+pub(crate) struct Labelled {
     sample: Sample,
-    store: String,
+    pub(crate) store: String,
 }
 
-fn labelled() -> Labelled {
+pub(crate) fn labelled() -> Labelled {
     let sample = Sample::new(24);
     assert_status(&sample.label("store", &[]), 0);
     let store = sample.path("store").display().to_string();
@@ -33,7 +34,7 @@ fn labelled() -> Labelled {
 }
 
 impl Labelled {
-    fn latest(&self) -> Snapshot {
+    pub(crate) fn latest(&self) -> Snapshot {
         Store::open(Path::new(&self.store))
             .unwrap()
             .at_version(None)
@@ -41,7 +42,7 @@ impl Labelled {
     }
 
     /// As a training leaves it: an epoch whose predictions agree with the visual labels, but for [`WRONG`].
-    fn epoch(&self, epoch: u64, splits: &[Split], score: Option<f64>) {
+    pub(crate) fn epoch(&self, epoch: u64, splits: &[Split], score: Option<f64>) {
         let snapshot = self.latest();
         let labels = snapshot.read::<Labels>().unwrap();
         let mut videos = snapshot.read::<Videos>().unwrap();
@@ -88,11 +89,11 @@ impl Labelled {
         commit.finish().unwrap();
     }
 
-    fn denoise(&self, flags: &[&str]) -> Output {
+    pub(crate) fn denoise(&self, flags: &[&str]) -> Output {
         run(["denoise", "--store", &self.store].iter().chain(flags))
     }
 
-    fn relabel(&self, flags: &[&str]) -> Output {
+    pub(crate) fn relabel(&self, flags: &[&str]) -> Output {
         run(["relabel", "--store", &self.store].iter().chain(flags))
     }
 
@@ -421,14 +422,14 @@ fn an_epoch_that_is_not_there_is_refused_with_those_that_are() {
     };
     assert_eq!(
         refused(&[]),
-        "vaplan: store version 1 has predictions of train videos by no epoch (it has none of any epoch): name one with \
+        "vaplan: store version 1 has no predictions of train videos by any epoch (it has none of any epoch): name one with \
          --epoch, or train\n"
     );
     case.epoch(1, &[Split::Test], None);
     case.epoch(2, &[Split::Test], None);
     assert_eq!(
         refused(&[]),
-        "vaplan: store version 3 has predictions of train videos by no epoch (it has epochs 1 to 2 of test): name one \
+        "vaplan: store version 3 has no predictions of train videos by any epoch (it has epochs 1 to 2 of test): name one \
          with --epoch, or train\n"
     );
     case.epoch(3, &Split::ALL, None);
@@ -489,4 +490,34 @@ fn a_video_that_goes_takes_its_predictions_along() {
     assert!(rows.len() == 23 && rows.iter().all(|row| *row.video != name(3)));
     let rows = snapshot.read::<Predictions>().unwrap();
     assert!(rows.len() == 46 && rows.iter().all(|row| *row.video != name(3)));
+}
+
+#[test]
+fn a_store_that_names_the_first_and_last_epoch_that_count_is_read_as_that_range() {
+    let case = labelled();
+    case.epoch(1, &Split::ALL, None);
+    case.epoch(2, &[Split::Test], None);
+    assert_status(&case.denoise(&["--epoch", "2"]), 0);
+    let snapshot = case.latest();
+    let mut rows = snapshot.read::<Settings>().unwrap();
+    rows.push(SettingRow {
+        name: "predictions.since".into(),
+        position: 0,
+        value: "1".into(),
+    });
+    let lock = snapshot.store().lock(&mut |_| ()).unwrap();
+    let mut commit = snapshot.store().begin(&lock, CommitInfo::default()).unwrap();
+    commit.replace_all::<Settings>(&rows).unwrap();
+    commit.finish().unwrap();
+    drop(lock);
+    // Of another alpha, all that counts is looked at: train videos by epoch 1.
+    assert_status(&case.relabel(&["--alpha", "9"]), 0);
+    assert_eq!(case.flipped().len(), 16);
+    let rows = case.latest().read::<Settings>().unwrap();
+    let epochs = rows
+        .iter()
+        .filter(|row| row.name.starts_with("predictions.epoch"));
+    let epochs: Vec<&str> = epochs.map(|row| &*row.value).collect();
+    assert_eq!(epochs, ["1", "2"]);
+    assert!(rows.iter().all(|row| &*row.name != "predictions.since"));
 }

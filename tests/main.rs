@@ -5,9 +5,11 @@
 mod ave;
 mod bad_input_features;
 mod bad_input_text;
+mod calibrate;
 mod cluster;
 mod demo;
 mod denoise;
+mod docs_queries;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;

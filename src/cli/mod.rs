@@ -2,6 +2,7 @@
 
 #[cfg(feature = "train")]
 mod ablate;
+mod calibrate;
 mod check;
 mod completions;
 mod demo;
@@ -108,6 +109,7 @@ enum Command {
     #[cfg(feature = "train")]
     Ablate(ablate::Args),
     Denoise(denoise::Args),
+    Calibrate(calibrate::Args),
     Watch(watch::Args),
     Eval(eval::Args),
     #[cfg(feature = "query")]
@@ -146,6 +148,7 @@ impl Cli {
             Command::Predict(args) => predict::run(args, global, out),
             #[cfg(feature = "train")]
             Command::Ablate(args) => ablate::run(args, global, out),
+            Command::Calibrate(args) => calibrate::run(args, global, out),
             Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),

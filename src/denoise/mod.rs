@@ -15,6 +15,7 @@ pub mod quality;
 use std::path::PathBuf;
 
 use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{DataFile, Snapshot, Store};
 use vaplan_schemas::tables::LabelChanges;
 
@@ -73,7 +74,10 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Denoised, DenoiseEr
     let latest = store.at_version(None).map_err(LabelError::from)?;
     let epoch = match request.epoch {
         Some(epoch) => epoch,
-        None => epochs::best(&latest)?,
+        None => {
+            let best = epochs::best(&latest, Split::Train)?;
+            best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
+        }
     };
     let change = relabel::Request {
         store: request.store.clone(),

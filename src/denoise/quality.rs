@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelChangeRow, Split};
 use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables::{Table, Truth};
 
 use crate::eval::{EvalError, Level, evaluate, store};
 
@@ -25,6 +26,10 @@ pub struct Quality {
 /// [`EvalError`] for a store that does not read back.
 pub fn of_changes(before: &Snapshot, changes: &[LabelChangeRow]) -> Result<Vec<Quality>, EvalError> {
     let mut found = Vec::new();
+    // Most stores have none, and labels need not be read then.
+    if before.files(Truth::NAME)?.is_empty() {
+        return Ok(found);
+    }
     for split in Split::ALL {
         let (truth, mut labels) = match store::of_snapshot(before, split, None) {
             Ok(found) => found,

@@ -142,13 +142,26 @@ impl Scratch {
 
 /// True positives, false positives, false negatives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
+pub(crate) struct Counts {
     hits: u64,
     false_alarms: u64,
     misses: u64,
 }
 
 impl Counts {
+    /// Counts a segment.
+    pub(crate) fn count(&mut self, predicted: bool, truth: bool) {
+        self.hits += u64::from(predicted && truth);
+        self.false_alarms += u64::from(predicted && !truth);
+        self.misses += u64::from(truth && !predicted);
+    }
+
+    /// A segment that was counted as not predicted is predicted.
+    pub(crate) fn set(&mut self, truth: bool) {
+        self.misses -= u64::from(truth);
+        self.count(true, truth);
+    }
+
     /// F = 2TP / (2TP + FP + FN); none where nothing is predicted or true.
     fn f_score(self) -> Option<f64> {
         let all = 2 * self.hits + self.false_alarms + self.misses;
@@ -170,13 +183,13 @@ impl std::ops::Add for Counts {
 
 /// Mean of F over the classes that occur.
 #[derive(Clone, Copy, Default)]
-struct ClassMean {
+pub(crate) struct ClassMean {
     sum: f64,
     classes: u32,
 }
 
 impl ClassMean {
-    fn add(&mut self, counts: Counts) {
+    pub(crate) fn add(&mut self, counts: Counts) {
         if let Some(f) = counts.f_score() {
             self.sum += f;
             self.classes += 1;
@@ -184,7 +197,7 @@ impl ClassMean {
     }
 
     /// 1 where no class occurs: all true negatives.
-    fn value(self) -> f64 {
+    pub(crate) fn value(self) -> f64 {
         if self.classes == 0 {
             1.0
         } else {

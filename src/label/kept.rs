@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_dataflows::{Mark, Marks, Prediction, Probability, VideoId};
 use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
 use vaplan_schemas::store::{DataFile, Filter, Found, Snapshot};
-use vaplan_schemas::tables::{Epochs, Predictions, UserLabels};
+use vaplan_schemas::tables::{Epochs, Predictions, Table, UserLabels};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::world::{Active, World};
@@ -91,6 +91,27 @@ pub fn of_epochs(
     let mut found = snapshot.scan_some::<Predictions>(filter, wanted)?;
     found.retain(|found| epochs.contains(&found.row.epoch));
     Ok(found)
+}
+
+/// Is there a prediction of this epoch?
+///
+/// # Errors
+/// Where a table does not read back.
+pub fn has_epoch(snapshot: &Snapshot, epoch: u64) -> Result<bool, StoreError> {
+    let versions = snapshot.store().versions()?;
+    let own = |file: &DataFile| {
+        let of = file.version()?;
+        versions.iter().find(|row| row.version == of)?.epoch
+    };
+    // All rows of a version's file are of its epoch; others are to be read.
+    if snapshot
+        .files(Predictions::NAME)?
+        .iter()
+        .any(|file| own(file) == Some(epoch))
+    {
+        return Ok(true);
+    }
+    Ok(!of_epochs(snapshot, &BTreeSet::from([epoch]), &Filter::all())?.is_empty())
 }
 
 /// Predictions of the epochs that count, of the videos of a filter.

@@ -80,9 +80,10 @@ type Flags = (Option<f64>, Option<f64>);
 /// [audio]
 /// default = 0.95
 /// ```
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct SettingsFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<RuleName>,
     #[serde(default)]
     audio: ModalityFile,
@@ -90,12 +91,14 @@ struct SettingsFile {
     visual: ModalityFile,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ModalityFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     default: Option<f64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     classes: BTreeMap<String, f64>,
 }
 
@@ -109,6 +112,13 @@ pub struct ModalitySettings {
 }
 
 impl ModalitySettings {
+    fn rule_name(&self) -> RuleName {
+        match self.rule {
+            Rule::Softmax { .. } => RuleName::Softmax,
+            Rule::Logit { .. } => RuleName::Logit,
+        }
+    }
+
     /// What the scores of a class are compared with.
     pub fn cutoff(&self, class: ClassId) -> f64 {
         self.rule
@@ -164,10 +174,7 @@ impl Settings {
         let rule = request.rule.or(file.rule);
         let of = |modality, flags, file: &ModalityFile| {
             let now = self.of(modality);
-            let name = match now.rule {
-                Rule::Softmax { .. } => RuleName::Softmax,
-                Rule::Logit { .. } => RuleName::Logit,
-            };
+            let name = now.rule_name();
             let rule = rule.unwrap_or(name);
             let base = (rule == name).then(|| Base {
                 scale: now.rule.scale(),
@@ -189,6 +196,33 @@ impl Settings {
             Ok(settings)
         };
         request.each(&file, of)
+    }
+
+    /// A thresholds file that says them: one threshold where all classes have the same, else one for each.
+    pub fn to_toml(&self, classes: &[Arc<str>]) -> String {
+        let file = |modality| {
+            let own = self.of(modality);
+            let mut file = ModalityFile {
+                scale: Some(own.rule.scale()),
+                ..ModalityFile::default()
+            };
+            match own.thresholds.split_first() {
+                Some((first, others)) if others.iter().all(|other| other == first) => {
+                    file.default = Some(*first)
+                }
+                _ => {
+                    let names = classes.iter().map(|class| class.to_string());
+                    file.classes = names.zip(own.thresholds.iter().copied()).collect();
+                }
+            }
+            file
+        };
+        let file = SettingsFile {
+            rule: Some(self.audio.rule_name()),
+            audio: file(Modality::Audio),
+            visual: file(Modality::Visual),
+        };
+        toml::to_string(&file).expect("numbers and names are TOML")
     }
 
     /// Of a modality.

@@ -9,7 +9,7 @@ use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Epochs, Predictions, Videos};
 
 use crate::label::LabelError;
-use crate::label::kept::of_epochs;
+use crate::label::kept::has_epoch;
 use crate::label::world::{Active, World};
 
 /// What the best of several epochs is told by, where a training says so.
@@ -23,15 +23,12 @@ pub(super) fn came(
     after: &World,
     epoch: u64,
 ) -> Result<Active, LabelError> {
-    let own = BTreeSet::from([epoch]);
     if snapshot.read::<Epochs>()?.iter().any(|row| row.epoch == epoch) {
         return Err(LabelError::Change(format!(
             "epoch {epoch} is one that this store trained, expected another: `vaplan denoise --epoch {epoch}` goes by it"
         )));
     }
-    if !of_epochs(snapshot, &own, &Filter::all())?.is_empty()
-        && classes_of(snapshot, now, epoch)? != after.classes
-    {
+    if has_epoch(snapshot, epoch)? && classes_of(snapshot, now, epoch)? != after.classes {
         return Err(LabelError::Change(format!(
             "epoch {epoch} is in the store with other classes, expected an epoch that is not"
         )));
@@ -43,14 +40,13 @@ pub(super) fn came(
             classes: after.classes.clone(),
         },
     };
-    active.epochs.extend(own);
+    active.epochs.insert(epoch);
     Ok(active)
 }
 
 /// What counts when it is this epoch of the store, and no other.
-pub(super) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Active, LabelError> {
-    let epochs = BTreeSet::from([epoch]);
-    if of_epochs(snapshot, &epochs, &Filter::all())?.is_empty() {
+pub(crate) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Active, LabelError> {
+    if !has_epoch(snapshot, epoch)? {
         return Err(LabelError::Change(format!(
             "store version {} has no predictions of epoch {epoch} ({})",
             snapshot.version().version,
@@ -58,7 +54,7 @@ pub(super) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Act
         )));
     }
     Ok(Active {
-        epochs,
+        epochs: BTreeSet::from([epoch]),
         classes: classes_of(snapshot, now, epoch)?,
     })
 }
@@ -140,24 +136,20 @@ fn said(predicted: &BTreeMap<u64, BTreeSet<Split>>) -> String {
     }
 }
 
-/// The epoch to denoise by where none is named: of the trainings that predicted train videos the last, and of its
-/// epochs that did the best, or the last.
+/// The epoch to go by where none is named: of the trainings that predicted videos of a split the last, and of its epochs
+/// that did the best, or the last; none: no epoch did.
 ///
 /// # Errors
-/// [`LabelError::Change`] where no epoch has predictions of train videos, naming what there is.
-pub fn best(snapshot: &Snapshot) -> Result<u64, LabelError> {
+/// Where a table does not read back.
+pub fn best(snapshot: &Snapshot, split: Split) -> Result<Option<u64>, LabelError> {
     let predicted = predicted(snapshot)?;
     let with: Vec<u64> = predicted
         .iter()
-        .filter(|(_, splits)| splits.contains(&Split::Train))
+        .filter(|(_, splits)| splits.contains(&split))
         .map(|(epoch, _)| *epoch)
         .collect();
     let Some(last) = with.last() else {
-        return Err(LabelError::Change(format!(
-            "store version {} has predictions of train videos by no epoch ({}): name one with --epoch, or train",
-            snapshot.version().version,
-            said(&predicted)
-        )));
+        return Ok(None);
     };
     let rows = snapshot.read::<Epochs>()?;
     let run = rows.iter().find(|row| row.epoch == *last).map(|row| &row.run);
@@ -170,5 +162,18 @@ pub fn best(snapshot: &Snapshot) -> Result<u64, LabelError> {
         .filter(|row| Some(&row.run) == run && with.contains(&row.epoch));
     let scored = own.filter_map(|row| Some((score(row)?, row.epoch)));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-    Ok(best.map_or(*last, |(_, epoch)| epoch))
+    Ok(Some(best.map_or(*last, |(_, epoch)| epoch)))
+}
+
+/// That the epoch, or any, has no predictions of videos of a split, and what there is.
+pub fn missing(snapshot: &Snapshot, split: Split, epoch: Option<u64>) -> LabelError {
+    let of = epoch.map_or_else(|| "any epoch".to_owned(), |epoch| format!("epoch {epoch}"));
+    match predicted(snapshot) {
+        Ok(predicted) => LabelError::Change(format!(
+            "store version {} has no predictions of {split} videos by {of} ({}): name one with --epoch, or train",
+            snapshot.version().version,
+            said(&predicted)
+        )),
+        Err(error) => error,
+    }
 }

@@ -1,0 +1,57 @@
+//! PLD on packed tracks: what `bench/compare/denoise.py` holds against numpy.
+//!
+//! `pld PROBABILITY LABEL K ALPHA GUARD THREADS`: two npy files `(N, T)` of f32, a track a row, labels 0 or 1. Prints one
+//! JSON object: seconds of deciding all flips (reading the files left out), and how many there are.
+
+use std::path::Path;
+use std::time::Instant;
+
+use vaplan::ingest::npy;
+use vaplan_dataflows::pld::flips;
+use vaplan_dataflows::{Bits, Pld, Probability};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [probability, label, k, alpha, guard, threads] = &arguments[..] else {
+        return Err("pld PROBABILITY LABEL K ALPHA GUARD THREADS".into());
+    };
+    let settings = Pld::new(k.parse()?, alpha.parse()?, guard.parse()?)?;
+    let threads: usize = threads.parse()?;
+    let probability = npy::read_floats(Path::new(probability))?;
+    let label = npy::read_floats(Path::new(label))?;
+    let segments = *probability.shape.last().ok_or("a number, expected tracks")?;
+    // As the dataflow holds them.
+    let tracks: Vec<(Bits, Vec<Probability>)> = label
+        .data
+        .chunks_exact(segments)
+        .zip(probability.data.chunks_exact(segments))
+        .map(|(label, probability)| {
+            let bits = label.iter().map(|label| *label > 0.5).collect();
+            (bits, probability.iter().copied().map(Probability::new).collect())
+        })
+        .collect();
+    let start = Instant::now();
+    let count = |tracks: &[(Bits, Vec<Probability>)]| -> u64 {
+        let own = tracks
+            .iter()
+            .map(|(labels, probabilities)| u64::from(flips(labels, probabilities, settings).flipped.ones()));
+        own.sum()
+    };
+    let share = tracks.len().div_ceil(threads.max(1)).max(1);
+    let flipped: u64 = std::thread::scope(|scope| {
+        let parts: Vec<_> = tracks
+            .chunks(share)
+            .map(|part| scope.spawn(move || count(part)))
+            .collect();
+        parts
+            .into_iter()
+            .map(|part| part.join().expect("it does not panic"))
+            .sum()
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{}",
+        serde_json::json!({"seconds": seconds, "tracks": tracks.len(), "flips": flipped})
+    );
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Scores, truth and predictions of the videos of a split.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_dataflows::pld::flips;
+use vaplan_dataflows::{Bits, Pld, Prediction, VideoId};
+use vaplan_schemas::rows::{ScoreTrack, Split};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::{Scores, Videos};
+use vaplan_schemas::{ClassId, Modality};
+
+use super::CalibrateError;
+use crate::eval::{VideoParse, store};
+use crate::label::LabelError;
+use crate::label::kept::{counting, latest};
+use crate::label::settings::Settings;
+use crate::label::world::{Both, World, at};
+use crate::relabel::epochs;
+
+/// Videos of a split.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// In an order that says nothing of them: folds are cut by it.
+    pub videos: Vec<Video>,
+    /// Epoch of the predictions; none: there are none.
+    pub epoch: Option<u64>,
+}
+
+/// Scores of classes, `[T]` each.
+pub type Tracks = Vec<(ClassId, Vec<f64>)>;
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct Video {
+    /// By its name.
+    pub id: VideoId,
+    /// T.
+    pub segments: usize,
+    /// Scores of the classes of its weak label, `[T]` each.
+    pub tracks: Both<Tracks>,
+    /// What really happens.
+    pub truth: VideoParse,
+    /// What the epoch says.
+    pub predictions: Both<Option<Arc<Prediction>>>,
+}
+
+impl Video {
+    /// Scores of a class.
+    pub fn scores(&self, modality: Modality, class: ClassId) -> Option<&[f64]> {
+        let mut tracks = self.tracks[at(modality)].iter();
+        tracks.find(|(own, _)| *own == class).map(|(_, scores)| &**scores)
+    }
+
+    /// What thresholds, and PLD, say of it.
+    pub fn labels(&self, settings: &Settings, pld: &Both<Option<Pld>>) -> VideoParse {
+        let mut parse = VideoParse::new(self.truth.audio.classes(), self.segments);
+        for modality in Modality::ALL {
+            let prediction = self.predictions[at(modality)].as_ref();
+            let prediction = prediction.filter(|own| own.segments() as usize == self.segments);
+            let matrix = match modality {
+                Modality::Audio => &mut parse.audio,
+                Modality::Visual => &mut parse.visual,
+            };
+            for (class, scores) in &self.tracks[at(modality)] {
+                let cutoff = settings.of(modality).cutoff(*class);
+                let labels: Bits = scores.iter().map(|score| *score > cutoff).collect();
+                let flipped = pld[at(modality)].zip(prediction.and_then(|own| own.of(*class)));
+                let flipped = flipped.map(|(pld, own)| flips(&labels, own, pld).flipped);
+                let flipped = |segment| flipped.as_ref().is_some_and(|flipped| flipped.get(segment));
+                for (segment, label) in labels.iter().enumerate() {
+                    matrix.put(class.index(), segment, label != flipped(segment));
+                }
+            }
+        }
+        parse
+    }
+}
+
+impl Sample {
+    /// Of a store version; with predictions of an epoch: this one, or the best that predicted the split, if one did.
+    ///
+    /// # Errors
+    /// [`CalibrateError`]: no video or truth, an epoch that is not there, a store that does not read back.
+    pub fn read(
+        snapshot: &Snapshot,
+        world: &World,
+        split: Split,
+        epoch: Option<u64>,
+    ) -> Result<Sample, CalibrateError> {
+        let truth = store::truth_of_snapshot(snapshot, split, None)?;
+        let rows = snapshot.read::<Videos>().map_err(LabelError::from)?;
+        let known: BTreeMap<&Arc<str>, usize> = rows
+            .iter()
+            .map(|row| (&row.video, row.segments as usize))
+            .collect();
+        let longest = truth.videos.iter().filter_map(|video| known.get(&video.name));
+        let longest = longest.copied().max().unwrap_or(0);
+        let filter = Filter::videos(truth.videos.iter().map(|video| video.name.clone()));
+        let mut tracks: BTreeMap<VideoId, Both<Tracks>> = BTreeMap::new();
+        for found in snapshot.scan::<Scores>(&filter).map_err(LabelError::from)? {
+            let ScoreTrack {
+                video,
+                modality,
+                class,
+                score,
+                ..
+            } = found.row;
+            let expected = known.get(&video).copied().unwrap_or(0);
+            if score.len() != expected {
+                let (video, found) = (video.to_string(), score.len());
+                return Err(CalibrateError::Length {
+                    video,
+                    found,
+                    expected,
+                });
+            }
+            if let Some(class) = world.class_id(&class) {
+                let own = tracks.entry(VideoId::of(&video)).or_default();
+                own[at(modality)].push((class, score));
+            }
+        }
+        let (epoch, mut predictions) = predictions(snapshot, world, split, epoch, &filter)?;
+        let classes = world.classes.len();
+        let video = |video: &crate::eval::TruthVideo| {
+            let id = VideoId::of(&video.name);
+            // Without features, as `eval` has it: as long as the longest.
+            let own = known.get(&video.name).copied().filter(|segments| *segments > 0);
+            let segments = own.unwrap_or(longest);
+            Video {
+                id,
+                segments,
+                tracks: tracks.remove(&id).unwrap_or_default(),
+                truth: video.parse(classes, segments),
+                predictions: predictions.remove(&id).unwrap_or_default(),
+            }
+        };
+        let mut videos: Vec<Video> = truth.videos.iter().map(video).collect();
+        videos.sort_by_key(|video| video.id);
+        Ok(Sample { videos, epoch })
+    }
+}
+
+type Predictions = BTreeMap<VideoId, Both<Option<Arc<Prediction>>>>;
+
+fn predictions(
+    snapshot: &Snapshot,
+    world: &World,
+    split: Split,
+    epoch: Option<u64>,
+    filter: &Filter,
+) -> Result<(Option<u64>, Predictions), LabelError> {
+    let epoch = match epoch {
+        Some(epoch) => Some(epoch),
+        None => epochs::best(snapshot, split)?,
+    };
+    let Some(epoch) = epoch else {
+        return Ok((None, Predictions::new()));
+    };
+    let active = epochs::chosen(snapshot, world, epoch)?;
+    let tracks = counting(snapshot, Some(&active), filter)?;
+    if tracks.is_empty() {
+        return Err(epochs::missing(snapshot, split, Some(epoch)));
+    }
+    let world = World {
+        active: Some(active),
+        ..world.clone()
+    };
+    let mut found = Predictions::new();
+    for (video, (modality, prediction)) in latest(tracks, &world, &|_| None) {
+        found.entry(video).or_default()[at(modality)] = Some(prediction);
+    }
+    Ok((Some(epoch), found))
+}

@@ -1,0 +1,68 @@
+//! Sweeps, until none gains.
+
+use vaplan_schemas::{ClassId, Modality};
+
+use super::How;
+use super::sample::Video;
+use super::sweep::{Best, current, sweep, threshold};
+use crate::label::settings::Settings;
+
+/// Rounds of sweeps at most; a few do.
+const ROUNDS: usize = 50;
+
+/// The best thresholds that sweeps find: first one for all classes of each modality that is asked for, then, where asked
+/// for, one class after the other.
+///
+/// Each sweep is exact while all other thresholds stay. With metric `own` the one threshold of a modality is therefore
+/// the best there is; where modalities or classes share the mean of a video, sweeps go on until none gains: no other
+/// value of a single threshold is better then.
+pub fn search(videos: &[&Video], start: &Settings, how: &How) -> Settings {
+    let mut settings = start.clone();
+    for &modality in &how.modalities {
+        let best = sweep(videos, &settings, modality, None, how.metric);
+        take(&mut settings, modality, None, &best);
+    }
+    ascend(videos, &mut settings, how, &[None]);
+    if how.per_class {
+        let classes = settings.audio.thresholds.len() as u32;
+        let each: Vec<_> = (0..classes).map(|class| Some(ClassId(class))).collect();
+        ascend(videos, &mut settings, how, &each);
+    }
+    settings
+}
+
+/// Sweeps these classes in turn, until none gains.
+fn ascend(videos: &[&Video], settings: &mut Settings, how: &How, classes: &[Option<ClassId>]) {
+    for _ in 0..ROUNDS {
+        let mut gained = false;
+        for &modality in &how.modalities {
+            let mut now = current(videos, settings, modality, how.metric);
+            for class in classes {
+                let best = sweep(videos, settings, modality, *class, how.metric);
+                if best.value > now && take(settings, modality, *class, &best) {
+                    now = best.value;
+                    gained = true;
+                }
+            }
+        }
+        if !gained {
+            return;
+        }
+    }
+}
+
+/// Sets the threshold of a class, or of all; false: no number means that cutoff.
+fn take(settings: &mut Settings, modality: Modality, class: Option<ClassId>, best: &Best) -> bool {
+    let own = match modality {
+        Modality::Audio => &mut settings.audio,
+        Modality::Visual => &mut settings.visual,
+    };
+    let Some(threshold) = threshold(own.rule, own.thresholds.len(), best) else {
+        return false;
+    };
+    match class {
+        Some(class) => own.thresholds[class.index()] = threshold,
+        None => own.thresholds.fill(threshold),
+    }
+    true
+}

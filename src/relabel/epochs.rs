@@ -102,7 +102,7 @@ fn predicted(snapshot: &Snapshot) -> Result<BTreeMap<u64, BTreeSet<Split>>, Labe
     for row in snapshot.map_files::<Predictions, _>(&Filter::all(), |tracks| {
         let keys = tracks
             .iter()
-            .filter_map(|track| Some((track.epoch, *of.get(&track.video)?)));
+            .filter_map(|found| Some((found.row.epoch, *of.get(&found.row.video)?)));
         keys.collect::<BTreeSet<_>>()
     })? {
         for (epoch, split) in row {

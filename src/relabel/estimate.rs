@@ -48,12 +48,14 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
     let scope = Scope::of(&snapshot, &mut resolved, Predicted::Flipped)?;
     let (everything, touched, filter) = match scope {
         Scope::Everything => (true, Touched::default(), Filter::all()),
-        Scope::Part(touched) => {
+        Scope::Part(mut touched) => {
             let classes = &resolved.after.classes;
             let tracks = touched
                 .tracks
                 .iter()
                 .map(|(modality, class)| (*modality, classes[class.index()].clone()));
+            let flipped = touched.flipped.iter().map(|own| own.new.video.clone());
+            touched.videos.extend(flipped);
             let filter = Filter::videos(touched.videos.iter().cloned()).or_tracks(tracks);
             (false, touched, filter)
         }

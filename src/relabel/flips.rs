@@ -9,10 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::denoise::{Predicted, denoise_track};
 use vaplan_dataflows::{Bits, LabelRecord, Prediction, Track, VideoId};
-use vaplan_schemas::rows::{LabelCell, LabelRule, LabelTrack};
-use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::rows::{Flip, LabelCell, LabelRule, LabelTrack};
+use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -60,13 +61,36 @@ pub struct Stays {
     pub flips: [u64; 2],
 }
 
+/// A track of which PLD flips other labels, and nothing else is another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reflipped {
+    /// Where the rows before lie.
+    pub place: Place,
+    /// The rows after.
+    pub new: LabelTrack,
+    /// Cells whose label is another.
+    pub changes: Vec<Change>,
+}
+
 /// What a change of predictions or settings of PLD does to the labels there are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moved {
-    /// Videos whose flips, or faults of predictions, may be others.
+    /// Videos of which only the graph tells: faults of predictions, or a person's label over a score.
     pub(super) videos: BTreeSet<Arc<str>>,
-    /// Flips of the others, of videos with predictions.
+    /// Tracks of the others with other flips.
+    pub(super) flipped: Vec<Reflipped>,
+    /// Flips of the others that stay.
     pub(super) stay: Vec<Stays>,
+}
+
+/// What PLD says of a track.
+enum Says {
+    /// What it has.
+    Same,
+    /// Other flips.
+    Other(Track),
+    /// The graph is to say.
+    Unclear,
 }
 
 /// Which predictions count, before and after.
@@ -100,7 +124,7 @@ pub(super) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
         let named = |id: &VideoId| both.names.get(id).cloned();
         return Ok(Moved {
             videos: differing.iter().filter_map(named).collect(),
-            stay: Vec::new(),
+            ..Moved::default()
         });
     }
     let looked: BTreeSet<VideoId> = match resolved.asks_for_flips {
@@ -122,16 +146,27 @@ pub(super) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
         true => Filter::all(),
         false => Filter::videos(looked.iter().filter_map(|id| both.names.get(id).cloned())),
     };
-    let look = |tracks: Vec<LabelTrack>| {
+    let look = |tracks: Vec<Found<LabelTrack>>| {
         let mut own = Moved::default();
-        for track in tracks {
+        for Found { row: track, place } in tracks {
             let id = VideoId::of(&track.video);
             if !looked.contains(&id) {
                 continue;
             }
-            if differing.contains(&id) && both.moves(is, id, &track) {
-                own.videos.insert(track.video);
-                continue;
+            let says = match differing.contains(&id) {
+                true => both.says(is, id, &track),
+                false => Says::Same,
+            };
+            match says {
+                Says::Same => {}
+                Says::Unclear => {
+                    own.videos.insert(track.video);
+                    continue;
+                }
+                Says::Other(expected) => {
+                    own.flipped.push(reflipped(track, place, expected));
+                    continue;
+                }
             }
             let flips = flipped(&track.cells);
             if flips != [0, 0] {
@@ -147,12 +182,13 @@ pub(super) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
     };
     for own in snapshot.map_files::<Labels, _>(&filter, look)? {
         moved.videos.extend(own.videos);
+        moved.flipped.extend(own.flipped);
         moved.stay.extend(own.stay);
     }
     Ok(moved)
 }
 
-fn flipped(cells: &[LabelCell]) -> [u64; 2] {
+pub(super) fn flipped(cells: &[LabelCell]) -> [u64; 2] {
     let mut flips = [0, 0];
     for cell in cells.iter().filter(|cell| cell.rule == LabelRule::Pld) {
         flips[usize::from(!cell.label)] += 1;
@@ -193,39 +229,37 @@ impl Both {
         })
     }
 
-    /// Does PLD say anything else of a track than it has, now or in `rejects`?
-    fn moves(&self, world: &World, id: VideoId, track: &LabelTrack) -> bool {
-        let expected = match (
-            world.class_id(&track.class),
-            self.predicted(world, id, track.modality),
-        ) {
-            (Some(class), Some(predicted)) => {
-                if predicted.prediction.segments() as usize != track.cells.len() {
-                    return true;
-                }
-                // What PLG says below a person's label, only the score tells.
-                let plg = |cell: &LabelCell| Some(cell.score? > cell.threshold?);
-                let Some(label) = track.cells.iter().map(plg).collect::<Option<_>>() else {
-                    return true;
-                };
-                let mut expected = Track::plg(class, label);
-                if denoise_track(&predicted, &mut expected).is_some() {
-                    return true;
-                }
-                expected
-            }
-            (class, _) => Track::plg(class.unwrap_or(ClassId(0)), Bits::default()),
+    /// What PLD says of a track, against what it has.
+    fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> Says {
+        let predicted = self.predicted(world, id, track.modality);
+        let has_flips = track.cells.iter().any(|cell| cell.rule == LabelRule::Pld);
+        let Some(class) = world
+            .class_id(&track.class)
+            .filter(|_| predicted.is_some() || has_flips)
+        else {
+            return Says::Same;
         };
-        track.cells.iter().enumerate().any(|(segment, cell)| {
+        // What PLG says below a person's label, only the score tells.
+        let plg = |cell: &LabelCell| Some(cell.score? > cell.threshold?);
+        let Some(label) = track.cells.iter().map(plg).collect::<Option<Bits>>() else {
+            return Says::Unclear;
+        };
+        let mut expected = Track::plg(class, label);
+        if let Some(predicted) = predicted
+            && (predicted.prediction.segments() as usize != track.cells.len()
+                || denoise_track(&predicted, &mut expected).is_some())
+        {
+            return Says::Unclear;
+        }
+        let differs = |(segment, cell): (usize, &LabelCell)| {
             let why = expected.flip(segment);
             let told = (cell.loss, cell.epoch, cell.flip.clone());
-            let now = (
-                why.map(|why| why.loss.get()),
-                why.map(|why| why.epoch),
-                why.as_ref().map(flip),
-            );
-            (cell.rule == LabelRule::Pld) != why.is_some() || told != now
-        })
+            (cell.rule == LabelRule::Pld) != why.is_some() || told != reason(why)
+        };
+        match track.cells.iter().enumerate().any(differs) {
+            true => Says::Other(expected),
+            false => Says::Same,
+        }
     }
 
     fn predicted(&self, world: &World, id: VideoId, modality: Modality) -> Option<Predicted> {
@@ -235,4 +269,33 @@ impl Both {
             settings: world.denoising[at(modality)]?,
         })
     }
+}
+
+/// Loss, epoch and what else `labels` tells of a flip.
+fn reason(why: Option<vaplan_dataflows::Flip>) -> (Option<f64>, Option<u64>, Option<Box<Flip>>) {
+    (
+        why.map(|why| why.loss.get()),
+        why.map(|why| why.epoch),
+        why.as_ref().map(flip),
+    )
+}
+
+/// A track with the labels and flips that are expected of it; scores and thresholds stay.
+fn reflipped(track: LabelTrack, place: Place, expected: Track) -> Reflipped {
+    let before = track.cells.iter().map(|cell| cell.label).collect();
+    let before = Track::plg(expected.class, before);
+    let mut new = track;
+    for (segment, cell) in new.cells.iter_mut().enumerate() {
+        let why = expected.flip(segment);
+        cell.label = expected.label.get(segment);
+        cell.rule = match why {
+            Some(_) => LabelRule::Pld,
+            None => LabelRule::Plg,
+        };
+        (cell.loss, cell.epoch, cell.flip) = reason(why);
+    }
+    let record = |track| LabelRecord { tracks: vec![track] };
+    let (before, after) = (record(before), record(expected));
+    let changes = cells(VideoId::of(&new.video), new.modality, Some(&before), Some(&after));
+    Reflipped { place, new, changes }
 }

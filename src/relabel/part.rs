@@ -12,6 +12,7 @@ use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::features::{Reread, reread};
+use super::flips::Reflipped;
 use super::resolve::Resolved;
 use super::scope::Touched;
 use crate::label::commit::label_records;
@@ -262,6 +263,12 @@ impl Part {
     /// Names of all videos that are touched, before or after.
     pub(crate) fn names(&self) -> &BTreeMap<VideoId, Arc<str>> {
         &self.names
+    }
+
+    /// Tracks with other flips that it was not loaded for.
+    pub(super) fn reflipped(&self) -> impl Iterator<Item = &Reflipped> {
+        let own = self.touched.flipped.iter();
+        own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
     }
 
     /// The world after.

@@ -184,8 +184,16 @@ pub fn commit(
     request: &Request,
     part: &Part,
     answers: &Answers,
-    changes: Vec<Change>,
+    mut changes: Vec<Change>,
 ) -> Result<Summary, LabelError> {
+    let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
+    let mut videos = part.touched.videos.len() as u64;
+    for own in part.reflipped() {
+        changes.extend(own.changes.iter().cloned());
+        let id = VideoId::of(&own.new.video);
+        videos += u64::from(names.insert(id, &own.new.video).is_none());
+    }
+    let names = |video| names.get(&video).copied();
     let after = &part.resolved.after;
     let flips = request.changes.epoch.map(|_| all_flips(part, answers));
     let epochs = epochs(snapshot, request, flips.as_ref())?;
@@ -193,10 +201,7 @@ pub fn commit(
     let diffs = diffs(snapshot, part, answers, epochs, &told)?;
     let classes = Classification::new(&after.classes, None);
     let mut summary = Summary {
-        videos: (
-            part.touched.videos.len() as u64,
-            (part.names.len() - part.touched.videos.len()) as u64,
-        ),
+        videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
         set: changes.iter().filter(|change| change.to).count() as u64,
         unset: changes.iter().filter(|change| !change.to).count() as u64,
         rejected: told,
@@ -206,7 +211,7 @@ pub fn commit(
     };
     let Some(lock) = lock else {
         let version = snapshot.version().version + 1;
-        summary.changes = change_rows(version, &classes, &changes, |video| part.names.get(&video));
+        summary.changes = change_rows(version, &classes, &changes, names);
         return Ok(summary);
     };
     if diffs.is_empty() {
@@ -231,7 +236,7 @@ pub fn commit(
     if let Some(rejects) = &diffs.rejects {
         commit.replace_all::<Rejects>(rejects)?;
     }
-    append_changes(&mut commit, &classes, changes, |video| part.names.get(&video))?;
+    append_changes(&mut commit, &classes, changes, names)?;
     summary.version = Some(commit.finish()?);
     Ok(summary)
 }
@@ -285,6 +290,12 @@ fn all_flips(part: &Part, answers: &Answers) -> Flips {
         flips[0] += own.flips[0];
         flips[1] += own.flips[1];
     }
+    for own in part.reflipped() {
+        let flips = all.entry((own.new.modality, own.new.class.clone())).or_default();
+        let own = flips::flipped(&own.new.cells);
+        *flips = [flips[0] + own[0], flips[1] + own[1]];
+    }
+    all.retain(|_, flips| *flips != [0, 0]);
     let records = answers.labels.iter();
     let of_part = records.filter(|((video, _), _)| part.names.contains_key(video));
     flips::count(
@@ -351,12 +362,17 @@ fn diffs(
         labels.extend(own.filter(|track| part.holds(track.modality, &track.class, &track.video)));
     }
     let removed: BTreeSet<&Arc<str>> = part.resolved.removed().collect();
+    let mut labels = Diff::<Labels>::of(&part.old.labels, labels);
+    for own in part.reflipped() {
+        labels.gone.push(own.place);
+        labels.new.push(own.new.clone());
+    }
     Ok(Diffs {
         videos: Diff::of(&part.old.videos, videos),
         candidates: Diff::of(&part.old.candidates, candidates),
         user: Diff::of(&part.old.user, part.user.clone()),
         scores: Diff::of(&part.old.scores, scores),
-        labels: Diff::of(&part.old.labels, labels),
+        labels,
         predictions: predictions(snapshot, &part.resolved, &removed)?,
         video_predictions: video_predictions(snapshot, &removed)?,
         epochs,

@@ -8,7 +8,7 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::Candidates;
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::flips::{self, Stays};
+use super::flips::{self, Reflipped, Stays};
 use super::part::sources_of;
 use super::resolve::Resolved;
 use crate::ingest::annotations::key11;
@@ -16,7 +16,7 @@ use crate::label::LabelError;
 use crate::label::world::{World, at};
 
 /// What a change can touch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Scope {
     /// Every score of a modality depends on it: features must all be read again.
     Everything,
@@ -25,7 +25,7 @@ pub enum Scope {
 }
 
 /// Videos and tracks that a change can touch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Touched {
     /// Videos whose every row may change.
     pub videos: BTreeSet<Arc<str>>,
@@ -33,6 +33,8 @@ pub struct Touched {
     pub rescored: BTreeSet<Arc<str>>,
     /// Modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
+    /// Tracks with other flips and nothing else; some of tracks that are touched.
+    pub flipped: Vec<Reflipped>,
     /// Flips that PLD leaves, where it was asked for them; some of tracks that are touched.
     pub stay: Vec<Stays>,
 }
@@ -66,7 +68,7 @@ impl Scope {
         }
         let moved = flips::moved(snapshot, resolved, of == Predicted::All)?;
         touched.videos.extend(moved.videos);
-        touched.stay = moved.stay;
+        (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
         conflicts(snapshot, resolved, &mut touched)?;
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;

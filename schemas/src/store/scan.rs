@@ -155,38 +155,25 @@ impl Snapshot {
     ) -> Result<Vec<Found<T::Row>>, StoreError> {
         let mut files = self.candidates::<T>(filter)?;
         files.retain(|(_, file)| wanted(file));
-        let by_file = on_all_cores(files.len(), |number| {
-            let (file, data) = &files[number];
-            let found = Selected::find::<T>(data, filter)?.decode::<T>()?;
-            let found = found.into_iter().map(|(row, first)| {
-                let place = Place {
-                    file: *file,
-                    first: small(first),
-                    rows: small(T::height(&row)),
-                };
-                Found { row, place }
-            });
-            Ok(found.collect::<Vec<_>>())
-        })?;
+        let by_file = on_all_cores(files.len(), |number| found::<T>(&files[number], filter))?;
         let mut all = Vec::with_capacity(by_file.iter().map(Vec::len).sum());
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));
         Ok(all)
     }
 
-    /// What `work` makes of the rows of a filter, file by file: only those of a few files are in memory at once.
+    /// What `work` makes of what [`Snapshot::scan`] finds, file by file: only a few files are in memory at once.
     ///
     /// # Errors
     /// As [`Snapshot::read`].
     pub fn map_files<T: Table, R: Send>(
         &self,
         filter: &Filter,
-        work: impl Fn(Vec<T::Row>) -> R + Sync,
+        work: impl Fn(Vec<Found<T::Row>>) -> R + Sync,
     ) -> Result<Vec<R>, StoreError> {
         let files = self.candidates::<T>(filter)?;
         on_all_cores(files.len(), |number| {
-            let found = Selected::find::<T>(&files[number].1, filter)?.decode::<T>()?;
-            Ok(work(found.into_iter().map(|(row, _)| row).collect()))
+            Ok(work(found::<T>(&files[number], filter)?))
         })
     }
 
@@ -231,6 +218,23 @@ impl Snapshot {
             .map(|(number, file)| (number, snapshot::data_file(&folder, file)))
             .collect())
     }
+}
+
+/// The rows of a filter in a file, by its number.
+fn found<T: Table>(
+    (file, data): &(u32, DataFile),
+    filter: &Filter,
+) -> Result<Vec<Found<T::Row>>, StoreError> {
+    let found = Selected::find::<T>(data, filter)?.decode::<T>()?;
+    let placed = found.into_iter().map(|(row, first)| {
+        let place = Place {
+            file: *file,
+            first: small(first),
+            rows: small(T::height(&row)),
+        };
+        Found { row, place }
+    });
+    Ok(placed.collect())
 }
 
 /// What files a filter needs.

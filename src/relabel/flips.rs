@@ -12,10 +12,10 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::denoise::{Predicted, denoise_track};
 use vaplan_dataflows::{Bits, LabelRecord, Prediction, Track, VideoId};
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Flip, LabelCell, LabelRule, LabelTrack};
 use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
-use vaplan_schemas::{ClassId, Modality};
 
 use super::resolve::Resolved;
 use crate::label::kept::{counting, latest};

@@ -17,7 +17,7 @@ const CATEGORIES: [&str; 5] = [
 ];
 
 /// 300 train, 60 val and 60 test videos of 10 s, each with one event of 2 to 10 s.
-fn annotations() -> tempfile::TempDir {
+pub(crate) fn annotations() -> tempfile::TempDir {
     let folder = scratch();
     let dir = folder.path().join("annotations");
     std::fs::create_dir(&dir).unwrap();

@@ -11,7 +11,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     let output = vaplan().arg("demo").current_dir(folder.path()).output().unwrap();
     assert_status(&output, 0);
     let told = stdout(&output);
-    for step in ["synth", "label", "eval", "query", "show"] {
+    for step in ["synth", "run", "plan", "query", "show"] {
         assert!(
             told.contains(&format!("$ vaplan {step} ")),
             "no {step} in\n{told}"
@@ -20,7 +20,9 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     for part in [
         "simulated",
         "Type@AV",
-        "mean_seconds",
+        "times_the_base",
+        "labels, PLG + PLD",
+        "parser, PLE + PLD",
         "demo0000065_20_30",
         "With your own data",
     ] {
@@ -52,11 +54,11 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     assert_status(&script, 0);
     let evaluation = |text: &str| -> Vec<String> {
         text.lines()
-            .filter(|line| line.starts_with("segment ") || line.starts_with("event "))
+            .filter(|line| line.starts_with("labels, ") || line.starts_with("parser, "))
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(evaluation(steps).len(), 2, "{steps}");
+    assert_eq!(evaluation(steps).len(), 16, "{steps}");
     assert_eq!(evaluation(steps), evaluation(stdout(&script)));
 }
 
@@ -65,12 +67,19 @@ fn a_demo_is_written_anew_but_no_other_folder_is_touched() {
     let folder = scratch();
     let dir = folder.path().join("some where");
     let dir = dir.to_str().unwrap();
-    let video = ["--video", "-demo_00007_101.8_111.8"];
-    for _ in 0..2 {
-        let output = run([&["demo", "--quiet", "--dir", dir][..], &video].concat());
-        assert_status(&output, 0);
-        assert!(stdout(&output).contains("version 1:"), "{}", stdout(&output));
-    }
+    assert_status(&run(["demo", "--quiet", "--annotations-only", "--dir", dir]), 0);
+    let output = run([
+        "demo",
+        "--quiet",
+        "--dir",
+        dir,
+        "--video",
+        "-demo_00007_101.8_111.8",
+    ]);
+    assert_status(&output, 0);
+    let told = stdout(&output);
+    assert!(!told.contains("nothing to do"), "{told}");
+    assert!(told.contains("ple+pld    done"), "{told}");
     let mine = folder.path().join("mine");
     fs::create_dir(&mine).unwrap();
     fs::write(mine.join("thesis.tex"), "keep").unwrap();

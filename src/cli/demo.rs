@@ -13,11 +13,11 @@ use clap::Parser;
 use super::{Cli, Global};
 use crate::synth::sample;
 
-/// Do the whole job on a built-in sample: annotations, features, labels, scores, SQL, a timeline
+/// Do the whole job on a built-in sample: features, labels, a parser, denoised labels, scores, SQL, a timeline
 ///
 /// Every step shows the command that does it, and does what that command does. The
 /// sample is made up, and its features are simulated: it shows how the tool works, not
-/// how good labels are. It takes less than a minute and a few megabytes.
+/// how good labels are. It takes one or two minutes and 30 megabytes.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {
@@ -32,19 +32,52 @@ pub(super) struct Args {
         allow_hyphen_values = true
     )]
     video: String,
-    /// Only write the annotations
+    /// Only write the annotations, and the file that describes the job
     #[arg(long)]
     annotations_only: bool,
 }
 
 /// Marks a folder as one of a demo, to be written anew.
 const MARKER: &str = ".vaplan-demo";
+/// Name of the file that describes the job.
+#[cfg(feature = "train")]
+const JOB: &str = "job.toml";
+/// What is in it: small enough for a minute on two cores.
+#[cfg(feature = "train")]
+const JOB_TEXT: &str = "\
+# vaplan run --print-default has every key.
+store = \"store\"
+baselines = [\"weak\"]
+
+[data]
+annotations = \"features/annotations\"
+
+[features]
+visual = \"features/visual\"
+audio = \"features/audio\"
+visual_text = \"features/visual_text.npy\"
+audio_text = \"features/audio_text.npy\"
+
+[train]
+epochs = 10
+hidden = 64
+feedforward = 64
+learning_rate = 0.002
+schedule = \"constant\"
+
+[denoise]
+alpha = 10.0
+";
 /// Columns of a command before it is broken into lines.
 const COLUMNS: usize = 88;
 const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const TYPED: Style = Style::new().bold();
 
-#[cfg(feature = "query")]
+#[cfg(all(feature = "query", feature = "train"))]
+const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, round(avg(loss / base), 1) AS times_the_base \
+                   FROM label_changes WHERE rule = 'pld' GROUP BY modality, class, label \
+                   ORDER BY flips DESC, modality, class, label LIMIT 9";
+#[cfg(all(feature = "query", not(feature = "train")))]
 const SQL: &str = "SELECT class, modality, count(*) AS events, round(avg(\"offset\" - onset), 1) AS mean_seconds \
                    FROM events GROUP BY class, modality ORDER BY events DESC, class, modality LIMIT 9";
 
@@ -57,7 +90,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 
     let mut steps = Steps {
         done: 0,
-        total: if cfg!(feature = "query") { 6 } else { 5 },
+        total: 5 + if cfg!(feature = "query") { 1 } else { 0 },
         global,
         out,
     };
@@ -68,15 +101,77 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     steps.announce(&title, &["demo", "--annotations-only", "--dir", &dir])?;
     sample::write(Path::new(&annotations))?;
     writeln!(steps.out, "written to {annotations}")?;
+    #[cfg(feature = "train")]
+    {
+        let job = place(JOB);
+        fs::write(&job, JOB_TEXT).with_context(|| format!("cannot write `{job}`"))?;
+        writeln!(steps.out, "what is to be done with them: {job}")?;
+    }
     if args.annotations_only {
         return Ok(ExitCode::SUCCESS);
     }
 
     steps.take(
-        "features of every second, simulated here: CLIP-like ones of the picture, CLAP-like ones of the sound",
-        &["synth", "--annotations", &annotations, "--out", &features],
+        "features of every second, simulated here: CLIP-like ones of the picture, CLAP-like ones of the sound; \
+         each video 20 times, as different takes",
+        &[
+            "synth",
+            "--annotations",
+            &annotations,
+            "--out",
+            &features,
+            "--repeat",
+            "20",
+            "--dim",
+            "256",
+            "--parquet",
+        ],
     )?;
-    let label = label_words(&store, &annotations, &features);
+    job(&mut steps, &place, &store, &features)?;
+    #[cfg(feature = "query")]
+    steps.take(
+        match cfg!(feature = "train") {
+            true => "which labels denoising flipped, and how far their losses were off, in SQL",
+            false => "events in SQL",
+        },
+        &["query", "--store", &store, SQL],
+    )?;
+    // The name comes after `--`, as one that begins with a dash must.
+    steps.take(
+        "one video, second by second",
+        &["show", "--store", &store, "--", &args.video],
+    )?;
+
+    farewell(out, &dir, &store, &features, begun.elapsed().as_secs_f64())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Labels, parsers, denoised labels, and how good all of them are.
+#[cfg(feature = "train")]
+fn job(
+    steps: &mut Steps<'_>,
+    place: &dyn Fn(&str) -> String,
+    _store: &str,
+    _features: &str,
+) -> anyhow::Result<()> {
+    let job = place(JOB);
+    steps.take(
+        "the whole job: labels, a parser trained on weak labels and one on these, labels denoised by it, \
+         a parser trained on what is left, all scored against the dense truth",
+        &["run", &job],
+    )?;
+    steps.take("what a second run would do", &["plan", &job])
+}
+
+/// Labels, and how good they are.
+#[cfg(not(feature = "train"))]
+fn job(
+    steps: &mut Steps<'_>,
+    _place: &dyn Fn(&str) -> String,
+    store: &str,
+    features: &str,
+) -> anyhow::Result<()> {
+    let label = label_words(store, features);
     let label: Vec<&str> = label.iter().map(String::as_str).collect();
     steps.take(
         "segment labels from features and weak labels, committed to a store",
@@ -84,24 +179,14 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     )?;
     steps.take(
         "how good the labels are, against the dense truth",
-        &["eval", "--store", &store, "--split", "test"],
-    )?;
-    #[cfg(feature = "query")]
-    steps.take("events in SQL", &["query", "--store", &store, SQL])?;
-    // The name comes after `--`, as one that begins with a dash must.
-    steps.take(
-        "one video, second by second",
-        &["show", "--store", &store, "--", &args.video],
-    )?;
-
-    let again = typed(&[&label[..], &["--visual-threshold", "1.01"]].concat());
-    farewell(out, &dir, &store, &again, begun.elapsed().as_secs_f64())?;
-    Ok(ExitCode::SUCCESS)
+        &["eval", "--store", store, "--split", "test"],
+    )
 }
 
-fn label_words(store: &str, annotations: &str, features: &str) -> Vec<String> {
+fn label_words(store: &str, features: &str) -> Vec<String> {
     let file = |name: &str| Path::new(features).join(name).display().to_string();
-    let mut words: Vec<String> = ["label", "--store", store, "--annotations", annotations]
+    let annotations = file("annotations");
+    let mut words: Vec<String> = ["label", "--store", store, "--annotations", &annotations]
         .map(str::to_owned)
         .into();
     for modality in ["visual", "audio"] {
@@ -211,7 +296,10 @@ fn quoted(word: &str) -> String {
     }
 }
 
-fn farewell(out: &mut dyn Write, dir: &str, store: &str, again: &str, seconds: f64) -> anyhow::Result<()> {
+fn farewell(out: &mut dyn Write, dir: &str, store: &str, features: &str, seconds: f64) -> anyhow::Result<()> {
+    let label = label_words(store, features);
+    let label: Vec<&str> = label.iter().map(String::as_str).collect();
+    let again = typed(&[&label[..], &["--visual-threshold", "1.01"]].concat());
     let (dir, store) = (quoted(dir), quoted(store));
     writeln!(out, "\n{TITLE}Done in {seconds:.0} s{TITLE:#}")?;
     writeln!(
@@ -225,6 +313,11 @@ fn farewell(out: &mut dyn Write, dir: &str, store: &str, again: &str, seconds: f
     writeln!(
         out,
         "{TYPED}$ vaplan query --store {store}{TYPED:#}\n    an SQL prompt"
+    )?;
+    #[cfg(feature = "train")]
+    writeln!(
+        out,
+        "{TYPED}$ vaplan run {dir}/{JOB}{TYPED:#}\n    after a change of the file: does again what depends on it"
     )?;
     writeln!(
         out,

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     if args.check {
         return check(&request, out);
     }
-    let bar = Arc::new(Bar::new("running", "steps", global));
+    let bar = Arc::new(Bar::new("running", "videos", global));
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
         Progress::Stage { name, done: false } => bar.message(name.to_owned()),
@@ -108,7 +108,6 @@ fn labelling(bar: &Arc<Bar>) -> Listener {
     Arc::new(move |progress| match progress {
         Labelling::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
         Labelling::Planned { shards, staged } => {
-            bar.total(shards as u64);
             if staged > 0 {
                 bar.say(&format!(
                     "going on: {staged} of {shards} shards were scored by a run before"
@@ -125,6 +124,8 @@ struct Pace {
     begun: Instant,
     videos: u64,
     name: String,
+    /// Videos of all trainings so far, as often as they are learnt.
+    total: u64,
 }
 
 fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
@@ -133,6 +134,7 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
         begun: Instant::now(),
         videos: 0,
         name: String::new(),
+        total: 0,
     });
     Box::new(move |doing| {
         let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,8 +150,9 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
                     begun: Instant::now(),
                     videos: 0,
                     name: name.to_owned(),
+                    total: pace.total + (epochs - done) * videos,
                 };
-                bar.total((epochs - done) * videos);
+                bar.total(pace.total);
                 if done > 0 && done < epochs {
                     bar.say(&format!("{name}: going on after epoch {done} of {epochs}"));
                 } else {

@@ -3,6 +3,7 @@
 mod failures;
 mod media;
 mod pull;
+mod straight;
 mod tagger;
 mod video;
 
@@ -153,6 +154,43 @@ impl Studio {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
+}
+
+/// Starts the program, kills it once the cache holds so many batches, and gives the segments that it encoded.
+pub(crate) fn killed_after(arguments: &[String], cache: &Path, batches: usize) -> u64 {
+    let folder = support::scratch();
+    let log = folder.path().join("log");
+    let mut child = support::vaplan()
+        .args(arguments)
+        .args(["--log-format", "json"])
+        .env("VAPLAN_LOG", "vaplan=debug")
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let kept = || {
+        let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+        let kept = entries.filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "batch")
+        });
+        kept.count()
+    };
+    while kept() < batches && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None, "killed before it was done");
+    let log = fs::read_to_string(log).unwrap();
+    // The last line may be half written.
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines
+        .filter(|line| line["fields"]["message"] == "batch encoded")
+        .map(|line| line["fields"]["segments"].as_u64().unwrap())
+        .sum()
 }
 
 /// Names and bytes of the files of a folder that are not hidden.

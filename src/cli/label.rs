@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
@@ -15,11 +16,14 @@ use crate::label::cluster::{self, Outcome};
 use crate::label::settings::{RuleName, SettingsRequest};
 use crate::label::{self, Listener, Progress, Request};
 
-/// Label feature shards into a store.
+/// Label feature shards, or media, into a store.
 ///
 /// Reads weak labels and segment features, compares every segment with the text embedding of every class, and commits
 /// scores and pseudo labels as one store version. Only classes of a video's weak label can be set. The store then
 /// holds exactly the splits asked for. A second identical run does nothing; an interrupted one goes on where it was.
+///
+/// With --media, --clip and --clap, features come straight from videos, frames and sound: what is not encoded yet is
+/// encoded into the store first, as `vaplan encode` does. A changed prompt, threshold or rule encodes no media again.
 ///
 /// Bad rows and files are left out, listed in the `rejects` table and make the exit status 1.
 #[derive(Debug, clap::Args)]
@@ -34,17 +38,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
     /// Visual features: a folder of <id>.npy (T,D), a folder of Parquet shards, or one Parquet file
-    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
-    visual: PathBuf,
+    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL", requires = "visual_text")]
+    visual: Option<PathBuf>,
     /// Visual text embeddings: npy (C,D), or Parquet with class and feature
     #[arg(long, value_name = "FILE", env = "VAPLAN_VISUAL_TEXT")]
-    visual_text: PathBuf,
+    visual_text: Option<PathBuf>,
     /// Audio features, as --visual
-    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
-    audio: PathBuf,
+    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO", requires = "audio_text")]
+    audio: Option<PathBuf>,
     /// Audio text embeddings, as --visual-text
     #[arg(long, value_name = "FILE", env = "VAPLAN_AUDIO_TEXT")]
-    audio_text: PathBuf,
+    audio_text: Option<PathBuf>,
     /// Splits to label
     #[arg(
         long,
@@ -110,19 +114,81 @@ pub(super) struct Args {
         env = "VAPLAN_CLUSTER_TIMEOUT"
     )]
     cluster_timeout: u64,
+    #[cfg(feature = "encode")]
+    #[command(flatten)]
+    media: super::media::MediaArgs,
 }
 
 impl Args {
+    /// Features must come from somewhere, and from one place.
+    fn check(&self) -> anyhow::Result<()> {
+        for (modality, features, model) in [
+            (Modality::Visual, &self.visual, "--clip"),
+            (Modality::Audio, &self.audio, "--clap"),
+        ] {
+            #[cfg(feature = "encode")]
+            let media = self.media.has(modality);
+            #[cfg(not(feature = "encode"))]
+            let media = false;
+            anyhow::ensure!(
+                features.is_some() || media,
+                "no {modality} features are given, expected --{modality} and --{modality}-text, or --media and {model}"
+            );
+            anyhow::ensure!(
+                features.is_none() || !media,
+                "{modality} features are given twice, expected either --{modality} or {model}"
+            );
+        }
+        #[cfg(feature = "encode")]
+        anyhow::ensure!(
+            self.hosts.is_none() || !self.media.any(),
+            "--media is one process's work, expected `vaplan encode` first, and its features for --hosts"
+        );
+        Ok(())
+    }
+
+    /// Encodes media into the store; the answer is to be held until they are labelled.
+    #[cfg(feature = "encode")]
+    fn encode(
+        &self,
+        request: &mut Request,
+        global: &Global,
+    ) -> anyhow::Result<Option<crate::encode::Encoded>> {
+        use crate::encode;
+        if !self.media.any() {
+            return Ok(None);
+        }
+        let asked = encode::Request {
+            annotations: Some(self.annotations.clone()),
+            classes: self.classes.clone(),
+            splits: self.split.clone(),
+            ..self.media.request(self.segment_seconds)?
+        };
+        let bar = Arc::new(Bar::new("encoding", "videos", global));
+        let listener = super::media::MediaArgs::listener(&bar);
+        let encoded = encode::into_store(&self.store, &asked, &listener)?;
+        bar.finish();
+        let summary = &encoded.summary;
+        let known = summary.segments().saturating_sub(summary.encoded);
+        bar.say(&format!(
+            "encoded {} segments and {} prompts; {known} segments were in the cache",
+            summary.encoded, summary.prompts
+        ));
+        encoded.fill(request);
+        Ok(Some(encoded))
+    }
+
     fn request(&self, global: &Global) -> Request {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Request {
             store: self.store.clone(),
             annotations: self.annotations.clone(),
             classes: self.classes.clone(),
-            visual: self.visual.clone(),
-            visual_text: self.visual_text.clone(),
-            audio: self.audio.clone(),
-            audio_text: self.audio_text.clone(),
+            visual: self.visual.clone().unwrap_or_default(),
+            visual_text: self.visual_text.clone().unwrap_or_default(),
+            audio: self.audio.clone().unwrap_or_default(),
+            audio_text: self.audio_text.clone().unwrap_or_default(),
+            left_out: Vec::new(),
             splits: self.split.clone(),
             segment_seconds: self.segment_seconds,
             settings: SettingsRequest {
@@ -143,6 +209,11 @@ impl Args {
 const SHOWN: usize = 5;
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    args.check()?;
+    #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
+    let mut request = args.request(global);
+    #[cfg(feature = "encode")]
+    let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));
     let told = bar.clone();
     let listener: Listener = Arc::new(move |progress| match progress {
@@ -159,7 +230,6 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Shard { .. } => told.add(1),
         Progress::Committing => told.message("committing"),
     });
-    let request = args.request(global);
     let hosts = args.hosts.as_deref().zip(args.process);
     let outcome = match hosts {
         Some((path, process)) => {

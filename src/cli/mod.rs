@@ -14,6 +14,8 @@ mod label;
 mod log;
 mod logging;
 #[cfg(feature = "encode")]
+mod media;
+#[cfg(feature = "encode")]
 mod models;
 mod notes;
 mod optimize;

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::EncodeError;
+use super::sum::hex;
 
 /// SHA-256 of all that embeddings of one video and modality depend on, hex.
 pub type Key = String;
@@ -43,6 +44,13 @@ pub struct Encoded {
     pub values: Vec<f32>,
 }
 
+impl Encoded {
+    /// Segments.
+    pub fn rows(&self) -> u64 {
+        self.pieces.iter().map(|piece| u64::from(piece.count)).sum()
+    }
+}
+
 /// Where rows are.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -64,6 +72,8 @@ struct Index {
 pub struct Cache {
     folder: PathBuf,
     index: Mutex<Index>,
+    /// The batch read last: the next video begins in it as a rule.
+    last: Mutex<Option<(PathBuf, Arc<Encoded>)>>,
 }
 
 const SUM: usize = 32;
@@ -93,6 +103,7 @@ impl Cache {
         Ok(Cache {
             folder: folder.to_owned(),
             index: Mutex::new(index),
+            last: Mutex::default(),
         })
     }
 
@@ -106,7 +117,7 @@ impl Cache {
             .map_err(EncodeError::write("encode a batch for", &self.folder))?;
         let sum = Sha256::digest(&body);
         // Equal batches have one name: kept twice, they are there once.
-        let name: String = sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&sum[..16]);
         let path = self.folder.join(format!("{name}.batch"));
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
@@ -155,7 +166,7 @@ impl Cache {
                     place.count - skip,
                 )
             };
-            let Some(batch) = load(&path).filter(|batch| batch.width as usize == width) else {
+            let Some(batch) = self.batch(&path).filter(|batch| batch.width as usize == width) else {
                 out.truncate(start);
                 return None;
             };
@@ -174,10 +185,23 @@ impl Cache {
             let (place, skip) = index.place(key, 0)?;
             (index.files[place.file].clone(), place.row + skip)
         };
-        let batch = load(&path)?;
+        let batch = self.batch(&path)?;
         let width = batch.width as usize;
         let from = row as usize * width;
         Some(batch.values.get(from..from + width)?.to_vec())
+    }
+
+    /// A batch of the index; none where its file is gone or damaged since.
+    fn batch(&self, path: &Path) -> Option<Arc<Encoded>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, batch)) = &*last
+            && known == path
+        {
+            return Some(batch.clone());
+        }
+        let batch = Arc::new(load(path)?);
+        *last = Some((path.to_owned(), batch.clone()));
+        Some(batch)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
@@ -220,8 +244,7 @@ fn load(path: &Path) -> Option<Encoded> {
         return None;
     }
     let batch: Encoded = postcard::from_bytes(body).ok()?;
-    let rows: u64 = batch.pieces.iter().map(|piece| u64::from(piece.count)).sum();
-    (rows * u64::from(batch.width) == batch.values.len() as u64).then_some(batch)
+    (batch.rows() * u64::from(batch.width) == batch.values.len() as u64).then_some(batch)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use vaplan_schemas::StoreError;
+
 use super::model::ModelError;
 use super::prompts::PromptsError;
 use crate::ingest::IngestError;
@@ -86,6 +88,9 @@ pub enum EncodeError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder cannot be locked, or the store is none.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The dataflow did not start, or a part of it went away before the end.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),

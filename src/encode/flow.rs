@@ -1,10 +1,10 @@
 //! The dataflow of encoding.
 //!
 //! ```text
-//! reader threads ═ bounded channel ═▶ media ── encode ── keep        one of each per worker
-//!                                       ▲        │         │
-//!                                       └ credits┘         ▼
-//!                                                        cache
+//! reader threads ═ bounded channel ═▶ media ── encode ── count       one of each per worker
+//!                                       ▲       │  │
+//!                                       └credits┘  ▼
+//!                                                cache
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,7 +25,6 @@ use vaplan_schemas::rows::{RejectRow, Severity};
 use super::batch::Batch;
 use super::cache::{Cache, Key};
 use super::error::EncodeError;
-use super::model::ModelError;
 use super::operator::{Credits, Outcome, Pool, encode};
 use super::read::{Event, GROUP, Reading, Shared, read_group};
 use super::{Listener, Progress};
@@ -100,7 +99,7 @@ pub fn run(
         let probe = worker.dataflow::<u64, _, _>(|scope| {
             let credits = Credits::new(threads.credits);
             let batches = media_source(scope, &job, readers, credits.clone());
-            let (probe, _) = keep(encode(batches, &pool, credits), job.clone()).probe();
+            let (probe, _) = count(encode(batches, &pool, credits), job.clone()).probe();
             probe
         });
         worker.step_or_park_while(None, || !probe.done());
@@ -212,20 +211,23 @@ fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
     }
 }
 
-/// Keeps every batch in the cache; passes on how many segments it had.
-fn keep<'scope>(
-    outcomes: Stream<'scope, u64, Vec<Result<Outcome, Arc<ModelError>>>>,
+/// Counts what was encoded, and lists what was not; passes on how many segments a batch had.
+fn count<'scope>(
+    outcomes: Stream<'scope, u64, Vec<Result<Outcome, Arc<EncodeError>>>>,
     job: Arc<Job>,
 ) -> Stream<'scope, u64, Vec<u64>> {
-    outcomes.unary(Pipeline, "Keep", move |_capability, _info| {
+    outcomes.unary(Pipeline, "Count", move |_capability, _info| {
         move |input, output| {
             input.for_each_time(|time, outcomes| {
                 let mut session = output.session(&time);
                 for outcome in outcomes.flat_map(|outcomes| outcomes.drain(..)) {
-                    match take(&job, outcome) {
-                        Ok(segments) => session.give(segments),
+                    match outcome {
+                        Ok(outcome) => session.give(take(&job, outcome)),
                         Err(error) => {
                             job.cancelled.store(true, Ordering::Relaxed);
+                            let error = Arc::into_inner(error).unwrap_or_else(|| {
+                                EncodeError::Stopped("a batch could not be encoded".to_owned())
+                            });
                             lock(&job.error).get_or_insert(error);
                         }
                     }
@@ -235,19 +237,8 @@ fn keep<'scope>(
     })
 }
 
-fn take(job: &Job, outcome: Result<Outcome, Arc<ModelError>>) -> Result<u64, EncodeError> {
-    let outcome = outcome.map_err(|error| match Arc::into_inner(error) {
-        Some(error) => EncodeError::Model(error),
-        None => EncodeError::Stopped("a model failed".to_owned()),
-    })?;
-    job.cache.keep(&outcome.encoded)?;
-    let segments: u64 = outcome
-        .encoded
-        .pieces
-        .iter()
-        .map(|piece| u64::from(piece.count))
-        .sum();
-    tracing::debug!(modality = %outcome.modality, segments, "batch kept");
+fn take(job: &Job, outcome: Outcome) -> u64 {
+    let segments = outcome.segments;
     let mut results = lock(&job.results);
     results.encoded += segments;
     results.batches += u64::from(segments > 0);
@@ -265,7 +256,7 @@ fn take(job: &Job, outcome: Result<Outcome, Arc<ModelError>>) -> Result<u64, Enc
     );
     drop(results);
     (job.listener)(Progress::Encoded { segments });
-    Ok(segments)
+    segments
 }
 
 /// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.

@@ -21,6 +21,7 @@
 //! | [`flow`] | the dataflow |
 //! | [`cache`] | embeddings by content, kept for ever |
 //! | [`mod@write`] | from the cache to feature files |
+//! | [`store`] | media straight into a store, for `label` |
 //! | [`error`] | what can go wrong |
 
 pub mod batch;
@@ -36,6 +37,8 @@ pub mod read;
 pub mod run;
 pub mod runtime;
 pub mod sound;
+pub mod store;
+mod sum;
 pub mod text;
 pub mod tokenizer;
 pub mod write;
@@ -43,3 +46,4 @@ pub mod write;
 pub use error::{EncodeError, MediaError};
 pub use run::{Listener, Progress, Request, Summary, run};
 pub use runtime::{RuntimeError, runtime};
+pub use store::{Encoded, into_store};

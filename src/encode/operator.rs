@@ -1,11 +1,13 @@
 //! The operator that encodes: batches in, embeddings out, as its models come to them.
 //!
 //! ```text
-//! batches ── encode ─────────────────────▶ encoded batches, in any order
-//!             │    ▲                       a batch's capability is held until its rows are out
+//! batches ── encode ─────────────────────▶ what became of them, in any order
+//!             │    ▲                       a batch's capability is held until its rows are kept
 //!             ▼    │  bounded by credits
-//!        threads, each with a session of its own
+//!        threads, each with a session of its own ──▶ cache
 //! ```
+//!
+//! A thread keeps its batch in the cache before it takes another: whatever ends the process, a session loses one.
 //!
 //! The worker never waits: models run in threads of their own, and wake it when they are done. How many batches are on
 //! the way is bounded by [`Credits`]: the source takes no batch from the readers while none is left, and the readers'
@@ -28,7 +30,8 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::parquet_file::contain;
 
 use super::batch::Batch;
-use super::cache::{Encoded, Piece};
+use super::cache::{Cache, Encoded, Piece};
+use super::error::EncodeError;
 use super::model::{Encoder, ModelError};
 
 /// What became of a batch.
@@ -36,8 +39,8 @@ use super::model::{Encoder, ModelError};
 pub struct Outcome {
     /// Which model ran.
     pub modality: Modality,
-    /// Rows that it gave.
-    pub encoded: Encoded,
+    /// Segments that it gave embeddings of; they are in the cache.
+    pub segments: u64,
     /// Segments that it failed on: video, segment, why.
     pub failed: Vec<(Arc<str>, u32, String)>,
 }
@@ -92,7 +95,7 @@ struct Job {
     id: u64,
     modality: Modality,
     batch: Batch,
-    reply: Sender<(u64, Result<Outcome, ModelError>)>,
+    reply: Sender<(u64, Result<Outcome, EncodeError>)>,
     wake: Arc<SyncActivator>,
 }
 
@@ -103,23 +106,21 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts a thread for every session.
-    pub fn start(sessions: Vec<(Modality, Encoder)>) -> Pool {
+    /// Starts a thread for every session, which keeps what it encodes in `cache`.
+    pub fn start(sessions: Vec<(Modality, Encoder)>, cache: &Arc<Cache>) -> Pool {
         let mut queues: BTreeMap<Modality, (Sender<Job>, Receiver<Job>)> = BTreeMap::new();
         let threads = sessions.into_iter().map(|(modality, mut encoder)| {
             let (_, queue) = queues.entry(modality).or_insert_with(unbounded);
-            let queue = queue.clone();
+            let (queue, cache) = (queue.clone(), cache.clone());
             std::thread::spawn(move || {
                 let path = encoder.path().to_owned();
                 for job in queue {
                     // A thread that went away would leave its batch, and so the dataflow, waiting for ever.
-                    let outcome =
-                        contain(|| run(&mut encoder, job.modality, job.batch)).unwrap_or_else(|panic| {
+                    let outcome = contain(|| run(&mut encoder, &cache, job.modality, job.batch))
+                        .unwrap_or_else(|panic| {
                             let problem = format!("panicked: {panic}");
-                            Err(ModelError::Model {
-                                path: path.clone(),
-                                problem,
-                            })
+                            let path = path.clone();
+                            Err(ModelError::Model { path, problem }.into())
                         });
                     // Fails only where the worker is gone: then nobody waits.
                     let _ = job.reply.send((job.id, outcome));
@@ -147,67 +148,77 @@ impl Pool {
     }
 }
 
-fn run(encoder: &mut Encoder, modality: Modality, batch: Batch) -> Result<Outcome, ModelError> {
+fn run(
+    encoder: &mut Encoder,
+    cache: &Cache,
+    modality: Modality,
+    batch: Batch,
+) -> Result<Outcome, EncodeError> {
     let rows = batch.rows();
     let what = match (batch.names.first(), batch.names.last()) {
         (Some(first), Some(last)) => format!("{rows} segments from `{first}` to `{last}`"),
         _ => "no segments".to_owned(),
     };
-    let width = encoder.width() as u32;
     let whole = if rows == 0 {
         Ok(Vec::new())
     } else {
         encoder.encode(&batch.values, &what)
     };
-    match whole {
-        Ok(values) => Ok(Outcome {
-            modality,
-            encoded: Encoded {
-                width,
+    let (encoded, failed) = match whole {
+        Ok(values) => {
+            let encoded = Encoded {
+                width: encoder.width() as u32,
                 pieces: batch.pieces,
                 totals: batch.totals,
                 values,
-            },
-            failed: Vec::new(),
-        }),
+            };
+            (encoded, Vec::new())
+        }
         // One bad segment must not take the others along.
-        Err(error) => one_by_one(encoder, modality, &batch, error),
-    }
+        Err(error) => one_by_one(encoder, batch, error)?,
+    };
+    let segments = encoded.rows();
+    tracing::debug!(%modality, segments, "batch encoded");
+    cache.keep(&encoded)?;
+    Ok(Outcome {
+        modality,
+        segments,
+        failed,
+    })
 }
+
+/// Video, segment and why, of segments that a model fails on.
+type Failed = Vec<(Arc<str>, u32, String)>;
 
 fn one_by_one(
     encoder: &mut Encoder,
-    modality: Modality,
-    batch: &Batch,
+    batch: Batch,
     error: ModelError,
-) -> Result<Outcome, ModelError> {
-    let mut outcome = Outcome {
-        modality,
-        encoded: Encoded {
-            width: encoder.width() as u32,
-            totals: batch.totals.clone(),
-            ..Encoded::default()
-        },
-        failed: Vec::new(),
+) -> Result<(Encoded, Failed), ModelError> {
+    let mut failed = Vec::new();
+    let mut encoded = Encoded {
+        width: encoder.width() as u32,
+        ..Encoded::default()
     };
     for ((name, piece, segment), values) in batch.places().zip(batch.values.chunks(encoder.values())) {
         match encoder.encode(values, &format!("segment {segment} of `{name}`")) {
             Ok(row) => {
-                outcome.encoded.values.extend(row);
-                outcome.encoded.pieces.push(Piece {
+                encoded.values.extend(row);
+                encoded.pieces.push(Piece {
                     key: piece.key.clone(),
                     first: segment,
                     count: 1,
                 });
             }
-            Err(error) => outcome.failed.push((name.clone(), segment, chain(&error))),
+            Err(error) => failed.push((name.clone(), segment, chain(&error))),
         }
     }
-    // A model that fails on everything is broken, not the media.
-    if outcome.encoded.pieces.is_empty() {
+    // A model that fails on what it was opened with is broken, not the media.
+    if encoded.pieces.is_empty() && encoder.trial().is_err() {
         return Err(error);
     }
-    Ok(outcome)
+    encoded.totals = batch.totals;
+    Ok((encoded, failed))
 }
 
 /// The message with those of its sources.
@@ -218,9 +229,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     )
 }
 
-/// Encodes every batch by the pool's sessions of its modality; rows come out in any order.
+/// Encodes every batch by the pool's sessions of its modality, which keep it; outcomes come in any order.
 ///
-/// Each batch must have taken a credit; it is given back when its rows are out.
+/// Each batch must have taken a credit; it is given back when its rows are kept.
 ///
 /// # Panics
 /// If the pool has no session of a batch's modality.
@@ -228,7 +239,7 @@ pub fn encode<'scope, T: Timestamp>(
     batches: Stream<'scope, T, Vec<(Modality, Batch)>>,
     pool: &Arc<Pool>,
     credits: Credits,
-) -> Stream<'scope, T, Vec<Result<Outcome, Arc<ModelError>>>> {
+) -> Stream<'scope, T, Vec<Result<Outcome, Arc<EncodeError>>>> {
     let pool = pool.clone();
     let scope = batches.scope();
     batches.unary(Pipeline, "Encode", move |_capability, info| {

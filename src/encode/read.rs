@@ -3,9 +3,7 @@
 //! A group is some consecutive videos, read by one thread; its pictures and its sound are batched each for themselves.
 //! What is cached is not decoded, where that can be told without; else not prepared.
 
-use std::fmt::Write as _;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -21,7 +19,8 @@ use super::image::{ImageSettings, Rgb};
 use super::media::{Cut, Media, Pictures, ffmpeg, frames};
 use super::model::encoder::Preparation;
 use super::sound::{Patches, SoundFeatures, Wave, patch};
-use crate::ingest::{IngestError, open_regular};
+use super::sum::{hex, of_file};
+use crate::ingest::IngestError;
 
 /// What a modality's media are prepared for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -177,8 +176,8 @@ impl Reader<'_> {
                 let chosen = frames::chosen(folder, cut)?;
                 let sums = chosen
                     .iter()
-                    .map(|path| file_sum(path))
-                    .collect::<Result<Vec<String>, MediaError>>()?;
+                    .map(|path| of_file(path))
+                    .collect::<Result<Vec<String>, IngestError>>()?;
                 let key = key(&["frames", &json(target)], &sums);
                 for (segment, path) in chosen.iter().enumerate() {
                     let segment = segment as u32;
@@ -194,7 +193,7 @@ impl Reader<'_> {
                 Ok((key, segments))
             }
             Some(Pictures::Video(file)) => {
-                let key = key(&["video", &json(target), &json(cut)], &[file_sum(file)?]);
+                let key = key(&["video", &json(target), &json(cut)], &[of_file(file)?]);
                 if let Some(segments) = self.cache.whole(&key) {
                     (0..segments).for_each(|_| batcher.skip());
                     return Ok((key, segments));
@@ -260,7 +259,7 @@ impl Reader<'_> {
         let told = told.or(cut.count.map(|count| count as u32));
         let key = key(
             &["sound", &json(target), &json(&cut.seconds), &json(&told)],
-            &[file_sum(path)?],
+            &[of_file(path)?],
         );
         if let Some(segments) = self.cache.whole(&key) {
             (0..segments).for_each(|_| batcher.skip());
@@ -352,25 +351,6 @@ pub fn key(settings: &[&str], contents: &[String]) -> Key {
         sum.update(text);
     }
     hex(&sum.finalize())
-}
-
-fn file_sum(path: &Path) -> Result<String, MediaError> {
-    let (mut file, _) = open_regular(path)?;
-    let mut sum = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).map_err(IngestError::io("read", path))? {
-            0 => return Ok(hex(&sum.finalize())),
-            read => sum.update(&buffer[..read]),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
 }
 
 /// Videos of a group: enough that a batch is seldom less than full, few enough that threads end together.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::store::WriteLock;
 
 use super::cache::Cache;
 use super::error::EncodeError;
@@ -63,8 +64,10 @@ pub struct Request {
 }
 
 /// What a run tells while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// Another process writes to the folder.
+    Waiting(String),
     /// Media are found.
     Planned {
         /// Videos to read.
@@ -132,6 +135,11 @@ pub struct Written {
 /// [`EncodeError`]: a model or input that cannot be used at all, or a folder that cannot be written. Media that are bad
 /// beside good ones are no error: they are in [`Summary::rejects`], and in `rejects.jsonl`.
 pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeError> {
+    locked(request, listener).map(|(summary, _lock)| summary)
+}
+
+/// As [`run`]; the folder stays this process's own as long as the lock is held.
+pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary, WriteLock), EncodeError> {
     let models = models(request)?;
     let Names { names, classes } = Names::read(request)?;
     let (media, mut rejects) = find::find(&request.media, names.as_deref())?;
@@ -157,10 +165,14 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeErro
         })
         .transpose()?;
     fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
+    let lock = WriteLock::take(&request.out.join(".lock"), &mut |holder| {
+        listener(Progress::Waiting(holder.to_owned()))
+    })?;
     let cache = Arc::new(Cache::open(
         &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
     )?);
-    let (open, pool) = sessions(request, &models)?;
+    let (open, pool) = sessions(request, &models, &cache)?;
+    tracing::debug!(videos = media.len(), "models opened");
     listener(Progress::Planned {
         videos: media.len() as u64,
     });
@@ -193,7 +205,7 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeErro
     rejects.dedup();
     summary.rejects = rejects;
     summary.report(&request.out)?;
-    Ok(summary)
+    Ok((summary, lock))
 }
 
 /// Model folders, visual first.
@@ -270,7 +282,11 @@ struct Open {
     width: usize,
 }
 
-fn sessions(request: &Request, models: &[ModelFolder]) -> Result<(Vec<Open>, Pool), EncodeError> {
+fn sessions(
+    request: &Request,
+    models: &[ModelFolder],
+    cache: &Arc<Cache>,
+) -> Result<(Vec<Open>, Pool), EncodeError> {
     let mut opened = Vec::new();
     let mut sessions = Vec::new();
     for folder in models {
@@ -293,7 +309,7 @@ fn sessions(request: &Request, models: &[ModelFolder]) -> Result<(Vec<Open>, Poo
             sessions.push((modality, encoder));
         }
     }
-    Ok((opened, Pool::start(sessions)))
+    Ok((opened, Pool::start(sessions, cache)))
 }
 
 impl Summary {
@@ -379,6 +395,11 @@ impl Summary {
         }
         self.written.push(written);
         Ok(())
+    }
+
+    /// Segments of all features.
+    pub fn segments(&self) -> u64 {
+        self.written.iter().map(|written| written.segments).sum()
     }
 
     /// Number of videos and modalities left out.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
+use vaplan_schemas::ids::bucket_of;
 use vaplan_schemas::rows::{RejectRow, Severity};
 
 use super::cache::Cache;
@@ -19,7 +20,7 @@ use crate::ingest::annotations::key11;
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 
-/// Videos of a shard.
+/// Videos of a shard, about.
 const SHARD: usize = 512;
 
 /// In what form features are written.
@@ -114,7 +115,17 @@ pub fn features(
             counts = (counts.0 + 1, counts.1 + u64::from(total));
         }
     } else {
-        for (shard, videos) in media.chunks(SHARD).enumerate() {
+        let buckets = buckets(&stale, modality, media.len());
+        for bucket in 0..buckets {
+            let own: Vec<usize> = (0..media.len())
+                .filter(|&video| bucket_of(&media[video].name, buckets) == bucket)
+                .collect();
+            if !own
+                .iter()
+                .any(|&video| results.keys.contains_key(&(video, modality)))
+            {
+                continue;
+            }
             let format = ShardFormat {
                 modality,
                 width,
@@ -122,18 +133,15 @@ pub fn features(
                 layout: FeatureLayout::Packed,
                 model: Some(model.to_owned()),
             };
-            if !(0..videos.len()).any(|at| results.keys.contains_key(&(shard * SHARD + at, modality))) {
-                continue;
-            }
             replace(
                 folder,
-                &format!("{modality}-{shard:05}.parquet"),
+                &shard_name(modality, bucket, buckets),
                 &mut stale,
                 |path| {
                     let mut writer = ShardWriter::create(path, format)?;
-                    for (at, one) in videos.iter().enumerate() {
-                        if let Some((total, values)) = rows(shard * SHARD + at, results) {
-                            writer.append(&one.name, &values)?;
+                    for video in own {
+                        if let Some((total, values)) = rows(video, results) {
+                            writer.append(&media[video].name, &values)?;
                             counts = (counts.0 + 1, counts.1 + u64::from(total));
                         }
                     }
@@ -164,11 +172,33 @@ fn npy_key<'a>(media: &[Media], name: &'a Arc<str>) -> &'a str {
     if shared.count() > 1 { name } else { key }
 }
 
+fn shard_name(modality: Modality, bucket: u32, buckets: u32) -> String {
+    format!("{modality}-{bucket:05}-of-{buckets:05}.parquet")
+}
+
+/// In how many shards there are to be: as many as before, so that a new video changes but one, unless they are full.
+fn buckets(before: &[PathBuf], modality: Modality, videos: usize) -> u32 {
+    let wanted = videos.div_ceil(SHARD).next_power_of_two();
+    let before = before.iter().filter_map(|path| shard_of(path, modality)).max();
+    match before {
+        Some(before) if (before as usize) <= 2 * wanted && wanted <= 2 * before as usize => before,
+        _ => u32::try_from(wanted).unwrap_or(1 << 31),
+    }
+}
+
 fn is_shard(path: &Path, modality: Modality) -> bool {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    name.strip_prefix(modality.as_str())
-        .and_then(|rest| rest.strip_prefix('-'))
-        .is_some_and(|number| number.len() == 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    shard_of(path, modality).is_some()
+}
+
+/// Of how many shards this file is one.
+fn shard_of(path: &Path, modality: Modality) -> Option<u32> {
+    let name = path.file_stem()?.to_str()?;
+    let (bucket, buckets) = name
+        .strip_prefix(modality.as_str())?
+        .strip_prefix('-')?
+        .split_once("-of-")?;
+    let (bucket, buckets): (u32, u32) = (bucket.parse().ok()?, buckets.parse().ok()?);
+    (buckets.is_power_of_two() && bucket < buckets).then_some(buckets)
 }
 
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, EncodeError> {
@@ -211,4 +241,33 @@ pub(super) fn replace(
         return fs::remove_file(&beside).map_err(EncodeError::write("remove", &beside));
     }
     fs::rename(&beside, &to).map_err(EncodeError::write("write", &to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_as_many_as_before_until_they_are_full_or_nearly_empty() {
+        let before = |buckets: u32| -> Vec<PathBuf> {
+            let names = (0..buckets).map(|bucket| shard_name(Modality::Audio, bucket, buckets));
+            names.map(PathBuf::from).collect()
+        };
+        let of = |before: &[PathBuf], videos| buckets(before, Modality::Audio, videos);
+        assert_eq!([1, 512, 513, 11_849].map(|videos| of(&[], videos)), [1, 1, 2, 32]);
+        assert_eq!(of(&before(2), 512), 2);
+        assert_eq!(of(&before(2), 2_048), 2);
+        assert_eq!(of(&before(2), 2_049), 8);
+        assert_eq!(of(&before(8), 513), 2);
+        assert_eq!(
+            buckets(&before(2), Modality::Visual, 512),
+            1,
+            "of the other modality"
+        );
+        assert!(!is_shard(
+            Path::new("audio-00002-of-00002.parquet"),
+            Modality::Audio
+        ));
+        assert!(!is_shard(Path::new("audio-of-mine.parquet"), Modality::Audio));
+    }
 }

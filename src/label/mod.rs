@@ -40,7 +40,7 @@ pub mod world;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{Severity, Split, VersionRow};
+use vaplan_schemas::rows::{RejectRow, Severity, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 
 pub use error::LabelError;
@@ -68,6 +68,8 @@ pub struct Request {
     pub audio: PathBuf,
     /// Audio text embeddings.
     pub audio_text: PathBuf,
+    /// What was left out before there were features, for the `rejects` table.
+    pub left_out: Vec<RejectRow>,
     /// Splits to label; the store then holds exactly these.
     pub splits: Vec<Split>,
     /// Length of a segment in seconds.
@@ -135,7 +137,7 @@ pub struct Done {
     /// Oddities that cost nothing.
     pub notes: u64,
     /// Rows of rejects and notes, for showing the first of them.
-    pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
+    pub rejected: Vec<RejectRow>,
 }
 
 /// Labels what is asked and commits it as one store version.
@@ -269,7 +271,7 @@ impl Ready {
 }
 
 impl Done {
-    fn count_rejects(&mut self, rows: Vec<vaplan_schemas::rows::RejectRow>) {
+    fn count_rejects(&mut self, rows: Vec<RejectRow>) {
         self.rejects = rows.iter().filter(|row| row.severity == Severity::Reject).count() as u64;
         self.notes = rows.len() as u64 - self.rejects;
         self.rejected = rows;

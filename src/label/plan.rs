@@ -141,6 +141,8 @@ impl Plan {
             }
         }
         let truth = truth(&annotations, &chosen);
+        let mut rejects = annotations.rejects;
+        rejects.extend_from_slice(&request.left_out);
         let inputs = hash(|sum| {
             feed(
                 sum,
@@ -167,7 +169,7 @@ impl Plan {
                     ],
                 );
             }
-            for row in &annotations.rejects {
+            for row in &rejects {
                 feed(sum, [&*row.file, &row.reason]);
             }
         });
@@ -176,7 +178,7 @@ impl Plan {
             videos,
             by_id,
             truth,
-            rejects: annotations.rejects,
+            rejects,
             prompts: Arc::new(prompts),
             shards,
             inputs,

@@ -520,6 +520,7 @@ fn label_request(config: &Config, request: &Request) -> Result<label::Request, R
         visual_text: path(&features.visual_text, "visual_text")?,
         audio: path(&features.audio, "audio")?,
         audio_text: path(&features.audio_text, "audio_text")?,
+        left_out: Vec::new(),
         splits: config.data.splits.clone(),
         segment_seconds: config.data.segment_seconds,
         settings: config.settings(),

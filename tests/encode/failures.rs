@@ -95,3 +95,72 @@ fn models_and_folders_that_cannot_be_used_are_told_at_once() {
         stderr(&models)
     );
 }
+
+#[test]
+fn without_cuda_auto_warns_and_goes_on_and_cuda_is_refused() {
+    let Some(studio) = Studio::new("without_cuda_auto_warns_and_goes_on_and_cuda_is_refused") else {
+        return;
+    };
+    studio.frames("video", 8);
+    let encode = |device: &str| {
+        let arguments = studio.arguments(device, &["clip"]);
+        run(arguments.iter().map(String::as_str).chain(["--device", device]))
+    };
+    let auto = encode("auto");
+    assert_status(&auto, 0);
+    let cuda = encode("cuda");
+    // Where the library has CUDA and the machine a GPU, neither has anything to say.
+    if cuda.status.success() {
+        assert!(!stderr(&auto).contains("running on the processor"));
+        return;
+    }
+    assert_status(&cuda, 2);
+    assert!(stderr(&cuda).contains("cannot run on CUDA"), "{}", stderr(&cuda));
+    assert!(
+        stderr(&auto).contains("vision_model.onnx") && stderr(&auto).contains("running on the processor"),
+        "{}",
+        stderr(&auto)
+    );
+    assert_status(&encode("cpu"), 0);
+    assert_eq!(
+        studio.features("auto", Modality::Visual),
+        studio.features("cpu", Modality::Visual)
+    );
+}
+
+#[test]
+fn a_segment_that_the_model_fails_on_costs_its_video_only() {
+    let Some(studio) = Studio::new("a_segment_that_the_model_fails_on_costs_its_video_only") else {
+        return;
+    };
+    studio.frames("good", 8);
+    studio.frames("odd", 8);
+    // The picky model gives zeros for black.
+    let mut black = b"P6 64 64 255\n".to_vec();
+    black.resize(black.len() + 64 * 64 * 3, 0);
+    for frame in 0..8 {
+        fs::write(studio.path(&format!("media/odd/{frame:06}.ppm")), &black).unwrap();
+    }
+    let picky = crate::support::golden_path("onnx/picky.onnx");
+    fs::copy(picky, studio.path("clip/vision_model.onnx")).unwrap();
+    let settings = "[image]\nsize = 64\nmean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n";
+    fs::write(studio.path("clip/vaplan.toml"), settings).unwrap();
+    let encoded = run(studio
+        .arguments("out", &["clip"])
+        .iter()
+        .map(String::as_str)
+        .chain(["--batch", "1"]));
+    assert_status(&encoded, 1);
+    let features = studio.features("out", Modality::Visual);
+    assert_eq!(features.len(), 1, "{features:?}");
+    assert_eq!(features[0].0, "good");
+    let rejects = studio.rejects("out");
+    assert!(
+        rejects.iter().any(|row| row["video"] == "odd"
+            && row["reason"]
+                .as_str()
+                .unwrap()
+                .contains("is all zeros, expected a direction")),
+        "{rejects:?}"
+    );
+}

@@ -1,10 +1,13 @@
 //! Lengths, orders, threads: what media become, however they come.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use vaplan_schemas::Modality;
+use vaplan_schemas::store::WriteLock;
 
-use super::{Studio, files};
+use super::{Studio, files, killed_after};
 use crate::support::{assert_status, run, stderr, stdout};
 
 #[test]
@@ -126,27 +129,8 @@ fn a_killed_run_goes_on_and_gives_the_same_features() {
         arguments
     };
     assert_status(&run(arguments("whole")), 0);
-    let mut child = crate::support::vaplan()
-        .args(arguments("killed"))
-        .spawn()
-        .unwrap();
     let cache = studio.path("killed/cache");
-    let kept = || {
-        let entries = fs::read_dir(&cache).into_iter().flatten().flatten();
-        entries
-            .filter(|entry| {
-                entry
-                    .path()
-                    .extension()
-                    .is_some_and(|extension| extension == "batch")
-            })
-            .count()
-    };
-    while kept() < 3 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let before = killed_after(&arguments("killed"), &cache, 3);
     // Of 160 segments a group, 13 batches of 12 and one of 4.
     let kept = fs::read_dir(&cache)
         .unwrap()
@@ -168,6 +152,10 @@ fn a_killed_run_goes_on_and_gives_the_same_features() {
     let done = run(arguments("killed"));
     assert_status(&done, 0);
     let again = 480 - cached;
+    assert!(
+        before + again <= 480 + 12,
+        "{before} segments before the kill and {again} after: no more than a batch twice"
+    );
     let wanted = format!("encoded {again} segments and 0 prompts; {cached} segments were in the cache");
     assert!(
         stdout(&done).contains(&wanted),
@@ -178,4 +166,38 @@ fn a_killed_run_goes_on_and_gives_the_same_features() {
         files(&studio.path("killed/visual")),
         files(&studio.path("whole/visual"))
     );
+}
+
+#[test]
+fn a_second_run_into_a_folder_waits_for_the_first() {
+    let Some(studio) = Studio::new("a_second_run_into_a_folder_waits_for_the_first") else {
+        return;
+    };
+    studio.frames("video", 16);
+    fs::create_dir(studio.path("out")).unwrap();
+    let mut waited = String::new();
+    let held = WriteLock::take(&studio.path("out/.lock"), &mut |holder| {
+        waited = holder.to_owned()
+    })
+    .unwrap();
+    assert_eq!(waited, "", "nobody has it");
+    let mut child = crate::support::vaplan()
+        .args(studio.arguments("out", &["clip"]))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    lines.read_line(&mut said).unwrap();
+    let wanted = format!(
+        "waiting: the folder is being written by process {}",
+        std::process::id()
+    );
+    assert!(said.contains(&wanted), "{said}");
+    assert_eq!(files(&studio.path("out")), [], "it has not begun");
+    assert!(!studio.path("out/cache").exists());
+    drop(held);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(files(&studio.path("out/visual")).len(), 1);
 }

@@ -123,7 +123,7 @@ fn a_second_run_and_a_changed_prompt_encode_no_media_again() {
     assert_status(&encode(&studio, "out", &[]), 0);
     let before = super::files(&studio.path("out/visual"));
     let time = |name: &str| fs::metadata(studio.path(name)).unwrap().modified().unwrap();
-    let written = time("out/audio/audio-00000.parquet");
+    let written = time("out/audio/audio-00000-of-00001.parquet");
     let second = encode(&studio, "out", &[]);
     assert!(
         stdout(&second).contains("encoded 0 segments and 0 prompts; 20 segments were in the cache"),
@@ -131,7 +131,7 @@ fn a_second_run_and_a_changed_prompt_encode_no_media_again() {
         stdout(&second)
     );
     assert_eq!(
-        time("out/audio/audio-00000.parquet"),
+        time("out/audio/audio-00000-of-00001.parquet"),
         written,
         "equal features keep their time"
     );

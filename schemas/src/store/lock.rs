@@ -1,4 +1,4 @@
-//! One writer at a time.
+//! One writer at a time: of a store, or of any other folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::StoreError;
 
-/// The store, taken for writing by this process until it is dropped.
+/// A store or folder, taken for writing by this process until it is dropped.
 #[derive(Debug)]
 pub struct WriteLock {
     // The lock is the open file's: the system frees it when the process ends, however it ends.
@@ -14,7 +14,12 @@ pub struct WriteLock {
 }
 
 impl WriteLock {
-    pub(super) fn take(path: &Path, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
+    /// Takes the lock of this file, which is made where there is none; waits while another process has it, and says so
+    /// once through `on_wait`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the file cannot be made or locked.
+    pub fn take(path: &Path, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
         let failed = || StoreError::io("lock", path);
         let mut file = OpenOptions::new()
             .read(true)

@@ -6,7 +6,7 @@
 //!   classes/ truth/ rejects/   one file each, replaced as a whole
 //!   videos/ scores/ labels/    one file per hash bucket, replaced one by one
 //!   label_changes/             files of each version, added
-//!   _vaplan/                   lock of the writer; files on their way to their names; staged work of a run
+//!   _vaplan/                   lock of the writer; files on their way to their names; staged work of a run; encoded media
 //! ```
 //!
 //! Files are named by their content, so that a repeated commit writes nothing new. A reader opens what a row of
@@ -132,6 +132,11 @@ impl Store {
     /// `name` is ours, never a video's or a user's.
     pub fn staging_dir(&self, name: &str) -> PathBuf {
         self.root.join(OWN).join("staging").join(name)
+    }
+
+    /// The folder of features that were encoded from media for this store; not made.
+    pub fn encoded_dir(&self) -> PathBuf {
+        self.root.join(OWN).join("encoded")
     }
 
     /// All versions, first to last.

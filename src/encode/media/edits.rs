@@ -8,8 +8,8 @@ use std::io::{Read, Seek, SeekFrom};
 /// Boxes looked at before a file is taken to be a lie.
 const MAX_BOXES: usize = 4096;
 
-/// Media time at which the first sound track begins, and its units per second; none where the file does not say, or
-/// is no mp4. The file is left at its begin.
+/// Media time at which the first sound track begins, and its units per second; none where the file does not say of
+/// that track, or is no mp4. The file is left at its begin.
 ///
 /// # Errors
 /// Of reading.
@@ -29,7 +29,7 @@ pub(crate) fn sound_edit(file: &mut (impl Read + Seek)) -> std::io::Result<Optio
         walk.boxes(0, length)?;
     }
     file.rewind()?;
-    Ok(found)
+    Ok(found.flatten())
 }
 
 #[derive(Default)]
@@ -43,7 +43,8 @@ struct Walk<'a, F> {
     file: &'a mut F,
     left: usize,
     track: Track,
-    found: &'a mut Option<(u64, u32)>,
+    /// Of the first sound track, once it is read.
+    found: &'a mut Option<Option<(u64, u32)>>,
 }
 
 impl<F: Read + Seek> Walk<'_, F> {
@@ -76,7 +77,8 @@ impl<F: Read + Seek> Walk<'_, F> {
                 self.boxes(from, to)?;
                 let Track { sound, units, begin } = self.track;
                 if sound && units > 0 {
-                    *self.found = begin.map(|begin| (begin, units));
+                    // A later track's edit says nothing of this one.
+                    *self.found = Some(begin.map(|begin| (begin, units)));
                 }
             }
             b"mdhd" if room >= 24 => {
@@ -131,6 +133,41 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+
+    fn atom(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        let mut bytes = (content.len() as u32 + 8).to_be_bytes().to_vec();
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    /// A sound track of 44,100 units per second, with or without an edit.
+    fn track(begin: Option<u32>) -> Vec<u8> {
+        let mut content = Vec::new();
+        if let Some(begin) = begin {
+            let mut list = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9];
+            list.extend(begin.to_be_bytes());
+            list.extend([0, 1, 0, 0]);
+            content = atom(b"edts", &atom(b"elst", &list));
+        }
+        let mut header = vec![0; 24];
+        header[12..16].copy_from_slice(&44_100_u32.to_be_bytes());
+        let handler = [&[0; 8][..], b"soun", &[0; 12]].concat();
+        let media = [atom(b"mdhd", &header), atom(b"hdlr", &handler)].concat();
+        content.extend(atom(b"mdia", &media));
+        atom(b"trak", &content)
+    }
+
+    #[test]
+    fn the_first_sound_track_counts_be_it_without_an_edit() {
+        let edit = |tracks: &[Option<u32>]| {
+            let tracks: Vec<u8> = tracks.iter().flat_map(|&begin| track(begin)).collect();
+            let file = [atom(b"ftyp", b"isom"), atom(b"moov", &tracks)].concat();
+            sound_edit(&mut Cursor::new(file)).unwrap()
+        };
+        assert_eq!(edit(&[Some(1024), Some(7)]), Some((1024, 44_100)));
+        assert_eq!(edit(&[None, Some(7)]), None);
+    }
 
     #[test]
     fn the_sample_video_begins_after_1024_samples_of_priming() {

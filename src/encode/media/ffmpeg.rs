@@ -4,6 +4,7 @@
 //! size: so that a video and a folder of frames extracted from it give the same segments.
 
 use std::io::{BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -26,7 +27,8 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Resu
     let wanted = match cut.pick {
         Pick::Centre => None,
         Pick::Linspace => {
-            let frames = Stream::open(program, video, cut, ",scale=16:16")?.each(|_, _| {})?;
+            let frames =
+                Stream::open(program, video, cut, ",scale=16:16")?.each(|_, _| ControlFlow::Continue(()))?;
             Some(cut.frames(frames))
         }
     };
@@ -45,6 +47,11 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Resu
             next += 1;
         }
         last = Some(frame);
+        // The rest of a long video need not be decoded.
+        match cut.pick {
+            Pick::Centre if cut.count == Some(next) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     })?;
     let segments = cut.segments_of_frames(frames);
     if let Some(last) = last {
@@ -95,8 +102,8 @@ impl Stream {
         })
     }
 
-    /// Reads every frame; gives how many there were.
-    fn each(mut self, mut frame: impl FnMut(usize, Rgb)) -> Result<usize, MediaError> {
+    /// Reads every frame until it is told to stop; gives how many there were.
+    fn each(mut self, mut frame: impl FnMut(usize, Rgb) -> ControlFlow<()>) -> Result<usize, MediaError> {
         let video = self.video.clone();
         let failed = |problem: String| MediaError::Video {
             path: video.clone(),
@@ -115,14 +122,17 @@ impl Stream {
         let read = loop {
             match self.picture(&mut buffer) {
                 Ok(Some(picture)) => {
-                    frame(frames, picture);
+                    let flow = frame(frames, picture);
                     frames += 1;
+                    if flow.is_break() {
+                        break Ok(true);
+                    }
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(false),
                 Err(problem) => break Err(problem),
             }
         };
-        if read.is_err() {
+        if !matches!(read, Ok(false)) {
             // It may go on for long; nothing of it is wanted any more. It may have ended by itself.
             let _ = self.child.kill();
         }
@@ -133,14 +143,14 @@ impl Stream {
             .map_err(|error| failed(format!("ffmpeg was lost: {error}")))?;
         let said = said.join().unwrap_or_default();
         let said = said.lines().last().unwrap_or("it said nothing").to_owned();
-        read.map_err(|problem| failed(format!("gave a frame that {problem}")))?;
+        let stopped = read.map_err(|problem| failed(format!("gave a frame that {problem}")))?;
         if frames == 0 {
             return Err(failed(format!(
                 "has no frame that ffmpeg can read ({status}: {said})"
             )));
         }
         // A video that is cut gives what it has.
-        if !status.success() {
+        if !status.success() && !stopped {
             tracing::warn!(video = %video.display(), frames, "ffmpeg stopped early: {said}");
         }
         Ok(frames)
@@ -239,6 +249,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_video_is_read_no_further_than_its_last_segment() {
+        let (folder, program) = program(16, 0);
+        let frames = folder.path().join("frames");
+        let mut bytes = std::fs::read(&frames).unwrap();
+        bytes.extend_from_slice(b"no picture, which would be refused");
+        std::fs::write(&frames, bytes).unwrap();
+        let cut = |count| Cut {
+            count,
+            ..Cut::default()
+        };
+        let refused = colours(&program, &cut(Some(3))).unwrap_err().to_string();
+        assert!(refused.contains("gave a frame that is no PPM"), "{refused}");
+        let begin = Cut {
+            frame_rate: 2.0,
+            ..cut(Some(2))
+        };
+        assert_eq!(colours(&program, &begin).unwrap(), [(0, 1), (1, 3)]);
     }
 
     #[test]

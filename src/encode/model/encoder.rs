@@ -272,9 +272,17 @@ impl Encoder {
             channels,
             width: 0,
         };
-        let nothing = vec![0.0; encoder.values];
-        encoder.width = encoder.encode(&nothing, "a trial of zeros")?.len();
+        encoder.width = encoder.trial()?;
         Ok(encoder)
+    }
+
+    /// Runs the model on nothing but zeros; gives D.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn trial(&mut self) -> Result<usize, ModelError> {
+        let nothing = vec![0.0; self.values];
+        Ok(self.encode(&nothing, "a trial of zeros")?.len())
     }
 
     /// Its file.

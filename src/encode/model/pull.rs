@@ -11,6 +11,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
 
+use crate::encode::sum::hex;
+
 /// Short names of exports that are known to have the usual files.
 pub const KNOWN: [(&str, &str); 4] = [
     ("clip-vit-base-patch32", "Xenova/clip-vit-base-patch32"),
@@ -201,7 +203,7 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
         found,
         expected,
     };
-    let sum: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = hex(&sum.finalize());
     let verdict = match (received, expected, &said.sha256) {
         (_, Some(expected), _) if expected != bytes => {
             Err(damaged(format!("{bytes} bytes"), format!("{expected} bytes")))

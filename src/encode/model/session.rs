@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::ModelError;
 use crate::encode::runtime;
+use crate::encode::sum::{feed, hex};
 use crate::ingest::open_regular;
 
 /// What a model runs on.
@@ -66,9 +67,6 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, St
         };
         model(format!("cannot be loaded: {}{hint}", text.trim()))
     };
-    let bytes = read(path).map_err(&model)?;
-    let mut sum = Sha256::new();
-    sum.update(&bytes);
     let threads = options.threads.max(1);
     let failed = |error: ort::Error| model(format!("cannot be set up: {error}"));
     let mut builder = Session::builder(&environment)
@@ -95,54 +93,54 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, St
             (Ok(()), _) => {}
         }
     }
-    let session = if options.external_data {
-        for beside in data_files(path) {
-            sum.update(read(&beside).map_err(&model)?);
-        }
-        builder.commit_from_file(path).map_err(refused)?
-    } else {
-        builder.commit_from_memory(&bytes).map_err(refused)?
-    };
-    Ok((session, hex(&sum.finalize())))
+    if options.external_data {
+        let sum = sha256(path, true)?;
+        return Ok((builder.commit_from_file(path).map_err(refused)?, sum));
+    }
+    let bytes = read(path).map_err(&model)?;
+    let session = builder.commit_from_memory(&bytes).map_err(refused)?;
+    Ok((session, hex(&Sha256::digest(&bytes))))
 }
 
-/// SHA-256, hex, of all bytes that a session of this file is made of, without opening one.
+/// SHA-256, hex, of all bytes that a session of this file is made of, without opening one: with `external_data` of all
+/// that lies beside the model too, as a model may name its weights' files as it likes.
 ///
 /// # Errors
 /// [`ModelError::Model`] for a file that cannot be read.
 pub fn sha256(path: &Path, external_data: bool) -> Result<String, ModelError> {
-    let beside = if external_data {
-        data_files(path)
-    } else {
-        Vec::new()
-    };
     let mut sum = Sha256::new();
-    for file in std::iter::once(path.to_owned()).chain(beside) {
-        let bytes = read(&file).map_err(|problem| ModelError::Model {
-            path: file.clone(),
-            problem,
-        })?;
-        sum.update(&bytes);
+    let mut add = |file: &Path| {
+        feed(&mut sum, file).map_err(|error| ModelError::Model {
+            path: file.to_owned(),
+            problem: error.chain(),
+        })
+    };
+    let mut named = Vec::new();
+    add(path)?;
+    if external_data {
+        for file in beside(path) {
+            named.push((file.file_name().unwrap_or_default().to_owned(), add(&file)?));
+        }
+    }
+    for (name, length) in named {
+        sum.update(name.as_encoded_bytes());
+        sum.update(length.to_le_bytes());
     }
     Ok(hex(&sum.finalize()))
 }
 
-/// Files beside a model that hold weights, as exporters name them: `<model>_data`, `<model>.data`, in order.
-fn data_files(path: &Path) -> Vec<PathBuf> {
-    let Some(folder) = path.parent() else {
-        return Vec::new();
-    };
-    let stem = path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+/// Files beside a model that may hold its weights, in order: all but other models and settings.
+fn beside(path: &Path) -> Vec<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+    let entries = entries.into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
         .filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(&*stem) && (name.ends_with("_data") || name.ends_with(".data"))
+            let other = ["onnx", "json", "toml"]
+                .iter()
+                .any(|known| file.extension().is_some_and(|extension| extension == *known));
+            file.is_file() && !other
         })
         .collect();
     files.sort_unstable();
@@ -157,6 +155,31 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn weights_under_any_name_count_for_the_sum_where_they_are_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let model = folder.path().join("model.onnx");
+        write("model.onnx", "model");
+        write("weights.bin", "one");
+        let alone = sha256(&model, false).unwrap();
+        let with = sha256(&model, true).unwrap();
+        assert_eq!(alone, hex(&Sha256::digest("model")));
+        for other in ["other.onnx", "config.json", "vaplan.toml"] {
+            write(other, "anything");
+            assert_eq!(sha256(&model, true).unwrap(), with, "{other} is none of it");
+        }
+        write("weights.bin", "two");
+        assert_eq!(sha256(&model, false).unwrap(), alone);
+        let swapped = sha256(&model, true).unwrap();
+        assert!(swapped != with && swapped != alone);
+        write("more", "x");
+        assert_ne!(sha256(&model, true).unwrap(), swapped);
+    }
 }

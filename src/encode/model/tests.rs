@@ -1,8 +1,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ort::ep::ExecutionProvider as _;
+
 use super::*;
 use crate::encode::image::decode;
+use crate::encode::model::encoder::Preparation;
+use crate::encode::sound::mel::MelScale;
 use crate::encode::sound::{SoundFeatures, Wave};
 use crate::ingest::{npy, shared};
 
@@ -284,11 +288,75 @@ fn a_model_of_another_kind_is_refused_with_its_inputs_and_outputs() {
     fs::write(sized.0.path().join("vaplan.toml"), "").unwrap();
     let refused = open(&sized).err().unwrap().to_string();
     assert!(refused.contains("failed on a trial of zeros"), "{refused}");
-    let cuda = SessionOptions {
-        device: Device::Cuda,
-        ..SessionOptions::default()
+}
+
+#[test]
+fn a_fused_model_is_given_four_times_the_clip_by_its_own_filters() {
+    let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/onnx/fused.onnx");
+    let folder = Scratch::new("")
+        .with(onnx.clone(), "audio_model.onnx")
+        .with(onnx.clone(), "text_model.onnx")
+        .with(onnx, "tokenizer.json");
+    let mut encoder = Encoder::open(&folder.find().unwrap(), &SessionOptions::default()).unwrap();
+    let Preparation::Sound(settings) = encoder.preparation().clone() else {
+        panic!("an audio model wants sound")
     };
-    if let Err(error) = Encoder::open(&clip(&golden).find().unwrap(), &cuda) {
-        assert!(error.to_string().contains("cannot run on CUDA"), "{error}");
+    assert_eq!(settings.mel, MelScale::Htk);
+    let mut features = SoundFeatures::new(&settings);
+    let clip = |from: usize| -> Vec<f32> {
+        (from..from + 48_000)
+            .map(|at| (at * at % 1009) as f32 / 1009.0 - 0.5)
+            .collect()
+    };
+    let mut prepared = Vec::new();
+    features.append(&clip(0), &mut prepared);
+    features.append(&clip(7), &mut prepared);
+    assert_eq!(prepared.len(), 2 * encoder.values());
+    let found = encoder.encode(&prepared, "two clips").unwrap();
+    assert_eq!((encoder.width(), found.len()), (257, 2 * 257));
+    for (found, clip) in found.chunks(257).zip(prepared.chunks(1001 * 64)) {
+        let mut wanted: Vec<f64> = (0..256)
+            .map(|at| {
+                clip.iter()
+                    .skip(at % 64)
+                    .step_by(64)
+                    .map(|&db| f64::from(db))
+                    .sum::<f64>()
+                    / 1001.0
+            })
+            .collect();
+        // Every clip is marked longer, as transformers marks a lone short one.
+        wanted.push(1.0);
+        let length = wanted.iter().map(|value| value * value).sum::<f64>().sqrt();
+        for (at, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            assert!(
+                (f64::from(*found) - wanted / length).abs() < 1e-5,
+                "{at}: {found}, {wanted}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_cuda_auto_runs_on_the_processor_and_cuda_is_refused() {
+    let onnx = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/onnx/fused.onnx");
+    let folder = Scratch::new("")
+        .with(onnx.clone(), "audio_model.onnx")
+        .with(onnx.clone(), "text_model.onnx")
+        .with(onnx, "tokenizer.json");
+    let open = |device| {
+        let options = SessionOptions {
+            device,
+            ..SessionOptions::default()
+        };
+        Encoder::open(&folder.find().unwrap(), &options).map(|encoder| encoder.width())
+    };
+    assert_eq!(open(Device::Auto).unwrap(), open(Device::Cpu).unwrap());
+    if !ort::ep::CUDA::is_available().unwrap_or(false) {
+        let refused = open(Device::Cuda).unwrap_err().to_string();
+        assert!(
+            refused.contains("audio_model.onnx`: cannot run on CUDA: this ONNX Runtime has no CUDA"),
+            "{refused}"
+        );
     }
 }

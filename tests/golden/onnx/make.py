@@ -1,4 +1,4 @@
-"""Writes add_one.onnx: y = x + 1 for x of shape (N, 3), f32.
+"""Writes add_one.onnx (y = x + 1 for x of shape (N, 3), f32) fused.onnx and picky.onnx.
 
     python3 -m venv venv && venv/bin/pip install onnx && venv/bin/python make.py
 """
@@ -17,3 +17,41 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 onnx.checker.check_model(model)
 onnx.save(model, pathlib.Path(__file__).with_name("add_one.onnx"))
+
+# The interface of a fused CLAP's audio model; gives the mean over the frames of each of the four channels' 64 bands, and
+# whether the clip is longer.
+graph = helper.make_graph(
+    nodes=[
+        helper.make_node("ReduceMean", ["input_features"], ["bands"], axes=[2], keepdims=0),
+        helper.make_node("Flatten", ["bands"], ["flat"]),
+        helper.make_node("Cast", ["is_longer"], ["longer"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["flat", "longer"], ["audio_embeds"], axis=1),
+    ],
+    name="fused",
+    inputs=[
+        helper.make_tensor_value_info("input_features", TensorProto.FLOAT, ["n", 4, 1001, 64]),
+        helper.make_tensor_value_info("is_longer", TensorProto.BOOL, ["n", 1]),
+    ],
+    outputs=[helper.make_tensor_value_info("audio_embeds", TensorProto.FLOAT, ["n", 257])],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnx.checker.check_model(model)
+onnx.save(model, pathlib.Path(__file__).with_name("fused.onnx"))
+
+# A vision model that gives zeros, which are no direction, for a picture that is black, and for no other: not for the
+# zeros that it is tried with, which are grey.
+graph = helper.make_graph(
+    nodes=[
+        helper.make_node("GlobalMaxPool", ["pixel_values"], ["top"]),
+        helper.make_node("Flatten", ["top"], ["flat"]),
+        helper.make_node("Sub", ["flat", "black"], ["image_embeds"]),
+    ],
+    name="picky",
+    inputs=[helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["n", 3, 64, 64])],
+    outputs=[helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["n", 3])],
+    # (0 - mean) / std with mean 0.5 and std 0.25: exact.
+    initializer=[helper.make_tensor("black", TensorProto.FLOAT, [1, 3], [-2.0, -2.0, -2.0])],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnx.checker.check_model(model)
+onnx.save(model, pathlib.Path(__file__).with_name("picky.onnx"))

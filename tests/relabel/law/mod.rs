@@ -78,6 +78,7 @@ fn label(world: &World, store: &Path, workers: usize) -> Result<label::Summary, 
         visual_text: world.text(Modality::Visual),
         audio: world.inputs[0][0].clone(),
         audio_text: world.text(Modality::Audio),
+        left_out: Vec::new(),
         splits: vec![Split::Train, Split::Val, Split::Test],
         segment_seconds: 1.0,
         settings: SettingsRequest {

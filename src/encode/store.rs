@@ -1,0 +1,77 @@
+//! Media straight into a store: their features lie in it, where `label` reads them, and `relabel` again.
+//!
+//! `label --media` is encoding and then labelling, two dataflows one after the other: shards are what both go on from
+//! after a kill, and what a later change reads. What is encoded already is not encoded again.
+
+use std::path::{Path, PathBuf};
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::store::{Store, WriteLock};
+
+use super::error::EncodeError;
+use super::run::{Listener, Request, Summary, locked};
+use crate::label;
+use crate::label::settings::RuleName;
+
+/// Features of a store's media; no other process encodes into the store until it is dropped.
+#[derive(Debug)]
+pub struct Encoded {
+    /// What was done.
+    pub summary: Summary,
+    folder: PathBuf,
+    _lock: WriteLock,
+}
+
+/// Encodes what is asked into a store, which is made where there is none; [`Request::out`] is not looked at.
+///
+/// # Errors
+/// As [`run`](super::run::run), and [`EncodeError::Settings`] without annotations, or for npy.
+pub fn into_store(store: &Path, request: &Request, listener: &Listener) -> Result<Encoded, EncodeError> {
+    if request.annotations.is_none() || request.form.npy {
+        return Err(EncodeError::Settings(
+            "features of a store are shards of annotated videos, expected annotations and no npy".to_owned(),
+        ));
+    }
+    let folder = Store::create(store)?.encoded_dir();
+    let request = Request {
+        out: folder.clone(),
+        ..request.clone()
+    };
+    let (summary, lock) = locked(&request, listener)?;
+    Ok(Encoded {
+        summary,
+        folder,
+        _lock: lock,
+    })
+}
+
+impl Encoded {
+    /// Makes the features that were encoded the inputs of a labelling run, and what was left out its rejects.
+    ///
+    /// With rule `logit`, the model's own scale counts where neither a flag nor a thresholds file may say one.
+    pub fn fill(&self, request: &mut label::Request) {
+        let settings = &mut request.settings;
+        let own_scale = settings.rule == Some(RuleName::Logit) && settings.file.is_none();
+        for written in &self.summary.written {
+            let modality = written.modality;
+            let (features, text, scale) = match modality {
+                Modality::Audio => (
+                    &mut request.audio,
+                    &mut request.audio_text,
+                    &mut settings.audio_scale,
+                ),
+                Modality::Visual => (
+                    &mut request.visual,
+                    &mut request.visual_text,
+                    &mut settings.visual_scale,
+                ),
+            };
+            *features = self.folder.join(modality.as_str());
+            *text = self.folder.join(format!("{modality}_text.parquet"));
+            if own_scale {
+                scale.get_or_insert(written.logit_scale);
+            }
+        }
+        request.left_out.clone_from(&self.summary.rejects);
+    }
+}

@@ -88,8 +88,8 @@ fn llp_is_labelled_by_some_features_and_parsed_by_others() {
     for (title, lines) in [("labels, ", 4), ("labels, PLG + PLD", 2)] {
         assert_eq!(rows(table, title), lines, "{table}");
     }
-    for title in ["parser, weak", "parser, PLE ", "parser, PLE + PLD"] {
-        assert_eq!(rows(table, title), 4, "{table}");
+    for (title, lines) in [("parser, weak", 4), ("parser, PLE ", 8), ("parser, PLE + PLD", 4)] {
+        assert_eq!(rows(table, title), lines, "{table}");
     }
     assert_status(&vaplan(["check", "--store", &store]), 0);
 }

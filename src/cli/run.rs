@@ -90,6 +90,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     };
     let told = Told {
         progress: &mut progress,
+        #[cfg(feature = "encode")]
+        encode: super::media::MediaArgs::listener(&bar),
         label: labelling(&bar),
         step: stepping(&bar),
     };
@@ -174,7 +176,10 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
 
 fn check(request: &Request, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     Config::read(&request.config)?;
-    let todo = Todo::new(request)?;
+    let Some(todo) = Todo::new(request)? else {
+        writeln!(out, "well: all is to be done, media first")?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let (all, open) = (
         todo.stages.len() + 1,
         todo.open().count() + usize::from(todo.labels),
@@ -192,7 +197,13 @@ pub(super) fn plan(config: &Path, global: &Global, out: &mut dyn Write) -> anyho
         device: tch::Device::Cpu,
         command: global.command_line(),
     };
-    let todo = Todo::new(&request)?;
+    let Some(todo) = Todo::new(&request)? else {
+        writeln!(
+            out,
+            "all is to be done, media first: what else there is depends on them"
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    };
     let mut line = |name: &str, done: bool| {
         let what = if done { "done" } else { "to be done" };
         writeln!(out, "{name:<10} {what}")

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use vaplan_schemas::Modality;
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Store, WriteLock};
 
 use super::error::EncodeError;
@@ -50,28 +51,39 @@ impl Encoded {
     ///
     /// With rule `logit`, the model's own scale counts where neither a flag nor a thresholds file may say one.
     pub fn fill(&self, request: &mut label::Request) {
-        let settings = &mut request.settings;
-        let own_scale = settings.rule == Some(RuleName::Logit) && settings.file.is_none();
-        for written in &self.summary.written {
-            let modality = written.modality;
-            let (features, text, scale) = match modality {
-                Modality::Audio => (
-                    &mut request.audio,
-                    &mut request.audio_text,
-                    &mut settings.audio_scale,
-                ),
-                Modality::Visual => (
-                    &mut request.visual,
-                    &mut request.visual_text,
-                    &mut settings.visual_scale,
-                ),
-            };
-            *features = self.folder.join(modality.as_str());
-            *text = self.folder.join(format!("{modality}_text.parquet"));
-            if own_scale {
-                scale.get_or_insert(written.logit_scale);
-            }
-        }
-        request.left_out.clone_from(&self.summary.rejects);
+        let written = self.summary.written.iter();
+        let scales: Vec<(Modality, f64)> = written.map(|own| (own.modality, own.logit_scale)).collect();
+        fill(&self.folder, &scales, self.summary.rejects.clone(), request);
     }
+}
+
+/// As [`Encoded::fill`], of a folder that holds features of these modalities, whose models have these scales.
+pub(crate) fn fill(
+    folder: &Path,
+    scales: &[(Modality, f64)],
+    rejects: Vec<RejectRow>,
+    request: &mut label::Request,
+) {
+    let settings = &mut request.settings;
+    let own_scale = settings.rule == Some(RuleName::Logit) && settings.file.is_none();
+    for &(modality, scale) in scales {
+        let (features, text, asked) = match modality {
+            Modality::Audio => (
+                &mut request.audio,
+                &mut request.audio_text,
+                &mut settings.audio_scale,
+            ),
+            Modality::Visual => (
+                &mut request.visual,
+                &mut request.visual_text,
+                &mut settings.visual_scale,
+            ),
+        };
+        *features = folder.join(modality.as_str());
+        *text = folder.join(format!("{modality}_text.parquet"));
+        if own_scale {
+            asked.get_or_insert(scale);
+        }
+    }
+    request.left_out = rejects;
 }

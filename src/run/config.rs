@@ -26,6 +26,9 @@ pub struct Config {
     pub baselines: Vec<Supervision>,
     /// Videos and weak labels.
     pub data: Data,
+    /// What is encoded first; none: the features are there.
+    #[cfg(feature = "encode")]
+    pub media: Option<Media>,
     /// Features that are labelled.
     pub features: Features,
     /// Features that the parser sees, where they are others.
@@ -52,7 +55,43 @@ pub struct Data {
     pub segment_seconds: f64,
 }
 
-/// Features and text embeddings; all are to be named.
+/// Media to encode, into the store.
+#[cfg(feature = "encode")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// Folders of videos, folders of frames, sound files.
+    pub paths: Vec<PathBuf>,
+    /// Model folder of pictures; none: visual features are named.
+    pub clip: Option<PathBuf>,
+    /// Model folder of sound; none: audio features are named.
+    pub clap: Option<PathBuf>,
+    /// Prompts of the classes; none: the default ones.
+    pub prompts: Option<PathBuf>,
+    /// Segments of every video; none: by its duration.
+    pub segments: Option<usize>,
+    /// Frames per second of folders of frames, and of those taken from videos.
+    pub frame_rate: f64,
+    /// The ffmpeg program.
+    pub ffmpeg: PathBuf,
+}
+
+#[cfg(feature = "encode")]
+impl Default for Media {
+    fn default() -> Media {
+        Media {
+            paths: Vec::new(),
+            clip: None,
+            clap: None,
+            prompts: None,
+            segments: None,
+            frame_rate: 8.0,
+            ffmpeg: "ffmpeg".into(),
+        }
+    }
+}
+
+/// Features and text embeddings; none: those of a modality that is encoded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Features {
@@ -134,6 +173,8 @@ impl Default for Config {
             store: "store".into(),
             baselines: vec![Supervision::Weak],
             data: Data::default(),
+            #[cfg(feature = "encode")]
+            media: None,
             features: Features::default(),
             train_features: TrainFeatures::default(),
             label: Label::default(),
@@ -228,17 +269,66 @@ impl Config {
         if self.data.splits.is_empty() {
             return Err("[data] splits is empty, expected `train`, `val`, `test` or some of them".to_owned());
         }
-        let features = &self.features;
-        let named = [
-            ("visual", &features.visual),
-            ("audio", &features.audio),
-            ("visual_text", &features.visual_text),
-            ("audio_text", &features.audio_text),
-        ];
-        match named.iter().find(|(_, path)| path.is_none()) {
-            Some((key, _)) => Err(format!("[features] has no `{key}`, expected a path")),
-            None => Ok(()),
+        self.check_features()
+    }
+
+    /// Every feature comes from somewhere, and from one place.
+    fn check_features(&self) -> Result<(), String> {
+        let Features {
+            visual,
+            audio,
+            visual_text,
+            audio_text,
+        } = &self.features;
+        for (modality, text, named) in [
+            (Modality::Visual, "visual_text", [visual, visual_text]),
+            (Modality::Audio, "audio_text", [audio, audio_text]),
+        ] {
+            let all = named.iter().all(|path| path.is_some());
+            let none = named.iter().all(|path| path.is_none());
+            match self.model(modality) {
+                Some(_) if none => {}
+                Some((key, _)) => {
+                    return Err(format!(
+                        "[features] has `{modality}` or `{text}`, and [media] has `{key}`, expected one of the two"
+                    ));
+                }
+                None if all => {}
+                None => {
+                    return Err(format!(
+                        "[features] lacks `{modality}` or `{text}`, expected a path each, or [media] with a model"
+                    ));
+                }
+            }
         }
+        #[cfg(feature = "encode")]
+        if let Some(media) = &self.media {
+            if media.paths.is_empty() {
+                return Err("[media] paths is empty, expected folders or files to encode".to_owned());
+            }
+            if !(media.frame_rate.is_finite() && (1e-3..=1e6).contains(&media.frame_rate)) {
+                let rate = media.frame_rate;
+                return Err(format!("[media] frame_rate is {rate}, expected 0.001 to 1000000"));
+            }
+            if media.segments == Some(0) {
+                return Err("[media] segments is 0, expected at least 1".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Key and folder of the model that encodes a modality.
+    fn model(&self, modality: Modality) -> Option<(&'static str, &Path)> {
+        #[cfg(feature = "encode")]
+        if let Some(media) = &self.media {
+            let (key, model) = match modality {
+                Modality::Visual => ("clip", &media.clip),
+                Modality::Audio => ("clap", &media.clap),
+            };
+            return Some((key, model.as_deref()?));
+        }
+        let _ = modality;
+        None
     }
 
     /// The same with every relative path below a folder.
@@ -262,6 +352,14 @@ impl Config {
             .chain([&mut self.label.thresholds])
             .flatten()
             .for_each(own);
+        #[cfg(feature = "encode")]
+        if let Some(media) = &mut self.media {
+            media.paths.iter_mut().for_each(own);
+            [&mut media.clip, &mut media.clap, &mut media.prompts]
+                .into_iter()
+                .flatten()
+                .for_each(own);
+        }
         self
     }
 
@@ -347,7 +445,7 @@ mod tests {
         );
         assert_eq!(
             refused("[features]\nvisual = 'v'"),
-            "[features] has no `audio`, expected a path"
+            "[features] lacks `visual` or `visual_text`, expected a path each, or [media] with a model"
         );
         let twice = refused(&format!("baselines = ['weak', 'weak']\n{features}"));
         assert!(

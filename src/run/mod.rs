@@ -1,10 +1,11 @@
 //! `vaplan run`: the whole graph, from one file.
 //!
 //! ```text
-//! features ── label ── store version ── resident graph ═ labels ─ train ─ predictions ─ PLD ═╗
-//!                                          ▲     ║                                          ║
-//!                                          ║     ╚═ an epoch: a store version               ║
-//!                                          ╚════════════════════════════════════════════════╝
+//! media ─ encode ─┐
+//! features ───────┴─ label ── store version ── resident graph ═ labels ─ train ─ predictions ─ PLD ═╗
+//!                                                ▲     ║                                            ║
+//!                                                ║     ╚═ an epoch: a store version                 ║
+//!                                                ╚══════════════════════════════════════════════════╝
 //! ```
 //!
 //! Features are read by a dataflow of their own (that of `label`), whose store version is where a killed run goes on
@@ -18,9 +19,12 @@
 //! | [`graph`] | the graph, and what it says |
 //! | [`commit`] | a step to a store version |
 //! | [`score`], [`table`] | the final table |
+//! | `encode` | media to features, where the program can |
 
 pub mod commit;
 pub mod config;
+#[cfg(feature = "encode")]
+pub mod encode;
 pub mod graph;
 pub mod learner;
 pub mod ledger;
@@ -52,6 +56,10 @@ use crate::label::{self, LabelError, Listener};
 use crate::train::validate::Truths;
 use crate::train::{Dataset, FeaturePaths, TrainError};
 use crate::watch::resident::whole;
+
+/// Where a store has what was encoded.
+#[cfg(feature = "encode")]
+const ENCODED: &str = "_vaplan/encoded";
 
 /// What is asked of a run.
 #[derive(Clone, Debug)]
@@ -121,6 +129,10 @@ pub enum RunError {
         /// What is wrong, and what would do.
         problem: String,
     },
+    /// Media cannot be encoded.
+    #[cfg(feature = "encode")]
+    #[error(transparent)]
+    Encode(#[from] crate::encode::EncodeError),
     /// Labels cannot be made.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -154,6 +166,9 @@ pub enum RunError {
 pub struct Told<'a> {
     /// On the caller's thread.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
+    /// Of encoding, from any thread.
+    #[cfg(feature = "encode")]
+    pub encode: crate::encode::Listener,
     /// Of labelling, from any thread.
     pub label: Listener,
     /// Of the learner.
@@ -177,13 +192,24 @@ pub struct Todo {
 }
 
 impl Todo {
-    /// Opens every input; changes nothing but what encoding leaves behind.
+    /// Opens every input, and changes nothing; none where media are not encoded yet, on which all else depends.
     ///
     /// # Errors
     /// [`RunError`] for an input that cannot be used at all.
-    pub fn new(request: &Request) -> Result<Todo, RunError> {
+    pub fn new(request: &Request) -> Result<Option<Todo>, RunError> {
         let (config, text) = Config::read(&request.config)?;
-        let label = label_request(&config, request)?;
+        let mut label = label_request(&config, request);
+        #[cfg(feature = "encode")]
+        {
+            let folder = config.store.join(ENCODED);
+            if config.media.is_some() && !encode::known(&config, &folder, &mut label)? {
+                return Ok(None);
+            }
+        }
+        Todo::of(config, text, label).map(Some)
+    }
+
+    fn of(config: Config, text: Arc<str>, label: label::Request) -> Result<Todo, RunError> {
         let plan = Plan::new(&label)?;
         let latest = latest(&config.store)?;
         let ledger = latest.as_ref().map(ledger_of).transpose()?.unwrap_or_default();
@@ -235,9 +261,21 @@ impl Todo {
 pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     let Told {
         progress,
+        #[cfg(feature = "encode")]
+            encode: encoding,
         label: listener,
         step,
     } = told;
+    let (config, text) = Config::read(&request.config)?;
+    #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
+    let mut asked = label_request(&config, request);
+    // Held until the end: no one else encodes into the store meanwhile.
+    #[cfg(feature = "encode")]
+    let encoded = encode::media(&config, request, &encoding)?;
+    #[cfg(feature = "encode")]
+    if let Some(encoded) = &encoded {
+        encoded.fill(&mut asked);
+    }
     let Todo {
         config,
         text,
@@ -247,7 +285,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         stages,
         mut ledger,
         labels,
-    } = Todo::new(request)?;
+    } = Todo::of(config, text, asked)?;
     ledger.stages.retain(|name, done| {
         let stage = stages.iter().find(|stage| stage.name == *name);
         stage.is_some_and(|stage| stage.key == done.key)
@@ -504,29 +542,24 @@ fn features(paths: &FeaturePaths) -> Result<String, RunError> {
     Ok(hash(|sum| feed(sum, fingerprints.iter().map(|text| &**text))))
 }
 
-fn label_request(config: &Config, request: &Request) -> Result<label::Request, RunError> {
-    let path = |given: &Option<PathBuf>, name: &str| {
-        given.clone().ok_or_else(|| RunError::Config {
-            path: request.config.clone(),
-            problem: format!("[features] has no `{name}`, expected a path"),
-        })
-    };
-    let features = &config.features;
-    Ok(label::Request {
+/// As the file says; what is encoded is to be filled in.
+fn label_request(config: &Config, request: &Request) -> label::Request {
+    let features = config.features.clone();
+    label::Request {
         store: config.store.clone(),
         annotations: config.data.annotations.clone(),
         classes: config.data.classes.clone(),
-        visual: path(&features.visual, "visual")?,
-        visual_text: path(&features.visual_text, "visual_text")?,
-        audio: path(&features.audio, "audio")?,
-        audio_text: path(&features.audio_text, "audio_text")?,
+        visual: features.visual.unwrap_or_default(),
+        visual_text: features.visual_text.unwrap_or_default(),
+        audio: features.audio.unwrap_or_default(),
+        audio_text: features.audio_text.unwrap_or_default(),
         left_out: Vec::new(),
         splits: config.data.splits.clone(),
         segment_seconds: config.data.segment_seconds,
         settings: config.settings(),
         workers: request.workers,
         command: request.command.clone(),
-    })
+    }
 }
 
 /// The message with those of its sources.

@@ -150,3 +150,61 @@ fn ave_is_scored_by_the_accuracy_of_segments() {
     assert!(accuracies.clone().count() >= 8, "{table}");
     assert!(accuracies.into_iter().all(|accuracy| accuracy > 30.0), "{table}");
 }
+
+#[cfg(feature = "encode")]
+#[test]
+fn media_are_encoded_once_and_then_labelled_and_learnt() {
+    let Some(studio) = crate::encode::Studio::new("media_are_encoded_once_and_then_labelled_and_learnt")
+    else {
+        return;
+    };
+    let weak = ["Speech,Dog", "Dog", "Speech", "Cheering"];
+    let mut rows = String::new();
+    for (nth, weak) in weak.into_iter().enumerate() {
+        let name = format!("video{nth:06}_0_10");
+        studio.frames(&name, 32);
+        studio.sound(&name, 16_000, 64_000 + nth * 16);
+        rows += &format!("{name}\t{weak}\n");
+    }
+    studio.annotate(&rows);
+    let folder = studio.path("");
+    fs::create_dir(folder.join("models")).unwrap();
+    put(&folder, &[("clip", "models/clip"), ("clap", "models/clap")]);
+    let (output, store) = example("media.toml", &folder);
+    assert_eq!(
+        stdout(&output),
+        "no split has dense truth: nothing to score\n",
+        "all videos are to learn from"
+    );
+    let snapshot = Store::open(Path::new(&store)).unwrap().at_version(None).unwrap();
+    assert_eq!(snapshot.read::<Epochs>().unwrap().len(), 10);
+    let from = snapshot.read::<Videos>().unwrap().into_iter();
+    let own = format!("{store}/_vaplan/encoded/visual");
+    assert!(
+        from.into_iter()
+            .all(|row| row.visual_source.is_some_and(|file| file.starts_with(&own)))
+    );
+    // Other thresholds: all is done again but encoding.
+    let written = |file: &str| {
+        fs::metadata(Path::new(&store).join(file))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = written("_vaplan/encoded/visual_text.parquet");
+    let path = folder.join("media.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}[label]\nvisual_threshold = 1.0\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let plan = vaplan(["plan", path]);
+    assert_status(&plan, 0);
+    assert!(
+        stdout(&plan).starts_with("label      to be done\n"),
+        "{}",
+        stdout(&plan)
+    );
+    let said = vaplan(["run", path, "--threads", "1"]);
+    assert_status(&said, 0);
+    assert_eq!(written("_vaplan/encoded/visual_text.parquet"), before);
+    assert_eq!(stdout(&vaplan(["plan", path])).matches(" done").count(), 5);
+}

@@ -1,0 +1,108 @@
+//! Media of a run to features in its store, which `label` and the parser then read.
+
+use std::path::Path;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::RejectRow;
+
+use super::config::Config;
+use super::{Request, RunError};
+use crate::encode::flow::Threads;
+use crate::encode::media::{Cut, Pick};
+use crate::encode::model::{Device, SessionOptions};
+use crate::encode::write::Form;
+use crate::encode::{self, Encoded, Listener};
+use crate::ingest::shards::FloatType;
+use crate::label;
+
+/// Segments of a batch.
+const BATCH: usize = 32;
+
+/// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
+///
+/// # Errors
+/// As [`encode::into_store`].
+pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<Option<Encoded>, RunError> {
+    let Some(media) = &config.media else {
+        return Ok(None);
+    };
+    let threads = request.threads.get();
+    let models = [&media.clip, &media.clap].into_iter().flatten().count();
+    let asked = encode::Request {
+        out: config.store.clone(),
+        cache: None,
+        media: media.paths.clone(),
+        annotations: Some(config.data.annotations.clone()),
+        classes: config.data.classes.clone(),
+        splits: config.data.splits.clone(),
+        clip: media.clip.clone(),
+        clap: media.clap.clone(),
+        prompts: media.prompts.clone(),
+        cut: Cut {
+            seconds: config.data.segment_seconds,
+            frame_rate: media.frame_rate,
+            count: media.segments,
+            pick: Pick::Centre,
+        },
+        resize: None,
+        form: Form {
+            npy: false,
+            float: FloatType::F16,
+        },
+        batch: BATCH,
+        session: SessionOptions {
+            device: Device::Cpu,
+            // Both models run at once.
+            threads: threads.div_ceil(models.max(1)),
+            external_data: false,
+        },
+        sessions: 1,
+        threads: Threads {
+            workers: 1,
+            readers: (threads / 4).max(1),
+            // Each session has a batch in work and one to go on with.
+            credits: 2 * models.max(1),
+        },
+        ffmpeg: media.ffmpeg.clone(),
+    };
+    Ok(Some(encode::into_store(&config.store, &asked, listener)?))
+}
+
+/// Makes what a run before encoded the inputs of labelling, as far as it is there: what a plan goes by, which encodes nothing.
+/// False: nothing is there.
+///
+/// # Errors
+/// [`RunError::Config`] for a report that does not read back.
+pub fn known(config: &Config, folder: &Path, request: &mut label::Request) -> Result<bool, RunError> {
+    let report = folder.join("encode.json");
+    if config.media.is_none() || !report.exists() {
+        return Ok(false);
+    }
+    let bad = |path: &Path, problem: String| RunError::Config {
+        path: path.to_owned(),
+        problem,
+    };
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, error.to_string()));
+    let said: Report =
+        serde_json::from_str(&read(&report)?).map_err(|error| bad(&report, error.to_string()))?;
+    let rejects = folder.join("rejects.jsonl");
+    let rows: Result<Vec<RejectRow>, _> = read(&rejects)?.lines().map(serde_json::from_str).collect();
+    let rows = rows.map_err(|error| bad(&rejects, error.to_string()))?;
+    let scales: Vec<(Modality, f64)> = (said.features.iter())
+        .map(|written| (written.modality, written.logit_scale))
+        .collect();
+    encode::store::fill(folder, &scales, rows, request);
+    Ok(true)
+}
+
+/// What encoding says of itself, as far as labelling looks at it.
+#[derive(serde::Deserialize)]
+struct Report {
+    features: Vec<Features>,
+}
+
+#[derive(serde::Deserialize)]
+struct Features {
+    modality: Modality,
+    logit_scale: f64,
+}

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
@@ -335,6 +337,63 @@ fn a_loss_that_is_no_number_stops_with_the_batch_named_and_the_last_checkpoint_k
 }
 
 #[test]
+fn a_name_that_is_no_file_name_is_left_out_and_the_others_are_predicted() {
+    let sample = Sample::new("1");
+    assert_status(&sample.train("store", "", "1"), 0);
+    let format = ShardFormat {
+        modality: Modality::Audio,
+        width: 32,
+        float: FloatType::F32,
+        layout: FeatureLayout::Packed,
+        model: None,
+    };
+    let shard = |modality: Modality| {
+        let path = sample.path(&format!("{}.parquet", modality.as_str()));
+        let mut writer = ShardWriter::create(
+            Path::new(&path),
+            ShardFormat {
+                modality,
+                ..format.clone()
+            },
+        )
+        .unwrap();
+        for video in ["../../evil", "good one"] {
+            writer.append(video, &[0.25; 5 * 32]).unwrap();
+        }
+        writer.finish().unwrap();
+        path
+    };
+    let (audio, visual) = (shard(Modality::Audio), shard(Modality::Visual));
+    let (best, npy) = (
+        sample.path("store/_vaplan/train/best.safetensors"),
+        sample.path("npy"),
+    );
+    let words = [
+        "predict",
+        "--checkpoint",
+        &best,
+        "--audio",
+        &audio,
+        "--visual",
+        &visual,
+    ];
+    let output = run([&words[..], &["--npy", &npy, "--threads", "1"]].concat());
+    assert_status(&output, 1);
+    assert!(
+        stdout(&output).contains("1 videos predicted"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(
+        stderr(&output).contains("`../../evil` can be no file name"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(Path::new(&npy).join("visual/good one.npy").exists());
+    assert!(!sample.folder.path().join("evil.npy").exists());
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_with_what_would_do() {
     let sample = Sample::new("1");
     let refused = |output: Output, text: &str| {
@@ -399,6 +458,32 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
             "{told}"
         );
     }
+    // Asked again for one line more, only that is trained.
+    let kept = Path::new(&store).join("_vaplan/train/ablate");
+    let times = || {
+        let files = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap());
+        files
+            .map(|file| (file.path(), file.metadata().unwrap().modified().unwrap()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = times();
+    assert_eq!(before.len(), 4);
+    let mut more = words.clone();
+    *more.last_mut().unwrap() = "weak,pseudo,pseudo+richness";
+    let again = run(sample.features(more));
+    assert_status(&again, 0);
+    let after = times();
+    assert_eq!(after.len(), 6);
+    assert!(before.iter().all(|(path, time)| after[path] == *time));
+    let same = told
+        .lines()
+        .filter(|line| line.starts_with("weak ") || line.starts_with("pseudo+"));
+    assert!(
+        same.into_iter().all(|line| stdout(&again).contains(line)),
+        "{}",
+        stdout(&again)
+    );
+
     let json = run(sample.features([&words[..], &["--format", "json"]].concat()));
     let report: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
     let runs = report["runs"].as_array().unwrap();

@@ -1,39 +1,25 @@
 //! `vaplan ablate`.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::Split;
 
 use super::Global;
+use super::learning::{How, Source};
 use super::progress::Bar;
-use super::train::How;
+use crate::train::Supervision;
 use crate::train::ablate::{self, Progress, Request};
-use crate::train::{FeaturePaths, Supervision};
 
 /// Train every line of the ablation over several seeds, and print their scores
 ///
 /// Lines: HAN on weak labels as published, on pseudo labels, on pseudo labels with the richness-aware loss. Each network is
-/// scored on --split at its best epoch on val. Nothing is written to the store but the pooled copy of the features.
+/// scored on --split at its best epoch on val. No version is written to the store. The scores of a network that is done are
+/// kept in its folder: asked again, or after a kill, it is not trained again.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Store with labels
-    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
-    store: PathBuf,
-    /// Version whose labels are learnt [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
-    /// Visual features, as for `train`
-    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
-    visual: PathBuf,
-    /// Audio features
-    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
-    audio: PathBuf,
-    /// Clip features [default: none]
-    #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
-    clips: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     #[command(flatten)]
     how: How,
     /// Seeds of each line
@@ -66,20 +52,16 @@ enum Format {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let request = Request {
-        store: args.store.clone(),
-        version: args.version.map(StoreVersion),
-        features: FeaturePaths {
-            audio: args.audio.clone(),
-            visual: args.visual.clone(),
-            clips: args.clips.clone(),
-            cache: args.store.join("_vaplan/train/features"),
-        },
+        store: args.source.store.clone(),
+        version: args.source.version(),
+        features: args.source.features(),
         settings: args.how.settings()?,
         supervisions: args.lines.clone(),
         seeds: args.seeds.clone(),
         split: args.split,
         threads: args.how.threads(),
         device: args.how.device(),
+        kept: args.source.folder().join("ablate"),
     };
     let bar = Bar::new("training", "videos", global);
     let ablation = ablate::run(&request, &mut |progress| match progress {

@@ -11,6 +11,8 @@ mod denoise;
 mod encode;
 mod eval;
 mod label;
+#[cfg(feature = "train")]
+mod learning;
 mod log;
 mod logging;
 #[cfg(feature = "encode")]

@@ -1,13 +1,12 @@
 //! `vaplan predict`.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::learning::{FeatureArgs, Machine};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::train::FeaturePaths;
 use crate::train::apply::{self, Request, Target};
 
 /// Predict with a checkpoint
@@ -23,15 +22,8 @@ pub(super) struct Args {
     /// Weights: .safetensors, or .pt
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// Visual features, as for `train`
-    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
-    visual: PathBuf,
-    /// Audio features
-    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
-    audio: PathBuf,
-    /// Clip features, where the network takes some
-    #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
-    clips: Option<PathBuf>,
+    #[command(flatten)]
+    features: FeatureArgs,
     /// Folder to write npy files to
     #[arg(
         long,
@@ -46,12 +38,8 @@ pub(super) struct Args {
     /// Attention heads, where the checkpoint does not tell [default: 1]
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
-    /// Threads of libtorch [default: one per core]
-    #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
-    threads: Option<NonZeroUsize>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
-    device: tch::Device,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
@@ -60,19 +48,13 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         (None, Some(npy)) => (Target::Npy(npy.clone()), npy.join("features.part")),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let request = Request {
         checkpoint: args.checkpoint.clone(),
-        features: FeaturePaths {
-            audio: args.audio.clone(),
-            visual: args.visual.clone(),
-            clips: args.clips.clone(),
-            cache,
-        },
+        features: args.features.paths(cache),
         target,
         heads: args.heads,
-        threads: args.threads.map_or_else(cores, NonZeroUsize::get),
-        device: args.device,
+        threads: args.machine.threads(),
+        device: args.machine.device,
         command: global.command_line(),
     };
     let bar = Bar::new("predicting", "videos", global);

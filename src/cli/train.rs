@@ -1,17 +1,14 @@
 //! `vaplan train`.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use vaplan_schemas::StoreVersion;
-
+use super::learning::{How, Source};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::eval::Task;
-use crate::train::{self, FeaturePaths, Progress, Request, Summary, Supervision, TrainSettings};
+use crate::train::{self, Progress, Request, Summary};
 
 /// Train the parser on a store's labels
 ///
@@ -25,21 +22,8 @@ use crate::train::{self, FeaturePaths, Progress, Request, Summary, Supervision, 
 /// Settings: --config, over the defaults; flags, over both. docs/train.md has all of them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Store with labels; epochs are written to it
-    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
-    store: PathBuf,
-    /// Version whose labels are learnt [default: the latest]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
-    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file
-    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
-    visual: PathBuf,
-    /// Audio features, as --visual
-    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
-    audio: PathBuf,
-    /// Clip features such as R(2+1)D, as --visual [default: none]
-    #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
-    clips: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     #[command(flatten)]
     how: How,
     /// Folder of the checkpoints [default: _vaplan/train in the store]
@@ -47,81 +31,16 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
-/// Flags that training and ablation share.
-#[derive(Debug, clap::Args)]
-pub(super) struct How {
-    /// TOML with settings
-    #[arg(long, value_name = "FILE", env = "VAPLAN_TRAIN_CONFIG")]
-    config: Option<PathBuf>,
-    /// Passes over the videos [default: 40]
-    #[arg(long, value_name = "N")]
-    epochs: Option<u64>,
-    /// Videos of a step [default: 16]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// Names the random numbers [default: 1]
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// What is asked of the network [default: avvp]
-    #[arg(long, value_name = "TASK")]
-    task: Option<Task>,
-    /// What the network learns from [default: pseudo+richness]
-    #[arg(long, value_name = "WHAT")]
-    supervision: Option<Supervision>,
-    /// Learning rate [default: 0.0003]
-    #[arg(long, value_name = "RATE")]
-    learning_rate: Option<f64>,
-    /// Threads of libtorch [default: one per core]
-    #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
-    threads: Option<NonZeroUsize>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
-    device: tch::Device,
-}
-
-impl How {
-    /// Flags over file over defaults.
-    pub(super) fn settings(&self) -> anyhow::Result<TrainSettings> {
-        let mut settings = match &self.config {
-            Some(path) => TrainSettings::read(path)?,
-            None => TrainSettings::default(),
-        };
-        settings.epochs = self.epochs.unwrap_or(settings.epochs);
-        settings.batch = self.batch.unwrap_or(settings.batch);
-        settings.seed = self.seed.unwrap_or(settings.seed);
-        settings.task = self.task.unwrap_or(settings.task);
-        settings.supervision = self.supervision.unwrap_or(settings.supervision);
-        settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
-        settings.check()?;
-        Ok(settings)
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.threads.map_or_else(cores, NonZeroUsize::get)
-    }
-
-    pub(super) fn device(&self) -> tch::Device {
-        self.device
-    }
-}
-
 impl Args {
     fn request(&self, global: &Global) -> anyhow::Result<Request> {
-        let own = self.store.join("_vaplan/train");
         Ok(Request {
-            store: self.store.clone(),
-            version: self.version.map(StoreVersion),
-            features: FeaturePaths {
-                audio: self.audio.clone(),
-                visual: self.visual.clone(),
-                clips: self.clips.clone(),
-                cache: own.join("features"),
-            },
+            store: self.source.store.clone(),
+            version: self.source.version(),
+            features: self.source.features(),
             settings: self.how.settings()?,
             threads: self.how.threads(),
             device: self.how.device(),
-            out: self.out.clone().unwrap_or(own),
+            out: self.out.clone().unwrap_or_else(|| self.source.folder()),
             command: global.command_line(),
         })
     }

@@ -91,7 +91,7 @@ pub fn features(
                 continue;
             };
             let key = npy_key(media, &one.name);
-            if key.contains(['/', '\0']) || key.starts_with('.') {
+            if !npy::names_a_file(key) {
                 results.rejects.push(RejectRow {
                     file: folder.display().to_string(),
                     row: None,

@@ -54,7 +54,7 @@ pub fn truth_of_snapshot(
 }
 
 /// Names in order; the table has each once per modality.
-fn classes(rows: &[ClassRow]) -> Vec<Arc<str>> {
+pub(crate) fn classes(rows: &[ClassRow]) -> Vec<Arc<str>> {
     let by_position: BTreeMap<u32, &Arc<str>> = rows.iter().map(|row| (row.position, &row.class)).collect();
     by_position.into_values().cloned().collect()
 }

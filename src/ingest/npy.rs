@@ -35,6 +35,11 @@ use super::open::open_regular;
 pub use header::{Dtype, Header, Kind, MAX_HEADER, parse_header};
 pub use write::{write_f16, write_f32, write_i64};
 
+/// Whether a video's name can be that of a file in a folder: a name is data, never a path.
+pub(crate) fn names_a_file(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+}
+
 /// What is wrong with an npy file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

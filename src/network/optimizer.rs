@@ -97,13 +97,16 @@ impl Adam {
                     .entry(key.clone())
                     .or_insert_with(|| (parameter.zeros_like(), parameter.zeros_like()));
                 let _ = mean.lerp_(&gradient, 1.0 - beta1);
-                let _ = square.g_mul_scalar_(beta2);
-                let _ = square.g_add_(&gradient.square().g_mul_scalar_(1.0 - beta2));
+                let _ = square.lerp_(&gradient.square(), 1.0 - beta2);
+                if rate == 0.0 {
+                    continue;
+                }
+                // tch's addcdiv_ takes no factor: the rate goes into what is divided by. Every pass over memory counts.
+                let factor = -bias1 / rate;
                 let mut root = square.sqrt();
-                let mut root = root.g_div_scalar_(bias2);
-                let root = root.g_add_scalar_(epsilon);
-                let change = (&*mean / root).g_mul_scalar_(-rate / bias1);
-                let _ = parameter.g_add_(&change);
+                let _ = root.g_mul_scalar_(factor / bias2);
+                let _ = root.g_add_scalar_(factor * epsilon);
+                let _ = parameter.addcdiv_(mean, &root);
             }
         });
     }
@@ -177,4 +180,75 @@ pub fn gradients(
         }
     }
     Ok((gradients, norm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `_single_tensor_adam` for one number, in f64.
+    fn by_hand(config: AdamConfig, mut x: f64, steps: &[(f64, f64)]) -> f64 {
+        let (mut mean, mut square) = (0.0, 0.0);
+        for (step, &(gradient, rate)) in (1..).zip(steps) {
+            let mut gradient = gradient;
+            match config.name {
+                OptimizerName::Adam => gradient += config.weight_decay * x,
+                OptimizerName::Adamw => x *= 1.0 - rate * config.weight_decay,
+            }
+            mean = config.beta1 * mean + (1.0 - config.beta1) * gradient;
+            square = config.beta2 * square + (1.0 - config.beta2) * gradient * gradient;
+            let root = (square / (1.0 - config.beta2.powi(step))).sqrt() + config.epsilon;
+            x -= rate * mean / (1.0 - config.beta1.powi(step)) / root;
+        }
+        x
+    }
+
+    #[test]
+    fn both_ways_of_decay_and_a_rate_of_zero_are_those_of_the_definition() {
+        // The second element has no gradient at all, the rate ends at 0 as the cosine's does.
+        let steps = [(0.5, 0.01), (-2.0, 0.02), (1e-4, 0.015), (3.0, 0.0)];
+        for name in [OptimizerName::Adam, OptimizerName::Adamw] {
+            for weight_decay in [0.0, 0.1] {
+                let config = AdamConfig {
+                    name,
+                    weight_decay,
+                    ..AdamConfig::default()
+                };
+                let parameter = Tensor::from_slice(&[0.7_f32, -0.3]).set_requires_grad(true);
+                let named = [("x".to_owned(), parameter.shallow_clone())];
+                let mut adam = Adam::new(config);
+                for (gradient, rate) in steps {
+                    adam.step(&named, &[Tensor::from_slice(&[gradient as f32, 0.0])], rate);
+                }
+                let found = Vec::<f32>::try_from(parameter.detach()).unwrap();
+                let still = steps.map(|(_, rate)| (0.0, rate));
+                let expected = [by_hand(config, 0.7, &steps), by_hand(config, -0.3, &still)];
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 1e-6,
+                        "{config:?}: {found}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_scaled_down_to_the_norm_and_never_up() {
+        let x = Tensor::from_slice(&[3.0_f32, 4.0]).set_requires_grad(true);
+        let named = [("x".to_owned(), x.shallow_clone())];
+        let of = |clip| {
+            let loss = (&x * &x).sum(Kind::Float) * 0.5;
+            let (gradients, norm) = gradients(&loss, &named, clip).unwrap();
+            (Vec::<f32>::try_from(&gradients[0]).unwrap(), norm)
+        };
+        assert_eq!(of(None), (vec![3.0, 4.0], 5.0));
+        assert_eq!(of(Some(6.0)), (vec![3.0, 4.0], 5.0));
+        let (clipped, norm) = of(Some(1.0));
+        assert_eq!(norm, 5.0, "the norm before");
+        assert!(
+            (clipped[0] - 0.6).abs() < 1e-6 && (clipped[1] - 0.8).abs() < 1e-6,
+            "{clipped:?}"
+        );
+    }
 }

@@ -1,18 +1,23 @@
 //! The paper's ablation: what supervises the network, each with several seeds.
 //!
-//! Nothing is written: the store is read once, and each network is trained in memory, chosen by its best epoch on the
-//! split and metric of the settings, and scored on the test split at that epoch.
+//! The store is read once and not written; each network is trained in memory, chosen by its best epoch on the split and
+//! metric of the settings, and scored on the test split at that epoch. Its scores are kept in a file of their own, so that
+//! an ablation that was killed begins with the network it was at.
 
 use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
-use super::predict::{VideoProbabilities, predict};
+use super::features::write_beside;
+use super::predict::predict_split;
+use super::run::run_hash;
 use super::settings::{Gate, Supervision, TrainSettings};
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
@@ -22,7 +27,7 @@ use crate::eval::Task;
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Store to read labels from.
-    pub store: std::path::PathBuf,
+    pub store: PathBuf,
     /// Version whose labels are learnt; none: the latest.
     pub version: Option<StoreVersion>,
     /// Features.
@@ -39,10 +44,12 @@ pub struct Request {
     pub threads: usize,
     /// Where to compute.
     pub device: tch::Device,
+    /// Folder that keeps the scores of each network.
+    pub kept: PathBuf,
 }
 
 /// Scores of one network at its best epoch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// What supervised it.
     pub supervision: Supervision,
@@ -120,7 +127,20 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
                 seed,
                 ..request.settings.clone()
             };
-            let run = one(request, &settings, &dataset, &truths, told)?;
+            let text = serde_json::to_string(&settings).expect("settings are JSON");
+            let name = run_hash(&text, &dataset);
+            let kept = request.kept.join(format!("{name}.{}.json", request.split));
+            let run = match known(&kept) {
+                Some(run) => {
+                    told(Progress::Videos(settings.epochs * examples.len() as u64));
+                    run
+                }
+                None => {
+                    let run = one(request, &settings, &dataset, &truths, told)?;
+                    keep(&kept, &run)?;
+                    run
+                }
+            };
             told(Progress::Run(Box::new(run.clone())));
             runs.push(run);
         }
@@ -131,6 +151,18 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
         videos: examples.len(),
         runs,
     })
+}
+
+/// What an earlier ablation kept; a file that does not read back is as none.
+fn known(path: &Path) -> Option<Run> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
+    let folder = path.parent().expect("it is a file in a folder");
+    std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
+    let json = serde_json::to_vec(run).expect("names and numbers are JSON");
+    write_beside(path, |file| file.write_all(&json))
 }
 
 fn one(
@@ -185,13 +217,7 @@ fn scores(
     truths: &Truths,
     (task, split): (Task, Split),
 ) -> Result<Named, TrainError> {
-    let videos: Vec<_> = dataset
-        .of_split(split, false)
-        .into_iter()
-        .map(|at| &dataset.examples[at])
-        .map(|example| (example.name.clone(), example.places))
-        .collect();
-    let predicted: Vec<VideoProbabilities> = predict(trainer.han(), &dataset.features, &videos, |_| ());
+    let predicted = predict_split(trainer.han(), dataset, split);
     let truth = truths.of(split).expect("it was looked for at the beginning");
     let named = metrics(truth, &predicted, task)?;
     Ok(named

@@ -1,22 +1,22 @@
 //! A checkpoint on features: predictions without a training.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{EpochRow, RejectRow};
+use vaplan_schemas::rows::{EpochRow, RejectRow, Severity};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Videos};
 
-use super::data::{FeaturePaths, Features, class_names};
+use super::data::{FeaturePaths, Features};
 use super::error::TrainError;
 use super::features::Lengths;
 use super::predict::{VideoProbabilities, predict};
 use super::record::Recorder;
 use super::run::classes_of;
-use crate::ingest::features::{FeatureEvent, FeatureInput};
+use crate::eval::store::classes as class_names;
+use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
 use crate::label::plan::{feed, hash};
 use crate::network::{Han, HanConfig, NetworkError, Weights, set_threads};
@@ -72,7 +72,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(u64, u64)) -> Result<Applied,
     let mut weights = Weights::read(path)?;
     let bad = NetworkError::weights(path);
     let config = HanConfig::of_weights(&weights, request.heads).map_err(&bad)?;
-    let classes = classes_of(&weights, path);
+    let classes = classes_of(&weights);
     let han = Han::of_weights(config, &mut weights, request.device).map_err(&bad)?;
     if let Some(name) = weights.tensors.keys().find(|name| !name.starts_with("adam.")) {
         let name = name.clone();
@@ -80,18 +80,22 @@ pub fn run(request: &Request, told: &mut dyn FnMut(u64, u64)) -> Result<Applied,
     }
     match &request.target {
         Target::Npy(folder) => {
-            let names = names(&request.features)?;
+            let (names, unnamed): (Vec<_>, Vec<_>) = names(&request.features)?
+                .into_iter()
+                .partition(|name| npy::names_a_file(name));
             let features = open(request, &han, &names, &Lengths::new())?;
             let (predicted, left_out) = all(&han, &features, &names, told);
             for video in &predicted {
                 write(folder, video)?;
             }
             let _ = std::fs::remove_dir_all(&request.features.cache);
+            let mut rejects = features.rejects();
+            rejects.extend(unnamed.iter().map(|name| unwritable(folder, name)));
             Ok(Applied {
                 videos: predicted.len(),
                 left_out,
                 epoch: None,
-                rejects: features.rejects(),
+                rejects,
             })
         }
         Target::Store(folder) => store(request, folder, &han, classes.as_deref(), told),
@@ -213,28 +217,25 @@ fn all(
 /// The videos that the audio features are of, by the names there.
 fn names(paths: &FeaturePaths) -> Result<Vec<Arc<str>>, TrainError> {
     let input = FeatureInput::open(&paths.audio, Modality::Audio, &|_| true)?;
-    let mut names = BTreeSet::new();
-    for shard in &input.shards {
-        shard.read(256, &mut |event| {
-            if let FeatureEvent::Batch(batch) = event {
-                names.extend(batch.videos.into_iter().map(|span| span.key));
-            }
-            ControlFlow::Continue(())
-        });
+    let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();
+    Ok(names.into_iter().map(Arc::from).collect())
+}
+
+fn unwritable(folder: &Path, video: &str) -> RejectRow {
+    RejectRow {
+        file: folder.display().to_string(),
+        row: None,
+        video: Some(video.to_owned()),
+        severity: Severity::Reject,
+        reason: format!(
+            "`{}` can be no file name, expected no `/` or NUL",
+            video.escape_default()
+        ),
     }
-    Ok(names.into_iter().collect())
 }
 
 /// `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)`.
 fn write(folder: &Path, video: &VideoProbabilities) -> Result<(), TrainError> {
-    // A name is data, never a path.
-    let plain = !video.video.contains(['/', '\0']) && !["", ".", ".."].contains(&&*video.video);
-    if !plain {
-        return Err(TrainError::Settings(format!(
-            "video `{}` cannot name a file, expected no `/`",
-            video.video.escape_default()
-        )));
-    }
     for (modality, values) in ["audio", "visual"].into_iter().zip(&video.segments) {
         let folder = folder.join(modality);
         std::fs::create_dir_all(&folder).map_err(TrainError::io("make", &folder))?;

@@ -16,7 +16,7 @@ use vaplan_schemas::rows::{EpochRow, Split};
 
 use super::data::Dataset;
 use super::error::TrainError;
-use super::predict::{VideoProbabilities, predict};
+use super::predict::{VideoProbabilities, predict_split};
 use super::settings::TrainSettings;
 use super::trainer::{Step, Trainer};
 use super::validate::{Truths, metrics};
@@ -180,7 +180,7 @@ impl Course {
         splits.insert(settings.best_split);
         let (mut scores, mut kept) = (Vec::new(), Vec::new());
         for split in splits {
-            let predicted = predictions(self.trainer.han(), dataset, split);
+            let predicted = predict_split(self.trainer.han(), dataset, split);
             if let Some(truth) = truths.of(split).filter(|_| !predicted.is_empty()) {
                 scores.extend(metrics(truth, &predicted, settings.task)?);
             }
@@ -242,7 +242,7 @@ impl Course {
         let bad = crate::network::NetworkError::weights(&path);
         let config = self.trainer.han().config().clone();
         let han = Han::of_weights(config, &mut weights, self.brief.device).map_err(bad)?;
-        let of = |split| predictions(&han, dataset, split);
+        let of = |split| predict_split(&han, dataset, split);
         Ok(splits.into_iter().flat_map(of).collect())
     }
 
@@ -282,14 +282,4 @@ impl Course {
             say("finished", "1".to_owned());
         }
     }
-}
-
-fn predictions(han: &Han, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
-    let of_split = dataset.of_split(split, false);
-    let videos: Vec<_> = of_split
-        .into_iter()
-        .map(|at| &dataset.examples[at])
-        .map(|example| (example.name.clone(), example.places))
-        .collect();
-    predict(han, &dataset.features, &videos, |_| ())
 }

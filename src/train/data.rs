@@ -8,12 +8,13 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 use vaplan_dataflows::LabelRecord;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{ClassRow, RejectRow, Split, VideoRow};
+use vaplan_schemas::rows::{RejectRow, Split, VideoRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 
 use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place};
+use crate::eval::store::classes as class_names;
 use crate::label::plan::feed;
 use crate::network::{Inputs, Targets};
 
@@ -334,10 +335,4 @@ fn example(row: &VideoRow, places: [Place; 3], position: &BTreeMap<Arc<str>, usi
         labels: [Vec::new(), Vec::new()],
         labelled: row.audio_source.is_some() && row.visual_source.is_some(),
     })
-}
-
-/// Names in order; the table has each once per modality.
-pub(super) fn class_names(rows: &[ClassRow]) -> Vec<Arc<str>> {
-    let by_position: BTreeMap<u32, &Arc<str>> = rows.iter().map(|row| (row.position, &row.class)).collect();
-    by_position.into_values().cloned().collect()
 }

@@ -10,21 +10,22 @@
 //! Pooling: METHOD.md, "PLE": the mean of a segment's frames commutes with the linear map after it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 use tch::{Device, Kind, Tensor};
+use tempfile::NamedTempFile;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity};
 
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
 use crate::ingest::features::{FeatureEvent, FeatureInput, VideoSpan};
+use crate::label::plan::{feed, hash};
 
 /// Rows read at a time.
 const BATCH_ROWS: usize = 256;
@@ -82,23 +83,17 @@ impl FeatureTable {
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
         let input = FeatureInput::open(path, modality, &|key| roster.knows(key))?;
-        let mut hash = Sha256::new();
-        hash.update(b"pooled 1");
-        for name in names {
-            let length = lengths.get(name).copied().unwrap_or(0);
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name.as_bytes());
-            hash.update(length.to_le_bytes());
-        }
-        for shard in &input.shards {
-            hash.update(shard.fingerprint());
-        }
-        let name: String = hash
-            .finalize()
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = hash(|sum| {
+            sum.update(b"pooled 1");
+            for name in names {
+                let length = lengths.get(name).copied().unwrap_or(0);
+                feed(sum, [&**name]);
+                sum.update(length.to_le_bytes());
+            }
+            for shard in &input.shards {
+                sum.update(shard.fingerprint());
+            }
+        });
         std::fs::create_dir_all(cache).map_err(TrainError::io("make", cache))?;
         let (data, index) = (
             cache.join(format!("{name}.f32")),
@@ -119,9 +114,7 @@ impl FeatureTable {
             None => {
                 let made = Pooling::new(&roster, names, lengths, &data)?.run(&input, told)?;
                 let json = serde_json::to_vec(&made).expect("names and numbers are JSON");
-                let part = cache.join(format!("{name}.part"));
-                std::fs::write(&part, json).map_err(TrainError::io("write", &part))?;
-                std::fs::rename(&part, &index).map_err(TrainError::io("write", &index))?;
+                write_beside(&index, |file| file.write_all(&json))?;
                 made
             }
         };
@@ -196,14 +189,35 @@ impl FeatureTable {
     }
 }
 
+/// Writes a file beside, and puts it in its place whole: two processes may write the same at once.
+pub(super) fn write_beside(
+    path: &Path,
+    write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
+) -> Result<(), TrainError> {
+    let folder = path.parent().expect("it is a file in a folder");
+    let made = || {
+        let mut file = NamedTempFile::new_in(folder)?;
+        write(&mut file)?;
+        place(file, path)
+    };
+    made().map_err(TrainError::io("write", path))
+}
+
+fn place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
 /// Writes pooled rows.
 struct Pooling<'a> {
     roster: &'a Roster,
     names: &'a [Arc<str>],
     lengths: &'a Lengths,
     path: PathBuf,
-    out: BufWriter<File>,
+    out: BufWriter<NamedTempFile>,
     index: Index,
+    /// File of each video's rows.
+    files: BTreeMap<String, Arc<str>>,
     failed: Option<std::io::Error>,
     pooled: Vec<f32>,
 }
@@ -215,14 +229,15 @@ impl<'a> Pooling<'a> {
         lengths: &'a Lengths,
         data: &Path,
     ) -> Result<Pooling<'a>, TrainError> {
-        let path = data.with_extension("f32.part");
-        let file = File::create(&path).map_err(TrainError::io("write", &path))?;
+        let folder = data.parent().expect("it is a file in a folder");
+        let file = NamedTempFile::new_in(folder).map_err(TrainError::io("write in", folder))?;
         Ok(Pooling {
             roster,
             names,
             lengths,
-            path,
+            path: data.to_owned(),
             out: BufWriter::with_capacity(1 << 20, file),
+            files: BTreeMap::new(),
             index: Index {
                 width: 0,
                 rows: 0,
@@ -239,9 +254,8 @@ impl<'a> Pooling<'a> {
             shard.read(BATCH_ROWS, &mut |event| {
                 match event {
                     FeatureEvent::Reject(row) => {
-                        // Its rows were not together: nothing of it is right.
-                        if let Some(Ok(video)) = row.video.as_deref().map(|key| self.roster.resolve(key)) {
-                            self.index.places.remove(&*self.names[video]);
+                        if row.severity == Severity::Reject {
+                            self.forget(&row);
                         }
                         self.index.rejects.push(row);
                     }
@@ -266,10 +280,20 @@ impl<'a> Pooling<'a> {
         }
         let file = self.out.into_inner().map_err(|error| error.into_error());
         let file = file.map_err(TrainError::io("write", &self.path))?;
-        file.sync_all().map_err(TrainError::io("sync", &self.path))?;
-        let data = self.path.with_extension("");
-        std::fs::rename(&self.path, &data).map_err(TrainError::io("write", &data))?;
+        place(file, &self.path).map_err(TrainError::io("write", &self.path))?;
         Ok(self.index)
+    }
+
+    /// Nothing that a rejected file said of a video counts, whatever came of it before; a copy in another file does.
+    fn forget(&mut self, row: &RejectRow) {
+        let Some(Ok(video)) = row.video.as_deref().map(|key| self.roster.resolve(key)) else {
+            return;
+        };
+        let name = &*self.names[video];
+        if self.files.get(name).is_some_and(|file| **file == *row.file) {
+            self.index.places.remove(name);
+            self.files.remove(name);
+        }
     }
 
     /// Rows of one video, `[rows, width]`.
@@ -321,6 +345,7 @@ impl<'a> Pooling<'a> {
             segments,
         };
         self.index.places.insert(name.to_string(), place);
+        self.files.insert(name.to_string(), span.file.clone());
         self.index.rows += i64::from(segments);
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{PredictionTrack, VideoPredictionRow};
+use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
-use super::data::Features;
+use super::data::{Dataset, Features};
 use super::features::Place;
 use super::settings::Gate;
 use crate::eval::{BitMatrix, Prediction};
@@ -70,6 +70,17 @@ pub fn predict(
         told(batch.len());
     }
     predicted
+}
+
+/// Predicts the videos of a split that have features.
+pub fn predict_split(han: &Han, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
+    let videos: Vec<_> = dataset
+        .of_split(split, false)
+        .into_iter()
+        .map(|at| &dataset.examples[at])
+        .map(|example| (example.name.clone(), example.places))
+        .collect();
+    predict(han, &dataset.features, &videos, |_| ())
 }
 
 impl VideoProbabilities {

@@ -103,7 +103,7 @@ fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Su
 }
 
 /// Names what is asked: settings, videos with their labels, features.
-fn run_hash(settings: &str, dataset: &Dataset) -> String {
+pub(super) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     hash(|sum| {
         feed(sum, [settings]);
         feed(sum, dataset.classes.iter().map(|class| &**class));
@@ -121,7 +121,7 @@ fn run_hash(settings: &str, dataset: &Dataset) -> String {
 }
 
 /// Reads the classes that a checkpoint of `train` names.
-pub(super) fn classes_of(weights: &Weights, _path: &Path) -> Option<Vec<Arc<str>>> {
+pub(super) fn classes_of(weights: &Weights) -> Option<Vec<Arc<str>>> {
     let classes = weights.metadata.get("classes")?;
     Some(classes.split('\n').map(Arc::from).collect())
 }

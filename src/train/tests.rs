@@ -166,3 +166,39 @@ fn of_several_classes_seen_and_heard_the_one_that_both_hold_more_probable_is_kep
         "class 1 is not seen in the video"
     );
 }
+
+#[test]
+fn a_bad_copy_in_another_file_takes_nothing_along() {
+    let (folder, cache) = (folder(), tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("AAAAAAAAAAA_0_2.npy"), "no features").unwrap();
+    let (table, _) = open(folder.path(), cache.path(), &lengths());
+    assert!(table.place("AAAAAAAAAAA_0_2").is_some());
+    let bad = |file: &str| file.ends_with("AAAAAAAAAAA_0_2.npy");
+    assert_eq!(table.rejects().iter().filter(|row| bad(&row.file)).count(), 1);
+}
+
+#[test]
+fn many_that_find_the_cache_cold_at_once_all_read_the_same() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let names: Vec<Arc<str>> = (0..40).map(|video| format!("{video:011}").into()).collect();
+    for (video, name) in names.iter().enumerate() {
+        let path = folder.path().join(format!("{name}.npy"));
+        npy::write_f32(&path, &[2, 500], &[video as f32 + 1.0; 1000]).unwrap();
+    }
+    let start = std::sync::Barrier::new(6);
+    let sum = || {
+        let names = (&*names, &Lengths::new());
+        start.wait();
+        let table =
+            FeatureTable::open(folder.path(), Modality::Visual, names, cache.path(), &mut |_| ()).unwrap();
+        let places: Vec<Place> = names.0.iter().map(|name| table.place(name).unwrap()).collect();
+        f64::try_from(table.gather(&places, 2).sum(tch::Kind::Double)).unwrap()
+    };
+    let sums: Vec<f64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(sum)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(sums, [1000.0 * 820.0; 6]);
+    let left = std::fs::read_dir(cache.path()).unwrap().count();
+    assert_eq!(left, 2, "rows and index, nothing half written");
+}

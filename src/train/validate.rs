@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::tables;
 
-use super::data::class_names;
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
 use super::settings::{ACCURACY, Gate};
+use crate::eval::store::truth_of_snapshot;
 use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};
 
 /// Dense truth of each split that has some.
@@ -23,16 +22,9 @@ impl Truths {
     /// # Errors
     /// For a store that does not read back.
     pub fn read(snapshot: &Snapshot) -> Result<Truths, TrainError> {
-        let videos = snapshot.read::<tables::Videos>()?;
-        let classes = class_names(&snapshot.read::<tables::Classes>()?);
-        let rows = snapshot.read::<tables::Truth>()?;
         let mut truths = BTreeMap::new();
         for split in Split::ALL {
-            let names = videos
-                .iter()
-                .filter(|video| video.split == split)
-                .map(|video| video.video.clone());
-            match Truth::of_rows(classes.clone(), split, names, rows.iter().cloned()) {
+            match truth_of_snapshot(snapshot, split, None) {
                 Ok(truth) => drop(truths.insert(split, truth)),
                 Err(EvalError::NoVideos { .. } | EvalError::NoTruth { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -30,6 +30,9 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 /// Keys under which training scripts put the state dict.
 const HOLDERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 
+/// All tensors together are at most so many times as long as the file.
+const MOST_SHARED: usize = 8;
+
 fn format(problem: impl Into<String>) -> WeightsProblem {
     WeightsProblem::Format(problem.into())
 }
@@ -55,8 +58,12 @@ pub(super) fn read(file: &[u8]) -> Result<Weights, WeightsProblem> {
         zipped(file)?
     };
     let mut tensors = BTreeMap::new();
+    // Tensors may share a storage, as tied weights do, but not so often that a small file fills the memory.
+    let mut room = file.len().saturating_mul(MOST_SHARED);
     for (name, rebuilt) in state_dict(&pickled)? {
-        tensors.insert(name, materialize(&rebuilt, &storages)?);
+        let tensor = materialize(&rebuilt, &storages, room)?;
+        room -= tensor.numel() * tensor.kind().elt_size_in_bytes();
+        tensors.insert(name, tensor);
     }
     let prefixed = tensors.keys().all(|name| name.starts_with("module."));
     if prefixed {
@@ -152,8 +159,8 @@ fn state_dict(pickled: &Pickled) -> Result<Vec<(String, Rc<Rebuilt>)>, WeightsPr
     Ok(found)
 }
 
-/// The values of a tensor, contiguous.
-fn materialize(rebuilt: &Rebuilt, storages: &Storages) -> Result<Tensor, WeightsProblem> {
+/// The values of a tensor, contiguous, at most `room` bytes.
+fn materialize(rebuilt: &Rebuilt, storages: &Storages, room: usize) -> Result<Tensor, WeightsProblem> {
     let Rebuilt {
         key,
         kind,
@@ -164,24 +171,40 @@ fn materialize(rebuilt: &Rebuilt, storages: &Storages) -> Result<Tensor, Weights
     let bytes = storages
         .get(key)
         .ok_or_else(|| format(format!("has no storage `{key}`")))?;
-    let count = bytes.len() / kind.elt_size_in_bytes();
+    let width = kind.elt_size_in_bytes();
+    let count = bytes.len() / width;
     let wrong = || {
         format(format!(
             "a tensor of size {size:?}, stride {stride:?} lies outside its storage `{key}`"
         ))
     };
-    // Last element, where there is one.
-    let last = size.iter().zip(stride).try_fold(*offset, |at, (&axis, &step)| {
-        at.checked_add((axis - 1).max(0).checked_mul(step)?)
-    });
-    let shaped =
-        size.len() == stride.len() && elements(size).is_some() && stride.iter().all(|&step| step >= 0);
-    let fits = last.is_some_and(|last| (last as usize) < count);
-    if !shaped || *offset < 0 || !(fits || elements(size) == Some(0)) {
-        return Err(wrong());
+    let own = elements(size).ok_or_else(wrong)?;
+    if own == 0 {
+        return tensor(&[], size, *kind);
     }
-    let flat = tensor(&bytes[..count * kind.elt_size_in_bytes()], &[count as i64], *kind)?;
-    flat.f_as_strided(size, stride, *offset)
+    // More elements than the storage has: some stride is 0 or overlaps, as of no parameter.
+    let shaped = size.len() == stride.len() && stride.iter().all(|&step| step >= 0) && own <= count;
+    let mut ends = size.iter().zip(stride);
+    let last = ends.try_fold(*offset, |at, (&axis, &step)| {
+        at.checked_add((axis - 1).checked_mul(step)?)
+    });
+    let span = usize::try_from(*offset)
+        .ok()
+        .zip(last.and_then(|last| usize::try_from(last).ok()));
+    let Some((first, last)) = span.filter(|&(_, last)| shaped && last < count) else {
+        return Err(wrong());
+    };
+    if own * width > room {
+        return Err(format(format!(
+            "tensors take more than {MOST_SHARED} times the file's length, expected parameters"
+        )));
+    }
+    let flat = tensor(
+        &bytes[first * width..(last + 1) * width],
+        &[(last + 1 - first) as i64],
+        *kind,
+    )?;
+    flat.f_as_strided(size, stride, 0)
         .and_then(|view| view.f_contiguous())
         .map_err(|error| format(error.to_string()))
 }

@@ -54,6 +54,45 @@ fn every_cut_and_changed_byte_is_refused_or_read_without_a_panic() {
 }
 
 #[test]
+fn a_tensor_that_says_to_be_larger_than_its_storage_is_refused_before_it_takes_memory() {
+    let storages = Storages::from([("0".to_owned(), vec![0_u8; 24])]);
+    let rebuilt = |offset, size: &[i64], stride: &[i64]| Rebuilt {
+        key: "0".to_owned(),
+        kind: Kind::Float,
+        offset,
+        size: size.to_vec(),
+        stride: stride.to_vec(),
+    };
+    let refused = [
+        rebuilt(0, &[1 << 34], &[0]),
+        rebuilt(0, &[7], &[0]),
+        rebuilt(0, &[i64::MIN], &[1]),
+        rebuilt(-1, &[2], &[1]),
+        rebuilt(0, &[2, 2], &[i64::MAX, i64::MAX]),
+        rebuilt(0, &[2], &[-1]),
+        rebuilt(2, &[5], &[1]),
+        rebuilt(0, &[2, 2], &[1]),
+    ];
+    for rebuilt in refused {
+        let problem = materialize(&rebuilt, &storages, 1 << 20).unwrap_err().to_string();
+        assert!(
+            problem.contains("lies outside its storage `0`"),
+            "{rebuilt:?}: {problem}"
+        );
+    }
+    let whole = materialize(&rebuilt(0, &[2, 3], &[1, 2]), &storages, 24).unwrap();
+    assert_eq!(whole.size(), [2, 3]);
+    assert_eq!(
+        materialize(&rebuilt(9, &[0], &[1]), &storages, 0).unwrap().size(),
+        [0]
+    );
+    let full = materialize(&rebuilt(0, &[6], &[1]), &storages, 23)
+        .unwrap_err()
+        .to_string();
+    assert!(full.contains("8 times the file's length"), "{full}");
+}
+
+#[test]
 fn a_pickle_nested_without_end_is_no_overflow() {
     // [[[[...]]]]: a list, kept; a list around it, kept; and so on.
     let mut pickle = vec![0x80, 2, b']', b'q', 0];

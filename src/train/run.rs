@@ -5,7 +5,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{EpochRow, Split};

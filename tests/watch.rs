@@ -3,4 +3,5 @@
 mod crash;
 mod deliveries;
 mod harness;
+mod inbox;
 mod stays;

@@ -13,8 +13,8 @@ use crate::watch::{self, Request, Told};
 /// Stays up with the graph in memory until SIGTERM or SIGINT. Deliveries appear by rename; their names say what they are:
 /// NAME.weak.csv, .weak-add.csv, .weak-remove.csv, .user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet,
 /// NAME.visual.parquet, folders NAME.audio and NAME.visual of npy, folders epoch-NNNN*, epoch-NNNN*.predictions.parquet.
-/// What is committed goes to done/, what cannot be used to failed/, with the reason beside it. Each delivery counts once,
-/// however often it comes and whatever is killed.
+/// What is committed goes to done/, what cannot be used to failed/, with the reason beside it. A delivery counts once,
+/// whatever is killed, and however often it comes, so long as it is among the last 1,024.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to change

@@ -161,6 +161,24 @@ impl IngestError {
         move |source| IngestError::Io { action, path, source }
     }
 
+    /// The file or folder it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            IngestError::RoleTwice { folder, .. } | IngestError::NoSplit { folder, .. } => folder,
+            IngestError::Io { path, .. }
+            | IngestError::Kind { path, .. }
+            | IngestError::Npy { path, .. }
+            | IngestError::Header { path, .. }
+            | IngestError::Sheet { path, .. }
+            | IngestError::ForeignClasses { path, .. }
+            | IngestError::ClassList { path, .. }
+            | IngestError::Parquet { path, .. }
+            | IngestError::Features { path, .. }
+            | IngestError::Text { path, .. }
+            | IngestError::Label { path, .. } => path,
+        }
+    }
+
     /// The message with those of its sources, as `{:#}` of anyhow gives it.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -71,7 +71,7 @@ pub struct Given {
 /// [`LabelError::Stage`] where a finished shard cannot be kept, [`LabelError::Stopped`] where the dataflow does not
 /// come to its end.
 pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, LabelError> {
-    let (job, loaded) = Job::new(&given.plan, &given.stage, &given.shards, listener);
+    let (job, loaded) = Job::new(&given.plan, Some(&given.stage), &given.shards, listener);
     let previous = given.previous.as_ref().map(|previous| {
         let classes = Classification::new(&given.plan.world.classes, Some(previous));
         previous.records(&classes)
@@ -143,7 +143,8 @@ pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, La
     Ok(results)
 }
 
-/// Puts what the graph gives into `results`; the probe is done when all of it is there.
+/// Puts what the graph gives into `results`. The probe is of the changes alone: all is there when the workers have
+/// ended, which they do once the whole dataflow has.
 fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>>) -> ProbeHandle<u64> {
     let to = results.clone();
     let admitted = place.gather(outputs.admitted.inner, |((video, _), _, _)| video.0);

@@ -24,7 +24,8 @@ use super::{LabelError, Listener, Progress};
 /// What all workers and readers share.
 pub(super) struct Job {
     pub(super) plan: Arc<Plan>,
-    stage: Stage,
+    /// None: what is read is not kept for a run after.
+    stage: Option<Stage>,
     listener: Listener,
     /// Positions of shards that are to be read.
     pub(super) pending: Vec<usize>,
@@ -60,13 +61,13 @@ impl Job {
     /// The job of the shards at these positions, and those of them that a run before staged.
     pub(super) fn new(
         plan: &Arc<Plan>,
-        stage: &Stage,
+        stage: Option<&Stage>,
         shards: &[usize],
         listener: &Listener,
     ) -> (Arc<Job>, Vec<StagedShard>) {
         let (mut loaded, mut unread) = (Vec::new(), Vec::new());
         for &at in shards {
-            match stage.load(&plan.shards[at].key) {
+            match stage.and_then(|stage| stage.load(&plan.shards[at].key)) {
                 Some(shard) => loaded.push(shard),
                 None => unread.push(at),
             }
@@ -81,7 +82,7 @@ impl Job {
         }
         let job = Job {
             plan: plan.clone(),
-            stage: stage.clone(),
+            stage: stage.cloned(),
             listener: listener.clone(),
             pending: unread,
             next: AtomicUsize::new(0),
@@ -108,7 +109,8 @@ impl Job {
     }
 
     fn finish(&self, position: usize, mut shard: StagedShard) {
-        if let Err(error) = self.stage.keep(&self.plan.shards[position].key, &shard) {
+        let key = &self.plan.shards[position].key;
+        if let Some(Err(error)) = self.stage.as_ref().map(|stage| stage.keep(key, &shard)) {
             self.cancelled.store(true, Ordering::Relaxed);
             lock(&self.error).get_or_insert(error);
             return;
@@ -119,7 +121,7 @@ impl Job {
         });
         lock(&self.read).take(&mut shard);
         let finished = self.finished.fetch_add(1, Ordering::SeqCst) + 1;
-        tracing::debug!(finished, of = self.pending.len(), "shard staged");
+        tracing::debug!(finished, of = self.pending.len(), "shard done");
     }
 }
 
@@ -132,7 +134,7 @@ impl Read {
     }
 }
 
-/// Scores of the shards that are to be read, as updates; each shard is staged when it is done.
+/// Scores of the shards that are to be read, as updates; each shard is staged when it is done, where there is a stage.
 pub(super) fn scored<'scope>(
     scope: Scope<'scope, u64>,
     job: &Arc<Job>,
@@ -173,13 +175,12 @@ fn keep<'scope>(
     })
 }
 
-/// Reads and scores the shards of a plan, and labels nothing.
+/// Reads and scores the shards of a plan, and neither labels nor stages anything; candidates in no particular order.
 ///
 /// # Errors
-/// As [`flow::run`](super::flow::run).
+/// [`LabelError::Stopped`] where the dataflow does not come to its end.
 pub fn score(
     plan: &Arc<Plan>,
-    stage: &Stage,
     workers: usize,
     listener: &Listener,
 ) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
@@ -187,9 +188,7 @@ pub fn score(
         return Ok((Vec::new(), Read::default()));
     }
     let all: Vec<usize> = (0..plan.shards.len()).collect();
-    let (job, loaded) = Job::new(plan, stage, &all, listener);
-    let mut candidates: Vec<(VideoId, Candidate)> =
-        loaded.into_iter().flat_map(|shard| shard.candidates).collect();
+    let (job, _) = Job::new(plan, None, &all, listener);
     let found = Arc::new(Mutex::new(Vec::new()));
     let (shared, to) = (job.clone(), found.clone());
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
@@ -211,7 +210,7 @@ pub fn score(
         guard.map_err(LabelError::Stopped)?;
     }
     let read = job.end()?;
-    candidates.append(&mut lock(&found));
+    let candidates = std::mem::take(&mut *lock(&found));
     Ok((candidates, read))
 }
 

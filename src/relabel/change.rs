@@ -224,6 +224,8 @@ pub(super) struct UserRow {
 
 /// More segments than any video has.
 const MOST_SEGMENTS: u32 = 1 << 20;
+/// As many segments one row may name: each is a row of `user_labels`, and a slip of a digit is soon a million of them.
+const MOST_OF_A_ROW: u32 = 1 << 14;
 
 /// Reads labels that a person set: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and `segment`, or
 /// `onset` and `offset` (segments; the offset is the first after).
@@ -310,6 +312,14 @@ fn user_row(fields: [Option<&str>; 7], classes: &[Arc<str>]) -> Result<UserCells
             segments.start, segments.end
         ));
     }
+    if segments.len() > MOST_OF_A_ROW as usize {
+        return Err(format!(
+            "onset {} and offset {} are {} segments, expected at most {MOST_OF_A_ROW} in a row",
+            segments.start,
+            segments.end,
+            segments.len()
+        ));
+    }
     Ok((modality, segments, label))
 }
 
@@ -380,10 +390,11 @@ mod tests {
     fn user_labels_by_segment_or_by_event_and_bad_rows_by_field() {
         let text = "video,modality,class,label,segment,onset,offset\n\
                     v,audio,Dog,1,3,,\nv,visual,Dog,withdraw,,2,5\nv,sound,Dog,1,3,,\nv,audio,Dog,2,3,,\n\
-                    v,audio,Dog,1,,,\nv,audio,Dog,1,,5,5\nv,audio,Dog,1,-1,,\nv,audio,Dgo,1,1,,\n";
+                    v,audio,Dog,1,,,\nv,audio,Dog,1,,5,5\nv,audio,Dog,1,-1,,\nv,audio,Dgo,1,1,,\n\
+                    v,audio,Dog,1,,7,16392\nv,audio,Dog,1,,7,16391\n";
         let mut rejects = Vec::new();
         let rows = user(file(text).path(), &classes(), &mut rejects).unwrap();
-        assert_eq!(rows.len(), 2);
+        assert_eq!(rows.len(), 3);
         assert_eq!((rows[0].segments.clone(), rows[0].label), (3..4, Some(true)));
         assert_eq!((rows[1].segments.clone(), rows[1].label), (2..5, None));
         assert_eq!(
@@ -395,6 +406,7 @@ mod tests {
                 "7: onset is 5, expected less than offset 5",
                 "8: segment is `-1`, expected a segment from 0 to 1048576",
                 "9: class `Dgo` is unknown, expected one of 3 (nearest: `Dog`)",
+                "10: onset 7 and offset 16392 are 16385 segments, expected at most 16384 in a row",
             ]
         );
     }

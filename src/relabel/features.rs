@@ -22,9 +22,8 @@ use super::scope::Touched;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::label::job::{Read, score};
-use crate::label::plan::{Meaning, Names, Plan, planned};
-use crate::label::stage::Stage;
-use crate::label::world::{Both, Video, at};
+use crate::label::plan::{Meaning, Names, Plan, PlannedShard};
+use crate::label::world::{Both, at};
 use crate::label::{LabelError, Listener, faults};
 
 /// What was read again.
@@ -61,33 +60,29 @@ pub(super) fn reread(
     if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
         return Ok(Reread::default());
     }
+    // What a key of a file means, only the names of all videos tell.
     resolved.known.want_all(snapshot)?;
-    let videos = resolved.videos();
-    let names = Names::new(
-        (0..)
-            .zip(&videos)
-            .map(|(position, video)| (video.name.clone(), Some(position))),
-    );
-    let reader = Reader::new(resolved, &videos, names)?;
+    let mut reader = Reader::new(resolved)?;
     let mut reread = Reread::default();
 
     let mut shards = Vec::new();
     for modality in Modality::ALL {
         for path in looked[at(modality)].iter().filter(|path| path.exists()) {
-            if reader.counts(resolved, modality, path) {
-                shards
-                    .extend(reader.open(modality, path, &|key| reader.names.meaning(key) != Meaning::Other)?);
+            if counts(resolved, modality, path) {
+                shards.extend(open(modality, path, &|key| {
+                    reader.plan.meaning(key) != Meaning::Other
+                })?);
             }
         }
     }
     let (candidates, read) = reader.read(shards, workers, listener)?;
-    reread.take(&read, &reader);
-    let by_id: BTreeMap<VideoId, &Video> = videos.iter().map(|video| (video.id, video)).collect();
-    let held = read.sources.iter().filter_map(|(video, ..)| by_id.get(video));
-    touched.rescored.extend(held.map(|video| video.name.clone()));
-    touched.rescored.extend(reader.rejected(&read, &videos));
+    let held = read.sources.iter();
+    let held = held.filter_map(|(video, ..)| reader.plan.name(*video).cloned());
+    touched.rescored.extend(held);
+    touched.rescored.extend(reader.rejected(&read));
+    reread.rejects.extend(read.rejects);
     if looked.iter().any(|paths| !paths.is_empty()) {
-        // What they held before may be gone.
+        // What they held before may be gone: whose it was, only the sources of all tell.
         spares = self::spares(snapshot, &Filter::all())?;
         for row in resolved.known.rows() {
             let gone = |(modality, source): (Modality, Option<&Arc<str>>)| {
@@ -106,7 +101,8 @@ pub(super) fn reread(
 
     let others = reader.others(snapshot, resolved, touched, &spares, &looked)?;
     let (more, read) = reader.read(others, workers, listener)?;
-    reread.take(&read, &reader);
+    reread.rejects.extend(read.rejects);
+    reread.files = reader.files;
     let wanted: BTreeSet<VideoId> = touched.rescored.iter().map(|name| VideoId::of(name)).collect();
     for (video, candidate) in candidates.into_iter().chain(more) {
         if wanted.contains(&video) {
@@ -114,13 +110,6 @@ pub(super) fn reread(
         }
     }
     Ok(reread)
-}
-
-impl Reread {
-    fn take(&mut self, read: &Read, reader: &Reader<'_>) {
-        self.rejects.extend(read.rejects.iter().cloned());
-        self.files.append(&mut reader.files.borrow_mut());
-    }
 }
 
 fn spares(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<CandidateRow>, LabelError> {
@@ -139,82 +128,66 @@ fn under(file: &str, paths: &[PathBuf]) -> bool {
     paths.iter().any(|path| Path::new(file).starts_with(path))
 }
 
-/// Reads shards for all videos there are after a change.
-struct Reader<'a> {
-    plan: Plan,
-    names: Names,
-    resolved_hash: String,
-    videos: &'a [Video],
-    stage: Stage,
-    // Dropped with the reader: what is read for a change is read once.
-    _folder: tempfile::TempDir,
-    files: std::cell::RefCell<BTreeSet<String>>,
+/// Is a path an input after the change, or in one?
+fn counts(resolved: &Resolved, modality: Modality, path: &Path) -> bool {
+    let inputs = &resolved.after.features[at(modality)];
+    inputs.iter().any(|input| path.starts_with(input))
 }
 
-impl<'a> Reader<'a> {
-    fn new(resolved: &Resolved, videos: &'a [Video], names: Names) -> Result<Reader<'a>, LabelError> {
-        let plan = Plan::of_store(&resolved.after, videos.to_vec(), names.clone())?;
-        let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
-            action: "make",
-            path: std::env::temp_dir(),
-            source,
-        })?;
+fn open(modality: Modality, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Shard>, LabelError> {
+    // One npy of a folder: a change may name it.
+    if is_npy(path) && path.is_file() {
+        let wanted = wanted(key_of(path)).then(|| path.to_owned());
+        return Ok(FeatureInput::of_files(modality, wanted).shards);
+    }
+    Ok(FeatureInput::open(path, modality, wanted)?.shards)
+}
+
+/// Reads shards for all videos there are after a change.
+struct Reader {
+    /// Its shards are those that are read now.
+    plan: Arc<Plan>,
+    /// Read, or known to hold nothing.
+    files: BTreeSet<String>,
+}
+
+impl Reader {
+    fn new(resolved: &Resolved) -> Result<Reader, LabelError> {
+        let videos = resolved.videos();
+        let names = (0..).zip(&videos);
+        let names = Names::new(names.map(|(position, video)| (video.name.clone(), Some(position))));
         Ok(Reader {
-            plan,
-            names,
-            resolved_hash: String::new(),
-            videos,
-            stage: Stage::open(folder.path())?,
-            _folder: folder,
-            files: std::cell::RefCell::default(),
+            plan: Arc::new(Plan::of_store(&resolved.after, videos, names)?),
+            files: BTreeSet::new(),
         })
     }
 
-    /// Is a path an input after the change, or in one?
-    fn counts(&self, resolved: &Resolved, modality: Modality, path: &Path) -> bool {
-        let inputs = &resolved.after.features[at(modality)];
-        inputs.iter().any(|input| path.starts_with(input))
-    }
-
-    fn open(
-        &self,
-        modality: Modality,
-        path: &Path,
-        wanted: &dyn Fn(&str) -> bool,
-    ) -> Result<Vec<Shard>, LabelError> {
-        // One npy of a folder: a change may name it.
-        if is_npy(path) && path.is_file() {
-            let wanted = wanted(key_of(path)).then(|| path.to_owned());
-            return Ok(FeatureInput::of_files(modality, wanted).shards);
-        }
-        Ok(FeatureInput::open(path, modality, wanted)?.shards)
-    }
-
     fn read(
-        &self,
+        &mut self,
         shards: Vec<Shard>,
         workers: usize,
         listener: &Listener,
     ) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
-        let mut plan = self.plan.clone();
-        for shard in shards {
+        for shard in &shards {
             let files = shard.files().iter().map(|file| file.display().to_string());
-            self.files.borrow_mut().extend(files);
-            let input = FeatureInput {
-                modality: shard.modality(),
-                shards: vec![shard],
-            };
-            plan.shards
-                .extend(planned(input, &plan.world, &self.resolved_hash));
+            self.files.extend(files);
         }
-        score(&Arc::new(plan), &self.stage, workers, listener)
+        let shards = shards.into_iter().map(|shard| PlannedShard {
+            modality: shard.modality(),
+            shard,
+            // Nothing of it is staged.
+            key: String::new(),
+        });
+        // No run shares it any more.
+        Arc::make_mut(&mut self.plan).shards = shards.collect();
+        score(&self.plan, workers, listener)
     }
 
     /// Videos of which something was rejected.
-    fn rejected(&self, read: &Read, videos: &[Video]) -> BTreeSet<Arc<str>> {
+    fn rejected(&self, read: &Read) -> BTreeSet<Arc<str>> {
         let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
-        let names = rows.filter_map(|row| match self.names.meaning(row.video.as_deref()?) {
-            Meaning::Video(position) => Some(videos[position].name.clone()),
+        let names = rows.filter_map(|row| match self.plan.meaning(row.video.as_deref()?) {
+            Meaning::Video(position) => Some(self.plan.videos[position].name.clone()),
             _ => None,
         });
         names.collect()
@@ -222,7 +195,7 @@ impl<'a> Reader<'a> {
 
     /// Files with features of the videos to be scored anew that were not just read.
     fn others(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         resolved: &Resolved,
         touched: &Touched,
@@ -232,7 +205,7 @@ impl<'a> Reader<'a> {
         let mut files: Both<BTreeSet<PathBuf>> = Default::default();
         let mut add = |modality: Modality, source: &str| {
             let path = Path::new(source);
-            if !under(source, &looked[at(modality)]) && self.counts(resolved, modality, path) {
+            if !under(source, &looked[at(modality)]) && counts(resolved, modality, path) {
                 files[at(modality)].insert(path.to_owned());
             }
         };
@@ -245,10 +218,7 @@ impl<'a> Reader<'a> {
         for name in touched.rescored.iter().filter(|name| !gone.contains(name)) {
             let row = resolved.known.get(name);
             for (modality, source) in row.map(sources_of).into_iter().flatten() {
-                match source {
-                    Some(source) => add(modality, source),
-                    None => drop(unplaced.insert(name)),
-                }
+                source.into_iter().for_each(|source| add(modality, source));
             }
             if row.is_none() || moved.contains(key11(name)) {
                 unplaced.insert(name);
@@ -274,14 +244,14 @@ impl<'a> Reader<'a> {
         }
         // Where the features of these are, only their keys tell.
         if !unplaced.is_empty() {
-            let wanted = |key: &str| match self.names.meaning(key) {
-                Meaning::Video(position) => unplaced.contains(&self.videos[position].name),
+            let wanted = |key: &str| match self.plan.meaning(key) {
+                Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
                 Meaning::Ambiguous(_) => unplaced.iter().any(|name| name.starts_with(key)),
                 Meaning::Other => false,
             };
             for modality in Modality::ALL {
                 for input in &resolved.after.features[at(modality)] {
-                    for shard in self.open(modality, input, &wanted)? {
+                    for shard in open(modality, input, &wanted)? {
                         let holds = shard.keys().iter().any(|key| wanted(key));
                         let unread = shard.files().iter().filter(|file| {
                             holds && !under(&file.display().to_string(), &looked[at(modality)])
@@ -294,7 +264,7 @@ impl<'a> Reader<'a> {
         for modality in Modality::ALL {
             let other = Modality::ALL[1 - at(modality)];
             let shared = |path: &&PathBuf| {
-                self.counts(resolved, other, path) && !under(&path.display().to_string(), &looked[at(other)])
+                counts(resolved, other, path) && !under(&path.display().to_string(), &looked[at(other)])
             };
             let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
             files[at(other)].extend(shared);
@@ -302,9 +272,9 @@ impl<'a> Reader<'a> {
         // A file of no video is not read; what was said of it is taken back.
         for files in &mut files {
             files.retain(|path| {
-                let read = !is_npy(path) || self.names.meaning(key_of(path)) != Meaning::Other;
+                let read = !is_npy(path) || self.plan.meaning(key_of(path)) != Meaning::Other;
                 if !read {
-                    self.files.borrow_mut().insert(path.display().to_string());
+                    self.files.insert(path.display().to_string());
                 }
                 read
             });

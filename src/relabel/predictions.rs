@@ -70,6 +70,11 @@ pub(super) fn read(
     let names: BTreeSet<Arc<str>> = there.chain(come).cloned().collect();
     let names: Vec<Arc<str>> = names.into_iter().collect();
     let roster = Roster::new(names.iter().cloned());
+    // Of a file that names a video there, nothing of that video counts, whatever came of it before.
+    let rejected = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
+    let bad: BTreeSet<(String, usize)> = rejected
+        .filter_map(|row| Some((row.file.clone(), roster.resolve(row.video.as_deref()?).ok()?)))
+        .collect();
     let mut tracks: BTreeMap<(Arc<str>, Modality), (PredictionTrack, Arc<str>)> = BTreeMap::new();
     for batch in batches {
         let mut first = 0;
@@ -94,6 +99,7 @@ pub(super) fn read(
                 continue;
             }
             let name = match roster.resolve(&span.key) {
+                Ok(position) if bad.contains(&(span.file.to_string(), position)) => continue,
                 Ok(position) => names[position].clone(),
                 // The store holds some splits; predictions may be of more.
                 Err(KeyError::Unknown) => continue,

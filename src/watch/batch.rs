@@ -1,16 +1,16 @@
 //! Deliveries to one store version.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use vaplan_schemas::rows::{RejectRow, Severity};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
-use super::delivery::{Delivery, Kind, is_of_input};
+use super::blame::blamed;
+use super::delivery::{Delivery, Kind};
 use super::events::Events;
-use super::inbox::Inbox;
+use super::inbox::{Entry, Inbox};
+use super::order::Order;
 use super::resident::Resident;
 use super::status::{Board, Times};
 use super::{Request, Told, WatchError, chain, place};
@@ -48,11 +48,18 @@ pub struct Batches<'a> {
 
 /// How a batch ended.
 enum End {
-    Made(Box<Summary>),
+    /// Through the session, or past it, where it was a change of everything.
+    Made(Box<Summary>, Way),
     /// The store cannot be changed so; nothing is changed.
     Refused(LabelError),
-    /// There was a signal to stop; nothing is changed on disk.
+    /// There was a signal to stop, or a delivery lost its name to another while it was read; nothing is changed.
     Dropped,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Through,
+    Past,
 }
 
 impl<'a> Batches<'a> {
@@ -81,7 +88,7 @@ impl<'a> Batches<'a> {
         Ok(batches)
     }
 
-    /// Makes the next batch; false: nothing lies there, or there was a signal to stop.
+    /// Makes the next batch; false: there is nothing to do now, or there was a signal to stop.
     ///
     /// # Errors
     /// [`WatchError`]; what is not done still lies in the inbox.
@@ -91,21 +98,13 @@ impl<'a> Batches<'a> {
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<bool, WatchError> {
-        let mut deliveries = Vec::new();
-        let entries = self.inbox.list()?;
-        if entries.is_empty() {
-            return Ok(false);
-        }
         let began = Instant::now();
-        for entry in entries {
-            let read = match entry.path.to_str() {
-                Some(_) => Delivery::read(&entry.name, &entry.path),
-                None => Err("its name is not UTF-8, expected one that tables can hold".to_owned()),
-            };
-            match read {
-                Ok(delivery) => deliveries.extend(delivery),
-                Err(reason) => self.fail(&entry.name, &entry.path, &reason, board, told)?,
+        let (mut deliveries, failed) = self.read(board, told)?;
+        if deliveries.is_empty() {
+            if failed {
+                board.state("watching", None)?;
             }
+            return Ok(failed);
         }
         board.state("working", None)?;
         let hashed = began.elapsed();
@@ -113,34 +112,75 @@ impl<'a> Batches<'a> {
             return Ok(false);
         };
         let latest = self.store.at_version(None)?;
-        if latest.version().version != self.resident.version {
-            self.reload(&latest, true, board, told)?;
+        let version = latest.version();
+        match self.resident.is_of(version) {
+            // Whatever another process wrote, an epoch of a training say, is in no table of the graph.
+            true => self.resident.moved(version.clone()),
+            false => self.reload(&latest, true, board, told)?,
         }
+        // Meanwhile others may have come by their names: they are read when the inbox is listed next.
+        deliveries.retain(|delivery| delivery.entry.lies());
         let again: Vec<Delivery> = deliveries
             .extract_if(.., |delivery| self.resident.delivered.contains(&delivery.hash))
             .collect();
         if !again.is_empty() {
-            self.inbox.done(again.iter().map(|delivery| &*delivery.path))?;
+            self.inbox.done(again.iter().map(|delivery| &delivery.entry))?;
             board.again(again.len());
             board.state("working", None)?;
         }
-        let batch = first(deliveries);
-        if batch.is_empty() && !again.is_empty() {
+        if deliveries.is_empty() && !again.is_empty() {
             let again = again.len();
             told(Told::Batch(&Done {
                 again,
                 ..Done::default()
             }));
         }
+        let did = failed || !(deliveries.is_empty() && again.is_empty());
         let times = Times {
             hash: hashed,
             wait: began.elapsed() - hashed,
             ..Times::default()
         };
-        self.make(batch, again.len(), &latest, &lock, times, events, board, told)?;
+        self.make(
+            deliveries,
+            again.len(),
+            &latest,
+            &lock,
+            times,
+            events,
+            board,
+            told,
+        )?;
         drop(lock);
         board.state("watching", None)?;
-        Ok(true)
+        Ok(did)
+    }
+
+    /// What lies in the inbox, so far as it makes one batch; and whether any of it has failed.
+    fn read(
+        &self,
+        board: &mut Board,
+        told: &mut dyn FnMut(Told<'_>),
+    ) -> Result<(Vec<Delivery>, bool), WatchError> {
+        let (mut deliveries, mut failed) = (Vec::new(), false);
+        let mut order = Order::default();
+        for entry in self.inbox.list()? {
+            let kind = match entry.kind() {
+                // Before it is hashed, or the last of many would be hashed as often as there are batches before it.
+                Ok(Some(kind)) if !order.takes(kind) => break,
+                Ok(Some(kind)) => Ok(kind),
+                Ok(None) => continue,
+                Err(reason) => Err(reason),
+            };
+            match kind.and_then(|kind| Delivery::read(entry.clone(), kind)) {
+                Ok(delivery) => deliveries.extend(delivery),
+                Err(reason) => {
+                    self.fail(&entry, &reason, board, told)?;
+                    failed = true;
+                }
+            }
+        }
+        Ok((deliveries, failed))
     }
 
     /// Ends the session.
@@ -168,52 +208,59 @@ impl<'a> Batches<'a> {
         for delivery in batch {
             match delivery.check() {
                 Ok(()) => {
-                    place::put(self.store, &delivery)?;
-                    usable.push(delivery);
+                    if place::put(self.store, &delivery)? {
+                        usable.push(delivery);
+                    }
                 }
-                Err(reason) => self.fail(&delivery.name, &delivery.path, &reason, board, told)?,
+                Err(reason) => self.fail(&delivery.entry, &reason, board, told)?,
             }
         }
+        let mut alone = false;
         while !usable.is_empty() && !events.stopped() {
             let error = match self.commit(&usable, snapshot, lock, &mut times, events)? {
-                End::Made(summary) => return self.acknowledge(usable, again, *summary, times, board, told),
+                End::Made(summary, way) => {
+                    return self.acknowledge(usable, again, *summary, way, times, board, told);
+                }
                 End::Dropped => return Ok(()),
                 End::Refused(error) => error,
             };
-            let bad = self.culprits(&usable, snapshot)?;
-            if bad.is_empty() {
-                // Each could be made alone, or the one there is cannot: the last is what is one too many.
-                let Some(last) = usable.pop() else { return Ok(()) };
-                if usable.is_empty() {
-                    self.fail(&last.name, &last.path, &chain(&error), board, told)?;
-                }
-                // It is in the next batch: it still lies in the inbox.
+            let Some(among) = blamed(&error, &usable, self.store) else {
+                return Err(error.into());
+            };
+            if among.len() == 1 {
+                let delivery = usable.remove(among.start);
+                self.fail(&delivery.entry, &chain(&error), board, told)?;
                 continue;
             }
-            for (name, reason) in &bad {
-                let position = usable.iter().position(|delivery| delivery.name == *name);
-                let delivery = usable.remove(position.expect("culprits are of the batch"));
-                self.fail(&delivery.name, &delivery.path, reason, board, told)?;
+            if !std::mem::replace(&mut alone, true) {
+                let (all, reasons) = (usable.len(), self.refused(&usable, snapshot)?);
+                for (delivery, reason) in std::mem::take(&mut usable).into_iter().zip(reasons) {
+                    match reason {
+                        Some(reason) => self.fail(&delivery.entry, &reason, board, told)?,
+                        None => usable.push(delivery),
+                    }
+                }
+                if usable.len() < all {
+                    continue;
+                }
             }
+            // Each could be made alone. The others are in a later batch: they still lie in the inbox.
+            usable.truncate(usable.len().div_ceil(2));
         }
         Ok(())
     }
 
-    /// Those that are refused alone, and why.
-    fn culprits(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Vec<(String, String)>, WatchError> {
-        let mut bad = Vec::new();
-        for delivery in batch {
-            match Resolved::new(
-                self.store,
-                snapshot,
-                &self.changes(std::slice::from_ref(delivery), snapshot)?,
-            ) {
-                Ok(_) => {}
-                Err(error) if is_of_input(&error) => bad.push((delivery.name.clone(), chain(&error))),
-                Err(error) => return Err(error.into()),
+    /// Why each is refused alone; none: it is not.
+    fn refused(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Vec<Option<String>>, WatchError> {
+        let reason = |delivery: &Delivery| {
+            let own = std::slice::from_ref(delivery);
+            match Resolved::new(self.store, snapshot, &self.changes(own, snapshot)?) {
+                Ok(_) => Ok(None),
+                Err(error) if blamed(&error, own, self.store).is_some() => Ok(Some(chain(&error))),
+                Err(error) => Err(error.into()),
             }
-        }
-        Ok(bad)
+        };
+        batch.iter().map(reason).collect()
     }
 
     fn changes(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Changes, LabelError> {
@@ -258,10 +305,11 @@ impl<'a> Batches<'a> {
             Ok(Ok(part))
         });
         times.prepare = began.elapsed();
-        if events.stopped() {
+        // What was read by their names may be of others that came since.
+        if events.stopped() || !batch.iter().all(|delivery| delivery.entry.lies()) {
             return Ok(End::Dropped);
         }
-        let made = match prepared {
+        let (made, way) = match prepared {
             Ok(Ok(part)) => {
                 let began = Instant::now();
                 let changes = self.resident.apply(&part)?;
@@ -278,48 +326,48 @@ impl<'a> Batches<'a> {
                     changes,
                 )?;
                 times.commit = began.elapsed();
-                Ok(made)
+                (Ok(made), Way::Through)
             }
             Ok(Err(resolved)) => {
                 let began = Instant::now();
                 let made = whole::run(self.store, Some(lock), snapshot, &request, resolved, &listener);
                 times.commit = began.elapsed();
-                made
+                (made, Way::Past)
             }
-            Err(error) => Err(error),
+            Err(error) => return Ok(End::Refused(error)),
         };
-        match made {
-            Ok(summary) => Ok(End::Made(Box::new(summary))),
-            Err(error) if is_of_input(&error) => Ok(End::Refused(error)),
-            Err(error) => Err(error.into()),
-        }
+        Ok(match made {
+            Ok(summary) => End::Made(Box::new(summary), way),
+            Err(error) => End::Refused(error),
+        })
     }
 
     /// The version is there: moves what it is made of out of the inbox.
+    #[expect(clippy::too_many_arguments, reason = "one call, from one place")]
     fn acknowledge(
         &mut self,
         batch: Vec<Delivery>,
         again: usize,
         summary: Summary,
+        way: Way,
         mut times: Times,
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<(), WatchError> {
         let committed = SystemTime::now();
         let began = Instant::now();
-        self.inbox.done(batch.iter().map(|delivery| &*delivery.path))?;
+        self.inbox.done(batch.iter().map(|delivery| &delivery.entry))?;
         times.acknowledge = began.elapsed();
         if let Some(version) = &summary.version {
-            // A change of everything went past the session.
-            if times.graph.is_zero() {
+            if way == Way::Past {
                 let latest = self.store.at_version(None)?;
                 self.reload(&latest, false, board, told)?;
             }
-            self.resident.version = version.version;
+            self.resident.moved(version.clone());
         }
         let done = Done {
             version: summary.version.map(|version| version.version),
-            names: batch.iter().map(|delivery| delivery.name.clone()).collect(),
+            names: batch.iter().map(|delivery| delivery.entry.name.clone()).collect(),
             again,
             cells: (summary.set, summary.unset),
             rejected: summary.rejected,
@@ -333,7 +381,7 @@ impl<'a> Batches<'a> {
             .filter(|row| row.severity == Severity::Reject);
         board.batch(&times, waited, rejected.count(), done.cells);
         board.holds(
-            self.resident.version,
+            self.resident.version(),
             self.resident.videos(),
             self.resident.held(),
         );
@@ -356,7 +404,7 @@ impl<'a> Batches<'a> {
     }
 
     fn loaded(&self, others: bool, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) {
-        let (version, videos) = (self.resident.version, self.resident.videos());
+        let (version, videos) = (self.resident.version(), self.resident.videos());
         board.loaded();
         board.holds(version, videos, self.resident.held());
         told(Told::Loaded {
@@ -368,36 +416,30 @@ impl<'a> Batches<'a> {
 
     fn fail(
         &self,
-        name: &str,
-        path: &Path,
+        entry: &Entry,
         reason: &str,
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<(), WatchError> {
-        self.inbox.fail(path, reason)?;
-        board.failed();
-        board.state("working", None)?;
-        told(Told::Failed { name, reason });
+        if self.inbox.fail(entry, reason)? {
+            board.failed();
+            board.state("working", None)?;
+            let name = &entry.name;
+            told(Told::Failed { name, reason });
+        }
         Ok(())
     }
-}
-
-/// The deliveries of one batch: all, up to a second epoch or a second file of thresholds, of which a change takes one.
-fn first(deliveries: Vec<Delivery>) -> Vec<Delivery> {
-    let mut seen = BTreeSet::new();
-    let fits = |delivery: &Delivery| match delivery.kind {
-        Kind::Thresholds => seen.insert("thresholds"),
-        Kind::Epoch(_) => seen.insert("epoch"),
-        Kind::Weak(_) | Kind::User | Kind::Features(_) => true,
-    };
-    deliveries.into_iter().take_while(fits).collect()
 }
 
 /// As many names are in the command that a version is told to come from.
 const NAMED: usize = 8;
 
 fn command(watch: &str, batch: &[Delivery]) -> String {
-    let mut names: Vec<&str> = batch.iter().take(NAMED).map(|delivery| &*delivery.name).collect();
+    let mut names: Vec<&str> = batch
+        .iter()
+        .take(NAMED)
+        .map(|delivery| &*delivery.entry.name)
+        .collect();
     let others = format!("and {} others", batch.len().saturating_sub(NAMED));
     if batch.len() > NAMED {
         names.push(&others);

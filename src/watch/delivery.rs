@@ -2,16 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 
+use super::inbox::Entry;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::open_regular;
-use crate::label::LabelError;
 use crate::relabel::change::{Changes, WeakEdit};
 
 /// What a delivery is.
@@ -94,10 +94,8 @@ impl Kind {
 /// A file or folder of the inbox.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Name in the inbox.
-    pub name: String,
-    /// Where it lies.
-    pub path: PathBuf,
+    /// Where it lies, and by what name.
+    pub entry: Entry,
     /// What it is.
     pub kind: Kind,
     /// Is it a folder?
@@ -109,34 +107,28 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Of an entry of the inbox; none: it went meanwhile.
+    /// Of an entry of the inbox, of the kind its name says; none: it went meanwhile, or another took its name.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn read(name: &str, path: &Path) -> Result<Option<Delivery>, String> {
-        let meta = match path.metadata() {
-            Ok(meta) => meta,
-            Err(error) if path.symlink_metadata().is_err() => return gone(error),
-            Err(error) => return Err(format!("leads nowhere: {error}")),
-        };
-        let kind = Kind::of(name, meta.is_dir())?;
+    pub fn read(entry: Entry, kind: Kind) -> Result<Option<Delivery>, String> {
+        let (folder, renamed) = (entry.path.is_dir(), changed(&entry.path));
         let mut sum = Sha256::new();
-        sum.update(name);
+        sum.update(&entry.name);
         sum.update([0]);
-        if let Err(error) = digest(path, 0, &mut sum) {
-            return match path.symlink_metadata() {
-                Ok(_) => Err(error),
-                Err(error) => gone(error),
-            };
+        let read = digest(&entry.path, 0, &mut sum);
+        // What was read is of the entry only where that lies there still.
+        if !entry.lies() {
+            return Ok(None);
         }
+        read?;
         let hash: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Some(Delivery {
-            name: name.to_owned(),
-            path: path.to_owned(),
+            entry,
             kind,
-            folder: meta.is_dir(),
+            folder,
             hash: hash.into(),
-            renamed: changed(path),
+            renamed,
         }))
     }
 
@@ -148,8 +140,8 @@ impl Delivery {
         let Kind::Features(modality) = self.kind else {
             return Ok(());
         };
-        let input =
-            FeatureInput::open(&self.path, modality, &|_| true).map_err(|error| super::chain(&error))?;
+        let input = FeatureInput::open(&self.entry.path, modality, &|_| true)
+            .map_err(|error| super::chain(&error))?;
         if input.shards.iter().any(|shard| !shard.keys().is_empty()) {
             return Ok(());
         }
@@ -167,7 +159,7 @@ impl Delivery {
 
     /// Adds what it asks for; features lie at `place`.
     pub fn ask(&self, place: &Path, changes: &mut Changes) {
-        let path = self.path.clone();
+        let path = self.entry.path.clone();
         match self.kind {
             Kind::Weak(edit) => changes.weak.push((edit, path)),
             Kind::User => changes.user.push(path),
@@ -178,13 +170,6 @@ impl Delivery {
             Kind::Epoch(epoch) => changes.predictions = Some((path, epoch)),
         }
         changes.delivered.push(self.hash.clone());
-    }
-}
-
-fn gone<T>(error: std::io::Error) -> Result<Option<T>, String> {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => Ok(None),
-        _ => Err(error.to_string()),
     }
 }
 
@@ -204,10 +189,12 @@ fn changed(path: &Path) -> SystemTime {
 /// Folders in folders: an epoch has one of each modality.
 const DEEPEST: usize = 3;
 
-/// Adds the content of a file, or of all files in a folder by name.
+/// Adds the content of a file, or of all files in a folder by name; each says first what it is and how long, so that no
+/// two trees add the same.
 fn digest(path: &Path, depth: usize, sum: &mut Sha256) -> Result<(), String> {
     if !path.is_dir() {
         let (file, length) = open_regular(path).map_err(|error| super::chain(&error))?;
+        sum.update(b"f");
         sum.update(length.to_le_bytes());
         return feed(file, sum).map_err(|error| format!("`{}` cannot be read: {error}", path.display()));
     }
@@ -225,6 +212,8 @@ fn digest(path: &Path, depth: usize, sum: &mut Sha256) -> Result<(), String> {
         .map(|entry| entry.file_name())
         .collect();
     names.sort_unstable();
+    sum.update(b"d");
+    sum.update((names.len() as u64).to_le_bytes());
     for name in names {
         sum.update(name.as_encoded_bytes());
         sum.update([0]);
@@ -243,21 +232,10 @@ fn feed(mut file: File, sum: &mut Sha256) -> std::io::Result<()> {
     }
 }
 
-/// Is an error about what was delivered, and not about the store or the machine?
-pub fn is_of_input(error: &LabelError) -> bool {
-    matches!(
-        error,
-        LabelError::Ingest(_)
-            | LabelError::Settings(_)
-            | LabelError::Change(_)
-            | LabelError::Prompts { .. }
-            | LabelError::Collision { .. }
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::inbox::Identity;
 
     #[test]
     fn names_say_what_a_delivery_is_and_others_are_told_what_is_expected() {
@@ -292,11 +270,23 @@ mod tests {
         );
     }
 
+    /// What a folder holds by a name; none: there is nothing by it.
+    fn read(folder: &Path, name: &str) -> Option<Delivery> {
+        let path = folder.join(name);
+        let entry = Entry {
+            name: name.to_owned(),
+            identity: Identity::of(&path).ok()?,
+            path,
+        };
+        let kind = entry.kind().unwrap()?;
+        Delivery::read(entry, kind).unwrap()
+    }
+
     #[test]
     fn a_hash_names_kind_name_and_every_byte_below() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let hash = |name: &str| Delivery::read(name, &at(name)).unwrap().unwrap().hash;
+        let hash = |name: &str| read(folder.path(), name).unwrap().hash;
         fs::write(at("a.user.csv"), "x").unwrap();
         fs::write(at("b.user.csv"), "x").unwrap();
         let first = hash("a.user.csv");
@@ -310,6 +300,38 @@ mod tests {
         let first = hash("epoch-1");
         fs::write(at("epoch-1/audio/w.npy"), "").unwrap();
         assert_ne!(first, hash("epoch-1"));
-        assert!(Delivery::read("c.user.csv", &at("c.user.csv")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_same_files_in_other_folders_have_another_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = |files: &[&str]| {
+            let own = folder.path().join("epoch-1");
+            let _ = fs::remove_dir_all(&own);
+            for file in files {
+                fs::create_dir_all(own.join(file).parent().unwrap()).unwrap();
+                fs::write(own.join(file), "x").unwrap();
+            }
+            read(folder.path(), "epoch-1").unwrap().hash
+        };
+        assert_ne!(
+            hash(&["visual/a.npy", "z.npy"]),
+            hash(&["visual/a.npy", "visual/z.npy"])
+        );
+        assert_eq!(hash(&["visual/a.npy", "z.npy"]), hash(&["z.npy", "visual/a.npy"]));
+    }
+
+    #[test]
+    fn what_went_or_lost_its_name_to_another_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.user.csv");
+        fs::write(&path, "x").unwrap();
+        let entry = read(folder.path(), "a.user.csv").unwrap().entry;
+        fs::write(folder.path().join("other"), "y").unwrap();
+        fs::rename(folder.path().join("other"), &path).unwrap();
+        assert!(Delivery::read(entry.clone(), Kind::User).unwrap().is_none());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(entry.kind(), Ok(None));
+        assert!(Delivery::read(entry, Kind::User).unwrap().is_none());
     }
 }

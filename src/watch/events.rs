@@ -34,6 +34,8 @@ pub struct Events {
     told: Receiver<Message>,
     stop: Arc<AtomicBool>,
     notified: bool,
+    /// Did the inbox change while the store was waited for?
+    changed: bool,
 }
 
 impl std::fmt::Debug for Message {
@@ -68,6 +70,7 @@ impl Events {
             told,
             stop,
             notified,
+            changed: false,
         })
     }
 
@@ -81,8 +84,15 @@ impl Events {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// The next event; none: nothing for so long. Several changes of the inbox are one.
+    /// The next event; none: nothing for so long. Several changes of the inbox are one. What came while the store was
+    /// waited for has come.
     pub fn wait(&mut self, most: Duration) -> Option<Event> {
+        if self.stopped() {
+            return Some(Event::Stop);
+        }
+        if std::mem::take(&mut self.changed) {
+            return Some(Event::Inbox);
+        }
         let first = match self.told.recv_timeout(most) {
             Ok(Message::Event(event)) => event,
             Ok(Message::Waiting(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -117,8 +127,8 @@ impl Events {
             match message {
                 Message::Event(Event::Locked(lock)) => return Ok(Some((*lock)?)),
                 Message::Event(Event::Stop) => return Ok(None),
-                // Whoever takes the lock lists the inbox after.
-                Message::Event(Event::Inbox) => {}
+                // Whoever takes the lock listed the inbox before.
+                Message::Event(Event::Inbox) => self.changed = true,
                 Message::Waiting(holder) => told(Told::Waiting(holder)),
             }
         }
@@ -168,4 +178,34 @@ fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn notify(_inbox: &Path, _tell: Sender<Message>) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_while_the_store_was_waited_for_is_not_waited_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&folder.path().join("store")).unwrap();
+        let (tell, told) = channel();
+        let mut events = Events {
+            tell: tell.clone(),
+            told,
+            stop: Arc::default(),
+            notified: true,
+            changed: false,
+        };
+        let nothing = Duration::from_millis(1);
+        tell.send(Message::Event(Event::Inbox)).unwrap();
+        let held = events.lock(&store, &mut |_| ()).unwrap();
+        assert!(held.is_some());
+        assert!(matches!(events.wait(nothing), Some(Event::Inbox)));
+        assert!(events.wait(nothing).is_none(), "once");
+        // As a signal does; another holds the store.
+        events.stop.store(true, Ordering::SeqCst);
+        tell.send(Message::Event(Event::Stop)).unwrap();
+        assert!(events.lock(&store, &mut |_| ()).unwrap().is_none());
+        assert!(matches!(events.wait(nothing), Some(Event::Stop)));
+    }
 }

@@ -15,18 +15,22 @@
 //! |---|---|
 //! | [`delivery`] | what a file or folder in the inbox means, and its hash |
 //! | [`inbox`] | what lies there, and where it goes when it is done or has failed |
+//! | [`order`] | which deliveries make one batch |
 //! | [`place`] | features: inputs of the store, so they get a place in it |
 //! | [`events`] | what wakes a watch: the inbox, a signal |
 //! | [`resident`], [`mirror`] | the session, and what it was told |
 //! | [`batch`] | deliveries to one store version |
+//! | [`blame`] | a batch that cannot be made: whose fault that is |
 //! | [`status`], [`metrics`] | what others may know of it |
 
 pub mod batch;
+pub mod blame;
 pub mod delivery;
 pub mod events;
 pub mod inbox;
 pub mod metrics;
 pub mod mirror;
+pub mod order;
 pub mod place;
 pub mod resident;
 pub mod status;

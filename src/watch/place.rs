@@ -15,13 +15,13 @@ use crate::label::world::{Both, at};
 
 /// Folder of a delivery name's features.
 fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
-    store.root().join("_vaplan/shards").join(&delivery.name)
+    store.root().join("_vaplan/shards").join(&delivery.entry.name)
 }
 
 /// Where a delivery's features are going to lie; of another kind of delivery, where it lies.
 pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
     let Kind::Features(_) = delivery.kind else {
-        return delivery.path.clone();
+        return delivery.entry.path.clone();
     };
     // As much of it as no two deliveries of one name share.
     let hash = &delivery.hash[..16];
@@ -43,13 +43,14 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
 }
 
 /// Puts a delivery's features there, durably; a link where that can be, else a copy. What lies there already stays.
+/// False: the delivery went meanwhile, or another took its name.
 ///
 /// # Errors
 /// [`WatchError::Io`].
-pub fn put(store: &Store, delivery: &Delivery) -> Result<PathBuf, WatchError> {
+pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     let place = of(store, delivery);
-    if place == delivery.path || place.exists() {
-        return Ok(place);
+    if place == delivery.entry.path || place.exists() {
+        return Ok(delivery.entry.lies());
     }
     let folder = folder(store, delivery);
     fs::create_dir_all(&folder).map_err(WatchError::io("make", &folder))?;
@@ -61,13 +62,18 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<PathBuf, WatchError> {
         Err(_) => Ok(()),
     };
     cleared.map_err(WatchError::io("clear", &unfinished))?;
-    link(&delivery.path, &unfinished)?;
+    let linked = link(&delivery.entry.path, &unfinished);
+    // Its place is named by its hash: nothing else may get there.
+    if !delivery.entry.lies() {
+        return Ok(false);
+    }
+    linked?;
     fs::rename(&unfinished, &place).map_err(WatchError::io("name", &place))?;
     let above = folder.parent().and_then(Path::parent);
     for folder in [Some(&*folder), folder.parent(), above].into_iter().flatten() {
         sync(folder)?;
     }
-    Ok(place)
+    Ok(true)
 }
 
 fn link(from: &Path, to: &Path) -> Result<(), WatchError> {

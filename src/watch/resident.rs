@@ -5,7 +5,9 @@ use std::sync::Arc;
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::session::{Session, SessionError};
+use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Settings, Table, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::mirror::Mirror;
@@ -16,6 +18,16 @@ use crate::relabel::patch::Answers;
 use crate::relabel::resolve::Resolved;
 use crate::relabel::scope::Touched;
 
+/// Tables that the graph is made of; so is `predictions`, where an epoch counts.
+const MADE_OF: [&str; 6] = [
+    Classes::NAME,
+    Labels::NAME,
+    Scores::NAME,
+    Settings::NAME,
+    UserLabels::NAME,
+    Videos::NAME,
+];
+
 /// A store version in memory.
 #[derive(Debug)]
 pub struct Resident {
@@ -24,7 +36,9 @@ pub struct Resident {
     /// What the graph says now.
     pub answers: Answers,
     /// Store version it is of.
-    pub version: u64,
+    version: VersionRow,
+    /// Is there an epoch whose predictions count?
+    predicted: bool,
     /// Deliveries that the version remembers.
     pub delivered: Vec<Arc<str>>,
 }
@@ -42,6 +56,7 @@ impl Resident {
     ) -> Result<Resident, LabelError> {
         let part = whole(store, snapshot, workers, listener)?;
         let delivered = part.world().delivered.clone();
+        let predicted = part.world().active.is_some();
         let mut mirror = Mirror::default();
         let rows = part.rows();
         let whole: Vec<VideoId> = rows.weak.iter().map(|(video, _)| *video).collect();
@@ -63,7 +78,8 @@ impl Resident {
             session,
             mirror,
             answers,
-            version: snapshot.version().version,
+            version: snapshot.version().clone(),
+            predicted,
             delivered,
         })
     }
@@ -74,9 +90,30 @@ impl Resident {
     /// [`LabelError::Stopped`]; the session is then at its end.
     pub fn apply(&mut self, part: &Part) -> Result<Vec<Change>, LabelError> {
         self.delivered.clone_from(&part.world().delivered);
+        self.predicted = part.world().active.is_some();
         let updates = self.mirror.take(part.rows(), part.whole(), &part.rescaled());
         let outcome = self.session.apply(updates).map_err(stopped)?;
         Ok(self.answers.take(outcome))
+    }
+
+    /// Store version it is of.
+    pub fn version(&self) -> u64 {
+        self.version.version
+    }
+
+    /// Is it of this version too? It is where no table is another that the graph is made of.
+    pub fn is_of(&self, version: &VersionRow) -> bool {
+        let delta = |version: &VersionRow, table: &str| {
+            let mut tables = version.tables.iter();
+            tables.find_map(|(name, delta)| (name == table).then_some(*delta))
+        };
+        let same = |table: &&str| delta(&self.version, table) == delta(version, table);
+        MADE_OF.iter().all(|table| same(table)) && (!self.predicted || same(&Predictions::NAME))
+    }
+
+    /// It is of this version now.
+    pub fn moved(&mut self, to: VersionRow) {
+        self.version = to;
     }
 
     /// Videos it holds rows of.

@@ -1,6 +1,7 @@
 //! `vaplan relabel` and `vaplan plan`.
 
 mod dry_run;
+mod epochs;
 mod kill;
 mod law;
 mod llp;

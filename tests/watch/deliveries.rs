@@ -261,7 +261,7 @@ fn all_that_lies_there_is_one_version_and_gives_the_tables_of_one_relabel() {
     let chosen: Vec<Case> = cases()
         .into_iter()
         .filter(|case| {
-            !["h.", "i.", "j.", "epoch-0005"]
+            !["h.", "i.", "j.", "k.", "epoch-0005"]
                 .iter()
                 .any(|not| case.name.starts_with(not))
         })
@@ -383,7 +383,7 @@ fn a_delivery_that_comes_twice_changes_nothing_the_second_time() {
 fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
     let place = Place::new(12);
     place.deliver(
-        "a.user.csv",
+        "z.user.csv",
         format!("video,modality,class,label,segment\n{},audio,Bark,1,2\n", name(0)),
     );
     place.deliver("b.weak.csv", "name,labels\nx,y\n");
@@ -403,7 +403,7 @@ fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
     place.deliver("h.user.csv.part", "not yet");
     place.deliver(".i.user.csv", "not yet");
     let watch: Watch = place.watch(&[], None);
-    assert!(watch.line("version 2: ").ends_with("a.user.csv"));
+    assert!(watch.line("version 2: ").ends_with("z.user.csv"));
     let status = watch.stop();
     assert_eq!((&status["done"], &status["failed"]), (&1.into(), &7.into()));
     for (name, reason) in [
@@ -426,5 +426,5 @@ fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
         assert!(told.contains(reason), "{name}: {told}");
     }
     assert!(place.inbox("h.user.csv.part").exists() && place.inbox(".i.user.csv").exists());
-    assert!(place.inbox("done/a.user.csv").exists());
+    assert!(place.inbox("done/z.user.csv").exists());
 }

@@ -3,8 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::PredictionTrack;
+use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::tables::Predictions;
+
 use super::harness::Place;
-use crate::sample::name;
+use crate::sample::{CLASSES, key, name};
 use crate::support::{assert_status, run, stderr};
 
 #[test]
@@ -32,6 +37,57 @@ fn memory_does_not_grow_with_versions() {
     let status = watch.stop();
     assert_eq!(status["batches"], batches);
     assert_eq!(status["rename_to_commit_ms"]["count"], batches);
+}
+
+/// Another process writes predictions of an epoch, as `vaplan train` does.
+fn train(place: &Place, epoch: u64) {
+    let store = Store::open(&place.store()).unwrap();
+    let lock = store.lock(&mut |_| ()).unwrap();
+    let before = store.at_version(None).unwrap().version().clone();
+    let info = CommitInfo {
+        command: "vaplan train".to_owned(),
+        epoch: Some(epoch),
+        settings: before.settings,
+        models: before.models,
+        inputs: "train".to_owned(),
+        program: before.program,
+        videos: 0,
+    };
+    let mut commit = store.begin(&lock, info).unwrap();
+    let track = PredictionTrack {
+        epoch,
+        video: name(1).into(),
+        modality: Modality::Visual,
+        classes: CLASSES.len() as u32,
+        probability: vec![0.5; 10 * CLASSES.len()],
+    };
+    commit.append::<Predictions>(&[track]).unwrap();
+    commit.finish().unwrap();
+}
+
+#[test]
+fn what_another_process_wrote_is_loaded_only_where_the_graph_is_made_of_it() {
+    let place = Place::new(12);
+    let watch = place.watch(&[], None).ready();
+    let mark = |segment| {
+        let name = name(0);
+        format!("video,modality,class,label,segment\n{name},audio,Bark,1,{segment}\n")
+    };
+    train(&place, 1);
+    place.deliver("a.user.csv", mark(1));
+    watch.line("version 3: ");
+    assert_eq!(watch.status()["loads"], 1, "no epoch counts");
+    let beside = place.inbox(".epoch");
+    std::fs::create_dir_all(beside.join("visual")).unwrap();
+    let file = beside.join("visual").join(format!("{}.npy", key(0)));
+    vaplan::ingest::npy::write_f32(&file, &[10, 3], &[0.5; 30]).unwrap();
+    std::fs::rename(&beside, place.inbox("epoch-0002")).unwrap();
+    watch.line("version 4: ");
+    train(&place, 3);
+    place.deliver("b.user.csv", mark(2));
+    watch.line("loaded anew: another process made version 5");
+    watch.line("version 6: ");
+    assert_eq!(watch.stop()["loads"], 2);
 }
 
 #[test]

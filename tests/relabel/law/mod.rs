@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! one store ── run, run, run … ─┬─ its tables ═ those of the store made anew
-//! model ─ what the inputs are ──┘                 ├─ `label` on them changes no label
-//!                                                 └─ `check` finds nothing
+//! model ─ what the inputs are ──┘        ║        ├─ `label` on them changes no label
+//! its copy ─ one session, told ── its tables      └─ `check` finds nothing
 //! ```
 //!
-//! Every run is a process's work from the store alone: a restart before each. Workers are 1, 2 or 3, run by run.
+//! Every run is a process's work from the store alone: a restart before each. Workers are 1, 2 or 3, run by run. The copy
+//! is changed by one session that stays, as `watch` does it.
 
 mod apply;
 mod cover;
-mod files;
+pub(super) mod files;
 mod script;
+mod stayed;
 mod tables;
 mod world;
 
@@ -35,6 +37,7 @@ use apply::write_predictions;
 use cover::Cover;
 use files::Rows;
 use script::{Run, script};
+use stayed::Stayed;
 use tables::Tables;
 use world::{World, at};
 
@@ -97,14 +100,17 @@ fn relabel(
     workers: usize,
     dry_run: bool,
 ) -> Result<Summary, label::LabelError> {
-    let request = relabel::Request {
+    relabel::run(&request(store, changes, workers, dry_run), &quiet())
+}
+
+fn request(store: &Path, changes: &Changes, workers: usize, dry_run: bool) -> relabel::Request {
+    relabel::Request {
         store: store.to_owned(),
         changes: changes.clone(),
         workers,
         dry_run,
         command: "vaplan relabel".to_owned(),
-    };
-    relabel::run(&request, &quiet())
+    }
 }
 
 /// The store that every script begins with, of two buckets, beside the files it is of.
@@ -163,8 +169,15 @@ fn changes_of(snapshot: &Snapshot, version: u64) -> Vec<LabelChangeRow> {
     rows
 }
 
-/// One run of a script, on the store; and what it says of itself.
-fn step(world: &mut World, store: &Path, nth: usize, run: &Run, cover: &Cover) -> Result<(), TestCaseError> {
+/// One run of a script, on the store and on its copy; and what it says of itself.
+fn step(
+    world: &mut World,
+    store: &Path,
+    stayed: &mut Stayed,
+    nth: usize,
+    run: &Run,
+    cover: &Cover,
+) -> Result<(), TestCaseError> {
     let before = latest(store);
     let changes = world.change(&run.steps, &world.folder.join(format!("changes/{nth}")));
     let dry = match run.dry {
@@ -190,6 +203,16 @@ fn step(world: &mut World, store: &Path, nth: usize, run: &Run, cover: &Cover) -
     let set = told.iter().filter(|row| row.to).count() as u64;
     prop_assert_eq!((summary.set, summary.unset), (set, told.len() as u64 - set));
     cover.run(run, &summary, &told);
+    let own = stayed.change(&changes, run.workers).map_err(failed("told"))?;
+    prop_assert_eq!(
+        (own.set, own.unset, own.version.is_some()),
+        (summary.set, summary.unset, summary.version.is_some()),
+        "a session that stays says what a run says"
+    );
+    // It looks at more videos, since it is to know of each prediction: it may tell more of what stays rejected.
+    for row in &summary.rejected {
+        prop_assert!(own.rejected.contains(row), "{:?} is not told by a session", row);
+    }
     if let Some(dry) = dry {
         prop_assert_eq!(&dry.changes, &told, "a dry run says what the run does");
         prop_assert_eq!(&dry.rejected, &summary.rejected);
@@ -204,6 +227,10 @@ fn step(world: &mut World, store: &Path, nth: usize, run: &Run, cover: &Cover) -
     }
     if run.again && changes.removed.iter().all(Vec::is_empty) {
         let again = relabel(store, &changes, run.workers, false).map_err(failed("again"))?;
+        let own = stayed
+            .change(&changes, run.workers)
+            .map_err(failed("told again"))?;
+        prop_assert_eq!(own.version.is_some(), again.version.is_some());
         prop_assert_eq!((again.set, again.unset), (0, 0), "once more changes no label");
         // A video that is gone cannot go: its row is rejected then.
         let removes = changes.weak.iter().any(|(edit, _)| *edit == WeakEdit::Remove);
@@ -317,12 +344,22 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
 fn holds(base: &Base, runs: &[Run], cover: &Cover) -> Result<(), TestCaseError> {
     let mut world = base.restore();
     let store = world.folder.join("store");
+    let copy = copied(&store, &world.folder.join("stayed"));
+    let mut stayed = Stayed::load(&copy).map_err(failed("load"))?;
     for (nth, run) in runs.iter().enumerate() {
-        step(&mut world, &store, nth, run, cover)?;
+        step(&mut world, &store, &mut stayed, nth, run, cover)?;
     }
     world.write();
     let snapshot = latest(&store);
     let found = Tables::read(&snapshot, &world);
+    cover.count("changes told to a session that stays", stayed.told);
+    stayed.finish().map_err(failed("finish"))?;
+    let differences = Tables::read(&latest(&copy), &world).differences(&found);
+    prop_assert!(differences.is_empty(), "the session that stays:\n{}", differences);
+    prop_assert_eq!(
+        latest(&copy).read::<LabelChanges>().unwrap(),
+        snapshot.read::<LabelChanges>().unwrap()
+    );
     let fresh = world.folder.join("fresh");
     anew(&world, &fresh)?;
     let wanted = Tables::read(&latest(&fresh), &world);

@@ -1,0 +1,65 @@
+//! The same changes by a session that stays, as `vaplan watch` makes them: it is told only what each touches.
+
+use std::path::Path;
+
+use vaplan::label::LabelError;
+use vaplan::relabel::change::Changes;
+use vaplan::relabel::part::Part;
+use vaplan::relabel::resolve::Resolved;
+use vaplan::relabel::scope::{Predicted, Scope};
+use vaplan::relabel::{Summary, patch};
+use vaplan::watch::resident::Resident;
+use vaplan_schemas::store::Store;
+
+use super::{quiet, relabel, request};
+
+/// Workers of the session.
+const WORKERS: usize = 2;
+
+pub(crate) struct Stayed {
+    store: Store,
+    resident: Resident,
+    /// How many changes it was told, rather than loaded anew for.
+    pub(crate) told: usize,
+}
+
+impl Stayed {
+    pub(crate) fn load(store: &Path) -> Result<Stayed, LabelError> {
+        let store = Store::open(store)?;
+        let resident = Resident::load(&store, &store.at_version(None)?, WORKERS, &quiet())?;
+        Ok(Stayed {
+            store,
+            resident,
+            told: 0,
+        })
+    }
+
+    pub(crate) fn change(&mut self, changes: &Changes, workers: usize) -> Result<Summary, LabelError> {
+        let root = self.store.root();
+        let lock = self.store.lock(&mut |_| ())?;
+        let snapshot = self.store.at_version(None)?;
+        let mut resolved = Resolved::new(&self.store, &snapshot, changes)?;
+        let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, Predicted::All)? else {
+            drop(lock);
+            let summary = relabel(root, changes, workers, false)?;
+            self.resident = Resident::load(&self.store, &self.store.at_version(None)?, WORKERS, &quiet())?;
+            return Ok(summary);
+        };
+        self.told += 1;
+        let part = Part::load(&snapshot, resolved, touched, workers, &quiet())?;
+        let cells = self.resident.apply(&part)?;
+        patch::commit(
+            &self.store,
+            Some(&lock),
+            &snapshot,
+            &request(root, changes, workers, false),
+            &part,
+            &self.resident.answers,
+            cells,
+        )
+    }
+
+    pub(crate) fn finish(self) -> Result<(), LabelError> {
+        self.resident.finish()
+    }
+}

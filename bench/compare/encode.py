@@ -46,6 +46,11 @@ def models(work):
     ]:
         torch.manual_seed(7)
         model = build()
+        with torch.no_grad():
+            # With biases of 0, as they begin, silence would have no embedding at all.
+            for name_of, values in model.named_parameters():
+                if name_of.endswith("bias"):
+                    values.normal_(0, 0.1)
         to = f"{work}/{folder}"
         file = "audio_model.onnx" if folder == "clap" else "vision_model.onnx"
         if not os.path.exists(f"{to}/vaplan.toml"):
@@ -168,6 +173,8 @@ def main():
     if missing:
         print(f"LEFT OUT: this Python has no {', '.join(missing)}: see bench/compare/encode-requirements.txt")
         return
+    # Videos are whole.
+    options.images, options.clips = (-(-count // SEGMENTS) * SEGMENTS for count in (options.images, options.clips))
     vaplan, threads = f"{options.bins}/vaplan", len(os.sched_getaffinity(0))
     work = options.work or tempfile.mkdtemp(prefix="vaplan-bench-")
     made = models(work)

@@ -108,7 +108,7 @@ impl Resident {
             tables.find_map(|(name, delta)| (name == table).then_some(*delta))
         };
         let same = |table: &&str| delta(&self.version, table) == delta(version, table);
-        MADE_OF.iter().all(|table| same(table)) && (!self.predicted || same(&Predictions::NAME))
+        MADE_OF.iter().all(same) && (!self.predicted || same(&Predictions::NAME))
     }
 
     /// It is of this version now.

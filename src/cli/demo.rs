@@ -305,7 +305,7 @@ fn farewell(out: &mut dyn Write, dir: &str, store: &str, features: &str, seconds
     writeln!(
         out,
         "Scores above are simulated, as the features are. The store {store} is a folder of Delta\n\
-         tables: DuckDB, Polars, pandas and Spark read them too.\n\
+         tables: Polars reads them too; docs/operations.md says how others do.\n\
          \n\
          {TITLE}Go on with this store{TITLE:#}"
     )?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with the Python packages that tests and benches use (some 400 MB, half a minute). Does nothing when it is there.
+# Makes .venv with the Python packages that tests and benches use (some 500 MB, half a minute). Does nothing when it is there.
 # Needs Python 3.11 or later with venv, and PyPI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod denoise;
 #[cfg(feature = "encode")]
 pub mod encode;
+mod error;
 pub mod eval;
 pub mod ingest;
 pub mod label;

@@ -11,12 +11,12 @@ use vaplan::eval::VideoParse;
 use vaplan::label::settings::{ModalitySettings, Settings};
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
-use vaplan_schemas::rows::{EpochRow, PredictionTrack, Split, VideoPredictionRow};
-use vaplan_schemas::store::{CommitInfo, Store};
-use vaplan_schemas::tables::{Epochs, Predictions, Truth, VideoPredictions, Videos};
+use vaplan_schemas::rows::{PredictionTrack, Split};
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Truth, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::sample::{CLASSES, Sample};
+use crate::sample::{CLASSES, Sample, commit_epoch};
 use crate::support::{assert_status, run, stderr, stdout};
 
 const METRICS: [Metric; 4] = [Metric::Own, Metric::AudioVisual, Metric::TypeAv, Metric::EventAv];
@@ -276,39 +276,7 @@ fn predicted_as_true(store: &str) {
         }
     }
     tracks.sort_by(|a, b| (&a.video, a.modality).cmp(&(&b.video, b.modality)));
-    let lock = store.lock(&mut |_| ()).unwrap();
-    let info = CommitInfo {
-        epoch: Some(1),
-        models: snapshot.version().models.clone(),
-        ..CommitInfo::default()
-    };
-    let mut commit = store.begin(&lock, info).unwrap();
-    commit
-        .append::<Epochs>(&[EpochRow {
-            epoch: 1,
-            run: "true".into(),
-            run_epoch: 1,
-            labels: 1,
-            videos: 0,
-            flips: None,
-            learning_rate: 0.1,
-            seconds: 1.0,
-            losses: Vec::new(),
-            metrics: Vec::new(),
-        }])
-        .unwrap();
-    commit.append::<Predictions>(&tracks).unwrap();
-    let of_videos = videos.iter().map(|video| VideoPredictionRow {
-        epoch: 1,
-        video: video.video.clone(),
-        probability: vec![0.5; CLASSES.len()],
-        audio: vec![0.5; CLASSES.len()],
-        visual: vec![0.5; CLASSES.len()],
-    });
-    commit
-        .append::<VideoPredictions>(&of_videos.collect::<Vec<_>>())
-        .unwrap();
-    commit.finish().unwrap();
+    commit_epoch(&snapshot, ("true", 1), None, &tracks);
 }
 
 #[test]

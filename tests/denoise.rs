@@ -5,16 +5,13 @@ use std::process::Output;
 
 use vaplan::ingest::npy;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{
-    EpochRow, LabelRule, LabelTrack, PredictionTrack, SettingRow, Severity, Split, VideoPredictionRow,
-    VideoRow,
-};
+use vaplan_schemas::rows::{LabelRule, LabelTrack, PredictionTrack, SettingRow, Severity, Split, VideoRow};
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::{
     Epochs, LabelChanges, Labels, Predictions, Rejects, Settings, VideoPredictions, Videos,
 };
 
-use crate::sample::{CLASSES, Sample, name};
+use crate::sample::{CLASSES, Sample, commit_epoch, name};
 use crate::support::{assert_status, run, stderr, stdout};
 
 /// The segment that every epoch contradicts, in every third video.
@@ -48,45 +45,11 @@ impl Labelled {
         let mut videos = snapshot.read::<Videos>().unwrap();
         videos.retain(|video| splits.contains(&video.split));
         videos.sort_by(|a, b| a.video.cmp(&b.video));
-        let lock = snapshot.store().lock(&mut |_| ()).unwrap();
-        let info = CommitInfo {
-            epoch: Some(epoch),
-            models: snapshot.version().models.clone(),
-            ..CommitInfo::default()
-        };
-        let mut commit = snapshot.store().begin(&lock, info).unwrap();
-        let row = EpochRow {
-            epoch,
-            run: "one".into(),
-            run_epoch: epoch,
-            labels: 1,
-            videos: videos.len() as u64,
-            flips: None,
-            learning_rate: 0.1,
-            seconds: 1.0,
-            losses: Vec::new(),
-            metrics: score
-                .into_iter()
-                .map(|score| ("val.fused.segment.type_av".into(), score))
-                .collect(),
-        };
-        commit.append::<Epochs>(&[row]).unwrap();
         let tracks: Vec<_> = videos
             .iter()
             .flat_map(|video| predicted(epoch, video, &labels))
             .collect();
-        commit.append::<Predictions>(&tracks).unwrap();
-        let of_videos = videos.iter().map(|video| VideoPredictionRow {
-            epoch,
-            video: video.video.clone(),
-            probability: vec![0.5; CLASSES.len()],
-            audio: vec![0.5; CLASSES.len()],
-            visual: vec![0.5; CLASSES.len()],
-        });
-        commit
-            .append::<VideoPredictions>(&of_videos.collect::<Vec<_>>())
-            .unwrap();
-        commit.finish().unwrap();
+        commit_epoch(&snapshot, ("one", epoch), score, &tracks);
     }
 
     pub(crate) fn denoise(&self, flags: &[&str]) -> Output {
@@ -520,4 +483,30 @@ fn a_store_that_names_the_first_and_last_epoch_that_count_is_read_as_that_range(
     let epochs: Vec<&str> = epochs.map(|row| &*row.value).collect();
     assert_eq!(epochs, ["1", "2"]);
     assert!(rows.iter().all(|row| &*row.name != "predictions.since"));
+}
+
+#[test]
+#[cfg(feature = "train")]
+fn an_epoch_that_denoises_gets_no_predictions_of_more_videos() {
+    use vaplan::train::record::{self, Recorder};
+    let case = labelled();
+    case.epoch(1, &[Split::Train], None);
+    let recorder = Recorder {
+        store: Store::open(Path::new(&case.store)).unwrap(),
+        command: "test".to_owned(),
+        run: "one".to_owned(),
+    };
+    let there = record::read(&case.latest(), 1).unwrap();
+    let mut more = there[..1].to_vec();
+    more[0].video = name(99).into();
+    // Before it has a say, it gets them.
+    assert_eq!(recorder.add(1, &more, &mut |_| ()).unwrap(), 1);
+    assert_status(&case.denoise(&["--epoch", "1"]), 0);
+    assert_eq!(recorder.add(1, &there, &mut |_| ()).unwrap(), 1);
+    more[0].video = name(98).into();
+    let refused = recorder.add(1, &more, &mut |_| ()).unwrap_err().to_string();
+    assert!(
+        refused.contains("are denoised by epoch 1, expected it to have no say"),
+        "{refused}"
+    );
 }

@@ -121,6 +121,23 @@ impl Studio {
         support::run(arguments.iter().map(String::as_str).chain(more.iter().copied()))
     }
 
+    /// Runs `vaplan label` of split `train` on the features of a folder, texts with this extension, into the store `store`.
+    pub(crate) fn label(&self, from: &str, texts: &str, more: &[&str]) -> Output {
+        let path = |name: &str| self.path(name).display().to_string();
+        let mut words = vec!["label".to_owned(), "--split".to_owned(), "train".to_owned()];
+        for (flag, name) in [
+            ("--store", "store".to_owned()),
+            ("--annotations", "annotations".to_owned()),
+            ("--visual", format!("{from}/visual")),
+            ("--visual-text", format!("{from}/visual_text.{texts}")),
+            ("--audio", format!("{from}/audio")),
+            ("--audio-text", format!("{from}/audio_text.{texts}")),
+        ] {
+            words.extend([flag.to_owned(), path(&name)]);
+        }
+        support::run(words.iter().map(String::as_str).chain(more.iter().copied()))
+    }
+
     /// All features that were written of a modality: video, segments and values, in order.
     pub(crate) fn features(
         &self,

@@ -1,14 +1,21 @@
 //! A small data set of three classes, in files as users have them: what tests of `label` and after start from.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 
 use vaplan::ingest::npy;
-use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, RejectRow, ScoreTrack, VideoRow};
-use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{LabelChanges, Labels, Rejects, Scores, Videos};
+use vaplan_schemas::rows::{
+    EpochRow, LabelChangeRow, LabelTrack, PredictionTrack, RejectRow, ScoreTrack, VideoPredictionRow,
+    VideoRow,
+};
+use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
+use vaplan_schemas::tables::{
+    Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, VideoPredictions, Videos,
+};
 
 use crate::support;
 
@@ -184,4 +191,47 @@ impl Tables {
             rejects: snapshot.read::<Rejects>().unwrap(),
         }
     }
+}
+
+/// An epoch of the training `run`, as `train` leaves it: its row, these predictions, and none of videos as a whole.
+pub(crate) fn commit_epoch(
+    snapshot: &Snapshot,
+    (run, epoch): (&str, u64),
+    score: Option<f64>,
+    tracks: &[PredictionTrack],
+) {
+    let lock = snapshot.store().lock(&mut |_| ()).unwrap();
+    let info = CommitInfo {
+        epoch: Some(epoch),
+        models: snapshot.version().models.clone(),
+        ..CommitInfo::default()
+    };
+    let videos: BTreeSet<&Arc<str>> = tracks.iter().map(|track| &track.video).collect();
+    let mut commit = snapshot.store().begin(&lock, info).unwrap();
+    let metric = |score| ("val.fused.segment.type_av".into(), score);
+    commit
+        .append::<Epochs>(&[EpochRow {
+            epoch,
+            run: run.into(),
+            run_epoch: epoch,
+            labels: 1,
+            videos: videos.len() as u64,
+            flips: None,
+            learning_rate: 0.1,
+            seconds: 1.0,
+            losses: Vec::new(),
+            metrics: score.into_iter().map(metric).collect(),
+        }])
+        .unwrap();
+    commit.append::<Predictions>(tracks).unwrap();
+    let of_videos = videos.into_iter().map(|video| VideoPredictionRow {
+        epoch,
+        video: video.clone(),
+        probability: vec![0.5; CLASSES.len()],
+        audio: vec![0.5; CLASSES.len()],
+        visual: vec![0.5; CLASSES.len()],
+    });
+    let of_videos: Vec<_> = of_videos.collect();
+    commit.append::<VideoPredictions>(&of_videos).unwrap();
+    commit.finish().unwrap();
 }

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 
 use super::progress::Bar;
-use crate::encode::flow::Threads;
 use crate::encode::image::Resize;
 use crate::encode::media::{Cut, Pick};
-use crate::encode::model::{Device, SessionOptions};
-use crate::encode::write::Form;
+use crate::encode::model::Device;
 use crate::encode::{Listener, Progress, Request};
 use crate::ingest::shards::FloatType;
 
@@ -136,17 +134,9 @@ impl MediaArgs {
             .threads
             .or_else(|| std::thread::available_parallelism().ok())
             .map_or(1, NonZeroUsize::get);
-        let sessions = self.sessions.get();
-        let models = usize::from(self.clip.is_some()) + usize::from(self.clap.is_some());
-        Ok(Request {
-            out: PathBuf::new(),
+        let (clip, clap) = (self.clip.clone(), self.clap.clone());
+        let mut request = Request {
             cache: self.cache.clone(),
-            media: self.media.clone(),
-            annotations: None,
-            classes: None,
-            splits: Vec::new(),
-            clip: self.clip.clone(),
-            clap: self.clap.clone(),
             prompts: self.prompts.clone(),
             cut: Cut {
                 seconds: segment_seconds,
@@ -161,33 +151,25 @@ impl MediaArgs {
                 Square::Crop => Resize::Crop,
                 Square::Squash => Resize::Squash,
             }),
-            form: Form {
-                npy: false,
-                float: match self.dtype {
-                    Dtype::F16 => FloatType::F16,
-                    Dtype::F32 => FloatType::F32,
-                },
-            },
             batch: self.batch.get(),
-            session: SessionOptions {
-                device: match self.device {
-                    DeviceName::Cpu => Device::Cpu,
-                    DeviceName::Auto => Device::Auto,
-                    DeviceName::Cuda => Device::Cuda,
-                },
-                // All sessions run at once where both modalities are encoded.
-                threads: cores.div_ceil(sessions * models.max(1)),
-                external_data: self.external_data,
-            },
-            sessions,
-            threads: Threads {
-                workers: 1,
-                readers: self.readers.map_or_else(|| (cores / 4).max(1), NonZeroUsize::get),
-                // Each session has one in work and one to go on with.
-                credits: 2 * sessions * models.max(1),
-            },
             ffmpeg: self.ffmpeg.clone(),
-        })
+            ..Request::new(self.media.clone(), clip, clap, cores)
+        }
+        .with_sessions(self.sessions.get(), cores);
+        request.form.float = match self.dtype {
+            Dtype::F16 => FloatType::F16,
+            Dtype::F32 => FloatType::F32,
+        };
+        request.session.device = match self.device {
+            DeviceName::Cpu => Device::Cpu,
+            DeviceName::Auto => Device::Auto,
+            DeviceName::Cuda => Device::Cuda,
+        };
+        request.session.external_data = self.external_data;
+        if let Some(readers) = self.readers {
+            request.threads.readers = readers.get();
+        }
+        Ok(request)
     }
 
     /// Tells a bar how encoding goes.

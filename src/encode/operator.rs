@@ -33,6 +33,7 @@ use super::batch::Batch;
 use super::cache::{Cache, Encoded, Piece};
 use super::error::EncodeError;
 use super::model::{Encoder, ModelError};
+use crate::error::chain;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -219,14 +220,6 @@ fn one_by_one(
     }
     encoded.totals = batch.totals;
     Ok((encoded, failed))
-}
-
-/// The message with those of its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(
-        || error.to_string(),
-        |source| format!("{error}: {}", chain(source)),
-    )
 }
 
 /// Encodes every batch by the pool's sessions of its modality, which keep it; outcomes come in any order.

@@ -23,6 +23,10 @@ use super::text;
 use super::write::{self, Form};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
+use crate::ingest::shards::FloatType;
+
+/// Segments of a batch, by default.
+const BATCH: usize = 32;
 
 /// What is asked of an encoding run.
 #[derive(Clone, Debug)]
@@ -61,6 +65,52 @@ pub struct Request {
     pub threads: Threads,
     /// The ffmpeg program.
     pub ffmpeg: PathBuf,
+}
+
+impl Request {
+    /// Media and models, with everything else as it is by default; `cores` are shared out.
+    pub fn new(media: Vec<PathBuf>, clip: Option<PathBuf>, clap: Option<PathBuf>, cores: usize) -> Request {
+        let request = Request {
+            out: PathBuf::new(),
+            cache: None,
+            media,
+            annotations: None,
+            classes: None,
+            splits: Vec::new(),
+            clip,
+            clap,
+            prompts: None,
+            cut: Cut::default(),
+            resize: None,
+            form: Form {
+                npy: false,
+                float: FloatType::F16,
+            },
+            batch: BATCH,
+            session: SessionOptions::default(),
+            sessions: 1,
+            threads: Threads {
+                workers: 1,
+                readers: (cores / 4).max(1),
+                credits: 0,
+            },
+            ffmpeg: PathBuf::from("ffmpeg"),
+        };
+        request.with_sessions(1, cores)
+    }
+
+    /// With so many sessions of each model, which share the cores.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: usize, cores: usize) -> Request {
+        let models = [&self.clip, &self.clap].into_iter().flatten().count();
+        let all = sessions * models.max(1);
+        self.sessions = sessions;
+        // All sessions run at once where both modalities are encoded.
+        self.session.threads = cores.div_ceil(all);
+        // Each session has a batch in work and one to go on with.
+        self.threads.credits = 2 * all;
+        self
+    }
 }
 
 /// What a run tells while it runs.

@@ -181,14 +181,7 @@ impl IngestError {
 
     /// The message with those of its sources, as `{:#}` of anyhow gives it.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        crate::error::chain(self)
     }
 
     /// The whole file as a rejected row, so that a bad file takes nothing beside it along.

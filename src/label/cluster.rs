@@ -321,12 +321,7 @@ fn unexpected(hosts: &Hosts, process: usize, frame: &Frame) -> LabelError {
 
 /// An error as the other processes are told it.
 fn reason(hosts: &Hosts, error: &LabelError) -> String {
-    let mut told = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        told = format!("{told}: {cause}");
-        source = cause.source();
-    }
+    let mut told = crate::error::chain(error);
     let leads = hosts.process() == 0;
     let named = matches!(
         error,

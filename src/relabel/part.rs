@@ -97,13 +97,17 @@ impl Part {
             old,
             user,
         };
-        part.place(&classes)?;
+        let bad = |problem| LabelError::World {
+            version: snapshot.version().version,
+            problem,
+        };
+        part.place(&classes).map_err(bad)?;
         part.keep(snapshot)?;
         Ok(part)
     }
 
     /// Which videos there are after, and what is known of their features.
-    fn place(&mut self, classes: &BTreeSet<ClassId>) -> Result<(), LabelError> {
+    fn place(&mut self, classes: &BTreeSet<ClassId>) -> Result<(), String> {
         let after = &self.resolved.after;
         for name in &self.touched.videos {
             let id = VideoId::of(name);
@@ -331,7 +335,7 @@ fn record<'a>(
     world: &World,
     weak: &BTreeSet<ClassId>,
     rule: Option<Rule>,
-) -> Result<Option<ScoreRecord>, LabelError> {
+) -> Result<Option<ScoreRecord>, String> {
     let mut tracks: Vec<(ClassId, &ScoreTrack)> = tracks
         .filter_map(|track| Some((world.class_id(&track.class)?, track)))
         .filter(|(class, _)| weak.contains(class))
@@ -342,9 +346,9 @@ fn record<'a>(
     };
     let (video, segments) = (first.video.clone(), first.score.len());
     if tracks.iter().any(|(_, track)| track.score.len() != segments) {
-        return Err(LabelError::Change(format!(
+        return Err(format!(
             "table `scores`: tracks of video `{video}` are not equally long: run `vaplan check`"
-        )));
+        ));
     }
     let cells = tracks
         .iter()
@@ -352,9 +356,7 @@ fn record<'a>(
     let scores = cells.map(|(cosine, score)| {
         let score = rule.map_or(*score, |rule| rule.scale() * f64::from(*cosine));
         Score::new(score).ok_or_else(|| {
-            LabelError::Change(format!(
-                "table `scores`: video `{video}` has a score that is NaN, expected a number"
-            ))
+            format!("table `scores`: video `{video}` has a score that is NaN, expected a number")
         })
     });
     let scores: Vec<Score> = scores.collect::<Result<_, _>>()?;

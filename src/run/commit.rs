@@ -264,14 +264,18 @@ impl<'a> Writer<'a> {
         self.world.run = remembered(&self.config, &self.ledger);
         commit.replace_all::<Settings>(&self.world.setting_rows())?;
         if let Some(epoch) = about.epoch {
-            let predicted = record::missing(&latest, epoch, about.predicted)?;
+            // A new epoch has none yet.
+            let predicted = match about.row {
+                Some(_) => about.predicted.iter().collect(),
+                None => record::missing(&latest, epoch, about.predicted)?,
+            };
             record::append(&mut commit, epoch, about.row, &predicted)?;
             if about.flips.is_some() {
                 flipped(&mut commit, &latest, epoch, about.flips)?;
             }
         }
         if let Some((graph, stepped)) = labels {
-            write_labels(graph, &mut commit, &latest, &self.world, stepped)?;
+            graph.write(&mut commit, &latest, &self.world, stepped)?;
         }
         self.version = commit.finish()?.version;
         self.known = self.ledger.clone();
@@ -294,16 +298,6 @@ fn flipped(
     };
     let new = old.iter().map(row).collect();
     Diff::<Epochs>::of(&old, new).write(commit, &mut Vec::new())
-}
-
-fn write_labels(
-    graph: &Graph,
-    commit: &mut Commit<'_>,
-    latest: &Snapshot,
-    world: &World,
-    stepped: Stepped,
-) -> Result<(), RunError> {
-    Ok(graph.write(commit, latest, world, stepped)?)
 }
 
 fn set(stepped: &Stepped, to: bool) -> u64 {

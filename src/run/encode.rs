@@ -7,16 +7,9 @@ use vaplan_schemas::rows::RejectRow;
 
 use super::config::Config;
 use super::{Request, RunError};
-use crate::encode::flow::Threads;
 use crate::encode::media::{Cut, Pick};
-use crate::encode::model::{Device, SessionOptions};
-use crate::encode::write::Form;
 use crate::encode::{self, Encoded, Listener};
-use crate::ingest::shards::FloatType;
 use crate::label;
-
-/// Segments of a batch.
-const BATCH: usize = 32;
 
 /// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
 ///
@@ -26,17 +19,11 @@ pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<
     let Some(media) = &config.media else {
         return Ok(None);
     };
-    let threads = request.threads.get();
-    let models = [&media.clip, &media.clap].into_iter().flatten().count();
+    let (clip, clap) = (media.clip.clone(), media.clap.clone());
     let asked = encode::Request {
-        out: config.store.clone(),
-        cache: None,
-        media: media.paths.clone(),
         annotations: Some(config.data.annotations.clone()),
         classes: config.data.classes.clone(),
         splits: config.data.splits.clone(),
-        clip: media.clip.clone(),
-        clap: media.clap.clone(),
         prompts: media.prompts.clone(),
         cut: Cut {
             seconds: config.data.segment_seconds,
@@ -44,26 +31,8 @@ pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<
             count: media.segments,
             pick: Pick::Centre,
         },
-        resize: None,
-        form: Form {
-            npy: false,
-            float: FloatType::F16,
-        },
-        batch: BATCH,
-        session: SessionOptions {
-            device: Device::Cpu,
-            // Both models run at once.
-            threads: threads.div_ceil(models.max(1)),
-            external_data: false,
-        },
-        sessions: 1,
-        threads: Threads {
-            workers: 1,
-            readers: (threads / 4).max(1),
-            // Each session has a batch in work and one to go on with.
-            credits: 2 * models.max(1),
-        },
         ffmpeg: media.ffmpeg.clone(),
+        ..encode::Request::new(media.paths.clone(), clip, clap, request.threads.get())
     };
     Ok(Some(encode::into_store(&config.store, &asked, listener)?))
 }

@@ -22,7 +22,8 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::ledger::{Kind, Line, Stage};
-use super::{RunError, chain, score};
+use super::{RunError, score};
+use crate::error::chain;
 use crate::label::kept;
 use crate::label::world::{Active, World};
 use crate::train::course::{Brief, Course, Learned};

@@ -388,8 +388,9 @@ impl Begun<'_> {
         step: OnStep,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), RunError> {
-        let (reports, heard) = crossbeam::channel::unbounded();
-        let (commits, committed) = crossbeam::channel::unbounded();
+        // One of each a step: the learner waits for its commit.
+        let (reports, heard) = crossbeam::channel::bounded(1);
+        let (commits, committed) = crossbeam::channel::bounded(1);
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
         let (pupil, keeps) = self.pupil(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
@@ -513,14 +514,17 @@ fn ledger_of(snapshot: &Snapshot) -> Result<Ledger, RunError> {
     Ok(commit::ledger(&label::world::World::read(snapshot)?))
 }
 
-/// Names what persons set: files of a table are named by their content.
+/// Names what persons set, by the rows: the same may come to lie in other files, and one that was withdrawn still lies in its.
 fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
-    let files = snapshot
-        .map(|snapshot| snapshot.files(UserLabels::NAME))
-        .transpose()?;
-    let files = files.unwrap_or_default();
-    let names = files.iter().filter_map(|file| file.path.file_name()?.to_str());
-    Ok(hash(|sum| feed(sum, names)))
+    let mut rows = snapshot.map_or(Ok(Vec::new()), Snapshot::read::<UserLabels>)?;
+    rows.sort_by(UserLabels::compare);
+    Ok(hash(|sum| {
+        for row in &rows {
+            let label = if row.label { "1" } else { "0" };
+            feed(sum, [&*row.video, row.modality.as_str(), &*row.class, label]);
+            feed(sum, [&*row.segment.to_string()]);
+        }
+    }))
 }
 
 /// Names the features that the parser sees.
@@ -560,12 +564,4 @@ fn label_request(config: &Config, request: &Request) -> label::Request {
         workers: request.workers,
         command: request.command.clone(),
     }
-}
-
-/// The message with those of its sources.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(
-        || error.to_string(),
-        |source| format!("{error}: {}", chain(source)),
-    )
 }

@@ -10,6 +10,7 @@ use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
 use crate::label::kept::last_epoch;
+use crate::label::world::World;
 
 /// Videos of a file of predictions.
 const VIDEOS: usize = 2000;
@@ -56,7 +57,8 @@ impl Recorder {
     /// there keep them.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] where the epoch is not in the store, [`TrainError::Store`].
+    /// [`TrainError::Settings`] where the epoch is not in the store, or already has a say in the labels: what more is
+    /// predicted would change them, and `denoise` would not know. [`TrainError::Store`].
     pub fn add(
         &self,
         run_epoch: u64,
@@ -72,9 +74,18 @@ impl Recorder {
             ))
         })?;
         let predicted = missing(&latest, epoch, predicted)?;
-        if !predicted.is_empty() {
-            self.commit(&lock, &latest, epoch, None, &predicted)?;
+        if predicted.is_empty() {
+            return Ok(epoch);
         }
+        let active = World::read(&latest)?.active;
+        if active.is_some_and(|active| active.epochs.contains(&epoch)) {
+            let (version, more) = (latest.version().version, predicted.len());
+            return Err(TrainError::Settings(format!(
+                "labels of store version {version} are denoised by epoch {epoch}, expected it to have no say before it has the \
+                 predictions of {more} more videos: `vaplan predict --store` puts them in as another epoch"
+            )));
+        }
+        self.commit(&lock, &latest, epoch, None, &predicted)?;
         Ok(epoch)
     }
 

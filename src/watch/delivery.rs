@@ -141,7 +141,7 @@ impl Delivery {
             return Ok(());
         };
         let input = FeatureInput::open(&self.entry.path, modality, &|_| true)
-            .map_err(|error| super::chain(&error))?;
+            .map_err(|error| crate::error::chain(&error))?;
         if input.shards.iter().any(|shard| !shard.keys().is_empty()) {
             return Ok(());
         }
@@ -193,7 +193,7 @@ const DEEPEST: usize = 3;
 /// two trees add the same.
 fn digest(path: &Path, depth: usize, sum: &mut Sha256) -> Result<(), String> {
     if !path.is_dir() {
-        let (file, length) = open_regular(path).map_err(|error| super::chain(&error))?;
+        let (file, length) = open_regular(path).map_err(|error| crate::error::chain(&error))?;
         sum.update(b"f");
         sum.update(length.to_le_bytes());
         return feed(file, sum).map_err(|error| format!("`{}` cannot be read: {error}", path.display()));

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use vaplan_schemas::store::Store;
 
+use crate::error::chain;
 use crate::label::LabelError;
 use batch::{Batches, Done};
 use events::{Event, Events};
@@ -189,16 +190,4 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
     batches.finish()?;
     told(Told::Stopped);
     Ok(())
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(own) = cause {
-        text.push_str(": ");
-        text.push_str(&own.to_string());
-        cause = own.source();
-    }
-    text
 }

@@ -66,13 +66,15 @@ impl Resident {
         let (session, outcome) = Session::start(workers, rows, previous).map_err(stopped)?;
         let mut answers = Answers::default();
         let changes = answers.take(outcome);
+        // On top of labels that nothing leads to, `label_changes` would not add up.
         if !changes.is_empty() {
-            let (version, cells) = (snapshot.version().version, changes.len());
-            tracing::warn!(
-                version,
-                cells,
-                "labels are not what the tables lead to: run `vaplan check`"
-            );
+            return Err(LabelError::World {
+                version: snapshot.version().version,
+                problem: format!(
+                    "{} labels are not what the tables lead to, expected none: run `vaplan check`",
+                    changes.len()
+                ),
+            });
         }
         Ok(Resident {
             session,

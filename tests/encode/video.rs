@@ -1,10 +1,12 @@
 //! One real video through the whole graph.
 
 use std::fs;
+use std::process::Command;
 
 use vaplan_schemas::Modality;
 
 use super::Studio;
+use crate::open_outside::python;
 use crate::support::{assert_status, run, stdout};
 
 /// LLP's sample: its mp4 and its frames, and its weak label.
@@ -58,23 +60,7 @@ fn a_real_video_goes_from_media_to_labels_answers_and_timeline() {
     }
 
     let path = |name: &str| studio.path(name).display().to_string();
-    let labelled = run([
-        "label",
-        "--store",
-        &path("store"),
-        "--annotations",
-        &path("annotations"),
-        "--split",
-        "train",
-        "--visual",
-        &path("out/visual"),
-        "--visual-text",
-        &path("out/visual_text.parquet"),
-        "--audio",
-        &path("out/audio"),
-        "--audio-text",
-        &path("out/audio_text.parquet"),
-    ]);
+    let labelled = studio.label("out", "parquet", &[]);
     assert_status(&labelled, 0);
     assert!(
         stdout(&labelled).starts_with("version 1: 1 videos, 2 records labelled"),
@@ -175,43 +161,24 @@ fn npy_files_in_the_public_layout_hold_the_same_and_are_labelled() {
     assert_status(&encode(&studio, "npy", &["--npy", "--dtype", "f32"]), 0);
     let matrix = vaplan::ingest::npy::read_floats(&studio.path("npy/visual/BjCEufrlXm4.npy")).unwrap();
     assert_eq!(matrix.data, studio.features("out", Modality::Visual)[0].2);
-    let path = |name: &str| studio.path(name).display().to_string();
-    let labelled = run([
-        "label",
-        "--store",
-        &path("store"),
-        "--annotations",
-        &path("annotations"),
-        "--split",
-        "train",
-        "--visual",
-        &path("npy/visual"),
-        "--visual-text",
-        &path("npy/visual_text.npy"),
-        "--audio",
-        &path("npy/audio"),
-        "--audio-text",
-        &path("npy/audio_text.npy"),
-    ]);
+    let labelled = studio.label("npy", "npy", &[]);
     assert_status(&labelled, 0);
     let mixed = encode(&studio, "npy", &[]);
     assert_status(&mixed, 2);
     assert!(crate::support::stderr(&mixed).contains("holds 1 .npy files, expected none"));
 }
 
-/// The ffmpeg program of `VAPLAN_FFMPEG` or of PATH; none where there is none, and the test says so.
+/// The ffmpeg program of `VAPLAN_FFMPEG`, of PATH, or of .venv; none where `test` was skipped.
 fn ffmpeg(test: &str) -> Option<String> {
     let program = std::env::var("VAPLAN_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
-    if std::process::Command::new(&program)
-        .arg("-version")
-        .output()
-        .is_ok()
-    {
+    let version = Command::new(&program).arg("-version").output();
+    if version.is_ok_and(|output| output.status.success()) {
         return Some(program);
     }
-    // Not `SKIPPED`: that is for data which CI has.
-    eprintln!("LEFT OUT: {test} needs ffmpeg on PATH, or VAPLAN_FFMPEG");
-    None
+    let ask = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
+    let output = Command::new(python(test)?).args(["-c", ask]).output().unwrap();
+    assert_status(&output, 0);
+    Some(stdout(&output).trim().to_owned())
 }
 
 #[test]
@@ -222,7 +189,7 @@ fn an_mp4_gives_what_its_frames_and_its_sound_by_ffmpeg_give() {
     };
     let mp4 = studio.shared("llp/sample/BjCEufrlXm4.mp4");
     let run_ffmpeg = |arguments: &[&str], to: &std::path::Path| {
-        let mut command = std::process::Command::new(&ffmpeg);
+        let mut command = Command::new(&ffmpeg);
         command
             .args(["-nostdin", "-v", "error", "-i"])
             .arg(&mp4)

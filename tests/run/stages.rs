@@ -144,15 +144,33 @@ fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
     let track = &held.labels[0];
     let cell = &track.cells[0];
     let other = u8::from(!cell.label);
-    let row = format!("{},{},{},{other},0", track.video, track.modality, track.class);
-    fs::write(&marks, format!("video,modality,class,label,segment\n{row}\n")).unwrap();
     let store = sample.path("own");
-    assert_status(&vaplan(["relabel", "--store", &store, "--user", &marks]), 0);
+    let mark = |rows: &[(&str, usize)]| {
+        let of = format!("{},{},{}", track.video, track.modality, track.class);
+        let rows = rows
+            .iter()
+            .map(|(label, segment)| format!("{of},{label},{segment}\n"));
+        let rows: String = rows.collect();
+        fs::write(&marks, format!("video,modality,class,label,segment\n{rows}")).unwrap();
+        assert_status(&vaplan(["relabel", "--store", &store, "--user", &marks]), 0);
+    };
+    mark(&[(&other.to_string(), 0), ("1", 1)]);
     assert_status(&run(&file), 0);
     let after = tables(&store);
     let cell = &after.labels[0].cells[0];
     assert_eq!((cell.rule, cell.label), (LabelRule::User, other == 1));
     assert_eq!(after.epochs.len(), 2 * held.epochs.len(), "all is trained on it");
+
+    // The same marks in other files are the same; one that is withdrawn is not.
+    let all_done = || {
+        plan(&file)
+            .iter()
+            .all(|line| line.ends_with(" done") && !line.ends_with("to be done"))
+    };
+    assert_status(&vaplan(["optimize", "--store", &store]), 0);
+    assert!(all_done(), "{:?}", plan(&file));
+    mark(&[("withdraw", 1)]);
+    assert!(!all_done(), "a mark was withdrawn");
 }
 
 #[test]

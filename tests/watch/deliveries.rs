@@ -49,98 +49,100 @@ fn assert_same(left: &Path, right: &Path) {
 /// A delivery, how it is made, and the flags of `relabel` that ask for the same; `@` is where it lies then.
 struct Case {
     name: &'static str,
-    make: fn(&Place, &str),
+    make: Make,
     flags: &'static [&'static str],
 }
 
-fn text(content: &'static str) -> impl Fn(&Place, &str) {
-    move |place, name| place.deliver(name, content)
+enum Make {
+    Text(&'static str),
+    By(fn(&Place, &str)),
+}
+
+impl Case {
+    fn make(&self, place: &Place) {
+        match self.make {
+            Make::Text(text) => place.deliver(self.name, text),
+            Make::By(make) => make(place, self.name),
+        }
+    }
 }
 
 fn cases() -> Vec<Case> {
     vec![
         Case {
             name: "a.weak.csv",
-            make: |place, name| {
-                text("filename,event_labels\nvid00000003_0_10,\"Bell,Song\"\nvid00000099_0_10,Bark\n")(
-                    place, name,
-                );
-            },
+            make: Make::Text(
+                "filename,event_labels\nvid00000003_0_10,\"Bell,Song\"\nvid00000099_0_10,Bark\n",
+            ),
             flags: &["--weak", "@"],
         },
         Case {
             name: "b.weak-add.tsv",
-            make: |place, name| text("filename\tevent_labels\nvid00000001_0_10\tBark,Bell\n")(place, name),
+            make: Make::Text("filename\tevent_labels\nvid00000001_0_10\tBark,Bell\n"),
             flags: &["--weak-add", "@"],
         },
         Case {
             name: "c.weak-remove.csv",
-            make: |place, name| {
-                text("filename,event_labels\nvid00000001_0_10,Bark\nvid00000007_0_10,\n")(place, name);
-            },
+            make: Make::Text("filename,event_labels\nvid00000001_0_10,Bark\nvid00000007_0_10,\n"),
             flags: &["--weak-remove", "@"],
         },
         Case {
             name: "d.user.csv",
-            make: |place, name| {
-                text(
-                    "video,modality,class,label,segment,onset,offset\n\
+            make: Make::Text(
+                "video,modality,class,label,segment,onset,offset\n\
                      vid00000003_0_10,audio,Bell,1,,2,6\nvid00000003_0_10,audio,Song,0,4,,\n\
                      vid00000004_0_10,visual,Dog,1,4,,\n",
-                )(place, name);
-            },
+            ),
             flags: &["--user", "@"],
         },
         Case {
             name: "e.thresholds.toml",
-            make: |place, name| text("[visual.classes]\nBell = 1.15\n[audio]\ndefault = 1.02\n")(place, name),
+            make: Make::Text("[visual.classes]\nBell = 1.15\n[audio]\ndefault = 1.02\n"),
             flags: &["--thresholds", "@"],
         },
         Case {
             name: "f.visual.parquet",
-            make: |place, name| place.deliver_shard(name, Modality::Visual, &[(99, 0.2), (7, 0.4), (5, 0.9)]),
+            make: Make::By(|place, name| {
+                place.deliver_shard(name, Modality::Visual, &[(99, 0.2), (7, 0.4), (5, 0.9)])
+            }),
             flags: &["--visual", "@"],
         },
         Case {
             name: "g.audio",
-            make: |place, name| folder(place, name, &[("", 99)]),
+            make: Make::By(|place, name| folder(place, name, &[("", 99)])),
             flags: &["--audio", "@"],
         },
         Case {
             name: "epoch-0004-first",
-            make: |place, name| epoch(place, name, 5),
+            make: Make::By(|place, name| epoch(place, name, 5)),
             flags: &["--predictions", "@", "--epoch", "4"],
         },
         Case {
             name: "h.thresholds.toml",
-            make: |place, name| {
-                text("rule = \"logit\"\n[visual]\ndefault = 0.3\nscale = 0.9\n[audio]\ndefault = 0.4\n")(
-                    place, name,
-                );
-            },
+            make: Make::Text(
+                "rule = \"logit\"\n[visual]\ndefault = 0.3\nscale = 0.9\n[audio]\ndefault = 0.4\n",
+            ),
             flags: &["--thresholds", "@"],
         },
         Case {
             name: "i.thresholds.toml",
-            make: |place, name| text("[visual]\nscale = 1.5\n")(place, name),
+            make: Make::Text("[visual]\nscale = 1.5\n"),
             flags: &["--thresholds", "@"],
         },
         Case {
             name: "epoch-0005",
-            make: |place, name| epoch(place, name, 2),
+            make: Make::By(|place, name| epoch(place, name, 2)),
             flags: &["--predictions", "@", "--epoch", "5"],
         },
         // All scores change: the graph is loaded anew.
         Case {
             name: "j.thresholds.toml",
-            make: |place, name| {
-                text("rule = \"softmax\"\n[visual]\nscale = 3.0\n")(place, name);
-            },
+            make: Make::Text("rule = \"softmax\"\n[visual]\nscale = 3.0\n"),
             flags: &["--thresholds", "@"],
         },
         Case {
             name: "k.weak-remove.csv",
-            make: |place, name| text("filename\nvid00000003_0_10\n")(place, name),
+            make: Make::Text("filename\nvid00000003_0_10\n"),
             flags: &["--weak-remove", "@"],
         },
     ]
@@ -224,7 +226,7 @@ fn every_kind_of_delivery_gives_the_tables_of_the_same_relabel() {
     let watch = place.watch(&[], None).ready();
     let mut version = 1;
     for case in cases() {
-        (case.make)(&place, case.name);
+        case.make(&place);
         version += 1;
         let line = watch.line(&format!("version {version}: "));
         assert!(line.contains(case.name), "{line}");
@@ -266,7 +268,7 @@ fn all_that_lies_there_is_one_version_and_gives_the_tables_of_one_relabel() {
                 .any(|not| case.name.starts_with(not))
         })
         .collect();
-    chosen.iter().for_each(|case| (case.make)(&place, case.name));
+    chosen.iter().for_each(|case| case.make(&place));
     let watch = place.watch(&[], None);
     assert!(watch.line("version 2: ").contains("a.weak.csv, b.weak-add.tsv"));
     watch.stop();

@@ -5,3 +5,4 @@ mod deliveries;
 mod harness;
 mod inbox;
 mod stays;
+mod training;

@@ -11,15 +11,16 @@ use crate::train::{FeaturePaths, Supervision, TrainSettings};
 /// Features.
 #[derive(Debug, clap::Args)]
 pub(super) struct FeatureArgs {
-    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file
-    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL")]
-    visual: PathBuf,
+    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file; may be said
+    /// several times
+    #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL", required = true)]
+    visual: Vec<PathBuf>,
     /// Audio features, as --visual
-    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO")]
-    audio: PathBuf,
+    #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO", required = true)]
+    audio: Vec<PathBuf>,
     /// Clip features such as R(2+1)D, as --visual; a checkpoint's network takes some or none [default: none]
     #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
-    clips: Option<PathBuf>,
+    clips: Vec<PathBuf>,
 }
 
 impl FeatureArgs {

@@ -32,6 +32,21 @@ pub(super) struct Args {
     /// Serve figures for Prometheus at http://ADDRESS/metrics; loopback only; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
     metrics: Option<SocketAddr>,
+    #[cfg(feature = "train")]
+    #[command(flatten)]
+    training: Training,
+}
+
+/// Own training.
+#[cfg(feature = "train")]
+#[derive(Debug, clap::Args)]
+struct Training {
+    /// Train a parser beside it, and denoise the labels by its epochs: a file of `run`, of which [train],
+    /// [train_features] and [denoise] (schedule every or off) count
+    #[arg(long, value_name = "CONFIG", env = "VAPLAN_WATCH_TRAIN")]
+    train: Option<PathBuf>,
+    #[command(flatten)]
+    machine: super::learning::Machine,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
@@ -42,6 +57,12 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         workers: args.workers.map_or_else(cores, |workers| workers.get()),
         status: args.status.clone(),
         metrics: args.metrics,
+        #[cfg(feature = "train")]
+        training: args.training.train.clone().map(|config| watch::training::Asked {
+            config,
+            threads: args.training.machine.threads(),
+            device: args.training.machine.device,
+        }),
     };
     let say = |line: String| {
         if !global.quiet {
@@ -75,6 +96,30 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             let own = writeln!(out, "{line}").and_then(|()| out.flush());
             written = std::mem::replace(&mut written, Ok(())).and(own);
         }
+        #[cfg(feature = "train")]
+        Told::Epoch { row, better } => {
+            let loss = crate::train::run::named(row)["total"];
+            let best = if better { ", the best so far" } else { "" };
+            say(format!(
+                "epoch {}: loss {loss:.4}{best} ({:.1} s)",
+                row.epoch, row.seconds
+            ));
+        }
+        #[cfg(feature = "train")]
+        Told::Denoised {
+            epoch,
+            version,
+            cells: (set, unset),
+        } => match version {
+            Some(version) => say(format!(
+                "version {version}: denoised by epoch {epoch}, {set} labels set, {unset} unset"
+            )),
+            None => say(format!("denoised by epoch {epoch}: the labels are as they were")),
+        },
+        #[cfg(feature = "train")]
+        Told::Trained { epoch } => say(format!("trained: the best is epoch {epoch}")),
+        #[cfg(feature = "train")]
+        Told::TrainingFailed(reason) => eprintln!("vaplan: training failed: {reason}"),
         Told::Stopped => say("stopped".to_owned()),
     })?;
     // Whoever read the output may have gone; the work went on.

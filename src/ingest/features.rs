@@ -101,6 +101,26 @@ pub struct FeatureInput {
 const NPY_FILES: usize = 128;
 
 impl FeatureInput {
+    /// The shards of several folders and files, in their order.
+    ///
+    /// # Errors
+    /// As [`FeatureInput::open`].
+    pub fn open_all(
+        paths: &[PathBuf],
+        modality: Modality,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<FeatureInput, IngestError> {
+        let mut all = FeatureInput {
+            modality,
+            shards: Vec::new(),
+        };
+        for path in paths {
+            all.shards
+                .extend(FeatureInput::open(path, modality, wanted)?.shards);
+        }
+        Ok(all)
+    }
+
     /// Finds the shards of a folder of npy files, of a folder of Parquet files, or of one Parquet file.
     ///
     /// `wanted` tells which keys are of use: an npy file of another key is not opened. Hidden files and those that

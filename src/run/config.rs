@@ -167,6 +167,33 @@ pub struct Denoise {
     pub guard: f64,
 }
 
+/// After which epochs of a training labels are denoised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Every {
+    /// How many apart.
+    epochs: u64,
+    /// The first.
+    warmup: u64,
+}
+
+impl Every {
+    /// Are labels denoised after this epoch, from 1, of so many?
+    pub fn due(self, epoch: u64, of: u64) -> bool {
+        // After the last epoch no one would learn the labels.
+        epoch >= self.warmup && (epoch - self.warmup).is_multiple_of(self.epochs) && epoch < of
+    }
+}
+
+impl Denoise {
+    /// None: not of schedule `every`.
+    pub fn every(&self) -> Option<Every> {
+        (self.schedule == Schedule::Every).then_some(Every {
+            epochs: self.every,
+            warmup: self.warmup,
+        })
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {

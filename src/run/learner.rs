@@ -10,6 +10,7 @@
 //! done again with the same numbers, and found done.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -205,16 +206,16 @@ impl Pupil {
         if next > settings.epochs {
             return self.finish(&course, stage).map(|report| (report, None));
         }
-        let denoises = every.is_some_and(|(every, warmup)| {
-            // After the last epoch no one would learn the labels.
-            next >= warmup && (next - warmup).is_multiple_of(every) && next < settings.epochs
-        });
+        let denoises = every.is_some_and(|every| every.due(next, settings.epochs));
         let also = match denoises {
             true => &settings.best_predictions[..],
             false => &[],
         };
         let told = &mut self.told;
-        let mut learned = course.epoch(&self.dataset, &self.truths, also, |step| told(Doing::Step(step)))?;
+        let mut learned = course.epoch(&self.dataset, &self.truths, also, |step| {
+            told(Doing::Step(step));
+            ControlFlow::Continue(())
+        })?;
         let number = self
             .numbers
             .entry((stage.key.clone(), next))
@@ -242,6 +243,7 @@ impl Pupil {
             folder: self.folder.join(&stage.name),
             run: stage.key.clone(),
             labels: self.version,
+            learnt: stage.key.clone(),
         };
         let course = Course::open(brief, &self.dataset)?;
         (self.told)(Doing::Stage {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::Split;
 
-use super::config::{Config, Schedule};
+use super::config::{Config, Every, Schedule};
 use crate::label::plan::{feed, hash};
 use crate::train::TrainSettings;
 
@@ -74,8 +74,8 @@ pub enum Kind {
     Train {
         /// How.
         settings: Box<TrainSettings>,
-        /// After which epochs labels are denoised: every so many, from one on.
-        every: Option<(u64, u64)>,
+        /// After which epochs labels are denoised; none: after none.
+        every: Option<Every>,
     },
     /// Labels are denoised by the best epoch of a stage.
     Denoise {
@@ -96,7 +96,7 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
     let key = |parts: &[&str]| hash(|sum| feed(sum, parts.iter().copied()));
     let text = |settings: &TrainSettings| serde_json::to_string(settings).expect("settings are JSON");
     let denoise = serde_json::to_string(&config.denoise).expect("settings are JSON");
-    let train = |name: &str, settings: TrainSettings, on: &str, every: Option<(u64, u64)>| Stage {
+    let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| Stage {
         name: name.to_owned(),
         key: key(&[
             name,
@@ -139,8 +139,7 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
             ]);
         }
         Schedule::Every => {
-            let when = (config.denoise.every, config.denoise.warmup);
-            let training = train(BOTH, config.train.clone(), labels, Some(when));
+            let training = train(BOTH, config.train.clone(), labels, config.denoise.every());
             let scored = Stage {
                 name: PLD.to_owned(),
                 kind: Kind::Score,

@@ -215,18 +215,11 @@ impl Todo {
         let ledger = latest.as_ref().map(ledger_of).transpose()?.unwrap_or_default();
         let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
         let labels = !latest.as_ref().is_some_and(held);
+        let trained = &config.train_features;
         let paths = FeaturePaths {
-            audio: config
-                .train_features
-                .audio
-                .clone()
-                .unwrap_or_else(|| label.audio.clone()),
-            visual: config
-                .train_features
-                .visual
-                .clone()
-                .unwrap_or_else(|| label.visual.clone()),
-            clips: config.train_features.clips.clone(),
+            audio: vec![trained.audio.clone().unwrap_or_else(|| label.audio.clone())],
+            visual: vec![trained.visual.clone().unwrap_or_else(|| label.visual.clone())],
+            clips: trained.clips.iter().cloned().collect(),
             cache: config.store.join("_vaplan/train/features"),
         };
         let marks = marks(latest.as_ref())?;
@@ -530,17 +523,15 @@ fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
 /// Names the features that the parser sees.
 fn features(paths: &FeaturePaths) -> Result<String, RunError> {
     let all = [
-        (Modality::Audio, Some(&paths.audio)),
-        (Modality::Visual, Some(&paths.visual)),
-        (Modality::Visual, paths.clips.as_ref()),
+        (Modality::Audio, &paths.audio),
+        (Modality::Visual, &paths.visual),
+        (Modality::Visual, &paths.clips),
     ];
     let mut fingerprints = Vec::new();
-    for (modality, path) in all {
-        let Some(path) = path else {
-            fingerprints.push(String::new());
-            continue;
-        };
-        let input = FeatureInput::open(path, modality, &|_| true).map_err(LabelError::from)?;
+    for (modality, paths) in all {
+        let input = FeatureInput::open_all(paths, modality, &|_| true).map_err(LabelError::from)?;
+        // Or the last files of one kind could be the first of another.
+        fingerprints.push(input.shards.len().to_string());
         fingerprints.extend(input.shards.iter().map(|shard| shard.fingerprint()));
     }
     Ok(hash(|sum| feed(sum, fingerprints.iter().map(|text| &**text))))

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -184,7 +185,10 @@ fn one(
         scores: Vec::new(),
     };
     for epoch in 1..=settings.epochs {
-        let losses = trainer.epoch(dataset, |step| told(Progress::Videos(step.videos as u64)))?;
+        let losses = trainer.epoch(dataset, |step| {
+            told(Progress::Videos(step.videos as u64));
+            ControlFlow::Continue(())
+        })?;
         run.loss = losses.total;
         let chosen = scores(&trainer, dataset, truths, (settings.task, settings.best_split))?;
         let score = chosen

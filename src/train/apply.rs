@@ -162,7 +162,7 @@ fn store(
 /// Features of the widths that the network takes.
 fn open(request: &Request, han: &Han, names: &[Arc<str>], lengths: &Lengths) -> Result<Features, TrainError> {
     let config = han.config();
-    if config.clips.is_some() != request.features.clips.is_some() {
+    if config.clips.is_none() != request.features.clips.is_empty() {
         return Err(TrainError::Settings(format!(
             "checkpoint `{}` {} clip features, and --clips is {}",
             request.checkpoint.display(),
@@ -171,10 +171,10 @@ fn open(request: &Request, han: &Han, names: &[Arc<str>], lengths: &Lengths) -> 
             } else {
                 "takes no"
             },
-            if request.features.clips.is_some() {
-                "given"
-            } else {
+            if request.features.clips.is_empty() {
                 "missing"
+            } else {
+                "given"
             },
         )));
     }
@@ -216,7 +216,7 @@ fn all(
 
 /// The videos that the audio features are of, by the names there.
 fn names(paths: &FeaturePaths) -> Result<Vec<Arc<str>>, TrainError> {
-    let input = FeatureInput::open(&paths.audio, Modality::Audio, &|_| true)?;
+    let input = FeatureInput::open_all(&paths.audio, Modality::Audio, &|_| true)?;
     let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();
     Ok(names.into_iter().map(Arc::from).collect())
 }

@@ -8,7 +8,8 @@
 //! seed and epoch name all that is random. What that epoch committed already is known and not committed twice.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct Brief {
     pub run: String,
     /// Store version whose labels are learnt.
     pub labels: u64,
+    /// Names what is learnt from, by its content.
+    pub learnt: String,
 }
 
 /// A training under way.
@@ -67,6 +70,8 @@ pub struct Learned {
 
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
+/// Learnt, and not known yet to be in the store.
+const NEXT: &str = "next.safetensors";
 
 impl Course {
     /// Takes up the last checkpoint where there is one of this training, and begins it otherwise.
@@ -74,14 +79,7 @@ impl Course {
     /// # Errors
     /// [`TrainError`]: settings that make no network, nothing to learn from, a checkpoint that does not read.
     pub fn open(brief: Brief, dataset: &Dataset) -> Result<Course, TrainError> {
-        let examples = dataset.of_split(Split::Train, true);
-        if examples.is_empty() {
-            return Err(TrainError::NoVideos {
-                version: brief.labels,
-                split: "train",
-                videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
-            });
-        }
+        let examples = examples(dataset, brief.labels)?;
         std::fs::create_dir_all(&brief.folder).map_err(TrainError::io("make", &brief.folder))?;
         let mut course = Course {
             learnt: examples.len(),
@@ -114,6 +112,9 @@ impl Course {
         };
         let score = said("best_score").and_then(|value| value.parse().ok());
         self.brief.labels = labels;
+        if let Some(learnt) = said("learnt") {
+            self.brief.learnt.clone_from(learnt);
+        }
         self.best = number("best_epoch").map(|epoch| (epoch, score));
         self.finished = said("finished").is_some();
         self.trainer.restore(checkpoint, done, &path)?;
@@ -160,17 +161,31 @@ impl Course {
         self.brief.folder.join(name)
     }
 
+    /// Learns from another data set from the next epoch on: of the same classes and widths, at this store version, and
+    /// by this name.
+    ///
+    /// # Errors
+    /// [`TrainError::NoVideos`]; it then learns from what it did before.
+    pub fn learn_from(&mut self, dataset: &Dataset, labels: u64, learnt: String) -> Result<(), TrainError> {
+        let examples = examples(dataset, labels)?;
+        self.learnt = examples.len();
+        self.trainer.learn_from(examples);
+        (self.brief.labels, self.brief.learnt) = (labels, learnt);
+        Ok(())
+    }
+
     /// Learns an epoch; the predictions of the splits `also` are among what it gives. What it learnt is kept by
     /// [`Course::save`], after a commit of what it gave.
     ///
     /// # Errors
-    /// A loss that is no number, a folder that cannot be written.
+    /// A loss that is no number, a folder that cannot be written; [`TrainError::Stopped`] where `told` asks for it: the
+    /// course is then of no more use, its checkpoints are.
     pub fn epoch(
         &mut self,
         dataset: &Dataset,
         truths: &Truths,
         also: &[Split],
-        told: impl FnMut(Step),
+        told: impl FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Learned, TrainError> {
         let begun = Instant::now();
         let losses = self.trainer.epoch(dataset, told)?;
@@ -256,6 +271,46 @@ impl Course {
         Ok(weights.write(&self.file(LAST))?)
     }
 
+    /// Keeps what was learnt beside the last checkpoint, before a commit; [`Course::settle`] makes it the last. For who
+    /// changes what is learnt from with that commit, so that the epoch could not be done again.
+    ///
+    /// # Errors
+    /// As [`Course::save`].
+    pub fn save_next(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        let mut weights = self.trainer.checkpoint();
+        self.describe(&mut weights, dataset);
+        Ok(weights.write(&self.file(NEXT))?)
+    }
+
+    /// The epoch that [`Course::save_next`] kept in a folder, where it is of this training.
+    ///
+    /// # Errors
+    /// For a file that does not read.
+    pub fn next(folder: &Path, run: &str) -> Result<Option<u64>, TrainError> {
+        let path = folder.join(NEXT);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let metadata = Weights::read(&path)?.metadata;
+        let own = metadata.get("run").is_some_and(|own| own == run);
+        let epoch = metadata.get("epoch").filter(|_| own);
+        Ok(epoch.and_then(|epoch| epoch.parse().ok()))
+    }
+
+    /// Makes what [`Course::save_next`] kept in a folder its last checkpoint.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn settle(folder: &Path) -> Result<(), TrainError> {
+        let next = folder.join(NEXT);
+        std::fs::rename(&next, folder.join(LAST)).map_err(TrainError::io("rename", &next))
+    }
+
+    /// Is there a checkpoint in a folder, of whatever training?
+    pub fn began(folder: &Path) -> bool {
+        folder.join(LAST).exists()
+    }
+
     /// As [`Course::save`], when the predictions of the best epoch are where they belong.
     ///
     /// # Errors
@@ -270,6 +325,7 @@ impl Course {
         say("run", self.brief.run.clone());
         say("epoch", self.trainer.done().to_string());
         say("labels", self.brief.labels.to_string());
+        say("learnt", self.brief.learnt.clone());
         say("classes", dataset.classes.join("\n"));
         if let Some((epoch, score)) = self.best {
             say("best_epoch", epoch.to_string());
@@ -281,5 +337,18 @@ impl Course {
         if self.finished {
             say("finished", "1".to_owned());
         }
+    }
+}
+
+/// What is learnt from.
+fn examples(dataset: &Dataset, version: u64) -> Result<Vec<usize>, TrainError> {
+    let examples = dataset.of_split(Split::Train, true);
+    match examples.is_empty() {
+        true => Err(TrainError::NoVideos {
+            version,
+            split: "train",
+            videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
+        }),
+        false => Ok(examples),
     }
 }

@@ -1,7 +1,7 @@
 //! What is learnt from: videos, their labels at a store version, their features.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -21,12 +21,12 @@ use crate::network::{Inputs, Targets};
 /// Where the features are, and where their pooled copy goes.
 #[derive(Clone, Debug)]
 pub struct FeaturePaths {
-    /// Audio features.
-    pub audio: PathBuf,
+    /// Audio features: folders and files.
+    pub audio: Vec<PathBuf>,
     /// Visual features.
-    pub visual: PathBuf,
+    pub visual: Vec<PathBuf>,
     /// Clip features, where the network takes some.
-    pub clips: Option<PathBuf>,
+    pub clips: Vec<PathBuf>,
     /// Folder of the pooled copies.
     pub cache: PathBuf,
 }
@@ -67,11 +67,15 @@ impl Features {
                 lengths.insert(name.clone(), place.segments);
             }
         }
-        let mut visual =
-            |path: &Path| FeatureTable::open(path, Modality::Visual, (names, &lengths), &paths.cache, told);
+        let mut visual = |paths_of: &[PathBuf]| {
+            FeatureTable::open(paths_of, Modality::Visual, (names, &lengths), &paths.cache, told)
+        };
         Ok(Features {
             visual: visual(&paths.visual)?,
-            clips: paths.clips.as_deref().map(visual).transpose()?,
+            clips: match &paths.clips[..] {
+                [] => None,
+                clips => Some(visual(clips)?),
+            },
             audio,
         })
     }

@@ -60,6 +60,9 @@ pub enum TrainError {
         /// Names of the videos in it.
         videos: String,
     },
+    /// It was asked to stop, in the middle of an epoch.
+    #[error("the training was stopped in the middle of an epoch, which is begun again when it goes on")]
+    Stopped,
     /// A file of work in progress.
     #[error("cannot {action} `{path}`")]
     Io {

@@ -75,14 +75,14 @@ impl FeatureTable {
     /// [`TrainError::Ingest`] for an input that cannot be read at all, or that has no video of the roster,
     /// [`TrainError::Io`], [`TrainError::Network`] where the file cannot be mapped.
     pub fn open(
-        path: &Path,
+        paths: &[PathBuf],
         modality: Modality,
         (names, lengths): (&[Arc<str>], &Lengths),
         cache: &Path,
         told: Told<'_>,
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
-        let input = FeatureInput::open(path, modality, &|key| roster.knows(key))?;
+        let input = FeatureInput::open_all(paths, modality, &|key| roster.knows(key))?;
         let name = hash(|sum| {
             sum.update(b"pooled 1");
             for name in names {
@@ -119,9 +119,10 @@ impl FeatureTable {
             }
         };
         if index.rows == 0 {
+            let paths: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
             return Err(TrainError::Settings(format!(
-                "`{}` has no {modality} features that can be used of any of the {} videos{}",
-                path.display(),
+                "{} has no {modality} features that can be used of any of the {} videos{}",
+                paths.join(", "),
                 names.len(),
                 index.rejects.first().map_or_else(String::new, |row| format!(
                     "; first reject: {}: {}",

@@ -37,11 +37,23 @@ impl Recorder {
     /// [`TrainError::Store`].
     pub fn record(
         &self,
-        mut row: EpochRow,
+        row: EpochRow,
         predicted: &[VideoProbabilities],
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<EpochRow, TrainError> {
-        let lock = self.store.lock(on_wait)?;
+        self.record_locked(&self.store.lock(on_wait)?, row, predicted)
+    }
+
+    /// As [`Recorder::record`], for who has the store.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`].
+    pub fn record_locked(
+        &self,
+        lock: &WriteLock,
+        mut row: EpochRow,
+        predicted: &[VideoProbabilities],
+    ) -> Result<EpochRow, TrainError> {
         let latest = self.store.at_version(None)?;
         if let Some(number) = self.number(&latest, row.run_epoch)? {
             row.epoch = number;
@@ -49,7 +61,7 @@ impl Recorder {
         }
         row.epoch = last_epoch(&latest)? + 1;
         let predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
-        self.commit(&lock, &latest, row.epoch, Some(&row), &predicted)?;
+        self.commit(lock, &latest, row.epoch, Some(&row), &predicted)?;
         Ok(row)
     }
 
@@ -65,7 +77,19 @@ impl Recorder {
         predicted: &[VideoProbabilities],
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<u64, TrainError> {
-        let lock = self.store.lock(on_wait)?;
+        self.add_locked(&self.store.lock(on_wait)?, run_epoch, predicted)
+    }
+
+    /// As [`Recorder::add`], for who has the store.
+    ///
+    /// # Errors
+    /// As [`Recorder::add`].
+    pub fn add_locked(
+        &self,
+        lock: &WriteLock,
+        run_epoch: u64,
+        predicted: &[VideoProbabilities],
+    ) -> Result<u64, TrainError> {
         let latest = self.store.at_version(None)?;
         let epoch = self.number(&latest, run_epoch)?.ok_or_else(|| {
             let version = latest.version().version;
@@ -85,7 +109,7 @@ impl Recorder {
                  predictions of {more} more videos: `vaplan predict --store` puts them in as another epoch"
             )));
         }
-        self.commit(&lock, &latest, epoch, None, &predicted)?;
+        self.commit(lock, &latest, epoch, None, &predicted)?;
         Ok(epoch)
     }
 
@@ -94,11 +118,7 @@ impl Recorder {
     /// # Errors
     /// [`TrainError::Store`].
     pub fn number(&self, snapshot: &Snapshot, run_epoch: u64) -> Result<Option<u64>, TrainError> {
-        let epochs = snapshot.read::<Epochs>()?;
-        let own = epochs
-            .iter()
-            .find(|row| *row.run == *self.run && row.run_epoch == run_epoch);
-        Ok(own.map(|row| row.epoch))
+        Ok(epoch_of(snapshot, &self.run, run_epoch)?)
     }
 
     fn commit(
@@ -125,6 +145,18 @@ impl Recorder {
         commit.finish()?;
         Ok(())
     }
+}
+
+/// The number in the store of an epoch of a training; none: it is not there.
+///
+/// # Errors
+/// For a store that does not read back.
+pub fn epoch_of(snapshot: &Snapshot, run: &str, run_epoch: u64) -> Result<Option<u64>, StoreError> {
+    let epochs = snapshot.read::<Epochs>()?;
+    let own = epochs
+        .iter()
+        .find(|row| *row.run == *run && row.run_epoch == run_epoch);
+    Ok(own.map(|row| row.epoch))
 }
 
 /// Those that an epoch has no predictions of yet.

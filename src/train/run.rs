@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{EpochRow, Split};
@@ -32,11 +33,14 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
         told(Progress::Read { videos });
     })?;
     let settings = serde_json::to_string(&request.settings).expect("settings are JSON");
+    let run = run_hash(&settings, &dataset);
     let brief = Brief {
         settings: request.settings.clone(),
         device: request.device,
         folder: request.out.clone(),
-        run: run_hash(&settings, &dataset),
+        // Nothing that it learns from changes on the way.
+        learnt: run.clone(),
+        run,
         labels: snapshot.version().version,
     };
     let mut course = Course::open(brief, &dataset)?;
@@ -57,7 +61,10 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
             predicted,
             score,
             better,
-        } = course.epoch(&dataset, &truths, &[], |step| told(Progress::Step(step)))?;
+        } = course.epoch(&dataset, &truths, &[], |step| {
+            told(Progress::Step(step));
+            ControlFlow::Continue(())
+        })?;
         let row = recorder.record(row, &predicted, &mut |holder| {
             told(Progress::Waiting(holder.to_owned()));
         })?;
@@ -102,7 +109,7 @@ fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Su
 }
 
 /// Names what is asked: settings, videos with their labels, features.
-pub(super) fn run_hash(settings: &str, dataset: &Dataset) -> String {
+pub(crate) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     hash(|sum| {
         feed(sum, [settings]);
         feed(sum, dataset.classes.iter().map(|class| &**class));

@@ -25,7 +25,7 @@ fn lengths() -> Lengths {
 fn open(path: &Path, cache: &Path, lengths: &Lengths) -> (FeatureTable, u64) {
     let mut read = 0;
     let table = FeatureTable::open(
-        path,
+        &[path.to_owned()],
         Modality::Visual,
         (&names(), lengths),
         cache,
@@ -189,8 +189,14 @@ fn many_that_find_the_cache_cold_at_once_all_read_the_same() {
     let sum = || {
         let names = (&*names, &Lengths::new());
         start.wait();
-        let table =
-            FeatureTable::open(folder.path(), Modality::Visual, names, cache.path(), &mut |_| ()).unwrap();
+        let table = FeatureTable::open(
+            &[folder.path().to_owned()],
+            Modality::Visual,
+            names,
+            cache.path(),
+            &mut |_| (),
+        )
+        .unwrap();
         let places: Vec<Place> = names.0.iter().map(|name| table.place(name).unwrap()).collect();
         f64::try_from(table.gather(&places, 2).sum(tch::Kind::Double)).unwrap()
     };

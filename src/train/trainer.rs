@@ -1,5 +1,7 @@
 //! A network in training: one epoch after the other, from memory to memory.
 
+use std::ops::ControlFlow;
+
 use tch::{Device, Kind, Tensor};
 
 use super::data::Dataset;
@@ -114,14 +116,20 @@ impl Trainer {
         self.examples.len().div_ceil(self.settings.batch)
     }
 
-    /// Learns from every example once, in the order that seed and epoch give.
+    /// Learns from other examples from now on: positions in the data set of the next epoch.
+    pub fn learn_from(&mut self, examples: Vec<usize>) {
+        self.examples = examples;
+    }
+
+    /// Learns from every example once, in the order that seed and epoch give; `told` hears of every step, and may stop.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], before the parameters are touched by it.
+    /// [`TrainError::NotFinite`], before the parameters are touched by it; [`TrainError::Stopped`], in the middle of the
+    /// epoch.
     pub fn epoch(
         &mut self,
         dataset: &Dataset,
-        mut told: impl FnMut(Step),
+        mut told: impl FnMut(Step) -> ControlFlow<()>,
     ) -> Result<EpochLosses, TrainError> {
         let epoch = self.done + 1;
         let mut noise = Noise::new(self.settings.seed, epoch, self.settings.dropout);
@@ -174,10 +182,13 @@ impl Trainer {
             for (sum, term) in losses.terms.iter_mut().zip(&loss.terms) {
                 *sum += f64::try_from(term).map_err(NetworkError::from)? * share;
             }
-            told(Step {
+            let made = Step {
                 videos: batch.len(),
                 loss: total,
-            });
+            };
+            if told(made).is_break() {
+                return Err(TrainError::Stopped);
+            }
         }
         self.done = epoch;
         Ok(losses)

@@ -40,15 +40,15 @@ pub struct Done {
 /// Makes batches of what lies in the inbox.
 #[derive(Debug)]
 pub struct Batches<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     inbox: &'a Inbox,
-    workers: usize,
-    command: String,
-    resident: Resident,
+    pub(super) workers: usize,
+    pub(super) command: String,
+    pub(super) resident: Resident,
 }
 
 /// How a batch ended.
-enum End {
+pub(super) enum End {
     /// Through the session, or past it, where it was a change of everything.
     Made(Box<Summary>, Way),
     /// The store cannot be changed so; nothing is changed.
@@ -58,7 +58,7 @@ enum End {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Through,
     Past,
 }
@@ -112,13 +112,7 @@ impl<'a> Batches<'a> {
         let Some(lock) = events.lock(self.store, told)? else {
             return Ok(false);
         };
-        let latest = self.store.at_version(None)?;
-        let version = latest.version();
-        match self.resident.is_of(version) {
-            // Whatever another process wrote, an epoch of a training say, is in no table of the graph.
-            true => self.resident.moved(version.clone()),
-            false => self.reload(&latest, true, board, told)?,
-        }
+        let latest = self.latest(board, told)?;
         // Meanwhile others may have come by their names: they are read when the inbox is listed next.
         deliveries.retain(|delivery| delivery.entry.lies());
         let again: Vec<Delivery> = deliveries
@@ -155,6 +149,21 @@ impl<'a> Batches<'a> {
         drop(lock);
         board.state("watching", None)?;
         Ok(did)
+    }
+
+    /// The latest version, which the graph is then of.
+    pub(super) fn latest(
+        &mut self,
+        board: &mut Board,
+        told: &mut dyn FnMut(Told<'_>),
+    ) -> Result<Snapshot, WatchError> {
+        let latest = self.store.at_version(None)?;
+        match self.resident.is_of(&latest)? {
+            // Whatever another process wrote, an epoch of a training say, is in no table of the graph.
+            true => self.resident.moved(latest.version().clone()),
+            false => self.reload(&latest, true, board, told)?,
+        }
+        Ok(latest)
     }
 
     /// What lies in the inbox, so far as it makes one batch; and whether any of it has failed.
@@ -297,6 +306,22 @@ impl<'a> Batches<'a> {
             dry_run: false,
             command: command(&self.command, batch),
         };
+        times.prepare = began.elapsed();
+        // What was read by their names may be of others that came since.
+        let dropped = || events.stopped() || !batch.iter().all(|delivery| delivery.entry.lies());
+        self.version(&request, snapshot, lock, times, &dropped)
+    }
+
+    /// Makes a version through the session; `dropped`: unless it is of no use any more once all is read.
+    pub(super) fn version(
+        &mut self,
+        request: &relabel::Request,
+        snapshot: &Snapshot,
+        lock: &WriteLock,
+        times: &mut Times,
+        dropped: &dyn Fn() -> bool,
+    ) -> Result<End, WatchError> {
+        let began = Instant::now();
         let listener = quiet();
         let prepared = Resolved::new(self.store, snapshot, &request.changes).and_then(|mut resolved| {
             let part = match Scope::of(snapshot, &mut resolved, Predicted::All)? {
@@ -305,9 +330,8 @@ impl<'a> Batches<'a> {
             };
             Ok(Ok(part))
         });
-        times.prepare = began.elapsed();
-        // What was read by their names may be of others that came since.
-        if events.stopped() || !batch.iter().all(|delivery| delivery.entry.lies()) {
+        times.prepare += began.elapsed();
+        if dropped() {
             return Ok(End::Dropped);
         }
         let (made, way) = match prepared {
@@ -317,21 +341,13 @@ impl<'a> Batches<'a> {
                 times.graph = began.elapsed();
                 let began = Instant::now();
                 let answers = &self.resident.answers;
-                let made = patch::commit(
-                    self.store,
-                    Some(lock),
-                    snapshot,
-                    &request,
-                    &part,
-                    answers,
-                    changes,
-                )?;
+                let made = patch::commit(self.store, Some(lock), snapshot, request, &part, answers, changes)?;
                 times.commit = began.elapsed();
                 (Ok(made), Way::Through)
             }
             Ok(Err(resolved)) => {
                 let began = Instant::now();
-                let made = whole::run(self.store, Some(lock), snapshot, &request, resolved, &listener);
+                let made = whole::run(self.store, Some(lock), snapshot, request, resolved, &listener);
                 times.commit = began.elapsed();
                 (made, Way::Past)
             }

@@ -1,4 +1,4 @@
-//! What wakes a watch: the inbox changed, the store is free, a signal.
+//! What wakes a watch: the inbox changed, a training has something to say, the store is free, a signal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::{Told, WatchError};
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
-    /// Something appeared in the inbox.
-    Inbox,
+    /// Something appeared in the inbox, or a training has something to say.
+    Look,
     /// The store is taken, as was asked for.
     Locked(Box<Result<WriteLock, StoreError>>),
     /// SIGTERM or SIGINT.
@@ -34,7 +34,7 @@ pub struct Events {
     told: Receiver<Message>,
     stop: Arc<AtomicBool>,
     notified: bool,
-    /// Did the inbox change while the store was waited for?
+    /// Was there something to look at while the store was waited for?
     changed: bool,
 }
 
@@ -79,6 +79,14 @@ impl Events {
         self.notified
     }
 
+    /// Wakes who waits for events, to look again.
+    #[cfg(feature = "train")]
+    pub fn waker(&self) -> impl Fn() + Send + 'static {
+        let tell = self.tell.clone();
+        // Fails only where nobody waits any more.
+        move || drop(tell.send(Message::Event(Event::Look)))
+    }
+
     /// Was there a signal to stop?
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
@@ -91,7 +99,7 @@ impl Events {
             return Some(Event::Stop);
         }
         if std::mem::take(&mut self.changed) {
-            return Some(Event::Inbox);
+            return Some(Event::Look);
         }
         let first = match self.told.recv_timeout(most) {
             Ok(Message::Event(event)) => event,
@@ -99,7 +107,7 @@ impl Events {
                 return None;
             }
         };
-        while let (Event::Inbox, Ok(next)) = (&first, self.told.try_recv()) {
+        while let (Event::Look, Ok(next)) = (&first, self.told.try_recv()) {
             if let Message::Event(event @ Event::Stop) = next {
                 return Some(event);
             }
@@ -128,7 +136,7 @@ impl Events {
                 Message::Event(Event::Locked(lock)) => return Ok(Some((*lock)?)),
                 Message::Event(Event::Stop) => return Ok(None),
                 // Whoever takes the lock listed the inbox before.
-                Message::Event(Event::Inbox) => self.changed = true,
+                Message::Event(Event::Look) => self.changed = true,
                 Message::Waiting(holder) => told(Told::Waiting(holder)),
             }
         }
@@ -166,7 +174,7 @@ fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
             let mut reader = inotify::Reader::new(queue, &mut buffer);
             loop {
                 match reader.next() {
-                    Ok(_) if tell.send(Message::Event(Event::Inbox)).is_ok() => {}
+                    Ok(_) if tell.send(Message::Event(Event::Look)).is_ok() => {}
                     Err(rustix::io::Errno::INTR) => {}
                     Ok(_) | Err(_) => return,
                 }
@@ -197,10 +205,10 @@ mod tests {
             changed: false,
         };
         let nothing = Duration::from_millis(1);
-        tell.send(Message::Event(Event::Inbox)).unwrap();
+        tell.send(Message::Event(Event::Look)).unwrap();
         let held = events.lock(&store, &mut |_| ()).unwrap();
         assert!(held.is_some());
-        assert!(matches!(events.wait(nothing), Some(Event::Inbox)));
+        assert!(matches!(events.wait(nothing), Some(Event::Look)));
         assert!(events.wait(nothing).is_none(), "once");
         // As a signal does; another holds the store.
         events.stop.store(true, Ordering::SeqCst);

@@ -116,6 +116,12 @@ fn text(figures: &Figures) -> String {
     one("cells_set_total", "counter", "Labels set.", figures.set);
     one("cells_unset_total", "counter", "Labels unset.", figures.unset);
     one(
+        "epochs_total",
+        "counter",
+        "Epochs of own training in the store.",
+        figures.epochs,
+    );
+    one(
         "loads_total",
         "counter",
         "Loads of the graph from the tables.",

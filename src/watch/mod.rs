@@ -11,6 +11,9 @@
 //! of the store, never of the inbox. So a process may be killed anywhere. What a batch costs is what it touches: the
 //! session holds the rest.
 //!
+//! Own training learns the labels of the latest version, epoch by epoch, in a thread of its own; a delivery never waits for
+//! it. Its predictions go the way of an epoch from outside, through the same session to the same PLD.
+//!
 //! | module | what |
 //! |---|---|
 //! | [`delivery`] | what a file or folder in the inbox means, and its hash |
@@ -21,6 +24,7 @@
 //! | [`resident`], [`mirror`] | the session, and what it was told |
 //! | [`batch`] | deliveries to one store version |
 //! | [`blame`] | a batch that cannot be made: whose fault that is |
+//! | [`training`], `learnt` | a parser that learns beside it, and what becomes of its epochs |
 //! | [`status`], [`metrics`] | what others may know of it |
 
 pub mod batch;
@@ -28,12 +32,16 @@ pub mod blame;
 pub mod delivery;
 pub mod events;
 pub mod inbox;
+#[cfg(feature = "train")]
+mod learnt;
 pub mod metrics;
 pub mod mirror;
 pub mod order;
 pub mod place;
 pub mod resident;
 pub mod status;
+#[cfg(feature = "train")]
+pub mod training;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,6 +69,9 @@ pub struct Request {
     pub status: Option<PathBuf>,
     /// Where metrics are served; loopback.
     pub metrics: Option<SocketAddr>,
+    /// Own training; none: epochs come from outside alone.
+    #[cfg(feature = "train")]
+    pub training: Option<training::Asked>,
 }
 
 /// What a watch tells while it runs.
@@ -88,6 +99,33 @@ pub enum Told<'a> {
     },
     /// A batch is done.
     Batch(&'a Done),
+    /// An epoch of own training is in the store.
+    #[cfg(feature = "train")]
+    Epoch {
+        /// As there.
+        row: &'a vaplan_schemas::rows::EpochRow,
+        /// It is the best so far of its training.
+        better: bool,
+    },
+    /// Labels are denoised by an epoch of own training.
+    #[cfg(feature = "train")]
+    Denoised {
+        /// Epoch.
+        epoch: u64,
+        /// Version that it made; none: the labels are as they were.
+        version: Option<u64>,
+        /// Cells that were set and unset.
+        cells: (u64, u64),
+    },
+    /// Own training is at rest, until what it learns from is another.
+    #[cfg(feature = "train")]
+    Trained {
+        /// Its best epoch.
+        epoch: u64,
+    },
+    /// Own training cannot go on; the next delivery that counts has it tried again.
+    #[cfg(feature = "train")]
+    TrainingFailed(&'a str),
     /// It ends, as it was asked to.
     Stopped,
 }
@@ -118,6 +156,14 @@ pub enum WatchError {
         /// Why not.
         problem: String,
     },
+    /// Own training cannot begin, or its epochs cannot be kept.
+    #[cfg(feature = "train")]
+    #[error(transparent)]
+    Train(#[from] crate::train::TrainError),
+    /// The file that describes own training.
+    #[cfg(feature = "train")]
+    #[error(transparent)]
+    Config(#[from] crate::run::RunError),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
@@ -162,6 +208,13 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Told<'_>)) -> Result<(), Watc
 
 fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
     let store = Store::open(&request.store)?;
+    // Before anything is waited for: a file that cannot be used is to be told at once.
+    #[cfg(feature = "train")]
+    let asked = request
+        .training
+        .as_ref()
+        .map(|asked| asked.read(&store))
+        .transpose()?;
     let inbox = Inbox::open(&request.inbox)?;
     let mut events = Events::start(&request.inbox)?;
     if let Some(address) = request.metrics {
@@ -177,14 +230,25 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
     } else {
         LOOK_ALONE
     };
+    #[cfg(feature = "train")]
+    let training = asked.map(|asked| training::Training::start(asked, events.waker()));
     while !events.stopped() {
+        #[cfg(feature = "train")]
+        if let Some(training) = &training
+            && let Some(report) = training.report()
+            && batches.learnt(report, &mut events, board, told)?
+        {
+            training.go_on();
+        }
         // What came in while a batch was made makes the next.
         if batches.next(&mut events, board, told)? {
+            #[cfg(feature = "train")]
+            training.iter().for_each(training::Training::news);
             continue;
         }
         match events.wait(look) {
             Some(Event::Stop) => break,
-            Some(Event::Inbox | Event::Locked(_)) | None => {}
+            Some(Event::Look | Event::Locked(_)) | None => {}
         }
     }
     batches.finish()?;

@@ -1,5 +1,6 @@
 //! The session that stays, and what it holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
@@ -37,8 +38,8 @@ pub struct Resident {
     pub answers: Answers,
     /// Store version it is of.
     version: VersionRow,
-    /// Is there an epoch whose predictions count?
-    predicted: bool,
+    /// Epochs whose predictions count.
+    active: BTreeSet<u64>,
     /// Deliveries that the version remembers.
     pub delivered: Vec<Arc<str>>,
 }
@@ -56,7 +57,7 @@ impl Resident {
     ) -> Result<Resident, LabelError> {
         let part = whole(store, snapshot, workers, listener)?;
         let delivered = part.world().delivered.clone();
-        let predicted = part.world().active.is_some();
+        let active = active(&part);
         let mut mirror = Mirror::default();
         let rows = part.rows();
         let whole: Vec<VideoId> = rows.weak.iter().map(|(video, _)| *video).collect();
@@ -81,7 +82,7 @@ impl Resident {
             mirror,
             answers,
             version: snapshot.version().clone(),
-            predicted,
+            active,
             delivered,
         })
     }
@@ -92,7 +93,7 @@ impl Resident {
     /// [`LabelError::Stopped`]; the session is then at its end.
     pub fn apply(&mut self, part: &Part) -> Result<Vec<Change>, LabelError> {
         self.delivered.clone_from(&part.world().delivered);
-        self.predicted = part.world().active.is_some();
+        self.active = active(part);
         let updates = self.mirror.take(part.rows(), part.whole(), &part.rescaled());
         let outcome = self.session.apply(updates).map_err(stopped)?;
         Ok(self.answers.take(outcome))
@@ -103,14 +104,33 @@ impl Resident {
         self.version.version
     }
 
-    /// Is it of this version too? It is where no table is another that the graph is made of.
-    pub fn is_of(&self, version: &VersionRow) -> bool {
-        let delta = |version: &VersionRow, table: &str| {
-            let mut tables = version.tables.iter();
-            tables.find_map(|(name, delta)| (name == table).then_some(*delta))
-        };
-        let same = |table: &&str| delta(&self.version, table) == delta(version, table);
-        MADE_OF.iter().all(same) && (!self.predicted || same(&Predictions::NAME))
+    /// Is it of this version too? It is where no table is another that the graph is made of, and predictions came of no
+    /// epoch but ones that do not count.
+    ///
+    /// # Errors
+    /// Where the versions do not read back.
+    pub fn is_of(&self, snapshot: &Snapshot) -> Result<bool, LabelError> {
+        let same = |table: &&str| delta(&self.version, table) == delta(snapshot.version(), table);
+        if !MADE_OF.iter().all(same) {
+            return Ok(false);
+        }
+        if self.active.is_empty() || same(&Predictions::NAME) {
+            return Ok(true);
+        }
+        let versions = snapshot.store().versions()?;
+        let since = self.version.version + 1..=snapshot.version().version;
+        let since: Vec<&VersionRow> = versions
+            .iter()
+            .filter(|row| since.contains(&row.version))
+            .collect();
+        let all = since.len() as u64 == snapshot.version().version.saturating_sub(self.version.version);
+        let mut before = delta(&self.version, Predictions::NAME);
+        Ok(all
+            && since.into_iter().all(|row| {
+                let own = delta(row, Predictions::NAME);
+                let moved = std::mem::replace(&mut before, own) != own;
+                !moved || row.epoch.is_some_and(|epoch| !self.active.contains(&epoch))
+            }))
     }
 
     /// It is of this version now.
@@ -155,6 +175,17 @@ pub(crate) fn whole(
         ..Touched::default()
     };
     Part::load(snapshot, resolved, all, workers, listener)
+}
+
+fn active(part: &Part) -> BTreeSet<u64> {
+    let active = part.world().active.iter();
+    active.flat_map(|active| active.epochs.iter().copied()).collect()
+}
+
+/// Delta version of a table.
+pub(super) fn delta(version: &VersionRow, table: &str) -> Option<u64> {
+    let mut tables = version.tables.iter();
+    tables.find_map(|(name, delta)| (name == table).then_some(*delta))
 }
 
 fn stopped(error: SessionError) -> LabelError {

@@ -36,6 +36,10 @@ pub struct Figures {
     pub videos: u64,
     /// Updates held.
     pub held: u64,
+    /// Epochs of own training that came to the store.
+    pub epochs: u64,
+    /// How far own training is.
+    training: Option<String>,
     /// From the rename into the inbox to the commit of the version.
     pub waited: Histogram,
     /// The latest of those, seconds; the oldest is overwritten first.
@@ -81,6 +85,8 @@ struct Status<'a> {
     loads: u64,
     videos: u64,
     held: u64,
+    epochs: u64,
+    training: Option<&'a str>,
     last_commit_ms: f64,
     last_batch_ms: Millis,
     rename_to_commit_ms: Quantiles,
@@ -182,6 +188,23 @@ impl Board {
         }
     }
 
+    /// An epoch of own training came to the store.
+    pub fn epoch(&mut self) {
+        lock(&self.figures).epochs += 1;
+    }
+
+    /// How far own training is.
+    pub fn training(&mut self, at: String) {
+        lock(&self.figures).training = Some(at);
+    }
+
+    /// Labels were denoised: cells set and unset.
+    pub fn denoised(&mut self, (set, unset): (u64, u64)) {
+        let mut figures = lock(&self.figures);
+        figures.set += set;
+        figures.unset += unset;
+    }
+
     /// Writes the status, in place of the one before.
     ///
     /// # Errors
@@ -206,6 +229,8 @@ impl Board {
             loads: figures.loads,
             videos: figures.videos,
             held: figures.held,
+            epochs: figures.epochs,
+            training: figures.training.as_deref(),
             last_commit_ms: ms(times.commit),
             last_batch_ms: Millis {
                 hash: ms(times.hash),

@@ -20,7 +20,7 @@ const SMALL: &str = "[train]\nepochs = 3\nhidden = 16\nfeedforward = 16\nlearnin
                      [denoise]\nalpha = 1.05\nguard = 0.3\n";
 
 /// Writes a file for a run of the sample into a store of this name; gives its path.
-fn config(sample: &Sample, store: &str, settings: &str) -> String {
+pub(crate) fn config(sample: &Sample, store: &str, settings: &str) -> String {
     let path = sample.path(&format!("{store}.toml"));
     // The sample's own annotations, or those of its copies.
     let own = match Path::new(&sample.path("features/annotations")).exists() {
@@ -59,15 +59,15 @@ fn plan(config: &str) -> Vec<String> {
 
 /// What a store holds in the end, but for what time it took.
 #[derive(Debug, PartialEq)]
-struct Tables {
-    versions: u64,
-    labels: Vec<LabelTrack>,
-    predictions: Vec<PredictionTrack>,
+pub(crate) struct Tables {
+    pub(crate) versions: u64,
+    pub(crate) labels: Vec<LabelTrack>,
+    pub(crate) predictions: Vec<PredictionTrack>,
     videos: Vec<VideoPredictionRow>,
-    epochs: Vec<EpochRow>,
+    pub(crate) epochs: Vec<EpochRow>,
 }
 
-fn tables(store: &str) -> Tables {
+pub(crate) fn tables(store: &str) -> Tables {
     let snapshot = Store::open(Path::new(store)).unwrap().at_version(None).unwrap();
     let mut labels = snapshot.read::<Labels>().unwrap();
     labels.sort_by(Labels::compare);

@@ -88,7 +88,7 @@ impl Place {
 }
 
 impl Watch {
-    fn start(mut command: Command, status: PathBuf) -> Watch {
+    pub(crate) fn start(mut command: Command, status: PathBuf) -> Watch {
         let (tell, lines) = channel();
         let mut child = command
             .stdout(Stdio::piped())

@@ -6,6 +6,7 @@
 //! `targets.safetensors`, the labels of the videos in the order of the steps; `order.txt`, their names.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,9 +31,9 @@ fn main() -> Result<(), Problem> {
         ..TrainSettings::default()
     };
     let paths = FeaturePaths {
-        audio: PathBuf::from(audio),
-        visual: PathBuf::from(visual),
-        clips: Some(PathBuf::from(clips)),
+        audio: vec![PathBuf::from(audio)],
+        visual: vec![PathBuf::from(visual)],
+        clips: vec![PathBuf::from(clips)],
         cache: Path::new(store).join("_vaplan/train/features"),
     };
     let began = Instant::now();
@@ -65,6 +66,7 @@ fn main() -> Result<(), Problem> {
         losses.push(step.loss);
         seconds.push(last.elapsed().as_secs_f64());
         last = Instant::now();
+        ControlFlow::Continue(())
     })?;
     let report = serde_json::json!({"read": read, "losses": losses, "seconds": seconds});
     println!("{report}");

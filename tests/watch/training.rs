@@ -1,0 +1,250 @@
+//! Own training beside the deliveries.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use vaplan::ingest::npy;
+use vaplan_schemas::rows::LabelRule;
+
+use super::harness::Watch;
+use crate::run::{config, tables};
+use crate::support::{assert_status, run, stderr, vaplan};
+use crate::train::Sample;
+
+/// Three epochs of a second or less; after the first and the second labels are denoised, for little.
+const SMALL: &str = "[train]\nepochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n\
+                     [denoise]\nschedule = 'every'\nevery = 1\nwarmup = 1\nalpha = 1.05\nguard = 0.3\n";
+
+/// A labelled store, and a file that says how to train beside it.
+struct Place {
+    sample: Sample,
+    file: String,
+}
+
+impl Place {
+    fn new(settings: &str) -> Place {
+        let sample = Sample::new("1");
+        let file = config(&sample, "store", settings);
+        std::fs::create_dir(sample.path("inbox")).unwrap();
+        Place { sample, file }
+    }
+
+    fn watch(&self) -> Watch {
+        let status = Path::new(&self.sample.path("status.json")).to_owned();
+        drop(std::fs::remove_file(&status));
+        let mut command = vaplan();
+        command
+            .args(["watch", "--workers", "2", "--threads", "1", "--train", &self.file])
+            .args(["--store", &self.store(), "--inbox", &self.sample.path("inbox")])
+            .arg("--status")
+            .arg(&status);
+        Watch::start(command, status)
+    }
+
+    fn store(&self) -> String {
+        self.sample.path("store")
+    }
+
+    /// Probabilities of the visual labels of one video, all the same, as an epoch from outside.
+    fn deliver_epoch(&self, name: &str, video: &str, probability: f32) {
+        let beside = self.sample.path("inbox/.unfinished");
+        std::fs::create_dir_all(format!("{beside}/visual")).unwrap();
+        let file = format!("{beside}/visual/{video}.npy");
+        npy::write_f32(Path::new(&file), &[10, 25], &[probability; 250]).unwrap();
+        std::fs::rename(&beside, self.sample.path(&format!("inbox/{name}"))).unwrap();
+    }
+
+    /// Labels anew, there and back, with the predictions that count.
+    fn label_anew(&self) {
+        let place = |name: &str| self.sample.path(&format!("features/{name}"));
+        let (visual, audio, annotations) = (place("visual"), place("audio"), self.sample.path("annotations"));
+        let own = place("annotations");
+        let annotations = if Path::new(&own).exists() {
+            own
+        } else {
+            annotations
+        };
+        let (visual_text, audio_text) = (place("visual_text.npy"), place("audio_text.npy"));
+        let words = [
+            ["label", "--quiet"],
+            ["--store", &self.store()],
+            ["--annotations", &annotations],
+            ["--visual", &visual],
+            ["--audio", &audio],
+            ["--visual-text", &visual_text],
+            ["--audio-text", &audio_text],
+        ];
+        for more in [&["--visual-threshold", "1.2"][..], &[]] {
+            assert_status(&run([&words.concat()[..], more].concat()), 0);
+        }
+    }
+}
+
+/// Epochs of the flips there are.
+fn flipped_by(store: &str) -> BTreeSet<Option<u64>> {
+    let labels = tables(store).labels;
+    let cells = labels.iter().flat_map(|track| &track.cells);
+    let flipped = cells.filter(|cell| cell.rule == LabelRule::Pld);
+    flipped.map(|cell| cell.epoch).collect()
+}
+
+#[test]
+fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
+    let place = Place::new(SMALL);
+    let watch = place.watch();
+    watch.line("denoised by epoch 1");
+    watch.line("denoised by epoch 2");
+    watch.line("trained: the best is epoch");
+    assert_eq!(flipped_by(&place.store()), BTreeSet::from([Some(2)]));
+    let own = tables(&place.store());
+    assert_eq!(own.epochs.len(), 3);
+    let learnt: Vec<u64> = own.epochs.iter().map(|row| row.labels).collect();
+    assert!(
+        learnt.is_sorted_by(|a, b| a < b),
+        "each learns what the one before denoised: {learnt:?}"
+    );
+
+    // From outside: what counts of this video is this, of the others what counted.
+    let video = own
+        .labels
+        .iter()
+        .find(|track| track.cells.iter().any(|cell| cell.rule == LabelRule::Pld));
+    let video = video.expect("one with a flip").video.to_string();
+    place.deliver_epoch("epoch-0100", &video, 0.5);
+    watch.line("epoch-0100");
+    // It changed labels, so there is something to learn: a training from the start.
+    watch.line("denoised by epoch 102");
+    watch.line("trained: the best is epoch 10");
+    let status = watch.stop();
+    assert_eq!(
+        (&status["epochs"], &status["loads"]),
+        (&Value::from(6), &Value::from(1))
+    );
+    assert_eq!(status["training"], "at rest");
+    let after = tables(&place.store());
+    let trainings: BTreeSet<&str> = after.epochs.iter().map(|row| &*row.run).collect();
+    assert_eq!((after.epochs.len(), trainings.len()), (6, 2));
+    assert_eq!(flipped_by(&place.store()), BTreeSet::from([Some(102)]));
+
+    assert_status(&run(["check", "--store", &place.store()]), 0);
+    place.label_anew();
+    assert_eq!(
+        tables(&place.store()).labels,
+        after.labels,
+        "incremental is batch"
+    );
+}
+
+#[test]
+fn killed_anywhere_a_training_goes_on_to_what_it_would_have_been() {
+    let (whole, killed) = (Place::new(SMALL), Place::new(SMALL));
+    let watch = whole.watch();
+    watch.line("trained: the best is epoch");
+    watch.stop();
+    for line in [
+        "watching: version",
+        "epoch 1: ",
+        "denoised by epoch 1",
+        "epoch 3: ",
+    ] {
+        let mut watch = killed.watch();
+        watch.line(line);
+        watch.signal(Signal::KILL);
+        watch.end();
+    }
+    let watch = killed.watch();
+    watch.line("trained: the best is epoch");
+    // At rest, there is nothing to learn: a stop in the middle of nothing.
+    watch.stop();
+    let (wanted, found) = (tables(&whole.store()), tables(&killed.store()));
+    let losses = |tables: &crate::run::Tables| -> Vec<_> {
+        let rows = tables.epochs.iter();
+        rows.map(|row| (row.epoch, row.run_epoch, row.losses.clone(), row.metrics.clone()))
+            .collect()
+    };
+    assert_eq!(losses(&found), losses(&wanted));
+    assert_eq!(found.labels, wanted.labels);
+    assert_eq!(found.predictions, wanted.predictions);
+}
+
+#[test]
+fn a_signal_ends_a_training_in_the_middle_of_an_epoch() {
+    let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
+    let watch = place.watch();
+    watch.line("denoised by epoch 2");
+    let status = watch.stop();
+    assert!(status["epochs"].as_u64().unwrap() >= 2, "{status}");
+    let before = tables(&place.store()).epochs.len() as u64;
+    let watch = place.watch();
+    // The same training: its next epoch is the next of the store.
+    watch.line(&format!("epoch {}: ", before + 1));
+    watch.stop();
+    let runs: BTreeSet<String> = tables(&place.store())
+        .epochs
+        .iter()
+        .map(|row| row.run.to_string())
+        .collect();
+    assert_eq!(runs.len(), 1);
+}
+
+#[test]
+fn a_delivery_is_learnt_by_the_next_epoch() {
+    let place = Place::new(
+        &SMALL
+            .replace("epochs = 3", "epochs = 100000")
+            .replace("'every'", "'off'"),
+    );
+    let watch = place.watch();
+    watch.line("epoch 1: ");
+    let labels = tables(&place.store()).labels;
+    let track = labels
+        .iter()
+        .find(|track| track.modality.as_str() == "audio")
+        .unwrap();
+    let content = format!(
+        "video,modality,class,label,onset,offset\n{},audio,{},1,0,10\n",
+        track.video, track.class
+    );
+    let beside = place.sample.path("inbox/.mark");
+    std::fs::write(&beside, content).unwrap();
+    std::fs::rename(&beside, place.sample.path("inbox/a.user.csv")).unwrap();
+    let version = watch.line("; a.user.csv");
+    let version: u64 = version["version ".len()..version.find(':').unwrap()]
+        .parse()
+        .unwrap();
+    let epoch = tables(&place.store()).epochs.len();
+    watch.line(&format!("epoch {}: ", epoch + 2));
+    watch.stop();
+    let epochs = tables(&place.store()).epochs;
+    assert!(epochs.last().unwrap().labels >= version, "{epochs:?}");
+    assert_eq!(epochs[0].labels, 1);
+}
+
+#[test]
+fn a_file_that_asks_for_what_cannot_be_is_refused_before_anything_is_loaded() {
+    let place = Place::new("[train]\nepochs = 1\n");
+    let refused = |file: &str| {
+        let inbox = place.sample.path("inbox");
+        let watch = [
+            "watch",
+            "--store",
+            &place.store(),
+            "--inbox",
+            &inbox,
+            "--train",
+            file,
+        ];
+        let output = run(watch);
+        assert_status(&output, 2);
+        stderr(&output).to_owned()
+    };
+    let once = refused(&place.file);
+    assert!(
+        once.contains("schedule is `once`, expected `every` or `off`"),
+        "{once}"
+    );
+    let other = refused(&config(&place.sample, "other", SMALL));
+    assert!(other.contains("expected the one that is watched"), "{other}");
+}

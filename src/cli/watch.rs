@@ -119,7 +119,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         #[cfg(feature = "train")]
         Told::Trained { epoch } => say(format!("trained: the best is epoch {epoch}")),
         #[cfg(feature = "train")]
-        Told::TrainingFailed(reason) => eprintln!("vaplan: training failed: {reason}"),
+        Told::Rests(why) => say(format!("training rests: {why}")),
+        #[cfg(feature = "train")]
+        Told::TrainingFailed(reason) => eprintln!("vaplan: training: {reason}"),
         Told::Stopped => say("stopped".to_owned()),
     })?;
     // Whoever read the output may have gone; the work went on.

@@ -1,13 +1,14 @@
 //! One training, epoch by epoch: checkpoints in a folder, all else in the hands of whoever runs it.
 //!
 //! ```text
-//! each epoch: learn ── predict, score ── best.safetensors ── (a store version) ── last.safetensors
+//! each epoch: learn ── predict, score ── (a store version) ── best.safetensors, last.safetensors
 //! ```
 //!
 //! Killed anywhere, the next run takes up `last.safetensors` and does the epoch after it again: the same numbers, since
 //! seed and epoch name all that is random. What that epoch committed already is known and not committed twice.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,8 +71,9 @@ pub struct Learned {
 
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
-/// Learnt, and not known yet to be in the store.
+/// The same of an epoch that is not known yet to be in the store.
 const NEXT: &str = "next.safetensors";
+const NEXT_BEST: &str = "next-best.safetensors";
 
 impl Course {
     /// Takes up the last checkpoint where there is one of this training, and begins it otherwise.
@@ -233,7 +235,10 @@ impl Course {
             self.best = Some((epoch, score));
             let mut weights = self.trainer.han().weights();
             self.describe(&mut weights, dataset);
-            weights.write(&self.file(BEST))?;
+            weights.write(&self.file(NEXT_BEST))?;
+        } else {
+            // Of this epoch when it was begun before, and its labels were others.
+            remove(&self.file(NEXT_BEST))?;
         }
         Ok(Learned {
             row,
@@ -266,6 +271,7 @@ impl Course {
     /// # Errors
     /// Where the folder cannot be written.
     pub fn save(&self, dataset: &Dataset) -> Result<(), TrainError> {
+        settle_best(&self.brief.folder)?;
         let mut weights = self.trainer.checkpoint();
         self.describe(&mut weights, dataset);
         Ok(weights.write(&self.file(LAST))?)
@@ -302,6 +308,7 @@ impl Course {
     /// # Errors
     /// Where the folder cannot be written.
     pub fn settle(folder: &Path) -> Result<(), TrainError> {
+        settle_best(folder)?;
         let next = folder.join(NEXT);
         std::fs::rename(&next, folder.join(LAST)).map_err(TrainError::io("rename", &next))
     }
@@ -350,5 +357,21 @@ fn examples(dataset: &Dataset, version: u64) -> Result<Vec<usize>, TrainError> {
             videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
         }),
         false => Ok(examples),
+    }
+}
+
+/// The best weights of an epoch that is in the store are the best there are.
+fn settle_best(folder: &Path) -> Result<(), TrainError> {
+    let next = folder.join(NEXT_BEST);
+    match std::fs::rename(&next, folder.join(BEST)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("rename", &next)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(TrainError::io("remove", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }

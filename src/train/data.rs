@@ -1,7 +1,7 @@
 //! What is learnt from: videos, their labels at a store version, their features.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -78,6 +78,26 @@ impl Features {
             },
             audio,
         })
+    }
+
+    /// Removes pooled copies that are not of these from their folder.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn keep_only(&self, cache: &Path) -> Result<(), TrainError> {
+        let own = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
+        for entry in std::fs::read_dir(cache).map_err(TrainError::io("list", cache))? {
+            let path = entry.map_err(TrainError::io("list", cache))?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if !own
+                .iter()
+                .flatten()
+                .any(|table| stem == Some(table.fingerprint()))
+            {
+                std::fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Everything that was left out.

@@ -124,6 +124,10 @@ impl Events {
         store: &Store,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<Option<WriteLock>, WatchError> {
+        // Who waited before may have taken the message.
+        if self.stopped() {
+            return Ok(None);
+        }
         let (store, tell) = (store.clone(), self.tell.clone());
         // A wait for a lock cannot be ended: it is left behind.
         std::thread::spawn(move || {

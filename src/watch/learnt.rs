@@ -8,9 +8,11 @@ use super::status::{Board, Times};
 use super::training::Report;
 use super::{Told, WatchError};
 use crate::error::chain;
+use crate::label::LabelError;
 use crate::label::world::World;
 use crate::relabel;
 use crate::relabel::change::{Changes, DenoiseRequest};
+use crate::train::predict::VideoProbabilities;
 use crate::train::record::Recorder;
 
 impl Batches<'_> {
@@ -27,6 +29,12 @@ impl Batches<'_> {
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<bool, WatchError> {
         let (run, training) = match &report {
+            Report::Rests(why) => {
+                board.training(format!("at rest: {why}"));
+                board.state("watching", None)?;
+                told(Told::Rests(why));
+                return Ok(true);
+            }
             Report::Failed(reason) => {
                 board.training(format!("failed: {reason}"));
                 board.state("watching", None)?;
@@ -36,8 +44,7 @@ impl Batches<'_> {
             Report::Epoch { run, of, learned, .. } => {
                 (run, Some(format!("epoch {} of {of}", learned.row.run_epoch)))
             }
-            Report::Denoise { run, .. } => (run, None),
-            Report::Trained { run, .. } => (run, Some("at rest".to_owned())),
+            Report::Denoise { run, .. } | Report::Trained { run, .. } => (run, None),
         };
         let Some(lock) = events.lock(self.store, told)? else {
             return Ok(false);
@@ -48,10 +55,11 @@ impl Batches<'_> {
             command: self.command.clone(),
             run: run.clone(),
         };
-        let mut rests = None;
+        let mut done = None;
         match report {
             Report::Epoch { learned, .. } => {
-                let row = recorder.record_locked(&lock, learned.row, &learned.predicted)?;
+                let predicted = self.there(learned.predicted);
+                let row = recorder.record_locked(&lock, learned.row, &predicted)?;
                 board.epoch();
                 told(Told::Epoch {
                     row: &row,
@@ -59,8 +67,16 @@ impl Batches<'_> {
                 });
             }
             Report::Denoise { epoch, denoising, .. } => {
-                let number = recorder.number(&self.latest(board, told)?, epoch)?;
-                if let Some(number) = number {
+                let latest = self.latest(board, told)?;
+                let number = recorder.number(&latest, epoch)?;
+                let active = World::read(&latest)?.active;
+                // Killed before the checkpoint was kept, it is asked again; meanwhile others may have a say, too.
+                let done = |number: &u64| {
+                    active
+                        .as_ref()
+                        .is_some_and(|active| active.epochs.contains(number))
+                };
+                if let Some(number) = number.filter(|number| !done(number)) {
                     self.denoise(number, denoising, &lock, board, told)?;
                 }
             }
@@ -70,11 +86,11 @@ impl Batches<'_> {
                 let active = World::read(&latest)?.active;
                 // Of one that has a say, what there was to predict was predicted when it got it.
                 if !active.is_some_and(|active| epoch.is_some_and(|epoch| active.epochs.contains(&epoch))) {
-                    recorder.add_locked(&lock, best, &predicted)?;
+                    recorder.add_locked(&lock, best, &self.there(predicted))?;
                 }
-                rests = epoch;
+                done = epoch;
             }
-            Report::Failed(_) => {}
+            Report::Rests(_) | Report::Failed(_) => {}
         }
         let latest = self.latest(board, told)?;
         training.into_iter().for_each(|at| board.training(at));
@@ -84,10 +100,16 @@ impl Batches<'_> {
             self.resident.held(),
         );
         board.state("watching", None)?;
-        if let Some(epoch) = rests {
+        if let Some(epoch) = done {
             told(Told::Trained { epoch });
         }
         Ok(true)
+    }
+
+    /// Without those of videos that went while they were learnt: come again, they would be others.
+    fn there(&self, mut predicted: Vec<VideoProbabilities>) -> Vec<VideoProbabilities> {
+        predicted.retain(|own| self.resident.knows(&own.video));
+        predicted
     }
 
     /// As `vaplan denoise --epoch` does, through the session.
@@ -125,10 +147,12 @@ impl Batches<'_> {
                     cells,
                 });
             }
-            End::Refused(error) => told(Told::TrainingFailed(&format!(
-                "labels cannot be denoised by epoch {epoch}: {}",
+            // The epoch has no predictions of labelled videos, say.
+            End::Refused(error @ LabelError::Change(_)) => told(Told::TrainingFailed(&format!(
+                "labels are not denoised by epoch {epoch}: {}",
                 chain(&error)
             ))),
+            End::Refused(error) => return Err(error.into()),
             End::Dropped => {}
         }
         Ok(())

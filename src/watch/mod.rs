@@ -11,8 +11,8 @@
 //! of the store, never of the inbox. So a process may be killed anywhere. What a batch costs is what it touches: the
 //! session holds the rest.
 //!
-//! Own training learns the labels of the latest version, epoch by epoch, in a thread of its own; a delivery never waits for
-//! it. Its predictions go the way of an epoch from outside, through the same session to the same PLD.
+//! Own training learns the labels of the latest version, epoch by epoch, in a thread of its own: a delivery waits for the
+//! commit of an epoch, never for the epoch. Its predictions go the way of an epoch from outside, through the same session to the same PLD.
 //!
 //! | module | what |
 //! |---|---|
@@ -117,12 +117,15 @@ pub enum Told<'a> {
         /// Cells that were set and unset.
         cells: (u64, u64),
     },
-    /// Own training is at rest, until what it learns from is another.
+    /// An own training is done.
     #[cfg(feature = "train")]
     Trained {
         /// Its best epoch.
         epoch: u64,
     },
+    /// Own training is at rest, and why: until what it learns from is another.
+    #[cfg(feature = "train")]
+    Rests(&'a str),
     /// Own training cannot go on; the next delivery that counts has it tried again.
     #[cfg(feature = "train")]
     TrainingFailed(&'a str),
@@ -236,8 +239,10 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
         #[cfg(feature = "train")]
         if let Some(training) = &training
             && let Some(report) = training.report()
-            && batches.learnt(report, &mut events, board, told)?
         {
+            if !batches.learnt(report, &mut events, board, told)? {
+                break;
+            }
             training.go_on();
         }
         // What came in while a batch was made makes the next.
@@ -251,6 +256,8 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
             Some(Event::Look | Event::Locked(_)) | None => {}
         }
     }
+    #[cfg(feature = "train")]
+    drop(training);
     batches.finish()?;
     told(Told::Stopped);
     Ok(())

@@ -11,18 +11,20 @@
 //! before its epoch is in the store, and counts once it is there: killed before that, the epoch is done again; after that,
 //! when the labels it learnt may be others, it is not.
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::{self, File, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
 use vaplan_schemas::parquet_file::contain;
 use vaplan_schemas::rows::VersionRow;
-use vaplan_schemas::store::Store;
+use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
 use super::WatchError;
@@ -81,6 +83,8 @@ pub enum Report {
         /// Predictions of that epoch.
         predicted: Vec<VideoProbabilities>,
     },
+    /// There is nothing to learn now, and why.
+    Rests(&'static str),
     /// It cannot go on.
     Failed(String),
 }
@@ -115,6 +119,7 @@ impl Asked {
             asked: self.clone(),
             config,
             store: store.clone(),
+            _alone: alone(&store.root().join(FOLDER))?,
         })
     }
 }
@@ -125,6 +130,24 @@ pub struct Ready {
     asked: Asked,
     config: Config,
     store: Store,
+    /// Locked: two would write the same checkpoints.
+    _alone: File,
+}
+
+/// Takes the folder of the checkpoints, as long as the file is open.
+fn alone(folder: &Path) -> Result<File, WatchError> {
+    fs::create_dir_all(folder).map_err(WatchError::io("make", folder))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(WatchError::io("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Settings(format!(
+            "`{}` is another watch's, expected one `watch --train` of a store at a time",
+            folder.display()
+        ))
+        .into()),
+        Err(TryLockError::Error(error)) => Err(WatchError::io("lock", &path)(error)),
+    }
 }
 
 /// A training under way.
@@ -152,6 +175,7 @@ impl Training {
             report,
             answered,
             wake: Box::new(wake),
+            seen: RefCell::default(),
         };
         let thread = std::thread::spawn(move || pupil.go(&heard));
         Training {
@@ -203,6 +227,13 @@ const LEARNT: [&str; 5] = [
     Videos::NAME,
 ];
 
+fn same(a: &VersionRow, b: &VersionRow) -> bool {
+    LEARNT.into_iter().all(|table| delta(a, table) == delta(b, table))
+}
+
+/// As often a training at rest looks whether another process changed what it learns from.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// What is learnt from: a version.
 struct Lesson {
     version: VersionRow,
@@ -220,6 +251,8 @@ struct Pupil {
     report: Sender<Report>,
     answered: Receiver<()>,
     wake: Box<dyn Fn() + Send>,
+    /// The version that was read last.
+    seen: RefCell<Option<VersionRow>>,
 }
 
 impl Pupil {
@@ -227,21 +260,39 @@ impl Pupil {
         crate::network::set_threads(self.ready.asked.threads);
         loop {
             let done = contain(|| self.learn());
-            let failed = match done {
-                Ok(Ok(())) => None,
+            let report = match done {
+                Ok(Ok(())) => Report::Rests("all there is was learnt"),
                 Ok(Err(TrainError::Stopped)) => return,
                 // The next video may be the first.
-                Ok(Err(TrainError::NoVideos { .. })) => None,
-                Ok(Err(error)) => Some(chain(&error)),
-                Err(panic) => Some(format!("training panicked: {panic}")),
+                Ok(Err(TrainError::NoVideos { .. })) => {
+                    Report::Rests("no train video has labels and all features")
+                }
+                Ok(Err(error)) => Report::Failed(chain(&error)),
+                Err(panic) => Report::Failed(format!("training panicked: {panic}")),
             };
-            if let Some(reason) = failed
-                && self.tell(Report::Failed(reason)).is_err()
-            {
+            if self.tell(report).is_err() || !self.rest(news) {
                 return;
             }
-            if news.recv().is_err() {
-                return;
+        }
+    }
+
+    /// Waits until there may be something else to learn; false: that is of no interest any more.
+    fn rest(&self, news: &Receiver<()>) -> bool {
+        loop {
+            match news.recv_timeout(LOOK) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                // Others tell nobody what they commit.
+                Err(RecvTimeoutError::Timeout) => {
+                    let latest = self.ready.store.at_version(None);
+                    let moved = |latest: Snapshot| {
+                        let seen = self.seen.borrow();
+                        seen.as_ref().is_some_and(|seen| !same(seen, latest.version()))
+                    };
+                    if latest.is_ok_and(moved) {
+                        return true;
+                    }
+                }
             }
         }
     }
@@ -413,7 +464,11 @@ impl Pupil {
     /// What there is to learn from now.
     fn lesson(&self) -> Result<Lesson, TrainError> {
         let snapshot = self.ready.store.at_version(None)?;
-        let dataset = Dataset::read(&snapshot, &self.paths(&World::read(&snapshot)?), &mut |_| ())?;
+        *self.seen.borrow_mut() = Some(snapshot.version().clone());
+        let paths = self.paths(&World::read(&snapshot)?);
+        let dataset = Dataset::read(&snapshot, &paths, &mut |_| ())?;
+        // A video that comes has all pooled anew: what no one maps any more goes.
+        dataset.features.keep_only(&paths.cache)?;
         let settings = serde_json::to_string(&self.ready.config.train).expect("settings are JSON");
         Ok(Lesson {
             version: snapshot.version().clone(),
@@ -426,8 +481,7 @@ impl Pupil {
     /// The same where no table of it moved.
     fn renew(&self, lesson: &mut Lesson) -> Result<(), TrainError> {
         let latest = self.ready.store.at_version(None)?;
-        let same = |table: &str| delta(latest.version(), table) == delta(&lesson.version, table);
-        if !LEARNT.into_iter().all(same) {
+        if !same(latest.version(), &lesson.version) {
             *lesson = self.lesson()?;
         }
         Ok(())
@@ -444,7 +498,7 @@ impl Pupil {
             audio: of(&named.audio, Modality::Audio),
             visual: of(&named.visual, Modality::Visual),
             clips: named.clips.iter().cloned().collect(),
-            cache: self.ready.store.root().join("_vaplan/train/features"),
+            cache: self.folder.join("features"),
         }
     }
 }

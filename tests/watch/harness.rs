@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -113,6 +113,21 @@ impl Watch {
                 Ok(line) if line.contains(wanted) => return line,
                 Ok(line) => others.push(line),
                 Err(error) => panic!("no line with `{wanted}` ({error}), but:\n{}", others.join("\n")),
+            }
+        }
+    }
+
+    /// The next line that holds this; none: it ended first.
+    #[track_caller]
+    pub(crate) fn line_or_end(&self, wanted: &str) -> Option<String> {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.contains(wanted) => return Some(line),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("neither a line with `{wanted}` nor an end"),
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rustix::process::Signal;
 use serde_json::Value;
 use vaplan::ingest::npy;
 use vaplan_schemas::rows::LabelRule;
@@ -31,7 +30,7 @@ impl Place {
         Place { sample, file }
     }
 
-    fn watch(&self) -> Watch {
+    fn watch(&self, fault: Option<&str>) -> Watch {
         let status = Path::new(&self.sample.path("status.json")).to_owned();
         drop(std::fs::remove_file(&status));
         let mut command = vaplan();
@@ -39,12 +38,19 @@ impl Place {
             .args(["watch", "--workers", "2", "--threads", "1", "--train", &self.file])
             .args(["--store", &self.store(), "--inbox", &self.sample.path("inbox")])
             .arg("--status")
-            .arg(&status);
+            .arg(&status)
+            .envs(fault.map(|place| ("VAPLAN_FAULT", place)));
         Watch::start(command, status)
     }
 
     fn store(&self) -> String {
         self.sample.path("store")
+    }
+
+    fn deliver(&self, name: &str, content: &str) {
+        let beside = self.sample.path("inbox/.beside");
+        std::fs::write(&beside, content).unwrap();
+        std::fs::rename(&beside, self.sample.path(&format!("inbox/{name}"))).unwrap();
     }
 
     /// Probabilities of the visual labels of one video, all the same, as an epoch from outside.
@@ -93,10 +99,11 @@ fn flipped_by(store: &str) -> BTreeSet<Option<u64>> {
 #[test]
 fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
     let place = Place::new(SMALL);
-    let watch = place.watch();
+    let watch = place.watch(None);
     watch.line("denoised by epoch 1");
     watch.line("denoised by epoch 2");
     watch.line("trained: the best is epoch");
+    watch.line("training rests: all there is was learnt");
     assert_eq!(flipped_by(&place.store()), BTreeSet::from([Some(2)]));
     let own = tables(&place.store());
     assert_eq!(own.epochs.len(), 3);
@@ -117,12 +124,13 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
     // It changed labels, so there is something to learn: a training from the start.
     watch.line("denoised by epoch 102");
     watch.line("trained: the best is epoch 10");
+    watch.line("training rests: all there is was learnt");
     let status = watch.stop();
     assert_eq!(
         (&status["epochs"], &status["loads"]),
         (&Value::from(6), &Value::from(1))
     );
-    assert_eq!(status["training"], "at rest");
+    assert_eq!(status["training"], "at rest: all there is was learnt");
     let after = tables(&place.store());
     let trainings: BTreeSet<&str> = after.epochs.iter().map(|row| &*row.run).collect();
     assert_eq!((after.epochs.len(), trainings.len()), (6, 2));
@@ -140,44 +148,91 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
 #[test]
 fn killed_anywhere_a_training_goes_on_to_what_it_would_have_been() {
     let (whole, killed) = (Place::new(SMALL), Place::new(SMALL));
-    let watch = whole.watch();
-    watch.line("trained: the best is epoch");
+    let watch = whole.watch(None);
+    watch.line("training rests: all there is was learnt");
     watch.stop();
-    for line in [
-        "watching: version",
-        "epoch 1: ",
-        "denoised by epoch 1",
-        "epoch 3: ",
-    ] {
-        let mut watch = killed.watch();
-        watch.line(line);
-        watch.signal(Signal::KILL);
-        watch.end();
+    let mut places = Vec::new();
+    // A place of the disk each, ever later, so that it gets on.
+    let done = (1..).map(|nth| nth * nth).find(|place: &u64| {
+        let watch = killed.watch(Some(&place.to_string()));
+        places.push(*place);
+        let done = watch
+            .line_or_end("training rests: all there is was learnt")
+            .is_some();
+        if done {
+            watch.stop();
+        }
+        done
+    });
+    println!("killed at {places:?}");
+    assert!(done.is_some() && places.len() > 5, "{places:?}");
+    let (wanted, mut found) = (tables(&whole.store()), tables(&killed.store()));
+    let runs: BTreeSet<&str> = found.epochs.iter().map(|row| &*row.run).collect();
+    assert_eq!(runs.len(), 1);
+    for (own, wanted) in found.epochs.iter_mut().zip(&wanted.epochs) {
+        // Named by the version it began at, which is the same, and by the folders of its features.
+        own.run.clone_from(&wanted.run);
     }
-    let watch = killed.watch();
-    watch.line("trained: the best is epoch");
-    // At rest, there is nothing to learn: a stop in the middle of nothing.
+    assert_eq!(found.epochs, wanted.epochs);
+    assert!(found == wanted, "labels, predictions or versions differ");
+}
+
+#[test]
+fn a_signal_is_heeded_while_another_process_has_the_store() {
+    let place = Place::new(SMALL);
+    let watch = place.watch(None);
+    watch.line("epoch 1: ");
+    let store = vaplan_schemas::store::Store::open(Path::new(&place.store())).unwrap();
+    let held = store.lock(&mut |_| ()).unwrap();
+    watch.line("waiting: the store is being written by");
+    // Something that would wait for the store, too.
+    place.deliver("a.thresholds.toml", "[visual.classes]\nSpeech = 1.1\n");
     watch.stop();
-    let (wanted, found) = (tables(&whole.store()), tables(&killed.store()));
-    let losses = |tables: &crate::run::Tables| -> Vec<_> {
-        let rows = tables.epochs.iter();
-        rows.map(|row| (row.epoch, row.run_epoch, row.losses.clone(), row.metrics.clone()))
-            .collect()
-    };
-    assert_eq!(losses(&found), losses(&wanted));
-    assert_eq!(found.labels, wanted.labels);
-    assert_eq!(found.predictions, wanted.predictions);
+    drop(held);
+}
+
+#[test]
+fn what_another_process_changes_is_learnt_by_a_training_at_rest() {
+    let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 1"));
+    let watch = place.watch(None);
+    watch.line("training rests: all there is was learnt");
+    let before = tables(&place.store()).epochs.len();
+    let relabel = [
+        "relabel",
+        "--quiet",
+        "--store",
+        &place.store(),
+        "--audio-threshold",
+        "1.1",
+    ];
+    assert_status(&run(relabel), 0);
+    watch.line(&format!("epoch {}: ", before + 1));
+    watch.line("training rests: all there is was learnt");
+    // One at a time.
+    let second = [
+        "watch",
+        "--store",
+        &place.store(),
+        "--inbox",
+        &place.sample.path("inbox2"),
+        "--train",
+        &place.file,
+    ];
+    let second = run(second);
+    assert_status(&second, 2);
+    assert!(stderr(&second).contains("expected one `watch --train` of a store at a time"));
+    watch.stop();
 }
 
 #[test]
 fn a_signal_ends_a_training_in_the_middle_of_an_epoch() {
     let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
-    let watch = place.watch();
+    let watch = place.watch(None);
     watch.line("denoised by epoch 2");
     let status = watch.stop();
     assert!(status["epochs"].as_u64().unwrap() >= 2, "{status}");
     let before = tables(&place.store()).epochs.len() as u64;
-    let watch = place.watch();
+    let watch = place.watch(None);
     // The same training: its next epoch is the next of the store.
     watch.line(&format!("epoch {}: ", before + 1));
     watch.stop();
@@ -196,7 +251,7 @@ fn a_delivery_is_learnt_by_the_next_epoch() {
             .replace("epochs = 3", "epochs = 100000")
             .replace("'every'", "'off'"),
     );
-    let watch = place.watch();
+    let watch = place.watch(None);
     watch.line("epoch 1: ");
     let labels = tables(&place.store()).labels;
     let track = labels
@@ -207,9 +262,7 @@ fn a_delivery_is_learnt_by_the_next_epoch() {
         "video,modality,class,label,onset,offset\n{},audio,{},1,0,10\n",
         track.video, track.class
     );
-    let beside = place.sample.path("inbox/.mark");
-    std::fs::write(&beside, content).unwrap();
-    std::fs::rename(&beside, place.sample.path("inbox/a.user.csv")).unwrap();
+    place.deliver("a.user.csv", &content);
     let version = watch.line("; a.user.csv");
     let version: u64 = version["version ".len()..version.find(':').unwrap()]
         .parse()

@@ -8,6 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@run`] | all of it |
+//! | [`asked`] | what is asked, opened, and a name for it |
 //! | [`runtime`](mod@runtime) | finds the ONNX Runtime library and loads it, once per process |
 //! | [`model`] | ONNX exports of CLIP and CLAP, found, checked and run |
 //! | [`tokenizer`] | text to ids |
@@ -24,6 +25,7 @@
 //! | [`store`] | media straight into a store, for `label` |
 //! | [`error`] | what can go wrong |
 
+pub mod asked;
 pub mod batch;
 pub mod cache;
 pub mod error;

@@ -9,11 +9,12 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity, Split};
 use vaplan_schemas::store::WriteLock;
 
+use super::asked::Asked;
 use super::cache::Cache;
 use super::error::EncodeError;
 use super::flow::{self, Results, Threads};
 use super::image::Resize;
-use super::media::{Cut, Media, find};
+use super::media::{Cut, Media};
 use super::model::scores::ClassScores;
 use super::model::{Encoder, Kind, ModelFolder, SessionOptions};
 use super::operator::Pool;
@@ -21,8 +22,6 @@ use super::prompts::ClassPrompts;
 use super::read::{Reading, Target};
 use super::text;
 use super::write::{self, Form};
-use crate::ingest::IngestError;
-use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::shards::FloatType;
 
 /// Segments of a batch, by default.
@@ -190,30 +189,15 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeErro
 
 /// As [`run`]; the folder stays this process's own as long as the lock is held.
 pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary, WriteLock), EncodeError> {
-    let models = models(request)?;
-    let Names { names, classes } = Names::read(request)?;
-    let (media, mut rejects) = find::find(&request.media, names.as_deref())?;
-    let absent = names.map_or(0, |names| names.len().saturating_sub(media.len()) as u64);
-    if media.is_empty() {
-        return Err(nothing(request));
-    }
-    let tags = models.iter().any(|folder| folder.kind == Kind::Classifier);
-    if tags && classes.is_none() {
-        return Err(EncodeError::Settings(
-            "a classifier's scores need classes to stand for, expected --annotations or --classes".to_owned(),
-        ));
-    }
-    let prompts = classes
-        .as_ref()
-        .map(|classes| {
-            let read = if tags {
-                ClassPrompts::read_names
-            } else {
-                ClassPrompts::read
-            };
-            read(request.prompts.as_deref(), classes)
-        })
-        .transpose()?;
+    let Asked {
+        models,
+        media,
+        mut rejects,
+        absent,
+        classes,
+        prompts,
+        name,
+    } = Asked::open(request)?;
     fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
     let lock = WriteLock::take(&request.out.join(".lock"), &mut |holder| {
         listener(Progress::Waiting(holder.to_owned()))
@@ -254,75 +238,8 @@ pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary,
     rejects.sort();
     rejects.dedup();
     summary.rejects = rejects;
-    summary.report(&request.out)?;
+    summary.report(&request.out, &name)?;
     Ok((summary, lock))
-}
-
-/// Model folders, visual first.
-fn models(request: &Request) -> Result<Vec<ModelFolder>, EncodeError> {
-    let mut models = Vec::new();
-    for (path, kind, flag) in [
-        (&request.clip, Kind::Clip, "--clip"),
-        (&request.clap, Kind::Clap, "--clap"),
-    ] {
-        let Some(path) = path else { continue };
-        let mut folder = ModelFolder::find(path)?;
-        if folder.kind != kind && !(kind == Kind::Clap && folder.kind == Kind::Classifier) {
-            let (path, found) = (path.display(), folder.kind);
-            return Err(EncodeError::Settings(format!(
-                "{flag} `{path}` is a {found} model, expected {kind}"
-            )));
-        }
-        folder.image.resize = request.resize.unwrap_or(folder.image.resize);
-        models.push(folder);
-    }
-    if models.is_empty() {
-        return Err(EncodeError::Settings(
-            "no model is given, expected --clip, --clap or both".to_owned(),
-        ));
-    }
-    Ok(models)
-}
-
-fn nothing(request: &Request) -> EncodeError {
-    let folders: Vec<String> = request
-        .media
-        .iter()
-        .map(|path| format!("`{}`", path.display()))
-        .collect();
-    let whose = if request.annotations.is_some() {
-        " of an annotated video"
-    } else {
-        ""
-    };
-    EncodeError::Settings(format!(
-        "{} holds no media{whose}, expected <video>.mp4, <video>.wav or folders <video>/ of frames",
-        folders.join(", ")
-    ))
-}
-
-/// Which videos and classes there are.
-struct Names {
-    names: Option<Vec<Arc<str>>>,
-    classes: Option<Vec<Arc<str>>>,
-}
-
-impl Names {
-    fn read(request: &Request) -> Result<Names, IngestError> {
-        let classes = request.classes.as_deref().map(read_classes).transpose()?;
-        let Some(folder) = &request.annotations else {
-            return Ok(Names { names: None, classes });
-        };
-        let annotations = Annotations::read_with_classes(folder, classes)?;
-        let wanted = annotations
-            .videos
-            .iter()
-            .filter(|video| request.splits.contains(&video.split));
-        Ok(Names {
-            names: Some(wanted.map(|video| video.name.clone()).collect()),
-            classes: Some(annotations.classes),
-        })
-    }
 }
 
 /// A model that is open in the pool.
@@ -461,8 +378,9 @@ impl Summary {
     }
 
     /// Writes `encode.json` and `rejects.jsonl`.
-    fn report(&self, out: &Path) -> Result<(), EncodeError> {
+    fn report(&self, out: &Path, asked: &str) -> Result<(), EncodeError> {
         let report = serde_json::json!({
+            "asked": asked,
             "program": env!("CARGO_PKG_VERSION"),
             "features": self.written,
         });

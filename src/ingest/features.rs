@@ -31,6 +31,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 
 use super::error::IngestError;
+use super::seen::Seen;
 
 /// Features of several whole videos of one modality, row-major `[rows, width]`.
 ///
@@ -260,22 +261,15 @@ impl Shard {
         }
     }
 
-    /// Names the content: paths, sizes and modification times; equal as long as nothing was rewritten.
+    /// Names the content: paths, sizes and modification times; equal as long as nothing was rewritten, however the folder
+    /// is spelled.
     ///
     /// SHA-256, hex. A file that is gone counts as such.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.modality.as_str());
-        for path in self.files() {
-            use std::os::unix::fs::MetadataExt;
-            hash.update(path.as_os_str().as_encoded_bytes());
-            hash.update([0]);
-            if let Ok(meta) = path.metadata() {
-                for number in [meta.len().cast_signed(), meta.mtime(), meta.mtime_nsec()] {
-                    hash.update(number.to_le_bytes());
-                }
-            }
-        }
+        let mut seen = Seen::default();
+        self.files().iter().for_each(|path| seen.feed(&mut hash, path));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

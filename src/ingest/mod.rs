@@ -18,6 +18,7 @@ pub mod label_folder;
 pub mod npy;
 mod open;
 mod parquet;
+pub(crate) mod seen;
 pub mod shards;
 pub(crate) mod sheet;
 pub mod text;

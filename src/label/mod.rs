@@ -189,24 +189,25 @@ struct Ready {
 fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelError> {
     tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
     let latest = store.latest()?;
-    if let Some(latest) = latest
-        .as_ref()
-        .filter(|latest| latest.version().inputs == plan.inputs)
-    {
-        return Ok(Begun::Held(latest.version().clone()));
+    let before = latest.as_ref().map(World::read).transpose()?;
+    let denoised = plan.denoised.take();
+    if let (Some(latest), Some(before)) = (&latest, &before) {
+        let same = |wanted: &(_, _)| (&before.denoising, &before.active) == (&wanted.0, &wanted.1);
+        if latest.version().inputs == plan.inputs && denoised.as_ref().is_none_or(same) {
+            return Ok(Begun::Held(latest.version().clone()));
+        }
     }
     // What persons set and what was predicted holds until it is taken back, whatever is labelled anew.
-    let kept = match &latest {
-        Some(latest) => {
-            let before = World::read(latest)?;
-            (plan.world.denoising, plan.world.active) = (before.denoising, before.active);
+    let kept = match (&latest, before) {
+        (Some(latest), Some(before)) => {
+            (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
             plan.world.delivered = before.delivered;
             if plan.world.run.is_empty() {
                 plan.world.run = before.run;
             }
             Kept::read(latest, &plan.world)?
         }
-        None => Kept::default(),
+        _ => Kept::default(),
     };
     let given = Given {
         plan: Arc::new(plan),

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vaplan_dataflows::VideoId;
+use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::similarity::PromptPair;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity, Split, TruthRow};
 
 use super::settings::Settings;
-use super::world::{Video, World, at};
+use super::world::{Active, Both, Video, World, at};
 use super::{LabelError, Request};
 use crate::ingest::annotations::{Annotations, KeyError, Roster, read_classes};
 use crate::ingest::features::{FeatureInput, Shard};
+use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 
 /// All that a run needs to know.
@@ -36,8 +39,13 @@ pub struct Plan {
     pub shards: Vec<PlannedShard>,
     /// SHA-256 of all that the answer depends on, hex.
     pub inputs: String,
+    /// What PLD goes by; none: what the version before says.
+    pub denoised: Option<Denoised>,
     names: Names,
 }
+
+/// What PLD goes by: its settings, and the predictions that count.
+pub type Denoised = (Both<Option<Pld>>, Option<Active>);
 
 /// A shard and what its scores are staged under.
 #[derive(Clone, Debug)]
@@ -170,7 +178,8 @@ impl Plan {
                 );
             }
             for row in &rejects {
-                feed(sum, [&*row.file, &row.reason]);
+                let file = one_spelling(Path::new(&row.file));
+                feed(sum, [&*file.to_string_lossy(), &row.reason]);
             }
         });
         Ok(Plan {
@@ -182,6 +191,7 @@ impl Plan {
             prompts: Arc::new(prompts),
             shards,
             inputs,
+            denoised: None,
             names,
         })
     }
@@ -203,6 +213,7 @@ impl Plan {
             prompts: Arc::new(prompts),
             shards: Vec::new(),
             inputs: String::new(),
+            denoised: None,
             names,
         })
     }
@@ -304,12 +315,18 @@ fn truth(annotations: &Annotations, chosen: &[Option<usize>]) -> Vec<TruthRow> {
 
 /// Of the classes and of every video's name, split and weak label.
 pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
+    let mut sources: BTreeMap<&str, PathBuf> = BTreeMap::new();
+    for video in videos {
+        let spelled = || one_spelling(Path::new(&*video.source));
+        sources.entry(&video.source).or_insert_with(spelled);
+    }
     hash(|sum| {
         for class in classes {
             feed(sum, [&**class]);
         }
         for video in videos {
-            feed(sum, [&*video.name, video.split.as_str(), &video.source]);
+            let source = sources[&*video.source].to_string_lossy();
+            feed(sum, [&*video.name, video.split.as_str(), &source]);
             for class in video.weak.iter() {
                 sum.update(class.0.to_le_bytes());
             }

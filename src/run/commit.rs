@@ -14,6 +14,7 @@ use super::learner::{Report, active};
 use super::ledger::{Done, Ledger, Stage};
 use super::{Progress, RunError, score};
 use crate::eval::Task;
+use crate::label::plan::Denoised;
 use crate::label::world::{Both, World};
 use crate::relabel::patch::Diff;
 use crate::train::course::Learned;
@@ -35,6 +36,11 @@ pub fn ledger(world: &World) -> Ledger {
     state
         .and_then(|state| serde_json::from_str(state).ok())
         .unwrap_or_default()
+}
+
+/// What a world's labels are denoised by.
+pub fn denoised(world: &World) -> Denoised {
+    (world.denoising, world.active.clone())
 }
 
 /// Writes the versions of a run.
@@ -85,12 +91,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Have the predictions of the ledger's stage still the say, with these settings?
-    pub fn denoised_by(&self, key: &str, pld: Both<Option<Pld>>) -> bool {
-        let (Some((of, epoch)), world) = (&self.ledger.active, &self.world) else {
-            return false;
-        };
-        of == key && world.active == Some(active(world, *epoch)) && world.denoising == pld
+    /// What the labels are denoised by.
+    pub fn denoised(&self) -> Denoised {
+        denoised(&self.world)
     }
 
     /// Takes the say from all predictions, where some have it.
@@ -175,7 +178,7 @@ impl<'a> Writer<'a> {
                 }
                 progress(Progress::Epoch { row: &row, better });
                 if denoises {
-                    denoised(row.epoch, changes, progress);
+                    tell_denoised(row.epoch, changes, progress);
                 }
             }
             Report::Trained {
@@ -218,7 +221,7 @@ impl<'a> Writer<'a> {
                 let lines = score::labels(&self.store.at_version(None)?, task)?;
                 let done = self.ledger.stages.get_mut(&stage.name);
                 done.expect("it was just put there").lines = lines;
-                denoised(epoch, changes, progress);
+                tell_denoised(epoch, changes, progress);
             }
         }
         Ok(self.version)
@@ -304,6 +307,6 @@ fn set(stepped: &Stepped, to: bool) -> u64 {
     stepped.changes.iter().filter(|change| change.to == to).count() as u64
 }
 
-fn denoised(epoch: u64, (set, unset): (u64, u64), progress: &mut dyn FnMut(Progress<'_>)) {
+fn tell_denoised(epoch: u64, (set, unset): (u64, u64), progress: &mut dyn FnMut(Progress<'_>)) {
     progress(Progress::Denoised { epoch, set, unset });
 }

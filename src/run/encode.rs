@@ -7,20 +7,28 @@ use vaplan_schemas::rows::RejectRow;
 
 use super::config::Config;
 use super::{Request, RunError};
+use crate::encode::asked::is_encoded;
 use crate::encode::media::{Cut, Pick};
 use crate::encode::{self, Encoded, Listener};
 use crate::label;
+
+/// Where a store has what was encoded.
+const ENCODED: &str = "_vaplan/encoded";
 
 /// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
 ///
 /// # Errors
 /// As [`encode::into_store`].
 pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<Option<Encoded>, RunError> {
-    let Some(media) = &config.media else {
-        return Ok(None);
-    };
+    let asked = asked(config, request);
+    let encoded = asked.map(|asked| encode::into_store(&config.store, &asked, listener));
+    Ok(encoded.transpose()?)
+}
+
+fn asked(config: &Config, request: &Request) -> Option<encode::Request> {
+    let media = config.media.as_ref()?;
     let (clip, clap) = (media.clip.clone(), media.clap.clone());
-    let asked = encode::Request {
+    Some(encode::Request {
         annotations: Some(config.data.annotations.clone()),
         classes: config.data.classes.clone(),
         splits: config.data.splits.clone(),
@@ -33,20 +41,24 @@ pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<
         },
         ffmpeg: media.ffmpeg.clone(),
         ..encode::Request::new(media.paths.clone(), clip, clap, request.threads.get())
-    };
-    Ok(Some(encode::into_store(&config.store, &asked, listener)?))
+    })
 }
 
-/// Makes what a run before encoded the inputs of labelling, as far as it is there: what a plan goes by, which encodes nothing.
-/// False: nothing is there.
+/// Makes what a run before encoded the inputs of labelling: what a plan goes by, which encodes nothing. False: there are
+/// media that are not encoded as they are asked.
 ///
 /// # Errors
-/// [`RunError::Config`] for a report that does not read back.
-pub fn known(config: &Config, folder: &Path, request: &mut label::Request) -> Result<bool, RunError> {
-    let report = folder.join("encode.json");
-    if config.media.is_none() || !report.exists() {
+/// [`RunError::Encode`] for media or models that cannot be used at all, [`RunError::Config`] for a report that does not
+/// read back.
+pub fn known(config: &Config, request: &Request, labelling: &mut label::Request) -> Result<bool, RunError> {
+    let Some(asked) = asked(config, request) else {
+        return Ok(true);
+    };
+    let folder = &config.store.join(ENCODED);
+    if !is_encoded(folder, &asked)? {
         return Ok(false);
     }
+    let report = folder.join("encode.json");
     let bad = |path: &Path, problem: String| RunError::Config {
         path: path.to_owned(),
         problem,
@@ -60,7 +72,7 @@ pub fn known(config: &Config, folder: &Path, request: &mut label::Request) -> Re
     let scales: Vec<(Modality, f64)> = (said.features.iter())
         .map(|written| (written.modality, written.logit_scale))
         .collect();
-    encode::store::fill(folder, &scales, rows, request);
+    encode::store::fill(folder, &scales, rows, labelling);
     Ok(true)
 }
 

@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::pld::Pld;
 use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
-use crate::label::plan::{feed, hash};
+use super::learner::active;
+use crate::label::plan::{Denoised, feed, hash};
+use crate::label::world::{Both, World};
 use crate::train::TrainSettings;
 
 /// The labels of PLG, scored.
@@ -91,11 +94,40 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Forgets what is not asked any more, or was asked otherwise.
+    pub fn keep(&mut self, stages: &[Stage]) {
+        self.stages.retain(|name, done| {
+            let stage = stages.iter().find(|stage| stage.name == *name);
+            stage.is_some_and(|stage| stage.key == done.key)
+        });
+    }
+
+    /// What the labels are to be denoised by as far as all this is done: by the epoch that a stage which is asked came to.
+    pub fn denoised(&self, stages: &[Stage], world: &World, pld: Both<Option<Pld>>) -> Denoised {
+        let denoises = |stage: &Stage| match &stage.kind {
+            Kind::Score => false,
+            Kind::Denoise { .. } => true,
+            Kind::Train { every, .. } => every.is_some(),
+        };
+        let asked = |key: &str| stages.iter().any(|stage| denoises(stage) && stage.key == key);
+        match &self.active {
+            Some((key, epoch)) if asked(key) => (pld, Some(active(world, *epoch))),
+            _ => Default::default(),
+        }
+    }
+}
+
 /// All stages of a run in order; `labels` and `features` are hashes of what labels depend on, and of the parser's features.
 pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
     let key = |parts: &[&str]| hash(|sum| feed(sum, parts.iter().copied()));
     let text = |settings: &TrainSettings| serde_json::to_string(settings).expect("settings are JSON");
-    let denoise = serde_json::to_string(&config.denoise).expect("settings are JSON");
+    let mut denoise = config.denoise.clone();
+    if denoise.schedule == Schedule::Once {
+        // Of no say.
+        (denoise.every, denoise.warmup) = (0, 0);
+    }
+    let denoise = serde_json::to_string(&denoise).expect("settings are JSON");
     let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| Stage {
         name: name.to_owned(),
         key: key(&[
@@ -176,6 +208,11 @@ mod tests {
             ["weak", "ple", "pld", "ple+pld"]
         );
         assert_eq!(changed(|config| config.denoise.alpha = 5.0), ["pld", "ple+pld"]);
+        assert_eq!(
+            changed(|config| config.denoise.warmup = 2),
+            [""; 0],
+            "of `every` alone"
+        );
         assert_eq!(
             changed(|config| config.baselines.push(Supervision::Pseudo)),
             ["pseudo"]

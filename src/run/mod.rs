@@ -50,16 +50,12 @@ use self::ledger::{Kind, Ledger, PLD, PLG, Stage};
 use crate::eval::EvalError;
 use crate::ingest::features::FeatureInput;
 use crate::label::kept::last_epoch;
-use crate::label::plan::{Plan, feed, hash};
+use crate::label::plan::{Denoised, Plan, feed, hash};
 use crate::label::world::Both;
 use crate::label::{self, LabelError, Listener};
 use crate::train::validate::Truths;
 use crate::train::{Dataset, FeaturePaths, TrainError};
 use crate::watch::resident::whole;
-
-/// Where a store has what was encoded.
-#[cfg(feature = "encode")]
-const ENCODED: &str = "_vaplan/encoded";
 
 /// What is asked of a run.
 #[derive(Clone, Debug)]
@@ -189,6 +185,8 @@ pub struct Todo {
     pub ledger: Ledger,
     /// Are labels to be made?
     pub labels: bool,
+    /// What the labels are to be denoised by, as far as stages are done.
+    denoised: Denoised,
 }
 
 impl Todo {
@@ -200,21 +198,17 @@ impl Todo {
         let (config, text) = Config::read(&request.config)?;
         let mut label = label_request(&config, request);
         #[cfg(feature = "encode")]
-        {
-            let folder = config.store.join(ENCODED);
-            if config.media.is_some() && !encode::known(&config, &folder, &mut label)? {
-                return Ok(None);
-            }
+        if !encode::known(&config, request, &mut label)? {
+            return Ok(None);
         }
         Todo::of(config, text, label).map(Some)
     }
 
     fn of(config: Config, text: Arc<str>, label: label::Request) -> Result<Todo, RunError> {
-        let plan = Plan::new(&label)?;
+        let mut plan = Plan::new(&label)?;
         let latest = latest(&config.store)?;
-        let ledger = latest.as_ref().map(ledger_of).transpose()?.unwrap_or_default();
-        let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
-        let labels = !latest.as_ref().is_some_and(held);
+        let world = latest.as_ref().map(label::world::World::read).transpose()?;
+        let mut ledger = world.as_ref().map(commit::ledger).unwrap_or_default();
         let trained = &config.train_features;
         let paths = FeaturePaths {
             audio: vec![trained.audio.clone().unwrap_or_else(|| label.audio.clone())],
@@ -225,7 +219,19 @@ impl Todo {
         let marks = marks(latest.as_ref())?;
         let key = hash(|sum| feed(sum, [&*plan.inputs, &marks]));
         let stages = ledger::stages(&config, &key, &features(&paths)?);
+        ledger.keep(&stages);
+        // What the store says may have been changed by another command, or the file may not ask for denoising any more.
+        let denoised = ledger.denoised(&stages, &plan.world, config.pld().map_err(RunError::Stopped)?);
+        let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
+        let learns = stages
+            .iter()
+            .any(|stage| stage.kind != Kind::Score && ledger.done(stage).is_none());
+        let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
+        // Where there is something to learn, its graph takes flips back.
+        let labels = !latest.as_ref().is_some_and(held) || (other && !learns);
+        plan.denoised = Some(denoised.clone());
         Ok(Todo {
+            denoised,
             config,
             text,
             plan,
@@ -278,24 +284,24 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         stages,
         mut ledger,
         labels,
+        denoised,
     } = Todo::of(config, text, asked)?;
-    ledger.stages.retain(|name, done| {
-        let stage = stages.iter().find(|stage| stage.name == *name);
-        stage.is_some_and(|stage| stage.key == done.key)
-    });
+    let before = latest(&config.store)?.map_or(0, |snapshot| snapshot.version().version);
     let mut rejected = Vec::new();
     progress(Progress::Stage {
         name: "label",
         done: !labels,
     });
     if labels {
+        if denoised.1.is_none() {
+            ledger.active = None;
+        }
         plan.world.run = commit::remembered(&text, &ledger);
         let summary = label::run_plan(plan, &label, &listener)?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
     }
     let store = Store::open(&config.store)?;
     let snapshot = store.at_version(None)?;
-    let first = snapshot.version().version;
     let mut writer = Writer::new(&store, &snapshot, (text, request.command.clone()), ledger)?;
     let mut open: Vec<Stage> = Vec::new();
     for stage in &stages {
@@ -315,7 +321,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         .collect();
     if open.is_empty() {
         return Ok(Summary {
-            versions: 0,
+            versions: writer.version - before,
             table: table::Table::of(&stages, &writer.ledger),
             rejected,
         });
@@ -326,7 +332,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         request,
         paths: &paths,
         listener: &listener,
-        keeps: keeps(&stages, &writer, pld),
+        keeps: denoised.1.is_some() && writer.denoised() == denoised,
         pld,
     };
     match learnt.is_empty() {
@@ -335,21 +341,9 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     }
     writer.remember()?;
     Ok(Summary {
-        versions: writer.version - first + u64::from(labels),
+        versions: writer.version - before,
         table: table::Table::of(&stages, &writer.ledger),
         rejected,
-    })
-}
-
-/// Have the active predictions still a say: are they of a stage that is asked?
-fn keeps(stages: &[Stage], writer: &Writer<'_>, pld: Both<Option<Pld>>) -> bool {
-    stages.iter().any(|stage| {
-        let kind = match &stage.kind {
-            Kind::Score => false,
-            Kind::Denoise { .. } => true,
-            Kind::Train { every, .. } => every.is_some(),
-        };
-        kind && writer.denoised_by(&stage.key, pld)
     })
 }
 
@@ -501,10 +495,6 @@ fn latest(store: &Path) -> Result<Option<Snapshot>, StoreError> {
         Err(StoreError::NoStore { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn ledger_of(snapshot: &Snapshot) -> Result<Ledger, RunError> {
-    Ok(commit::ledger(&label::world::World::read(snapshot)?))
 }
 
 /// Names what persons set, by the rows: the same may come to lie in other files, and one that was withdrawn still lies in its.

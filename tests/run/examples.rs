@@ -206,5 +206,21 @@ fn media_are_encoded_once_and_then_labelled_and_learnt() {
     let said = vaplan(["run", path, "--threads", "1"]);
     assert_status(&said, 0);
     assert_eq!(written("_vaplan/encoded/visual_text.parquet"), before);
-    assert_eq!(stdout(&vaplan(["plan", path])).matches(" done").count(), 5);
+    let planned = vaplan(["plan", path]);
+    assert!(!stdout(&planned).contains("to be done"), "{}", stdout(&planned));
+    // Media, models and prompts count for a plan, too.
+    let mut frames = fs::read_dir(folder.join("media/video000001_0_10")).unwrap();
+    fs::remove_file(frames.next().unwrap().unwrap().path()).unwrap();
+    let planned = vaplan(["plan", path]);
+    assert!(
+        stdout(&planned).starts_with("all is to be done, media first"),
+        "{}",
+        stdout(&planned)
+    );
+    fs::rename(folder.join("models/clip"), folder.join("models/other")).unwrap();
+    for words in [&["plan", path][..], &["run", path, "--check"]] {
+        let refused = vaplan(words);
+        assert_status(&refused, 2);
+        assert!(crate::support::stderr(&refused).contains("models/clip"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{SMALL, command, config, tables};
 use crate::sample::Numbers;
-use crate::support::{assert_status, stdout};
+use crate::support::{assert_status, stderr, stdout};
 use crate::train::Sample;
 
 /// Kills of each schedule.
@@ -13,6 +13,7 @@ const FIRST: u64 = 90;
 #[test]
 fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_workers() {
     let sample = Sample::new("1");
+    let mut went_on = Vec::new();
     for (schedule, settings) in [
         ("once", SMALL.to_owned()),
         (
@@ -36,6 +37,11 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
                     run.env("VAPLAN_FAULT", place.to_string());
                 }
                 let output = run.output().unwrap();
+                let said = stderr(&output).lines();
+                went_on.extend(
+                    said.filter(|line| line.contains("going on after epoch"))
+                        .map(str::to_owned),
+                );
                 match output.status.code() {
                     Some(0) => break stdout(&output).to_owned(),
                     // By a signal, as by kill -9.
@@ -49,7 +55,13 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
             assert_eq!(table, stdout(&whole_run), "{name}");
             let found = tables(&sample.path(&name));
             assert_eq!(found.epochs, wanted.epochs, "{name}");
-            assert!(found == wanted, "{name}: labels, predictions or versions differ");
+            assert!(
+                found == wanted,
+                "{name}: labels, changes, predictions or versions differ"
+            );
         }
     }
+    // Trainings go on at their epochs, or the tables would be the same all the same.
+    assert!(went_on.len() > 8, "{went_on:?}");
+    println!("{went_on:#?}");
 }

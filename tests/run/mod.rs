@@ -8,9 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use vaplan_schemas::rows::{EpochRow, LabelTrack, PredictionTrack, VideoPredictionRow};
+use vaplan_schemas::rows::{
+    EpochRow, LabelChangeRow, LabelTrack, PredictionTrack, RejectRow, ScoreTrack, VideoPredictionRow,
+};
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{Epochs, Labels, Predictions, Table, VideoPredictions};
+use vaplan_schemas::tables::{
+    Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, Table, VideoPredictions,
+};
 
 use crate::support::{assert_status, stdout, vaplan};
 use crate::train::Sample;
@@ -39,7 +43,7 @@ pub(crate) fn config(sample: &Sample, store: &str, settings: &str) -> String {
 /// A run; the same threads give the same bits.
 fn command(config: &str, workers: &str) -> Command {
     let mut command = vaplan();
-    command.args(["run", config, "--workers", workers, "--threads", "1", "--quiet"]);
+    command.args(["run", config, "--workers", workers, "--threads", "1"]);
     command
 }
 
@@ -64,6 +68,9 @@ pub(crate) struct Tables {
     pub(crate) labels: Vec<LabelTrack>,
     pub(crate) predictions: Vec<PredictionTrack>,
     videos: Vec<VideoPredictionRow>,
+    changes: Vec<LabelChangeRow>,
+    scores: Vec<ScoreTrack>,
+    rejects: Vec<RejectRow>,
     pub(crate) epochs: Vec<EpochRow>,
 }
 
@@ -78,7 +85,16 @@ pub(crate) fn tables(store: &str) -> Tables {
     let mut epochs = snapshot.read::<Epochs>().unwrap();
     epochs.sort_by(Epochs::compare);
     epochs.iter_mut().for_each(|row| row.seconds = 0.0);
+    let mut changes = snapshot.read::<LabelChanges>().unwrap();
+    changes.sort_by(LabelChanges::compare);
+    let mut scores = snapshot.read::<Scores>().unwrap();
+    scores.sort_by(Scores::compare);
+    let mut rejects = snapshot.read::<Rejects>().unwrap();
+    rejects.sort();
     Tables {
+        changes,
+        scores,
+        rejects,
         versions: snapshot.version().version,
         labels,
         predictions,

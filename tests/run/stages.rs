@@ -1,8 +1,9 @@
 //! What a run does, does not do again, and does again after a change.
 
+use std::collections::BTreeSet;
 use std::fs;
 
-use vaplan_schemas::rows::LabelRule;
+use vaplan_schemas::rows::{LabelRule, LabelTrack};
 
 use super::{SMALL, config, plan, run, tables};
 use crate::support::{assert_status, run as vaplan, stderr, stdout};
@@ -132,6 +133,77 @@ fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
     assert_status(&run(&file), 0);
     assert_eq!(open(&file), [""; 0]);
     assert_status(&vaplan(["check", "--store", &sample.path("own")]), 0);
+}
+
+#[test]
+fn what_another_command_made_of_the_labels_is_taken_back() {
+    let sample = Sample::new("1");
+    let file = config(&sample, "own", SMALL);
+    assert_status(&run(&file), 0);
+    let store = sample.path("own");
+    let held = tables(&store);
+    let flipped_by = |labels: &[LabelTrack]| -> BTreeSet<u64> {
+        let cells = labels.iter().flat_map(|track| &track.cells);
+        cells.filter_map(|cell| cell.epoch).collect()
+    };
+    let own = flipped_by(&held.labels);
+    let other = held
+        .predictions
+        .iter()
+        .map(|track| track.epoch)
+        .find(|epoch| !own.contains(epoch));
+    let other = other.expect("predictions of the other parsers").to_string();
+    for change in [
+        &["denoise", "--epoch", &other, "--alpha", "1.01"][..],
+        &["relabel", "--alpha", "3"],
+        &["relabel", "--visual-threshold", "1.1"],
+    ] {
+        assert_status(&vaplan([change, &["--store", &store]].concat()), 0);
+        assert_ne!(tables(&store).labels, held.labels, "{change:?}");
+        assert_eq!(plan(&file)[0], "label to be done", "{change:?}");
+        let again = run(&file);
+        assert_status(&again, 0);
+        assert!(
+            !stdout(&again).starts_with("nothing"),
+            "{change:?}: {}",
+            stdout(&again)
+        );
+        let after = tables(&store);
+        assert_eq!(after.labels, held.labels, "{change:?}");
+        assert_eq!(after.epochs.len(), held.epochs.len(), "nothing is trained");
+        assert!(stdout(&run(&file)).starts_with("nothing to do"), "{change:?}");
+    }
+    // Of another schedule, what flipped has no say any more.
+    config(&sample, "own", &format!("{SMALL}schedule = 'off'\n"));
+    assert_status(&run(&file), 0);
+    assert_eq!(flipped_by(&tables(&store).labels), BTreeSet::new());
+    assert!(stdout(&run(&file)).starts_with("nothing to do"));
+    config(&sample, "own", SMALL);
+    assert_status(&run(&file), 0);
+    assert_eq!(tables(&store).labels.len(), held.labels.len());
+    assert_eq!(flipped_by(&tables(&store).labels).len(), 1);
+}
+
+#[test]
+fn a_run_is_the_same_however_its_file_is_spelled() {
+    let sample = Sample::new("1");
+    let file = config(&sample, "own", &SMALL.replace("epochs = 3", "epochs = 1"));
+    assert_status(&run(&file), 0);
+    let folder = sample.path("");
+    let around = sample.path("features/../own.toml");
+    for (from, spelled) in [(&*folder, "own.toml"), (&folder, "./own.toml"), ("/", &around)] {
+        let output = crate::support::vaplan()
+            .current_dir(from)
+            .args(["plan", spelled])
+            .output()
+            .unwrap();
+        assert_status(&output, 0);
+        assert!(
+            !stdout(&output).contains("to be done"),
+            "{spelled}: {}",
+            stdout(&output)
+        );
+    }
 }
 
 #[test]

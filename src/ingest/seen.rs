@@ -1,0 +1,72 @@
+//! Files by where they lie, how long they are and when they were written: equal as long as nothing was rewritten.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The same for every way to write a path; as it is written where it is not there.
+pub(crate) fn one_spelling(path: &Path) -> PathBuf {
+    // A name alone lies in the folder of no name.
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Feeds files to a hash.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The last folder as it was written, and in one spelling.
+    folder: Option<(PathBuf, PathBuf)>,
+}
+
+impl Seen {
+    /// Feeds one; a file that is gone counts as such.
+    pub(crate) fn feed(&mut self, sum: &mut Sha256, path: &Path) {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if self.folder.as_ref().is_none_or(|(written, _)| written != folder) {
+            self.folder = Some((folder.to_owned(), one_spelling(folder)));
+        }
+        let spelled = self.folder.as_ref().map(|(_, spelled)| spelled.as_os_str());
+        sum.update(spelled.unwrap_or_default().as_encoded_bytes());
+        sum.update([0]);
+        sum.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        sum.update([0]);
+        if let Ok(meta) = path.metadata() {
+            for number in [meta.len().cast_signed(), meta.mtime(), meta.mtime_nsec()] {
+                sum.update(number.to_le_bytes());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(path: &Path) -> Vec<u8> {
+        let mut sum = Sha256::new();
+        Seen::default().feed(&mut sum, path);
+        sum.finalize().to_vec()
+    }
+
+    #[test]
+    fn a_file_is_the_same_however_its_folder_is_written_and_another_once_it_is_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("own")).unwrap();
+        std::os::unix::fs::symlink("own", folder.path().join("link")).unwrap();
+        let file = folder.path().join("own/a.npy");
+        std::fs::write(&file, "1").unwrap();
+        let before = sum(&file);
+        assert_eq!(before, sum(&folder.path().join("own/../own/./a.npy")));
+        assert_eq!(before, sum(&folder.path().join("link/a.npy")));
+        std::fs::write(&file, "12").unwrap();
+        let after = sum(&file);
+        assert_ne!(before, after);
+        std::fs::remove_file(&file).unwrap();
+        assert!(![before, after].contains(&sum(&file)), "gone");
+    }
+}

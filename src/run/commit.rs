@@ -11,7 +11,7 @@ use vaplan_schemas::tables::{Epochs, Settings};
 
 use super::graph::{Graph, Stepped};
 use super::learner::{Report, active};
-use super::ledger::{Done, Ledger, Stage};
+use super::ledger::{Done, Kind, Ledger, Stage};
 use super::{Progress, RunError, score};
 use crate::eval::Task;
 use crate::label::plan::Denoised;
@@ -123,6 +123,19 @@ impl<'a> Writer<'a> {
             lines,
         };
         self.ledger.stages.insert(stage.name.clone(), done);
+        Ok(())
+    }
+
+    /// Scores denoised labels of a run that was killed between their commit and their scores.
+    ///
+    /// # Errors
+    /// As [`Writer::scored`].
+    pub fn score_again(&mut self, stage: &Stage, task: Task) -> Result<(), RunError> {
+        if let (Kind::Denoise { .. }, Some(done)) = (&stage.kind, self.ledger.stages.get_mut(&stage.name))
+            && done.lines.is_empty()
+        {
+            done.lines = score::labels(&self.store.at_version(None)?, task)?;
+        }
         Ok(())
     }
 

@@ -115,6 +115,8 @@ pub struct Pupil {
     pub last: u64,
     /// Numbers in the store of epochs, by training and its epoch.
     pub numbers: BTreeMap<(String, u64), u64>,
+    /// Versions at which the trainings that have epochs there began.
+    pub began: BTreeMap<String, u64>,
     /// Its last version.
     pub version: u64,
     /// The first epoch was committed before: it is done again with the labels that the data set has, and the labels of the
@@ -242,7 +244,8 @@ impl Pupil {
             device: self.device,
             folder: self.folder.join(&stage.name),
             run: stage.key.clone(),
-            labels: self.version,
+            // Killed before its first checkpoint, it may have an epoch.
+            labels: self.began.get(&stage.key).copied().unwrap_or(self.version),
             learnt: stage.key.clone(),
         };
         let course = Course::open(brief, &self.dataset)?;

@@ -306,6 +306,9 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     let mut open: Vec<Stage> = Vec::new();
     for stage in &stages {
         let done = writer.ledger.done(stage).is_some();
+        if done {
+            writer.score_again(stage, config.train.task)?;
+        }
         if stage.name != PLG {
             progress(Progress::Stage {
                 name: &stage.name,
@@ -427,6 +430,7 @@ impl Begun<'_> {
         let mut reading = |_| ();
         let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
         let best = &writer.ledger.stages;
+        let epochs = snapshot.read::<Epochs>()?;
         told(Doing::Read);
         let mut pupil = Pupil {
             truths: Truths::read(snapshot)?,
@@ -442,9 +446,10 @@ impl Begun<'_> {
             device: self.request.device,
             threads: self.request.threads.get(),
             last: last_epoch(snapshot)?,
-            numbers: snapshot
-                .read::<Epochs>()?
-                .into_iter()
+            began: (epochs.iter())
+                .map(|row| (row.run.to_string(), row.labels))
+                .collect(),
+            numbers: (epochs.iter())
                 .map(|row| ((row.run.to_string(), row.run_epoch), row.epoch))
                 .collect(),
             version: snapshot.version().version,

@@ -7,6 +7,10 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = vaplan::cli::Cli::parse();
+    #[cfg(feature = "train")]
+    if cli.learns() {
+        vaplan::network::wait_asleep();
+    }
     let mut out = anstream::stdout().lock();
     let done = cli
         .run(&mut out)

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use vaplan::calibrate::pld::level;
 use vaplan::calibrate::sample::Video;
 use vaplan::calibrate::sweep::{sweep, threshold};
-use vaplan::calibrate::{How, Metric, search};
-use vaplan::eval::VideoParse;
+use vaplan::calibrate::{self, How, Metric, search};
+use vaplan::eval::{Evaluator, VideoParse};
 use vaplan::label::settings::{ModalitySettings, Settings};
+use vaplan::label::world::World;
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::rows::{PredictionTrack, Split};
@@ -220,6 +221,14 @@ fn relabel_and_denoise_by_what_was_chosen_score_as_was_told() {
         assert_status(&output, 0);
         let text = stdout(&output).to_owned();
         assert_close(&row(&text, "thresholds now"), &eval(&store));
+        assert_close(
+            &row(&text, "chosen, held out"),
+            &held_out(&store, 3, !per_class.is_empty()),
+        );
+        let classes = std::fs::read_to_string(&toml)
+            .unwrap()
+            .contains("[visual.classes]");
+        assert_eq!(classes, !per_class.is_empty());
         assert_status(&run(["relabel", "--store", &store, "--thresholds", &toml]), 0);
         let chosen = row(&text, "chosen, in sample");
         assert_close(&chosen, &eval(&store));
@@ -246,6 +255,30 @@ fn relabel_and_denoise_by_what_was_chosen_score_as_was_told() {
         in_sample[1] >= in_sample[0],
         "one for each is at least as good as one for all"
     );
+}
+
+/// Scores of the labels of each video by thresholds that the videos of the other folds choose.
+fn held_out(store: &str, folds: usize, per_class: bool) -> Vec<f64> {
+    let snapshot = Store::open(Path::new(store)).unwrap().at_version(None).unwrap();
+    let world = World::read(&snapshot).unwrap();
+    let sample = calibrate::sample::Sample::read(&snapshot, &world, Split::Test, None).unwrap();
+    let how = How {
+        modalities: Modality::ALL.to_vec(),
+        per_class,
+        metric: Metric::Own,
+    };
+    let mut scores = Evaluator::new(world.classes.len());
+    for (nth, video) in sample.videos.iter().enumerate() {
+        let others = sample.videos.iter().zip(0..);
+        let others: Vec<&Video> = others
+            .filter(|(_, other)| other % folds != nth % folds)
+            .map(|(video, _)| video)
+            .collect();
+        let chosen = search::search(&others, &world.settings, &how);
+        scores.add(&video.labels(&chosen, &[None, None]), &video.truth);
+    }
+    let of = scores.scores().unwrap().segment;
+    vec![of.audio, of.visual, of.audio_visual, of.type_av, of.event_av]
 }
 
 /// An epoch that says what is true, of all videos with truth.

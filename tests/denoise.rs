@@ -173,6 +173,21 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
     );
     let all = format!("\nall      {:<5} {to_set:>9} {to_unset:>9}\n", 16);
     assert!(said.contains(&all), "{said}");
+    for class in CLASSES {
+        let of = |set: bool| {
+            let own = flipped.iter().filter(|row| row.2 == class && row.4 == set);
+            own.count().to_string()
+        };
+        let row = said
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = row.into_iter().find(|words| words.get(1) == Some(&class));
+        let wanted = ["visual", class, &of(true), &of(false)];
+        match wanted[2..] == ["0", "0"] {
+            true => assert_eq!(row, None),
+            false => assert_eq!(row.as_deref(), Some(&wanted[..]), "{said}"),
+        }
+    }
     // Videos that PLD leaves are not looked at.
     let end = format!(
         "version 3: {to_set} labels set, {to_unset} unset; 8 videos looked at, and tracks of 0 others\n"

@@ -17,7 +17,7 @@ use crate::synth::sample;
 ///
 /// Every step shows the command that does it, and does what that command does. The
 /// sample is made up, and its features are simulated: it shows how the tool works, not
-/// how good labels are. It takes one or two minutes and 30 megabytes.
+/// how good labels are. It takes half a minute and 100 megabytes.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Args {

@@ -131,6 +131,17 @@ enum Command {
 }
 
 impl Cli {
+    /// Does the command run a network for longer than a process takes to start?
+    #[cfg(feature = "train")]
+    pub fn learns(&self) -> bool {
+        match &self.command {
+            Command::Run(_) | Command::Train(_) | Command::Predict(_) | Command::Ablate(_) => true,
+            Command::Demo(_) => true,
+            Command::Watch(args) => args.learns(),
+            _ => false,
+        }
+    }
+
     /// Does what was asked; results go to `out`, all else to standard error.
     ///
     /// # Errors

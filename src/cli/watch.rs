@@ -49,6 +49,14 @@ struct Training {
     machine: super::learning::Machine,
 }
 
+#[cfg(feature = "train")]
+impl Args {
+    /// Does it train?
+    pub(super) fn learns(&self) -> bool {
+        self.training.train.is_some()
+    }
+}
+
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let request = Request {

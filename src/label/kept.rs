@@ -147,7 +147,6 @@ pub fn last_epoch(latest: &Snapshot) -> Result<u64, StoreError> {
 }
 
 /// The latest predictions that count, of each video and modality; `weak` gives the classes of use, none: all.
-///
 pub fn latest(
     tracks: Vec<PredictionTrack>,
     world: &World,
@@ -156,25 +155,8 @@ pub fn latest(
     let Some(active) = &world.active else {
         return Vec::new();
     };
-    let mut latest: BTreeMap<(VideoId, Modality), PredictionTrack> = BTreeMap::new();
-    for track in tracks {
-        if !active.epochs.contains(&track.epoch) {
-            continue;
-        }
-        let key = (VideoId::of(&track.video), track.modality);
-        match latest.get(&key) {
-            Some(later) if later.epoch > track.epoch => {}
-            _ => drop(latest.insert(key, track)),
-        }
-    }
-    let mut columns: Vec<(ClassId, usize)> = active
-        .classes
-        .iter()
-        .enumerate()
-        .filter_map(|(column, class)| Some((world.class_id(class)?, column)))
-        .collect();
-    columns.sort_unstable();
-    latest
+    let columns = columns(active, world);
+    latest_tracks(tracks, active)
         .into_iter()
         .map(|((video, modality), track)| {
             let wanted = weak(&track.video).map(|weak| weak.iter().copied().collect::<BTreeSet<_>>());
@@ -186,7 +168,39 @@ pub fn latest(
         .collect()
 }
 
-fn prediction(
+/// As [`latest`], as they lie in the table.
+pub fn latest_tracks(
+    tracks: Vec<PredictionTrack>,
+    active: &Active,
+) -> BTreeMap<(VideoId, Modality), PredictionTrack> {
+    let mut latest: BTreeMap<(VideoId, Modality), PredictionTrack> = BTreeMap::new();
+    for track in tracks {
+        if !active.epochs.contains(&track.epoch) {
+            continue;
+        }
+        let key = (VideoId::of(&track.video), track.modality);
+        match latest.get(&key) {
+            Some(later) if later.epoch > track.epoch => {}
+            _ => drop(latest.insert(key, track)),
+        }
+    }
+    latest
+}
+
+/// Which column of the predictions that count is of which class, ascending.
+pub fn columns(active: &Active, world: &World) -> Vec<(ClassId, usize)> {
+    let mut columns: Vec<(ClassId, usize)> = active
+        .classes
+        .iter()
+        .enumerate()
+        .filter_map(|(column, class)| Some((world.class_id(class)?, column)))
+        .collect();
+    columns.sort_unstable();
+    columns
+}
+
+/// A track as PLD takes it, with these columns; `wanted`: the classes of use, none: all.
+pub fn prediction(
     track: &PredictionTrack,
     columns: &[(ClassId, usize)],
     wanted: Option<&BTreeSet<ClassId>>,

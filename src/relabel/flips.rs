@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::denoise::{Predicted, denoise_track};
-use vaplan_dataflows::{Bits, LabelRecord, Prediction, Track, VideoId};
-use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{Flip, LabelCell, LabelRule, LabelTrack};
+use vaplan_dataflows::{Bits, LabelRecord, Track, VideoId};
+use vaplan_schemas::rows::{Flip, LabelCell, LabelRule, LabelTrack, PredictionTrack};
 use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
+use vaplan_schemas::{ClassId, Modality};
 
 use super::resolve::Resolved;
-use crate::label::kept::{counting, latest};
+use crate::label::kept::{columns, counting, latest_tracks, prediction};
 use crate::label::rows::flip;
 use crate::label::world::{World, at};
 use crate::label::{LabelError, faults};
@@ -97,7 +97,9 @@ enum Says {
 struct Both {
     names: BTreeMap<VideoId, Arc<str>>,
     before: BTreeMap<(VideoId, Modality), u64>,
-    after: BTreeMap<(VideoId, Modality), Arc<Prediction>>,
+    after: BTreeMap<(VideoId, Modality), PredictionTrack>,
+    /// Which of their columns is of which class.
+    columns: Vec<(ClassId, usize)>,
 }
 
 /// Which videos a change moves. `all`: also those whose labels it leaves as they are.
@@ -114,7 +116,7 @@ pub(super) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
         .map(|track| (VideoId::of(&track.video), track.modality))
         .collect();
     let differs = |key: &(VideoId, Modality)| {
-        let after = both.after.get(key).map(|prediction| prediction.epoch());
+        let after = both.after.get(key).map(|track| track.epoch);
         let settings = was.denoising[at(key.1)] != is.denoising[at(key.1)];
         settings || fresh.contains(key) || both.before.get(key).copied() != after
     };
@@ -219,26 +221,28 @@ impl Both {
                 .iter()
                 .map(|track| (VideoId::of(&track.video), track.video.clone())),
         );
-        let after = latest(tracks, is, &|_| None).into_iter();
+        let (after, columns) = match &is.active {
+            Some(active) => (latest_tracks(tracks, active), columns(active, is)),
+            None => Default::default(),
+        };
         Ok(Both {
             names,
             before,
-            after: after
-                .map(|(id, (modality, prediction))| ((id, modality), prediction))
-                .collect(),
+            after,
+            columns,
         })
     }
 
     /// What PLD says of a track, against what it has.
     fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> Says {
-        let predicted = self.predicted(world, id, track.modality);
-        let has_flips = track.cells.iter().any(|cell| cell.rule == LabelRule::Pld);
-        let Some(class) = world
-            .class_id(&track.class)
-            .filter(|_| predicted.is_some() || has_flips)
-        else {
+        let Some(class) = world.class_id(&track.class) else {
             return Says::Same;
         };
+        let predicted = self.predicted(world, id, track.modality, class);
+        let has_flips = track.cells.iter().any(|cell| cell.rule == LabelRule::Pld);
+        if predicted.is_none() && !has_flips {
+            return Says::Same;
+        }
         // What PLG says below a person's label, only the score tells.
         let plg = |cell: &LabelCell| Some(cell.score? > cell.threshold?);
         let Some(label) = track.cells.iter().map(plg).collect::<Option<Bits>>() else {
@@ -262,11 +266,16 @@ impl Both {
         }
     }
 
-    fn predicted(&self, world: &World, id: VideoId, modality: Modality) -> Option<Predicted> {
+    /// Of one class: a video has a few of them, and its predictions have all.
+    fn predicted(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Predicted> {
+        let track = self.after.get(&(id, modality))?;
+        let settings = world.denoising[at(modality)]?;
+        let own = self.columns.binary_search_by_key(&class, |(of, _)| *of);
+        let columns = own.map_or(&[][..], |at| &self.columns[at..=at]);
         Some(Predicted {
             modality,
-            prediction: self.after.get(&(id, modality))?.clone(),
-            settings: world.denoising[at(modality)]?,
+            prediction: Arc::new(prediction(track, columns, None)),
+            settings,
         })
     }
 }

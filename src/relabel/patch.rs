@@ -7,7 +7,7 @@ use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::session::Outcome;
 use vaplan_dataflows::{Fault, LabelRecord, VideoId};
-use vaplan_schemas::rows::{EpochRow, RejectRow, TruthRow};
+use vaplan_schemas::rows::{EpochRow, LabelTrack, RejectRow, TruthRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found as Stored, Place, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, Epochs, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -23,6 +23,7 @@ use crate::label::commit::{Classification, append_changes, change_rows};
 use crate::label::kept::of_epochs;
 use crate::label::plan::{feed, hash};
 use crate::label::rows::{Found, candidate_rows, label_tracks, score_tracks, video_row};
+use crate::label::world::World;
 use crate::label::{LabelError, faults};
 
 /// What the graph says now, of the videos it was told of.
@@ -74,6 +75,11 @@ impl Answers {
             labels: Modality::ALL.map(|modality| self.labels.get(&(video, modality)).cloned()),
             ..Found::default()
         }
+    }
+
+    /// Rows of the labels of a video.
+    pub fn labels(&self, world: &World, name: &Arc<str>) -> Vec<LabelTrack> {
+        label_tracks(world, name, &self.found(VideoId::of(name)))
     }
 
     /// What of a video has no effect, and why.

@@ -8,7 +8,7 @@ use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::session::{Outcome, Session, SessionError, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
 use vaplan_dataflows::{Fault, VideoId};
-use vaplan_schemas::rows::{LabelTrack, RejectRow};
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Commit, Filter, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects};
 use vaplan_schemas::{ClassId, Modality, StoreError};
@@ -16,7 +16,6 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 use super::RunError;
 use crate::label::commit::{Classification, append_changes};
 use crate::label::faults;
-use crate::label::rows::label_tracks;
 use crate::label::world::{Both, World, at};
 use crate::relabel::part::Part;
 use crate::relabel::patch::{Answers, Diff};
@@ -122,11 +121,10 @@ impl Graph {
         let names = stepped.videos.iter().filter_map(|video| self.names.get(video));
         let names: Vec<Arc<str>> = names.cloned().collect();
         let old = snapshot.scan::<Labels>(&Filter::videos(names.iter().cloned()))?;
-        let mut new: Vec<LabelTrack> = Vec::new();
-        for name in &names {
-            let found = self.answers.found(VideoId::of(name));
-            new.extend(label_tracks(world, name, &found));
-        }
+        let new = names
+            .iter()
+            .flat_map(|name| self.answers.labels(world, name))
+            .collect();
         Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
         self.rejects(commit, snapshot, world, &names)?;
         append_changes(
@@ -135,6 +133,11 @@ impl Graph {
             stepped.changes,
             |video| self.names.get(&video),
         )
+    }
+
+    /// What it says.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     fn rejects(

@@ -150,6 +150,9 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
     stages.extend(config.baselines.iter().map(|&supervision| {
         let settings = TrainSettings {
             supervision,
+            // Those of [train] are what it is compared with.
+            targets: None,
+            richness: None,
             ..config.train.clone()
         };
         train(supervision.as_str(), settings, labels, None)
@@ -208,6 +211,11 @@ mod tests {
             ["weak", "ple", "pld", "ple+pld"]
         );
         assert_eq!(changed(|config| config.denoise.alpha = 5.0), ["pld", "ple+pld"]);
+        assert_eq!(
+            changed(|config| config.train.richness = Some(0.7)),
+            ["ple", "pld", "ple+pld"],
+            "a baseline is what its name says"
+        );
         assert_eq!(
             changed(|config| config.denoise.warmup = 2),
             [""; 0],

@@ -247,6 +247,8 @@ impl TrainSettings {
                 "clip is {clip}, expected a number above 0"
             )));
         }
+        // The widths are the features' to say.
+        self.network(1, 1, None, 1).check()?;
         let mut metrics = METRICS.to_vec();
         if self.task == Task::Ave {
             metrics.push(ACCURACY);

@@ -167,7 +167,7 @@ impl Resident {
 ///
 /// # Errors
 /// [`LabelError`] where a table does not read back.
-pub(crate) fn whole(
+pub fn whole(
     store: &Store,
     snapshot: &Snapshot,
     workers: usize,

@@ -146,6 +146,14 @@ impl Watch {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// A variable of its environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        let all = fs::read(format!("/proc/{}/environ", self.child.id())).unwrap();
+        let own = all.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        own.into_iter()
+            .find_map(|own| Some(own.strip_prefix(&format!("{name}="))?.to_owned()))
+    }
+
     /// Waits for its end.
     pub(crate) fn end(&mut self) -> ExitStatus {
         // Its lines end when it does.

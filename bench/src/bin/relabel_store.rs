@@ -1,22 +1,32 @@
 //! Stores of simulated scores, and the full relabelling that a change is held against.
 //!
+//! `relabel_store epoch STORE EPOCH` and `relabel_store rewrite STORE EPOCH` denoise by an epoch in a resident graph, as a step of `vaplan run`
+//! does, and commit the rows of labels that it changed, or all there are; only that is timed, not loading the graph.
+//!
 //! `relabel_store make STORE VIDEOS` makes a store of that many videos: T = 10, 25 classes, 1.6 weak labels, probabilities
-//! around the threshold. `relabel_store full STORE` labels all its scores anew with other thresholds, in one run of the
-//! graph, and commits labels and changes. `relabel_store predict STORE EPOCH` adds an epoch whose visual predictions contradict two of
+//! around the threshold. `relabel_store full STORE [EPOCH]` labels all its scores anew with other thresholds, in one run of the
+//! graph, and commits labels and changes; with an epoch, denoised by it, and thresholds as they are. `relabel_store predict STORE EPOCH` adds an epoch whose visual predictions contradict two of
 //! ten labels in a tenth of the tracks. All print one JSON object.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use vaplan::label::Listener;
+use vaplan::label::kept::{counting, latest};
 use vaplan::label::rows::{Found, label_tracks, score_tracks, video_row};
 use vaplan::label::settings::{Settings, SettingsRequest};
 use vaplan::label::world::{PromptSet, Video, World};
+use vaplan::run::graph::Graph;
+use vaplan::run::learner::active;
+use vaplan::watch::resident::whole;
 use vaplan_dataflows::admit::Admitted;
+use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::session::{Rows, Session};
+use vaplan_dataflows::train::{LabelChanges as Lesson, Learner, Learnt, Predicted};
 use vaplan_dataflows::{Bits, Candidate, Cosine, LabelRecord, Score, ScoreRecord, Track, VideoId};
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule, PredictionTrack, Split};
-use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{
     Classes, LabelChanges, Labels, Predictions, Prompts, Scores, Settings as SettingsTable, Table, Videos,
 };
@@ -32,9 +42,16 @@ fn main() -> Fallible<()> {
     let start = Instant::now();
     let report = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["make", store, videos] => make(Path::new(store), videos.parse()?)?,
-        ["full", store] => full(Path::new(store))?,
+        ["full", store] => full(Path::new(store), None)?,
+        ["full", store, epoch] => full(Path::new(store), Some(epoch.parse()?))?,
+        [what @ ("epoch" | "rewrite"), store, epoch] => {
+            let seconds = resident(Path::new(store), epoch.parse()?, what == "rewrite")?;
+            println!("{}", serde_json::json!({"seconds": seconds}));
+            return Ok(());
+        }
         ["predict", store, epoch] => predict(Path::new(store), epoch.parse()?)?,
-        _ => return Err("relabel_store make STORE VIDEOS | full STORE | predict STORE EPOCH".into()),
+        _ => return Err("relabel_store make STORE VIDEOS | full STORE [EPOCH] | predict STORE EPOCH | epoch STORE EPOCH | \
+                     rewrite STORE EPOCH".into()),
     };
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", serde_json::json!({"seconds": seconds, "rows": report}));
@@ -239,20 +256,98 @@ fn predict(store: &Path, epoch: u64) -> Fallible<u64> {
 }
 
 /// Reads all scores, labels them by other thresholds, writes all labels: what there is without increments.
-fn full(store: &Path) -> Fallible<u64> {
+/// Predictions of an epoch, as PLD takes them, and the world that goes by them.
+fn by_epoch(snapshot: &Snapshot, world: &mut World, epoch: u64) -> Fallible<Vec<Predicted>> {
+    world.active = Some(active(world, epoch));
+    world.denoising = [None, Some(Pld::default())];
+    let rows = counting(snapshot, world.active.as_ref(), &Filter::all())?;
+    Ok(latest(rows, world, &|_| None))
+}
+
+/// Gives the same predictions at its only step.
+struct Once(Vec<Predicted>);
+
+impl Learner for Once {
+    fn epoch(&mut self, _step: u64, _labels: Lesson) -> Result<Learnt, String> {
+        Ok(Learnt {
+            predictions: Some(std::mem::take(&mut self.0)),
+            more: false,
+        })
+    }
+}
+
+/// Seconds of the step and its commit.
+fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     let store = Store::open(store)?;
     let lock = store.lock(&mut |_| {})?;
     let snapshot = store.at_version(None)?;
     let mut world = World::read(&snapshot)?;
-    for modality in [&mut world.settings.audio, &mut world.settings.visual] {
-        modality
-            .thresholds
-            .iter_mut()
-            .for_each(|threshold| *threshold *= 1.01);
+    let workers = std::thread::available_parallelism()?.get();
+    let part = whole(&store, &snapshot, workers, &(Arc::new(|_| ()) as Listener))?;
+    let learner = Once(by_epoch(&snapshot, &mut world, epoch)?);
+    let names: Vec<Arc<str>> = snapshot
+        .read::<Videos>()?
+        .into_iter()
+        .map(|row| row.video)
+        .collect();
+    let (mut graph, _) = Graph::start(&part, world.denoising, false, workers, Box::new(learner))?;
+    drop(part);
+    let start = Instant::now();
+    let stepped = graph.step(true)?;
+    let info = CommitInfo {
+        command: "relabel_store epoch".to_owned(),
+        inputs: format!("epoch {epoch}"),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        ..CommitInfo::default()
+    };
+    let mut commit = store.begin(&lock, info)?;
+    commit.replace_all::<SettingsTable>(&world.setting_rows())?;
+    if all {
+        let buckets = commit.buckets();
+        let mut of: Vec<Vec<&Arc<str>>> = vec![Vec::new(); buckets as usize];
+        for name in &names {
+            of[bucket_of(name, buckets) as usize].push(name);
+        }
+        let answers = graph.answers();
+        commit.replace_buckets::<Labels>(|bucket| {
+            let own = of[bucket as usize].iter();
+            own.flat_map(|name| answers.labels(&world, name)).collect()
+        })?;
+    } else {
+        graph.write(&mut commit, &snapshot, &world, stepped)?;
     }
+    commit.finish()?;
+    let seconds = start.elapsed().as_secs_f64();
+    graph.finish()?;
+    Ok(seconds)
+}
+
+fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
+    let store = Store::open(store)?;
+    let lock = store.lock(&mut |_| {})?;
+    let snapshot = store.at_version(None)?;
+    let mut world = World::read(&snapshot)?;
+    let predictions = match epoch {
+        Some(epoch) => by_epoch(&snapshot, &mut world, epoch)?,
+        None => {
+            for modality in [&mut world.settings.audio, &mut world.settings.visual] {
+                modality
+                    .thresholds
+                    .iter_mut()
+                    .for_each(|threshold| *threshold *= 1.01);
+            }
+            Vec::new()
+        }
+    };
     let videos = snapshot.read::<Videos>()?;
     let mut rows = Rows {
         cutoffs: world.cutoffs(),
+        predictions,
+        denoising: Modality::ALL
+            .into_iter()
+            .zip(world.denoising)
+            .filter_map(|(modality, pld)| Some((modality, pld?)))
+            .collect(),
         ..Rows::default()
     };
     let id = |name: &str| world.class_id(name).ok_or_else(|| format!("no class {name}"));

@@ -256,12 +256,19 @@ fn predict(store: &Path, epoch: u64) -> Fallible<u64> {
 }
 
 /// Reads all scores, labels them by other thresholds, writes all labels: what there is without increments.
-/// Predictions of an epoch, as PLD takes them, and the world that goes by them.
+/// Predictions of an epoch, as PLD takes them, of the classes of each video; and the world that goes by them.
 fn by_epoch(snapshot: &Snapshot, world: &mut World, epoch: u64) -> Fallible<Vec<Predicted>> {
     world.active = Some(active(world, epoch));
     world.denoising = [None, Some(Pld::default())];
     let rows = counting(snapshot, world.active.as_ref(), &Filter::all())?;
-    Ok(latest(rows, world, &|_| None))
+    let videos = snapshot.read::<Videos>()?.into_iter();
+    let weak: std::collections::BTreeMap<Arc<str>, Arc<[ClassId]>> = videos
+        .map(|row| {
+            let classes = row.weak_labels.iter().filter_map(|class| world.class_id(class));
+            (row.video, classes.collect())
+        })
+        .collect();
+    Ok(latest(rows, world, &|video| weak.get(video).cloned()))
 }
 
 /// Gives the same predictions at its only step.

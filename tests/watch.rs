@@ -5,4 +5,5 @@ mod deliveries;
 mod harness;
 mod inbox;
 mod stays;
+#[cfg(feature = "train")]
 mod training;

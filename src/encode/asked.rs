@@ -87,7 +87,7 @@ pub fn is_encoded(folder: &Path, request: &Request) -> Result<bool, EncodeError>
 /// Names models, media, prompts and how they become features: SHA-256, hex. Files count by place, size and time.
 ///
 /// # Errors
-/// For a folder of frames or a prompts file that cannot be read.
+/// For a prompts file that cannot be read.
 fn name(
     request: &Request,
     models: &[ModelFolder],
@@ -101,7 +101,8 @@ fn name(
     let mut frames_of = Vec::new();
     for own in media {
         frames_of.push(match &own.pictures {
-            Some(Pictures::Frames(folder)) => frames::list(folder)?,
+            // One that cannot be read is rejected when it is.
+            Some(Pictures::Frames(folder)) => frames::list(folder).unwrap_or_default(),
             Some(Pictures::Video(path)) => vec![path.clone()],
             None => Vec::new(),
         });

@@ -76,6 +76,13 @@ pub fn wait_asleep() {
     let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else {
         return;
     };
+    // Started by the loader, it is the loader.
+    if program
+        .file_name()
+        .is_none_or(|file| file.as_encoded_bytes().starts_with(b"ld-"))
+    {
+        return;
+    }
     let mut again = std::process::Command::new(program);
     again.arg0(name).args(arguments).env(POLICY, "PASSIVE");
     // It returns only where it failed: all is as right then, but slower.

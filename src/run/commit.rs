@@ -96,17 +96,24 @@ impl<'a> Writer<'a> {
         denoised(&self.world)
     }
 
-    /// Takes the say from all predictions, where some have it.
+    /// What they are to be denoised by once all that is asked is done.
+    pub fn wanted(&self, stages: &[Stage], pld: Both<Option<Pld>>) -> Denoised {
+        self.ledger.denoised(stages, &self.world, pld)
+    }
+
+    /// Takes the say from all predictions, where some have it; `for_good`: not only for as long as a baseline learns.
     ///
     /// # Errors
     /// As [`Writer::report`].
-    pub fn reset(&mut self, graph: &Graph, stepped: Stepped) -> Result<(), RunError> {
+    pub fn reset(&mut self, graph: &Graph, stepped: Stepped, for_good: bool) -> Result<(), RunError> {
         let own = &self.world;
         if own.active.is_none() && own.denoising == [None, None] {
             return Ok(());
         }
         (self.world.active, self.world.denoising) = (None, [None, None]);
-        self.ledger.active = None;
+        if for_good {
+            self.ledger.active = None;
+        }
         self.commit(&About::default(), Some((graph, stepped)))?;
         Ok(())
     }
@@ -176,10 +183,12 @@ impl<'a> Writer<'a> {
                     ..
                 } = *learned;
                 let changes = (set(&stepped, true), set(&stepped, false));
+                let before = self.denoised();
                 if denoises {
                     row.flips = Some(graph.flipped());
                     self.activate(row.epoch, &key, pld);
                 }
+                let relabels = before != self.denoised() || !stepped.is_empty();
                 let about = About {
                     epoch: Some(row.epoch),
                     row: Some(&row),
@@ -188,6 +197,13 @@ impl<'a> Writer<'a> {
                 };
                 if !self.known(&row)? {
                     self.commit(&about, denoises.then_some((&*graph, stepped)))?;
+                } else if denoises && relabels {
+                    // Of a training that was done before, and whose flips were taken back since.
+                    let about = About {
+                        epoch: Some(row.epoch),
+                        ..About::default()
+                    };
+                    self.commit(&about, Some((&*graph, stepped)))?;
                 }
                 progress(Progress::Epoch { row: &row, better });
                 if denoises {

@@ -184,6 +184,13 @@ impl Every {
     }
 }
 
+impl Every {
+    /// The epochs up to this one, of so many, after which they are.
+    pub fn all(self, done: u64, of: u64) -> impl Iterator<Item = u64> {
+        (1..=done).filter(move |epoch| self.due(*epoch, of))
+    }
+}
+
 impl Denoise {
     /// None: not of schedule `every`.
     pub fn every(&self) -> Option<Every> {

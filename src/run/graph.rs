@@ -38,6 +38,13 @@ pub struct Stepped {
     videos: BTreeSet<VideoId>,
 }
 
+impl Stepped {
+    /// Did it change nothing?
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.videos.is_empty()
+    }
+}
+
 impl Graph {
     /// Starts on what a version says, with these settings of PLD; `keeps`: by the predictions that are active there.
     ///

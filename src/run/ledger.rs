@@ -103,11 +103,31 @@ impl Ledger {
         });
     }
 
+    /// Is a parser to be trained for comparison? It learns the labels of PLG, so where labels are denoised once, they are
+    /// denoised again after it.
+    pub fn compares(&mut self, stages: &[Stage]) -> bool {
+        let baseline = |stage: &&Stage| {
+            let alone = matches!(stage.kind, Kind::Train { every: None, .. });
+            alone && stage.name != PLE && stage.name != BOTH
+        };
+        let open = stages
+            .iter()
+            .filter(baseline)
+            .any(|stage| self.done(stage).is_none());
+        let once = stages
+            .iter()
+            .any(|stage| matches!(stage.kind, Kind::Denoise { .. }));
+        if open && once {
+            self.stages.remove(PLD);
+        }
+        open
+    }
+
     /// What the labels are to be denoised by as far as all this is done: by the epoch that a stage which is asked came to.
     pub fn denoised(&self, stages: &[Stage], world: &World, pld: Both<Option<Pld>>) -> Denoised {
         let denoises = |stage: &Stage| match &stage.kind {
             Kind::Score => false,
-            Kind::Denoise { .. } => true,
+            Kind::Denoise { .. } => self.done(stage).is_some(),
             Kind::Train { every, .. } => every.is_some(),
         };
         let asked = |key: &str| stages.iter().any(|stage| denoises(stage) && stage.key == key);

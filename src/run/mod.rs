@@ -185,8 +185,10 @@ pub struct Todo {
     pub ledger: Ledger,
     /// Are labels to be made?
     pub labels: bool,
-    /// What the labels are to be denoised by, as far as stages are done.
+    /// What the labels are to be denoised by, as far as stages are done, before the first that is to be done.
     denoised: Denoised,
+    /// Is that nothing, also once all is done?
+    for_good: bool,
 }
 
 impl Todo {
@@ -196,6 +198,7 @@ impl Todo {
     /// [`RunError`] for an input that cannot be used at all.
     pub fn new(request: &Request) -> Result<Option<Todo>, RunError> {
         let (config, text) = Config::read(&request.config)?;
+        #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
         let mut label = label_request(&config, request);
         #[cfg(feature = "encode")]
         if !encode::known(&config, request, &mut label)? {
@@ -221,7 +224,10 @@ impl Todo {
         let stages = ledger::stages(&config, &key, &features(&paths)?);
         ledger.keep(&stages);
         // What the store says may have been changed by another command, or the file may not ask for denoising any more.
-        let denoised = ledger.denoised(&stages, &plan.world, config.pld().map_err(RunError::Stopped)?);
+        let compares = ledger.compares(&stages);
+        let wanted = ledger.denoised(&stages, &plan.world, config.pld().map_err(RunError::Stopped)?);
+        let for_good = wanted.1.is_none();
+        let denoised = if compares { Denoised::default() } else { wanted };
         let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
         let learns = stages
             .iter()
@@ -232,6 +238,7 @@ impl Todo {
         plan.denoised = Some(denoised.clone());
         Ok(Todo {
             denoised,
+            for_good,
             config,
             text,
             plan,
@@ -285,6 +292,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         mut ledger,
         labels,
         denoised,
+        for_good,
     } = Todo::of(config, text, asked)?;
     let before = latest(&config.store)?.map_or(0, |snapshot| snapshot.version().version);
     let mut rejected = Vec::new();
@@ -293,7 +301,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         done: !labels,
     });
     if labels {
-        if denoised.1.is_none() {
+        if for_good {
             ledger.active = None;
         }
         plan.world.run = commit::remembered(&text, &ledger);
@@ -302,7 +310,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     }
     let store = Store::open(&config.store)?;
     let snapshot = store.at_version(None)?;
-    let mut writer = Writer::new(&store, &snapshot, (text, request.command.clone()), ledger)?;
+    let mut writer = Writer::new(&store, &snapshot, (text.clone(), request.command.clone()), ledger)?;
     let mut open: Vec<Stage> = Vec::new();
     for stage in &stages {
         let done = writer.ledger.done(stage).is_some();
@@ -336,6 +344,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         paths: &paths,
         listener: &listener,
         keeps: denoised.1.is_some() && writer.denoised() == denoised,
+        for_good,
         pld,
     };
     match learnt.is_empty() {
@@ -343,8 +352,16 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
         false => begun.learn(&mut writer, &snapshot, (&open, learnt), step, progress)?,
     }
     writer.remember()?;
+    let wanted = writer.wanted(&stages, pld);
+    if wanted != writer.denoised() {
+        // A baseline learnt the labels of PLG after all else was done.
+        let mut plan = Plan::new(&label)?;
+        plan.world.run = commit::remembered(&text, &writer.ledger);
+        plan.denoised = Some(wanted);
+        label::run_plan(plan, &label, &listener)?;
+    }
     Ok(Summary {
-        versions: writer.version - before,
+        versions: store.at_version(None)?.version().version - before,
         table: table::Table::of(&stages, &writer.ledger),
         rejected,
     })
@@ -357,6 +374,7 @@ struct Begun<'a> {
     paths: &'a FeaturePaths,
     listener: &'a Listener,
     keeps: bool,
+    for_good: bool,
     pld: Both<Option<Pld>>,
 }
 
@@ -388,7 +406,7 @@ impl Begun<'_> {
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
-                writer.reset(&graph, stepped)?;
+                writer.reset(&graph, stepped, self.for_good)?;
             }
             self.score_one(writer, open, PLG)?;
             while graph.learning() {
@@ -466,12 +484,23 @@ impl Begun<'_> {
             .front()
             .cloned()
             .expect("there is something to learn");
-        if let Kind::Train { every, .. } = &first.kind {
-            let course = pupil.begin(&first)?;
+        if let Kind::Train { every, settings } = &first.kind {
+            let mut course = pupil.begin(&first)?;
+            let mut denoised = every
+                .iter()
+                .flat_map(|every| every.all(course.done(), settings.epochs));
+            if !keeps && denoised.next().is_some() {
+                // The labels it had denoised are not there any more.
+                course.forget()?;
+                course = pupil.begin(&first)?;
+            }
             let next = (first.key.clone(), course.done() + 1);
             if every.is_some() && keeps {
+                let active = &writer.denoised().1;
+                let by_next = pupil.numbers.get(&next).zip(active.as_ref());
                 // From the start, it learns the labels as they were.
-                keeps = course.resumed().is_some();
+                keeps = course.resumed().is_some()
+                    || by_next.is_some_and(|(number, active)| active.epochs.contains(number));
                 // Its commit is there, its checkpoint is not: it is learnt again, from the labels that it was learnt from.
                 if let Some(version) = made_epoch(writer.store, pupil.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;

@@ -313,6 +313,14 @@ impl Course {
         std::fs::rename(&next, folder.join(LAST)).map_err(TrainError::io("rename", &next))
     }
 
+    /// Forgets the last checkpoint: the training begins anew when it is opened again.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn forget(&self) -> Result<(), TrainError> {
+        remove(&self.file(LAST))
+    }
+
     /// Is there a checkpoint in a folder, of whatever training?
     pub fn began(folder: &Path) -> bool {
         folder.join(LAST).exists()

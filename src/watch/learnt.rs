@@ -1,6 +1,9 @@
 //! Epochs of own training to store versions.
 
+use std::collections::BTreeSet;
+
 use vaplan_schemas::store::WriteLock;
+use vaplan_schemas::tables::Videos;
 
 use super::batch::{Batches, End, Way};
 use super::events::Events;
@@ -58,7 +61,7 @@ impl Batches<'_> {
         let mut done = None;
         match report {
             Report::Epoch { learned, .. } => {
-                let predicted = self.there(learned.predicted);
+                let predicted = self.there(learned.predicted)?;
                 let row = recorder.record_locked(&lock, learned.row, &predicted)?;
                 board.epoch();
                 told(Told::Epoch {
@@ -86,7 +89,7 @@ impl Batches<'_> {
                 let active = World::read(&latest)?.active;
                 // Of one that has a say, what there was to predict was predicted when it got it.
                 if !active.is_some_and(|active| epoch.is_some_and(|epoch| active.epochs.contains(&epoch))) {
-                    recorder.add_locked(&lock, best, &self.there(predicted))?;
+                    recorder.add_locked(&lock, best, &self.there(predicted)?)?;
                 }
                 done = epoch;
             }
@@ -107,9 +110,11 @@ impl Batches<'_> {
     }
 
     /// Without those of videos that went while they were learnt: come again, they would be others.
-    fn there(&self, mut predicted: Vec<VideoProbabilities>) -> Vec<VideoProbabilities> {
-        predicted.retain(|own| self.resident.knows(&own.video));
-        predicted
+    fn there(&self, mut predicted: Vec<VideoProbabilities>) -> Result<Vec<VideoProbabilities>, WatchError> {
+        let videos = self.store.at_version(None)?.read::<Videos>()?;
+        let names: BTreeSet<&str> = videos.iter().map(|row| &*row.video).collect();
+        predicted.retain(|own| names.contains(&*own.video));
+        Ok(predicted)
     }
 
     /// As `vaplan denoise --epoch` does, through the session.

@@ -42,12 +42,6 @@ impl Mirror {
         self.videos.len()
     }
 
-    /// Does it hold rows of this one?
-    #[cfg(feature = "train")]
-    pub fn knows(&self, video: VideoId) -> bool {
-        self.videos.contains_key(&video)
-    }
-
     /// Takes what `rows` say: all there is of the videos of `whole`, of others the scores in the modalities `rescaled`,
     /// and all cutoffs and settings of denoising. Gives what that changes.
     pub fn take(

@@ -143,12 +143,6 @@ impl Resident {
         self.mirror.videos()
     }
 
-    /// Is this one of them?
-    #[cfg(feature = "train")]
-    pub fn knows(&self, video: &str) -> bool {
-        self.mirror.knows(VideoId::of(video))
-    }
-
     /// Updates it holds.
     pub fn held(&self) -> u64 {
         self.session.held()

@@ -77,3 +77,32 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
         assert!(own.count() > 1, "{stage}{went_on:#?}");
     }
 }
+
+#[test]
+fn a_run_killed_after_every_version_it_makes_ends_in_the_same_tables() {
+    let sample = Sample::new("1");
+    let settings = format!("{SMALL}schedule = 'every'\nevery = 1\nwarmup = 1\n");
+    let whole = config(&sample, "whole", &settings);
+    let whole_run = command(&whole, "1").output().unwrap();
+    assert_status(&whole_run, 0);
+    let file = config(&sample, "killed", &settings);
+    let mut kills = 0;
+    // Its commit is there, and nothing of what comes after.
+    let last = loop {
+        let output = command(&file, "1")
+            .env("VAPLAN_FAULT", "after-versions")
+            .output()
+            .unwrap();
+        match output.status.code() {
+            None => kills += 1,
+            Some(_) => break output,
+        }
+    };
+    assert_status(&last, 0);
+    let (found, wanted) = (tables(&sample.path("killed")), tables(&sample.path("whole")));
+    assert_eq!((kills, found.versions), (wanted.versions, wanted.versions));
+    assert_eq!(found.epochs, wanted.epochs);
+    assert!(found == wanted, "labels, changes, predictions or versions differ");
+    let table = stdout(&last).trim_start_matches("nothing to do: the store holds what the file asks for\n");
+    assert_eq!(table, stdout(&whole_run));
+}

@@ -117,7 +117,7 @@ fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
     let path = config(&sample, "own", &with_pseudo);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("baselines = ['weak', 'pseudo']\n{text}")).unwrap();
-    assert_eq!(open(&file), ["pseudo"]);
+    assert_eq!(open(&file), ["pseudo", "pld"], "it learns labels without flips");
     assert_status(&run(&file), 0);
     assert_eq!(
         tables(&sample.path("own")).labels,
@@ -182,6 +182,73 @@ fn what_another_command_made_of_the_labels_is_taken_back() {
     assert_status(&run(&file), 0);
     assert_eq!(tables(&store).labels.len(), held.labels.len());
     assert_eq!(flipped_by(&tables(&store).labels).len(), 1);
+}
+
+#[test]
+fn a_file_that_was_done_before_another_is_done_again_as_it_was() {
+    let sample = Sample::new("1");
+    for (name, schedule) in [
+        ("once", ""),
+        ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
+    ] {
+        let own = format!("{SMALL}{schedule}");
+        let store = sample.path(name);
+        let file = config(&sample, name, &own);
+        let first = run(&file);
+        assert_status(&first, 0);
+        let held = tables(&store);
+        for other in [
+            own.replace("alpha = 1.05", "alpha = 1.5"),
+            format!("{SMALL}schedule = 'off'\n"),
+        ] {
+            config(&sample, name, &other);
+            assert_status(&run(&file), 0);
+            assert_ne!(tables(&store).labels, held.labels, "{name}");
+            config(&sample, name, &own);
+            let again = run(&file);
+            assert_status(&again, 0);
+            assert_eq!(stdout(&again), stdout(&first), "{name}");
+            // Epochs of equal trainings are those that were there.
+            assert_eq!(tables(&store).labels, held.labels, "{name}");
+            assert_status(&vaplan(["check", "--store", &store]), 0);
+        }
+    }
+}
+
+#[test]
+fn a_baseline_that_comes_later_learns_the_labels_of_plg() {
+    let sample = Sample::new("1");
+    for (name, schedule) in [
+        ("once", ""),
+        ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
+    ] {
+        let with = |store: &str, baselines: &str| {
+            let path = config(&sample, store, &format!("{SMALL}{schedule}"));
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, format!("baselines = [{baselines}]\n{text}")).unwrap();
+            let output = run(&path);
+            assert_status(&output, 0);
+            stdout(&output).to_owned()
+        };
+        let at_once = format!("{name}-at-once");
+        let wanted = with(&at_once, "'pseudo'");
+        with(name, "");
+        let held = tables(&sample.path(name));
+        assert_eq!(with(name, "'pseudo'"), wanted, "{name}");
+        let after = tables(&sample.path(name));
+        assert_eq!(after.labels, held.labels, "{name}: denoised as before");
+        let losses = |tables: &super::Tables| -> Vec<_> {
+            let rows = tables
+                .epochs
+                .iter()
+                .map(|row| (row.run.clone(), row.run_epoch, row.losses.clone()));
+            let mut rows: Vec<_> = rows.collect();
+            rows.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+            rows
+        };
+        assert_eq!(losses(&after), losses(&tables(&sample.path(&at_once))), "{name}");
+        assert!(with(name, "'pseudo'").starts_with("nothing to do"));
+    }
 }
 
 #[test]

@@ -118,6 +118,7 @@ impl Watch {
     }
 
     /// The next line that holds this; none: it ended first.
+    #[cfg(feature = "train")]
     #[track_caller]
     pub(crate) fn line_or_end(&self, wanted: &str) -> Option<String> {
         let until = Instant::now() + DEADLINE;
@@ -147,6 +148,7 @@ impl Watch {
     }
 
     /// A variable of its environment.
+    #[cfg(feature = "train")]
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         let all = fs::read(format!("/proc/{}/environ", self.child.id())).unwrap();
         let own = all.split(|byte| *byte == 0).map(String::from_utf8_lossy);

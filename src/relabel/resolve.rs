@@ -110,8 +110,9 @@ impl Resolved {
             }
             resolved.after.active = Some(epochs::chosen(snapshot, &resolved.before, epoch)?);
         }
-        let first_epoch =
-            changes.epoch.is_some() || (resolved.before.active.is_none() && changes.predictions.is_some());
+        // A version that is gone back to says how labels are denoised, or the same once more would be another change.
+        let comes_first = resolved.before.active.is_none() && changes.to_version.is_none();
+        let first_epoch = changes.epoch.is_some() || (comes_first && changes.predictions.is_some());
         remember(&mut resolved.after.delivered, &changes.delivered);
         resolved.after.denoising = denoising(&resolved.after.denoising, &changes.denoising, first_epoch)?;
         Ok(resolved)

@@ -485,7 +485,8 @@ impl World {
             asked.guard = Some([0.0, 0.5, 0.9][usize::from(guard)]);
             asked.modalities = modalities;
         }
-        let first = asked.epoch.is_some() || first && asked.predictions.is_some();
+        let comes = asked.predictions.is_some() && asked.to_version.is_none();
+        let first = asked.epoch.is_some() || first && comes;
         let asked = &asked.denoising;
         let off = self.now.denoising == [None; 2];
         for modality in Modality::ALL {

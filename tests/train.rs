@@ -44,7 +44,18 @@ impl Sample {
         sample
     }
 
+    /// Labels anew, there and back, with the predictions that count: two versions.
+    pub(crate) fn label_anew(&self, store: &str) {
+        for more in [&["--quiet", "--visual-threshold", "1.2"][..], &["--quiet"]] {
+            assert_status(&self.label_with(store, more), 0);
+        }
+    }
+
     fn label(&self, store: &str) -> Output {
+        self.label_with(store, &[])
+    }
+
+    fn label_with(&self, store: &str, more: &[&str]) -> Output {
         let (given, own) = (self.path("annotations"), self.path("features/annotations"));
         let annotations = if Path::new(&own).exists() { own } else { given };
         let store = self.path(store);
@@ -53,6 +64,7 @@ impl Sample {
         let label = [
             &["label", "--store", &store, "--annotations", &annotations][..],
             &["--visual-text", &visual_text, "--audio-text", &audio_text],
+            more,
         ];
         run(self.features(label.concat()))
     }

@@ -4,9 +4,21 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::EpochRow;
 
 use crate::eval::Task;
 use crate::train::{FeaturePaths, Supervision, TrainSettings};
+
+/// A line that tells of an epoch; `score`: what the best is chosen by, where that is told.
+pub(super) fn epoch_line(row: &EpochRow, score: Option<f64>, better: bool) -> String {
+    let loss = crate::train::run::named(row)["total"];
+    let score = score.map_or(String::new(), |score| format!(", score {score:.1}"));
+    let best = if better { ", the best so far" } else { "" };
+    format!(
+        "epoch {}: loss {loss:.4}{score}{best} ({:.1} s)",
+        row.epoch, row.seconds
+    )
+}
 
 /// Features.
 #[derive(Debug, clap::Args)]

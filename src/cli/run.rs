@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::learning::epoch_line;
 use super::progress::Bar;
 use super::{Global, notes};
 use crate::label::{Listener, Progress as Labelling};
@@ -77,12 +78,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Stage { name, done: false } => bar.message(name.to_owned()),
         Progress::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Epoch { row, better } => {
-            let loss = crate::train::run::named(row)["total"];
-            let best = if better { ", the best so far" } else { "" };
-            bar.say(&format!(
-                "epoch {}: loss {loss:.4}{best} ({:.1} s)",
-                row.epoch, row.seconds
-            ));
+            bar.say(&epoch_line(row, None, better));
         }
         Progress::Denoised { epoch, set, unset } => bar.say(&format!(
             "denoised by epoch {epoch}: {set} labels set, {unset} unset"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::learning::{How, Source};
+use super::learning::{How, Source, epoch_line};
 use super::progress::Bar;
 use super::{Global, notes};
 use crate::train::{self, Progress, Request, Summary};
@@ -70,12 +70,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Progress::Epoch { row, score, better } => {
             let shown = score.map_or(String::new(), |score| format!(", score {score:.1}"));
             last = shown.clone();
-            let best = if better { ", the best so far" } else { "" };
-            let loss = train::run::named(&row)["total"];
-            bar.say(&format!(
-                "epoch {}: loss {loss:.4}{shown}{best} ({:.1} s)",
-                row.epoch, row.seconds
-            ));
+            bar.say(&epoch_line(&row, score, better));
         }
     })?;
     bar.finish();

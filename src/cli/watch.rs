@@ -106,12 +106,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         }
         #[cfg(feature = "train")]
         Told::Epoch { row, better } => {
-            let loss = crate::train::run::named(row)["total"];
-            let best = if better { ", the best so far" } else { "" };
-            say(format!(
-                "epoch {}: loss {loss:.4}{best} ({:.1} s)",
-                row.epoch, row.seconds
-            ));
+            say(super::learning::epoch_line(row, None, better));
         }
         #[cfg(feature = "train")]
         Told::Denoised {

@@ -1,7 +1,6 @@
 //! What an encoding run is asked, opened and not begun; and one name for it, so that what was encoded can be told from what
 //! is asked without encoding.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use sha2::Digest;
@@ -75,13 +74,12 @@ impl Asked {
     }
 }
 
-/// Does a folder hold what is asked, and nothing else?
+/// What `encode.json` of a folder says of itself as `asked`, where the folder holds what is asked.
 ///
 /// # Errors
 /// [`EncodeError`] for a model or input that cannot be used at all.
-pub fn is_encoded(folder: &Path, request: &Request) -> Result<bool, EncodeError> {
-    let name = Asked::open(request)?.name;
-    Ok(reported(folder) == Some(name))
+pub fn name_of(request: &Request) -> Result<String, EncodeError> {
+    Ok(Asked::open(request)?.name)
 }
 
 /// Names models, media, prompts and how they become features: SHA-256, hex. Files count by place, size and time.
@@ -137,13 +135,6 @@ fn name(
             own.sound.iter().for_each(|file| seen.feed(sum, file));
         }
     }))
-}
-
-/// The name that a report in a folder has; none: there is no report, or it is of an older program.
-fn reported(folder: &Path) -> Option<String> {
-    let text = std::fs::read(folder.join("encode.json")).ok()?;
-    let report: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    Some(report["asked"].as_str()?.to_owned())
 }
 
 /// Model folders, visual first.

@@ -182,12 +182,10 @@ impl Every {
         // After the last epoch no one would learn the labels.
         epoch >= self.warmup && (epoch - self.warmup).is_multiple_of(self.epochs) && epoch < of
     }
-}
 
-impl Every {
-    /// The epochs up to this one, of so many, after which they are.
-    pub fn all(self, done: u64, of: u64) -> impl Iterator<Item = u64> {
-        (1..=done).filter(move |epoch| self.due(*epoch, of))
+    /// Were they after any of the first so many?
+    pub fn was_due(self, done: u64, of: u64) -> bool {
+        (1..=done).any(|epoch| self.due(epoch, of))
     }
 }
 

@@ -2,18 +2,15 @@
 
 use std::path::Path;
 
-use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::store::Store;
+use vaplan_schemas::{Modality, StoreError};
 
 use super::config::Config;
 use super::{Request, RunError};
-use crate::encode::asked::is_encoded;
 use crate::encode::media::{Cut, Pick};
 use crate::encode::{self, Encoded, Listener};
 use crate::label;
-
-/// Where a store has what was encoded.
-const ENCODED: &str = "_vaplan/encoded";
 
 /// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
 ///
@@ -54,11 +51,16 @@ pub fn known(config: &Config, request: &Request, labelling: &mut label::Request)
     let Some(asked) = asked(config, request) else {
         return Ok(true);
     };
-    let folder = &config.store.join(ENCODED);
-    if !is_encoded(folder, &asked)? {
+    let name = encode::asked::name_of(&asked)?;
+    let folder = &match Store::open(&config.store) {
+        Ok(store) => store.encoded_dir(),
+        Err(StoreError::NoStore { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let report = folder.join("encode.json");
+    if !report.exists() {
         return Ok(false);
     }
-    let report = folder.join("encode.json");
     let bad = |path: &Path, problem: String| RunError::Config {
         path: path.to_owned(),
         problem,
@@ -66,6 +68,9 @@ pub fn known(config: &Config, request: &Request, labelling: &mut label::Request)
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| bad(path, error.to_string()));
     let said: Report =
         serde_json::from_str(&read(&report)?).map_err(|error| bad(&report, error.to_string()))?;
+    if said.asked != Some(name) {
+        return Ok(false);
+    }
     let rejects = folder.join("rejects.jsonl");
     let rows: Result<Vec<RejectRow>, _> = read(&rejects)?.lines().map(serde_json::from_str).collect();
     let rows = rows.map_err(|error| bad(&rejects, error.to_string()))?;
@@ -79,6 +84,8 @@ pub fn known(config: &Config, request: &Request, labelling: &mut label::Request)
 /// What encoding says of itself, as far as labelling looks at it.
 #[derive(serde::Deserialize)]
 struct Report {
+    /// None: of an older program.
+    asked: Option<String>,
     features: Vec<Features>,
 }
 

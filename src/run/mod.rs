@@ -401,10 +401,7 @@ impl Begun<'_> {
             .expect("there is something to learn");
         if let Kind::Train { every, settings } = &first.kind {
             let mut course = pupil.begin(&first)?;
-            let mut denoised = every
-                .iter()
-                .flat_map(|every| every.all(course.done(), settings.epochs));
-            if !keeps && denoised.next().is_some() {
+            if !keeps && every.is_some_and(|every| every.was_due(course.done(), settings.epochs)) {
                 // The labels it had denoised are not there any more.
                 course.forget()?;
                 course = pupil.begin(&first)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vaplan_schemas::store::WriteLock;
+use vaplan_schemas::store::{Snapshot, WriteLock};
 use vaplan_schemas::tables::Videos;
 
 use super::batch::{Batches, End, Way};
@@ -52,7 +52,7 @@ impl Batches<'_> {
         let Some(lock) = events.lock(self.store, told)? else {
             return Ok(false);
         };
-        self.latest(board, told)?;
+        let latest = self.latest(board, told)?;
         let recorder = Recorder {
             store: self.store.clone(),
             command: self.command.clone(),
@@ -61,7 +61,7 @@ impl Batches<'_> {
         let mut done = None;
         match report {
             Report::Epoch { learned, .. } => {
-                let predicted = self.there(learned.predicted)?;
+                let predicted = there(&latest, learned.predicted)?;
                 let row = recorder.record_locked(&lock, learned.row, &predicted)?;
                 board.epoch();
                 told(Told::Epoch {
@@ -70,7 +70,6 @@ impl Batches<'_> {
                 });
             }
             Report::Denoise { epoch, denoising, .. } => {
-                let latest = self.latest(board, told)?;
                 let number = recorder.number(&latest, epoch)?;
                 let active = World::read(&latest)?.active;
                 // Killed before the checkpoint was kept, it is asked again; meanwhile others may have a say, too.
@@ -80,16 +79,15 @@ impl Batches<'_> {
                         .is_some_and(|active| active.epochs.contains(number))
                 };
                 if let Some(number) = number.filter(|number| !done(number)) {
-                    self.denoise(number, denoising, &lock, board, told)?;
+                    self.denoise(number, denoising, (&latest, &lock), board, told)?;
                 }
             }
             Report::Trained { best, predicted, .. } => {
-                let latest = self.latest(board, told)?;
                 let epoch = recorder.number(&latest, best)?;
                 let active = World::read(&latest)?.active;
                 // Of one that has a say, what there was to predict was predicted when it got it.
                 if !active.is_some_and(|active| epoch.is_some_and(|epoch| active.epochs.contains(&epoch))) {
-                    recorder.add_locked(&lock, best, &self.there(predicted)?)?;
+                    recorder.add_locked(&lock, best, &there(&latest, predicted)?)?;
                 }
                 done = epoch;
             }
@@ -109,24 +107,15 @@ impl Batches<'_> {
         Ok(true)
     }
 
-    /// Without those of videos that went while they were learnt: come again, they would be others.
-    fn there(&self, mut predicted: Vec<VideoProbabilities>) -> Result<Vec<VideoProbabilities>, WatchError> {
-        let videos = self.store.at_version(None)?.read::<Videos>()?;
-        let names: BTreeSet<&str> = videos.iter().map(|row| &*row.video).collect();
-        predicted.retain(|own| names.contains(&*own.video));
-        Ok(predicted)
-    }
-
     /// As `vaplan denoise --epoch` does, through the session.
     fn denoise(
         &mut self,
         epoch: u64,
         denoising: DenoiseRequest,
-        lock: &WriteLock,
+        (latest, lock): (&Snapshot, &WriteLock),
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<(), WatchError> {
-        let latest = self.latest(board, told)?;
         let request = relabel::Request {
             store: self.store.root().to_owned(),
             changes: Changes {
@@ -138,7 +127,7 @@ impl Batches<'_> {
             dry_run: false,
             command: format!("{} # epoch {epoch}", self.command),
         };
-        match self.version(&request, &latest, lock, &mut Times::default(), &|| false)? {
+        match self.version(&request, latest, lock, &mut Times::default(), &|| false)? {
             End::Made(summary, way) => {
                 let cells = (summary.set, summary.unset);
                 board.denoised(cells);
@@ -162,4 +151,15 @@ impl Batches<'_> {
         }
         Ok(())
     }
+}
+
+/// Without those of videos that went while they were learnt: come again, they would be others.
+fn there(
+    latest: &Snapshot,
+    mut predicted: Vec<VideoProbabilities>,
+) -> Result<Vec<VideoProbabilities>, WatchError> {
+    let videos = latest.read::<Videos>()?;
+    let names: BTreeSet<&str> = videos.iter().map(|row| &*row.video).collect();
+    predicted.retain(|own| names.contains(&*own.video));
+    Ok(predicted)
 }

@@ -4,6 +4,7 @@ mod examples;
 mod kill;
 mod stages;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -101,4 +102,10 @@ pub(crate) fn tables(store: &str) -> Tables {
         videos,
         epochs,
     }
+}
+
+/// Epochs of the flips there are.
+pub(crate) fn flipped_by(labels: &[LabelTrack]) -> BTreeSet<u64> {
+    let cells = labels.iter().flat_map(|track| &track.cells);
+    cells.filter_map(|cell| cell.epoch).collect()
 }

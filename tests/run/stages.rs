@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use vaplan_schemas::rows::{LabelRule, LabelTrack};
+use vaplan_schemas::rows::LabelRule;
 
-use super::{SMALL, config, plan, run, tables};
+use super::{SMALL, config, flipped_by, plan, run, tables};
 use crate::support::{assert_status, run as vaplan, stderr, stdout};
 use crate::train::Sample;
 
@@ -72,23 +72,7 @@ fn the_labels_of_a_run_are_those_of_a_store_labelled_anew_from_what_it_led_to() 
         assert_status(&run(&file), 0);
         let store = sample.path(name);
         let found = tables(&store);
-        let annotations = sample.path("features/annotations");
-        let place = |name: &str| sample.path(&format!("features/{name}"));
-        let (visual, audio) = (place("visual"), place("audio"));
-        let (visual_text, audio_text) = (place("visual_text.npy"), place("audio_text.npy"));
-        let words = [
-            ["label", "--quiet"],
-            ["--store", &store],
-            ["--annotations", &annotations],
-            ["--visual", &visual],
-            ["--audio", &audio],
-            ["--visual-text", &visual_text],
-            ["--audio-text", &audio_text],
-        ];
-        // There and back: both times all is labelled anew, with the predictions that count.
-        for more in [&["--visual-threshold", "1.2"][..], &[]] {
-            assert_status(&vaplan([&words.concat()[..], more].concat()), 0);
-        }
+        sample.label_anew(name);
         let anew = tables(&store);
         assert_eq!(anew.labels, found.labels, "{name}");
         assert_eq!(anew.versions, found.versions + 2, "it was labelled");
@@ -142,10 +126,6 @@ fn what_another_command_made_of_the_labels_is_taken_back() {
     assert_status(&run(&file), 0);
     let store = sample.path("own");
     let held = tables(&store);
-    let flipped_by = |labels: &[LabelTrack]| -> BTreeSet<u64> {
-        let cells = labels.iter().flat_map(|track| &track.cells);
-        cells.filter_map(|cell| cell.epoch).collect()
-    };
     let own = flipped_by(&held.labels);
     let other = held
         .predictions

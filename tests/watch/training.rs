@@ -8,7 +8,7 @@ use vaplan::ingest::npy;
 use vaplan_schemas::rows::LabelRule;
 
 use super::harness::Watch;
-use crate::run::{config, tables};
+use crate::run::{config, flipped_by, tables};
 use crate::support::{assert_status, run, stderr, vaplan};
 use crate::train::Sample;
 
@@ -62,39 +62,6 @@ impl Place {
         npy::write_f32(Path::new(&file), &[10, 25], &[probability; 250]).unwrap();
         std::fs::rename(&beside, self.sample.path(&format!("inbox/{name}"))).unwrap();
     }
-
-    /// Labels anew, there and back, with the predictions that count.
-    fn label_anew(&self) {
-        let place = |name: &str| self.sample.path(&format!("features/{name}"));
-        let (visual, audio, annotations) = (place("visual"), place("audio"), self.sample.path("annotations"));
-        let own = place("annotations");
-        let annotations = if Path::new(&own).exists() {
-            own
-        } else {
-            annotations
-        };
-        let (visual_text, audio_text) = (place("visual_text.npy"), place("audio_text.npy"));
-        let words = [
-            ["label", "--quiet"],
-            ["--store", &self.store()],
-            ["--annotations", &annotations],
-            ["--visual", &visual],
-            ["--audio", &audio],
-            ["--visual-text", &visual_text],
-            ["--audio-text", &audio_text],
-        ];
-        for more in [&["--visual-threshold", "1.2"][..], &[]] {
-            assert_status(&run([&words.concat()[..], more].concat()), 0);
-        }
-    }
-}
-
-/// Epochs of the flips there are.
-fn flipped_by(store: &str) -> BTreeSet<Option<u64>> {
-    let labels = tables(store).labels;
-    let cells = labels.iter().flat_map(|track| &track.cells);
-    let flipped = cells.filter(|cell| cell.rule == LabelRule::Pld);
-    flipped.map(|cell| cell.epoch).collect()
 }
 
 #[test]
@@ -105,7 +72,7 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
     watch.line("denoised by epoch 2");
     watch.line("trained: the best is epoch");
     watch.line("training rests: all there is was learnt");
-    assert_eq!(flipped_by(&place.store()), BTreeSet::from([Some(2)]));
+    assert_eq!(flipped_by(&tables(&place.store()).labels), BTreeSet::from([2]));
     let own = tables(&place.store());
     assert_eq!(own.epochs.len(), 3);
     let learnt: Vec<u64> = own.epochs.iter().map(|row| row.labels).collect();
@@ -135,10 +102,10 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
     let after = tables(&place.store());
     let trainings: BTreeSet<&str> = after.epochs.iter().map(|row| &*row.run).collect();
     assert_eq!((after.epochs.len(), trainings.len()), (6, 2));
-    assert_eq!(flipped_by(&place.store()), BTreeSet::from([Some(102)]));
+    assert_eq!(flipped_by(&tables(&place.store()).labels), BTreeSet::from([102]));
 
     assert_status(&run(["check", "--store", &place.store()]), 0);
-    place.label_anew();
+    place.sample.label_anew("store");
     assert_eq!(
         tables(&place.store()).labels,
         after.labels,

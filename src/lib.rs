@@ -6,7 +6,8 @@ pub mod cli;
 pub mod denoise;
 #[cfg(feature = "encode")]
 pub mod encode;
-mod error;
+pub mod engine;
+pub mod error;
 pub mod eval;
 pub mod ingest;
 pub mod label;
@@ -22,3 +23,4 @@ pub mod synth;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod watch;
+pub mod world;

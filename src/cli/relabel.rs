@@ -11,10 +11,10 @@ use vaplan_schemas::rows::LabelChangeRow;
 
 use super::progress::Bar;
 use super::{Global, notes, workers};
-use crate::label::settings::{ClassThreshold, RuleName, SettingsRequest};
-use crate::label::{Listener, Progress};
-use crate::relabel::change::{Changes, DenoiseRequest, WeakEdit, of_class};
-use crate::relabel::{self, Request, Summary, estimate};
+use crate::engine::{Listener, Progress};
+use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
+use crate::world::changes::{Changes, DenoiseRequest, WeakEdit, of_class};
+use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 
 /// Change a store, at the cost of what the change touches.
 ///
@@ -213,7 +213,7 @@ impl ChangeArgs {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let (bar, listener) = listener("relabelling", global);
-    let request = Request {
+    let request = RelabelRequest {
         store: args.store.clone(),
         changes: args.changes.some()?,
         workers: workers(args.workers),
@@ -262,7 +262,7 @@ pub(super) fn print_changes(changes: &[LabelChangeRow], out: &mut dyn Write) -> 
 }
 
 /// What a run committed.
-pub(super) fn print_version(summary: &Summary, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn print_version(summary: &RelabelSummary, out: &mut dyn Write) -> std::io::Result<()> {
     match &summary.version {
         Some(version) => writeln!(
             out,

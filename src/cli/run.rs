@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::learning::epoch_line;
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::label::{Listener, Progress as Labelling};
+use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
 use crate::run::learner::Doing;
 use crate::run::{self, Progress, Request, Todo, Told};

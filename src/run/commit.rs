@@ -13,13 +13,13 @@ use super::graph::{Graph, Stepped};
 use super::learner::{Report, active};
 use super::ledger::{Done, Kind, Ledger, Stage};
 use super::{Progress, RunError, score};
+use crate::engine::patch::Diff;
+use crate::engine::plan::Denoised;
 use crate::eval::Task;
-use crate::label::plan::Denoised;
-use crate::label::world::{Both, World};
-use crate::relabel::patch::Diff;
 use crate::train::course::Learned;
 use crate::train::predict::VideoProbabilities;
 use crate::train::record;
+use crate::world::{Both, World};
 
 const CONFIG: &str = "config";
 const STATE: &str = "state";

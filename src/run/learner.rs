@@ -25,13 +25,13 @@ use vaplan_schemas::{ClassId, Modality};
 use super::ledger::{Kind, Line, Stage};
 use super::{RunError, score};
 use crate::error::chain;
-use crate::label::kept;
-use crate::label::world::{Active, World};
 use crate::train::course::{Brief, Course, Learned};
 use crate::train::predict::VideoProbabilities;
 use crate::train::trainer::Step;
 use crate::train::validate::Truths;
 use crate::train::{Dataset, record};
+use crate::world::kept;
+use crate::world::{Active, World};
 
 /// What a step was.
 pub enum Report {

@@ -18,8 +18,8 @@ use super::run::classes_of;
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
-use crate::label::plan::{feed, hash};
 use crate::network::{Han, HanConfig, NetworkError, Weights, set_threads};
+use crate::world::hash::{feed, hash};
 
 /// Where predictions go.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use vaplan_schemas::tables;
 use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place};
 use crate::eval::store::classes as class_names;
-use crate::label::plan::feed;
 use crate::network::{Inputs, Targets};
+use crate::world::hash::feed;
 
 /// Where the features are, and where their pooled copy goes.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use vaplan_schemas::StoreError;
 
+use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
-use crate::label::LabelError;
 use crate::network::NetworkError;
 
 /// What keeps a training, or a prediction, from being done; a bad feature file beside good ones is none.

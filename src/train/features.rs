@@ -25,7 +25,7 @@ use vaplan_schemas::rows::{RejectRow, Severity};
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
 use crate::ingest::features::{FeatureEvent, FeatureInput, VideoSpan};
-use crate::label::plan::{feed, hash};
+use crate::world::hash::{feed, hash};
 
 /// Rows read at a time.
 const BATCH_ROWS: usize = 256;

@@ -9,8 +9,8 @@ use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
 use super::predict::VideoProbabilities;
-use crate::label::kept::last_epoch;
-use crate::label::world::World;
+use crate::world::World;
+use crate::world::kept::last_epoch;
 
 /// Videos of a file of predictions.
 const VIDEOS: usize = 2000;

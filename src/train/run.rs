@@ -17,8 +17,8 @@ use super::error::TrainError;
 use super::record::Recorder;
 use super::validate::Truths;
 use super::{Progress, Request, Summary};
-use crate::label::plan::{feed, hash};
 use crate::network::Weights;
+use crate::world::hash::{feed, hash};
 
 /// Trains what is asked; a training that was interrupted goes on, one that is done does nothing.
 ///

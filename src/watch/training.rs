@@ -28,11 +28,8 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
 use super::WatchError;
-use super::resident::delta;
+use crate::engine::resident::delta;
 use crate::error::chain;
-use crate::label::plan::{feed, hash};
-use crate::label::world::{World, at};
-use crate::relabel::change::DenoiseRequest;
 use crate::run::RunError;
 use crate::run::config::{Config, Schedule};
 use crate::train::course::{Brief, Course, Learned};
@@ -41,6 +38,9 @@ use crate::train::record::epoch_of;
 use crate::train::run::run_hash;
 use crate::train::validate::Truths;
 use crate::train::{Dataset, FeaturePaths, TrainError};
+use crate::world::changes::DenoiseRequest;
+use crate::world::hash::{feed, hash};
+use crate::world::{World, at};
 
 /// What is asked of own training.
 #[derive(Clone, Debug)]

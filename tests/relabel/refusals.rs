@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan::ingest::npy;
-use vaplan::label::settings::{ClassThreshold, RuleName, SettingsRequest};
-use vaplan::relabel::change::{Changes, DenoiseRequest, WeakEdit};
-use vaplan::relabel::{self, Request, estimate};
+use vaplan::relabel::{self, RelabelRequest, estimate};
+use vaplan::world::changes::{Changes, DenoiseRequest, WeakEdit};
+use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Snapshot, Store};
@@ -21,8 +21,8 @@ fn latest(sample: &Sample) -> Snapshot {
     store.latest().unwrap().unwrap()
 }
 
-fn request(sample: &Sample, changes: Changes) -> Request {
-    Request {
+fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
+    RelabelRequest {
         store: sample.path("store"),
         changes,
         workers: 1,
@@ -31,7 +31,7 @@ fn request(sample: &Sample, changes: Changes) -> Request {
     }
 }
 
-fn done(sample: &Sample, changes: Changes) -> relabel::Summary {
+fn done(sample: &Sample, changes: Changes) -> relabel::RelabelSummary {
     relabel::run(&request(sample, changes), &(Arc::new(|_| ()) as _)).unwrap()
 }
 

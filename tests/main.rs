@@ -16,6 +16,7 @@ mod eval;
 mod label;
 mod label_faults;
 mod log;
+mod old_store;
 mod open_outside;
 mod patched;
 mod pld_golden;

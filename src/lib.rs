@@ -11,7 +11,7 @@ pub mod eval;
 pub mod ingest;
 pub mod label;
 #[cfg(feature = "train")]
-pub mod network;
+pub mod parser;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod relabel;
@@ -19,6 +19,4 @@ pub mod relabel;
 pub mod run;
 pub mod show;
 pub mod synth;
-#[cfg(feature = "train")]
-pub mod train;
 pub mod watch;

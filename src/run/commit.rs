@@ -16,10 +16,10 @@ use super::{Progress, RunError, score};
 use crate::eval::Task;
 use crate::label::plan::Denoised;
 use crate::label::world::{Both, World};
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record;
+use crate::parser::training::Learned;
 use crate::relabel::patch::Diff;
-use crate::train::course::Learned;
-use crate::train::predict::VideoProbabilities;
-use crate::train::record;
 
 const CONFIG: &str = "config";
 const STATE: &str = "state";

@@ -55,8 +55,8 @@ use crate::label::kept::last_epoch;
 use crate::label::plan::Plan;
 use crate::label::world::Both;
 use crate::label::{self, LabelError, Listener};
-use crate::train::validate::Truths;
-use crate::train::{Dataset, FeaturePaths, TrainError};
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::watch::resident::whole;
 
 /// What is asked of a run.

@@ -16,7 +16,7 @@ use crate::ingest::features::FeatureInput;
 use crate::label::plan::{Denoised, Plan, feed, hash};
 use crate::label::world::World;
 use crate::label::{self, LabelError};
-use crate::train::FeaturePaths;
+use crate::parser::FeaturePaths;
 
 /// What there is to do, and what is done.
 #[derive(Debug)]

@@ -13,10 +13,10 @@ use super::{Told, WatchError};
 use crate::error::chain;
 use crate::label::LabelError;
 use crate::label::world::World;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record::Recorder;
 use crate::relabel;
 use crate::relabel::change::{Changes, DenoiseRequest};
-use crate::train::predict::VideoProbabilities;
-use crate::train::record::Recorder;
 
 impl Batches<'_> {
     /// Puts into the store what a training gave, and denoises by it where that is due; false: there was a signal to stop

@@ -14,9 +14,9 @@ use vaplan_schemas::tables;
 
 use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place};
+use super::{Inputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::label::plan::feed;
-use crate::network::{Inputs, Targets};
 
 /// Where the features are, and where their pooled copy goes.
 #[derive(Clone, Debug)]

@@ -143,7 +143,7 @@ impl FeatureTable {
         let count = index.rows * index.width;
         let rows = Tensor::f_from_file(name, false, count, (Kind::Float, Device::Cpu))
             .and_then(|rows| rows.f_view([index.rows, index.width]))
-            .map_err(crate::network::NetworkError::from)?;
+            .map_err(super::NetworkError::from)?;
         Ok(FeatureTable {
             rows,
             width: index.width,

@@ -12,13 +12,13 @@ use vaplan_schemas::tables::{Classes, Videos};
 use super::data::{FeaturePaths, Features};
 use super::error::TrainError;
 use super::features::Lengths;
-use super::predict::{VideoProbabilities, predict};
+use super::probabilities::{VideoProbabilities, predict};
 use super::record::Recorder;
-use super::run::classes_of;
+use super::train::classes_of;
+use super::{Han, HanConfig, NetworkError, Weights, set_threads};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
-use crate::network::{Han, HanConfig, NetworkError, Weights, set_threads};
 use crate::world::hash::{feed, hash};
 
 /// Where predictions go.
@@ -76,7 +76,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(u64, u64)) -> Result<Applied,
     let han = Han::of_weights(config, &mut weights, request.device).map_err(&bad)?;
     if let Some(name) = weights.tensors.keys().find(|name| !name.starts_with("adam.")) {
         let name = name.clone();
-        return Err(bad(crate::network::WeightsProblem::Unknown { name }).into());
+        return Err(bad(super::WeightsProblem::Unknown { name }).into());
     }
     match &request.target {
         Target::Npy(folder) => {

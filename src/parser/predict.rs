@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{EpochRow, RejectRow, Severity};
+use vaplan_schemas::rows::{EpochRow, RejectKind, RejectRow};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Videos};
 
@@ -222,16 +222,11 @@ fn names(paths: &FeaturePaths) -> Result<Vec<Arc<str>>, TrainError> {
 }
 
 fn unwritable(folder: &Path, video: &str) -> RejectRow {
-    RejectRow {
-        file: folder.display().to_string(),
-        row: None,
-        video: Some(video.to_owned()),
-        severity: Severity::Reject,
-        reason: format!(
-            "`{}` can be no file name, expected no `/` or NUL",
-            video.escape_default()
-        ),
-    }
+    let reason = format!(
+        "`{}` can be no file name, expected no `/` or NUL",
+        video.escape_default()
+    );
+    RejectRow::reject(RejectKind::FileName, folder.display().to_string(), reason).video(video)
 }
 
 /// `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)`.

@@ -238,7 +238,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Listener) {
     let bar = Arc::new(Bar::new(doing, "shards", global));
     let told = bar.clone();
-    let listener: Listener = Arc::new(move |progress| match progress {
+    let listener = Listener::new(move |progress| match progress {
         Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Planned { shards, .. } => told.total(shards as u64),
         Progress::Shard { .. } => told.add(1),

@@ -74,7 +74,7 @@ pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSumma
         let snapshot = store.at_version(None)?;
         return apply(&store, None, &snapshot, request, listener);
     }
-    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let snapshot = store.at_version(None)?;
     apply(&store, Some(&lock), &snapshot, request, listener)
 }
@@ -93,7 +93,8 @@ fn apply(
             let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;
             let mut answers = patch::Answers::default();
             let changes = answers.take(part.label(request.workers)?);
-            listener(Progress::Committing);
+            listener.check()?;
+            listener.tell(Progress::Committing);
             patch::commit(store, lock, snapshot, request, &part, &answers, changes)
         }
     }

@@ -74,7 +74,7 @@ impl Drop for Wake {
 /// Reads shards one after the other, each taken from what all readers share.
 fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
     let send = |message| {
-        let gone = sender.send(message).is_err() || job.cancelled.load(Ordering::Relaxed);
+        let gone = sender.send(message).is_err() || job.is_cancelled();
         wake.wake();
         if gone {
             ControlFlow::Break(())

@@ -122,7 +122,8 @@ pub(crate) fn run(
         summary.rejected = commit::reject_rows(plan, &mut results);
         return Ok(summary);
     };
-    listener(Progress::Committing);
+    listener.check()?;
+    listener.tell(Progress::Committing);
     let asked = Asked {
         info: info(snapshot, request, &resolved),
         also: &|commit| {

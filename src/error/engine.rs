@@ -72,6 +72,9 @@ pub enum LabelError {
         #[source]
         source: std::io::Error,
     },
+    /// The caller cancelled the run before its commit began.
+    #[error("the run was cancelled before its commit: the store is as it was")]
+    Cancelled,
     /// The dataflow did not start, or a part of it went away before the end.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),

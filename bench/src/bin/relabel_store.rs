@@ -290,7 +290,7 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     let snapshot = store.at_version(None)?;
     let mut world = World::read(&snapshot)?;
     let workers = std::thread::available_parallelism()?.get();
-    let part = whole(&store, &snapshot, workers, &(Arc::new(|_| ()) as Listener))?;
+    let part = whole(&store, &snapshot, workers, &Listener::silent())?;
     let learner = Once(by_epoch(&snapshot, &mut world, epoch)?);
     let names: Vec<Arc<str>> = snapshot
         .read::<Videos>()?

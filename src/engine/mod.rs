@@ -19,6 +19,7 @@
 //! | [`rows`], [`commit`] | results to rows, and rows to one store version |
 //! | [`change`] | one change to one store version |
 //! | [`features`], [`part`], [`patch`] | the part of a store that a change touches, before and after |
+//! | [`rebase`] | inputs of a store moved to another folder |
 //! | [`whole`] | a change that touches everything |
 //! | [`resident`], `mirror` | a store version in memory |
 
@@ -32,6 +33,7 @@ pub mod part;
 pub mod patch;
 pub mod plan;
 mod read;
+pub mod rebase;
 pub mod resident;
 pub mod rows;
 pub mod score;

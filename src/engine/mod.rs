@@ -19,6 +19,7 @@
 //! | [`rows`], [`commit`] | results to rows, and rows to one store version |
 //! | [`change`] | one change to one store version |
 //! | [`features`], [`part`], [`patch`] | the part of a store that a change touches, before and after |
+//! | [`rebase`] | inputs of a store moved to another folder |
 //! | [`whole`] | a change that touches everything |
 //! | [`session`] | a store version in memory, changed from one version to the next |
 //! | [`resident`], `mirror` | the graph of a session, and the rows that the graph was told |
@@ -35,6 +36,7 @@ pub mod patch;
 pub mod plan;
 mod progress;
 mod read;
+pub mod rebase;
 pub mod resident;
 pub mod rows;
 pub mod score;

@@ -12,7 +12,7 @@ pub mod eval;
 pub mod ingest;
 pub mod label;
 #[cfg(feature = "train")]
-pub mod network;
+pub mod parser;
 #[cfg(feature = "query")]
 pub mod query;
 pub mod relabel;
@@ -20,7 +20,5 @@ pub mod relabel;
 pub mod run;
 pub mod show;
 pub mod synth;
-#[cfg(feature = "train")]
-pub mod train;
 pub mod watch;
 pub mod world;

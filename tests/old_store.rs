@@ -16,7 +16,10 @@ fn copied() -> tempfile::TempDir {
 
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, to) = (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
+        let (entry, to) = (
+            entry.as_ref().unwrap(),
+            to.join(entry.as_ref().unwrap().file_name()),
+        );
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir(&to).unwrap();
             copy(&entry.path(), &to);
@@ -95,7 +98,11 @@ fn an_old_store_relabels_as_a_fresh_one_does_and_stays_whole() {
         let checked = run(folder, "check --store store");
         assert_status(&checked, 0);
     }
-    for upkeep in ["optimize --store store", "vacuum --store store --keep 1", "check --store store"] {
+    for upkeep in [
+        "optimize --store store",
+        "vacuum --store store --keep 1",
+        "check --store store",
+    ] {
         let done = run(folder, upkeep);
         assert_status(&done, 0);
         assert!(!stderr(&done).contains("error"), "{upkeep}: {}", stderr(&done));

@@ -12,6 +12,7 @@
 pub mod error;
 pub mod ids;
 pub mod parquet_file;
+mod reject;
 pub mod rows;
 pub mod store;
 pub mod tables;

@@ -49,7 +49,7 @@ struct Machine {
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
     /// Where to train: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
     device: tch::Device,
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::{Candidate, VideoId};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{CandidateRow, RejectRow, Severity};
+use vaplan_schemas::rows::{CandidateRow, RejectKind, RejectRow, Severity};
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Candidates, Rejects};
 
@@ -22,7 +22,6 @@ use crate::engine::score::{Read, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
-use crate::world::rejects;
 use crate::world::resolve::{Resolved, is_npy};
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
@@ -227,13 +226,14 @@ impl Reader {
                 unplaced.insert(name);
             }
         }
-        // Of a video that went, only what was rejected matters: it is no more.
+        // A removed video has no rows of its own any more, but a file can have rejected rows that name it: read the
+        // file again, so that these rows are replaced. Rows of older programs do not say which key was ambiguous.
         if !gone.is_empty() {
             let rows = snapshot.read::<Rejects>()?;
-            for row in rows.iter().filter(|row| !rejects::is_of_graph(row)) {
+            for row in rows.iter().filter(|row| !row.kind.is_of_graph()) {
                 let of = |name: &&Arc<str>| match row.video.as_deref() {
                     Some(video) => *video == ***name || video == key11(name),
-                    None => row.reason.contains(&***name),
+                    None => matches!(row.kind, RejectKind::AmbiguousKey | RejectKind::Unknown),
                 };
                 if gone.iter().any(of) {
                     Modality::ALL
@@ -249,7 +249,7 @@ impl Reader {
         if !unplaced.is_empty() {
             let wanted = |key: &str| match self.plan.meaning(key) {
                 Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
-                Meaning::Ambiguous(_) => unplaced.iter().any(|name| name.starts_with(key)),
+                Meaning::Ambiguous { .. } => unplaced.iter().any(|name| name.starts_with(key)),
                 Meaning::Other => false,
             };
             for modality in Modality::ALL {

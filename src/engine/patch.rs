@@ -478,7 +478,7 @@ fn rejects(
     };
     let stays = |row: &RejectRow| {
         // Of a video, whatever file it names: one of a modality that lacks names all inputs.
-        if rejects::is_of_graph(row) {
+        if row.kind.is_of_graph() {
             let video = row.video.as_deref();
             return !video.is_some_and(|video| part.touched.videos.contains(video));
         }
@@ -487,7 +487,7 @@ fn rejects(
     };
     let (was, is) = (&part.resolved.before, &part.resolved.after);
     let stay = before.iter().filter(|row| stays(row)).cloned();
-    let mut after: Vec<RejectRow> = stay.map(|row| rejects::renamed(row, was, is)).collect();
+    let mut after: Vec<RejectRow> = stay.map(|row| rejects::with_inputs(row, was, is)).collect();
     after.extend(told.iter().cloned());
     after.sort();
     after.dedup();

@@ -12,7 +12,7 @@ use vaplan_dataflows::similarity::{SegmentBatch, Span};
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
 use super::score::{Job, Tag};
@@ -149,15 +149,11 @@ fn segment_batch(
                     row: span.row,
                 });
             } else {
-                rejects.push(RejectRow {
-                    file: span.file.to_string(),
-                    row: Some(span.row),
-                    video: Some(video.name.to_string()),
-                    severity: Severity::Reject,
-                    reason: format!(
-                        "{modality} feature has width {found}, expected {width} as the {modality} text embeddings"
-                    ),
-                });
+                let reason = format!(
+                    "{modality} feature has width {found}, expected {width} as the {modality} text embeddings"
+                );
+                let reject = RejectRow::reject(RejectKind::FeatureRow, &*span.file, reason);
+                rejects.push(reject.row(span.row).video(&*video.name).modality(modality));
             }
         }
         from += values;

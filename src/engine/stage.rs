@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vaplan_dataflows::similarity::Scored;
 use vaplan_dataflows::{Candidate, VideoId};
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::plan::Plan;
 use crate::error::LabelError;
@@ -39,13 +39,15 @@ impl StagedShard {
                     self.segments += u64::from(candidate.record.segments());
                     self.candidates.push((video, candidate));
                 }
-                Scored::Fault(video, modality, file, row, fault) => self.rejects.push(RejectRow {
-                    file: file.to_string(),
-                    row: Some(row),
-                    video: plan.name(video).map(|name| name.to_string()),
-                    severity: Severity::Reject,
-                    reason: format!("{modality} {fault}"),
-                }),
+                Scored::Fault(video, modality, file, row, fault) => {
+                    let reason = format!("{modality} {fault}");
+                    let reject = RejectRow::reject(RejectKind::FeatureRow, &*file, reason);
+                    let reject = reject.row(row).modality(modality);
+                    self.rejects.push(RejectRow {
+                        video: plan.name(video).map(|name| name.to_string()),
+                        ..reject
+                    });
+                }
             }
         }
     }

@@ -22,7 +22,6 @@ use crate::ingest::features::FeatureInput;
 use crate::world::at;
 use crate::world::flips;
 use crate::world::kept::{self, Kept, counting};
-use crate::world::rejects;
 use crate::world::resolve::Resolved;
 use crate::world::{Meaning, Names};
 
@@ -159,7 +158,7 @@ fn rejects(
             || inputs
                 .iter()
                 .any(|input| std::path::Path::new(&row.file).starts_with(input));
-        !of_features && !rejects::is_of_graph(row) && !resolved.files.contains(&row.file)
+        !of_features && !row.kind.is_of_graph() && !resolved.files.contains(&row.file)
     });
     rows.extend(resolved.rejects.iter().cloned());
     Ok(rows)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::npy::NpyProblem;
 
@@ -187,11 +187,12 @@ impl IngestError {
     /// The whole file as a rejected row, so that a bad file takes nothing beside it along.
     pub fn into_reject(self, file: &Path, video: Option<&str>) -> RejectRow {
         RejectRow {
-            file: file.display().to_string(),
-            row: None,
             video: video.map(str::to_owned),
-            severity: Severity::Reject,
-            reason: self.chain(),
+            ..RejectRow::reject(
+                RejectKind::UnreadableFile,
+                file.display().to_string(),
+                self.chain(),
+            )
         }
     }
 }

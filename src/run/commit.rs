@@ -16,9 +16,9 @@ use super::{Progress, RunError, score};
 use crate::engine::patch::Diff;
 use crate::engine::plan::Denoised;
 use crate::eval::Task;
-use crate::train::course::Learned;
-use crate::train::predict::VideoProbabilities;
-use crate::train::record;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record;
+use crate::parser::training::Learned;
 use crate::world::{Both, World};
 
 const CONFIG: &str = "config";

@@ -9,7 +9,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
 use super::RunError;
-use crate::train::{Supervision, TrainSettings};
+use crate::parser::{Supervision, TrainSettings};
 use crate::world::settings::{RuleName, SettingsRequest};
 use crate::world::{Both, at};
 

@@ -159,7 +159,7 @@ impl Graph {
         // Others are of features, which no step touches.
         let stays = |row: &&RejectRow| {
             let of = row.video.as_deref().is_some_and(|video| own.contains(video));
-            !(of && rejects::is_of_graph(row) && row.file == rejects::PREDICTIONS)
+            !(of && row.kind.is_of_predictions())
         };
         let mut after: Vec<RejectRow> = before.iter().filter(stays).cloned().collect();
         for name in names {

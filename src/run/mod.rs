@@ -55,8 +55,8 @@ use crate::engine::resident::whole;
 use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::label;
-use crate::train::validate::Truths;
-use crate::train::{Dataset, FeaturePaths, TrainError};
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::world::Both;
 use crate::world::kept::last_epoch;
 

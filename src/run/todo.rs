@@ -16,7 +16,7 @@ use crate::engine::plan::{Denoised, Plan};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
 use crate::label;
-use crate::train::FeaturePaths;
+use crate::parser::FeaturePaths;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 

@@ -12,9 +12,9 @@ use super::training::Report;
 use super::{Told, WatchError};
 use crate::error::LabelError;
 use crate::error::chain;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record::Recorder;
 use crate::relabel;
-use crate::train::predict::VideoProbabilities;
-use crate::train::record::Recorder;
 use crate::world::World;
 use crate::world::changes::{Changes, DenoiseRequest};
 

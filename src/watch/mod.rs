@@ -159,7 +159,7 @@ pub enum WatchError {
     /// Own training cannot begin, or its epochs cannot be kept.
     #[cfg(feature = "train")]
     #[error(transparent)]
-    Train(#[from] crate::train::TrainError),
+    Train(#[from] crate::parser::TrainError),
     /// The file that describes own training.
     #[cfg(feature = "train")]
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::ingest::IngestError;
@@ -155,17 +155,20 @@ pub(crate) fn weak(
         rejects,
     )? {
         let [video, labels, split] = row.fields;
-        let mut refuse = |reason: String| {
-            rejects.push(reject(&file, row.line, video.as_deref(), reason));
+        let mut refuse = |kind, reason: String| {
+            rejects.push(reject(kind, &file, row.line, video.as_deref(), reason));
         };
         let Some(name) = &video else {
-            refuse("filename is empty, expected the name of a video".to_owned());
+            refuse(
+                RejectKind::EmptyName,
+                "filename is empty, expected the name of a video".to_owned(),
+            );
             continue;
         };
         let split = match split.as_deref().map(str::parse).transpose() {
             Ok(split) => split,
             Err(reason) => {
-                refuse(reason);
+                refuse(RejectKind::FieldValue, reason);
                 continue;
             }
         };
@@ -176,7 +179,7 @@ pub(crate) fn weak(
             match position(classes, label) {
                 Some(class) => ids.push(class),
                 None => {
-                    refuse(unknown_class(label, classes));
+                    refuse(RejectKind::UnknownClass, unknown_class(label, classes));
                     whole = false;
                 }
             }
@@ -189,9 +192,10 @@ pub(crate) fn weak(
         ids.dedup();
         let name: Arc<str> = name.as_str().into();
         if let Some(line) = lines.insert(name.clone(), row.line) {
-            refuse(format!(
-                "video is in row {line} too, expected once: the first row counts"
-            ));
+            refuse(
+                RejectKind::RepeatedVideo,
+                format!("video is in row {line} too, expected once: the first row counts"),
+            );
             lines.insert(name, line);
             continue;
         }
@@ -260,7 +264,9 @@ pub(crate) fn user(
                     line,
                 });
             }
-            Err(reason) => rejects.push(reject(&file, line, row.fields[0].as_deref(), reason)),
+            Err((kind, reason)) => {
+                rejects.push(reject(kind, &file, line, row.fields[0].as_deref(), reason));
+            }
         }
     }
     Ok(read)
@@ -268,35 +274,41 @@ pub(crate) fn user(
 
 type UserCells = (Modality, std::ops::Range<u32>, Option<bool>);
 
-fn user_row(fields: [Option<&str>; 7], classes: &[Arc<str>]) -> Result<UserCells, String> {
+fn user_row(fields: [Option<&str>; 7], classes: &[Arc<str>]) -> Result<UserCells, (RejectKind, String)> {
     let [video, modality, class, label, segment, onset, offset] = fields;
     if video.is_none() {
-        return Err("video is empty, expected a name".to_owned());
+        let reason = "video is empty, expected a name".to_owned();
+        return Err((RejectKind::EmptyName, reason));
     }
+    let bad = |reason: String| (RejectKind::FieldValue, reason);
     let modality: Modality = modality.unwrap_or_default().parse().map_err(|_| {
-        format!(
+        bad(format!(
             "modality is `{}`, expected `audio` or `visual`",
             modality.unwrap_or_default()
-        )
+        ))
     })?;
     let class = class.unwrap_or_default();
     if position(classes, class).is_none() {
-        return Err(unknown_class(class, classes));
+        return Err((RejectKind::UnknownClass, unknown_class(class, classes)));
     }
     let label = match label {
         Some("0") => Some(false),
         Some("1") => Some(true),
         Some("withdraw") => None,
         other => {
-            return Err(format!(
+            return Err(bad(format!(
                 "label is `{}`, expected 0, 1 or `withdraw`",
                 other.unwrap_or_default()
-            ));
+            )));
         }
     };
     let number = |name: &str, text: &str| {
         let value = text.parse::<u32>().ok().filter(|value| *value <= MOST_SEGMENTS);
-        value.ok_or_else(|| format!("{name} is `{text}`, expected a segment from 0 to {MOST_SEGMENTS}"))
+        value.ok_or_else(|| {
+            bad(format!(
+                "{name} is `{text}`, expected a segment from 0 to {MOST_SEGMENTS}"
+            ))
+        })
     };
     let segments = match (segment, onset, offset) {
         (Some(segment), None, None) => {
@@ -304,32 +316,38 @@ fn user_row(fields: [Option<&str>; 7], classes: &[Arc<str>]) -> Result<UserCells
             first..first + 1
         }
         (None, Some(onset), Some(offset)) => number("onset", onset)?..number("offset", offset)?,
-        _ => return Err("expected either segment, or onset and offset".to_owned()),
+        _ => {
+            let reason = "expected either segment, or onset and offset".to_owned();
+            return Err(bad(reason));
+        }
     };
     if segments.is_empty() {
-        return Err(format!(
+        return Err(bad(format!(
             "onset is {}, expected less than offset {}",
             segments.start, segments.end
-        ));
+        )));
     }
     if segments.len() > MOST_OF_A_ROW as usize {
-        return Err(format!(
+        return Err(bad(format!(
             "onset {} and offset {} are {} segments, expected at most {MOST_OF_A_ROW} in a row",
             segments.start,
             segments.end,
             segments.len()
-        ));
+        )));
     }
     Ok((modality, segments, label))
 }
 
-pub(crate) fn reject(file: &str, line: u64, video: Option<&str>, reason: String) -> RejectRow {
+pub(crate) fn reject(
+    kind: RejectKind,
+    file: &str,
+    line: u64,
+    video: Option<&str>,
+    reason: String,
+) -> RejectRow {
     RejectRow {
-        file: file.to_owned(),
-        row: Some(line),
         video: video.map(str::to_owned),
-        severity: Severity::Reject,
-        reason,
+        ..RejectRow::reject(kind, file, reason).row(line)
     }
 }
 

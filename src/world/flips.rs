@@ -20,7 +20,6 @@ use vaplan_schemas::{ClassId, Modality};
 use super::resolve::Resolved;
 use crate::error::LabelError;
 use crate::world::kept::{columns, counting, latest_tracks, prediction};
-use crate::world::rejects;
 use crate::world::{World, at};
 
 /// Labels that PLD flipped, by modality and class: to set, and to unset.
@@ -135,7 +134,7 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
     };
     let mut moved = Moved::default();
     for row in snapshot.read::<Rejects>()? {
-        let video = row.video.as_deref().filter(|_| rejects::is_of_predictions(&row));
+        let video = row.video.as_deref().filter(|_| row.kind.is_of_predictions());
         moved.videos.extend(
             video
                 .filter(|video| differing.contains(&VideoId::of(video)))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{PredictionTrack, RejectRow, Severity};
+use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Severity};
 use vaplan_schemas::store::Snapshot;
 
 use super::resolve::WeakNow;
@@ -82,20 +82,18 @@ pub(crate) fn read(
             let values = span.segments as usize * batch.width;
             let own = &batch.data[first..first + values];
             first += values;
-            let mut refuse = |reason: String| {
-                read.rejects.push(RejectRow {
-                    file: span.file.to_string(),
-                    row: Some(span.row),
-                    video: Some(span.key.to_string()),
-                    severity: Severity::Reject,
-                    reason,
-                });
+            let mut refuse = |kind, reason: String| {
+                let row = RejectRow::reject(kind, &*span.file, reason).row(span.row);
+                read.rejects.push(row.video(&*span.key).modality(batch.modality));
             };
             if batch.width != classes {
-                refuse(format!(
-                    "prediction has {} values, expected {classes}, one per class",
-                    batch.width
-                ));
+                refuse(
+                    RejectKind::FeatureRow,
+                    format!(
+                        "prediction has {} values, expected {classes}, one per class",
+                        batch.width
+                    ),
+                );
                 continue;
             }
             let name = match roster.resolve(&span.key) {
@@ -104,7 +102,7 @@ pub(crate) fn read(
                 // The store holds some splits; predictions may be of more.
                 Err(KeyError::Unknown) => continue,
                 Err(ambiguous) => {
-                    refuse(ambiguous.to_string());
+                    refuse(RejectKind::AmbiguousKey, ambiguous.to_string());
                     continue;
                 }
             };
@@ -118,9 +116,10 @@ pub(crate) fn read(
             let key = (name, batch.modality);
             match tracks.get(&key) {
                 Some((other, _)) if same(other, &track) => {}
-                Some((_, file)) => refuse(format!(
-                    "prediction differs from that in `{file}`: the first counts"
-                )),
+                Some((_, file)) => refuse(
+                    RejectKind::PredictionConflict,
+                    format!("prediction differs from that in `{file}`: the first counts"),
+                ),
                 None => drop(tracks.insert(key, (track, span.file.clone()))),
             }
         }

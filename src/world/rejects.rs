@@ -1,33 +1,30 @@
-//! Faults of the graph as rows of `rejects`.
+//! Faults of the label graph as rows of table `rejects`.
 //!
-//! Such a row has a video and no row number, and its reason begins with the video: [`is_of_graph`] tells it from what
-//! reading a file left out, so that a change takes back exactly the faults that it may mend.
+//! Each fault has a [`RejectKind`] for which [`RejectKind::is_of_graph`] is true. A change of a video replaces the rows of
+//! these kinds and of this video, and leaves the rows that come from reading a file.
 
 use std::sync::Arc;
 
 use vaplan_dataflows::fault::{Fault, MarkFault};
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::{World, at};
 
-/// File named for a fault of marks: they may come from several.
-const MARKS: &str = "user_labels";
-/// How a fault of lengths ends.
-const LENGTHS: &str = "expected equally many: none is used";
-/// File named for a fault of predictions.
-pub(crate) const PREDICTIONS: &str = "predictions";
+/// Column `file` of a fault of user labels: user labels of one video can come from several files.
+const USER_LABELS: &str = "user_labels";
+/// Column `file` of a fault of predictions.
+const PREDICTIONS: &str = "predictions";
 
-/// Rows of a fault of a video.
+/// The rows of table `rejects` for a fault of a video.
 pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
     let features = |modality: Modality| inputs(world, modality);
     let name = |class: &ClassId| &world.classes[class.index()];
-    let row = |file: String, reason: String| RejectRow {
-        file,
-        row: None,
-        video: Some(video.to_string()),
-        severity: Severity::Reject,
-        reason: format!("{}{reason}", begin(video)),
+    let (kind, modality) = kind(fault);
+    let row = |file: String, reason: String| {
+        RejectRow::reject(kind, file, format!("video `{video}` {reason}"))
+            .video(&**video)
+            .modality(modality)
     };
     match fault {
         Fault::Missing(modality) => {
@@ -48,7 +45,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
         }
         Fault::Lengths { audio, visual } => vec![row(
             features(Modality::Visual),
-            format!("has {audio} audio and {visual} visual segments, {LENGTHS}"),
+            format!("has {audio} audio and {visual} visual segments, expected equally many: none is used"),
         )],
         Fault::Unscored(modality, class) => vec![row(
             features(*modality),
@@ -70,7 +67,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
                     name(class)
                 ),
             };
-            vec![row(MARKS.to_owned(), format!("{why}: it waits"))]
+            vec![row(USER_LABELS.to_owned(), format!("{why}: it waits"))]
         }
         Fault::Prediction {
             modality,
@@ -98,48 +95,37 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
                 value.raw()
             ),
         )],
-        other => vec![row(features(Modality::Visual), format!("{other:?}"))],
     }
 }
 
-/// File named for a fault of all inputs of a modality.
+/// Kind and modality of the rows of a fault; unequal lengths count as a fault of the visual features.
+fn kind(fault: &Fault) -> (RejectKind, Modality) {
+    match fault {
+        Fault::Missing(modality) => (RejectKind::MissingFeatures, *modality),
+        Fault::Conflict(modality, _) => (RejectKind::FeatureConflict, *modality),
+        Fault::Lengths { .. } => (RejectKind::UnequalLengths, Modality::Visual),
+        Fault::Unscored(modality, _) => (RejectKind::UnscoredClass, *modality),
+        Fault::Mark { modality, .. } => (RejectKind::UserLabel, *modality),
+        Fault::Prediction { modality, .. } => (RejectKind::PredictionLength, *modality),
+        Fault::Probability { modality, .. } => (RejectKind::PredictionValue, *modality),
+    }
+}
+
+/// Column `file` of a fault of all inputs of a modality.
 fn inputs(world: &World, modality: Modality) -> String {
     let paths = world.features[at(modality)].iter();
     let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
     paths.join(", ")
 }
 
-/// A row of a world, as a world of other inputs says it: a fault of all inputs names them.
-pub fn renamed(mut row: RejectRow, before: &World, after: &World) -> RejectRow {
-    let Some(said) = row
-        .video
-        .as_deref()
-        .and_then(|video| row.reason.strip_prefix(&begin(video)))
-    else {
-        return row;
-    };
-    let of_lengths = said.ends_with(LENGTHS).then_some(Modality::Visual);
-    let lacks = |modality: &Modality| said.starts_with(&format!("has no {modality} "));
-    let modality = Modality::ALL.into_iter().find(lacks).or(of_lengths);
-    if let Some(modality) =
-        modality.filter(|modality| row.row.is_none() && row.file == inputs(before, *modality))
+/// The same row after the inputs changed: a row of [`RejectKind::names_inputs`] names the inputs of its modality.
+///
+/// A row of an older program may name only the inputs of that time, and keeps its file then.
+pub fn with_inputs(mut row: RejectRow, before: &World, after: &World) -> RejectRow {
+    if let Some(modality) = row.modality.filter(|_| row.kind.names_inputs())
+        && row.file == inputs(before, modality)
     {
         row.file = inputs(after, modality);
     }
     row
-}
-
-fn begin(video: &str) -> String {
-    format!("video `{video}` ")
-}
-
-/// Is this a row that [`rows`] made of predictions that do not count?
-pub fn is_of_predictions(row: &RejectRow) -> bool {
-    row.file == PREDICTIONS && is_of_graph(row)
-}
-
-/// Is this a row that [`rows`] made?
-pub fn is_of_graph(row: &RejectRow) -> bool {
-    let video = row.video.as_deref();
-    row.row.is_none() && video.is_some_and(|video| row.reason.starts_with(&begin(video)))
 }

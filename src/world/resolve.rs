@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::pld::Pld;
-use vaplan_schemas::rows::{PredictionTrack, RejectRow, Split};
+use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
@@ -189,7 +189,8 @@ impl Resolved {
             match self.edited(&name, &row) {
                 Ok(now) => drop(self.weak.insert(name, now)),
                 Err(reason) => {
-                    let reject = changes::reject(&row.file, row.line, Some(&name), reason);
+                    let reject =
+                        changes::reject(RejectKind::UnknownVideo, &row.file, row.line, Some(&name), reason);
                     self.rejects.push(reject);
                 }
             }
@@ -287,8 +288,14 @@ impl Resolved {
                 self.user.push(row);
             } else {
                 let reason = "video is not in the store, expected one that is".to_owned();
-                self.rejects
-                    .push(changes::reject(&row.file, row.line, Some(&row.video), reason));
+                let kind = RejectKind::UnknownVideo;
+                self.rejects.push(changes::reject(
+                    kind,
+                    &row.file,
+                    row.line,
+                    Some(&row.video),
+                    reason,
+                ));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_schemas::ClassId;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use crate::ingest::annotations::{KeyError, Roster};
 
@@ -46,7 +46,10 @@ impl Names {
         match self.roster.resolve(key) {
             Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
             Err(KeyError::Unknown) => Meaning::Other,
-            Err(ambiguous) => Meaning::Ambiguous(ambiguous.to_string()),
+            Err(ambiguous) => Meaning::Ambiguous {
+                key: key.into(),
+                reason: ambiguous.to_string(),
+            },
         }
     }
 }
@@ -59,21 +62,21 @@ pub enum Meaning {
     /// A video that is not asked for, or of no annotation.
     Other,
     /// More than one video.
-    Ambiguous(String),
+    Ambiguous {
+        /// The key.
+        key: Arc<str>,
+        /// The message that names two of the videos.
+        reason: String,
+    },
 }
 
 impl Meaning {
     /// The reject of a key that means more than one video.
     pub fn reject(&self, file: &str, row: u64) -> Option<RejectRow> {
-        let Meaning::Ambiguous(reason) = self else {
+        let Meaning::Ambiguous { key, reason } = self else {
             return None;
         };
-        Some(RejectRow {
-            file: file.to_owned(),
-            row: Some(row),
-            video: None,
-            severity: Severity::Reject,
-            reason: reason.clone(),
-        })
+        let reject = RejectRow::reject(RejectKind::AmbiguousKey, file, reason.clone());
+        Some(reject.row(row).video(&**key))
     }
 }

@@ -20,7 +20,7 @@ use sha2::Digest;
 use tch::{Device, Kind, Tensor};
 use tempfile::NamedTempFile;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
@@ -143,7 +143,7 @@ impl FeatureTable {
         let count = index.rows * index.width;
         let rows = Tensor::f_from_file(name, false, count, (Kind::Float, Device::Cpu))
             .and_then(|rows| rows.f_view([index.rows, index.width]))
-            .map_err(crate::network::NetworkError::from)?;
+            .map_err(super::NetworkError::from)?;
         Ok(FeatureTable {
             rows,
             width: index.width,
@@ -351,13 +351,9 @@ impl<'a> Pooling<'a> {
     }
 
     fn reject(&mut self, span: &VideoSpan, video: &str, reason: String) {
-        self.index.rejects.push(RejectRow {
-            file: span.file.to_string(),
-            row: Some(span.row),
-            video: Some(video.to_owned()),
-            severity: Severity::Reject,
-            reason: format!("features of `{video}`: {reason}"),
-        });
+        let reason = format!("features of `{video}`: {reason}");
+        let reject = RejectRow::reject(RejectKind::FeatureRow, &*span.file, reason);
+        self.index.rejects.push(reject.row(span.row).video(video));
     }
 }
 

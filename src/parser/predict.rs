@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{EpochRow, RejectRow, Severity};
+use vaplan_schemas::rows::{EpochRow, RejectKind, RejectRow};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Videos};
 
 use super::data::{FeaturePaths, Features};
 use super::error::TrainError;
 use super::features::Lengths;
-use super::predict::{VideoProbabilities, predict};
+use super::probabilities::{VideoProbabilities, predict};
 use super::record::Recorder;
-use super::run::classes_of;
+use super::train::classes_of;
+use super::{Han, HanConfig, NetworkError, Weights, set_threads};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
-use crate::network::{Han, HanConfig, NetworkError, Weights, set_threads};
 use crate::world::hash::{feed, hash};
 
 /// Where predictions go.
@@ -76,7 +76,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(u64, u64)) -> Result<Applied,
     let han = Han::of_weights(config, &mut weights, request.device).map_err(&bad)?;
     if let Some(name) = weights.tensors.keys().find(|name| !name.starts_with("adam.")) {
         let name = name.clone();
-        return Err(bad(crate::network::WeightsProblem::Unknown { name }).into());
+        return Err(bad(super::WeightsProblem::Unknown { name }).into());
     }
     match &request.target {
         Target::Npy(folder) => {
@@ -222,16 +222,11 @@ fn names(paths: &FeaturePaths) -> Result<Vec<Arc<str>>, TrainError> {
 }
 
 fn unwritable(folder: &Path, video: &str) -> RejectRow {
-    RejectRow {
-        file: folder.display().to_string(),
-        row: None,
-        video: Some(video.to_owned()),
-        severity: Severity::Reject,
-        reason: format!(
-            "`{}` can be no file name, expected no `/` or NUL",
-            video.escape_default()
-        ),
-    }
+    let reason = format!(
+        "`{}` can be no file name, expected no `/` or NUL",
+        video.escape_default()
+    );
+    RejectRow::reject(RejectKind::FileName, folder.display().to_string(), reason).video(video)
 }
 
 /// `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)`.

@@ -18,12 +18,12 @@ use vaplan_schemas::rows::{EpochRow, Split};
 
 use super::data::Dataset;
 use super::error::TrainError;
-use super::predict::{VideoProbabilities, predict_split};
+use super::loss::TERMS;
+use super::probabilities::{VideoProbabilities, predict_split};
 use super::settings::TrainSettings;
 use super::trainer::{Step, Trainer};
 use super::validate::{Truths, metrics};
-use crate::network::loss::TERMS;
-use crate::network::{Han, Weights};
+use super::{Han, Weights};
 
 /// What a training is, whoever runs it.
 #[derive(Clone, Debug)]
@@ -259,7 +259,7 @@ impl Course {
     ) -> Result<Vec<VideoProbabilities>, TrainError> {
         let path = self.file(BEST);
         let mut weights = Weights::read(&path)?;
-        let bad = crate::network::NetworkError::weights(&path);
+        let bad = super::NetworkError::weights(&path);
         let config = self.trainer.han().config().clone();
         let han = Han::of_weights(config, &mut weights, self.brief.device).map_err(bad)?;
         let of = |split| predict_split(&han, dataset, split);

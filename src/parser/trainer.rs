@@ -6,11 +6,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::data::Dataset;
 use super::error::TrainError;
+use super::loss::TERMS;
+use super::optimizer::gradients;
 use super::settings::TrainSettings;
+use super::{Adam, Han, LossConfig, NetworkError, Noise, Weights};
 use crate::eval::Task;
-use crate::network::loss::TERMS;
-use crate::network::optimizer::gradients;
-use crate::network::{Adam, Han, LossConfig, NetworkError, Noise, Weights};
 
 /// A network, its optimizer, and how far they are.
 #[derive(Debug)]

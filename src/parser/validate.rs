@@ -7,7 +7,7 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Snapshot;
 
 use super::error::TrainError;
-use super::predict::VideoProbabilities;
+use super::probabilities::VideoProbabilities;
 use super::settings::{ACCURACY, Gate};
 use crate::eval::store::truth_of_snapshot;
 use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};

@@ -8,7 +8,7 @@ use tch::Device;
 use vaplan_schemas::Modality;
 
 use super::features::{FeatureTable, Lengths, Place};
-use super::predict::VideoProbabilities;
+use super::probabilities::VideoProbabilities;
 use super::settings::Gate;
 use crate::ingest::npy;
 
@@ -126,11 +126,11 @@ fn a_feature_that_is_no_number_and_another_width_are_rejected_by_name() {
 
 #[test]
 fn a_device_is_named_or_refused_with_what_would_do() {
-    assert_eq!(crate::network::device("cpu"), Ok(Device::Cpu));
-    let refused = crate::network::device("gpu").unwrap_err();
+    assert_eq!(super::device("cpu"), Ok(Device::Cpu));
+    let refused = super::device("gpu").unwrap_err();
     assert_eq!(refused, "device is `gpu`, expected cpu, cuda or cuda:N");
     if !tch::Cuda::is_available() {
-        let refused = crate::network::device("cuda").unwrap_err();
+        let refused = super::device("cuda").unwrap_err();
         assert!(refused.contains("expected LIBTORCH at a CUDA build"), "{refused}");
     }
 }

@@ -6,19 +6,93 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{EpochRow, Split};
+use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::{EpochRow, RejectRow, Split};
 use vaplan_schemas::store::Store;
 
-use super::course::{Brief, Course, Learned};
-use super::data::Dataset;
+use super::Weights;
+use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
 use super::record::Recorder;
+use super::settings::TrainSettings;
+use super::training::{Brief, Course, Learned};
 use super::validate::Truths;
-use super::{Progress, Request, Summary};
-use crate::network::Weights;
 use crate::world::hash::{feed, hash};
+
+/// What is asked of a training.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Store to read labels from and to write epochs to.
+    pub store: PathBuf,
+    /// Version whose labels are learnt; none: the latest.
+    pub version: Option<StoreVersion>,
+    /// Features.
+    pub features: FeaturePaths,
+    /// How.
+    pub settings: TrainSettings,
+    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
+    pub threads: usize,
+    /// Where to compute.
+    pub device: tch::Device,
+    /// Folder of the checkpoints.
+    pub out: PathBuf,
+    /// What was asked, as a command line, for the `versions` table.
+    pub command: String,
+}
+
+/// What a training tells while it runs.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// So many more videos' features were read.
+    Read {
+        /// Videos.
+        videos: u64,
+    },
+    /// Another process writes to the store.
+    Waiting(String),
+    /// All is read.
+    Planned {
+        /// Epochs asked for.
+        epochs: u64,
+        /// Of these, done by a run before.
+        done: u64,
+        /// Videos of an epoch.
+        videos: u64,
+    },
+    /// A step was made.
+    Step(super::trainer::Step),
+    /// An epoch is in the store.
+    Epoch {
+        /// As there.
+        row: Box<EpochRow>,
+        /// What the best is chosen by; none: there is nothing to choose by.
+        score: Option<f64>,
+        /// It is the best so far.
+        better: bool,
+    },
+}
+
+/// What a training did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Epochs done.
+    pub epochs: u64,
+    /// Of these, done by a run before.
+    pub resumed: Option<u64>,
+    /// Number in the store of the best epoch, and its score.
+    pub best: Option<(u64, Option<f64>)>,
+    /// Videos learnt from.
+    pub videos: usize,
+    /// Train videos without labels or features.
+    pub left_out: usize,
+    /// Features that could not be used.
+    pub rejects: Vec<RejectRow>,
+    /// The best epoch's weights.
+    pub checkpoint: PathBuf,
+}
 
 /// Trains what is asked; a training that was interrupted goes on, one that is done does nothing.
 ///
@@ -26,7 +100,7 @@ use crate::world::hash::{feed, hash};
 /// [`TrainError`]: an input that cannot be used at all, a loss that is no number, a store that cannot be written.
 pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary, TrainError> {
     request.settings.check()?;
-    crate::network::set_threads(request.threads);
+    super::set_threads(request.threads);
     let store = Store::open(&request.store)?;
     let snapshot = store.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |videos| {

@@ -8,7 +8,7 @@ use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, Write
 use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
-use super::predict::VideoProbabilities;
+use super::probabilities::VideoProbabilities;
 use crate::world::World;
 use crate::world::kept::last_epoch;
 

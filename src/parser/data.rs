@@ -14,8 +14,8 @@ use vaplan_schemas::tables;
 
 use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place};
+use super::{Inputs, Targets};
 use crate::eval::store::classes as class_names;
-use crate::network::{Inputs, Targets};
 use crate::world::hash::feed;
 
 /// Where the features are, and where their pooled copy goes.

@@ -1,30 +1,63 @@
-//! Networks by libtorch.
+//! Parsers: networks that predict which events a video's segments hold, their training, and prediction with them.
+//!
+//! ```text
+//! store version ── videos, labels ───┐
+//! features ── pooled, cached, mapped ┴─ batches ── trainer ── epoch ──┬─ predict ── validate ──▶ table `epochs`
+//!                                                                     └─ probabilities ───────▶ table `predictions`
+//! ```
 //!
 //! | module | what |
 //! |---|---|
 //! | [`han`] | HAN, the hybrid attention network |
-//! | [`loss`] | its loss: basic, richness, segments |
+//! | [`loss`] | the loss of a batch: basic, richness and segment terms |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
 //! | [`noise`] | random numbers named by seed and epoch: initial weights, dropout, order |
 //! | [`weights`] | named tensors in safetensors files and PyTorch state dicts |
-//! | [`error`] | what can go wrong |
+//! | [`settings`] | settings of a training: a TOML file over the defaults, flags over both |
+//! | [`features`] | features pooled to one row per segment, in memory-mapped files |
+//! | [`data`] | videos, labels and features as batches |
+//! | [`trainer`] | a network in training, from memory to memory |
+//! | [`training`] | one training with its checkpoints |
+//! | [`probabilities`] | probabilities of videos |
+//! | [`validate`] | scores of predictions by both protocols |
+//! | [`record`] | epochs and predictions as store versions |
+//! | [`mod@train`] | `vaplan train`: from a store to a store |
+//! | [`predict`] | `vaplan predict`: a checkpoint on features |
+//! | [`ablate`] | `vaplan ablate`: the paper's ablation over several seeds |
+//! | [`error`] | errors of all of these |
 
+pub mod ablate;
+pub mod data;
 pub mod error;
+pub mod features;
 #[cfg(test)]
 mod golden;
 pub mod han;
 pub mod loss;
 pub mod noise;
 pub mod optimizer;
+pub mod predict;
+pub mod probabilities;
 mod pt;
+pub mod record;
 mod safetensors;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod train;
+pub mod trainer;
+pub mod training;
+pub mod validate;
 pub mod weights;
 
-pub use error::{NetworkError, WeightsProblem};
+pub use data::{Dataset, FeaturePaths};
+pub use error::{NetworkError, TrainError, WeightsProblem};
 pub use han::{Han, HanConfig, Inputs, Outputs};
 pub use loss::{Loss, LossConfig, TargetName, Targets};
 pub use noise::Noise;
 pub use optimizer::{Adam, AdamConfig, OptimizerName};
+pub use settings::{Gate, Supervision, TrainSettings};
+pub use trainer::Trainer;
 pub use weights::Weights;
 
 /// The device that a flag names: `cpu`, `cuda` or `cuda:1`.
@@ -54,7 +87,7 @@ pub fn device(name: &str) -> Result<tch::Device, String> {
 /// `.cargo/config.toml` softens it). So nobody leaves it to libtorch, which would take every core. Zero counts as one.
 ///
 /// ```
-/// assert_eq!(vaplan::network::set_threads(1), 1);
+/// assert_eq!(vaplan::parser::set_threads(1), 1);
 /// ```
 pub fn set_threads(threads: usize) -> usize {
     tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
@@ -90,7 +123,7 @@ pub fn wait_asleep() {
 }
 
 #[cfg(test)]
-mod tests {
+mod threads_tests {
     use super::*;
     use tch::{Kind, Tensor};
 

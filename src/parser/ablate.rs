@@ -17,9 +17,9 @@ use vaplan_schemas::store::Store;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
 use super::features::write_beside;
-use super::predict::predict_split;
-use super::run::run_hash;
+use super::probabilities::predict_split;
 use super::settings::{Gate, Supervision, TrainSettings};
+use super::train::run_hash;
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
 use crate::eval::Task;
@@ -94,10 +94,10 @@ pub enum Progress {
 /// Trains every network of the table.
 ///
 /// # Errors
-/// As [`super::run()`]; also where the split has no dense truth.
+/// As [`super::train::run`]; also where the split has no dense truth.
 pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation, TrainError> {
     request.settings.check()?;
-    crate::network::set_threads(request.threads);
+    super::set_threads(request.threads);
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
     let truths = Truths::read(&snapshot)?;

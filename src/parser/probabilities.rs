@@ -6,11 +6,11 @@ use tch::{Kind, Tensor};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
+use super::Han;
 use super::data::{Dataset, Features};
 use super::features::Place;
 use super::settings::Gate;
 use crate::eval::{BitMatrix, Prediction};
-use crate::network::Han;
 
 /// Probabilities of one video.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use tch::Kind;
 
+use super::super::error::WeightsProblem;
 use super::{format, kind_of};
-use crate::network::error::WeightsProblem;
 
 /// What may be called: it makes a dict, or a tensor out of a storage.
 const CALLS: [&str; 4] = [

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::Split;
 
 use super::error::TrainError;
+use super::{AdamConfig, HanConfig, LossConfig, OptimizerName, TargetName};
 use crate::eval::{Protocol, Task};
-use crate::network::{AdamConfig, HanConfig, LossConfig, OptimizerName, TargetName};
 
 /// What supervises the network: the steps of the paper's ablation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

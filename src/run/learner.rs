@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender};
 use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
 use vaplan_dataflows::{LabelRecord, VideoId};
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};

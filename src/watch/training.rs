@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};

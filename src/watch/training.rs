@@ -47,8 +47,6 @@ use crate::world::{World, at};
 pub struct Asked {
     /// File of a run: of it count `[train]`, `[train_features]` and `[denoise]`.
     pub config: PathBuf,
-    /// Threads of libtorch.
-    pub threads: usize,
     /// Where to compute.
     pub device: tch::Device,
 }
@@ -257,7 +255,6 @@ struct Pupil {
 
 impl Pupil {
     fn go(&mut self, news: &Receiver<()>) {
-        crate::parser::set_threads(self.ready.asked.threads);
         loop {
             let done = contain(|| self.learn());
             let report = match done {

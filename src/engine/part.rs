@@ -386,7 +386,7 @@ pub(super) fn user_after(
                         class: edit.class.clone(),
                         segment,
                         label,
-                        source: edit.file.clone(),
+                        source: edit.origin.file.clone(),
                     };
                     cells.insert(key, row);
                 }

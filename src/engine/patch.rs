@@ -254,7 +254,7 @@ pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Res
     let before = snapshot.version();
     CommitInfo {
         command: request.command.clone(),
-        epoch: request.changes.predictions.as_ref().map(|(_, epoch)| *epoch),
+        epoch: request.changes.rows.predictions.as_ref().map(|given| given.epoch),
         settings: resolved.after.settings_hash(),
         models: resolved.after.models_hash(),
         // A change goes on from a version: the same change of the same version is the same version.

@@ -1,17 +1,22 @@
 //! What cannot be asked, and how that is said; and bad rows beside good ones.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan::ingest::npy;
+use vaplan::ingest::text::TextRows;
 use vaplan::relabel::{self, RelabelRequest, estimate};
-use vaplan::world::changes::{Changes, DenoiseRequest, WeakEdit};
+use vaplan::world::changes::{
+    ChangeRows, Changes, DenoiseRequest, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow,
+    WeakEdit, WeakEditRow,
+};
 use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::{Labels, Rejects, UserLabels, Videos};
+use vaplan_schemas::tables::{Labels, Predictions, Rejects, UserLabels, Videos};
 
 use crate::sample::{Sample, WIDTH, name};
 use crate::support::{assert_status, run, stderr, stdout};
@@ -58,6 +63,16 @@ fn file(sample: &Sample, place: &str, text: &str) -> PathBuf {
 fn array(sample: &Sample, place: &str, shape: &[usize], values: &[f32]) -> PathBuf {
     npy::write_f32(&sample.path(place), shape, values).unwrap();
     sample.path(place)
+}
+
+/// A change of these rows alone.
+fn rows(read: impl FnOnce(&mut ChangeRows)) -> Changes {
+    let mut rows = ChangeRows::default();
+    read(&mut rows);
+    Changes {
+        rows,
+        ..Changes::default()
+    }
 }
 
 fn labelled() -> Sample {
@@ -134,10 +149,8 @@ fn settings_that_cannot_be_are_refused() {
 #[test]
 fn prompts_and_classes_that_do_not_fit_are_refused() {
     let sample = labelled();
-    let prompt = |class: &str, path: PathBuf| Changes {
-        prompts: vec![(Modality::Visual, class.into(), path)],
-        ..Changes::default()
-    };
+    let prompt =
+        |class: &str, path: PathBuf| rows(|rows| rows.read_prompt(Modality::Visual, class, &path).unwrap());
     let narrow = array(&sample, "narrow.npy", &[3], &[1.0; 3]);
     let zero = array(&sample, "zero.npy", &[1, WIDTH], &[0.0; WIDTH]);
     let mut values = [1.0; WIDTH];
@@ -167,10 +180,8 @@ fn prompts_and_classes_that_do_not_fit_are_refused() {
     ] {
         assert_refused(&sample, prompt(class, path.clone()), expected);
     }
-    let classes = Changes {
-        classes: Some(file(&sample, "classes.txt", "Bark\nHorn\nSong\n")),
-        ..Changes::default()
-    };
+    let list = file(&sample, "classes.txt", "Bark\nHorn\nSong\n");
+    let classes = rows(|rows| rows.read_classes(&list).unwrap());
     assert_refused(
         &sample,
         classes.clone(),
@@ -179,14 +190,11 @@ fn prompts_and_classes_that_do_not_fit_are_refused() {
     );
     // With them it is done, and the version before cannot be gone back to.
     let horn = array(&sample, "horn.npy", &[1, WIDTH], &[0.5; WIDTH]);
-    let prompts = Modality::ALL.map(|modality| (modality, Arc::from("Horn"), horn.clone()));
-    done(
-        &sample,
-        Changes {
-            prompts: prompts.to_vec(),
-            ..classes
-        },
-    );
+    let mut with_prompts = classes;
+    for modality in Modality::ALL {
+        with_prompts.rows.read_prompt(modality, "Horn", &horn).unwrap();
+    }
+    done(&sample, with_prompts);
     let back = |version| Changes {
         to_version: Some(version),
         ..Changes::default()
@@ -239,19 +247,19 @@ fn features_that_are_not_there_or_no_input_are_refused() {
 #[test]
 fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
     let sample = labelled();
-    let epoch = |folder: &str, epoch| Changes {
-        predictions: Some((sample.path(folder), epoch)),
-        ..Changes::default()
-    };
+    let epoch =
+        |folder: &str, epoch| rows(|rows| rows.read_predictions(&sample.path(folder), epoch).unwrap());
     fs::create_dir_all(sample.path("bare")).unwrap();
     array(&sample, &format!("bare/{}.npy", name(1)), &[10, 3], &[0.5; 30]);
-    assert_refused(
-        &sample,
-        epoch("bare", 1),
-        &format!(
-            "predictions `DIR/bare/{}.npy` do not say of which modality they are, expected Parquet with a column \
-             `modality`, or a folder with `audio` and `visual` in it",
-            name(1)
+    let refused = ChangeRows::default()
+        .read_predictions(&sample.path("bare"), 1)
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "predictions `{}` do not say of which modality they are, expected Parquet with a column `modality`, or a \
+             folder with `audio` and `visual` in it",
+            sample.path(&format!("bare/{}.npy", name(1))).display()
         ),
     );
     for (folder, classes) in [("three", 3), ("two", 2)] {
@@ -260,11 +268,8 @@ fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
         array(&sample, &place, &[10, classes], &vec![0.5; 10 * classes]);
     }
     done(&sample, epoch("three", 5));
-    let fewer = Changes {
-        classes: Some(file(&sample, "classes.txt", "Bark\nBell\n")),
-        ..Changes::default()
-    };
-    done(&sample, fewer);
+    let list = file(&sample, "classes.txt", "Bark\nBell\n");
+    done(&sample, rows(|rows| rows.read_classes(&list).unwrap()));
     assert_refused(
         &sample,
         epoch("two", 5),
@@ -278,15 +283,15 @@ fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
 #[test]
 fn files_without_their_columns_and_stores_that_are_none_are_refused() {
     let sample = labelled();
-    let weak = Changes {
-        weak: vec![(WeakEdit::Set, file(&sample, "weak.csv", "video,labels\nx,Bark\n"))],
-        ..Changes::default()
-    };
-    assert_refused(
-        &sample,
-        weak.clone(),
-        "`DIR/weak.csv`, row 1: no column `filename`, expected a line that names `filename`, `event_labels`, `split` \
-         (found: `video, labels`)",
+    let weak = file(&sample, "weak.csv", "video,labels\nx,Bark\n");
+    let refused = ChangeRows::default().read_weak(WeakEdit::Set, &weak).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "`{}`, row 1: no column `filename`, expected a line that names `filename`, `event_labels`, `split` (found: \
+             `video, labels`)",
+            weak.display()
+        )
     );
     let store = sample.path("store").display().to_string();
     let relabel = |store: &str, flags: &[&str]| run(["relabel", "--store", store].iter().chain(flags));
@@ -413,4 +418,136 @@ fn bad_rows_cost_no_other_and_are_told_until_their_file_is_mended() {
     assert_status(&relabel(), 0);
     assert_eq!(told(&latest(&sample)), []);
     assert_eq!(latest(&sample).check().unwrap(), []);
+}
+
+#[test]
+fn changes_as_rows_and_as_files_make_the_same_version() {
+    let sample = labelled();
+    super::copied(&sample.path("store"), &sample.path("other"));
+    let weak = file(
+        &sample,
+        "weak.csv",
+        &format!(
+            "filename,event_labels,split\n{},\"Bark,Bell\",val\nnew_0_10,Horn\n",
+            name(1)
+        ),
+    );
+    let user = file(
+        &sample,
+        "user.csv",
+        &format!(
+            "video,modality,class,label,onset,offset\n{},audio,Bark,1,2,5\n",
+            name(1)
+        ),
+    );
+    let list = file(&sample, "classes.txt", "Bark\nBell\nHorn\nSong\n");
+    let horn = array(&sample, "horn.npy", &[WIDTH], &[0.5; WIDTH]);
+    let values: Vec<f32> = (0..4 * WIDTH).map(|at| (1 + at % 7) as f32).collect();
+    let text = array(&sample, "text.npy", &[4, WIDTH], &values);
+    fs::create_dir_all(sample.path("epoch/visual")).unwrap();
+    array(
+        &sample,
+        &format!("epoch/visual/{}.npy", name(1)),
+        &[10, 4],
+        &[0.9; 40],
+    );
+    let files = rows(|rows| {
+        rows.read_weak(WeakEdit::Add, &weak).unwrap();
+        rows.read_user(&user).unwrap();
+        rows.read_classes(&list).unwrap();
+        rows.read_prompt(Modality::Audio, "Horn", &horn).unwrap();
+        rows.read_text(Modality::Visual, &text).unwrap();
+        rows.read_predictions(&sample.path("epoch"), 3).unwrap();
+    });
+
+    let place = |path: &Path| path.canonicalize().unwrap().display().to_string();
+    let origin = |path: &Path, row| Origin {
+        file: place(path).into(),
+        row: Some(row),
+    };
+    let edit = |video: &str, classes: &[&str], split, row| WeakEditRow {
+        edit: WeakEdit::Add,
+        video: video.into(),
+        classes: classes.iter().map(|class| Arc::from(*class)).collect(),
+        split,
+        origin: origin(&weak, row),
+    };
+    let predicted = sample.path(&format!("epoch/visual/{}.npy", name(1)));
+    let made = rows(|rows| {
+        *rows = ChangeRows {
+            weak: vec![
+                edit(&name(1), &["Bark", "Bell"], Some(Split::Val), 2),
+                edit("new_0_10", &["Horn"], None, 3),
+            ],
+            user: vec![UserEditRow {
+                video: name(1).into(),
+                modality: Modality::Audio,
+                class: "Bark".into(),
+                segments: 2..5,
+                label: Some(true),
+                origin: origin(&user, 2),
+            }],
+            classes: Some(["Bark", "Bell", "Horn", "Song"].map(Arc::from).to_vec()),
+            texts: [
+                None,
+                Some(TextRows {
+                    origin: text.clone(),
+                    width: WIDTH,
+                    data: values.clone(),
+                    classes: None,
+                    prompts: Vec::new(),
+                }),
+            ],
+            prompts: vec![PromptEdit {
+                modality: Modality::Audio,
+                class: "Horn".into(),
+                embedding: vec![0.5; WIDTH],
+                origin: "horn".into(),
+            }],
+            predictions: Some(EpochPredictions {
+                epoch: 3,
+                rows: vec![PredictedRow {
+                    key: name(1).into(),
+                    modality: Modality::Visual,
+                    classes: 4,
+                    probability: vec![0.9; 40],
+                    origin: origin(&predicted, 0),
+                }],
+            }),
+            files: BTreeSet::new(),
+            rejects: Vec::new(),
+        };
+    });
+    let both = [("store", files), ("other", made)].map(|(store, changes)| {
+        let request = RelabelRequest {
+            store: sample.path(store),
+            ..request(&sample, changes)
+        };
+        let summary = relabel::run(&request, &(Arc::new(|_| ()) as _)).unwrap();
+        let snapshot = Store::open(&sample.path(store))
+            .unwrap()
+            .latest()
+            .unwrap()
+            .unwrap();
+        let mut predictions = snapshot.read::<Predictions>().unwrap();
+        predictions.sort_by_key(|track| (track.video.clone(), track.modality));
+        (
+            (summary.set, summary.unset, summary.rejected),
+            summary
+                .version
+                .map(|row| (row.version, row.inputs, row.settings, row.models, row.epoch)),
+            (
+                snapshot.read::<Videos>().unwrap(),
+                snapshot.read::<Labels>().unwrap(),
+            ),
+            (
+                snapshot.read::<Rejects>().unwrap(),
+                snapshot.read::<UserLabels>().unwrap(),
+                predictions,
+            ),
+        )
+    });
+    assert_eq!(both[0], both[1]);
+    assert_eq!(both[0].2.0.len(), 9, "the new video is there");
+    assert_eq!((both[0].3.1.len(), both[0].3.2.len()), (3, 1));
 }

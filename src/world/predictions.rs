@@ -9,7 +9,7 @@ use vaplan_schemas::store::Snapshot;
 
 use super::changes::{EpochPredictions, Origin};
 use super::resolve::WeakNow;
-use super::videos::Known;
+use super::videos::LoadedVideos;
 use crate::error::LabelError;
 use crate::ingest::annotations::{KeyError, Roster};
 
@@ -27,7 +27,7 @@ pub(crate) struct PredictedTracks {
 /// because the store may hold some splits only.
 pub(crate) fn tracks(
     snapshot: &Snapshot,
-    known: &mut Known,
+    known: &mut LoadedVideos,
     weak: &BTreeMap<Arc<str>, Option<WeakNow>>,
     given: &EpochPredictions,
     rejects: &[RejectRow],

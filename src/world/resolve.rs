@@ -11,7 +11,7 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
 use super::changes::{Changes, DenoiseRequest, UserEditRow, WeakEdit, WeakEditRow};
-use super::videos::Known;
+use super::videos::LoadedVideos;
 use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
 use crate::ingest::absolute;
@@ -19,42 +19,42 @@ use crate::ingest::annotations::unknown_class;
 use crate::world::settings::Settings;
 use crate::world::{Both, PromptSet, Video, World, at};
 
-/// The world before and after, and what is of single videos.
+/// What labels depend on before and after a change, and the rows of the change that passed the checks.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// What the version says.
+    /// What the store version records.
     pub before: World,
-    /// What is asked.
+    /// The same after the change.
     pub after: World,
-    /// Weak labels after, of the videos that were named; none: the video goes.
+    /// Weak labels after the change, of the videos that the change names; none: the change removes the video.
     pub(crate) weak: BTreeMap<Arc<str>, Option<WeakNow>>,
-    /// Marks set and withdrawn, in order.
+    /// User labels to set and withdraw, in order.
     pub(crate) user: Vec<UserEditRow>,
-    /// Predictions of the epoch that comes.
+    /// Predictions of the epoch that comes with the change.
     pub(crate) predictions: Vec<PredictionTrack>,
-    /// Is it asked how many labels PLD flips?
+    /// Whether the caller wants the number of all flips, not only of the changed ones.
     pub(crate) asks_for_flips: bool,
-    /// Features to look at again.
+    /// Feature files and folders that must be read again.
     pub(crate) paths: Both<BTreeSet<PathBuf>>,
-    /// Files of changes that were read: their rejects are told anew.
+    /// Files that the rows of the change come from. Rejected rows of an earlier reading of these files are replaced.
     pub(crate) files: BTreeSet<String>,
-    /// What of them was left out.
+    /// Rows of the change that were left out.
     pub rejects: Vec<RejectRow>,
-    /// Videos as the version has them, so far as they were needed.
-    pub(crate) known: Known,
+    /// Rows of table `videos` of the store version, so far as they were needed.
+    pub(crate) known: LoadedVideos,
 }
 
 /// Weak label of a video after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeakNow {
-    /// Ascending.
+    /// Classes, ascending.
     pub(crate) classes: Vec<ClassId>,
     pub(crate) split: Split,
     pub(crate) source: Arc<str>,
 }
 
 impl Resolved {
-    /// Reads every file of the changes and checks them against the version.
+    /// Checks a change against a store version.
     ///
     /// # Errors
     /// [`LabelError`] for a change that cannot be made as a whole; a bad row is in [`Resolved::rejects`].
@@ -84,7 +84,7 @@ impl Resolved {
             paths: changes.features.clone().map(|paths| paths.into_iter().collect()),
             files: changes.rows.files.clone(),
             rejects: changes.rows.rejects.clone(),
-            known: Known::default(),
+            known: LoadedVideos::default(),
         };
         resolved.features(changes)?;
         resolved.weak(snapshot, &changes.rows.weak)?;
@@ -112,7 +112,8 @@ impl Resolved {
             }
             resolved.after.active = Some(epochs::chosen(snapshot, &resolved.before, epoch)?);
         }
-        // A version that is gone back to says how labels are denoised, or the same once more would be another change.
+        // `to_version` takes its denoising from that version. Without this test the default of a first epoch would
+        // overwrite it, and the same change once more would differ.
         let comes_first = resolved.before.active.is_none() && changes.to_version.is_none();
         let first_epoch = changes.epoch.is_some() || (comes_first && changes.rows.predictions.is_some());
         remember(&mut resolved.after.delivered, &changes.delivered);
@@ -120,7 +121,7 @@ impl Resolved {
         Ok(resolved)
     }
 
-    /// Which inputs there are after: a path that is in none of them is added.
+    /// Sets the inputs after the change. A named path outside all inputs becomes an input.
     fn features(&mut self, changes: &Changes) -> Result<(), LabelError> {
         for modality in Modality::ALL {
             let inputs = &mut self.after.features[at(modality)];
@@ -135,7 +136,7 @@ impl Resolved {
                         )));
                     }
                     (false, true) => inputs.push(path.clone()),
-                    // A file that went from a folder, or a listed file that went.
+                    // A file was removed from an input folder, or a file that is an input was removed.
                     (true, true) => {}
                     (true, false) => inputs.retain(|input| input != path),
                     (false, false) => {
@@ -150,7 +151,7 @@ impl Resolved {
                 if let Some(position) = inputs.iter().position(|input| input == path) {
                     inputs.remove(position);
                 } else if !path.exists() && inputs.iter().any(|input| path.starts_with(input)) {
-                    // Gone from a folder: that is what looking again finds.
+                    // A file was removed from an input folder: reading the folder again finds that.
                 } else {
                     let inputs: Vec<String> = inputs
                         .iter()
@@ -166,7 +167,8 @@ impl Resolved {
                 self.paths[at(modality)].insert(path.clone());
             }
         }
-        // What is rejected in a file is told of the file: where it counts for both modalities, both are read again.
+        // Rejected rows are replaced by file. If one file is an input of both modalities, both must be read again, or
+        // the rejected rows of the other modality would be lost.
         for modality in Modality::ALL {
             let other = 1 - at(modality);
             let inputs = &self.after.features[other];
@@ -253,7 +255,7 @@ impl Resolved {
             WeakEdit::Add => classes.extend(named),
         }
         let classes: Vec<ClassId> = classes.into_iter().collect();
-        // A row that says what is so already changes nothing, the file that is named included.
+        // A row that repeats the weak label of the store changes nothing, so the source of the label stays, too.
         let source = match classes == now.classes && split == now.split {
             true => now.source,
             false => source,
@@ -265,7 +267,7 @@ impl Resolved {
         }))
     }
 
-    /// Weak label of a video that was wanted before, with the edits so far; classes that retire are left out.
+    /// Weak label of a video whose row is loaded, after the edits so far, without classes that retire.
     pub(crate) fn weak_of(&self, name: &str) -> Option<WeakNow> {
         if let Some(edited) = self.weak.get(name) {
             return edited.clone();
@@ -284,13 +286,13 @@ impl Resolved {
         })
     }
 
-    /// Videos that go.
+    /// Videos that the change removes.
     pub(crate) fn removed(&self) -> impl Iterator<Item = &Arc<str>> {
         let gone = self.weak.iter().filter(|(_, now)| now.is_none());
         gone.map(|(name, _)| name)
     }
 
-    /// All videos there are after; all were wanted before.
+    /// All videos after the change. All rows must be loaded.
     pub(crate) fn videos(&self) -> Vec<Video> {
         let known = self.known.rows().map(|row| &row.video);
         let names: BTreeSet<&Arc<str>> = known.chain(self.weak.keys()).collect();
@@ -334,12 +336,12 @@ impl Resolved {
     }
 }
 
-/// Is it named as features of one video are?
+/// Whether the path has the name of an npy file, which holds the features of one video.
 pub(crate) fn is_npy(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "npy")
 }
 
-/// As many deliveries a version remembers, or as many as it took in itself.
+/// Number of deliveries that a store version remembers. A version that took in more remembers all of its own.
 const REMEMBERED: usize = 1024;
 
 fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
@@ -348,7 +350,7 @@ fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
     delivered.drain(..delivered.len().saturating_sub(most));
 }
 
-/// Classes, settings and prompts after.
+/// Classes, settings and prompts after the change.
 fn after(before: World, changes: &Changes) -> Result<World, LabelError> {
     let mut world = before.clone();
     if let Some(classes) = &changes.rows.classes {
@@ -442,7 +444,7 @@ fn prompts(
     }
 }
 
-/// The world now with the settings, prompts and denoising of another, where classes are the same.
+/// The world `now` with the settings, prompts and denoising of `then`; both must have the same classes.
 fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
     if now.classes != then.classes {
         return Err(LabelError::Change(

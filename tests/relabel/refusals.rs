@@ -1,22 +1,17 @@
 //! What cannot be asked, and how that is said; and bad rows beside good ones.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan::ingest::npy;
-use vaplan::ingest::text::TextRows;
 use vaplan::relabel::{self, RelabelRequest, estimate};
-use vaplan::world::changes::{
-    ChangeRows, Changes, DenoiseRequest, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow,
-    WeakEdit, WeakEditRow,
-};
+use vaplan::world::changes::{ChangeRows, Changes, DenoiseRequest, WeakEdit};
 use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Split};
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::{Labels, Predictions, Rejects, UserLabels, Videos};
+use vaplan_schemas::tables::{Labels, Rejects, UserLabels, Videos};
 
 use crate::sample::{Sample, WIDTH, name};
 use crate::support::{assert_status, run, stderr, stdout};
@@ -26,7 +21,7 @@ fn latest(sample: &Sample) -> Snapshot {
     store.latest().unwrap().unwrap()
 }
 
-fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
+pub(super) fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
     RelabelRequest {
         store: sample.path("store"),
         changes,
@@ -55,18 +50,18 @@ fn assert_refused(sample: &Sample, changes: Changes, expected: &str) {
     assert_eq!(latest(sample).version(), &before);
 }
 
-fn file(sample: &Sample, place: &str, text: &str) -> PathBuf {
+pub(super) fn file(sample: &Sample, place: &str, text: &str) -> PathBuf {
     fs::write(sample.path(place), text).unwrap();
     sample.path(place)
 }
 
-fn array(sample: &Sample, place: &str, shape: &[usize], values: &[f32]) -> PathBuf {
+pub(super) fn array(sample: &Sample, place: &str, shape: &[usize], values: &[f32]) -> PathBuf {
     npy::write_f32(&sample.path(place), shape, values).unwrap();
     sample.path(place)
 }
 
 /// A change of these rows alone.
-fn rows(read: impl FnOnce(&mut ChangeRows)) -> Changes {
+pub(super) fn rows(read: impl FnOnce(&mut ChangeRows)) -> Changes {
     let mut rows = ChangeRows::default();
     read(&mut rows);
     Changes {
@@ -75,7 +70,7 @@ fn rows(read: impl FnOnce(&mut ChangeRows)) -> Changes {
     }
 }
 
-fn labelled() -> Sample {
+pub(super) fn labelled() -> Sample {
     let sample = Sample::new(8);
     assert_status(&sample.label("store", &[]), 0);
     sample
@@ -418,136 +413,4 @@ fn bad_rows_cost_no_other_and_are_told_until_their_file_is_mended() {
     assert_status(&relabel(), 0);
     assert_eq!(told(&latest(&sample)), []);
     assert_eq!(latest(&sample).check().unwrap(), []);
-}
-
-#[test]
-fn changes_as_rows_and_as_files_make_the_same_version() {
-    let sample = labelled();
-    super::copied(&sample.path("store"), &sample.path("other"));
-    let weak = file(
-        &sample,
-        "weak.csv",
-        &format!(
-            "filename,event_labels,split\n{},\"Bark,Bell\",val\nnew_0_10,Horn\n",
-            name(1)
-        ),
-    );
-    let user = file(
-        &sample,
-        "user.csv",
-        &format!(
-            "video,modality,class,label,onset,offset\n{},audio,Bark,1,2,5\n",
-            name(1)
-        ),
-    );
-    let list = file(&sample, "classes.txt", "Bark\nBell\nHorn\nSong\n");
-    let horn = array(&sample, "horn.npy", &[WIDTH], &[0.5; WIDTH]);
-    let values: Vec<f32> = (0..4 * WIDTH).map(|at| (1 + at % 7) as f32).collect();
-    let text = array(&sample, "text.npy", &[4, WIDTH], &values);
-    fs::create_dir_all(sample.path("epoch/visual")).unwrap();
-    array(
-        &sample,
-        &format!("epoch/visual/{}.npy", name(1)),
-        &[10, 4],
-        &[0.9; 40],
-    );
-    let files = rows(|rows| {
-        rows.read_weak(WeakEdit::Add, &weak).unwrap();
-        rows.read_user(&user).unwrap();
-        rows.read_classes(&list).unwrap();
-        rows.read_prompt(Modality::Audio, "Horn", &horn).unwrap();
-        rows.read_text(Modality::Visual, &text).unwrap();
-        rows.read_predictions(&sample.path("epoch"), 3).unwrap();
-    });
-
-    let place = |path: &Path| path.canonicalize().unwrap().display().to_string();
-    let origin = |path: &Path, row| Origin {
-        file: place(path).into(),
-        row: Some(row),
-    };
-    let edit = |video: &str, classes: &[&str], split, row| WeakEditRow {
-        edit: WeakEdit::Add,
-        video: video.into(),
-        classes: classes.iter().map(|class| Arc::from(*class)).collect(),
-        split,
-        origin: origin(&weak, row),
-    };
-    let predicted = sample.path(&format!("epoch/visual/{}.npy", name(1)));
-    let made = rows(|rows| {
-        *rows = ChangeRows {
-            weak: vec![
-                edit(&name(1), &["Bark", "Bell"], Some(Split::Val), 2),
-                edit("new_0_10", &["Horn"], None, 3),
-            ],
-            user: vec![UserEditRow {
-                video: name(1).into(),
-                modality: Modality::Audio,
-                class: "Bark".into(),
-                segments: 2..5,
-                label: Some(true),
-                origin: origin(&user, 2),
-            }],
-            classes: Some(["Bark", "Bell", "Horn", "Song"].map(Arc::from).to_vec()),
-            texts: [
-                None,
-                Some(TextRows {
-                    origin: text.clone(),
-                    width: WIDTH,
-                    data: values.clone(),
-                    classes: None,
-                    prompts: Vec::new(),
-                }),
-            ],
-            prompts: vec![PromptEdit {
-                modality: Modality::Audio,
-                class: "Horn".into(),
-                embedding: vec![0.5; WIDTH],
-                origin: "horn".into(),
-            }],
-            predictions: Some(EpochPredictions {
-                epoch: 3,
-                rows: vec![PredictedRow {
-                    key: name(1).into(),
-                    modality: Modality::Visual,
-                    classes: 4,
-                    probability: vec![0.9; 40],
-                    origin: origin(&predicted, 0),
-                }],
-            }),
-            files: BTreeSet::new(),
-            rejects: Vec::new(),
-        };
-    });
-    let both = [("store", files), ("other", made)].map(|(store, changes)| {
-        let request = RelabelRequest {
-            store: sample.path(store),
-            ..request(&sample, changes)
-        };
-        let summary = relabel::run(&request, &(Arc::new(|_| ()) as _)).unwrap();
-        let snapshot = Store::open(&sample.path(store))
-            .unwrap()
-            .latest()
-            .unwrap()
-            .unwrap();
-        let mut predictions = snapshot.read::<Predictions>().unwrap();
-        predictions.sort_by_key(|track| (track.video.clone(), track.modality));
-        (
-            (summary.set, summary.unset, summary.rejected),
-            summary
-                .version
-                .map(|row| (row.version, row.inputs, row.settings, row.models, row.epoch)),
-            (
-                snapshot.read::<Videos>().unwrap(),
-                snapshot.read::<Labels>().unwrap(),
-            ),
-            (
-                snapshot.read::<Rejects>().unwrap(),
-                snapshot.read::<UserLabels>().unwrap(),
-                predictions,
-            ),
-        )
-    });
-    assert_eq!(both[0], both[1]);
-    assert_eq!(both[0].2.0.len(), 9, "the new video is there");
-    assert_eq!((both[0].3.1.len(), both[0].3.2.len()), (3, 1));
 }

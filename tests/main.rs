@@ -27,6 +27,7 @@ mod relabel;
 #[cfg(feature = "train")]
 mod run;
 mod sample;
+mod session;
 mod show;
 mod small_store;
 mod support;

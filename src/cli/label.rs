@@ -217,7 +217,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));
     let told = bar.clone();
-    let listener: Listener = Arc::new(move |progress| match progress {
+    let listener = Listener::new(move |progress| match progress {
         Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Planned { shards, staged } => {
             told.total(shards as u64);

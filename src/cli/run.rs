@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 
 fn labelling(bar: &Arc<Bar>) -> Listener {
     let bar = bar.clone();
-    Arc::new(move |progress| match progress {
+    Listener::new(move |progress| match progress {
         Labelling::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
         Labelling::Planned { shards, staged } => {
             if staged > 0 {

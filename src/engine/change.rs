@@ -10,15 +10,17 @@
 //! Both ways give the same tables, row for row: the label logic is one graph
 //! ([`labelling`](vaplan_dataflows::graph::labelling)), and rows that a change cannot touch are not read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vaplan_dataflows::Pld;
 use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
+use super::rebase::{self, RebaseRequest};
 use super::{part, patch, whole};
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
+use crate::ingest::IngestError;
 use crate::world::Both;
 use crate::world::changes::Changes;
 use crate::world::flips::Flips;
@@ -74,9 +76,33 @@ pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSumma
         let snapshot = store.at_version(None)?;
         return apply(&store, None, &snapshot, request, listener);
     }
-    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let snapshot = store.at_version(None)?;
-    apply(&store, Some(&lock), &snapshot, request, listener)
+    let error = match apply(&store, Some(&lock), &snapshot, request, listener) {
+        Err(error @ LabelError::RelativeInputs { .. }) => error,
+        done => return done,
+    };
+    // A store of an older program: if the working directory holds its inputs, the store records that first.
+    let moved = RebaseRequest {
+        store: request.store.clone(),
+        from: PathBuf::from("."),
+        to: std::env::current_dir().map_err(IngestError::io("resolve", Path::new(".")))?,
+        workers: request.workers,
+        command: request.command.clone(),
+    };
+    match rebase::commit(&store, &lock, &snapshot, &moved, listener) {
+        Ok(done) => tracing::warn!(
+            store = %store.root().display(),
+            folder = %moved.to.display(),
+            version = done.version.version,
+            "the store recorded relative paths: a version now records them below the working directory"
+        ),
+        Err(problem) => {
+            tracing::warn!(problem = %problem, "the working directory does not hold the inputs of the store");
+            return Err(error);
+        }
+    }
+    apply(&store, Some(&lock), &store.at_version(None)?, request, listener)
 }
 
 fn apply(
@@ -93,7 +119,8 @@ fn apply(
             let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;
             let mut answers = patch::Answers::default();
             let changes = answers.take(part.label(request.workers)?);
-            listener(Progress::Committing);
+            listener.check()?;
+            listener.tell(Progress::Committing);
             patch::commit(store, lock, snapshot, request, &part, &answers, changes)
         }
     }

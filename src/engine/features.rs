@@ -22,6 +22,7 @@ use crate::engine::score::{Read, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
+use crate::world::inputs;
 use crate::world::resolve::{Resolved, is_npy};
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
@@ -49,19 +50,21 @@ pub(super) fn reread(
 ) -> Result<Reread, LabelError> {
     let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
     let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
-    // Where none counts, only all of them tell why; and of another weak label, other copies are equal.
+    // If no copy was admitted, the graph needs every copy to explain why. If one was, the files of the others stay as they
+    // are: copies are equal by the hash of their features, which no weak label, prompt or rule changes.
     resolved
         .known
         .want(snapshot, spares.iter().map(|row| row.video.clone()))?;
     let unsettled = |row: &&CandidateRow| {
         let source = |row: &CandidateRow| sources_of(resolved.known.get(&row.video)?)[at(row.modality)].1;
-        resolved.weak.contains_key(&row.video) || source(row).is_none()
+        source(row).is_none()
     };
     let unsettled = spares.iter().filter(unsettled);
     touched.rescored.extend(unsettled.map(|row| row.video.clone()));
     if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
         return Ok(Reread::default());
     }
+    inputs::check(snapshot.store(), &resolved.after)?;
     // What a key of a file means, only the names of all videos tell.
     resolved.known.want_all(snapshot)?;
     let mut reader = Reader::new(resolved)?;
@@ -178,6 +181,7 @@ impl Reader {
             modality: shard.modality(),
             shard,
             // Nothing of it is staged.
+            inputs: String::new(),
             key: String::new(),
         });
         // No run shares it any more.

@@ -152,7 +152,7 @@ fn differing<K: Ord + Clone, V: PartialEq + Clone>(
 
 #[cfg(test)]
 mod tests {
-    use vaplan_dataflows::{Cosine, ScoreRecord};
+    use vaplan_dataflows::{Cosine, FeatureHash, ScoreRecord};
 
     use super::*;
 
@@ -167,6 +167,7 @@ mod tests {
                 vec![Cosine::new(0.5)],
                 scores,
             )),
+            features: FeatureHash::default(),
         }
     }
 

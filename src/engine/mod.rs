@@ -19,8 +19,11 @@
 //! | [`rows`], [`commit`] | results to rows, and rows to one store version |
 //! | [`change`] | one change to one store version |
 //! | [`features`], [`part`], [`patch`] | the part of a store that a change touches, before and after |
+//! | [`rebase`] | inputs of a store moved to another folder |
 //! | [`whole`] | a change that touches everything |
-//! | [`resident`], `mirror` | a store version in memory |
+//! | [`session`] | a store version in memory, changed from one version to the next |
+//! | [`resident`], `mirror` | the graph of a session, and the rows that the graph was told |
+//! | `progress` | progress and cancelling |
 
 pub mod change;
 pub mod cluster;
@@ -31,41 +34,20 @@ mod mirror;
 pub mod part;
 pub mod patch;
 pub mod plan;
+mod progress;
 mod read;
+pub mod rebase;
 pub mod resident;
 pub mod rows;
 pub mod score;
+pub mod session;
 pub mod stage;
 pub mod whole;
 pub mod workers;
 
-use std::sync::Arc;
-
 use vaplan_schemas::rows::{RejectRow, Severity, VersionRow};
 
-/// What a run tells while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Another process writes to the store.
-    Waiting(String),
-    /// All inputs are found: shards in all, and those staged by a run before; in a cluster, those of this process.
-    Planned {
-        /// Shards of both modalities.
-        shards: usize,
-        /// Of these, staged already.
-        staged: usize,
-    },
-    /// A shard is scored and staged.
-    Shard {
-        /// Segments it held.
-        segments: u64,
-    },
-    /// Writing tables.
-    Committing,
-}
-
-/// Told from any thread.
-pub type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+pub use progress::{CancelToken, Listener, Progress};
 
 /// What a run did.
 #[derive(Clone, Debug)]

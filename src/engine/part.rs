@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::session::{Outcome, Rows, Session};
-use vaplan_dataflows::{Candidate, Cosine, LabelRecord, Score, ScoreRecord, VideoId};
+use vaplan_dataflows::{Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, VideoId};
 use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
 use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
@@ -154,6 +154,7 @@ impl Part {
                         modality,
                         source: source.unwrap_or_else(|| Arc::from("")),
                         record: Arc::new(record),
+                        features: FeatureHash::default(),
                     };
                     self.candidates.push((id, candidate));
                 }
@@ -190,6 +191,7 @@ impl Part {
                             modality,
                             source,
                             record,
+                            features: FeatureHash::default(),
                         },
                     )
                 }));

@@ -51,7 +51,10 @@ pub struct PlannedShard {
     pub shard: Shard,
     /// Which of the two.
     pub modality: Modality,
-    /// Hash of all that its scores depend on, hex.
+    /// SHA-256 of all inputs that its scores depend on, hex: the same on every machine.
+    pub inputs: String,
+    /// SHA-256 of `inputs`, of this program and of the vector instructions of this processor, hex: scores that are staged
+    /// under it are those that this process would compute, to the last bit.
     pub key: String,
 }
 
@@ -105,12 +108,12 @@ pub(crate) fn index(videos: &[Video]) -> Result<BTreeMap<VideoId, usize>, LabelE
     Ok(by_id)
 }
 
-/// Shards of an input, each with the hash of all that its scores depend on; `videos` is that of the weak labels.
+/// Shards of an input, each with the hashes of all that its scores depend on; `videos` is the hash of the weak labels.
 pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedShard> {
     let modality = input.modality;
     let rule = world.settings.of(modality).rule;
     let prompts = world.prompts_hash(modality);
-    let key = |shard: &Shard| {
+    let inputs = |shard: &Shard| {
         hash(|sum| {
             let fingerprint = shard.fingerprint();
             feed(
@@ -120,12 +123,40 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
             sum.update(rule.scale().to_bits().to_le_bytes());
         })
     };
-    let planned = input.shards.into_iter().map(|shard| PlannedShard {
-        key: key(&shard),
-        shard,
-        modality,
+    let planned = input.shards.into_iter().map(|shard| {
+        let inputs = inputs(&shard);
+        PlannedShard {
+            key: staged(&inputs),
+            inputs,
+            shard,
+            modality,
+        }
     });
     planned.collect()
+}
+
+/// Layout of staged shards: to be raised with any change of `StagedShard` that its reader cannot tell.
+const STAGED: &str = "2";
+
+/// The key under which the scores of a shard are staged.
+fn staged(inputs: &str) -> String {
+    hash(|sum| feed(sum, [inputs, env!("CARGO_PKG_VERSION"), STAGED, &vectors()]))
+}
+
+/// The vector instructions that `matrixmultiply` and the compiler's own kernels choose from at run time.
+fn vectors() -> String {
+    let mut found = vec![std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let known = [
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+            ("avx", std::arch::is_x86_feature_detected!("avx")),
+            ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ];
+        found.extend(known.iter().filter(|(_, there)| *there).map(|(name, _)| name));
+    }
+    found.join(" ")
 }
 
 /// Of the classes and of every video's name, split and weak label.

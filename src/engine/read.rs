@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use vaplan_dataflows::FeatureHash;
 use vaplan_dataflows::similarity::{SegmentBatch, Span};
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
@@ -74,7 +75,7 @@ impl Drop for Wake {
 /// Reads shards one after the other, each taken from what all readers share.
 fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
     let send = |message| {
-        let gone = sender.send(message).is_err() || job.cancelled.load(Ordering::Relaxed);
+        let gone = sender.send(message).is_err() || job.is_cancelled();
         wake.wake();
         if gone {
             ControlFlow::Break(())
@@ -137,6 +138,7 @@ fn segment_batch(
         if let Meaning::Video(position) = meaning {
             let video = &plan.videos[position];
             if found == width {
+                let features = FeatureHash::of(&data[from..from + values]);
                 if from != to {
                     data.copy_within(from..from + values, to);
                 }
@@ -147,6 +149,7 @@ fn segment_batch(
                     weak: video.weak.clone(),
                     source: span.file,
                     row: span.row,
+                    features,
                 });
             } else {
                 let reason = format!(

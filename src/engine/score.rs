@@ -32,7 +32,7 @@ pub(super) struct Job {
     pub(super) pending: Vec<usize>,
     pub(super) next: AtomicUsize,
     finished: AtomicUsize,
-    pub(super) cancelled: AtomicBool,
+    cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
     read: Mutex<Read>,
 }
@@ -73,7 +73,7 @@ impl Job {
                 None => unread.push(at),
             }
         }
-        listener(Progress::Planned {
+        listener.tell(Progress::Planned {
             shards: shards.len(),
             staged: loaded.len(),
         });
@@ -95,11 +95,17 @@ impl Job {
         (Arc::new(job), loaded)
     }
 
+    /// Are reader threads to stop: because a shard could not be staged, or because the caller cancelled the run?
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.listener.is_cancelled()
+    }
+
     /// What was read, once the dataflow came to its end.
     pub(super) fn end(&self) -> Result<Read, LabelError> {
         if let Some(error) = lock(&self.error).take() {
             return Err(error);
         }
+        self.listener.check()?;
         let (finished, wanted) = (self.finished.load(Ordering::SeqCst), self.pending.len());
         if finished != wanted {
             return Err(LabelError::Stopped(format!(
@@ -117,7 +123,7 @@ impl Job {
             return;
         }
         point("after-shard");
-        (self.listener)(Progress::Shard {
+        self.listener.tell(Progress::Shard {
             segments: shard.segments,
         });
         lock(&self.read).take(&mut shard);

@@ -142,7 +142,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> L
 mod tests {
     use std::sync::Arc;
 
-    use vaplan_dataflows::{Cosine, Score, ScoreRecord};
+    use vaplan_dataflows::{Cosine, FeatureHash, Score, ScoreRecord};
     use vaplan_schemas::{ClassId, Modality};
 
     use super::*;
@@ -154,6 +154,7 @@ mod tests {
             modality: Modality::Visual,
             source: "a.npy".into(),
             record: Arc::new(record),
+            features: FeatureHash::of(&[0.5, 1.0]),
         };
         StagedShard {
             candidates: vec![(VideoId(3), candidate)],

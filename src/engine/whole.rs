@@ -21,6 +21,7 @@ use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
 use crate::world::at;
 use crate::world::flips;
+use crate::world::inputs;
 use crate::world::kept::{self, Kept, counting};
 use crate::world::resolve::Resolved;
 use crate::world::{Meaning, Names};
@@ -37,6 +38,7 @@ pub(crate) fn run(
     mut resolved: Resolved,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
+    inputs::check(store, &resolved.after)?;
     resolved.known.want_all(snapshot)?;
     let world = &resolved.after;
     let videos = resolved.videos();
@@ -122,7 +124,8 @@ pub(crate) fn run(
         summary.rejected = commit::reject_rows(plan, &mut results);
         return Ok(summary);
     };
-    listener(Progress::Committing);
+    listener.check()?;
+    listener.tell(Progress::Committing);
     let asked = Asked {
         info: info(snapshot, request, &resolved),
         also: &|commit| {

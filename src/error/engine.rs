@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use vaplan_dataflows::similarity::PromptError;
-use vaplan_schemas::StoreError;
+use vaplan_schemas::{Modality, StoreError};
 
 use super::cluster::ClusterError;
 use crate::ingest::error::IngestError;
@@ -35,6 +35,33 @@ pub enum LabelError {
     /// A change that cannot be made.
     #[error("{0}")]
     Change(String),
+    /// An input of a store is not there.
+    #[error(
+        "{modality} features `{path}` of store `{store}` are not there, and this change needs them: put them back, name the \
+         place where they are now with `vaplan relabel --store '{store}' --rebase '{path}'=NEW`, or take them out of the \
+         store with `--remove-{modality} '{path}'`"
+    )]
+    InputGone {
+        /// Store.
+        store: PathBuf,
+        /// Which features.
+        modality: Modality,
+        /// Input as the store records it.
+        path: PathBuf,
+    },
+    /// A store of an older program records its inputs relative to the folder in which it was made.
+    #[error(
+        "store `{store}` records its input `{path}` relative to the folder in which it was made, and `{here}` does not hold \
+         all inputs of the store: run `vaplan relabel --store '{store}' --rebase .=FOLDER` once with that folder"
+    )]
+    RelativeInputs {
+        /// Store.
+        store: PathBuf,
+        /// Input as the store records it.
+        path: PathBuf,
+        /// Working directory.
+        here: PathBuf,
+    },
     /// Text embeddings that are no directions.
     #[error("`{path}`: {problem}")]
     Prompts {
@@ -72,6 +99,9 @@ pub enum LabelError {
         #[source]
         source: std::io::Error,
     },
+    /// The caller cancelled the run before its commit began.
+    #[error("the run was cancelled before its commit: the store is as it was")]
+    Cancelled,
     /// The dataflow did not start, or a part of it went away before the end.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),

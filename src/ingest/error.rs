@@ -22,6 +22,15 @@ pub enum IngestError {
         #[source]
         source: io::Error,
     },
+    /// A path that text cannot hold.
+    #[error(
+        "path `{}` is not UTF-8, expected a UTF-8 name: rename the file or folder, or name a link to it",
+        path.as_os_str().as_encoded_bytes().escape_ascii()
+    )]
+    Name {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something is there, but neither a regular file nor a link to one.
     #[error("`{path}` is {found}, expected {expected}")]
     Kind {
@@ -166,6 +175,7 @@ impl IngestError {
         match self {
             IngestError::RoleTwice { folder, .. } | IngestError::NoSplit { folder, .. } => folder,
             IngestError::Io { path, .. }
+            | IngestError::Name { path }
             | IngestError::Kind { path, .. }
             | IngestError::Npy { path, .. }
             | IngestError::Header { path, .. }

@@ -140,7 +140,7 @@ fn lead(
     let (to_lock, told, teller) = (store.clone(), listener.clone(), control.teller());
     let lock = control.during(move || {
         to_lock.lock(&mut |holder| {
-            told(Progress::Waiting(holder.to_owned()));
+            told.tell(Progress::Waiting(holder.to_owned()));
             teller(&Frame::Waiting(holder.to_owned()));
         })
     })??;
@@ -195,7 +195,7 @@ fn follow(
     let (session, links) = (meeting.session, connected(meeting, control)?);
     let share = loop {
         match control.next()? {
-            (_, Frame::Waiting(holder)) => listener(Progress::Waiting(holder)),
+            (_, Frame::Waiting(holder)) => listener.tell(Progress::Waiting(holder)),
             (_, Frame::Held(version)) => {
                 return Ok(Outcome::Followed {
                     version,
@@ -227,7 +227,7 @@ fn follow(
         control.say(0, &Frame::Part(part));
     }
     control.say(0, &Frame::Ended);
-    listener(Progress::Committing);
+    listener.tell(Progress::Committing);
     match control.next()? {
         (_, Frame::Committed(version, rejects)) => Ok(Outcome::Followed {
             version,

@@ -21,7 +21,10 @@ use crate::world::World;
 use crate::world::kept::Kept;
 use crate::world::settings::SettingsRequest;
 
-/// What is asked of a labelling run.
+/// Labels feature shards into a store: the inputs, the settings and where the labels go.
+///
+/// [`LabelRequest::new`] takes what every run needs and sets defaults for the rest. The program reads all paths when the
+/// run begins.
 #[derive(Clone, Debug)]
 pub struct LabelRequest {
     /// Store to write; made where there is none.
@@ -52,6 +55,37 @@ pub struct LabelRequest {
     pub command: String,
 }
 
+impl LabelRequest {
+    /// A request for all splits with the method's default rule and thresholds, segments of 1 s, and one worker for each
+    /// core.
+    ///
+    /// - `annotations`: a folder in LLP's format
+    /// - `visual`, `audio`: folders of `<id>.npy` files of shape `(T, D)`, folders of Parquet shards, or Parquet files
+    /// - `visual_text`, `audio_text`: text embeddings, npy of shape `(C, D)`, or Parquet
+    pub fn new(
+        store: impl Into<PathBuf>,
+        annotations: impl Into<PathBuf>,
+        (visual, visual_text): (impl Into<PathBuf>, impl Into<PathBuf>),
+        (audio, audio_text): (impl Into<PathBuf>, impl Into<PathBuf>),
+    ) -> LabelRequest {
+        LabelRequest {
+            store: store.into(),
+            annotations: annotations.into(),
+            classes: None,
+            visual: visual.into(),
+            visual_text: visual_text.into(),
+            audio: audio.into(),
+            audio_text: audio_text.into(),
+            left_out: Vec::new(),
+            splits: Split::ALL.to_vec(),
+            segment_seconds: 1.0,
+            settings: SettingsRequest::default(),
+            workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            command: "vaplan::label".to_owned(),
+        }
+    }
+}
+
 /// Labels what is asked and commits it as one store version.
 ///
 /// A second run of the same question does nothing. An interrupted run leaves the last version as it was; run again,
@@ -74,7 +108,7 @@ pub(crate) fn run_plan(
     listener: &Listener,
 ) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
-    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let ready = match begin(plan, store, lock)? {
         Begun::Held(version) => return Ok(LabelSummary { version, done: None }),
         Begun::Ready(ready) => ready,
@@ -160,7 +194,8 @@ impl Ready {
             changes = results.changes.len(),
             "labelled"
         );
-        listener(Progress::Committing);
+        listener.check()?;
+        listener.tell(Progress::Committing);
         let Given {
             plan,
             stage,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{Split, TruthRow};
+use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 
 use super::LabelRequest;
 use crate::engine::plan::{Plan, index, planned, weak_hash};
 use crate::error::LabelError;
+use crate::ingest::absolute;
 use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::features::FeatureInput;
 use crate::ingest::seen::one_spelling;
@@ -25,7 +26,7 @@ use crate::world::{Meaning, Names, Video, World, at};
 /// [`LabelError`] for an input that cannot be used at all.
 pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
-    let annotations = Annotations::read_with_classes(&request.annotations, classes)?;
+    let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let settings = Settings::resolve(&request.settings, &annotations.classes)?;
     let (videos, chosen) = choose(&annotations, &request.splits);
     if videos.is_empty() {
@@ -42,7 +43,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             TextEmbeddings::read(&request.audio_text, &annotations.classes)?.into(),
             TextEmbeddings::read(&request.visual_text, &annotations.classes)?.into(),
         ],
-        features: [vec![request.audio.clone()], vec![request.visual.clone()]],
+        features: [vec![absolute(&request.audio)?], vec![absolute(&request.visual)?]],
         segment_seconds: request.segment_seconds,
         denoising: [None, None],
         active: None,
@@ -71,7 +72,14 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     }
     let truth = truth(&annotations, &chosen);
     let mut rejects = annotations.rejects;
-    rejects.extend_from_slice(&request.left_out);
+    for row in &request.left_out {
+        // A row of `encode` may be of no file.
+        let file = match &*row.file {
+            "" => String::new(),
+            file => absolute(Path::new(file))?.display().to_string(),
+        };
+        rejects.push(RejectRow { file, ..row.clone() });
+    }
     let inputs = hash(|sum| {
         feed(
             sum,
@@ -83,7 +91,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             ],
         );
         for shard in &shards {
-            feed(sum, [&*shard.key]);
+            feed(sum, [&*shard.inputs]);
         }
         for event in &truth {
             let (onset, offset) = (event.onset.to_string(), event.offset.to_string());

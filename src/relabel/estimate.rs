@@ -11,6 +11,7 @@ use vaplan_schemas::{Modality, StoreError};
 use crate::error::LabelError;
 use crate::world::at;
 use crate::world::changes::Changes;
+use crate::world::inputs;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{Predicted, Scope, Touched};
 
@@ -60,6 +61,9 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
             (false, touched, filter)
         }
     };
+    if everything || !touched.rescored.is_empty() || resolved.paths.iter().any(|paths| !paths.is_empty()) {
+        inputs::check(&store, &resolved.after)?;
+    }
     let began = Instant::now();
     let tables = extents(&snapshot, &filter)?;
     let keys = began.elapsed().as_secs_f64();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::ingest::IngestError;
 use crate::ingest::annotations::unknown_class;
 use crate::ingest::sheet::{self, optional, required};
+use crate::ingest::{IngestError, absolute};
 use crate::world::Both;
 use crate::world::settings::{ClassThreshold, SettingsRequest};
 
@@ -146,6 +146,7 @@ pub(crate) fn weak(
         WeakEdit::Remove => optional("event_labels"),
         WeakEdit::Set | WeakEdit::Add => required("event_labels"),
     };
+    let path = &absolute(path)?;
     let file: Arc<str> = path.display().to_string().into();
     let mut read: Vec<(Arc<str>, WeakRow)> = Vec::new();
     let mut lines: BTreeMap<Arc<str>, u64> = BTreeMap::new();
@@ -247,6 +248,7 @@ pub(crate) fn user(
         optional("onset"),
         optional("offset"),
     ];
+    let path = &absolute(path)?;
     let file: Arc<str> = path.display().to_string().into();
     let mut read = Vec::new();
     for row in sheet::read(path, columns, rejects)? {

@@ -7,6 +7,7 @@
 //! | [`settings`] | rule, scale and thresholds |
 //! | [`state`] | [`World`]: everything labels depend on beside single videos, read back from a store version |
 //! | [`video`] | one video, and which video the key of a feature file names |
+//! | `inputs` | where the inputs of a store are, and how they move |
 //! | [`kept`] | user labels and predictions that a store version holds |
 //! | [`rejects`] | rejected records of the graph as rows of table `rejects` |
 //! | [`changes`] | [`Changes`](changes::Changes): what a user asks to change |
@@ -20,6 +21,7 @@ pub mod changes;
 pub mod epochs;
 pub mod flips;
 pub(crate) mod hash;
+pub(crate) mod inputs;
 pub mod kept;
 pub(crate) mod predictions;
 pub mod rejects;

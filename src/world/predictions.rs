@@ -16,6 +16,7 @@ use vaplan_schemas::store::Snapshot;
 use super::resolve::WeakNow;
 use super::videos::Known;
 use crate::error::LabelError;
+use crate::ingest::absolute;
 use crate::ingest::annotations::{KeyError, Roster};
 use crate::ingest::features::{FeatureBatch, FeatureEvent, FeatureInput};
 
@@ -40,6 +41,7 @@ pub(crate) fn read(
     epoch: u64,
     classes: usize,
 ) -> Result<Read, LabelError> {
+    let path = &absolute(path)?;
     let mut read = Read::default();
     let mut batches: Vec<FeatureBatch> = Vec::new();
     for (modality, path) in inputs(path)? {

@@ -3,6 +3,7 @@
 //! Each fault has a [`RejectKind`] for which [`RejectKind::is_of_graph`] is true. A change of a video replaces the rows of
 //! these kinds and of this video, and leaves the rows that come from reading a file.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::fault::{Fault, MarkFault};
@@ -34,10 +35,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
             )]
         }
         Fault::Conflict(modality, sources) => {
-            let reason = format!(
-                "has {modality} features that differ in `{}`, expected one or equal copies: none is used",
-                sources.join("`, `")
-            );
+            let reason = differ(*modality, sources);
             let rows = sources
                 .iter()
                 .map(|source| row(source.to_string(), reason.clone()));
@@ -128,4 +126,32 @@ pub fn with_inputs(mut row: RejectRow, before: &World, after: &World) -> RejectR
         row.file = inputs(after, modality);
     }
     row
+}
+
+/// The message of features that differ, without the video.
+fn differ<S: std::borrow::Borrow<str>>(modality: Modality, sources: &[S]) -> String {
+    format!(
+        "has {modality} features that differ in `{}`, expected one or equal copies: none is used",
+        sources.join("`, `")
+    )
+}
+
+/// Rewrites the messages of [`RejectKind::FeatureConflict`], which list the files of all rows of their video.
+pub(crate) fn name_conflicts(rows: &mut [RejectRow]) {
+    let key = |row: &RejectRow| {
+        let own = row.kind == RejectKind::FeatureConflict;
+        own.then(|| (row.video.clone(), row.modality))
+    };
+    let mut files: BTreeMap<(Option<String>, Option<Modality>), BTreeSet<String>> = BTreeMap::new();
+    for row in &*rows {
+        if let Some(key) = key(row) {
+            files.entry(key).or_default().insert(row.file.clone());
+        }
+    }
+    for row in rows {
+        if let (Some(key), Some(video), Some(modality)) = (key(row), &row.video, row.modality) {
+            let files: Vec<&str> = files[&key].iter().map(String::as_str).collect();
+            row.reason = format!("video `{video}` {}", differ(modality, &files));
+        }
+    }
 }

@@ -12,8 +12,9 @@ use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
 use super::changes::{self, Changes, DenoiseRequest, UserRow, WeakEdit, WeakRow};
 use super::videos::Known;
-use super::{epochs, predictions};
+use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
+use crate::ingest::absolute;
 use crate::ingest::annotations::{read_classes, unknown_class};
 use crate::ingest::npy;
 use crate::ingest::text::TextEmbeddings;
@@ -61,6 +62,13 @@ impl Resolved {
     /// [`LabelError`] for a change that cannot be made as a whole; a bad row is in [`Resolved::rejects`].
     pub fn new(store: &Store, snapshot: &Snapshot, changes: &Changes) -> Result<Resolved, LabelError> {
         let before = World::read(snapshot)?;
+        let mut changes = changes.clone();
+        let named = changes.features.iter_mut().chain(&mut changes.removed).flatten();
+        for path in named {
+            inputs::check_absolute(store, &before)?;
+            *path = absolute(path)?;
+        }
+        let changes = &changes;
         let mut base = before.clone();
         if let Some(version) = changes.to_version {
             base = back_to(
@@ -181,6 +189,7 @@ impl Resolved {
         edit: WeakEdit,
         path: &std::path::Path,
     ) -> Result<(), LabelError> {
+        let path = &absolute(path)?;
         self.files.insert(path.display().to_string());
         let rows = changes::weak(edit, path, &self.after.classes, &mut self.rejects)?;
         self.known
@@ -279,6 +288,7 @@ impl Resolved {
     }
 
     fn user(&mut self, snapshot: &Snapshot, path: &std::path::Path) -> Result<(), LabelError> {
+        let path = &absolute(path)?;
         self.files.insert(path.display().to_string());
         let rows = changes::user(path, &self.after.classes, &mut self.rejects)?;
         self.known

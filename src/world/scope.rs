@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::tables::Candidates;
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::flips::{self, Reflipped, Stays};
 use super::resolve::Resolved;
-use super::videos::sources_of;
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::world::{World, at};
@@ -69,7 +67,6 @@ impl Scope {
         let moved = flips::moved(snapshot, resolved, of == Predicted::All)?;
         touched.videos.extend(moved.videos);
         (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
-        conflicts(snapshot, resolved, &mut touched)?;
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched
@@ -91,30 +88,6 @@ fn everything(before: &World, after: &World) -> bool {
             // Of another width, other features fit: those that were rejected are in no table.
             was.width != is.width || (softmax && (rule || was != is))
         })
-}
-
-/// Videos without features that count, of a modality that is no more compared over all classes: copies that differ
-/// in classes outside the weak label alone are equal by rule `logit`.
-fn conflicts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
-    let name = |world: &World, modality| world.settings.of(modality).rule.name();
-    let changed = |modality: &Modality| name(&resolved.before, *modality) != name(&resolved.after, *modality);
-    let changed: Vec<Modality> = Modality::ALL.into_iter().filter(changed).collect();
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let mut rows = snapshot.read::<Candidates>()?;
-    rows.retain(|row| changed.contains(&row.modality));
-    resolved
-        .known
-        .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
-    for row in rows {
-        let known = resolved.known.get(&row.video);
-        if known.is_some_and(|known| sources_of(known)[at(row.modality)].1.is_none()) {
-            touched.rescored.insert(row.video.clone());
-            touched.videos.insert(row.video);
-        }
-    }
-    Ok(())
 }
 
 /// Prompts of rule `logit`: the videos that have the class.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vaplan::engine::Listener;
 use vaplan::ingest::npy;
 use vaplan::relabel::{self, RelabelRequest, estimate};
 use vaplan::world::changes::{Changes, DenoiseRequest, WeakEdit};
@@ -32,7 +33,7 @@ fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
 }
 
 fn done(sample: &Sample, changes: Changes) -> relabel::RelabelSummary {
-    relabel::run(&request(sample, changes), &(Arc::new(|_| ()) as _)).unwrap()
+    relabel::run(&request(sample, changes), &Listener::silent()).unwrap()
 }
 
 /// Refused with this, by `plan` too, and nothing of it is in the store.
@@ -42,7 +43,7 @@ fn assert_refused(sample: &Sample, changes: Changes, expected: &str) {
     let said = estimate::estimate(&sample.path("store"), &changes)
         .unwrap_err()
         .to_string();
-    let refused = relabel::run(&request(sample, changes), &(Arc::new(|_| ()) as _)).unwrap_err();
+    let refused = relabel::run(&request(sample, changes), &Listener::silent()).unwrap_err();
     let place = sample.path("").display().to_string();
     let place = place.trim_end_matches('/');
     assert_eq!(refused.to_string().replace(place, "DIR"), expected);

@@ -19,12 +19,11 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRng, TestRunner};
 use vaplan::engine::Listener;
-use vaplan::label;
+
 use vaplan::relabel::{self, RelabelSummary};
 use vaplan::world::changes::{Changes, WeakEdit};
 use vaplan::world::flips::total;
@@ -56,7 +55,7 @@ fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> TestCaseError {
 }
 
 fn quiet() -> Listener {
-    Arc::new(|_| ())
+    Listener::silent()
 }
 
 /// A folder in memory, where there is one.
@@ -78,7 +77,7 @@ fn label(
     store: &Path,
     workers: usize,
 ) -> Result<vaplan::engine::LabelSummary, vaplan::error::LabelError> {
-    let request = label::LabelRequest {
+    let request = vaplan::LabelRequest {
         store: store.to_owned(),
         annotations: world.folder.join("annotations"),
         classes: None,
@@ -96,7 +95,7 @@ fn label(
         workers,
         command: "vaplan label".to_owned(),
     };
-    label::run(&request, &quiet())
+    vaplan::label(&request, &quiet())
 }
 
 fn relabel(

@@ -29,10 +29,11 @@ soak: tools ## Check that incremental equals batch on 10,000 random scripts of c
 bench: native venv ## Time vaplan against the tools that users would pick instead; results are in bench/README.md
 	bench/run
 
-structure: tools ## Seconds, no build: module dependencies, type names, and the tests of the scripts that check them
-	@python3 -m unittest discover --quiet --start-directory scripts/tests
-	@python3 scripts/modules.py --check docs/architecture.md --strict
-	@python3 scripts/type_names.py
+structure: tools ## Seconds, no build: module dependencies, type names, links of the pages, and the tests of these checks
+	@python3 -B -m unittest discover --quiet --start-directory scripts/tests
+	@python3 -B scripts/modules.py --check docs/architecture.md --strict
+	@python3 -B scripts/type_names.py
+	@python3 -B scripts/links.py
 
 lint: native structure ## Everything that CI checks beside the tests: structure, formatting, clippy, docs
 	$(CARGO) fmt --all --check

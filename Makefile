@@ -30,10 +30,12 @@ bench: native venv ## Time vaplan against the tools that users would pick instea
 	bench/run
 
 structure: tools ## Seconds, no build: module dependencies, type names, links of the pages, and the tests of these checks
-	@python3 -B -m unittest discover --quiet --start-directory scripts/tests
-	@python3 -B scripts/modules.py --check docs/architecture.md --strict
-	@python3 -B scripts/type_names.py
-	@python3 -B scripts/links.py
+	@status=0; \
+	for check in "-m unittest discover --quiet --start-directory scripts/tests" \
+		"scripts/modules.py --check docs/architecture.md --strict" scripts/type_names.py scripts/links.py; do \
+		python3 -B $$check || status=1; \
+	done; \
+	exit $$status
 
 lint: native structure ## Everything that CI checks beside the tests: structure, formatting, clippy, docs
 	$(CARGO) fmt --all --check

@@ -61,7 +61,7 @@ pub struct RebaseSummary {
 /// that the store was made from. Nothing is committed then.
 pub fn run(request: &RebaseRequest, listener: &Listener) -> Result<RebaseSummary, LabelError> {
     let store = Store::open(&request.store)?;
-    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let snapshot = store.at_version(None)?;
     commit(&store, &lock, &snapshot, request, listener)
 }
@@ -117,7 +117,7 @@ pub(super) fn commit(
         )));
     }
     check(snapshot, &resolved, &moves, &new, request.workers, listener)?;
-    listener(Progress::Committing);
+    listener.tell(Progress::Committing);
     let asked = RelabelRequest {
         store: request.store.clone(),
         changes: Changes::default(),

@@ -21,6 +21,8 @@ mod open_outside;
 mod patched;
 mod pld_golden;
 mod plg_golden;
+#[cfg(feature = "train")]
+mod predict;
 mod query;
 mod query_answers;
 mod relabel;

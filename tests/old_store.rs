@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
+use vaplan_schemas::rows::LabelChangeRow;
+
 use crate::sample::Tables;
 use crate::support::{assert_status, scratch, stderr, stdout, vaplan};
 
@@ -50,6 +52,12 @@ fn fresh(folder: &Path) {
     }
 }
 
+/// Rows of `label_changes` without the number of their version.
+fn unnumbered(tables: &Tables) -> Vec<LabelChangeRow> {
+    let rows = tables.changes.iter().cloned();
+    rows.map(|row| LabelChangeRow { version: 0, ..row }).collect()
+}
+
 #[test]
 fn an_old_store_opens_and_its_labels_are_those_of_todays_program() {
     let folder = copied();
@@ -92,7 +100,8 @@ fn an_old_store_relabels_as_a_fresh_one_does_and_stays_whole() {
             Tables::read(&folder.join("fresh")),
         );
         assert_eq!(old.labels, new.labels, "{change}");
-        assert_eq!(old.changes, new.changes, "{change}");
+        // The old store makes one version more: the one that records absolute paths instead of relative ones.
+        assert_eq!(unnumbered(&old), unnumbered(&new), "{change}");
         assert_eq!(old.scores, new.scores, "{change}");
         assert_eq!(old.rejects.len(), new.rejects.len(), "{change}");
         let checked = run(folder, "check --store store");

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::learning::epoch_line;
 use super::progress::Bar;
-use super::{Global, notes};
+use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
 use crate::run::learner::Doing;
@@ -72,6 +72,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     if args.check {
         return check(&request, out);
     }
+    libtorch::set_threads(request.threads.get());
     let bar = Arc::new(Bar::new("running", "videos", global));
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),

@@ -124,12 +124,15 @@ impl Stage {
         write().map_err(failed("write", &path))
     }
 
-    /// Removes all shards: their version is committed.
+    /// Removes all shards after their version was committed.
     ///
-    /// # Errors
-    /// [`LabelError::Stage`] where the folder cannot be removed.
-    pub fn clear(&self) -> Result<(), LabelError> {
-        fs::remove_dir_all(&self.folder).map_err(failed("remove", &self.folder))
+    /// A folder that cannot be removed is a warning and not an error, because the version exists: an error would tell
+    /// the caller that the run failed. The shards that stay cost disk until `vacuum` removes them.
+    pub fn clear(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            let folder = self.folder.display();
+            tracing::warn!(%folder, %error, "the version is committed, but its staged shards could not be removed; `vaplan vacuum` removes them");
+        }
     }
 }
 
@@ -180,7 +183,7 @@ mod tests {
             fs::write(&path, &bytes[..at]).unwrap();
             assert_eq!(stage.load("k"), None, "cut at {at}");
         }
-        stage.clear().unwrap();
+        stage.clear();
         assert!(!path.exists());
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn run(
         },
     };
     let done = commit::commit(store, lock, plan, &asked, results, Some(&previous))?;
-    given.stage.clear()?;
+    given.stage.clear();
     summary.version = Some(done.version);
     summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
     Ok(summary)

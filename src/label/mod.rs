@@ -217,7 +217,7 @@ impl Ready {
         let previous = previous.as_deref();
         let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, previous)?;
         tracing::debug!(version = summary.version.version, "committed");
-        stage.clear()?;
+        stage.clear();
         Ok(summary)
     }
 }

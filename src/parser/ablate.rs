@@ -24,9 +24,9 @@ use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
 use crate::eval::Task;
 
-/// What is asked of an ablation.
+/// What `ablate` is asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct AblateRequest {
     /// Store to read labels from.
     pub store: PathBuf,
     /// Version whose labels are learnt; none: the latest.
@@ -41,8 +41,6 @@ pub struct Request {
     pub seeds: Vec<u64>,
     /// Split that the table is about.
     pub split: Split,
-    /// Threads of libtorch.
-    pub threads: usize,
     /// Where to compute.
     pub device: tch::Device,
     /// Folder that keeps the scores of each network.
@@ -51,7 +49,7 @@ pub struct Request {
 
 /// Scores of one network at its best epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct AblationRun {
     /// What supervised it.
     pub supervision: Supervision,
     /// Its seed.
@@ -77,27 +75,26 @@ pub struct Ablation {
     /// Videos learnt from.
     pub videos: usize,
     /// In the order of supervisions and seeds.
-    pub runs: Vec<Run>,
+    pub runs: Vec<AblationRun>,
 }
 
 /// What an ablation tells while it runs.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum AblateProgress {
     /// All is read; so many videos are going to be learnt from, each as often as it is.
     Planned(u64),
     /// So many more videos were learnt from.
     Videos(u64),
     /// A network is done.
-    Run(Box<Run>),
+    Run(Box<AblationRun>),
 }
 
 /// Trains every network of the table.
 ///
 /// # Errors
 /// As [`super::train::run`]; also where the split has no dense truth.
-pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation, TrainError> {
+pub fn run(request: &AblateRequest, told: &mut dyn FnMut(AblateProgress)) -> Result<Ablation, TrainError> {
     request.settings.check()?;
-    super::set_threads(request.threads);
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
     let truths = Truths::read(&snapshot)?;
@@ -117,7 +114,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
         });
     }
     let networks = (request.supervisions.len() * request.seeds.len()) as u64;
-    told(Progress::Planned(
+    told(AblateProgress::Planned(
         networks * request.settings.epochs * examples.len() as u64,
     ));
     let mut runs = Vec::new();
@@ -128,12 +125,11 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
                 seed,
                 ..request.settings.clone()
             };
-            let text = serde_json::to_string(&settings).expect("settings are JSON");
-            let name = run_hash(&text, &dataset);
+            let name = run_hash(&settings.identity(), &dataset);
             let kept = request.kept.join(format!("{name}.{}.json", request.split));
             let run = match known(&kept) {
                 Some(run) => {
-                    told(Progress::Videos(settings.epochs * examples.len() as u64));
+                    told(AblateProgress::Videos(settings.epochs * examples.len() as u64));
                     run
                 }
                 None => {
@@ -142,7 +138,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
                     run
                 }
             };
-            told(Progress::Run(Box::new(run.clone())));
+            told(AblateProgress::Run(Box::new(run.clone())));
             runs.push(run);
         }
     }
@@ -155,11 +151,11 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
 }
 
 /// What an earlier ablation kept; a file that does not read back is as none.
-fn known(path: &Path) -> Option<Run> {
+fn known(path: &Path) -> Option<AblationRun> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
+fn keep(path: &Path, run: &AblationRun) -> Result<(), TrainError> {
     let folder = path.parent().expect("it is a file in a folder");
     std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
     let json = serde_json::to_vec(run).expect("names and numbers are JSON");
@@ -167,17 +163,17 @@ fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
 }
 
 fn one(
-    request: &Request,
+    request: &AblateRequest,
     settings: &TrainSettings,
     dataset: &Dataset,
     truths: &Truths,
-    told: &mut dyn FnMut(Progress),
-) -> Result<Run, TrainError> {
+    told: &mut dyn FnMut(AblateProgress),
+) -> Result<AblationRun, TrainError> {
     let examples = dataset.of_split(Split::Train, true);
     let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
     let wanted = settings.best_name();
     let mut best = f64::NEG_INFINITY;
-    let mut run = Run {
+    let mut run = AblationRun {
         supervision: settings.supervision,
         seed: settings.seed,
         epoch: 0,
@@ -186,7 +182,7 @@ fn one(
     };
     for epoch in 1..=settings.epochs {
         let losses = trainer.epoch(dataset, |step| {
-            told(Progress::Videos(step.videos as u64));
+            told(AblateProgress::Videos(step.videos as u64));
             ControlFlow::Continue(())
         })?;
         run.loss = losses.total;
@@ -221,7 +217,7 @@ fn scores(
     truths: &Truths,
     (task, split): (Task, Split),
 ) -> Result<Named, TrainError> {
-    let predicted = predict_split(trainer.han(), dataset, split);
+    let predicted = predict_split(trainer.parser(), dataset, split);
     let truth = truths.of(split).expect("it was looked for at the beginning");
     let named = metrics(truth, &predicted, task)?;
     Ok(named
@@ -262,7 +258,7 @@ impl fmt::Display for Ablation {
                 "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
             )?;
             for supervision in Supervision::ALL {
-                let runs: Vec<&Run> = self
+                let runs: Vec<&AblationRun> = self
                     .runs
                     .iter()
                     .filter(|run| run.supervision == supervision)
@@ -271,7 +267,7 @@ impl fmt::Display for Ablation {
                     continue;
                 }
                 let cell = |column: usize| {
-                    let of = |run: &&Run| {
+                    let of = |run: &&AblationRun| {
                         let own = run.scores.iter().find(|(own, _)| *own == gate);
                         own.map_or(f64::NAN, |(_, scores)| scores[column])
                     };
@@ -297,7 +293,7 @@ mod tests {
     fn the_table_has_mean_and_sample_deviation() {
         assert_eq!(spread(&[1.0, 2.0, 3.0]), (2.0, 1.0));
         assert_eq!(spread(&[5.0]), (5.0, 0.0));
-        let run = |supervision, seed, score: f64| Run {
+        let run = |supervision, seed, score: f64| AblationRun {
             supervision,
             seed,
             epoch: 3,

@@ -6,13 +6,13 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use super::han::Outputs;
+use super::network::Outputs;
 
 /// Probabilities are kept so far from 0 and 1.
 const CLAMP: f64 = 1e-7;
 
 /// What the probabilities of each modality are compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetName {
     /// Any pseudo label of the modality in the video (grade C, LEAP).

@@ -11,7 +11,7 @@ use super::error::{NetworkError, WeightsProblem};
 use super::weights::Weights;
 
 /// How weights decay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Decay is added to the gradient.

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
-use super::Han;
+use super::Parser;
 use super::data::{Dataset, Features};
 use super::features::Place;
 use super::settings::Gate;
@@ -32,16 +32,16 @@ pub const BATCH: usize = 64;
 
 /// Predicts these videos, in order, without dropout; `told` hears how many are done.
 pub fn predict(
-    han: &Han,
+    parser: &dyn Parser,
     features: &Features,
     videos: &[(Arc<str>, [Place; 3])],
     mut told: impl FnMut(usize),
 ) -> Vec<VideoProbabilities> {
-    let classes = han.config().classes as usize;
+    let classes = parser.sizes().classes as usize;
     let mut predicted = Vec::with_capacity(videos.len());
     for batch in videos.chunks(BATCH) {
         let places: Vec<[Place; 3]> = batch.iter().map(|(_, places)| *places).collect();
-        let outputs = tch::no_grad(|| han.forward(&features.inputs(&places, han.device()), None));
+        let outputs = tch::no_grad(|| parser.forward(&features.inputs(&places, parser.device()), None));
         let flat = |tensor: &Tensor| -> Vec<f32> {
             let flat = tensor
                 .to_device(tch::Device::Cpu)
@@ -73,14 +73,14 @@ pub fn predict(
 }
 
 /// Predicts the videos of a split that have features.
-pub fn predict_split(han: &Han, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
+pub fn predict_split(parser: &dyn Parser, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
     let videos: Vec<_> = dataset
         .of_split(split, false)
         .into_iter()
         .map(|at| &dataset.examples[at])
         .map(|example| (example.name.clone(), example.places))
         .collect();
-    predict(han, &dataset.features, &videos, |_| ())
+    predict(parser, &dataset.features, &videos, |_| ())
 }
 
 impl VideoProbabilities {

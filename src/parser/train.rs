@@ -22,9 +22,9 @@ use super::training::{Brief, Course, Learned};
 use super::validate::Truths;
 use crate::world::hash::{feed, hash};
 
-/// What is asked of a training.
+/// What `train` is asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct TrainRequest {
     /// Store to read labels from and to write epochs to.
     pub store: PathBuf,
     /// Version whose labels are learnt; none: the latest.
@@ -33,8 +33,6 @@ pub struct Request {
     pub features: FeaturePaths,
     /// How.
     pub settings: TrainSettings,
-    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
-    pub threads: usize,
     /// Where to compute.
     pub device: tch::Device,
     /// Folder of the checkpoints.
@@ -43,9 +41,9 @@ pub struct Request {
     pub command: String,
 }
 
-/// What a training tells while it runs.
+/// What `train` reports while it runs.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum TrainProgress {
     /// So many more videos' features were read.
     Read {
         /// Videos.
@@ -75,9 +73,9 @@ pub enum Progress {
     },
 }
 
-/// What a training did.
+/// What `train` did.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct TrainSummary {
     /// Epochs done.
     pub epochs: u64,
     /// Of these, done by a run before.
@@ -98,16 +96,14 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`TrainError`]: an input that cannot be used at all, a loss that is no number, a store that cannot be written.
-pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary, TrainError> {
+pub fn run(request: &TrainRequest, told: &mut dyn FnMut(TrainProgress)) -> Result<TrainSummary, TrainError> {
     request.settings.check()?;
-    super::set_threads(request.threads);
     let store = Store::open(&request.store)?;
     let snapshot = store.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |videos| {
-        told(Progress::Read { videos });
+        told(TrainProgress::Read { videos });
     })?;
-    let settings = serde_json::to_string(&request.settings).expect("settings are JSON");
-    let run = run_hash(&settings, &dataset);
+    let run = run_hash(&request.settings.identity(), &dataset);
     let brief = Brief {
         settings: request.settings.clone(),
         device: request.device,
@@ -124,7 +120,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
         command: request.command.clone(),
         run: course.brief().run.clone(),
     };
-    told(Progress::Planned {
+    told(TrainProgress::Planned {
         epochs: request.settings.epochs,
         done: course.done(),
         videos: course.learnt() as u64,
@@ -136,14 +132,14 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
             score,
             better,
         } = course.epoch(&dataset, &truths, &[], |step| {
-            told(Progress::Step(step));
+            told(TrainProgress::Step(step));
             ControlFlow::Continue(())
         })?;
         let row = recorder.record(row, &predicted, &mut |holder| {
-            told(Progress::Waiting(holder.to_owned()));
+            told(TrainProgress::Waiting(holder.to_owned()));
         })?;
         course.save(&dataset)?;
-        told(Progress::Epoch {
+        told(TrainProgress::Epoch {
             row: Box::new(row),
             score,
             better,
@@ -153,7 +149,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
         let predicted = course.by_best(&dataset, request.settings.left_to_best())?;
         if !predicted.is_empty() {
             recorder.add(best, &predicted, &mut |holder| {
-                told(Progress::Waiting(holder.to_owned()));
+                told(TrainProgress::Waiting(holder.to_owned()));
             })?;
         }
         course.finish(&dataset)?;
@@ -161,7 +157,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary,
     summary(&course, &dataset, &recorder)
 }
 
-fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Summary, TrainError> {
+fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<TrainSummary, TrainError> {
     let latest = recorder.store.at_version(None)?;
     let best = match course.best() {
         Some((epoch, score)) => {
@@ -171,7 +167,7 @@ fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Su
         None => None,
     };
     let all = dataset.videos.get(&Split::Train).copied().unwrap_or(0);
-    Ok(Summary {
+    Ok(TrainSummary {
         epochs: course.done(),
         resumed: course.resumed(),
         best,

@@ -9,7 +9,7 @@ use super::error::TrainError;
 use super::loss::TERMS;
 use super::optimizer::gradients;
 use super::settings::TrainSettings;
-use super::{Adam, Han, LossConfig, NetworkError, Noise, Weights};
+use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, Weights};
 use crate::eval::Task;
 
 /// A network, its optimizer, and how far they are.
@@ -17,7 +17,7 @@ use crate::eval::Task;
 pub struct Trainer {
     settings: TrainSettings,
     loss: LossConfig,
-    han: Han,
+    parser: Box<dyn Parser>,
     adam: Adam,
     /// Epochs done.
     done: u64,
@@ -60,13 +60,16 @@ impl Trainer {
     ) -> Result<Trainer, TrainError> {
         settings.check()?;
         let features = &dataset.features;
-        let clips = features.clips.as_ref().map(|clips| clips.width());
-        let classes = dataset.classes.len() as i64;
-        let config = settings.network(features.audio.width(), features.visual.width(), clips, classes);
+        let sizes = NetworkSizes {
+            audio: features.audio.width(),
+            visual: features.visual.width(),
+            clips: features.clips.as_ref().map(|clips| clips.width()),
+            classes: dataset.classes.len() as i64,
+        };
         Ok(Trainer {
             settings: settings.clone(),
             loss: settings.loss(),
-            han: Han::new(config, settings.seed, device)?,
+            parser: settings.network.build(&sizes, settings.seed, device)?,
             adam: Adam::new(settings.adam()),
             done: 0,
             examples,
@@ -84,26 +87,23 @@ impl Trainer {
         path: &std::path::Path,
     ) -> Result<(), TrainError> {
         let bad = NetworkError::weights(path);
-        let device = self.han.device();
-        let adam =
-            Adam::restore(self.settings.adam(), &mut checkpoint, &self.han.trainable()).map_err(&bad)?;
-        let config = self.han.config().clone();
-        self.han = Han::of_weights(config, &mut checkpoint, device).map_err(&bad)?;
-        self.adam = adam;
+        let parameters = self.parser.trainable();
+        self.adam = Adam::restore(self.settings.adam(), &mut checkpoint, &parameters).map_err(&bad)?;
+        self.parser.restore(&mut checkpoint).map_err(&bad)?;
         self.done = done;
         Ok(())
     }
 
     /// Parameters and the optimizer's state: with seed and epoch, all that the next epoch depends on.
     pub fn checkpoint(&self) -> Weights {
-        let mut weights = self.han.weights();
+        let mut weights = self.parser.named_weights();
         self.adam.save(&mut weights);
         weights
     }
 
     /// The network.
-    pub fn han(&self) -> &Han {
-        &self.han
+    pub fn parser(&self) -> &dyn Parser {
+        &*self.parser
     }
 
     /// Epochs done.
@@ -132,10 +132,10 @@ impl Trainer {
         mut told: impl FnMut(Step) -> ControlFlow<()>,
     ) -> Result<EpochLosses, TrainError> {
         let epoch = self.done + 1;
-        let mut noise = Noise::new(self.settings.seed, epoch, self.settings.dropout);
+        let mut noise = Noise::new(self.settings.seed, epoch);
         let mut order = self.examples.clone();
         noise.shuffle(&mut order);
-        let (device, parameters) = (self.han.device(), self.han.trainable());
+        let (device, parameters) = (self.parser.device(), self.parser.trainable());
         let steps = self.steps();
         let mut losses = EpochLosses {
             total: 0.0,
@@ -150,7 +150,7 @@ impl Trainer {
                 Task::Avvp => targets,
                 Task::Ave => targets.audio_visual(),
             };
-            let outputs = self.han.forward(&inputs, Some(&mut noise));
+            let outputs = self.parser.forward(&inputs, Some(&mut noise));
             let not_finite = |what, value| TrainError::NotFinite {
                 epoch,
                 batch: step,

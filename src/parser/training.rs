@@ -23,7 +23,7 @@ use super::probabilities::{VideoProbabilities, predict_split};
 use super::settings::TrainSettings;
 use super::trainer::{Step, Trainer};
 use super::validate::{Truths, metrics};
-use super::{Han, Weights};
+use super::{Weights, registry};
 
 /// What a training is, whoever runs it.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl Course {
         splits.insert(settings.best_split);
         let (mut scores, mut kept) = (Vec::new(), Vec::new());
         for split in splits {
-            let predicted = predict_split(self.trainer.han(), dataset, split);
+            let predicted = predict_split(self.trainer.parser(), dataset, split);
             if let Some(truth) = truths.of(split).filter(|_| !predicted.is_empty()) {
                 scores.extend(metrics(truth, &predicted, settings.task)?);
             }
@@ -233,7 +233,7 @@ impl Course {
         };
         if better {
             self.best = Some((epoch, score));
-            let mut weights = self.trainer.han().weights();
+            let mut weights = self.trainer.parser().named_weights();
             self.describe(&mut weights, dataset);
             weights.write(&self.file(NEXT_BEST))?;
         } else {
@@ -260,9 +260,8 @@ impl Course {
         let path = self.file(BEST);
         let mut weights = Weights::read(&path)?;
         let bad = super::NetworkError::weights(&path);
-        let config = self.trainer.han().config().clone();
-        let han = Han::of_weights(config, &mut weights, self.brief.device).map_err(bad)?;
-        let of = |split| predict_split(&han, dataset, split);
+        let parser = registry::load(&mut weights, self.brief.device).map_err(bad)?;
+        let of = |split| predict_split(&*parser, dataset, split);
         Ok(splits.into_iter().flat_map(of).collect())
     }
 

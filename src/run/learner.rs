@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender};
 use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
 use vaplan_dataflows::{LabelRecord, VideoId};
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};
@@ -109,8 +109,6 @@ pub struct Pupil {
     pub folder: PathBuf,
     /// Where to compute.
     pub device: tch::Device,
-    /// Threads of libtorch.
-    pub threads: usize,
     /// Last epoch of the store.
     pub last: u64,
     /// Numbers in the store of epochs, by training and its epoch.
@@ -148,9 +146,7 @@ impl Learner for Pupil {
 
 impl Pupil {
     fn step(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, RunError> {
-        if step == 0 {
-            crate::parser::set_threads(self.threads);
-        } else {
+        if step > 0 {
             let gone = |_| RunError::Stopped("nobody commits what is learnt".to_owned());
             self.version = self.commits.recv().map_err(gone)?;
             if let Some(course) = &self.course {

@@ -67,7 +67,7 @@ pub struct Request {
     pub config: PathBuf,
     /// Timely workers.
     pub workers: usize,
-    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
+    /// Threads of ONNX Runtime, if media are encoded.
     pub threads: NonZeroUsize,
     /// Where to compute.
     pub device: tch::Device,
@@ -378,7 +378,6 @@ impl Begun<'_> {
             stages: learnt,
             folder: self.config.store.join("_vaplan/run"),
             device: self.request.device,
-            threads: self.request.threads.get(),
             last: last_epoch(snapshot)?,
             began: (epochs.iter())
                 .map(|row| (row.run.to_string(), row.labels))

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
@@ -47,8 +47,6 @@ use crate::world::{World, at};
 pub struct Asked {
     /// File of a run: of it count `[train]`, `[train_features]` and `[denoise]`.
     pub config: PathBuf,
-    /// Threads of libtorch.
-    pub threads: usize,
     /// Where to compute.
     pub device: tch::Device,
 }
@@ -257,7 +255,6 @@ struct Pupil {
 
 impl Pupil {
     fn go(&mut self, news: &Receiver<()>) {
-        crate::parser::set_threads(self.ready.asked.threads);
         loop {
             let done = contain(|| self.learn());
             let report = match done {

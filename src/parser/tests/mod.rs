@@ -1,5 +1,8 @@
 //! Pooling and caching of features; epochs that can be begun again.
 
+pub(super) mod linear_network;
+mod second_network;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

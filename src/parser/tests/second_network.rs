@@ -1,0 +1,174 @@
+//! A network that is not HAN goes through every command by its name alone.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Epochs, Predictions};
+
+use super::linear_network::LinearNetwork;
+use crate::cli::Cli;
+use crate::ingest::annotations::key11;
+use crate::ingest::npy;
+use crate::parser::predict::{self, PredictRequest, PredictTarget};
+use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary};
+use crate::parser::{FeaturePaths, Network as _, Weights};
+
+/// A folder with the built-in sample, its features and two equal stores of its labels.
+struct Fixture {
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let fixture = Fixture {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let (dir, features) = (fixture.path(""), fixture.path("features"));
+        let annotations = fixture.path("annotations");
+        vaplan(&["demo", "--annotations-only", "--dir", &dir]);
+        vaplan(&[
+            "synth",
+            "--annotations",
+            &annotations,
+            "--out",
+            &features,
+            "--dim",
+            "16",
+        ]);
+        let text = |modality: &str| fixture.path(&format!("features/{modality}_text.npy"));
+        for store in ["one", "other"] {
+            vaplan(
+                &[
+                    &[
+                        "label",
+                        "--store",
+                        &fixture.path(store),
+                        "--annotations",
+                        &annotations,
+                    ][..],
+                    &[
+                        "--visual-text",
+                        &text("visual"),
+                        "--audio-text",
+                        &text("audio"),
+                        "--workers",
+                        "1",
+                    ],
+                    &[
+                        "--visual",
+                        &fixture.path("features/visual"),
+                        "--audio",
+                        &fixture.path("features/audio"),
+                    ],
+                ]
+                .concat(),
+            );
+        }
+        fixture
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Trains two epochs; with `stop`, only the first one is kept, as if the program was killed in the second.
+    fn train(&self, store: &str, stop: bool) -> Option<TrainSummary> {
+        let store = self.folder.path().join(store);
+        let out = store.join("_vaplan/train");
+        let features = |modality: &str| vec![self.folder.path().join("features").join(modality)];
+        let request = TrainRequest {
+            version: None,
+            features: FeaturePaths {
+                audio: features("audio"),
+                visual: features("visual"),
+                clips: Vec::new(),
+                cache: out.join("features"),
+            },
+            settings: toml::from_str(SETTINGS).unwrap(),
+            device: tch::Device::Cpu,
+            command: "test".to_owned(),
+            store,
+            out,
+        };
+        let mut progress = |progress| {
+            let first = matches!(&progress, TrainProgress::Epoch { row, .. } if row.run_epoch == 1);
+            assert!(!(stop && first), "stopped after the first epoch");
+        };
+        catch_unwind(AssertUnwindSafe(|| train::run(&request, &mut progress).unwrap())).ok()
+    }
+
+    fn checkpoint(&self, store: &str, name: &str) -> PathBuf {
+        self.folder.path().join(store).join("_vaplan/train").join(name)
+    }
+}
+
+/// A network that is not HAN, and one of its own settings.
+const SETTINGS: &str = "network = 'linear'\nfeature_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
+
+/// Runs a command of the program, which must end with status 0.
+fn vaplan(words: &[&str]) {
+    let cli = Cli::try_parse_from([&["vaplan", "--quiet"], words].concat()).unwrap();
+    let status = cli.run(&mut Vec::new()).unwrap();
+    assert_eq!(
+        format!("{status:?}"),
+        format!("{:?}", ExitCode::SUCCESS),
+        "{words:?}"
+    );
+}
+
+#[test]
+fn a_second_network_trains_resumes_bit_for_bit_and_predicts() {
+    tch::set_num_threads(1);
+    let fixture = Fixture::new();
+    let summary = fixture.train("one", false).unwrap();
+    assert_eq!((summary.epochs, summary.resumed), (2, None));
+    let last = fixture.checkpoint("one", "last.safetensors");
+    let saved = Weights::read(&last).unwrap();
+    assert_eq!(saved.metadata["network"], LinearNetwork::NAME);
+    assert!(
+        saved.tensors.contains_key("audio.weight") && saved.tensors.contains_key("adam.mean.audio.weight")
+    );
+
+    assert!(fixture.train("other", true).is_none(), "it was stopped");
+    let summary = fixture.train("other", false).unwrap();
+    assert_eq!((summary.epochs, summary.resumed), (2, Some(1)));
+    let resumed = fixture.checkpoint("other", "last.safetensors");
+    assert!(
+        fs::read(&last).unwrap() == fs::read(&resumed).unwrap(),
+        "the checkpoints differ"
+    );
+
+    // What the store holds of the best epoch, `predict` gives from the checkpoint.
+    let store = Store::open(&fixture.folder.path().join("one")).unwrap();
+    let snapshot = store.at_version(None).unwrap();
+    assert_eq!(snapshot.read::<Epochs>().unwrap().len(), 2);
+    let (epoch, _) = summary.best.unwrap();
+    let tracks = snapshot.read::<Predictions>().unwrap();
+    let track = tracks.iter().find(|track| track.epoch == epoch).unwrap();
+    let request = PredictRequest {
+        checkpoint: fixture.checkpoint("one", "best.safetensors"),
+        audio: vec![fixture.path("features/audio").into()],
+        visual: vec![fixture.path("features/visual").into()],
+        clips: Vec::new(),
+        target: PredictTarget::Npy(fixture.path("npy").into()),
+        heads: None,
+        device: tch::Device::Cpu,
+        command: "test".to_owned(),
+    };
+    assert_eq!(predict::run(&request, &mut |_, _| ()).unwrap().left_out, 0);
+    let folder = fixture.folder.path().join("npy").join(track.modality.as_str());
+    let file = [key11(&track.video), &*track.video]
+        .map(|name| folder.join(format!("{name}.npy")))
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap();
+    let matrix = npy::read_floats(&file).unwrap().into_matrix(&file).unwrap();
+    assert_eq!(matrix.data.len(), track.probability.len());
+    for (found, expected) in matrix.data.iter().zip(&track.probability) {
+        assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use vaplan::engine::Listener;
 use vaplan::ingest::npy;

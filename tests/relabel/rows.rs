@@ -122,7 +122,7 @@ fn changes_as_rows_and_as_files_make_the_same_version() {
             store: sample.path(store),
             ..request(&sample, changes)
         };
-        let summary = relabel::run(&request, &(Arc::new(|_| ()) as _)).unwrap();
+        let summary = relabel::run(&request, &vaplan::Listener::silent()).unwrap();
         let snapshot = Store::open(&sample.path(store))
             .unwrap()
             .latest()

@@ -164,24 +164,24 @@ impl Training {
             return Ok(());
         }
         let checkpoint = Weights::read(&path)?;
-        let said = |key: &str| checkpoint.metadata.get(key);
-        if said("run") != Some(&self.spec.run) {
+        let value = |key: &str| checkpoint.metadata.get(key);
+        if value("run") != Some(&self.spec.run) {
             return Ok(());
         }
-        let number = |key: &str| said(key).and_then(|value| value.parse::<u64>().ok());
+        let number = |key: &str| value(key).and_then(|text| text.parse::<u64>().ok());
         let (Some(done), Some(labels)) = (number("epoch"), number("labels")) else {
             return Err(TrainError::Settings(format!(
                 "checkpoint `{}` has no `epoch` or `labels` in its metadata, expected a checkpoint that `train` wrote",
                 path.display()
             )));
         };
-        let score = said("best_score").and_then(|value| value.parse().ok());
+        let score = value("best_score").and_then(|text| text.parse().ok());
         self.spec.labels = labels;
-        if let Some(data) = said(DATA) {
+        if let Some(data) = value(DATA) {
             self.spec.data.clone_from(data);
         }
         self.best = number("best_epoch").map(|epoch| (epoch, score));
-        self.finished = said("finished").is_some();
+        self.finished = value("finished").is_some();
         self.trainer.restore(checkpoint, done, &path)?;
         self.resumed = Some(done);
         Ok(())
@@ -407,21 +407,21 @@ impl Training {
     }
 
     fn describe(&self, weights: &mut Weights, dataset: &Dataset) {
-        let mut say = |key: &str, value: String| drop(weights.metadata.insert(key.to_owned(), value));
-        say("run", self.spec.run.clone());
-        say("epoch", self.trainer.done().to_string());
-        say("labels", self.spec.labels.to_string());
-        say(DATA, self.spec.data.clone());
-        say("classes", dataset.classes.join("\n"));
+        let mut set = |key: &str, value: String| drop(weights.metadata.insert(key.to_owned(), value));
+        set("run", self.spec.run.clone());
+        set("epoch", self.trainer.done().to_string());
+        set("labels", self.spec.labels.to_string());
+        set(DATA, self.spec.data.clone());
+        set("classes", dataset.classes.join("\n"));
         if let Some((epoch, score)) = self.best {
-            say("best_epoch", epoch.to_string());
+            set("best_epoch", epoch.to_string());
             if let Some(score) = score {
                 // `{:?}` writes the shortest text that reads back to the same number.
-                say("best_score", format!("{score:?}"));
+                set("best_score", format!("{score:?}"));
             }
         }
         if self.finished {
-            say("finished", "1".to_owned());
+            set("finished", "1".to_owned());
         }
     }
 }

@@ -117,7 +117,7 @@ impl<'a> Batches<'a> {
         // Meanwhile others may have come by their names: they are read when the inbox is listed next.
         deliveries.retain(|delivery| delivery.entry.lies());
         let again: Vec<Delivery> = deliveries
-            .extract_if(.., |delivery| self.resident.delivered.contains(&delivery.hash))
+            .extract_if(.., |delivery| self.resident.delivered.contains(&delivery.id))
             .collect();
         if !again.is_empty() {
             self.inbox.done(again.iter().map(|delivery| &delivery.entry))?;

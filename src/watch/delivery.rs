@@ -100,8 +100,15 @@ pub struct Delivery {
     pub kind: Kind,
     /// Is it a folder?
     pub folder: bool,
-    /// SHA-256 of its name and content, hex: the same again is the same delivery.
+    /// SHA-256 of the name and the content, as hexadecimal text. Two deliveries of the same bytes under one name share
+    /// it, and features of both lie at one place in the store.
     pub hash: Arc<str>,
+    /// SHA-256 of `hash`, the number of the file and its times of modification and of rename, as hexadecimal text.
+    ///
+    /// It is the same when a watch that was killed finds the file again, and another whenever someone puts a file into the
+    /// inbox, even with the same name and bytes. A store version records the ids of its deliveries. A delivery is done
+    /// before if and only if the version records its id.
+    pub id: Arc<str>,
     /// When it was given its name.
     pub renamed: SystemTime,
 }
@@ -122,9 +129,15 @@ impl Delivery {
             return Ok(None);
         }
         read?;
-        let hash: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hexadecimal(sum);
+        let mut sum = Sha256::new();
+        sum.update(&hash);
+        sum.update(entry.identity.file_bytes());
+        let since = renamed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        sum.update(since.as_nanos().to_le_bytes());
         Ok(Some(Delivery {
             entry,
+            id: hexadecimal(sum).into(),
             kind,
             folder,
             hash: hash.into(),
@@ -172,9 +185,13 @@ impl Delivery {
             }
             Kind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
         }
-        changes.delivered.push(self.hash.clone());
+        changes.delivered.push(self.id.clone());
         Ok(())
     }
+}
+
+fn hexadecimal(sum: Sha256) -> String {
+    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A rename changes the time of the file's status.

@@ -50,6 +50,15 @@ impl Identity {
         path.symlink_metadata().map(|meta| Identity::told(&meta))
     }
 
+    /// Number and time of modification of the file, without the number of the device, which another mount can change.
+    pub(super) fn file_bytes(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.number.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.modified.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.modified.1.to_le_bytes());
+        bytes
+    }
+
     fn told(meta: &Metadata) -> Identity {
         Identity {
             device: meta.dev(),

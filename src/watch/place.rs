@@ -44,8 +44,11 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
     inputs[at(modality)].iter().filter(same).cloned().collect()
 }
 
-/// Puts a delivery's features there, durably; a link where that can be, else a copy. What lies there already stays.
-/// False: the delivery went meanwhile, or another took its name.
+/// Copies a delivery's features to their place and syncs them. A copy that exists stays. Returns false if the delivery
+/// left the inbox meanwhile, or another took its name.
+///
+/// A hard link would be cheaper. But an edit in place of the file in `done/` would then change a file of the store that is
+/// named by its hash. The copy shares blocks with the original where the file system can do that (`copy_file_range`).
 ///
 /// # Errors
 /// [`WatchError::Io`].
@@ -64,12 +67,12 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
         Err(_) => Ok(()),
     };
     cleared.map_err(WatchError::io("clear", &unfinished))?;
-    let linked = link(&delivery.entry.path, &unfinished);
+    let copied = copy(&delivery.entry.path, &unfinished);
     // Its place is named by its hash: nothing else may get there.
     if !delivery.entry.lies() {
         return Ok(false);
     }
-    linked?;
+    copied?;
     fs::rename(&unfinished, &place).map_err(WatchError::io("name", &place))?;
     let above = folder.parent().and_then(Path::parent);
     for folder in [Some(&*folder), folder.parent(), above].into_iter().flatten() {
@@ -78,24 +81,21 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     Ok(true)
 }
 
-fn link(from: &Path, to: &Path) -> Result<(), WatchError> {
+fn copy(from: &Path, to: &Path) -> Result<(), WatchError> {
     if from.is_dir() {
         fs::create_dir(to).map_err(WatchError::io("make", to))?;
         for entry in fs::read_dir(from).map_err(WatchError::io("list", from))? {
             let entry = entry.map_err(WatchError::io("list", from))?;
             // A folder of features has no others in it.
             if !entry.path().is_dir() {
-                link(&entry.path(), &to.join(entry.file_name()))?;
+                copy(&entry.path(), &to.join(entry.file_name()))?;
             }
         }
         return sync(to);
     }
-    let is_file = from.symlink_metadata().is_ok_and(|meta| meta.is_file());
-    if !(is_file && fs::hard_link(from, to).is_ok()) {
-        let (mut own, _) = open_regular(from).map_err(|error| WatchError::Label(error.into()))?;
-        let mut copy = fs::File::create(to).map_err(WatchError::io("write", to))?;
-        std::io::copy(&mut own, &mut copy).map_err(WatchError::io("write", to))?;
-    }
+    let (mut own, _) = open_regular(from).map_err(|error| WatchError::Label(error.into()))?;
+    let mut file = fs::File::create(to).map_err(WatchError::io("write", to))?;
+    std::io::copy(&mut own, &mut file).map_err(WatchError::io("write", to))?;
     sync(to)
 }
 

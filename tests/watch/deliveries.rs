@@ -351,34 +351,78 @@ fn a_shard_of_the_same_name_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn a_delivery_that_comes_twice_changes_nothing_the_second_time() {
+fn a_file_that_is_delivered_again_is_a_change_of_its_own() {
     let place = Place::new(12);
     let watch = place.watch(&[], None).ready();
     let high = "[visual]\ndefault = 1.2\n";
     place.deliver("a.thresholds.toml", high);
     watch.line("version 2: ");
+    let first = Tables::read(&place.store()).labels;
     place.deliver("b.thresholds.toml", "[visual]\ndefault = 0.9\n");
     watch.line("version 3: ");
-    let before = Tables::read(&place.store());
+    assert_ne!(Tables::read(&place.store()).labels, first);
     place.deliver("a.thresholds.toml", high);
-    watch.line("nothing to do: 1 deliveries were done before");
-    assert_eq!(
-        Tables::read(&place.store()),
-        before,
-        "it would have brought 1.2 back"
-    );
-    // And so it is for a process that starts later.
+    watch.line("version 4: ");
+    assert_eq!(Tables::read(&place.store()).labels, first);
+    // A process that starts later goes by the same rule.
     watch.stop();
     let watch = place.watch(&[], None).ready();
-    place.deliver("a.thresholds.toml", high);
-    watch.line("nothing to do: 1 deliveries were done before");
-    // By another name it is another delivery.
-    place.deliver("c.thresholds.toml", high);
-    watch.line("version 4: ");
+    place.deliver("b.thresholds.toml", "[visual]\ndefault = 0.9\n");
+    watch.line("version 5: ");
     let status: serde_json::Value = watch.stop();
-    assert_eq!((&status["again"], &status["done"]), (&1.into(), &1.into()));
+    assert_eq!((&status["again"], &status["done"]), (&0.into(), &1.into()));
     let done = fs::read_dir(place.inbox("done")).unwrap().count();
-    assert_eq!(done, 5, "nothing is lost");
+    assert_eq!(done, 4, "every file is kept");
+}
+
+#[test]
+fn a_correction_that_is_withdrawn_and_delivered_again_holds() {
+    let place = Place::new(12);
+    let watch = place.watch(&[], None).ready();
+    let label = |label: &str| {
+        format!(
+            "video,modality,class,label,segment\n{},visual,Bell,{label},3\n",
+            name(0)
+        )
+    };
+    let user_labels = || {
+        let latest = Store::open(&place.store()).unwrap().at_version(None).unwrap();
+        latest.read::<UserLabels>().unwrap().len()
+    };
+    place.deliver("fix.user.csv", label("0"));
+    watch.line("version 2: ");
+    assert_eq!(user_labels(), 1);
+    place.deliver("undo.user.csv", label("withdraw"));
+    watch.line("version 3: ");
+    assert_eq!(user_labels(), 0);
+    place.deliver("fix.user.csv", label("0"));
+    watch.line("version 4: ");
+    assert_eq!(user_labels(), 1);
+    watch.stop();
+}
+
+#[test]
+fn an_edit_of_a_delivered_file_does_not_reach_the_store() {
+    let place = Place::new(12);
+    let watch = place.watch(&[], None).ready();
+    place.deliver(
+        "a.weak.csv",
+        format!("filename,event_labels\n{},Bell\n", name(50)),
+    );
+    watch.line("version 2: ");
+    place.deliver_shard("x.visual.parquet", Modality::Visual, &[(50, 0.1)]);
+    watch.line("version 3: ");
+    watch.stop();
+    let kept = fs::read_dir(place.store().join("_vaplan/shards/x.visual.parquet")).unwrap();
+    let kept = kept.map(|entry| entry.unwrap().path()).next().unwrap();
+    let before = fs::read(&kept).unwrap();
+    // In place, as an editor or `>` writes, not by renaming another file over the name.
+    let mut done = fs::OpenOptions::new()
+        .append(true)
+        .open(place.inbox("done/x.visual.parquet"))
+        .unwrap();
+    std::io::Write::write_all(&mut done, b"more").unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), before);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::error::TrainError;
 use super::features::{FeatureTable, Lengths, Place, is_pooled_copy};
 use super::{Inputs, Targets};
 use crate::eval::store::classes as class_names;
-use crate::label::plan::feed;
+use crate::world::hash::feed;
 
 /// Paths of the features, and of their pooled copies.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use vaplan_schemas::StoreError;
 
+use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
-use crate::label::LabelError;
 
 /// Why a training or a prediction failed. A bad feature file beside good ones is a reject, not an error.
 #[derive(Debug, thiserror::Error)]

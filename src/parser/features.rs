@@ -20,12 +20,12 @@ use sha2::Digest;
 use tch::{Device, Kind, Tensor};
 use tempfile::NamedTempFile;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
 use crate::ingest::features::{FeatureEvent, FeatureInput, VideoSpan};
-use crate::label::plan::{feed, hash};
+use crate::world::hash::{feed, hash};
 
 /// Rows read at a time.
 const BATCH_ROWS: usize = 256;
@@ -368,13 +368,9 @@ impl<'a> Pooling<'a> {
     }
 
     fn reject(&mut self, span: &VideoSpan, video: &str, reason: String) {
-        self.index.rejects.push(RejectRow {
-            file: span.file.to_string(),
-            row: Some(span.row),
-            video: Some(video.to_owned()),
-            severity: Severity::Reject,
-            reason: format!("features of `{video}`: {reason}"),
-        });
+        let reason = format!("features of `{video}`: {reason}");
+        let reject = RejectRow::reject(RejectKind::FeatureRow, &*span.file, reason);
+        self.index.rejects.push(reject.row(span.row).video(video));
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{EpochRow, RejectRow, Severity};
+use vaplan_schemas::rows::{EpochRow, RejectKind, RejectRow};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Videos};
 
@@ -19,7 +19,7 @@ use super::{NetworkError, Parser, Weights, han, registry};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
-use crate::label::plan::{feed, hash};
+use crate::world::hash::{feed, hash};
 
 /// Where `predict` writes.
 #[derive(Clone, Debug)]
@@ -262,13 +262,8 @@ fn names(audio: &[PathBuf]) -> Result<Vec<Arc<str>>, TrainError> {
 }
 
 fn unwritable(folder: &Path, video: &str, problem: &str) -> RejectRow {
-    RejectRow {
-        file: folder.display().to_string(),
-        row: None,
-        video: Some(video.to_owned()),
-        severity: Severity::Reject,
-        reason: format!("no npy file was written: {problem}"),
-    }
+    let reason = format!("no npy file was written: {problem}");
+    RejectRow::reject(RejectKind::FileName, folder.display().to_string(), reason).video(video)
 }
 
 /// Writes `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)` each.

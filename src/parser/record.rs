@@ -9,8 +9,8 @@ use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
 use super::probabilities::VideoProbabilities;
-use crate::label::kept::last_epoch;
-use crate::label::world::World;
+use crate::world::World;
+use crate::world::kept::last_epoch;
 
 /// Most videos in one data file of predictions.
 const VIDEOS: usize = 2000;

@@ -18,7 +18,7 @@ use super::settings::TrainSettings;
 use super::trainer::TrainStep;
 use super::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use super::validate::Truths;
-use crate::label::plan::{feed, hash};
+use crate::world::hash::{feed, hash};
 
 /// What `train` is asked to do.
 #[derive(Clone, Debug)]

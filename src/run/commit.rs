@@ -13,13 +13,13 @@ use super::graph::{Graph, StepChanges};
 use super::learner::{StepReport, active};
 use super::ledger::{Done, Kind, Ledger, Stage};
 use super::{Progress, RunError, score};
+use crate::engine::patch::Diff;
+use crate::engine::plan::Denoised;
 use crate::eval::Task;
-use crate::label::plan::Denoised;
-use crate::label::world::{Both, World};
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record;
 use crate::parser::training::TrainedEpoch;
-use crate::relabel::patch::Diff;
+use crate::world::{Both, World};
 
 const CONFIG: &str = "config";
 const STATE: &str = "state";

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender};
 use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
 use vaplan_dataflows::{LabelRecord, VideoId};
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};
@@ -25,13 +25,13 @@ use vaplan_schemas::{ClassId, Modality};
 use super::ledger::{Kind, Line, Stage};
 use super::{RunError, score};
 use crate::error::chain;
-use crate::label::kept;
-use crate::label::world::{Active, World};
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::trainer::TrainStep;
 use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, TrainSettings, record};
+use crate::world::kept;
+use crate::world::{Active, World};
 
 /// What a step of the run gave.
 pub enum StepReport {

@@ -10,9 +10,10 @@ use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
 use super::learner::active;
-use crate::label::plan::{Denoised, feed, hash};
-use crate::label::world::{Both, World};
+use crate::engine::plan::Denoised;
 use crate::parser::TrainSettings;
+use crate::world::hash::{feed, hash};
+use crate::world::{Both, World};
 
 /// The labels of PLG, scored.
 pub const PLG: &str = "plg";

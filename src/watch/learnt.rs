@@ -10,13 +10,13 @@ use super::events::Events;
 use super::status::{Board, Times};
 use super::training::OwnTrainingReport;
 use super::{Told, WatchError};
+use crate::error::LabelError;
 use crate::error::chain;
-use crate::label::LabelError;
-use crate::label::world::World;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record::Recorder;
 use crate::relabel;
-use crate::relabel::change::{Changes, DenoiseRequest};
+use crate::world::World;
+use crate::world::changes::{Changes, DenoiseRequest};
 
 impl Batches<'_> {
     /// Commits what a training gave, or denoises the labels by its epoch; false: a signal to stop came first.
@@ -115,7 +115,7 @@ impl Batches<'_> {
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<(), WatchError> {
-        let request = relabel::Request {
+        let request = relabel::RelabelRequest {
             store: self.store.root().to_owned(),
             changes: Changes {
                 epoch: Some(epoch),

@@ -23,16 +23,14 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{Split, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
 use super::WatchError;
-use super::resident::delta;
+use crate::engine::resident::delta;
 use crate::error::chain;
-use crate::label::plan::{feed, hash};
-use crate::label::world::{World, at};
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record::epoch_of;
 use crate::parser::train::run_hash;
@@ -40,9 +38,11 @@ use crate::parser::trainer::TrainStep;
 use crate::parser::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, TrainError};
-use crate::relabel::change::DenoiseRequest;
 use crate::run::RunError;
 use crate::run::config::{Config, Every, Schedule};
+use crate::world::changes::DenoiseRequest;
+use crate::world::hash::{feed, hash};
+use crate::world::{World, at};
 
 /// What own training is asked to do.
 #[derive(Clone, Debug)]

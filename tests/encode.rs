@@ -2,7 +2,9 @@
 
 mod failures;
 mod media;
+mod panics;
 mod pull;
+mod real_files;
 mod straight;
 mod tagger;
 mod video;

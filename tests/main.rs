@@ -18,6 +18,7 @@ mod label_faults;
 mod log;
 mod old_store;
 mod open_outside;
+mod panics;
 mod patched;
 mod pld_golden;
 mod plg_golden;

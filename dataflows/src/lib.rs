@@ -28,6 +28,7 @@
 //! | [`mod@changes`] | what a version changed |
 //! | [`mod@train`] | label changes to a learner off the workers' threads, its predictions back |
 //! | [`graph`], [`feed`] | all of it, one function from collections to collections; where rows are handed in |
+//! | [`workers`] | worker threads that end together when one of them panics |
 //! | [`mod@session`] | the graph kept in memory: a version's changes in, what they change out |
 //!
 //! Nothing here knows a model, a file or SQL; the time is the store version, totally ordered.
@@ -49,6 +50,7 @@ pub mod session;
 pub mod similarity;
 pub mod threshold;
 pub mod train;
+pub mod workers;
 
 // The versions whose types our signatures name.
 pub use differential_dataflow;

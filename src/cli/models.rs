@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::Global;
+use super::progress::tell;
 use crate::encode::model::{Encoder, Kind, ModelFolder, SessionOptions, TextEncoder, pull, session};
 
 /// Show what model folders hold, and whether it can be used
@@ -72,7 +73,7 @@ fn fetch(
     };
     pull::pull(endpoint, name, revision, &folder, &mut |file, bytes| {
         if !global.quiet {
-            eprintln!("vaplan: fetched {file}, {bytes} bytes");
+            tell(&format!("fetched {file}, {bytes} bytes"));
         }
     })?;
     writeln!(out, "{}", folder.display())?;
@@ -103,7 +104,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         match describe(&folder, &options) {
             Ok(lines) => writeln!(out, "{}\n{lines}", folder.display())?,
             Err(error) => {
-                eprintln!("vaplan: {error:#}");
+                tell(&format!("{error:#}"));
                 status = ExitCode::from(1);
             }
         }

@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, else a line every 10 s.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,12 @@ use super::{Global, LogFormat};
 
 /// How often a line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// Prints a line to standard error. A line that cannot be written is lost: it must not end the work it tells of, as
+/// `eprintln!` would by its panic.
+pub(super) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "vaplan: {line}");
+}
 
 /// Progress of one piece of work.
 pub(super) struct Bar {
@@ -77,7 +83,7 @@ impl Bar {
     pub(super) fn say(&self, line: &str) {
         match (self.quiet, self.format) {
             (true, _) => {}
-            (false, LogFormat::Text) => self.bar.suspend(|| eprintln!("vaplan: {line}")),
+            (false, LogFormat::Text) => self.bar.suspend(|| tell(line)),
             (false, LogFormat::Json) => tracing::info!("{line}"),
         }
     }

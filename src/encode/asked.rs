@@ -10,6 +10,7 @@ use super::error::EncodeError;
 use super::media::{Media, Pictures, find, frames};
 use super::model::{Kind, ModelFolder};
 use super::prompts::ClassPrompts;
+use super::read::READING;
 use super::run::Request;
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
@@ -100,7 +101,7 @@ fn name(
     for own in media {
         frames_of.push(match &own.pictures {
             // One that cannot be read is rejected when it is.
-            Some(Pictures::Frames(folder)) => frames::list(folder).unwrap_or_default(),
+            Some(Pictures::Frames(folder)) => frames::list(folder).unwrap_or_default().paths,
             Some(Pictures::Video(path)) => vec![path.clone()],
             None => Vec::new(),
         });
@@ -113,7 +114,10 @@ fn name(
             request.clip.is_some(),
             request.clap.is_some(),
         );
-        feed(sum, [env!("CARGO_PKG_VERSION"), &prompts, &format!("{form:?}")]);
+        feed(
+            sum,
+            [env!("CARGO_PKG_VERSION"), READING, &prompts, &format!("{form:?}")],
+        );
         for folder in models {
             let files = [&folder.media, &folder.text, &folder.tokenizer].map(|file| one_spelling(file));
             files.iter().for_each(|file| seen.feed(sum, file));

@@ -51,19 +51,18 @@ impl Encoded {
     }
 }
 
-/// Where rows are.
-#[derive(Clone, Copy, Debug)]
+/// Where a segment's row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
-    file: usize,
+    file: u32,
     row: u32,
-    count: u32,
 }
 
 #[derive(Debug, Default)]
 struct Index {
     files: Vec<PathBuf>,
-    /// By key and first segment.
-    pieces: BTreeMap<Key, BTreeMap<u32, Place>>,
+    /// By key: the place of each segment that is there.
+    places: BTreeMap<Key, Vec<Option<Place>>>,
     totals: BTreeMap<Key, u32>,
 }
 
@@ -142,48 +141,36 @@ impl Cache {
 
     /// Is every segment there, and known to be the last?
     pub fn whole(&self, key: &str) -> Option<u32> {
-        let index = self.lock();
-        let total = *index.totals.get(key)?;
-        (0..total)
-            .all(|segment| index.place(key, segment).is_some())
-            .then_some(total)
+        self.lock().whole(key).map(|places| places.len() as u32)
     }
 
     /// Appends all rows of a video, `[T, width]`; gives T.
     ///
     /// None: not all are there, or a file of them is gone or damaged since.
     pub fn rows(&self, key: &str, width: usize, out: &mut Vec<f32>) -> Option<u32> {
-        let total = self.total(key)?;
+        let places: Vec<(PathBuf, u32)> = {
+            let index = self.lock();
+            let places = index.whole(key)?.into_iter();
+            places.map(|place| (index.path(place), place.row)).collect()
+        };
         let start = out.len();
-        let mut segment = 0;
-        while segment < total {
-            let (path, row, count) = {
-                let index = self.lock();
-                let (place, skip) = index.place(key, segment)?;
-                (
-                    index.files[place.file].clone(),
-                    place.row + skip,
-                    place.count - skip,
-                )
-            };
-            let Some(batch) = self.batch(&path).filter(|batch| batch.width as usize == width) else {
+        for (path, row) in &places {
+            let Some(batch) = self.batch(path).filter(|batch| batch.width as usize == width) else {
                 out.truncate(start);
                 return None;
             };
-            let count = count.min(total - segment);
-            let from = row as usize * width;
-            out.extend_from_slice(&batch.values[from..from + count as usize * width]);
-            segment += count;
+            let from = *row as usize * width;
+            out.extend_from_slice(&batch.values[from..from + width]);
         }
-        Some(total)
+        Some(places.len() as u32)
     }
 
     /// The only row of a text.
     pub fn row(&self, key: &str) -> Option<Vec<f32>> {
         let (path, row) = {
             let index = self.lock();
-            let (place, skip) = index.place(key, 0)?;
-            (index.files[place.file].clone(), place.row + skip)
+            let place = index.place(key, 0)?;
+            (index.path(place), place.row)
         };
         let batch = self.batch(&path)?;
         let width = batch.width as usize;
@@ -210,29 +197,44 @@ impl Cache {
 }
 
 impl Index {
+    /// Adds the rows of a batch.
+    ///
+    /// Media of equal content have one key, and two threads may encode them at once, cut into pieces in two ways. Each
+    /// segment then has several rows, which differ in their last bits. The row of the file that comes first by name
+    /// counts, so that the order in which files are added does not matter.
     fn add(&mut self, path: PathBuf, batch: &Encoded) {
-        let file = self.files.len();
+        let file = u32::try_from(self.files.len()).expect("a folder holds fewer than 2^32 files");
         self.files.push(path);
         let mut row = 0;
         for piece in &batch.pieces {
-            let place = Place {
-                file,
-                row,
-                count: piece.count,
-            };
-            self.pieces
-                .entry(piece.key.clone())
-                .or_default()
-                .insert(piece.first, place);
-            row += piece.count;
+            let places = self.places.entry(piece.key.clone()).or_default();
+            let end = (piece.first + piece.count) as usize;
+            if places.len() < end {
+                places.resize(end, None);
+            }
+            for place in &mut places[piece.first as usize..end] {
+                let known = place.map(|place| &self.files[place.file as usize]);
+                if known.is_none_or(|known| *known > self.files[file as usize]) {
+                    *place = Some(Place { file, row });
+                }
+                row += 1;
+            }
         }
         self.totals.extend(batch.totals.iter().cloned());
     }
 
-    /// Where a segment is, and how many of its piece come before it.
-    fn place(&self, key: &str, segment: u32) -> Option<(Place, u32)> {
-        let (&first, &place) = self.pieces.get(key)?.range(..=segment).next_back()?;
-        (segment - first < place.count).then_some((place, segment - first))
+    fn place(&self, key: &str, segment: u32) -> Option<Place> {
+        *self.places.get(key)?.get(segment as usize)?
+    }
+
+    /// The place of every segment, if all are there and the last is known.
+    fn whole(&self, key: &str) -> Option<Vec<Place>> {
+        let total = *self.totals.get(key)?;
+        (0..total).map(|segment| self.place(key, segment)).collect()
+    }
+
+    fn path(&self, place: Place) -> PathBuf {
+        self.files[place.file as usize].clone()
     }
 }
 
@@ -244,7 +246,11 @@ fn load(path: &Path) -> Option<Encoded> {
         return None;
     }
     let batch: Encoded = postcard::from_bytes(body).ok()?;
-    (batch.rows() * u64::from(batch.width) == batch.values.len() as u64).then_some(batch)
+    let fits = batch
+        .pieces
+        .iter()
+        .all(|piece| piece.first.checked_add(piece.count).is_some());
+    (fits && batch.rows() * u64::from(batch.width) == batch.values.len() as u64).then_some(batch)
 }
 
 #[cfg(test)]
@@ -289,6 +295,36 @@ mod tests {
             assert_eq!(cache.rows("b", 3, &mut rows), None, "of another width");
             assert_eq!(rows.len(), 6);
         }
+    }
+
+    #[test]
+    fn media_of_equal_content_lose_no_segment_whatever_the_order() {
+        // One key, cut in three ways: ten segments at once, one, and the last six.
+        let batch = |first: u32, count: u32, base: f32, total: Option<u32>| Encoded {
+            width: 1,
+            pieces: vec![piece("a", first, count)],
+            totals: total.map(|total| ("a".to_owned(), total)).into_iter().collect(),
+            values: (0..count).map(|at| base + at as f32).collect(),
+        };
+        let batches = [
+            batch(0, 10, 0.0, Some(10)),
+            batch(0, 1, 100.0, None),
+            batch(4, 6, 204.0, Some(10)),
+        ];
+        let mut answers = Vec::new();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = Cache::open(folder.path()).unwrap();
+            order.iter().for_each(|&at| cache.keep(&batches[at]).unwrap());
+            for cache in [cache, Cache::open(folder.path()).unwrap()] {
+                let mut rows = Vec::new();
+                assert_eq!(cache.rows("a", 1, &mut rows), Some(10), "{order:?}");
+                let segments: Vec<f32> = rows.iter().map(|row| row % 100.0).collect();
+                assert_eq!(segments, (0..10).map(|at| at as f32).collect::<Vec<f32>>());
+                answers.push(rows);
+            }
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use vaplan_dataflows::workers::WorkersError;
 use vaplan_schemas::StoreError;
 
 use super::model::ModelError;
@@ -30,6 +31,22 @@ pub enum MediaError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A sound that only ffmpeg reads, and the program is not there.
+    #[error(
+        "sound `{path}` is {what}, which the program `{program}` reads, and that cannot be started ({source}): install \
+         ffmpeg, or give a sound file (wav, flac, mp3)"
+    )]
+    FfmpegSound {
+        /// Which file.
+        path: PathBuf,
+        /// Its codec and container.
+        what: String,
+        /// What was tried.
+        program: PathBuf,
+        /// Why it does not start.
+        #[source]
+        source: std::io::Error,
     },
     /// A file without a sound track.
     #[error("`{path}` has no sound track")]
@@ -91,6 +108,9 @@ pub enum EncodeError {
     /// The folder cannot be locked, or the store is none.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The workers of the dataflow did not start, or one of them panicked.
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
     /// The dataflow did not start, or a part of it went away before the end.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),

@@ -12,14 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
-use vaplan_dataflows::timely;
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::Probe;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
+use vaplan_dataflows::workers;
 use vaplan_schemas::Modality;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::batch::Batch;
@@ -70,7 +71,7 @@ struct Job {
 ///
 /// # Errors
 /// [`EncodeError::Model`] for a model that fails on everything, [`EncodeError::Write`] where a batch cannot be kept,
-/// [`EncodeError::Stopped`] where the dataflow does not come to its end.
+/// [`EncodeError::Workers`] and [`EncodeError::Stopped`] if a thread panics or the dataflow does not come to its end.
 pub fn run(
     reading: Reading,
     cache: &Arc<Cache>,
@@ -93,7 +94,8 @@ pub fn run(
     });
     let pool = Arc::new(pool);
     let (shared, sessions) = (job.clone(), pool.clone());
-    let guards = timely::execute(timely::Config::process(threads.workers), move |worker| {
+    // A panic in one worker ends all of them: the others would wait for its progress for ever.
+    let ended = workers::run(threads.workers, move |worker, stop| {
         let (job, pool) = (shared.clone(), sessions.clone());
         let readers = threads.readers.div_ceil(threads.workers).max(1);
         let probe = worker.dataflow::<u64, _, _>(|scope| {
@@ -102,14 +104,15 @@ pub fn run(
             let (probe, _) = count(encode(batches, &pool, credits), job.clone()).probe();
             probe
         });
-        worker.step_or_park_while(None, || !probe.done());
-    })
-    .map_err(EncodeError::Stopped)?;
-    for guard in guards.join() {
-        guard.map_err(EncodeError::Stopped)?;
-    }
+        stop.step_while(worker, || !probe.done())
+    });
+    // Readers that outlive the workers take no other group.
+    job.cancelled.store(true, Ordering::Relaxed);
     if let Some(pool) = Arc::into_inner(pool) {
         pool.stop();
+    }
+    for end in ended? {
+        end.map_err(|stopped| EncodeError::Stopped(stopped.to_string()))?;
     }
     if let Some(error) = lock(&job.error).take() {
         return Err(error);
@@ -146,14 +149,19 @@ fn media_source<'scope>(
                 // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
                 let wake = wake;
                 let sender = sender;
-                read(&job, &sender, &wake);
+                if let Err(panic) = contain(|| read(&job, &sender, &wake)) {
+                    let error = EncodeError::Stopped(format!("a reader thread panicked: {panic}"));
+                    lock(&job.error).get_or_insert(error);
+                }
             });
         }
         drop(sender);
         credits.wakes(scope.activator_for(info.address.clone()));
         let activator = scope.activator_for(info.address);
         let mut capability = Some(capability);
+        let worker = scope.worker().index();
         move |output| {
+            fault("media", worker);
             let Some(held) = &capability else { return };
             if !credits.any() {
                 return;
@@ -183,6 +191,7 @@ impl Drop for Wake {
 
 /// Reads groups one after the other, each taken from what all readers share.
 fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
+    fault("reader", 0);
     loop {
         let first = job.next.fetch_add(1, Ordering::Relaxed) * GROUP;
         if first >= job.media.len() || job.cancelled.load(Ordering::Relaxed) {
@@ -216,8 +225,10 @@ fn count<'scope>(
     outcomes: Stream<'scope, u64, Vec<Result<Outcome, Arc<EncodeError>>>>,
     job: Arc<Job>,
 ) -> Stream<'scope, u64, Vec<u64>> {
+    let worker = outcomes.scope().worker().index();
     outcomes.unary(Pipeline, "Count", move |_capability, _info| {
         move |input, output| {
+            fault("count", worker);
             input.for_each_time(|time, outcomes| {
                 let mut session = output.session(&time);
                 for outcome in outcomes.flat_map(|outcomes| outcomes.drain(..)) {
@@ -252,6 +263,16 @@ fn take(job: &Job, outcome: Outcome) -> u64 {
     drop(results);
     (job.listener)(Progress::Encoded { segments });
     segments
+}
+
+/// Panics if `VAPLAN_FAULT` is `panic-<place>-<worker>`, in builds with debug assertions only: tests hold that such a
+/// panic ends a run with an error.
+pub(super) fn fault(place: &str, worker: usize) {
+    if cfg!(debug_assertions)
+        && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted == format!("panic-{place}-{worker}"))
+    {
+        panic!("injected into {place} of worker {worker}");
+    }
 }
 
 /// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.

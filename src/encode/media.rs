@@ -6,13 +6,13 @@
 //! | [`cut`] | from frames and samples to segments |
 //! | [`frames`] | pictures of a folder or of a video, one per segment |
 //! | [`ffmpeg`] | pictures of a video, by the ffmpeg program |
-//! | `edits` | where the sound of an mp4 begins |
+//! | `mp4` | which sound an MP4 has, and when it begins |
 
 pub mod cut;
-pub(crate) mod edits;
 pub mod ffmpeg;
 pub mod find;
 pub mod frames;
+pub(crate) mod mp4;
 
 pub use cut::{Cut, Pick};
 pub use find::{Media, Pictures};

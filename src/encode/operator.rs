@@ -27,11 +27,12 @@ use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::progress::Timestamp;
 use vaplan_dataflows::timely::scheduling::{Activator, SyncActivator};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 
 use super::batch::Batch;
 use super::cache::{Cache, Encoded, Piece};
 use super::error::EncodeError;
+use super::flow::fault;
 use super::model::{Encoder, ModelError};
 use crate::error::chain;
 
@@ -117,12 +118,15 @@ impl Pool {
                 let path = encoder.path().to_owned();
                 for job in queue {
                     // A thread that went away would leave its batch, and so the dataflow, waiting for ever.
-                    let outcome = contain(|| run(&mut encoder, &cache, job.modality, job.batch))
-                        .unwrap_or_else(|panic| {
-                            let problem = format!("panicked: {panic}");
-                            let path = path.clone();
-                            Err(ModelError::Model { path, problem }.into())
-                        });
+                    let work = || {
+                        fault("session", 0);
+                        run(&mut encoder, &cache, job.modality, job.batch)
+                    };
+                    let outcome = contain(work).unwrap_or_else(|panic| {
+                        let problem = format!("panicked: {panic}");
+                        let path = path.clone();
+                        Err(ModelError::Model { path, problem }.into())
+                    });
                     // Fails only where the worker is gone: then nobody waits.
                     let _ = job.reply.send((job.id, outcome));
                     let _ = job.wake.activate();
@@ -240,7 +244,9 @@ pub fn encode<'scope, T: Timestamp>(
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut held: BTreeMap<u64, Capability<T>> = BTreeMap::new();
         let mut next = 0;
+        let worker = scope.worker().index();
         move |input, output| {
+            fault("encode", worker);
             input.for_each_time(|time, batches| {
                 for (modality, batch) in batches.flat_map(|batches| batches.drain(..)) {
                     held.insert(next, time.retain(0));

@@ -9,18 +9,23 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::batch::{Batch, Batcher};
 use super::cache::{Cache, Key};
 use super::error::MediaError;
 use super::image::{ImageSettings, Rgb};
+use super::media::frames::FrameList;
 use super::media::{Cut, Media, Pictures, ffmpeg, frames};
 use super::model::encoder::Preparation;
 use super::sound::{Patches, SoundFeatures, Wave, patch};
 use super::sum::{hex, of_file};
 use crate::ingest::IngestError;
+
+/// Counts the changes of how media are read: it is part of the name of every embedding in the cache, so that embeddings
+/// of media that were read otherwise are not taken.
+pub(super) const READING: &str = "2";
 
 /// What a modality's media are prepared for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,7 +86,13 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
     };
     for (at, media) in group.iter().enumerate() {
         let mut told = None;
-        if let Some(target) = &reading.visual {
+        if media.ambiguous && media.pictures.is_none() && media.sound.is_none() {
+            // A reject says already which two files of it there are.
+            continue;
+        }
+        if let Some(target) = &reading.visual
+            && !(media.ambiguous && media.pictures.is_none())
+        {
             let done = contained(|| reader.pictures(media, target, &mut visual, &mut events));
             match done {
                 Ok((key, segments)) => {
@@ -91,7 +102,9 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
                 Err(reason) => events.push(reject(media, Modality::Visual, Severity::Reject, reason)),
             }
         }
-        if let Some(target) = &reading.audio {
+        if let Some(target) = &reading.audio
+            && !(media.ambiguous && media.sound.is_none())
+        {
             let told = told.or_else(|| reader.frames_tell(media));
             match contained(|| reader.sound(media, target, told, &mut audio, &mut events)) {
                 Ok(key) => events.push(Event::Key(first + at, Modality::Audio, key)),
@@ -172,12 +185,15 @@ impl Reader<'_> {
                 problem: format!("has no video file and no folder of frames `{}`", media.name),
             }),
             Some(Pictures::Frames(folder)) => {
-                let chosen = frames::chosen(folder, cut)?;
+                let FrameList { paths: chosen, note } = frames::chosen(folder, cut)?;
+                if let Some(note) = note {
+                    events.push(reject(media, Modality::Visual, Severity::Note, note));
+                }
                 let sums = chosen
                     .iter()
                     .map(|path| of_file(path))
                     .collect::<Result<Vec<String>, IngestError>>()?;
-                let key = key(&["frames", &json(target)], &sums);
+                let key = key(&["frames", READING, &json(target)], &sums);
                 for (segment, path) in chosen.iter().enumerate() {
                     let segment = segment as u32;
                     if self.cache.has(&key, segment) {
@@ -192,7 +208,7 @@ impl Reader<'_> {
                 Ok((key, segments))
             }
             Some(Pictures::Video(file)) => {
-                let key = key(&["video", &json(target), &json(cut)], &[of_file(file)?]);
+                let key = key(&["video", READING, &json(target), &json(cut)], &[of_file(file)?]);
                 if let Some(segments) = self.cache.whole(&key) {
                     (0..segments).for_each(|_| batcher.skip());
                     return Ok((key, segments));
@@ -225,8 +241,8 @@ impl Reader<'_> {
         let Some(Pictures::Frames(folder)) = &media.pictures else {
             return None;
         };
-        let frames = frames::list(folder).ok().filter(|frames| !frames.is_empty())?;
-        Some(self.reading.cut.segments_of_frames(frames.len()) as u32)
+        let frames = frames::list(folder).ok()?.paths.len();
+        (frames > 0).then(|| self.reading.cut.segments_of_frames(frames) as u32)
     }
 
     /// Key of a video's sound; `told` is how many segments its pictures have.
@@ -257,14 +273,14 @@ impl Reader<'_> {
         let cut = &self.reading.cut;
         let told = told.or(cut.count.map(|count| count as u32));
         let key = key(
-            &["sound", &json(target), &json(&cut.seconds), &json(&told)],
+            &["sound", READING, &json(target), &json(&cut.seconds), &json(&told)],
             &[of_file(path)?],
         );
         if let Some(segments) = self.cache.whole(&key) {
             (0..segments).for_each(|_| batcher.skip());
             return Ok(key);
         }
-        let mut wave = Wave::open(path, rate)?;
+        let mut wave = Wave::open(path, rate, &self.reading.ffmpeg)?;
         let (mut segment, mut silent) = (0, 0);
         loop {
             let (from, to) = (

@@ -1,7 +1,7 @@
 //! ONNX Runtime, found and loaded once per process.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 
@@ -77,11 +77,16 @@ fn start(path: &Path, origin: &'static str) -> Result<Environment, RuntimeError>
         })?
         .with_name("vaplan")
         .with_telemetry(false)
+        // Without a logger ONNX Runtime prints to standard error by itself. What keeps it from working is an error, too.
+        .with_logger(Arc::new(|level, category, _id, place, message| {
+            tracing::debug!(target: "onnxruntime", ?level, category, place, "{message}");
+        }))
         .build()
         .map_err(|source| RuntimeError::Start {
             path: path.into(),
             source,
         })
+        .inspect(|environment| environment.set_log_level(ort::logging::LogLevel::Warning))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! their time, by which `label` knows that it has seen them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -221,20 +222,27 @@ pub(super) fn replace(
 ) -> Result<(), EncodeError> {
     let to = folder.join(name);
     stale.retain(|path| *path != to);
-    let beside = folder.join(format!(".{name}.part"));
-    if let Err(error) = write(&beside) {
-        // What is left of it is hidden, and overwritten next time.
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
+    // A name of its own, so that no file of anybody is replaced; it is removed if the write fails.
+    let beside = tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .suffix(".part")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(EncodeError::write("write a file in", folder))?
+        .into_temp_path();
+    write(&beside)?;
     let same = match (fs::read(&beside), fs::read(&to)) {
         (Ok(new), Ok(old)) => new == old,
         _ => false,
     };
     if same {
-        return fs::remove_file(&beside).map_err(EncodeError::write("remove", &beside));
+        return beside
+            .close()
+            .map_err(EncodeError::write("remove a file in", folder));
     }
-    fs::rename(&beside, &to).map_err(EncodeError::write("write", &to))
+    beside
+        .persist(&to)
+        .map_err(|error| EncodeError::write("write", &to)(error.error))
 }
 
 #[cfg(test)]

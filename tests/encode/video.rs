@@ -169,7 +169,7 @@ fn npy_files_in_the_public_layout_hold_the_same_and_are_labelled() {
 }
 
 /// The ffmpeg program of `VAPLAN_FFMPEG`, of PATH, or of .venv; none where `test` was skipped.
-fn ffmpeg(test: &str) -> Option<String> {
+pub(super) fn ffmpeg(test: &str) -> Option<String> {
     let program = std::env::var("VAPLAN_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
     let version = Command::new(&program).arg("-version").output();
     if version.is_ok_and(|output| output.status.success()) {
@@ -238,7 +238,7 @@ fn an_mp4_gives_what_its_frames_and_its_sound_by_ffmpeg_give() {
         .chunks_exact(4)
         .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
         .collect();
-    let ours = vaplan::encode::sound::Wave::read(&mp4, 44_100).unwrap();
+    let ours = vaplan::encode::sound::Wave::read(&mp4, 44_100, ffmpeg.as_ref()).unwrap();
     assert!(
         ours.len().abs_diff(theirs.len()) <= 1_024,
         "{} and {} samples",

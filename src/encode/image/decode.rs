@@ -17,7 +17,7 @@ const MAX_PIXELS: usize = 1 << 26;
 /// Decodes a picture, whose kind its first bytes tell.
 ///
 /// As Pillow's `convert("RGB")`: alpha is dropped, not blended; grey and palette become RGB. 16-bit samples keep
-/// their upper 8 bits. Neither an EXIF orientation nor a colour profile is applied. JPEG differs from libjpeg by up
+/// their upper 8 bits, but those of grey pictures without alpha become 255 if they are larger. Neither an EXIF orientation nor a colour profile is applied. JPEG differs from libjpeg by up
 /// to 4 of 255 where chroma is subsampled.
 ///
 /// # Errors
@@ -67,14 +67,24 @@ fn jpeg(bytes: &[u8]) -> Result<Rgb, String> {
 
 fn png(bytes: &[u8]) -> Result<Rgb, String> {
     let problem = |error: zune_png::error::PngDecodeErrors| format!("is no PNG that can be read: {error:?}");
+    // Depth and colour type of the header, which comes first.
+    let grey = bytes.get(12..16) == Some(b"IHDR") && bytes.get(24..26) == Some(&[16, 0]);
     let options = options()
-        .png_set_strip_to_8bit(true)
+        .png_set_strip_to_8bit(!grey)
+        .png_set_add_alpha_channel(false)
         .png_set_decode_animated(false);
     let mut decoder = PngDecoder::new_with_options(Cursor::new(bytes), options);
     decoder.decode_headers().map_err(problem)?;
     let (width, height) = decoder.dimensions().ok_or("is a PNG without a size")?;
     let (width, height) = checked(width, height)?;
-    let data = decoder.decode_raw().map_err(problem)?;
+    let mut data = decoder.decode_raw().map_err(problem)?;
+    if grey {
+        // Pillow's `I16_RGB`. A transparent grey (`tRNS`) comes with alpha, which is dropped below.
+        data = data
+            .chunks_exact(2)
+            .map(|sample| if sample[0] == 0 { sample[1] } else { 255 })
+            .collect();
+    }
     let space = decoder.colorspace().ok_or("is a PNG without a colour space")?;
     rgb(width, height, data, space)
 }
@@ -153,6 +163,22 @@ mod tests {
                 .contains("no JPEG that can be read")
         );
         assert!(decode(b"\x89PNG\r\n\x1a\n").unwrap_err().contains("PNG"));
+    }
+
+    #[test]
+    fn grey_of_16_bits_is_cut_off_at_255_as_pillow_does() {
+        // Made by zlib: samples 0, 1, 100, 255, 256, 300, 0x7fff, 0xffff as one row, of grey, grey with alpha, and RGB.
+        let values = |file: &[u8]| {
+            let picture = decode(file).unwrap();
+            assert_eq!((picture.width, picture.height), (8, 1));
+            picture.data.iter().step_by(3).copied().collect::<Vec<u8>>()
+        };
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/media");
+        let read = |name: &str| values(&std::fs::read(folder.join(name)).unwrap());
+        // As Pillow 13.0.0 converts them.
+        assert_eq!(read("grey16.png"), [0, 1, 100, 255, 255, 255, 255, 255]);
+        assert_eq!(read("greyalpha16.png"), [0, 0, 0, 0, 1, 1, 127, 255]);
+        assert_eq!(read("rgb16.png"), [0, 0, 0, 0, 1, 1, 127, 255]);
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //! Frames come at one rate whatever the video's own (variable rates too), upright as its rotation says, and in its own
 //! size: so that a video and a folder of frames extracted from it give the same segments.
 
+use std::ffi::OsString;
 use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 
 use super::cut::{Cut, Pick};
 use crate::encode::MediaError;
 use crate::encode::image::Rgb;
 use crate::encode::image::decode::ppm;
+use crate::encode::sound::container::{Container, container};
+use crate::ingest::open_regular;
 
 /// Takes a segment and its picture.
 type Sink<'a> = &'a mut dyn FnMut(usize, Rgb);
@@ -64,41 +68,116 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Resu
     Ok(segments)
 }
 
-/// A running ffmpeg.
+/// A running ffmpeg whose output is read.
+///
+/// It is ended when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    /// What it writes.
+    pub(crate) out: BufReader<ChildStdout>,
+    said: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// Starts ffmpeg on a file; `arguments` follow the name of the file.
+    ///
+    /// # Errors
+    /// The error of starting the program.
+    pub(crate) fn start(program: &Path, file: &Path, arguments: &[&str]) -> std::io::Result<Running> {
+        // A name that begins with `-` would be a flag, and one that holds `:` the name of a protocol.
+        let mut input = OsString::from("file:");
+        input.push(file);
+        let mut child = Command::new(program)
+            .args(["-nostdin", "-v", "error", "-threads", "1", "-i"])
+            .arg(&input)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let out = BufReader::with_capacity(1 << 18, child.stdout.take().expect("its output is piped"));
+        // A thread reads what it says, so that ffmpeg never waits for room in the pipe.
+        let mut errors = child.stderr.take().expect("its errors are piped");
+        let said = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // What cannot be read is missing in a message only.
+            let _ = errors.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Ok(Running {
+            child,
+            out,
+            said: Some(said),
+        })
+    }
+
+    /// Ends it if it still runs, waits for it, and gives its status and the last line that it said.
+    ///
+    /// # Errors
+    /// The error of waiting.
+    pub(crate) fn end(&mut self, kill: bool) -> std::io::Result<(ExitStatus, String)> {
+        if kill {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait()?;
+        let said = self
+            .said
+            .take()
+            .and_then(|said| said.join().ok())
+            .unwrap_or_default();
+        let said = said.lines().last().unwrap_or("it said nothing").to_owned();
+        Ok((status, said))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.said.is_some() {
+            // Nobody is left who could be told.
+            let _ = self.end(true);
+        }
+    }
+}
+
+/// Arguments that have ffmpeg count times from the start of the whole file, not of the stream that is wanted: it does so
+/// for most containers, but in MPEG streams only if all streams are used.
+pub(crate) fn whole_clock(file: &Path) -> &'static [&'static str] {
+    let streams = open_regular(file).is_ok_and(|(mut file, _)| {
+        let told = container(&mut file);
+        told.is_ok_and(
+            |container| matches!(container, Container::Other(name) if name.starts_with("an MPEG ")),
+        )
+    });
+    if streams {
+        &["-map", "0:v?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]
+    } else {
+        &[]
+    }
+}
+
+/// The frames of a video that ffmpeg gives.
 struct Stream {
     video: PathBuf,
-    child: Child,
-    out: BufReader<ChildStdout>,
+    running: Running,
 }
 
 impl Stream {
     fn open(program: &Path, video: &Path, cut: &Cut, filter: &str) -> Result<Stream, MediaError> {
-        // A name that begins with `-` would be a flag.
-        let input = if video.is_absolute() {
-            video.to_owned()
-        } else {
-            Path::new("./").join(video)
-        };
-        let mut child = Command::new(program)
-            .args(["-nostdin", "-v", "error", "-threads", "1", "-i"])
-            .arg(&input)
-            .args(["-map", "0:v:0", "-vf"])
-            .arg(format!("fps={}{filter}", cut.frame_rate))
-            .args(["-f", "image2pipe", "-c:v", "ppm", "-"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| MediaError::Ffmpeg {
-                path: video.to_owned(),
-                program: program.to_owned(),
-                source,
-            })?;
-        let out = BufReader::with_capacity(1 << 18, child.stdout.take().expect("its output is piped"));
+        // Pictures that begin later than the sound: the first one stands for the time before.
+        let rate = format!("fps=fps={}:start_time=0{filter}", cut.frame_rate);
+        let mut arguments = vec!["-map", "0:v:0", "-vf", &rate];
+        // Whatever the depth of the video: 8 bits a sample.
+        arguments.extend(["-pix_fmt", "rgb24", "-f", "image2pipe", "-c:v", "ppm", "-"]);
+        arguments.extend(whole_clock(video));
+        let running = Running::start(program, video, &arguments).map_err(|source| MediaError::Ffmpeg {
+            path: video.to_owned(),
+            program: program.to_owned(),
+            source,
+        })?;
         Ok(Stream {
             video: video.to_owned(),
-            child,
-            out,
+            running,
         })
     }
 
@@ -109,14 +188,6 @@ impl Stream {
             path: video.clone(),
             problem,
         };
-        // What it says is read beside, so that it never waits for room.
-        let mut errors = self.child.stderr.take().expect("its errors are piped");
-        let said = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            // What cannot be read is not said.
-            let _ = errors.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        });
         let mut frames = 0;
         let mut buffer = Vec::new();
         let read = loop {
@@ -132,17 +203,12 @@ impl Stream {
                 Err(problem) => break Err(problem),
             }
         };
-        if !matches!(read, Ok(false)) {
-            // It may go on for long; nothing of it is wanted any more. It may have ended by itself.
-            let _ = self.child.kill();
-        }
-        drop(self.out);
-        let status = self
-            .child
-            .wait()
+        // It may go on for long; no more of it is wanted.
+        let stop = !matches!(read, Ok(false));
+        let (status, said) = self
+            .running
+            .end(stop)
             .map_err(|error| failed(format!("ffmpeg was lost: {error}")))?;
-        let said = said.join().unwrap_or_default();
-        let said = said.lines().last().unwrap_or("it said nothing").to_owned();
         let stopped = read.map_err(|problem| failed(format!("gave a frame that {problem}")))?;
         if frames == 0 {
             return Err(failed(format!(
@@ -163,7 +229,12 @@ impl Stream {
         let mut spaces = 0;
         let mut byte = [0];
         while spaces < 4 {
-            match self.out.read(&mut byte).map_err(|error| error.to_string())? {
+            match self
+                .running
+                .out
+                .read(&mut byte)
+                .map_err(|error| error.to_string())?
+            {
                 0 if buffer.is_empty() => return Ok(None),
                 0 => return Err("is cut".to_owned()),
                 _ => buffer.push(byte[0]),
@@ -186,7 +257,8 @@ impl Stream {
         }
         let header = buffer.len();
         buffer.resize(header + width * height * 3, 0);
-        self.out
+        self.running
+            .out
             .read_exact(&mut buffer[header..])
             .map_err(|error| format!("is cut: {error}"))?;
         ppm(buffer).map(|(picture, _)| Some(picture))

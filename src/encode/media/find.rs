@@ -14,9 +14,13 @@ use crate::ingest::IngestError;
 use crate::ingest::annotations::{KeyError, Roster};
 
 /// What is a video file.
-const VIDEO: [&str; 7] = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg"];
+const VIDEO: [&str; 14] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
+];
 /// What is a sound file.
-const SOUND: [&str; 7] = ["wav", "flac", "mp3", "ogg", "oga", "m4a", "aac"];
+const SOUND: [&str; 13] = [
+    "wav", "flac", "mp3", "ogg", "oga", "opus", "m4a", "aac", "ac3", "mka", "wma", "aif", "aiff",
+];
 
 /// Where the pictures of a video are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +49,8 @@ pub struct Media {
     pub pictures: Option<Pictures>,
     /// The file with its sound.
     pub sound: Option<PathBuf>,
+    /// Does it have two files of one kind, of which none is used? A reject says so.
+    pub ambiguous: bool,
 }
 
 #[derive(Default)]
@@ -90,7 +96,7 @@ pub fn find(
                 },
                 // Without names a folder is a video only if it holds frames.
                 _ if kind == Kind::Frames
-                    && super::frames::list(&path).is_ok_and(|frames| frames.is_empty()) =>
+                    && super::frames::list(&path).is_ok_and(|frames| frames.paths.is_empty()) =>
                 {
                     continue;
                 }
@@ -106,6 +112,7 @@ pub fn find(
     }
     let mut media = Vec::with_capacity(found.len());
     for (name, own) in found {
+        let mut ambiguous = false;
         let mut one = |mut paths: Vec<PathBuf>| {
             if let [first, others @ ..] = paths.as_slice()
                 && !others.is_empty()
@@ -119,6 +126,7 @@ pub fn find(
                     others.join(", ")
                 );
                 rejects.push(reject(RejectKind::RepeatedVideo, first, &name, reason));
+                ambiguous = true;
                 return None;
             }
             paths.pop()
@@ -127,6 +135,7 @@ pub fn find(
         media.push(Media {
             sound: sound.or_else(|| video.clone()),
             pictures: frames.map(Pictures::Frames).or(video.map(Pictures::Video)),
+            ambiguous,
             name,
         });
     }
@@ -203,6 +212,7 @@ mod tests {
             name: name.into(),
             pictures,
             sound: sound.map(at),
+            ambiguous: false,
         };
         assert_eq!(
             media,
@@ -217,7 +227,10 @@ mod tests {
                     Some(Pictures::Video(at("bbbbbbbbbbb_0_10.mkv"))),
                     Some("bbbbbbbbbbb.WAV")
                 ),
-                wanted("ccccccccccc_0_10", None, None),
+                Media {
+                    ambiguous: true,
+                    ..wanted("ccccccccccc_0_10", None, None)
+                },
             ]
         );
         let reasons: Vec<&str> = rejects.iter().map(|row| &*row.reason).collect();

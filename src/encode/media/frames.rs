@@ -1,5 +1,6 @@
 //! Pictures of a folder or of a video, one per segment.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::cut::Cut;
@@ -10,13 +11,26 @@ use crate::ingest::{IngestError, open_regular};
 /// What is a frame.
 const FRAME: [&str; 4] = ["jpg", "jpeg", "png", "ppm"];
 
-/// Frames of a folder, in order: by the last number in their names where all have one, else by name.
+/// Frames of a folder in order, and what is odd about their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameList {
+    /// Files, in the order of time.
+    pub paths: Vec<PathBuf>,
+    /// A remark for the user if the order is a guess.
+    pub note: Option<String>,
+}
+
+/// Lists the frames of a folder in the order of the numbers in their names.
 ///
-/// `frame2.jpg` comes before `frame10.jpg`; hidden files are none.
+/// Names that differ in their numbers only are compared number by number, from the left; a number may have a fraction,
+/// so that `frame2.jpg` comes before `frame10.jpg`, and `00-00-01.125.png` before `00-00-01.25.png`. Names that differ
+/// in more are compared by their last number if all have one and no two have the same, else as text and numbers; a
+/// note then says so. Hidden files are no frames.
 ///
 /// # Errors
-/// [`IngestError::Io`].
-pub fn list(folder: &Path) -> Result<Vec<PathBuf>, IngestError> {
+/// [`MediaError::Open`] if the folder cannot be listed; [`MediaError::Picture`] if two names have equal numbers, such
+/// as `1.1.png` and `1.10.png`: they may be meant as times or as counts.
+pub fn list(folder: &Path) -> Result<FrameList, MediaError> {
     let mut frames = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
         let path = entry.map_err(IngestError::io("list", folder))?.path();
@@ -27,29 +41,119 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, IngestError> {
             .to_string_lossy()
             .to_ascii_lowercase();
         if !name.starts_with('.') && FRAME.contains(&&*extension) {
-            frames.push(path);
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            frames.push((Name::of(&stem), path));
         }
     }
-    frames.sort_unstable();
-    if frames.iter().all(|path| number(path).is_some()) {
-        frames.sort_by_key(|path| number(path));
+    // By text first, so that names of equal numbers have an order, too.
+    frames.sort_unstable_by(|a, b| a.1.cmp(&b.1));
+    let Some((first, _)) = frames.first() else {
+        return Ok(FrameList::default());
+    };
+    let mut note = None;
+    if frames.iter().all(|(name, _)| name.texts == first.texts) {
+        frames.sort_by(|a, b| a.0.numbers.cmp(&b.0.numbers));
+        if let Some(pair) = frames
+            .windows(2)
+            .find(|pair| pair[0].0.numbers == pair[1].0.numbers)
+        {
+            return Err(MediaError::Picture {
+                path: folder.to_owned(),
+                problem: format!(
+                    "is a folder of frames in an unknown order: `{}` and `{}` have equal numbers, expected one frame \
+                     for each number or time",
+                    name(&pair[0].1),
+                    name(&pair[1].1)
+                ),
+            });
+        }
+    } else {
+        let lasts: BTreeSet<Option<&Number>> = frames.iter().map(|(name, _)| name.numbers.last()).collect();
+        let distinct = lasts.len() == frames.len() && !lasts.contains(&None);
+        let how = if distinct {
+            frames.sort_by(|a, b| a.0.numbers.last().cmp(&b.0.numbers.last()));
+            "by their last number"
+        } else {
+            frames.sort_by(|a, b| a.0.cmp(&b.0));
+            "by name"
+        };
+        let (_, other) = frames
+            .iter()
+            .find(|(name, _)| name.texts != frames[0].0.texts)
+            .expect("the names differ in their texts");
+        note = Some(format!(
+            "names of frames differ in more than numbers (`{}`, `{}`): the frames are ordered {how}",
+            name(&frames[0].1),
+            name(other)
+        ));
     }
-    Ok(frames)
+    Ok(FrameList {
+        paths: frames.into_iter().map(|(_, path)| path).collect(),
+        note,
+    })
 }
 
-fn number(path: &Path) -> Option<u64> {
-    let stem = path.file_stem()?.to_str()?;
-    let head = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let digits = &head[head.trim_end_matches(|c: char| c.is_ascii_digit()).len()..];
-    digits.parse().ok()
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// A name, split at its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    /// What is between the numbers, one more than these.
+    texts: Vec<String>,
+    numbers: Vec<Number>,
+}
+
+/// A number in a name; equal are `1.5` and `01.50`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Number {
+    /// Digits before the point, without zeros in front: a longer one is larger.
+    whole: (usize, String),
+    /// Digits behind the point, without zeros at the end, which compare as text does.
+    fraction: String,
+}
+
+impl Name {
+    fn of(stem: &str) -> Name {
+        let (mut texts, mut numbers) = (vec![String::new()], Vec::new());
+        let mut rest = stem;
+        while let Some(first) = rest.chars().next() {
+            if !first.is_ascii_digit() {
+                texts
+                    .last_mut()
+                    .expect("there is one more than numbers")
+                    .push(first);
+                rest = &rest[first.len_utf8()..];
+                continue;
+            }
+            let (whole, after) = digits(rest);
+            let (fraction, after) = match after.strip_prefix('.').map(digits) {
+                Some((fraction, after)) if !fraction.is_empty() => (fraction, after),
+                _ => ("", after),
+            };
+            let whole = whole.trim_start_matches('0');
+            numbers.push(Number {
+                whole: (whole.len(), whole.to_owned()),
+                fraction: fraction.trim_end_matches('0').to_owned(),
+            });
+            texts.push(String::new());
+            rest = after;
+        }
+        Name { texts, numbers }
+    }
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
 /// Frames of a folder that stand for its segments, in order.
 ///
 /// # Errors
-/// [`MediaError::Picture`] for a folder without frames.
-pub fn chosen(folder: &Path, cut: &Cut) -> Result<Vec<PathBuf>, MediaError> {
-    let frames = list(folder)?;
+/// [`MediaError::Picture`] for a folder without frames, and as of [`list`].
+pub fn chosen(folder: &Path, cut: &Cut) -> Result<FrameList, MediaError> {
+    let FrameList { paths: frames, note } = list(folder)?;
     if frames.is_empty() {
         return Err(MediaError::Picture {
             path: folder.to_owned(),
@@ -59,11 +163,11 @@ pub fn chosen(folder: &Path, cut: &Cut) -> Result<Vec<PathBuf>, MediaError> {
             ),
         });
     }
-    Ok(cut
-        .frames(frames.len())
-        .into_iter()
-        .map(|at| frames[at].clone())
-        .collect())
+    let chosen = cut.frames(frames.len()).into_iter();
+    Ok(FrameList {
+        paths: chosen.map(|at| frames[at].clone()).collect(),
+        note,
+    })
 }
 
 /// Bytes of a file.
@@ -109,21 +213,74 @@ mod tests {
         ] {
             std::fs::write(folder.path().join(name), b"").unwrap();
         }
-        let names = |paths: Vec<PathBuf>| -> Vec<String> {
-            paths
-                .iter()
-                .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-                .collect()
-        };
         assert_eq!(
-            names(list(folder.path()).unwrap()),
+            names(folder.path()),
             ["v3_frame1.png", "v3_frame2.JPG", "v3_frame10.jpg"]
         );
         std::fs::write(folder.path().join("cover.jpg"), b"").unwrap();
-        let by_name = names(list(folder.path()).unwrap());
+        let found = list(folder.path()).unwrap();
         assert_eq!(
-            by_name,
-            ["cover.jpg", "v3_frame1.png", "v3_frame10.jpg", "v3_frame2.JPG"]
+            found.paths.iter().map(|path| name(path)).collect::<Vec<_>>(),
+            ["cover.jpg", "v3_frame1.png", "v3_frame2.JPG", "v3_frame10.jpg"]
+        );
+        assert_eq!(
+            found.note.unwrap(),
+            "names of frames differ in more than numbers (`cover.jpg`, `v3_frame1.png`): the frames are ordered by name"
+        );
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let found = list(folder).unwrap();
+        assert_eq!(found.note, None);
+        found.paths.iter().map(|path| name(path).into_owned()).collect()
+    }
+
+    /// A folder of empty files with these names.
+    fn named(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        names
+            .iter()
+            .for_each(|name| std::fs::write(folder.path().join(name), b"").unwrap());
+        folder
+    }
+
+    #[test]
+    fn frames_named_by_time_are_in_the_order_of_time() {
+        for order in [
+            &[
+                "0.5.png",
+                "0.75.png",
+                "1.0.png",
+                "1.125.png",
+                "1.25.png",
+                "10.0.png",
+            ][..],
+            &[
+                "00-00-00.875.png",
+                "00-00-01.000.png",
+                "00-01-00.125.png",
+                "01-00-00.000.png",
+            ],
+            &["t9.5s.jpg", "t10.25s.jpg", "t10.5s.jpg"],
+            &["v1_0.png", "v1_0.125.png", "v1_2.png"],
+            &["clip.2.png", "clip.10.png"],
+            &[
+                "20240101000000000000000000009.png",
+                "20240101000000000000000000010.png",
+            ],
+        ] {
+            let folder = named(order);
+            assert_eq!(names(folder.path()), order);
+        }
+        let last = named(&["b_1.png", "a_2.png"]);
+        let found = list(last.path()).unwrap();
+        assert!(found.note.unwrap().ends_with("ordered by their last number"));
+        assert!(found.paths[0].ends_with("b_1.png"));
+        let unclear = named(&["1.1.png", "1.2.png", "1.10.png"]);
+        let refused = list(unclear.path()).unwrap_err().to_string();
+        assert!(
+            refused.contains("`1.1.png` and `1.10.png` have equal numbers, expected one frame"),
+            "{refused}"
         );
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use reqwest::header::{HeaderMap, LOCATION};
@@ -184,8 +185,13 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
     };
     let folder = to.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(write)?;
-    let part = PathBuf::from(format!("{}.part", to.display()));
-    let mut file = fs::File::create(&part).map_err(write)?;
+    // A name of its own, so that two processes that fetch the same model do not write into one file.
+    let mut file = tempfile::Builder::new()
+        .prefix(".fetch.")
+        .suffix(".part")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(write)?;
     let (mut sum, mut bytes) = (Sha256::new(), 0);
     let received = loop {
         match response.chunk().await {
@@ -215,13 +221,10 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
         (Ok(()), _, Some(told)) if *told != sum => Err(damaged(format!("SHA-256 {sum}"), told.clone())),
         (Ok(()), ..) => Ok(()),
     };
-    if let Err(error) = verdict {
-        // What is left of it would be overwritten by the next try.
-        let _ = fs::remove_file(&part);
-        return Err(error);
-    }
-    file.sync_all().map_err(write)?;
-    fs::rename(&part, to).map_err(write)?;
+    // The temporary file is removed with the error.
+    verdict?;
+    file.as_file().sync_all().map_err(write)?;
+    file.persist(to).map_err(|error| write(error.error))?;
     Ok(bytes)
 }
 

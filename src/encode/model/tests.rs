@@ -199,7 +199,12 @@ fn clap_gives_the_golden_embeddings_from_wav_and_text() {
         let mut features = SoundFeatures::new(&settings);
         let mut prepared = Vec::new();
         for clip in &clips {
-            let sound = Wave::read(&golden.join(format!("audio/{clip}.wav")), settings.rate).unwrap();
+            let sound = Wave::read(
+                &golden.join(format!("audio/{clip}.wav")),
+                settings.rate,
+                "ffmpeg".as_ref(),
+            )
+            .unwrap();
             features.append(&sound, &mut prepared);
         }
         let embeddings = encoder.encode(&prepared, "clips").unwrap();

@@ -163,7 +163,7 @@ mod tests {
         let mut features = SoundFeatures::new(&SoundSettings::default());
         let clips = json["order_in_npy"].as_array().unwrap().iter().map(|name| {
             let name = name.as_str().unwrap().to_owned();
-            let sound = Wave::read(&folder.join(format!("{name}.wav")), 48_000).unwrap();
+            let sound = Wave::read(&folder.join(format!("{name}.wav")), 48_000, "ffmpeg".as_ref()).unwrap();
             let mut values = Vec::new();
             features.append(&sound, &mut values);
             assert_eq!(values.len(), 1001 * 64);

@@ -1,0 +1,338 @@
+//! Timely workers of one process that end together: a panic in one of them is an error, never a hang.
+//!
+//! ```text
+//! run(n, logic) ─┬─ worker 0 ═ logic ─ steps ═ panics ─┐ StopSignal: message kept, every worker woken
+//!                ├─ worker 1 ═ logic ─ steps ═ ends ◀──┤
+//!                └─ worker 2 ═ logic ─ steps ═ ends ◀──┘─────▶ Err(WorkersError::Panicked)
+//! ```
+//!
+//! `timely::execute` alone does not give that. A worker waits for the progress messages of all others. If one of them has
+//! panicked, those messages never come, and joining the threads waits for ever.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use timely::communication::WorkerGuards;
+use timely::worker::Worker;
+
+/// Longest time that a worker parks before it looks at the signal again.
+///
+/// [`StopSignal::set`] unparks every worker, so a worker normally stops at once. An operator that waits for a channel can
+/// consume that unpark. The worker would then park although the signal is set.
+const LONGEST_PARK: Duration = Duration::from_secs(1);
+
+/// Why workers did not come to the end of their work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkersError {
+    /// The caller asked for no worker.
+    #[error("workers is 0, expected at least 1")]
+    NoWorkers,
+    /// Timely could not start the threads.
+    #[error("the dataflow workers cannot start: {0}")]
+    Start(String),
+    /// A worker panicked, which is a bug, not bad input. If several did, this is the first one.
+    #[error("dataflow worker {worker} panicked: {message}")]
+    Panicked {
+        /// Index of the worker.
+        worker: usize,
+        /// Message of the panic.
+        message: String,
+    },
+    /// Someone set the signal before the work was done.
+    #[error("the dataflow workers were told to stop before their work was done")]
+    Stopped,
+}
+
+/// The signal was set while a worker waited, so what the worker waited for may never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the dataflow workers were told to stop")]
+pub struct Stopped;
+
+/// A panic of a worker: its index, and the message.
+type Panic = (usize, String);
+
+#[derive(Default)]
+struct State {
+    set: AtomicBool,
+    threads: Mutex<Vec<Thread>>,
+    panic: Mutex<Option<Panic>>,
+}
+
+/// Tells all workers of one run to stop. Copies are of the same signal.
+#[derive(Clone, Default)]
+pub struct StopSignal(Arc<State>);
+
+impl fmt::Debug for StopSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopSignal")
+            .field("set", &self.is_set())
+            .finish_non_exhaustive()
+    }
+}
+
+impl StopSignal {
+    /// Sets the signal and wakes every worker that [`StopSignal::guard`] runs.
+    pub fn set(&self) {
+        self.0.set.store(true, Ordering::SeqCst);
+        for thread in own(&self.0.threads).iter() {
+            thread.unpark();
+        }
+    }
+
+    /// Whether the signal is set.
+    pub fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::SeqCst)
+    }
+
+    /// Index and message of the worker that panicked first.
+    pub fn panic(&self) -> Option<(usize, String)> {
+        own(&self.0.panic).clone()
+    }
+
+    /// Steps a worker as long as `condition` holds.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the signal is set while `condition` still holds.
+    pub fn step_while(
+        &self,
+        worker: &mut Worker,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), Stopped> {
+        while condition() {
+            if self.is_set() {
+                return Err(Stopped);
+            }
+            worker.step_or_park(Some(LONGEST_PARK));
+        }
+        Ok(())
+    }
+
+    /// Runs `logic` and then the worker's dataflows to their end. Returns `None` if the signal was set before that.
+    ///
+    /// A panic of `logic`, or of an operator of the worker, sets the signal. The worker has no dataflow left afterwards.
+    /// [`run`] and [`start`] call this function. Call it directly where `timely::execute_from` starts the workers, as in a
+    /// cluster.
+    pub fn guard<T>(&self, worker: &mut Worker, logic: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        own(&self.0.threads).push(std::thread::current());
+        let index = worker.index();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let made = logic(worker);
+            while worker.has_dataflows() && !self.is_set() {
+                worker.step_or_park(Some(LONGEST_PARK));
+            }
+            made
+        }));
+        let made = done.map_err(|payload| self.panicked(index, &*payload)).ok();
+        let whole = !self.is_set() || !worker.has_dataflows();
+        for dataflow in worker.installed_dataflows() {
+            // An operator whose state is broken may panic again when it is dropped.
+            let dropped = catch_unwind(AssertUnwindSafe(|| worker.drop_dataflow(dataflow)));
+            if let Err(payload) = dropped {
+                self.panicked(index, &*payload);
+            }
+        }
+        made.filter(|_| whole)
+    }
+
+    fn panicked(&self, worker: usize, payload: &(dyn Any + Send)) {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        let message = text.unwrap_or_else(|| "a panic without a message".to_owned());
+        own(&self.0.panic).get_or_insert((worker, message));
+        self.set();
+    }
+}
+
+/// Runs `logic` on each of `workers` threads of this process, and the dataflows that it builds to their end. The results
+/// are in order of worker.
+///
+/// `logic` waits for its dataflow with [`StopSignal::step_while`], never with `Worker::step_or_park_while`: only the
+/// former ends when another worker has panicked. Whatever else `logic` or an operator waits for must end by itself, or when
+/// [`StopSignal::is_set`].
+///
+/// ```
+/// use vaplan_dataflows::timely::dataflow::operators::{Exchange, Inspect, Probe, ToStream};
+/// use vaplan_dataflows::workers::{WorkersError, run};
+///
+/// let sums = run(2, |worker, _stop| {
+///     let of = worker.index() as u64;
+///     worker.dataflow::<u64, _, _>(|scope| {
+///         (0..3u64).to_stream(scope).container::<Vec<_>>().exchange(|n| *n).probe();
+///     });
+///     of
+/// });
+/// assert_eq!(sums, Ok(vec![0, 1]));
+///
+/// let failed = run(2, |worker, stop| {
+///     let (probe, _) = worker.dataflow::<u64, _, _>(|scope| {
+///         let numbers = (0..3u64).to_stream(scope).container::<Vec<_>>().exchange(|n| *n);
+///         numbers.inspect(|n| assert_ne!(*n, 1, "one is refused")).probe()
+///     });
+///     stop.step_while(worker, || !probe.done())
+/// });
+/// let Err(WorkersError::Panicked { worker, message }) = failed else { panic!("{failed:?}") };
+/// assert_eq!(worker, 1);
+/// assert!(message.contains("one is refused"));
+/// ```
+///
+/// # Errors
+/// [`WorkersError`]; no thread is left then.
+pub fn run<T: Send + 'static>(
+    workers: usize,
+    logic: impl Fn(&mut Worker, &StopSignal) -> T + Send + Sync + 'static,
+) -> Result<Vec<T>, WorkersError> {
+    let signal = StopSignal::default();
+    let guards = start(workers, &signal, logic)?;
+    let ends: Vec<Option<T>> = guards
+        .join()
+        .into_iter()
+        .map(|end| end.expect("the guard catches every panic of the thread"))
+        .collect();
+    if let Some((worker, message)) = signal.panic() {
+        return Err(WorkersError::Panicked { worker, message });
+    }
+    ends.into_iter()
+        .collect::<Option<Vec<T>>>()
+        .ok_or(WorkersError::Stopped)
+}
+
+/// As [`run`], but returns once the threads are started. Their results are those of [`StopSignal::guard`].
+///
+/// # Errors
+/// [`WorkersError::NoWorkers`] and [`WorkersError::Start`].
+pub fn start<T: Send + 'static>(
+    workers: usize,
+    signal: &StopSignal,
+    logic: impl Fn(&mut Worker, &StopSignal) -> T + Send + Sync + 'static,
+) -> Result<WorkerGuards<Option<T>>, WorkersError> {
+    if workers == 0 {
+        return Err(WorkersError::NoWorkers);
+    }
+    let signal = signal.clone();
+    timely::execute(timely::Config::process(workers), move |worker| {
+        signal.guard(worker, |worker| logic(worker, &signal))
+    })
+    .map_err(WorkersError::Start)
+}
+
+/// The list of threads and the first panic are whole after every assignment, so a holder that panicked left them whole.
+fn own<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use timely::container::CapacityContainerBuilder;
+    use timely::dataflow::InputHandle;
+    use timely::dataflow::operators::{Exchange, Inspect, Probe};
+
+    use super::*;
+
+    /// A test fails after this time instead of never ending.
+    const HANG: Duration = Duration::from_secs(120);
+
+    /// Where the panic is injected.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Place {
+        /// Before the worker has built its dataflow.
+        Start,
+        /// While the dataflow is built.
+        Building,
+        /// In an operator, at a record.
+        Operator,
+        /// In the closure, between steps.
+        Closure,
+        /// When the dataflow is dropped, after a panic of an operator.
+        Drop,
+    }
+
+    const PLACES: [Place; 5] = [
+        Place::Start,
+        Place::Building,
+        Place::Operator,
+        Place::Closure,
+        Place::Drop,
+    ];
+
+    /// Panics when dropped.
+    struct Brittle(bool);
+
+    impl Drop for Brittle {
+        fn drop(&mut self) {
+            assert!(!self.0, "dropped");
+        }
+    }
+
+    /// A dataflow that never ends by itself, and a panic in worker `broken` of it.
+    fn panics(workers: usize, broken: usize, place: Place) -> Result<Vec<Result<(), Stopped>>, WorkersError> {
+        run(workers, move |worker, stop| {
+            let here = |at| place == at && worker.index() == broken;
+            let peers = worker.peers() as u64;
+            let at = PLACES.map(here);
+            assert!(!at[0], "injected");
+            // The open input keeps the dataflow alive: only the signal ends the run.
+            let mut input = InputHandle::<u64, CapacityContainerBuilder<Vec<u64>>>::new();
+            let probe = worker.dataflow::<u64, _, _>(|scope| {
+                let brittle = Brittle(at[4]);
+                assert!(!at[1], "injected");
+                let numbers = input.to_stream(scope).exchange(|n| *n);
+                let (probe, _) = numbers
+                    .inspect(move |_| {
+                        // By reference, so that the closure holds the whole value, not its field alone.
+                        let Brittle(broken) = &brittle;
+                        assert!(!at[2] && !broken, "injected");
+                    })
+                    .probe();
+                probe
+            });
+            (0..peers).for_each(|n| input.send(n));
+            // A flush alone leaves the records in the buffers of the exchange.
+            input.advance_to(1);
+            if at[3] {
+                worker.step();
+                panic!("injected");
+            }
+            stop.step_while(worker, || !probe.done())
+        })
+    }
+
+    #[test]
+    fn a_panic_anywhere_ends_all_workers_with_an_error_and_no_hang() {
+        for place in PLACES {
+            for (workers, broken) in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)] {
+                let (to, end) = channel();
+                std::thread::spawn(move || to.send(panics(workers, broken, place)));
+                let error = end
+                    .recv_timeout(HANG)
+                    .unwrap_or_else(|_| panic!("{workers} workers hang: {place:?} in worker {broken}"))
+                    .unwrap_err();
+                let expected = format!("dataflow worker {broken} panicked: injected");
+                assert_eq!(error.to_string(), expected, "{place:?}, {workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn a_signal_that_is_set_stops_workers_that_wait() {
+        let signal = StopSignal::default();
+        let guards = start(2, &signal, |worker, stop| stop.step_while(worker, || true)).unwrap();
+        signal.set();
+        for end in guards.join() {
+            assert_eq!(end.unwrap(), Some(Err(Stopped)));
+        }
+    }
+
+    #[test]
+    fn no_workers_are_refused() {
+        let refused = run(0, |_worker, _stop| ()).unwrap_err();
+        assert_eq!(refused.to_string(), "workers is 0, expected at least 1");
+    }
+}

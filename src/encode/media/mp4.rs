@@ -1,0 +1,588 @@
+//! The sound of an MP4 or QuickTime file as its index (`moov`) describes it: which track, which codec, and when it
+//! begins.
+//!
+//! symphonia reads neither edit lists nor the default flag of a track. Without them the sound would begin at the wrong
+//! time: an AAC encoder puts 1024 samples or more before the sound (priming), and a sound that starts later than the
+//! pictures begins with an empty edit. ISO/IEC 14496-12, 8.3.2, 8.5.2 and 8.6.6; ISO/IEC 14496-3, 1.6.2.1.
+
+use std::io::{Read, Seek, SeekFrom};
+
+/// Boxes read before the walk ends: a damaged file could name any number.
+const MAX_BOXES: usize = 4096;
+/// Bytes of a sample entry that are kept: the codec's configuration lies in the first few hundred.
+const ENTRY: u64 = 4096;
+
+/// A time in units of a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    /// Number of units.
+    pub units: u64,
+    /// Units per second; 0 counts as 1.
+    pub per_second: u32,
+}
+
+impl Ticks {
+    /// The same time in samples of this rate, rounded down.
+    pub(crate) fn samples(self, rate: u32) -> u64 {
+        let samples = u128::from(self.units) * u128::from(rate) / u128::from(self.per_second.max(1));
+        u64::try_from(samples).unwrap_or(u64::MAX)
+    }
+}
+
+/// The sound track that a player takes by default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mp4Sound {
+    /// Position among all tracks, which is symphonia's id of the track.
+    pub track: u32,
+    /// Its codec, and whether vaplan decodes it without ffmpeg.
+    pub codec: Codec,
+    /// Silence before the sound: how much later it starts than the file.
+    pub delay: Ticks,
+    /// Decoded sound that comes before the first sound to be heard.
+    pub skip: Ticks,
+    /// Length of the sound to be heard; none: to the end of the track.
+    pub take: Option<Ticks>,
+    /// Does the edit list play several parts of the track? Then only ffmpeg puts them together.
+    pub parts: bool,
+}
+
+/// A codec of sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Codec {
+    /// Its name for a message.
+    pub name: String,
+    /// Does symphonia decode it correctly?
+    pub own: bool,
+}
+
+/// The default sound track of a file; none if the file has no sound track, or no index. The file is left at its start.
+///
+/// # Errors
+/// The error of reading the file.
+pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4Sound>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut walk = Walk {
+        file,
+        left: MAX_BOXES,
+        units: 0,
+        tracks: Vec::new(),
+        indexed: false,
+    };
+    walk.boxes(0, length)?;
+    let (units, tracks) = (walk.units, walk.tracks);
+    file.rewind()?;
+    Ok(choose(units, &tracks))
+}
+
+/// Takes the enabled track with most channels, the first of equals, as ffmpeg does.
+fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
+    let sounds = || {
+        tracks
+            .iter()
+            .enumerate()
+            .filter(|(_, track)| &track.handler == b"soun")
+    };
+    let any = sounds().any(|(_, track)| track.enabled);
+    let (position, track) = sounds()
+        .filter(|(_, track)| track.enabled || !any)
+        // `max_by_key` keeps the last of equals.
+        .rev()
+        .max_by_key(|(_, track)| track.channels())?;
+    let empty = |track: &Track| -> u64 {
+        let first = track.edits.iter().take_while(|edit| edit.begin.is_none());
+        first.fold(0, |sum, edit| sum.saturating_add(edit.duration))
+    };
+    // ffmpeg and players show a file from the start of its earliest track.
+    let earliest = tracks
+        .iter()
+        .filter(|track| [b"soun", b"vide"].contains(&&track.handler))
+        .map(empty)
+        .min()
+        .unwrap_or(0);
+    let mut heard = track
+        .edits
+        .iter()
+        .filter_map(|edit| Some((edit.begin?, edit.duration)));
+    let first = heard.next();
+    Some(Mp4Sound {
+        track: u32::try_from(position).ok()?,
+        codec: codec(&track.entry),
+        delay: Ticks {
+            units: empty(track) - earliest,
+            per_second: units,
+        },
+        skip: Ticks {
+            units: first.map_or(0, |(begin, _)| begin),
+            per_second: track.units,
+        },
+        // A duration of 0 says that the track is played to its end.
+        take: first
+            .filter(|&(_, duration)| duration > 0)
+            .map(|(_, duration)| Ticks {
+                units: duration,
+                per_second: units,
+            }),
+        parts: heard.next().is_some(),
+    })
+}
+
+#[derive(Clone, Debug, Default)]
+struct Track {
+    handler: [u8; 4],
+    enabled: bool,
+    units: u32,
+    edits: Vec<Edit>,
+    /// The first sample entry, from its size on.
+    entry: Vec<u8>,
+}
+
+impl Track {
+    fn channels(&self) -> u16 {
+        self.entry
+            .get(24..26)
+            .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Edit {
+    /// In units of the movie.
+    duration: u64,
+    /// In units of the track; none: nothing is played for the duration.
+    begin: Option<u64>,
+}
+
+struct Walk<'a, F> {
+    file: &'a mut F,
+    left: usize,
+    /// Units per second of the movie.
+    units: u32,
+    tracks: Vec<Track>,
+    indexed: bool,
+}
+
+impl<F: Read + Seek> Walk<'_, F> {
+    /// Reads every box of a range; a box that does not fit ends the walk.
+    fn boxes(&mut self, mut at: u64, end: u64) -> std::io::Result<()> {
+        while at + 8 <= end && self.left > 0 && !self.indexed {
+            self.left -= 1;
+            self.file.seek(SeekFrom::Start(at))?;
+            let (short, name) = (self.number()?, self.bytes::<4>()?);
+            let (size, header) = match short {
+                0 => (end - at, 8),
+                1 if at + 16 <= end => (u64::from_be_bytes(self.bytes()?), 16),
+                size => (u64::from(size), 8),
+            };
+            let Some(next) = at.checked_add(size).filter(|&next| size >= header && next <= end) else {
+                return Ok(());
+            };
+            self.one(name, at + header, next)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, name: [u8; 4], from: u64, to: u64) -> std::io::Result<()> {
+        let room = to - from;
+        match &name {
+            b"moov" => {
+                self.boxes(from, to)?;
+                // The fragments behind the index hold no tracks.
+                self.indexed = true;
+            }
+            b"edts" | b"mdia" | b"minf" | b"stbl" => self.boxes(from, to)?,
+            b"trak" => {
+                self.tracks.push(Track::default());
+                self.boxes(from, to)?;
+            }
+            b"mvhd" if room >= 24 => self.units = self.units_of_header()?,
+            _ => {
+                if let Some(mut track) = self.tracks.pop() {
+                    let read = self.of_track(&name, room, &mut track);
+                    self.tracks.push(track);
+                    read?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn of_track(&mut self, name: &[u8; 4], room: u64, track: &mut Track) -> std::io::Result<()> {
+        match name {
+            b"tkhd" if room >= 4 => track.enabled = self.bytes::<4>()?[3] & 1 == 1,
+            b"mdhd" if room >= 24 => track.units = self.units_of_header()?,
+            b"hdlr" if room >= 12 => {
+                let header = self.bytes::<12>()?;
+                // QuickTime puts a handler of data (`dhlr`) into `minf`, too.
+                if track.handler == [0; 4] {
+                    track.handler.copy_from_slice(&header[8..]);
+                }
+            }
+            b"stsd" if room > 16 => {
+                let _header: [u8; 8] = self.bytes()?;
+                let mut entry = Vec::new();
+                (&mut *self.file)
+                    .take((room - 8).min(ENTRY))
+                    .read_to_end(&mut entry)?;
+                let size = entry
+                    .get(..4)
+                    .map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().expect("4 bytes")));
+                entry.truncate(size as usize);
+                track.entry = entry;
+            }
+            b"elst" if room >= 8 => {
+                let [version, ..] = self.bytes::<4>()?;
+                let entry: u64 = if version == 1 { 20 } else { 12 };
+                let entries = u64::from(self.number()?).min((room - 8) / entry).min(64);
+                for _ in 0..entries {
+                    let (duration, begin) = if version == 1 {
+                        (
+                            u64::from_be_bytes(self.bytes()?),
+                            i64::from_be_bytes(self.bytes()?),
+                        )
+                    } else {
+                        (
+                            u64::from(self.number()?),
+                            i64::from(i32::from_be_bytes(self.bytes()?)),
+                        )
+                    };
+                    let _rate = self.number()?;
+                    let begin = u64::try_from(begin).ok();
+                    track.edits.push(Edit { duration, begin });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Units per second of `mvhd` and `mdhd`: two dates come before it, of 4 or 8 bytes.
+    fn units_of_header(&mut self) -> std::io::Result<u32> {
+        let [version, ..] = self.bytes::<4>()?;
+        self.file
+            .seek(SeekFrom::Current(if version == 1 { 16 } else { 8 }))?;
+        self.number()
+    }
+
+    fn bytes<const N: usize>(&mut self) -> std::io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn number(&mut self) -> std::io::Result<u32> {
+        Ok(u32::from_be_bytes(self.bytes()?))
+    }
+}
+
+/// The codec of a sample entry.
+fn codec(entry: &[u8]) -> Codec {
+    let kind = entry.get(4..8).unwrap_or(b"none");
+    let other = |name: &str| Codec {
+        name: name.to_owned(),
+        own: false,
+    };
+    match kind {
+        b"mp4a" => mpeg4(entry),
+        b".mp3" | b"ms\0\x55" => Codec {
+            name: "MP3".to_owned(),
+            own: true,
+        },
+        b"ac-3" => other("AC-3"),
+        b"ec-3" => other("E-AC-3"),
+        b"alac" => other("ALAC"),
+        b"Opus" => other("Opus"),
+        b"fLaC" => other("FLAC"),
+        b"dtsc" | b"dtse" | b"dtsh" | b"dtsl" => other("DTS"),
+        b"samr" | b"sawb" => other("AMR"),
+        b"sowt" | b"twos" | b"lpcm" | b"in24" | b"in32" | b"fl32" | b"fl64" | b"ipcm" | b"fpcm" => {
+            other("PCM")
+        }
+        kind => other(&String::from_utf8_lossy(kind).escape_default().to_string()),
+    }
+}
+
+/// The codec of an `mp4a` entry, by its elementary stream descriptor.
+fn mpeg4(entry: &[u8]) -> Codec {
+    let made = |name: &str, own| Codec {
+        name: name.to_owned(),
+        own,
+    };
+    // The descriptor's box lies at different places in files of MP4 and of QuickTime.
+    let descriptor = entry
+        .windows(4)
+        .position(|name| name == b"esds")
+        .map(|at| &entry[at + 8..]);
+    let Some((kind, settings)) = descriptor.and_then(elementary) else {
+        return made("MPEG-4 sound without a descriptor", false);
+    };
+    match kind {
+        0x69 | 0x6b => made("MP3", true),
+        0x40 | 0x66..=0x68 => match Aac::read(settings) {
+            Some(aac) => aac.codec(),
+            None => made("AAC without a configuration", false),
+        },
+        _ => made(&format!("MPEG-4 sound of type {kind:#x}"), false),
+    }
+}
+
+/// Object type and decoder settings of an elementary stream descriptor.
+fn elementary(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let mut kind = None;
+    loop {
+        let (&tag, rest) = bytes.split_first()?;
+        let mut length = 0_usize;
+        let mut used = 0;
+        for &byte in rest.iter().take(4) {
+            used += 1;
+            length = length << 7 | usize::from(byte & 0x7f);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let body = rest.get(used..)?;
+        match tag {
+            // What is optional in it is left out by all known writers.
+            3 => bytes = body.get(3..)?,
+            4 => {
+                kind = Some(*body.first()?);
+                bytes = body.get(13..)?;
+            }
+            5 => return Some((kind?, body.get(..length.min(body.len()))?)),
+            _ => return kind.map(|kind| (kind, &[][..])),
+        }
+    }
+}
+
+/// Configuration of AAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aac {
+    /// 2 is AAC-LC; 5 and 29 are HE-AAC.
+    pub object: u32,
+    /// Samples per second of the core; 0: written out.
+    pub rate: u32,
+    /// 1 and 2 are mono and stereo; 0: told elsewhere.
+    pub channels: u32,
+    /// Does the file say that spectral band replication is used, or that it is not?
+    pub replication: Option<bool>,
+}
+
+/// Samples per second by index.
+const RATES: [u32; 13] = [
+    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
+];
+
+/// Samples per second of AAC by index.
+pub(crate) fn aac_rate(index: u32) -> Option<u32> {
+    RATES.get(index as usize).copied()
+}
+
+impl Aac {
+    fn read(settings: &[u8]) -> Option<Aac> {
+        let mut at = 0;
+        let mut take = |bits: usize| -> Option<u32> {
+            let mut value = 0;
+            for _ in 0..bits {
+                let byte = settings.get(at / 8)?;
+                value = value << 1 | u32::from(byte >> (7 - at % 8) & 1);
+                at += 1;
+            }
+            Some(value)
+        };
+        let object = take(5)?;
+        let rate = match take(4)? {
+            15 => take(24)?,
+            index => aac_rate(index)?,
+        };
+        let channels = take(4)?;
+        let mut replication = None;
+        // Three flags, of which none adds bits in AAC-LC as usual; then an extension may follow.
+        if object == 2 && take(3) == Some(0) && take(11) == Some(0x2b7) && take(5) == Some(5) {
+            replication = take(1).map(|flag| flag == 1);
+        }
+        Some(Aac {
+            object,
+            rate,
+            channels,
+            replication,
+        })
+    }
+
+    /// Its name, and whether symphonia decodes it: AAC-LC of one or two channels.
+    ///
+    /// Files of HE-AAC need not say that they are: below 24 kHz they usually are, and symphonia would decode the lower
+    /// half of their band only.
+    pub(crate) fn codec(self) -> Codec {
+        let name = match (self.object, self.replication) {
+            (5 | 29, _) | (2, Some(true)) => "HE-AAC".to_owned(),
+            (2, None) if self.rate <= 24_000 => format!("AAC of {} Hz, which may be HE-AAC", self.rate),
+            (2, _) if !(1..=2).contains(&self.channels) => {
+                let channels = match self.channels {
+                    7 => 8,
+                    channels => channels,
+                };
+                format!("AAC of {channels} channels")
+            }
+            (2, _) => {
+                return Codec {
+                    name: "AAC".to_owned(),
+                    own: true,
+                };
+            }
+            (object, _) => format!("AAC of object type {object}"),
+        };
+        Codec { name, own: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn atom(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+        let mut bytes = (content.len() as u32 + 8).to_be_bytes().to_vec();
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    /// A sample entry of AAC with this configuration.
+    fn aac_entry(channels: u16, settings: &[u8]) -> Vec<u8> {
+        let mut content = vec![0; 28];
+        content[16..18].copy_from_slice(&channels.to_be_bytes());
+        let decoder = [&[0x40][..], &[0; 12], &[5, settings.len() as u8], settings].concat();
+        let stream = [&[0, 1, 0, 4, decoder.len() as u8][..], &decoder].concat();
+        let descriptor = [&[0, 0, 0, 0, 3, stream.len() as u8][..], &stream].concat();
+        content.extend(atom(b"esds", &descriptor));
+        atom(b"mp4a", &content)
+    }
+
+    /// A track: handler, default or not, its entry, and edits of duration (1000 units per second) and begin (44,100).
+    fn track(handler: &[u8; 4], enabled: bool, entry: &[u8], edits: &[(u32, i32)]) -> Vec<u8> {
+        let mut head = vec![0; 84];
+        head[3] = u8::from(enabled);
+        let mut list = vec![0, 0, 0, 0];
+        list.extend((edits.len() as u32).to_be_bytes());
+        for (duration, begin) in edits {
+            list.extend(duration.to_be_bytes());
+            list.extend(begin.to_be_bytes());
+            list.extend([0, 1, 0, 0]);
+        }
+        let mut times = vec![0; 24];
+        times[12..16].copy_from_slice(&44_100_u32.to_be_bytes());
+        let named = [&[0; 8][..], handler, &[0; 12]].concat();
+        let samples = [&[0, 0, 0, 0, 0, 0, 0, 1][..], entry].concat();
+        let media = [
+            atom(b"mdhd", &times),
+            atom(b"hdlr", &named),
+            atom(b"minf", &atom(b"stbl", &atom(b"stsd", &samples))),
+        ]
+        .concat();
+        let edits = if edits.is_empty() {
+            Vec::new()
+        } else {
+            atom(b"edts", &atom(b"elst", &list))
+        };
+        atom(
+            b"trak",
+            &[atom(b"tkhd", &head), edits, atom(b"mdia", &media)].concat(),
+        )
+    }
+
+    fn movie(tracks: &[Vec<u8>]) -> Option<Mp4Sound> {
+        let mut times = vec![0; 100];
+        times[12..16].copy_from_slice(&1000_u32.to_be_bytes());
+        let index = [vec![atom(b"mvhd", &times)], tracks.to_vec()].concat().concat();
+        let file = [atom(b"ftyp", b"isom"), atom(b"moov", &index)].concat();
+        sound(&mut Cursor::new(file)).unwrap()
+    }
+
+    const STEREO: &[u8] = &[0x12, 0x10];
+
+    #[test]
+    fn the_default_track_is_taken_with_its_own_edits() {
+        let lc = aac_entry(2, STEREO);
+        let found = movie(&[
+            track(b"vide", true, b"", &[]),
+            track(b"soun", false, &lc, &[(900, 7)]),
+            track(b"soun", true, &lc, &[(1000, 1024)]),
+        ])
+        .unwrap();
+        assert_eq!((found.track, found.skip.samples(44_100)), (2, 1024));
+        assert_eq!(found.take.map(|take| take.samples(44_100)), Some(44_100));
+        assert!(found.codec.own && !found.parts);
+        // With no default one, the first; of several, that with most channels.
+        let first = movie(&[
+            track(b"soun", false, &lc, &[]),
+            track(b"soun", false, &lc, &[(9, 7)]),
+        ])
+        .unwrap();
+        assert_eq!((first.track, first.skip.units, first.take), (0, 0, None));
+        let more = movie(&[
+            track(b"soun", true, &lc, &[]),
+            track(b"soun", true, &aac_entry(6, STEREO), &[]),
+        ]);
+        assert_eq!(more.unwrap().track, 1);
+        assert_eq!(movie(&[track(b"vide", true, b"", &[])]), None);
+    }
+
+    #[test]
+    fn an_empty_edit_delays_the_sound_from_the_start_of_the_earliest_track() {
+        let lc = aac_entry(2, STEREO);
+        let late = track(b"soun", true, &lc, &[(1500, -1), (2000, 0)]);
+        let delay = |pictures: &[(u32, i32)]| {
+            let found = movie(&[track(b"vide", true, b"", pictures), late.clone()]).unwrap();
+            found.delay.samples(48_000)
+        };
+        assert_eq!(delay(&[]), 72_000);
+        assert_eq!(delay(&[(500, -1), (3000, 0)]), 48_000);
+        assert_eq!(delay(&[(2500, -1), (3000, 0)]), 0);
+        let parts = movie(&[track(b"soun", true, &lc, &[(100, 0), (100, 9000)])]).unwrap();
+        assert!(parts.parts);
+    }
+
+    #[test]
+    fn codecs_that_symphonia_decodes_wrongly_are_named() {
+        let name = |entry: &[u8]| {
+            let codec = codec(entry);
+            (codec.name, codec.own)
+        };
+        let aac = |settings: &[u8]| name(&aac_entry(2, settings));
+        assert_eq!(aac(STEREO), ("AAC".to_owned(), true));
+        // 5 + 4 + 4 bits: object 2, 32 kHz, 6 channels.
+        assert_eq!(aac(&[0x12, 0xb0]), ("AAC of 6 channels".to_owned(), false));
+        assert_eq!(aac(&[0x2b, 0x92, 0x08, 0x00]), ("HE-AAC".to_owned(), false));
+        // 22,050 Hz with an extension that says: band replication, or none.
+        assert_eq!(aac(&[0x13, 0x90, 0x56, 0xe5, 0x80]), ("HE-AAC".to_owned(), false));
+        assert_eq!(aac(&[0x13, 0x90, 0x56, 0xe5, 0x00]), ("AAC".to_owned(), true));
+        assert_eq!(aac(&[0x13, 0x90]).0, "AAC of 22050 Hz, which may be HE-AAC");
+        assert_eq!(name(&atom(b"ac-3", &[0; 40])), ("AC-3".to_owned(), false));
+    }
+
+    #[test]
+    fn the_sample_video_begins_after_1024_samples_of_priming() {
+        let Some(shared) = crate::ingest::shared("the_sample_video_begins_after_1024_samples_of_priming")
+        else {
+            return;
+        };
+        let bytes = std::fs::read(shared.join("llp/sample/BjCEufrlXm4.mp4")).unwrap();
+        let read = |bytes: &[u8]| sound(&mut Cursor::new(bytes)).unwrap_or_default();
+        let found = read(&bytes).unwrap();
+        assert_eq!((found.skip.units, found.skip.per_second), (1024, 44_100));
+        assert_eq!(
+            (found.delay.units, found.codec.own, found.parts),
+            (0, true, false)
+        );
+        assert_eq!(read(b"RIFF...."), None);
+        // A damaged file may say anything or nothing, but the walk ends.
+        let moov = bytes.len() - 14_281;
+        for at in (moov..bytes.len()).step_by(37) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0xff;
+            let _ = read(&changed);
+            assert!(read(&bytes[..at]).is_none(), "the index is not whole");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Which container a sound is in, by its first bytes: an extension may say anything, and a decoder that guesses takes
+//! the packets of a video for sound.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use crate::encode::media::mp4::{Aac, Codec, aac_rate};
+
+/// A container, and how vaplan reads the sound in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Container {
+    /// RIFF with WAVE, and RF64.
+    Wave,
+    /// MP4 and QuickTime, by its index.
+    Mp4,
+    /// Read by symphonia as it is.
+    Plain,
+    /// Read by the ffmpeg program only; the name is for messages.
+    Other(String),
+    /// None of these.
+    Unknown,
+}
+
+/// Bytes looked at: enough for three packets of a transport stream.
+const HEAD: u64 = 4096;
+
+/// Tells the container of a file, and leaves the file at its start.
+///
+/// # Errors
+/// The error of reading the file.
+pub(crate) fn container(file: &mut (impl Read + Seek)) -> std::io::Result<Container> {
+    let mut at = 0;
+    // Tags may stand before the sound, one after the other.
+    for _ in 0..4 {
+        file.seek(SeekFrom::Start(at))?;
+        let mut head = Vec::new();
+        (&mut *file).take(HEAD).read_to_end(&mut head)?;
+        match head.as_slice() {
+            [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
+                let size = [a, b, c, d]
+                    .iter()
+                    .fold(0_u64, |size, &&byte| size << 7 | u64::from(byte & 0x7f));
+                at += 10 + size;
+            }
+            head => {
+                file.rewind()?;
+                return Ok(of(head));
+            }
+        }
+    }
+    file.rewind()?;
+    Ok(Container::Unknown)
+}
+
+fn of(head: &[u8]) -> Container {
+    let other = |name: &str| Container::Other(name.to_owned());
+    let at = |from: usize, wanted: &[u8]| head.get(from..from + wanted.len()) == Some(wanted);
+    let packets = |first: usize, length: usize| (0..3).all(|nth| at(first + nth * length, &[0x47]));
+    if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
+        return Container::Wave;
+    }
+    if at(4, b"ftyp") {
+        return Container::Mp4;
+    }
+    if at(0, b"fLaC") {
+        return Container::Plain;
+    }
+    if at(0, b"OggS") {
+        // The first page holds the header of the first stream, as a rule of sound.
+        let vorbis = head.windows(7).take(512).any(|bytes| bytes == b"\x01vorbis");
+        let opus = head.windows(8).take(512).any(|bytes| bytes == b"OpusHead");
+        return match (vorbis, opus) {
+            (true, false) => Container::Plain,
+            (_, true) => other("Opus in Ogg"),
+            _ => other("Ogg without Vorbis"),
+        };
+    }
+    for (from, magic, name) in [
+        (0, &b"\x1a\x45\xdf\xa3"[..], "Matroska or WebM"),
+        (0, b"\0\0\x01\xba", "an MPEG program stream"),
+        (8, b"AVI ", "AVI"),
+        (0, b"FLV", "FLV"),
+        (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "ASF (wma, wmv)"),
+        (0, b"FORM", "AIFF"),
+        (0, b"caff", "CAF"),
+        (0, b"#!AMR", "AMR"),
+        (0, b".snd", "AU"),
+        (0, b"riff", "Wave64"),
+        (0, b"wvpk", "WavPack"),
+        (0, b"MAC ", "Monkey's Audio"),
+        (0, b"\x0b\x77", "AC-3"),
+        (0, b"\x7f\xfe\x80\x01", "DTS"),
+        (4, b"moov", "QuickTime without a type"),
+        (4, b"mdat", "QuickTime without a type"),
+        (4, b"wide", "QuickTime without a type"),
+        (4, b"free", "QuickTime without a type"),
+        (4, b"skip", "QuickTime without a type"),
+    ] {
+        if at(from, magic) {
+            return with_codec(head, name);
+        }
+    }
+    if packets(0, 188) || packets(4, 192) {
+        return other("an MPEG transport stream");
+    }
+    // Writers of MP3 may pad the begin with zeros.
+    let zeros = head.iter().take_while(|&&byte| byte == 0).count();
+    match &head[zeros..] {
+        &[0xff, second, third, fourth, ..] if second & 0xf6 == 0xf0 => adts(third, fourth),
+        &[0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 != 15 && third >> 2 & 3 != 3 => {
+            match (second >> 3 & 3, second >> 1 & 3) {
+                (1, _) => Container::Unknown,
+                (_, 1) => Container::Plain,
+                (_, 0) => Container::Unknown,
+                _ => other("MPEG sound of layer I or II"),
+            }
+        }
+        _ => Container::Unknown,
+    }
+}
+
+/// Adds the codec to the name of a container where its header names one in plain text, as Matroska does.
+fn with_codec(head: &[u8], name: &str) -> Container {
+    let codec = head.windows(2).enumerate().find_map(|(at, bytes)| {
+        let name: &[u8] = head.get(at..).filter(|_| bytes == b"A_")?;
+        let end = name
+            .iter()
+            .position(|byte| !(byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"_/".contains(byte)))?;
+        Some(String::from_utf8_lossy(&name[..end]).into_owned()).filter(|name| name.len() > 4)
+    });
+    Container::Other(match codec {
+        Some(codec) => format!("{codec} in {name}"),
+        None => name.to_owned(),
+    })
+}
+
+/// AAC in frames of its own.
+fn adts(third: u8, fourth: u8) -> Container {
+    let aac = Aac {
+        object: u32::from(third >> 6) + 1,
+        rate: aac_rate(u32::from(third >> 2 & 15)).unwrap_or(0),
+        channels: u32::from((third & 1) << 2 | fourth >> 6),
+        replication: None,
+    };
+    let Codec { name, own } = aac.codec();
+    if own {
+        Container::Plain
+    } else {
+        Container::Other(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn containers_are_told_by_their_first_bytes() {
+        let told = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
+        let other = |name: &str| Container::Other(name.to_owned());
+        assert_eq!(told(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
+        assert_eq!(told(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
+        assert_eq!(told(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
+        let mut stream = vec![0; 600];
+        (0..3).for_each(|nth| stream[nth * 188] = 0x47);
+        assert_eq!(told(&stream), other("an MPEG transport stream"));
+        assert_eq!(told(b"\0\0\0\x18ftypisom"), Container::Mp4);
+        assert_eq!(told(b"ID3\x04\0\0\0\0\0\x02..\xff\xfb\x90\x64"), Container::Plain);
+        assert_eq!(told(b"\0\0\0\0\xff\xfb\x90\x64"), Container::Plain);
+        assert_eq!(told(b"\xff\xfd\x90\x64"), other("MPEG sound of layer I or II"));
+        // ADTS of AAC-LC: 44.1 kHz stereo, 22.05 kHz stereo, 44.1 kHz with 6 channels.
+        assert_eq!(told(b"\xff\xf1\x50\x80"), Container::Plain);
+        assert_eq!(
+            told(b"\xff\xf1\x5c\x80"),
+            other("AAC of 22050 Hz, which may be HE-AAC")
+        );
+        assert_eq!(told(b"\xff\xf1\x51\x80"), other("AAC of 6 channels"));
+        assert_eq!(
+            told(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),
+            other("A_OPUS in Matroska or WebM")
+        );
+        assert_eq!(told(b"some text that is no sound"), Container::Unknown);
+        assert_eq!(told(b""), Container::Unknown);
+    }
+}

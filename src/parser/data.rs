@@ -13,8 +13,8 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 
 use super::error::TrainError;
-use super::features::{FeatureTable, Lengths, Place, is_pooled_copy};
-use super::{Inputs, Targets};
+use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
+use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::world::hash::feed;
 
@@ -33,7 +33,7 @@ pub struct FeaturePaths {
 
 /// Features of all kinds.
 #[derive(Debug)]
-pub struct Features {
+pub struct FeatureTables {
     /// Audio.
     pub audio: FeatureTable,
     /// Visual.
@@ -42,7 +42,7 @@ pub struct Features {
     pub clips: Option<FeatureTable>,
 }
 
-impl Features {
+impl FeatureTables {
     /// Reads and pools the features. `on_videos` is called with the number of videos that were read since the last call.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Features {
         names: &[Arc<str>],
         lengths: &Lengths,
         on_videos: &mut dyn FnMut(u64),
-    ) -> Result<Features, TrainError> {
+    ) -> Result<FeatureTables, TrainError> {
         let audio = FeatureTable::open(
             &paths.audio,
             Modality::Audio,
@@ -76,7 +76,7 @@ impl Features {
                 on_videos,
             )
         };
-        Ok(Features {
+        Ok(FeatureTables {
             visual: visual(&paths.visual)?,
             clips: match &paths.clips[..] {
                 [] => None,
@@ -113,7 +113,7 @@ impl Features {
     }
 
     /// Places of a video's rows of each kind; `None` unless all kinds have the video, with equal lengths.
-    pub fn places(&self, video: &str) -> Option<[Place; 3]> {
+    pub fn places(&self, video: &str) -> Option<[FeaturePlace; 3]> {
         let (audio, visual) = (self.audio.place(video)?, self.visual.place(video)?);
         let clips = match &self.clips {
             Some(clips) => clips.place(video)?,
@@ -124,13 +124,13 @@ impl Features {
     }
 
     /// The inputs of a batch.
-    pub fn inputs(&self, places: &[[Place; 3]], device: Device) -> Inputs {
+    pub fn inputs(&self, places: &[[FeaturePlace; 3]], device: Device) -> ParserInputs {
         let segments = longest(places);
         let of = |table: &FeatureTable, kind: usize| {
-            let places: Vec<Place> = places.iter().map(|place| place[kind]).collect();
+            let places: Vec<FeaturePlace> = places.iter().map(|place| place[kind]).collect();
             table.gather(&places, segments).to_device(device)
         };
-        Inputs {
+        ParserInputs {
             audio: of(&self.audio, 0),
             visual: of(&self.visual, 1),
             clips: self.clips.as_ref().map(|clips| of(clips, 2)),
@@ -139,12 +139,12 @@ impl Features {
     }
 }
 
-fn longest(places: &[[Place; 3]]) -> u32 {
+fn longest(places: &[[FeaturePlace; 3]]) -> u32 {
     places.iter().map(|place| place[0].segments).max().unwrap_or(0)
 }
 
 /// `[B, T]`, true past the end of a video; `None` if all videos have T segments.
-fn padding(places: &[[Place; 3]], segments: u32) -> Option<Tensor> {
+fn padding(places: &[[FeaturePlace; 3]], segments: u32) -> Option<Tensor> {
     if places.iter().all(|place| place[0].segments == segments) {
         return None;
     }
@@ -163,7 +163,7 @@ pub struct Example {
     /// Its split.
     pub split: Split,
     /// Places of its rows of each kind of features.
-    pub places: [Place; 3],
+    pub places: [FeaturePlace; 3],
     /// Weak label, `[C]`, 0 or 1.
     weak: Vec<u8>,
     /// Pseudo labels of audio and visual, `[T, C]` each, 0 or 1; empty if the store has no labels of the modality.
@@ -192,16 +192,16 @@ pub struct Dataset {
     /// The videos, sorted by name.
     pub examples: Vec<Example>,
     /// Features of the videos.
-    pub features: Features,
+    pub features: FeatureTables,
     /// Number of videos of each split, including those without features.
     pub videos: BTreeMap<Split, usize>,
 }
 
 impl Dataset {
-    /// Reads a store version and the features of its videos. `on_videos` as in [`Features::open`].
+    /// Reads a store version and the features of its videos. `on_videos` as in [`FeatureTables::open`].
     ///
     /// # Errors
-    /// As [`Features::open`], and for a store that does not read back.
+    /// As [`FeatureTables::open`]; [`TrainError::Store`] for a store that cannot be read.
     pub fn read(
         snapshot: &Snapshot,
         paths: &FeaturePaths,
@@ -216,7 +216,7 @@ impl Dataset {
             .filter(|row| row.segments > 0)
             .map(|row| (row.video.clone(), row.segments))
             .collect();
-        let features = Features::open(paths, &names, &lengths, on_videos)?;
+        let features = FeatureTables::open(paths, &names, &lengths, on_videos)?;
         let mut videos = BTreeMap::new();
         for row in &rows {
             *videos.entry(row.split).or_insert(0) += 1;
@@ -303,12 +303,12 @@ impl Dataset {
             .collect()
     }
 
-    /// Inputs of the examples at these positions.
-    pub fn inputs(&self, positions: &[usize], device: Device) -> Inputs {
+    /// ParserInputs of the examples at these positions.
+    pub fn inputs(&self, positions: &[usize], device: Device) -> ParserInputs {
         self.features.inputs(&self.places(positions), device)
     }
 
-    fn places(&self, positions: &[usize]) -> Vec<[Place; 3]> {
+    fn places(&self, positions: &[usize]) -> Vec<[FeaturePlace; 3]> {
         positions.iter().map(|&at| self.examples[at].places).collect()
     }
 
@@ -348,7 +348,11 @@ fn unequal(video: &str, class: &str, labels: usize, segments: usize) -> TrainErr
     ))
 }
 
-fn example(row: &VideoRow, places: [Place; 3], position: &BTreeMap<Arc<str>, usize>) -> Option<Example> {
+fn example(
+    row: &VideoRow,
+    places: [FeaturePlace; 3],
+    position: &BTreeMap<Arc<str>, usize>,
+) -> Option<Example> {
     let mut weak = vec![0; position.len()];
     for class in &row.weak_labels {
         weak[*position.get(class)?] = 1;

@@ -33,9 +33,9 @@ const BATCH_ROWS: usize = 256;
 /// Number of segments of the videos whose number is known before their features are read.
 pub type Lengths = BTreeMap<Arc<str>, u32>;
 
-/// Place of a video's rows.
+/// FeaturePlace of a video's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FeaturePlace {
     /// First row.
     pub row: i64,
     /// T, number of segments, with one row each.
@@ -48,7 +48,7 @@ pub struct FeatureTable {
     /// `[rows, D]`, f32, mapped.
     rows: Tensor,
     width: i64,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, FeaturePlace>,
     rejects: Vec<RejectRow>,
     fingerprint: String,
 }
@@ -57,7 +57,7 @@ pub struct FeatureTable {
 struct Index {
     width: i64,
     rows: i64,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, FeaturePlace>,
     rejects: Vec<RejectRow>,
 }
 
@@ -163,8 +163,8 @@ impl FeatureTable {
         self.width
     }
 
-    /// Place of a video's rows; `None`: the video has no usable features.
-    pub fn place(&self, video: &str) -> Option<Place> {
+    /// FeaturePlace of a video's rows; `None`: the video has no usable features.
+    pub fn place(&self, video: &str) -> Option<FeaturePlace> {
         self.places.get(video).copied()
     }
 
@@ -174,7 +174,7 @@ impl FeatureTable {
     }
 
     /// The rows of these places, `[places, segments, D]`. Past the end of a video its last row is repeated; padding hides it.
-    pub fn gather(&self, places: &[Place], segments: u32) -> Tensor {
+    pub fn gather(&self, places: &[FeaturePlace], segments: u32) -> Tensor {
         let mut rows = Vec::with_capacity(places.len() * segments as usize);
         for place in places {
             for segment in 0..segments {
@@ -358,7 +358,7 @@ impl<'a> Pooling<'a> {
             self.failed = Some(error);
             return;
         }
-        let place = Place {
+        let place = FeaturePlace {
             row: self.index.rows,
             segments,
         };

@@ -7,14 +7,14 @@ use tch::{Device, Kind, Tensor};
 use super::han::Han;
 use super::loss::{LossConfig, TERMS, TargetName, Targets};
 use super::optimizer::{Adam, AdamConfig, gradients};
-use super::{Inputs, Network, NetworkSizes, Outputs, Parser, Weights};
+use super::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, Weights};
 
 /// A softmax does not change with its bias: their gradients are rounding, about 1e-8, in both programs.
 const NO_GRADIENT: [&str; 2] = ["fc_frame_att.bias", "fc_av_att.bias"];
 
 struct Golden {
     han: Han,
-    inputs: Inputs,
+    inputs: ParserInputs,
     targets: Targets,
     expected: Weights,
     numbers: serde_json::Value,
@@ -36,7 +36,7 @@ fn golden(test: &str) -> Option<Golden> {
     let mut given = Weights::read(&folder.join("inputs.safetensors")).unwrap();
     let mut take = |name: &str| given.take(name).unwrap();
     let visual = take("visual"); // [4, 80, 2048]
-    let inputs = Inputs {
+    let inputs = ParserInputs {
         audio: take("audio"),
         visual: visual.view([4, 10, 8, 2048]).mean_dim(2, false, None::<Kind>),
         clips: Some(take("visual_st")),
@@ -70,7 +70,7 @@ fn close(name: &str, found: f64, expected: &serde_json::Value) {
     );
 }
 
-fn segments(outputs: &Outputs) -> Tensor {
+fn segments(outputs: &ParserOutputs) -> Tensor {
     Tensor::stack(&[&outputs.segment_audio, &outputs.segment_visual], 2)
 }
 
@@ -200,7 +200,7 @@ fn averaging_the_frames_first_is_the_same_function() {
 #[test]
 fn a_padded_video_is_predicted_as_if_it_were_alone_and_weighs_nothing_past_its_end() {
     let Some(golden) = golden("padding") else { return };
-    let alone = Inputs {
+    let alone = ParserInputs {
         audio: golden.inputs.audio.narrow(0, 0, 1).narrow(1, 0, 7),
         visual: golden.inputs.visual.narrow(0, 0, 1).narrow(1, 0, 7),
         clips: golden
@@ -212,7 +212,7 @@ fn a_padded_video_is_predicted_as_if_it_were_alone_and_weighs_nothing_past_its_e
     };
     let padding = Tensor::zeros([4, 10], (Kind::Bool, Device::Cpu));
     let _ = padding.narrow(0, 0, 1).narrow(1, 7, 3).fill_(1);
-    let padded = Inputs {
+    let padded = ParserInputs {
         padding: Some(padding.shallow_clone()),
         ..golden.inputs
     };
@@ -240,7 +240,7 @@ fn a_padded_video_is_predicted_as_if_it_were_alone_and_weighs_nothing_past_its_e
         weak: first(&golden.targets.weak),
         within: Some(first(&padding).logical_not().to_kind(Kind::Float)),
     };
-    let both = Outputs {
+    let both = ParserOutputs {
         segment_audio: first(&many.segment_audio),
         segment_visual: first(&many.segment_visual),
         audio: first(&many.audio),

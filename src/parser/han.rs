@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::error::{NetworkError, WeightsProblem};
-use super::network::{Inputs, Network, NetworkSizes, Outputs, Parser, check_sizes};
+use super::network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_sizes};
 use super::noise::Noise;
 use super::parameters::{Declared, Parameters, Start, linear, matrix};
 use super::weights::Weights;
@@ -224,7 +224,7 @@ impl Parser for Han {
         Ok(())
     }
 
-    fn forward(&self, inputs: &Inputs, noise: Option<&mut Noise>) -> Outputs {
+    fn forward(&self, inputs: &ParserInputs, noise: Option<&mut Noise>) -> ParserOutputs {
         let batch = inputs.audio.size()[0];
         let audio = self.parameters.linear("fc_a", &inputs.audio); // [B, T, H]
         let mut visual = self.parameters.linear("fc_v", &inputs.visual); // [B, T, H]
@@ -257,7 +257,7 @@ impl Parser for Han {
         let pooled = by_modality(&(&over_time * &probability)); // [2, B, T, C]
         let modalities = pooled.sum_dim_intlist(2, false, None::<Kind>); // [2, B, C]
         let probability = by_modality(&probability); // [2, B, T, C]
-        Outputs {
+        ParserOutputs {
             segment_audio: probability.get(0),
             segment_visual: probability.get(1),
             audio: modalities.get(0),

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use super::network::Outputs;
+use super::network::ParserOutputs;
 
 /// Smallest distance of a probability from 0 and 1 in a loss, so that its logarithm is finite.
 const CLAMP: f64 = 1e-7;
@@ -95,7 +95,7 @@ pub struct Loss {
 
 impl LossConfig {
     /// The loss of a batch.
-    pub fn loss(&self, outputs: &Outputs, targets: &Targets) -> Loss {
+    pub fn loss(&self, outputs: &ParserOutputs, targets: &Targets) -> Loss {
         let (audio, visual) = self.modality_targets(targets);
         let mut terms = vec![
             mean_bce(&outputs.video, &targets.weak),

@@ -61,7 +61,7 @@ pub use data::{Dataset, FeaturePaths};
 pub use error::{NetworkError, TrainError, WeightsProblem};
 pub use han::{Han, HanSettings};
 pub use loss::{Loss, LossConfig, TargetName, Targets};
-pub use network::{Inputs, Network, NetworkSizes, Outputs, Parser};
+pub use network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs};
 pub use noise::Noise;
 pub use optimizer::{Adam, AdamConfig, OptimizerName};
 pub use registry::NetworkSettings;

@@ -59,7 +59,7 @@ pub fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), NetworkError> {
 
 /// A batch of B videos of at most T segments.
 #[derive(Debug)]
-pub struct Inputs {
+pub struct ParserInputs {
     /// `[B, T, Da]`.
     pub audio: Tensor,
     /// `[B, T, Dv]`.
@@ -72,7 +72,7 @@ pub struct Inputs {
 
 /// Probabilities of a batch. Values past the end of a video are undefined.
 #[derive(Debug)]
-pub struct Outputs {
+pub struct ParserOutputs {
     /// P^a, `[B, T, C]`.
     pub segment_audio: Tensor,
     /// P^v, `[B, T, C]`.
@@ -111,8 +111,8 @@ pub trait Parser: fmt::Debug + Send {
     /// Probabilities of a batch. `noise` is given in training only; dropout draws its masks from it.
     ///
     /// # Panics
-    /// If the inputs do not have the shapes that [`Inputs`] gives for the network's sizes.
-    fn forward(&self, inputs: &Inputs, noise: Option<&mut Noise>) -> Outputs;
+    /// If the inputs do not have the shapes that [`ParserInputs`] gives for the network's sizes.
+    fn forward(&self, inputs: &ParserInputs, noise: Option<&mut Noise>) -> ParserOutputs;
 }
 
 /// Key of a checkpoint's metadata under which it names its network.

@@ -9,7 +9,7 @@ use vaplan_schemas::rows::{EpochRow, RejectKind, RejectRow};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Videos};
 
-use super::data::{FeaturePaths, Features};
+use super::data::{FeaturePaths, FeatureTables};
 use super::error::TrainError;
 use super::features::Lengths;
 use super::probabilities::{VideoProbabilities, predict};
@@ -194,7 +194,7 @@ fn open(
     parser: &dyn Parser,
     cache: &Path,
     (names, lengths): (&[Arc<str>], &Lengths),
-) -> Result<Features, TrainError> {
+) -> Result<FeatureTables, TrainError> {
     let sizes = parser.sizes();
     if sizes.clips.is_none() != request.clips.is_empty() {
         return Err(TrainError::Settings(format!(
@@ -218,7 +218,7 @@ fn open(
         clips: request.clips.clone(),
         cache: cache.to_owned(),
     };
-    let features = Features::open(&paths, names, lengths, &mut |_| ())?;
+    let features = FeatureTables::open(&paths, names, lengths, &mut |_| ())?;
     let clips = features.clips.as_ref().map(|clips| clips.width());
     let widths = [
         ("audio", Some(sizes.audio), Some(features.audio.width())),
@@ -241,7 +241,7 @@ fn open(
 /// Predictions of the videos that have all features, and the number of those that have not.
 fn all(
     parser: &dyn Parser,
-    features: &Features,
+    features: &FeatureTables,
     names: &[Arc<str>],
     on_videos: &mut dyn FnMut(u64, u64),
 ) -> (Vec<VideoProbabilities>, usize) {

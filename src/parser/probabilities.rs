@@ -7,8 +7,8 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
 use super::Parser;
-use super::data::{Dataset, Features};
-use super::features::Place;
+use super::data::{Dataset, FeatureTables};
+use super::features::FeaturePlace;
 use super::settings::Gate;
 use crate::eval::{BitMatrix, Prediction};
 
@@ -33,14 +33,14 @@ pub const BATCH: usize = 64;
 /// Predicts these videos, in order, without dropout. `on_videos` is called with the number of videos after each batch.
 pub fn predict(
     parser: &dyn Parser,
-    features: &Features,
-    videos: &[(Arc<str>, [Place; 3])],
+    features: &FeatureTables,
+    videos: &[(Arc<str>, [FeaturePlace; 3])],
     mut on_videos: impl FnMut(usize),
 ) -> Vec<VideoProbabilities> {
     let classes = parser.sizes().classes as usize;
     let mut predicted = Vec::with_capacity(videos.len());
     for batch in videos.chunks(BATCH) {
-        let places: Vec<[Place; 3]> = batch.iter().map(|(_, places)| *places).collect();
+        let places: Vec<[FeaturePlace; 3]> = batch.iter().map(|(_, places)| *places).collect();
         let outputs = tch::no_grad(|| parser.forward(&features.inputs(&places, parser.device()), None));
         let flat = |tensor: &Tensor| -> Vec<f32> {
             let flat = tensor

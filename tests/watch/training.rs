@@ -195,7 +195,7 @@ fn what_another_process_changes_is_learnt_by_a_training_at_rest() {
     ];
     let second = run(second);
     assert_status(&second, 2);
-    assert!(stderr(&second).contains("expected one `watch --train` of a store at a time"));
+    assert!(stderr(&second).contains("is locked by another `watch --train`"));
     watch.stop();
 }
 

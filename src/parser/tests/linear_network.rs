@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::parser::error::{NetworkError, WeightsProblem};
-use crate::parser::network::{Inputs, Network, NetworkSizes, Outputs, Parser};
+use crate::parser::network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs};
 use crate::parser::noise::Noise;
 use crate::parser::parameters::{Declared, Parameters, linear, matrix};
 use crate::parser::weights::Weights;
@@ -109,7 +109,7 @@ impl Parser for LinearNetwork {
         Ok(())
     }
 
-    fn forward(&self, inputs: &Inputs, mut noise: Option<&mut Noise>) -> Outputs {
+    fn forward(&self, inputs: &ParserInputs, mut noise: Option<&mut Noise>) -> ParserOutputs {
         let mut segments = |name: &str, x: &Tensor| {
             let x = match noise.as_deref_mut() {
                 Some(noise) => noise.drop(x, self.feature_dropout),
@@ -123,7 +123,7 @@ impl Parser for LinearNetwork {
         );
         let mean = |x: &Tensor| x.mean_dim(1, false, None::<Kind>); // [B, C]
         let (of_audio, of_visual) = (mean(&audio), mean(&visual));
-        Outputs {
+        ParserOutputs {
             video: (&of_audio + &of_visual) / 2.0,
             audio: of_audio,
             visual: of_visual,

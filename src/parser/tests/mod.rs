@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tch::Device;
 use vaplan_schemas::Modality;
 
-use super::features::{FeatureTable, Lengths, Place, is_pooled_copy};
+use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
 use super::probabilities::VideoProbabilities;
 use super::settings::Gate;
 use crate::ingest::npy;
@@ -56,7 +56,7 @@ fn features_are_pooled_to_a_row_a_segment_and_what_does_not_fit_is_rejected() {
     let (folder, cache) = (folder(), tempfile::tempdir().unwrap());
     let (table, read) = open(folder.path(), cache.path(), &lengths());
     assert_eq!((table.width(), read), (2, 3));
-    let place = |row, segments| Some(Place { row, segments });
+    let place = |row, segments| Some(FeaturePlace { row, segments });
     assert_eq!(table.place("AAAAAAAAAAA_0_2"), place(0, 2));
     assert_eq!(table.place("BBBBBBBBBBB_0_2"), place(2, 2));
     assert_eq!(table.place("CCCCCCCCCCC_0_3"), None);
@@ -216,7 +216,7 @@ fn many_that_find_the_cache_cold_at_once_all_read_the_same() {
             &mut |_| (),
         )
         .unwrap();
-        let places: Vec<Place> = names.0.iter().map(|name| table.place(name).unwrap()).collect();
+        let places: Vec<FeaturePlace> = names.0.iter().map(|name| table.place(name).unwrap()).collect();
         f64::try_from(table.gather(&places, 2).sum(tch::Kind::Double)).unwrap()
     };
     let sums: Vec<f64> = std::thread::scope(|scope| {

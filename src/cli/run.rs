@@ -12,7 +12,7 @@ use super::progress::Bar;
 use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
-use crate::run::learner::Doing;
+use crate::run::learner::LearnerProgress;
 use crate::run::{self, Progress, Request, Todo, Told};
 
 /// Do the whole job that a file describes: label, train, denoise, train again, score
@@ -127,7 +127,7 @@ struct Pace {
     total: u64,
 }
 
-fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
+fn stepping(bar: &Arc<Bar>) -> run::learner::OnLearnerProgress {
     let bar = bar.clone();
     let pace = Mutex::new(Pace {
         begun: Instant::now(),
@@ -138,8 +138,8 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
     Box::new(move |doing| {
         let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
         match doing {
-            Doing::Read => bar.message("reading features"),
-            Doing::Stage {
+            LearnerProgress::Read => bar.message("reading features"),
+            LearnerProgress::Stage {
                 name,
                 done,
                 epochs,
@@ -158,7 +158,7 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
                     bar.say(&format!("{name}: {epochs} epochs of {videos} videos"));
                 }
             }
-            Doing::Step(step) => {
+            LearnerProgress::Step(step) => {
                 pace.videos += step.videos as u64;
                 let speed = pace.videos as f64 / pace.begun.elapsed().as_secs_f64().max(1e-9);
                 bar.message(format!(

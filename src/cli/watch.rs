@@ -66,10 +66,14 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         status: args.status.clone(),
         metrics: args.metrics,
         #[cfg(feature = "train")]
-        training: args.training.train.clone().map(|config| watch::training::Asked {
-            config,
-            device: args.training.machine.device,
-        }),
+        training: args
+            .training
+            .train
+            .clone()
+            .map(|config| watch::training::OwnTrainingRequest {
+                config,
+                device: args.training.machine.device,
+            }),
     };
     let say = |line: String| {
         if !global.quiet {

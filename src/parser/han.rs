@@ -7,10 +7,10 @@
 //!                                                           └─ fc_av_att ── softmax over modalities ───┴─▶ p, p^a, p^v
 //! ```
 //!
-//! Source (grade C): `MMIL_Net`, `Encoder`, `HANLayer` in `nets/net_audiovisual.py` of YapengTian/AVVP-ECCV20, whose
-//! parameter names these are. Differences: its 8 frames a segment come in averaged (METHOD.md: the same function);
-//! both modalities pass a layer as one batch; a second layer takes the first one's output (there, every layer takes
-//! the first one's input, so that only the last counts; with one layer, as published, there is none).
+//! Source (grade C): `MMIL_Net`, `Encoder`, `HANLayer` in `nets/net_audiovisual.py` of YapengTian/AVVP-ECCV20. Parameters have
+//! the same names. Three things differ. The inputs are means of the 8 frames per segment (METHOD.md: the same function).
+//! Both modalities pass a layer as one batch. A second layer takes the output of the first one; in the source every layer takes
+//! the input of the first one, so that only the last layer counts. With one layer, as published, this makes no difference.
 
 use std::collections::BTreeMap;
 
@@ -248,7 +248,7 @@ impl Parser for Han {
         if let Some(padding) = &padding {
             over_time = over_time.masked_fill(&padding.segments, f64::NEG_INFINITY);
         }
-        let over_time = over_time.softmax(1, None::<Kind>);
+        let over_time = over_time.softmax(1, None::<Kind>); // [2B, T, C], sums to 1 over T
         let by_modality = |tensor: &Tensor| {
             let size = tensor.size();
             tensor.view([2, batch, size[1], size[2]])
@@ -256,7 +256,7 @@ impl Parser for Han {
         let over_modalities = by_modality(&self.parameters.linear("fc_av_att", &x)).softmax(0, None::<Kind>); // [2, B, T, C]
         let pooled = by_modality(&(&over_time * &probability)); // [2, B, T, C]
         let modalities = pooled.sum_dim_intlist(2, false, None::<Kind>); // [2, B, C]
-        let probability = by_modality(&probability);
+        let probability = by_modality(&probability); // [2, B, T, C]
         Outputs {
             segment_audio: probability.get(0),
             segment_visual: probability.get(1),
@@ -268,7 +268,7 @@ impl Parser for Han {
 }
 
 impl Han {
-    /// One layer of the encoder, `[2B, T, H]` to the same; audio first.
+    /// One layer of the encoder, `[2B, T, H]` to `[2B, T, H]`. The first B rows are audio.
     fn layer(
         &self,
         layer: usize,
@@ -291,7 +291,7 @@ impl Han {
         self.parameters.norm(&format!("{name}.norm2"), &(x + inner))
     }
 
-    /// Attention to the segments of the same modality, or (`cross`) of the other one.
+    /// Attention to the segments of the same modality, or with `cross` of the other one; `[2B, T, H]` to `[2B, T, H]`.
     ///
     /// Source: `multi_head_attention_forward` in `torch/nn/functional.py`.
     fn attention(
@@ -306,12 +306,12 @@ impl Han {
         let (heads, width) = (self.settings.heads, hidden / self.settings.heads);
         let weight = self.parameters.get(&format!("{name}.in_proj_weight"));
         let bias = self.parameters.get(&format!("{name}.in_proj_bias"));
-        let projected = x.linear(weight, Some(bias)).chunk(3, -1); // 3 of [2B, T, H]
+        let projected = x.linear(weight, Some(bias)).chunk(3, -1); // 3 × [2B, T, H]
         let split = |x: &Tensor| {
             let by_head = x.reshape([batch, time, heads, width]).transpose(1, 2);
-            by_head.reshape([batch * heads, time, width])
+            by_head.reshape([batch * heads, time, width]) // [2B·heads, T, H/heads]
         };
-        // The other modality's rows: the halves of the batch change places.
+        // Exchanging the halves of the batch gives each modality the rows of the other one.
         let other = |x: &Tensor| {
             if cross {
                 x.roll(batch / 2, 0)
@@ -334,7 +334,7 @@ impl Han {
     }
 }
 
-/// What is past the end of a video, for both modalities.
+/// Masks of what is past the end of a video, for both modalities.
 struct Padding {
     /// `[2B·heads, 1, T]`.
     keys: Tensor,
@@ -343,7 +343,7 @@ struct Padding {
 }
 
 impl Padding {
-    /// Of `[B, T]`.
+    /// The masks of padding `[B, T]`.
     fn new(padding: &Tensor, heads: i64) -> Padding {
         let both = padding.repeat([2, 1]);
         let keys = both.repeat_interleave_self_int(heads, 0, None);

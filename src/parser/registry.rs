@@ -23,6 +23,9 @@ static NETWORKS: &[Entry] = &[
 pub const DEFAULT: &str = Han::NAME;
 
 type Values = Map<String, Value>;
+type Made<E> = Result<Box<dyn Parser>, E>;
+type Build = fn(&Values, &NetworkSizes, u64, Device) -> Made<NetworkError>;
+type Load = fn(&mut Weights, Device) -> Made<WeightsProblem>;
 
 /// One network: the functions of its [`Network`] with the type of its settings erased.
 #[derive(Debug)]
@@ -32,8 +35,8 @@ struct Entry {
     /// Fills in the defaults, and refuses an unknown key or a value of another type.
     complete: fn(&Values) -> Result<Values, String>,
     check: fn(&Values) -> Result<(), NetworkError>,
-    build: fn(&Values, &NetworkSizes, u64, Device) -> Result<Box<dyn Parser>, NetworkError>,
-    load: fn(&mut Weights, Device) -> Result<Box<dyn Parser>, WeightsProblem>,
+    build: Build,
+    load: Load,
 }
 
 impl Entry {
@@ -77,16 +80,11 @@ fn check<N: Network>(values: &Values) -> Result<(), NetworkError> {
     N::check(&typed::<N>(values))
 }
 
-fn build<N: Network>(
-    values: &Values,
-    sizes: &NetworkSizes,
-    seed: u64,
-    device: Device,
-) -> Result<Box<dyn Parser>, NetworkError> {
+fn build<N: Network>(values: &Values, sizes: &NetworkSizes, seed: u64, device: Device) -> Made<NetworkError> {
     Ok(Box::new(N::build(&typed::<N>(values), sizes, seed, device)?))
 }
 
-fn load_as<N: Network>(weights: &mut Weights, device: Device) -> Result<Box<dyn Parser>, WeightsProblem> {
+fn load_as<N: Network>(weights: &mut Weights, device: Device) -> Made<WeightsProblem> {
     Ok(Box::new(N::load(weights, device)?))
 }
 
@@ -234,6 +232,37 @@ mod tests {
             let same = NETWORKS.iter().filter(|other| other.name == entry.name);
             assert_eq!(same.count(), 1, "{}", entry.name);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_names_its_network_and_one_without_a_name_is_of_han() {
+        let sizes = NetworkSizes {
+            audio: 3,
+            visual: 4,
+            clips: None,
+            classes: 2,
+        };
+        let settings = Map::from_iter([
+            ("hidden".to_owned(), Value::from(8)),
+            ("heads".to_owned(), 2.into()),
+        ]);
+        let settings = NetworkSettings::new("han", &settings).unwrap();
+        let parser = settings.build(&sizes, 1, Device::Cpu).unwrap();
+        let mut named = parser.named_weights();
+        assert_eq!(named.metadata["network"], "han");
+        assert_eq!(load(&mut named, Device::Cpu).unwrap().name(), "han");
+        // As the program wrote checkpoints before networks had names.
+        let mut old = parser.weights();
+        assert_eq!(old.metadata.keys().collect::<Vec<_>>(), ["heads"]);
+        let loaded = load(&mut old, Device::Cpu).unwrap();
+        assert_eq!((loaded.name(), loaded.sizes()), ("han", &sizes));
+        let mut other = parser.named_weights();
+        other.metadata.insert("network".to_owned(), "hat".to_owned());
+        let refusal = load(&mut other, Device::Cpu).unwrap_err().to_string();
+        assert!(
+            refusal.starts_with("network is `hat`, expected `han`"),
+            "{refusal}"
+        );
     }
 
     #[test]

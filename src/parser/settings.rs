@@ -11,7 +11,7 @@ use super::tagged::with_network;
 use super::{AdamConfig, LossConfig, OptimizerName, TargetName};
 use crate::eval::{Protocol, Task};
 
-/// What supervises the network: the steps of the paper's ablation.
+/// Labels and loss that the network learns from: the lines of the paper's ablation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supervision {
     /// Weak labels only: HAN as published (smoothed targets, no richness).
@@ -26,10 +26,10 @@ pub enum Supervision {
 }
 
 impl Supervision {
-    /// All three, the paper's order.
+    /// All supervisions, in the paper's order.
     pub const ALL: [Supervision; 3] = [Supervision::Weak, Supervision::Pseudo, Supervision::Richness];
 
-    /// As flags and tables write it.
+    /// The name in flags and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Supervision::Weak => "weak",
@@ -38,7 +38,7 @@ impl Supervision {
         }
     }
 
-    /// Its loss, with λ where there is richness.
+    /// The loss of this supervision.
     pub fn loss(self) -> LossConfig {
         let all = LossConfig::default();
         match self {
@@ -53,7 +53,7 @@ impl Supervision {
     }
 }
 
-/// How the learning rate goes.
+/// How the learning rate changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleName {
@@ -61,11 +61,11 @@ pub enum ScheduleName {
     Step,
     /// Up over `warmup_epochs`, then down to 0 by a cosine (grade C, VALOR).
     Cosine,
-    /// As it is.
+    /// The rate stays.
     Constant,
 }
 
-/// How predictions become 0s and 1s.
+/// The protocol by which predictions become labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
@@ -76,10 +76,10 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Both.
+    /// Both protocols.
     pub const ALL: [Gate; 2] = [Gate::Fused, Gate::Own];
 
-    /// As `eval` names it.
+    /// The protocol in `eval`.
     pub const fn protocol(self) -> Protocol {
         match self {
             Gate::Fused => Protocol::Fused,
@@ -87,7 +87,7 @@ impl Gate {
         }
     }
 
-    /// As tables write it.
+    /// The name in tables.
     pub const fn as_str(self) -> &'static str {
         self.protocol().as_str()
     }
@@ -99,50 +99,50 @@ impl Gate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct TrainSettings {
-    /// Passes over the videos.
+    /// Number of epochs.
     pub epochs: u64,
-    /// Videos of a step.
+    /// Number of videos per step.
     pub batch: usize,
-    /// Names the random numbers: initial weights, order, dropout.
+    /// Seed of the random numbers: initial weights, order of the videos, dropout.
     pub seed: u64,
-    /// What is asked of the network; `ave`: labels of both modalities are those that both have.
+    /// Task; for `ave`, the labels of each modality are those that both modalities have.
     pub task: Task,
-    /// What the network learns from.
+    /// Labels and loss that the network learns from.
     pub supervision: Supervision,
-    /// Targets of the basic loss; none: those of `supervision`.
+    /// Targets of the basic loss; `None`: those of `supervision`.
     pub targets: Option<TargetName>,
-    /// λ; none: that of `supervision`.
+    /// λ; `None`: that of `supervision`.
     pub richness: Option<f64>,
     /// μ, weight of the segment term.
     pub segment: f64,
     /// Adam or AdamW.
     pub optimizer: OptimizerName,
-    /// Learning rate at its highest.
+    /// Highest learning rate.
     pub learning_rate: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// How the rate goes.
+    /// Schedule of the learning rate.
     pub schedule: ScheduleName,
     /// Epochs between two steps of schedule `step`.
     pub step_epochs: u64,
-    /// What each of them multiplies the rate with.
+    /// Factor of each step of schedule `step`.
     pub step_factor: f64,
-    /// Epochs until schedule `cosine` is at its highest.
+    /// Number of epochs until schedule `cosine` reaches the highest rate.
     pub warmup_epochs: u64,
-    /// Largest norm of all gradients together; none: any.
+    /// Largest common norm of all gradients; `None`: no limit.
     pub clip: Option<f64>,
     /// The network and its own settings.
     #[serde(flatten, skip_deserializing)]
     pub network: NetworkSettings,
     /// Split that the best epoch is chosen on.
     pub best_split: Split,
-    /// Protocol that it is chosen by.
+    /// Protocol that the best epoch is chosen by.
     pub best_gate: Gate,
-    /// Metric that it is chosen by, `<level>.<score>`; none: segment Type@AV, or segment accuracy of task `ave`.
+    /// Metric that the best epoch is chosen by, `<level>.<score>`; `None`: `segment.type_av`, or `segment.accuracy` for task `ave`.
     pub best_metric: Option<String>,
-    /// Splits whose predictions every epoch puts into the store.
+    /// Splits whose predictions the store gets from every epoch.
     pub predictions: Vec<Split>,
-    /// Splits whose predictions are in the store for the best epoch, when the training is done.
+    /// Splits whose predictions the store gets from the best epoch, when the training is complete.
     pub best_predictions: Vec<Split>,
 }
 
@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for TrainSettings {
     }
 }
 
-/// Scores a best epoch can be chosen by.
+/// Metrics that the best epoch can be chosen by.
 pub const METRICS: [&str; 10] = [
     "segment.audio",
     "segment.visual",
@@ -202,7 +202,7 @@ pub const METRICS: [&str; 10] = [
     "event.event_av",
 ];
 
-/// Task `ave` has this one, too.
+/// A further metric, for task `ave` only.
 pub const ACCURACY: &str = "segment.accuracy";
 
 impl TrainSettings {
@@ -275,13 +275,13 @@ impl TrainSettings {
         self.best_metric.as_deref().unwrap_or(of_task)
     }
 
-    /// The same as the `epochs` table names it: `<split>.<gate>.<level>.<score>`.
+    /// The same metric as table `epochs` names it: `<split>.<gate>.<level>.<score>`.
     pub fn best_name(&self) -> String {
         let (split, gate, metric) = (self.best_split, self.best_gate.as_str(), self.best_metric());
         format!("{split}.{gate}.{metric}")
     }
 
-    /// Splits whose predictions the best epoch gets when all are done: the others have them since that epoch.
+    /// Splits of `best_predictions` that are not in `predictions`: the store gets their predictions only from the best epoch.
     pub fn left_to_best(&self) -> impl Iterator<Item = Split> {
         let left = |split: &Split| self.best_predictions.contains(split) && !self.predictions.contains(split);
         Split::ALL.into_iter().filter(left)
@@ -311,7 +311,7 @@ impl TrainSettings {
         serde_json::to_string(self).expect("settings are JSON")
     }
 
-    /// The learning rate of a step: epoch from 1, step of the epoch from 0, of `steps`.
+    /// The learning rate of a step. `epoch` counts from 1 and `step` from 0; an epoch has `steps` steps.
     pub fn rate(&self, epoch: u64, step: usize, steps: usize) -> f64 {
         match self.schedule {
             ScheduleName::Constant => self.learning_rate,

@@ -1,4 +1,4 @@
-//! A network in training: one epoch after the other, from memory to memory.
+//! A network in training, epoch by epoch, without any file.
 
 use std::ops::ControlFlow;
 
@@ -12,16 +12,16 @@ use super::settings::TrainSettings;
 use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, Weights};
 use crate::eval::Task;
 
-/// A network, its optimizer, and how far they are.
+/// A network with its optimizer and the number of epochs done.
 #[derive(Debug)]
 pub struct Trainer {
     settings: TrainSettings,
     loss: LossConfig,
     parser: Box<dyn Parser>,
     adam: Adam,
-    /// Epochs done.
+    /// Number of epochs done.
     done: u64,
-    /// Positions in the data set.
+    /// Positions in the data set that an epoch learns from.
     examples: Vec<usize>,
 }
 
@@ -38,20 +38,20 @@ pub struct EpochLosses {
     pub rate: f64,
 }
 
-/// A step that was made.
+/// One step of an epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Videos in it.
+pub struct TrainStep {
+    /// Number of videos in the batch.
     pub videos: usize,
-    /// Loss.
+    /// Loss of the batch.
     pub loss: f64,
 }
 
 impl Trainer {
-    /// Before the first epoch; `examples` are the positions to learn from.
+    /// A training before its first epoch. `examples` are the positions in the data set that an epoch learns from.
     ///
     /// # Errors
-    /// Settings that make no network.
+    /// [`TrainError::Settings`], [`TrainError::Network`] for settings that make no network.
     pub fn new(
         settings: &TrainSettings,
         dataset: &Dataset,
@@ -76,10 +76,10 @@ impl Trainer {
         })
     }
 
-    /// After the epochs that a checkpoint tells of; everything else is as it was.
+    /// Replaces parameters and optimizer by those of a checkpoint after `done` epochs.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] for a checkpoint of another network; `path` is for the message.
+    /// [`NetworkError::Weights`] for a checkpoint of another network, naming `path`.
     pub fn restore(
         &mut self,
         mut checkpoint: Weights,
@@ -94,7 +94,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Parameters and the optimizer's state: with seed and epoch, all that the next epoch depends on.
+    /// Parameters and the optimizer's state. Together with seed and epoch they decide the next epoch.
     pub fn checkpoint(&self) -> Weights {
         let mut weights = self.parser.named_weights();
         self.adam.save(&mut weights);
@@ -111,25 +111,25 @@ impl Trainer {
         self.done
     }
 
-    /// Steps of an epoch.
+    /// Number of steps of an epoch.
     pub fn steps(&self) -> usize {
         self.examples.len().div_ceil(self.settings.batch)
     }
 
-    /// Learns from other examples from now on: positions in the data set of the next epoch.
+    /// Sets the positions that the next epochs learn from. They are positions in the data set that those epochs are given.
     pub fn learn_from(&mut self, examples: Vec<usize>) {
         self.examples = examples;
     }
 
-    /// Learns from every example once, in the order that seed and epoch give; `told` hears of every step, and may stop.
+    /// Learns from every example once, in an order that seed and epoch decide. `on_step` is called after each step and may stop
+    /// the epoch.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], before the parameters are touched by it; [`TrainError::Stopped`], in the middle of the
-    /// epoch.
+    /// [`TrainError::NotFinite`] before the batch changes the parameters; [`TrainError::Stopped`] if `on_step` asked for it.
     pub fn epoch(
         &mut self,
         dataset: &Dataset,
-        mut told: impl FnMut(Step) -> ControlFlow<()>,
+        mut on_step: impl FnMut(TrainStep) -> ControlFlow<()>,
     ) -> Result<EpochLosses, TrainError> {
         let epoch = self.done + 1;
         let mut noise = Noise::new(self.settings.seed, epoch);
@@ -158,7 +158,7 @@ impl Trainer {
                 value,
                 videos: names(dataset, batch),
             };
-            // libtorch's cross entropy throws where a probability is none; here its batch can be named.
+            // libtorch's cross entropy throws if a probability is NaN. This check comes first, since it can name the batch.
             let probabilities = [&outputs.video, &outputs.audio, &outputs.visual].map(|p| p.sum(Kind::Float));
             let sum = f64::try_from(Tensor::stack(&probabilities, 0).sum(Kind::Float))
                 .map_err(NetworkError::from)?;
@@ -182,11 +182,11 @@ impl Trainer {
             for (sum, term) in losses.terms.iter_mut().zip(&loss.terms) {
                 *sum += f64::try_from(term).map_err(NetworkError::from)? * share;
             }
-            let made = Step {
+            let made = TrainStep {
                 videos: batch.len(),
                 loss: total,
             };
-            if told(made).is_break() {
+            if on_step(made).is_break() {
                 return Err(TrainError::Stopped);
             }
         }
@@ -195,7 +195,7 @@ impl Trainer {
     }
 }
 
-/// The first names of a batch.
+/// The first four names of a batch.
 fn names(dataset: &Dataset, batch: &[usize]) -> String {
     let mut names: Vec<&str> = batch.iter().map(|&at| &*dataset.examples[at].name).collect();
     let more = names.len().saturating_sub(4);

@@ -27,7 +27,7 @@ fn changes_as_rows_and_as_files_make_the_same_version() {
         &sample,
         "weak.csv",
         &format!(
-            "filename,event_labels,split\n{},\"Bark,Bell\",val\nnew_0_10,Horn\n",
+            "filename,event_labels,split\n{},\"Bark,Bell\",val\nnew_0_10,Horn,\n",
             name(1)
         ),
     );

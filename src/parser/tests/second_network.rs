@@ -1,11 +1,13 @@
 //! A network that is not HAN goes through every command by its name alone.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Epochs, Predictions};
 
@@ -14,10 +16,15 @@ use crate::cli::Cli;
 use crate::ingest::annotations::key11;
 use crate::ingest::npy;
 use crate::parser::predict::{self, PredictRequest, PredictTarget};
-use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary};
-use crate::parser::{FeaturePaths, Network as _, Weights};
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record::Recorder;
+use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary, run_hash};
+use crate::parser::trainer::TrainStep;
+use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, FeaturePaths, Network as _, TrainError, Weights};
 
-/// A folder with the built-in sample, its features and two equal stores of its labels.
+/// A folder with the built-in sample, its features and three equal stores of its labels.
 struct Fixture {
     folder: tempfile::TempDir,
 }
@@ -40,7 +47,7 @@ impl Fixture {
             "16",
         ]);
         let text = |modality: &str| fixture.path(&format!("features/{modality}_text.npy"));
-        for store in ["one", "other"] {
+        for store in ["one", "other", "third"] {
             vaplan(
                 &[
                     &[
@@ -75,12 +82,11 @@ impl Fixture {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Trains two epochs; with `stop`, only the first one is kept, as if the program was killed in the second.
-    fn train(&self, store: &str, stop: bool) -> Option<TrainSummary> {
+    fn request(&self, store: &str) -> TrainRequest {
         let store = self.folder.path().join(store);
         let out = store.join("_vaplan/train");
         let features = |modality: &str| vec![self.folder.path().join("features").join(modality)];
-        let request = TrainRequest {
+        TrainRequest {
             version: None,
             features: FeaturePaths {
                 audio: features("audio"),
@@ -93,7 +99,12 @@ impl Fixture {
             command: "test".to_owned(),
             store,
             out,
-        };
+        }
+    }
+
+    /// Trains two epochs; with `stop`, only the first one is kept, as if the program was killed in the second.
+    fn train(&self, store: &str, stop: bool) -> Option<TrainSummary> {
+        let request = self.request(store);
         let mut progress = |progress| {
             let first = matches!(&progress, TrainProgress::Epoch { row, .. } if row.run_epoch == 1);
             assert!(!(stop && first), "stopped after the first epoch");
@@ -101,8 +112,56 @@ impl Fixture {
         catch_unwind(AssertUnwindSafe(|| train::run(&request, &mut progress).unwrap())).ok()
     }
 
+    /// Trains one epoch that is committed and whose checkpoint is not promoted, as if the program was killed in between.
+    fn train_and_stop_after_the_commit(&self, store: &str) {
+        let request = self.request(store);
+        let store = Store::open(&request.store).unwrap();
+        let snapshot = store.at_version(None).unwrap();
+        let dataset = Dataset::read(&snapshot, &request.features, &mut |_| ()).unwrap();
+        let run = run_hash(&request.settings.identity(), &dataset);
+        let spec = TrainingSpec {
+            settings: request.settings,
+            device: request.device,
+            folder: request.out,
+            run: run.clone(),
+            labels: snapshot.version().version,
+            data: run.clone(),
+        };
+        let mut training = Training::open(spec, &dataset).unwrap();
+        let command = request.command;
+        let mut driver = StopAfterCommit(Recorder { store, command, run });
+        let truths = Truths::read(&snapshot).unwrap();
+        let stopped = training.advance(&dataset, &truths, &mut driver);
+        assert!(matches!(stopped, Err(TrainError::Stopped)), "{stopped:?}");
+    }
+
     fn checkpoint(&self, store: &str, name: &str) -> PathBuf {
         self.folder.path().join(store).join("_vaplan/train").join(name)
+    }
+}
+
+/// Commits an epoch and then ends the training.
+struct StopAfterCommit(Recorder);
+
+impl TrainingDriver for StopAfterCommit {
+    type Error = TrainError;
+
+    fn on_step(&mut self, _step: TrainStep) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn commit_epoch(&mut self, _spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, TrainError> {
+        self.0.record(trained.row, &trained.predicted, &mut |_| ())?;
+        Err(TrainError::Stopped)
+    }
+
+    fn commit_best(
+        &mut self,
+        _spec: &TrainingSpec,
+        _epoch: u64,
+        _predicted: Vec<(Split, Vec<VideoProbabilities>)>,
+    ) -> Result<Committed, TrainError> {
+        unreachable!("the first epoch ends the training")
     }
 }
 
@@ -141,6 +200,20 @@ fn a_second_network_trains_resumes_bit_for_bit_and_predicts() {
         fs::read(&last).unwrap() == fs::read(&resumed).unwrap(),
         "the checkpoints differ"
     );
+
+    // An epoch that was committed without its checkpoint is repeated, and is not committed twice.
+    fixture.train_and_stop_after_the_commit("third");
+    let summary = fixture.train("third", false).unwrap();
+    assert_eq!((summary.epochs, summary.resumed), (2, None));
+    let repeated = fixture.checkpoint("third", "last.safetensors");
+    assert!(
+        fs::read(&last).unwrap() == fs::read(&repeated).unwrap(),
+        "the checkpoints differ"
+    );
+    let third = Store::open(&fixture.folder.path().join("third")).unwrap();
+    let epochs = third.at_version(None).unwrap().read::<Epochs>().unwrap();
+    let numbers: Vec<(u64, u64)> = epochs.iter().map(|row| (row.epoch, row.run_epoch)).collect();
+    assert_eq!(numbers, [(1, 1), (2, 2)]);
 
     // What the store holds of the best epoch, `predict` gives from the checkpoint.
     let store = Store::open(&fixture.folder.path().join("one")).unwrap();

@@ -17,7 +17,7 @@ demo: native ## Label, train, denoise and score a built-in sample
 check: native structure ## Daily work, a few minutes: structure, formatting, clippy, unit tests of the libraries
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) test --workspace --lib -- $(TESTFLAGS)
+	$(CARGO) test --workspace --lib --test cost --test similarity -- $(TESTFLAGS)
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)

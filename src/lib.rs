@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 
 pub mod calibrate;
+pub mod choice;
 pub mod cli;
 pub mod denoise;
 #[cfg(feature = "encode")]

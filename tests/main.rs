@@ -28,6 +28,7 @@ mod run;
 mod sample;
 mod show;
 mod small_store;
+mod store_paths;
 mod support;
 mod synth;
 #[cfg(feature = "train")]

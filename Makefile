@@ -1,35 +1,45 @@
-# Every target does its own set-up. Always --workspace: cargo then chooses the same features, and builds once for all.
+# Every target does its own set-up. Every cargo call has --workspace, so that cargo chooses the same features and builds once.
 # Variables: CARGO (cargo), ARGS (for the demo), TESTFLAGS (for the test binaries).
 CARGO ?= cargo
 ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint clean tools native venv
+.PHONY: help demo check test soak bench structure lint clean tools native venv
 
-help: ## Say what there is
+help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
-demo: native ## Do the whole job on a built-in sample
+demo: native ## Label, train, denoise and score a built-in sample
 	$(CARGO) build --workspace --bin vaplan
 	@$${CARGO_TARGET_DIR:-target}/debug/vaplan demo $(ARGS)
+
+check: native structure ## Daily work, a few minutes: structure, formatting, clippy, unit tests of the libraries
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --lib -- $(TESTFLAGS)
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)
 
-soak: tools ## Try the law (incremental equals batch) on 10,000 random scripts (VAPLAN_SOAK), and on 500 of stores and files (VAPLAN_SOAK_STORES)
+soak: tools ## Check that incremental equals batch on 10,000 random scripts of changes (VAPLAN_SOAK) and on 500 with stores and files (VAPLAN_SOAK_STORES)
 	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture
 	VAPLAN_SOAK=$${VAPLAN_SOAK_STORES:-500} $(CARGO) test --workspace --test main -- --nocapture relabel::law
 
-bench: native venv ## Time against what users would pick instead; results in bench/README.md
+bench: native venv ## Time vaplan against the tools that users would pick instead; results are in bench/README.md
 	bench/run
 
-lint: native ## What CI asks beside the tests: formatting, clippy, docs
+structure: tools ## Seconds, no build: module dependencies, type names, and the tests of the scripts that check them
+	@python3 -m unittest discover --quiet --start-directory scripts/tests
+	@python3 scripts/modules.py --check docs/architecture.md --strict
+	@python3 scripts/type_names.py
+
+lint: native structure ## Everything that CI checks beside the tests: structure, formatting, clippy, docs
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-clean: ## Remove what was built; the libraries of third_party/ (540 MB to fetch) stay
+clean: ## Remove target/ and .venv; third_party/ (540 MB to fetch) stays
 	$(CARGO) clean
 	rm -rf .venv
 

@@ -503,7 +503,7 @@ fn a_store_that_names_the_first_and_last_epoch_that_count_is_read_as_that_range(
 #[test]
 #[cfg(feature = "train")]
 fn an_epoch_that_denoises_gets_no_predictions_of_more_videos() {
-    use vaplan::train::record::{self, Recorder};
+    use vaplan::parser::record::{self, Recorder};
     let case = labelled();
     case.epoch(1, &[Split::Train], None);
     let recorder = Recorder {

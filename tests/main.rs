@@ -16,6 +16,7 @@ mod eval;
 mod label;
 mod label_faults;
 mod log;
+mod old_store;
 mod open_outside;
 mod patched;
 mod pld_golden;
@@ -26,6 +27,7 @@ mod relabel;
 #[cfg(feature = "train")]
 mod run;
 mod sample;
+mod session;
 mod show;
 mod small_store;
 mod support;

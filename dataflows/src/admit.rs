@@ -48,8 +48,8 @@ enum Outcome {
 
 /// Brings weak labels and scored features together.
 ///
-/// `weak` holds one record per video, its classes ascending; `scored` any number per video and modality: equal
-/// copies count once, unequal ones not at all. Features of a video without a weak label are passed over. After a
+/// `weak` holds one record per video, its classes ascending; `scored` any number per video and modality: copies
+/// whose features have one [`FeatureHash`](crate::FeatureHash) count once, others not at all. Features of a video without a weak label are passed over. After a
 /// change, work is proportional to the videos that changed. Only classes of the weak label pass (METHOD.md, PLG 4,
 /// grade P).
 pub fn admit<'scope, T: Timestamp + Lattice>(
@@ -136,7 +136,7 @@ fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Resul
     });
     let first = candidates.next().ok_or(Fault::Missing(modality))?;
     let others: Vec<&Candidate> = candidates.collect();
-    if others.iter().any(|other| other.record != first.record) {
+    if others.iter().any(|other| other.features != first.features) {
         let mut sources: Vec<Arc<str>> = std::iter::once(first)
             .chain(others)
             .map(|candidate| candidate.source.clone())
@@ -156,4 +156,34 @@ fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Resul
         source: first.source.clone(),
         record,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{Cosine, FeatureHash, Score};
+
+    fn candidate(source: &str, features: f32, score: f64) -> Fact {
+        let score = vec![Score::new(score).expect("a number")];
+        let record = ScoreRecord::new(1, vec![ClassId(0)], vec![Cosine::new(0.5)], score);
+        Fact::Scored(Candidate {
+            modality: Modality::Audio,
+            source: source.into(),
+            record: Arc::new(record),
+            features: FeatureHash::of(&[features]),
+        })
+    }
+
+    #[test]
+    fn copies_are_equal_by_their_features_and_not_by_their_scores() {
+        let admitted = |facts: [Fact; 2]| one_candidate(&facts.each_ref(), Modality::Audio, &[ClassId(0)]);
+        // Two processors score one file, and their last bits differ.
+        let copies = admitted([
+            candidate("a", 1.0, 0.25),
+            candidate("b", 1.0, 0.25000000000000006),
+        ]);
+        assert_eq!(&*copies.expect("one of the copies").source, "a");
+        let differ = admitted([candidate("a", 1.0, 0.25), candidate("b", 2.0, 0.25)]);
+        assert!(matches!(differ, Err(Fault::Conflict(Modality::Audio, _))));
+    }
 }

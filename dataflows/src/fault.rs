@@ -12,7 +12,6 @@ use crate::prediction::Probability;
 /// A fault is a row: it comes with the version that has it and is retracted with the one that mends it; all else of the
 /// video goes on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Fault {
     /// No features.
     Missing(Modality),

@@ -61,6 +61,7 @@ pub use marks::{Mark, Marks};
 pub use pld::Pld;
 pub use prediction::{Prediction, Probability};
 pub use records::{
-    Bits, Candidate, Cosine, Denoised, Flip, LabelRecord, Score, ScoreRecord, SetBy, Track, VideoId,
+    Bits, Candidate, Cosine, Denoised, FeatureHash, Flip, LabelRecord, Score, ScoreRecord, SetBy, Track,
+    VideoId,
 };
 pub use session::Session;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::ids::video_hash;
+use vaplan_schemas::ids::{floats_hash, video_hash};
 use vaplan_schemas::{ClassId, Modality};
 
 pub use crate::bits::Bits;
@@ -163,6 +163,26 @@ impl ScoreRecord {
     }
 }
 
+/// Hash of the features of a video as they were read, before they are scored.
+///
+/// Two copies of features are equal if and only if their hashes are equal. Scores cannot tell: the matrix product gives
+/// other last bits on a processor with other vector instructions.
+///
+/// ```
+/// use vaplan_dataflows::FeatureHash;
+/// assert_eq!(FeatureHash::of(&[0.5, 1.0]), FeatureHash::of(&[0.5, 1.0]));
+/// assert_ne!(FeatureHash::of(&[0.5, 1.0]), FeatureHash::of(&[1.0, 0.5]));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FeatureHash(u64);
+
+impl FeatureHash {
+    /// The hash of these values: the rows of a video, one after the other, by their bits.
+    pub fn of(features: &[f32]) -> FeatureHash {
+        FeatureHash(floats_hash(features))
+    }
+}
+
 /// Features of a video, scored: what a shard says of one video and modality.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Candidate {
@@ -172,6 +192,9 @@ pub struct Candidate {
     pub source: Arc<str>,
     /// Its scores.
     pub record: Arc<ScoreRecord>,
+    /// Hash of the features. The default hash stands for features that were not read again because the scores of a
+    /// store version were; such a candidate is the only one of its video and modality.
+    pub features: FeatureHash,
 }
 
 /// What set a cell's label.

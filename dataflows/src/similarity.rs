@@ -13,7 +13,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::records::{Candidate, Cosine, Score, ScoreRecord, VideoId};
+use crate::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use crate::rule::Rule;
 
 /// Features of several whole videos of one modality.
@@ -40,6 +40,8 @@ pub struct Span {
     pub source: Arc<str>,
     /// First row within the file, from 0.
     pub row: u64,
+    /// Hash of its rows.
+    pub features: FeatureHash,
 }
 
 /// What a row of features must be and is not.
@@ -282,6 +284,7 @@ pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
                                         modality,
                                         source: span.source,
                                         record,
+                                        features: span.features,
                                     },
                                 )
                             }

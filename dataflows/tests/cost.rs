@@ -8,7 +8,7 @@ use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder
 use timely::dataflow::operators::Probe;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::labelling;
-use vaplan_dataflows::records::{Candidate, Cosine, Score, ScoreRecord, VideoId};
+use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -33,6 +33,7 @@ fn candidate(video: VideoId, modality: Modality, source: &str) -> (VideoId, Cand
         modality,
         source: source.into(),
         record: Arc::new(record),
+        features: FeatureHash::default(),
     };
     (video, candidate)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vaplan_dataflows::records::{Candidate, Cosine, Score, ScoreRecord, VideoId};
+use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::session::{Rows, Session, Updates};
 use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
@@ -33,6 +33,7 @@ fn world() -> Rows {
                     vec![Cosine::new(0.0); 4],
                     [0.1, 0.4, 0.6, 0.9].map(score).to_vec(),
                 )),
+                features: FeatureHash::default(),
             };
             rows.scored.push((video, candidate));
         }

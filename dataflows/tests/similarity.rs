@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{Prompts, RowFault, SegmentBatch, Span};
+use vaplan_dataflows::{FeatureHash, VideoId};
 use vaplan_schemas::{ClassId, Modality};
 
 /// Values without a pattern, from a seed: large shapes are slow to draw one by one.
@@ -79,6 +79,7 @@ fn a_faulty_row_is_named_by_its_row_in_the_file_and_costs_its_video_only() {
         weak: [ClassId(1)].into(),
         source: Arc::from("shard.parquet"),
         row,
+        features: FeatureHash::default(),
     };
     let batch = SegmentBatch {
         modality: Modality::Audio,

@@ -1,6 +1,7 @@
 //! The names that every table shares.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,19 @@ impl fmt::Display for StoreVersion {
 /// Stable 64-bit hash of a video's full name (XXH64, seed 0): the same on every machine and in every release.
 pub fn video_hash(video: &str) -> u64 {
     twox_hash::XxHash64::oneshot(0, video.as_bytes())
+}
+
+/// Stable 64-bit hash of numbers by their bits (XXH3, seed 0): the same on every machine and in every release.
+pub fn floats_hash(values: &[f32]) -> u64 {
+    let mut hasher = twox_hash::XxHash3_64::with_seed(0);
+    let mut bytes = [0_u8; 4096];
+    for values in values.chunks(bytes.len() / 4) {
+        for (place, value) in bytes.chunks_exact_mut(4).zip(values) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+        hasher.write(&bytes[..4 * values.len()]);
+    }
+    hasher.finish()
 }
 
 /// The copy-on-write bucket of a video among `buckets` (a power of two, at least 1).

@@ -1,13 +1,10 @@
-//! Parquet files, written durably and read with every panic contained.
+//! Parquet files: encoding to bytes, and reading with every panic contained.
 //!
 //! The parquet crate can panic on a damaged file (18 of 40,000 mutants did, DEPENDENCIES.md), so every read goes
 //! through [`contain`].
 
-use std::cell::Cell;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
@@ -23,45 +20,12 @@ use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+// The name that callers outside this crate used before `contain` had a module of its own.
+pub use crate::contain::contain;
 use crate::error::StoreError;
 
 /// Rows decoded at once; a file of more is put together from several batches.
 const MOST_ROWS: usize = 1 << 20;
-
-thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work`; a panic in it is an error that says what it said, and nothing is printed.
-///
-/// ```
-/// let told = vaplan_schemas::parquet_file::contain(|| -> u32 { panic!("bad page") });
-/// assert_eq!(told, Err("bad page".to_owned()));
-/// ```
-///
-/// # Errors
-/// The message of the panic.
-pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !CONTAINED.get() {
-                usual(info);
-            }
-        }));
-    });
-    let before = CONTAINED.replace(true);
-    let done = catch_unwind(AssertUnwindSafe(work));
-    CONTAINED.set(before);
-    done.map_err(
-        |panic| match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.clone(),
-            (None, Some(text)) => (*text).to_owned(),
-            (None, None) => "the parquet crate panicked".to_owned(),
-        },
-    )
-}
 
 /// A batch as the bytes of a Parquet file; the same bytes for the same batch.
 pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {

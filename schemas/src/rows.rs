@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::ids::Modality;
 
+pub use crate::reject::{RejectKind, RejectRow, Severity};
+
 /// Part of a data set a video belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -330,31 +332,6 @@ pub struct EpochRow {
     pub losses: Vec<(Arc<str>, f64)>,
     /// Scores in percent, named `<split>.<protocol>.<level>.<score>`.
     pub metrics: Vec<(Arc<str>, f64)>,
-}
-
-/// How much a row of `rejects` took away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something was left out: exit status 1.
-    Reject,
-    /// Odd, but read as the public evaluator reads it; nothing was left out.
-    Note,
-}
-
-/// `rejects`: key (`file`, `row`, `reason`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct RejectRow {
-    /// File, as the user named it.
-    pub file: String,
-    /// Row, from 1 as an editor counts lines, or segment row of a shard from 0; none: the whole file.
-    pub row: Option<u64>,
-    /// Video, where known.
-    pub video: Option<String>,
-    /// Rejected or noted.
-    pub severity: Severity,
-    /// Field, value and what was expected.
-    pub reason: String,
 }
 
 /// `versions`: key `version`; append only, committed last.

@@ -27,10 +27,10 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{Modality, StoreVersion};
 
+use crate::error::LabelError;
 use crate::eval::{EvalError, Evaluator, Level};
-use crate::label::LabelError;
-use crate::label::settings::Settings;
-use crate::label::world::{Both, World, at};
+use crate::world::settings::Settings;
+use crate::world::{Both, World, at};
 use sample::{Sample, Video};
 
 /// What is maximised: a segment-level score as `eval` has it, the mean of the videos' F-scores.

@@ -6,8 +6,8 @@ use vaplan_schemas::Modality;
 use super::Metric;
 use super::sample::Video;
 use crate::eval::{Evaluator, Level};
-use crate::label::settings::Settings;
-use crate::label::world::{Both, at};
+use crate::world::settings::Settings;
+use crate::world::{Both, at};
 
 /// What is tried (METHOD.md has 5, 10 and 0.5, grade D).
 const K: [u32; 6] = [1, 2, 3, 5, 7, 10];

@@ -11,12 +11,12 @@ use vaplan_schemas::tables::{Scores, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::CalibrateError;
+use crate::error::LabelError;
 use crate::eval::{VideoParse, store};
-use crate::label::LabelError;
-use crate::label::kept::{counting, latest};
-use crate::label::settings::Settings;
-use crate::label::world::{Both, World, at};
-use crate::relabel::epochs;
+use crate::world::epochs;
+use crate::world::kept::{counting, latest};
+use crate::world::settings::Settings;
+use crate::world::{Both, World, at};
 
 /// Videos of a split.
 #[derive(Clone, Debug)]

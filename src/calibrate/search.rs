@@ -5,7 +5,7 @@ use vaplan_schemas::{ClassId, Modality};
 use super::How;
 use super::sample::Video;
 use super::sweep::{Best, current, sweep, threshold};
-use crate::label::settings::Settings;
+use crate::world::settings::Settings;
 
 /// Rounds of sweeps at most; a few do.
 const ROUNDS: usize = 50;

@@ -14,8 +14,8 @@ use vaplan_schemas::{ClassId, Modality};
 use super::Metric;
 use super::sample::Video;
 use crate::eval::metric::{ClassMean, Counts};
-use crate::label::settings::Settings;
-use crate::label::world::at;
+use crate::world::at;
+use crate::world::settings::Settings;
 
 /// The best cutoffs: from `lower`, up to and without `upper`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,8 +8,8 @@ use vaplan_schemas::rows::Split;
 use super::Global;
 use super::learning::{How, Source};
 use super::progress::Bar;
-use crate::train::Supervision;
-use crate::train::ablate::{self, Progress, Request};
+use crate::parser::Supervision;
+use crate::parser::ablate::{self, Progress, Request};
 
 /// Train every line of the ablation over several seeds, and print their scores
 ///

@@ -13,7 +13,7 @@ use super::Global;
 use super::denoise::Of;
 use crate::calibrate::{self, How, Metric, Report, Request};
 use crate::eval::Level;
-use crate::label::world::{World, at};
+use crate::world::{World, at};
 
 /// Choose the thresholds that score best on videos with dense truth
 ///

@@ -8,10 +8,10 @@ use vaplan_schemas::Modality;
 
 use super::relabel::listener;
 use super::{Global, notes, workers};
-use crate::denoise::{self, Denoised, Request};
+use crate::denoise::{self, Denoised, DenoisingRequest};
 use crate::eval::Level;
-use crate::relabel::change::DenoiseRequest;
-use crate::relabel::flips;
+use crate::world::changes::DenoiseRequest;
+use crate::world::flips;
 
 /// Flip the labels that a trained epoch contradicts
 ///
@@ -75,7 +75,7 @@ impl Of {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let (bar, listener) = listener("denoising", global);
-    let request = Request {
+    let request = DenoisingRequest {
         store: args.store.clone(),
         epoch: args.epoch,
         denoising: DenoiseRequest {
@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 /// The flips and, where there is truth, the scores.
 pub(super) fn print(denoised: &Denoised, out: &mut dyn Write) -> std::io::Result<()> {
     for modality in Modality::ALL {
-        let settings = denoised.summary.denoising[crate::label::world::at(modality)];
+        let settings = denoised.summary.denoising[crate::world::at(modality)];
         if let Some(pld) = settings {
             let (epoch, k, alpha, guard) = (denoised.epoch, pld.k(), pld.alpha(), pld.guard());
             writeln!(

@@ -66,7 +66,7 @@ pub(super) struct Args {
     /// How an epoch's probabilities become 0s and 1s
     #[cfg(feature = "train")]
     #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch")]
-    protocol: crate::train::Gate,
+    protocol: crate::parser::Gate,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
@@ -164,9 +164,9 @@ impl Args {
         if let (Some(folder), Some(epoch)) = (&self.store, self.epoch) {
             let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
             let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
-            let predicted = crate::train::record::read(&snapshot, epoch)?;
+            let predicted = crate::parser::record::read(&snapshot, epoch)?;
             return Ok(Inputs {
-                predictions: crate::train::validate::labels(&truth, &predicted, |video| match self.task {
+                predictions: crate::parser::validate::labels(&truth, &predicted, |video| match self.task {
                     Task::Avvp => video.labels(self.protocol),
                     Task::Ave => video.single(self.protocol),
                 }),

@@ -11,10 +11,11 @@ use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
 use super::progress::Bar;
-use crate::label::cluster::hosts::Hosts;
+use crate::engine::cluster::hosts::Hosts;
+use crate::engine::{Listener, Progress};
 use crate::label::cluster::{self, Outcome};
-use crate::label::settings::{RuleName, SettingsRequest};
-use crate::label::{self, Listener, Progress, Request};
+use crate::label::{self, LabelRequest};
+use crate::world::settings::{RuleName, SettingsRequest};
 
 /// Label feature shards, or media, into a store.
 ///
@@ -151,7 +152,7 @@ impl Args {
     #[cfg(feature = "encode")]
     fn encode(
         &self,
-        request: &mut Request,
+        request: &mut LabelRequest,
         global: &Global,
     ) -> anyhow::Result<Option<crate::encode::Encoded>> {
         use crate::encode;
@@ -178,9 +179,9 @@ impl Args {
         Ok(Some(encoded))
     }
 
-    fn request(&self, global: &Global) -> Request {
+    fn request(&self, global: &Global) -> LabelRequest {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Request {
+        LabelRequest {
             store: self.store.clone(),
             annotations: self.annotations.clone(),
             classes: self.classes.clone(),
@@ -216,7 +217,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));
     let told = bar.clone();
-    let listener: Listener = Arc::new(move |progress| match progress {
+    let listener = Listener::new(move |progress| match progress {
         Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Planned { shards, staged } => {
             told.total(shards as u64);

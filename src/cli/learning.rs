@@ -7,11 +7,11 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::EpochRow;
 
 use crate::eval::Task;
-use crate::train::{FeaturePaths, Supervision, TrainSettings};
+use crate::parser::{FeaturePaths, Supervision, TrainSettings};
 
 /// A line that tells of an epoch; `score`: what the best is chosen by, where that is told.
 pub(super) fn epoch_line(row: &EpochRow, score: Option<f64>, better: bool) -> String {
-    let loss = crate::train::run::named(row)["total"];
+    let loss = crate::parser::train::named(row)["total"];
     let score = score.map_or(String::new(), |score| format!(", score {score:.1}"));
     let best = if better { ", the best so far" } else { "" };
     format!(
@@ -84,7 +84,7 @@ pub(super) struct Machine {
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
     /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
     pub(super) device: tch::Device,
 }
 

@@ -21,6 +21,7 @@ mod media;
 mod models;
 mod notes;
 mod optimize;
+mod panics;
 #[cfg(feature = "train")]
 mod predict;
 mod progress;
@@ -149,6 +150,7 @@ impl Cli {
     pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let global = &self.global;
         logging::start(global);
+        panics::silence_contained();
         match &self.command {
             #[cfg(feature = "encode")]
             Command::Encode(args) => encode::run(args, global, out),

@@ -102,15 +102,16 @@ fn kind(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vaplan_schemas::rows::RejectKind;
+
     use super::*;
 
     fn row(row: u64, severity: Severity, reason: &str) -> RejectRow {
         RejectRow {
-            file: "a.csv".into(),
-            row: Some(row),
-            video: Some("v".into()),
             severity,
-            reason: reason.into(),
+            ..RejectRow::note(RejectKind::FieldValue, "a.csv", reason)
+                .row(row)
+                .video("v")
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::learning::{FeatureArgs, Machine};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::train::apply::{self, Request, Target};
+use crate::parser::predict::{self, Request, Target};
 
 /// Predict with a checkpoint
 ///
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         command: global.command_line(),
     };
     let bar = Bar::new("predicting", "videos", global);
-    let done = apply::run(&request, &mut |videos, all| {
+    let done = predict::run(&request, &mut |videos, all| {
         bar.total(all);
         bar.add(videos);
     })?;

@@ -11,10 +11,11 @@ use vaplan_schemas::rows::LabelChangeRow;
 
 use super::progress::Bar;
 use super::{Global, notes, workers};
-use crate::label::settings::{ClassThreshold, RuleName, SettingsRequest};
-use crate::label::{Listener, Progress};
-use crate::relabel::change::{Changes, DenoiseRequest, WeakEdit, of_class};
-use crate::relabel::{self, Request, Summary, estimate};
+use crate::engine::rebase::{self, RebaseRequest};
+use crate::engine::{Listener, Progress};
+use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
+use crate::world::changes::{Changes, DenoiseRequest, WeakEdit, of_class};
+use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 
 /// Change a store, at the cost of what the change touches.
 ///
@@ -30,6 +31,13 @@ pub(super) struct Args {
     store: PathBuf,
     #[command(flatten)]
     changes: ChangeArgs,
+    /// Record that inputs are in another folder now: OLD as table settings names it, NEW where it is. No label changes
+    ///
+    /// Moves features, weak labels and rejected rows below OLD. Refused if NEW lacks a file, or if its features do not
+    /// give the scores of the store. `.=FOLDER` is for stores of older programs, which recorded relative paths. OLD
+    /// holds no `=`.
+    #[arg(long, value_name = "OLD=NEW", value_parser = old_new)]
+    rebase: Option<(PathBuf, PathBuf)>,
     /// Print the labels that would change, a line each with + or -, and commit nothing
     #[arg(long)]
     dry_run: bool,
@@ -211,9 +219,53 @@ impl ChangeArgs {
     }
 }
 
+/// Reads `OLD=NEW`.
+fn old_new(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.into(), new.into())),
+        _ => Err(format!(
+            "`{text}`, expected OLD=NEW, such as `/data/clip=/mnt/clip`"
+        )),
+    }
+}
+
+fn rebase(
+    args: &Args,
+    (from, to): &(PathBuf, PathBuf),
+    global: &Global,
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        args.changes.changes().is_empty() && !args.dry_run,
+        "--rebase with other changes or with --dry-run, expected --rebase alone: run relabel twice"
+    );
+    let (bar, listener) = listener("comparing features", global);
+    let request = RebaseRequest {
+        store: args.store.clone(),
+        from: from.clone(),
+        to: to.clone(),
+        workers: workers(args.workers),
+        command: global.command_line(),
+    };
+    let summary = rebase::run(&request, &listener)?;
+    bar.finish();
+    writeln!(
+        out,
+        "version {}: {} feature inputs moved to `{}`, with the files of {} videos; no label changed",
+        summary.version.version,
+        summary.inputs,
+        to.display(),
+        summary.videos
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    if let Some(moves) = &args.rebase {
+        return rebase(args, moves, global, out);
+    }
     let (bar, listener) = listener("relabelling", global);
-    let request = Request {
+    let request = RelabelRequest {
         store: args.store.clone(),
         changes: args.changes.some()?,
         workers: workers(args.workers),
@@ -238,7 +290,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Listener) {
     let bar = Arc::new(Bar::new(doing, "shards", global));
     let told = bar.clone();
-    let listener: Listener = Arc::new(move |progress| match progress {
+    let listener = Listener::new(move |progress| match progress {
         Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Planned { shards, .. } => told.total(shards as u64),
         Progress::Shard { .. } => told.add(1),
@@ -262,7 +314,7 @@ pub(super) fn print_changes(changes: &[LabelChangeRow], out: &mut dyn Write) -> 
 }
 
 /// What a run committed.
-pub(super) fn print_version(summary: &Summary, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn print_version(summary: &RelabelSummary, out: &mut dyn Write) -> std::io::Result<()> {
     match &summary.version {
         Some(version) => writeln!(
             out,

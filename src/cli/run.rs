@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::learning::epoch_line;
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::label::{Listener, Progress as Labelling};
+use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
 use crate::run::learner::Doing;
 use crate::run::{self, Progress, Request, Todo, Told};
@@ -49,7 +49,7 @@ struct Machine {
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
     /// Where to train: cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::network::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
     device: tch::Device,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 
 fn labelling(bar: &Arc<Bar>) -> Listener {
     let bar = bar.clone();
-    Arc::new(move |progress| match progress {
+    Listener::new(move |progress| match progress {
         Labelling::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
         Labelling::Planned { shards, staged } => {
             if staged > 0 {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::learning::{How, Source, epoch_line};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::train::{self, Progress, Request, Summary};
+use crate::parser::train::{self, Progress, Request, Summary};
 
 /// Train the parser on a store's labels
 ///

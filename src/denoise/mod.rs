@@ -19,15 +19,17 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{DataFile, Snapshot, Store};
 use vaplan_schemas::tables::LabelChanges;
 
+use crate::engine::Listener;
+use crate::error::LabelError;
 use crate::eval::EvalError;
-use crate::label::{LabelError, Listener};
-use crate::relabel::change::{Changes, DenoiseRequest};
-use crate::relabel::{self, Summary, epochs};
+use crate::relabel::{self, RelabelRequest, RelabelSummary};
+use crate::world::changes::{Changes, DenoiseRequest};
+use crate::world::epochs;
 use quality::Quality;
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct DenoisingRequest {
     /// Store to change.
     pub store: PathBuf,
     /// Epoch whose predictions count; none: [`epochs::best`].
@@ -48,7 +50,7 @@ pub struct Denoised {
     /// Epoch whose predictions count.
     pub epoch: u64,
     /// The change; its flips are all that PLD makes, also those that were there.
-    pub summary: Summary,
+    pub summary: RelabelSummary,
     /// Of each split with dense truth.
     pub quality: Vec<Quality>,
 }
@@ -69,7 +71,7 @@ pub enum DenoiseError {
 ///
 /// # Errors
 /// [`DenoiseError`]; the version before is then still the latest.
-pub fn run(request: &Request, listener: &Listener) -> Result<Denoised, DenoiseError> {
+pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<Denoised, DenoiseError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let latest = store.at_version(None).map_err(LabelError::from)?;
     let epoch = match request.epoch {
@@ -79,7 +81,7 @@ pub fn run(request: &Request, listener: &Listener) -> Result<Denoised, DenoiseEr
             best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
         }
     };
-    let change = relabel::Request {
+    let change = RelabelRequest {
         store: request.store.clone(),
         changes: Changes {
             epoch: Some(epoch),

@@ -15,7 +15,7 @@ use super::run::Request;
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::seen::{Seen, one_spelling};
-use crate::label::plan::{feed, hash};
+use crate::world::hash::{feed, hash};
 
 /// What there is to encode, and by what.
 pub(super) struct Asked {

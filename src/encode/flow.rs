@@ -21,7 +21,7 @@ use vaplan_dataflows::timely::scheduling::SyncActivator;
 use vaplan_dataflows::workers;
 use vaplan_schemas::Modality;
 use vaplan_schemas::parquet_file::contain;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::batch::Batch;
 use super::cache::{Cache, Key};
@@ -253,18 +253,13 @@ fn take(job: &Job, outcome: Outcome) -> u64 {
     let mut results = lock(&job.results);
     results.encoded += segments;
     results.batches += u64::from(segments > 0);
-    results.rejects.extend(
-        outcome
-            .failed
-            .into_iter()
-            .map(|(name, segment, reason)| RejectRow {
-                file: String::new(),
-                row: Some(u64::from(segment)),
-                video: Some(name.to_string()),
-                severity: Severity::Reject,
-                reason: format!("{}: {reason}", outcome.modality),
-            }),
-    );
+    results
+        .rejects
+        .extend(outcome.failed.into_iter().map(|(name, segment, reason)| {
+            let reason = format!("{}: {reason}", outcome.modality);
+            let reject = RejectRow::reject(RejectKind::Embedding, "", reason).row(u64::from(segment));
+            reject.video(&*name).modality(outcome.modality)
+        }));
     drop(results);
     (job.listener)(Progress::Encoded { segments });
     segments

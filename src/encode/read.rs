@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 use vaplan_schemas::parquet_file::contain;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::batch::{Batch, Batcher};
 use super::cache::{Cache, Key};
@@ -135,12 +135,11 @@ fn reject(media: &Media, modality: Modality, severity: Severity, reason: String)
         Modality::Visual => pictures.or(media.sound.as_deref()),
         Modality::Audio => media.sound.as_deref().or(pictures),
     };
+    let file = own.map(|path| path.display().to_string()).unwrap_or_default();
+    let row = RejectRow::reject(RejectKind::Media, file, format!("{modality}: {reason}"));
     Event::Row(RejectRow {
-        file: own.map(|path| path.display().to_string()).unwrap_or_default(),
-        row: None,
-        video: Some(media.name.to_string()),
         severity,
-        reason: format!("{modality}: {reason}"),
+        ..row.video(&*media.name).modality(modality)
     })
 }
 

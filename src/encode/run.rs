@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 use vaplan_schemas::store::WriteLock;
 
 use super::asked::Asked;
@@ -297,18 +297,14 @@ impl Summary {
         let scores = match (folder.kind, prompts) {
             (Kind::Classifier, Some((prompts, classes))) => {
                 let (scores, unknown) = ClassScores::new(folder, open.width, prompts.of(modality))?;
-                results
-                    .rejects
-                    .extend(unknown.into_iter().map(|(class, names)| RejectRow {
-                        file: folder.tokenizer.display().to_string(),
-                        row: None,
-                        video: None,
-                        severity: Severity::Note,
-                        reason: format!(
-                            "class `{}` has no score: none is called `{names}`",
-                            classes[class]
-                        ),
-                    }));
+                results.rejects.extend(unknown.into_iter().map(|(class, names)| {
+                    let reason = format!(
+                        "class `{}` has no score: none is called `{names}`",
+                        classes[class]
+                    );
+                    let file = folder.tokenizer.display().to_string();
+                    RejectRow::note(RejectKind::Prompt, file, reason).modality(modality)
+                }));
                 Some(scores)
             }
             _ => None,

@@ -12,7 +12,7 @@ use vaplan_schemas::store::{Store, WriteLock};
 use super::error::EncodeError;
 use super::run::{Listener, Request, Summary, locked};
 use crate::label;
-use crate::label::settings::RuleName;
+use crate::world::settings::RuleName;
 
 /// Features of a store's media; no other process encodes into the store until it is dropped.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Encoded {
     /// Makes the features that were encoded the inputs of a labelling run, and what was left out its rejects.
     ///
     /// With rule `logit`, the model's own scale counts where neither a flag nor a thresholds file may say one.
-    pub fn fill(&self, request: &mut label::Request) {
+    pub fn fill(&self, request: &mut label::LabelRequest) {
         let written = self.summary.written.iter();
         let scales: Vec<(Modality, f64)> = written.map(|own| (own.modality, own.logit_scale)).collect();
         fill(&self.folder, &scales, self.summary.rejects.clone(), request);
@@ -62,7 +62,7 @@ pub(crate) fn fill(
     folder: &Path,
     scales: &[(Modality, f64)],
     rejects: Vec<RejectRow>,
-    request: &mut label::Request,
+    request: &mut label::LabelRequest,
 ) {
     let settings = &mut request.settings;
     let own_scale = settings.rule == Some(RuleName::Logit) && settings.file.is_none();

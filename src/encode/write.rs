@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::ids::bucket_of;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::cache::Cache;
 use super::error::EncodeError;
@@ -75,13 +75,10 @@ pub fn features(
             )),
             None => {
                 // Rows of segments that the model failed on say so already.
-                results.rejects.push(RejectRow {
-                    file: folder.display().to_string(),
-                    row: None,
-                    video: Some(media[video].name.to_string()),
-                    severity: Severity::Reject,
-                    reason: format!("{modality}: not every segment has an embedding"),
-                });
+                let reason = format!("{modality}: not every segment has an embedding");
+                let folder = folder.display().to_string();
+                let reject = RejectRow::reject(RejectKind::Embedding, folder, reason).modality(modality);
+                results.rejects.push(reject.video(&*media[video].name));
                 None
             }
         }
@@ -93,16 +90,13 @@ pub fn features(
             };
             let key = npy_key(media, &one.name);
             if !npy::names_a_file(key) {
-                results.rejects.push(RejectRow {
-                    file: folder.display().to_string(),
-                    row: None,
-                    video: Some(one.name.to_string()),
-                    severity: Severity::Reject,
-                    reason: format!(
-                        "{modality}: `{}` can be no file name, expected no `/` or NUL",
-                        key.escape_default()
-                    ),
-                });
+                let reason = format!(
+                    "{modality}: `{}` can be no file name, expected no `/` or NUL",
+                    key.escape_default()
+                );
+                let folder = folder.display().to_string();
+                let reject = RejectRow::reject(RejectKind::FileName, folder, reason).modality(modality);
+                results.rejects.push(reject.video(&*one.name));
                 continue;
             }
             let shape = [total as usize, width];

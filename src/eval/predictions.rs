@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelTrack, RejectRow, Severity, VideoRow};
+use vaplan_schemas::rows::{LabelTrack, RejectKind, RejectRow, VideoRow};
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
@@ -101,7 +101,7 @@ pub fn of_folders(
                 audio.segments,
                 audio.path.display()
             );
-            rejects.push(reject(visual, &video.name, reason));
+            rejects.push(reject(RejectKind::UnequalLengths, visual, &video.name, reason));
             return Prediction::default();
         }
         Prediction {
@@ -137,7 +137,10 @@ fn matrices(
         match place_of(&matrix.key) {
             Ok(Some(place)) => found.entry(place).or_default().push(matrix),
             Ok(None) => {}
-            Err(error) => rejects.push(reject(&matrix, &matrix.key, error.to_string())),
+            Err(error) => {
+                let kind = RejectKind::AmbiguousKey;
+                rejects.push(reject(kind, &matrix, &matrix.key, error.to_string()));
+            }
         }
     }
     let mut one_each = BTreeMap::new();
@@ -153,21 +156,16 @@ fn matrices(
                     "labels differ from those of `{}`: both rejected",
                     first.path.display()
                 );
-                rejects.push(reject(other, &truth.videos[place].name, reason));
+                let name = &truth.videos[place].name;
+                rejects.push(reject(RejectKind::LabelConflict, other, name, reason));
             }
         }
     }
     Ok(one_each)
 }
 
-fn reject(matrix: &LabelMatrix, video: &str, reason: String) -> RejectRow {
-    RejectRow {
-        file: matrix.path.display().to_string(),
-        row: None,
-        video: Some(video.to_owned()),
-        severity: Severity::Reject,
-        reason,
-    }
+fn reject(kind: RejectKind, matrix: &LabelMatrix, video: &str, reason: String) -> RejectRow {
+    RejectRow::reject(kind, matrix.path.display().to_string(), reason).video(video)
 }
 
 /// From `[T, C]` to `[C, T]`.

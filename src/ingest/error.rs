@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::npy::NpyProblem;
 
@@ -21,6 +21,15 @@ pub enum IngestError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// A path that text cannot hold.
+    #[error(
+        "path `{}` is not UTF-8, expected a UTF-8 name: rename the file or folder, or name a link to it",
+        path.as_os_str().as_encoded_bytes().escape_ascii()
+    )]
+    Name {
+        /// The path.
+        path: PathBuf,
     },
     /// Something is there, but neither a regular file nor a link to one.
     #[error("`{path}` is {found}, expected {expected}")]
@@ -166,6 +175,7 @@ impl IngestError {
         match self {
             IngestError::RoleTwice { folder, .. } | IngestError::NoSplit { folder, .. } => folder,
             IngestError::Io { path, .. }
+            | IngestError::Name { path }
             | IngestError::Kind { path, .. }
             | IngestError::Npy { path, .. }
             | IngestError::Header { path, .. }
@@ -187,11 +197,12 @@ impl IngestError {
     /// The whole file as a rejected row, so that a bad file takes nothing beside it along.
     pub fn into_reject(self, file: &Path, video: Option<&str>) -> RejectRow {
         RejectRow {
-            file: file.display().to_string(),
-            row: None,
             video: video.map(str::to_owned),
-            severity: Severity::Reject,
-            reason: self.chain(),
+            ..RejectRow::reject(
+                RejectKind::UnreadableFile,
+                file.display().to_string(),
+                self.chain(),
+            )
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod label_folder;
 pub mod npy;
 mod open;
 mod parquet;
+mod place;
 pub(crate) mod seen;
 pub mod shards;
 pub(crate) mod sheet;
@@ -26,6 +27,7 @@ pub mod text;
 pub use error::IngestError;
 pub use open::open_regular;
 pub(crate) use parquet::texts as parquet_texts;
+pub use place::absolute;
 
 /// The folder of golden data, or a line on standard error that `test` was skipped.
 #[cfg(test)]

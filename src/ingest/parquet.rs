@@ -17,7 +17,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 
 use super::error::IngestError;
 use super::open::open_regular;

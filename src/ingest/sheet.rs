@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::error::IngestError;
 use super::open::open_regular;
@@ -101,13 +101,7 @@ pub(crate) fn read<const N: usize>(
             position.line() + blank.filter(|byte| **byte == b'\n').count() as u64
         });
         let mut reject = |reason: String| {
-            rejects.push(RejectRow {
-                file: name.clone(),
-                row: Some(line),
-                video: None,
-                severity: Severity::Reject,
-                reason,
-            });
+            rejects.push(RejectRow::reject(RejectKind::MalformedLine, &*name, reason).row(line));
         };
         if record.len() == 1 && record[0].is_empty() {
             continue;

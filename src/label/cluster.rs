@@ -10,19 +10,7 @@
 //! commits. A process that is lost before it gave its part ends the run on all others; nothing is committed then, and
 //! what was staged is taken up by the next run, of however many processes. One lost after that takes nothing away.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`hosts`] | the hosts file |
-//! | `meeting` | how the processes find each other and agree on what is asked |
-//! | `control` | signs of life, and why a run ends; `frame` is what is said |
-//! | `link` | timely's sockets, so that a lost peer is told and not a panic |
-
-pub(super) mod control;
-pub mod error;
-mod frame;
-pub mod hosts;
-pub(super) mod link;
-mod meeting;
+//! The links between processes are in [`engine::cluster`](crate::engine::cluster).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,18 +22,22 @@ use std::time::Duration;
 use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
-use self::control::Control;
-use self::error::ClusterError;
-use self::frame::{Frame, Part};
-use self::hosts::Hosts;
-use self::link::Link;
-use self::meeting::{Asked, Meeting, meet};
-use super::flow::{self, Given, Results};
-use super::kept::Kept;
-use super::plan::{Plan, feed, hash, weak_hash};
-use super::stage::Stage;
-use super::team::Team;
-use super::{Begun, LabelError, Listener, Progress, Request, STAGE, Summary};
+use super::plan::open;
+use super::{Begun, LabelRequest, STAGE};
+use crate::engine::cluster::control::Control;
+use crate::engine::cluster::frame::{Frame, Part};
+use crate::engine::cluster::hosts::Hosts;
+use crate::engine::cluster::link::Link;
+use crate::engine::cluster::meeting::{Asked, Meeting, meet};
+use crate::engine::flow::{self, Given, Results};
+use crate::engine::plan::{Plan, weak_hash};
+use crate::engine::stage::Stage;
+use crate::engine::workers::Team;
+use crate::engine::{LabelSummary, Listener, Progress};
+use crate::error::LabelError;
+use crate::error::cluster::ClusterError;
+use crate::world::hash::{feed, hash};
+use crate::world::kept::Kept;
 
 /// Longest silence of a process that is not lost: it says something every second.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -56,7 +48,7 @@ const ROWS: usize = 4096;
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// This process committed, or found the answer in the store.
-    Led(Box<Summary>),
+    Led(Box<LabelSummary>),
     /// Process 0 did.
     Followed {
         /// The version that holds the labels.
@@ -74,7 +66,7 @@ pub enum Outcome {
 /// As [`run`](super::run), and [`LabelError::Cluster`] where the processes do not come together within `timeout`,
 /// were asked different things, or one of them is lost.
 pub fn run(
-    request: &Request,
+    request: &LabelRequest,
     hosts: &Hosts,
     timeout: Duration,
     listener: &Listener,
@@ -82,7 +74,7 @@ pub fn run(
     if hosts.processes() == 1 {
         return Ok(Outcome::Led(Box::new(super::run(request, listener)?)));
     }
-    let plan = Plan::new(request)?;
+    let plan = open(request)?;
     let mut meeting = meet(hosts, asked(request, hosts, &plan), timeout)?;
     let control = std::mem::take(&mut meeting.control);
     let mut control = Control::new(hosts, control, SILENCE.min(timeout)).map_err(|source| {
@@ -102,7 +94,7 @@ pub fn run(
 }
 
 /// What all processes must agree on, by what it is called.
-fn asked(request: &Request, hosts: &Hosts, plan: &Plan) -> Asked {
+fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> Asked {
     let features = |modality: Modality| {
         let shards = plan.shards.iter().filter(|shard| shard.modality == modality);
         let named: Vec<String> = shards.map(|shard| shard.shard.fingerprint()).collect();
@@ -136,7 +128,7 @@ fn asked(request: &Request, hosts: &Hosts, plan: &Plan) -> Asked {
 }
 
 fn lead(
-    request: &Request,
+    request: &LabelRequest,
     plan: Plan,
     hosts: &Hosts,
     meeting: Meeting,
@@ -148,14 +140,14 @@ fn lead(
     let (to_lock, told, teller) = (store.clone(), listener.clone(), control.teller());
     let lock = control.during(move || {
         to_lock.lock(&mut |holder| {
-            told(Progress::Waiting(holder.to_owned()));
+            told.tell(Progress::Waiting(holder.to_owned()));
             teller(&Frame::Waiting(holder.to_owned()));
         })
     })??;
     let ready = match super::begin(plan, store.clone(), lock)? {
         Begun::Held(version) => {
             control.say_all(&Frame::Held(version.version));
-            let summary = Summary { version, done: None };
+            let summary = LabelSummary { version, done: None };
             return Ok(Outcome::Led(Box::new(summary)));
         }
         Begun::Ready(ready) => ready,
@@ -193,7 +185,7 @@ fn lead(
 }
 
 fn follow(
-    request: &Request,
+    request: &LabelRequest,
     plan: Plan,
     hosts: &Hosts,
     meeting: Meeting,
@@ -203,7 +195,7 @@ fn follow(
     let (session, links) = (meeting.session, connected(meeting, control)?);
     let share = loop {
         match control.next()? {
-            (_, Frame::Waiting(holder)) => listener(Progress::Waiting(holder)),
+            (_, Frame::Waiting(holder)) => listener.tell(Progress::Waiting(holder)),
             (_, Frame::Held(version)) => {
                 return Ok(Outcome::Followed {
                     version,
@@ -235,7 +227,7 @@ fn follow(
         control.say(0, &Frame::Part(part));
     }
     control.say(0, &Frame::Ended);
-    listener(Progress::Committing);
+    listener.tell(Progress::Committing);
     match control.next()? {
         (_, Frame::Committed(version, rejects)) => Ok(Outcome::Followed {
             version,
@@ -252,7 +244,7 @@ fn connected(meeting: Meeting, control: &mut Control) -> Result<Vec<Option<TcpSt
 
 /// Runs this process's part of the dataflow.
 fn labelled(
-    request: &Request,
+    request: &LabelRequest,
     given: Given,
     hosts: &Hosts,
     links: Vec<Option<TcpStream>>,

@@ -1,59 +1,32 @@
 //! `vaplan label`: feature shards and weak labels in, one store version of pseudo labels out.
 //!
-//! ```text
-//! plan ─ what is asked, and its hash: is it in the store already?
-//!   └─ flow ─ shards ── similarity ── stage ─┐                one timely dataflow
-//!                                            ├─ labelling ─▶ results
-//!             weak labels, cutoffs, previous ┘
-//!        └─ commit ─ rows, bucket by bucket, one store version
-//! ```
-//!
-//! | module | what |
-//! |---|---|
-//! | [`settings`] | rule, scale and thresholds: flags over file over defaults |
-//! | [`plan`] | every input opened and checked, before any work |
-//! | [`stage`] | scores of finished shards, kept until the commit: a killed run goes on where it was |
-//! | [`job`] | shards to scored candidates; its reader threads are in `read` |
-//! | [`flow`] | the dataflow |
-//! | [`team`] | its workers: threads of one process, or of several |
-//! | [`cluster`] | several processes that do one run |
-//! | [`world`] | what labels are made by, of no single video; also read back from a store |
-//! | [`kept`] | labels of persons and predictions that a store keeps |
-//! | [`rows`], [`faults`] | what the tables say of one video |
-//! | [`commit`] | results to one store version |
+//! [`plan`] opens and checks every input; [`engine`](crate::engine) reads, labels and commits; `cluster` lets several
+//! processes share one run.
 
 pub mod cluster;
-pub mod commit;
-pub mod error;
-pub mod faults;
-pub mod flow;
-pub mod job;
-pub mod kept;
-pub mod plan;
-mod read;
-pub mod rows;
-pub mod settings;
-pub mod stage;
-pub mod team;
-pub mod world;
+pub(crate) mod plan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Severity, Split, VersionRow};
+use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 
-pub use error::LabelError;
-use flow::Given;
-use kept::Kept;
-use plan::Plan;
-use settings::SettingsRequest;
-use team::Team;
-use world::World;
+use crate::engine::flow::{self, Given};
+use crate::engine::plan::Plan;
+use crate::engine::workers::Team;
+use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
+use crate::error::LabelError;
+use crate::world::World;
+use crate::world::kept::Kept;
+use crate::world::settings::SettingsRequest;
 
-/// What is asked of a labelling run.
+/// Labels feature shards into a store: the inputs, the settings and where the labels go.
+///
+/// [`LabelRequest::new`] takes what every run needs and sets defaults for the rest. The program reads all paths when the
+/// run begins.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct LabelRequest {
     /// Store to write; made where there is none.
     pub store: PathBuf,
     /// LLP-style folder.
@@ -82,62 +55,35 @@ pub struct Request {
     pub command: String,
 }
 
-/// What a run tells while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Another process writes to the store.
-    Waiting(String),
-    /// All inputs are found: shards in all, and those staged by a run before; in a cluster, those of this process.
-    Planned {
-        /// Shards of both modalities.
-        shards: usize,
-        /// Of these, staged already.
-        staged: usize,
-    },
-    /// A shard is scored and staged.
-    Shard {
-        /// Segments it held.
-        segments: u64,
-    },
-    /// Writing tables.
-    Committing,
-}
-
-/// Told from any thread.
-pub type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// What a run did.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The version that holds the labels.
-    pub version: VersionRow,
-    /// None: the store held the answer to this very question already.
-    pub done: Option<Done>,
-}
-
-/// Counts of a run that did something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Videos of the splits.
-    pub videos: u64,
-    /// Videos and modalities labelled.
-    pub records: u64,
-    /// Cells set in audio.
-    pub audio: u64,
-    /// Cells set in visual.
-    pub visual: u64,
-    /// Cells set in both.
-    pub audio_visual: u64,
-    /// Cells, set or not.
-    pub cells: u64,
-    /// Cells that differ from the version before.
-    pub changes: u64,
-    /// Rows left out.
-    pub rejects: u64,
-    /// Oddities that cost nothing.
-    pub notes: u64,
-    /// Rows of rejects and notes, for showing the first of them.
-    pub rejected: Vec<RejectRow>,
+impl LabelRequest {
+    /// A request for all splits with the method's default rule and thresholds, segments of 1 s, and one worker for each
+    /// core.
+    ///
+    /// - `annotations`: a folder in LLP's format
+    /// - `visual`, `audio`: folders of `<id>.npy` files of shape `(T, D)`, folders of Parquet shards, or Parquet files
+    /// - `visual_text`, `audio_text`: text embeddings, npy of shape `(C, D)`, or Parquet
+    pub fn new(
+        store: impl Into<PathBuf>,
+        annotations: impl Into<PathBuf>,
+        (visual, visual_text): (impl Into<PathBuf>, impl Into<PathBuf>),
+        (audio, audio_text): (impl Into<PathBuf>, impl Into<PathBuf>),
+    ) -> LabelRequest {
+        LabelRequest {
+            store: store.into(),
+            annotations: annotations.into(),
+            classes: None,
+            visual: visual.into(),
+            visual_text: visual_text.into(),
+            audio: audio.into(),
+            audio_text: audio_text.into(),
+            left_out: Vec::new(),
+            splits: Split::ALL.to_vec(),
+            segment_seconds: 1.0,
+            settings: SettingsRequest::default(),
+            workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            command: "vaplan::label".to_owned(),
+        }
+    }
 }
 
 /// Labels what is asked and commits it as one store version.
@@ -147,20 +93,24 @@ pub struct Done {
 ///
 /// # Errors
 /// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
-/// bad beside good ones are no error: they are in the `rejects` table and counted in [`Done`].
-pub fn run(request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
-    run_plan(Plan::new(request)?, request, listener)
+/// bad beside good ones are no error: they are in the `rejects` table and counted in [`LabelCounts`](crate::engine::LabelCounts).
+pub fn run(request: &LabelRequest, listener: &Listener) -> Result<LabelSummary, LabelError> {
+    run_plan(plan::open(request)?, request, listener)
 }
 
 /// As [`run`], of a plan that was made of the request.
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn run_plan(plan: Plan, request: &Request, listener: &Listener) -> Result<Summary, LabelError> {
+pub(crate) fn run_plan(
+    plan: Plan,
+    request: &LabelRequest,
+    listener: &Listener,
+) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
-    let lock = store.lock(&mut |holder| listener(Progress::Waiting(holder.to_owned())))?;
+    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let ready = match begin(plan, store, lock)? {
-        Begun::Held(version) => return Ok(Summary { version, done: None }),
+        Begun::Held(version) => return Ok(LabelSummary { version, done: None }),
         Begun::Ready(ready) => ready,
     };
     let all = (0..ready.given.plan.shards.len()).collect();
@@ -235,16 +185,17 @@ impl Ready {
     /// Commits what the dataflow gave.
     fn commit(
         self,
-        request: &Request,
+        request: &LabelRequest,
         results: flow::Results,
         listener: &Listener,
-    ) -> Result<Summary, LabelError> {
+    ) -> Result<LabelSummary, LabelError> {
         tracing::debug!(
             labels = results.labels.len(),
             changes = results.changes.len(),
             "labelled"
         );
-        listener(Progress::Committing);
+        listener.check()?;
+        listener.tell(Progress::Committing);
         let Given {
             plan,
             stage,
@@ -266,15 +217,7 @@ impl Ready {
         let previous = previous.as_deref();
         let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, previous)?;
         tracing::debug!(version = summary.version.version, "committed");
-        stage.clear()?;
+        stage.clear();
         Ok(summary)
-    }
-}
-
-impl Done {
-    fn count_rejects(&mut self, rows: Vec<RejectRow>) {
-        self.rejects = rows.iter().filter(|row| row.severity == Severity::Reject).count() as u64;
-        self.notes = rows.len() as u64 - self.rejects;
-        self.rejected = rows;
     }
 }

@@ -8,11 +8,12 @@ use vaplan_schemas::store::{Extent, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Scores, Videos};
 use vaplan_schemas::{Modality, StoreError};
 
-use super::change::Changes;
-use super::resolve::Resolved;
-use super::scope::{Predicted, Scope, Touched};
-use crate::label::LabelError;
-use crate::label::world::at;
+use crate::error::LabelError;
+use crate::world::at;
+use crate::world::changes::Changes;
+use crate::world::inputs;
+use crate::world::resolve::Resolved;
+use crate::world::scope::{Predicted, Scope, Touched};
 
 /// A row costs about as many times what finding it by its key costs: decoding, labelling and writing it
 /// (bench/README.md, relabelling; a rough number, as is all that follows from it).
@@ -60,6 +61,9 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
             (false, touched, filter)
         }
     };
+    if everything || !touched.rescored.is_empty() || resolved.paths.iter().any(|paths| !paths.is_empty()) {
+        inputs::check(&store, &resolved.after)?;
+    }
     let began = Instant::now();
     let tables = extents(&snapshot, &filter)?;
     let keys = began.elapsed().as_secs_f64();

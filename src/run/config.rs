@@ -9,9 +9,9 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
 use super::RunError;
-use crate::label::settings::{RuleName, SettingsRequest};
-use crate::label::world::{Both, at};
-use crate::train::{Supervision, TrainSettings};
+use crate::parser::{Supervision, TrainSettings};
+use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::{Both, at};
 
 /// Every key with its default and what it means.
 pub const DEFAULT: &str = include_str!("default.toml");

@@ -47,7 +47,11 @@ fn asked(config: &Config, request: &Request) -> Option<encode::Request> {
 /// # Errors
 /// [`RunError::Encode`] for media or models that cannot be used at all, [`RunError::Config`] for a report that does not
 /// read back.
-pub fn known(config: &Config, request: &Request, labelling: &mut label::Request) -> Result<bool, RunError> {
+pub fn known(
+    config: &Config,
+    request: &Request,
+    labelling: &mut label::LabelRequest,
+) -> Result<bool, RunError> {
     let Some(asked) = asked(config, request) else {
         return Ok(true);
     };

@@ -14,11 +14,11 @@ use vaplan_schemas::tables::{Labels, Rejects};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::RunError;
-use crate::label::commit::{Classification, append_changes};
-use crate::label::faults;
-use crate::label::world::{Both, World, at};
-use crate::relabel::part::Part;
-use crate::relabel::patch::{Answers, Diff};
+use crate::engine::commit::{Classification, append_changes};
+use crate::engine::part::Part;
+use crate::engine::patch::{Answers, Diff};
+use crate::world::rejects;
+use crate::world::{Both, World, at};
 
 /// The graph, and what it says.
 pub struct Graph {
@@ -133,7 +133,7 @@ impl Graph {
             .flat_map(|name| self.answers.labels(world, name))
             .collect();
         Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
-        self.rejects(commit, snapshot, world, &names)?;
+        self.reject_rows(commit, snapshot, world, &names)?;
         append_changes(
             commit,
             &Classification::new(&world.classes, None),
@@ -147,7 +147,7 @@ impl Graph {
         &self.answers
     }
 
-    fn rejects(
+    fn reject_rows(
         &self,
         commit: &mut Commit<'_>,
         snapshot: &Snapshot,
@@ -159,7 +159,7 @@ impl Graph {
         // Others are of features, which no step touches.
         let stays = |row: &&RejectRow| {
             let of = row.video.as_deref().is_some_and(|video| own.contains(video));
-            !(of && faults::is_of_graph(row) && row.file == faults::PREDICTIONS)
+            !(of && row.kind.is_of_predictions())
         };
         let mut after: Vec<RejectRow> = before.iter().filter(stays).cloned().collect();
         for name in names {
@@ -168,7 +168,7 @@ impl Graph {
             after.extend(
                 faults
                     .filter(of)
-                    .flat_map(|fault| faults::rows(world, name, fault)),
+                    .flat_map(|fault| rejects::rows(world, name, fault)),
             );
         }
         after.sort();

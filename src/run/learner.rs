@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender};
 use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
 use vaplan_dataflows::{LabelRecord, VideoId};
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};
@@ -25,13 +25,13 @@ use vaplan_schemas::{ClassId, Modality};
 use super::ledger::{Kind, Line, Stage};
 use super::{RunError, score};
 use crate::error::chain;
-use crate::label::kept;
-use crate::label::world::{Active, World};
-use crate::train::course::{Brief, Course, Learned};
-use crate::train::predict::VideoProbabilities;
-use crate::train::trainer::Step;
-use crate::train::validate::Truths;
-use crate::train::{Dataset, record};
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::trainer::Step;
+use crate::parser::training::{Brief, Course, Learned};
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, record};
+use crate::world::kept;
+use crate::world::{Active, World};
 
 /// What a step was.
 pub enum Report {
@@ -149,7 +149,7 @@ impl Learner for Pupil {
 impl Pupil {
     fn step(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, RunError> {
         if step == 0 {
-            crate::network::set_threads(self.threads);
+            crate::parser::set_threads(self.threads);
         } else {
             let gone = |_| RunError::Stopped("nobody commits what is learnt".to_owned());
             self.version = self.commits.recv().map_err(gone)?;

@@ -10,9 +10,10 @@ use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
 use super::learner::active;
-use crate::label::plan::{Denoised, feed, hash};
-use crate::label::world::{Both, World};
-use crate::train::TrainSettings;
+use crate::engine::plan::Denoised;
+use crate::parser::TrainSettings;
+use crate::world::hash::{feed, hash};
+use crate::world::{Both, World};
 
 /// The labels of PLG, scored.
 pub const PLG: &str = "plg";
@@ -51,7 +52,7 @@ pub struct Line {
     pub split: Split,
     /// How predictions became 0s and 1s.
     pub protocol: String,
-    /// Percent, in the order of [`METRICS`](crate::train::settings::METRICS).
+    /// Percent, in the order of [`METRICS`](crate::parser::settings::METRICS).
     pub scores: Vec<f64>,
     /// Percent of segments, of task `ave`.
     pub accuracy: Option<f64>,
@@ -209,7 +210,7 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Supervision;
+    use crate::parser::Supervision;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config {

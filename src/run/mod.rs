@@ -50,14 +50,15 @@ use self::learner::{Doing, OnStep, Pupil, Report};
 use self::ledger::{Kind, PLD, PLG, Stage};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
+use crate::engine::Listener;
+use crate::engine::resident::whole;
+use crate::error::LabelError;
 use crate::eval::EvalError;
-use crate::label::kept::last_epoch;
-use crate::label::plan::Plan;
-use crate::label::world::Both;
-use crate::label::{self, LabelError, Listener};
-use crate::train::validate::Truths;
-use crate::train::{Dataset, FeaturePaths, TrainError};
-use crate::watch::resident::whole;
+use crate::label;
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, FeaturePaths, TrainError};
+use crate::world::Both;
+use crate::world::kept::last_epoch;
 
 /// What is asked of a run.
 #[derive(Clone, Debug)]
@@ -270,7 +271,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     let wanted = writer.wanted(&stages, pld);
     if wanted != writer.denoised() {
         // A baseline learnt the labels of PLG after all else was done.
-        let mut plan = Plan::new(&label)?;
+        let mut plan = label::plan::open(&label)?;
         plan.world.run = commit::remembered(&text, &writer.ledger);
         plan.denoised = Some(wanted);
         label::run_plan(plan, &label, &listener)?;
@@ -352,7 +353,7 @@ impl Begun<'_> {
         &self,
         writer: &Writer<'_>,
         snapshot: &Snapshot,
-        part: &crate::relabel::part::Part,
+        part: &crate::engine::part::Part,
         learnt: VecDeque<Stage>,
         (reports, commits): (
             crossbeam::channel::Sender<Report>,

@@ -5,10 +5,10 @@ use vaplan_schemas::store::Snapshot;
 
 use super::ledger::Line;
 use crate::eval::{EvalError, Protocol, Task, Truth, evaluate, localize, store};
-use crate::train::Gate;
-use crate::train::predict::VideoProbabilities;
-use crate::train::settings::{ACCURACY, METRICS};
-use crate::train::validate::metrics;
+use crate::parser::Gate;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::settings::{ACCURACY, METRICS};
+use crate::parser::validate::metrics;
 
 /// Labels of a version, on every split with dense truth.
 ///

@@ -12,11 +12,13 @@ use super::config::Config;
 use super::encode;
 use super::ledger::{self, Kind, Ledger, Stage};
 use super::{Request, RunError, commit};
+use crate::engine::plan::{Denoised, Plan};
+use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
-use crate::label::plan::{Denoised, Plan, feed, hash};
-use crate::label::world::World;
-use crate::label::{self, LabelError};
-use crate::train::FeaturePaths;
+use crate::label;
+use crate::parser::FeaturePaths;
+use crate::world::World;
+use crate::world::hash::{feed, hash};
 
 /// What there is to do, and what is done.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct Todo {
     pub(super) config: Config,
     pub(super) text: Arc<str>,
     pub(super) plan: Plan,
-    pub(super) label: label::Request,
+    pub(super) label: label::LabelRequest,
     pub(super) paths: FeaturePaths,
     /// All stages in order.
     pub stages: Vec<Stage>,
@@ -54,8 +56,8 @@ impl Todo {
         Todo::of(config, text, label).map(Some)
     }
 
-    pub(super) fn of(config: Config, text: Arc<str>, label: label::Request) -> Result<Todo, RunError> {
-        let mut plan = Plan::new(&label)?;
+    pub(super) fn of(config: Config, text: Arc<str>, label: label::LabelRequest) -> Result<Todo, RunError> {
+        let mut plan = label::plan::open(&label)?;
         let latest = latest(&config.store)?;
         let world = latest.as_ref().map(World::read).transpose()?;
         let mut ledger = world.as_ref().map(commit::ledger).unwrap_or_default();
@@ -145,9 +147,9 @@ fn features(paths: &FeaturePaths) -> Result<String, RunError> {
 }
 
 /// As the file says; what is encoded is to be filled in.
-pub(super) fn label_request(config: &Config, request: &Request) -> label::Request {
+pub(super) fn label_request(config: &Config, request: &Request) -> label::LabelRequest {
     let features = config.features.clone();
-    label::Request {
+    label::LabelRequest {
         store: config.store.clone(),
         annotations: config.data.annotations.clone(),
         classes: config.data.classes.clone(),

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::Serialize;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
 use super::SynthError;
 use super::cast::{Member, cast};
@@ -165,13 +165,8 @@ fn nameable(
         } else {
             return true;
         };
-        rejects.push(RejectRow {
-            file: annotations.videos[member.of].source.to_string(),
-            row: None,
-            video: Some(member.name.to_string()),
-            severity: Severity::Reject,
-            reason,
-        });
+        let file = &*annotations.videos[member.of].source;
+        rejects.push(RejectRow::reject(RejectKind::FileName, file, reason).video(&*member.name));
         false
     });
     let fine = fine.collect();

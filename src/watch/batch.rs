@@ -1,6 +1,5 @@
 //! Deliveries to one store version.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use vaplan_schemas::rows::{RejectRow, Severity};
@@ -11,16 +10,18 @@ use super::delivery::{Delivery, Kind};
 use super::events::Events;
 use super::inbox::{Entry, Inbox};
 use super::order::Order;
-use super::resident::Resident;
 use super::status::{Board, Times};
 use super::{Request, Told, WatchError, place};
+use crate::engine::Listener;
+use crate::engine::part::Part;
+use crate::engine::resident::Resident;
+use crate::engine::{patch, whole};
+use crate::error::LabelError;
 use crate::error::chain;
-use crate::label::{LabelError, Listener};
-use crate::relabel::change::Changes;
-use crate::relabel::part::Part;
-use crate::relabel::resolve::Resolved;
-use crate::relabel::scope::{Predicted, Scope};
-use crate::relabel::{self, Summary, patch, whole};
+use crate::relabel::{RelabelRequest, RelabelSummary};
+use crate::world::changes::Changes;
+use crate::world::resolve::Resolved;
+use crate::world::scope::{Predicted, Scope};
 
 /// What a batch did.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ pub struct Batches<'a> {
 /// How a batch ended.
 pub(super) enum End {
     /// Through the session, or past it, where it was a change of everything.
-    Made(Box<Summary>, Way),
+    Made(Box<RelabelSummary>, Way),
     /// The store cannot be changed so; nothing is changed.
     Refused(LabelError),
     /// There was a signal to stop, or a delivery lost its name to another while it was read; nothing is changed.
@@ -277,14 +278,14 @@ impl<'a> Batches<'a> {
         let mut changes = Changes::default();
         let features = |delivery: &&Delivery| matches!(delivery.kind, Kind::Features(_));
         let inputs = match batch.iter().any(|delivery| features(&delivery)) {
-            true => crate::label::world::World::read(snapshot)?.features,
+            true => crate::world::World::read(snapshot)?.features,
             false => Default::default(),
         };
         for delivery in batch {
             delivery.ask(&place::of(self.store, delivery), &mut changes);
             if let Kind::Features(modality) = delivery.kind {
                 let replaced = place::replaced(self.store, delivery, &inputs);
-                changes.removed[crate::label::world::at(modality)].extend(replaced);
+                changes.removed[crate::world::at(modality)].extend(replaced);
             }
         }
         Ok(changes)
@@ -299,7 +300,7 @@ impl<'a> Batches<'a> {
         events: &Events,
     ) -> Result<End, WatchError> {
         let began = Instant::now();
-        let request = relabel::Request {
+        let request = RelabelRequest {
             store: self.store.root().to_owned(),
             changes: self.changes(batch, snapshot)?,
             workers: self.workers,
@@ -315,7 +316,7 @@ impl<'a> Batches<'a> {
     /// Makes a version through the session; `dropped`: unless it is of no use any more once all is read.
     pub(super) fn version(
         &mut self,
-        request: &relabel::Request,
+        request: &RelabelRequest,
         snapshot: &Snapshot,
         lock: &WriteLock,
         times: &mut Times,
@@ -365,7 +366,7 @@ impl<'a> Batches<'a> {
         &mut self,
         batch: Vec<Delivery>,
         again: usize,
-        summary: Summary,
+        summary: RelabelSummary,
         way: Way,
         mut times: Times,
         board: &mut Board,
@@ -465,5 +466,5 @@ fn command(watch: &str, batch: &[Delivery]) -> String {
 }
 
 fn quiet() -> Listener {
-    Arc::new(|_| ())
+    Listener::silent()
 }

@@ -6,7 +6,7 @@ use vaplan_schemas::store::Store;
 
 use super::delivery::Delivery;
 use super::place;
-use crate::label::LabelError;
+use crate::error::LabelError;
 
 /// Which of the deliveries an error may be about; none: it is about the store or the machine.
 ///

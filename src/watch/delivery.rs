@@ -12,7 +12,7 @@ use vaplan_schemas::Modality;
 use super::inbox::Entry;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::open_regular;
-use crate::relabel::change::{Changes, WeakEdit};
+use crate::world::changes::{Changes, WeakEdit};
 
 /// What a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Delivery {
             Kind::User => changes.user.push(path),
             Kind::Thresholds => changes.settings.file = Some(path),
             Kind::Features(modality) => {
-                changes.features[crate::label::world::at(modality)].push(place.to_owned());
+                changes.features[crate::world::at(modality)].push(place.to_owned());
             }
             Kind::Epoch(epoch) => changes.predictions = Some((path, epoch)),
         }

@@ -10,13 +10,13 @@ use super::events::Events;
 use super::status::{Board, Times};
 use super::training::Report;
 use super::{Told, WatchError};
+use crate::error::LabelError;
 use crate::error::chain;
-use crate::label::LabelError;
-use crate::label::world::World;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record::Recorder;
 use crate::relabel;
-use crate::relabel::change::{Changes, DenoiseRequest};
-use crate::train::predict::VideoProbabilities;
-use crate::train::record::Recorder;
+use crate::world::World;
+use crate::world::changes::{Changes, DenoiseRequest};
 
 impl Batches<'_> {
     /// Puts into the store what a training gave, and denoises by it where that is due; false: there was a signal to stop
@@ -116,7 +116,7 @@ impl Batches<'_> {
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<(), WatchError> {
-        let request = relabel::Request {
+        let request = relabel::RelabelRequest {
             store: self.store.root().to_owned(),
             changes: Changes {
                 epoch: Some(epoch),

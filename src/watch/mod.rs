@@ -21,7 +21,6 @@
 //! | [`order`] | which deliveries make one batch |
 //! | [`place`] | features: inputs of the store, so they get a place in it |
 //! | [`events`] | what wakes a watch: the inbox, a signal |
-//! | [`resident`], [`mirror`] | the session, and what it was told |
 //! | [`batch`] | deliveries to one store version |
 //! | [`blame`] | a batch that cannot be made: whose fault that is |
 //! | [`training`], `learnt` | a parser that learns beside it, and what becomes of its epochs |
@@ -35,10 +34,8 @@ pub mod inbox;
 #[cfg(feature = "train")]
 mod learnt;
 pub mod metrics;
-pub mod mirror;
 pub mod order;
 pub mod place;
-pub mod resident;
 pub mod status;
 #[cfg(feature = "train")]
 pub mod training;
@@ -49,8 +46,8 @@ use std::time::Duration;
 
 use vaplan_schemas::store::Store;
 
+use crate::error::LabelError;
 use crate::error::chain;
-use crate::label::LabelError;
 use batch::{Batches, Done};
 use events::{Event, Events};
 use inbox::Inbox;
@@ -162,7 +159,7 @@ pub enum WatchError {
     /// Own training cannot begin, or its epochs cannot be kept.
     #[cfg(feature = "train")]
     #[error(transparent)]
-    Train(#[from] crate::train::TrainError),
+    Train(#[from] crate::parser::TrainError),
     /// The file that describes own training.
     #[cfg(feature = "train")]
     #[error(transparent)]

@@ -5,7 +5,7 @@
 //! and comes back in one change keeps what the removal should have ended.
 
 use super::delivery::Kind;
-use crate::relabel::change::WeakEdit;
+use crate::world::changes::WeakEdit;
 
 /// What a batch has taken so far.
 #[derive(Clone, Copy, Debug, Default)]

@@ -11,7 +11,7 @@ use vaplan_schemas::store::Store;
 use super::WatchError;
 use super::delivery::{Delivery, Kind};
 use crate::ingest::open_regular;
-use crate::label::world::{Both, at};
+use crate::world::{Both, at};
 
 /// Folder of a delivery name's features.
 fn folder(store: &Store, delivery: &Delivery) -> PathBuf {

@@ -22,25 +22,25 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
 use super::WatchError;
-use super::resident::delta;
+use crate::engine::resident::delta;
 use crate::error::chain;
-use crate::label::plan::{feed, hash};
-use crate::label::world::{World, at};
-use crate::relabel::change::DenoiseRequest;
+use crate::parser::probabilities::VideoProbabilities;
+use crate::parser::record::epoch_of;
+use crate::parser::train::run_hash;
+use crate::parser::training::{Brief, Course, Learned};
+use crate::parser::validate::Truths;
+use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::run::RunError;
 use crate::run::config::{Config, Schedule};
-use crate::train::course::{Brief, Course, Learned};
-use crate::train::predict::VideoProbabilities;
-use crate::train::record::epoch_of;
-use crate::train::run::run_hash;
-use crate::train::validate::Truths;
-use crate::train::{Dataset, FeaturePaths, TrainError};
+use crate::world::changes::DenoiseRequest;
+use crate::world::hash::{feed, hash};
+use crate::world::{World, at};
 
 /// What is asked of own training.
 #[derive(Clone, Debug)]
@@ -257,7 +257,7 @@ struct Pupil {
 
 impl Pupil {
     fn go(&mut self, news: &Receiver<()>) {
-        crate::network::set_threads(self.ready.asked.threads);
+        crate::parser::set_threads(self.ready.asked.threads);
         loop {
             let done = contain(|| self.learn());
             let report = match done {

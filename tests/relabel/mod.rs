@@ -5,6 +5,8 @@ mod epochs;
 mod kill;
 mod law;
 mod llp;
+mod paths;
+mod reasons;
 mod refusals;
 
 use std::path::{Path, PathBuf};

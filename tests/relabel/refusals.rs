@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vaplan::engine::Listener;
 use vaplan::ingest::npy;
-use vaplan::label::settings::{ClassThreshold, RuleName, SettingsRequest};
-use vaplan::relabel::change::{Changes, DenoiseRequest, WeakEdit};
-use vaplan::relabel::{self, Request, estimate};
+use vaplan::relabel::{self, RelabelRequest, estimate};
+use vaplan::world::changes::{Changes, DenoiseRequest, WeakEdit};
+use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Snapshot, Store};
@@ -21,8 +22,8 @@ fn latest(sample: &Sample) -> Snapshot {
     store.latest().unwrap().unwrap()
 }
 
-fn request(sample: &Sample, changes: Changes) -> Request {
-    Request {
+fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
+    RelabelRequest {
         store: sample.path("store"),
         changes,
         workers: 1,
@@ -31,8 +32,8 @@ fn request(sample: &Sample, changes: Changes) -> Request {
     }
 }
 
-fn done(sample: &Sample, changes: Changes) -> relabel::Summary {
-    relabel::run(&request(sample, changes), &(Arc::new(|_| ()) as _)).unwrap()
+fn done(sample: &Sample, changes: Changes) -> relabel::RelabelSummary {
+    relabel::run(&request(sample, changes), &Listener::silent()).unwrap()
 }
 
 /// Refused with this, by `plan` too, and nothing of it is in the store.
@@ -42,7 +43,7 @@ fn assert_refused(sample: &Sample, changes: Changes, expected: &str) {
     let said = estimate::estimate(&sample.path("store"), &changes)
         .unwrap_err()
         .to_string();
-    let refused = relabel::run(&request(sample, changes), &(Arc::new(|_| ()) as _)).unwrap_err();
+    let refused = relabel::run(&request(sample, changes), &Listener::silent()).unwrap_err();
     let place = sample.path("").display().to_string();
     let place = place.trim_end_matches('/');
     assert_eq!(refused.to_string().replace(place, "DIR"), expected);

@@ -12,19 +12,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use vaplan::label::Listener;
-use vaplan::label::kept::{counting, latest};
-use vaplan::label::rows::{Found, label_tracks, score_tracks, video_row};
-use vaplan::label::settings::{Settings, SettingsRequest};
-use vaplan::label::world::{PromptSet, Video, World};
+use vaplan::engine::Listener;
+use vaplan::engine::resident::whole;
+use vaplan::engine::rows::{Found, label_tracks, score_tracks, video_row};
 use vaplan::run::graph::Graph;
 use vaplan::run::learner::active;
-use vaplan::watch::resident::whole;
+use vaplan::world::kept::{counting, latest};
+use vaplan::world::settings::{Settings, SettingsRequest};
+use vaplan::world::{PromptSet, Video, World};
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::session::{Rows, Session};
 use vaplan_dataflows::train::{LabelChanges as Lesson, Learner, Learnt, Predicted};
-use vaplan_dataflows::{Bits, Candidate, Cosine, LabelRecord, Score, ScoreRecord, Track, VideoId};
+use vaplan_dataflows::{
+    Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
+};
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule, PredictionTrack, Split};
 use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{
@@ -290,7 +292,7 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     let snapshot = store.at_version(None)?;
     let mut world = World::read(&snapshot)?;
     let workers = std::thread::available_parallelism()?.get();
-    let part = whole(&store, &snapshot, workers, &(Arc::new(|_| ()) as Listener))?;
+    let part = whole(&store, &snapshot, workers, &Listener::silent())?;
     let learner = Once(by_epoch(&snapshot, &mut world, epoch)?);
     let names: Vec<Arc<str>> = snapshot
         .read::<Videos>()?
@@ -388,6 +390,7 @@ fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
             modality: own[0].1.modality,
             source: "simulated".into(),
             record: Arc::new(record),
+            features: FeatureHash::default(),
         };
         rows.scored.push((VideoId::of(&own[0].1.video), candidate));
     }

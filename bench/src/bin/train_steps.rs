@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use vaplan::network::{Noise, Weights, set_threads};
-use vaplan::train::{Dataset, FeaturePaths, TrainSettings, Trainer};
+use vaplan::parser::{Dataset, FeaturePaths, TrainSettings, Trainer};
+use vaplan::parser::{Noise, Weights, set_threads};
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 
@@ -48,7 +48,7 @@ fn main() -> Result<(), Problem> {
     Noise::new(settings.seed, 1, settings.dropout).shuffle(&mut order);
     let names: Vec<&str> = order.iter().map(|&at| &*dataset.examples[at].name).collect();
     std::fs::write(out.join("order.txt"), names.join("\n"))?;
-    let targets = dataset.targets(&order, vaplan::network::device("cpu")?);
+    let targets = dataset.targets(&order, vaplan::parser::device("cpu")?);
     let named = [
         ("audio", targets.audio),
         ("visual", targets.visual),
@@ -58,7 +58,7 @@ fn main() -> Result<(), Problem> {
     let metadata = BTreeMap::new();
     Weights { tensors, metadata }.write(&out.join("targets.safetensors"))?;
 
-    let mut trainer = Trainer::new(&settings, &dataset, examples, vaplan::network::device("cpu")?)?;
+    let mut trainer = Trainer::new(&settings, &dataset, examples, vaplan::parser::device("cpu")?)?;
     trainer.han().weights().write(&out.join("initial.safetensors"))?;
     let (mut losses, mut seconds) = (Vec::new(), Vec::new());
     let mut last = Instant::now();

@@ -84,6 +84,5 @@ fn name_of(fault: &Fault) -> &'static str {
         },
         Fault::Prediction { .. } => "faults: prediction of another length",
         Fault::Probability { .. } => "faults: no probability",
-        _ => "faults: others",
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use vaplan_dataflows::records::{Bits, Candidate, Cosine, Score, ScoreRecord, SetBy, VideoId};
+use vaplan_dataflows::records::{Bits, Candidate, Cosine, FeatureHash, Score, ScoreRecord, SetBy, VideoId};
 use vaplan_dataflows::{Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -81,6 +81,7 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
             vec![Cosine::new(0.0); 4],
             quarters(scores).to_vec(),
         )),
+        features: FeatureHash::default(),
     };
     let sure_of_none_but_the_last = [0.01, 0.01, 0.01, 0.99].map(Probability::new);
     let steps = [

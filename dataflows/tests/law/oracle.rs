@@ -84,7 +84,7 @@ fn admit(world: &World, answer: &mut Answer) {
             found.dedup();
             if found.is_empty() {
                 answer.faults.insert((video, Fault::Missing(modality)));
-            } else if found.iter().any(|other| other.record != found[0].record) {
+            } else if found.iter().any(|other| other.features != found[0].features) {
                 let sources = found.iter().map(|candidate| candidate.source.clone()).collect();
                 answer.faults.insert((video, Fault::Conflict(modality, sources)));
             } else if let Some(class) = weak

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use vaplan_dataflows::records::{Candidate, Cosine, Score, ScoreRecord, VideoId};
+use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::{Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -212,14 +212,14 @@ fn candidate_of(modality: Modality, segments: u32) -> impl Strategy<Value = Cand
     (classes, 0..3u8, vec(score(), 1..6)).prop_map(move |(classes, source, pattern)| {
         let cells = segments as usize * classes.len();
         let score: Vec<Score> = pattern.into_iter().cycle().take(cells).collect();
-        let cosine = score
-            .iter()
-            .map(|score| Cosine::new(score.get() as f32))
-            .collect();
+        // Of features, only the segments and the pattern of the scores: candidates of other classes can be copies.
+        let features: Vec<f32> = score.iter().map(|score| score.get() as f32).collect();
+        let cosine = features.iter().map(|value| Cosine::new(*value)).collect();
         Candidate {
             modality,
             source: format!("shard-{source}").into(),
             record: Arc::new(ScoreRecord::new(segments, classes, cosine, score)),
+            features: FeatureHash::of(&features),
         }
     })
 }

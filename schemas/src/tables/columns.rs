@@ -117,6 +117,17 @@ impl<'a> Columns<'a> {
         }
     }
 
+    /// Text of a column that files of before it was added lack: then all null.
+    pub(crate) fn added_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
+        match self.batch.column_by_name(column) {
+            Some(_) => self.text(column),
+            None => Ok(TextColumn {
+                keys: Int32Array::new_null(self.batch.num_rows()),
+                values: Vec::new(),
+            }),
+        }
+    }
+
     pub(crate) fn boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
         self.required(column, "Boolean")
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use vaplan_schemas::rows::{
-    ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectRow, ScoreTrack, Severity, Split,
+    ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack, Split,
     TruthRow, VersionRow, VideoRow,
 };
 use vaplan_schemas::store::{CommitInfo, Filter, Place, Snapshot, Store};
@@ -170,13 +170,8 @@ pub(crate) fn truth() -> Vec<TruthRow> {
 }
 
 pub(crate) fn rejects(world: &World) -> Vec<RejectRow> {
-    vec![RejectRow {
-        file: "val.csv".into(),
-        row: Some(world.len() as u64),
-        video: None,
-        severity: Severity::Note,
-        reason: "class `Dgo` is unknown, did you mean `Dog`".into(),
-    }]
+    let reason = "class `Dgo` is unknown, did you mean `Dog`";
+    vec![RejectRow::note(RejectKind::UnknownClass, "val.csv", reason).row(world.len() as u64)]
 }
 
 /// Commits `after` as the version that follows `before`.

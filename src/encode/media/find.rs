@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{KeyError, Roster};
@@ -85,7 +85,12 @@ pub fn find(
                     Ok(position) => names[position].clone(),
                     Err(KeyError::Unknown) => continue,
                     Err(ambiguous) => {
-                        rejects.push(reject(&path, None, ambiguous.to_string()));
+                        rejects.push(reject(
+                            RejectKind::AmbiguousKey,
+                            &path,
+                            key,
+                            ambiguous.to_string(),
+                        ));
                         continue;
                     }
                 },
@@ -120,7 +125,7 @@ pub fn find(
                     "video `{name}` is also in {}, expected one: none is used",
                     others.join(", ")
                 );
-                rejects.push(reject(first, Some(&name), reason));
+                rejects.push(reject(RejectKind::RepeatedVideo, first, &name, reason));
                 ambiguous = true;
                 return None;
             }
@@ -165,14 +170,8 @@ fn kind(path: &Path) -> Option<(&str, Kind)> {
     }
 }
 
-fn reject(path: &Path, video: Option<&str>, reason: String) -> RejectRow {
-    RejectRow {
-        file: path.display().to_string(),
-        row: None,
-        video: video.map(str::to_owned),
-        severity: Severity::Reject,
-        reason,
-    }
+fn reject(kind: RejectKind, path: &Path, video: &str, reason: String) -> RejectRow {
+    RejectRow::reject(kind, path.display().to_string(), reason).video(video)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
 use super::{AnnotatedVideo, Annotations, DenseEvent, position, read_classes, unknown_class};
 use crate::ingest::error::IngestError;
@@ -80,7 +80,9 @@ pub(super) fn read(
                     onset,
                     offset,
                 }),
-                Err(reason) => rejects.push(reject(file, number, None, reason)),
+                Err(reason) => {
+                    rejects.push(RejectRow::reject(RejectKind::MalformedLine, &**file, reason).row(number));
+                }
             }
         }
     }
@@ -103,7 +105,7 @@ fn collect(lines: Vec<Line<'_>>, classes: Vec<Arc<str>>, mut rejects: Vec<Reject
     for line in lines {
         let Some(class) = position(&classes, line.class) else {
             let reason = unknown_class(line.class, &classes);
-            rejects.push(reject(&line.file, line.line, Some(line.video), reason));
+            rejects.push(reject(RejectKind::UnknownClass, &line, reason));
             continue;
         };
         let place = *places.entry(line.video).or_insert_with(|| {
@@ -118,7 +120,7 @@ fn collect(lines: Vec<Line<'_>>, classes: Vec<Arc<str>>, mut rejects: Vec<Reject
         let video = &mut videos[place];
         if video.split != line.split {
             let reason = format!("video is of split {} already, expected one split", video.split);
-            rejects.push(reject(&line.file, line.line, Some(line.video), reason));
+            rejects.push(reject(RejectKind::RepeatedVideo, &line, reason));
             continue;
         }
         if let Err(at) = video.weak.binary_search(&class) {
@@ -163,14 +165,9 @@ fn parse(line: &str) -> Result<(&str, &str, u32, u32), String> {
     Ok((class, video, onset, offset))
 }
 
-fn reject(file: &str, line: u64, video: Option<&str>, reason: String) -> RejectRow {
-    RejectRow {
-        file: file.to_owned(),
-        row: Some(line),
-        video: video.map(str::to_owned),
-        severity: Severity::Reject,
-        reason,
-    }
+fn reject(kind: RejectKind, line: &Line<'_>, reason: String) -> RejectRow {
+    let row = RejectRow::reject(kind, &*line.file, reason);
+    row.row(line.line).video(line.video)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_schemas::ClassId;
-use vaplan_schemas::rows::{RejectRow, Severity, Split};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 
 use super::classes::unknown_class;
 use super::folder::Files;
@@ -24,20 +24,21 @@ pub(super) struct DenseRow {
 
 pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<DenseRow>, IngestError> {
     let mut rows = Vec::new();
-    for (file, (_, path)) in files.dense.iter().enumerate() {
+    for (file, (modality, path)) in files.dense.iter().enumerate() {
         for row in tsv::read(path, ["filename", "onset", "offset", "event_labels"], rejects)? {
             let [video, onset, offset, label] = row.fields;
-            let mut reject = |reason: String| {
+            let mut reject = |kind, reason: String| {
+                let row = RejectRow::reject(kind, path.display().to_string(), reason).row(row.line);
                 rejects.push(RejectRow {
-                    file: path.display().to_string(),
-                    row: Some(row.line),
                     video: (!video.is_empty()).then(|| video.clone()),
-                    severity: Severity::Reject,
-                    reason,
+                    ..row.modality(*modality)
                 });
             };
             if video.is_empty() {
-                reject("filename is empty, expected the name of a video".to_owned());
+                reject(
+                    RejectKind::EmptyName,
+                    "filename is empty, expected the name of a video".to_owned(),
+                );
                 continue;
             }
             let times = (time(&onset), time(&offset));
@@ -48,7 +49,10 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<De
                     ("offset", &offset)
                 };
                 let shown: String = text.chars().take(40).collect();
-                reject(format!("{name} is `{shown}`, expected a whole number from 0"));
+                reject(
+                    RejectKind::FieldValue,
+                    format!("{name} is `{shown}`, expected a whole number from 0"),
+                );
                 continue;
             };
             rows.push(DenseRow {
@@ -98,18 +102,18 @@ pub(super) fn events(
     let mut strangers = BTreeSet::new();
     let mut outside: BTreeMap<usize, (usize, u64, BTreeSet<ClassId>)> = BTreeMap::new();
     for row in rows {
-        let mut note = |severity, reason: String| {
+        let (modality, _) = files.dense[row.file];
+        let mut note = |severity, kind, reason: String| {
+            let own = RejectRow::reject(kind, &*sources[row.file], reason).row(row.line);
             rejects.push(RejectRow {
-                file: sources[row.file].clone(),
-                row: Some(row.line),
-                video: Some(row.video.clone()),
                 severity,
-                reason,
+                ..own.video(&*row.video).modality(modality)
             });
         };
         if row.onset >= row.offset {
             note(
                 Severity::Note,
+                RejectKind::FieldValue,
                 format!(
                     "onset {} is not before offset {}: no event",
                     row.onset, row.offset
@@ -120,13 +124,18 @@ pub(super) fn events(
             if strangers.insert((row.file, row.video.clone())) {
                 note(
                     Severity::Note,
+                    RejectKind::UnknownVideo,
                     "video of no split, its events are not read".to_owned(),
                 );
             }
             continue;
         };
         let Some(class) = position(classes, &row.label) else {
-            note(Severity::Reject, unknown_class(&row.label, classes));
+            note(
+                Severity::Reject,
+                RejectKind::UnknownClass,
+                unknown_class(&row.label, classes),
+            );
             continue;
         };
         if row.onset >= row.offset {
@@ -139,7 +148,6 @@ pub(super) fn events(
                 .2
                 .insert(class);
         }
-        let (modality, _) = files.dense[row.file];
         events.push(DenseEvent {
             video,
             modality,
@@ -153,28 +161,20 @@ pub(super) fn events(
             .iter()
             .map(|class| format!("`{}`", classes[class.index()]))
             .collect();
-        rejects.push(RejectRow {
-            file: sources[file].clone(),
-            row: Some(line),
-            video: Some(videos[video].name.to_string()),
-            severity: Severity::Note,
-            reason: format!(
-                "dense events of {} are outside the weak label, kept as truth",
-                names.join(", ")
-            ),
-        });
+        let reason = format!(
+            "dense events of {} are outside the weak label, kept as truth",
+            names.join(", ")
+        );
+        let note = RejectRow::note(RejectKind::OutsideWeakLabel, &*sources[file], reason);
+        rejects.push(note.row(line).video(&*videos[video].name));
     }
     if !files.dense.is_empty() {
         let with: BTreeSet<usize> = events.iter().map(|event| event.video).collect();
         for (position, video) in videos.iter().enumerate() {
             if video.split != Split::Train && !with.contains(&position) {
-                rejects.push(RejectRow {
-                    file: video.source.to_string(),
-                    row: None,
-                    video: Some(video.name.to_string()),
-                    severity: Severity::Note,
-                    reason: format!("`{}` has no dense event: its truth is empty", video.name),
-                });
+                let reason = format!("`{}` has no dense event: its truth is empty", video.name);
+                let note = RejectRow::note(RejectKind::NoEvent, &*video.source, reason);
+                rejects.push(note.video(&*video.name));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
@@ -68,13 +68,7 @@ pub(super) fn read<const N: usize>(
             continue;
         }
         let mut reject = |reason: String| {
-            rejects.push(RejectRow {
-                file: file.clone(),
-                row: Some(line),
-                video: None,
-                severity: Severity::Reject,
-                reason,
-            });
+            rejects.push(RejectRow::reject(RejectKind::MalformedLine, &*file, reason).row(line));
         };
         if record.len() != header.len() {
             reject(format!(

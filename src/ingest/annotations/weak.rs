@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::classes::unknown_class;
 use super::folder::Files;
@@ -25,18 +25,18 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<We
     for (file, (_, path)) in files.splits.iter().enumerate() {
         for row in tsv::read(path, ["filename", "event_labels"], rejects)? {
             let [video, labels] = row.fields;
-            let mut note = |severity, reason: String| {
+            let mut note = |severity, kind, reason: String| {
+                let row = RejectRow::reject(kind, path.display().to_string(), reason).row(row.line);
                 rejects.push(RejectRow {
-                    file: path.display().to_string(),
-                    row: Some(row.line),
                     video: (!video.is_empty()).then(|| video.clone()),
                     severity,
-                    reason,
+                    ..row
                 });
             };
             if video.is_empty() {
                 note(
                     Severity::Reject,
+                    RejectKind::EmptyName,
                     "filename is empty, expected the name of a video".to_owned(),
                 );
                 continue;
@@ -50,11 +50,13 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<We
             if labels.is_empty() {
                 note(
                     Severity::Note,
+                    RejectKind::FieldValue,
                     "event_labels is empty: no class can be labelled".to_owned(),
                 );
             } else if labels.len() < all.len() {
                 note(
                     Severity::Note,
+                    RejectKind::FieldValue,
                     format!("event_labels is `{}`, expected no empty class", all.join(",")),
                 );
             }
@@ -63,6 +65,7 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<We
             if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
                 note(
                     Severity::Note,
+                    RejectKind::FieldValue,
                     format!("event_labels names `{}` twice, read as once", pair[0]),
                 );
             }
@@ -95,20 +98,22 @@ pub(super) fn videos(
     let mut first_of: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for row in rows {
         let source = &sources[row.file];
-        let mut note = |severity, reason: String| {
+        let mut note = |severity, kind, reason: String| {
+            let own = RejectRow::reject(kind, &**source, reason).row(row.line);
             rejects.push(RejectRow {
-                file: source.to_string(),
-                row: Some(row.line),
-                video: Some(row.video.clone()),
                 severity,
-                reason,
+                ..own.video(&*row.video)
             });
         };
         let mut weak = Vec::with_capacity(row.labels.len());
         for label in &row.labels {
             match position(classes, label) {
                 Some(class) => weak.push(class),
-                None => note(Severity::Reject, unknown_class(label, classes)),
+                None => note(
+                    Severity::Reject,
+                    RejectKind::UnknownClass,
+                    unknown_class(label, classes),
+                ),
             }
         }
         weak.sort_unstable();
@@ -118,11 +123,16 @@ pub(super) fn videos(
             let (file, line) = row_of[first];
             let other = format!("`{}`, row {line}", sources[file]);
             if videos[first].weak == weak && videos[first].split == split {
-                note(Severity::Note, format!("same as {other}, read once"));
+                note(
+                    Severity::Note,
+                    RejectKind::RepeatedVideo,
+                    format!("same as {other}, read once"),
+                );
             } else {
                 conflicts[first] = true;
                 note(
                     Severity::Reject,
+                    RejectKind::RepeatedVideo,
                     format!("label or split differs from {other}, expected one row per video: both rejected"),
                 );
             }
@@ -144,16 +154,10 @@ pub(super) fn videos(
         let conflict = conflicts[index];
         index += 1;
         if conflict {
-            rejects.push(RejectRow {
-                file: sources[file].to_string(),
-                row: Some(line),
-                video: Some(video.name.to_string()),
-                severity: Severity::Reject,
-                reason:
-                    "label or split differs from a later row of the same video, expected one row per video: \
-                         both rejected"
-                        .to_owned(),
-            });
+            let reason = "label or split differs from a later row of the same video, expected one row per video: \
+                          both rejected";
+            let reject = RejectRow::reject(RejectKind::RepeatedVideo, &*sources[file], reason);
+            rejects.push(reject.row(line).video(&*video.name));
         }
         !conflict
     });
@@ -172,28 +176,27 @@ fn compare_full(
         return;
     };
     let weak_of: BTreeMap<&str, &AnnotatedVideo> = videos.iter().map(|video| (&*video.name, video)).collect();
-    let mut note = |row, video: Option<String>, reason: String| {
+    let mut note = |kind, row, video: Option<String>, reason: String| {
         rejects.push(RejectRow {
-            file: path.display().to_string(),
             row,
             video,
-            severity: Severity::Note,
-            reason,
+            ..RejectRow::note(kind, path.display().to_string(), reason)
         });
     };
     let mut malformed = Vec::new();
     let rows = match tsv::read(path, ["filename", "event_labels"], &mut malformed) {
         Ok(rows) => rows,
         // Nothing is taken from this file, so nothing is lost with it.
-        Err(error) => return note(None, None, error.chain()),
+        Err(error) => return note(RejectKind::UnreadableFile, None, None, error.chain()),
     };
     for row in malformed {
-        note(row.row, None, row.reason);
+        note(row.kind, row.row, None, row.reason);
     }
     for row in rows {
         let [video, labels] = row.fields;
         let Some(known) = weak_of.get(video.as_str()) else {
             note(
+                RejectKind::UnknownVideo,
                 Some(row.line),
                 Some(video),
                 "video of no split, not read".to_owned(),
@@ -208,7 +211,7 @@ fn compare_full(
         weak.dedup();
         if weak != known.weak {
             let reason = format!("label differs from that of `{}`, which counts", known.source);
-            note(Some(row.line), Some(video), reason);
+            note(RejectKind::RepeatedVideo, Some(row.line), Some(video), reason);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::{FeatureBatch, FeatureEvent, VideoSpan};
 
@@ -159,13 +159,8 @@ impl<'a> Assembler<'a> {
     /// A row that belongs to no video, or whose name cannot be read: the video before it ends there.
     pub(super) fn stray(&mut self, file: &Arc<str>, row: u64, reason: String) {
         self.close();
-        self.reject(RejectRow {
-            file: file.to_string(),
-            row: Some(row),
-            video: None,
-            severity: Severity::Reject,
-            reason,
-        });
+        let reject = RejectRow::reject(RejectKind::FeatureRow, &**file, reason);
+        self.reject(reject.row(row).modality(self.modality));
     }
 
     /// Rejects the video whose rows are coming in, whole.
@@ -173,13 +168,8 @@ impl<'a> Assembler<'a> {
         self.data.truncate(self.rows * self.width);
         let Some(open) = &mut self.open else { return };
         open.bad = true;
-        let reject = RejectRow {
-            file: open.file.to_string(),
-            row: Some(row),
-            video: Some(open.key.to_string()),
-            severity: Severity::Reject,
-            reason,
-        };
+        let reject = RejectRow::reject(RejectKind::FeatureRow, &*open.file, reason);
+        let reject = reject.row(row).video(&*open.key).modality(self.modality);
         self.reject(reject);
     }
 
@@ -198,13 +188,10 @@ impl<'a> Assembler<'a> {
             .filter(|open| !open.bad)
             .map(|open| open.key.to_string());
         self.flush();
-        self.reject(RejectRow {
-            file: file.to_string(),
-            row: Some(row),
-            video,
-            severity: Severity::Reject,
-            reason: format!("{problem}; rows from here on are not read"),
-        });
+        let reason = format!("{problem}; rows from here on are not read");
+        let reject = RejectRow::reject(RejectKind::UnreadableFile, &**file, reason);
+        let reject = reject.row(row).modality(self.modality);
+        self.reject(RejectRow { video, ..reject });
     }
 
     fn close(&mut self) {

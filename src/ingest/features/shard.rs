@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, Severity};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::assemble::{Assembler, Sink};
 use crate::ingest::npy;
@@ -42,7 +42,7 @@ pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize,
         let key = key_of(path);
         let file: Arc<str> = path.display().to_string().into();
         if let Err(error) = assembler.whole(key, &file, |data| reader.append_matrix(path, data)) {
-            assembler.reject(error.into_reject(path, Some(key)));
+            assembler.reject(error.into_reject(path, Some(key)).modality(modality));
         }
     }
     assembler.finish();
@@ -61,7 +61,7 @@ pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, s
     let file: Arc<str> = path.display().to_string().into();
     let table = match EmbeddingFile::open(path, &COLUMNS) {
         Ok(table) => table,
-        Err(error) => return assembler.reject(error.into_reject(path, None)),
+        Err(error) => return assembler.reject(error.into_reject(path, None).modality(modality)),
     };
     let read = table.each(|rows| {
         for index in 0..rows.count {
@@ -100,13 +100,8 @@ pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, s
         }
     }
     if table.row_count() == 0 {
-        assembler.reject(RejectRow {
-            file: table.path().display().to_string(),
-            row: None,
-            video: None,
-            severity: Severity::Note,
-            reason: "has no rows".to_owned(),
-        });
+        let path = table.path().display().to_string();
+        assembler.reject(RejectRow::note(RejectKind::EmptyFile, path, "has no rows").modality(modality));
     }
     assembler.finish();
 }

@@ -11,7 +11,7 @@ use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{AsBytes, FixedLenByteArray, FixedLenByteArrayType};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 
 use super::source::Source;
 use super::{DTYPE_KEY, FEATURE, WIDTH_KEY};

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use vaplan::ingest::npy;
-use vaplan::label::settings::{ClassThreshold, RuleName};
-use vaplan::relabel::change::{Changes, WeakEdit};
+use vaplan::world::changes::{Changes, WeakEdit};
+use vaplan::world::settings::{ClassThreshold, RuleName};
 use vaplan_schemas::Modality;
 
 use super::files::{Rows, WIDE, WIDTH, write_npy, write_parquet};

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use vaplan::relabel::Summary;
+use vaplan::relabel::RelabelSummary;
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{Labels, Scores, Table};
@@ -62,7 +62,7 @@ impl Cover {
         *self.0.borrow_mut().entry(name).or_default() += by as u64;
     }
 
-    pub(crate) fn run(&self, run: &Run, summary: &Summary, told: &[LabelChangeRow]) {
+    pub(crate) fn run(&self, run: &Run, summary: &RelabelSummary, told: &[LabelChangeRow]) {
         self.count("versions", usize::from(summary.version.is_some()));
         self.count(
             "runs that changed nothing",

@@ -19,15 +19,15 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRng, TestRunner};
-use vaplan::label::settings::SettingsRequest;
-use vaplan::label::{self, Listener};
-use vaplan::relabel::change::{Changes, WeakEdit};
-use vaplan::relabel::flips::total;
-use vaplan::relabel::{self, Summary};
+use vaplan::engine::Listener;
+
+use vaplan::relabel::{self, RelabelSummary};
+use vaplan::world::changes::{Changes, WeakEdit};
+use vaplan::world::flips::total;
+use vaplan::world::settings::SettingsRequest;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule, LabelTrack, Split};
 use vaplan_schemas::store::{Snapshot, Store};
@@ -55,7 +55,7 @@ fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> TestCaseError {
 }
 
 fn quiet() -> Listener {
-    Arc::new(|_| ())
+    Listener::silent()
 }
 
 /// A folder in memory, where there is one.
@@ -72,8 +72,12 @@ fn scratch() -> tempfile::TempDir {
 }
 
 /// Labels what the annotations say, with the first input of each modality.
-fn label(world: &World, store: &Path, workers: usize) -> Result<label::Summary, label::LabelError> {
-    let request = label::Request {
+fn label(
+    world: &World,
+    store: &Path,
+    workers: usize,
+) -> Result<vaplan::engine::LabelSummary, vaplan::error::LabelError> {
+    let request = vaplan::LabelRequest {
         store: store.to_owned(),
         annotations: world.folder.join("annotations"),
         classes: None,
@@ -91,7 +95,7 @@ fn label(world: &World, store: &Path, workers: usize) -> Result<label::Summary, 
         workers,
         command: "vaplan label".to_owned(),
     };
-    label::run(&request, &quiet())
+    vaplan::label(&request, &quiet())
 }
 
 fn relabel(
@@ -99,12 +103,12 @@ fn relabel(
     changes: &Changes,
     workers: usize,
     dry_run: bool,
-) -> Result<Summary, label::LabelError> {
+) -> Result<RelabelSummary, vaplan::error::LabelError> {
     relabel::run(&request(store, changes, workers, dry_run), &quiet())
 }
 
-fn request(store: &Path, changes: &Changes, workers: usize, dry_run: bool) -> relabel::Request {
-    relabel::Request {
+fn request(store: &Path, changes: &Changes, workers: usize, dry_run: bool) -> relabel::RelabelRequest {
+    relabel::RelabelRequest {
         store: store.to_owned(),
         changes: changes.clone(),
         workers,

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use vaplan::relabel::change::WeakEdit;
+use vaplan::world::changes::WeakEdit;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use vaplan::label::LabelError;
-use vaplan::relabel::change::Changes;
-use vaplan::relabel::part::Part;
-use vaplan::relabel::resolve::Resolved;
-use vaplan::relabel::scope::{Predicted, Scope};
-use vaplan::relabel::{Summary, patch};
-use vaplan::watch::resident::Resident;
+use vaplan::engine::part::Part;
+use vaplan::engine::patch;
+use vaplan::engine::resident::Resident;
+use vaplan::error::LabelError;
+use vaplan::relabel::RelabelSummary;
+use vaplan::world::changes::Changes;
+use vaplan::world::resolve::Resolved;
+use vaplan::world::scope::{Predicted, Scope};
 use vaplan_schemas::store::Store;
 
 use super::{quiet, relabel, request};
@@ -34,7 +35,7 @@ impl Stayed {
         })
     }
 
-    pub(crate) fn change(&mut self, changes: &Changes, workers: usize) -> Result<Summary, LabelError> {
+    pub(crate) fn change(&mut self, changes: &Changes, workers: usize) -> Result<RelabelSummary, LabelError> {
         let root = self.store.root();
         let lock = self.store.lock(&mut |_| ())?;
         let snapshot = self.store.at_version(None)?;

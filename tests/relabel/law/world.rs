@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vaplan::ingest::annotations::key11;
-use vaplan::label::settings::RuleName;
+use vaplan::world::settings::RuleName;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 

@@ -1,0 +1,294 @@
+//! Features of some videos, read again from their files and scored.
+//!
+//! ```text
+//! paths to look at again ── read, scored ─┬─ videos they hold, or held ─┐
+//!                                         │   videos to be scored anew ─┴─ their other files ── read, scored ─┐
+//!                                         └──────────────────────────────────────────────────────────────────┴─▶ candidates
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_dataflows::{Candidate, VideoId};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{CandidateRow, RejectKind, RejectRow, Severity};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::{Candidates, Rejects};
+
+use crate::engine::Listener;
+use crate::engine::plan::{Plan, PlannedShard};
+use crate::engine::score::{Read, score};
+use crate::error::LabelError;
+use crate::ingest::annotations::key11;
+use crate::ingest::features::{FeatureInput, Shard};
+use crate::world::inputs;
+use crate::world::resolve::{Resolved, is_npy};
+use crate::world::scope::Touched;
+use crate::world::videos::sources_of;
+use crate::world::{Both, at};
+use crate::world::{Meaning, Names};
+
+/// What was read again.
+#[derive(Debug, Default)]
+pub(super) struct Reread {
+    /// Features of the videos that were scored anew: all there are.
+    pub(super) candidates: BTreeMap<VideoId, Vec<Candidate>>,
+    /// Files that were read: their rejects are told anew.
+    pub(super) files: BTreeSet<String>,
+    /// What was left out.
+    pub(super) rejects: Vec<RejectRow>,
+}
+
+/// Reads what a change asks for, and adds to `touched` what turns out to be touched.
+pub(super) fn reread(
+    snapshot: &Snapshot,
+    resolved: &mut Resolved,
+    touched: &mut Touched,
+    workers: usize,
+    listener: &Listener,
+) -> Result<Reread, LabelError> {
+    let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
+    let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
+    // If no copy was admitted, the graph needs every copy to explain why. If one was, the files of the others stay as they
+    // are: copies are equal by the hash of their features, which no weak label, prompt or rule changes.
+    resolved
+        .known
+        .want(snapshot, spares.iter().map(|row| row.video.clone()))?;
+    let unsettled = |row: &&CandidateRow| {
+        let source = |row: &CandidateRow| sources_of(resolved.known.get(&row.video)?)[at(row.modality)].1;
+        source(row).is_none()
+    };
+    let unsettled = spares.iter().filter(unsettled);
+    touched.rescored.extend(unsettled.map(|row| row.video.clone()));
+    if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
+        return Ok(Reread::default());
+    }
+    inputs::check(snapshot.store(), &resolved.after)?;
+    // What a key of a file means, only the names of all videos tell.
+    resolved.known.want_all(snapshot)?;
+    let mut reader = Reader::new(resolved)?;
+    let mut reread = Reread::default();
+
+    let mut shards = Vec::new();
+    for modality in Modality::ALL {
+        for path in looked[at(modality)].iter().filter(|path| path.exists()) {
+            if counts(resolved, modality, path) {
+                shards.extend(open(modality, path, &|key| {
+                    reader.plan.meaning(key) != Meaning::Other
+                })?);
+            }
+        }
+    }
+    let (candidates, read) = reader.read(shards, workers, listener)?;
+    let held = read.sources.iter();
+    let held = held.filter_map(|(video, ..)| reader.plan.name(*video).cloned());
+    touched.rescored.extend(held);
+    touched.rescored.extend(reader.rejected(&read));
+    reread.rejects.extend(read.rejects);
+    if looked.iter().any(|paths| !paths.is_empty()) {
+        // What they held before may be gone: whose it was, only the sources of all tell.
+        spares = self::spares(snapshot, &Filter::all())?;
+        for row in resolved.known.rows() {
+            let gone = |(modality, source): (Modality, Option<&Arc<str>>)| {
+                source.is_some_and(|source| under(source, &looked[at(modality)]))
+            };
+            if sources_of(row).into_iter().any(gone) {
+                touched.rescored.insert(row.video.clone());
+            }
+        }
+        let gone = spares
+            .iter()
+            .filter(|row| under(&row.source, &looked[at(row.modality)]));
+        touched.rescored.extend(gone.map(|row| row.video.clone()));
+    }
+    touched.videos.extend(touched.rescored.iter().cloned());
+
+    let others = reader.others(snapshot, resolved, touched, &spares, &looked)?;
+    let (more, read) = reader.read(others, workers, listener)?;
+    reread.rejects.extend(read.rejects);
+    reread.files = reader.files;
+    let wanted: BTreeSet<VideoId> = touched.rescored.iter().map(|name| VideoId::of(name)).collect();
+    for (video, candidate) in candidates.into_iter().chain(more) {
+        if wanted.contains(&video) {
+            reread.candidates.entry(video).or_default().push(candidate);
+        }
+    }
+    Ok(reread)
+}
+
+fn spares(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<CandidateRow>, LabelError> {
+    let found = snapshot.scan::<Candidates>(filter)?;
+    Ok(found.into_iter().map(|found| found.row).collect())
+}
+
+/// Name of the video whose features an npy file holds.
+fn key_of(path: &Path) -> &str {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.unwrap_or_default()
+}
+
+/// Is this file one of these paths, or in one of them?
+fn under(file: &str, paths: &[PathBuf]) -> bool {
+    paths.iter().any(|path| Path::new(file).starts_with(path))
+}
+
+/// Is a path an input after the change, or in one?
+fn counts(resolved: &Resolved, modality: Modality, path: &Path) -> bool {
+    let inputs = &resolved.after.features[at(modality)];
+    inputs.iter().any(|input| path.starts_with(input))
+}
+
+fn open(modality: Modality, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Shard>, LabelError> {
+    // One npy of a folder: a change may name it.
+    if is_npy(path) && path.is_file() {
+        let wanted = wanted(key_of(path)).then(|| path.to_owned());
+        return Ok(FeatureInput::of_files(modality, wanted).shards);
+    }
+    Ok(FeatureInput::open(path, modality, wanted)?.shards)
+}
+
+/// Reads shards for all videos there are after a change.
+struct Reader {
+    /// Its shards are those that are read now.
+    plan: Arc<Plan>,
+    /// Read, or known to hold nothing.
+    files: BTreeSet<String>,
+}
+
+impl Reader {
+    fn new(resolved: &Resolved) -> Result<Reader, LabelError> {
+        let videos = resolved.videos();
+        let names = (0..).zip(&videos);
+        let names = Names::new(names.map(|(position, video)| (video.name.clone(), Some(position))));
+        Ok(Reader {
+            plan: Arc::new(Plan::of_store(&resolved.after, videos, names)?),
+            files: BTreeSet::new(),
+        })
+    }
+
+    fn read(
+        &mut self,
+        shards: Vec<Shard>,
+        workers: usize,
+        listener: &Listener,
+    ) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
+        for shard in &shards {
+            let files = shard.files().iter().map(|file| file.display().to_string());
+            self.files.extend(files);
+        }
+        let shards = shards.into_iter().map(|shard| PlannedShard {
+            modality: shard.modality(),
+            shard,
+            // Nothing of it is staged.
+            inputs: String::new(),
+            key: String::new(),
+        });
+        // No run shares it any more.
+        Arc::make_mut(&mut self.plan).shards = shards.collect();
+        score(&self.plan, workers, listener)
+    }
+
+    /// Videos of which something was rejected.
+    fn rejected(&self, read: &Read) -> BTreeSet<Arc<str>> {
+        let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
+        let names = rows.filter_map(|row| match self.plan.meaning(row.video.as_deref()?) {
+            Meaning::Video(position) => Some(self.plan.videos[position].name.clone()),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Files with features of the videos to be scored anew that were not just read.
+    fn others(
+        &mut self,
+        snapshot: &Snapshot,
+        resolved: &Resolved,
+        touched: &Touched,
+        spares: &[CandidateRow],
+        looked: &Both<Vec<PathBuf>>,
+    ) -> Result<Vec<Shard>, LabelError> {
+        let mut files: Both<BTreeSet<PathBuf>> = Default::default();
+        let mut add = |modality: Modality, source: &str| {
+            let path = Path::new(source);
+            if !under(source, &looked[at(modality)]) && counts(resolved, modality, path) {
+                files[at(modality)].insert(path.to_owned());
+            }
+        };
+        // A key may come to mean a video, or cease to, where another of that beginning comes or goes.
+        let moved = resolved.weak.iter();
+        let moved = moved.filter(|(name, now)| resolved.known.get(name).is_some() != now.is_some());
+        let moved: BTreeSet<&str> = moved.map(|(name, _)| key11(name)).collect();
+        let gone: BTreeSet<&Arc<str>> = resolved.removed().collect();
+        let mut unplaced: BTreeSet<&Arc<str>> = BTreeSet::new();
+        for name in touched.rescored.iter().filter(|name| !gone.contains(name)) {
+            let row = resolved.known.get(name);
+            for (modality, source) in row.map(sources_of).into_iter().flatten() {
+                source.into_iter().for_each(|source| add(modality, source));
+            }
+            if row.is_none() || moved.contains(key11(name)) {
+                unplaced.insert(name);
+            }
+        }
+        // A removed video has no rows of its own any more, but a file can have rejected rows that name it: read the
+        // file again, so that these rows are replaced. Rows of older programs do not say which key was ambiguous.
+        if !gone.is_empty() {
+            let rows = snapshot.read::<Rejects>()?;
+            for row in rows.iter().filter(|row| !row.kind.is_of_graph()) {
+                let of = |name: &&Arc<str>| match row.video.as_deref() {
+                    Some(video) => *video == ***name || video == key11(name),
+                    None => matches!(row.kind, RejectKind::AmbiguousKey | RejectKind::Unknown),
+                };
+                if gone.iter().any(of) {
+                    Modality::ALL
+                        .into_iter()
+                        .for_each(|modality| add(modality, &row.file));
+                }
+            }
+        }
+        for row in spares.iter().filter(|row| touched.rescored.contains(&row.video)) {
+            add(row.modality, &row.source);
+        }
+        // Where the features of these are, only their keys tell.
+        if !unplaced.is_empty() {
+            let wanted = |key: &str| match self.plan.meaning(key) {
+                Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
+                Meaning::Ambiguous { .. } => unplaced.iter().any(|name| name.starts_with(key)),
+                Meaning::Other => false,
+            };
+            for modality in Modality::ALL {
+                for input in &resolved.after.features[at(modality)] {
+                    for shard in open(modality, input, &wanted)? {
+                        let holds = shard.keys().iter().any(|key| wanted(key));
+                        let unread = shard.files().iter().filter(|file| {
+                            holds && !under(&file.display().to_string(), &looked[at(modality)])
+                        });
+                        files[at(modality)].extend(unread.cloned());
+                    }
+                }
+            }
+        }
+        for modality in Modality::ALL {
+            let other = Modality::ALL[1 - at(modality)];
+            let shared = |path: &&PathBuf| {
+                counts(resolved, other, path) && !under(&path.display().to_string(), &looked[at(other)])
+            };
+            let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
+            files[at(other)].extend(shared);
+        }
+        // A file of no video is not read; what was said of it is taken back.
+        for files in &mut files {
+            files.retain(|path| {
+                let read = !is_npy(path) || self.plan.meaning(key_of(path)) != Meaning::Other;
+                if !read {
+                    self.files.insert(path.display().to_string());
+                }
+                read
+            });
+        }
+        let [audio, visual] = files;
+        let mut shards = FeatureInput::of_files(Modality::Audio, audio).shards;
+        shards.extend(FeatureInput::of_files(Modality::Visual, visual).shards);
+        Ok(shards)
+    }
+}

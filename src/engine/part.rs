@@ -1,0 +1,401 @@
+//! The videos and tracks that a change can touch, before and after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::session::{Outcome, Rows, Session};
+use vaplan_dataflows::{Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, VideoId};
+use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
+use vaplan_schemas::store::{Filter, Found, Snapshot};
+use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
+use vaplan_schemas::{ClassId, Modality};
+
+use super::features::{Reread, reread};
+use crate::engine::Listener;
+use crate::engine::commit::label_records;
+use crate::error::LabelError;
+use crate::world::flips::Reflipped;
+use crate::world::kept::{self, Kept, counting};
+use crate::world::resolve::Resolved;
+use crate::world::scope::Touched;
+use crate::world::videos::sources_of;
+use crate::world::{Both, Video, World, at};
+
+/// The part of a store that a change can touch.
+#[derive(Debug)]
+pub struct Part {
+    pub(super) resolved: Resolved,
+    pub(super) touched: Touched,
+    pub(super) reread: Reread,
+    /// Rows of the version, by key.
+    pub(super) old: Old,
+    /// Marks after, of videos and tracks that are touched.
+    pub(super) user: Vec<UserLabelRow>,
+    pub(super) kept: Kept,
+    /// Videos after; with the classes that are touched where they are not so as a whole.
+    pub(super) videos: BTreeMap<VideoId, Video>,
+    /// Names of all videos that are touched, before or after.
+    pub(super) names: BTreeMap<VideoId, Arc<str>>,
+    candidates: Vec<(VideoId, Candidate)>,
+}
+
+/// Rows of the version, by key, with their places.
+#[derive(Debug)]
+pub(super) struct Old {
+    pub(super) videos: Vec<Found<VideoRow>>,
+    pub(super) candidates: Vec<Found<CandidateRow>>,
+    pub(super) user: Vec<Found<UserLabelRow>>,
+    pub(super) scores: Vec<Found<ScoreTrack>>,
+    pub(super) labels: Vec<Found<LabelTrack>>,
+}
+
+impl Part {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Where a table does not read back, or features cannot be opened at all.
+    pub fn load(
+        snapshot: &Snapshot,
+        mut resolved: Resolved,
+        mut touched: Touched,
+        workers: usize,
+        listener: &Listener,
+    ) -> Result<Part, LabelError> {
+        let reread = reread(snapshot, &mut resolved, &mut touched, workers, listener)?;
+        let whole = Filter::videos(touched.videos.iter().cloned());
+        // A record holds all touched classes of both modalities, or it would seem to lack one.
+        let classes: BTreeSet<ClassId> = touched.tracks.iter().map(|(_, class)| *class).collect();
+        let modalities: BTreeSet<Modality> = touched.tracks.iter().map(|(modality, _)| *modality).collect();
+        let tracks = modalities.iter().flat_map(|modality| {
+            let names = classes
+                .iter()
+                .map(|class| resolved.after.classes[class.index()].clone());
+            names.map(|name| (*modality, name))
+        });
+        // All tracks are found quicker without looking at what they are.
+        let all = classes.len() == resolved.after.classes.len() && modalities.len() == Modality::ALL.len();
+        let filter = match all {
+            true => Filter::all(),
+            false => whole.clone().or_tracks(tracks),
+        };
+        let old = Old {
+            videos: snapshot.scan::<Videos>(&whole)?,
+            candidates: snapshot.scan::<Candidates>(&whole)?,
+            user: snapshot.scan::<UserLabels>(&filter)?,
+            scores: snapshot.scan::<Scores>(&filter)?,
+            labels: snapshot.scan::<Labels>(&filter)?,
+        };
+        let removed: BTreeSet<Arc<str>> = resolved.removed().cloned().collect();
+        let user = user_after(&old.user, &resolved, &removed);
+        let mut part = Part {
+            videos: BTreeMap::new(),
+            names: BTreeMap::new(),
+            candidates: Vec::new(),
+            kept: Kept::default(),
+            resolved,
+            touched,
+            reread,
+            old,
+            user,
+        };
+        let bad = |problem| LabelError::World {
+            version: snapshot.version().version,
+            problem,
+        };
+        part.place(&classes).map_err(bad)?;
+        part.keep(snapshot)?;
+        Ok(part)
+    }
+
+    /// Which videos there are after, and what is known of their features.
+    fn place(&mut self, classes: &BTreeSet<ClassId>) -> Result<(), String> {
+        let after = &self.resolved.after;
+        for name in &self.touched.videos {
+            let id = VideoId::of(name);
+            self.names.insert(id, name.clone());
+            if let Some(now) = self.resolved.weak_of(name) {
+                let video = Video {
+                    id,
+                    name: name.clone(),
+                    split: now.split,
+                    weak: now.classes.into(),
+                    source: now.source,
+                };
+                self.videos.insert(id, video);
+            }
+        }
+        let stored = self.old.videos.iter().map(|found| (&found.row.video, &found.row));
+        let stored: BTreeMap<&Arc<str>, &VideoRow> = stored.collect();
+        for tracks in self.old.scores.chunk_by(|a, b| a.row.video == b.row.video) {
+            let name = &tracks[0].row.video;
+            let id = VideoId::of(name);
+            let row = stored.get(name);
+            if self.touched.rescored.contains(name) || (row.is_some() && !self.videos.contains_key(&id)) {
+                continue;
+            }
+            let weak: BTreeSet<ClassId> = match self.videos.get(&id) {
+                Some(video) => video.weak.iter().copied().collect(),
+                None => tracks
+                    .iter()
+                    .filter_map(|found| after.class_id(&found.row.class))
+                    .collect(),
+            };
+            for modality in Modality::ALL {
+                let own = tracks
+                    .iter()
+                    .map(|found| &found.row)
+                    .filter(|track| track.modality == modality);
+                let source = row.and_then(|row| sources_of(row)[at(modality)].1.cloned());
+                let rule = after.settings.of(modality).rule;
+                let before = self.resolved.before.settings.of(modality).rule;
+                if let Some(record) = record(own, after, &weak, (before != rule).then_some(rule))? {
+                    let candidate = Candidate {
+                        modality,
+                        source: source.unwrap_or_else(|| Arc::from("")),
+                        record: Arc::new(record),
+                        features: FeatureHash::default(),
+                    };
+                    self.candidates.push((id, candidate));
+                }
+            }
+            self.names.entry(id).or_insert_with(|| name.clone());
+            self.videos.entry(id).or_insert_with(|| Video {
+                id,
+                name: name.clone(),
+                // Of a video that is not touched as a whole, neither is looked at.
+                split: vaplan_schemas::rows::Split::Train,
+                source: Arc::from(""),
+                weak: weak
+                    .iter()
+                    .copied()
+                    .filter(|class| classes.contains(class))
+                    .collect(),
+            });
+        }
+        // A video without any class has no scores, but features all the same.
+        for row in self.old.videos.iter().map(|found| &found.row) {
+            let id = VideoId::of(&row.video);
+            let empty = |video: &Video| video.weak.is_empty();
+            if self.touched.rescored.contains(&row.video) || !self.videos.get(&id).is_some_and(empty) {
+                continue;
+            }
+            for (modality, source) in sources_of(row) {
+                let record = ScoreRecord::new(row.segments, Vec::new(), Vec::new(), Vec::new());
+                self.candidates.extend(source.map(|source| {
+                    let source = source.clone();
+                    let record = Arc::new(record);
+                    (
+                        id,
+                        Candidate {
+                            modality,
+                            source,
+                            record,
+                            features: FeatureHash::default(),
+                        },
+                    )
+                }));
+            }
+        }
+        for (video, candidates) in &self.reread.candidates {
+            if self.videos.contains_key(video) {
+                let own = candidates.iter().map(|candidate| (*video, candidate.clone()));
+                self.candidates.extend(own);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks and predictions of the videos there are after.
+    fn keep(&mut self, snapshot: &Snapshot) -> Result<(), LabelError> {
+        let after = &self.resolved.after;
+        self.kept.marks = kept::marks(&self.user, after);
+        if after.active.is_some() {
+            let names = self.videos.values().map(|video| video.name.clone());
+            let stored = counting(snapshot, after.active.as_ref(), &Filter::videos(names))?;
+            let fresh: BTreeSet<(u64, &str, Modality)> = self
+                .resolved
+                .predictions
+                .iter()
+                .map(|track| (track.epoch, &*track.video, track.modality))
+                .collect();
+            let mut tracks: Vec<_> = stored
+                .into_iter()
+                .filter(|track| !fresh.contains(&(track.epoch, &*track.video, track.modality)))
+                .collect();
+            tracks.extend(self.resolved.predictions.iter().cloned());
+            let videos = &self.videos;
+            let weak = |name: &str| videos.get(&VideoId::of(name)).map(|video| video.weak.clone());
+            self.kept.predictions = kept::latest(tracks, after, &weak);
+        }
+        self.kept
+            .predictions
+            .retain(|(video, _)| self.videos.contains_key(video));
+        Ok(())
+    }
+
+    /// All that the graph is to know of it, after.
+    pub fn rows(&self) -> Rows {
+        let after = &self.resolved.after;
+        let denoising = Modality::ALL.into_iter();
+        let marks = self
+            .kept
+            .marks
+            .iter()
+            .filter(|(video, _)| self.videos.contains_key(video));
+        Rows {
+            weak: self
+                .videos
+                .values()
+                .map(|video| (video.id, video.weak.clone()))
+                .collect(),
+            scored: self.candidates.clone(),
+            cutoffs: after.cutoffs(),
+            marks: marks.cloned().collect(),
+            predictions: self.kept.predictions.clone(),
+            denoising: denoising
+                .filter_map(|modality| Some((modality, after.denoising[at(modality)]?)))
+                .collect(),
+        }
+    }
+
+    /// Are the rows of a track among those it was loaded for? Of all touched classes both modalities are, or a record
+    /// would seem to lack one.
+    pub(super) fn holds(&self, modality: Modality, class: &str, video: &str) -> bool {
+        let Touched { videos, tracks, .. } = &self.touched;
+        let class = || self.resolved.after.class_id(class);
+        let of = |class: ClassId| tracks.iter().any(|(_, own)| *own == class);
+        videos.contains(video) || (tracks.iter().any(|(own, _)| *own == modality) && class().is_some_and(of))
+    }
+
+    /// Names of all videos that are touched, before or after.
+    pub(crate) fn names(&self) -> &BTreeMap<VideoId, Arc<str>> {
+        &self.names
+    }
+
+    /// Tracks with other flips that it was not loaded for.
+    pub(super) fn reflipped(&self) -> impl Iterator<Item = &Reflipped> {
+        let own = self.touched.flipped.iter();
+        own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
+    }
+
+    /// The world after.
+    pub(crate) fn world(&self) -> &World {
+        &self.resolved.after
+    }
+
+    /// Videos that are touched as a whole, before or after.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = VideoId> {
+        self.touched.videos.iter().map(|name| VideoId::of(name))
+    }
+
+    /// Modalities of which every score is another: the rule is another.
+    pub(crate) fn rescaled(&self) -> Vec<Modality> {
+        let rule = |world: &World, modality| world.settings.of(modality).rule;
+        let (before, after) = (&self.resolved.before, &self.resolved.after);
+        let changed = |modality: &Modality| rule(before, *modality) != rule(after, *modality);
+        Modality::ALL.into_iter().filter(changed).collect()
+    }
+
+    /// Labels before.
+    pub fn previous(&self) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
+        // Only a change of everything takes classes away.
+        let class = |name: &str| self.resolved.after.class_id(name);
+        label_records(self.old.labels.iter().map(|found| &found.row), class)
+    }
+
+    /// Labels it, in a dataflow of its own.
+    ///
+    /// # Errors
+    /// Where the dataflow does not come to its end.
+    pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
+        let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
+        let (session, outcome) = Session::start(workers, self.rows(), self.previous()).map_err(stopped)?;
+        session.finish().map_err(stopped)?;
+        Ok(outcome)
+    }
+
+    /// Files of the features of each video that was scored anew.
+    pub(super) fn sources(&self, video: VideoId) -> Both<BTreeSet<Arc<str>>> {
+        let mut sources: Both<BTreeSet<Arc<str>>> = Default::default();
+        for candidate in self.reread.candidates.get(&video).into_iter().flatten() {
+            sources[at(candidate.modality)].insert(candidate.source.clone());
+        }
+        sources
+    }
+}
+
+/// Scores of some tracks of a video and modality; none where there are none. `rule`: by it, from the cosines.
+fn record<'a>(
+    tracks: impl Iterator<Item = &'a ScoreTrack>,
+    world: &World,
+    weak: &BTreeSet<ClassId>,
+    rule: Option<Rule>,
+) -> Result<Option<ScoreRecord>, String> {
+    let mut tracks: Vec<(ClassId, &ScoreTrack)> = tracks
+        .filter_map(|track| Some((world.class_id(&track.class)?, track)))
+        .filter(|(class, _)| weak.contains(class))
+        .collect();
+    tracks.sort_unstable_by_key(|(class, _)| *class);
+    let Some((_, first)) = tracks.first() else {
+        return Ok(None);
+    };
+    let (video, segments) = (first.video.clone(), first.score.len());
+    if tracks.iter().any(|(_, track)| track.score.len() != segments) {
+        return Err(format!(
+            "table `scores`: tracks of video `{video}` are not equally long: run `vaplan check`"
+        ));
+    }
+    let cells = tracks
+        .iter()
+        .flat_map(|(_, track)| track.cosine.iter().zip(&track.score));
+    let scores = cells.map(|(cosine, score)| {
+        let score = rule.map_or(*score, |rule| rule.scale() * f64::from(*cosine));
+        Score::new(score).ok_or_else(|| {
+            format!("table `scores`: video `{video}` has a score that is NaN, expected a number")
+        })
+    });
+    let scores: Vec<Score> = scores.collect::<Result<_, _>>()?;
+    let cosines = tracks.iter().flat_map(|(_, track)| &track.cosine);
+    let cosines = cosines.map(|cosine| Cosine::new(*cosine)).collect();
+    let classes = tracks.iter().map(|(class, _)| *class).collect();
+    Ok(Some(ScoreRecord::new(segments as u32, classes, cosines, scores)))
+}
+
+/// Marks after the edits, those of videos that go left out.
+pub(super) fn user_after(
+    old: &[Found<UserLabelRow>],
+    resolved: &Resolved,
+    removed: &BTreeSet<Arc<str>>,
+) -> Vec<UserLabelRow> {
+    type Key = (Arc<str>, Modality, Arc<str>, u32);
+    let mut cells: BTreeMap<Key, UserLabelRow> = BTreeMap::new();
+    for row in old.iter().map(|found| &found.row) {
+        let key = (row.video.clone(), row.modality, row.class.clone(), row.segment);
+        cells.insert(key, row.clone());
+    }
+    for edit in &resolved.user {
+        for segment in edit.segments.clone() {
+            let key = (edit.video.clone(), edit.modality, edit.class.clone(), segment);
+            match edit.label {
+                Some(label) if cells.get(&key).is_some_and(|row| row.label == label) => {}
+                Some(label) => {
+                    let row = UserLabelRow {
+                        video: edit.video.clone(),
+                        modality: edit.modality,
+                        class: edit.class.clone(),
+                        segment,
+                        label,
+                        source: edit.file.clone(),
+                    };
+                    cells.insert(key, row);
+                }
+                None => drop(cells.remove(&key)),
+            }
+        }
+    }
+    cells
+        .into_values()
+        .filter(|row| !removed.contains(&row.video))
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! A store version that stays in memory and is changed from one version to the next.
+
+use std::path::Path;
+
+use vaplan_schemas::store::{Snapshot, Store, WriteLock};
+
+use super::change::{RelabelRequest, RelabelSummary};
+use super::part::Part;
+use super::resident::Resident;
+use super::{Listener, Progress, patch, whole};
+use crate::error::LabelError;
+use crate::world::changes::Changes;
+use crate::world::resolve::Resolved;
+use crate::world::scope::{Predicted, Scope};
+
+/// A store whose latest version stays in memory, so that a change costs what it touches and no more.
+///
+/// Every change is committed as one store version before [`Session::apply`] returns. Other processes may change the
+/// store in between: the session then loads their version before it applies its own change. A session holds about 1 kB
+/// for each video, and one thread for each worker.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use vaplan::{Changes, Listener, Session};
+///
+/// let folder = tempfile::tempdir()?;
+/// let request = vaplan::sample(folder.path())?;
+/// vaplan::label(&request, &Listener::silent())?;
+/// let mut session = Session::open(&request.store, 1, Listener::silent())?;
+/// let before = session.version();
+/// let mut changes = Changes::default();
+/// changes.settings.visual_threshold = Some(1000.0);
+/// let summary = session.apply(changes, "raise the visual threshold")?;
+/// assert_eq!(session.version(), before + 1);
+/// assert!(summary.unset > 0 && summary.set == 0);
+/// session.close()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    store: Store,
+    workers: usize,
+    listener: Listener,
+    /// None: the last change failed after the graph had taken it, so the graph must be loaded again.
+    resident: Option<Resident>,
+    version: u64,
+}
+
+impl Session {
+    /// Loads the latest version of the store at `path`; `workers` is the number of threads of the graph.
+    ///
+    /// # Errors
+    /// [`LabelError::Store`] if there is no store, no version or no readable table, [`LabelError::World`] if the tables
+    /// contradict each other, [`LabelError::Stopped`] if the graph does not start.
+    pub fn open(path: &Path, workers: usize, listener: Listener) -> Result<Session, LabelError> {
+        let store = Store::open(path)?;
+        let snapshot = store.at_version(None)?;
+        let resident = Resident::load(&store, &snapshot, workers, &listener)?;
+        Ok(Session {
+            version: resident.version(),
+            resident: Some(resident),
+            store,
+            workers,
+            listener,
+        })
+    }
+
+    /// The store version that the session holds.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Makes the changes and commits them as one store version; `command` is what the version says it came from.
+    ///
+    /// Changes that change no row commit nothing: the summary then has no version. The call waits while another process
+    /// holds the store's write lock.
+    ///
+    /// # Errors
+    /// [`LabelError::Change`] for a change that cannot be made as a whole, [`LabelError::Cancelled`] if the listener's
+    /// token was cancelled, and the errors of [`Session::open`]. The version before is then still the latest, and the
+    /// session can be used again.
+    pub fn apply(&mut self, changes: Changes, command: &str) -> Result<RelabelSummary, LabelError> {
+        let request = RelabelRequest {
+            store: self.store.root().to_owned(),
+            changes,
+            workers: self.workers,
+            dry_run: false,
+            command: command.to_owned(),
+        };
+        let listener = self.listener.clone();
+        let lock = self
+            .store
+            .lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
+        let snapshot = self.store.at_version(None)?;
+        let mut resident = match self.resident.take() {
+            Some(mut resident) if resident.is_of(&snapshot)? => {
+                resident.moved(snapshot.version().clone());
+                resident
+            }
+            _ => Resident::load(&self.store, &snapshot, self.workers, &listener)?,
+        };
+        self.version = resident.version();
+        let prepared = match prepare(&self.store, &snapshot, &request, &listener) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // The graph was told nothing.
+                self.resident = Some(resident);
+                return Err(error);
+            }
+        };
+        let summary = match prepared {
+            Prepared::Part(part) => {
+                let made = resident.commit(&self.store, &lock, &snapshot, &request, &part)?;
+                self.resident = Some(resident);
+                made
+            }
+            Prepared::Everything(resolved) => {
+                let made = whole::run(
+                    &self.store,
+                    Some(&lock),
+                    &snapshot,
+                    &request,
+                    *resolved,
+                    &listener,
+                )?;
+                let latest = self.store.at_version(None)?;
+                self.resident = Some(Resident::load(&self.store, &latest, self.workers, &listener)?);
+                made
+            }
+        };
+        if let Some(version) = &summary.version {
+            self.version = version.version;
+            self.resident
+                .iter_mut()
+                .for_each(|resident| resident.moved(version.clone()));
+        }
+        Ok(summary)
+    }
+
+    /// Ends the session and its threads.
+    ///
+    /// # Errors
+    /// [`LabelError::Stopped`] if a worker of the graph had failed.
+    pub fn close(self) -> Result<(), LabelError> {
+        self.resident.map_or(Ok(()), Resident::finish)
+    }
+}
+
+/// A change, resolved against a version and read, before the graph is told of it.
+pub(crate) enum Prepared {
+    /// The rows that the change can touch.
+    Part(Box<Part>),
+    /// The change touches every score: all videos are labelled again.
+    Everything(Box<Resolved>),
+}
+
+/// Resolves a change and reads what it touches, for a graph that holds the version.
+///
+/// # Errors
+/// [`LabelError`] for a change that cannot be made, or inputs that cannot be read.
+pub(crate) fn prepare(
+    store: &Store,
+    snapshot: &Snapshot,
+    request: &RelabelRequest,
+    listener: &Listener,
+) -> Result<Prepared, LabelError> {
+    listener.check()?;
+    let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
+    let prepared = match Scope::of(snapshot, &mut resolved, Predicted::All)? {
+        Scope::Everything => Prepared::Everything(Box::new(resolved)),
+        Scope::Part(touched) => {
+            let part = Part::load(snapshot, resolved, touched, request.workers, listener)?;
+            Prepared::Part(Box::new(part))
+        }
+    };
+    listener.check()?;
+    Ok(prepared)
+}
+
+impl Resident {
+    /// Tells the graph of a part, and commits what that changes.
+    ///
+    /// # Errors
+    /// [`LabelError`]; the graph may then be ahead of the store and must be loaded again.
+    pub(crate) fn commit(
+        &mut self,
+        store: &Store,
+        lock: &WriteLock,
+        snapshot: &Snapshot,
+        request: &RelabelRequest,
+        part: &Part,
+    ) -> Result<RelabelSummary, LabelError> {
+        let changes = self.apply(part)?;
+        patch::commit(store, Some(lock), snapshot, request, part, &self.answers, changes)
+    }
+}

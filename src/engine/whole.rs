@@ -1,0 +1,168 @@
+//! The way of a change that touches every score: all is labelled anew, as `vaplan label` does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
+use vaplan_schemas::tables::{Rejects, Truth, UserLabels};
+
+use super::change::{RelabelRequest, RelabelSummary};
+use super::part::user_after;
+use super::patch::{Diff, epochs, info, predictions, video_predictions};
+use crate::engine::commit::{self, Asked, Classification, Previous, change_rows};
+use crate::engine::flow::Given;
+use crate::engine::plan::{Plan, planned, weak_hash};
+use crate::engine::stage::Stage;
+use crate::engine::workers::Team;
+use crate::engine::{Listener, Progress, flow};
+use crate::error::LabelError;
+use crate::ingest::features::FeatureInput;
+use crate::world::at;
+use crate::world::flips;
+use crate::world::inputs;
+use crate::world::kept::{self, Kept, counting};
+use crate::world::resolve::Resolved;
+use crate::world::{Meaning, Names};
+
+/// Labels everything anew and commits it.
+///
+/// # Errors
+/// As [`super::run`].
+pub(crate) fn run(
+    store: &Store,
+    lock: Option<&WriteLock>,
+    snapshot: &Snapshot,
+    request: &RelabelRequest,
+    mut resolved: Resolved,
+    listener: &Listener,
+) -> Result<RelabelSummary, LabelError> {
+    inputs::check(store, &resolved.after)?;
+    resolved.known.want_all(snapshot)?;
+    let world = &resolved.after;
+    let videos = resolved.videos();
+    let names = Names::new(
+        (0..)
+            .zip(&videos)
+            .map(|(position, video)| (video.name.clone(), Some(position))),
+    );
+    let mut plan = Plan::of_store(world, videos, names)?;
+    let weak = weak_hash(&world.classes, &plan.videos);
+    let mut files = BTreeSet::new();
+    for modality in Modality::ALL {
+        for path in &world.features[at(modality)] {
+            let wanted = |key: &str| plan.meaning(key) != Meaning::Other;
+            let input = FeatureInput::open(path, modality, &wanted)?;
+            let read = input.shards.iter().flat_map(|shard| shard.files());
+            files.extend(read.map(|file| file.display().to_string()));
+            plan.shards.extend(planned(input, world, &weak));
+        }
+    }
+    plan.rejects = rejects(snapshot, &resolved, &files)?;
+    let there: BTreeSet<&str> = plan.videos.iter().map(|video| &*video.name).collect();
+    let known = |class: &str| world.class_id(class).is_some();
+    plan.truth = snapshot.read::<Truth>()?;
+    plan.truth
+        .retain(|row| there.contains(&*row.video) && known(&row.class));
+
+    let old = snapshot.scan::<UserLabels>(&Filter::all())?;
+    let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
+    let marks = Diff::<UserLabels>::of(&old, user.clone());
+    let mut tracks = counting(snapshot, world.active.as_ref(), &Filter::all())?;
+    let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
+    let predicted = predictions(snapshot, &resolved, &removed)?;
+    let of_videos = video_predictions(snapshot, &removed)?;
+    // The later of two of one epoch counts.
+    tracks.extend(predicted.new.iter().cloned());
+    let kept = Kept {
+        marks: kept::marks(&user, world),
+        predictions: kept::latest(tracks, world, &|_| None),
+    };
+    let previous = Arc::new(Previous::read(snapshot)?);
+    let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
+        action: "make",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let stage = Stage::open(&match lock {
+        Some(_) => store.staging_dir("relabel"),
+        None => folder.path().to_owned(),
+    })?;
+    let given = Given {
+        shards: (0..plan.shards.len()).collect(),
+        plan: Arc::new(plan),
+        stage,
+        previous: Some(previous.clone()),
+        kept: Arc::new(kept),
+    };
+    let mut results = flow::run(&given, Team::alone(request.workers), listener)?;
+    let plan = &given.plan;
+    let mut summary = RelabelSummary {
+        videos: (plan.videos.len() as u64, 0),
+        set: results.changes.iter().filter(|change| change.to).count() as u64,
+        unset: results.changes.iter().filter(|change| !change.to).count() as u64,
+        denoising: world.denoising,
+        flips: request.changes.epoch.map(|_| {
+            let mut all = flips::Flips::new();
+            let records = results.labels.iter();
+            flips::count(
+                &mut all,
+                world,
+                records.map(|(_, modality, record)| (*modality, &**record)),
+            );
+            all
+        }),
+        ..RelabelSummary::default()
+    };
+    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
+    let Some(lock) = lock else {
+        let classes = Classification::new(&plan.world.classes, Some(&previous));
+        let names = |video| plan.name(video).or_else(|| previous.name(video));
+        let version = snapshot.version().version + 1;
+        summary.changes = change_rows(version, &classes, &results.changes, names);
+        summary.rejected = commit::reject_rows(plan, &mut results);
+        return Ok(summary);
+    };
+    listener.check()?;
+    listener.tell(Progress::Committing);
+    let asked = Asked {
+        info: info(snapshot, request, &resolved),
+        also: &|commit| {
+            marks.write(commit, &mut Vec::new())?;
+            of_videos.write(commit, &mut Vec::new())?;
+            of_epoch.write(commit, &mut Vec::new())?;
+            predicted.write(commit, &mut Vec::new())
+        },
+    };
+    let done = commit::commit(store, lock, plan, &asked, results, Some(&previous))?;
+    given.stage.clear();
+    summary.version = Some(done.version);
+    summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
+    Ok(summary)
+}
+
+/// Rejects of the version that are neither of features nor of the graph, and those of this change.
+fn rejects(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    files: &BTreeSet<String>,
+) -> Result<Vec<RejectRow>, LabelError> {
+    let inputs = resolved
+        .before
+        .features
+        .iter()
+        .chain(&resolved.after.features)
+        .flatten();
+    let inputs: Vec<_> = inputs.collect();
+    let mut rows = snapshot.read::<Rejects>()?;
+    rows.retain(|row| {
+        let of_features = files.contains(&row.file)
+            || inputs
+                .iter()
+                .any(|input| std::path::Path::new(&row.file).starts_with(input));
+        !of_features && !row.kind.is_of_graph() && !resolved.files.contains(&row.file)
+    });
+    rows.extend(resolved.rejects.iter().cloned());
+    Ok(rows)
+}

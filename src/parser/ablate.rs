@@ -1,0 +1,325 @@
+//! The paper's ablation: what supervises the network, each with several seeds.
+//!
+//! The store is read once and not written; each network is trained in memory, chosen by its best epoch on the split and
+//! metric of the settings, and scored on the test split at that epoch. Its scores are kept in a file of their own, so that
+//! an ablation that was killed begins with the network it was at.
+
+use std::fmt;
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Store;
+
+use super::data::{Dataset, FeaturePaths};
+use super::error::TrainError;
+use super::features::write_beside;
+use super::probabilities::predict_split;
+use super::settings::{Gate, Supervision, TrainSettings};
+use super::train::run_hash;
+use super::trainer::Trainer;
+use super::validate::{Truths, metrics};
+use crate::eval::Task;
+
+/// What is asked of an ablation.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Store to read labels from.
+    pub store: PathBuf,
+    /// Version whose labels are learnt; none: the latest.
+    pub version: Option<StoreVersion>,
+    /// Features.
+    pub features: FeaturePaths,
+    /// How; supervision and seed are set by the ablation.
+    pub settings: TrainSettings,
+    /// Lines of the table.
+    pub supervisions: Vec<Supervision>,
+    /// Seeds of each.
+    pub seeds: Vec<u64>,
+    /// Split that the table is about.
+    pub split: Split,
+    /// Threads of libtorch.
+    pub threads: usize,
+    /// Where to compute.
+    pub device: tch::Device,
+    /// Folder that keeps the scores of each network.
+    pub kept: PathBuf,
+}
+
+/// Scores of one network at its best epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// What supervised it.
+    pub supervision: Supervision,
+    /// Its seed.
+    pub seed: u64,
+    /// Best epoch, from 1.
+    pub epoch: u64,
+    /// Loss of its last epoch.
+    pub loss: f64,
+    /// Scores on the split, by protocol: those of [`COLUMNS`], percent.
+    pub scores: Vec<(Gate, Vec<f64>)>,
+}
+
+/// Scores of a run, as the `epochs` table names them.
+pub const COLUMNS: [&str; 10] = super::settings::METRICS;
+
+/// All runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ablation {
+    /// Split of the scores.
+    pub split: Split,
+    /// Epochs of each run.
+    pub epochs: u64,
+    /// Videos learnt from.
+    pub videos: usize,
+    /// In the order of supervisions and seeds.
+    pub runs: Vec<Run>,
+}
+
+/// What an ablation tells while it runs.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// All is read; so many videos are going to be learnt from, each as often as it is.
+    Planned(u64),
+    /// So many more videos were learnt from.
+    Videos(u64),
+    /// A network is done.
+    Run(Box<Run>),
+}
+
+/// Trains every network of the table.
+///
+/// # Errors
+/// As [`super::train::run`]; also where the split has no dense truth.
+pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation, TrainError> {
+    request.settings.check()?;
+    super::set_threads(request.threads);
+    let snapshot = Store::open(&request.store)?.at_version(request.version)?;
+    let dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
+    let truths = Truths::read(&snapshot)?;
+    for split in [request.split, request.settings.best_split] {
+        if truths.of(split).is_none() {
+            return Err(TrainError::Settings(format!(
+                "split `{split}` has no dense truth, expected one to score on"
+            )));
+        }
+    }
+    let examples = dataset.of_split(Split::Train, true);
+    if examples.is_empty() {
+        return Err(TrainError::NoVideos {
+            version: snapshot.version().version,
+            split: "train",
+            videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
+        });
+    }
+    let networks = (request.supervisions.len() * request.seeds.len()) as u64;
+    told(Progress::Planned(
+        networks * request.settings.epochs * examples.len() as u64,
+    ));
+    let mut runs = Vec::new();
+    for &supervision in &request.supervisions {
+        for &seed in &request.seeds {
+            let settings = TrainSettings {
+                supervision,
+                seed,
+                ..request.settings.clone()
+            };
+            let text = serde_json::to_string(&settings).expect("settings are JSON");
+            let name = run_hash(&text, &dataset);
+            let kept = request.kept.join(format!("{name}.{}.json", request.split));
+            let run = match known(&kept) {
+                Some(run) => {
+                    told(Progress::Videos(settings.epochs * examples.len() as u64));
+                    run
+                }
+                None => {
+                    let run = one(request, &settings, &dataset, &truths, told)?;
+                    keep(&kept, &run)?;
+                    run
+                }
+            };
+            told(Progress::Run(Box::new(run.clone())));
+            runs.push(run);
+        }
+    }
+    Ok(Ablation {
+        split: request.split,
+        epochs: request.settings.epochs,
+        videos: examples.len(),
+        runs,
+    })
+}
+
+/// What an earlier ablation kept; a file that does not read back is as none.
+fn known(path: &Path) -> Option<Run> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
+    let folder = path.parent().expect("it is a file in a folder");
+    std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
+    let json = serde_json::to_vec(run).expect("names and numbers are JSON");
+    write_beside(path, |file| file.write_all(&json))
+}
+
+fn one(
+    request: &Request,
+    settings: &TrainSettings,
+    dataset: &Dataset,
+    truths: &Truths,
+    told: &mut dyn FnMut(Progress),
+) -> Result<Run, TrainError> {
+    let examples = dataset.of_split(Split::Train, true);
+    let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
+    let wanted = settings.best_name();
+    let mut best = f64::NEG_INFINITY;
+    let mut run = Run {
+        supervision: settings.supervision,
+        seed: settings.seed,
+        epoch: 0,
+        loss: 0.0,
+        scores: Vec::new(),
+    };
+    for epoch in 1..=settings.epochs {
+        let losses = trainer.epoch(dataset, |step| {
+            told(Progress::Videos(step.videos as u64));
+            ControlFlow::Continue(())
+        })?;
+        run.loss = losses.total;
+        let chosen = scores(&trainer, dataset, truths, (settings.task, settings.best_split))?;
+        let score = chosen
+            .iter()
+            .find(|(name, _)| **name == wanted)
+            .map(|(_, score)| *score);
+        let score = score.expect("the metric was checked, and the split has truth");
+        if score > best {
+            (best, run.epoch) = (score, epoch);
+            let own = match request.split == settings.best_split {
+                true => chosen,
+                false => scores(&trainer, dataset, truths, (settings.task, request.split))?,
+            };
+            run.scores = Gate::ALL
+                .into_iter()
+                .zip(own.chunks(COLUMNS.len()))
+                .map(|(gate, scores)| (gate, scores.iter().map(|(_, score)| *score).collect()))
+                .collect();
+        }
+    }
+    Ok(run)
+}
+
+type Named = Vec<(String, f64)>;
+
+/// Both protocols' scores of a split, in the order of [`Gate::ALL`] and [`COLUMNS`], and what else the task has.
+fn scores(
+    trainer: &Trainer,
+    dataset: &Dataset,
+    truths: &Truths,
+    (task, split): (Task, Split),
+) -> Result<Named, TrainError> {
+    let predicted = predict_split(trainer.han(), dataset, split);
+    let truth = truths.of(split).expect("it was looked for at the beginning");
+    let named = metrics(truth, &predicted, task)?;
+    Ok(named
+        .into_iter()
+        .map(|(name, score)| (name.to_string(), score))
+        .collect())
+}
+
+/// Mean and sample deviation.
+pub fn spread(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0)).sqrt())
+}
+
+/// A table of means and deviations, one decimal.
+impl fmt::Display for Ablation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seeds = self
+            .runs
+            .iter()
+            .map(|run| run.seed)
+            .collect::<std::collections::BTreeSet<_>>();
+        writeln!(
+            f,
+            "split {}, {} videos learnt from, {} epochs, mean and deviation over {} seeds, percent",
+            self.split,
+            self.videos,
+            self.epochs,
+            seeds.len()
+        )?;
+        for gate in Gate::ALL {
+            writeln!(f, "\nprotocol {}", gate.as_str())?;
+            writeln!(
+                f,
+                "{:<16}{:>11}{:>11}{:>11}{:>11}{:>11} |{:>12}{:>13}",
+                "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
+            )?;
+            for supervision in Supervision::ALL {
+                let runs: Vec<&Run> = self
+                    .runs
+                    .iter()
+                    .filter(|run| run.supervision == supervision)
+                    .collect();
+                if runs.is_empty() {
+                    continue;
+                }
+                let cell = |column: usize| {
+                    let of = |run: &&Run| {
+                        let own = run.scores.iter().find(|(own, _)| *own == gate);
+                        own.map_or(f64::NAN, |(_, scores)| scores[column])
+                    };
+                    let (mean, deviation) = spread(&runs.iter().map(of).collect::<Vec<_>>());
+                    format!("{mean:.1} ±{deviation:.1}")
+                };
+                write!(f, "{:<16}", supervision.as_str())?;
+                for column in 0..5 {
+                    write!(f, "{:>11}", cell(column))?;
+                }
+                writeln!(f, " |{:>12}{:>13}", cell(8), cell(9))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_mean_and_sample_deviation() {
+        assert_eq!(spread(&[1.0, 2.0, 3.0]), (2.0, 1.0));
+        assert_eq!(spread(&[5.0]), (5.0, 0.0));
+        let run = |supervision, seed, score: f64| Run {
+            supervision,
+            seed,
+            epoch: 3,
+            loss: 1.0,
+            scores: Gate::ALL.map(|gate| (gate, vec![score; 10])).to_vec(),
+        };
+        let ablation = Ablation {
+            split: Split::Test,
+            epochs: 40,
+            videos: 100,
+            runs: vec![
+                run(Supervision::Weak, 1, 50.0),
+                run(Supervision::Weak, 2, 52.0),
+                run(Supervision::Richness, 1, 60.0),
+            ],
+        };
+        let table = ablation.to_string();
+        assert!(table.contains("mean and deviation over 2 seeds"), "{table}");
+        let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak")).collect();
+        assert_eq!(lines.len(), 2, "one a protocol");
+        assert!(lines[0].contains("51.0 ±1.4"), "{table}");
+        assert!(table.contains("event Type  event Event"), "{table}");
+        assert!(table.contains("pseudo+richness   60.0 ±0.0"), "{table}");
+    }
+}

@@ -1,0 +1,362 @@
+//! What is learnt from: videos, their labels at a store version, their features.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor};
+use vaplan_dataflows::LabelRecord;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Split, VideoRow};
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables;
+
+use super::error::TrainError;
+use super::features::{FeatureTable, Lengths, Place};
+use super::{Inputs, Targets};
+use crate::eval::store::classes as class_names;
+use crate::world::hash::feed;
+
+/// Where the features are, and where their pooled copy goes.
+#[derive(Clone, Debug)]
+pub struct FeaturePaths {
+    /// Audio features: folders and files.
+    pub audio: Vec<PathBuf>,
+    /// Visual features.
+    pub visual: Vec<PathBuf>,
+    /// Clip features, where the network takes some.
+    pub clips: Vec<PathBuf>,
+    /// Folder of the pooled copies.
+    pub cache: PathBuf,
+}
+
+/// Features of all kinds.
+#[derive(Debug)]
+pub struct Features {
+    /// Audio.
+    pub audio: FeatureTable,
+    /// Visual.
+    pub visual: FeatureTable,
+    /// Clips, where there are some.
+    pub clips: Option<FeatureTable>,
+}
+
+impl Features {
+    /// Reads and pools all kinds.
+    ///
+    /// # Errors
+    /// As [`FeatureTable::open`].
+    pub fn open(
+        paths: &FeaturePaths,
+        names: &[Arc<str>],
+        lengths: &Lengths,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<Features, TrainError> {
+        let audio = FeatureTable::open(
+            &paths.audio,
+            Modality::Audio,
+            (names, lengths),
+            &paths.cache,
+            told,
+        )?;
+        let mut lengths = lengths.clone();
+        for name in names {
+            // Where nothing else says how many segments a video has, its audio does: one row a second as published.
+            if let (false, Some(place)) = (lengths.contains_key(name), audio.place(name)) {
+                lengths.insert(name.clone(), place.segments);
+            }
+        }
+        let mut visual = |paths_of: &[PathBuf]| {
+            FeatureTable::open(paths_of, Modality::Visual, (names, &lengths), &paths.cache, told)
+        };
+        Ok(Features {
+            visual: visual(&paths.visual)?,
+            clips: match &paths.clips[..] {
+                [] => None,
+                clips => Some(visual(clips)?),
+            },
+            audio,
+        })
+    }
+
+    /// Removes pooled copies that are not of these from their folder.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub fn keep_only(&self, cache: &Path) -> Result<(), TrainError> {
+        let own = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
+        for entry in std::fs::read_dir(cache).map_err(TrainError::io("list", cache))? {
+            let path = entry.map_err(TrainError::io("list", cache))?.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if !own
+                .iter()
+                .flatten()
+                .any(|table| stem == Some(table.fingerprint()))
+            {
+                std::fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was left out.
+    pub fn rejects(&self) -> Vec<RejectRow> {
+        let tables = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
+        let rows = tables
+            .into_iter()
+            .flatten()
+            .flat_map(|table| table.rejects().iter().cloned());
+        rows.collect()
+    }
+
+    /// Where the rows of each kind of a video are; none unless all are there and of one length.
+    pub fn places(&self, video: &str) -> Option<[Place; 3]> {
+        let (audio, visual) = (self.audio.place(video)?, self.visual.place(video)?);
+        let clips = match &self.clips {
+            Some(clips) => clips.place(video)?,
+            None => visual,
+        };
+        let same = audio.segments == visual.segments && visual.segments == clips.segments;
+        same.then_some([audio, visual, clips])
+    }
+
+    /// The inputs of a batch.
+    pub fn inputs(&self, places: &[[Place; 3]], device: Device) -> Inputs {
+        let segments = longest(places);
+        let of = |table: &FeatureTable, kind: usize| {
+            let places: Vec<Place> = places.iter().map(|place| place[kind]).collect();
+            table.gather(&places, segments).to_device(device)
+        };
+        Inputs {
+            audio: of(&self.audio, 0),
+            visual: of(&self.visual, 1),
+            clips: self.clips.as_ref().map(|clips| of(clips, 2)),
+            padding: padding(places, segments).map(|padding| padding.to_device(device)),
+        }
+    }
+}
+
+fn longest(places: &[[Place; 3]]) -> u32 {
+    places.iter().map(|place| place[0].segments).max().unwrap_or(0)
+}
+
+/// `[B, T]`, true past the end of a video; none where all are equally long.
+fn padding(places: &[[Place; 3]], segments: u32) -> Option<Tensor> {
+    if places.iter().all(|place| place[0].segments == segments) {
+        return None;
+    }
+    let past: Vec<bool> = places
+        .iter()
+        .flat_map(|place| (0..segments).map(|segment| segment >= place[0].segments))
+        .collect();
+    Some(Tensor::from_slice(&past).view([places.len() as i64, i64::from(segments)]))
+}
+
+/// A video that has features.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Full name.
+    pub name: Arc<str>,
+    /// Part of the data set.
+    pub split: Split,
+    /// Where its rows are.
+    pub places: [Place; 3],
+    /// Weak label, `[C]`, 0 or 1.
+    weak: Vec<u8>,
+    /// Pseudo labels of audio and visual, `[T, C]` each, 0 or 1; empty: there are none at all.
+    labels: [Vec<u8>; 2],
+    /// Has it features in the store, and so labels, of both modalities.
+    labelled: bool,
+}
+
+impl Example {
+    /// Feeds all that a training takes from it but its features.
+    pub(super) fn feed(&self, sum: &mut Sha256) {
+        feed(sum, [&*self.name, self.split.as_str()]);
+        sum.update([u8::from(self.labelled)]);
+        for cells in [&self.weak, &self.labels[0], &self.labels[1]] {
+            sum.update((cells.len() as u64).to_le_bytes());
+            sum.update(cells);
+        }
+    }
+}
+
+/// All videos of a store version that have features.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Names in order.
+    pub classes: Vec<Arc<str>>,
+    /// In the order of their names.
+    pub examples: Vec<Example>,
+    /// Their features.
+    pub features: Features,
+    /// Videos of each split, with and without features.
+    pub videos: BTreeMap<Split, usize>,
+}
+
+impl Dataset {
+    /// Reads a store version, and the features of its videos.
+    ///
+    /// # Errors
+    /// As [`Features::open`], and for a store that does not read back.
+    pub fn read(
+        snapshot: &Snapshot,
+        paths: &FeaturePaths,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<Dataset, TrainError> {
+        let mut rows = snapshot.read::<tables::Videos>()?;
+        rows.sort_by(|a, b| a.video.cmp(&b.video));
+        let classes = class_names(&snapshot.read::<tables::Classes>()?);
+        let names: Vec<Arc<str>> = rows.iter().map(|row| row.video.clone()).collect();
+        let lengths: Lengths = rows
+            .iter()
+            .filter(|row| row.segments > 0)
+            .map(|row| (row.video.clone(), row.segments))
+            .collect();
+        let features = Features::open(paths, &names, &lengths, told)?;
+        let mut videos = BTreeMap::new();
+        for row in &rows {
+            *videos.entry(row.split).or_insert(0) += 1;
+        }
+        let position: BTreeMap<Arc<str>, usize> = classes.iter().cloned().zip(0..).collect();
+        let examples = rows
+            .iter()
+            .filter_map(|row| example(row, features.places(&row.video)?, &position));
+        let mut dataset = Dataset {
+            examples: examples.collect(),
+            classes,
+            features,
+            videos,
+        };
+        dataset.read_labels(snapshot, &position)?;
+        Ok(dataset)
+    }
+
+    fn read_labels(
+        &mut self,
+        snapshot: &Snapshot,
+        position: &BTreeMap<Arc<str>, usize>,
+    ) -> Result<(), TrainError> {
+        let classes = self.classes.len();
+        for track in snapshot.read::<tables::Labels>()? {
+            let found = self
+                .examples
+                .binary_search_by(|example| example.name.cmp(&track.video));
+            let (Ok(at), Some(&class)) = (found, position.get(&track.class)) else {
+                continue;
+            };
+            let example = &mut self.examples[at];
+            let segments = example.places[0].segments as usize;
+            if track.cells.len() != segments {
+                return Err(unequal(&track.video, &track.class, track.cells.len(), segments));
+            }
+            let labels = &mut example.labels[usize::from(track.modality == Modality::Visual)];
+            if labels.is_empty() {
+                *labels = vec![0; segments * classes];
+            }
+            for (segment, cell) in track.cells.iter().enumerate() {
+                labels[segment * classes + class] = u8::from(cell.label);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes labels that are others now; none: there are none any more. `at` is the position of the example.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] where the labels are not as many as the segments of the features.
+    pub fn relabel(
+        &mut self,
+        at: usize,
+        modality: Modality,
+        record: Option<&LabelRecord>,
+    ) -> Result<(), TrainError> {
+        let classes = self.classes.len();
+        let example = &mut self.examples[at];
+        let segments = example.places[0].segments as usize;
+        let mut labels = match record {
+            Some(_) => vec![0; segments * classes],
+            None => Vec::new(),
+        };
+        for track in record.into_iter().flat_map(|record| &record.tracks) {
+            let class = track.class.index();
+            if track.label.len() != segments {
+                let (found, class) = (track.label.len(), &self.classes[class]);
+                return Err(unequal(&example.name, class, found, segments));
+            }
+            for (segment, label) in track.label.iter().enumerate() {
+                labels[segment * classes + class] = u8::from(label);
+            }
+        }
+        example.labels[usize::from(modality == Modality::Visual)] = labels;
+        Ok(())
+    }
+
+    /// Positions of the examples of a split; for training only those that were labelled.
+    pub fn of_split(&self, split: Split, labelled: bool) -> Vec<usize> {
+        let of = |example: &Example| example.split == split && (example.labelled || !labelled);
+        (0..self.examples.len())
+            .filter(|&at| of(&self.examples[at]))
+            .collect()
+    }
+
+    /// Inputs of the examples at these positions.
+    pub fn inputs(&self, positions: &[usize], device: Device) -> Inputs {
+        self.features.inputs(&self.places(positions), device)
+    }
+
+    fn places(&self, positions: &[usize]) -> Vec<[Place; 3]> {
+        positions.iter().map(|&at| self.examples[at].places).collect()
+    }
+
+    /// Labels of the examples at these positions.
+    pub fn targets(&self, positions: &[usize], device: Device) -> Targets {
+        let places = self.places(positions);
+        let (batch, segments) = (positions.len() as i64, longest(&places));
+        let classes = self.classes.len();
+        let size = segments as usize * classes;
+        let tensor = |values: &[f32], shape: &[i64]| Tensor::from_slice(values).view(shape).to_device(device);
+        let labels = |modality: usize| {
+            let mut values = vec![0f32; positions.len() * size];
+            for (&at, out) in positions.iter().zip(values.chunks_exact_mut(size)) {
+                for (label, out) in self.examples[at].labels[modality].iter().zip(out) {
+                    *out = f32::from(*label);
+                }
+            }
+            tensor(&values, &[batch, i64::from(segments), classes as i64])
+        };
+        let weak: Vec<f32> = positions
+            .iter()
+            .flat_map(|&at| self.examples[at].weak.iter().map(|&label| f32::from(label)))
+            .collect();
+        let within = padding(&places, segments);
+        Targets {
+            audio: labels(0),
+            visual: labels(1),
+            weak: tensor(&weak, &[batch, classes as i64]),
+            within: within.map(|past| past.logical_not().to_kind(Kind::Float).to_device(device)),
+        }
+    }
+}
+
+fn unequal(video: &str, class: &str, labels: usize, segments: usize) -> TrainError {
+    TrainError::Settings(format!(
+        "video `{video}` has {labels} labels of `{class}` and {segments} segments of features, expected equally many"
+    ))
+}
+
+fn example(row: &VideoRow, places: [Place; 3], position: &BTreeMap<Arc<str>, usize>) -> Option<Example> {
+    let mut weak = vec![0; position.len()];
+    for class in &row.weak_labels {
+        weak[*position.get(class)?] = 1;
+    }
+    Some(Example {
+        name: row.video.clone(),
+        split: row.split,
+        places,
+        weak,
+        labels: [Vec::new(), Vec::new()],
+        labelled: row.audio_source.is_some() && row.visual_source.is_some(),
+    })
+}

@@ -1,0 +1,167 @@
+//! Probabilities of videos, and what is made of them: rows of tables, bits to score.
+
+use std::sync::Arc;
+
+use tch::{Kind, Tensor};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
+
+use super::Han;
+use super::data::{Dataset, Features};
+use super::features::Place;
+use super::settings::Gate;
+use crate::eval::{BitMatrix, Prediction};
+
+/// Probabilities of one video.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VideoProbabilities {
+    /// Full name.
+    pub video: Arc<str>,
+    /// C.
+    pub classes: usize,
+    /// P^a and P^v, `[T, C]` each.
+    pub segments: [Vec<f32>; 2],
+    /// p^a and p^v, `[C]` each.
+    pub modalities: [Vec<f32>; 2],
+    /// p, `[C]`.
+    pub all: Vec<f32>,
+}
+
+/// Videos predicted at a time: as many as keep the processor busy.
+pub const BATCH: usize = 64;
+
+/// Predicts these videos, in order, without dropout; `told` hears how many are done.
+pub fn predict(
+    han: &Han,
+    features: &Features,
+    videos: &[(Arc<str>, [Place; 3])],
+    mut told: impl FnMut(usize),
+) -> Vec<VideoProbabilities> {
+    let classes = han.config().classes as usize;
+    let mut predicted = Vec::with_capacity(videos.len());
+    for batch in videos.chunks(BATCH) {
+        let places: Vec<[Place; 3]> = batch.iter().map(|(_, places)| *places).collect();
+        let outputs = tch::no_grad(|| han.forward(&features.inputs(&places, han.device()), None));
+        let flat = |tensor: &Tensor| -> Vec<f32> {
+            let flat = tensor
+                .to_device(tch::Device::Cpu)
+                .to_kind(Kind::Float)
+                .flatten(0, -1);
+            Vec::try_from(flat).expect("a flat tensor of floats is a vector")
+        };
+        let length = outputs.segment_audio.size()[1] as usize * classes;
+        let segments = [flat(&outputs.segment_audio), flat(&outputs.segment_visual)];
+        let modalities = [flat(&outputs.audio), flat(&outputs.visual)];
+        let all = flat(&outputs.video);
+        for (at, (video, places)) in batch.iter().enumerate() {
+            let own = places[0].segments as usize * classes;
+            let of = |values: &[f32], size: usize, take: usize| values[at * size..][..take].to_vec();
+            predicted.push(VideoProbabilities {
+                video: video.clone(),
+                classes,
+                segments: [of(&segments[0], length, own), of(&segments[1], length, own)],
+                modalities: [
+                    of(&modalities[0], classes, classes),
+                    of(&modalities[1], classes, classes),
+                ],
+                all: of(&all, classes, classes),
+            });
+        }
+        told(batch.len());
+    }
+    predicted
+}
+
+/// Predicts the videos of a split that have features.
+pub fn predict_split(han: &Han, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
+    let videos: Vec<_> = dataset
+        .of_split(split, false)
+        .into_iter()
+        .map(|at| &dataset.examples[at])
+        .map(|example| (example.name.clone(), example.places))
+        .collect();
+    predict(han, &dataset.features, &videos, |_| ())
+}
+
+impl VideoProbabilities {
+    /// Of rows of the tables.
+    pub fn of_rows(
+        video: &VideoPredictionRow,
+        audio: &PredictionTrack,
+        visual: &PredictionTrack,
+    ) -> VideoProbabilities {
+        VideoProbabilities {
+            video: video.video.clone(),
+            classes: video.probability.len(),
+            segments: [audio.probability.clone(), visual.probability.clone()],
+            modalities: [video.audio.clone(), video.visual.clone()],
+            all: video.probability.clone(),
+        }
+    }
+
+    /// What is said to happen, by a protocol.
+    ///
+    /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); JoMoLD's of the same name (`own`).
+    pub fn labels(&self, gate: Gate) -> Prediction {
+        let [audio, visual] = [0, 1].map(|modality| {
+            let over = match gate {
+                Gate::Fused => &self.all,
+                Gate::Own => &self.modalities[modality],
+            };
+            let mut bits = BitMatrix::new(self.classes, self.segments[modality].len() / self.classes);
+            for (at, probability) in self.segments[modality].iter().enumerate() {
+                let class = at % self.classes;
+                if *probability >= 0.5 && over[class] >= 0.5 {
+                    bits.set(class, at / self.classes);
+                }
+            }
+            Some(bits)
+        });
+        Prediction { audio, visual }
+    }
+
+    /// [`VideoProbabilities::labels`], of each segment only the class that both modalities together hold most probable
+    /// (by the smaller of the two, D): AVE has one event at a time.
+    pub fn single(&self, gate: Gate) -> Prediction {
+        let labels = self.labels(gate);
+        let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
+            return labels;
+        };
+        let mut bits = BitMatrix::new(self.classes, audio.segments());
+        for segment in 0..audio.segments() {
+            let both = |class: &usize| audio.get(*class, segment) && visual.get(*class, segment);
+            let of = |class: usize| {
+                let at = segment * self.classes + class;
+                self.segments[0][at].min(self.segments[1][at])
+            };
+            let best = (0..self.classes)
+                .filter(both)
+                .max_by(|&a, &b| of(a).total_cmp(&of(b)));
+            best.into_iter().for_each(|class| bits.set(class, segment));
+        }
+        Prediction {
+            audio: Some(bits.clone()),
+            visual: Some(bits),
+        }
+    }
+
+    /// Rows of the tables.
+    pub fn rows(&self, epoch: u64) -> ([PredictionTrack; 2], VideoPredictionRow) {
+        let track = |modality: Modality| PredictionTrack {
+            epoch,
+            video: self.video.clone(),
+            modality,
+            classes: self.classes as u32,
+            probability: self.segments[usize::from(modality == Modality::Visual)].clone(),
+        };
+        let [audio, visual] = self.modalities.clone();
+        let row = VideoPredictionRow {
+            epoch,
+            video: self.video.clone(),
+            probability: self.all.clone(),
+            audio,
+            visual,
+        };
+        (Modality::ALL.map(track), row)
+    }
+}

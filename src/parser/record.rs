@@ -1,0 +1,263 @@
+//! Epochs and predictions as store versions.
+
+use std::collections::BTreeSet;
+
+use vaplan_schemas::StoreError;
+use vaplan_schemas::rows::{EpochRow, PredictionTrack, VideoPredictionRow};
+use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, WriteLock};
+use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
+
+use super::error::TrainError;
+use super::probabilities::VideoProbabilities;
+use crate::world::World;
+use crate::world::kept::last_epoch;
+
+/// Videos of a file of predictions.
+const VIDEOS: usize = 2000;
+
+/// Commits to a store in the name of one training.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    /// The store.
+    pub store: Store,
+    /// What was asked, as a command line.
+    pub command: String,
+    /// SHA-256 of what the training was asked, hex.
+    pub run: String,
+}
+
+impl Recorder {
+    /// Commits an epoch and its predictions; gives the row as it is in the store. Waits while another process writes.
+    ///
+    /// Epochs are numbered as they come to the store, from 1: the row's number is the next that no one has taken. An
+    /// epoch that this training has there already, since it was killed after the commit, is not written again: it would
+    /// be the same.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`].
+    pub fn record(
+        &self,
+        row: EpochRow,
+        predicted: &[VideoProbabilities],
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<EpochRow, TrainError> {
+        self.record_locked(&self.store.lock(on_wait)?, row, predicted)
+    }
+
+    /// As [`Recorder::record`], for who has the store.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`].
+    pub fn record_locked(
+        &self,
+        lock: &WriteLock,
+        mut row: EpochRow,
+        predicted: &[VideoProbabilities],
+    ) -> Result<EpochRow, TrainError> {
+        let latest = self.store.at_version(None)?;
+        if let Some(number) = self.number(&latest, row.run_epoch)? {
+            row.epoch = number;
+            return Ok(row);
+        }
+        row.epoch = last_epoch(&latest)? + 1;
+        let predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
+        self.commit(lock, &latest, row.epoch, Some(&row), &predicted)?;
+        Ok(row)
+    }
+
+    /// Adds predictions to epoch `run_epoch` of this training; gives its number in the store. Videos that have them
+    /// there keep them.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] where the epoch is not in the store, or already has a say in the labels: what more is
+    /// predicted would change them, and `denoise` would not know. [`TrainError::Store`].
+    pub fn add(
+        &self,
+        run_epoch: u64,
+        predicted: &[VideoProbabilities],
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<u64, TrainError> {
+        self.add_locked(&self.store.lock(on_wait)?, run_epoch, predicted)
+    }
+
+    /// As [`Recorder::add`], for who has the store.
+    ///
+    /// # Errors
+    /// As [`Recorder::add`].
+    pub fn add_locked(
+        &self,
+        lock: &WriteLock,
+        run_epoch: u64,
+        predicted: &[VideoProbabilities],
+    ) -> Result<u64, TrainError> {
+        let latest = self.store.at_version(None)?;
+        let epoch = self.number(&latest, run_epoch)?.ok_or_else(|| {
+            let version = latest.version().version;
+            TrainError::Settings(format!(
+                "store version {version} does not have epoch {run_epoch} of the training, expected it to be there"
+            ))
+        })?;
+        let predicted = missing(&latest, epoch, predicted)?;
+        if predicted.is_empty() {
+            return Ok(epoch);
+        }
+        let active = World::read(&latest)?.active;
+        if active.is_some_and(|active| active.epochs.contains(&epoch)) {
+            let (version, more) = (latest.version().version, predicted.len());
+            return Err(TrainError::Settings(format!(
+                "labels of store version {version} are denoised by epoch {epoch}, expected it to have no say before it has the \
+                 predictions of {more} more videos: `vaplan predict --store` puts them in as another epoch"
+            )));
+        }
+        self.commit(lock, &latest, epoch, None, &predicted)?;
+        Ok(epoch)
+    }
+
+    /// The number in the store of an epoch of this training; none: it is not there.
+    ///
+    /// # Errors
+    /// [`TrainError::Store`].
+    pub fn number(&self, snapshot: &Snapshot, run_epoch: u64) -> Result<Option<u64>, TrainError> {
+        Ok(epoch_of(snapshot, &self.run, run_epoch)?)
+    }
+
+    fn commit(
+        &self,
+        lock: &WriteLock,
+        latest: &Snapshot,
+        epoch: u64,
+        row: Option<&EpochRow>,
+        predicted: &[&VideoProbabilities],
+    ) -> Result<(), TrainError> {
+        let before = latest.version();
+        let info = CommitInfo {
+            command: self.command.clone(),
+            epoch: Some(epoch),
+            settings: before.settings.clone(),
+            models: before.models.clone(),
+            // Of the labels: `label` of the same inputs still has nothing to do.
+            inputs: before.inputs.clone(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            videos: 0,
+        };
+        let mut commit = self.store.begin(lock, info)?;
+        append(&mut commit, epoch, row, predicted)?;
+        commit.finish()?;
+        Ok(())
+    }
+}
+
+/// The number in the store of an epoch of a training; none: it is not there.
+///
+/// # Errors
+/// For a store that does not read back.
+pub fn epoch_of(snapshot: &Snapshot, run: &str, run_epoch: u64) -> Result<Option<u64>, StoreError> {
+    let epochs = snapshot.read::<Epochs>()?;
+    let own = epochs
+        .iter()
+        .find(|row| *row.run == *run && row.run_epoch == run_epoch);
+    Ok(own.map(|row| row.epoch))
+}
+
+/// Those that an epoch has no predictions of yet.
+///
+/// # Errors
+/// For a store that does not read back.
+pub(crate) fn missing<'a>(
+    latest: &Snapshot,
+    epoch: u64,
+    predicted: &'a [VideoProbabilities],
+) -> Result<Vec<&'a VideoProbabilities>, TrainError> {
+    let there: BTreeSet<_> = of_epoch::<VideoPredictions>(latest, epoch)?
+        .into_iter()
+        .filter(|row| row.epoch == epoch)
+        .map(|row| row.video)
+        .collect();
+    let new = predicted.iter().filter(|video| !there.contains(&video.video));
+    Ok(new.collect())
+}
+
+/// Adds the predictions of an epoch, and its row if there is one, to a version in the making.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub(crate) fn append(
+    commit: &mut Commit<'_>,
+    epoch: u64,
+    row: Option<&EpochRow>,
+    predicted: &[&VideoProbabilities],
+) -> Result<(), StoreError> {
+    if let Some(row) = row {
+        commit.append::<Epochs>(std::slice::from_ref(row))?;
+    }
+    let parts: Vec<_> = predicted.chunks(VIDEOS).collect();
+    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let rows = |part: u32| parts[part as usize].iter().map(|video| video.rows(epoch));
+    commit.append_parts::<Predictions>(count, |part| rows(part).flat_map(|(tracks, _)| tracks).collect())?;
+    commit.append_parts::<VideoPredictions>(count, |part| rows(part).map(|(_, row)| row).collect())
+}
+
+/// The rows of the files that an epoch's commits may have written to an append-only table.
+fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, TrainError> {
+    let of = |version: &vaplan_schemas::rows::VersionRow| version.epoch == Some(epoch);
+    let versions: BTreeSet<u64> = snapshot
+        .store()
+        .versions()?
+        .iter()
+        .filter(|version| of(version))
+        .map(|version| version.version)
+        .collect();
+    // A file that does not tell its versions was patched: it may hold any.
+    let wanted = |file: &DataFile| {
+        let span = file.versions();
+        span.is_none_or(|(first, last)| versions.range(first..=last).next().is_some())
+    };
+    Ok(snapshot.read_some::<T>(wanted)?)
+}
+
+/// The predictions of an epoch, in the order of the videos.
+///
+/// # Errors
+/// [`TrainError::Settings`] for an epoch that is not there, naming those that are.
+pub fn read(snapshot: &Snapshot, epoch: u64) -> Result<Vec<VideoProbabilities>, TrainError> {
+    let mut tracks: Vec<PredictionTrack> = of_epoch::<Predictions>(snapshot, epoch)?;
+    tracks.retain(|track| track.epoch == epoch);
+    tracks.sort_by(Predictions::compare);
+    let mut videos: Vec<VideoPredictionRow> = of_epoch::<VideoPredictions>(snapshot, epoch)?;
+    videos.retain(|video| video.epoch == epoch);
+    videos.sort_by(VideoPredictions::compare);
+    if videos.is_empty() {
+        let epochs: Vec<String> = snapshot
+            .read::<Epochs>()?
+            .iter()
+            .map(|row| row.epoch.to_string())
+            .collect();
+        return Err(TrainError::Settings(format!(
+            "store version {} has no predictions of epoch {epoch} (epochs: {})",
+            snapshot.version().version,
+            if epochs.is_empty() {
+                "none".to_owned()
+            } else {
+                epochs.join(", ")
+            }
+        )));
+    }
+    let mut pairs = tracks.chunks_exact(2);
+    let mut predicted = Vec::with_capacity(videos.len());
+    for video in &videos {
+        let pair = pairs.next().filter(|pair| {
+            pair.iter()
+                .all(|track| track.video == video.video && track.classes as usize == video.probability.len())
+        });
+        let [audio, visual] = pair.unwrap_or_default() else {
+            return Err(TrainError::Settings(format!(
+                "store version {}, epoch {epoch}: tables `predictions` and `video_predictions` do not have the same \
+                 videos (at `{}`)",
+                snapshot.version().version,
+                video.video
+            )));
+        };
+        predicted.push(VideoProbabilities::of_rows(video, audio, visual));
+    }
+    Ok(predicted)
+}

@@ -1,0 +1,97 @@
+//! Scores of predictions on the splits that have dense truth.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Snapshot;
+
+use super::error::TrainError;
+use super::probabilities::VideoProbabilities;
+use super::settings::{ACCURACY, Gate};
+use crate::eval::store::truth_of_snapshot;
+use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};
+
+/// Dense truth of each split that has some.
+#[derive(Clone, Debug, Default)]
+pub struct Truths(BTreeMap<Split, Truth>);
+
+impl Truths {
+    /// Of a store version.
+    ///
+    /// # Errors
+    /// For a store that does not read back.
+    pub fn read(snapshot: &Snapshot) -> Result<Truths, TrainError> {
+        let mut truths = BTreeMap::new();
+        for split in Split::ALL {
+            match truth_of_snapshot(snapshot, split, None) {
+                Ok(truth) => drop(truths.insert(split, truth)),
+                Err(EvalError::NoVideos { .. } | EvalError::NoTruth { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Truths(truths))
+    }
+
+    /// Truth of a split.
+    pub fn of(&self, split: Split) -> Option<&Truth> {
+        self.0.get(&split)
+    }
+}
+
+/// Scores predictions by a protocol; videos of the truth that have none count as nothing predicted.
+///
+/// # Errors
+/// [`EvalError::NoPredictions`].
+pub fn score(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    gate: Gate,
+    per_class: bool,
+) -> Result<Report, EvalError> {
+    let mut report = evaluate(
+        truth,
+        &labels(truth, predicted, |video| video.labels(gate)),
+        per_class,
+    )?;
+    report.protocol = gate.protocol();
+    Ok(report)
+}
+
+/// What `said` makes of the prediction of each video of the truth; a video without one: nothing.
+pub fn labels(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    said: impl Fn(&VideoProbabilities) -> Prediction,
+) -> Vec<Prediction> {
+    let by_name: BTreeMap<&str, &VideoProbabilities> =
+        predicted.iter().map(|video| (&*video.video, video)).collect();
+    let of = |name: &str| by_name.get(name).map(|found| said(found));
+    let videos = truth.videos.iter();
+    videos.map(|video| of(&video.name).unwrap_or_default()).collect()
+}
+
+/// Scores of a split by both protocols, named as the `epochs` table has them; of task `ave`, their accuracies after them.
+///
+/// # Errors
+/// As [`score`].
+pub fn metrics(
+    truth: &Truth,
+    predicted: &[VideoProbabilities],
+    task: Task,
+) -> Result<Vec<(Arc<str>, f64)>, EvalError> {
+    let mut named = Vec::new();
+    for gate in Gate::ALL {
+        let scores = score(truth, predicted, gate, false)?.scores;
+        for (name, value) in scores.named() {
+            let name = format!("{}.{}.{name}", truth.split, gate.as_str());
+            named.push((name.into(), value));
+        }
+    }
+    for gate in Gate::ALL.into_iter().filter(|_| task == Task::Ave) {
+        let single = labels(truth, predicted, |video| video.single(gate));
+        let name = format!("{}.{}.{ACCURACY}", truth.split, gate.as_str());
+        named.push((name.into(), localize(truth, &single, gate.protocol())?.accuracy));
+    }
+    Ok(named)
+}

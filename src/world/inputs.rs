@@ -1,0 +1,115 @@
+//! Where the inputs of a store are.
+
+use std::path::{Path, PathBuf};
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::store::Store;
+
+use super::{World, at};
+use crate::error::LabelError;
+
+/// Checks that the features of a store can be found, before a change reads any of them.
+///
+/// Without the check a folder that is not mounted would look like a folder whose videos lost their features, and the change
+/// would unset their labels.
+///
+/// # Errors
+/// [`LabelError::RelativeInputs`] for a store of a program that recorded paths as they were typed,
+/// [`LabelError::InputGone`] for an input that is not there.
+pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
+    check_absolute(store, world)?;
+    for modality in Modality::ALL {
+        for path in &world.features[at(modality)] {
+            if !path.exists() {
+                return Err(LabelError::InputGone {
+                    store: store.root().to_owned(),
+                    modality,
+                    path: path.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the store records absolute paths.
+///
+/// # Errors
+/// [`LabelError::RelativeInputs`].
+pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelError> {
+    let relative = world.features.iter().flatten().find(|path| path.is_relative());
+    match relative {
+        None => Ok(()),
+        Some(path) => Err(LabelError::RelativeInputs {
+            store: store.root().to_owned(),
+            path: path.clone(),
+            here: std::env::current_dir().unwrap_or_default(),
+        }),
+    }
+}
+
+/// Moves paths from one folder to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Moves {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Moves {
+    /// Of paths below `from`, as the store records them. `.` stands for the folder of relative paths; `to` is absolute.
+    pub(crate) fn new(from: &Path, to: &Path) -> Moves {
+        Moves {
+            from: without_dots(from),
+            to: to.to_owned(),
+        }
+    }
+
+    /// The new folder or file.
+    pub(crate) fn target(&self) -> &Path {
+        &self.to
+    }
+
+    /// The new place of a recorded path; none: the path is not below the old folder.
+    pub(crate) fn path(&self, path: &Path) -> Option<PathBuf> {
+        let plain = without_dots(path);
+        if plain.is_absolute() != self.from.is_absolute() {
+            return None;
+        }
+        let rest = plain.strip_prefix(&self.from).ok()?;
+        Some(match rest.as_os_str().is_empty() {
+            true => self.to.clone(),
+            false => self.to.join(rest),
+        })
+    }
+
+    /// As [`Moves::path`], of a path in a text column.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        let moved = self.path(Path::new(path))?;
+        (!path.is_empty()).then(|| moved.display().to_string())
+    }
+}
+
+fn without_dots(path: &Path) -> PathBuf {
+    let parts = path.components();
+    parts
+        .filter(|part| !matches!(part, std::path::Component::CurDir))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_the_old_folder_move_and_others_stay() {
+        let moves = Moves::new(Path::new("/old"), Path::new("/new/place"));
+        let of = |path: &str| moves.text(path);
+        assert_eq!(of("/old/a/b.npy").as_deref(), Some("/new/place/a/b.npy"));
+        assert_eq!(of("/old").as_deref(), Some("/new/place"));
+        assert_eq!((of("/older/a"), of("old/a"), of("")), (None, None, None));
+        let relative = Moves::new(Path::new("."), Path::new("/new"));
+        assert_eq!(relative.text("./a").as_deref(), Some("/new/a"));
+        assert_eq!(relative.text("a").as_deref(), Some("/new/a"));
+        assert_eq!((relative.text("/a"), relative.text("")), (None, None));
+    }
+}

@@ -1,0 +1,157 @@
+//! Which rows a change can touch.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vaplan_dataflows::rule::Rule;
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::{ClassId, Modality, StoreError};
+
+use super::flips::{self, Reflipped, Stays};
+use super::resolve::Resolved;
+use crate::error::LabelError;
+use crate::ingest::annotations::key11;
+use crate::world::{World, at};
+
+/// What a change can touch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scope {
+    /// Every score of a modality depends on it: features must all be read again.
+    Everything,
+    /// Some videos as a whole, and some tracks of all videos.
+    Part(Touched),
+}
+
+/// Videos and tracks that a change can touch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Touched {
+    /// Videos whose every row may change.
+    pub videos: BTreeSet<Arc<str>>,
+    /// Of these, the ones whose features are to be read again.
+    pub rescored: BTreeSet<Arc<str>>,
+    /// Modality and class whose labels may change in any video.
+    pub tracks: BTreeSet<(Modality, ClassId)>,
+    /// Tracks with other flips and nothing else; some of tracks that are touched.
+    pub flipped: Vec<Reflipped>,
+    /// Flips that PLD leaves, where it was asked for them; some of tracks that are touched.
+    pub stay: Vec<Stays>,
+}
+
+/// Which videos a change of predictions, or of what PLD goes by, touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Predicted {
+    /// Those of which PLD flips other labels: tables say of the others what they said.
+    Flipped,
+    /// All of which a prediction or setting changed: a session is to know of each.
+    All,
+}
+
+impl Scope {
+    /// Of a change; features that are to be looked at again add what they hold when they are read.
+    ///
+    /// # Errors
+    /// Where a table does not read back.
+    pub fn of(snapshot: &Snapshot, resolved: &mut Resolved, of: Predicted) -> Result<Scope, LabelError> {
+        if everything(&resolved.before, &resolved.after) {
+            return Ok(Scope::Everything);
+        }
+        let mut touched = Touched::default();
+        let classes: Vec<ClassId> = (0..resolved.after.classes.len() as u32).map(ClassId).collect();
+        for modality in Modality::ALL {
+            let (before, after) = (&resolved.before, &resolved.after);
+            let (was, is) = (before.settings.of(modality), after.settings.of(modality));
+            let changed = |class: &ClassId| was.rule != is.rule || was.cutoff(*class) != is.cutoff(*class);
+            let own = classes.iter().filter(|class| changed(class));
+            touched.tracks.extend(own.map(|class| (modality, *class)));
+        }
+        let moved = flips::moved(snapshot, resolved, of == Predicted::All)?;
+        touched.videos.extend(moved.videos);
+        (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
+        prompts(snapshot, resolved, &mut touched)?;
+        weak(snapshot, resolved, &mut touched)?;
+        touched
+            .videos
+            .extend(resolved.user.iter().map(|row| row.video.clone()));
+        // A video that is not known counts as one that is not there.
+        resolved.known.want(snapshot, touched.videos.iter().cloned())?;
+        Ok(Scope::Part(touched))
+    }
+}
+
+/// Does every score of a modality change? A probability is over all classes: so it does with any of them, or with κ.
+fn everything(before: &World, after: &World) -> bool {
+    before.classes != after.classes
+        || Modality::ALL.into_iter().any(|modality| {
+            let softmax = matches!(after.settings.of(modality).rule, Rule::Softmax { .. });
+            let rule = before.settings.of(modality).rule != after.settings.of(modality).rule;
+            let (was, is) = (&before.prompts[at(modality)], &after.prompts[at(modality)]);
+            // Of another width, other features fit: those that were rejected are in no table.
+            was.width != is.width || (softmax && (rule || was != is))
+        })
+}
+
+/// Prompts of rule `logit`: the videos that have the class.
+fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
+    let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
+    for modality in Modality::ALL {
+        let (was, is) = (
+            &resolved.before.prompts[at(modality)],
+            &resolved.after.prompts[at(modality)],
+        );
+        for (position, class) in resolved.after.classes.iter().enumerate() {
+            let id = ClassId(position as u32);
+            if was.row(id) != is.row(id) {
+                changed.insert(class.clone());
+            }
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    resolved.known.want_all(snapshot)?;
+    let with = resolved
+        .known
+        .rows()
+        .filter(|row| row.weak_labels.iter().any(|class| changed.contains(class)));
+    for row in with {
+        touched.videos.insert(row.video.clone());
+        touched.rescored.insert(row.video.clone());
+    }
+    Ok(())
+}
+
+/// Edited videos, and those that another key comes to mean, or ceases to.
+fn weak(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
+    let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
+    for (name, now) in &resolved.weak {
+        let before = resolved.known.get(name);
+        touched.videos.insert(name.clone());
+        match (before, now) {
+            (Some(row), Some(now)) => {
+                let scored =
+                    |class: &ClassId| row.weak_labels.contains(&resolved.after.classes[class.index()]);
+                if !now.classes.iter().all(scored) {
+                    touched.rescored.insert(name.clone());
+                }
+            }
+            _ => {
+                keys.insert(key11(name).into());
+            }
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    resolved.known.want_all(snapshot)?;
+    let names = resolved
+        .known
+        .rows()
+        .map(|row| &row.video)
+        .chain(resolved.weak.keys());
+    let siblings: Vec<Arc<str>> = names.filter(|name| keys.contains(key11(name))).cloned().collect();
+    for name in siblings {
+        touched.videos.insert(name.clone());
+        touched.rescored.insert(name);
+    }
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! What labels are made by, of no single video: classes, rule, thresholds, prompts, and where features lie.
+//!
+//! [`World::read`] finds it in the tables `settings`, `classes` and `prompts` of a store version, so that a change needs
+//! none of the files a store was made from but the features.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use vaplan_dataflows::Score;
+use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::similarity::{PromptError, PromptPair, Prompts};
+use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables;
+use vaplan_schemas::{ClassId, Modality};
+
+use super::hash::{feed, hash};
+use super::settings::{ModalitySettings, Settings};
+use super::{Both, at};
+use crate::error::LabelError;
+use crate::ingest::text::TextEmbeddings;
+
+/// Text embeddings of a modality.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptSet {
+    /// D.
+    pub width: usize,
+    /// `[C, width]`, row-major, of any length but zero.
+    pub data: Vec<f32>,
+    /// Text of each class, where known.
+    pub texts: Vec<Option<Arc<str>>>,
+}
+
+impl PromptSet {
+    /// Embedding of a class.
+    pub fn row(&self, class: ClassId) -> &[f32] {
+        &self.data[class.index() * self.width..][..self.width]
+    }
+}
+
+impl From<TextEmbeddings> for PromptSet {
+    fn from(text: TextEmbeddings) -> PromptSet {
+        let classes = text.data.len() / text.width.max(1);
+        let mut texts = text.prompts;
+        texts.resize(classes, None);
+        PromptSet {
+            width: text.width,
+            data: text.data,
+            texts,
+        }
+    }
+}
+
+/// All that labels depend on beside videos, features, marks and predictions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// Names in order; a [`ClassId`] is a position here.
+    pub classes: Vec<Arc<str>>,
+    /// Rule, scales and thresholds.
+    pub settings: Settings,
+    /// Text embeddings.
+    pub prompts: Both<PromptSet>,
+    /// Files and folders of features, as named.
+    pub features: Both<Vec<PathBuf>>,
+    /// Length of a segment in seconds.
+    pub segment_seconds: f64,
+    /// Denoising; none: not of that modality.
+    pub denoising: Both<Option<Pld>>,
+    /// Which predictions count; none: no epoch has any say.
+    pub active: Option<Active>,
+    /// What `vaplan watch` took in last, named by their hashes, oldest first; labels do not depend on it.
+    pub delivered: Vec<Arc<str>>,
+    /// What `vaplan run` remembers, by name; labels do not depend on it.
+    pub run: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// Which predictions have a say in the labels: of each video and modality the latest of these epochs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Active {
+    /// Epochs that count, by which labels were made: the store may have predictions of others.
+    pub epochs: BTreeSet<u64>,
+    /// What the columns of the predictions are.
+    pub classes: Vec<Arc<str>>,
+}
+
+const SEGMENT_SECONDS: &str = "segment_seconds";
+const ACTIVE_EPOCH: &str = "predictions.epoch";
+const ACTIVE_SINCE: &str = "predictions.since";
+const ACTIVE_CLASSES: &str = "predictions.classes";
+const DELIVERED: &str = "inbox.delivered";
+const RUN: &str = "run.";
+
+fn features_name(modality: Modality) -> String {
+    format!("features.{modality}")
+}
+
+fn denoise_name(modality: Modality, what: &str) -> String {
+    format!("denoise.{modality}.{what}")
+}
+
+impl World {
+    /// Of a store version.
+    ///
+    /// # Errors
+    /// [`LabelError::Store`] where a table does not read back, [`LabelError::World`] where the tables do not say enough:
+    /// a store of an older program, say.
+    pub fn read(snapshot: &Snapshot) -> Result<World, LabelError> {
+        let version = snapshot.version().version;
+        let bad = |problem: String| LabelError::World { version, problem };
+        let class_rows = snapshot.read::<tables::Classes>()?;
+        let (classes, settings) = settings_of(&class_rows).map_err(bad)?;
+        let mut named: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
+        for row in snapshot.read::<tables::Settings>()? {
+            named.entry(row.name).or_default().push(row.value);
+        }
+        let values = |name: &str| named.get(name).map_or(&[][..], |values| values);
+        let texts = class_texts(&class_rows, classes.len());
+        let rows = snapshot.read::<tables::Prompts>()?;
+        let [audio, visual] = Modality::ALL.map(|modality| {
+            prompt_set(&rows, modality, classes.len(), texts[at(modality)].clone()).map_err(bad)
+        });
+        let pld = |modality| -> Result<Option<Pld>, LabelError> {
+            let one = |what| values(&denoise_name(modality, what)).first();
+            let Some(k) = one("k") else { return Ok(None) };
+            let alpha = one("alpha").ok_or_else(|| bad("denoise has k, but no alpha".to_owned()))?;
+            let guard = one("guard").ok_or_else(|| bad("denoise has k, but no guard".to_owned()))?;
+            let pld = Pld::new(
+                number(k, "k").map_err(bad)?,
+                number(alpha, "alpha").map_err(bad)?,
+                number(guard, "guard").map_err(bad)?,
+            );
+            pld.map(Some).map_err(|error| bad(error.to_string()))
+        };
+        let epochs = values(ACTIVE_EPOCH)
+            .iter()
+            .map(|epoch| number(epoch, ACTIVE_EPOCH));
+        let mut epochs = epochs.collect::<Result<BTreeSet<u64>, _>>().map_err(bad)?;
+        // Programs of before named the first and the last.
+        if let ([since], Some(last)) = (values(ACTIVE_SINCE), epochs.last().copied()) {
+            epochs.extend(number(since, ACTIVE_SINCE).map_err(bad)?..=last);
+        }
+        let active = (!epochs.is_empty()).then(|| Active {
+            epochs,
+            classes: values(ACTIVE_CLASSES).to_vec(),
+        });
+        let [seconds] = values(SEGMENT_SECONDS) else {
+            return Err(bad(format!(
+                "table `settings` has no `{SEGMENT_SECONDS}`: run `vaplan label` once with this program"
+            )));
+        };
+        Ok(World {
+            settings,
+            prompts: [audio?, visual?],
+            features: Modality::ALL.map(|modality| {
+                let paths = values(&features_name(modality)).iter();
+                paths.map(|path| PathBuf::from(&**path)).collect()
+            }),
+            segment_seconds: number(seconds, SEGMENT_SECONDS).map_err(bad)?,
+            denoising: [pld(Modality::Audio)?, pld(Modality::Visual)?],
+            active,
+            delivered: values(DELIVERED).to_vec(),
+            run: (named.iter())
+                .filter_map(|(name, values)| Some((name.strip_prefix(RUN)?.into(), values.first()?.clone())))
+                .collect(),
+            classes,
+        })
+    }
+
+    /// Rows of `settings`.
+    pub fn setting_rows(&self) -> Vec<SettingRow> {
+        let mut rows = Vec::new();
+        let mut push = |name: String, position: usize, value: String| {
+            rows.push(SettingRow {
+                name: name.into(),
+                position: position as u32,
+                value: value.into(),
+            });
+        };
+        push(SEGMENT_SECONDS.to_owned(), 0, self.segment_seconds.to_string());
+        if let Some(active) = &self.active {
+            for (position, epoch) in active.epochs.iter().enumerate() {
+                push(ACTIVE_EPOCH.to_owned(), position, epoch.to_string());
+            }
+            for (position, class) in active.classes.iter().enumerate() {
+                push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
+            }
+        }
+        for (position, delivery) in self.delivered.iter().enumerate() {
+            push(DELIVERED.to_owned(), position, delivery.to_string());
+        }
+        for (name, value) in &self.run {
+            push(format!("{RUN}{name}"), 0, value.to_string());
+        }
+        for modality in Modality::ALL {
+            for (position, path) in self.features[at(modality)].iter().enumerate() {
+                push(features_name(modality), position, path.display().to_string());
+            }
+            if let Some(pld) = &self.denoising[at(modality)] {
+                push(denoise_name(modality, "k"), 0, pld.k().to_string());
+                push(denoise_name(modality, "alpha"), 0, pld.alpha().to_string());
+                push(denoise_name(modality, "guard"), 0, pld.guard().to_string());
+            }
+        }
+        rows
+    }
+
+    /// Rows of `classes`.
+    pub fn class_rows(&self) -> Vec<ClassRow> {
+        self.each_class(|class, position, modality| {
+            let own = self.settings.of(modality);
+            ClassRow {
+                class: class.clone(),
+                position: position.0,
+                modality,
+                prompt: self.prompts[at(modality)].texts[position.index()].clone(),
+                rule: own.rule.name().into(),
+                scale: own.rule.scale(),
+                threshold: own.thresholds[position.index()],
+                cutoff: own.cutoff(position),
+            }
+        })
+    }
+
+    /// Rows of `prompts`.
+    pub fn prompt_rows(&self) -> Vec<PromptRow> {
+        self.each_class(|class, position, modality| PromptRow {
+            class: class.clone(),
+            position: position.0,
+            modality,
+            embedding: self.prompts[at(modality)].row(position).to_vec(),
+        })
+    }
+
+    fn each_class<R>(&self, row: impl Fn(&Arc<str>, ClassId, Modality) -> R) -> Vec<R> {
+        let mut rows = Vec::with_capacity(2 * self.classes.len());
+        for (position, class) in self.classes.iter().enumerate() {
+            for modality in Modality::ALL {
+                rows.push(row(class, ClassId(position as u32), modality));
+            }
+        }
+        rows
+    }
+
+    /// Prompts of both modalities, for scoring.
+    ///
+    /// # Errors
+    /// [`PromptError`] with its modality.
+    pub fn prompt_pair(&self) -> Result<PromptPair, (Modality, PromptError)> {
+        let of = |modality: Modality| {
+            let set = &self.prompts[at(modality)];
+            Prompts::new(&set.data, set.width, self.settings.of(modality).rule)
+                .map_err(|error| (modality, error))
+        };
+        Ok(PromptPair {
+            audio: of(Modality::Audio)?,
+            visual: of(Modality::Visual)?,
+        })
+    }
+
+    /// What scores are compared with.
+    pub fn cutoffs(&self) -> Vec<((Modality, ClassId), Score)> {
+        self.each_class(|_, class, modality| {
+            let cutoff = self.settings.of(modality).cutoff(class);
+            (
+                (modality, class),
+                Score::new(cutoff).expect("thresholds are finite"),
+            )
+        })
+    }
+
+    /// Position of a class.
+    pub fn class_id(&self, name: &str) -> Option<ClassId> {
+        let position = self.classes.iter().position(|class| &**class == name)?;
+        Some(ClassId(position as u32))
+    }
+
+    /// SHA-256 of rule, thresholds and denoising, hex.
+    pub fn settings_hash(&self) -> String {
+        let mut rows = self.setting_rows();
+        rows.retain(|row| row.name.starts_with("denoise."));
+        let text = serde_json::to_string(&self.settings).expect("settings are plain numbers and names");
+        hash(|sum| {
+            feed(sum, [&*text]);
+            rows.iter().for_each(|row| feed(sum, [&*row.name, &*row.value]));
+        })
+    }
+
+    /// SHA-256 of the text embeddings, hex.
+    pub fn models_hash(&self) -> String {
+        hash(|sum| {
+            for modality in Modality::ALL {
+                feed(sum, [&*self.prompts_hash(modality)]);
+            }
+        })
+    }
+
+    /// SHA-256 of a modality's text embeddings in order, hex.
+    pub fn prompts_hash(&self, modality: Modality) -> String {
+        use sha2::Digest;
+        let set = &self.prompts[at(modality)];
+        hash(|sum| {
+            sum.update((set.width as u64).to_le_bytes());
+            set.data.iter().for_each(|value| sum.update(value.to_le_bytes()));
+        })
+    }
+}
+
+/// Names in order, and rule, scale and thresholds.
+fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, Settings), String> {
+    let mut classes: Vec<Arc<str>> = Vec::new();
+    let mut own: Both<Option<ModalitySettings>> = [None, None];
+    let mut rows: Vec<&ClassRow> = rows.iter().collect();
+    rows.sort_by_key(|row| (row.position, row.modality));
+    for row in rows {
+        let position = row.position as usize;
+        if position == classes.len() {
+            classes.push(row.class.clone());
+        }
+        let scale = row.scale;
+        let rule = match &*row.rule {
+            "softmax" => Rule::Softmax { scale },
+            "logit" => Rule::Logit { scale },
+            other => {
+                return Err(format!(
+                    "class `{}` has rule `{other}`, expected `softmax` or `logit`",
+                    row.class
+                ));
+            }
+        };
+        let settings = own[at(row.modality)].get_or_insert_with(|| ModalitySettings {
+            rule,
+            thresholds: Vec::new(),
+        });
+        if settings.rule != rule
+            || settings.thresholds.len() != position
+            || classes.get(position) != Some(&row.class)
+        {
+            return Err(format!(
+                "table `classes`: class `{}`, {}, position {position} does not follow the row before",
+                row.class, row.modality
+            ));
+        }
+        settings.thresholds.push(row.threshold);
+    }
+    let [Some(audio), Some(visual)] = own else {
+        return Err("table `classes` lacks a modality".to_owned());
+    };
+    if audio.thresholds.len() != visual.thresholds.len() {
+        return Err("table `classes` has a class of one modality only".to_owned());
+    }
+    Ok((classes, Settings { audio, visual }))
+}
+
+fn class_texts(rows: &[ClassRow], classes: usize) -> Both<Vec<Option<Arc<str>>>> {
+    let mut texts = [vec![None; classes], vec![None; classes]];
+    for row in rows {
+        texts[at(row.modality)][row.position as usize] = row.prompt.clone();
+    }
+    texts
+}
+
+fn prompt_set(
+    rows: &[PromptRow],
+    modality: Modality,
+    classes: usize,
+    texts: Vec<Option<Arc<str>>>,
+) -> Result<PromptSet, String> {
+    let mut own: Vec<&PromptRow> = rows.iter().filter(|row| row.modality == modality).collect();
+    own.sort_by_key(|row| row.position);
+    let width = own.first().map_or(0, |row| row.embedding.len());
+    if own.len() != classes || own.iter().any(|row| row.embedding.len() != width) {
+        return Err(format!(
+            "table `prompts` has {} {modality} embeddings, expected {classes} of one width: run `vaplan label` once with \
+             this program",
+            own.len()
+        ));
+    }
+    Ok(PromptSet {
+        width,
+        data: own.iter().flat_map(|row| row.embedding.iter().copied()).collect(),
+        texts,
+    })
+}
+
+fn number<N: FromStr<Err: Display>>(text: &str, name: &str) -> Result<N, String> {
+    text.parse()
+        .map_err(|error| format!("setting `{name}` is `{text}`: {error}"))
+}

@@ -49,7 +49,8 @@ fn a_panic_in_any_operator_or_thread_ends_encode_with_an_error() {
             let output = faulty(&studio, &workers.to_string(), &format!("{operator}-{last}"));
             let output = output.unwrap_or_else(|| panic!("{operator} hangs with {workers} workers"));
             assert_status(&output, 2);
-            let wanted = format!("dataflow worker {last} panicked: injected into {operator} of worker {last}");
+            let wanted =
+                format!("dataflow worker {last} panicked: injected into {operator} of worker {last}");
             assert!(stderr(&output).contains(&wanted), "{}", stderr(&output));
         }
         for thread in ["reader", "session"] {
@@ -65,7 +66,11 @@ fn a_panic_in_any_operator_or_thread_ends_encode_with_an_error() {
     }
     // Nothing of that is left behind: the next run does the work.
     let whole = studio.encode("out-2-media-1", &[]);
-    assert!(stdout(&whole).contains("visual  40 segments of 40 videos"), "{}", stdout(&whole));
+    assert!(
+        stdout(&whole).contains("visual  40 segments of 40 videos"),
+        "{}",
+        stdout(&whole)
+    );
 }
 
 #[test]
@@ -82,5 +87,9 @@ fn standard_error_that_cannot_be_written_does_not_end_a_run() {
         .unwrap();
     // No sound: left out, and told to standard error.
     assert_status(&output, 1);
-    assert!(stdout(&output).contains("visual  1 segments of 1 videos"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("visual  1 segments of 1 videos"),
+        "{}",
+        stdout(&output)
+    );
 }

@@ -121,7 +121,11 @@ impl Running {
             let _ = self.child.kill();
         }
         let status = self.child.wait()?;
-        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        let said = self
+            .said
+            .take()
+            .and_then(|said| said.join().ok())
+            .unwrap_or_default();
         let said = said.lines().last().unwrap_or("it said nothing").to_owned();
         Ok((status, said))
     }
@@ -141,7 +145,9 @@ impl Drop for Running {
 pub(crate) fn whole_clock(file: &Path) -> &'static [&'static str] {
     let streams = open_regular(file).is_ok_and(|(mut file, _)| {
         let told = container(&mut file);
-        told.is_ok_and(|container| matches!(container, Container::Other(name) if name.starts_with("an MPEG ")))
+        told.is_ok_and(
+            |container| matches!(container, Container::Other(name) if name.starts_with("an MPEG ")),
+        )
     });
     if streams {
         &["-map", "0:v?", "-map", "0:a?", "-c", "copy", "-f", "null", "-"]
@@ -223,7 +229,12 @@ impl Stream {
         let mut spaces = 0;
         let mut byte = [0];
         while spaces < 4 {
-            match self.running.out.read(&mut byte).map_err(|error| error.to_string())? {
+            match self
+                .running
+                .out
+                .read(&mut byte)
+                .map_err(|error| error.to_string())?
+            {
                 0 if buffer.is_empty() => return Ok(None),
                 0 => return Err("is cut".to_owned()),
                 _ => buffer.push(byte[0]),

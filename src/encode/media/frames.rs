@@ -53,7 +53,10 @@ pub fn list(folder: &Path) -> Result<FrameList, MediaError> {
     let mut note = None;
     if frames.iter().all(|(name, _)| name.texts == first.texts) {
         frames.sort_by(|a, b| a.0.numbers.cmp(&b.0.numbers));
-        if let Some(pair) = frames.windows(2).find(|pair| pair[0].0.numbers == pair[1].0.numbers) {
+        if let Some(pair) = frames
+            .windows(2)
+            .find(|pair| pair[0].0.numbers == pair[1].0.numbers)
+        {
             return Err(MediaError::Picture {
                 path: folder.to_owned(),
                 problem: format!(
@@ -117,7 +120,10 @@ impl Name {
         let mut rest = stem;
         while let Some(first) = rest.chars().next() {
             if !first.is_ascii_digit() {
-                texts.last_mut().expect("there is one more than numbers").push(first);
+                texts
+                    .last_mut()
+                    .expect("there is one more than numbers")
+                    .push(first);
                 rest = &rest[first.len_utf8()..];
                 continue;
             }
@@ -241,12 +247,27 @@ mod tests {
     #[test]
     fn frames_named_by_time_are_in_the_order_of_time() {
         for order in [
-            &["0.5.png", "0.75.png", "1.0.png", "1.125.png", "1.25.png", "10.0.png"][..],
-            &["00-00-00.875.png", "00-00-01.000.png", "00-01-00.125.png", "01-00-00.000.png"],
+            &[
+                "0.5.png",
+                "0.75.png",
+                "1.0.png",
+                "1.125.png",
+                "1.25.png",
+                "10.0.png",
+            ][..],
+            &[
+                "00-00-00.875.png",
+                "00-00-01.000.png",
+                "00-01-00.125.png",
+                "01-00-00.000.png",
+            ],
             &["t9.5s.jpg", "t10.25s.jpg", "t10.5s.jpg"],
             &["v1_0.png", "v1_0.125.png", "v1_2.png"],
             &["clip.2.png", "clip.10.png"],
-            &["20240101000000000000000000009.png", "20240101000000000000000000010.png"],
+            &[
+                "20240101000000000000000000009.png",
+                "20240101000000000000000000010.png",
+            ],
         ] {
             let folder = named(order);
             assert_eq!(names(folder.path()), order);

@@ -76,7 +76,12 @@ pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4
 
 /// Takes the enabled track with most channels, the first of equals, as ffmpeg does.
 fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
-    let sounds = || tracks.iter().enumerate().filter(|(_, track)| &track.handler == b"soun");
+    let sounds = || {
+        tracks
+            .iter()
+            .enumerate()
+            .filter(|(_, track)| &track.handler == b"soun")
+    };
     let any = sounds().any(|(_, track)| track.enabled);
     let (position, track) = sounds()
         .filter(|(_, track)| track.enabled || !any)
@@ -94,7 +99,10 @@ fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
         .map(empty)
         .min()
         .unwrap_or(0);
-    let mut heard = track.edits.iter().filter_map(|edit| Some((edit.begin?, edit.duration)));
+    let mut heard = track
+        .edits
+        .iter()
+        .filter_map(|edit| Some((edit.begin?, edit.duration)));
     let first = heard.next();
     Some(Mp4Sound {
         track: u32::try_from(position).ok()?,
@@ -108,10 +116,12 @@ fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
             per_second: track.units,
         },
         // A duration of 0 says that the track is played to its end.
-        take: first.filter(|&(_, duration)| duration > 0).map(|(_, duration)| Ticks {
-            units: duration,
-            per_second: units,
-        }),
+        take: first
+            .filter(|&(_, duration)| duration > 0)
+            .map(|(_, duration)| Ticks {
+                units: duration,
+                per_second: units,
+            }),
         parts: heard.next().is_some(),
     })
 }
@@ -128,7 +138,9 @@ struct Track {
 
 impl Track {
     fn channels(&self) -> u16 {
-        self.entry.get(24..26).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.entry
+            .get(24..26)
+            .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 }
 
@@ -209,8 +221,12 @@ impl<F: Read + Seek> Walk<'_, F> {
             b"stsd" if room > 16 => {
                 let _header: [u8; 8] = self.bytes()?;
                 let mut entry = Vec::new();
-                (&mut *self.file).take((room - 8).min(ENTRY)).read_to_end(&mut entry)?;
-                let size = entry.get(..4).map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().expect("4 bytes")));
+                (&mut *self.file)
+                    .take((room - 8).min(ENTRY))
+                    .read_to_end(&mut entry)?;
+                let size = entry
+                    .get(..4)
+                    .map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().expect("4 bytes")));
                 entry.truncate(size as usize);
                 track.entry = entry;
             }
@@ -220,9 +236,15 @@ impl<F: Read + Seek> Walk<'_, F> {
                 let entries = u64::from(self.number()?).min((room - 8) / entry).min(64);
                 for _ in 0..entries {
                     let (duration, begin) = if version == 1 {
-                        (u64::from_be_bytes(self.bytes()?), i64::from_be_bytes(self.bytes()?))
+                        (
+                            u64::from_be_bytes(self.bytes()?),
+                            i64::from_be_bytes(self.bytes()?),
+                        )
                     } else {
-                        (u64::from(self.number()?), i64::from(i32::from_be_bytes(self.bytes()?)))
+                        (
+                            u64::from(self.number()?),
+                            i64::from(i32::from_be_bytes(self.bytes()?)),
+                        )
                     };
                     let _rate = self.number()?;
                     let begin = u64::try_from(begin).ok();
@@ -273,7 +295,9 @@ fn codec(entry: &[u8]) -> Codec {
         b"fLaC" => other("FLAC"),
         b"dtsc" | b"dtse" | b"dtsh" | b"dtsl" => other("DTS"),
         b"samr" | b"sawb" => other("AMR"),
-        b"sowt" | b"twos" | b"lpcm" | b"in24" | b"in32" | b"fl32" | b"fl64" | b"ipcm" | b"fpcm" => other("PCM"),
+        b"sowt" | b"twos" | b"lpcm" | b"in24" | b"in32" | b"fl32" | b"fl64" | b"ipcm" | b"fpcm" => {
+            other("PCM")
+        }
         kind => other(&String::from_utf8_lossy(kind).escape_default().to_string()),
     }
 }
@@ -285,7 +309,10 @@ fn mpeg4(entry: &[u8]) -> Codec {
         own,
     };
     // The descriptor's box lies at different places in files of MP4 and of QuickTime.
-    let descriptor = entry.windows(4).position(|name| name == b"esds").map(|at| &entry[at + 8..]);
+    let descriptor = entry
+        .windows(4)
+        .position(|name| name == b"esds")
+        .map(|at| &entry[at + 8..]);
     let Some((kind, settings)) = descriptor.and_then(elementary) else {
         return made("MPEG-4 sound without a descriptor", false);
     };
@@ -458,7 +485,10 @@ mod tests {
         } else {
             atom(b"edts", &atom(b"elst", &list))
         };
-        atom(b"trak", &[atom(b"tkhd", &head), edits, atom(b"mdia", &media)].concat())
+        atom(
+            b"trak",
+            &[atom(b"tkhd", &head), edits, atom(b"mdia", &media)].concat(),
+        )
     }
 
     fn movie(tracks: &[Vec<u8>]) -> Option<Mp4Sound> {
@@ -484,9 +514,16 @@ mod tests {
         assert_eq!(found.take.map(|take| take.samples(44_100)), Some(44_100));
         assert!(found.codec.own && !found.parts);
         // With no default one, the first; of several, that with most channels.
-        let first = movie(&[track(b"soun", false, &lc, &[]), track(b"soun", false, &lc, &[(9, 7)])]).unwrap();
+        let first = movie(&[
+            track(b"soun", false, &lc, &[]),
+            track(b"soun", false, &lc, &[(9, 7)]),
+        ])
+        .unwrap();
         assert_eq!((first.track, first.skip.units, first.take), (0, 0, None));
-        let more = movie(&[track(b"soun", true, &lc, &[]), track(b"soun", true, &aac_entry(6, STEREO), &[])]);
+        let more = movie(&[
+            track(b"soun", true, &lc, &[]),
+            track(b"soun", true, &aac_entry(6, STEREO), &[]),
+        ]);
         assert_eq!(more.unwrap().track, 1);
         assert_eq!(movie(&[track(b"vide", true, b"", &[])]), None);
     }
@@ -534,7 +571,10 @@ mod tests {
         let read = |bytes: &[u8]| sound(&mut Cursor::new(bytes)).unwrap_or_default();
         let found = read(&bytes).unwrap();
         assert_eq!((found.skip.units, found.skip.per_second), (1024, 44_100));
-        assert_eq!((found.delay.units, found.codec.own, found.parts), (0, true, false));
+        assert_eq!(
+            (found.delay.units, found.codec.own, found.parts),
+            (0, true, false)
+        );
         assert_eq!(read(b"RIFF...."), None);
         // A damaged file may say anything or nothing, but the walk ends.
         let moov = bytes.len() - 14_281;

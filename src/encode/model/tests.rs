@@ -131,7 +131,7 @@ fn clip_gives_the_golden_embeddings_from_split_and_from_combined_files() {
     let prompts = strings(&json(&golden.join("clip/clip.json"))["prompts"]);
     for scratch in [clip(&golden), combined(&golden, "clip", "clip")] {
         let folder = scratch.find().unwrap();
-        assert_eq!((folder.kind, folder.logit_scale), (Kind::Clip, 100.0));
+        assert_eq!((folder.kind, folder.logit_scale), (ModelKind::Clip, 100.0));
         let options = SessionOptions::default();
         let mut encoder = Encoder::open(&folder, &options).unwrap();
         assert_eq!((encoder.width(), encoder.values()), (64, 3 * 64 * 64));
@@ -199,7 +199,12 @@ fn clap_gives_the_golden_embeddings_from_wav_and_text() {
         let mut features = SoundFeatures::new(&settings);
         let mut prepared = Vec::new();
         for clip in &clips {
-            let sound = Wave::read(&golden.join(format!("audio/{clip}.wav")), settings.rate, "ffmpeg".as_ref()).unwrap();
+            let sound = Wave::read(
+                &golden.join(format!("audio/{clip}.wav")),
+                settings.rate,
+                "ffmpeg".as_ref(),
+            )
+            .unwrap();
             features.append(&sound, &mut prepared);
         }
         let embeddings = encoder.encode(&prepared, "clips").unwrap();

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use crate::encode::media::mp4::{Codec, aac_rate, Aac};
+use crate::encode::media::mp4::{Aac, Codec, aac_rate};
 
 /// A container, and how vaplan reads the sound in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +171,10 @@ mod tests {
         assert_eq!(told(b"\xff\xfd\x90\x64"), other("MPEG sound of layer I or II"));
         // ADTS of AAC-LC: 44.1 kHz stereo, 22.05 kHz stereo, 44.1 kHz with 6 channels.
         assert_eq!(told(b"\xff\xf1\x50\x80"), Container::Plain);
-        assert_eq!(told(b"\xff\xf1\x5c\x80"), other("AAC of 22050 Hz, which may be HE-AAC"));
+        assert_eq!(
+            told(b"\xff\xf1\x5c\x80"),
+            other("AAC of 22050 Hz, which may be HE-AAC")
+        );
         assert_eq!(told(b"\xff\xf1\x51\x80"), other("AAC of 6 channels"));
         assert_eq!(
             told(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),

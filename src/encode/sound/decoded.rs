@@ -198,7 +198,10 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
                 wav::header(&samples).ok_or_else(|| Refused::ForFfmpeg("WAV of 4 GiB or more".to_owned()))?;
             std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(samples.start)).map_err(lost)?;
             let content = Cursor::new(header).chain(file.take(samples.bytes));
-            let format = samples.format.get(..2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+            let format = samples
+                .format
+                .get(..2)
+                .map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
             probe(
                 "wav",
                 Box::new(ReadOnlySource::new(content)),
@@ -207,8 +210,16 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
             )
         }
         Container::Plain => {
-            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("sound");
-            probe(extension, Box::new(file), None, &format!("{extension} that symphonia does not read"))
+            let extension = path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or("sound");
+            probe(
+                extension,
+                Box::new(file),
+                None,
+                &format!("{extension} that symphonia does not read"),
+            )
         }
         Container::Mp4 => {
             let Some(found) = mp4::sound(&mut file).map_err(lost)? else {
@@ -286,12 +297,13 @@ fn by_ffmpeg(path: &Path, program: &Path, what: String) -> Result<Decoded, Media
     let mut arguments = vec!["-vn", "-sn", "-dn", "-af", "aresample=async=1:first_pts=0"];
     arguments.extend(["-c:a", "pcm_f32le", "-map_metadata", "-1", "-f", "wav", "-"]);
     arguments.extend(whole_clock(path));
-    let mut running = Running::start(program, path, &arguments).map_err(|source| MediaError::FfmpegSound {
-        path: path.to_owned(),
-        what: what.clone(),
-        program: program.to_owned(),
-        source,
-    })?;
+    let mut running =
+        Running::start(program, path, &arguments).map_err(|source| MediaError::FfmpegSound {
+            path: path.to_owned(),
+            what: what.clone(),
+            program: program.to_owned(),
+            source,
+        })?;
     match header(&mut running.out) {
         Ok((channels, rate)) if channels > 0 && (1..=1 << 20).contains(&rate) => Ok(Decoded {
             rate,

@@ -79,7 +79,12 @@ mod tests {
         let clips = ["sweep_1s_48k", "harmonic_bursts_1s_48k", "stereo_1s_44k1"];
         let mut patches = Patches::default();
         for (clip, golden) in clips.iter().zip(golden.data.chunks(FRAMES * BANDS)) {
-            let sound = Wave::read(&shared.join(format!("golden/audio/{clip}.wav")), RATE, "ffmpeg".as_ref()).unwrap();
+            let sound = Wave::read(
+                &shared.join(format!("golden/audio/{clip}.wav")),
+                RATE,
+                "ffmpeg".as_ref(),
+            )
+            .unwrap();
             let mut values = Vec::new();
             patches.append(&sound, &mut values);
             assert_eq!(values.len(), golden.len());

@@ -209,7 +209,9 @@ mod tests {
             return;
         };
         let folder = shared.join("golden/audio");
-        let found = crate::encode::sound::Wave::read(&folder.join("stereo_1s_44k1.wav"), 48_000, "ffmpeg".as_ref()).unwrap();
+        let found =
+            crate::encode::sound::Wave::read(&folder.join("stereo_1s_44k1.wav"), 48_000, "ffmpeg".as_ref())
+                .unwrap();
         let soxr =
             crate::ingest::npy::read_floats(&folder.join("stereo_1s_44k1__soxr_hq_48k_first24000.npy"));
         let soxr = soxr.unwrap();

@@ -174,7 +174,18 @@ mod tests {
     #[test]
     fn samples_are_read_to_the_end_whatever_sizes_say() {
         for riff in [0, 10, 1036, 0x7fff_ffff, u32::MAX] {
-            for size in [0, 1, 2, 500, 998, 1000, 1002, 0x7fff_ffff, u32::MAX - 36, u32::MAX] {
+            for size in [
+                0,
+                1,
+                2,
+                500,
+                998,
+                1000,
+                1002,
+                0x7fff_ffff,
+                u32::MAX - 36,
+                u32::MAX,
+            ] {
                 assert_eq!(found(b"RIFF", riff, &[], size, b""), Some(1000), "{riff} {size}");
             }
         }
@@ -198,9 +209,18 @@ mod tests {
 
     #[test]
     fn rf64_takes_its_size_from_its_own_chunk() {
-        let sizes = |data: u64| chunk(b"ds64", 28, &[&0_u64.to_le_bytes()[..], &data.to_le_bytes(), &[0; 12]].concat());
+        let sizes = |data: u64| {
+            chunk(
+                b"ds64",
+                28,
+                &[&0_u64.to_le_bytes()[..], &data.to_le_bytes(), &[0; 12]].concat(),
+            )
+        };
         let list = chunk(b"LIST", 10, b"INFOIART\0\0");
-        assert_eq!(found(b"RF64", u32::MAX, &[sizes(1000)], u32::MAX, &list), Some(1000));
+        assert_eq!(
+            found(b"RF64", u32::MAX, &[sizes(1000)], u32::MAX, &list),
+            Some(1000)
+        );
         assert_eq!(found(b"RF64", u32::MAX, &[sizes(0)], u32::MAX, b""), Some(1000));
     }
 

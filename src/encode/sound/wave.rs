@@ -206,7 +206,10 @@ mod tests {
         let samples = Wave::read(&path, 48_000, NO_FFMPEG.as_ref()).unwrap().len();
         assert!(samples > 8_000 && samples <= 10_000, "{samples}");
         std::fs::write(&path, "no sound at all, but some words of text").unwrap();
-        let refused = Wave::open(&path, 48_000, NO_FFMPEG.as_ref()).err().unwrap().to_string();
+        let refused = Wave::open(&path, 48_000, NO_FFMPEG.as_ref())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(
             refused.contains("a.wav") && refused.contains("no sound that can be read"),
             "{refused}"
@@ -224,7 +227,8 @@ mod tests {
             &shared.join("llp/sample/BjCEufrlXm4.mp4"),
             44_100,
             NO_FFMPEG.as_ref(),
-        ).unwrap();
+        )
+        .unwrap();
         // 431 packets of 1024, less 1024 of priming.
         assert!((440_000..=443_000).contains(&samples.len()), "{}", samples.len());
         let loud = samples.iter().map(|sample| sample.abs()).fold(0.0, f32::max);

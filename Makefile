@@ -29,10 +29,13 @@ soak: tools ## Check that incremental equals batch on 10,000 random scripts of c
 bench: native venv ## Time vaplan against the tools that users would pick instead; results are in bench/README.md
 	bench/run
 
-structure: tools ## Seconds, no build: module dependencies, type names, and the tests of the scripts that check them
-	@python3 -m unittest discover --quiet --start-directory scripts/tests
-	@python3 scripts/modules.py --check docs/architecture.md --strict
-	@python3 scripts/type_names.py
+structure: tools ## Seconds, no build: module dependencies, type names, links of the pages, and the tests of these checks
+	@status=0; \
+	for check in "-m unittest discover --quiet --start-directory scripts/tests" \
+		"scripts/modules.py --check docs/architecture.md --strict" scripts/type_names.py scripts/links.py; do \
+		python3 -B $$check || status=1; \
+	done; \
+	exit $$status
 
 lint: native structure ## Everything that CI checks beside the tests: structure, formatting, clippy, docs
 	$(CARGO) fmt --all --check

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let cli = vaplan::cli::Cli::parse();
     #[cfg(feature = "train")]
     if cli.learns() {
-        vaplan::parser::wait_asleep();
+        vaplan::cli::libtorch::wait_asleep();
     }
     let mut out = anstream::stdout().lock();
     let done = cli

@@ -521,7 +521,7 @@ fn an_epoch_that_denoises_gets_no_predictions_of_more_videos() {
     more[0].video = name(98).into();
     let refused = recorder.add(1, &more, &mut |_| ()).unwrap_err().to_string();
     assert!(
-        refused.contains("are denoised by epoch 1, expected it to have no say"),
+        refused.contains("are denoised by epoch 1, so predictions of 1 more videos cannot be added"),
         "{refused}"
     );
 }

@@ -18,9 +18,12 @@ mod label_faults;
 mod log;
 mod old_store;
 mod open_outside;
+mod panics;
 mod patched;
 mod pld_golden;
 mod plg_golden;
+#[cfg(feature = "train")]
+mod predict;
 mod query;
 mod query_answers;
 mod relabel;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the demo's annotation set: six CSVs in LLP's format, beside this script.
+"""Makes the demo's annotation set: six CSV files in LLP's format, beside this script.
 
-Nothing in it is taken from LLP but the names of its classes: videos, labels and events are made up. Run once, and the
-files checked in; run again, it writes the same bytes.
+The files share only the names of the classes with LLP: videos, labels and events are made up. The files are checked in, and a new
+run of this script writes the same bytes.
 
-Two quirks of the real files are in it on purpose, which readers must take in their stride: an event whose onset is its
-offset, and a label that is there twice.
+The files contain two oddities of LLP's own files on purpose, because readers must accept them: an event with onset equal to offset,
+and a label that occurs twice in a list.
 """
 
 import random
@@ -13,7 +13,7 @@ from pathlib import Path
 
 SEED = 20240611
 SPLITS = {"train": 40, "val_pd": 16, "test_pd": 24}
-# Speech goes with everything; the others are at home in some scene.
+# Speech occurs with all classes. Each other class belongs to one or more scenes.
 SCENES = [
     ["Singing", "Acoustic_guitar", "Clapping", "Cheering"],
     ["Violin_fiddle", "Cello", "Accordion", "Clapping"],

@@ -16,17 +16,18 @@ mod rows;
 mod worker;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use timely::communication::WorkerGuards;
 use vaplan_schemas::Modality;
 
 pub use self::rows::{Labelled, Outcome, Rows, Updates};
-use self::worker::{Answer, Command, School, Share, Stop};
+use self::worker::{Answer, Command, School, Share};
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, Status};
+use crate::workers::{StopSignal, WorkersError};
 
 /// Why a session cannot go on; what it held is lost, the inputs are the caller's.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -49,14 +50,26 @@ pub enum SessionError {
     Stopped,
 }
 
+impl From<WorkersError> for SessionError {
+    fn from(error: WorkersError) -> SessionError {
+        match error {
+            WorkersError::NoWorkers => SessionError::NoWorkers,
+            WorkersError::Start(error) => SessionError::Start(error),
+            WorkersError::Panicked { message, .. } => SessionError::Worker(message),
+            WorkersError::Stopped => SessionError::Stopped,
+        }
+    }
+}
+
 /// The resident dataflow. Dropping it stops its threads.
 pub struct Session {
     commands: Vec<Sender<Command>>,
     answers: Receiver<Answer>,
-    guards: Option<WorkerGuards<()>>,
-    stop: Arc<Stop>,
+    guards: Option<WorkerGuards<Option<()>>>,
+    stop: StopSignal,
     held: Arc<AtomicI64>,
     learner: Option<Arc<Status>>,
+    problem: Arc<OnceLock<String>>,
     version: u64,
 }
 
@@ -104,9 +117,6 @@ impl Session {
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Option<Box<dyn Learner>>,
     ) -> Result<(Session, Outcome), SessionError> {
-        if workers == 0 {
-            return Err(SessionError::NoWorkers);
-        }
         let (answer_to, answers) = channel();
         let (mut commands, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..workers {
@@ -116,11 +126,12 @@ impl Session {
         }
         // Else the answers would not end where all workers have.
         drop(answer_to);
-        let stop = Arc::new(Stop::default());
+        let stop = StopSignal::default();
         let held = Arc::new(AtomicI64::new(0));
         let school = learner.map(School::new);
         let status = school.as_ref().map(|school| school.status.clone());
-        let guards = worker::spawn(workers, ends, &stop, &held, school).map_err(SessionError::Start)?;
+        let problem = school.as_ref().map(|school| school.problem.clone());
+        let guards = worker::spawn(workers, ends, &stop, &held, school)?;
         let mut session = Session {
             commands,
             answers,
@@ -128,6 +139,7 @@ impl Session {
             stop,
             held,
             learner: status,
+            problem: problem.unwrap_or_default(),
             version: 0,
         };
         let updates = Updates {
@@ -213,10 +225,10 @@ impl Session {
 
     /// Stops what is left of the workers and says why.
     fn failure(&mut self) -> SessionError {
-        self.stop.now();
+        self.stop.set();
         let said = self.join().flatten();
-        if let Some(problem) = self.stop.problem() {
-            return SessionError::Learner(problem);
+        if let Some(problem) = self.problem.get() {
+            return SessionError::Learner(problem.clone());
         }
         SessionError::Worker(said.unwrap_or_else(|| "it went without a word".to_owned()))
     }
@@ -227,7 +239,7 @@ impl Session {
         self.commands.clear();
         let ends = self.guards.take()?.join();
         let died = ends.into_iter().find_map(Result::err);
-        Some(died.map(|unsaid| self.stop.message().unwrap_or(unsaid)))
+        Some(self.stop.panic().map(|(_worker, message)| message).or(died))
     }
 }
 

@@ -285,12 +285,17 @@ mod tests {
                 assert!(!at[1], "injected");
                 let numbers = input.to_stream(scope).exchange(|n| *n);
                 let (probe, _) = numbers
-                    .inspect(move |_| assert!(!at[2] && !brittle.0, "injected"))
+                    .inspect(move |_| {
+                        // By reference, so that the closure holds the whole value, not its field alone.
+                        let Brittle(broken) = &brittle;
+                        assert!(!at[2] && !broken, "injected");
+                    })
                     .probe();
                 probe
             });
             (0..peers).for_each(|n| input.send(n));
-            input.flush();
+            // A flush alone leaves the records in the buffers of the exchange.
+            input.advance_to(1);
             if at[3] {
                 worker.step();
                 panic!("injected");

@@ -6,22 +6,23 @@ use std::process::ExitCode;
 use vaplan_schemas::rows::Split;
 
 use super::Global;
-use super::learning::{How, Source};
+use super::learning::{LabelSourceArgs, TrainArgs, supervision};
 use super::progress::Bar;
 use crate::parser::Supervision;
-use crate::parser::ablate::{self, Progress, Request};
+use crate::parser::ablate::{self, AblateProgress, AblateRequest};
 
-/// Train every line of the ablation over several seeds, and print their scores
+/// Train every line of the paper's ablation with several seeds, and print the scores
 ///
-/// Lines: HAN on weak labels as published, on pseudo labels, on pseudo labels with the richness-aware loss. Each network is
-/// scored on --split at its best epoch on val. No version is written to the store. The scores of a network that is done are
-/// kept in its folder: asked again, or after a kill, it is not trained again.
+/// The lines are: weak labels as HAN was published, pseudo labels, and pseudo labels with the richness-aware loss. Each
+/// network is scored on --split at the epoch that is best on the split of the settings (default: val). The command writes
+/// no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so that a
+/// second run trains only the networks that are missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    source: Source,
+    source: LabelSourceArgs,
     #[command(flatten)]
-    how: How,
+    training: TrainArgs,
     /// Seeds of each line
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "1,2,3")]
     seeds: Vec<u64>,
@@ -30,44 +31,45 @@ pub(super) struct Args {
         long,
         value_name = "LINES",
         value_delimiter = ',',
+        value_parser = supervision(),
         default_value = "weak,pseudo,pseudo+richness"
     )]
     lines: Vec<Supervision>,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT", default_value = "test")]
     split: Split,
-    /// Form of the result: a table of means, or JSON with every run, unrounded
+    /// Output format: a table of means, or JSON with every run, unrounded
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
 }
 
-/// Form of the result.
+/// Output format.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Format {
-    /// For people.
+    /// A table for people.
     Table,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = Request {
+    let request = AblateRequest {
         store: args.source.store.clone(),
         version: args.source.version(),
         features: args.source.features(),
-        settings: args.how.settings()?,
+        settings: args.training.settings()?,
         supervisions: args.lines.clone(),
         seeds: args.seeds.clone(),
         split: args.split,
-        threads: args.how.threads(),
-        device: args.how.device(),
+        device: args.training.machine.device,
         kept: args.source.folder().join("ablate"),
     };
+    args.training.machine.set_threads();
     let bar = Bar::new("training", "videos", global);
     let ablation = ablate::run(&request, &mut |progress| match progress {
-        Progress::Planned(videos) => bar.total(videos),
-        Progress::Videos(videos) => bar.add(videos),
-        Progress::Run(run) => bar.say(&format!(
+        AblateProgress::Planned(videos) => bar.total(videos),
+        AblateProgress::Videos(videos) => bar.add(videos),
+        AblateProgress::Run(run) => bar.say(&format!(
             "{}, seed {}: best epoch {}, segment Type@AV {:.2}",
             run.supervision.as_str(),
             run.seed,

@@ -65,7 +65,7 @@ pub(super) struct Args {
     epoch: Option<u64>,
     /// How an epoch's probabilities become 0s and 1s
     #[cfg(feature = "train")]
-    #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch")]
+    #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch", value_parser = super::learning::gate())]
     protocol: crate::parser::Gate,
     /// Part of the data set to score: train, val or test
     #[arg(long, value_name = "SPLIT")]

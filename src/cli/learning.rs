@@ -1,15 +1,17 @@
-//! Flags that commands which run the network share.
+//! Flags that the commands which run a network share.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::EpochRow;
 
+use super::libtorch;
 use crate::eval::Task;
-use crate::parser::{FeaturePaths, Supervision, TrainSettings};
+use crate::parser::{FeaturePaths, Gate, Supervision, TrainSettings};
 
-/// A line that tells of an epoch; `score`: what the best is chosen by, where that is told.
+/// A line about an epoch. `score` is the score that the best epoch is chosen by, if there is one.
 pub(super) fn epoch_line(row: &EpochRow, score: Option<f64>, better: bool) -> String {
     let loss = crate::parser::train::named(row)["total"];
     let score = score.map_or(String::new(), |score| format!(", score {score:.1}"));
@@ -20,23 +22,59 @@ pub(super) fn epoch_line(row: &EpochRow, score: Option<f64>, better: bool) -> St
     )
 }
 
-/// Features.
-#[derive(Debug, clap::Args)]
+/// Reads a value by its name. The library's types know no clap, so their names and help are given here.
+fn named<T: Copy + Send + Sync + 'static>(
+    values: Vec<(T, &'static str, &'static str)>,
+) -> impl TypedValueParser<Value = T> {
+    let possible = |(_, name, help): &(T, &'static str, &'static str)| PossibleValue::new(*name).help(*help);
+    let parser = PossibleValuesParser::new(values.iter().map(possible));
+    parser.map(move |given: String| {
+        let found = values.iter().find(|(_, name, _)| *name == given);
+        found.expect("clap lets only possible values through").0
+    })
+}
+
+/// Reads a supervision.
+pub(super) fn supervision() -> impl TypedValueParser<Value = Supervision> {
+    let help = |supervision| match supervision {
+        Supervision::Weak => "Weak labels, as HAN was published: smoothed targets, no richness terms",
+        Supervision::Pseudo => "Pseudo labels as targets of each modality, no richness terms",
+        Supervision::Richness => "Pseudo labels and the richness-aware loss",
+    };
+    let values = Supervision::ALL.map(|value| (value, value.as_str(), help(value)));
+    named(values.to_vec())
+}
+
+/// Reads the protocol by which predictions become labels.
+pub(super) fn gate() -> impl TypedValueParser<Value = Gate> {
+    let help = |gate| match gate {
+        Gate::Fused => "The segment's and the video's probability are at least 0.5 (HAN)",
+        Gate::Own => "The segment's and the modality's probability are at least 0.5 (MA, JoMoLD, LSLD)",
+    };
+    named(
+        Gate::ALL
+            .map(|value| (value, value.as_str(), help(value)))
+            .to_vec(),
+    )
+}
+
+/// Features that the network takes.
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct FeatureArgs {
-    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file; may be said
+    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file; may be given
     /// several times
     #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL", required = true)]
-    visual: Vec<PathBuf>,
+    pub(super) visual: Vec<PathBuf>,
     /// Audio features, as --visual
     #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO", required = true)]
-    audio: Vec<PathBuf>,
-    /// Clip features such as R(2+1)D, as --visual; a checkpoint's network takes some or none [default: none]
+    pub(super) audio: Vec<PathBuf>,
+    /// Clip features such as R(2+1)D, as --visual; required if the checkpoint's network takes clip features [default: none]
     #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
-    clips: Vec<PathBuf>,
+    pub(super) clips: Vec<PathBuf>,
 }
 
 impl FeatureArgs {
-    /// Pooled copies go to `cache`.
+    /// The paths, with pooled copies in `cache`.
     pub(super) fn paths(&self, cache: PathBuf) -> FeaturePaths {
         FeaturePaths {
             audio: self.audio.clone(),
@@ -47,84 +85,85 @@ impl FeatureArgs {
     }
 }
 
-/// Labels to learn from, and features.
+/// The labels and features that a network is trained on.
 #[derive(Debug, clap::Args)]
-pub(super) struct Source {
+pub(super) struct LabelSourceArgs {
     /// Store with labels
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     pub(super) store: PathBuf,
-    /// Version whose labels are learnt [default: the latest]
+    /// Store version whose labels the network learns [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
     #[command(flatten)]
     features: FeatureArgs,
 }
 
-impl Source {
-    /// Version whose labels are learnt; none: the latest.
+impl LabelSourceArgs {
+    /// Store version whose labels the network learns; `None`: the latest.
     pub(super) fn version(&self) -> Option<StoreVersion> {
         self.version.map(StoreVersion)
     }
 
-    /// What is trained leaves its files here, unless told otherwise.
+    /// Default folder of checkpoints.
     pub(super) fn folder(&self) -> PathBuf {
         self.store.join("_vaplan/train")
     }
 
-    /// Pooled copies go into the store's folder.
+    /// The features, with pooled copies in the store's folder.
     pub(super) fn features(&self) -> FeaturePaths {
         self.features.paths(self.folder().join("features"))
     }
 }
 
-/// Where and on how many threads libtorch computes.
+/// The device and the number of threads that libtorch computes on.
 #[derive(Debug, clap::Args)]
-pub(super) struct Machine {
-    /// Threads of libtorch [default: one per core]
+pub(super) struct MachineArgs {
+    /// Threads of libtorch; results are equal bit for bit only for equal numbers [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Device to compute on: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
     pub(super) device: tch::Device,
 }
 
-impl Machine {
-    pub(super) fn threads(&self) -> usize {
+impl MachineArgs {
+    /// Sets the number of libtorch's threads for the whole process.
+    pub(super) fn set_threads(&self) {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.threads.map_or_else(cores, NonZeroUsize::get)
+        libtorch::set_threads(self.threads.map_or_else(cores, NonZeroUsize::get));
     }
 }
 
-/// How a network is trained.
+/// Settings of a training.
 #[derive(Debug, clap::Args)]
-pub(super) struct How {
-    /// TOML with settings
+pub(super) struct TrainArgs {
+    /// TOML file with settings of the training
     #[arg(long, value_name = "FILE", env = "VAPLAN_TRAIN_CONFIG")]
     config: Option<PathBuf>,
-    /// Passes over the videos [default: 40]
+    /// Number of epochs [default: 40]
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
-    /// Videos of a step [default: 16]
+    /// Videos per step [default: 16]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Names the random numbers [default: 1]
+    /// Seed of initial weights, order of the videos and dropout [default: 1]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// What is asked of the network [default: avvp]
+    /// Task of the network [default: avvp]
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
-    /// What the network learns from [default: pseudo+richness]
-    #[arg(long, value_name = "WHAT")]
+    /// Labels and loss that the network learns from [default: pseudo+richness]
+    #[arg(long, value_name = "WHAT", value_parser = supervision())]
     supervision: Option<Supervision>,
     /// Learning rate [default: 0.0003]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
     #[command(flatten)]
-    pub(super) machine: Machine,
+    pub(super) machine: MachineArgs,
 }
 
-impl How {
-    /// Flags over file over defaults.
+impl TrainArgs {
+    /// The settings: flags over the file, the file over the defaults.
     pub(super) fn settings(&self) -> anyhow::Result<TrainSettings> {
         let mut settings = match &self.config {
             Some(path) => TrainSettings::read(path)?,
@@ -138,13 +177,5 @@ impl How {
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
         settings.check()?;
         Ok(settings)
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        self.machine.threads()
-    }
-
-    pub(super) fn device(&self) -> tch::Device {
-        self.machine.device
     }
 }

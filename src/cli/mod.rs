@@ -13,6 +13,8 @@ mod eval;
 mod label;
 #[cfg(feature = "train")]
 mod learning;
+#[cfg(feature = "train")]
+pub mod libtorch;
 mod log;
 mod logging;
 #[cfg(feature = "encode")]

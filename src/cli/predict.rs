@@ -4,27 +4,29 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::learning::{FeatureArgs, Machine};
+use super::learning::{FeatureArgs, MachineArgs};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::parser::predict::{self, Request, Target};
+use crate::parser::predict::{self, PredictRequest, PredictTarget};
 
-/// Predict with a checkpoint
+/// Predict the events of videos with a trained network
 ///
-/// Reads a network from safetensors, or from a PyTorch state dict without executing its pickle (YapengTian/AVVP-ECCV20's
-/// HAN and others of its parameter names), and gives the probability of every class in every segment. The network's sizes
-/// are read off the weights.
+/// Reads the network from a checkpoint: safetensors, or a PyTorch state dict (YapengTian/AVVP-ECCV20's HAN, and others with its
+/// parameter names). No pickle is executed. The sizes of the network are read off the weights. For every segment the network
+/// gives the probability of every class.
 ///
-/// --npy writes a folder: audio/<id>.npy and visual/<id>.npy, (T,C) f32, of every video that has both features; no
-/// annotations are needed. --store writes the videos of a store as a new epoch, for `eval --epoch`.
+/// With --npy, the command writes audio/<id>.npy and visual/<id>.npy, (T,C) of f32, for every video that has both features. It
+/// needs no annotations. A video whose name cannot be a file name is left out and listed, and the exit status is then 1.
+///
+/// With --store, the command predicts the videos of a store and writes a new epoch, which `eval --epoch` scores.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Weights: .safetensors, or .pt
+    /// Checkpoint with the weights: .safetensors or .pt
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
     #[command(flatten)]
     features: FeatureArgs,
-    /// Folder to write npy files to
+    /// Folder to write npy files to; it is made if it does not exist
     #[arg(
         long,
         value_name = "DIR",
@@ -35,28 +37,31 @@ pub(super) struct Args {
     /// Store to write an epoch to
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Attention heads, where the checkpoint does not tell [default: 1]
+    /// Attention heads of a HAN [default: as the checkpoint says, or 1]
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let (target, cache) = match (&args.store, &args.npy) {
-        (Some(store), _) => (Target::Store(store.clone()), store.join("_vaplan/train/features")),
-        (None, Some(npy)) => (Target::Npy(npy.clone()), npy.join("features.part")),
+    let target = match (&args.store, &args.npy) {
+        (Some(store), _) => PredictTarget::Store(store.clone()),
+        (None, Some(npy)) => PredictTarget::Npy(npy.clone()),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };
-    let request = Request {
+    let FeatureArgs { audio, visual, clips } = args.features.clone();
+    let request = PredictRequest {
         checkpoint: args.checkpoint.clone(),
-        features: args.features.paths(cache),
+        audio,
+        visual,
+        clips,
         target,
         heads: args.heads,
-        threads: args.machine.threads(),
         device: args.machine.device,
         command: global.command_line(),
     };
+    args.machine.set_threads();
     let bar = Bar::new("predicting", "videos", global);
     let done = predict::run(&request, &mut |videos, all| {
         bar.total(all);
@@ -69,7 +74,10 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         None => writeln!(out, "{} videos predicted", done.videos)?,
     }
     if done.left_out > 0 {
-        eprintln!("vaplan: {} videos have not all features, left out", done.left_out);
+        eprintln!(
+            "vaplan: {} videos were left out, because they lack some of their features",
+            done.left_out
+        );
     }
     Ok(if rejected > 0 || done.left_out > 0 {
         ExitCode::from(1)

@@ -14,7 +14,7 @@ use super::{Global, notes, workers};
 use crate::engine::rebase::{self, RebaseRequest};
 use crate::engine::{Listener, Progress};
 use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
-use crate::world::changes::{Changes, DenoiseRequest, WeakEdit, of_class};
+use crate::world::changes::{ChangeRows, Changes, DenoiseRequest, WeakEdit, of_class};
 use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 
 /// Change a store, at the cost of what the change touches.
@@ -162,15 +162,39 @@ struct ChangeArgs {
 }
 
 impl ChangeArgs {
-    fn changes(&self) -> Changes {
+    fn changes(&self) -> anyhow::Result<Changes> {
+        let mut rows = ChangeRows::default();
         let weak = [
             (WeakEdit::Set, &self.weak),
             (WeakEdit::Add, &self.weak_add),
             (WeakEdit::Remove, &self.weak_remove),
         ];
-        let weak = weak
-            .into_iter()
-            .flat_map(|(edit, files)| files.iter().map(move |file| (edit, file.clone())));
+        for (edit, files) in weak {
+            for file in files {
+                rows.read_weak(edit, file)?;
+            }
+        }
+        for file in &self.user {
+            rows.read_user(file)?;
+        }
+        if let Some(file) = &self.classes {
+            rows.read_classes(file)?;
+        }
+        let texts = [
+            (Modality::Audio, &self.audio_text),
+            (Modality::Visual, &self.visual_text),
+        ];
+        for (modality, file) in texts {
+            if let Some(file) = file {
+                rows.read_text(modality, file)?;
+            }
+        }
+        for (modality, class, file) in &self.prompt {
+            rows.read_prompt(*modality, class, file)?;
+        }
+        if let Some((path, epoch)) = self.predictions.as_ref().zip(self.epoch) {
+            rows.read_predictions(path, epoch)?;
+        }
         let thresholds = self
             .threshold
             .iter()
@@ -179,7 +203,7 @@ impl ChangeArgs {
                 class: class.clone(),
                 threshold: *threshold,
             });
-        Changes {
+        Ok(Changes {
             settings: SettingsRequest {
                 rule: self.rule,
                 visual_threshold: self.visual_threshold,
@@ -189,14 +213,9 @@ impl ChangeArgs {
                 file: self.thresholds.clone(),
             },
             thresholds: thresholds.collect(),
-            weak: weak.collect(),
-            classes: self.classes.clone(),
-            texts: [self.audio_text.clone(), self.visual_text.clone()],
-            prompts: self.prompt.clone(),
+            rows,
             features: [self.audio.clone(), self.visual.clone()],
             removed: [self.remove_audio.clone(), self.remove_visual.clone()],
-            user: self.user.clone(),
-            predictions: self.predictions.clone().zip(self.epoch),
             epoch: None,
             denoising: DenoiseRequest {
                 k: self.k,
@@ -206,11 +225,11 @@ impl ChangeArgs {
             },
             to_version: self.to_version,
             delivered: Vec::new(),
-        }
+        })
     }
 
     fn some(&self) -> anyhow::Result<Changes> {
-        let changes = self.changes();
+        let changes = self.changes()?;
         anyhow::ensure!(
             !changes.is_empty(),
             "no change is named, expected at least one: see --help"
@@ -236,7 +255,7 @@ fn rebase(
     out: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
-        args.changes.changes().is_empty() && !args.dry_run,
+        args.changes.changes()?.is_empty() && !args.dry_run,
         "--rebase with other changes or with --dry-run, expected --rebase alone: run relabel twice"
     );
     let (bar, listener) = listener("comparing features", global);

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use super::learning::epoch_line;
 use super::progress::Bar;
-use super::{Global, notes};
+use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
-use crate::run::learner::Doing;
+use crate::run::learner::LearnerProgress;
 use crate::run::{self, Progress, Request, Todo, Told};
 
 /// Do the whole job that a file describes: label, train, denoise, train again, score
@@ -72,6 +72,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     if args.check {
         return check(&request, out);
     }
+    libtorch::set_threads(request.threads.get());
     let bar = Arc::new(Bar::new("running", "videos", global));
     let mut progress = |progress: Progress<'_>| match progress {
         Progress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
@@ -126,7 +127,7 @@ struct Pace {
     total: u64,
 }
 
-fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
+fn stepping(bar: &Arc<Bar>) -> run::learner::OnLearnerProgress {
     let bar = bar.clone();
     let pace = Mutex::new(Pace {
         begun: Instant::now(),
@@ -137,8 +138,8 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
     Box::new(move |doing| {
         let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
         match doing {
-            Doing::Read => bar.message("reading features"),
-            Doing::Stage {
+            LearnerProgress::Read => bar.message("reading features"),
+            LearnerProgress::Stage {
                 name,
                 done,
                 epochs,
@@ -157,7 +158,7 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnStep {
                     bar.say(&format!("{name}: {epochs} epochs of {videos} videos"));
                 }
             }
-            Doing::Step(step) => {
+            LearnerProgress::Step(step) => {
                 pace.videos += step.videos as u64;
                 let speed = pace.videos as f64 / pace.begun.elapsed().as_secs_f64().max(1e-9);
                 bar.message(format!(

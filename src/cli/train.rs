@@ -5,41 +5,40 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::learning::{How, Source, epoch_line};
+use super::learning::{LabelSourceArgs, TrainArgs, epoch_line};
 use super::progress::Bar;
 use super::{Global, notes};
-use crate::parser::train::{self, Progress, Request, Summary};
+use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary};
 
-/// Train the parser on a store's labels
+/// Train a network on the labels of a store
 ///
-/// Learns from the train videos of a store version: HAN with the richness-aware loss. Every epoch becomes one store
-/// version: loss terms and scores in table `epochs`, probabilities in `predictions` and `video_predictions`. Features may
-/// have several rows a segment (ResNet-152: 8): they are averaged first, into a copy beside the store.
+/// The network (HAN, with the richness-aware loss) learns from the train videos of a store version. Every epoch becomes one
+/// store version: loss terms and scores in table `epochs`, probabilities in `predictions` and `video_predictions`. If features
+/// have several rows per segment (ResNet-152: 8), their mean is computed first and kept in a copy inside the store.
 ///
-/// A training that was interrupted goes on after its last epoch, with the same result to the last bit (on the CPU,
-/// with the same --threads). One that is done does nothing.
+/// A training that was interrupted continues after its last epoch and ends in the same result, bit for bit (on the CPU, with
+/// the same --threads). For a training that is complete, the command does nothing.
 ///
-/// Settings: --config, over the defaults; flags, over both. docs/train.md has all of them.
+/// Settings come from --config over the defaults, and from flags over both. docs/train.md lists them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    source: Source,
+    source: LabelSourceArgs,
     #[command(flatten)]
-    how: How,
+    training: TrainArgs,
     /// Folder of the checkpoints [default: _vaplan/train in the store]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 impl Args {
-    fn request(&self, global: &Global) -> anyhow::Result<Request> {
-        Ok(Request {
+    fn request(&self, global: &Global) -> anyhow::Result<TrainRequest> {
+        Ok(TrainRequest {
             store: self.source.store.clone(),
             version: self.source.version(),
             features: self.source.features(),
-            settings: self.how.settings()?,
-            threads: self.how.threads(),
-            device: self.how.device(),
+            settings: self.training.settings()?,
+            device: self.training.machine.device,
             out: self.out.clone().unwrap_or_else(|| self.source.folder()),
             command: global.command_line(),
         })
@@ -48,26 +47,29 @@ impl Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let request = args.request(global)?;
+    args.training.machine.set_threads();
     let bar = Bar::new("training", "videos", global);
     let (mut begun, mut videos, mut last) = (Instant::now(), 0_u64, String::new());
     let summary = train::run(&request, &mut |progress| match progress {
-        Progress::Read { .. } => bar.message("reading features"),
-        Progress::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
-        Progress::Planned { epochs, done, videos } => {
+        TrainProgress::Read { .. } => bar.message("reading features"),
+        TrainProgress::Waiting(holder) => {
+            bar.say(&format!("waiting: the store is being written by {holder}"))
+        }
+        TrainProgress::Planned { epochs, done, videos } => {
             bar.total(epochs * videos);
             bar.add(done * videos);
             if done > 0 && done < epochs {
-                bar.say(&format!("going on after epoch {done} of {epochs}"));
+                bar.say(&format!("continuing after epoch {done} of {epochs}"));
             }
             begun = Instant::now();
         }
-        Progress::Step(step) => {
+        TrainProgress::Step(step) => {
             videos += step.videos as u64;
             let speed = videos as f64 / begun.elapsed().as_secs_f64().max(1e-9);
             bar.message(format!("loss {:.3}, {speed:.0} videos/s{last}", step.loss));
             bar.add(step.videos as u64);
         }
-        Progress::Epoch { row, score, better } => {
+        TrainProgress::Epoch { row, score, better } => {
             let shown = score.map_or(String::new(), |score| format!(", score {score:.1}"));
             last = shown.clone();
             bar.say(&epoch_line(&row, score, better));
@@ -75,7 +77,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     })?;
     bar.finish();
     let rejected = notes::report(&summary.rejects, global.quiet);
-    tell(&summary, &request, out)?;
+    write_summary(&summary, &request, out)?;
     Ok(if rejected > 0 {
         ExitCode::from(1)
     } else {
@@ -83,8 +85,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     })
 }
 
-fn tell(summary: &Summary, request: &Request, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Summary {
+fn write_summary(summary: &TrainSummary, request: &TrainRequest, out: &mut dyn Write) -> anyhow::Result<()> {
+    let TrainSummary {
         epochs,
         resumed,
         best,
@@ -111,7 +113,7 @@ fn tell(summary: &Summary, request: &Request, out: &mut dyn Write) -> anyhow::Re
             )?,
             None => writeln!(
                 out,
-                "last epoch {epoch}: nothing to choose by, {split} has no dense truth"
+                "last epoch {epoch}: the best epoch is unknown, because split {split} has no dense truth"
             )?,
         }
         writeln!(out, "checkpoint {}", checkpoint.display())?;

@@ -46,7 +46,7 @@ struct Training {
     #[arg(long, value_name = "CONFIG", env = "VAPLAN_WATCH_TRAIN")]
     train: Option<PathBuf>,
     #[command(flatten)]
-    machine: super::learning::Machine,
+    machine: super::learning::MachineArgs,
 }
 
 #[cfg(feature = "train")]
@@ -66,17 +66,24 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         status: args.status.clone(),
         metrics: args.metrics,
         #[cfg(feature = "train")]
-        training: args.training.train.clone().map(|config| watch::training::Asked {
-            config,
-            threads: args.training.machine.threads(),
-            device: args.training.machine.device,
-        }),
+        training: args
+            .training
+            .train
+            .clone()
+            .map(|config| watch::training::OwnTrainingRequest {
+                config,
+                device: args.training.machine.device,
+            }),
     };
     let say = |line: String| {
         if !global.quiet {
             eprintln!("vaplan: {line}");
         }
     };
+    #[cfg(feature = "train")]
+    if args.learns() {
+        args.training.machine.set_threads();
+    }
     let mut written = Ok(());
     watch::run(&request, &mut |told| match told {
         Told::Loaded {

@@ -20,7 +20,7 @@ use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
 use vaplan_dataflows::workers;
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::batch::Batch;

@@ -27,7 +27,7 @@ use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::progress::Timestamp;
 use vaplan_dataflows::timely::scheduling::{Activator, SyncActivator};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 
 use super::batch::Batch;
 use super::cache::{Cache, EncodedBatch, Piece};

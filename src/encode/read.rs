@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::batch::{Batch, Batcher};

@@ -184,12 +184,12 @@ impl Reader {
             inputs: String::new(),
             key: String::new(),
         });
-        // No run shares it any more.
+        // No other run holds the plan now, so this does not copy it.
         Arc::make_mut(&mut self.plan).shards = shards.collect();
         score(&self.plan, workers, listener)
     }
 
-    /// Videos of which something was rejected.
+    /// Videos with a rejected row in the files that were read.
     fn rejected(&self, read: &Read) -> BTreeSet<Arc<str>> {
         let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
         let names = rows.filter_map(|row| match self.plan.meaning(row.video.as_deref()?) {
@@ -199,7 +199,7 @@ impl Reader {
         names.collect()
     }
 
-    /// Files with features of the videos to be scored anew that were not just read.
+    /// Feature files of the videos to score again that were not read yet.
     fn others(
         &mut self,
         snapshot: &Snapshot,
@@ -215,7 +215,7 @@ impl Reader {
                 files[at(modality)].insert(path.to_owned());
             }
         };
-        // A key may come to mean a video, or cease to, where another of that beginning comes or goes.
+        // A key of 11 characters changes its meaning if a video with these first characters comes or goes.
         let moved = resolved.weak.iter();
         let moved = moved.filter(|(name, now)| resolved.known.get(name).is_some() != now.is_some());
         let moved: BTreeSet<&str> = moved.map(|(name, _)| key11(name)).collect();
@@ -249,7 +249,7 @@ impl Reader {
         for row in spares.iter().filter(|row| touched.rescored.contains(&row.video)) {
             add(row.modality, &row.source);
         }
-        // Where the features of these are, only their keys tell.
+        // No table says where the features of these videos are, so the keys of all files are read.
         if !unplaced.is_empty() {
             let wanted = |key: &str| match self.plan.meaning(key) {
                 Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
@@ -276,7 +276,7 @@ impl Reader {
             let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
             files[at(other)].extend(shared);
         }
-        // A file of no video is not read; what was said of it is taken back.
+        // An npy file of no video is not read, and its rejected rows are removed.
         for files in &mut files {
             files.retain(|path| {
                 let read = !is_npy(path) || self.plan.meaning(key_of(path)) != Meaning::Other;

@@ -24,7 +24,7 @@ use vaplan_schemas::Modality;
 use super::Listener;
 use super::commit::{Classification, Previous};
 use super::plan::Plan;
-use super::score::{Job, Read, lock, scored};
+use super::score::{Job, Read, lock, panic_point, scored};
 use super::stage::Stage;
 use super::workers::{Place, Share, Team};
 use crate::error::LabelError;
@@ -84,60 +84,56 @@ pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, La
     let team = Arc::new(team);
     let place = team.place();
     let crew = team.clone();
-    let guards = team
-        .start(move |worker| {
-            let everywhere = Share {
-                index: worker.index(),
-                of: worker.peers(),
-            };
-            let here = crew.within(worker.index());
-            let job = shared.clone();
-            let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
-                let (feed, inputs) = Feed::new(scope);
-                let read = scored(scope, &job).as_collection();
-                let outputs = labelling(Inputs {
-                    scored: inputs.scored.concat(read),
-                    ..inputs
-                });
-                (feed, collect(outputs, place, &to))
+    team.run(move |worker, stop| {
+        let everywhere = Share {
+            index: worker.index(),
+            of: worker.peers(),
+        };
+        let here = crew.within(worker.index());
+        let job = shared.clone();
+        let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
+            let (feed, inputs) = Feed::new(scope);
+            let read = scored(scope, &job).as_collection();
+            let outputs = labelling(Inputs {
+                scored: inputs.scored.concat(read),
+                ..inputs
             });
-            let videos = job.plan.videos.iter().enumerate();
-            for (_, video) in videos.filter(|(nth, _)| everywhere.has(*nth)) {
-                feed.weak.insert((video.id, video.weak.clone()));
-            }
-            let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
-            for (_, entry) in candidates.filter(|(nth, _)| here.has(*nth)) {
-                feed.scored.insert(entry.clone());
-            }
-            if everywhere.index == 0 {
-                let world = &job.plan.world;
-                let cutoffs = world.cutoffs().into_iter();
-                cutoffs.for_each(|entry| feed.cutoffs.insert(entry));
-                let marks = kept.marks.iter().cloned();
-                marks.for_each(|entry| feed.marks.insert(entry));
-                for modality in Modality::ALL {
-                    if let Some(settings) = world.denoising[at(modality)] {
-                        feed.denoising.insert((modality, settings));
-                    }
+            (feed, collect(outputs, place, &to))
+        });
+        let videos = job.plan.videos.iter().enumerate();
+        for (_, video) in videos.filter(|(nth, _)| everywhere.has(*nth)) {
+            feed.weak.insert((video.id, video.weak.clone()));
+        }
+        let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
+        for (_, entry) in candidates.filter(|(nth, _)| here.has(*nth)) {
+            feed.scored.insert(entry.clone());
+        }
+        if everywhere.index == 0 {
+            let world = &job.plan.world;
+            let cutoffs = world.cutoffs().into_iter();
+            cutoffs.for_each(|entry| feed.cutoffs.insert(entry));
+            let marks = kept.marks.iter().cloned();
+            marks.for_each(|entry| feed.marks.insert(entry));
+            for modality in Modality::ALL {
+                if let Some(settings) = world.denoising[at(modality)] {
+                    feed.denoising.insert((modality, settings));
                 }
             }
-            for (nth, entry) in kept.predictions.iter().enumerate() {
-                if here.has(nth) {
-                    feed.predictions.insert(entry.clone());
-                }
+        }
+        for (nth, entry) in kept.predictions.iter().enumerate() {
+            if here.has(nth) {
+                feed.predictions.insert(entry.clone());
             }
-            for (nth, entry) in previous.iter().enumerate() {
-                if here.has(nth) {
-                    feed.previous.insert(entry.clone());
-                }
+        }
+        for (nth, entry) in previous.iter().enumerate() {
+            if here.has(nth) {
+                feed.previous.insert(entry.clone());
             }
-            drop(feed);
-            worker.step_or_park_while(None, || !probe.done());
-        })
-        .map_err(LabelError::Stopped)?;
-    for guard in guards.join() {
-        guard.map_err(LabelError::Stopped)?;
-    }
+        }
+        drop(feed);
+        // Stopped: the panic of another worker is the error of the run.
+        let _ = stop.step_while(worker, || !probe.done());
+    })?;
     let read = job.end()?;
     let mut results = std::mem::take(&mut *lock(&results));
     results.read = read;
@@ -151,6 +147,7 @@ fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>
     let admitted = place.gather(outputs.admitted.inner, |((video, _), _, _)| video.0);
     admitted.inspect_container(move |event| {
         if let Ok((_, updates)) = event {
+            panic_point("admitted");
             let admitted = updates
                 .iter()
                 .map(|((video, (modality, admitted)), _, _)| (*video, *modality, admitted.clone()));
@@ -161,6 +158,7 @@ fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>
     let labels = place.gather(outputs.labels.inner, |(((video, _), _), _, _)| video.0);
     labels.inspect_container(move |event| {
         if let Ok((_, updates)) = event {
+            panic_point("labels");
             let labels = updates
                 .iter()
                 .map(|(((video, modality), record), _, _)| (*video, *modality, record.clone()));
@@ -186,6 +184,7 @@ fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>
         .gather(outputs.changes, |change| change.video.0)
         .inspect_container(move |event| {
             if let Ok((_, changes)) = event {
+                panic_point("changes");
                 lock(&to).changes.extend_from_slice(changes);
             }
         })

@@ -28,19 +28,19 @@ pub struct Part {
     pub(super) resolved: Resolved,
     pub(super) touched: Touched,
     pub(super) reread: Reread,
-    /// Rows of the version, by key.
+    /// Rows of the store version, by key.
     pub(super) old: Old,
-    /// Marks after, of videos and tracks that are touched.
+    /// User labels after the change, of the touched videos and tracks.
     pub(super) user: Vec<UserLabelRow>,
     pub(super) kept: Kept,
-    /// Videos after; with the classes that are touched where they are not so as a whole.
+    /// Videos after the change. A video of which only tracks are touched has the touched classes only.
     pub(super) videos: BTreeMap<VideoId, Video>,
-    /// Names of all videos that are touched, before or after.
+    /// Names of all touched videos, before or after the change.
     pub(super) names: BTreeMap<VideoId, Arc<str>>,
     candidates: Vec<(VideoId, Candidate)>,
 }
 
-/// Rows of the version, by key, with their places.
+/// Rows of the store version, by key, with their places.
 #[derive(Debug)]
 pub(super) struct Old {
     pub(super) videos: Vec<Found<VideoRow>>,
@@ -51,10 +51,10 @@ pub(super) struct Old {
 }
 
 impl Part {
-    /// Reads it.
+    /// Reads the part from the tables, and the features that must be read again.
     ///
     /// # Errors
-    /// Where a table does not read back, or features cannot be opened at all.
+    /// [`LabelError`] if a table cannot be read, or if an input of features cannot be opened.
     pub fn load(
         snapshot: &Snapshot,
         mut resolved: Resolved,
@@ -64,7 +64,7 @@ impl Part {
     ) -> Result<Part, LabelError> {
         let reread = reread(snapshot, &mut resolved, &mut touched, workers, listener)?;
         let whole = Filter::videos(touched.videos.iter().cloned());
-        // A record holds all touched classes of both modalities, or it would seem to lack one.
+        // Load every touched class for both modalities: otherwise `admit` would report the class as unscored.
         let classes: BTreeSet<ClassId> = touched.tracks.iter().map(|(_, class)| *class).collect();
         let modalities: BTreeSet<Modality> = touched.tracks.iter().map(|(modality, _)| *modality).collect();
         let tracks = modalities.iter().flat_map(|modality| {
@@ -73,7 +73,7 @@ impl Part {
                 .map(|class| resolved.after.classes[class.index()].clone());
             names.map(|name| (*modality, name))
         });
-        // All tracks are found quicker without looking at what they are.
+        // A filter that matches every track would only cost time.
         let all = classes.len() == resolved.after.classes.len() && modalities.len() == Modality::ALL.len();
         let filter = match all {
             true => Filter::all(),
@@ -108,7 +108,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Which videos there are after, and what is known of their features.
+    /// Finds the videos after the change, and makes candidates of their stored scores.
     fn place(&mut self, classes: &BTreeSet<ClassId>) -> Result<(), String> {
         let after = &self.resolved.after;
         for name in &self.touched.videos {
@@ -163,7 +163,7 @@ impl Part {
             self.videos.entry(id).or_insert_with(|| Video {
                 id,
                 name: name.clone(),
-                // Of a video that is not touched as a whole, neither is looked at.
+                // Nobody reads split and source of a video of which only tracks are touched.
                 split: vaplan_schemas::rows::Split::Train,
                 source: Arc::from(""),
                 weak: weak
@@ -173,7 +173,7 @@ impl Part {
                     .collect(),
             });
         }
-        // A video without any class has no scores, but features all the same.
+        // A video whose weak label is empty has features, but no rows in `scores`.
         for row in self.old.videos.iter().map(|found| &found.row) {
             let id = VideoId::of(&row.video);
             let empty = |video: &Video| video.weak.is_empty();
@@ -206,7 +206,7 @@ impl Part {
         Ok(())
     }
 
-    /// Marks and predictions of the videos there are after.
+    /// Loads user labels and predictions of the videos after the change.
     fn keep(&mut self, snapshot: &Snapshot) -> Result<(), LabelError> {
         let after = &self.resolved.after;
         self.kept.marks = kept::marks(&self.user, after);
@@ -234,7 +234,7 @@ impl Part {
         Ok(())
     }
 
-    /// All that the graph is to know of it, after.
+    /// The input rows of the graph for this part, after the change.
     pub fn rows(&self) -> Rows {
         let after = &self.resolved.after;
         let denoising = Modality::ALL.into_iter();
@@ -259,8 +259,8 @@ impl Part {
         }
     }
 
-    /// Are the rows of a track among those it was loaded for? Of all touched classes both modalities are, or a record
-    /// would seem to lack one.
+    /// Whether the part holds the rows of a track. The part holds every touched class for both modalities (see
+    /// [`Part::load`]).
     pub(super) fn holds(&self, modality: Modality, class: &str, video: &str) -> bool {
         let Touched { videos, tracks, .. } = &self.touched;
         let class = || self.resolved.after.class_id(class);
@@ -268,28 +268,28 @@ impl Part {
         videos.contains(video) || (tracks.iter().any(|(own, _)| *own == modality) && class().is_some_and(of))
     }
 
-    /// Names of all videos that are touched, before or after.
+    /// Names of all touched videos, before or after the change.
     pub(crate) fn names(&self) -> &BTreeMap<VideoId, Arc<str>> {
         &self.names
     }
 
-    /// Tracks with other flips that it was not loaded for.
+    /// Tracks with changed flips whose rows the part does not hold.
     pub(super) fn reflipped(&self) -> impl Iterator<Item = &Reflipped> {
         let own = self.touched.flipped.iter();
         own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
     }
 
-    /// The world after.
+    /// What labels depend on after the change.
     pub(crate) fn world(&self) -> &World {
         &self.resolved.after
     }
 
-    /// Videos that are touched as a whole, before or after.
+    /// Videos of which every row can change, before or after the change.
     pub(crate) fn whole(&self) -> impl Iterator<Item = VideoId> {
         self.touched.videos.iter().map(|name| VideoId::of(name))
     }
 
-    /// Modalities of which every score is another: the rule is another.
+    /// Modalities of which every score changes, because the rule or its scale changes.
     pub(crate) fn rescaled(&self) -> Vec<Modality> {
         let rule = |world: &World, modality| world.settings.of(modality).rule;
         let (before, after) = (&self.resolved.before, &self.resolved.after);
@@ -299,15 +299,15 @@ impl Part {
 
     /// Labels before.
     pub fn previous(&self) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        // Only a change of everything takes classes away.
+        // A class can retire only with a change that labels everything again, so every class is found.
         let class = |name: &str| self.resolved.after.class_id(name);
         label_records(self.old.labels.iter().map(|found| &found.row), class)
     }
 
-    /// Labels it, in a dataflow of its own.
+    /// Labels the part in a dataflow of its own.
     ///
     /// # Errors
-    /// Where the dataflow does not come to its end.
+    /// [`LabelError::Stopped`] if a worker fails.
     pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
         let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
         let (session, outcome) = Session::start(workers, self.rows(), self.previous()).map_err(stopped)?;
@@ -315,7 +315,7 @@ impl Part {
         Ok(outcome)
     }
 
-    /// Files of the features of each video that was scored anew.
+    /// Feature files of a video whose features were read again.
     pub(super) fn sources(&self, video: VideoId) -> Both<BTreeSet<Arc<str>>> {
         let mut sources: Both<BTreeSet<Arc<str>>> = Default::default();
         for candidate in self.reread.candidates.get(&video).into_iter().flatten() {
@@ -325,7 +325,8 @@ impl Part {
     }
 }
 
-/// Scores of some tracks of a video and modality; none where there are none. `rule`: by it, from the cosines.
+/// Stored scores of some tracks of a video and modality; none if there are no tracks. With a `rule`, the scores are computed
+/// again from the cosines.
 fn record<'a>(
     tracks: impl Iterator<Item = &'a ScoreTrack>,
     world: &World,
@@ -362,7 +363,7 @@ fn record<'a>(
     Ok(Some(ScoreRecord::new(segments as u32, classes, cosines, scores)))
 }
 
-/// Marks after the edits, those of videos that go left out.
+/// User labels after the edits, without those of removed videos.
 pub(super) fn user_after(
     old: &[Found<UserLabelRow>],
     resolved: &Resolved,
@@ -386,7 +387,7 @@ pub(super) fn user_after(
                         class: edit.class.clone(),
                         segment,
                         label,
-                        source: edit.file.clone(),
+                        source: edit.origin.file.clone(),
                     };
                     cells.insert(key, row);
                 }

@@ -1,4 +1,4 @@
-//! Old rows and new rows to one store version.
+//! Compares old and new rows of a part, and commits the difference as one store version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::world::kept::of_epochs;
 use crate::world::rejects;
 use crate::world::resolve::Resolved;
 
-/// What the graph says now, of the videos it was told of.
+/// Output of the graph for the videos that it holds.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     admitted: BTreeMap<(VideoId, Modality), Admitted>,
@@ -37,9 +37,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Takes what a version changed; gives the cells that changed.
+    /// Applies the output changes of one version, and returns the changed labels.
     pub fn take(&mut self, outcome: Outcome) -> Vec<Change> {
-        // What goes before what comes, or a replaced record would be lost.
+        // Apply removals before insertions: in the other order, the removal of the old record would delete the new one.
         let sorted = |diff: &isize| *diff > 0;
         let mut admitted = outcome.admitted;
         admitted.sort_by_key(|(_, diff)| sorted(diff));
@@ -70,7 +70,7 @@ impl Answers {
         outcome.changes
     }
 
-    /// What there is of a video, but for files.
+    /// Output for one video, without the feature files.
     pub(crate) fn found(&self, video: VideoId) -> Found {
         Found {
             admitted: Modality::ALL.map(|modality| self.admitted.get(&(video, modality)).cloned()),
@@ -84,26 +84,26 @@ impl Answers {
         label_tracks(world, name, &self.found(VideoId::of(name)))
     }
 
-    /// What of a video has no effect, and why.
+    /// Faults of a video.
     pub(crate) fn faults(&self, video: VideoId) -> impl Iterator<Item = &Fault> {
         self.faults.get(&video).into_iter().flatten()
     }
 
-    /// Labels that PLD flipped.
+    /// Number of labels that PLD flipped.
     pub(crate) fn flipped(&self) -> u64 {
         let tracks = self.labels.values().flat_map(|record| &record.tracks);
         tracks.map(|track| u64::from(track.pld.ones())).sum()
     }
 }
 
-/// Rows of a table to take away and to add.
+/// Rows of a table to remove and to add.
 pub(crate) struct Diff<T: Table> {
     gone: Vec<Place>,
     pub(super) new: Vec<T::Row>,
 }
 
 impl<T: Table> Diff<T> {
-    /// Both by key; rows that are equal stay where they are.
+    /// Compares rows by key; both lists are sorted by key. Equal rows stay in their files.
     pub(crate) fn of(old: &[Stored<T::Row>], new: Vec<T::Row>) -> Diff<T> {
         Diff::by(old, new, PartialEq::eq)
     }
@@ -148,7 +148,7 @@ impl<T: Table> Diff<T> {
 
 pub(crate) type Counts = Vec<(&'static str, u64, u64)>;
 
-/// Everything that a version of a part changes.
+/// All row changes of one store version.
 struct Diffs {
     videos: Diff<Videos>,
     candidates: Diff<Candidates>,
@@ -179,12 +179,12 @@ impl Diffs {
     }
 }
 
-/// Commits what a part and its answers change; nothing, where they change nothing.
+/// Commits the row changes of a part; commits nothing if no row changes.
 ///
 /// Without a lock it is a dry run: [`Summary::changes`] says what would change.
 ///
 /// # Errors
-/// [`LabelError::Store`]; the version before is then still the latest.
+/// [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
 pub fn commit(
     store: &Store,
     lock: Option<&WriteLock>,
@@ -249,15 +249,15 @@ pub fn commit(
     Ok(summary)
 }
 
-/// What the version says of itself.
+/// The row of table `versions`.
 pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Resolved) -> CommitInfo {
     let before = snapshot.version();
     CommitInfo {
         command: request.command.clone(),
-        epoch: request.changes.predictions.as_ref().map(|(_, epoch)| *epoch),
+        epoch: request.changes.rows.predictions.as_ref().map(|given| given.epoch),
         settings: resolved.after.settings_hash(),
         models: resolved.after.models_hash(),
-        // A change goes on from a version: the same change of the same version is the same version.
+        // The same change of the same version gives the same hash.
         inputs: hash(|sum| {
             feed(
                 sum,
@@ -269,7 +269,7 @@ pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Res
     }
 }
 
-/// Writes what changed of the world.
+/// Writes the tables `settings`, `classes` and `prompts`, each if it changed.
 pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), LabelError> {
     let (before, after) = (&resolved.before, &resolved.after);
     if before.setting_rows() != after.setting_rows() {
@@ -284,7 +284,7 @@ pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), 
     Ok(())
 }
 
-/// Flips of the labels that PLD was told of, and of those that it leaves.
+/// All flips of PLD after the change: those of this part, and those that the change leaves as they are.
 fn all_flips(part: &Part, answers: &Answers) -> Flips {
     let after = &part.resolved.after;
     let mut all = Flips::new();
@@ -314,7 +314,7 @@ fn all_flips(part: &Part, answers: &Answers) -> Flips {
     all
 }
 
-/// The row of the epoch that was named, with how many labels PLD flips by it.
+/// The row of the named epoch in table `epochs`, with the number of labels that PLD flips by it.
 pub(super) fn epochs(
     snapshot: &Snapshot,
     request: &RelabelRequest,
@@ -324,7 +324,7 @@ pub(super) fn epochs(
         Some(_) => snapshot.scan::<Epochs>(&Filter::all())?,
         None => Vec::new(),
     };
-    // One that came from outside has no row.
+    // An epoch whose predictions came from outside has no row.
     old.retain(|found| Some(found.row.epoch) == request.changes.epoch);
     let row = old.first().map(|found| EpochRow {
         flips: flips.map(flips::total),
@@ -390,7 +390,7 @@ fn diffs(
     })
 }
 
-/// Predictions that come, those that they replace, and those of videos that go.
+/// New predictions, the predictions that they replace, and the predictions of removed videos.
 pub(super) fn predictions(
     snapshot: &Snapshot,
     resolved: &Resolved,
@@ -424,7 +424,7 @@ pub(super) fn predictions(
     ))
 }
 
-/// Predictions of whole videos that go.
+/// Rows of `video_predictions` of removed videos.
 pub(super) fn video_predictions(
     snapshot: &Snapshot,
     removed: &BTreeSet<&Arc<str>>,
@@ -434,7 +434,7 @@ pub(super) fn video_predictions(
     Ok(Diff::of(&old, Vec::new()))
 }
 
-/// None: no row of it goes.
+/// Rows of table `truth` without those of removed videos; none: the table stays as it is.
 pub(super) fn truth(
     snapshot: &Snapshot,
     removed: &BTreeSet<&Arc<str>>,
@@ -448,7 +448,7 @@ pub(super) fn truth(
     Ok((rows.len() != before).then_some(rows))
 }
 
-/// Rejects of what this run read, and of the videos it looked at.
+/// Rejected rows of the files that this run read, and of the videos that it labelled.
 fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
     let mut rows = part.resolved.rejects.clone();
     rows.extend(part.reread.rejects.iter().cloned());
@@ -461,7 +461,7 @@ fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
     rows
 }
 
-/// None: they are as they were.
+/// Rows of table `rejects` after the change; none: the table stays as it is.
 fn rejects(
     snapshot: &Snapshot,
     part: &Part,
@@ -477,7 +477,7 @@ fn rejects(
             .any(|looked| path.starts_with(looked))
     };
     let stays = |row: &RejectRow| {
-        // Of a video, whatever file it names: one of a modality that lacks names all inputs.
+        // A row of the graph is replaced by its video, because its file can be a list of all inputs.
         if row.kind.is_of_graph() {
             let video = row.video.as_deref();
             return !video.is_some_and(|video| part.touched.videos.contains(video));

@@ -1,4 +1,4 @@
-//! What a labelling run reads and labels.
+//! Inputs of a labelling run: videos, prompts and feature shards.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use crate::ingest::seen::one_spelling;
 use crate::world::hash::{feed, hash};
 use crate::world::{Active, Both, Meaning, Names, Video, World};
 
-/// All that a run needs to know.
+/// Inputs of a labelling run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Classes, rule, thresholds, prompts.
     pub world: World,
-    /// Videos of the splits asked for, in the order of the annotations.
+    /// Videos to label, in the order of the annotations.
     pub videos: Vec<Video>,
     /// Position in `videos`.
     pub by_id: BTreeMap<VideoId, usize>,
@@ -34,22 +34,22 @@ pub struct Plan {
     pub prompts: Arc<PromptPair>,
     /// Shards of both modalities.
     pub shards: Vec<PlannedShard>,
-    /// SHA-256 of all that the answer depends on, hex.
+    /// SHA-256 of all inputs that the labels depend on, hex.
     pub inputs: String,
-    /// What PLD goes by; none: what the version before says.
+    /// Settings and predictions of PLD; none: those of the version before.
     pub denoised: Option<Denoised>,
     pub(crate) names: Names,
 }
 
-/// What PLD goes by: its settings, and the predictions that count.
+/// Settings of PLD, and the predictions that count.
 pub type Denoised = (Both<Option<Pld>>, Option<Active>);
 
-/// A shard and what its scores are staged under.
+/// A feature shard and the keys of its scores.
 #[derive(Clone, Debug)]
 pub struct PlannedShard {
-    /// Where the features are.
+    /// The shard.
     pub shard: Shard,
-    /// Which of the two.
+    /// Modality of the features.
     pub modality: Modality,
     /// SHA-256 of all inputs that its scores depend on, hex: the same on every machine.
     pub inputs: String,
@@ -59,10 +59,10 @@ pub struct PlannedShard {
 }
 
 impl Plan {
-    /// Of the videos of a store, without shards, dense events and rejects.
+    /// The plan for the videos of a store, without shards, dense events and rejected rows.
     ///
     /// # Errors
-    /// [`LabelError::Collision`]; [`LabelError::World`] for prompts that are no directions.
+    /// [`LabelError::Collision`] for two names with one hash, [`LabelError::Change`] for prompts of zeros, NaN or infinity.
     pub fn of_store(world: &World, videos: Vec<Video>, names: Names) -> Result<Plan, LabelError> {
         let prompts = world
             .prompt_pair()
@@ -81,7 +81,7 @@ impl Plan {
         })
     }
 
-    /// What the key of a feature file means.
+    /// The meaning of the key of a feature file.
     pub fn meaning(&self, key: &str) -> Meaning {
         self.names.meaning(key)
     }
@@ -159,7 +159,7 @@ fn vectors() -> String {
     found.join(" ")
 }
 
-/// Of the classes and of every video's name, split and weak label.
+/// SHA-256 of the classes and of every video's name, split, source and weak label, hex.
 pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
     let mut sources: BTreeMap<&str, PathBuf> = BTreeMap::new();
     for video in videos {

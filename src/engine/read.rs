@@ -13,10 +13,12 @@ use vaplan_dataflows::similarity::{SegmentBatch, Span};
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
+use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
-use super::score::{Job, Tag};
+use super::score::{Job, Tag, panic_point};
+use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::Meaning;
 
@@ -39,10 +41,13 @@ pub(super) fn read<'scope>(
             // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
             let wake = Wake(wake);
             let sender = sender;
-            read_shards(&job, &sender, &wake);
+            if let Err(panic) = contain(|| read_shards(&job, &sender, &wake)) {
+                job.fail(LabelError::Stopped(format!("a reader thread panicked: {panic}")));
+            }
         });
         let mut capability = Some(capability);
         move |output| {
+            panic_point("read");
             let Some(held) = &capability else { return };
             match receiver.try_recv() {
                 Ok(message) => {
@@ -74,6 +79,7 @@ impl Drop for Wake {
 
 /// Reads shards one after the other, each taken from what all readers share.
 fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
+    panic_point("reader");
     let send = |message| {
         let gone = sender.send(message).is_err() || job.is_cancelled();
         wake.wake();

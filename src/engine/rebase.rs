@@ -1,4 +1,4 @@
-//! Moves the inputs of a store to another folder, as one store version.
+//! PathMove the inputs of a store to another folder, as one store version.
 //!
 //! The labels stay as they are: the version changes only the paths in `settings`, `videos`, `candidates`, `user_labels` and
 //! `rejects`. The features at the new place must be those that the store was made from, so all of them are read and
@@ -23,7 +23,7 @@ use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::features::FeatureInput;
 use crate::world::changes::Changes;
-use crate::world::inputs::Moves;
+use crate::world::inputs::PathMove;
 use crate::world::resolve::Resolved;
 use crate::world::videos::sources_of;
 use crate::world::{Meaning, Names, World, at, rejects};
@@ -54,7 +54,7 @@ pub struct RebaseSummary {
     pub videos: usize,
 }
 
-/// Moves inputs and commits the move.
+/// PathMove inputs and commits the move.
 ///
 /// # Errors
 /// [`LabelError::Change`] if the store records no path below `from`, if `to` lacks a file, or if features differ from those
@@ -78,14 +78,14 @@ pub(super) fn commit(
     let mut resolved = Resolved::new(store, snapshot, &Changes::default())?;
     resolved.known.want_all(snapshot)?;
     // The recorded path may be relative, or the user names it relative to the working directory.
-    let mut moves = Moves::new(&request.from, &to);
-    let moved = |moves: &Moves, world: &World| {
+    let mut moves = PathMove::new(&request.from, &to);
+    let moved = |moves: &PathMove, world: &World| {
         let paths = world.features.iter().flatten();
         paths.filter_map(|path| moves.path(path)).count()
     };
     let mut inputs = moved(&moves, &resolved.before);
     if inputs == 0 && request.from.is_relative() {
-        moves = Moves::new(&absolute(&request.from)?, &to);
+        moves = PathMove::new(&absolute(&request.from)?, &to);
         inputs = moved(&moves, &resolved.before);
     }
     for modality in Modality::ALL {
@@ -97,7 +97,7 @@ pub(super) fn commit(
             .filter(|path| seen.insert(path.clone()))
             .collect();
     }
-    let old = Recorded::read(snapshot)?;
+    let old = PathRows::read(snapshot)?;
     let new = old.moved(&moves, &resolved.before, &resolved.after);
     let videos = new.videos.iter().zip(&old.videos);
     let videos = videos.filter(|(new, old)| **new != old.row).count();
@@ -142,7 +142,7 @@ pub(super) fn commit(
 }
 
 /// Rows that hold paths, with their places.
-struct Recorded {
+struct PathRows {
     videos: Vec<Found<VideoRow>>,
     candidates: Vec<Found<CandidateRow>>,
     user: Vec<Found<UserLabelRow>>,
@@ -150,16 +150,16 @@ struct Recorded {
 }
 
 /// The same rows after the move.
-struct Moved {
+struct MovedPathRows {
     videos: Vec<VideoRow>,
     candidates: Vec<CandidateRow>,
     user: Vec<UserLabelRow>,
     rejects: Vec<RejectRow>,
 }
 
-impl Recorded {
-    fn read(snapshot: &Snapshot) -> Result<Recorded, LabelError> {
-        Ok(Recorded {
+impl PathRows {
+    fn read(snapshot: &Snapshot) -> Result<PathRows, LabelError> {
+        Ok(PathRows {
             videos: snapshot.scan::<Videos>(&Filter::all())?,
             candidates: snapshot.scan::<Candidates>(&Filter::all())?,
             user: snapshot.scan::<UserLabels>(&Filter::all())?,
@@ -167,7 +167,7 @@ impl Recorded {
         })
     }
 
-    fn moved(&self, moves: &Moves, before: &World, after: &World) -> Moved {
+    fn moved(&self, moves: &PathMove, before: &World, after: &World) -> MovedPathRows {
         let text = |path: &Arc<str>| moves.text(path).map_or_else(|| path.clone(), Arc::from);
         let videos: Vec<VideoRow> = (self.videos.iter())
             .map(|found| VideoRow {
@@ -207,7 +207,7 @@ impl Recorded {
         rejects::name_conflicts(&mut rejected);
         rejected.sort();
         rejected.dedup();
-        Moved {
+        MovedPathRows {
             candidates: candidates.into_iter().collect(),
             user,
             rejects: rejected,
@@ -223,8 +223,8 @@ const TOLERANCE: f32 = 1e-4;
 fn check(
     snapshot: &Snapshot,
     resolved: &Resolved,
-    moves: &Moves,
-    new: &Moved,
+    moves: &PathMove,
+    new: &MovedPathRows,
     workers: usize,
     listener: &Listener,
 ) -> Result<(), LabelError> {

@@ -12,7 +12,7 @@ use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
-use vaplan_dataflows::{Candidate, VideoId, timely};
+use vaplan_dataflows::{Candidate, VideoId, workers};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 
@@ -115,11 +115,16 @@ impl Job {
         Ok(std::mem::take(&mut *lock(&self.read)))
     }
 
+    /// Ends the run with an error; the first one counts.
+    pub(super) fn fail(&self, error: LabelError) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        lock(&self.error).get_or_insert(error);
+    }
+
     fn finish(&self, position: usize, mut shard: StagedShard) {
         let key = &self.plan.shards[position].key;
         if let Some(Err(error)) = self.stage.as_ref().map(|stage| stage.keep(key, &shard)) {
-            self.cancelled.store(true, Ordering::Relaxed);
-            lock(&self.error).get_or_insert(error);
+            self.fail(error);
             return;
         }
         point("after-shard");
@@ -169,6 +174,7 @@ fn keep<'scope>(
                 let at = *time.time();
                 let mut session = output.session(&time);
                 for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
+                    panic_point("stage");
                     shard.take(scored, &job.plan);
                     if let Tag::End(position, rejects) = tag {
                         shard.end(rejects, &job.plan);
@@ -198,7 +204,7 @@ pub fn score(
     let (job, _) = Job::new(plan, None, &all, listener);
     let found = Arc::new(Mutex::new(Vec::new()));
     let (shared, to) = (job.clone(), found.clone());
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+    let ended = workers::run(workers, move |worker, stop| {
         let (job, to) = (shared.clone(), to.clone());
         let probe = worker.dataflow::<u64, _, _>(|scope| {
             let (probe, _) = scored(scope, &job)
@@ -210,15 +216,28 @@ pub fn score(
                 .probe();
             probe
         });
-        worker.step_or_park_while(None, || !probe.done());
-    })
-    .map_err(LabelError::Stopped)?;
-    for guard in guards.join() {
-        guard.map_err(LabelError::Stopped)?;
-    }
+        // Stopped: the panic of another worker is the error of the run.
+        let _ = stop.step_while(worker, || !probe.done());
+    });
+    // Reader threads that outlive the workers open no other shard.
+    job.cancelled.store(true, Ordering::Relaxed);
+    ended.map_err(|error| LabelError::Stopped(error.to_string()))?;
     let read = job.end()?;
     let candidates = std::mem::take(&mut *lock(&found));
     Ok((candidates, read))
+}
+
+/// Panics once in a process if `VAPLAN_FAULT` is `panic-<place>`, in builds with debug assertions only: tests hold that
+/// the panic of one worker ends a run with an error.
+pub(super) fn panic_point(place: &str) {
+    use std::sync::atomic::AtomicBool;
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions)
+        && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted.strip_prefix("panic-") == Some(place))
+        && !PANICKED.swap(true, Ordering::SeqCst)
+    {
+        panic!("injected into {place}");
+    }
 }
 
 /// Ends the process as `kill -9` would if `VAPLAN_FAULT` names this place, in builds with debug assertions only; as

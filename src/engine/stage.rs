@@ -1,8 +1,8 @@
-//! Scores of finished shards, kept until the commit, so that a killed run goes on where it was.
+//! Scores of finished shards, kept on disk until the commit, so that the next run after a kill does not score them again.
 //!
-//! One file per shard, named by a hash of all that its scores depend on; it holds a SHA-256 of the rest and then the
-//! records. It is written beside and renamed, and not fsynced, which would cost more than scoring a shard: what a lost
-//! power leaves of it does not read back, and is as good as none.
+//! Each shard has one file, named by a hash of all that its scores depend on. The file holds a SHA-256 of its body, then the
+//! body. The writer writes a temporary file and renames it. The writer does not sync the file, because a sync costs more
+//! than scoring a shard: after a power failure a damaged file fails its SHA-256, and the shard is scored again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,19 +19,19 @@ use super::plan::Plan;
 use crate::error::LabelError;
 use crate::world::Meaning;
 
-/// What a shard says, scored.
+/// Scored features of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StagedShard {
     /// One per video.
     pub candidates: Vec<(VideoId, Candidate)>,
-    /// What was left out.
+    /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
     /// Segments read.
     pub segments: u64,
 }
 
 impl StagedShard {
-    /// Adds what scoring said of a batch.
+    /// Adds the scores of a batch.
     pub fn take(&mut self, scored: Vec<Scored>, plan: &Plan) {
         for scored in scored {
             match scored {
@@ -52,8 +52,8 @@ impl StagedShard {
         }
     }
 
-    /// Ends the shard with what reading left out: of a file that names a video there, nothing of that video counts,
-    /// whatever came of it before. A copy in another file stands for itself.
+    /// Ends the shard with the rows that reading left out. If a file has a rejected row of a video, no features of that video
+    /// in that file count, whatever was read before. A copy in another file is not affected.
     pub fn end(&mut self, rejects: Vec<RejectRow>, plan: &Plan) {
         let mut bad: BTreeSet<(VideoId, &str)> = BTreeSet::new();
         for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
@@ -79,7 +79,7 @@ impl Stage {
     /// Opens or makes the folder.
     ///
     /// # Errors
-    /// [`LabelError::Stage`] where it cannot be made.
+    /// [`LabelError::Stage`] if the folder cannot be made.
     pub fn open(folder: &Path) -> Result<Stage, LabelError> {
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         Ok(Stage {
@@ -91,12 +91,12 @@ impl Stage {
         self.folder.join(format!("{key}.scores"))
     }
 
-    /// Is a shard of this key there?
+    /// Whether a file of this key exists.
     pub fn has(&self, key: &str) -> bool {
         self.path(key).exists()
     }
 
-    /// The shard of this key; none where there is none or it does not read back.
+    /// The shard of this key; none if no file of the key exists or if the file is damaged.
     pub fn load(&self, key: &str) -> Option<StagedShard> {
         let bytes = fs::read(self.path(key)).ok()?;
         let (sum, body) = bytes.split_at_checked(SUM)?;
@@ -106,10 +106,10 @@ impl Stage {
         postcard::from_bytes(body).ok()
     }
 
-    /// Keeps a shard.
+    /// Writes a shard.
     ///
     /// # Errors
-    /// [`LabelError::Stage`]: a full disk, say. Nothing is left behind.
+    /// [`LabelError::Stage`], for example on a full disk. No temporary file remains.
     pub fn keep(&self, key: &str, shard: &StagedShard) -> Result<(), LabelError> {
         let path = self.path(key);
         let body = postcard::to_stdvec(shard)

@@ -1,4 +1,4 @@
-//! The way of a change that touches every score: all is labelled anew, as `vaplan label` does.
+//! A change that touches every score: all videos are scored and labelled again, as `vaplan label` does.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::world::kept::{self, Kept, counting};
 use crate::world::resolve::Resolved;
 use crate::world::{Meaning, Names};
 
-/// Labels everything anew and commits it.
+/// Labels all videos again and commits the result as one store version.
 ///
 /// # Errors
 /// As [`super::run`].
@@ -73,7 +73,7 @@ pub(crate) fn run(
     let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
     let predicted = predictions(snapshot, &resolved, &removed)?;
     let of_videos = video_predictions(snapshot, &removed)?;
-    // The later of two of one epoch counts.
+    // Of two predictions of one video and epoch the later one counts.
     tracks.extend(predicted.new.iter().cloned());
     let kept = Kept {
         marks: kept::marks(&user, world),
@@ -142,7 +142,8 @@ pub(crate) fn run(
     Ok(summary)
 }
 
-/// Rejects of the version that are neither of features nor of the graph, and those of this change.
+/// Rejected rows that stay: those of the store version that come from neither features nor the graph, and those of this
+/// change.
 fn rejects(
     snapshot: &Snapshot,
     resolved: &Resolved,

@@ -5,14 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use crossbeam::channel::Sender;
 use vaplan_dataflows::timely::communication::allocator::ProcessBuilder;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
-use vaplan_dataflows::timely::communication::{AllocatorBuilder, Hooks, WorkerGuards};
+use vaplan_dataflows::timely::communication::{AllocatorBuilder, Hooks};
 use vaplan_dataflows::timely::dataflow::Stream;
 use vaplan_dataflows::timely::dataflow::operators::Exchange;
 use vaplan_dataflows::timely::worker::Worker;
 use vaplan_dataflows::timely::{self, ExchangeData};
+use vaplan_dataflows::workers::{self, StopSignal, WorkersError};
 
 use super::cluster::control::Event;
 use super::cluster::link::Link;
+use crate::error::LabelError;
 
 /// The workers of a run.
 pub struct Team {
@@ -65,34 +67,51 @@ impl Team {
         Place(self.others.as_ref().map(|_| self.workers as u64))
     }
 
-    /// Starts the workers of this process.
-    pub(super) fn start(
+    /// Runs `logic` on the workers of this process until their dataflows end.
+    ///
+    /// A panic of one worker stops all workers of this process. In a cluster it also tells the control link, because the
+    /// workers of other processes would wait for the progress of this one.
+    ///
+    /// # Errors
+    /// [`LabelError::Stopped`] if the workers cannot start, or one of them panicked.
+    pub(super) fn run(
         &self,
-        logic: impl Fn(&mut Worker) + Send + Sync + 'static,
-    ) -> Result<WorkerGuards<()>, String> {
+        logic: impl Fn(&mut Worker, &StopSignal) + Send + Sync + 'static,
+    ) -> Result<(), LabelError> {
+        let stopped = |error: WorkersError| LabelError::Stopped(error.to_string());
         let Some(others) = &self.others else {
-            return timely::execute(timely::Config::process(self.workers), logic);
+            workers::run(self.workers, logic).map_err(stopped)?;
+            return Ok(());
         };
         let links = std::mem::take(&mut *others.links.lock().unwrap_or_else(PoisonError::into_inner));
         let threads = ProcessBuilder::new_typed_vector(self.workers, Hooks::default().refill, None);
         let (builders, guard) =
             initialize_networking_from_sockets(threads, links, self.process, self.workers, Hooks::default())
-                .map_err(|error| format!("no threads for the data links: {error}"))?;
+                .map_err(|error| LabelError::Stopped(format!("no threads for the data links: {error}")))?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
         let events = others.events.clone();
-        timely::execute::execute_from(
+        let signal = StopSignal::default();
+        let of_worker = signal.clone();
+        let guards = timely::execute::execute_from(
             builders,
             Box::new(guard),
             timely::WorkerConfig::default(),
             move |worker| {
-                let _fuse = Fuse(events.clone());
-                logic(worker);
-                // As timely does after this, but under the fuse.
-                while worker.has_dataflows() {
-                    worker.step_or_park(None);
+                let done = of_worker.guard(worker, |worker| logic(worker, &of_worker));
+                if done.is_none() {
+                    // The send fails only if nothing listens any more: the run is over then.
+                    let _ = events.send(Event::Panicked);
                 }
             },
         )
+        .map_err(LabelError::Stopped)?;
+        for ended in guards.join() {
+            ended.map_err(LabelError::Stopped)?;
+        }
+        match signal.panic() {
+            Some((worker, message)) => Err(stopped(WorkersError::Panicked { worker, message })),
+            None => Ok(()),
+        }
     }
 }
 
@@ -125,18 +144,6 @@ impl Place {
             // The first workers are those of process 0.
             Some(workers) => results.exchange(move |record| spread(record) % workers),
             None => results,
-        }
-    }
-}
-
-/// Tells of the panic of a worker: its process cannot know it from the others, which wait for it.
-struct Fuse(Sender<Event>);
-
-impl Drop for Fuse {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Nobody listens: the run is over.
-            let _ = self.0.send(Event::Panicked);
         }
     }
 }

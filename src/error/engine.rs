@@ -51,8 +51,8 @@ pub enum LabelError {
     },
     /// A store of an older program records its inputs relative to the folder in which it was made.
     #[error(
-        "store `{store}` records its input `{path}` relative to the folder in which it was made, and `{here}` does not hold \
-         all inputs of the store: run `vaplan relabel --store '{store}' --rebase .=FOLDER` once with that folder"
+        "store `{store}` records its input `{path}` relative to the folder in which it was made: run `vaplan relabel \
+         --store '{store}' --rebase .=FOLDER` once with that folder (the working directory is `{here}`)"
     )]
     RelativeInputs {
         /// Store.

@@ -139,6 +139,15 @@ pub enum IngestError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// Predictions without a modality.
+    #[error(
+        "predictions `{path}` do not say of which modality they are, expected Parquet with a column `modality`, or a \
+         folder with `audio` and `visual` in it"
+    )]
+    Predictions {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A text embedding that cannot be used.
     #[error("text embeddings `{path}`, {place}: {problem}")]
     Text {
@@ -184,6 +193,7 @@ impl IngestError {
             | IngestError::ClassList { path, .. }
             | IngestError::Parquet { path, .. }
             | IngestError::Features { path, .. }
+            | IngestError::Predictions { path }
             | IngestError::Text { path, .. }
             | IngestError::Label { path, .. } => path,
         }

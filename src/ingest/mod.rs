@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`annotations`] | weak labels and dense truth of an LLP-style folder |
+//! | [`changes`] | rows of a change, and the files that hold them |
 //! | [`npy`] | npy files, checked against the file's size before any allocation |
 //! | [`features`] | npy folders and Parquet shards as batches of segment features |
 //! | [`shards`] | writes feature shards |
@@ -11,6 +12,7 @@
 //! | [`error`] | what can go wrong, with file, place, value and what was expected |
 
 pub mod annotations;
+pub mod changes;
 pub mod error;
 pub mod features;
 mod floats;

@@ -35,9 +35,36 @@ use super::open::open_regular;
 pub use header::{Dtype, Header, Kind, MAX_HEADER, parse_header};
 pub use write::{write_f16, write_f32, write_i64};
 
-/// Whether a video's name can be that of a file in a folder: a name is data, never a path.
+/// Most bytes of a file name on Linux's and macOS's file systems.
+const MAX_FILE_NAME: usize = 255;
+
+/// Why `<name>.npy` cannot be a file in a folder; `None`: it can. The name of a video is data, never a path.
+pub(crate) fn file_name_problem(name: &str) -> Option<String> {
+    let longest = MAX_FILE_NAME - ".npy".len();
+    let refused = |expected: &str| {
+        let shown: String = name.chars().take(80).collect();
+        let dots = if shown.len() < name.len() { "..." } else { "" };
+        Some(format!(
+            "video name `{}{dots}` cannot be a file name: {expected}",
+            shown.escape_default()
+        ))
+    };
+    match name {
+        "" => refused("it is empty"),
+        name if name.starts_with('.') => refused("it starts with `.`"),
+        name if name.contains(['/', '\0']) => refused("it contains `/` or NUL"),
+        name if name.len() > longest => refused(&format!(
+            "it has {} bytes, expected at most {longest}",
+            name.len()
+        )),
+        _ => None,
+    }
+}
+
+/// Whether `<name>.npy` can be a file in a folder.
+#[cfg(feature = "encode")]
 pub(crate) fn names_a_file(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+    file_name_problem(name).is_none()
 }
 
 /// What is wrong with an npy file.

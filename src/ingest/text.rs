@@ -45,27 +45,9 @@ impl TextEmbeddings {
     /// [`features`](super::features)) and optionally `prompt`, in any order.
     ///
     /// # Errors
-    /// [`IngestError::Text`] naming row and class, for another number of classes, a class that is missing, doubled or
-    /// unknown, NaN, infinity, or a vector of zeros; and what [`npy`] and Parquet files give.
+    /// As [`TextRows::read`] and [`TextRows::of`].
     pub fn read(path: &Path, classes: &[Arc<str>]) -> Result<TextEmbeddings, IngestError> {
-        let parquet = path.extension().is_some_and(|extension| extension == "parquet");
-        let (width, data, prompts) = if parquet {
-            read_parquet(path, classes)?
-        } else {
-            read_npy(path, classes)?
-        };
-        for (row, (vector, class)) in data.chunks_exact(width).zip(classes).enumerate() {
-            let bad = |problem: String| text(path, format!("class `{class}`, row {row}"), problem);
-            if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
-                return Err(bad(format!(
-                    "value {at} is {}, expected a finite number",
-                    vector[at]
-                )));
-            }
-            if vector.iter().all(|&value| value == 0.0) {
-                return Err(bad("all values are 0, expected a direction".to_owned()));
-            }
-        }
+        let (width, data, prompts) = TextRows::read(path)?.of(classes)?;
         Ok(TextEmbeddings {
             path: path.to_owned(),
             width,
@@ -84,50 +66,125 @@ impl TextEmbeddings {
     }
 }
 
-type Parts = (usize, Vec<f32>, Vec<Option<Arc<str>>>);
-
-fn read_npy(path: &Path, classes: &[Arc<str>]) -> Result<Parts, IngestError> {
-    let matrix = npy::read_floats(path)?.into_matrix(path)?;
-    if matrix.rows != classes.len() {
-        let (found, wanted) = (matrix.rows, classes.len());
-        let problem = format!("has {found} rows, expected one for each of {wanted} classes");
-        return Err(text(path, "shape".to_owned(), problem));
-    }
-    Ok((matrix.cols, matrix.data, vec![None; classes.len()]))
+/// Text embeddings as a file or a caller gives them, before they are checked against a list of classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextRows {
+    /// File, or any other name of the source, for messages.
+    pub origin: PathBuf,
+    /// D.
+    pub width: usize,
+    /// `[rows, width]`, row-major, not normalised.
+    pub data: Vec<f32>,
+    /// Class of each row; none: the rows are in the order of the classes.
+    pub classes: Option<Vec<Arc<str>>>,
+    /// Text of each row, where known; empty: of no row.
+    pub prompts: Vec<Option<Arc<str>>>,
 }
 
-fn read_parquet(path: &Path, classes: &[Arc<str>]) -> Result<Parts, IngestError> {
+/// D, embeddings `[C, D]` and texts in the order of a list of classes.
+type Parts = (usize, Vec<f32>, Vec<Option<Arc<str>>>);
+
+impl TextRows {
+    /// Reads npy `(C, D)`, or Parquet with columns `class`, `feature` and optionally `prompt`.
+    ///
+    /// # Errors
+    /// [`IngestError::Text`] for rows of different widths, and what [`npy`] and Parquet files give.
+    pub fn read(path: &Path) -> Result<TextRows, IngestError> {
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            return read_parquet(path);
+        }
+        let matrix = npy::read_floats(path)?.into_matrix(path)?;
+        Ok(TextRows {
+            origin: path.to_owned(),
+            width: matrix.cols,
+            data: matrix.data,
+            classes: None,
+            prompts: Vec::new(),
+        })
+    }
+
+    /// Width, embeddings and texts in the order of `classes`.
+    ///
+    /// # Errors
+    /// [`IngestError::Text`] naming row and class, for another number of classes, a class that is missing, doubled or
+    /// unknown, NaN, infinity, or a vector of zeros.
+    pub fn of(&self, classes: &[Arc<str>]) -> Result<Parts, IngestError> {
+        let bad = |place: String, problem: String| text(&self.origin, place, problem);
+        if self.width == 0 || !self.data.len().is_multiple_of(self.width) {
+            let problem = format!("{} values, expected rows of {}", self.data.len(), self.width);
+            return Err(bad("shape".to_owned(), problem));
+        }
+        let rows = self.data.len() / self.width;
+        let mut places: Vec<Option<usize>> = vec![None; classes.len()];
+        match &self.classes {
+            Some(named) => {
+                for (row, class) in named.iter().enumerate() {
+                    let place = || format!("class `{class}`, row {row}");
+                    let Some(position) = classes.iter().position(|known| known == class) else {
+                        return Err(bad(place(), unknown_class(class, classes)));
+                    };
+                    if row >= rows {
+                        return Err(bad(place(), format!("there are {rows} rows of values")));
+                    }
+                    if places[position].replace(row).is_some() {
+                        return Err(bad(place(), "class is there twice, expected once".to_owned()));
+                    }
+                }
+            }
+            None if rows == classes.len() => places = (0..rows).map(Some).collect(),
+            None => {
+                let wanted = classes.len();
+                let problem = format!("has {rows} rows, expected one for each of {wanted} classes");
+                return Err(bad("shape".to_owned(), problem));
+            }
+        }
+        let (mut data, mut prompts) = (Vec::with_capacity(self.data.len()), Vec::new());
+        for (position, (place, class)) in places.into_iter().zip(classes).enumerate() {
+            let Some(row) = place else {
+                let problem = "is missing, expected a row of it".to_owned();
+                return Err(bad(format!("class `{class}`"), problem));
+            };
+            let vector = &self.data[row * self.width..][..self.width];
+            let place = || format!("class `{class}`, row {position}");
+            if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
+                let problem = format!("value {at} is {}, expected a finite number", vector[at]);
+                return Err(bad(place(), problem));
+            }
+            if vector.iter().all(|&value| value == 0.0) {
+                return Err(bad(place(), "all values are 0, expected a direction".to_owned()));
+            }
+            data.extend_from_slice(vector);
+            prompts.push(self.prompts.get(row).cloned().flatten());
+        }
+        Ok((self.width, data, prompts))
+    }
+}
+
+fn read_parquet(path: &Path) -> Result<TextRows, IngestError> {
     let file = EmbeddingFile::open(path, &COLUMNS)?;
-    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; classes.len()];
-    let mut prompts = vec![None; classes.len()];
+    let (mut classes, mut prompts, mut data) = (Vec::new(), Vec::new(), Vec::new());
     let mut width = None;
     let mut failed = None;
     let read = file.each(|rows| {
         for index in 0..rows.count {
             let row = rows.first + index as u64;
-            let mut vector = Vec::new();
             let class = rows.text(0, index).unwrap_or_default();
-            let place = format!("class `{class}`, row {row}");
-            let taken = (|| {
-                let position = classes.iter().position(|known| **known == *class);
-                let position = position.ok_or_else(|| unknown_class(class, classes))?;
-                let found = rows.features.append(index, &mut vector)?;
+            let found = rows.features.append(index, &mut data);
+            let checked = found.and_then(|found| {
                 let expected = *width.get_or_insert(found);
-                if found != expected || found == 0 {
-                    return Err(format!(
+                match found == expected && found != 0 {
+                    true => Ok(()),
+                    false => Err(format!(
                         "feature has {found} values, expected {expected} as in row 0"
-                    ));
+                    )),
                 }
-                if vectors[position].replace(vector).is_some() {
-                    return Err("class is there twice, expected once".to_owned());
-                }
-                prompts[position] = rows.text(1, index).map(Arc::from);
-                Ok(())
-            })();
-            if let Err(problem) = taken {
-                failed = Some(text(path, place, problem));
+            });
+            if let Err(problem) = checked {
+                failed = Some(text(path, format!("class `{class}`, row {row}"), problem));
                 return false;
             }
+            classes.push(Arc::from(class));
+            prompts.push(rows.text(1, index).map(Arc::from));
         }
         true
     });
@@ -135,19 +192,14 @@ fn read_parquet(path: &Path, classes: &[Arc<str>]) -> Result<Parts, IngestError>
         return Err(failed);
     }
     read.map_err(|broken| text(path, format!("row {}", broken.row), broken.problem))?;
-    let mut data = Vec::new();
-    for (vector, class) in vectors.into_iter().zip(classes) {
-        let missing = || {
-            text(
-                path,
-                format!("class `{class}`"),
-                "is missing, expected a row of it".to_owned(),
-            )
-        };
-        data.extend(vector.ok_or_else(missing)?);
-    }
     let width = width.ok_or_else(|| text(path, "shape".to_owned(), "has no rows".to_owned()))?;
-    Ok((width, data, prompts))
+    Ok(TextRows {
+        origin: path.to_owned(),
+        width,
+        data,
+        classes: Some(classes),
+        prompts,
+    })
 }
 
 fn text(path: &Path, place: String, problem: String) -> IngestError {

@@ -1,4 +1,4 @@
-//! Every input of a labelling run opened and checked, before any work.
+//! Opens and checks every input of a labelling run, before any work begins.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The paper's ablation: what supervises the network, each with several seeds.
+//! `vaplan ablate`: the paper's ablation over supervisions and seeds.
 //!
-//! The store is read once and not written; each network is trained in memory, chosen by its best epoch on the split and
-//! metric of the settings, and scored on the test split at that epoch. Its scores are kept in a file of their own, so that
-//! an ablation that was killed begins with the network it was at.
+//! The store is read once and not written. Each network is trained in memory. Its best epoch is chosen by the split and metric
+//! of the settings, and its scores on the asked split are those of that epoch. The scores of each network are kept in a file,
+//! so that an ablation that was killed continues with the network that it was training.
 
 use std::fmt;
 use std::io::Write as _;
@@ -24,26 +24,24 @@ use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
 use crate::eval::Task;
 
-/// What is asked of an ablation.
+/// What `ablate` is asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct AblateRequest {
     /// Store to read labels from.
     pub store: PathBuf,
-    /// Version whose labels are learnt; none: the latest.
+    /// Store version whose labels are learnt; `None`: the latest.
     pub version: Option<StoreVersion>,
     /// Features.
     pub features: FeaturePaths,
-    /// How; supervision and seed are set by the ablation.
+    /// Settings; the ablation sets supervision and seed.
     pub settings: TrainSettings,
-    /// Lines of the table.
+    /// Supervisions: the lines of the table.
     pub supervisions: Vec<Supervision>,
-    /// Seeds of each.
+    /// Seeds that each supervision is trained with.
     pub seeds: Vec<u64>,
-    /// Split that the table is about.
+    /// Split that the networks are scored on.
     pub split: Split,
-    /// Threads of libtorch.
-    pub threads: usize,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
     /// Folder that keeps the scores of each network.
     pub kept: PathBuf,
@@ -51,53 +49,55 @@ pub struct Request {
 
 /// Scores of one network at its best epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// What supervised it.
+pub struct AblationRun {
+    /// Supervision of the network.
     pub supervision: Supervision,
-    /// Its seed.
+    /// Seed of the network.
     pub seed: u64,
     /// Best epoch, from 1.
     pub epoch: u64,
-    /// Loss of its last epoch.
+    /// Loss of the last epoch.
     pub loss: f64,
-    /// Scores on the split, by protocol: those of [`COLUMNS`], percent.
+    /// Scores on the split in percent, in the order of [`COLUMNS`], by protocol.
     pub scores: Vec<(Gate, Vec<f64>)>,
 }
 
-/// Scores of a run, as the `epochs` table names them.
+/// Names of the scores, as in table `epochs`.
 pub const COLUMNS: [&str; 10] = super::settings::METRICS;
 
-/// All runs.
+/// What an ablation gave.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ablation {
     /// Split of the scores.
     pub split: Split,
-    /// Epochs of each run.
+    /// Number of epochs of each network.
     pub epochs: u64,
-    /// Videos learnt from.
+    /// Number of videos that an epoch learns from.
     pub videos: usize,
-    /// In the order of supervisions and seeds.
-    pub runs: Vec<Run>,
+    /// The networks, in the order of supervisions and seeds.
+    pub runs: Vec<AblationRun>,
 }
 
-/// What an ablation tells while it runs.
+/// What an ablation reports while it runs.
 #[derive(Clone, Debug)]
-pub enum Progress {
-    /// All is read; so many videos are going to be learnt from, each as often as it is.
+pub enum AblateProgress {
+    /// All inputs are read. The number is that of videos to learn from, over all networks and epochs.
     Planned(u64),
-    /// So many more videos were learnt from.
+    /// This number of further videos was learnt from.
     Videos(u64),
-    /// A network is done.
-    Run(Box<Run>),
+    /// A network is trained and scored.
+    Run(Box<AblationRun>),
 }
 
 /// Trains every network of the table.
 ///
 /// # Errors
-/// As [`super::train::run`]; also where the split has no dense truth.
-pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation, TrainError> {
+/// As [`super::train::run`]; [`TrainError::Settings`] if the split has no dense truth.
+pub fn run(
+    request: &AblateRequest,
+    on_progress: &mut dyn FnMut(AblateProgress),
+) -> Result<Ablation, TrainError> {
     request.settings.check()?;
-    super::set_threads(request.threads);
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
     let truths = Truths::read(&snapshot)?;
@@ -117,7 +117,7 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
         });
     }
     let networks = (request.supervisions.len() * request.seeds.len()) as u64;
-    told(Progress::Planned(
+    on_progress(AblateProgress::Planned(
         networks * request.settings.epochs * examples.len() as u64,
     ));
     let mut runs = Vec::new();
@@ -128,21 +128,20 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
                 seed,
                 ..request.settings.clone()
             };
-            let text = serde_json::to_string(&settings).expect("settings are JSON");
-            let name = run_hash(&text, &dataset);
+            let name = run_hash(&settings.identity(), &dataset);
             let kept = request.kept.join(format!("{name}.{}.json", request.split));
             let run = match known(&kept) {
                 Some(run) => {
-                    told(Progress::Videos(settings.epochs * examples.len() as u64));
+                    on_progress(AblateProgress::Videos(settings.epochs * examples.len() as u64));
                     run
                 }
                 None => {
-                    let run = one(request, &settings, &dataset, &truths, told)?;
+                    let run = one(request, &settings, &dataset, &truths, on_progress)?;
                     keep(&kept, &run)?;
                     run
                 }
             };
-            told(Progress::Run(Box::new(run.clone())));
+            on_progress(AblateProgress::Run(Box::new(run.clone())));
             runs.push(run);
         }
     }
@@ -154,12 +153,12 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Ablation
     })
 }
 
-/// What an earlier ablation kept; a file that does not read back is as none.
-fn known(path: &Path) -> Option<Run> {
+/// The scores that an earlier ablation kept; `None` for a file that is missing or cannot be read.
+fn known(path: &Path) -> Option<AblationRun> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
+fn keep(path: &Path, run: &AblationRun) -> Result<(), TrainError> {
     let folder = path.parent().expect("it is a file in a folder");
     std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
     let json = serde_json::to_vec(run).expect("names and numbers are JSON");
@@ -167,17 +166,17 @@ fn keep(path: &Path, run: &Run) -> Result<(), TrainError> {
 }
 
 fn one(
-    request: &Request,
+    request: &AblateRequest,
     settings: &TrainSettings,
     dataset: &Dataset,
     truths: &Truths,
-    told: &mut dyn FnMut(Progress),
-) -> Result<Run, TrainError> {
+    on_progress: &mut dyn FnMut(AblateProgress),
+) -> Result<AblationRun, TrainError> {
     let examples = dataset.of_split(Split::Train, true);
     let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
     let wanted = settings.best_name();
     let mut best = f64::NEG_INFINITY;
-    let mut run = Run {
+    let mut run = AblationRun {
         supervision: settings.supervision,
         seed: settings.seed,
         epoch: 0,
@@ -186,7 +185,7 @@ fn one(
     };
     for epoch in 1..=settings.epochs {
         let losses = trainer.epoch(dataset, |step| {
-            told(Progress::Videos(step.videos as u64));
+            on_progress(AblateProgress::Videos(step.videos as u64));
             ControlFlow::Continue(())
         })?;
         run.loss = losses.total;
@@ -214,14 +213,14 @@ fn one(
 
 type Named = Vec<(String, f64)>;
 
-/// Both protocols' scores of a split, in the order of [`Gate::ALL`] and [`COLUMNS`], and what else the task has.
+/// Scores of a split by both protocols, in the order of [`Gate::ALL`] and [`COLUMNS`], then the task's other scores.
 fn scores(
     trainer: &Trainer,
     dataset: &Dataset,
     truths: &Truths,
     (task, split): (Task, Split),
 ) -> Result<Named, TrainError> {
-    let predicted = predict_split(trainer.han(), dataset, split);
+    let predicted = predict_split(trainer.parser(), dataset, split);
     let truth = truths.of(split).expect("it was looked for at the beginning");
     let named = metrics(truth, &predicted, task)?;
     Ok(named
@@ -230,7 +229,7 @@ fn scores(
         .collect())
 }
 
-/// Mean and sample deviation.
+/// Mean and sample standard deviation.
 pub fn spread(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -262,7 +261,7 @@ impl fmt::Display for Ablation {
                 "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
             )?;
             for supervision in Supervision::ALL {
-                let runs: Vec<&Run> = self
+                let runs: Vec<&AblationRun> = self
                     .runs
                     .iter()
                     .filter(|run| run.supervision == supervision)
@@ -271,7 +270,7 @@ impl fmt::Display for Ablation {
                     continue;
                 }
                 let cell = |column: usize| {
-                    let of = |run: &&Run| {
+                    let of = |run: &&AblationRun| {
                         let own = run.scores.iter().find(|(own, _)| *own == gate);
                         own.map_or(f64::NAN, |(_, scores)| scores[column])
                     };
@@ -297,7 +296,7 @@ mod tests {
     fn the_table_has_mean_and_sample_deviation() {
         assert_eq!(spread(&[1.0, 2.0, 3.0]), (2.0, 1.0));
         assert_eq!(spread(&[5.0]), (5.0, 0.0));
-        let run = |supervision, seed, score: f64| Run {
+        let run = |supervision, seed, score: f64| AblationRun {
             supervision,
             seed,
             epoch: 3,

@@ -1,4 +1,4 @@
-//! What is learnt from: videos, their labels at a store version, their features.
+//! The data set of a training: videos, their labels at a store version, their features.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 
 use super::error::TrainError;
-use super::features::{FeatureTable, Lengths, Place};
+use super::features::{FeatureTable, Lengths, Place, is_pooled_copy};
 use super::{Inputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::world::hash::feed;
 
-/// Where the features are, and where their pooled copy goes.
+/// Paths of the features, and of their pooled copies.
 #[derive(Clone, Debug)]
 pub struct FeaturePaths {
     /// Audio features: folders and files.
     pub audio: Vec<PathBuf>,
     /// Visual features.
     pub visual: Vec<PathBuf>,
-    /// Clip features, where the network takes some.
+    /// Clip features; empty if the network takes none.
     pub clips: Vec<PathBuf>,
     /// Folder of the pooled copies.
     pub cache: PathBuf,
@@ -38,12 +38,12 @@ pub struct Features {
     pub audio: FeatureTable,
     /// Visual.
     pub visual: FeatureTable,
-    /// Clips, where there are some.
+    /// Clips, if the network takes them.
     pub clips: Option<FeatureTable>,
 }
 
 impl Features {
-    /// Reads and pools all kinds.
+    /// Reads and pools the features. `on_videos` is called with the number of videos that were read since the last call.
     ///
     /// # Errors
     /// As [`FeatureTable::open`].
@@ -51,24 +51,30 @@ impl Features {
         paths: &FeaturePaths,
         names: &[Arc<str>],
         lengths: &Lengths,
-        told: &mut dyn FnMut(u64),
+        on_videos: &mut dyn FnMut(u64),
     ) -> Result<Features, TrainError> {
         let audio = FeatureTable::open(
             &paths.audio,
             Modality::Audio,
             (names, lengths),
             &paths.cache,
-            told,
+            on_videos,
         )?;
         let mut lengths = lengths.clone();
         for name in names {
-            // Where nothing else says how many segments a video has, its audio does: one row a second as published.
+            // If the store does not know how many segments a video has, its audio features decide: they have one row per segment.
             if let (false, Some(place)) = (lengths.contains_key(name), audio.place(name)) {
                 lengths.insert(name.clone(), place.segments);
             }
         }
         let mut visual = |paths_of: &[PathBuf]| {
-            FeatureTable::open(paths_of, Modality::Visual, (names, &lengths), &paths.cache, told)
+            FeatureTable::open(
+                paths_of,
+                Modality::Visual,
+                (names, &lengths),
+                &paths.cache,
+                on_videos,
+            )
         };
         Ok(Features {
             visual: visual(&paths.visual)?,
@@ -80,27 +86,23 @@ impl Features {
         })
     }
 
-    /// Removes pooled copies that are not of these from their folder.
+    /// Removes the pooled copies of other features from the folder `cache`. Files that are no pooled copies stay.
     ///
     /// # Errors
     /// [`TrainError::Io`].
     pub fn keep_only(&self, cache: &Path) -> Result<(), TrainError> {
         let own = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
+        let fingerprints: Vec<&str> = own.into_iter().flatten().map(FeatureTable::fingerprint).collect();
         for entry in std::fs::read_dir(cache).map_err(TrainError::io("list", cache))? {
             let path = entry.map_err(TrainError::io("list", cache))?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if !own
-                .iter()
-                .flatten()
-                .any(|table| stem == Some(table.fingerprint()))
-            {
+            if is_pooled_copy(&path, &fingerprints) {
                 std::fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
             }
         }
         Ok(())
     }
 
-    /// Everything that was left out.
+    /// Features that were left out, of all kinds.
     pub fn rejects(&self) -> Vec<RejectRow> {
         let tables = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
         let rows = tables
@@ -110,7 +112,7 @@ impl Features {
         rows.collect()
     }
 
-    /// Where the rows of each kind of a video are; none unless all are there and of one length.
+    /// Places of a video's rows of each kind; `None` unless all kinds have the video, with equal lengths.
     pub fn places(&self, video: &str) -> Option<[Place; 3]> {
         let (audio, visual) = (self.audio.place(video)?, self.visual.place(video)?);
         let clips = match &self.clips {
@@ -141,7 +143,7 @@ fn longest(places: &[[Place; 3]]) -> u32 {
     places.iter().map(|place| place[0].segments).max().unwrap_or(0)
 }
 
-/// `[B, T]`, true past the end of a video; none where all are equally long.
+/// `[B, T]`, true past the end of a video; `None` if all videos have T segments.
 fn padding(places: &[[Place; 3]], segments: u32) -> Option<Tensor> {
     if places.iter().all(|place| place[0].segments == segments) {
         return None;
@@ -158,20 +160,20 @@ fn padding(places: &[[Place; 3]], segments: u32) -> Option<Tensor> {
 pub struct Example {
     /// Full name.
     pub name: Arc<str>,
-    /// Part of the data set.
+    /// Its split.
     pub split: Split,
-    /// Where its rows are.
+    /// Places of its rows of each kind of features.
     pub places: [Place; 3],
     /// Weak label, `[C]`, 0 or 1.
     weak: Vec<u8>,
-    /// Pseudo labels of audio and visual, `[T, C]` each, 0 or 1; empty: there are none at all.
+    /// Pseudo labels of audio and visual, `[T, C]` each, 0 or 1; empty if the store has no labels of the modality.
     labels: [Vec<u8>; 2],
-    /// Has it features in the store, and so labels, of both modalities.
+    /// Whether the store has features, and so labels, of both modalities.
     labelled: bool,
 }
 
 impl Example {
-    /// Feeds all that a training takes from it but its features.
+    /// Hashes everything that a training reads of the video, except its features.
     pub(super) fn feed(&self, sum: &mut Sha256) {
         feed(sum, [&*self.name, self.split.as_str()]);
         sum.update([u8::from(self.labelled)]);
@@ -182,28 +184,28 @@ impl Example {
     }
 }
 
-/// All videos of a store version that have features.
+/// The videos of a store version that have features.
 #[derive(Debug)]
 pub struct Dataset {
-    /// Names in order.
+    /// Names of the classes, in the store's order.
     pub classes: Vec<Arc<str>>,
-    /// In the order of their names.
+    /// The videos, sorted by name.
     pub examples: Vec<Example>,
-    /// Their features.
+    /// Features of the videos.
     pub features: Features,
-    /// Videos of each split, with and without features.
+    /// Number of videos of each split, including those without features.
     pub videos: BTreeMap<Split, usize>,
 }
 
 impl Dataset {
-    /// Reads a store version, and the features of its videos.
+    /// Reads a store version and the features of its videos. `on_videos` as in [`Features::open`].
     ///
     /// # Errors
     /// As [`Features::open`], and for a store that does not read back.
     pub fn read(
         snapshot: &Snapshot,
         paths: &FeaturePaths,
-        told: &mut dyn FnMut(u64),
+        on_videos: &mut dyn FnMut(u64),
     ) -> Result<Dataset, TrainError> {
         let mut rows = snapshot.read::<tables::Videos>()?;
         rows.sort_by(|a, b| a.video.cmp(&b.video));
@@ -214,7 +216,7 @@ impl Dataset {
             .filter(|row| row.segments > 0)
             .map(|row| (row.video.clone(), row.segments))
             .collect();
-        let features = Features::open(paths, &names, &lengths, told)?;
+        let features = Features::open(paths, &names, &lengths, on_videos)?;
         let mut videos = BTreeMap::new();
         for row in &rows {
             *videos.entry(row.split).or_insert(0) += 1;
@@ -262,10 +264,10 @@ impl Dataset {
         Ok(())
     }
 
-    /// Takes labels that are others now; none: there are none any more. `at` is the position of the example.
+    /// Replaces the labels of the example at position `at`; `None`: the labels of this modality are gone.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] where the labels are not as many as the segments of the features.
+    /// [`TrainError::Settings`] if the number of labels differs from the number of segments of the features.
     pub fn relabel(
         &mut self,
         at: usize,
@@ -293,7 +295,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Positions of the examples of a split; for training only those that were labelled.
+    /// Positions of the examples of a split; with `labelled`, only of those with labels of both modalities.
     pub fn of_split(&self, split: Split, labelled: bool) -> Vec<usize> {
         let of = |example: &Example| example.split == split && (example.labelled || !labelled);
         (0..self.examples.len())

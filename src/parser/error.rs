@@ -1,4 +1,4 @@
-//! What keeps a training from being done.
+//! Errors of networks, trainings and predictions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
 
-/// What keeps a training, or a prediction, from being done; a bad feature file beside good ones is none.
+/// Why a training or a prediction failed. A bad feature file beside good ones is a reject, not an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -18,34 +18,34 @@ pub enum TrainError {
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store does not say what its labels were made by.
+    /// The store lacks the settings that its labels were made with.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// A checkpoint that cannot be used, or libtorch.
+    /// A checkpoint cannot be used, or libtorch failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Truth that predictions cannot be scored against.
+    /// Predictions cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
-    /// A setting: its name, value and what was expected.
+    /// A setting has a wrong value: its name, the value and what was expected.
     #[error("{0}")]
     Settings(String),
-    /// Nothing to learn from.
+    /// The data set has no video to learn from.
     #[error(
         "store version {version} has no {split} video with labels and all features (videos of the split: {videos})"
     )]
     NoVideos {
-        /// Version read.
+        /// Store version that was read.
         version: u64,
-        /// Split asked for.
+        /// Split that was asked for.
         split: &'static str,
-        /// Videos of it, with and without.
+        /// Number of its videos, including those without labels or features.
         videos: usize,
     },
-    /// The loss or its gradient is no number any more.
+    /// The loss or its gradient is NaN or infinite.
     #[error(
-        "epoch {epoch}, batch {batch}: the {what} is {value}; parameters are those before, kept in the last checkpoint \
-         (videos of the batch: {videos})"
+        "epoch {epoch}, batch {batch}: the {what} is {value}, expected a finite number; the last checkpoint is that of the \
+         epoch before (videos of the batch: {videos}); a lower learning_rate or a clip may help"
     )]
     NotFinite {
         /// Epoch of the training, from 1.
@@ -59,17 +59,17 @@ pub enum TrainError {
         /// Names of the videos in it.
         videos: String,
     },
-    /// It was asked to stop, in the middle of an epoch.
-    #[error("the training was stopped in the middle of an epoch, which is begun again when it goes on")]
+    /// The training was asked to stop in the middle of an epoch.
+    #[error("the training was stopped in the middle of an epoch; it repeats that epoch when it continues")]
     Stopped,
     /// A file of work in progress.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried.
+        /// What the program tried to do.
         action: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -83,16 +83,16 @@ impl TrainError {
     }
 }
 
-/// What can keep a network from being read, written or run.
+/// Why a network cannot be read, written or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
-    /// A file of weights is not what it should be.
+    /// A file of weights cannot be used.
     #[error("`{path}`: {problem}")]
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what was expected.
+        /// The problem, with what was expected.
         problem: WeightsProblem,
     },
     /// A file cannot be opened.
@@ -101,18 +101,18 @@ pub enum NetworkError {
     /// Reading or writing failed.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried.
+        /// What the program tried to do.
         action: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// Sizes that make no network.
+    /// Settings or sizes make no network.
     #[error("{0}")]
     Config(String),
-    /// libtorch refused: out of memory, say.
+    /// libtorch failed, for example for lack of memory.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
@@ -134,39 +134,39 @@ impl NetworkError {
     }
 }
 
-/// What is wrong with a file of weights.
+/// The problem with a file of weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsProblem {
-    /// The header or another part is not of the format.
+    /// The header or another part breaks the format.
     #[error("{0}")]
     Format(String),
-    /// A pickle that wants more than tensors.
-    #[error("asks for `{found}`, expected only tensors of a state dict: nothing of a pickle is executed")]
+    /// A pickle calls something that makes no tensor.
+    #[error("asks for `{found}`, expected only tensors of a state dict; no pickle is executed")]
     Call {
         /// Module and name.
         found: String,
     },
     /// A tensor is absent.
-    #[error("has no tensor `{name}`, expected the parameters of a HAN")]
+    #[error("has no tensor `{name}`, which the network needs")]
     Missing {
         /// Name wanted.
         name: String,
     },
-    /// A tensor that no part of the network has.
-    #[error("has a tensor `{name}`, which is no parameter of a HAN")]
+    /// A tensor is not a parameter of the network.
+    #[error("has a tensor `{name}`, which is not a parameter of the network")]
     Unknown {
         /// Name found.
         name: String,
     },
-    /// A tensor of another shape.
+    /// A tensor has another shape.
     #[error("tensor `{name}` has shape {found:?}, expected {expected}")]
     Shape {
         /// Name of the tensor.
         name: String,
-        /// As stated.
+        /// Its shape.
         found: Vec<i64>,
-        /// What would do.
+        /// The expected shape.
         expected: String,
     },
 }

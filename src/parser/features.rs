@@ -1,11 +1,11 @@
-//! Features of a data set, pooled to one row a segment, in a file that is mapped into memory.
+//! Features of a data set, pooled to one row per segment, in a file that is mapped into memory.
 //!
 //! ```text
-//! shards ── rows of whole videos ── pooled to T rows ──▶ <fingerprint>.f32, rows of all videos one after the other
-//!                                                   └──▶ <fingerprint>.json, where each begins; written last
+//! shards ── rows of whole videos ── pooled to T rows ──▶ <fingerprint>.f32, the rows of all videos one after the other
+//!                                                   └──▶ <fingerprint>.json, the first row of each video; written last
 //! ```
 //!
-//! An epoch then reads 100 kB a video of LLP instead of 700 kB, and the system keeps in memory what fits.
+//! An epoch then reads 100 kB per video of LLP instead of 700 kB, and the system caches the file in memory.
 //!
 //! Pooling: METHOD.md, "PLE": the mean of a segment's frames commutes with the linear map after it.
 
@@ -30,15 +30,15 @@ use crate::world::hash::{feed, hash};
 /// Rows read at a time.
 const BATCH_ROWS: usize = 256;
 
-/// How many segments a video has, where that is known before its features are read.
+/// Number of segments of the videos whose number is known before their features are read.
 pub type Lengths = BTreeMap<Arc<str>, u32>;
 
-/// Where the rows of a video are.
+/// Place of a video's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// First row.
     pub row: i64,
-    /// T; there is one row a segment.
+    /// T, number of segments, with one row each.
     pub segments: u32,
 }
 
@@ -61,25 +61,25 @@ struct Index {
     rejects: Vec<RejectRow>,
 }
 
-/// Says how many videos were read.
-pub type Told<'a> = &'a mut dyn FnMut(u64);
+/// Called with the number of videos that were read since the last call.
+pub type OnVideos<'a> = &'a mut dyn FnMut(u64);
 
 impl FeatureTable {
-    /// Reads the features of the videos of `roster`, or maps what an earlier call left in `cache`.
+    /// Reads the features of the videos `names`, or maps the copy that an earlier call left in `cache`.
     ///
-    /// `lengths` has T of each video that has a say in it; the rows of a video are pooled by the mean of T equal parts. A
-    /// video that is not in it has as many segments as rows. What cannot be used is rejected: rows that are no multiple
-    /// of T, another width than the first video's, values that are no numbers, a second copy.
+    /// The rows of a video are pooled to T rows by the mean of T equal parts. T is the number in `lengths`, or else the number
+    /// of rows. A video is rejected if its number of rows is not a multiple of T, if its width differs from the first video's,
+    /// if a value is not finite, or if the video came before.
     ///
     /// # Errors
-    /// [`TrainError::Ingest`] for an input that cannot be read at all, or that has no video of the roster,
-    /// [`TrainError::Io`], [`TrainError::Network`] where the file cannot be mapped.
+    /// [`TrainError::Ingest`] for an input that cannot be read at all, [`TrainError::Settings`] if it has no usable video of
+    /// `names`, [`TrainError::Io`], [`TrainError::Network`] if the file cannot be mapped.
     pub fn open(
         paths: &[PathBuf],
         modality: Modality,
         (names, lengths): (&[Arc<str>], &Lengths),
         cache: &Path,
-        told: Told<'_>,
+        on_videos: OnVideos<'_>,
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
         let input = FeatureInput::open_all(paths, modality, &|key| roster.knows(key))?;
@@ -112,7 +112,7 @@ impl FeatureTable {
         let index = match known.filter(fits) {
             Some(known) => known,
             None => {
-                let made = Pooling::new(&roster, names, lengths, &data)?.run(&input, told)?;
+                let made = Pooling::new(&roster, names, lengths, &data)?.run(&input, on_videos)?;
                 let json = serde_json::to_vec(&made).expect("names and numbers are JSON");
                 write_beside(&index, |file| file.write_all(&json))?;
                 made
@@ -153,28 +153,27 @@ impl FeatureTable {
         })
     }
 
-    /// Names what was read: the videos, their lengths, and paths, sizes and times of the files.
+    /// SHA-256, hex, of the names and lengths of the videos, and of the paths, sizes and times of the files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// D.
+    /// D, width of a row.
     pub fn width(&self) -> i64 {
         self.width
     }
 
-    /// Where a video's rows are; none: it has no features that can be used.
+    /// Place of a video's rows; `None`: the video has no usable features.
     pub fn place(&self, video: &str) -> Option<Place> {
         self.places.get(video).copied()
     }
 
-    /// What was left out, and why.
+    /// Videos and files that were left out, with the reasons.
     pub fn rejects(&self) -> &[RejectRow] {
         &self.rejects
     }
 
-    /// The rows of these places, each `segments` long, `[places, segments, D]`; past the end of a video a row of
-    /// another one, which padding hides.
+    /// The rows of these places, `[places, segments, D]`. Past the end of a video its last row is repeated; padding hides it.
     pub fn gather(&self, places: &[Place], segments: u32) -> Tensor {
         let mut rows = Vec::with_capacity(places.len() * segments as usize);
         for place in places {
@@ -190,18 +189,36 @@ impl FeatureTable {
     }
 }
 
-/// Writes a file beside, and puts it in its place whole: two processes may write the same at once.
+/// Writes a temporary file with a unique name in the same folder, and renames it: two processes may write the same file at once.
 pub(super) fn write_beside(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
 ) -> Result<(), TrainError> {
     let folder = path.parent().expect("it is a file in a folder");
     let made = || {
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut file = scratch_in(folder)?;
         write(&mut file)?;
         place(file, path)
     };
     made().map_err(TrainError::io("write", path))
+}
+
+/// Prefix of the names of temporary files.
+const SCRATCH: &str = ".vaplan-pooled-";
+
+fn scratch_in(folder: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(SCRATCH).tempfile_in(folder)
+}
+
+/// Whether a file is a pooled copy, complete or not, of features with other fingerprints.
+pub(super) fn is_pooled_copy(path: &Path, fingerprints: &[&str]) -> bool {
+    let (Some(name), Some(stem)) = (path.file_name(), path.file_stem()) else {
+        return false;
+    };
+    let (name, stem) = (name.to_string_lossy(), stem.to_string_lossy());
+    let hashed = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let copy = hashed && (name.ends_with(".f32") || name.ends_with(".json"));
+    name.starts_with(SCRATCH) || (copy && !fingerprints.contains(&&*stem))
 }
 
 fn place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
@@ -231,7 +248,7 @@ impl<'a> Pooling<'a> {
         data: &Path,
     ) -> Result<Pooling<'a>, TrainError> {
         let folder = data.parent().expect("it is a file in a folder");
-        let file = NamedTempFile::new_in(folder).map_err(TrainError::io("write in", folder))?;
+        let file = scratch_in(folder).map_err(TrainError::io("write in", folder))?;
         Ok(Pooling {
             roster,
             names,
@@ -250,7 +267,7 @@ impl<'a> Pooling<'a> {
         })
     }
 
-    fn run(mut self, input: &FeatureInput, told: Told<'_>) -> Result<Index, TrainError> {
+    fn run(mut self, input: &FeatureInput, on_videos: OnVideos<'_>) -> Result<Index, TrainError> {
         for shard in &input.shards {
             shard.read(BATCH_ROWS, &mut |event| {
                 match event {
@@ -267,7 +284,7 @@ impl<'a> Pooling<'a> {
                             self.video(span, batch.width, &batch.data[at..at + length]);
                             at += length;
                         }
-                        told(batch.videos.len() as u64);
+                        on_videos(batch.videos.len() as u64);
                     }
                 }
                 match self.failed {
@@ -285,7 +302,7 @@ impl<'a> Pooling<'a> {
         Ok(self.index)
     }
 
-    /// Nothing that a rejected file said of a video counts, whatever came of it before; a copy in another file does.
+    /// Drops the rows of a video that came from a file which is rejected now. Rows from another file stay.
     fn forget(&mut self, row: &RejectRow) {
         let Some(Ok(video)) = row.video.as_deref().map(|key| self.roster.resolve(key)) else {
             return;
@@ -301,7 +318,7 @@ impl<'a> Pooling<'a> {
     fn video(&mut self, span: &VideoSpan, width: usize, rows: &[f32]) {
         let name = match self.roster.resolve(&span.key) {
             Ok(position) => &self.names[position],
-            // A shard may hold videos that are not asked for.
+            // A shard may hold videos that are not in the data set.
             Err(crate::ingest::annotations::KeyError::Unknown) => return,
             Err(error) => return self.reject(span, &span.key, error.to_string()),
         };

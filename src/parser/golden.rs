@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::han::{Han, HanConfig, Inputs, Outputs};
+use super::han::Han;
 use super::loss::{LossConfig, TERMS, TargetName, Targets};
 use super::optimizer::{Adam, AdamConfig, gradients};
-use super::{Weights, set_threads};
+use super::{Inputs, Network, NetworkSizes, Outputs, Parser, Weights};
 
 /// A softmax does not change with its bias: their gradients are rounding, about 1e-8, in both programs.
 const NO_GRADIENT: [&str; 2] = ["fc_frame_att.bias", "fc_av_att.bias"];
@@ -21,16 +21,17 @@ struct Golden {
 }
 
 fn golden(test: &str) -> Option<Golden> {
-    set_threads(1);
+    tch::set_num_threads(1);
     let folder = crate::ingest::shared(test)?.join("golden/han");
     let mut weights = Weights::read(&folder.join("weights.safetensors")).unwrap();
-    let config = HanConfig::of_weights(&weights, None).unwrap();
-    assert_eq!(
-        (config.audio, config.visual, config.clips),
-        (128, 2048, Some(512))
-    );
-    assert_eq!((config.hidden, config.layers, config.classes), (512, 1, 25));
-    let han = Han::of_weights(config, &mut weights, Device::Cpu).unwrap();
+    let han = Han::load(&mut weights, Device::Cpu).unwrap();
+    let sizes = NetworkSizes {
+        audio: 128,
+        visual: 2048,
+        clips: Some(512),
+        classes: 25,
+    };
+    assert_eq!(*han.sizes(), sizes);
     assert_eq!(weights.tensors.keys().count(), 0, "every tensor is a parameter");
     let mut given = Weights::read(&folder.join("inputs.safetensors")).unwrap();
     let mut take = |name: &str| given.take(name).unwrap();

@@ -1,18 +1,18 @@
 //! The loss of a batch: HAN's basic loss, and the richness of pseudo labels.
 //!
-//! METHOD.md, "PLE". Basic: HAN, `main_avvp.py` (grade C), with LEAP's targets. Richness: VAPLAN (arXiv 2406.00919), in
-//! words there; the formula is ours (grade D).
+//! METHOD.md, "PLE". The basic loss is HAN's, `main_avvp.py` (grade C), with LEAP's targets. The richness terms are those of
+//! VAPLAN (arXiv 2406.00919), which describes them in words; the formula is ours (grade D).
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use super::han::Outputs;
+use super::network::Outputs;
 
-/// Probabilities are kept so far from 0 and 1.
+/// Smallest distance of a probability from 0 and 1 in a loss, so that its logarithm is finite.
 const CLAMP: f64 = 1e-7;
 
-/// What the probabilities of each modality are compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Targets of the probabilities of each modality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetName {
     /// Any pseudo label of the modality in the video (grade C, LEAP).
@@ -23,7 +23,7 @@ pub enum TargetName {
     Weak,
 }
 
-/// Which terms, and their weights.
+/// The terms of the loss, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
     /// Targets of the basic loss.
@@ -53,14 +53,14 @@ pub struct Targets {
     pub visual: Tensor,
     /// y, `[B, C]`.
     pub weak: Tensor,
-    /// `[B, T]`, 1 within a video and 0 past its end; none: all are of T segments.
+    /// `[B, T]`, 1 within a video and 0 past its end; `None`: every video has T segments.
     pub within: Option<Tensor>,
 }
 
 impl Targets {
-    /// The labels of both modalities are those that both have.
+    /// Replaces the labels of each modality by the labels that both modalities have.
     ///
-    /// METHOD.md, "AVE task": PL-AV = PL-A and PL-V; a segment without one is background.
+    /// METHOD.md, "AVE task": PL-AV = PL-A and PL-V; a segment without such a label is background.
     pub fn audio_visual(self) -> Targets {
         let both = &self.audio * &self.visual; // [B, T, C]
         Targets {
@@ -89,7 +89,7 @@ pub const TERMS: [&str; 9] = [
 pub struct Loss {
     /// Weighted sum of the terms.
     pub total: Tensor,
-    /// Each term, not weighted, in the order of [`TERMS`]; one of weight 0 is 0.
+    /// Each term without its weight, in the order of [`TERMS`]. A term of weight 0 is not computed and is 0.
     pub terms: Vec<Tensor>,
 }
 

@@ -8,6 +8,9 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`network`] | `trait Parser` and `trait Network`, which every network implements |
+//! | [`registry`] | every network by name, and the settings of the one that is named |
+//! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
@@ -34,14 +37,18 @@ pub mod features;
 mod golden;
 pub mod han;
 pub mod loss;
+pub mod network;
 pub mod noise;
 pub mod optimizer;
+pub mod parameters;
 pub mod predict;
 pub mod probabilities;
 mod pt;
 pub mod record;
+pub mod registry;
 mod safetensors;
 pub mod settings;
+mod tagged;
 #[cfg(test)]
 mod tests;
 pub mod train;
@@ -52,18 +59,20 @@ pub mod weights;
 
 pub use data::{Dataset, FeaturePaths};
 pub use error::{NetworkError, TrainError, WeightsProblem};
-pub use han::{Han, HanConfig, Inputs, Outputs};
+pub use han::{Han, HanSettings};
 pub use loss::{Loss, LossConfig, TargetName, Targets};
+pub use network::{Inputs, Network, NetworkSizes, Outputs, Parser};
 pub use noise::Noise;
 pub use optimizer::{Adam, AdamConfig, OptimizerName};
+pub use registry::NetworkSettings;
 pub use settings::{Gate, Supervision, TrainSettings};
 pub use trainer::Trainer;
 pub use weights::Weights;
 
-/// The device that a flag names: `cpu`, `cuda` or `cuda:1`.
+/// The device of this name: `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// What was found and what would do; CUDA where libtorch sees no GPU.
+/// A message with the name and what was expected, also for a GPU that libtorch does not see.
 pub fn device(name: &str) -> Result<tch::Device, String> {
     let number = match name {
         "cpu" => return Ok(tch::Device::Cpu),
@@ -80,65 +89,16 @@ pub fn device(name: &str) -> Result<tch::Device, String> {
     ))
 }
 
-/// Sets on how many threads libtorch works within one operation, for the whole process, and says how many there are.
-///
-/// Training shares the cores with the dataflow's workers, and libtorch's OpenMP threads wait by spinning: with more
-/// threads than free cores a step takes 3 to 30 times as long (measured; `OMP_WAIT_POLICY=PASSIVE` in
-/// `.cargo/config.toml` softens it). So nobody leaves it to libtorch, which would take every core. Zero counts as one.
-///
-/// ```
-/// assert_eq!(vaplan::parser::set_threads(1), 1);
-/// ```
-pub fn set_threads(threads: usize) -> usize {
-    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
-}
-
-/// Begins the program anew with OpenMP threads that sleep while they wait, unless `OMP_WAIT_POLICY` says how they wait:
-/// they spin otherwise, and take the cores from the dataflow's workers (the demo took 96 to 219 s instead of 22 on two
-/// cores). OpenMP reads the variable when libtorch is loaded, before `main`.
-///
-/// To be called before anything is done; the process stays the same.
-pub fn wait_asleep() {
-    use std::os::unix::process::CommandExt;
-    const POLICY: &str = "OMP_WAIT_POLICY";
-    if std::env::var_os(POLICY).is_some() {
-        return;
-    }
-    let mut arguments = std::env::args_os();
-    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else {
-        return;
-    };
-    // Started by the loader, it is the loader.
-    if program
-        .file_name()
-        .is_none_or(|file| file.as_encoded_bytes().starts_with(b"ld-"))
-    {
-        return;
-    }
-    let mut again = std::process::Command::new(program);
-    again.arg0(name).args(arguments).env(POLICY, "PASSIVE");
-    // It returns only where it failed: all is as right then, but slower.
-    let _ = again.exec();
-}
-
 #[cfg(test)]
-mod threads_tests {
-    use super::*;
+mod libtorch_tests {
     use tch::{Kind, Tensor};
 
     #[test]
     fn libtorch_adds_and_differentiates() {
-        set_threads(1);
         let x = Tensor::from_slice(&[1.0f32, 2.0, 3.5]).set_requires_grad(true);
         let sum = (&x * &x).sum(Kind::Float);
         sum.backward();
         assert_eq!(f64::try_from(&sum).unwrap(), 17.25);
         assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [2.0, 4.0, 7.0]);
-    }
-
-    #[test]
-    fn threads_are_as_set() {
-        assert_eq!(set_threads(0), 1);
     }
 }

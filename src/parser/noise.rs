@@ -1,7 +1,7 @@
-//! Random numbers of a training: initial weights and dropout.
+//! Random numbers of a training: initial weights, order of the videos, dropout.
 //!
-//! They come from a generator of our own, named by seed and epoch, and not from libtorch's global one: an epoch begun
-//! again draws what it drew before, whatever else the process draws meanwhile, and a checkpoint needs no state of it.
+//! The generator is our own, seeded by seed and epoch, instead of libtorch's global one. So an epoch that is repeated draws
+//! the same numbers, whatever else the process draws in the meantime, and a checkpoint needs no state of the generator.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,38 +11,33 @@ use tch::{Device, Tensor};
 #[derive(Clone, Debug)]
 pub struct Noise {
     rng: ChaCha8Rng,
-    /// Probability that an element is dropped, in 65536ths.
-    drop: u16,
 }
 
 impl Noise {
-    /// The stream of a seed and epoch (0: initial weights); `dropout` is the probability that an element is dropped.
-    pub fn new(seed: u64, epoch: u64, dropout: f64) -> Noise {
+    /// The stream of a seed and epoch. Epoch 0 is the initial weights.
+    pub fn new(seed: u64, epoch: u64) -> Noise {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch);
-        let drop = (dropout.clamp(0.0, 0.999) * 65536.0).round();
-        Noise {
-            rng,
-            drop: drop as u16,
+        Noise { rng }
+    }
+
+    /// Sets each element to 0 with this probability and scales the others up, so that the mean stays. Same shape as `x`.
+    pub fn drop(&mut self, x: &Tensor, probability: f64) -> Tensor {
+        let drop = (probability.clamp(0.0, 0.999) * 65536.0).round() as u16;
+        match drop {
+            0 => x.shallow_clone(),
+            _ => x * self.mask(drop, &x.size(), x.device()),
         }
     }
 
-    /// Drops elements at random and scales the others up, so that the mean stays. Same shape as `x`.
-    pub fn drop(&mut self, x: &Tensor) -> Tensor {
-        if self.drop == 0 {
-            return x.shallow_clone();
-        }
-        x * self.mask(&x.size(), x.device())
-    }
-
-    /// 0 or 1 / (1 - p) per element.
+    /// 0 or 1 / (1 - p) per element, `shape`; `drop` is p in 65536ths.
     ///
-    /// Half a million a step: drawn by SplitMix64 (Steele, Lea, Flood 2014) from a seed of the stream, a tenth of
-    /// ChaCha's time.
-    fn mask(&mut self, shape: &[i64], device: Device) -> Tensor {
+    /// A step draws half a million elements. SplitMix64 (Steele, Lea, Flood 2014) draws them from a seed of the stream in a
+    /// tenth of ChaCha's time.
+    fn mask(&mut self, drop: u16, shape: &[i64], device: Device) -> Tensor {
         let count = shape.iter().product::<i64>() as usize;
-        let keep = 1.0 / (1.0 - f32::from(self.drop) / 65536.0);
-        let of = |bits: u64| if (bits as u16) < self.drop { 0.0 } else { keep };
+        let keep = 1.0 / (1.0 - f32::from(drop) / 65536.0);
+        let of = |bits: u64| if (bits as u16) < drop { 0.0 } else { keep };
         let mut state = self.rng.next_u64();
         let mut values: Vec<f32> = Vec::with_capacity(count.next_multiple_of(4));
         while values.len() < count {
@@ -85,12 +80,12 @@ mod tests {
     #[test]
     fn dropout_drops_its_share_and_keeps_the_mean() {
         let ones = Tensor::ones([400, 250], (Kind::Float, Device::Cpu));
-        let dropped = Noise::new(1, 1, 0.1).drop(&ones);
+        let dropped = Noise::new(1, 1).drop(&ones, 0.1);
         assert_eq!(dropped.size(), [400, 250]);
-        let again = Noise::new(1, 1, 0.1).drop(&ones);
+        let again = Noise::new(1, 1).drop(&ones, 0.1);
         assert_eq!(dropped, again, "the stream's name says it all");
         let odd = Tensor::ones([3], (Kind::Float, Device::Cpu));
-        assert_eq!(Noise::new(1, 1, 0.1).drop(&odd).size(), [3]);
+        assert_eq!(Noise::new(1, 1).drop(&odd, 0.1).size(), [3]);
         let zeros = f64::try_from(dropped.eq(0.0).to_kind(Kind::Float).mean(Kind::Float)).unwrap();
         let mean = f64::try_from(dropped.mean(Kind::Float)).unwrap();
         assert!((zeros - 0.1).abs() < 0.005, "{zeros}");
@@ -101,7 +96,7 @@ mod tests {
     fn a_stream_is_named_by_its_seed_and_epoch() {
         let draw = |seed, epoch| {
             let mut order: Vec<u32> = (0..50).collect();
-            Noise::new(seed, epoch, 0.0).shuffle(&mut order);
+            Noise::new(seed, epoch).shuffle(&mut order);
             order
         };
         assert_eq!(draw(1, 2), draw(1, 2));

@@ -1,6 +1,6 @@
-//! Adam and AdamW, with a state that can be saved: tch's own optimizers keep theirs inside libtorch.
+//! Adam and AdamW with a state that can be saved. tch's own optimizers keep their state inside libtorch.
 //!
-//! Source: `torch/optim/adam.py` and `adamw.py`, `_single_tensor_adam`; equal to it but for the last bits.
+//! Source: `torch/optim/adam.py` and `adamw.py`, `_single_tensor_adam`; equal except for the last bits.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use tch::{Kind, Tensor};
 use super::error::{NetworkError, WeightsProblem};
 use super::weights::Weights;
 
-/// How weights decay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// The two forms of weight decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Decay is added to the gradient.
@@ -25,11 +25,11 @@ pub enum OptimizerName {
 pub struct AdamConfig {
     /// Adam or AdamW.
     pub name: OptimizerName,
-    /// Share of the old mean of gradients.
+    /// Share of the old mean in the new mean of gradients.
     pub beta1: f64,
-    /// Share of the old mean of squared gradients.
+    /// Share of the old mean in the new mean of squared gradients.
     pub beta2: f64,
-    /// Added to the root, so that it is never 0.
+    /// Added to the root, so that the divisor is never 0.
     pub epsilon: f64,
     /// Weight decay.
     pub weight_decay: f64,
@@ -61,7 +61,7 @@ const SQUARE: &str = "adam.square.";
 const STEPS: &str = "adam.steps";
 
 impl Adam {
-    /// Before the first step.
+    /// An optimizer before its first step.
     pub fn new(config: AdamConfig) -> Adam {
         Adam {
             config,
@@ -70,7 +70,7 @@ impl Adam {
         }
     }
 
-    /// Moves every parameter by its gradient; both in one order.
+    /// Moves every parameter by its gradient. Parameters and gradients have the same order.
     pub fn step(&mut self, parameters: &[(String, Tensor)], gradients: &[Tensor], rate: f64) {
         self.steps += 1;
         let AdamConfig {
@@ -101,7 +101,7 @@ impl Adam {
                 if rate == 0.0 {
                     continue;
                 }
-                // tch's addcdiv_ takes no factor: the rate goes into what is divided by. Every pass over memory counts.
+                // tch's addcdiv_ takes no factor, so the rate goes into the divisor. One more pass over memory would cost time.
                 let factor = -bias1 / rate;
                 let mut root = square.sqrt();
                 let _ = root.g_mul_scalar_(factor / bias2);
@@ -111,7 +111,7 @@ impl Adam {
         });
     }
 
-    /// Adds its state to weights that are to be saved.
+    /// Adds the optimizer's state to weights that will be saved.
     pub fn save(&self, weights: &mut Weights) {
         for (key, (mean, square)) in &self.moments {
             weights

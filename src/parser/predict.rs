@@ -1,4 +1,4 @@
-//! A checkpoint on features: predictions without a training.
+//! `vaplan predict`: probabilities of a checkpoint's network for videos with features, without a training.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,109 +15,133 @@ use super::features::Lengths;
 use super::probabilities::{VideoProbabilities, predict};
 use super::record::Recorder;
 use super::train::classes_of;
-use super::{Han, HanConfig, NetworkError, Weights, set_threads};
+use super::{NetworkError, Parser, Weights, han, registry};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
 use crate::world::hash::{feed, hash};
 
-/// Where predictions go.
+/// Where `predict` writes.
 #[derive(Clone, Debug)]
-pub enum Target {
-    /// `audio/<id>.npy` and `visual/<id>.npy` of a folder; every video that has features.
+pub enum PredictTarget {
+    /// A folder: `audio/<id>.npy` and `visual/<id>.npy` of every video with features.
     Npy(PathBuf),
-    /// An epoch of a store; its videos.
+    /// A store: a new epoch with predictions of the store's videos.
     Store(PathBuf),
 }
 
-/// What is asked.
+/// What `predict` is asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
-    /// Weights.
+pub struct PredictRequest {
+    /// Weights: safetensors, or a PyTorch state dict.
     pub checkpoint: PathBuf,
-    /// Features.
-    pub features: FeaturePaths,
-    /// Where predictions go.
-    pub target: Target,
-    /// Attention heads, where the checkpoint does not tell.
+    /// Audio features: folders and files.
+    pub audio: Vec<PathBuf>,
+    /// Visual features: folders and files.
+    pub visual: Vec<PathBuf>,
+    /// Clip features; empty if the network takes none.
+    pub clips: Vec<PathBuf>,
+    /// Where the predictions go.
+    pub target: PredictTarget,
+    /// Attention heads of a HAN; `None`: as the checkpoint says, or 1.
     pub heads: Option<i64>,
-    /// Threads of libtorch.
-    pub threads: usize,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
-    /// What was asked, as a command line.
+    /// The command line, for the `versions` table.
     pub command: String,
 }
 
-/// What was done.
+/// What `predict` did.
 #[derive(Clone, Debug)]
-pub struct Applied {
-    /// Videos predicted.
+pub struct PredictSummary {
+    /// Number of videos with predictions.
     pub videos: usize,
-    /// Videos without all features.
+    /// Number of videos that lack some of their features.
     pub left_out: usize,
-    /// Epoch of the store.
+    /// Epoch in the store, if the target is a store.
     pub epoch: Option<u64>,
-    /// Features that could not be used.
+    /// Features and names that could not be used.
     pub rejects: Vec<RejectRow>,
 }
 
-/// Predicts; `told` hears how many more videos of how many are done.
+/// Predicts. `on_videos` is called with the number of videos that were just predicted, and with the number of all.
 ///
 /// # Errors
-/// [`TrainError`]: a checkpoint or features that cannot be used at all, or that do not fit each other.
-pub fn run(request: &Request, told: &mut dyn FnMut(u64, u64)) -> Result<Applied, TrainError> {
-    set_threads(request.threads);
+/// [`TrainError`] for a checkpoint or features that cannot be used at all, or that do not fit each other.
+pub fn run(
+    request: &PredictRequest,
+    on_videos: &mut dyn FnMut(u64, u64),
+) -> Result<PredictSummary, TrainError> {
     let path = &request.checkpoint;
     let mut weights = Weights::read(path)?;
     let bad = NetworkError::weights(path);
-    let config = HanConfig::of_weights(&weights, request.heads).map_err(&bad)?;
     let classes = classes_of(&weights);
-    let han = Han::of_weights(config, &mut weights, request.device).map_err(&bad)?;
+    if let Some(heads) = request.heads {
+        weights.metadata.insert(han::HEADS.to_owned(), heads.to_string());
+    }
+    let parser = registry::load(&mut weights, request.device).map_err(&bad)?;
     if let Some(name) = weights.tensors.keys().find(|name| !name.starts_with("adam.")) {
         let name = name.clone();
         return Err(bad(super::WeightsProblem::Unknown { name }).into());
     }
     match &request.target {
-        Target::Npy(folder) => {
-            let (names, unnamed): (Vec<_>, Vec<_>) = names(&request.features)?
-                .into_iter()
-                .partition(|name| npy::names_a_file(name));
-            let features = open(request, &han, &names, &Lengths::new())?;
-            let (predicted, left_out) = all(&han, &features, &names, told);
-            for video in &predicted {
-                write(folder, video)?;
-            }
-            let _ = std::fs::remove_dir_all(&request.features.cache);
-            let mut rejects = features.rejects();
-            rejects.extend(unnamed.iter().map(|name| unwritable(folder, name)));
-            Ok(Applied {
-                videos: predicted.len(),
-                left_out,
-                epoch: None,
-                rejects,
-            })
-        }
-        Target::Store(folder) => store(request, folder, &han, classes.as_deref(), told),
+        PredictTarget::Npy(folder) => to_folder(request, folder, &*parser, on_videos),
+        PredictTarget::Store(folder) => to_store(request, folder, &*parser, classes.as_deref(), on_videos),
     }
 }
 
-fn store(
-    request: &Request,
+fn to_folder(
+    request: &PredictRequest,
     folder: &Path,
-    han: &Han,
+    parser: &dyn Parser,
+    on_videos: &mut dyn FnMut(u64, u64),
+) -> Result<PredictSummary, TrainError> {
+    let mut rejects = Vec::new();
+    let mut names = names(&request.audio)?;
+    names.retain(|name| match npy::file_name_problem(name) {
+        None => true,
+        Some(problem) => {
+            rejects.push(unwritable(folder, name, &problem));
+            false
+        }
+    });
+    std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
+    // Pooled features may be large, so they lie on the disk of the output, not in the system's folder for temporary files.
+    // The folder has a random name that did not exist before, and is removed when it is dropped, also after an error.
+    let cache = tempfile::Builder::new()
+        .prefix(".vaplan-features-")
+        .tempdir_in(folder)
+        .map_err(TrainError::io("make a folder in", folder))?;
+    let features = open(request, parser, cache.path(), (&names, &Lengths::new()))?;
+    let (predicted, left_out) = all(parser, &features, &names, on_videos);
+    for video in &predicted {
+        write(folder, video)?;
+    }
+    rejects.extend(features.rejects());
+    Ok(PredictSummary {
+        videos: predicted.len(),
+        left_out,
+        epoch: None,
+        rejects,
+    })
+}
+
+fn to_store(
+    request: &PredictRequest,
+    folder: &Path,
+    parser: &dyn Parser,
     classes: Option<&[Arc<str>]>,
-    told: &mut dyn FnMut(u64, u64),
-) -> Result<Applied, TrainError> {
+    on_videos: &mut dyn FnMut(u64, u64),
+) -> Result<PredictSummary, TrainError> {
     let store = Store::open(folder)?;
     let snapshot = store.at_version(None)?;
     let own = class_names(&snapshot.read::<Classes>()?);
     let same = classes.is_none_or(|classes| *classes == *own);
-    if !same || own.len() as i64 != han.config().classes {
+    if !same || own.len() as i64 != parser.sizes().classes {
         return Err(TrainError::Settings(format!(
             "checkpoint `{}` is of {} other classes than the {} of the store",
             request.checkpoint.display(),
-            han.config().classes,
+            parser.sizes().classes,
             own.len()
         )));
     }
@@ -126,11 +150,16 @@ fn store(
     let names: Vec<Arc<str>> = rows.iter().map(|row| row.video.clone()).collect();
     let known = rows.iter().filter(|row| row.segments > 0);
     let lengths = known.map(|row| (row.video.clone(), row.segments)).collect();
-    let features = open(request, han, &names, &lengths)?;
+    let features = open(
+        request,
+        parser,
+        &folder.join("_vaplan/train/features"),
+        (&names, &lengths),
+    )?;
     let begun = std::time::Instant::now();
-    let (predicted, left_out) = all(han, &features, &names, told);
+    let (predicted, left_out) = all(parser, &features, &names, on_videos);
     let version = snapshot.version().version;
-    // The same again is of a later version: an epoch of its own.
+    // The version is part of the name, so that the same prediction on a later version is an epoch of its own.
     let named = format!("predict {version} {}", request.checkpoint.display());
     let run = hash(|sum| feed(sum, [&*named]));
     let row = EpochRow {
@@ -151,7 +180,7 @@ fn store(
         store,
     };
     let epoch = recorder.record(row, &predicted, &mut |_| ())?.epoch;
-    Ok(Applied {
+    Ok(PredictSummary {
         videos: predicted.len(),
         left_out,
         epoch: Some(epoch),
@@ -159,31 +188,42 @@ fn store(
     })
 }
 
-/// Features of the widths that the network takes.
-fn open(request: &Request, han: &Han, names: &[Arc<str>], lengths: &Lengths) -> Result<Features, TrainError> {
-    let config = han.config();
-    if config.clips.is_none() != request.features.clips.is_empty() {
+/// Opens the features and checks that they have the widths that the network takes. Pooled copies go to `cache`.
+fn open(
+    request: &PredictRequest,
+    parser: &dyn Parser,
+    cache: &Path,
+    (names, lengths): (&[Arc<str>], &Lengths),
+) -> Result<Features, TrainError> {
+    let sizes = parser.sizes();
+    if sizes.clips.is_none() != request.clips.is_empty() {
         return Err(TrainError::Settings(format!(
             "checkpoint `{}` {} clip features, and --clips is {}",
             request.checkpoint.display(),
-            if config.clips.is_some() {
+            if sizes.clips.is_some() {
                 "takes"
             } else {
                 "takes no"
             },
-            if request.features.clips.is_empty() {
+            if request.clips.is_empty() {
                 "missing"
             } else {
                 "given"
             },
         )));
     }
-    let features = Features::open(&request.features, names, lengths, &mut |_| ())?;
+    let paths = FeaturePaths {
+        audio: request.audio.clone(),
+        visual: request.visual.clone(),
+        clips: request.clips.clone(),
+        cache: cache.to_owned(),
+    };
+    let features = Features::open(&paths, names, lengths, &mut |_| ())?;
     let clips = features.clips.as_ref().map(|clips| clips.width());
     let widths = [
-        ("audio", Some(config.audio), Some(features.audio.width())),
-        ("visual", Some(config.visual), Some(features.visual.width())),
-        ("clip", config.clips, clips),
+        ("audio", Some(sizes.audio), Some(features.audio.width())),
+        ("visual", Some(sizes.visual), Some(features.visual.width())),
+        ("clip", sizes.clips, clips),
     ];
     for (kind, expected, found) in widths {
         if let (Some(expected), Some(found)) = (expected, found)
@@ -198,38 +238,35 @@ fn open(request: &Request, han: &Han, names: &[Arc<str>], lengths: &Lengths) -> 
     Ok(features)
 }
 
-/// Predictions of all videos that have features, and how many have not.
+/// Predictions of the videos that have all features, and the number of those that have not.
 fn all(
-    han: &Han,
+    parser: &dyn Parser,
     features: &Features,
     names: &[Arc<str>],
-    told: &mut dyn FnMut(u64, u64),
+    on_videos: &mut dyn FnMut(u64, u64),
 ) -> (Vec<VideoProbabilities>, usize) {
     let videos: Vec<_> = names
         .iter()
         .filter_map(|name| Some((name.clone(), features.places(name)?)))
         .collect();
     let count = videos.len() as u64;
-    let predicted = predict(han, features, &videos, |more| told(more as u64, count));
+    let predicted = predict(parser, features, &videos, |more| on_videos(more as u64, count));
     (predicted, names.len() - videos.len())
 }
 
-/// The videos that the audio features are of, by the names there.
-fn names(paths: &FeaturePaths) -> Result<Vec<Arc<str>>, TrainError> {
-    let input = FeatureInput::open_all(&paths.audio, Modality::Audio, &|_| true)?;
+/// Names of the videos in the audio features, sorted.
+fn names(audio: &[PathBuf]) -> Result<Vec<Arc<str>>, TrainError> {
+    let input = FeatureInput::open_all(audio, Modality::Audio, &|_| true)?;
     let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();
     Ok(names.into_iter().map(Arc::from).collect())
 }
 
-fn unwritable(folder: &Path, video: &str) -> RejectRow {
-    let reason = format!(
-        "`{}` can be no file name, expected no `/` or NUL",
-        video.escape_default()
-    );
+fn unwritable(folder: &Path, video: &str, problem: &str) -> RejectRow {
+    let reason = format!("no npy file was written: {problem}");
     RejectRow::reject(RejectKind::FileName, folder.display().to_string(), reason).video(video)
 }
 
-/// `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)`.
+/// Writes `audio/<id>.npy` and `visual/<id>.npy`, `(T, C)` each.
 fn write(folder: &Path, video: &VideoProbabilities) -> Result<(), TrainError> {
     for (modality, values) in ["audio", "visual"].into_iter().zip(&video.segments) {
         let folder = folder.join(modality);

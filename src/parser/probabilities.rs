@@ -1,4 +1,4 @@
-//! Probabilities of videos, and what is made of them: rows of tables, bits to score.
+//! Probabilities of videos, and the table rows and label matrices that are made of them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
-use super::Han;
+use super::Parser;
 use super::data::{Dataset, Features};
 use super::features::Place;
 use super::settings::Gate;
@@ -27,21 +27,21 @@ pub struct VideoProbabilities {
     pub all: Vec<f32>,
 }
 
-/// Videos predicted at a time: as many as keep the processor busy.
+/// Number of videos per batch of prediction.
 pub const BATCH: usize = 64;
 
-/// Predicts these videos, in order, without dropout; `told` hears how many are done.
+/// Predicts these videos, in order, without dropout. `on_videos` is called with the number of videos after each batch.
 pub fn predict(
-    han: &Han,
+    parser: &dyn Parser,
     features: &Features,
     videos: &[(Arc<str>, [Place; 3])],
-    mut told: impl FnMut(usize),
+    mut on_videos: impl FnMut(usize),
 ) -> Vec<VideoProbabilities> {
-    let classes = han.config().classes as usize;
+    let classes = parser.sizes().classes as usize;
     let mut predicted = Vec::with_capacity(videos.len());
     for batch in videos.chunks(BATCH) {
         let places: Vec<[Place; 3]> = batch.iter().map(|(_, places)| *places).collect();
-        let outputs = tch::no_grad(|| han.forward(&features.inputs(&places, han.device()), None));
+        let outputs = tch::no_grad(|| parser.forward(&features.inputs(&places, parser.device()), None));
         let flat = |tensor: &Tensor| -> Vec<f32> {
             let flat = tensor
                 .to_device(tch::Device::Cpu)
@@ -67,24 +67,24 @@ pub fn predict(
                 all: of(&all, classes, classes),
             });
         }
-        told(batch.len());
+        on_videos(batch.len());
     }
     predicted
 }
 
 /// Predicts the videos of a split that have features.
-pub fn predict_split(han: &Han, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
+pub fn predict_split(parser: &dyn Parser, dataset: &Dataset, split: Split) -> Vec<VideoProbabilities> {
     let videos: Vec<_> = dataset
         .of_split(split, false)
         .into_iter()
         .map(|at| &dataset.examples[at])
         .map(|example| (example.name.clone(), example.places))
         .collect();
-    predict(han, &dataset.features, &videos, |_| ())
+    predict(parser, &dataset.features, &videos, |_| ())
 }
 
 impl VideoProbabilities {
-    /// Of rows of the tables.
+    /// The probabilities in rows of the tables.
     pub fn of_rows(
         video: &VideoPredictionRow,
         audio: &PredictionTrack,
@@ -99,7 +99,7 @@ impl VideoProbabilities {
         }
     }
 
-    /// What is said to happen, by a protocol.
+    /// The label matrices that a protocol makes of the probabilities.
     ///
     /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); JoMoLD's of the same name (`own`).
     pub fn labels(&self, gate: Gate) -> Prediction {
@@ -120,8 +120,8 @@ impl VideoProbabilities {
         Prediction { audio, visual }
     }
 
-    /// [`VideoProbabilities::labels`], of each segment only the class that both modalities together hold most probable
-    /// (by the smaller of the two, D): AVE has one event at a time.
+    /// [`VideoProbabilities::labels`] with at most one class per segment, for AVE, which has one event at a time: the class
+    /// whose smaller probability of the two modalities is the largest (grade D).
     pub fn single(&self, gate: Gate) -> Prediction {
         let labels = self.labels(gate);
         let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
@@ -145,7 +145,7 @@ impl VideoProbabilities {
         }
     }
 
-    /// Rows of the tables.
+    /// The rows of the tables.
     pub fn rows(&self, epoch: u64) -> ([PredictionTrack; 2], VideoPredictionRow) {
         let track = |modality: Modality| PredictionTrack {
             epoch,

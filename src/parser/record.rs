@@ -1,4 +1,4 @@
-//! Epochs and predictions as store versions.
+//! Commits epochs and predictions as store versions.
 
 use std::collections::BTreeSet;
 
@@ -12,26 +12,25 @@ use super::probabilities::VideoProbabilities;
 use crate::world::World;
 use crate::world::kept::last_epoch;
 
-/// Videos of a file of predictions.
+/// Most videos in one data file of predictions.
 const VIDEOS: usize = 2000;
 
-/// Commits to a store in the name of one training.
+/// Commits the epochs of one training to a store.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     /// The store.
     pub store: Store,
-    /// What was asked, as a command line.
+    /// The command line, for the `versions` table.
     pub command: String,
-    /// SHA-256 of what the training was asked, hex.
+    /// SHA-256, hex, of everything that the training depends on.
     pub run: String,
 }
 
 impl Recorder {
-    /// Commits an epoch and its predictions; gives the row as it is in the store. Waits while another process writes.
+    /// Commits an epoch and its predictions, and returns the row as it is in the store. Waits while another process writes.
     ///
-    /// Epochs are numbered as they come to the store, from 1: the row's number is the next that no one has taken. An
-    /// epoch that this training has there already, since it was killed after the commit, is not written again: it would
-    /// be the same.
+    /// The store numbers epochs from 1 in the order of their commits. If the store has this epoch of the training already,
+    /// because the process was killed after the commit, nothing is written: the repeated epoch is equal.
     ///
     /// # Errors
     /// [`TrainError::Store`].
@@ -44,7 +43,7 @@ impl Recorder {
         self.record_locked(&self.store.lock(on_wait)?, row, predicted)
     }
 
-    /// As [`Recorder::record`], for who has the store.
+    /// As [`Recorder::record`], for a caller that holds the write lock.
     ///
     /// # Errors
     /// [`TrainError::Store`].
@@ -65,12 +64,12 @@ impl Recorder {
         Ok(row)
     }
 
-    /// Adds predictions to epoch `run_epoch` of this training; gives its number in the store. Videos that have them
-    /// there keep them.
+    /// Adds predictions to epoch `run_epoch` of this training, and returns its number in the store. Videos that have
+    /// predictions of the epoch keep them.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] where the epoch is not in the store, or already has a say in the labels: what more is
-    /// predicted would change them, and `denoise` would not know. [`TrainError::Store`].
+    /// [`TrainError::Settings`] if the epoch is not in the store, or if PLD reads it already: more predictions would then
+    /// change what the labels should be, and no one would denoise them again. [`TrainError::Store`].
     pub fn add(
         &self,
         run_epoch: u64,
@@ -80,7 +79,7 @@ impl Recorder {
         self.add_locked(&self.store.lock(on_wait)?, run_epoch, predicted)
     }
 
-    /// As [`Recorder::add`], for who has the store.
+    /// As [`Recorder::add`], for a caller that holds the write lock.
     ///
     /// # Errors
     /// As [`Recorder::add`].
@@ -105,15 +104,15 @@ impl Recorder {
         if active.is_some_and(|active| active.epochs.contains(&epoch)) {
             let (version, more) = (latest.version().version, predicted.len());
             return Err(TrainError::Settings(format!(
-                "labels of store version {version} are denoised by epoch {epoch}, expected it to have no say before it has the \
-                 predictions of {more} more videos: `vaplan predict --store` puts them in as another epoch"
+                "labels of store version {version} are denoised by epoch {epoch}, so predictions of {more} more videos cannot be added to it: \
+                 `vaplan predict --store` writes them as another epoch"
             )));
         }
         self.commit(lock, &latest, epoch, None, &predicted)?;
         Ok(epoch)
     }
 
-    /// The number in the store of an epoch of this training; none: it is not there.
+    /// The number in the store of an epoch of this training; `None`: the store does not have it.
     ///
     /// # Errors
     /// [`TrainError::Store`].
@@ -135,7 +134,7 @@ impl Recorder {
             epoch: Some(epoch),
             settings: before.settings.clone(),
             models: before.models.clone(),
-            // Of the labels: `label` of the same inputs still has nothing to do.
+            // The hash of the labels' inputs stays, so that `label` of the same inputs still has nothing to do.
             inputs: before.inputs.clone(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             videos: 0,
@@ -147,7 +146,7 @@ impl Recorder {
     }
 }
 
-/// The number in the store of an epoch of a training; none: it is not there.
+/// The number in the store of an epoch of a training; `None`: the store does not have it.
 ///
 /// # Errors
 /// For a store that does not read back.
@@ -159,7 +158,7 @@ pub fn epoch_of(snapshot: &Snapshot, run: &str, run_epoch: u64) -> Result<Option
     Ok(own.map(|row| row.epoch))
 }
 
-/// Those that an epoch has no predictions of yet.
+/// The predictions of videos that have none in an epoch yet.
 ///
 /// # Errors
 /// For a store that does not read back.
@@ -177,7 +176,7 @@ pub(crate) fn missing<'a>(
     Ok(new.collect())
 }
 
-/// Adds the predictions of an epoch, and its row if there is one, to a version in the making.
+/// Adds the predictions of an epoch, and its row if one is given, to a commit.
 ///
 /// # Errors
 /// Where a file cannot be written.
@@ -197,7 +196,7 @@ pub(crate) fn append(
     commit.append_parts::<VideoPredictions>(count, |part| rows(part).map(|(_, row)| row).collect())
 }
 
-/// The rows of the files that an epoch's commits may have written to an append-only table.
+/// The rows of an append-only table in the data files that commits of an epoch may have written.
 fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, TrainError> {
     let of = |version: &vaplan_schemas::rows::VersionRow| version.epoch == Some(epoch);
     let versions: BTreeSet<u64> = snapshot
@@ -207,7 +206,7 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
         .filter(|version| of(version))
         .map(|version| version.version)
         .collect();
-    // A file that does not tell its versions was patched: it may hold any.
+    // A data file without a range of versions was patched: it may hold rows of any version.
     let wanted = |file: &DataFile| {
         let span = file.versions();
         span.is_none_or(|(first, last)| versions.range(first..=last).next().is_some())
@@ -215,10 +214,10 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
     Ok(snapshot.read_some::<T>(wanted)?)
 }
 
-/// The predictions of an epoch, in the order of the videos.
+/// The predictions of an epoch, sorted by video.
 ///
 /// # Errors
-/// [`TrainError::Settings`] for an epoch that is not there, naming those that are.
+/// [`TrainError::Settings`] for an epoch without predictions, naming the epochs of the store.
 pub fn read(snapshot: &Snapshot, epoch: u64) -> Result<Vec<VideoProbabilities>, TrainError> {
     let mut tracks: Vec<PredictionTrack> = of_epoch::<Predictions>(snapshot, epoch)?;
     tracks.retain(|track| track.epoch == epoch);

@@ -1,36 +1,35 @@
-//! How a network is trained: a TOML file over the defaults, flags over both.
+//! Settings of a training: a TOML file over the defaults, flags over both.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vaplan_schemas::rows::Split;
 
 use super::error::TrainError;
-use super::{AdamConfig, HanConfig, LossConfig, OptimizerName, TargetName};
+use super::registry::NetworkSettings;
+use super::tagged::with_network;
+use super::{AdamConfig, LossConfig, OptimizerName, TargetName};
 use crate::eval::{Protocol, Task};
 
-/// What supervises the network: the steps of the paper's ablation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Labels and loss that the network learns from: the lines of the paper's ablation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supervision {
     /// Weak labels only: HAN as published (smoothed targets, no richness).
     #[serde(rename = "weak")]
-    #[value(name = "weak")]
     Weak,
     /// Pseudo labels as targets of each modality; no richness.
     #[serde(rename = "pseudo")]
-    #[value(name = "pseudo")]
     Pseudo,
     /// Pseudo labels and the richness-aware loss.
     #[serde(rename = "pseudo+richness")]
-    #[value(name = "pseudo+richness")]
     Richness,
 }
 
 impl Supervision {
-    /// All three, the paper's order.
+    /// All supervisions, in the paper's order.
     pub const ALL: [Supervision; 3] = [Supervision::Weak, Supervision::Pseudo, Supervision::Richness];
 
-    /// As flags and tables write it.
+    /// The name in flags and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Supervision::Weak => "weak",
@@ -39,7 +38,7 @@ impl Supervision {
         }
     }
 
-    /// Its loss, with λ where there is richness.
+    /// The loss of this supervision.
     pub fn loss(self) -> LossConfig {
         let all = LossConfig::default();
         match self {
@@ -54,20 +53,20 @@ impl Supervision {
     }
 }
 
-/// How the learning rate goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// How the learning rate changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleName {
     /// Times `step_factor` every `step_epochs` (grade C, HAN: 0.1 every 10).
     Step,
     /// Up over `warmup_epochs`, then down to 0 by a cosine (grade C, VALOR).
     Cosine,
-    /// As it is.
+    /// The rate stays.
     Constant,
 }
 
-/// How predictions become 0s and 1s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// The protocol by which predictions become labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
     /// The segment's and the video's probability are at least 0.5 (grade C, HAN).
@@ -77,10 +76,10 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Both.
+    /// Both protocols.
     pub const ALL: [Gate; 2] = [Gate::Fused, Gate::Own];
 
-    /// As `eval` names it.
+    /// The protocol in `eval`.
     pub const fn protocol(self) -> Protocol {
         match self {
             Gate::Fused => Protocol::Fused,
@@ -88,73 +87,67 @@ impl Gate {
         }
     }
 
-    /// As tables write it.
+    /// The name in tables.
     pub const fn as_str(self) -> &'static str {
         self.protocol().as_str()
     }
 }
 
-/// How a network is trained; the defaults are HAN's (METHOD.md, "Training defaults").
+/// Settings of a training; the defaults are HAN's (METHOD.md, "Training defaults").
+///
+/// In TOML and JSON, the network's name (key `network`) and its own settings stand beside the other keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct TrainSettings {
-    /// Passes over the videos.
+    /// Number of epochs.
     pub epochs: u64,
-    /// Videos of a step.
+    /// Number of videos per step.
     pub batch: usize,
-    /// Names the random numbers: initial weights, order, dropout.
+    /// Seed of the random numbers: initial weights, order of the videos, dropout.
     pub seed: u64,
-    /// What is asked of the network; `ave`: labels of both modalities are those that both have.
+    /// Task; for `ave`, the labels of each modality are those that both modalities have.
     pub task: Task,
-    /// What the network learns from.
+    /// Labels and loss that the network learns from.
     pub supervision: Supervision,
-    /// Targets of the basic loss; none: those of `supervision`.
+    /// Targets of the basic loss; `None`: those of `supervision`.
     pub targets: Option<TargetName>,
-    /// λ; none: that of `supervision`.
+    /// λ; `None`: that of `supervision`.
     pub richness: Option<f64>,
     /// μ, weight of the segment term.
     pub segment: f64,
     /// Adam or AdamW.
     pub optimizer: OptimizerName,
-    /// Learning rate at its highest.
+    /// Highest learning rate.
     pub learning_rate: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// How the rate goes.
+    /// Schedule of the learning rate.
     pub schedule: ScheduleName,
     /// Epochs between two steps of schedule `step`.
     pub step_epochs: u64,
-    /// What each of them multiplies the rate with.
+    /// Factor of each step of schedule `step`.
     pub step_factor: f64,
-    /// Epochs until schedule `cosine` is at its highest.
+    /// Number of epochs until schedule `cosine` reaches the highest rate.
     pub warmup_epochs: u64,
-    /// Largest norm of all gradients together; none: any.
+    /// Largest common norm of all gradients; `None`: no limit.
     pub clip: Option<f64>,
-    /// H.
-    pub hidden: i64,
-    /// Width within a layer.
-    pub feedforward: i64,
-    /// Layers.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: i64,
-    /// Dropout.
-    pub dropout: f64,
+    /// The network and its own settings.
+    #[serde(flatten, skip_deserializing)]
+    pub network: NetworkSettings,
     /// Split that the best epoch is chosen on.
     pub best_split: Split,
-    /// Protocol that it is chosen by.
+    /// Protocol that the best epoch is chosen by.
     pub best_gate: Gate,
-    /// Metric that it is chosen by, `<level>.<score>`; none: segment Type@AV, or segment accuracy of task `ave`.
+    /// Metric that the best epoch is chosen by, `<level>.<score>`; `None`: `segment.type_av`, or `segment.accuracy` for task `ave`.
     pub best_metric: Option<String>,
-    /// Splits whose predictions every epoch puts into the store.
+    /// Splits whose predictions the store gets from every epoch.
     pub predictions: Vec<Split>,
-    /// Splits whose predictions are in the store for the best epoch, when the training is done.
+    /// Splits whose predictions the store gets from the best epoch, when the training is complete.
     pub best_predictions: Vec<Split>,
 }
 
 impl Default for TrainSettings {
     fn default() -> TrainSettings {
-        let network = HanConfig::default();
         TrainSettings {
             epochs: 40,
             batch: 16,
@@ -172,11 +165,7 @@ impl Default for TrainSettings {
             step_factor: 0.1,
             warmup_epochs: 5,
             clip: None,
-            hidden: network.hidden,
-            feedforward: network.feedforward,
-            layers: network.layers,
-            heads: network.heads,
-            dropout: network.dropout,
+            network: NetworkSettings::default(),
             best_split: Split::Val,
             best_gate: Gate::Fused,
             best_metric: None,
@@ -186,7 +175,20 @@ impl Default for TrainSettings {
     }
 }
 
-/// Scores a best epoch can be chosen by.
+impl Serialize for TrainSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        TrainSettings::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TrainSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TrainSettings, D::Error> {
+        let (settings, network) = with_network(deserializer, |own| TrainSettings::deserialize(own))?;
+        Ok(TrainSettings { network, ..settings })
+    }
+}
+
+/// Metrics that the best epoch can be chosen by.
 pub const METRICS: [&str; 10] = [
     "segment.audio",
     "segment.visual",
@@ -200,7 +202,7 @@ pub const METRICS: [&str; 10] = [
     "event.event_av",
 ];
 
-/// Task `ave` has this one, too.
+/// A further metric, for task `ave` only.
 pub const ACCURACY: &str = "segment.accuracy";
 
 impl TrainSettings {
@@ -247,8 +249,7 @@ impl TrainSettings {
                 "clip is {clip}, expected a number above 0"
             )));
         }
-        // The widths are the features' to say.
-        self.network(1, 1, None, 1).check()?;
+        self.network.check()?;
         let mut metrics = METRICS.to_vec();
         if self.task == Task::Ave {
             metrics.push(ACCURACY);
@@ -274,13 +275,13 @@ impl TrainSettings {
         self.best_metric.as_deref().unwrap_or(of_task)
     }
 
-    /// The same as the `epochs` table names it: `<split>.<gate>.<level>.<score>`.
+    /// The same metric as table `epochs` names it: `<split>.<gate>.<level>.<score>`.
     pub fn best_name(&self) -> String {
         let (split, gate, metric) = (self.best_split, self.best_gate.as_str(), self.best_metric());
         format!("{split}.{gate}.{metric}")
     }
 
-    /// Splits whose predictions the best epoch gets when all are done: the others have them since that epoch.
+    /// Splits of `best_predictions` that are not in `predictions`: the store gets their predictions only from the best epoch.
     pub fn left_to_best(&self) -> impl Iterator<Item = Split> {
         let left = |split: &Split| self.best_predictions.contains(split) && !self.predictions.contains(split);
         Split::ALL.into_iter().filter(left)
@@ -305,22 +306,12 @@ impl TrainSettings {
         }
     }
 
-    /// Sizes of the network for features of these widths.
-    pub fn network(&self, audio: i64, visual: i64, clips: Option<i64>, classes: i64) -> HanConfig {
-        HanConfig {
-            audio,
-            visual,
-            clips,
-            classes,
-            hidden: self.hidden,
-            feedforward: self.feedforward,
-            layers: self.layers,
-            heads: self.heads,
-            dropout: self.dropout,
-        }
+    /// The text whose hash identifies a training: equal settings give equal text, also across versions of the program.
+    pub fn identity(&self) -> String {
+        serde_json::to_string(self).expect("settings are JSON")
     }
 
-    /// The learning rate of a step: epoch from 1, step of the epoch from 0, of `steps`.
+    /// The learning rate of a step. `epoch` counts from 1 and `step` from 0; an epoch has `steps` steps.
     pub fn rate(&self, epoch: u64, step: usize, steps: usize) -> f64 {
         match self.schedule {
             ScheduleName::Constant => self.learning_rate,
@@ -372,6 +363,52 @@ mod tests {
         assert_eq!(loss(Supervision::Pseudo).targets, TargetName::Pseudo);
         assert_eq!(loss(Supervision::Pseudo).richness, 0.0);
         assert_eq!(loss(Supervision::Richness).richness, 0.5);
+    }
+
+    /// As the program wrote it before networks had names: trainings and stages are identified by a hash of this text.
+    const BEFORE_NAMES: &str = r#"{"epochs":40,"batch":16,"seed":1,"task":"avvp","supervision":"pseudo+richness","targets":null,"richness":null,"segment":0.0,"optimizer":"adam","learning_rate":0.0003,"weight_decay":0.0,"schedule":"step","step_epochs":10,"step_factor":0.1,"warmup_epochs":5,"clip":null,"hidden":512,"feedforward":512,"layers":1,"heads":1,"dropout":0.1,"best_split":"val","best_gate":"fused","best_metric":null,"predictions":["val"],"best_predictions":["train","val","test"]}"#;
+
+    #[test]
+    fn settings_of_han_read_and_are_identified_as_before_networks_had_names() {
+        assert_eq!(TrainSettings::default().identity(), BEFORE_NAMES);
+        let read: TrainSettings = serde_json::from_str(BEFORE_NAMES).unwrap();
+        assert_eq!(read, TrainSettings::default());
+        let flat: TrainSettings = toml::from_str("hidden = 64\nepochs = 3\ndropout = 0\n").unwrap();
+        let named: TrainSettings =
+            toml::from_str("network = \"han\"\nepochs = 3\nhidden = 64\ndropout = 0.0\n").unwrap();
+        assert_eq!(flat, named);
+        assert_eq!(flat.identity(), named.identity());
+        assert!(
+            flat.identity()
+                .contains(r#""hidden":64,"feedforward":512,"layers":1,"heads":1,"dropout":0.0,"#)
+        );
+        assert_eq!((flat.epochs, flat.batch), (3, 16));
+    }
+
+    #[test]
+    fn a_network_that_is_not_there_and_a_key_of_another_network_are_refused_by_name() {
+        let refused = |text: &str| toml::from_str::<TrainSettings>(text).unwrap_err().to_string();
+        let refusal = refused("network = \"hat\"\n");
+        assert!(refusal.contains("network is `hat`, expected `han`"), "{refusal}");
+        let refusal = refused("network = 3\n");
+        assert!(
+            refusal.contains("network is 3, expected the name of a network"),
+            "{refusal}"
+        );
+        let refusal = refused("epochs = 3\nlayer = 2\n");
+        assert!(
+            refusal.contains("line 2") && refusal.contains("unknown field `layer`"),
+            "{refusal}"
+        );
+        assert!(
+            refusal.contains("`network`") && refusal.contains("`layers`"),
+            "{refusal}"
+        );
+        let refusal = refused("epochs = 3\nhidden = \"wide\"\n");
+        assert!(
+            refusal.contains("hidden: invalid type: string \"wide\""),
+            "{refusal}"
+        );
     }
 
     #[test]

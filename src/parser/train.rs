@@ -1,8 +1,4 @@
-//! A whole training, from a store to a store, that can be killed at any moment.
-//!
-//! ```text
-//! each epoch: course ── a store version ── checkpoint; after the last: the best epoch's predictions
-//! ```
+//! `vaplan train`: a training from a store to a store, which can be killed at any moment.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,154 +12,186 @@ use vaplan_schemas::store::Store;
 use super::Weights;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
+use super::probabilities::VideoProbabilities;
 use super::record::Recorder;
 use super::settings::TrainSettings;
-use super::training::{Brief, Course, Learned};
+use super::trainer::TrainStep;
+use super::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use super::validate::Truths;
 use crate::world::hash::{feed, hash};
 
-/// What is asked of a training.
+/// What `train` is asked to do.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct TrainRequest {
     /// Store to read labels from and to write epochs to.
     pub store: PathBuf,
-    /// Version whose labels are learnt; none: the latest.
+    /// Store version whose labels are learnt; `None`: the latest.
     pub version: Option<StoreVersion>,
     /// Features.
     pub features: FeaturePaths,
-    /// How.
+    /// Settings.
     pub settings: TrainSettings,
-    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
-    pub threads: usize,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
     /// Folder of the checkpoints.
     pub out: PathBuf,
-    /// What was asked, as a command line, for the `versions` table.
+    /// The command line, for the `versions` table.
     pub command: String,
 }
 
-/// What a training tells while it runs.
+/// What `train` reports while it runs.
 #[derive(Clone, Debug)]
-pub enum Progress {
-    /// So many more videos' features were read.
+pub enum TrainProgress {
+    /// Features of more videos were read.
     Read {
-        /// Videos.
+        /// Number of videos.
         videos: u64,
     },
-    /// Another process writes to the store.
+    /// The store is locked by another process, whose name this is.
     Waiting(String),
-    /// All is read.
+    /// All inputs are read.
     Planned {
-        /// Epochs asked for.
+        /// Number of epochs of the training.
         epochs: u64,
-        /// Of these, done by a run before.
+        /// Number of epochs that an earlier run did.
         done: u64,
-        /// Videos of an epoch.
+        /// Number of videos that an epoch learns from.
         videos: u64,
     },
-    /// A step was made.
-    Step(super::trainer::Step),
+    /// A step is done.
+    Step(TrainStep),
     /// An epoch is in the store.
     Epoch {
-        /// As there.
+        /// Its row in table `epochs`.
         row: Box<EpochRow>,
-        /// What the best is chosen by; none: there is nothing to choose by.
+        /// Score that the best epoch is chosen by; `None` if the split has no dense truth.
         score: Option<f64>,
-        /// It is the best so far.
+        /// Whether it is the best epoch so far.
         better: bool,
     },
 }
 
-/// What a training did.
+/// What `train` did.
 #[derive(Clone, Debug)]
-pub struct Summary {
-    /// Epochs done.
+pub struct TrainSummary {
+    /// Number of epochs done.
     pub epochs: u64,
-    /// Of these, done by a run before.
+    /// Number of epochs that an earlier run did; `None`: it began from the start.
     pub resumed: Option<u64>,
     /// Number in the store of the best epoch, and its score.
     pub best: Option<(u64, Option<f64>)>,
-    /// Videos learnt from.
+    /// Number of videos that an epoch learns from.
     pub videos: usize,
-    /// Train videos without labels or features.
+    /// Number of train videos without labels or features.
     pub left_out: usize,
     /// Features that could not be used.
     pub rejects: Vec<RejectRow>,
-    /// The best epoch's weights.
+    /// File with the weights of the best epoch.
     pub checkpoint: PathBuf,
 }
 
-/// Trains what is asked; a training that was interrupted goes on, one that is done does nothing.
+/// Trains a network. A training that was interrupted continues, and one that is complete is left as it is.
 ///
 /// # Errors
-/// [`TrainError`]: an input that cannot be used at all, a loss that is no number, a store that cannot be written.
-pub fn run(request: &Request, told: &mut dyn FnMut(Progress)) -> Result<Summary, TrainError> {
+/// [`TrainError`] for an input that cannot be used at all, a loss that is not finite, or a store that cannot be written.
+pub fn run(
+    request: &TrainRequest,
+    on_progress: &mut dyn FnMut(TrainProgress),
+) -> Result<TrainSummary, TrainError> {
     request.settings.check()?;
-    super::set_threads(request.threads);
     let store = Store::open(&request.store)?;
     let snapshot = store.at_version(request.version)?;
     let dataset = Dataset::read(&snapshot, &request.features, &mut |videos| {
-        told(Progress::Read { videos });
+        on_progress(TrainProgress::Read { videos });
     })?;
-    let settings = serde_json::to_string(&request.settings).expect("settings are JSON");
-    let run = run_hash(&settings, &dataset);
-    let brief = Brief {
+    let run = run_hash(&request.settings.identity(), &dataset);
+    let spec = TrainingSpec {
         settings: request.settings.clone(),
         device: request.device,
         folder: request.out.clone(),
-        // Nothing that it learns from changes on the way.
-        learnt: run.clone(),
+        // The data set stays the same, so its hash is part of the training's.
+        data: run.clone(),
         run,
         labels: snapshot.version().version,
     };
-    let mut course = Course::open(brief, &dataset)?;
+    let mut training = Training::open(spec, &dataset)?;
     let truths = Truths::read(&snapshot)?;
     let recorder = Recorder {
         store,
         command: request.command.clone(),
-        run: course.brief().run.clone(),
+        run: training.spec().run.clone(),
     };
-    told(Progress::Planned {
+    on_progress(TrainProgress::Planned {
         epochs: request.settings.epochs,
-        done: course.done(),
-        videos: course.learnt() as u64,
+        done: training.done(),
+        videos: training.videos() as u64,
     });
-    while course.done() < request.settings.epochs {
-        let Learned {
+    let mut driver = StoreDriver {
+        recorder: &recorder,
+        on_progress,
+        epoch: None,
+    };
+    while training.advance(&dataset, &truths, &mut driver)? != Advance::Done {
+        if let Some(epoch) = driver.epoch.take() {
+            (driver.on_progress)(epoch);
+        }
+    }
+    summary(&training, &dataset, &recorder)
+}
+
+/// Commits each epoch as a store version.
+struct StoreDriver<'a> {
+    recorder: &'a Recorder,
+    on_progress: &'a mut dyn FnMut(TrainProgress),
+    /// Report of an epoch that was committed. It is made once the checkpoint is kept, too.
+    epoch: Option<TrainProgress>,
+}
+
+impl TrainingDriver for StoreDriver<'_> {
+    type Error = TrainError;
+
+    fn on_step(&mut self, step: TrainStep) -> ControlFlow<()> {
+        (self.on_progress)(TrainProgress::Step(step));
+        ControlFlow::Continue(())
+    }
+
+    fn commit_epoch(&mut self, _spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, TrainError> {
+        let TrainedEpoch {
             row,
             predicted,
             score,
             better,
-        } = course.epoch(&dataset, &truths, &[], |step| {
-            told(Progress::Step(step));
-            ControlFlow::Continue(())
+        } = trained;
+        let row = self.recorder.record(row, &predicted, &mut |holder| {
+            (self.on_progress)(TrainProgress::Waiting(holder.to_owned()));
         })?;
-        let row = recorder.record(row, &predicted, &mut |holder| {
-            told(Progress::Waiting(holder.to_owned()));
-        })?;
-        course.save(&dataset)?;
-        told(Progress::Epoch {
+        self.epoch = Some(TrainProgress::Epoch {
             row: Box::new(row),
             score,
             better,
         });
+        Ok(Committed::Now)
     }
-    if let Some((best, _)) = course.best().filter(|_| !course.finished()) {
-        let predicted = course.by_best(&dataset, request.settings.left_to_best())?;
+
+    fn commit_best(
+        &mut self,
+        _spec: &TrainingSpec,
+        epoch: u64,
+        predicted: Vec<(Split, Vec<VideoProbabilities>)>,
+    ) -> Result<Committed, TrainError> {
+        let predicted: Vec<_> = predicted.into_iter().flat_map(|(_, videos)| videos).collect();
         if !predicted.is_empty() {
-            recorder.add(best, &predicted, &mut |holder| {
-                told(Progress::Waiting(holder.to_owned()));
+            self.recorder.add(epoch, &predicted, &mut |holder| {
+                (self.on_progress)(TrainProgress::Waiting(holder.to_owned()));
             })?;
         }
-        course.finish(&dataset)?;
+        Ok(Committed::Now)
     }
-    summary(&course, &dataset, &recorder)
 }
 
-fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Summary, TrainError> {
+fn summary(training: &Training, dataset: &Dataset, recorder: &Recorder) -> Result<TrainSummary, TrainError> {
     let latest = recorder.store.at_version(None)?;
-    let best = match course.best() {
+    let best = match training.best() {
         Some((epoch, score)) => {
             let number = recorder.number(&latest, epoch)?;
             number.map(|number| (number, score))
@@ -171,23 +199,23 @@ fn summary(course: &Course, dataset: &Dataset, recorder: &Recorder) -> Result<Su
         None => None,
     };
     let all = dataset.videos.get(&Split::Train).copied().unwrap_or(0);
-    Ok(Summary {
-        epochs: course.done(),
-        resumed: course.resumed(),
+    Ok(TrainSummary {
+        epochs: training.done(),
+        resumed: training.resumed(),
         best,
-        videos: course.learnt(),
-        left_out: all - course.learnt(),
+        videos: training.videos(),
+        left_out: all - training.videos(),
         rejects: dataset.features.rejects(),
-        checkpoint: course.checkpoint(),
+        checkpoint: training.checkpoint(),
     })
 }
 
-/// Names what is asked: settings, videos with their labels, features.
+/// SHA-256, hex, of the text of the settings, the videos with their labels, and the features.
 pub(crate) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     hash(|sum| {
         feed(sum, [settings]);
         feed(sum, dataset.classes.iter().map(|class| &**class));
-        // What was read, not the files it came from: the same rows may come to lie in others.
+        // The rows that were read are hashed, not the files: `optimize` moves the same rows to other files.
         dataset.examples.iter().for_each(|example| example.feed(sum));
         let features = &dataset.features;
         for table in [
@@ -200,13 +228,13 @@ pub(crate) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     })
 }
 
-/// Reads the classes that a checkpoint of `train` names.
+/// The classes that a checkpoint names; `None`: it was not written by this program.
 pub(super) fn classes_of(weights: &Weights) -> Option<Vec<Arc<str>>> {
     let classes = weights.metadata.get("classes")?;
     Some(classes.split('\n').map(Arc::from).collect())
 }
 
-/// Losses and scores by name, for showing.
+/// Losses and scores of an epoch by name.
 pub fn named(row: &EpochRow) -> BTreeMap<&str, f64> {
     let all = row.losses.iter().chain(&row.metrics);
     all.map(|(name, value)| (&**name, *value)).collect()

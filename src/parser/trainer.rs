@@ -1,4 +1,4 @@
-//! A network in training: one epoch after the other, from memory to memory.
+//! A network in training, epoch by epoch, without any file.
 
 use std::ops::ControlFlow;
 
@@ -9,19 +9,19 @@ use super::error::TrainError;
 use super::loss::TERMS;
 use super::optimizer::gradients;
 use super::settings::TrainSettings;
-use super::{Adam, Han, LossConfig, NetworkError, Noise, Weights};
+use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, Weights};
 use crate::eval::Task;
 
-/// A network, its optimizer, and how far they are.
+/// A network with its optimizer and the number of epochs done.
 #[derive(Debug)]
 pub struct Trainer {
     settings: TrainSettings,
     loss: LossConfig,
-    han: Han,
+    parser: Box<dyn Parser>,
     adam: Adam,
-    /// Epochs done.
+    /// Number of epochs done.
     done: u64,
-    /// Positions in the data set.
+    /// Positions in the data set that an epoch learns from.
     examples: Vec<usize>,
 }
 
@@ -38,20 +38,20 @@ pub struct EpochLosses {
     pub rate: f64,
 }
 
-/// A step that was made.
+/// One step of an epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Videos in it.
+pub struct TrainStep {
+    /// Number of videos in the batch.
     pub videos: usize,
-    /// Loss.
+    /// Loss of the batch.
     pub loss: f64,
 }
 
 impl Trainer {
-    /// Before the first epoch; `examples` are the positions to learn from.
+    /// A training before its first epoch. `examples` are the positions in the data set that an epoch learns from.
     ///
     /// # Errors
-    /// Settings that make no network.
+    /// [`TrainError::Settings`], [`TrainError::Network`] for settings that make no network.
     pub fn new(
         settings: &TrainSettings,
         dataset: &Dataset,
@@ -60,23 +60,26 @@ impl Trainer {
     ) -> Result<Trainer, TrainError> {
         settings.check()?;
         let features = &dataset.features;
-        let clips = features.clips.as_ref().map(|clips| clips.width());
-        let classes = dataset.classes.len() as i64;
-        let config = settings.network(features.audio.width(), features.visual.width(), clips, classes);
+        let sizes = NetworkSizes {
+            audio: features.audio.width(),
+            visual: features.visual.width(),
+            clips: features.clips.as_ref().map(|clips| clips.width()),
+            classes: dataset.classes.len() as i64,
+        };
         Ok(Trainer {
             settings: settings.clone(),
             loss: settings.loss(),
-            han: Han::new(config, settings.seed, device)?,
+            parser: settings.network.build(&sizes, settings.seed, device)?,
             adam: Adam::new(settings.adam()),
             done: 0,
             examples,
         })
     }
 
-    /// After the epochs that a checkpoint tells of; everything else is as it was.
+    /// Replaces parameters and optimizer by those of a checkpoint after `done` epochs.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] for a checkpoint of another network; `path` is for the message.
+    /// [`NetworkError::Weights`] for a checkpoint of another network, naming `path`.
     pub fn restore(
         &mut self,
         mut checkpoint: Weights,
@@ -84,26 +87,23 @@ impl Trainer {
         path: &std::path::Path,
     ) -> Result<(), TrainError> {
         let bad = NetworkError::weights(path);
-        let device = self.han.device();
-        let adam =
-            Adam::restore(self.settings.adam(), &mut checkpoint, &self.han.trainable()).map_err(&bad)?;
-        let config = self.han.config().clone();
-        self.han = Han::of_weights(config, &mut checkpoint, device).map_err(&bad)?;
-        self.adam = adam;
+        let parameters = self.parser.trainable();
+        self.adam = Adam::restore(self.settings.adam(), &mut checkpoint, &parameters).map_err(&bad)?;
+        self.parser.restore(&mut checkpoint).map_err(&bad)?;
         self.done = done;
         Ok(())
     }
 
-    /// Parameters and the optimizer's state: with seed and epoch, all that the next epoch depends on.
+    /// Parameters and the optimizer's state. Together with seed and epoch they decide the next epoch.
     pub fn checkpoint(&self) -> Weights {
-        let mut weights = self.han.weights();
+        let mut weights = self.parser.named_weights();
         self.adam.save(&mut weights);
         weights
     }
 
     /// The network.
-    pub fn han(&self) -> &Han {
-        &self.han
+    pub fn parser(&self) -> &dyn Parser {
+        &*self.parser
     }
 
     /// Epochs done.
@@ -111,31 +111,31 @@ impl Trainer {
         self.done
     }
 
-    /// Steps of an epoch.
+    /// Number of steps of an epoch.
     pub fn steps(&self) -> usize {
         self.examples.len().div_ceil(self.settings.batch)
     }
 
-    /// Learns from other examples from now on: positions in the data set of the next epoch.
+    /// Sets the positions that the next epochs learn from. They are positions in the data set that those epochs are given.
     pub fn learn_from(&mut self, examples: Vec<usize>) {
         self.examples = examples;
     }
 
-    /// Learns from every example once, in the order that seed and epoch give; `told` hears of every step, and may stop.
+    /// Learns from every example once, in an order that seed and epoch decide. `on_step` is called after each step and may stop
+    /// the epoch.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`], before the parameters are touched by it; [`TrainError::Stopped`], in the middle of the
-    /// epoch.
+    /// [`TrainError::NotFinite`] before the batch changes the parameters; [`TrainError::Stopped`] if `on_step` asked for it.
     pub fn epoch(
         &mut self,
         dataset: &Dataset,
-        mut told: impl FnMut(Step) -> ControlFlow<()>,
+        mut on_step: impl FnMut(TrainStep) -> ControlFlow<()>,
     ) -> Result<EpochLosses, TrainError> {
         let epoch = self.done + 1;
-        let mut noise = Noise::new(self.settings.seed, epoch, self.settings.dropout);
+        let mut noise = Noise::new(self.settings.seed, epoch);
         let mut order = self.examples.clone();
         noise.shuffle(&mut order);
-        let (device, parameters) = (self.han.device(), self.han.trainable());
+        let (device, parameters) = (self.parser.device(), self.parser.trainable());
         let steps = self.steps();
         let mut losses = EpochLosses {
             total: 0.0,
@@ -150,7 +150,7 @@ impl Trainer {
                 Task::Avvp => targets,
                 Task::Ave => targets.audio_visual(),
             };
-            let outputs = self.han.forward(&inputs, Some(&mut noise));
+            let outputs = self.parser.forward(&inputs, Some(&mut noise));
             let not_finite = |what, value| TrainError::NotFinite {
                 epoch,
                 batch: step,
@@ -158,7 +158,7 @@ impl Trainer {
                 value,
                 videos: names(dataset, batch),
             };
-            // libtorch's cross entropy throws where a probability is none; here its batch can be named.
+            // libtorch's cross entropy throws if a probability is NaN. This check comes first, since it can name the batch.
             let probabilities = [&outputs.video, &outputs.audio, &outputs.visual].map(|p| p.sum(Kind::Float));
             let sum = f64::try_from(Tensor::stack(&probabilities, 0).sum(Kind::Float))
                 .map_err(NetworkError::from)?;
@@ -182,11 +182,11 @@ impl Trainer {
             for (sum, term) in losses.terms.iter_mut().zip(&loss.terms) {
                 *sum += f64::try_from(term).map_err(NetworkError::from)? * share;
             }
-            let made = Step {
+            let made = TrainStep {
                 videos: batch.len(),
                 loss: total,
             };
-            if told(made).is_break() {
+            if on_step(made).is_break() {
                 return Err(TrainError::Stopped);
             }
         }
@@ -195,7 +195,7 @@ impl Trainer {
     }
 }
 
-/// The first names of a batch.
+/// The first four names of a batch.
 fn names(dataset: &Dataset, batch: &[usize]) -> String {
     let mut names: Vec<&str> = batch.iter().map(|&at| &*dataset.examples[at].name).collect();
     let more = names.len().saturating_sub(4);

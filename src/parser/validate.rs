@@ -12,15 +12,15 @@ use super::settings::{ACCURACY, Gate};
 use crate::eval::store::truth_of_snapshot;
 use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};
 
-/// Dense truth of each split that has some.
+/// Dense truth of each split that has it.
 #[derive(Clone, Debug, Default)]
 pub struct Truths(BTreeMap<Split, Truth>);
 
 impl Truths {
-    /// Of a store version.
+    /// The truth in a store version.
     ///
     /// # Errors
-    /// For a store that does not read back.
+    /// [`TrainError::Eval`] for a store that cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Truths, TrainError> {
         let mut truths = BTreeMap::new();
         for split in Split::ALL {
@@ -33,13 +33,13 @@ impl Truths {
         Ok(Truths(truths))
     }
 
-    /// Truth of a split.
+    /// Truth of a split; `None`: the split has no dense truth.
     pub fn of(&self, split: Split) -> Option<&Truth> {
         self.0.get(&split)
     }
 }
 
-/// Scores predictions by a protocol; videos of the truth that have none count as nothing predicted.
+/// Scores predictions by a protocol. A video without predictions counts as one without events.
 ///
 /// # Errors
 /// [`EvalError::NoPredictions`].
@@ -58,20 +58,20 @@ pub fn score(
     Ok(report)
 }
 
-/// What `said` makes of the prediction of each video of the truth; a video without one: nothing.
+/// The label matrices that `labels_of` makes of the prediction of each video of the truth; empty for a video without predictions.
 pub fn labels(
     truth: &Truth,
     predicted: &[VideoProbabilities],
-    said: impl Fn(&VideoProbabilities) -> Prediction,
+    labels_of: impl Fn(&VideoProbabilities) -> Prediction,
 ) -> Vec<Prediction> {
     let by_name: BTreeMap<&str, &VideoProbabilities> =
         predicted.iter().map(|video| (&*video.video, video)).collect();
-    let of = |name: &str| by_name.get(name).map(|found| said(found));
+    let of = |name: &str| by_name.get(name).map(|found| labels_of(found));
     let videos = truth.videos.iter();
     videos.map(|video| of(&video.name).unwrap_or_default()).collect()
 }
 
-/// Scores of a split by both protocols, named as the `epochs` table has them; of task `ave`, their accuracies after them.
+/// Scores of a split by both protocols, named as in table `epochs`. For task `ave`, the accuracies follow.
 ///
 /// # Errors
 /// As [`score`].

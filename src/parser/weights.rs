@@ -1,4 +1,4 @@
-//! Named tensors, in files.
+//! Named tensors and their files.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,22 +10,22 @@ use super::error::{NetworkError, WeightsProblem};
 use super::{pt, safetensors};
 use crate::ingest::open_regular;
 
-/// Tensors by name, and text by key: what a file of weights holds.
+/// The content of a file of weights: tensors by name, and text by key.
 #[derive(Debug, Default)]
 pub struct Weights {
     /// On the CPU, contiguous.
     pub tensors: BTreeMap<String, Tensor>,
-    /// What else the file says; PyTorch's own files say nothing.
+    /// Text by key. PyTorch's files have none.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Weights {
     /// Reads a safetensors file, or a PyTorch state dict (`.pt`, `.pth`, `.bin`, new or old format).
     ///
-    /// Which it is, the file's first bytes say. Nothing of a pickle is executed.
+    /// The file's first bytes decide which format it is. No pickle is executed.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] with what is wrong, [`NetworkError::Ingest`], [`NetworkError::Io`].
+    /// [`NetworkError::Weights`] with the problem, [`NetworkError::Ingest`], [`NetworkError::Io`].
     pub fn read(path: &Path) -> Result<Weights, NetworkError> {
         let (mut file, length) = open_regular(path)?;
         let bad = NetworkError::weights(path);
@@ -47,7 +47,7 @@ impl Weights {
         weights.map_err(bad)
     }
 
-    /// Writes a safetensors file: equal content, equal bytes. What had the name before is replaced in one step.
+    /// Writes a safetensors file. Equal content gives equal bytes. A file with the same name is replaced in one step.
     ///
     /// # Errors
     /// [`NetworkError::Io`], [`NetworkError::Torch`].
@@ -66,12 +66,12 @@ impl Weights {
     }
 }
 
-/// A tensor of these bytes, little-endian as on every machine this runs on.
+/// A tensor of these little-endian bytes. All supported machines are little-endian.
 pub(super) fn tensor(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, WeightsProblem> {
     let elements =
         elements(shape).ok_or_else(|| WeightsProblem::Format(format!("a tensor has shape {shape:?}")))?;
     let expected = elements.checked_mul(kind.elt_size_in_bytes());
-    // tch does not look at the length.
+    // tch does not check the length.
     if expected != Some(bytes.len()) {
         let found = bytes.len();
         return Err(WeightsProblem::Format(format!(
@@ -81,7 +81,7 @@ pub(super) fn tensor(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, 
     Tensor::f_from_data_size(bytes, shape, kind).map_err(|error| WeightsProblem::Format(error.to_string()))
 }
 
-/// Elements of a shape; none where it is no shape, or they cannot be counted.
+/// Number of elements of a shape; `None` if an axis is negative or the number overflows.
 pub(super) fn elements(shape: &[i64]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |product, &axis| {
         product.checked_mul(usize::try_from(axis).ok()?)

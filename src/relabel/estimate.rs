@@ -1,4 +1,4 @@
-//! What a change would touch, before it is made.
+//! Estimates what a change touches, before the change is made.
 
 use std::fmt;
 use std::path::Path;
@@ -22,11 +22,11 @@ const FULL_OVER_KEYS: f64 = 12.0;
 /// What a change would touch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Does every score depend on it?
+    /// Whether every score depends on the change.
     pub everything: bool,
     /// Videos whose every row may change.
     pub videos: u64,
-    /// Of these, the ones whose features are read again.
+    /// The videos among `videos` whose features are read again.
     pub rescored: u64,
     /// Modality and class whose labels may change in any video.
     pub tracks: u64,
@@ -99,7 +99,7 @@ fn extents(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<(&'static str, Ex
     ])
 }
 
-/// Files and bytes at a path; what cannot be read has none.
+/// Number and bytes of the files at a path; 0 for a path that cannot be read.
 fn size(path: &Path) -> (u64, u64) {
     let Ok(meta) = path.metadata() else { return (0, 0) };
     if !meta.is_dir() {

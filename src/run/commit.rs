@@ -9,8 +9,8 @@ use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found, Snapshot, Store};
 use vaplan_schemas::tables::{Epochs, Settings};
 
-use super::graph::{Graph, Stepped};
-use super::learner::{Report, active};
+use super::graph::{Graph, StepChanges};
+use super::learner::{StepReport, active};
 use super::ledger::{Done, Kind, Ledger, Stage};
 use super::{Progress, RunError, score};
 use crate::engine::patch::Diff;
@@ -18,7 +18,7 @@ use crate::engine::plan::Denoised;
 use crate::eval::Task;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record;
-use crate::parser::training::Learned;
+use crate::parser::training::TrainedEpoch;
 use crate::world::{Both, World};
 
 const CONFIG: &str = "config";
@@ -105,7 +105,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// As [`Writer::report`].
-    pub fn reset(&mut self, graph: &Graph, stepped: Stepped, for_good: bool) -> Result<(), RunError> {
+    pub fn reset(&mut self, graph: &Graph, stepped: StepChanges, for_good: bool) -> Result<(), RunError> {
         let own = &self.world;
         if own.active.is_none() && own.denoising == [None, None] {
             return Ok(());
@@ -163,25 +163,25 @@ impl<'a> Writer<'a> {
     /// What kept it from being learnt; [`RunError::Changed`] where someone else wrote meanwhile; a full disk, say.
     pub fn report(
         &mut self,
-        report: Report,
+        report: StepReport,
         graph: &mut Graph,
         (pld, task): (Both<Option<Pld>>, Task),
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<u64, RunError> {
         match report {
-            Report::Failed(error) => return Err(error),
-            Report::Epoch {
+            StepReport::Failed(error) => return Err(error),
+            StepReport::Epoch {
                 key,
-                learned,
+                trained,
                 denoises,
             } => {
                 let stepped = graph.step(denoises)?;
-                let Learned {
+                let TrainedEpoch {
                     mut row,
                     predicted,
                     better,
                     ..
-                } = *learned;
+                } = *trained;
                 let changes = (set(&stepped, true), set(&stepped, false));
                 let before = self.denoised();
                 if denoises {
@@ -210,7 +210,7 @@ impl<'a> Writer<'a> {
                     tell_denoised(row.epoch, changes, progress);
                 }
             }
-            Report::Trained {
+            StepReport::Trained {
                 stage,
                 epoch,
                 predicted,
@@ -230,7 +230,7 @@ impl<'a> Writer<'a> {
                 };
                 self.commit(&about, None)?;
             }
-            Report::Denoised { stage, epoch } => {
+            StepReport::Denoised { stage, epoch } => {
                 let stepped = graph.step(true)?;
                 let changes = (set(&stepped, true), set(&stepped, false));
                 self.activate(epoch, &stage.key, pld);
@@ -269,7 +269,7 @@ impl<'a> Writer<'a> {
         Ok(epochs.iter().any(same))
     }
 
-    fn commit(&mut self, about: &About<'_>, labels: Option<(&Graph, Stepped)>) -> Result<(), RunError> {
+    fn commit(&mut self, about: &About<'_>, labels: Option<(&Graph, StepChanges)>) -> Result<(), RunError> {
         let lock = self.store.lock(&mut |_| ())?;
         let latest = self.store.at_version(None)?;
         let found = latest.version();
@@ -332,7 +332,7 @@ fn flipped(
     Diff::<Epochs>::of(&old, new).write(commit, &mut Vec::new())
 }
 
-fn set(stepped: &Stepped, to: bool) -> u64 {
+fn set(stepped: &StepChanges, to: bool) -> u64 {
     stepped.changes.iter().filter(|change| change.to == to).count() as u64
 }
 

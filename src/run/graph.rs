@@ -1,4 +1,4 @@
-//! The resident graph of a run, and what it says now.
+//! The resident graph of a run, and the label records that it holds now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,33 +20,34 @@ use crate::engine::patch::{Answers, Diff};
 use crate::world::rejects;
 use crate::world::{Both, World, at};
 
-/// The graph, and what it says.
+/// The graph, and the label records that it holds.
 pub struct Graph {
     session: Session,
     answers: Answers,
     names: BTreeMap<VideoId, Arc<str>>,
-    /// Predictions from outside that PLD goes by.
+    /// Predictions that PLD reads and that come from the store, not from the learner.
     outside: Vec<Predicted>,
 }
 
-/// What a step changed.
+/// What a step of the graph changed.
 #[derive(Default)]
-pub struct Stepped {
-    /// Cells.
+pub struct StepChanges {
+    /// Labels that were set or unset.
     pub changes: Vec<Change>,
-    /// Videos whose labels, or the reasons for them, may be others.
+    /// Videos whose labels, or the reasons for them, may have changed.
     videos: BTreeSet<VideoId>,
 }
 
-impl Stepped {
-    /// Did it change nothing?
+impl StepChanges {
+    /// Whether the step changed nothing.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.videos.is_empty()
     }
 }
 
 impl Graph {
-    /// Starts on what a version says, with these settings of PLD; `keeps`: by the predictions that are active there.
+    /// Starts the graph on a store version with these settings of PLD. With `keeps`, PLD reads the predictions that are active
+    /// in that version; otherwise none.
     ///
     /// # Errors
     /// [`RunError::Stopped`].
@@ -56,7 +57,7 @@ impl Graph {
         keeps: bool,
         workers: usize,
         learner: Box<dyn Learner>,
-    ) -> Result<(Graph, Stepped), RunError> {
+    ) -> Result<(Graph, StepChanges), RunError> {
         let mut rows = part.rows();
         let active = std::mem::take(&mut rows.predictions);
         let outside = if keeps { active.clone() } else { Vec::new() };
@@ -74,23 +75,23 @@ impl Graph {
             outside,
         };
         let changes = graph.answers.take(outcome);
-        // Of the first version, all is new: what may be another is what was told of a flip.
+        // Every record of the first step is new. Without `keeps`, flips are taken back, so videos with predictions may change.
         let of = if keeps { &[][..] } else { &active };
         let mut videos: BTreeSet<VideoId> = of.iter().map(|(video, _)| *video).collect();
         videos.extend(changes.iter().map(|change| change.video));
-        Ok((graph, Stepped { changes, videos }))
+        Ok((graph, StepChanges { changes, videos }))
     }
 
-    /// Is there a step to come?
+    /// Whether the learner has another step.
     pub fn learning(&self) -> bool {
         self.session.learning()
     }
 
-    /// What comes of the step that is learnt; `denoises`: it gives predictions that PLD goes by from now on.
+    /// Takes the step that the learner has finished. With `denoises`, its predictions replace those that PLD reads.
     ///
     /// # Errors
     /// [`RunError::Stopped`].
-    pub fn step(&mut self, denoises: bool) -> Result<Stepped, RunError> {
+    pub fn step(&mut self, denoises: bool) -> Result<StepChanges, RunError> {
         let mut updates = Updates::default();
         if denoises {
             updates.gone.predictions = std::mem::take(&mut self.outside);
@@ -98,15 +99,15 @@ impl Graph {
         let outcome = self.session.apply(updates).map_err(stopped)?;
         let videos = touched(&outcome);
         let changes = self.answers.take(outcome);
-        Ok(Stepped { changes, videos })
+        Ok(StepChanges { changes, videos })
     }
 
-    /// Labels that PLD flips.
+    /// Number of labels that PLD flips.
     pub fn flipped(&self) -> u64 {
         self.answers.flipped()
     }
 
-    /// Ends it.
+    /// Ends the graph and its threads.
     ///
     /// # Errors
     /// [`RunError::Stopped`].
@@ -114,16 +115,16 @@ impl Graph {
         self.session.finish().map_err(stopped)
     }
 
-    /// Writes what a step changed: rows of the labels it touched, the changes, what has no effect.
+    /// Adds to a commit what a step changed: label rows, label changes, rejects.
     ///
     /// # Errors
-    /// Where a table does not read back, or a file cannot be written.
+    /// [`StoreError`] for a table that cannot be read or a file that cannot be written.
     pub fn write(
         &self,
         commit: &mut Commit<'_>,
         snapshot: &Snapshot,
         world: &World,
-        stepped: Stepped,
+        stepped: StepChanges,
     ) -> Result<(), StoreError> {
         let names = stepped.videos.iter().filter_map(|video| self.names.get(video));
         let names: Vec<Arc<str>> = names.cloned().collect();
@@ -142,7 +143,7 @@ impl Graph {
         )
     }
 
-    /// What it says.
+    /// The records that the graph holds.
     pub fn answers(&self) -> &Answers {
         &self.answers
     }
@@ -156,7 +157,7 @@ impl Graph {
     ) -> Result<(), StoreError> {
         let before = snapshot.read::<Rejects>()?;
         let own: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
-        // Others are of features, which no step touches.
+        // A step changes only rejects of predictions. Rejects of features stay.
         let stays = |row: &&RejectRow| {
             let of = row.video.as_deref().is_some_and(|video| own.contains(video));
             !(of && row.kind.is_of_predictions())

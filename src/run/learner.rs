@@ -1,13 +1,13 @@
-//! The parser in the loop: one stage of a run after the other, a step of the graph each epoch.
+//! The training thread of a run: each step of the resident graph trains an epoch, or does what follows the last one.
 //!
 //! ```text
-//! step: labels ── data set ─┬─ an epoch of a training ─────────────┬─ report ─▶ whoever commits
-//!                           ├─ its best epoch's predictions        │
-//!                           └─ predictions that denoise ───────────┴─ predictions ─▶ the graph
+//! step: label changes ── data set ─┬─ an epoch of a training ──────────┬─ report ──────▶ `commit`: a store version
+//!                                  ├─ predictions of its best epoch    │
+//!                                  └─ predictions that PLD reads ──────┴─ predictions ─▶ the graph
 //! ```
 //!
-//! A checkpoint is written when the commit of its epoch is known to be there, so that what is killed between the two is
-//! done again with the same numbers, and found done.
+//! The thread promotes the checkpoint of an epoch when it learns the version of the epoch's commit. A run that is killed in
+//! between repeats the epoch with the same numbers, and finds it in the store.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -26,148 +26,148 @@ use super::ledger::{Kind, Line, Stage};
 use super::{RunError, score};
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
-use crate::parser::trainer::Step;
-use crate::parser::training::{Brief, Course, Learned};
+use crate::parser::trainer::TrainStep;
+use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
-use crate::parser::{Dataset, record};
+use crate::parser::{Dataset, TrainSettings, record};
 use crate::world::kept;
 use crate::world::{Active, World};
 
-/// What a step was.
-pub enum Report {
-    /// An epoch is learnt.
+/// What a step of the run gave.
+pub enum StepReport {
+    /// An epoch was trained.
     Epoch {
-        /// Key of the training.
+        /// Key of the training's stage.
         key: String,
-        /// What it gave.
-        learned: Box<Learned>,
-        /// PLD goes by its predictions from now on.
+        /// What the epoch gave.
+        trained: Box<TrainedEpoch>,
+        /// Whether PLD reads the epoch's predictions from the next step on.
         denoises: bool,
     },
-    /// A training is done.
+    /// A training is complete.
     Trained {
-        /// Which.
+        /// The training's stage.
         stage: Stage,
-        /// Its best epoch.
+        /// Number of its best epoch in the store.
         epoch: u64,
         /// Predictions of that epoch.
         predicted: Vec<VideoProbabilities>,
-        /// Their scores.
+        /// Scores of those predictions.
         lines: Vec<Line>,
     },
     /// Labels are denoised.
     Denoised {
-        /// Which stage it is.
+        /// The stage.
         stage: Stage,
-        /// Epoch of the predictions.
+        /// Epoch whose predictions PLD reads.
         epoch: u64,
     },
-    /// It cannot go on.
+    /// The run cannot continue.
     Failed(RunError),
 }
 
-/// Told what is being done, from the learner's thread.
-pub type OnStep = Box<dyn FnMut(Doing<'_>) + Send>;
+/// Called with the progress of the training thread, on that thread.
+pub type OnLearnerProgress = Box<dyn FnMut(LearnerProgress<'_>) + Send>;
 
-/// What is being done.
+/// What the training thread is doing.
 #[derive(Clone, Copy, Debug)]
-pub enum Doing<'a> {
-    /// Features are read.
+pub enum LearnerProgress<'a> {
+    /// Features are being read.
     Read,
-    /// A stage is begun, or taken up: epochs done of all, and videos of an epoch.
+    /// A stage begins or continues.
     Stage {
         /// Its name.
         name: &'a str,
-        /// Epochs done.
+        /// Number of epochs done.
         done: u64,
-        /// Epochs in all.
+        /// Number of epochs of the training.
         epochs: u64,
-        /// Videos of an epoch.
+        /// Number of videos that an epoch learns from.
         videos: u64,
     },
-    /// A step of a training is made.
-    Step(Step),
+    /// A step of an epoch is done.
+    Step(TrainStep),
 }
 
-/// A parser in the loop.
-pub struct Pupil {
-    /// What is learnt from; its labels are those of the step before.
+/// The stages of a run that learn, one step of the graph after the other.
+pub struct RunLearner {
+    /// Videos with the labels of the step before, and their features.
     pub dataset: Dataset,
-    /// Dense truth, where there is some.
+    /// Dense truth of the splits that have it.
     pub truths: Truths,
-    /// Where predictions of a training before are.
+    /// Store that holds the predictions of earlier trainings.
     pub store: Store,
-    /// Classes.
+    /// Classes and settings of the labels.
     pub world: World,
     /// Classes of the weak label of each video.
     pub weak: BTreeMap<VideoId, Arc<[ClassId]>>,
-    /// What is to be done, in order.
+    /// Stages to do, in order.
     pub stages: VecDeque<Stage>,
-    /// Best epochs of the trainings that are done, by name.
+    /// Best epochs of the trainings that are complete, by stage name.
     pub best: BTreeMap<String, u64>,
     /// Folder of the checkpoints.
     pub folder: PathBuf,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
-    /// Threads of libtorch.
-    pub threads: usize,
     /// Last epoch of the store.
     pub last: u64,
-    /// Numbers in the store of epochs, by training and its epoch.
+    /// Numbers in the store of epochs, by key of the training's stage and epoch of the training.
     pub numbers: BTreeMap<(String, u64), u64>,
-    /// Versions at which the trainings that have epochs there began.
+    /// Store versions at which the trainings began that have epochs in the store, by key of the stage.
     pub began: BTreeMap<String, u64>,
-    /// Its last version.
+    /// Last store version.
     pub version: u64,
-    /// The first epoch was committed before: it is done again with the labels that the data set has, and the labels of the
-    /// first step are those that came of it.
+    /// Whether the first epoch is in the store already, without a checkpoint. It is then repeated on the labels that
+    /// `dataset` has; the labels of the first step are those that the epoch led to.
     pub again: bool,
     /// The training under way.
-    pub course: Option<Course>,
-    /// Where reports go.
-    pub reports: Sender<Report>,
-    /// Versions of the commits, one a report.
+    pub training: Option<Training>,
+    /// Channel for the reports, one per step.
+    pub reports: Sender<StepReport>,
+    /// Store versions of the commits, one per report.
     pub commits: Receiver<u64>,
-    /// Told what is being done.
-    pub told: OnStep,
+    /// Called with the progress.
+    pub on_progress: OnLearnerProgress,
 }
 
-impl Learner for Pupil {
+impl Learner for RunLearner {
     fn epoch(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, String> {
         let learnt = contain(|| self.step(step, labels));
         let learnt =
             learnt.unwrap_or_else(|panic| Err(RunError::Stopped(format!("training panicked: {panic}"))));
         learnt.map_err(|error| {
-            let said = chain(&error);
-            // Fails only where nobody waits any more.
-            let _ = self.reports.send(Report::Failed(error));
-            said
+            let message = chain(&error);
+            // Sending fails only if the receiver has ended, and then nobody needs the report.
+            let _ = self.reports.send(StepReport::Failed(error));
+            message
         })
     }
 }
 
-impl Pupil {
+impl RunLearner {
     fn step(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, RunError> {
-        if step == 0 {
-            crate::parser::set_threads(self.threads);
-        } else {
-            let gone = |_| RunError::Stopped("nobody commits what is learnt".to_owned());
+        if step > 0 {
+            let gone = |_| RunError::Stopped("the thread that commits epochs ended".to_owned());
             self.version = self.commits.recv().map_err(gone)?;
-            if let Some(course) = &self.course {
-                course.save(&self.dataset)?;
+            if let Some(training) = &self.training {
+                training.promote()?;
             }
         }
-        let before = std::mem::take(&mut self.again);
-        if !before {
+        let again = std::mem::take(&mut self.again);
+        if !again {
             self.relabel(&labels)?;
         }
-        let stage = self.stages.front().cloned().expect("there is something to learn");
+        let stage = self
+            .stages
+            .front()
+            .cloned()
+            .expect("the graph has a step only if a stage is left");
         let (report, predictions) = match &stage.kind {
             Kind::Train { .. } => self.train(stage)?,
             Kind::Denoise { by } => self.denoise(by, stage)?,
-            Kind::Score => unreachable!("what is only scored is no step"),
+            Kind::Score => unreachable!("stages that only score are not given to the learner"),
         };
-        if before {
+        if again {
             self.relabel(&labels)?;
         }
         let more = !self.stages.is_empty();
@@ -175,7 +175,7 @@ impl Pupil {
         Ok(Learnt { predictions, more })
     }
 
-    /// Takes labels that came and went.
+    /// Applies label changes to the data set.
     fn relabel(&mut self, labels: &LabelChanges) -> Result<(), RunError> {
         let mut now: BTreeMap<(VideoId, Modality), Option<&LabelRecord>> = BTreeMap::new();
         for ((key, record), diff) in labels {
@@ -195,76 +195,87 @@ impl Pupil {
         Ok(())
     }
 
-    /// An epoch, or what is left to do after the last.
-    fn train(&mut self, stage: Stage) -> Result<(Report, Option<Vec<Predicted>>), RunError> {
+    /// Trains an epoch, or predicts with the best epoch after the last one.
+    fn train(&mut self, stage: Stage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
         let Kind::Train { settings, every } = &stage.kind else {
-            unreachable!("it is a training")
+            unreachable!("the stage is a training")
         };
-        let mut course = match self.course.take() {
-            Some(course) => course,
+        let mut training = match self.training.take() {
+            Some(training) => training,
             None => self.begin(&stage)?,
         };
-        let next = course.done() + 1;
-        if next > settings.epochs {
-            return self.finish(&course, stage).map(|report| (report, None));
-        }
+        let next = training.done() + 1;
         let denoises = every.is_some_and(|every| every.due(next, settings.epochs));
-        let also = match denoises {
-            true => &settings.best_predictions[..],
-            false => &[],
+        let mut driver = StageDriver {
+            more_splits: match denoises {
+                true => settings.best_predictions.clone(),
+                false => Vec::new(),
+            },
+            on_progress: &mut self.on_progress,
+            given: None,
         };
-        let told = &mut self.told;
-        let mut learned = course.epoch(&self.dataset, &self.truths, also, |step| {
-            told(Doing::Step(step));
-            ControlFlow::Continue(())
-        })?;
-        let number = self
-            .numbers
-            .entry((stage.key.clone(), next))
-            .or_insert(self.last + 1);
-        learned.row.epoch = *number;
-        self.last = self.last.max(*number);
-        self.course = Some(course);
-        let predictions = denoises.then(|| self.predictions(learned.row.epoch, &learned.predicted));
-        let report = Report::Epoch {
-            key: stage.key,
-            learned: Box::new(learned),
-            denoises,
-        };
-        Ok((report, predictions))
+        training.advance(&self.dataset, &self.truths, &mut driver)?;
+        match driver
+            .given
+            .expect("a stage that is left has an epoch or its best predictions to give")
+        {
+            Given::Best(best, predicted) => {
+                let report = self.complete(&training, stage, best, predicted)?;
+                Ok((report, None))
+            }
+            Given::Epoch(mut trained) => {
+                let key = (stage.key.clone(), next);
+                let number = *self.numbers.entry(key).or_insert(self.last + 1);
+                trained.row.epoch = number;
+                self.last = self.last.max(number);
+                self.training = Some(training);
+                let predictions = denoises.then(|| self.predictions(number, &trained.predicted));
+                let report = StepReport::Epoch {
+                    key: stage.key,
+                    trained,
+                    denoises,
+                };
+                Ok((report, predictions))
+            }
+        }
     }
 
-    /// Begins a training, or takes up what an earlier run left of it.
-    pub fn begin(&mut self, stage: &Stage) -> Result<Course, RunError> {
+    /// Begins a training, or continues one from the checkpoint of an earlier run.
+    pub fn begin(&mut self, stage: &Stage) -> Result<Training, RunError> {
         let Kind::Train { settings, .. } = &stage.kind else {
-            unreachable!("it is a training")
+            unreachable!("the stage is a training")
         };
-        let brief = Brief {
+        let spec = TrainingSpec {
             settings: (**settings).clone(),
             device: self.device,
             folder: self.folder.join(&stage.name),
             run: stage.key.clone(),
-            // Killed before its first checkpoint, it may have an epoch.
+            // A training that was killed before its first checkpoint may have an epoch in the store.
             labels: self.began.get(&stage.key).copied().unwrap_or(self.version),
-            learnt: stage.key.clone(),
+            data: stage.key.clone(),
         };
-        let course = Course::open(brief, &self.dataset)?;
-        (self.told)(Doing::Stage {
+        let training = Training::open(spec, &self.dataset)?;
+        (self.on_progress)(LearnerProgress::Stage {
             name: &stage.name,
-            done: course.done(),
+            done: training.done(),
             epochs: settings.epochs,
-            videos: course.learnt() as u64,
+            videos: training.videos() as u64,
         });
-        Ok(course)
+        Ok(training)
     }
 
-    fn finish(&mut self, course: &Course, stage: Stage) -> Result<Report, RunError> {
-        let (best, _) = course.best().expect("a training has at least one epoch");
+    /// Scores the predictions of the best epoch and ends the stage.
+    fn complete(
+        &mut self,
+        training: &Training,
+        stage: Stage,
+        best: u64,
+        by_split: Vec<(Split, Vec<VideoProbabilities>)>,
+    ) -> Result<StepReport, RunError> {
         let epoch = self.numbers[&(stage.key.clone(), best)];
-        let settings = &course.brief().settings;
+        let settings = &training.spec().settings;
         let (mut predicted, mut lines) = (Vec::new(), Vec::new());
-        for split in Split::ALL {
-            let own = course.by_best(&self.dataset, [split])?;
+        for (split, own) in by_split {
             if let Some(truth) = self.truths.of(split).filter(|_| !own.is_empty()) {
                 lines.extend(score::parser(truth, &own, settings.task)?);
             }
@@ -274,7 +285,7 @@ impl Pupil {
         }
         self.best.insert(stage.name.clone(), epoch);
         self.stages.pop_front();
-        Ok(Report::Trained {
+        Ok(StepReport::Trained {
             stage,
             epoch,
             predicted,
@@ -282,17 +293,17 @@ impl Pupil {
         })
     }
 
-    /// Predictions of the best epoch of a training, for PLD.
-    fn denoise(&mut self, by: &str, stage: Stage) -> Result<(Report, Option<Vec<Predicted>>), RunError> {
-        let epoch = *self.best.get(by).expect("the training is a stage before");
+    /// Gives PLD the predictions of the best epoch of a training.
+    fn denoise(&mut self, by: &str, stage: Stage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
+        let epoch = *self.best.get(by).expect("the training is an earlier stage");
         let predicted = record::read(&self.store.at_version(None)?, epoch)?;
         let predictions = self.predictions(epoch, &predicted);
         self.stages.pop_front();
-        let report = Report::Denoised { stage, epoch };
+        let report = StepReport::Denoised { stage, epoch };
         Ok((report, Some(predictions)))
     }
 
-    /// As the graph takes them: what a version says whose active epoch is this one.
+    /// Predictions as the graph reads them from a store version whose active epoch is `epoch`.
     fn predictions(&self, epoch: u64, predicted: &[VideoProbabilities]) -> Vec<Predicted> {
         let mut world = self.world.clone();
         world.active = Some(active(&world, epoch));
@@ -302,7 +313,53 @@ impl Pupil {
     }
 }
 
-/// Of an epoch alone.
+/// Takes what a training gives. The run commits it after the step, together with the labels that the step changes.
+struct StageDriver<'a> {
+    more_splits: Vec<Split>,
+    on_progress: &'a mut OnLearnerProgress,
+    given: Option<Given>,
+}
+
+/// What one call of [`Training::advance`] gave.
+enum Given {
+    Epoch(Box<TrainedEpoch>),
+    Best(u64, Vec<(Split, Vec<VideoProbabilities>)>),
+}
+
+impl TrainingDriver for StageDriver<'_> {
+    type Error = RunError;
+
+    fn more_splits(&self, _epoch: u64) -> Vec<Split> {
+        self.more_splits.clone()
+    }
+
+    /// The table of a run has scores of every split.
+    fn best_splits(&self, _settings: &TrainSettings) -> Vec<Split> {
+        Split::ALL.to_vec()
+    }
+
+    fn on_step(&mut self, step: TrainStep) -> ControlFlow<()> {
+        (self.on_progress)(LearnerProgress::Step(step));
+        ControlFlow::Continue(())
+    }
+
+    fn commit_epoch(&mut self, _spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, RunError> {
+        self.given = Some(Given::Epoch(Box::new(trained)));
+        Ok(Committed::Later)
+    }
+
+    fn commit_best(
+        &mut self,
+        _spec: &TrainingSpec,
+        epoch: u64,
+        predicted: Vec<(Split, Vec<VideoProbabilities>)>,
+    ) -> Result<Committed, RunError> {
+        self.given = Some(Given::Best(epoch, predicted));
+        Ok(Committed::Later)
+    }
+}
+
+/// The active predictions of one epoch.
 pub fn active(world: &World, epoch: u64) -> Active {
     Active {
         epochs: BTreeSet::from([epoch]),

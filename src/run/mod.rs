@@ -46,7 +46,7 @@ use vaplan_schemas::{StoreError, StoreVersion};
 use self::commit::Writer;
 use self::config::Config;
 use self::graph::Graph;
-use self::learner::{Doing, OnStep, Pupil, Report};
+use self::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
 use self::ledger::{Kind, PLD, PLG, Stage};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
@@ -67,7 +67,7 @@ pub struct Request {
     pub config: PathBuf,
     /// Timely workers.
     pub workers: usize,
-    /// Threads of libtorch; results are the same, bit for bit, only for the same number.
+    /// Threads of ONNX Runtime, if media are encoded.
     pub threads: NonZeroUsize,
     /// Where to compute.
     pub device: tch::Device,
@@ -161,7 +161,7 @@ pub enum RunError {
     Stopped(String),
 }
 
-/// Told what a run does; [`OnStep`] what its learner does, from another thread.
+/// Told what a run does; [`OnLearnerProgress`] what its training thread does, from that thread.
 pub struct Told<'a> {
     /// On the caller's thread.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
@@ -170,8 +170,8 @@ pub struct Told<'a> {
     pub encode: crate::encode::EncodeListener,
     /// Of labelling, from any thread.
     pub label: Listener,
-    /// Of the learner.
-    pub step: OnStep,
+    /// Of the training thread.
+    pub step: OnLearnerProgress,
 }
 
 /// Does what a file asks; what is done already is not done again.
@@ -309,16 +309,16 @@ impl Begun<'_> {
         writer: &mut Writer<'_>,
         snapshot: &Snapshot,
         (open, learnt): (&[Stage], VecDeque<Stage>),
-        step: OnStep,
+        step: OnLearnerProgress,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), RunError> {
         // One of each a step: the learner waits for its commit.
         let (reports, heard) = crossbeam::channel::bounded(1);
         let (commits, committed) = crossbeam::channel::bounded(1);
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
-        let (pupil, keeps) = self.pupil(writer, snapshot, &part, learnt, (reports, committed), step)?;
+        let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
-        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(pupil))?;
+        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
@@ -326,7 +326,7 @@ impl Begun<'_> {
             }
             self.score_one(writer, open, PLG)?;
             while graph.learning() {
-                let gone = |_| RunError::Stopped("training went without a word".to_owned());
+                let gone = |_| RunError::Stopped("the training thread exited unexpectedly".to_owned());
                 let report = heard.recv().map_err(gone)?;
                 let version = writer.report(report, &mut graph, (pld, self.config.train.task), progress)?;
                 // Fails only where the learner has ended.
@@ -349,24 +349,24 @@ impl Begun<'_> {
         }
     }
 
-    fn pupil(
+    fn learner(
         &self,
         writer: &Writer<'_>,
         snapshot: &Snapshot,
         part: &crate::engine::part::Part,
         learnt: VecDeque<Stage>,
         (reports, commits): (
-            crossbeam::channel::Sender<Report>,
+            crossbeam::channel::Sender<StepReport>,
             crossbeam::channel::Receiver<u64>,
         ),
-        mut told: OnStep,
-    ) -> Result<(Pupil, bool), RunError> {
+        mut on_progress: OnLearnerProgress,
+    ) -> Result<(RunLearner, bool), RunError> {
         let mut reading = |_| ();
         let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
         let best = &writer.ledger.stages;
         let epochs = snapshot.read::<Epochs>()?;
-        told(Doing::Read);
-        let mut pupil = Pupil {
+        on_progress(LearnerProgress::Read);
+        let mut learner = RunLearner {
             truths: Truths::read(snapshot)?,
             store: writer.store.clone(),
             world: part.world().clone(),
@@ -378,7 +378,6 @@ impl Begun<'_> {
             stages: learnt,
             folder: self.config.store.join("_vaplan/run"),
             device: self.request.device,
-            threads: self.request.threads.get(),
             last: last_epoch(snapshot)?,
             began: (epochs.iter())
                 .map(|row| (row.run.to_string(), row.labels))
@@ -388,42 +387,42 @@ impl Begun<'_> {
                 .collect(),
             version: snapshot.version().version,
             again: false,
-            course: None,
+            training: None,
             dataset,
             reports,
             commits,
-            told,
+            on_progress,
         };
         let mut keeps = self.keeps;
-        let first = pupil
+        let first = learner
             .stages
             .front()
             .cloned()
             .expect("there is something to learn");
         if let Kind::Train { every, settings } = &first.kind {
-            let mut course = pupil.begin(&first)?;
-            if !keeps && every.is_some_and(|every| every.was_due(course.done(), settings.epochs)) {
+            let mut training = learner.begin(&first)?;
+            if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
                 // The labels it had denoised are not there any more.
-                course.forget()?;
-                course = pupil.begin(&first)?;
+                training.forget()?;
+                training = learner.begin(&first)?;
             }
-            let next = (first.key.clone(), course.done() + 1);
+            let next = (first.key.clone(), training.done() + 1);
             if every.is_some() && keeps {
                 let active = &writer.denoised().1;
-                let by_next = pupil.numbers.get(&next).zip(active.as_ref());
+                let by_next = learner.numbers.get(&next).zip(active.as_ref());
                 // From the start, it learns the labels as they were.
-                keeps = course.resumed().is_some()
+                keeps = training.resumed().is_some()
                     || by_next.is_some_and(|(number, active)| active.epochs.contains(number));
                 // Its commit is there, its checkpoint is not: it is learnt again, from the labels that it was learnt from.
-                if let Some(version) = made_epoch(writer.store, pupil.numbers.get(&next))? {
+                if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
-                    pupil.dataset = Dataset::read(&before, self.paths, &mut reading)?;
-                    pupil.again = true;
+                    learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
+                    learner.again = true;
                 }
             }
-            pupil.course = Some(course);
+            learner.training = Some(training);
         }
-        Ok((pupil, keeps))
+        Ok((learner, keeps))
     }
 }
 

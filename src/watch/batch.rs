@@ -265,7 +265,8 @@ impl<'a> Batches<'a> {
     fn refused(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Vec<Option<String>>, WatchError> {
         let reason = |delivery: &Delivery| {
             let own = std::slice::from_ref(delivery);
-            match Resolved::new(self.store, snapshot, &self.changes(own, snapshot)?) {
+            let changes = self.changes(own, snapshot);
+            match changes.and_then(|changes| Resolved::new(self.store, snapshot, &changes)) {
                 Ok(_) => Ok(None),
                 Err(error) if blamed(&error, own, self.store).is_some() => Ok(Some(chain(&error))),
                 Err(error) => Err(error.into()),
@@ -282,7 +283,7 @@ impl<'a> Batches<'a> {
             false => Default::default(),
         };
         for delivery in batch {
-            delivery.ask(&place::of(self.store, delivery), &mut changes);
+            delivery.ask(&place::of(self.store, delivery), &mut changes)?;
             if let Kind::Features(modality) = delivery.kind {
                 let replaced = place::replaced(self.store, delivery, &inputs);
                 changes.removed[crate::world::at(modality)].extend(replaced);
@@ -302,7 +303,10 @@ impl<'a> Batches<'a> {
         let began = Instant::now();
         let request = RelabelRequest {
             store: self.store.root().to_owned(),
-            changes: self.changes(batch, snapshot)?,
+            changes: match self.changes(batch, snapshot) {
+                Ok(changes) => changes,
+                Err(error) => return Ok(End::Refused(error)),
+            },
             workers: self.workers,
             dry_run: false,
             command: command(&self.command, batch),

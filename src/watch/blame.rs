@@ -1,12 +1,14 @@
 //! Whose fault it is that a batch cannot be made: a delivery's, or that of the store and the machine.
 
 use std::ops::Range;
+use std::path::Path;
 
 use vaplan_schemas::store::Store;
 
 use super::delivery::Delivery;
 use super::place;
 use crate::error::LabelError;
+use crate::ingest::absolute;
 
 /// Which of the deliveries an error may be about; none: it is about the store or the machine.
 ///
@@ -14,10 +16,13 @@ use crate::error::LabelError;
 pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<Range<usize>> {
     match error {
         LabelError::Ingest(error) => {
-            let is_of = |delivery: &Delivery| {
-                error.path().starts_with(&delivery.entry.path)
-                    || error.path().starts_with(place::of(store, delivery))
+            // Errors name absolute paths, and the inbox or the store may be named by a relative one.
+            let named = |path: &Path| {
+                error.path().starts_with(path)
+                    || absolute(path).is_ok_and(|path| error.path().starts_with(path))
             };
+            let is_of =
+                |delivery: &Delivery| named(&delivery.entry.path) || named(&place::of(store, delivery));
             batch.iter().position(is_of).map(|nth| nth..nth + 1)
         }
         LabelError::Settings(_)
@@ -30,8 +35,6 @@ pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<R
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::ingest::IngestError;
     use crate::watch::inbox::Inbox;

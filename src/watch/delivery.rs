@@ -11,7 +11,7 @@ use vaplan_schemas::Modality;
 
 use super::inbox::Entry;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
-use crate::ingest::open_regular;
+use crate::ingest::{IngestError, open_regular};
 use crate::world::changes::{Changes, WeakEdit};
 
 /// What a delivery is.
@@ -158,18 +158,22 @@ impl Delivery {
     }
 
     /// Adds what it asks for; features lie at `place`.
-    pub fn ask(&self, place: &Path, changes: &mut Changes) {
+    ///
+    /// # Errors
+    /// A file that cannot be read as a whole.
+    pub fn ask(&self, place: &Path, changes: &mut Changes) -> Result<(), IngestError> {
         let path = self.entry.path.clone();
         match self.kind {
-            Kind::Weak(edit) => changes.weak.push((edit, path)),
-            Kind::User => changes.user.push(path),
+            Kind::Weak(edit) => changes.rows.read_weak(edit, &path)?,
+            Kind::User => changes.rows.read_user(&path)?,
             Kind::Thresholds => changes.settings.file = Some(path),
             Kind::Features(modality) => {
                 changes.features[crate::world::at(modality)].push(place.to_owned());
             }
-            Kind::Epoch(epoch) => changes.predictions = Some((path, epoch)),
+            Kind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
         }
         changes.delivered.push(self.hash.clone());
+        Ok(())
     }
 }
 

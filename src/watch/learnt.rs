@@ -1,4 +1,4 @@
-//! Epochs of own training to store versions.
+//! Commits what own training gives: each epoch is a store version.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use vaplan_schemas::tables::Videos;
 use super::batch::{Batches, End, Way};
 use super::events::Events;
 use super::status::{Board, Times};
-use super::training::Report;
+use super::training::OwnTrainingReport;
 use super::{Told, WatchError};
 use crate::error::LabelError;
 use crate::error::chain;
@@ -19,35 +19,34 @@ use crate::world::World;
 use crate::world::changes::{Changes, DenoiseRequest};
 
 impl Batches<'_> {
-    /// Puts into the store what a training gave, and denoises by it where that is due; false: there was a signal to stop
-    /// first.
+    /// Commits what a training gave, or denoises the labels by its epoch; false: a signal to stop came first.
     ///
     /// # Errors
-    /// [`WatchError`]; the checkpoint is then the one before, so that the next watch does it again.
+    /// [`WatchError`]. The checkpoint is then not promoted, so that the next watch does the same work again.
     pub(super) fn learnt(
         &mut self,
-        report: Report,
+        report: OwnTrainingReport,
         events: &mut Events,
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<bool, WatchError> {
         let (run, training) = match &report {
-            Report::Rests(why) => {
+            OwnTrainingReport::Rests(why) => {
                 board.training(format!("at rest: {why}"));
                 board.state("watching", None)?;
                 told(Told::Rests(why));
                 return Ok(true);
             }
-            Report::Failed(reason) => {
+            OwnTrainingReport::Failed(reason) => {
                 board.training(format!("failed: {reason}"));
                 board.state("watching", None)?;
                 told(Told::TrainingFailed(reason));
                 return Ok(true);
             }
-            Report::Epoch { run, of, learned, .. } => {
-                (run, Some(format!("epoch {} of {of}", learned.row.run_epoch)))
+            OwnTrainingReport::Epoch { run, of, trained, .. } => {
+                (run, Some(format!("epoch {} of {of}", trained.row.run_epoch)))
             }
-            Report::Denoise { run, .. } | Report::Trained { run, .. } => (run, None),
+            OwnTrainingReport::Denoise { run, .. } | OwnTrainingReport::Trained { run, .. } => (run, None),
         };
         let Some(lock) = events.lock(self.store, told)? else {
             return Ok(false);
@@ -60,19 +59,19 @@ impl Batches<'_> {
         };
         let mut done = None;
         match report {
-            Report::Epoch { learned, .. } => {
-                let predicted = there(&latest, learned.predicted)?;
-                let row = recorder.record_locked(&lock, learned.row, &predicted)?;
+            OwnTrainingReport::Epoch { trained, .. } => {
+                let predicted = there(&latest, trained.predicted)?;
+                let row = recorder.record_locked(&lock, trained.row, &predicted)?;
                 board.epoch();
                 told(Told::Epoch {
                     row: &row,
-                    better: learned.better,
+                    better: trained.better,
                 });
             }
-            Report::Denoise { epoch, denoising, .. } => {
+            OwnTrainingReport::Denoise { epoch, denoising, .. } => {
                 let number = recorder.number(&latest, epoch)?;
                 let active = World::read(&latest)?.active;
-                // Killed before the checkpoint was kept, it is asked again; meanwhile others may have a say, too.
+                // A watch that was killed before it promoted the checkpoint asks again.
                 let done = |number: &u64| {
                     active
                         .as_ref()
@@ -82,16 +81,16 @@ impl Batches<'_> {
                     self.denoise(number, denoising, (&latest, &lock), board, told)?;
                 }
             }
-            Report::Trained { best, predicted, .. } => {
+            OwnTrainingReport::Trained { best, predicted, .. } => {
                 let epoch = recorder.number(&latest, best)?;
                 let active = World::read(&latest)?.active;
-                // Of one that has a say, what there was to predict was predicted when it got it.
+                // PLD reads this epoch already, and then the store has all its predictions.
                 if !active.is_some_and(|active| epoch.is_some_and(|epoch| active.epochs.contains(&epoch))) {
                     recorder.add_locked(&lock, best, &there(&latest, predicted)?)?;
                 }
                 done = epoch;
             }
-            Report::Rests(_) | Report::Failed(_) => {}
+            OwnTrainingReport::Rests(_) | OwnTrainingReport::Failed(_) => {}
         }
         let latest = self.latest(board, told)?;
         training.into_iter().for_each(|at| board.training(at));
@@ -107,7 +106,7 @@ impl Batches<'_> {
         Ok(true)
     }
 
-    /// As `vaplan denoise --epoch` does, through the session.
+    /// Denoises the labels by an epoch, as `vaplan denoise --epoch` does, through the session.
     fn denoise(
         &mut self,
         epoch: u64,
@@ -141,7 +140,7 @@ impl Batches<'_> {
                     cells,
                 });
             }
-            // The epoch has no predictions of labelled videos, say.
+            // For example, the epoch has no predictions of labelled videos.
             End::Refused(error @ LabelError::Change(_)) => told(Told::TrainingFailed(&format!(
                 "labels are not denoised by epoch {epoch}: {}",
                 chain(&error)
@@ -153,7 +152,8 @@ impl Batches<'_> {
     }
 }
 
-/// Without those of videos that went while they were learnt: come again, they would be others.
+/// Removes predictions of videos that left the store while the epoch was trained. If such a video comes back, its features may
+/// be others.
 fn there(
     latest: &Snapshot,
     mut predicted: Vec<VideoProbabilities>,

@@ -68,7 +68,7 @@ pub struct Request {
     pub metrics: Option<SocketAddr>,
     /// Own training; none: epochs come from outside alone.
     #[cfg(feature = "train")]
-    pub training: Option<training::Asked>,
+    pub training: Option<training::OwnTrainingRequest>,
 }
 
 /// What a watch tells while it runs.
@@ -231,7 +231,7 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
         LOOK_ALONE
     };
     #[cfg(feature = "train")]
-    let training = asked.map(|asked| training::Training::start(asked, events.waker()));
+    let training = asked.map(|asked| training::TrainingThread::start(asked, events.waker()));
     while !events.stopped() {
         #[cfg(feature = "train")]
         if let Some(training) = &training
@@ -245,7 +245,7 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
         // What came in while a batch was made makes the next.
         if batches.next(&mut events, board, told)? {
             #[cfg(feature = "train")]
-            training.iter().for_each(training::Training::news);
+            training.iter().for_each(training::TrainingThread::news);
             continue;
         }
         match events.wait(look) {

@@ -10,7 +10,7 @@ use vaplan_schemas::store::Store;
 
 use super::WatchError;
 use super::delivery::{Delivery, Kind};
-use crate::ingest::open_regular;
+use crate::ingest::{absolute, open_regular};
 use crate::world::{Both, at};
 
 /// Folder of a delivery name's features.
@@ -37,7 +37,9 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
     let Kind::Features(modality) = delivery.kind else {
         return Vec::new();
     };
-    let (own, folder) = (of(store, delivery), folder(store, delivery));
+    // The store records absolute paths, and may itself be named by a relative one.
+    let recorded = |path: PathBuf| absolute(&path).unwrap_or(path);
+    let (own, folder) = (recorded(of(store, delivery)), recorded(folder(store, delivery)));
     let same = |path: &&PathBuf| **path != own && path.starts_with(&folder);
     inputs[at(modality)].iter().filter(same).cloned().collect()
 }

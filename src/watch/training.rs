@@ -1,15 +1,16 @@
-//! A parser that learns beside a watch, in a thread of its own.
+//! Own training of a watch: a thread that trains on the latest store version, beside the deliveries.
 //!
 //! ```text
-//! latest version ─ data set ─ epoch ─ report ─▶ watch: a version with the epoch, another where it denoises
-//!       ▲                                │
-//!       └──────── checkpoint ◀── done ───┘
+//! latest version ─ data set ─ epoch ─ next.safetensors ─ report ─▶ watch: a version with the epoch, another if PLD reads it
+//!       ▲                                                   │
+//!       └───────────────── last.safetensors ◀── committed ──┘
 //! ```
 //!
-//! Each epoch learns the labels there are when it begins. After its last epoch a training rests until what it learns from
-//! is another, and the next begins from the start. The thread writes checkpoints and nothing else. A checkpoint is written
-//! before its epoch is in the store, and counts once it is there: killed before that, the epoch is done again; after that,
-//! when the labels it learnt may be others, it is not.
+//! Each epoch learns the labels of the version that is the latest when the epoch begins. After the last epoch the training
+//! rests until the data set changes, and then a new training begins from the start. The thread writes checkpoints and nothing
+//! else. The checkpoint of an epoch is written before the epoch is committed, and promoted after the commit. If the watch is
+//! killed in between and the store has the epoch, the next watch promotes the checkpoint: the labels that the epoch learnt may
+//! have changed since, so it cannot be repeated.
 
 use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
 use vaplan_schemas::contain::contain;
-use vaplan_schemas::rows::VersionRow;
+use vaplan_schemas::rows::{Split, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
@@ -33,71 +34,70 @@ use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record::epoch_of;
 use crate::parser::train::run_hash;
-use crate::parser::training::{Brief, Course, Learned};
+use crate::parser::trainer::TrainStep;
+use crate::parser::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::run::RunError;
-use crate::run::config::{Config, Schedule};
+use crate::run::config::{Config, Every, Schedule};
 use crate::world::changes::DenoiseRequest;
 use crate::world::hash::{feed, hash};
 use crate::world::{World, at};
 
-/// What is asked of own training.
+/// What own training is asked to do.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// File of a run: of it count `[train]`, `[train_features]` and `[denoise]`.
+pub struct OwnTrainingRequest {
+    /// File of a run. Own training reads its `[train]`, `[train_features]` and `[denoise]`.
     pub config: PathBuf,
-    /// Threads of libtorch.
-    pub threads: usize,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
 }
 
-/// What became of a step of the training.
+/// What the training thread gives to the watch.
 #[derive(Debug)]
-pub enum Report {
-    /// An epoch is learnt.
+pub enum OwnTrainingReport {
+    /// An epoch to commit.
     Epoch {
-        /// Names the training.
+        /// [`TrainingSpec::run`] of the training.
         run: String,
-        /// Epochs of the training.
+        /// Number of epochs of the training.
         of: u64,
-        /// What it gave.
-        learned: Box<Learned>,
+        /// What the epoch gave.
+        trained: Box<TrainedEpoch>,
     },
-    /// Labels are to be denoised by an epoch that is in the store.
+    /// PLD has to read the predictions of an epoch that is in the store.
     Denoise {
-        /// Names the training.
+        /// [`TrainingSpec::run`] of the training.
         run: String,
-        /// Epoch of the training.
+        /// Epoch of the training, counted from 1.
         epoch: u64,
-        /// How.
+        /// Settings of PLD.
         denoising: DenoiseRequest,
     },
-    /// A training is done.
+    /// A training is complete.
     Trained {
-        /// Names it.
+        /// [`TrainingSpec::run`] of the training.
         run: String,
         /// Its best epoch.
         best: u64,
         /// Predictions of that epoch.
         predicted: Vec<VideoProbabilities>,
     },
-    /// There is nothing to learn now, and why.
+    /// The training rests, for this reason.
     Rests(&'static str),
-    /// It cannot go on.
+    /// The training cannot continue, for this reason.
     Failed(String),
 }
 
-/// Where a store has the checkpoints of a watch: a folder a training, named by the version that it began at.
+/// Folder in a store with the checkpoints of own trainings. Each training has a folder, named by the store version that it began at.
 pub const FOLDER: &str = "_vaplan/train/watch";
 
-impl Asked {
-    /// Reads the file.
+impl OwnTrainingRequest {
+    /// Reads the file, and takes the lock of the checkpoints.
     ///
     /// # Errors
-    /// [`WatchError::Config`] for one that cannot be used, or asks for another store or schedule.
-    pub fn read(&self, store: &Store) -> Result<Ready, WatchError> {
+    /// [`WatchError::Config`] for a file that cannot be used, or that names another store or schedule `once`.
+    pub fn read(&self, store: &Store) -> Result<PreparedTraining, WatchError> {
         let (config, _) = Config::read(&self.config)?;
         let bad = |problem: String| RunError::Config {
             path: self.config.clone(),
@@ -115,34 +115,34 @@ impl Asked {
             let problem = "[denoise] schedule is `once`, expected `every` or `off`: a training beside a watch has no end";
             return Err(bad(problem.to_owned()).into());
         }
-        Ok(Ready {
-            asked: self.clone(),
+        Ok(PreparedTraining {
+            device: self.device,
             config,
             store: store.clone(),
-            _alone: alone(&store.root().join(FOLDER))?,
+            _lock: lock(&store.root().join(FOLDER))?,
         })
     }
 }
 
-/// A training that can begin.
+/// Own training that can begin.
 #[derive(Debug)]
-pub struct Ready {
-    asked: Asked,
+pub struct PreparedTraining {
+    device: tch::Device,
     config: Config,
     store: Store,
-    /// Locked: two would write the same checkpoints.
-    _alone: File,
+    /// Locked, so that no other watch writes the same checkpoints.
+    _lock: File,
 }
 
-/// Takes the folder of the checkpoints, as long as the file is open.
-fn alone(folder: &Path) -> Result<File, WatchError> {
+/// Locks the folder of the checkpoints for as long as the file is open.
+fn lock(folder: &Path) -> Result<File, WatchError> {
     fs::create_dir_all(folder).map_err(WatchError::io("make", folder))?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(WatchError::io("write", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(TrainError::Settings(format!(
-            "`{}` is another watch's, expected one `watch --train` of a store at a time",
+            "`{}` is locked by another `watch --train`, expected one per store at a time",
             folder.display()
         ))
         .into()),
@@ -150,35 +150,35 @@ fn alone(folder: &Path) -> Result<File, WatchError> {
     }
 }
 
-/// A training under way.
+/// The training thread, as the watch sees it.
 #[derive(Debug)]
-pub struct Training {
-    reports: Receiver<Report>,
+pub struct TrainingThread {
+    reports: Receiver<OwnTrainingReport>,
     answers: Option<Sender<()>>,
     news: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Training {
-    /// Starts the thread; `wake` is called when there is a report.
-    pub fn start(ready: Ready, wake: impl Fn() + Send + 'static) -> Training {
-        // One of each is on the way at most.
+impl TrainingThread {
+    /// Starts the thread. `wake` is called when there is a report.
+    pub fn start(prepared: PreparedTraining, wake: impl Fn() + Send + 'static) -> TrainingThread {
+        // At most one report, one answer and one notice of a new version are on the way.
         let (report, reports) = bounded(1);
         let (answers, answered) = bounded(1);
         let (news, heard) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut pupil = Pupil {
-            folder: ready.store.root().join(FOLDER),
-            ready,
+        let own = OwnTraining {
+            folder: prepared.store.root().join(FOLDER),
+            prepared,
             stop: stop.clone(),
             report,
             answered,
             wake: Box::new(wake),
             seen: RefCell::default(),
         };
-        let thread = std::thread::spawn(move || pupil.go(&heard));
-        Training {
+        let thread = std::thread::spawn(move || own.run(&heard));
+        TrainingThread {
             reports,
             answers: Some(answers),
             news: Some(news),
@@ -187,19 +187,19 @@ impl Training {
         }
     }
 
-    /// What there is to be done with an epoch; it goes on when it is told to.
-    pub fn report(&self) -> Option<Report> {
+    /// The next report, if there is one. The thread waits until [`TrainingThread::go_on`].
+    pub fn report(&self) -> Option<OwnTrainingReport> {
         self.reports.try_recv().ok()
     }
 
-    /// The last report is done.
+    /// Tells the thread that its last report is committed.
     pub fn go_on(&self) {
         if let Some(answers) = &self.answers {
             let _ = answers.try_send(());
         }
     }
 
-    /// A version came that may be another to learn from. Several are one.
+    /// Tells the thread that the store has a new version.
     pub fn news(&self) {
         if let Some(news) = &self.news {
             let _ = news.try_send(());
@@ -207,8 +207,8 @@ impl Training {
     }
 }
 
-impl Drop for Training {
-    /// Ends it, after the step it is at; the epoch under way is begun again by the next watch.
+impl Drop for TrainingThread {
+    /// Ends the thread after the current step. The next watch repeats the epoch under way.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         (self.answers, self.news) = (None, None);
@@ -218,8 +218,8 @@ impl Drop for Training {
     }
 }
 
-/// Tables that a lesson is of.
-const LEARNT: [&str; 5] = [
+/// Tables that a data set is read from.
+const TABLES: [&str; 5] = [
     Classes::NAME,
     Labels::NAME,
     Settings::NAME,
@@ -227,48 +227,47 @@ const LEARNT: [&str; 5] = [
     Videos::NAME,
 ];
 
+/// Whether two store versions have the same data set.
 fn same(a: &VersionRow, b: &VersionRow) -> bool {
-    LEARNT.into_iter().all(|table| delta(a, table) == delta(b, table))
+    TABLES.into_iter().all(|table| delta(a, table) == delta(b, table))
 }
 
-/// As often a training at rest looks whether another process changed what it learns from.
+/// How often a resting training looks whether another process changed its data set.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// What is learnt from: a version.
-struct Lesson {
+/// The data set of a store version.
+struct TrainingData {
     version: VersionRow,
     dataset: Dataset,
     truths: Truths,
-    /// Names the content.
-    name: String,
+    /// SHA-256, hex, of the content.
+    hash: String,
 }
 
-/// The thread's own.
-struct Pupil {
-    ready: Ready,
+/// What the training thread works with.
+struct OwnTraining {
+    prepared: PreparedTraining,
     folder: PathBuf,
     stop: Arc<AtomicBool>,
-    report: Sender<Report>,
+    report: Sender<OwnTrainingReport>,
     answered: Receiver<()>,
     wake: Box<dyn Fn() + Send>,
-    /// The version that was read last.
+    /// The store version that was read last.
     seen: RefCell<Option<VersionRow>>,
 }
 
-impl Pupil {
-    fn go(&mut self, news: &Receiver<()>) {
-        crate::parser::set_threads(self.ready.asked.threads);
+impl OwnTraining {
+    fn run(&self, news: &Receiver<()>) {
         loop {
-            let done = contain(|| self.learn());
-            let report = match done {
-                Ok(Ok(())) => Report::Rests("all there is was learnt"),
+            let report = match contain(|| self.train()) {
+                Ok(Ok(())) => OwnTrainingReport::Rests("all there is was learnt"),
                 Ok(Err(TrainError::Stopped)) => return,
-                // The next video may be the first.
+                // The next delivery may bring the first train video.
                 Ok(Err(TrainError::NoVideos { .. })) => {
-                    Report::Rests("no train video has labels and all features")
+                    OwnTrainingReport::Rests("no train video has labels and all features")
                 }
-                Ok(Err(error)) => Report::Failed(chain(&error)),
-                Err(panic) => Report::Failed(format!("training panicked: {panic}")),
+                Ok(Err(error)) => OwnTrainingReport::Failed(chain(&error)),
+                Err(panic) => OwnTrainingReport::Failed(format!("training panicked: {panic}")),
             };
             if self.tell(report).is_err() || !self.rest(news) {
                 return;
@@ -276,15 +275,15 @@ impl Pupil {
         }
     }
 
-    /// Waits until there may be something else to learn; false: that is of no interest any more.
+    /// Waits until the data set may have changed; false: the watch ends.
     fn rest(&self, news: &Receiver<()>) -> bool {
         loop {
             match news.recv_timeout(LOOK) {
                 Ok(()) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
-                // Others tell nobody what they commit.
+                // No one tells this thread what other processes commit.
                 Err(RecvTimeoutError::Timeout) => {
-                    let latest = self.ready.store.at_version(None);
+                    let latest = self.prepared.store.at_version(None);
                     let moved = |latest: Snapshot| {
                         let seen = self.seen.borrow();
                         seen.as_ref().is_some_and(|seen| !same(seen, latest.version()))
@@ -297,137 +296,108 @@ impl Pupil {
         }
     }
 
-    /// Learns until there is nothing left that it has not learnt.
-    fn learn(&self) -> Result<(), TrainError> {
-        let mut lesson = self.lesson()?;
-        let mut course = self.left(&lesson)?;
+    /// Trains until every epoch is trained and the data set is the one that the training learnt.
+    fn train(&self) -> Result<(), TrainError> {
+        let mut data = self.data()?;
+        let mut training = self.resume(&data)?;
         loop {
-            let Some(own) = &mut course else {
-                course = Some(self.begin(&lesson)?);
-                continue;
+            let own = match &mut training {
+                Some(own) => own,
+                None => training.insert(self.begin(&data)?),
             };
-            if own.done() >= self.ready.config.train.epochs {
-                self.finish(own, &lesson)?;
-                self.renew(&mut lesson)?;
-                if lesson.name == own.brief().learnt {
-                    return Ok(());
+            if own.done() < own.spec().settings.epochs {
+                let before = (data.dataset.classes.clone(), widths(&data.dataset));
+                self.renew(&mut data)?;
+                // Other classes or widths need another network, which cannot continue from these parameters.
+                if before != (data.dataset.classes.clone(), widths(&data.dataset)) {
+                    training = None;
+                    continue;
                 }
-                course = None;
-                continue;
+                own.learn_from(&data.dataset, data.version.version, data.hash.clone())?;
             }
-            let classes = (lesson.dataset.classes.clone(), widths(&lesson.dataset));
-            self.renew(&mut lesson)?;
-            // Another network: what was learnt is of no use to it.
-            if classes != (lesson.dataset.classes.clone(), widths(&lesson.dataset)) {
-                course = None;
-                continue;
+            let mut driver = WatchDriver { own: self };
+            match own.advance(&data.dataset, &data.truths, &mut driver)? {
+                Advance::Epoch => {}
+                Advance::Best | Advance::Done => {
+                    self.renew(&mut data)?;
+                    if data.hash == own.spec().data {
+                        return Ok(());
+                    }
+                    training = None;
+                }
             }
-            own.learn_from(&lesson.dataset, lesson.version.version, lesson.name.clone())?;
-            self.epoch(own, &lesson)?;
         }
     }
 
-    fn epoch(&self, course: &mut Course, lesson: &Lesson) -> Result<(), TrainError> {
-        let config = &self.ready.config;
-        let (next, of) = (course.done() + 1, config.train.epochs);
-        let denoises = config.denoise.every().is_some_and(|every| every.due(next, of));
-        let also = if denoises {
-            &config.train.best_predictions[..]
-        } else {
-            &[]
-        };
-        let stop = |_| match self.stop.load(Ordering::SeqCst) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
-        let learned = course.epoch(&lesson.dataset, &lesson.truths, also, stop)?;
-        course.save_next(&lesson.dataset)?;
-        let (run, learned) = (course.brief().run.clone(), Box::new(learned));
-        self.tell(Report::Epoch { run, of, learned })?;
-        self.settle(course.brief())
+    /// After how many epochs PLD reads new predictions; `None`: never.
+    fn every(&self) -> Option<Every> {
+        self.prepared.config.denoise.every()
     }
 
-    /// Goes on from an epoch that is in the store: denoises by it where that is due, and keeps the checkpoint.
-    fn settle(&self, brief: &Brief) -> Result<(), TrainError> {
-        let Some(epoch) = Course::next(&brief.folder, &brief.run)? else {
-            return Ok(());
-        };
-        let latest = self.ready.store.at_version(None)?;
-        if epoch_of(&latest, &brief.run, epoch)?.is_none() {
-            return Ok(());
+    /// Has the labels denoised by an epoch of a training, if that is due. `Later`: the epoch is not in the store.
+    fn denoise(&self, spec: &TrainingSpec, epoch: u64) -> Result<Committed, TrainError> {
+        let latest = self.prepared.store.at_version(None)?;
+        if epoch_of(&latest, &spec.run, epoch)?.is_none() {
+            return Ok(Committed::Later);
         }
-        let denoise = &self.ready.config.denoise;
-        if denoise
-            .every()
-            .is_some_and(|every| every.due(epoch, brief.settings.epochs))
-        {
-            let run = brief.run.clone();
-            let denoising = DenoiseRequest {
-                k: Some(denoise.k),
-                alpha: Some(denoise.alpha),
-                guard: Some(denoise.guard),
-                modalities: Some(denoise.modalities.clone()),
-            };
-            self.tell(Report::Denoise {
-                run,
+        let epochs = spec.settings.epochs;
+        if self.every().is_some_and(|every| every.due(epoch, epochs)) {
+            let denoise = &self.prepared.config.denoise;
+            self.tell(OwnTrainingReport::Denoise {
+                run: spec.run.clone(),
                 epoch,
-                denoising,
+                denoising: DenoiseRequest {
+                    k: Some(denoise.k),
+                    alpha: Some(denoise.alpha),
+                    guard: Some(denoise.guard),
+                    modalities: Some(denoise.modalities.clone()),
+                },
             })?;
         }
-        Course::settle(&brief.folder)
+        Ok(Committed::Now)
     }
 
-    /// The best epoch's predictions, once.
-    fn finish(&self, course: &mut Course, lesson: &Lesson) -> Result<(), TrainError> {
-        if course.finished() {
-            return Ok(());
-        }
-        if let Some((best, _)) = course.best() {
-            let left = self.ready.config.train.left_to_best();
-            let predicted = course.by_best(&lesson.dataset, left)?;
-            let run = course.brief().run.clone();
-            self.tell(Report::Trained { run, best, predicted })?;
-        }
-        course.finish(&lesson.dataset)
-    }
-
-    /// Hands a report over, and waits until it is done.
-    fn tell(&self, report: Report) -> Result<(), TrainError> {
+    /// Gives a report to the watch, and waits until the watch has committed it.
+    fn tell(&self, report: OwnTrainingReport) -> Result<(), TrainError> {
         self.report.send(report).map_err(|_| TrainError::Stopped)?;
         (self.wake)();
         self.answered.recv().map_err(|_| TrainError::Stopped)
     }
 
-    /// The training that was under way last, or is at rest; none: of other settings, classes or widths, or there is none.
-    fn left(&self, lesson: &Lesson) -> Result<Option<Course>, TrainError> {
+    /// The training of an earlier watch, to continue; `None` if there is none with the same settings, classes and widths.
+    fn resume(&self, data: &TrainingData) -> Result<Option<Training>, TrainError> {
         let Some(began) = self.trainings()?.pop() else {
             return Ok(None);
         };
-        let brief = self.brief(began, lesson);
-        self.settle(&brief)?;
-        // Killed in its first epoch, it left no checkpoint.
-        let fresh = !Course::began(&brief.folder);
-        let course = Course::open(brief, &lesson.dataset)?;
-        Ok((fresh || course.resumed().is_some()).then_some(course))
+        let spec = self.spec(began, data);
+        if let Some(epoch) = Training::unpromoted(&spec.folder, &spec.run)?
+            && self.denoise(&spec, epoch)? == Committed::Now
+        {
+            Training::promote_in(&spec.folder)?;
+        }
+        // A watch that was killed in a training's first epoch left no checkpoint.
+        let fresh = !Training::began(&spec.folder);
+        let training = Training::open(spec, &data.dataset)?;
+        Ok((fresh || training.resumed().is_some()).then_some(training))
     }
 
-    /// Begins a training; of those before, the last is kept.
-    fn begin(&self, lesson: &Lesson) -> Result<Course, TrainError> {
+    /// Begins a training. The folder of the last one before it is kept, and older ones are removed.
+    fn begin(&self, data: &TrainingData) -> Result<Training, TrainError> {
         let mut before = self.trainings()?;
         before.pop();
         for began in before {
             let folder = self.folder.join(began.to_string());
             fs::remove_dir_all(&folder).map_err(TrainError::io("remove", &folder))?;
         }
-        let own = self.folder.join(lesson.version.version.to_string());
-        // Of other settings, at the same version.
+        let own = self.folder.join(data.version.version.to_string());
+        // A training with other settings began at the same version.
         if own.exists() {
             fs::remove_dir_all(&own).map_err(TrainError::io("remove", &own))?;
         }
-        Course::open(self.brief(lesson.version.version, lesson), &lesson.dataset)
+        Training::open(self.spec(data.version.version, data), &data.dataset)
     }
 
-    /// Versions that trainings began at, ascending.
+    /// Store versions that trainings began at, ascending.
     fn trainings(&self) -> Result<Vec<u64>, TrainError> {
         let mut began = Vec::new();
         let entries = match fs::read_dir(&self.folder) {
@@ -443,53 +413,52 @@ impl Pupil {
         Ok(began)
     }
 
-    fn brief(&self, began: u64, lesson: &Lesson) -> Brief {
-        let settings = &self.ready.config.train;
-        let text = serde_json::to_string(settings).expect("settings are JSON");
+    fn spec(&self, began: u64, data: &TrainingData) -> TrainingSpec {
+        let settings = &self.prepared.config.train;
         let run = hash(|sum| {
-            feed(sum, ["watch", &text, &began.to_string()]);
-            feed(sum, lesson.dataset.classes.iter().map(|class| &**class));
-            feed(sum, [&*format!("{:?}", widths(&lesson.dataset))]);
+            feed(sum, ["watch", &settings.identity(), &began.to_string()]);
+            feed(sum, data.dataset.classes.iter().map(|class| &**class));
+            feed(sum, [&*format!("{:?}", widths(&data.dataset))]);
         });
-        Brief {
+        TrainingSpec {
             settings: settings.clone(),
-            device: self.ready.asked.device,
+            device: self.prepared.device,
             folder: self.folder.join(began.to_string()),
             run,
-            labels: lesson.version.version,
-            learnt: lesson.name.clone(),
+            labels: data.version.version,
+            data: data.hash.clone(),
         }
     }
 
-    /// What there is to learn from now.
-    fn lesson(&self) -> Result<Lesson, TrainError> {
-        let snapshot = self.ready.store.at_version(None)?;
+    /// The data set of the latest store version.
+    fn data(&self) -> Result<TrainingData, TrainError> {
+        let snapshot = self.prepared.store.at_version(None)?;
         *self.seen.borrow_mut() = Some(snapshot.version().clone());
         let paths = self.paths(&World::read(&snapshot)?);
         let dataset = Dataset::read(&snapshot, &paths, &mut |_| ())?;
-        // A video that comes has all pooled anew: what no one maps any more goes.
+        // A new video changes the fingerprint of all features, so they are pooled again. Older copies are of no use.
         dataset.features.keep_only(&paths.cache)?;
-        let settings = serde_json::to_string(&self.ready.config.train).expect("settings are JSON");
-        Ok(Lesson {
+        let settings = self.prepared.config.train.identity();
+        Ok(TrainingData {
             version: snapshot.version().clone(),
             truths: Truths::read(&snapshot)?,
-            name: run_hash(&settings, &dataset),
+            hash: run_hash(&settings, &dataset),
             dataset,
         })
     }
 
-    /// The same where no table of it moved.
-    fn renew(&self, lesson: &mut Lesson) -> Result<(), TrainError> {
-        let latest = self.ready.store.at_version(None)?;
-        if !same(latest.version(), &lesson.version) {
-            *lesson = self.lesson()?;
+    /// Reads the data set again if one of its tables changed.
+    fn renew(&self, data: &mut TrainingData) -> Result<(), TrainError> {
+        let latest = self.prepared.store.at_version(None)?;
+        if !same(latest.version(), &data.version) {
+            *data = self.data()?;
         }
         Ok(())
     }
 
-    /// What the file names, or else what is labelled, deliveries among it.
+    /// Features that the file names, or else those that are labelled, with those of deliveries.
     fn paths(&self, world: &World) -> FeaturePaths {
-        let named = &self.ready.config.train_features;
+        let named = &self.prepared.config.train_features;
         let of = |named: &Option<PathBuf>, modality| match named {
             Some(path) => vec![path.clone()],
             None => world.features[at(modality)].clone(),
@@ -500,6 +469,58 @@ impl Pupil {
             clips: named.clips.iter().cloned().collect(),
             cache: self.folder.join("features"),
         }
+    }
+}
+
+/// Has the watch commit what the training gives.
+struct WatchDriver<'a> {
+    own: &'a OwnTraining,
+}
+
+impl TrainingDriver for WatchDriver<'_> {
+    type Error = TrainError;
+
+    fn more_splits(&self, epoch: u64) -> Vec<Split> {
+        let train = &self.own.prepared.config.train;
+        let due = self
+            .own
+            .every()
+            .is_some_and(|every| every.due(epoch, train.epochs));
+        match due {
+            true => train.best_predictions.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    fn on_step(&mut self, _step: TrainStep) -> ControlFlow<()> {
+        match self.own.stop.load(Ordering::SeqCst) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn commit_epoch(&mut self, spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, TrainError> {
+        let epoch = trained.row.run_epoch;
+        self.own.tell(OwnTrainingReport::Epoch {
+            run: spec.run.clone(),
+            of: spec.settings.epochs,
+            trained: Box::new(trained),
+        })?;
+        self.own.denoise(spec, epoch)
+    }
+
+    fn commit_best(
+        &mut self,
+        spec: &TrainingSpec,
+        epoch: u64,
+        predicted: Vec<(Split, Vec<VideoProbabilities>)>,
+    ) -> Result<Committed, TrainError> {
+        self.own.tell(OwnTrainingReport::Trained {
+            run: spec.run.clone(),
+            best: epoch,
+            predicted: predicted.into_iter().flat_map(|(_, videos)| videos).collect(),
+        })?;
+        Ok(Committed::Now)
     }
 }
 

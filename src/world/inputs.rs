@@ -48,17 +48,17 @@ pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelEr
     }
 }
 
-/// Moves paths from one folder to another.
+/// PathMove paths from one folder to another.
 #[derive(Clone, Debug)]
-pub(crate) struct Moves {
+pub(crate) struct PathMove {
     from: PathBuf,
     to: PathBuf,
 }
 
-impl Moves {
+impl PathMove {
     /// Of paths below `from`, as the store records them. `.` stands for the folder of relative paths; `to` is absolute.
-    pub(crate) fn new(from: &Path, to: &Path) -> Moves {
-        Moves {
+    pub(crate) fn new(from: &Path, to: &Path) -> PathMove {
+        PathMove {
             from: without_dots(from),
             to: to.to_owned(),
         }
@@ -82,7 +82,7 @@ impl Moves {
         })
     }
 
-    /// As [`Moves::path`], of a path in a text column.
+    /// As [`PathMove::path`], of a path in a text column.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let moved = self.path(Path::new(path))?;
         (!path.is_empty()).then(|| moved.display().to_string())
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn paths_below_the_old_folder_move_and_others_stay() {
-        let moves = Moves::new(Path::new("/old"), Path::new("/new/place"));
+        let moves = PathMove::new(Path::new("/old"), Path::new("/new/place"));
         let of = |path: &str| moves.text(path);
         assert_eq!(of("/old/a/b.npy").as_deref(), Some("/new/place/a/b.npy"));
         assert_eq!(of("/old").as_deref(), Some("/new/place"));
         assert_eq!((of("/older/a"), of("old/a"), of("")), (None, None, None));
-        let relative = Moves::new(Path::new("."), Path::new("/new"));
+        let relative = PathMove::new(Path::new("."), Path::new("/new"));
         assert_eq!(relative.text("./a").as_deref(), Some("/new/a"));
         assert_eq!(relative.text("a").as_deref(), Some("/new/a"));
         assert_eq!((relative.text("/a"), relative.text("")), (None, None));

@@ -1,68 +1,42 @@
-//! Probabilities of an epoch, from wherever they were trained.
-//!
-//! Two forms: a folder with `audio/<id>.npy` and `visual/<id>.npy`, each `(T, C)`, or either of the two; and a Parquet
-//! file, or a folder of them, with columns `video`, `segment`, `probability` (C values) and `modality`, as table
-//! `predictions` has them.
+//! Predictions of an epoch that comes with a change, as tracks of the videos of a store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Severity};
 use vaplan_schemas::store::Snapshot;
 
+use super::changes::{EpochPredictions, Origin};
 use super::resolve::WeakNow;
-use super::videos::Known;
+use super::videos::LoadedVideos;
 use crate::error::LabelError;
-use crate::ingest::absolute;
 use crate::ingest::annotations::{KeyError, Roster};
-use crate::ingest::features::{FeatureBatch, FeatureEvent, FeatureInput};
 
-/// What was read.
+/// Tracks of the videos there are after a change, and the rows that were left out.
 #[derive(Debug, Default)]
-pub(crate) struct Read {
+pub(crate) struct PredictedTracks {
     pub(crate) tracks: Vec<PredictionTrack>,
-    pub(crate) files: BTreeSet<String>,
     pub(crate) rejects: Vec<RejectRow>,
 }
 
-const BATCH_ROWS: usize = 4096;
-
-/// Reads the probabilities of an epoch; bad rows and files, and keys of two videos, are rejects.
+/// Finds the video of every row of predictions; rows of another width and keys of two videos are rejected.
 ///
-/// `weak`: videos that come or go with the same change. Predictions of a video that is not there are passed over.
-pub(crate) fn read(
+/// `weak` holds the videos that come or go with the same change, and `rejects` the rows that reading left out: the rest of
+/// their file about the same video does not count either. Predictions of a video that is not there are passed over,
+/// because the store may hold some splits only.
+pub(crate) fn tracks(
     snapshot: &Snapshot,
-    known: &mut Known,
+    known: &mut LoadedVideos,
     weak: &BTreeMap<Arc<str>, Option<WeakNow>>,
-    path: &Path,
-    epoch: u64,
+    given: &EpochPredictions,
+    rejects: &[RejectRow],
     classes: usize,
-) -> Result<Read, LabelError> {
-    let path = &absolute(path)?;
-    let mut read = Read::default();
-    let mut batches: Vec<FeatureBatch> = Vec::new();
-    for (modality, path) in inputs(path)? {
-        for shard in FeatureInput::open(&path, modality, &|_| true)?.shards {
-            read.files
-                .extend(shard.files().iter().map(|file| file.display().to_string()));
-            shard.read(BATCH_ROWS, &mut |event| {
-                match event {
-                    FeatureEvent::Batch(batch) => batches.push(batch),
-                    FeatureEvent::Reject(row) => read.rejects.push(row),
-                }
-                ControlFlow::Continue(())
-            });
-        }
-    }
-    let keys: BTreeSet<Arc<str>> = batches
-        .iter()
-        .flat_map(|batch| batch.videos.iter().map(|span| span.key.clone()))
-        .collect();
+) -> Result<PredictedTracks, LabelError> {
+    let epoch = given.epoch;
+    let keys: BTreeSet<Arc<str>> = given.rows.iter().map(|row| row.key.clone()).collect();
     known.want(snapshot, keys.iter().cloned())?;
-    // A key that is no full name is the beginning of one: of which, only all names tell.
+    // A key that is no full name is the beginning of one, and only the names of all videos tell of which.
     if keys.iter().any(|key| known.get(key).is_none()) {
         known.want_all(snapshot)?;
     }
@@ -72,62 +46,69 @@ pub(crate) fn read(
     let names: BTreeSet<Arc<str>> = there.chain(come).cloned().collect();
     let names: Vec<Arc<str>> = names.into_iter().collect();
     let roster = Roster::new(names.iter().cloned());
-    // Of a file that names a video there, nothing of that video counts, whatever came of it before.
-    let rejected = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
-    let bad: BTreeSet<(String, usize)> = rejected
-        .filter_map(|row| Some((row.file.clone(), roster.resolve(row.video.as_deref()?).ok()?)))
+    let rejected = rejects.iter().filter(|row| row.severity == Severity::Reject);
+    let bad: BTreeSet<(&str, usize)> = rejected
+        .filter_map(|row| Some((&*row.file, roster.resolve(row.video.as_deref()?).ok()?)))
         .collect();
-    let mut tracks: BTreeMap<(Arc<str>, Modality), (PredictionTrack, Arc<str>)> = BTreeMap::new();
-    for batch in batches {
-        let mut first = 0;
-        for span in batch.videos {
-            let values = span.segments as usize * batch.width;
-            let own = &batch.data[first..first + values];
-            first += values;
-            let mut refuse = |kind, reason: String| {
-                let row = RejectRow::reject(kind, &*span.file, reason).row(span.row);
-                read.rejects.push(row.video(&*span.key).modality(batch.modality));
-            };
-            if batch.width != classes {
-                refuse(
-                    RejectKind::FeatureRow,
-                    format!(
-                        "prediction has {} values, expected {classes}, one per class",
-                        batch.width
-                    ),
-                );
+    let mut found = PredictedTracks::default();
+    let mut tracks: BTreeMap<(Arc<str>, Modality), (PredictionTrack, &Origin)> = BTreeMap::new();
+    for row in &given.rows {
+        let origin = &row.origin;
+        let mut refuse = |kind, reason: String| {
+            let row_of = origin.reject(kind, Some(&row.key), reason);
+            found.rejects.push(row_of.modality(row.modality));
+        };
+        if row.classes != classes {
+            refuse(
+                RejectKind::FeatureRow,
+                format!(
+                    "prediction has {} values, expected {classes}, one per class",
+                    row.classes
+                ),
+            );
+            continue;
+        }
+        if row.probability.is_empty() || row.probability.len() % classes != 0 {
+            let values = row.probability.len();
+            refuse(
+                RejectKind::FeatureRow,
+                format!(
+                    "predictions are {values} values, expected a multiple of {classes}, one per segment and class"
+                ),
+            );
+            continue;
+        }
+        let name = match roster.resolve(&row.key) {
+            Ok(position) if bad.contains(&(&*origin.file, position)) => continue,
+            Ok(position) => names[position].clone(),
+            Err(KeyError::Unknown) => continue,
+            Err(ambiguous) => {
+                refuse(RejectKind::AmbiguousKey, ambiguous.to_string());
                 continue;
             }
-            let name = match roster.resolve(&span.key) {
-                Ok(position) if bad.contains(&(span.file.to_string(), position)) => continue,
-                Ok(position) => names[position].clone(),
-                // The store holds some splits; predictions may be of more.
-                Err(KeyError::Unknown) => continue,
-                Err(ambiguous) => {
-                    refuse(RejectKind::AmbiguousKey, ambiguous.to_string());
-                    continue;
-                }
-            };
-            let track = PredictionTrack {
-                epoch,
-                video: name.clone(),
-                modality: batch.modality,
-                classes: classes as u32,
-                probability: own.to_vec(),
-            };
-            let key = (name, batch.modality);
-            match tracks.get(&key) {
-                Some((other, _)) if same(other, &track) => {}
-                Some((_, file)) => refuse(
-                    RejectKind::PredictionConflict,
-                    format!("prediction differs from that in `{file}`: the first counts"),
+        };
+        let track = PredictionTrack {
+            epoch,
+            video: name.clone(),
+            modality: row.modality,
+            classes: classes as u32,
+            probability: row.probability.clone(),
+        };
+        let key = (name, row.modality);
+        match tracks.get(&key) {
+            Some((other, _)) if same(other, &track) => {}
+            Some((_, first)) => refuse(
+                RejectKind::PredictionConflict,
+                format!(
+                    "prediction differs from that in `{}`: the first counts",
+                    first.file
                 ),
-                None => drop(tracks.insert(key, (track, span.file.clone()))),
-            }
+            ),
+            None => drop(tracks.insert(key, (track, origin))),
         }
     }
-    read.tracks = tracks.into_values().map(|(track, _)| track).collect();
-    Ok(read)
+    found.tracks = tracks.into_values().map(|(track, _)| track).collect();
+    Ok(found)
 }
 
 /// Bit for bit, since NaN may be there.
@@ -141,28 +122,4 @@ pub(crate) fn same(a: &PredictionTrack, b: &PredictionTrack) -> bool {
     };
     let key = |track: &PredictionTrack| (track.epoch, track.video.clone(), track.modality, track.classes);
     key(a) == key(b) && bits(a) == bits(b)
-}
-
-/// Where each modality is: subfolders of their names, or rows that say which they are.
-fn inputs(path: &Path) -> Result<Vec<(Modality, PathBuf)>, LabelError> {
-    let of_each = || Modality::ALL.into_iter();
-    let folders: Vec<(Modality, PathBuf)> = of_each()
-        .map(|modality| (modality, path.join(modality.as_str())))
-        .filter(|(_, folder)| folder.is_dir())
-        .collect();
-    if !folders.is_empty() {
-        return Ok(folders);
-    }
-    for shard in FeatureInput::open(path, Modality::Audio, &|_| true)?.shards {
-        for file in shard.files() {
-            if crate::ingest::parquet_texts(file, "modality").is_none() {
-                return Err(LabelError::Change(format!(
-                    "predictions `{}` do not say of which modality they are, expected Parquet with a column `modality`, \
-                     or a folder with `audio` and `visual` in it",
-                    file.display()
-                )));
-            }
-        }
-    }
-    Ok(of_each().map(|modality| (modality, path.to_owned())).collect())
 }

@@ -1,4 +1,4 @@
-//! What was asked, against what the store says now.
+//! A change checked against a store version: what labels depend on before and after the change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,53 +10,51 @@ use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
-use super::changes::{self, Changes, DenoiseRequest, UserRow, WeakEdit, WeakRow};
-use super::videos::Known;
+use super::changes::{Changes, DenoiseRequest, UserEditRow, WeakEdit, WeakEditRow};
+use super::videos::LoadedVideos;
 use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
 use crate::ingest::absolute;
-use crate::ingest::annotations::{read_classes, unknown_class};
-use crate::ingest::npy;
-use crate::ingest::text::TextEmbeddings;
+use crate::ingest::annotations::unknown_class;
 use crate::world::settings::Settings;
 use crate::world::{Both, PromptSet, Video, World, at};
 
-/// The world before and after, and what is of single videos.
+/// What labels depend on before and after a change, and the rows of the change that passed the checks.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// What the version says.
+    /// What the store version records.
     pub before: World,
-    /// What is asked.
+    /// The same after the change.
     pub after: World,
-    /// Weak labels after, of the videos that were named; none: the video goes.
+    /// Weak labels after the change, of the videos that the change names; none: the change removes the video.
     pub(crate) weak: BTreeMap<Arc<str>, Option<WeakNow>>,
-    /// Marks set and withdrawn, in order.
-    pub(crate) user: Vec<UserRow>,
-    /// Predictions of the epoch that comes.
+    /// User labels to set and withdraw, in order.
+    pub(crate) user: Vec<UserEditRow>,
+    /// Predictions of the epoch that comes with the change.
     pub(crate) predictions: Vec<PredictionTrack>,
-    /// Is it asked how many labels PLD flips?
+    /// Whether the caller wants the number of all flips, not only of the changed ones.
     pub(crate) asks_for_flips: bool,
-    /// Features to look at again.
+    /// Feature files and folders that must be read again.
     pub(crate) paths: Both<BTreeSet<PathBuf>>,
-    /// Files of changes that were read: their rejects are told anew.
+    /// Files that the rows of the change come from. Rejected rows of an earlier reading of these files are replaced.
     pub(crate) files: BTreeSet<String>,
-    /// What of them was left out.
+    /// Rows of the change that were left out.
     pub rejects: Vec<RejectRow>,
-    /// Videos as the version has them, so far as they were needed.
-    pub(crate) known: Known,
+    /// Rows of table `videos` of the store version, so far as they were needed.
+    pub(crate) known: LoadedVideos,
 }
 
 /// Weak label of a video after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeakNow {
-    /// Ascending.
+    /// Classes, ascending.
     pub(crate) classes: Vec<ClassId>,
     pub(crate) split: Split,
     pub(crate) source: Arc<str>,
 }
 
 impl Resolved {
-    /// Reads every file of the changes and checks them against the version.
+    /// Checks a change against a store version.
     ///
     /// # Errors
     /// [`LabelError`] for a change that cannot be made as a whole; a bad row is in [`Resolved::rejects`].
@@ -84,49 +82,46 @@ impl Resolved {
             predictions: Vec::new(),
             asks_for_flips: changes.epoch.is_some(),
             paths: changes.features.clone().map(|paths| paths.into_iter().collect()),
-            files: BTreeSet::new(),
-            rejects: Vec::new(),
-            known: Known::default(),
+            files: changes.rows.files.clone(),
+            rejects: changes.rows.rejects.clone(),
+            known: LoadedVideos::default(),
         };
         resolved.features(changes)?;
-        for (edit, path) in &changes.weak {
-            resolved.weak(snapshot, *edit, path)?;
-        }
-        for path in &changes.user {
-            resolved.user(snapshot, path)?;
-        }
-        if let Some((path, epoch)) = &changes.predictions {
-            let read = predictions::read(
+        resolved.weak(snapshot, &changes.rows.weak)?;
+        resolved.user(snapshot, &changes.rows.user)?;
+        if let Some(given) = &changes.rows.predictions {
+            let classes = resolved.after.classes.len();
+            let read = predictions::tracks(
                 snapshot,
                 &mut resolved.known,
                 &resolved.weak,
-                path,
-                *epoch,
-                resolved.after.classes.len(),
+                given,
+                &resolved.rejects,
+                classes,
             )?;
-            resolved.files.extend(read.files);
             resolved.rejects.extend(read.rejects);
             resolved.predictions = read.tracks;
             let (before, after) = (&resolved.before, &resolved.after);
-            resolved.after.active = Some(epochs::came(snapshot, before, after, *epoch)?);
+            resolved.after.active = Some(epochs::came(snapshot, before, after, given.epoch)?);
         }
         if let Some(epoch) = changes.epoch {
-            if changes.predictions.is_some() {
+            if changes.rows.predictions.is_some() {
                 return Err(LabelError::Change(
                     "an epoch of the store and predictions of an epoch, expected one of the two".to_owned(),
                 ));
             }
             resolved.after.active = Some(epochs::chosen(snapshot, &resolved.before, epoch)?);
         }
-        // A version that is gone back to says how labels are denoised, or the same once more would be another change.
+        // `to_version` takes its denoising from that version. Without this test the default of a first epoch would
+        // overwrite it, and the same change once more would differ.
         let comes_first = resolved.before.active.is_none() && changes.to_version.is_none();
-        let first_epoch = changes.epoch.is_some() || (comes_first && changes.predictions.is_some());
+        let first_epoch = changes.epoch.is_some() || (comes_first && changes.rows.predictions.is_some());
         remember(&mut resolved.after.delivered, &changes.delivered);
         resolved.after.denoising = denoising(&resolved.after.denoising, &changes.denoising, first_epoch)?;
         Ok(resolved)
     }
 
-    /// Which inputs there are after: a path that is in none of them is added.
+    /// Sets the inputs after the change. A named path outside all inputs becomes an input.
     fn features(&mut self, changes: &Changes) -> Result<(), LabelError> {
         for modality in Modality::ALL {
             let inputs = &mut self.after.features[at(modality)];
@@ -141,7 +136,7 @@ impl Resolved {
                         )));
                     }
                     (false, true) => inputs.push(path.clone()),
-                    // A file that went from a folder, or a listed file that went.
+                    // A file was removed from an input folder, or a file that is an input was removed.
                     (true, true) => {}
                     (true, false) => inputs.retain(|input| input != path),
                     (false, false) => {
@@ -156,7 +151,7 @@ impl Resolved {
                 if let Some(position) = inputs.iter().position(|input| input == path) {
                     inputs.remove(position);
                 } else if !path.exists() && inputs.iter().any(|input| path.starts_with(input)) {
-                    // Gone from a folder: that is what looking again finds.
+                    // A file was removed from an input folder: reading the folder again finds that.
                 } else {
                     let inputs: Vec<String> = inputs
                         .iter()
@@ -172,7 +167,8 @@ impl Resolved {
                 self.paths[at(modality)].insert(path.clone());
             }
         }
-        // What is rejected in a file is told of the file: where it counts for both modalities, both are read again.
+        // Rejected rows are replaced by file. If one file is an input of both modalities, both must be read again, or
+        // the rejected rows of the other modality would be lost.
         for modality in Modality::ALL {
             let other = 1 - at(modality);
             let inputs = &self.after.features[other];
@@ -183,43 +179,69 @@ impl Resolved {
         Ok(())
     }
 
-    fn weak(
-        &mut self,
-        snapshot: &Snapshot,
-        edit: WeakEdit,
-        path: &std::path::Path,
-    ) -> Result<(), LabelError> {
-        let path = &absolute(path)?;
-        self.files.insert(path.display().to_string());
-        let rows = changes::weak(edit, path, &self.after.classes, &mut self.rejects)?;
+    fn weak(&mut self, snapshot: &Snapshot, rows: &[WeakEditRow]) -> Result<(), LabelError> {
         self.known
-            .want(snapshot, rows.iter().map(|(name, _)| name.clone()))?;
-        for (name, row) in rows {
-            match self.edited(&name, &row) {
-                Ok(now) => drop(self.weak.insert(name, now)),
-                Err(reason) => {
-                    let reject =
-                        changes::reject(RejectKind::UnknownVideo, &row.file, row.line, Some(&name), reason);
-                    self.rejects.push(reject);
+            .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
+        for rows in rows.chunk_by(|a, b| (a.edit, &a.origin.file) == (b.edit, &b.origin.file)) {
+            let mut first: BTreeMap<&Arc<str>, Option<u64>> = BTreeMap::new();
+            for row in rows {
+                let Some(classes) = self.classes(row) else {
+                    continue;
+                };
+                let reject = |kind, reason| row.origin.reject(kind, Some(&row.video), reason);
+                if let Some(earlier) = first.get(&row.video) {
+                    let place =
+                        earlier.map_or_else(|| "an earlier row".to_owned(), |line| format!("row {line}"));
+                    self.rejects.push(reject(
+                        RejectKind::RepeatedVideo,
+                        format!("video is in {place} too, expected once: the first row counts"),
+                    ));
+                    continue;
+                }
+                first.insert(&row.video, row.origin.row);
+                match self.edited(row, &classes) {
+                    Ok(now) => drop(self.weak.insert(row.video.clone(), now)),
+                    Err(reason) => self.rejects.push(reject(RejectKind::UnknownVideo, reason)),
                 }
             }
         }
         Ok(())
     }
 
+    /// Classes of a row, ascending. None and a rejected row for each class that the list of classes lacks: a part of a weak
+    /// label would be another weak label.
+    fn classes(&mut self, row: &WeakEditRow) -> Option<Vec<ClassId>> {
+        let mut ids = BTreeSet::new();
+        let mut whole = true;
+        for class in &row.classes {
+            match self.after.class_id(class) {
+                Some(id) => drop(ids.insert(id)),
+                None => {
+                    let reason = unknown_class(class, &self.after.classes);
+                    self.rejects.push(
+                        row.origin
+                            .reject(RejectKind::UnknownClass, Some(&row.video), reason),
+                    );
+                    whole = false;
+                }
+            }
+        }
+        whole.then(|| ids.into_iter().collect())
+    }
+
     /// Weak label of a video after a row.
-    fn edited(&self, name: &Arc<str>, row: &WeakRow) -> Result<Option<WeakNow>, String> {
-        let now = self.weak_of(name);
+    fn edited(&self, row: &WeakEditRow, named: &[ClassId]) -> Result<Option<WeakNow>, String> {
+        let now = self.weak_of(&row.video);
         let split = row
             .split
             .or(now.as_ref().map(|now| now.split))
             .unwrap_or(Split::Train);
-        let source = row.file.clone();
+        let source = row.origin.file.clone();
         let Some(now) = now else {
             return match row.edit {
                 WeakEdit::Remove => Err("video is not in the store, expected one that is".to_owned()),
                 WeakEdit::Set | WeakEdit::Add => Ok(Some(WeakNow {
-                    classes: row.classes.clone(),
+                    classes: named.to_vec(),
                     split,
                     source,
                 })),
@@ -227,13 +249,13 @@ impl Resolved {
         };
         let mut classes: BTreeSet<ClassId> = now.classes.iter().copied().collect();
         match row.edit {
-            WeakEdit::Remove if row.classes.is_empty() => return Ok(None),
-            WeakEdit::Remove => classes.retain(|class| !row.classes.contains(class)),
-            WeakEdit::Set => classes = row.classes.iter().copied().collect(),
-            WeakEdit::Add => classes.extend(&row.classes),
+            WeakEdit::Remove if named.is_empty() => return Ok(None),
+            WeakEdit::Remove => classes.retain(|class| !named.contains(class)),
+            WeakEdit::Set => classes = named.iter().copied().collect(),
+            WeakEdit::Add => classes.extend(named),
         }
         let classes: Vec<ClassId> = classes.into_iter().collect();
-        // A row that says what is so already changes nothing, the file that is named included.
+        // A row that repeats the weak label of the store changes nothing, so the source of the label stays, too.
         let source = match classes == now.classes && split == now.split {
             true => now.source,
             false => source,
@@ -245,7 +267,7 @@ impl Resolved {
         }))
     }
 
-    /// Weak label of a video that was wanted before, with the edits so far; classes that retire are left out.
+    /// Weak label of a video whose row is loaded, after the edits so far, without classes that retire.
     pub(crate) fn weak_of(&self, name: &str) -> Option<WeakNow> {
         if let Some(edited) = self.weak.get(name) {
             return edited.clone();
@@ -264,13 +286,13 @@ impl Resolved {
         })
     }
 
-    /// Videos that go.
+    /// Videos that the change removes.
     pub(crate) fn removed(&self) -> impl Iterator<Item = &Arc<str>> {
         let gone = self.weak.iter().filter(|(_, now)| now.is_none());
         gone.map(|(name, _)| name)
     }
 
-    /// All videos there are after; all were wanted before.
+    /// All videos after the change. All rows must be loaded.
     pub(crate) fn videos(&self) -> Vec<Video> {
         let known = self.known.rows().map(|row| &row.video);
         let names: BTreeSet<&Arc<str>> = known.chain(self.weak.keys()).collect();
@@ -287,37 +309,39 @@ impl Resolved {
         names.into_iter().filter_map(video).collect()
     }
 
-    fn user(&mut self, snapshot: &Snapshot, path: &std::path::Path) -> Result<(), LabelError> {
-        let path = &absolute(path)?;
-        self.files.insert(path.display().to_string());
-        let rows = changes::user(path, &self.after.classes, &mut self.rejects)?;
+    fn user(&mut self, snapshot: &Snapshot, rows: &[UserEditRow]) -> Result<(), LabelError> {
         self.known
             .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
         for row in rows {
-            if self.weak_of(&row.video).is_some() {
-                self.user.push(row);
-            } else {
+            let checked = if self.after.class_id(&row.class).is_none() {
+                Err((
+                    RejectKind::UnknownClass,
+                    unknown_class(&row.class, &self.after.classes),
+                ))
+            } else if self.weak_of(&row.video).is_none() {
                 let reason = "video is not in the store, expected one that is".to_owned();
-                let kind = RejectKind::UnknownVideo;
-                self.rejects.push(changes::reject(
-                    kind,
-                    &row.file,
-                    row.line,
-                    Some(&row.video),
-                    reason,
-                ));
+                Err((RejectKind::UnknownVideo, reason))
+            } else {
+                row.check().map_err(|reason| (RejectKind::FieldValue, reason))
+            };
+            match checked {
+                Ok(()) => self.user.push(row.clone()),
+                Err((kind, reason)) => {
+                    let reject = row.origin.reject(kind, Some(&row.video), reason);
+                    self.rejects.push(reject);
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Is it named as features of one video are?
+/// Whether the path has the name of an npy file, which holds the features of one video.
 pub(crate) fn is_npy(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "npy")
 }
 
-/// As many deliveries a version remembers, or as many as it took in itself.
+/// Number of deliveries that a store version remembers. A version that took in more remembers all of its own.
 const REMEMBERED: usize = 1024;
 
 fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
@@ -326,11 +350,11 @@ fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
     delivered.drain(..delivered.len().saturating_sub(most));
 }
 
-/// Classes, settings and prompts after.
+/// Classes, settings and prompts after the change.
 fn after(before: World, changes: &Changes) -> Result<World, LabelError> {
     let mut world = before.clone();
-    if let Some(path) = &changes.classes {
-        world.classes = read_classes(path)?;
+    if let Some(classes) = &changes.rows.classes {
+        world.classes = classes.clone();
     }
     world.settings = before.settings.changed(
         &before.classes,
@@ -352,8 +376,11 @@ fn prompts(
 ) -> Result<PromptSet, LabelError> {
     let old = &before.prompts[at(modality)];
     let mut missing: BTreeSet<&Arc<str>> = BTreeSet::new();
-    let mut set = match &changes.texts[at(modality)] {
-        Some(path) => TextEmbeddings::read(path, classes)?.into(),
+    let mut set = match &changes.rows.texts[at(modality)] {
+        Some(rows) => {
+            let (width, data, texts) = rows.of(classes)?;
+            PromptSet { width, data, texts }
+        }
         None => {
             let mut set = PromptSet {
                 width: old.width,
@@ -376,36 +403,35 @@ fn prompts(
             set
         }
     };
-    for (_, class, path) in changes.prompts.iter().filter(|(of, ..)| *of == modality) {
+    let own = changes.rows.prompts.iter();
+    for prompt in own.filter(|prompt| prompt.modality == modality) {
+        let (class, embedding) = (&prompt.class, &prompt.embedding);
         let Some(position) = classes.iter().position(|known| known == class) else {
             return Err(LabelError::Change(format!(
                 "{modality} prompt: {}",
                 unknown_class(class, classes)
             )));
         };
-        let array = npy::read_floats(path)?;
         let bad = |problem: String| {
             LabelError::Change(format!(
                 "{modality} prompt of `{class}`, `{}`: {problem}",
-                path.display()
+                prompt.origin
             ))
         };
-        if array.data.len() != set.width {
-            let (found, width) = (array.data.len(), set.width);
+        if embedding.len() != set.width {
+            let (found, width) = (embedding.len(), set.width);
             return Err(bad(format!(
                 "holds {found} values, expected {width} as the other classes"
             )));
         }
-        if let Some(at) = array.data.iter().position(|value| !value.is_finite()) {
-            return Err(bad(format!(
-                "value {at} is {}, expected a finite number",
-                array.data[at]
-            )));
+        if let Some(at) = embedding.iter().position(|value| !value.is_finite()) {
+            let value = embedding[at];
+            return Err(bad(format!("value {at} is {value}, expected a finite number")));
         }
-        if array.data.iter().all(|value| *value == 0.0) {
+        if embedding.iter().all(|value| *value == 0.0) {
             return Err(bad("all values are 0, expected a direction".to_owned()));
         }
-        set.data[position * set.width..][..set.width].copy_from_slice(&array.data);
+        set.data[position * set.width..][..set.width].copy_from_slice(embedding);
         set.texts[position] = None;
         missing.remove(class);
     }
@@ -418,7 +444,7 @@ fn prompts(
     }
 }
 
-/// The world now with the settings, prompts and denoising of another, where classes are the same.
+/// The world `now` with the settings, prompts and denoising of `then`; both must have the same classes.
 fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
     if now.classes != then.classes {
         return Err(LabelError::Change(

@@ -1,4 +1,4 @@
-//! Which rows a change can touch.
+//! Which videos and tracks a change can touch.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::world::{World, at};
 /// What a change can touch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scope {
-    /// Every score of a modality depends on it: features must all be read again.
+    /// Every score of a modality depends on the change, so that all features must be read again.
     Everything,
-    /// Some videos as a whole, and some tracks of all videos.
+    /// The change touches all rows of some videos, and some tracks of all videos.
     Part(Touched),
 }
 
@@ -27,30 +27,30 @@ pub enum Scope {
 pub struct Touched {
     /// Videos whose every row may change.
     pub videos: BTreeSet<Arc<str>>,
-    /// Of these, the ones whose features are to be read again.
+    /// The videos among `videos` whose features must be read again.
     pub rescored: BTreeSet<Arc<str>>,
     /// Modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
-    /// Tracks with other flips and nothing else; some of tracks that are touched.
+    /// Tracks in which only the flips of PLD change. The list can hold tracks of `videos` and `tracks`, too.
     pub flipped: Vec<Reflipped>,
-    /// Flips that PLD leaves, where it was asked for them; some of tracks that are touched.
+    /// Flips of PLD that the change leaves as they are, if the change asks for all flips.
     pub stay: Vec<Stays>,
 }
 
-/// Which videos a change of predictions, or of what PLD goes by, touches.
+/// Which videos a change of predictions or of K, α, guard or modalities touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Predicted {
-    /// Those of which PLD flips other labels: tables say of the others what they said.
+    /// The videos in which PLD flips other labels. The rows of all other videos stay the same.
     Flipped,
-    /// All of which a prediction or setting changed: a session is to know of each.
+    /// All videos with a changed prediction or setting. A session in memory must learn every change.
     All,
 }
 
 impl Scope {
-    /// Of a change; features that are to be looked at again add what they hold when they are read.
+    /// The scope of a change. Feature files that the change names add their videos later, when they are read.
     ///
     /// # Errors
-    /// Where a table does not read back.
+    /// [`LabelError::Store`] if a table cannot be read.
     pub fn of(snapshot: &Snapshot, resolved: &mut Resolved, of: Predicted) -> Result<Scope, LabelError> {
         if everything(&resolved.before, &resolved.after) {
             return Ok(Scope::Everything);
@@ -72,25 +72,26 @@ impl Scope {
         touched
             .videos
             .extend(resolved.user.iter().map(|row| row.video.clone()));
-        // A video that is not known counts as one that is not there.
+        // Code after this takes a video without a loaded row for a video that the store lacks.
         resolved.known.want(snapshot, touched.videos.iter().cloned())?;
         Ok(Scope::Part(touched))
     }
 }
 
-/// Does every score of a modality change? A probability is over all classes: so it does with any of them, or with κ.
+/// Whether every score of a modality changes. A softmax probability depends on all classes, so each prompt and κ changes
+/// all scores.
 fn everything(before: &World, after: &World) -> bool {
     before.classes != after.classes
         || Modality::ALL.into_iter().any(|modality| {
             let softmax = matches!(after.settings.of(modality).rule, Rule::Softmax { .. });
             let rule = before.settings.of(modality).rule != after.settings.of(modality).rule;
             let (was, is) = (&before.prompts[at(modality)], &after.prompts[at(modality)]);
-            // Of another width, other features fit: those that were rejected are in no table.
+            // Features of another width fit prompts of another width, and no table lists the rejected features.
             was.width != is.width || (softmax && (rule || was != is))
         })
 }
 
-/// Prompts of rule `logit`: the videos that have the class.
+/// Adds the videos whose weak label has a class with a changed prompt, under rule `logit`.
 fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
     let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
     for modality in Modality::ALL {
@@ -120,7 +121,8 @@ fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) 
     Ok(())
 }
 
-/// Edited videos, and those that another key comes to mean, or ceases to.
+/// Adds the videos with an edited weak label, and all videos with the same first 11 characters as a video that comes or
+/// goes: a key of 11 characters can become ambiguous, or cease to be.
 fn weak(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
     let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
     for (name, now) in &resolved.weak {

@@ -1,7 +1,7 @@
-//! What labels are made by, of no single video: classes, rule, thresholds, prompts, and where features lie.
+//! What all labels of a store depend on: classes, rule, thresholds, prompts, denoising and the paths of the features.
 //!
-//! [`World::read`] finds it in the tables `settings`, `classes` and `prompts` of a store version, so that a change needs
-//! none of the files a store was made from but the features.
+//! [`World::read`] reads it from the tables `settings`, `classes` and `prompts` of a store version, so that a change needs
+//! the features, but none of the other files that the store was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -55,7 +55,7 @@ impl From<TextEmbeddings> for PromptSet {
     }
 }
 
-/// All that labels depend on beside videos, features, marks and predictions.
+/// What labels depend on beside videos, features, user labels and predictions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// Names in order; a [`ClassId`] is a position here.
@@ -64,26 +64,26 @@ pub struct World {
     pub settings: Settings,
     /// Text embeddings.
     pub prompts: Both<PromptSet>,
-    /// Files and folders of features, as named.
+    /// Files and folders of features: absolute paths, but in stores of older programs.
     pub features: Both<Vec<PathBuf>>,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
-    /// Denoising; none: not of that modality.
+    /// K, α and guard of each modality; none: the modality is not denoised.
     pub denoising: Both<Option<Pld>>,
-    /// Which predictions count; none: no epoch has any say.
+    /// Which predictions count; none: no prediction counts.
     pub active: Option<Active>,
-    /// What `vaplan watch` took in last, named by their hashes, oldest first; labels do not depend on it.
+    /// Hashes of the last deliveries that `vaplan watch` took in, oldest first. Labels do not depend on them.
     pub delivered: Vec<Arc<str>>,
-    /// What `vaplan run` remembers, by name; labels do not depend on it.
+    /// State of `vaplan run`, by name. Labels do not depend on it.
     pub run: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-/// Which predictions have a say in the labels: of each video and modality the latest of these epochs.
+/// Which predictions count: for each video and modality, those of the latest of these epochs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
-    /// Epochs that count, by which labels were made: the store may have predictions of others.
+    /// Epochs that count. The store can have predictions of other epochs.
     pub epochs: BTreeSet<u64>,
-    /// What the columns of the predictions are.
+    /// Classes of the columns of the predictions, in order.
     pub classes: Vec<Arc<str>>,
 }
 
@@ -103,11 +103,11 @@ fn denoise_name(modality: Modality, what: &str) -> String {
 }
 
 impl World {
-    /// Of a store version.
+    /// Reads what labels of a store version depend on.
     ///
     /// # Errors
-    /// [`LabelError::Store`] where a table does not read back, [`LabelError::World`] where the tables do not say enough:
-    /// a store of an older program, say.
+    /// [`LabelError::Store`] if a table cannot be read, [`LabelError::World`] if a table lacks what is needed, as the tables
+    /// of some older programs do.
     pub fn read(snapshot: &Snapshot) -> Result<World, LabelError> {
         let version = snapshot.version().version;
         let bad = |problem: String| LabelError::World { version, problem };
@@ -139,7 +139,7 @@ impl World {
             .iter()
             .map(|epoch| number(epoch, ACTIVE_EPOCH));
         let mut epochs = epochs.collect::<Result<BTreeSet<u64>, _>>().map_err(bad)?;
-        // Programs of before named the first and the last.
+        // Older programs recorded the first and the last epoch.
         if let ([since], Some(last)) = (values(ACTIVE_SINCE), epochs.last().copied()) {
             epochs.extend(number(since, ACTIVE_SINCE).map_err(bad)?..=last);
         }
@@ -261,7 +261,7 @@ impl World {
         })
     }
 
-    /// What scores are compared with.
+    /// The number that scores are compared with, by modality and class.
     pub fn cutoffs(&self) -> Vec<((Modality, ClassId), Score)> {
         self.each_class(|_, class, modality| {
             let cutoff = self.settings.of(modality).cutoff(class);

@@ -8,7 +8,7 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use crate::ingest::annotations::{KeyError, Roster};
 
-/// A video as labels see it.
+/// A video with its weak label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Video {
     /// Hash of the name.
@@ -23,16 +23,16 @@ pub struct Video {
     pub source: Arc<str>,
 }
 
-/// What keys of feature files mean for a run.
+/// Which video each key of a feature file means.
 #[derive(Clone, Debug)]
 pub struct Names {
     roster: Roster,
-    /// Of a position in the roster: position in [`Plan::videos`]; none: known, but not asked for.
+    /// For each position in the roster the position in [`Plan::videos`]; none: the video exists but is not labelled.
     chosen: Vec<Option<usize>>,
 }
 
 impl Names {
-    /// Of all known names, each with its position in [`Plan::videos`] where it is asked for.
+    /// Takes all known names, each with its position in [`Plan::videos`]; none: the video is not labelled.
     pub fn new(names: impl IntoIterator<Item = (Arc<str>, Option<usize>)>) -> Names {
         let (names, chosen): (Vec<_>, _) = names.into_iter().unzip();
         Names {
@@ -41,7 +41,7 @@ impl Names {
         }
     }
 
-    /// What a key means.
+    /// The meaning of a key.
     pub fn meaning(&self, key: &str) -> Meaning {
         match self.roster.resolve(key) {
             Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
@@ -54,12 +54,12 @@ impl Names {
     }
 }
 
-/// What the key of a feature file means for a run.
+/// The meaning of the key of a feature file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
     /// This video, by its position in [`Plan::videos`].
     Video(usize),
-    /// A video that is not asked for, or of no annotation.
+    /// A video that is not labelled, or no known video.
     Other,
     /// More than one video.
     Ambiguous {

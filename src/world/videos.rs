@@ -1,4 +1,4 @@
-//! Rows of `videos` that a change needs: some by name, or all.
+//! The rows of table `videos` that a change needs, loaded by name or all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use vaplan_schemas::rows::VideoRow;
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::Videos;
 
-/// Rows of `videos` as the version has them, by name.
+/// Rows of table `videos` of one store version, by name. Rows are loaded when they are first needed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct LoadedVideos {
     rows: BTreeMap<Arc<str>, VideoRow>,
     asked: BTreeSet<Arc<str>>,
     all: bool,
 }
 
-impl Known {
-    /// Sees to it that these are here, where the version has them.
+impl LoadedVideos {
+    /// Loads the rows of these videos, unless they are loaded. A name that the version lacks has no row.
     pub(crate) fn want(
         &mut self,
         snapshot: &Snapshot,
@@ -38,7 +38,7 @@ impl Known {
         Ok(())
     }
 
-    /// Sees to it that all are here.
+    /// Loads the rows of all videos, unless they are loaded.
     pub(crate) fn want_all(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         if !self.all {
             self.take(snapshot, &Filter::all())?;
@@ -54,18 +54,18 @@ impl Known {
         Ok(())
     }
 
-    /// A row that was wanted before.
+    /// The row of a video whose row was loaded.
     pub(crate) fn get(&self, name: &str) -> Option<&VideoRow> {
         self.rows.get(name)
     }
 
-    /// All that are here, by name.
+    /// All loaded rows, by name.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &VideoRow> {
         self.rows.values()
     }
 }
 
-/// Files of the features that count.
+/// Modality and feature file of the admitted features; none: the modality has no admitted features.
 pub(crate) fn sources_of(row: &VideoRow) -> Both<(Modality, Option<&Arc<str>>)> {
     [
         (Modality::Audio, row.audio_source.as_ref()),

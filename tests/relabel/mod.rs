@@ -8,6 +8,7 @@ mod llp;
 mod paths;
 mod reasons;
 mod refusals;
+mod rows;
 
 use std::path::{Path, PathBuf};
 

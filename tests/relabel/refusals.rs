@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use vaplan::engine::Listener;
 use vaplan::ingest::npy;
 use vaplan::relabel::{self, RelabelRequest, estimate};
-use vaplan::world::changes::{Changes, DenoiseRequest, WeakEdit};
+use vaplan::world::changes::{ChangeRows, Changes, DenoiseRequest, WeakEdit};
 use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
@@ -22,7 +21,7 @@ fn latest(sample: &Sample) -> Snapshot {
     store.latest().unwrap().unwrap()
 }
 
-fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
+pub(super) fn request(sample: &Sample, changes: Changes) -> RelabelRequest {
     RelabelRequest {
         store: sample.path("store"),
         changes,
@@ -51,17 +50,27 @@ fn assert_refused(sample: &Sample, changes: Changes, expected: &str) {
     assert_eq!(latest(sample).version(), &before);
 }
 
-fn file(sample: &Sample, place: &str, text: &str) -> PathBuf {
+pub(super) fn file(sample: &Sample, place: &str, text: &str) -> PathBuf {
     fs::write(sample.path(place), text).unwrap();
     sample.path(place)
 }
 
-fn array(sample: &Sample, place: &str, shape: &[usize], values: &[f32]) -> PathBuf {
+pub(super) fn array(sample: &Sample, place: &str, shape: &[usize], values: &[f32]) -> PathBuf {
     npy::write_f32(&sample.path(place), shape, values).unwrap();
     sample.path(place)
 }
 
-fn labelled() -> Sample {
+/// A change of these rows alone.
+pub(super) fn rows(read: impl FnOnce(&mut ChangeRows)) -> Changes {
+    let mut rows = ChangeRows::default();
+    read(&mut rows);
+    Changes {
+        rows,
+        ..Changes::default()
+    }
+}
+
+pub(super) fn labelled() -> Sample {
     let sample = Sample::new(8);
     assert_status(&sample.label("store", &[]), 0);
     sample
@@ -135,10 +144,8 @@ fn settings_that_cannot_be_are_refused() {
 #[test]
 fn prompts_and_classes_that_do_not_fit_are_refused() {
     let sample = labelled();
-    let prompt = |class: &str, path: PathBuf| Changes {
-        prompts: vec![(Modality::Visual, class.into(), path)],
-        ..Changes::default()
-    };
+    let prompt =
+        |class: &str, path: PathBuf| rows(|rows| rows.read_prompt(Modality::Visual, class, &path).unwrap());
     let narrow = array(&sample, "narrow.npy", &[3], &[1.0; 3]);
     let zero = array(&sample, "zero.npy", &[1, WIDTH], &[0.0; WIDTH]);
     let mut values = [1.0; WIDTH];
@@ -168,10 +175,8 @@ fn prompts_and_classes_that_do_not_fit_are_refused() {
     ] {
         assert_refused(&sample, prompt(class, path.clone()), expected);
     }
-    let classes = Changes {
-        classes: Some(file(&sample, "classes.txt", "Bark\nHorn\nSong\n")),
-        ..Changes::default()
-    };
+    let list = file(&sample, "classes.txt", "Bark\nHorn\nSong\n");
+    let classes = rows(|rows| rows.read_classes(&list).unwrap());
     assert_refused(
         &sample,
         classes.clone(),
@@ -180,14 +185,11 @@ fn prompts_and_classes_that_do_not_fit_are_refused() {
     );
     // With them it is done, and the version before cannot be gone back to.
     let horn = array(&sample, "horn.npy", &[1, WIDTH], &[0.5; WIDTH]);
-    let prompts = Modality::ALL.map(|modality| (modality, Arc::from("Horn"), horn.clone()));
-    done(
-        &sample,
-        Changes {
-            prompts: prompts.to_vec(),
-            ..classes
-        },
-    );
+    let mut with_prompts = classes;
+    for modality in Modality::ALL {
+        with_prompts.rows.read_prompt(modality, "Horn", &horn).unwrap();
+    }
+    done(&sample, with_prompts);
     let back = |version| Changes {
         to_version: Some(version),
         ..Changes::default()
@@ -240,19 +242,19 @@ fn features_that_are_not_there_or_no_input_are_refused() {
 #[test]
 fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
     let sample = labelled();
-    let epoch = |folder: &str, epoch| Changes {
-        predictions: Some((sample.path(folder), epoch)),
-        ..Changes::default()
-    };
+    let epoch =
+        |folder: &str, epoch| rows(|rows| rows.read_predictions(&sample.path(folder), epoch).unwrap());
     fs::create_dir_all(sample.path("bare")).unwrap();
     array(&sample, &format!("bare/{}.npy", name(1)), &[10, 3], &[0.5; 30]);
-    assert_refused(
-        &sample,
-        epoch("bare", 1),
-        &format!(
-            "predictions `DIR/bare/{}.npy` do not say of which modality they are, expected Parquet with a column \
-             `modality`, or a folder with `audio` and `visual` in it",
-            name(1)
+    let refused = ChangeRows::default()
+        .read_predictions(&sample.path("bare"), 1)
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "predictions `{}` do not say of which modality they are, expected Parquet with a column `modality`, or a \
+             folder with `audio` and `visual` in it",
+            sample.path(&format!("bare/{}.npy", name(1))).display()
         ),
     );
     for (folder, classes) in [("three", 3), ("two", 2)] {
@@ -261,11 +263,8 @@ fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
         array(&sample, &place, &[10, classes], &vec![0.5; 10 * classes]);
     }
     done(&sample, epoch("three", 5));
-    let fewer = Changes {
-        classes: Some(file(&sample, "classes.txt", "Bark\nBell\n")),
-        ..Changes::default()
-    };
-    done(&sample, fewer);
+    let list = file(&sample, "classes.txt", "Bark\nBell\n");
+    done(&sample, rows(|rows| rows.read_classes(&list).unwrap()));
     assert_refused(
         &sample,
         epoch("two", 5),
@@ -279,15 +278,15 @@ fn epochs_of_other_classes_and_predictions_of_no_modality_are_refused() {
 #[test]
 fn files_without_their_columns_and_stores_that_are_none_are_refused() {
     let sample = labelled();
-    let weak = Changes {
-        weak: vec![(WeakEdit::Set, file(&sample, "weak.csv", "video,labels\nx,Bark\n"))],
-        ..Changes::default()
-    };
-    assert_refused(
-        &sample,
-        weak.clone(),
-        "`DIR/weak.csv`, row 1: no column `filename`, expected a line that names `filename`, `event_labels`, `split` \
-         (found: `video, labels`)",
+    let weak = file(&sample, "weak.csv", "video,labels\nx,Bark\n");
+    let refused = ChangeRows::default().read_weak(WeakEdit::Set, &weak).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "`{}`, row 1: no column `filename`, expected a line that names `filename`, `event_labels`, `split` (found: \
+             `video, labels`)",
+            weak.display()
+        )
     );
     let store = sample.path("store").display().to_string();
     let relabel = |store: &str, flags: &[&str]| run(["relabel", "--store", store].iter().chain(flags));

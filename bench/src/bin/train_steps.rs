@@ -10,8 +10,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use vaplan::cli::libtorch::set_threads;
 use vaplan::parser::{Dataset, FeaturePaths, TrainSettings, Trainer};
-use vaplan::parser::{Noise, Weights, set_threads};
+use vaplan::parser::{Han, HanSettings, NetworkSettings, Noise, Weights};
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 
@@ -27,7 +28,10 @@ fn main() -> Result<(), Problem> {
     std::fs::create_dir_all(out)?;
     let settings = TrainSettings {
         batch: batch.parse()?,
-        dropout: dropout.parse()?,
+        network: NetworkSettings::of::<Han>(&HanSettings {
+            dropout: dropout.parse()?,
+            ..HanSettings::default()
+        }),
         ..TrainSettings::default()
     };
     let paths = FeaturePaths {
@@ -43,9 +47,9 @@ fn main() -> Result<(), Problem> {
     let mut examples = dataset.of_split(Split::Train, true);
     examples.truncate(settings.batch * steps.parse::<usize>()?);
 
-    // As the trainer draws it.
+    // The trainer draws the same order from the same stream.
     let mut order = examples.clone();
-    Noise::new(settings.seed, 1, settings.dropout).shuffle(&mut order);
+    Noise::new(settings.seed, 1).shuffle(&mut order);
     let names: Vec<&str> = order.iter().map(|&at| &*dataset.examples[at].name).collect();
     std::fs::write(out.join("order.txt"), names.join("\n"))?;
     let targets = dataset.targets(&order, vaplan::parser::device("cpu")?);
@@ -59,7 +63,10 @@ fn main() -> Result<(), Problem> {
     Weights { tensors, metadata }.write(&out.join("targets.safetensors"))?;
 
     let mut trainer = Trainer::new(&settings, &dataset, examples, vaplan::parser::device("cpu")?)?;
-    trainer.han().weights().write(&out.join("initial.safetensors"))?;
+    trainer
+        .parser()
+        .weights()
+        .write(&out.join("initial.safetensors"))?;
     let (mut losses, mut seconds) = (Vec::new(), Vec::new());
     let mut last = Instant::now();
     trainer.epoch(&dataset, |step| {

@@ -1,12 +1,10 @@
 //! One worker of a session: its thread, from the first command to the last.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Thread;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
@@ -21,6 +19,7 @@ use crate::feed::Feed;
 use crate::graph::{labelling, learning};
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, Seat, Status};
+use crate::workers::{self, StopSignal, WorkersError};
 
 /// What a worker is told.
 pub(super) enum Command {
@@ -43,73 +42,12 @@ pub(super) type Answer = Outcome;
 /// The ends of a worker's two channels.
 pub(super) type Ends = (Receiver<Command>, Sender<Answer>);
 
-/// How one worker's panic reaches the others: they would wait for its messages for ever.
-#[derive(Default)]
-pub(super) struct Stop {
-    stopped: AtomicBool,
-    threads: Mutex<Vec<Thread>>,
-    message: Mutex<Option<String>>,
-    problem: Mutex<Option<String>>,
-}
-
-impl Stop {
-    /// Wakes and ends every worker.
-    pub(super) fn now(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        for thread in self.threads().iter() {
-            thread.unpark();
-        }
-    }
-
-    /// What the first panic said.
-    pub(super) fn message(&self) -> Option<String> {
-        let message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
-        message.clone()
-    }
-
-    /// Why training cannot go on.
-    pub(super) fn problem(&self) -> Option<String> {
-        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.clone()
-    }
-
-    fn failed(&self, problem: String) {
-        let mut own = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        own.get_or_insert(problem);
-        drop(own);
-        self.now();
-    }
-
-    fn is_set(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
-    }
-
-    fn enrol(&self) {
-        self.threads().push(std::thread::current());
-    }
-
-    fn panicked(&self, payload: &(dyn std::any::Any + Send)) {
-        let said = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "panic without a message".to_owned());
-        let mut message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
-        message.get_or_insert(said);
-        drop(message);
-        self.now();
-    }
-
-    /// A poisoned lock is one whose holder panicked; the list is only added to, so it still holds.
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<Thread>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Who learns, until the worker that it sits at has taken it.
 pub(super) struct School {
     learner: Mutex<Option<Box<dyn Learner>>>,
     pub(super) status: Arc<Status>,
+    /// Why training cannot go on.
+    pub(super) problem: Arc<OnceLock<String>>,
 }
 
 impl School {
@@ -117,18 +55,22 @@ impl School {
         School {
             learner: Mutex::new(Some(learner)),
             status: Arc::default(),
+            problem: Arc::default(),
         }
     }
 
     /// For the first worker.
-    fn seat(&self, worker: usize, stop: &Arc<Stop>) -> Option<Seat> {
+    fn seat(&self, worker: usize, stop: &StopSignal) -> Option<Seat> {
         let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
         let learner = learner.take_if(|_| worker == 0)?;
-        let stop = stop.clone();
+        let (stop, own) = (stop.clone(), self.problem.clone());
         Some(Seat {
             learner,
             status: self.status.clone(),
-            fail: Box::new(move |problem| stop.failed(problem)),
+            fail: Box::new(move |problem| {
+                own.get_or_init(|| problem);
+                stop.set();
+            }),
         })
     }
 }
@@ -137,33 +79,25 @@ impl School {
 pub(super) fn spawn(
     workers: usize,
     ends: Vec<Option<Ends>>,
-    stop: &Arc<Stop>,
+    stop: &StopSignal,
     held: &Arc<AtomicI64>,
     school: Option<School>,
-) -> Result<WorkerGuards<()>, String> {
+) -> Result<WorkerGuards<Option<()>>, WorkersError> {
     let ends = Mutex::new(ends);
-    let (stop, held) = (stop.clone(), held.clone());
-    timely::execute(timely::Config::process(workers), move |worker| {
+    let held = held.clone();
+    workers::start(workers, stop, move |worker, stop| {
         let mut all = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let own = all[worker.index()].take().expect("a worker starts once");
         drop(all);
-        stop.enrol();
-        // Caught for its message: the thread's own result does not say it.
-        let lived = catch_unwind(AssertUnwindSafe(|| {
-            live(worker, own, &stop, &held, school.as_ref());
-        }));
-        if let Err(payload) = lived {
-            stop.panicked(&*payload);
-            resume_unwind(payload);
-        }
+        live(worker, own, stop, &held, school.as_ref());
     })
 }
 
-/// From the first command until there are no more, or another worker has panicked.
+/// Runs a worker from the first command until there are no more, or the signal is set.
 fn live(
     worker: &mut Worker,
     (commands, answers): Ends,
-    stop: &Arc<Stop>,
+    stop: &StopSignal,
     held: &Arc<AtomicI64>,
     school: Option<&School>,
 ) {
@@ -178,11 +112,13 @@ fn live(
         match command {
             Command::Version(share) => {
                 graph.feed(*share, version + 1);
-                while (graph.probe.less_than(&(version + 1)) || !told(version)) && !stop.is_set() {
-                    worker.step_or_park(None);
+                let probe = graph.probe.clone();
+                let waits = || probe.less_than(&(version + 1)) || !told(version);
+                if stop.step_while(worker, waits).is_err() {
+                    break;
                 }
                 version += 1;
-                if stop.is_set() || answers.send(graph.collected()).is_err() {
+                if answers.send(graph.collected()).is_err() {
                     break;
                 }
             }
@@ -191,7 +127,7 @@ fn live(
         }
     }
     drop(graph);
-    // Not run to its end: no one waits for it, and with a worker dead there is none.
+    // The dataflow is not run to its end. Nobody needs its output, and with a learner it may have no end.
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
     }

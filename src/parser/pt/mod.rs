@@ -1,4 +1,4 @@
-//! PyTorch state dicts, read without executing anything.
+//! Reads PyTorch state dicts without executing any of their pickles.
 //!
 //! ```text
 //! since 1.6   zip, stored: <name>/data.pkl, <name>/data/<key> ...
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The object is a dict of tensors, or a dict that holds one under `state_dict`, `model` or `model_state_dict`. A
-//! leading `module.` of all names (`DataParallel`) is taken off.
+//! leading `module.` of all names (`DataParallel`) is removed.
 //!
 //! Source: `torch/serialization.py` (`_save`, `_legacy_save`), `torch/_utils.py` (`_rebuild_tensor_v2`).
 
@@ -30,14 +30,14 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 /// Keys under which training scripts put the state dict.
 const HOLDERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 
-/// All tensors together are at most so many times as long as the file.
+/// Limit of the size of all tensors together, in file lengths: tensors may share a storage.
 const MOST_SHARED: usize = 8;
 
 fn format(problem: impl Into<String>) -> WeightsProblem {
     WeightsProblem::Format(problem.into())
 }
 
-/// Whether a file begins as PyTorch's do.
+/// Whether a file begins like a PyTorch file.
 pub(super) fn is_pt(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04") || is_legacy(file)
 }
@@ -58,7 +58,7 @@ pub(super) fn read(file: &[u8]) -> Result<Weights, WeightsProblem> {
         zipped(file)?
     };
     let mut tensors = BTreeMap::new();
-    // Tensors may share a storage, as tied weights do, but not so often that a small file fills the memory.
+    // Tensors may share a storage, as tied weights do. The limit keeps a small file from filling the memory.
     let mut room = file.len().saturating_mul(MOST_SHARED);
     for (name, rebuilt) in state_dict(&pickled)? {
         let tensor = materialize(&rebuilt, &storages, room)?;

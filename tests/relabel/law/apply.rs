@@ -88,7 +88,7 @@ impl World {
                 let own = prompt_of(modality, class, seed, width);
                 let path = changes.join(format!("new_{modality}_{class}.npy"));
                 npy::write_f32(&path, &[1, width], &own).unwrap();
-                asked.prompts.push((modality, class.as_str().into(), path));
+                asked.rows.read_prompt(modality, class, &path).unwrap();
                 prompts.insert(class.clone(), own);
             }
             prompts.retain(|class, _| self.now.classes.contains(class));
@@ -98,7 +98,7 @@ impl World {
         }
         let path = changes.join("classes.txt");
         std::fs::write(&path, self.now.classes.join("\n") + "\n").unwrap();
-        asked.classes = Some(path);
+        asked.rows.read_classes(&path).unwrap();
     }
 
     fn prompts(&mut self, step: &Step, changes: &Path, asked: &mut Changes) {
@@ -111,8 +111,8 @@ impl World {
                 }
                 let path = changes.join(format!("texts_{modality}.npy"));
                 self.write_texts(&path, modality);
-                asked.texts[at(modality)] = Some(path);
-                asked.prompts.retain(|(of, ..)| *of != modality);
+                asked.rows.read_text(modality, &path).unwrap();
+                asked.rows.prompts.retain(|prompt| prompt.modality != modality);
             }
             Step::Prompt(modality, class, seed) if self.has(NAMES[class]) => {
                 let own = self.now.prompts[at(modality)].get_mut(NAMES[class]).unwrap();
@@ -122,7 +122,7 @@ impl World {
                 *own = prompt_of(modality, NAMES[class], seed, WIDTH);
                 let path = changes.join(format!("prompt_{modality}_{class}.npy"));
                 npy::write_f32(&path, &[WIDTH], own).unwrap();
-                asked.prompts.push((modality, NAMES[class].into(), path));
+                asked.rows.read_prompt(modality, NAMES[class], &path).unwrap();
             }
             _ => {}
         }
@@ -322,7 +322,7 @@ impl World {
             self.videos.insert(name, Weak { classes, split });
         }
         std::fs::write(path, text).unwrap();
-        asked.weak.push((*edit, path.to_owned()));
+        asked.rows.read_weak(*edit, path).unwrap();
     }
 
     fn mark(&mut self, step: &Step, path: &Path, asked: &mut Changes) {
@@ -348,7 +348,7 @@ impl World {
             )
         };
         std::fs::write(path, text).unwrap();
-        asked.user.push(path.to_owned());
+        asked.rows.read_user(path).unwrap();
         if !self.has(class) || !self.videos.contains_key(&name) {
             return;
         }
@@ -465,7 +465,8 @@ impl World {
             }
         }
         let rows: Vec<Rows> = rows.into_values().collect();
-        asked.predictions = Some((write_predictions(&changes.join("epoch"), parquet, &rows), epoch));
+        let path = write_predictions(&changes.join("epoch"), parquet, &rows);
+        asked.rows.read_predictions(&path, epoch).unwrap();
     }
 
     fn denoise(&mut self, steps: &[Step], first: bool, asked: &mut Changes) {
@@ -485,7 +486,7 @@ impl World {
             asked.guard = Some([0.0, 0.5, 0.9][usize::from(guard)]);
             asked.modalities = modalities;
         }
-        let comes = asked.predictions.is_some() && asked.to_version.is_none();
+        let comes = asked.rows.predictions.is_some() && asked.to_version.is_none();
         let first = asked.epoch.is_some() || first && comes;
         let asked = &asked.denoising;
         let off = self.now.denoising == [None; 2];

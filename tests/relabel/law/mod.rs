@@ -141,10 +141,9 @@ impl Base {
         std::fs::write(case.join("gone.csv"), gone).unwrap();
         let store = case.join("store");
         label(&world, &store, 2).unwrap();
-        let changes = Changes {
-            weak: vec![(WeakEdit::Remove, case.join("gone.csv"))],
-            ..Changes::default()
-        };
+        let mut changes = Changes::default();
+        let gone = case.join("gone.csv");
+        changes.rows.read_weak(WeakEdit::Remove, &gone).unwrap();
         let summary = relabel(&store, &changes, 2, false).unwrap();
         assert_eq!((summary.set, summary.unset), (0, 0), "they have no features");
         world.history.insert(1, world.now.clone());
@@ -237,7 +236,7 @@ fn step(
         prop_assert_eq!(own.version.is_some(), again.version.is_some());
         prop_assert_eq!((again.set, again.unset), (0, 0), "once more changes no label");
         // A video that is gone cannot go: its row is rejected then.
-        let removes = changes.weak.iter().any(|(edit, _)| *edit == WeakEdit::Remove);
+        let removes = changes.rows.weak.iter().any(|row| row.edit == WeakEdit::Remove);
         if let Some(version) = again.version {
             prop_assert!(removes, "once more commits nothing");
             world.history.insert(version.version, world.now.clone());
@@ -311,7 +310,7 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
             }
         }
         std::fs::write(folder.join("user.csv"), text).unwrap();
-        changes.user.push(folder.join("user.csv"));
+        changes.rows.read_user(&folder.join("user.csv")).unwrap();
     }
     let denoising = &mut changes.denoising;
     denoising.modalities = Some(Vec::new());
@@ -334,7 +333,7 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
             continue;
         }
         let path = write_predictions(&folder.join(format!("epoch{epoch}")), epoch % 2 == 0, &rows);
-        changes.predictions = Some((path, epoch));
+        changes.rows.read_predictions(&path, epoch).unwrap();
         relabel(store, &changes, 1, false).map_err(failed("epoch anew"))?;
         changes = Changes {
             denoising: changes.denoising,

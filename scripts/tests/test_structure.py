@@ -1,4 +1,4 @@
-"""What scripts/modules.py and scripts/type_names.py must find in small trees of Rust files. Run by `make check`."""
+"""What modules.py, type_names.py and links.py must find in small checkouts. Run by `make structure`."""
 
 import pathlib
 import subprocess
@@ -9,6 +9,7 @@ import unittest
 SCRIPTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(SCRIPTS))
 
+import links  # noqa: E402
 import modules  # noqa: E402
 import type_names  # noqa: E402
 from rust_source import Source  # noqa: E402
@@ -166,6 +167,15 @@ class TypeNames(unittest.TestCase):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("`A` is the name of 2 types: src/a.rs:1, src/b.rs:2", done.stderr)
+
+
+class Links(unittest.TestCase):
+    def test_a_link_leads_to_a_file_and_a_heading(self):
+        page = "# `a`: b, c_d\n## `a`: b, c_d\n## See [x](y.md)\n[1](#a-b-c_d) [2](#a-b-c_d-1) [3](#see-x) [4](y.md#z) [5](https://x/y)\n"
+        files = {"README.md": "[a](docs/x.md#a-b-c_d)", "docs/x.md": page, "docs/y.md": "# Z\n```\n# no heading\n[no](link.md)\n```\n"}
+        self.assertEqual(links.dead_links(tree(self, files)), [])
+        files["README.md"] = "[a](docs/x.md#b) [b](none.md) [c](docs/y.md#no-heading)"
+        self.assertEqual([line.split("`")[1] for line in links.dead_links(tree(self, files))], ["docs/x.md#b", "none.md", "docs/y.md#no-heading"])
 
 
 class Lexer(unittest.TestCase):

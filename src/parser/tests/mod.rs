@@ -1,4 +1,7 @@
-//! Pooling and caching of features; epochs that can be begun again.
+//! Tests of pooled features and of label matrices, and a second network.
+
+pub(super) mod linear_network;
+mod second_network;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +10,7 @@ use std::sync::Arc;
 use tch::Device;
 use vaplan_schemas::Modality;
 
-use super::features::{FeatureTable, Lengths, Place};
+use super::features::{FeatureTable, Lengths, Place, is_pooled_copy};
 use super::probabilities::VideoProbabilities;
 use super::settings::Gate;
 use crate::ingest::npy;
@@ -165,6 +168,22 @@ fn of_several_classes_seen_and_heard_the_one_that_both_hold_more_probable_is_kep
         [vec![0], vec![]],
         "class 1 is not seen in the video"
     );
+}
+
+#[test]
+fn pooled_copies_of_other_features_are_removed_and_foreign_files_stay() {
+    let cache = tempfile::tempdir().unwrap();
+    let (own, other) = ("a".repeat(64), "b".repeat(64));
+    let names = |end: &str| [format!("{own}.{end}"), format!("{other}.{end}")];
+    let [own_rows, other_rows] = names("f32");
+    let [own_index, other_index] = names("json");
+    let scratch = ".vaplan-pooled-x1y2".to_owned();
+    let notes = "notes.json".to_owned();
+    for name in [&own_rows, &other_rows, &own_index, &other_index, &scratch, &notes] {
+        let path = cache.path().join(name);
+        let expected = [&other_rows, &other_index, &scratch].contains(&name);
+        assert_eq!(is_pooled_copy(&path, &[&own]), expected, "{name}");
+    }
 }
 
 #[test]

@@ -1,0 +1,497 @@
+//! What a change of a store says row by row, and the files that say it.
+//!
+//! ```text
+//! weak labels, user labels (CSV) ─┐
+//! class list, text embeddings ────┼─ rows, each with its origin ─▶ ChangeRows ─▶ checked against the store's classes
+//! predictions (npy, Parquet) ─────┘          bad rows ─▶ rejects
+//! ```
+//!
+//! A caller that has no files, such as a server, makes the rows itself. Rows name classes as text: which classes there are,
+//! only the store knows.
+
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
+
+use super::annotations::read_classes;
+use super::features::{FeatureEvent, FeatureInput};
+use super::sheet::{self, optional, required};
+use super::text::TextRows;
+use super::{IngestError, absolute, npy};
+
+/// Rows of a change; no rows by default.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeRows {
+    /// Edits of weak labels, applied in order.
+    pub weak: Vec<WeakEditRow>,
+    /// User labels to set or withdraw, applied in order.
+    pub user: Vec<UserEditRow>,
+    /// New list of classes in order; classes outside the list retire.
+    pub classes: Option<Vec<Arc<str>>>,
+    /// Text embeddings of all classes, of audio and of visual.
+    pub texts: [Option<TextRows>; 2],
+    /// Text embeddings of single classes.
+    pub prompts: Vec<PromptEdit>,
+    /// Predictions of one epoch.
+    pub predictions: Option<EpochPredictions>,
+    /// Files that the rows come from: rejected rows of an earlier reading of such a file are replaced.
+    pub files: BTreeSet<String>,
+    /// Rows of these files that could not be read.
+    pub rejects: Vec<RejectRow>,
+}
+
+/// Where a row comes from, for messages and for the columns `source` and `file`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// File, or any other name of the source.
+    pub file: Arc<str>,
+    /// Line from 1, or segment row of a shard from 0; none: the source has no rows.
+    pub row: Option<u64>,
+}
+
+impl Origin {
+    /// A rejected row of this origin.
+    pub fn reject(&self, kind: RejectKind, video: Option<&str>, reason: String) -> RejectRow {
+        RejectRow {
+            row: self.row,
+            video: video.map(str::to_owned),
+            ..RejectRow::reject(kind, &*self.file, reason)
+        }
+    }
+}
+
+/// How a weak label is edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeakEdit {
+    /// The weak label of the video becomes exactly these classes.
+    Set,
+    /// These classes are added to the weak label.
+    Add,
+    /// These classes are removed from the weak label; a row without classes removes the video.
+    Remove,
+}
+
+/// One edit of a weak label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeakEditRow {
+    /// What happens to the classes.
+    pub edit: WeakEdit,
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Classes, in any order.
+    pub classes: Vec<Arc<str>>,
+    /// Split of the video; none: the split stays, and a new video is of `train`.
+    pub split: Option<Split>,
+    /// Where the row comes from.
+    pub origin: Origin,
+}
+
+/// One edit of user labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserEditRow {
+    /// Full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Segments, from 0; the end is the first segment after.
+    pub segments: Range<u32>,
+    /// The label; none withdraws the user label.
+    pub label: Option<bool>,
+    /// Where the row comes from.
+    pub origin: Origin,
+}
+
+impl UserEditRow {
+    /// Largest segment number, 1,048,576: no video has as many segments.
+    pub const MOST_SEGMENT: u32 = 1 << 20;
+    /// Most segments of one row, 16,384: each is a row of table `user_labels`, and a slip of a digit would make millions.
+    pub const MOST_OF_A_ROW: u32 = 1 << 14;
+
+    /// Checks the segments of the row.
+    ///
+    /// # Errors
+    /// The value found and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let Range { start, end } = self.segments;
+        if start >= end {
+            return Err(format!("onset is {start}, expected less than offset {end}"));
+        }
+        let most = Self::MOST_OF_A_ROW;
+        if end - start > most {
+            return Err(format!(
+                "onset {start} and offset {end} are {} segments, expected at most {most} in a row",
+                end - start
+            ));
+        }
+        if start > Self::MOST_SEGMENT {
+            let most = Self::MOST_SEGMENT;
+            return Err(format!("segment is {start}, expected a segment from 0 to {most}"));
+        }
+        Ok(())
+    }
+}
+
+/// The text embedding of one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptEdit {
+    /// Modality of the embedding.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// Embedding `[D]`, not normalised.
+    pub embedding: Vec<f32>,
+    /// File, or any other name of the source, for messages.
+    pub origin: Arc<str>,
+}
+
+/// Predictions of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochPredictions {
+    /// Number of the epoch, from 1.
+    pub epoch: u64,
+    /// One row per video and modality.
+    pub rows: Vec<PredictedRow>,
+}
+
+/// Predictions of one video and modality.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictedRow {
+    /// Full name of the video, or its first 11 characters if no other video has them.
+    pub key: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// C, the number of classes.
+    pub classes: usize,
+    /// Probabilities `[T, C]`, row-major, in the order of the classes.
+    pub probability: Vec<f32>,
+    /// Where the rows begin.
+    pub origin: Origin,
+}
+
+impl ChangeRows {
+    /// Whether the rows change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.weak.is_empty()
+            && self.user.is_empty()
+            && self.classes.is_none()
+            && self.texts.iter().all(Option::is_none)
+            && self.prompts.is_empty()
+            && self.predictions.is_none()
+            && self.files.is_empty()
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(PathBuf, Arc<str>), IngestError> {
+        let path = absolute(path)?;
+        let name = path.display().to_string();
+        self.files.insert(name.clone());
+        Ok((path, name.into()))
+    }
+
+    /// Reads edits of weak labels: columns `filename`, `event_labels` (classes with commas between them) and optionally
+    /// `split`.
+    ///
+    /// # Errors
+    /// [`IngestError::Sheet`], [`IngestError::Io`], [`IngestError::Kind`] for a file that cannot be read as a whole; a bad row is
+    /// in [`ChangeRows::rejects`].
+    pub fn read_weak(&mut self, edit: WeakEdit, path: &Path) -> Result<(), IngestError> {
+        let labels_column = match edit {
+            WeakEdit::Remove => optional("event_labels"),
+            WeakEdit::Set | WeakEdit::Add => required("event_labels"),
+        };
+        let (path, file) = self.file(path)?;
+        let columns = [required("filename"), labels_column, optional("split")];
+        for row in sheet::read(&path, columns, &mut self.rejects)? {
+            let [video, labels, split] = row.fields;
+            let origin = Origin {
+                file: file.clone(),
+                row: Some(row.line),
+            };
+            let Some(name) = &video else {
+                let reason = "filename is empty, expected the name of a video".to_owned();
+                self.rejects
+                    .push(origin.reject(RejectKind::EmptyName, None, reason));
+                continue;
+            };
+            let split = match split.as_deref().map(str::parse).transpose() {
+                Ok(split) => split,
+                Err(reason) => {
+                    self.rejects
+                        .push(origin.reject(RejectKind::FieldValue, Some(name), reason));
+                    continue;
+                }
+            };
+            let labels = labels.as_deref().unwrap_or_default();
+            let labels = labels.split(',').map(str::trim);
+            self.weak.push(WeakEditRow {
+                edit,
+                video: name.as_str().into(),
+                classes: labels.filter(|label| !label.is_empty()).map(Arc::from).collect(),
+                split,
+                origin,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads user labels: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and `segment`, or `onset` and
+    /// `offset` (segments; the offset is the first segment after).
+    ///
+    /// # Errors
+    /// As [`ChangeRows::read_weak`].
+    pub fn read_user(&mut self, path: &Path) -> Result<(), IngestError> {
+        let columns = [
+            required("video"),
+            required("modality"),
+            required("class"),
+            required("label"),
+            optional("segment"),
+            optional("onset"),
+            optional("offset"),
+        ];
+        let (path, file) = self.file(path)?;
+        for row in sheet::read(&path, columns, &mut self.rejects)? {
+            let origin = Origin {
+                file: file.clone(),
+                row: Some(row.line),
+            };
+            match user_row(row.fields.each_ref().map(Option::as_deref), origin.clone()) {
+                Ok(row) => self.user.push(row),
+                Err((kind, reason)) => {
+                    let video = row.fields[0].as_deref();
+                    self.rejects.push(origin.reject(kind, video, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a list of classes, one a line.
+    ///
+    /// # Errors
+    /// As [`read_classes`].
+    pub fn read_classes(&mut self, path: &Path) -> Result<(), IngestError> {
+        self.classes = Some(read_classes(path)?);
+        Ok(())
+    }
+
+    /// Reads text embeddings of all classes.
+    ///
+    /// # Errors
+    /// As [`TextRows::read`].
+    pub fn read_text(&mut self, modality: Modality, path: &Path) -> Result<(), IngestError> {
+        let place = Modality::ALL.iter().position(|of| *of == modality);
+        self.texts[place.expect("every modality is listed")] = Some(TextRows::read(path)?);
+        Ok(())
+    }
+
+    /// Reads the text embedding of one class: npy `(D,)` or `(1, D)`.
+    ///
+    /// # Errors
+    /// As [`npy::read_floats`].
+    pub fn read_prompt(&mut self, modality: Modality, class: &str, path: &Path) -> Result<(), IngestError> {
+        self.prompts.push(PromptEdit {
+            modality,
+            class: class.into(),
+            embedding: npy::read_floats(path)?.data,
+            origin: path.display().to_string().into(),
+        });
+        Ok(())
+    }
+
+    /// Reads the predictions of an epoch: a folder with `audio/<id>.npy` and `visual/<id>.npy`, each `(T, C)`, or with one of the
+    /// two folders; or a Parquet file, or a folder of them, with columns `video`, `segment`, `probability` (C values) and
+    /// `modality`.
+    ///
+    /// # Errors
+    /// [`IngestError::Predictions`] for files that do not say their modality, and what [`FeatureInput::open`] gives. A bad row
+    /// or file is in [`ChangeRows::rejects`].
+    pub fn read_predictions(&mut self, path: &Path, epoch: u64) -> Result<(), IngestError> {
+        let mut rows = Vec::new();
+        for (modality, path) in prediction_inputs(&absolute(path)?)? {
+            for shard in FeatureInput::open(&path, modality, &|_| true)?.shards {
+                let files = shard.files().iter().map(|file| file.display().to_string());
+                self.files.extend(files);
+                shard.read(BATCH_ROWS, &mut |event| {
+                    match event {
+                        FeatureEvent::Reject(row) => self.rejects.push(row),
+                        FeatureEvent::Batch(batch) => {
+                            let mut first = 0;
+                            for span in batch.videos {
+                                let values = span.segments as usize * batch.width;
+                                rows.push(PredictedRow {
+                                    key: span.key,
+                                    modality,
+                                    classes: batch.width,
+                                    probability: batch.data[first..first + values].to_vec(),
+                                    origin: Origin {
+                                        file: span.file,
+                                        row: Some(span.row),
+                                    },
+                                });
+                                first += values;
+                            }
+                        }
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+        }
+        self.predictions = Some(EpochPredictions { epoch, rows });
+        Ok(())
+    }
+}
+
+/// Segments of a batch of predictions.
+const BATCH_ROWS: usize = 4096;
+
+/// Where each modality is: subfolders of their names, or rows that say which they are.
+fn prediction_inputs(path: &Path) -> Result<Vec<(Modality, PathBuf)>, IngestError> {
+    let of_each = || Modality::ALL.into_iter();
+    let folders: Vec<(Modality, PathBuf)> = of_each()
+        .map(|modality| (modality, path.join(modality.as_str())))
+        .filter(|(_, folder)| folder.is_dir())
+        .collect();
+    if !folders.is_empty() {
+        return Ok(folders);
+    }
+    for shard in FeatureInput::open(path, Modality::Audio, &|_| true)?.shards {
+        for file in shard.files() {
+            if super::parquet_texts(file, "modality").is_none() {
+                return Err(IngestError::Predictions { path: file.clone() });
+            }
+        }
+    }
+    Ok(of_each().map(|modality| (modality, path.to_owned())).collect())
+}
+
+fn user_row(fields: [Option<&str>; 7], origin: Origin) -> Result<UserEditRow, (RejectKind, String)> {
+    let [video, modality, class, label, segment, onset, offset] = fields;
+    let bad = |reason: String| (RejectKind::FieldValue, reason);
+    let Some(video) = video else {
+        let reason = "video is empty, expected a name".to_owned();
+        return Err((RejectKind::EmptyName, reason));
+    };
+    let modality = modality.unwrap_or_default();
+    let modality: Modality = modality
+        .parse()
+        .map_err(|_| bad(format!("modality is `{modality}`, expected `audio` or `visual`")))?;
+    let label = match label {
+        Some("0") => Some(false),
+        Some("1") => Some(true),
+        Some("withdraw") => None,
+        other => {
+            let found = other.unwrap_or_default();
+            return Err(bad(format!("label is `{found}`, expected 0, 1 or `withdraw`")));
+        }
+    };
+    let number = |name: &str, text: &str| {
+        let most = UserEditRow::MOST_SEGMENT;
+        let value = text.parse::<u32>().ok().filter(|value| *value <= most);
+        value.ok_or_else(|| bad(format!("{name} is `{text}`, expected a segment from 0 to {most}")))
+    };
+    let segments = match (segment, onset, offset) {
+        (Some(segment), None, None) => {
+            let first = number("segment", segment)?;
+            first..first + 1
+        }
+        (None, Some(onset), Some(offset)) => number("onset", onset)?..number("offset", offset)?,
+        _ => return Err(bad("expected either segment, or onset and offset".to_owned())),
+    };
+    let row = UserEditRow {
+        video: video.into(),
+        modality,
+        class: class.unwrap_or_default().into(),
+        segments,
+        label,
+        origin,
+    };
+    row.check().map_err(bad)?;
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn reasons(rejects: &[RejectRow]) -> Vec<String> {
+        rejects
+            .iter()
+            .map(|row| format!("{}: {} ({})", row.row.unwrap(), row.reason, row.kind))
+            .collect()
+    }
+
+    #[test]
+    fn weak_labels_in_llps_format_or_with_commas_and_bad_rows_beside_good_ones() {
+        let llp = file("filename\tevent_labels\na_0_10\tCat,Dog\n\tDog\n");
+        let mut rows = ChangeRows::default();
+        rows.read_weak(WeakEdit::Set, llp.path()).unwrap();
+        assert_eq!(rows.weak.len(), 1);
+        let classes: Vec<&str> = rows.weak[0].classes.iter().map(|class| &**class).collect();
+        assert_eq!((&*rows.weak[0].video, classes), ("a_0_10", vec!["Cat", "Dog"]));
+        assert_eq!(rows.weak[0].origin.row, Some(2));
+        assert_eq!(
+            reasons(&rows.rejects),
+            ["3: filename is empty, expected the name of a video (empty_name)"]
+        );
+        let csv = file("split,filename,event_labels\nval,b_0_10,\"Dog, Cat\"\nvalid,c_0_10,Dog\n");
+        let mut rows = ChangeRows::default();
+        rows.read_weak(WeakEdit::Add, csv.path()).unwrap();
+        assert_eq!((rows.weak.len(), rows.weak[0].split), (1, Some(Split::Val)));
+        assert_eq!(
+            reasons(&rows.rejects),
+            ["3: split is `valid`, expected `train`, `val` or `test` (field_value)"]
+        );
+        let gone = file("filename\na_0_10\n");
+        let mut rows = ChangeRows::default();
+        rows.read_weak(WeakEdit::Remove, gone.path()).unwrap();
+        assert!(rows.weak[0].classes.is_empty() && !rows.is_empty());
+    }
+
+    #[test]
+    fn user_labels_by_segment_or_range_and_bad_rows_with_their_line() {
+        let csv = file(
+            "video,modality,class,label,segment,onset,offset\n\
+             a,audio,Dog,1,3,,\n\
+             a,visual,Dog,withdraw,,2,5\n\
+             a,smell,Dog,1,3,,\n\
+             a,audio,Dog,maybe,3,,\n\
+             a,audio,Dog,1,3,2,5\n\
+             a,audio,Dog,1,-1,,\n\
+             a,audio,Dog,1,,5,5\n\
+             a,audio,Dog,1,,0,20000\n\
+             ,audio,Dog,1,3,,\n",
+        );
+        let mut rows = ChangeRows::default();
+        rows.read_user(csv.path()).unwrap();
+        let found: Vec<_> = rows
+            .user
+            .iter()
+            .map(|row| (row.segments.clone(), row.label))
+            .collect();
+        assert_eq!(found, [(3..4, Some(true)), (2..5, None)]);
+        assert_eq!(
+            reasons(&rows.rejects),
+            [
+                "4: modality is `smell`, expected `audio` or `visual` (field_value)",
+                "5: label is `maybe`, expected 0, 1 or `withdraw` (field_value)",
+                "6: expected either segment, or onset and offset (field_value)",
+                "7: segment is `-1`, expected a segment from 0 to 1048576 (field_value)",
+                "8: onset is 5, expected less than offset 5 (field_value)",
+                "9: onset 0 and offset 20000 are 20000 segments, expected at most 16384 in a row (field_value)",
+                "10: video is empty, expected a name (empty_name)",
+            ]
+        );
+    }
+}

@@ -88,12 +88,15 @@ fn a_video_of_ten_bits_has_the_pictures_of_one_of_eight() {
     assert!(cosine > 0.99, "{cosine}");
 }
 
+/// The name of a frame, by its number.
+type FrameName = fn(u32) -> String;
+
 #[test]
 fn frames_named_by_time_are_the_frames_named_by_number() {
     let Some(studio) = Studio::new("frames_named_by_time_are_the_frames_named_by_number") else {
         return;
     };
-    let names: [(&str, fn(u32) -> String); 3] = [
+    let names: [(&str, FrameName); 3] = [
         ("bynumber001", |at| format!("{at:06}")),
         ("bytime00001", |at| format!("{:.3}", f64::from(at) / 8.0)),
         ("byclock0001", |at| {

@@ -11,7 +11,7 @@ use vaplan_schemas::rows::{Severity, Split};
 use super::Global;
 use super::media::MediaArgs;
 use super::progress::Bar;
-use crate::encode::{self, Request};
+use crate::encode::{self, EncodeRequest};
 
 /// Encode videos, frames and sound by CLIP and CLAP
 ///
@@ -64,8 +64,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    fn request(&self) -> anyhow::Result<Request> {
-        let mut request = Request {
+    fn request(&self) -> anyhow::Result<EncodeRequest> {
+        let mut request = EncodeRequest {
             out: self.out.clone(),
             annotations: self.annotations.clone(),
             classes: self.classes.clone(),

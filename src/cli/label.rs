@@ -154,12 +154,12 @@ impl Args {
         &self,
         request: &mut LabelRequest,
         global: &Global,
-    ) -> anyhow::Result<Option<crate::encode::Encoded>> {
+    ) -> anyhow::Result<Option<crate::encode::EncodedMedia>> {
         use crate::encode;
         if !self.media.any() {
             return Ok(None);
         }
-        let asked = encode::Request {
+        let asked = encode::EncodeRequest {
             annotations: Some(self.annotations.clone()),
             classes: self.classes.clone(),
             splits: self.split.clone(),

@@ -10,7 +10,7 @@ use super::progress::Bar;
 use crate::encode::image::Resize;
 use crate::encode::media::{Cut, Pick};
 use crate::encode::model::Device;
-use crate::encode::{Listener, Progress, Request};
+use crate::encode::{EncodeListener, EncodeProgress, EncodeRequest};
 use crate::ingest::shards::FloatType;
 
 /// Media, models, and how one becomes the other's input.
@@ -65,7 +65,7 @@ pub(super) struct MediaArgs {
     /// Threads that read and decode media [default: a quarter of the cores]
     #[arg(long, value_name = "N")]
     readers: Option<NonZeroUsize>,
-    /// The ffmpeg program, for the frames of videos
+    /// The ffmpeg program, for the frames of videos and for sound that vaplan does not read itself
     #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg", env = "VAPLAN_FFMPEG")]
     ffmpeg: PathBuf,
 }
@@ -120,7 +120,7 @@ impl MediaArgs {
     }
 
     /// What is asked; where to, of which videos and classes, is the caller's to say.
-    pub(super) fn request(&self, segment_seconds: f64) -> anyhow::Result<Request> {
+    pub(super) fn request(&self, segment_seconds: f64) -> anyhow::Result<EncodeRequest> {
         for (flag, value) in [
             ("--segment-seconds", segment_seconds),
             ("--frame-rate", self.frame_rate),
@@ -135,7 +135,7 @@ impl MediaArgs {
             .or_else(|| std::thread::available_parallelism().ok())
             .map_or(1, NonZeroUsize::get);
         let (clip, clap) = (self.clip.clone(), self.clap.clone());
-        let mut request = Request {
+        let mut request = EncodeRequest {
             cache: self.cache.clone(),
             prompts: self.prompts.clone(),
             cut: Cut {
@@ -153,7 +153,7 @@ impl MediaArgs {
             }),
             batch: self.batch.get(),
             ffmpeg: self.ffmpeg.clone(),
-            ..Request::new(self.media.clone(), clip, clap, cores)
+            ..EncodeRequest::new(self.media.clone(), clip, clap, cores)
         }
         .with_sessions(self.sessions.get(), cores);
         request.form.float = match self.dtype {
@@ -173,16 +173,16 @@ impl MediaArgs {
     }
 
     /// Tells a bar how encoding goes.
-    pub(super) fn listener(bar: &Arc<Bar>) -> Listener {
+    pub(super) fn listener(bar: &Arc<Bar>) -> EncodeListener {
         let told = bar.clone();
         Arc::new(move |progress| match progress {
-            Progress::Waiting(holder) => {
+            EncodeProgress::Waiting(holder) => {
                 told.say(&format!("waiting: the folder is being written by {holder}"))
             }
-            Progress::Planned { videos } => told.total(videos),
-            Progress::Read { videos } => told.add(videos),
-            Progress::Encoded { .. } => {}
-            Progress::Writing => told.message("writing"),
+            EncodeProgress::Planned { videos } => told.total(videos),
+            EncodeProgress::Read { videos } => told.add(videos),
+            EncodeProgress::Encoded { .. } => {}
+            EncodeProgress::Writing => told.message("writing"),
         })
     }
 }

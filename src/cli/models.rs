@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::Global;
 use super::progress::tell;
-use crate::encode::model::{Encoder, Kind, ModelFolder, SessionOptions, TextEncoder, pull, session};
+use crate::encode::model::{Encoder, ModelFolder, ModelKind, SessionOptions, TextEncoder, pull, session};
 
 /// Show what model folders hold, and whether it can be used
 ///
@@ -137,7 +137,7 @@ fn folders(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 fn describe(path: &std::path::Path, options: &SessionOptions) -> anyhow::Result<String> {
     let folder = ModelFolder::find(path)?;
     let encoder = Encoder::open(&folder, options)?;
-    if folder.kind != Kind::Classifier {
+    if folder.kind != ModelKind::Classifier {
         TextEncoder::open(&folder, options)?;
     }
     let text = session::sha256(&folder.text, options.external_data)?;

@@ -33,7 +33,7 @@ pub struct Piece {
 
 /// A batch, encoded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Encoded {
+pub struct EncodedBatch {
     /// D.
     pub width: u32,
     /// Whose rows these are, in order.
@@ -44,7 +44,7 @@ pub struct Encoded {
     pub values: Vec<f32>,
 }
 
-impl Encoded {
+impl EncodedBatch {
     /// Segments.
     pub fn rows(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.count)).sum()
@@ -72,7 +72,7 @@ pub struct Cache {
     folder: PathBuf,
     index: Mutex<Index>,
     /// The batch read last: the next video begins in it as a rule.
-    last: Mutex<Option<(PathBuf, Arc<Encoded>)>>,
+    last: Mutex<Option<(PathBuf, Arc<EncodedBatch>)>>,
 }
 
 const SUM: usize = 32;
@@ -110,7 +110,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`EncodeError::Write`]: a full disk, say. Nothing is left behind.
-    pub fn keep(&self, batch: &Encoded) -> Result<(), EncodeError> {
+    pub fn keep(&self, batch: &EncodedBatch) -> Result<(), EncodeError> {
         let body = postcard::to_stdvec(batch)
             .map_err(std::io::Error::other)
             .map_err(EncodeError::write("encode a batch for", &self.folder))?;
@@ -179,7 +179,7 @@ impl Cache {
     }
 
     /// A batch of the index; none where its file is gone or damaged since.
-    fn batch(&self, path: &Path) -> Option<Arc<Encoded>> {
+    fn batch(&self, path: &Path) -> Option<Arc<EncodedBatch>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, batch)) = &*last
             && known == path
@@ -202,7 +202,7 @@ impl Index {
     /// Media of equal content have one key, and two threads may encode them at once, cut into pieces in two ways. Each
     /// segment then has several rows, which differ in their last bits. The row of the file that comes first by name
     /// counts, so that the order in which files are added does not matter.
-    fn add(&mut self, path: PathBuf, batch: &Encoded) {
+    fn add(&mut self, path: PathBuf, batch: &EncodedBatch) {
         let file = u32::try_from(self.files.len()).expect("a folder holds fewer than 2^32 files");
         self.files.push(path);
         let mut row = 0;
@@ -239,13 +239,13 @@ impl Index {
 }
 
 /// A batch that is whole; none otherwise.
-fn load(path: &Path) -> Option<Encoded> {
+fn load(path: &Path) -> Option<EncodedBatch> {
     let bytes = fs::read(path).ok()?;
     let (sum, body) = bytes.split_at_checked(SUM)?;
     if Sha256::digest(body).as_slice() != sum {
         return None;
     }
-    let batch: Encoded = postcard::from_bytes(body).ok()?;
+    let batch: EncodedBatch = postcard::from_bytes(body).ok()?;
     let fits = batch
         .pieces
         .iter()
@@ -269,7 +269,7 @@ mod tests {
     fn rows_come_back_over_batches_and_over_openings() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path()).unwrap();
-        let first = Encoded {
+        let first = EncodedBatch {
             width: 2,
             pieces: vec![piece("a", 0, 1), piece("b", 0, 2)],
             totals: vec![("a".to_owned(), 1)],
@@ -281,7 +281,7 @@ mod tests {
             (Some(1), None, None)
         );
         assert!(cache.has("b", 1) && !cache.has("b", 2) && !cache.has("c", 0));
-        let second = Encoded {
+        let second = EncodedBatch {
             width: 2,
             pieces: vec![piece("b", 2, 1)],
             totals: vec![("b".to_owned(), 3)],
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn media_of_equal_content_lose_no_segment_whatever_the_order() {
         // One key, cut in three ways: ten segments at once, one, and the last six.
-        let batch = |first: u32, count: u32, base: f32, total: Option<u32>| Encoded {
+        let batch = |first: u32, count: u32, base: f32, total: Option<u32>| EncodedBatch {
             width: 1,
             pieces: vec![piece("a", first, count)],
             totals: total.map(|total| ("a".to_owned(), total)).into_iter().collect(),
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_damaged_batch_counts_as_none() {
         let folder = tempfile::tempdir().unwrap();
-        let batch = Encoded {
+        let batch = EncodedBatch {
             width: 1,
             pieces: vec![piece("a", 0, 2)],
             totals: vec![("a".to_owned(), 2)],

@@ -26,13 +26,13 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 use super::batch::Batch;
 use super::cache::{Cache, Key};
 use super::error::EncodeError;
-use super::operator::{Credits, Outcome, Pool, encode};
-use super::read::{Event, GROUP, Reading, Shared, read_group};
-use super::{Listener, Progress};
+use super::operator::{BatchOutcome, Credits, SessionPool, encode};
+use super::read::{GROUP, ReadEvent, Reading, SharedMedia, read_group};
+use super::{EncodeListener, EncodeProgress};
 
 /// What the dataflow gave.
 #[derive(Debug, Default)]
-pub struct Results {
+pub struct EncodeResults {
     /// Under which key the embeddings of a video are, by its place and modality.
     pub keys: BTreeMap<(usize, Modality), Key>,
     /// What was left out or is odd.
@@ -45,7 +45,7 @@ pub struct Results {
 
 /// How many threads do what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Threads {
+pub struct EncodeThreads {
     /// Timely workers.
     pub workers: usize,
     /// Readers, in all.
@@ -55,16 +55,16 @@ pub struct Threads {
 }
 
 /// What all threads share.
-struct Job {
+struct EncodeJob {
     reading: Reading,
     cache: Arc<Cache>,
-    media: Shared,
+    media: SharedMedia,
     next: AtomicUsize,
     finished: AtomicUsize,
     cancelled: AtomicBool,
     error: Mutex<Option<EncodeError>>,
-    results: Mutex<Results>,
-    listener: Listener,
+    results: Mutex<EncodeResults>,
+    listener: EncodeListener,
 }
 
 /// Encodes all media that are not in the cache.
@@ -75,13 +75,13 @@ struct Job {
 pub fn run(
     reading: Reading,
     cache: &Arc<Cache>,
-    media: &Shared,
-    pool: Pool,
-    threads: Threads,
-    listener: &Listener,
-) -> Result<Results, EncodeError> {
+    media: &SharedMedia,
+    pool: SessionPool,
+    threads: EncodeThreads,
+    listener: &EncodeListener,
+) -> Result<EncodeResults, EncodeError> {
     let groups = media.len().div_ceil(GROUP);
-    let job = Arc::new(Job {
+    let job = Arc::new(EncodeJob {
         reading,
         cache: cache.clone(),
         media: media.clone(),
@@ -134,7 +134,7 @@ type Batches<'scope> = Stream<'scope, u64, Vec<(Modality, Batch)>>;
 /// Batches of this worker's reader threads, as long as credits are left.
 fn media_source<'scope>(
     scope: Scope<'scope, u64>,
-    job: &Arc<Job>,
+    job: &Arc<EncodeJob>,
     readers: usize,
     credits: Credits,
 ) -> Batches<'scope> {
@@ -190,7 +190,7 @@ impl Drop for Wake {
 }
 
 /// Reads groups one after the other, each taken from what all readers share.
-fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
+fn read(job: &EncodeJob, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
     fault("reader", 0);
     loop {
         let first = job.next.fetch_add(1, Ordering::Relaxed) * GROUP;
@@ -200,21 +200,21 @@ fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
         let group = &job.media[first..(first + GROUP).min(job.media.len())];
         let mut gone = false;
         read_group(&job.reading, &job.cache, first, group, &mut |event| match event {
-            Event::Batch(modality, batch) => {
+            ReadEvent::Batch(modality, batch) => {
                 // The rest of the group is read for nothing where the worker is gone or the run cancelled.
                 gone |= job.cancelled.load(Ordering::Relaxed) || sender.send((modality, batch)).is_err();
                 let _ = wake.0.activate();
             }
-            Event::Key(at, modality, key) => {
+            ReadEvent::Key(at, modality, key) => {
                 lock(&job.results).keys.insert((at, modality), key);
             }
-            Event::Row(row) => lock(&job.results).rejects.push(row),
+            ReadEvent::Row(row) => lock(&job.results).rejects.push(row),
         });
         if gone {
             return;
         }
         job.finished.fetch_add(1, Ordering::SeqCst);
-        (job.listener)(Progress::Read {
+        (job.listener)(EncodeProgress::Read {
             videos: group.len() as u64,
         });
     }
@@ -222,8 +222,8 @@ fn read(job: &Job, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
 
 /// Counts what was encoded, and lists what was not; passes on how many segments a batch had.
 fn count<'scope>(
-    outcomes: Stream<'scope, u64, Vec<Result<Outcome, Arc<EncodeError>>>>,
-    job: Arc<Job>,
+    outcomes: Stream<'scope, u64, Vec<Result<BatchOutcome, Arc<EncodeError>>>>,
+    job: Arc<EncodeJob>,
 ) -> Stream<'scope, u64, Vec<u64>> {
     let worker = outcomes.scope().worker().index();
     outcomes.unary(Pipeline, "Count", move |_capability, _info| {
@@ -248,7 +248,7 @@ fn count<'scope>(
     })
 }
 
-fn take(job: &Job, outcome: Outcome) -> u64 {
+fn take(job: &EncodeJob, outcome: BatchOutcome) -> u64 {
     let segments = outcome.segments;
     let mut results = lock(&job.results);
     results.encoded += segments;
@@ -261,7 +261,7 @@ fn take(job: &Job, outcome: Outcome) -> u64 {
             reject.video(&*name).modality(outcome.modality)
         }));
     drop(results);
-    (job.listener)(Progress::Encoded { segments });
+    (job.listener)(EncodeProgress::Encoded { segments });
     segments
 }
 

@@ -8,7 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@run`] | all of it |
-//! | [`asked`] | what is asked, opened, and a name for it |
+//! | [`plan`] | what is asked, opened, and a name for it |
 //! | [`runtime`](mod@runtime) | finds the ONNX Runtime library and loads it, once per process |
 //! | [`model`] | ONNX exports of CLIP and CLAP, found, checked and run |
 //! | [`tokenizer`] | text to ids |
@@ -25,7 +25,6 @@
 //! | [`store`] | media straight into a store, for `label` |
 //! | [`error`] | what can go wrong |
 
-pub mod asked;
 pub mod batch;
 pub mod cache;
 pub mod error;
@@ -34,6 +33,7 @@ pub mod image;
 pub mod media;
 pub mod model;
 pub mod operator;
+pub mod plan;
 pub mod prompts;
 pub mod read;
 pub mod run;
@@ -46,6 +46,6 @@ pub mod tokenizer;
 pub mod write;
 
 pub use error::{EncodeError, MediaError};
-pub use run::{Listener, Progress, Request, Summary, run};
+pub use run::{EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, run};
 pub use runtime::{RuntimeError, runtime};
-pub use store::{Encoded, into_store};
+pub use store::{EncodedMedia, into_store};

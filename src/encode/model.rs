@@ -21,7 +21,7 @@ pub mod text;
 use std::path::PathBuf;
 
 pub use encoder::Encoder;
-pub use folder::{Kind, ModelFolder};
+pub use folder::{ModelFolder, ModelKind};
 pub use session::{Device, SessionOptions};
 pub use text::TextEncoder;
 

@@ -30,7 +30,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::contain::contain;
 
 use super::batch::Batch;
-use super::cache::{Cache, Encoded, Piece};
+use super::cache::{Cache, EncodedBatch, Piece};
 use super::error::EncodeError;
 use super::flow::fault;
 use super::model::{Encoder, ModelError};
@@ -38,7 +38,7 @@ use crate::error::chain;
 
 /// What became of a batch.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct BatchOutcome {
     /// Which model ran.
     pub modality: Modality,
     /// Segments that it gave embeddings of; they are in the cache.
@@ -93,24 +93,24 @@ impl Credits {
 }
 
 /// A batch for a session, and where its rows go.
-struct Job {
+struct SessionTask {
     id: u64,
     modality: Modality,
     batch: Batch,
-    reply: Sender<(u64, Result<Outcome, EncodeError>)>,
+    reply: Sender<(u64, Result<BatchOutcome, EncodeError>)>,
     wake: Arc<SyncActivator>,
 }
 
 /// Threads with a session each, for one or both modalities.
-pub struct Pool {
-    jobs: BTreeMap<Modality, Sender<Job>>,
+pub struct SessionPool {
+    jobs: BTreeMap<Modality, Sender<SessionTask>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
+impl SessionPool {
     /// Starts a thread for every session, which keeps what it encodes in `cache`.
-    pub fn start(sessions: Vec<(Modality, Encoder)>, cache: &Arc<Cache>) -> Pool {
-        let mut queues: BTreeMap<Modality, (Sender<Job>, Receiver<Job>)> = BTreeMap::new();
+    pub fn start(sessions: Vec<(Modality, Encoder)>, cache: &Arc<Cache>) -> SessionPool {
+        let mut queues: BTreeMap<Modality, (Sender<SessionTask>, Receiver<SessionTask>)> = BTreeMap::new();
         let threads = sessions.into_iter().map(|(modality, mut encoder)| {
             let (_, queue) = queues.entry(modality).or_insert_with(unbounded);
             let (queue, cache) = (queue.clone(), cache.clone());
@@ -134,7 +134,7 @@ impl Pool {
             })
         });
         let threads = threads.collect();
-        Pool {
+        SessionPool {
             jobs: queues
                 .into_iter()
                 .map(|(modality, (sender, _))| (modality, sender))
@@ -158,7 +158,7 @@ fn run(
     cache: &Cache,
     modality: Modality,
     batch: Batch,
-) -> Result<Outcome, EncodeError> {
+) -> Result<BatchOutcome, EncodeError> {
     let rows = batch.rows();
     let what = match (batch.names.first(), batch.names.last()) {
         (Some(first), Some(last)) => format!("{rows} segments from `{first}` to `{last}`"),
@@ -171,7 +171,7 @@ fn run(
     };
     let (encoded, failed) = match whole {
         Ok(values) => {
-            let encoded = Encoded {
+            let encoded = EncodedBatch {
                 width: encoder.width() as u32,
                 pieces: batch.pieces,
                 totals: batch.totals,
@@ -185,7 +185,7 @@ fn run(
     let segments = encoded.rows();
     tracing::debug!(%modality, segments, "batch encoded");
     cache.keep(&encoded)?;
-    Ok(Outcome {
+    Ok(BatchOutcome {
         modality,
         segments,
         failed,
@@ -199,11 +199,11 @@ fn one_by_one(
     encoder: &mut Encoder,
     batch: Batch,
     error: ModelError,
-) -> Result<(Encoded, Failed), ModelError> {
+) -> Result<(EncodedBatch, Failed), ModelError> {
     let mut failed = Vec::new();
-    let mut encoded = Encoded {
+    let mut encoded = EncodedBatch {
         width: encoder.width() as u32,
-        ..Encoded::default()
+        ..EncodedBatch::default()
     };
     for ((name, piece, segment), values) in batch.places().zip(batch.values.chunks(encoder.values())) {
         match encoder.encode(values, &format!("segment {segment} of `{name}`")) {
@@ -234,9 +234,9 @@ fn one_by_one(
 /// If the pool has no session of a batch's modality.
 pub fn encode<'scope, T: Timestamp>(
     batches: Stream<'scope, T, Vec<(Modality, Batch)>>,
-    pool: &Arc<Pool>,
+    pool: &Arc<SessionPool>,
     credits: Credits,
-) -> Stream<'scope, T, Vec<Result<Outcome, Arc<EncodeError>>>> {
+) -> Stream<'scope, T, Vec<Result<BatchOutcome, Arc<EncodeError>>>> {
     let pool = pool.clone();
     let scope = batches.scope();
     batches.unary(Pipeline, "Encode", move |_capability, info| {
@@ -250,7 +250,7 @@ pub fn encode<'scope, T: Timestamp>(
             input.for_each_time(|time, batches| {
                 for (modality, batch) in batches.flat_map(|batches| batches.drain(..)) {
                     held.insert(next, time.retain(0));
-                    let job = Job {
+                    let job = SessionTask {
                         id: next,
                         modality,
                         batch,

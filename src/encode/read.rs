@@ -29,7 +29,7 @@ pub(super) const READING: &str = "2";
 
 /// What a modality's media are prepared for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Target {
+pub struct ModelTarget {
     /// SHA-256 of the model, hex.
     pub model: String,
     /// What it wants.
@@ -40,9 +40,9 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     /// The vision model's wants; none: pictures are not encoded.
-    pub visual: Option<Target>,
+    pub visual: Option<ModelTarget>,
     /// The audio model's wants; none: sound is not encoded.
-    pub audio: Option<Target>,
+    pub audio: Option<ModelTarget>,
     /// How videos become segments.
     pub cut: Cut,
     /// Segments of a batch.
@@ -53,7 +53,7 @@ pub struct Reading {
 
 /// What reading a group gives, in order.
 #[derive(Debug)]
-pub enum Event {
+pub enum ReadEvent {
     /// Segments for a model.
     Batch(Modality, Batch),
     /// The embeddings of this video are under this key, once they are there.
@@ -63,15 +63,15 @@ pub enum Event {
 }
 
 /// Where events go.
-pub type Sink<'a> = &'a mut dyn FnMut(Event);
+pub type Sink<'a> = &'a mut dyn FnMut(ReadEvent);
 
 /// Reads videos `first..` of a group.
 pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media], sink: Sink<'_>) {
     // Both batchers send to one sink, one at a time.
-    let mut events: Vec<Event> = Vec::new();
+    let mut events: Vec<ReadEvent> = Vec::new();
     let sink = std::cell::RefCell::new(sink);
-    let mut send_visual = |modality, batch| (sink.borrow_mut())(Event::Batch(modality, batch));
-    let mut send_audio = |modality, batch| (sink.borrow_mut())(Event::Batch(modality, batch));
+    let mut send_visual = |modality, batch| (sink.borrow_mut())(ReadEvent::Batch(modality, batch));
+    let mut send_audio = |modality, batch| (sink.borrow_mut())(ReadEvent::Batch(modality, batch));
     let mut visual = Batcher::new(Modality::Visual, reading.batch, &mut send_visual);
     let mut audio = Batcher::new(Modality::Audio, reading.batch, &mut send_audio);
     let mut reader = Reader {
@@ -97,7 +97,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
             match done {
                 Ok((key, segments)) => {
                     told = Some(segments);
-                    events.push(Event::Key(first + at, Modality::Visual, key));
+                    events.push(ReadEvent::Key(first + at, Modality::Visual, key));
                 }
                 Err(reason) => events.push(reject(media, Modality::Visual, Severity::Reject, reason)),
             }
@@ -107,7 +107,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
         {
             let told = told.or_else(|| reader.frames_tell(media));
             match contained(|| reader.sound(media, target, told, &mut audio, &mut events)) {
-                Ok(key) => events.push(Event::Key(first + at, Modality::Audio, key)),
+                Ok(key) => events.push(ReadEvent::Key(first + at, Modality::Audio, key)),
                 Err(reason) => events.push(reject(media, Modality::Audio, Severity::Reject, reason)),
             }
         }
@@ -129,7 +129,7 @@ fn contained<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, Strin
     }
 }
 
-fn reject(media: &Media, modality: Modality, severity: Severity, reason: String) -> Event {
+fn reject(media: &Media, modality: Modality, severity: Severity, reason: String) -> ReadEvent {
     let pictures = media.pictures.as_ref().map(Pictures::path);
     let own = match modality {
         Modality::Visual => pictures.or(media.sound.as_deref()),
@@ -137,7 +137,7 @@ fn reject(media: &Media, modality: Modality, severity: Severity, reason: String)
     };
     let file = own.map(|path| path.display().to_string()).unwrap_or_default();
     let row = RejectRow::reject(RejectKind::Media, file, format!("{modality}: {reason}"));
-    Event::Row(RejectRow {
+    ReadEvent::Row(RejectRow {
         severity,
         ..row.video(&*media.name).modality(modality)
     })
@@ -171,9 +171,9 @@ impl Reader<'_> {
     fn pictures(
         &mut self,
         media: &Media,
-        target: &Target,
+        target: &ModelTarget,
         batcher: &mut Batcher<'_>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ReadEvent>,
     ) -> Result<(Key, u32), MediaError> {
         let Preparation::Image(settings) = &target.preparation else {
             unreachable!("a vision model wants pictures");
@@ -249,10 +249,10 @@ impl Reader<'_> {
     fn sound(
         &mut self,
         media: &Media,
-        target: &Target,
+        target: &ModelTarget,
         told: Option<u32>,
         batcher: &mut Batcher<'_>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<ReadEvent>,
     ) -> Result<Key, MediaError> {
         let Some(front) = &mut self.front else {
             unreachable!("an audio model wants sound");
@@ -380,4 +380,4 @@ pub fn groups(media: &[Media]) -> impl Iterator<Item = (usize, &[Media])> {
 }
 
 /// A shared list of media, by its groups.
-pub type Shared = Arc<Vec<Media>>;
+pub type SharedMedia = Arc<Vec<Media>>;

@@ -9,19 +9,19 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 use vaplan_schemas::store::WriteLock;
 
-use super::asked::Asked;
 use super::cache::Cache;
 use super::error::EncodeError;
-use super::flow::{self, Results, Threads};
+use super::flow::{self, EncodeResults, EncodeThreads};
 use super::image::Resize;
 use super::media::{Cut, Media};
 use super::model::scores::ClassScores;
-use super::model::{Encoder, Kind, ModelFolder, SessionOptions};
-use super::operator::Pool;
+use super::model::{Encoder, ModelFolder, ModelKind, SessionOptions};
+use super::operator::SessionPool;
+use super::plan::EncodePlan;
 use super::prompts::ClassPrompts;
-use super::read::{Reading, Target};
+use super::read::{ModelTarget, Reading};
 use super::text;
-use super::write::{self, Form};
+use super::write::{self, FeatureForm};
 use crate::ingest::shards::FloatType;
 
 /// Segments of a batch, by default.
@@ -29,7 +29,7 @@ const BATCH: usize = 32;
 
 /// What is asked of an encoding run.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct EncodeRequest {
     /// Folder to write.
     pub out: PathBuf,
     /// Folder of embeddings by content; none: `cache` in `out`.
@@ -53,7 +53,7 @@ pub struct Request {
     /// How pictures become square, if not as the model's folder says.
     pub resize: Option<Resize>,
     /// In what form features are written.
-    pub form: Form,
+    pub form: FeatureForm,
     /// Segments of a batch.
     pub batch: usize,
     /// How models are opened.
@@ -61,15 +61,20 @@ pub struct Request {
     /// Sessions of each model.
     pub sessions: usize,
     /// Timely workers and readers.
-    pub threads: Threads,
+    pub threads: EncodeThreads,
     /// The ffmpeg program.
     pub ffmpeg: PathBuf,
 }
 
-impl Request {
+impl EncodeRequest {
     /// Media and models, with everything else as it is by default; `cores` are shared out.
-    pub fn new(media: Vec<PathBuf>, clip: Option<PathBuf>, clap: Option<PathBuf>, cores: usize) -> Request {
-        let request = Request {
+    pub fn new(
+        media: Vec<PathBuf>,
+        clip: Option<PathBuf>,
+        clap: Option<PathBuf>,
+        cores: usize,
+    ) -> EncodeRequest {
+        let request = EncodeRequest {
             out: PathBuf::new(),
             cache: None,
             media,
@@ -81,14 +86,14 @@ impl Request {
             prompts: None,
             cut: Cut::default(),
             resize: None,
-            form: Form {
+            form: FeatureForm {
                 npy: false,
                 float: FloatType::F16,
             },
             batch: BATCH,
             session: SessionOptions::default(),
             sessions: 1,
-            threads: Threads {
+            threads: EncodeThreads {
                 workers: 1,
                 readers: (cores / 4).max(1),
                 credits: 0,
@@ -100,7 +105,7 @@ impl Request {
 
     /// With so many sessions of each model, which share the cores.
     #[must_use]
-    pub fn with_sessions(mut self, sessions: usize, cores: usize) -> Request {
+    pub fn with_sessions(mut self, sessions: usize, cores: usize) -> EncodeRequest {
         let models = [&self.clip, &self.clap].into_iter().flatten().count();
         let all = sessions * models.max(1);
         self.sessions = sessions;
@@ -114,7 +119,7 @@ impl Request {
 
 /// What a run tells while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum EncodeProgress {
     /// Another process writes to the folder.
     Waiting(String),
     /// Media are found.
@@ -137,13 +142,13 @@ pub enum Progress {
 }
 
 /// Told from any thread.
-pub type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+pub type EncodeListener = Arc<dyn Fn(EncodeProgress) + Send + Sync>;
 
 /// What a run did.
 #[derive(Clone, Debug, Default)]
-pub struct Summary {
+pub struct EncodeSummary {
     /// Of each modality: features written.
-    pub written: Vec<Written>,
+    pub written: Vec<WrittenFeatures>,
     /// Segments encoded now.
     pub encoded: u64,
     /// Prompts encoded now.
@@ -156,7 +161,7 @@ pub struct Summary {
 
 /// Features of one modality.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Written {
+pub struct WrittenFeatures {
     /// Which.
     pub modality: Modality,
     /// Videos.
@@ -182,14 +187,17 @@ pub struct Written {
 ///
 /// # Errors
 /// [`EncodeError`]: a model or input that cannot be used at all, or a folder that cannot be written. Media that are bad
-/// beside good ones are no error: they are in [`Summary::rejects`], and in `rejects.jsonl`.
-pub fn run(request: &Request, listener: &Listener) -> Result<Summary, EncodeError> {
+/// beside good ones are no error: they are in [`EncodeSummary::rejects`], and in `rejects.jsonl`.
+pub fn run(request: &EncodeRequest, listener: &EncodeListener) -> Result<EncodeSummary, EncodeError> {
     locked(request, listener).map(|(summary, _lock)| summary)
 }
 
 /// As [`run`]; the folder stays this process's own as long as the lock is held.
-pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary, WriteLock), EncodeError> {
-    let Asked {
+pub(super) fn locked(
+    request: &EncodeRequest,
+    listener: &EncodeListener,
+) -> Result<(EncodeSummary, WriteLock), EncodeError> {
+    let EncodePlan {
         models,
         media,
         mut rejects,
@@ -197,17 +205,17 @@ pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary,
         classes,
         prompts,
         name,
-    } = Asked::open(request)?;
+    } = EncodePlan::open(request)?;
     fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
     let lock = WriteLock::take(&request.out.join(".lock"), &mut |holder| {
-        listener(Progress::Waiting(holder.to_owned()))
+        listener(EncodeProgress::Waiting(holder.to_owned()))
     })?;
     let cache = Arc::new(Cache::open(
         &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
     )?);
     let (open, pool) = sessions(request, &models, &cache)?;
     tracing::debug!(videos = media.len(), "models opened");
-    listener(Progress::Planned {
+    listener(EncodeProgress::Planned {
         videos: media.len() as u64,
     });
     let target = |modality| {
@@ -224,11 +232,11 @@ pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary,
     };
     let media = Arc::new(media);
     let mut results = flow::run(reading, &cache, &media, pool, request.threads, listener)?;
-    listener(Progress::Writing);
-    let mut summary = Summary {
+    listener(EncodeProgress::Writing);
+    let mut summary = EncodeSummary {
         encoded: results.encoded,
         absent,
-        ..Summary::default()
+        ..EncodeSummary::default()
     };
     for (folder, open) in models.iter().zip(&open) {
         let prompts = prompts.as_ref().zip(classes.as_deref());
@@ -245,28 +253,28 @@ pub(super) fn locked(request: &Request, listener: &Listener) -> Result<(Summary,
 /// A model that is open in the pool.
 struct Open {
     modality: Modality,
-    target: Target,
+    target: ModelTarget,
     width: usize,
 }
 
 fn sessions(
-    request: &Request,
+    request: &EncodeRequest,
     models: &[ModelFolder],
     cache: &Arc<Cache>,
-) -> Result<(Vec<Open>, Pool), EncodeError> {
+) -> Result<(Vec<Open>, SessionPool), EncodeError> {
     let mut opened = Vec::new();
     let mut sessions = Vec::new();
     for folder in models {
         let modality = match folder.kind {
-            Kind::Clip => Modality::Visual,
-            Kind::Clap | Kind::Classifier => Modality::Audio,
+            ModelKind::Clip => Modality::Visual,
+            ModelKind::Clap | ModelKind::Classifier => Modality::Audio,
         };
         for nth in 0..request.sessions.max(1) {
             let encoder = Encoder::open(folder, &request.session)?;
             if nth == 0 {
                 opened.push(Open {
                     modality,
-                    target: Target {
+                    target: ModelTarget {
                         model: encoder.sha256().to_owned(),
                         preparation: encoder.preparation().clone(),
                     },
@@ -276,26 +284,26 @@ fn sessions(
             sessions.push((modality, encoder));
         }
     }
-    Ok((opened, Pool::start(sessions, cache)))
+    Ok((opened, SessionPool::start(sessions, cache)))
 }
 
-impl Summary {
+impl EncodeSummary {
     #[expect(clippy::too_many_arguments, reason = "all of a run, in one place")]
     fn one(
         &mut self,
-        request: &Request,
+        request: &EncodeRequest,
         folder: &ModelFolder,
         open: &Open,
         media: &[Media],
         cache: &Cache,
-        results: &mut Results,
+        results: &mut EncodeResults,
         prompts: Option<(&ClassPrompts, &[Arc<str>])>,
     ) -> Result<(), EncodeError> {
         let modality = open.modality;
         let model = &open.target.model;
         let to = request.out.join(modality.as_str());
         let scores = match (folder.kind, prompts) {
-            (Kind::Classifier, Some((prompts, classes))) => {
+            (ModelKind::Classifier, Some((prompts, classes))) => {
                 let (scores, unknown) = ClassScores::new(folder, open.width, prompts.of(modality))?;
                 results.rejects.extend(unknown.into_iter().map(|(class, names)| {
                     let reason = format!(
@@ -313,7 +321,7 @@ impl Summary {
         let (videos, segments) =
             write::features(&to, request.form, what, scores.as_ref(), media, cache, results)?;
         let width = scores.as_ref().map_or(open.width, ClassScores::width);
-        let mut written = Written {
+        let mut written = WrittenFeatures {
             modality,
             videos,
             segments,

@@ -10,43 +10,47 @@ use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Store, WriteLock};
 
 use super::error::EncodeError;
-use super::run::{Listener, Request, Summary, locked};
+use super::run::{EncodeListener, EncodeRequest, EncodeSummary, locked};
 use crate::label;
 use crate::world::settings::RuleName;
 
 /// Features of a store's media; no other process encodes into the store until it is dropped.
 #[derive(Debug)]
-pub struct Encoded {
+pub struct EncodedMedia {
     /// What was done.
-    pub summary: Summary,
+    pub summary: EncodeSummary,
     folder: PathBuf,
     _lock: WriteLock,
 }
 
-/// Encodes what is asked into a store, which is made where there is none; [`Request::out`] is not looked at.
+/// Encodes what is asked into a store, which is made where there is none; [`EncodeRequest::out`] is not looked at.
 ///
 /// # Errors
 /// As [`run`](super::run::run), and [`EncodeError::Settings`] without annotations, or for npy.
-pub fn into_store(store: &Path, request: &Request, listener: &Listener) -> Result<Encoded, EncodeError> {
+pub fn into_store(
+    store: &Path,
+    request: &EncodeRequest,
+    listener: &EncodeListener,
+) -> Result<EncodedMedia, EncodeError> {
     if request.annotations.is_none() || request.form.npy {
         return Err(EncodeError::Settings(
             "features of a store are shards of annotated videos, expected annotations and no npy".to_owned(),
         ));
     }
     let folder = Store::create(store)?.encoded_dir();
-    let request = Request {
+    let request = EncodeRequest {
         out: folder.clone(),
         ..request.clone()
     };
     let (summary, lock) = locked(&request, listener)?;
-    Ok(Encoded {
+    Ok(EncodedMedia {
         summary,
         folder,
         _lock: lock,
     })
 }
 
-impl Encoded {
+impl EncodedMedia {
     /// Makes the features that were encoded the inputs of a labelling run, and what was left out its rejects.
     ///
     /// With rule `logit`, the model's own scale counts where neither a flag nor a thresholds file may say one.
@@ -57,7 +61,7 @@ impl Encoded {
     }
 }
 
-/// As [`Encoded::fill`], of a folder that holds features of these modalities, whose models have these scales.
+/// As [`EncodedMedia::fill`], of a folder that holds features of these modalities, whose models have these scales.
 pub(crate) fn fill(
     folder: &Path,
     scales: &[(Modality, f64)],

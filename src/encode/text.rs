@@ -10,7 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
-use super::cache::{Cache, Encoded, Piece};
+use super::cache::{Cache, EncodedBatch, Piece};
 use super::error::EncodeError;
 use super::model::{ModelError, ModelFolder, SessionOptions, TextEncoder, session};
 use super::read::key;
@@ -51,7 +51,7 @@ pub fn embed(
     missing.retain(|prompt| cache.whole(&key_of(prompt)).is_none());
     if !missing.is_empty() {
         let mut encoder = TextEncoder::open(folder, options)?;
-        let mut batch = Encoded::default();
+        let mut batch = EncodedBatch::default();
         for prompt in &missing {
             let row = encoder.encode(prompt)?;
             batch.width = row.len() as u32;

@@ -14,7 +14,7 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::cache::Cache;
 use super::error::EncodeError;
-use super::flow::Results;
+use super::flow::EncodeResults;
 use super::media::Media;
 use super::model::scores::ClassScores;
 use crate::ingest::annotations::key11;
@@ -26,7 +26,7 @@ const SHARD: usize = 512;
 
 /// In what form features are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+pub struct FeatureForm {
     /// One npy file per video, in the public layout; else Parquet shards.
     pub npy: bool,
     /// Type of the values.
@@ -41,12 +41,12 @@ pub struct Form {
 /// [`EncodeError`] where a file cannot be written, or the folder holds features of the other form.
 pub fn features(
     folder: &Path,
-    form: Form,
+    form: FeatureForm,
     (modality, cached, model): (Modality, usize, &str),
     scores: Option<&ClassScores>,
     media: &[Media],
     cache: &Cache,
-    results: &mut Results,
+    results: &mut EncodeResults,
 ) -> Result<(u64, u64), EncodeError> {
     fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
     let (own, other) = if form.npy {
@@ -65,7 +65,7 @@ pub fn features(
     let mut stale = files(folder, own)?;
     let width = scores.map_or(cached, ClassScores::width);
     let mut counts = (0, 0);
-    let rows = |video: usize, results: &mut Results| {
+    let rows = |video: usize, results: &mut EncodeResults| {
         let key = results.keys.get(&(video, modality))?;
         let mut values = Vec::new();
         match cache.rows(key, cached, &mut values) {

@@ -9,23 +9,27 @@ use vaplan_schemas::{Modality, StoreError};
 use super::config::Config;
 use super::{Request, RunError};
 use crate::encode::media::{Cut, Pick};
-use crate::encode::{self, Encoded, Listener};
+use crate::encode::{self, EncodeListener, EncodedMedia};
 use crate::label;
 
 /// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
 ///
 /// # Errors
 /// As [`encode::into_store`].
-pub fn media(config: &Config, request: &Request, listener: &Listener) -> Result<Option<Encoded>, RunError> {
+pub fn media(
+    config: &Config,
+    request: &Request,
+    listener: &EncodeListener,
+) -> Result<Option<EncodedMedia>, RunError> {
     let asked = asked(config, request);
     let encoded = asked.map(|asked| encode::into_store(&config.store, &asked, listener));
     Ok(encoded.transpose()?)
 }
 
-fn asked(config: &Config, request: &Request) -> Option<encode::Request> {
+fn asked(config: &Config, request: &Request) -> Option<encode::EncodeRequest> {
     let media = config.media.as_ref()?;
     let (clip, clap) = (media.clip.clone(), media.clap.clone());
-    Some(encode::Request {
+    Some(encode::EncodeRequest {
         annotations: Some(config.data.annotations.clone()),
         classes: config.data.classes.clone(),
         splits: config.data.splits.clone(),
@@ -37,7 +41,7 @@ fn asked(config: &Config, request: &Request) -> Option<encode::Request> {
             pick: Pick::Centre,
         },
         ffmpeg: media.ffmpeg.clone(),
-        ..encode::Request::new(media.paths.clone(), clip, clap, request.threads.get())
+        ..encode::EncodeRequest::new(media.paths.clone(), clip, clap, request.threads.get())
     })
 }
 
@@ -55,7 +59,7 @@ pub fn known(
     let Some(asked) = asked(config, request) else {
         return Ok(true);
     };
-    let name = encode::asked::name_of(&asked)?;
+    let name = encode::plan::name_of(&asked)?;
     let folder = &match Store::open(&config.store) {
         Ok(store) => store.encoded_dir(),
         Err(StoreError::NoStore { .. }) => return Ok(false),

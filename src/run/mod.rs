@@ -167,7 +167,7 @@ pub struct Told<'a> {
     pub progress: &'a mut dyn FnMut(Progress<'_>),
     /// Of encoding, from any thread.
     #[cfg(feature = "encode")]
-    pub encode: crate::encode::Listener,
+    pub encode: crate::encode::EncodeListener,
     /// Of labelling, from any thread.
     pub label: Listener,
     /// Of the training thread.

@@ -88,12 +88,15 @@ fn a_video_of_ten_bits_has_the_pictures_of_one_of_eight() {
     assert!(cosine > 0.99, "{cosine}");
 }
 
+/// The name of a frame, by its number.
+type FrameName = fn(u32) -> String;
+
 #[test]
 fn frames_named_by_time_are_the_frames_named_by_number() {
     let Some(studio) = Studio::new("frames_named_by_time_are_the_frames_named_by_number") else {
         return;
     };
-    let names: [(&str, fn(u32) -> String); 3] = [
+    let names: [(&str, FrameName); 3] = [
         ("bynumber001", |at| format!("{at:06}")),
         ("bytime00001", |at| format!("{:.3}", f64::from(at) / 8.0)),
         ("byclock0001", |at| {
@@ -148,8 +151,12 @@ fn sound_that_symphonia_does_not_read_is_read_by_ffmpeg_or_named() {
         let loud = ours.iter().map(|sample| sample.abs()).fold(0.0, f32::max);
         assert!((0.01..=1.1).contains(&loud), "{name}: {loud}");
     }
-    // No line of a decoder's own log.
-    assert_eq!(stderr(&encoded), "");
+    // No line of a decoder's own log, and no colours.
+    let said = stderr(&encoded);
+    assert!(
+        !said.contains("symphonia") && !said.contains("stss") && !said.contains('\u{1b}'),
+        "{said}"
+    );
 
     let without = encode(&studio, "without", "clap", &["--ffmpeg", "/nowhere/ffmpeg"]);
     assert_status(&without, 1);
@@ -262,8 +269,8 @@ fn sound_begins_when_ffmpeg_begins_it() {
         let begin = |samples: &[f32]| samples.iter().position(|sample| sample.abs() > 0.1).unwrap();
         let wanted = if name.starts_with("late_sound") { 1.25 } else { 0.0 };
         let found = begin(&ours) as f64 / 44_100.0;
-        // A millisecond of the container's clock, and the encoder's rise.
-        assert!((found - wanted).abs() < 0.01, "{name}: sound begins at {found} s");
+        // Containers without edit lists keep the 1024 samples that the encoder puts before the sound.
+        assert!((found - wanted).abs() < 0.03, "{name}: sound begins at {found} s");
         // The reference: ffmpeg with its gaps filled, on the clock of the whole file.
         let raw = studio.path("reference.f32");
         let input = file.to_str().unwrap();

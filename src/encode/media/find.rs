@@ -54,7 +54,7 @@ pub struct Media {
 }
 
 #[derive(Default)]
-struct Found {
+struct FoundFiles {
     frames: Vec<PathBuf>,
     video: Vec<PathBuf>,
     sound: Vec<PathBuf>,
@@ -70,7 +70,7 @@ pub fn find(
     names: Option<&[Arc<str>]>,
 ) -> Result<(Vec<Media>, Vec<RejectRow>), IngestError> {
     let roster = names.map(|names| Roster::new(names.iter().cloned()));
-    let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+    let mut found: BTreeMap<Arc<str>, FoundFiles> = BTreeMap::new();
     let mut rejects = Vec::new();
     for folder in folders {
         let mut paths = Vec::new();
@@ -95,7 +95,7 @@ pub fn find(
                     }
                 },
                 // Without names a folder is a video only if it holds frames.
-                _ if kind == Kind::Frames
+                _ if kind == MediaKind::Frames
                     && super::frames::list(&path).is_ok_and(|frames| frames.paths.is_empty()) =>
                 {
                     continue;
@@ -104,9 +104,9 @@ pub fn find(
             };
             let own = found.entry(name).or_default();
             match kind {
-                Kind::Frames => own.frames.push(path),
-                Kind::Video => own.video.push(path),
-                Kind::Sound => own.sound.push(path),
+                MediaKind::Frames => own.frames.push(path),
+                MediaKind::Video => own.video.push(path),
+                MediaKind::Sound => own.sound.push(path),
             }
         }
     }
@@ -143,28 +143,28 @@ pub fn find(
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MediaKind {
     Frames,
     Video,
     Sound,
 }
 
 /// Name of the video, and what the path holds of it.
-fn kind(path: &Path) -> Option<(&str, Kind)> {
+fn kind(path: &Path) -> Option<(&str, MediaKind)> {
     let name = path.file_name()?.to_str()?;
     if name.starts_with('.') {
         return None;
     }
     if path.is_dir() {
-        return Some((name, Kind::Frames));
+        return Some((name, MediaKind::Frames));
     }
     // A name may begin with anything, and hold dots.
     let (stem, extension) = name.rsplit_once('.')?;
     let extension = extension.to_ascii_lowercase();
     if VIDEO.contains(&&*extension) {
-        Some((stem, Kind::Video))
+        Some((stem, MediaKind::Video))
     } else if SOUND.contains(&&*extension) {
-        Some((stem, Kind::Sound))
+        Some((stem, MediaKind::Sound))
     } else {
         None
     }

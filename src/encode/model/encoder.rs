@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ort::session::{Session, SessionInputValue};
 
 use super::ModelError;
-use super::folder::{ClassifierSettings, Kind, ModelFolder, Quantised};
+use super::folder::{ClassifierSettings, ModelFolder, ModelKind, Quantised};
 use super::ports::{Given, Port, Role, output};
 use super::session::{SessionOptions, open};
 use crate::encode::image::ImageSettings;
@@ -186,7 +186,7 @@ pub enum Preparation {
 /// The vision or audio model of a folder.
 pub struct Encoder {
     model: Model,
-    kind: Kind,
+    kind: ModelKind,
     preparation: Preparation,
     /// Values of one picture or clip, as prepared.
     values: usize,
@@ -204,9 +204,9 @@ impl Encoder {
     /// [`ModelError`], which says what was found and what is needed.
     pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<Encoder, ModelError> {
         let (role, wanted) = match folder.kind {
-            Kind::Clip => (Role::Pixels, "image_embeds"),
-            Kind::Clap => (Role::Features, "audio_embeds"),
-            Kind::Classifier => (Role::Features, SCORES),
+            ModelKind::Clip => (Role::Pixels, "image_embeds"),
+            ModelKind::Clap => (Role::Features, "audio_embeds"),
+            ModelKind::Classifier => (Role::Features, SCORES),
         };
         let model = Model::open(&folder.media, wanted, role, options)?;
         let problem = |problem: String| ModelError::Model {
@@ -215,12 +215,12 @@ impl Encoder {
         };
         let asked = model.shape(role).expect("the role was found").to_vec();
         let (preparation, shape, channels) = match folder.kind {
-            Kind::Clip => {
+            ModelKind::Clip => {
                 let image = image_settings(folder, &asked).map_err(problem)?;
                 let size = image.size as i64;
                 (Preparation::Image(image), vec![3, size, size], 1)
             }
-            Kind::Clap => {
+            ModelKind::Clap => {
                 let fused = asked[1] == 4 || model.shape(Role::Longer).is_some();
                 let mut sound = folder.sound.clone();
                 if fused && !folder.mel_told {
@@ -241,7 +241,7 @@ impl Encoder {
                 }
                 (Preparation::Sound(sound), shape, channels)
             }
-            Kind::Classifier => {
+            ModelKind::Classifier => {
                 let shape = vec![1, patch::FRAMES as i64, patch::BANDS as i64];
                 if asked[1..]
                     .iter()
@@ -334,7 +334,7 @@ impl Encoder {
             }
             let mut shape = vec![step as i64];
             shape.extend(&self.shape);
-            let role = if self.kind == Kind::Clip {
+            let role = if self.kind == ModelKind::Clip {
                 Role::Pixels
             } else {
                 Role::Features

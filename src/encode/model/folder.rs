@@ -42,7 +42,7 @@ use crate::encode::sound::mel::MelScale;
 /// What a model encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ModelKind {
     /// Pictures and text.
     Clip,
     /// Sound and text.
@@ -51,12 +51,12 @@ pub enum Kind {
     Classifier,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ModelKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Kind::Clip => "clip",
-            Kind::Clap => "clap",
-            Kind::Classifier => "classifier",
+            ModelKind::Clip => "clip",
+            ModelKind::Clap => "clap",
+            ModelKind::Classifier => "classifier",
         })
     }
 }
@@ -112,7 +112,7 @@ pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
     /// What it encodes.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// Vision or audio model.
     pub media: PathBuf,
     /// Text model; the same file as `media` where both are in one, and for a classifier.
@@ -140,7 +140,7 @@ pub struct ModelFolder {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SettingsFile {
-    kind: Option<Kind>,
+    kind: Option<ModelKind>,
     media: Option<PathBuf>,
     text: Option<PathBuf>,
     tokenizer: Option<PathBuf>,
@@ -218,14 +218,14 @@ impl ModelFolder {
             }),
         };
         let (names, what): (&[&str], _) = match kind {
-            Kind::Clip => (&VISION, "vision model"),
-            Kind::Clap => (&AUDIO, "audio model"),
-            Kind::Classifier => (&CLASSIFIER, "classifier"),
+            ModelKind::Clip => (&VISION, "vision model"),
+            ModelKind::Clap => (&AUDIO, "audio model"),
+            ModelKind::Classifier => (&CLASSIFIER, "classifier"),
         };
         let media = find(&file.media, names, what)?;
         let (text, tokenizer) = match kind {
-            Kind::Classifier => (media.clone(), find(&file.labels, &LABELS, "list of labels")?),
-            Kind::Clip | Kind::Clap => (
+            ModelKind::Classifier => (media.clone(), find(&file.labels, &LABELS, "list of labels")?),
+            ModelKind::Clip | ModelKind::Clap => (
                 find(&file.text, &TEXT, "text model")?,
                 find(&file.tokenizer, &TOKENIZER, "tokenizer")?,
             ),
@@ -243,13 +243,13 @@ impl ModelFolder {
             },
             // CLAP: of laion/clap-htsat-unfused.
             logit_scale: file.logit_scale.unwrap_or(match kind {
-                Kind::Clip => 100.0,
-                Kind::Clap => 18.66,
-                Kind::Classifier => 1.0,
+                ModelKind::Clip => 100.0,
+                ModelKind::Clap => 18.66,
+                ModelKind::Classifier => 1.0,
             }),
             max_tokens: file.max_tokens.unwrap_or(match kind {
-                Kind::Clip => 77,
-                Kind::Clap | Kind::Classifier => 512,
+                ModelKind::Clip => 77,
+                ModelKind::Clap | ModelKind::Classifier => 512,
             }),
             pad: file.pad,
             image_size_told: file.image.size.is_some(),
@@ -316,13 +316,13 @@ fn first(path: &Path, names: &[&str]) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn kind_of(path: &Path, file: &SettingsFile) -> Option<Kind> {
+fn kind_of(path: &Path, file: &SettingsFile) -> Option<ModelKind> {
     let named = |name: &str| {
         file.media.as_ref().is_some_and(|media| media.ends_with(name)) || first(path, &[name]).is_some()
     };
     match (named(VISION[0]), named(AUDIO[0])) {
-        (true, false) => Some(Kind::Clip),
-        (false, true) => Some(Kind::Clap),
+        (true, false) => Some(ModelKind::Clip),
+        (false, true) => Some(ModelKind::Clap),
         _ => None,
     }
 }

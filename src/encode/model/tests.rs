@@ -131,7 +131,7 @@ fn clip_gives_the_golden_embeddings_from_split_and_from_combined_files() {
     let prompts = strings(&json(&golden.join("clip/clip.json"))["prompts"]);
     for scratch in [clip(&golden), combined(&golden, "clip", "clip")] {
         let folder = scratch.find().unwrap();
-        assert_eq!((folder.kind, folder.logit_scale), (Kind::Clip, 100.0));
+        assert_eq!((folder.kind, folder.logit_scale), (ModelKind::Clip, 100.0));
         let options = SessionOptions::default();
         let mut encoder = Encoder::open(&folder, &options).unwrap();
         assert_eq!((encoder.width(), encoder.values()), (64, 3 * 64 * 64));

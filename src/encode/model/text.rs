@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::ModelError;
 use super::encoder::Model;
-use super::folder::{Kind, ModelFolder};
+use super::folder::{ModelFolder, ModelKind};
 use super::ports::{Given, Role};
 use super::session::SessionOptions;
 use crate::encode::sound::SoundFeatures;
@@ -14,7 +14,7 @@ use crate::encode::tokenizer::Tokenizer;
 pub struct TextEncoder {
     model: Model,
     tokenizer: Tokenizer,
-    kind: Kind,
+    kind: ModelKind,
     most: usize,
     pad: u32,
     /// Length of texts where the model takes no other.
@@ -29,7 +29,7 @@ impl TextEncoder {
     /// # Errors
     /// [`ModelError`], which says what was found and what is needed.
     pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<TextEncoder, ModelError> {
-        if folder.kind == Kind::Classifier {
+        if folder.kind == ModelKind::Classifier {
             return Err(ModelError::Folder {
                 path: folder.path.clone(),
                 problem: "is a classifier, which takes no text".to_owned(),
@@ -45,7 +45,7 @@ impl TextEncoder {
                 problem: format!("takes texts of {asked:?}, expected 3 ids or more"),
             });
         }
-        if fixed.is_some() && folder.kind == Kind::Clap && model.shape(Role::Mask).is_none() {
+        if fixed.is_some() && folder.kind == ModelKind::Clap && model.shape(Role::Mask).is_none() {
             return Err(ModelError::Model {
                 path: folder.text.clone(),
                 problem: format!(
@@ -55,7 +55,7 @@ impl TextEncoder {
             });
         }
         let other = match folder.kind {
-            Kind::Clip => {
+            ModelKind::Clip => {
                 let asked = model.shape(Role::Pixels).unwrap_or(&[-1, 3, -1, -1]);
                 let size = if asked[2] > 0 {
                     asked[2]
@@ -64,15 +64,15 @@ impl TextEncoder {
                 };
                 (Role::Pixels, vec![1, 3, size, size])
             }
-            Kind::Clap | Kind::Classifier => {
+            ModelKind::Clap | ModelKind::Classifier => {
                 let (frames, bands) = SoundFeatures::new(&folder.sound).shape();
                 let channels = model.shape(Role::Features).map_or(1, |asked| asked[1].max(1));
                 (Role::Features, vec![1, channels, frames as i64, bands as i64])
             }
         };
         let usual = match folder.kind {
-            Kind::Clip => tokenizer.end(),
-            Kind::Clap | Kind::Classifier => 1,
+            ModelKind::Clip => tokenizer.end(),
+            ModelKind::Clap | ModelKind::Classifier => 1,
         };
         Ok(TextEncoder {
             model,
@@ -91,7 +91,7 @@ impl TextEncoder {
     }
 
     /// What it encodes.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ModelKind {
         self.kind
     }
 

@@ -104,9 +104,9 @@ fn of(head: &[u8]) -> Container {
     }
     // Writers of MP3 may pad the begin with zeros.
     let zeros = head.iter().take_while(|&&byte| byte == 0).count();
-    match &head[zeros..] {
-        &[0xff, second, third, fourth, ..] if second & 0xf6 == 0xf0 => adts(third, fourth),
-        &[0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 != 15 && third >> 2 & 3 != 3 => {
+    match head[zeros..] {
+        [0xff, second, third, fourth, ..] if second & 0xf6 == 0xf0 => adts(third, fourth),
+        [0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 != 15 && third >> 2 & 3 != 3 => {
             match (second >> 3 & 3, second >> 1 & 3) {
                 (1, _) => Container::Unknown,
                 (_, 1) => Container::Plain,

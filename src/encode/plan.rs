@@ -1,5 +1,5 @@
-//! What an encoding run is asked, opened and not begun; and one name for it, so that what was encoded can be told from what
-//! is asked without encoding.
+//! The plan of an encoding run: which models, media and prompts a request means, before any of them is decoded. The plan has a
+//! name, a hash, by which a later run finds that it has nothing to do.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use vaplan_schemas::rows::RejectRow;
 
 use super::error::EncodeError;
 use super::media::{Media, Pictures, find, frames};
-use super::model::{Kind, ModelFolder};
+use super::model::{ModelFolder, ModelKind};
 use super::prompts::ClassPrompts;
 use super::read::READING;
-use super::run::Request;
+use super::run::EncodeRequest;
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::seen::{Seen, one_spelling};
 use crate::world::hash::{feed, hash};
 
 /// What there is to encode, and by what.
-pub(super) struct Asked {
+pub(super) struct EncodePlan {
     /// Model folders, visual first.
     pub(super) models: Vec<ModelFolder>,
     /// Media of each video.
@@ -35,12 +35,12 @@ pub(super) struct Asked {
     pub(super) name: String,
 }
 
-impl Asked {
+impl EncodePlan {
     /// Opens folders and small files; no model, no media.
     ///
     /// # Errors
     /// [`EncodeError`] for a model or input that cannot be used at all.
-    pub(super) fn open(request: &Request) -> Result<Asked, EncodeError> {
+    pub(super) fn open(request: &EncodeRequest) -> Result<EncodePlan, EncodeError> {
         let models = models(request)?;
         let Names { names, classes } = Names::read(request)?;
         let (media, rejects) = find::find(&request.media, names.as_deref())?;
@@ -48,7 +48,7 @@ impl Asked {
         if media.is_empty() {
             return Err(nothing(request));
         }
-        let tags = models.iter().any(|folder| folder.kind == Kind::Classifier);
+        let tags = models.iter().any(|folder| folder.kind == ModelKind::Classifier);
         if tags && classes.is_none() {
             return Err(EncodeError::Settings(
                 "a classifier's scores need classes to stand for, expected --annotations or --classes"
@@ -63,7 +63,7 @@ impl Asked {
         let prompts = classes
             .as_ref()
             .map(|classes| read(request.prompts.as_deref(), classes));
-        Ok(Asked {
+        Ok(EncodePlan {
             prompts: prompts.transpose()?,
             name: name(request, &models, &media, classes.as_deref())?,
             models,
@@ -79,8 +79,8 @@ impl Asked {
 ///
 /// # Errors
 /// [`EncodeError`] for a model or input that cannot be used at all.
-pub fn name_of(request: &Request) -> Result<String, EncodeError> {
-    Ok(Asked::open(request)?.name)
+pub fn name_of(request: &EncodeRequest) -> Result<String, EncodeError> {
+    Ok(EncodePlan::open(request)?.name)
 }
 
 /// Names models, media, prompts and how they become features: SHA-256, hex. Files count by place, size and time.
@@ -88,7 +88,7 @@ pub fn name_of(request: &Request) -> Result<String, EncodeError> {
 /// # Errors
 /// For a prompts file that cannot be read.
 fn name(
-    request: &Request,
+    request: &EncodeRequest,
     models: &[ModelFolder],
     media: &[Media],
     classes: Option<&[Arc<str>]>,
@@ -142,15 +142,15 @@ fn name(
 }
 
 /// Model folders, visual first.
-fn models(request: &Request) -> Result<Vec<ModelFolder>, EncodeError> {
+fn models(request: &EncodeRequest) -> Result<Vec<ModelFolder>, EncodeError> {
     let mut models = Vec::new();
     for (path, kind, flag) in [
-        (&request.clip, Kind::Clip, "--clip"),
-        (&request.clap, Kind::Clap, "--clap"),
+        (&request.clip, ModelKind::Clip, "--clip"),
+        (&request.clap, ModelKind::Clap, "--clap"),
     ] {
         let Some(path) = path else { continue };
         let mut folder = ModelFolder::find(path)?;
-        if folder.kind != kind && !(kind == Kind::Clap && folder.kind == Kind::Classifier) {
+        if folder.kind != kind && !(kind == ModelKind::Clap && folder.kind == ModelKind::Classifier) {
             let (path, found) = (path.display(), folder.kind);
             return Err(EncodeError::Settings(format!(
                 "{flag} `{path}` is a {found} model, expected {kind}"
@@ -167,7 +167,7 @@ fn models(request: &Request) -> Result<Vec<ModelFolder>, EncodeError> {
     Ok(models)
 }
 
-fn nothing(request: &Request) -> EncodeError {
+fn nothing(request: &EncodeRequest) -> EncodeError {
     let folders: Vec<String> = request
         .media
         .iter()
@@ -191,7 +191,7 @@ struct Names {
 }
 
 impl Names {
-    fn read(request: &Request) -> Result<Names, IngestError> {
+    fn read(request: &EncodeRequest) -> Result<Names, IngestError> {
         let classes = request.classes.as_deref().map(read_classes).transpose()?;
         let Some(folder) = &request.annotations else {
             return Ok(Names { names: None, classes });

@@ -51,6 +51,8 @@
 #[doc(hidden)]
 pub mod calibrate;
 #[doc(hidden)]
+pub mod choice;
+#[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
 pub mod denoise;

@@ -33,6 +33,7 @@ mod sample;
 mod session;
 mod show;
 mod small_store;
+mod store_paths;
 mod support;
 mod synth;
 #[cfg(feature = "train")]

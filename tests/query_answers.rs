@@ -144,7 +144,7 @@ fn a_table_is_cut_at_ten_thousand_rows_and_says_so() {
     assert_eq!(stdout(&output).lines().count(), 10_000 + 4);
     assert_eq!(
         stderr(&output),
-        "vaplan: the first 10000 rows; --format csv writes all\n"
+        "vaplan: only the first 10000 rows are shown; --format csv writes all rows\n"
     );
 }
 
@@ -156,7 +156,7 @@ fn parquet_goes_to_a_file_and_reads_back() {
     assert_status(&output, 2);
     assert_eq!(
         stderr(&output),
-        "vaplan: Parquet goes to a file: name it with --out FILE\n"
+        "vaplan: format `parquet` needs a file to write, expected --out FILE\n"
     );
     let file = folder.path().join("labels.parquet");
     let output = query(
@@ -184,6 +184,58 @@ fn parquet_goes_to_a_file_and_reads_back() {
     assert_eq!(rows, 18);
     // Nothing else is left beside it.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_and_a_device_stay_what_they_are() {
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let folder = scratch();
+    let store = small_store(folder.path(), "store");
+    let out = |place: &Path| {
+        query(
+            &store,
+            [
+                "SELECT 1 AS one",
+                "--format",
+                "csv",
+                "--out",
+                place.to_str().unwrap(),
+            ],
+        )
+    };
+    let (file, link) = (folder.path().join("answer.csv"), folder.path().join("link.csv"));
+    fs::write(&file, "a longer text than the answer\n").unwrap();
+    symlink("answer.csv", &link).unwrap();
+    assert_status(&out(&link), 0);
+    assert!(link.is_symlink());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "one\n1\n");
+    // A link whose target does not exist yet.
+    let dangling = folder.path().join("dangling.csv");
+    symlink("made.csv", &dangling).unwrap();
+    assert_status(&out(&dangling), 0);
+    assert!(dangling.is_symlink());
+    assert_eq!(
+        fs::read_to_string(folder.path().join("made.csv")).unwrap(),
+        "one\n1\n"
+    );
+    // A named pipe stands for any device: the rows go through it.
+    let pipe = folder.path().join("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let read = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    assert_status(&out(&pipe), 0);
+    assert_eq!(read.join().unwrap(), "one\n1\n");
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
 }
 
 #[test]
@@ -230,7 +282,7 @@ fn nothing_can_be_changed() {
         let output = query(&store, [statement]);
         assert_status(&output, 2);
         let said = stderr(&output);
-        let told = format!("vaplan: a query only reads: {word} is refused (");
+        let told = format!("vaplan: statement {word} is refused, expected a statement that only reads");
         assert!(said.starts_with(&told), "{statement}: {said}");
     }
     assert!(!file.exists());
@@ -281,7 +333,7 @@ fn statements_come_from_standard_input() {
     assert_status(&output, 2);
     assert_eq!(
         stderr(&output),
-        "vaplan: 2 SQL statements, expected one, as the format holds one answer\n"
+        "vaplan: 2 SQL statements, expected one, because the output holds one answer\n"
     );
     assert_eq!(stdout(&output), "");
 }

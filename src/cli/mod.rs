@@ -4,6 +4,7 @@
 mod ablate;
 mod calibrate;
 mod check;
+mod choice;
 mod completions;
 mod demo;
 mod denoise;
@@ -27,6 +28,8 @@ mod panics;
 #[cfg(feature = "train")]
 mod predict;
 mod progress;
+#[cfg(feature = "query")]
+mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
@@ -120,7 +123,7 @@ enum Command {
     Watch(watch::Args),
     Eval(eval::Args),
     #[cfg(feature = "query")]
-    Query(query::Args),
+    Query(query::QueryArgs),
     Show(show::Args),
     Log(log::Args),
     Check(check::Args),

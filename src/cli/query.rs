@@ -8,39 +8,46 @@ use anyhow::Context;
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::Store;
 
-use super::Global;
+use super::choice::choices;
+use super::{Global, prompt};
 use crate::query::output::{TABLE_ROWS, write, write_file};
-use crate::query::{Format, Session, prompt};
+use crate::query::{AnswerFormat, QuerySession};
 
-/// Ask a store in SQL
+/// Run SQL queries on a store
 ///
-/// SQL is DataFusion's (much like PostgreSQL's). Tables: classes, videos, truth, scores, labels, label_changes,
-/// rejects, versions. View: events, the maximal runs of labels, with video, modality (audio, visual or audio_visual),
-/// class, onset and offset in seconds, and mean score. A video is its full name, a segment counts from 0. Nothing can
-/// be changed. Rows come in no order unless ORDER BY gives one.
+/// The SQL dialect is DataFusion's, which resembles PostgreSQL's. The statement SHOW TABLES lists the tables, and DESCRIBE
+/// labels lists the columns of table labels. The view events has one row per maximal run of set labels, with video, modality
+/// (audio, visual or audio_visual), class, onset and offset in seconds, and mean score. A video is its full name, and segments
+/// count from 0. Queries only read. The rows have no order unless the query has ORDER BY.
 ///
-/// Without SQL: an interactive prompt on a terminal; otherwise statements are read from standard input.
+/// Without SQL, the command opens an interactive prompt if standard input is a terminal. Otherwise it reads statements from
+/// standard input.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// What to ask
+#[command(after_help = "\
+Examples:
+  vaplan query --store store \"SELECT class, count(*) FROM events GROUP BY class ORDER BY 2 DESC\"
+  vaplan query --store store --format csv --out set.csv \"SELECT * FROM labels WHERE label\"
+  vaplan query --store store")]
+pub(super) struct QueryArgs {
+    /// SQL statement to run [default: an interactive prompt, or standard input]
     sql: Option<String>,
-    /// Store
+    /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Version of the store [default: the latest]
+    /// Store version to read [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
-    /// How rows are written
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
-    /// Write there instead of to standard output; Parquet wants it
+    /// Format of the answer
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = choices::<AnswerFormat>())]
+    format: AnswerFormat,
+    /// File to write the answer to [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &QueryArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let snapshot = Store::open(&args.store)?.at_version(args.version.map(StoreVersion))?;
-    let session = Session::open(&snapshot)?;
+    let session = QuerySession::open(&snapshot)?;
     let sql = match &args.sql {
         Some(sql) => sql.clone(),
         None if std::io::stdin().is_terminal() => {
@@ -56,8 +63,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         }
     };
     let statements = match args.format {
-        // One after the other, like a script's output; the other formats hold one answer.
-        Format::Table if args.out.is_none() => session.parse(&sql)?,
+        // Tables of several statements follow each other; every other format holds one answer.
+        AnswerFormat::Table if args.out.is_none() => session.parse(&sql)?,
         _ => vec![session.parse_one(&sql)?],
     };
     for statement in statements {
@@ -67,7 +74,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             None => write(rows, args.format, out)?,
         };
         if written.cut && !global.quiet {
-            eprintln!("vaplan: the first {TABLE_ROWS} rows; --format csv writes all");
+            eprintln!("vaplan: only the first {TABLE_ROWS} rows are shown; --format csv writes all rows");
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,71 +5,73 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 use vaplan_schemas::StoreError;
 
-/// A question that has no answer.
+/// Reasons why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The store does not open.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The SQL does not parse, plan or run; DataFusion says why, and which names there are.
+    /// The SQL does not parse, plan or run. DataFusion's message names the cause and the valid names.
     #[error("{message}")]
     Sql {
-        /// DataFusion's words.
+        /// DataFusion's message.
         message: String,
     },
-    /// The SQL would change something.
-    #[error("a query only reads: {statement} is refused ({reason})")]
+    /// The statement would change data or settings.
+    #[error(
+        "statement {statement} is refused, expected a statement that only reads, such as SELECT ({reason})"
+    )]
     ReadOnly {
-        /// First word of the statement.
+        /// First word of the statement, in upper case.
         statement: String,
-        /// What DataFusion calls it.
+        /// DataFusion's reason for the refusal.
         reason: String,
     },
-    /// No SQL, or more than one statement where the format holds one answer.
+    /// The text holds no statement, or several where the output holds one answer.
     #[error("{found} SQL statements, expected {expected}")]
     Statements {
         /// Statements found.
         found: usize,
-        /// What would do.
+        /// Number of statements expected.
         expected: &'static str,
     },
-    /// Parquet is no text.
-    #[error("Parquet goes to a file: name it with --out FILE")]
+    /// Parquet is binary, so it is written to a file only.
+    #[error("format `parquet` needs a file to write, expected --out FILE")]
     NoFile,
-    /// Rows that the format cannot hold.
+    /// The format cannot hold the rows.
     #[error("cannot write rows as {format}")]
     Encode {
-        /// Format asked for.
+        /// Format that was requested.
         format: &'static str,
-        /// Why not.
+        /// Cause.
         #[source]
         source: ArrowError,
     },
-    /// Rows that Parquet cannot hold, or a file of it that cannot be written.
+    /// Parquet cannot hold the rows, or the Parquet file cannot be written.
     #[error("cannot write Parquet to `{}`", path.display())]
     Parquet {
-        /// File asked for.
+        /// File that was requested.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         #[source]
         source: ParquetError,
     },
-    /// A file cannot be written.
+    /// The output file cannot be written.
     #[error("cannot write `{}`", path.display())]
     File {
-        /// File.
+        /// File that was requested.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// Standard output, or the terminal, is gone.
-    #[error("cannot write the answer")]
+    /// The operating system starts no threads for the query.
+    #[error("cannot start threads to run the query")]
+    Threads(#[source] std::io::Error),
+    /// Standard output cannot be written.
+    #[error("cannot write the answer to standard output")]
     Output(#[from] std::io::Error),
-    /// The terminal gives no line.
-    #[error("cannot read from the terminal")]
-    Terminal(#[source] rustyline::error::ReadlineError),
 }
 
 impl QueryError {

@@ -1,5 +1,6 @@
-//! A table of exactly the files that a store version names, without the rows that are deleted of them.
+//! A SQL table of exactly the files that a store version names, without the rows deleted from these files.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,14 +22,34 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::object_store::ObjectMeta;
-use datafusion::object_store::path::Path as Location;
+use datafusion::object_store::local::LocalFileSystem;
+use datafusion::object_store::path::Path as ObjectKey;
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
 use url::Url;
 use vaplan_schemas::store::DataFile;
 
-/// A table of exactly these files.
+/// Makes the object store of a store's data files available to SQL.
+///
+/// Keys are paths below `root`, the store's folder, so that they hold the store's own names only. The object store of the
+/// whole file system would hold the names of the user's folders, and refuses `..` and decodes `%20` in them.
+pub(super) fn register(context: &SessionContext, root: &Path) -> Result<(), DataFusionError> {
+    let files = LocalFileSystem::new_with_prefix(root)
+        .map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?;
+    let url = files_url();
+    context.register_object_store(url.as_ref(), Arc::new(files));
+    Ok(())
+}
+
+/// URL that stands for the store's folder.
+fn files_url() -> ObjectStoreUrl {
+    ObjectStoreUrl::parse("vaplan://store").expect("the URL is well formed")
+}
+
+/// Makes a table of exactly `files`, data files of the store in folder `root`, without the rows deleted from the files.
 pub(super) fn provider(
+    root: &Path,
     schema: &SchemaRef,
     files: &[DataFile],
 ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
@@ -36,15 +57,16 @@ pub(super) fn provider(
         return Ok(Arc::new(EmptyTable::new(schema.clone())));
     }
     if files.iter().any(|file| file.deleted.is_some()) {
-        return Ok(Arc::new(Patched {
+        let files_of = files.iter().map(|file| partitioned(root, file));
+        return Ok(Arc::new(PatchedTable {
             schema: schema.clone(),
-            files: files.iter().map(partitioned).collect::<Result<_, _>>()?,
+            files: files_of.collect::<Result<_, _>>()?,
             rows: files.iter().map(|file| file.rows).sum(),
         }));
     }
     let urls = files
         .iter()
-        .map(|file| ListingTableUrl::try_new(url(file)?, None))
+        .map(|file| ListingTableUrl::try_new(url(&key(root, file)?)?, None))
         .collect::<Result<_, _>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(urls)
@@ -53,20 +75,30 @@ pub(super) fn provider(
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
-/// As a URL, which has no patterns: a store's folder may be called `[a]*`.
-fn url(file: &DataFile) -> Result<Url, DataFusionError> {
-    Url::from_file_path(&file.path).map_err(|()| {
-        DataFusionError::Configuration(format!("`{}` is no absolute path", file.path.display()))
-    })
+/// Key of a data file: its path below the store's folder.
+fn key(root: &Path, file: &DataFile) -> Result<ObjectKey, DataFusionError> {
+    let outside = || {
+        let (file, root) = (file.path.display(), root.display());
+        DataFusionError::Configuration(format!("data file `{file}` is not in the store `{root}`"))
+    };
+    let below = file.path.strip_prefix(root).map_err(|_| outside())?;
+    let names: Option<Vec<&str>> = below.iter().map(|name| name.to_str()).collect();
+    Ok(ObjectKey::from_iter(names.ok_or_else(outside)?))
 }
 
-/// A file, and which rows of it are read.
-fn partitioned(file: &DataFile) -> Result<PartitionedFile, DataFusionError> {
-    let location = Location::from_url_path(url(file)?.path())
-        .map_err(|error| DataFusionError::ObjectStore(Box::new(error.into())))?;
+/// URL of a key. A URL has no patterns, unlike the path of a file: a name may hold `[a]*`.
+fn url(key: &ObjectKey) -> Result<Url, DataFusionError> {
+    let base = files_url();
+    let base: &Url = base.as_ref();
+    base.join(key.as_ref())
+        .map_err(|error| DataFusionError::External(Box::new(error)))
+}
+
+/// A file, and the rows of it that a scan reads.
+fn partitioned(root: &Path, file: &DataFile) -> Result<PartitionedFile, DataFusionError> {
     let whole = PartitionedFile::new_from_meta(ObjectMeta {
-        location,
-        // Files are never changed: their time says nothing.
+        location: key(root, file)?,
+        // A data file never changes, so no reader needs its time.
         last_modified: Default::default(),
         size: file.bytes,
         e_tag: None,
@@ -84,16 +116,16 @@ fn partitioned(file: &DataFile) -> Result<PartitionedFile, DataFusionError> {
     Ok(whole.with_extension(ParquetRowSelection::new(selection)))
 }
 
-/// A table of which rows were deleted: DataFusion's own listing of files knows no deletion vectors.
+/// A table with deleted rows: DataFusion's own `ListingTable` knows no deletion vectors.
 #[derive(Debug)]
-struct Patched {
+struct PatchedTable {
     schema: SchemaRef,
     files: Vec<PartitionedFile>,
     rows: u64,
 }
 
 #[async_trait]
-impl TableProvider for Patched {
+impl TableProvider for PatchedTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
@@ -106,7 +138,7 @@ impl TableProvider for Patched {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        // The reader takes them while it decodes, as the configuration says.
+        // The Parquet reader applies the filters while it decodes: the session sets `pushdown_filters`.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -121,7 +153,7 @@ impl TableProvider for Patched {
         let source = format.file_source(TableSchema::from(self.schema.clone()));
         let groups = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
         let rows = Precision::Inexact(self.rows as usize);
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
+        let config = FileScanConfigBuilder::new(files_url(), source)
             .with_file_groups(groups)
             .with_statistics(Statistics::new_unknown(&self.schema).with_num_rows(rows))
             .with_projection_indices(projection.cloned())?

@@ -1,18 +1,16 @@
-//! SQL over a store version, by DataFusion.
+//! SQL over one store version, run by DataFusion.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
 //! | [`session`] | the tables of one store version and the view `events`, read-only |
-//! | [`output`] | rows as a table for people, CSV, JSON or Parquet, streamed |
-//! | [`prompt`] | the interactive prompt, and what its lines mean |
-//! | [`QueryError`] | what can go wrong |
+//! | [`output`] | an answer as a text table, CSV, JSON or Parquet |
+//! | [`QueryError`] | why a query has no answer |
 
 mod error;
 mod files;
 pub mod output;
-pub mod prompt;
 pub mod session;
 
 pub use error::QueryError;
-pub use output::Format;
-pub use session::{Rows, Session};
+pub use output::AnswerFormat;
+pub use session::{AnswerRows, QuerySession};

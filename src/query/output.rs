@@ -1,4 +1,4 @@
-//! Rows as people and programs read them.
+//! Writes an answer as a text table, CSV, JSON or Parquet.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,51 +16,82 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::WriterProperties;
 
-use super::{QueryError, Rows};
+use super::{AnswerRows, QueryError};
+use crate::choice::Choice;
 
-/// As many rows as a table for people shows; widths want all of them at once, so this bounds memory.
+/// Most rows that [`AnswerFormat::Table`] shows.
+///
+/// Column widths depend on every row shown, so all of these rows are in memory at once; the limit bounds that memory.
 pub const TABLE_ROWS: usize = 10_000;
 
-/// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// Lines and columns for people, the first 10,000 rows.
+/// Format of a query's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerFormat {
+    /// A text table of the first [`TABLE_ROWS`] rows.
     Table,
-    /// Comma-separated values with a header; lists as `[a, b]`.
+    /// Comma-separated values with a header line. A list is written as `[a, b]`.
     Csv,
-    /// One JSON array of objects, one object a line; nulls are written.
+    /// One JSON array with one object per line. Nulls are written.
     Json,
-    /// A Parquet file; wants a file to write.
+    /// A Parquet file, compressed with zstd. Only [`write_file`] writes this format.
     Parquet,
 }
 
-/// How much was written.
+impl Choice for AnswerFormat {
+    const WHAT: &'static str = "format";
+    const ALL: &'static [(AnswerFormat, &'static str, &'static str)] = &[
+        (
+            AnswerFormat::Table,
+            "table",
+            "A text table of the first 10,000 rows",
+        ),
+        (
+            AnswerFormat::Csv,
+            "csv",
+            "Comma-separated values with a header line; a list is written as `[a, b]`",
+        ),
+        (
+            AnswerFormat::Json,
+            "json",
+            "One JSON array with one object per line; nulls are written",
+        ),
+        (AnswerFormat::Parquet, "parquet", "A Parquet file; needs --out"),
+    ];
+}
+
+/// Number of rows that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenRows {
     /// Rows written.
     pub rows: usize,
-    /// Were there more than a table shows.
+    /// Whether rows were left out because the answer has more than [`TABLE_ROWS`].
     pub cut: bool,
 }
 
-/// Writes all rows to `out` as they come; a table for people at its end.
+/// Writes all rows to `out`.
+///
+/// CSV and JSON are written batch by batch as the query runs. A table is written when the query ends.
 ///
 /// # Errors
-/// [`QueryError::Sql`] where running the query fails, [`QueryError::Encode`] where the format cannot hold a column,
-/// [`QueryError::Output`] where `out` takes no more, [`QueryError::NoFile`] for Parquet, which [`write_file`] writes.
-pub fn write(rows: Rows<'_>, format: Format, out: &mut dyn Write) -> Result<Written, QueryError> {
+/// [`QueryError::Sql`] if the query fails while it runs, [`QueryError::Encode`] if the format cannot hold a column,
+/// [`QueryError::Output`] if `out` fails, [`QueryError::NoFile`] for [`AnswerFormat::Parquet`], which needs [`write_file`].
+pub fn write(
+    rows: AnswerRows<'_>,
+    format: AnswerFormat,
+    out: &mut dyn Write,
+) -> Result<WrittenRows, QueryError> {
     match format {
-        Format::Table => write_table(rows, out),
-        Format::Csv => write_csv(rows, out),
-        Format::Json => write_json(rows, out),
-        Format::Parquet => Err(QueryError::NoFile),
+        AnswerFormat::Table => write_table(rows, out),
+        AnswerFormat::Csv => write_csv(rows, out),
+        AnswerFormat::Json => write_json(rows, out),
+        AnswerFormat::Parquet => Err(QueryError::NoFile),
     }
 }
 
-fn write_table(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError> {
+fn write_table(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, QueryError> {
     let schema = rows.schema();
     let mut batches = Vec::new();
-    let mut written = Written { rows: 0, cut: false };
+    let mut written = WrittenRows { rows: 0, cut: false };
     for batch in rows {
         let batch = batch?;
         let room = TABLE_ROWS - written.rows;
@@ -77,9 +108,10 @@ fn write_table(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryErro
     Ok(written)
 }
 
-fn write_csv(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError> {
+fn write_csv(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, QueryError> {
     let mut written = 0;
-    // Through a buffer: the writer would wrap what `out` says in an error of its own, and hide a closed pipe.
+    // The CSV writer fills a buffer, not `out`: it would wrap an error of `out` in its own, and a closed pipe would go
+    // unrecognised.
     let mut buffer = Vec::new();
     let header = RecordBatch::new_empty(rows.schema());
     let mut first = true;
@@ -94,13 +126,13 @@ fn write_csv(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError>
         out.write_all(&buffer)?;
         buffer.clear();
     }
-    Ok(Written {
+    Ok(WrittenRows {
         rows: written,
         cut: false,
     })
 }
 
-/// CSV holds no lists and maps: they become text.
+/// Turns lists and maps into text, because CSV holds neither.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     if schema.fields().iter().all(|field| !field.data_type().is_nested()) {
@@ -124,7 +156,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-fn write_json(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError> {
+fn write_json(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, QueryError> {
     let mut written = 0;
     let mut buffer = Vec::new();
     out.write_all(b"[")?;
@@ -148,46 +180,80 @@ fn write_json(rows: Rows<'_>, out: &mut dyn Write) -> Result<Written, QueryError
         buffer.clear();
     }
     out.write_all(b"\n]\n")?;
-    Ok(Written {
+    Ok(WrittenRows {
         rows: written,
         cut: false,
     })
 }
 
-/// Writes all rows to a file of this name, which is there whole or not at all.
+/// Writes all rows to the file `path`.
+///
+/// A new or regular file appears complete or not at all: the rows go to a temporary file beside `path`, which then takes
+/// the name. A symbolic link stays, and its target is replaced in this way. A device or pipe, such as `/dev/stdout`, is
+/// written in place, so that a failed write leaves part of the rows there.
 ///
 /// # Errors
-/// As [`write()`], and [`QueryError::File`] or [`QueryError::Parquet`] where the file cannot be written.
-pub fn write_file(rows: Rows<'_>, format: Format, path: &Path) -> Result<Written, QueryError> {
-    let folder = match path.parent() {
+/// As [`write()`], and [`QueryError::File`] or [`QueryError::Parquet`] if the file cannot be written.
+pub fn write_file(
+    rows: AnswerRows<'_>,
+    format: AnswerFormat,
+    path: &Path,
+) -> Result<WrittenRows, QueryError> {
+    let failed = || QueryError::file(path);
+    let target = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => std::fs::canonicalize(path).map_err(failed())?,
+        Ok(_) => return write_in_place(rows, format, path),
+        // The target of a dangling link does not exist, so the rows go through the link.
+        Err(_) if path.is_symlink() => return write_in_place(rows, format, path),
+        Err(_) => path.to_owned(),
+    };
+    let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut file = new_file(folder).map_err(QueryError::file(path))?;
-    let written = match format {
-        Format::Parquet => write_parquet(rows, file.as_file_mut(), path)?,
-        _ => {
-            let mut buffered = std::io::BufWriter::new(file.as_file_mut());
-            let written = write(rows, format, &mut buffered).map_err(|error| match error {
-                QueryError::Output(source) => QueryError::File {
-                    path: path.to_owned(),
-                    source,
-                },
-                other => other,
-            })?;
-            buffered.flush().map_err(QueryError::file(path))?;
-            written
-        }
-    };
-    file.as_file().sync_all().map_err(QueryError::file(path))?;
-    file.persist(path).map_err(|error| QueryError::File {
+    let mut file = new_file(folder).map_err(failed())?;
+    let written = write_into(rows, format, file.as_file_mut(), path)?;
+    file.as_file().sync_all().map_err(failed())?;
+    file.persist(&target).map_err(|error| QueryError::File {
         path: path.to_owned(),
         source: error.error,
     })?;
     Ok(written)
 }
 
-/// A file without a place yet, readable as the user's mask says (tempfile's own are for the owner alone).
+/// Writes all rows to what `path` names, from its start.
+fn write_in_place(
+    rows: AnswerRows<'_>,
+    format: AnswerFormat,
+    path: &Path,
+) -> Result<WrittenRows, QueryError> {
+    let mut file = std::fs::File::create(path).map_err(QueryError::file(path))?;
+    write_into(rows, format, &mut file, path)
+}
+
+/// Writes all rows to an open file; errors name `path`.
+fn write_into(
+    rows: AnswerRows<'_>,
+    format: AnswerFormat,
+    file: &mut std::fs::File,
+    path: &Path,
+) -> Result<WrittenRows, QueryError> {
+    if format == AnswerFormat::Parquet {
+        return write_parquet(rows, file, path);
+    }
+    let mut buffered = std::io::BufWriter::new(file);
+    let written = write(rows, format, &mut buffered).map_err(|error| match error {
+        QueryError::Output(source) => QueryError::File {
+            path: path.to_owned(),
+            source,
+        },
+        other => other,
+    })?;
+    buffered.flush().map_err(QueryError::file(path))?;
+    Ok(written)
+}
+
+/// Makes a temporary file in `folder`, with the permissions of the user's umask (tempfile's default allows the owner only).
 fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".vaplan-query-");
@@ -199,7 +265,11 @@ fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-fn write_parquet(rows: Rows<'_>, file: &mut std::fs::File, path: &Path) -> Result<Written, QueryError> {
+fn write_parquet(
+    rows: AnswerRows<'_>,
+    file: &mut std::fs::File,
+    path: &Path,
+) -> Result<WrittenRows, QueryError> {
     let fault = |source| QueryError::Parquet {
         path: path.to_owned(),
         source,
@@ -215,7 +285,7 @@ fn write_parquet(rows: Rows<'_>, file: &mut std::fs::File, path: &Path) -> Resul
         writer.write(&batch).map_err(fault)?;
     }
     writer.close().map_err(fault)?;
-    Ok(Written {
+    Ok(WrittenRows {
         rows: written,
         cut: false,
     })

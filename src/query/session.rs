@@ -1,4 +1,4 @@
-//! The tables of one store version in SQL, read-only.
+//! SQL session over the tables of one store version, read-only.
 
 use std::sync::Arc;
 
@@ -15,53 +15,73 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{self, Table, Versions};
 
 use super::QueryError;
-use super::files::provider;
+use super::files::{provider, register};
 
-/// Definition of the view `events`.
+/// SQL that defines the view `events`.
 ///
-/// One row per maximal run of set labels of a video, modality and class. `modality` is `audio`, `visual`, or
+/// The view has one row per maximal run of consecutive set labels of a video, modality and class. `modality` is `audio`, `visual`, or
 /// `audio_visual` for the runs of segments that are set in both (METHOD.md: AV = A and V, grade C). `onset` and
 /// `offset` are seconds from the start of the video, segment number times `videos.segment_seconds`; `offset` is the
-/// end of the last segment. `score` is the mean over the run of what was compared with the threshold, of an
-/// audio-visual run the mean of both modalities; labels that a person set have none and do not count.
+/// end of the last segment. `score` is the mean over the run of the scores that were compared with the threshold; for an
+/// audio-visual run it is the mean over both modalities. User labels have no score and are left out of the mean.
 pub const EVENTS: &str = include_str!("events.sql");
 
-/// One store version, open for SQL: its tables, `versions` up to it, and the view [`EVENTS`].
-pub struct Session {
+/// SQL session over one store version, read-only.
+///
+/// The session has the tables of the version, the table `versions` up to this version, and the view [`EVENTS`].
+///
+/// ```no_run
+/// use vaplan::query::QuerySession;
+/// use vaplan_schemas::store::Store;
+///
+/// let snapshot = Store::open("store".as_ref())?.at_version(None)?;
+/// let session = QuerySession::open(&snapshot)?;
+/// let statement = session.parse_one("SELECT video FROM videos LIMIT 1")?;
+/// for batch in session.start(statement)? {
+///     assert_eq!(batch?.num_columns(), 1);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct QuerySession {
     context: SessionContext,
     runtime: Runtime,
     version: u64,
     tables: Vec<TableEntry>,
-    /// Its files stay while they are read.
+    /// Holds the lease of the version, so that `vacuum` keeps its files while the session reads them.
     _snapshot: Snapshot,
 }
 
-/// A table or view that a session has.
+/// Table or view of a session.
 #[derive(Clone, Debug)]
 pub struct TableEntry {
     /// Name in SQL.
     pub name: &'static str,
-    /// Columns.
+    /// Columns, in order.
     pub schema: SchemaRef,
-    /// Rows, where the store's log tells; not of a view.
+    /// Number of rows, from the store's log. `None` for a view.
     pub rows: Option<u64>,
 }
 
-impl Session {
-    /// Opens exactly the files that the version names: commits meanwhile change nothing.
+impl QuerySession {
+    /// Opens a session over the files of `snapshot`. Later commits do not change what the session reads.
     ///
     /// # Errors
-    /// [`QueryError::Store`] where the store does not read back, [`QueryError::Sql`] where a file is no Parquet.
-    pub fn open(snapshot: &Snapshot) -> Result<Session, QueryError> {
+    /// [`QueryError::Store`] if the store's log cannot be read, [`QueryError::Sql`] if a table cannot be registered,
+    /// [`QueryError::Threads`] if the operating system starts no threads.
+    pub fn open(snapshot: &Snapshot) -> Result<QuerySession, QueryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vaplan-query")
             .enable_all()
-            .build()?;
-        // DESCRIBE and SHOW TABLES read the information schema; filters run while Parquet decodes.
+            .build()
+            .map_err(QueryError::Threads)?;
+        // DESCRIBE and SHOW TABLES need the information schema. With `pushdown_filters` the Parquet reader skips rows
+        // while it decodes.
         let config = SessionConfig::new()
             .with_information_schema(true)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let context = SessionContext::new_with_config(config);
+        let root = snapshot.store().root();
+        register(&context, root).map_err(QueryError::sql)?;
         let version = snapshot.version().version;
         let mut entries = Vec::new();
         let mut files = Vec::new();
@@ -74,7 +94,7 @@ impl Session {
         for (name, schema, files) in files {
             let schema = Arc::new(tables::plain(&schema));
             let rows = Some(files.iter().map(|file| file.rows).sum());
-            let table = provider(&schema, &files).map_err(QueryError::sql)?;
+            let table = provider(root, &schema, &files).map_err(QueryError::sql)?;
             context.register_table(name, table).map_err(QueryError::sql)?;
             entries.push(TableEntry { name, schema, rows });
         }
@@ -88,7 +108,7 @@ impl Session {
             schema,
             rows: None,
         });
-        Ok(Session {
+        Ok(QuerySession {
             context,
             runtime,
             version,
@@ -97,52 +117,51 @@ impl Session {
         })
     }
 
-    /// Store version that is asked.
+    /// Store version that the session reads.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Tables and views.
+    /// Tables, then views.
     pub fn tables(&self) -> &[TableEntry] {
         &self.tables
     }
 
-    /// The statements of a text, parted by `;`.
+    /// Parses statements that are separated by `;`.
     ///
     /// # Errors
-    /// [`QueryError::Sql`] where it does not parse, [`QueryError::Statements`] where it holds none.
+    /// [`QueryError::Sql`] if the text does not parse, [`QueryError::Statements`] if it holds no statement.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, QueryError> {
         let statements = DFParser::parse_sql(sql).map_err(QueryError::sql)?;
         if statements.is_empty() {
             return Err(QueryError::Statements {
                 found: 0,
-                expected: "one",
+                expected: "at least one",
             });
         }
         Ok(statements.into())
     }
 
-    /// The one statement of a text.
+    /// Parses a text of exactly one statement.
     ///
     /// # Errors
-    /// As [`Session::parse`], and [`QueryError::Statements`] where there are more.
+    /// As [`QuerySession::parse`], and [`QueryError::Statements`] if the text holds several statements.
     pub fn parse_one(&self, sql: &str) -> Result<Statement, QueryError> {
         let mut statements = self.parse(sql)?;
         match (statements.pop(), statements.len()) {
             (Some(statement), 0) => Ok(statement),
             (_, more) => Err(QueryError::Statements {
                 found: more + 1,
-                expected: "one, as the format holds one answer",
+                expected: "one, because the output holds one answer",
             }),
         }
     }
 
-    /// Plans a statement and begins to run it; rows come as they are asked for.
+    /// Plans a statement and starts it. The rows are computed while the caller iterates over them.
     ///
     /// # Errors
-    /// [`QueryError::ReadOnly`] for a statement that would change something, [`QueryError::Sql`] for one that does
-    /// not plan.
-    pub fn start(&self, statement: Statement) -> Result<Rows<'_>, QueryError> {
+    /// [`QueryError::ReadOnly`] if the statement would change data or settings, [`QueryError::Sql`] if it cannot be planned.
+    pub fn start(&self, statement: Statement) -> Result<AnswerRows<'_>, QueryError> {
         let options = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -169,35 +188,35 @@ impl Session {
                     .await
             })
             .map_err(QueryError::sql)?;
-        Ok(Rows {
+        Ok(AnswerRows {
             stream,
             runtime: &self.runtime,
         })
     }
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for QuerySession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("QuerySession")
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
 }
 
-/// The rows of an answer, batch by batch.
-pub struct Rows<'a> {
+/// Iterator over the rows of an answer, batch by batch.
+pub struct AnswerRows<'a> {
     stream: SendableRecordBatchStream,
     runtime: &'a Runtime,
 }
 
-impl Rows<'_> {
-    /// Columns, known before the first row.
+impl AnswerRows<'_> {
+    /// Columns of the answer, known before the first row.
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
     }
 }
 
-impl Iterator for Rows<'_> {
+impl Iterator for AnswerRows<'_> {
     type Item = Result<RecordBatch, QueryError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -207,15 +226,15 @@ impl Iterator for Rows<'_> {
     }
 }
 
-impl std::fmt::Debug for Rows<'_> {
+impl std::fmt::Debug for AnswerRows<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rows")
+        f.debug_struct("AnswerRows")
             .field("schema", &self.schema())
             .finish_non_exhaustive()
     }
 }
 
-/// A column's type in a word.
+/// Short name of a column's type, for people.
 ///
 /// ```
 /// use datafusion::arrow::datatypes::DataType;

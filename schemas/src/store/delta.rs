@@ -204,7 +204,7 @@ impl DeltaFolder {
             Prepared::Entry(Entry { version, text, known })
         };
         let Some(latest) = self.latest()? else {
-            let location = self.url().map_err(|error| self.error(error))?;
+            let location = self.location().map_err(|error| self.error(error))?;
             let text = entry::create(&self.table, location, schema, wanted, stamp);
             return Ok(made(0, text.map_err(|error| self.error(error))?, has_vectors));
         };
@@ -234,9 +234,21 @@ impl DeltaFolder {
         self.keep(&entry.known);
     }
 
+    /// URL of the table's folder in the file system.
+    fn location(&self) -> Result<Url, DeltaTableError> {
+        Url::from_directory_path(&self.path).map_err(|()| self.no_url())
+    }
+
+    /// URL of the table within [`DeltaFolder::files`], whose root is the store's folder.
+    ///
+    /// The scheme `memory` stands for the given object store. The Delta kernel would look for the path of a `file` URL in
+    /// the root of the file system, where no table is.
     fn url(&self) -> Result<Url, DeltaTableError> {
-        Url::from_directory_path(&self.path)
-            .map_err(|()| DeltaTableError::InvalidTableLocation(self.path.display().to_string()))
+        Url::parse(&format!("memory:///{}/", self.table)).map_err(|_| self.no_url())
+    }
+
+    fn no_url(&self) -> DeltaTableError {
+        DeltaTableError::InvalidTableLocation(self.path.display().to_string())
     }
 
     fn log(&self) -> Result<LogStoreRef, DeltaTableError> {

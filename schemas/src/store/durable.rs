@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{
@@ -148,12 +149,14 @@ pub(super) struct Durable {
 }
 
 impl Durable {
-    /// Over the whole file system; `scratch` is a folder on the disk of what is written.
-    pub(super) fn new(scratch: PathBuf) -> Durable {
-        Durable {
-            inner: LocalFileSystem::new(),
+    /// Makes an object store whose keys are paths below `root`, which must exist.
+    ///
+    /// New bytes are first written to the folder `scratch`, which must be on the same disk as `root`.
+    pub(super) fn new(root: &Path, scratch: PathBuf) -> object_store::Result<Durable> {
+        Ok(Durable {
+            inner: LocalFileSystem::new_with_prefix(root)?,
             scratch,
-        }
+        })
     }
 
     async fn synced(&self, location: &Location) -> object_store::Result<()> {
@@ -253,7 +256,7 @@ impl ObjectStore for Durable {
     }
 
     fn list(&self, prefix: Option<&Location>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        sorted(self.inner.list(prefix))
     }
 
     fn list_with_offset(
@@ -261,7 +264,7 @@ impl ObjectStore for Durable {
         prefix: Option<&Location>,
         offset: &Location,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        sorted(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Location>) -> object_store::Result<ListResult> {
@@ -278,6 +281,19 @@ impl ObjectStore for Durable {
         self.inner.copy_opts(from, to, options).await?;
         self.synced(to).await
     }
+}
+
+/// Sorts a listing by key, as object stores do. The Delta kernel finds gaps in a log that it is given in another order, and
+/// sorts by itself only what it lists by `file` URLs.
+fn sorted(
+    listing: BoxStream<'static, object_store::Result<ObjectMeta>>,
+) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    let listed = async {
+        let mut files: Vec<ObjectMeta> = listing.try_collect().await?;
+        files.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok::<_, object_store::Error>(futures::stream::iter(files.into_iter().map(Ok)))
+    };
+    futures::stream::once(listed).try_flatten().boxed()
 }
 
 /// An upload in parts, synced when complete.
@@ -308,7 +324,20 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// The store of one process, for all tables of a folder.
-pub(super) fn durable(scratch: &Path) -> Arc<dyn ObjectStore> {
-    Arc::new(Durable::new(scratch.to_owned()))
+/// Makes the object store of all tables below `root`.
+///
+/// Keys are relative to `root`, so that they consist of the store's own names only. Absolute keys would hold the names of
+/// the user's folders, and deltalake, DataFusion and object_store decode `%20`, `\` and `..` in such names differently.
+///
+/// # Errors
+/// [`StoreError::Io`] if `root` does not exist or cannot be resolved.
+pub(super) fn durable(root: &Path, scratch: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let failed = |error: object_store::Error| {
+        let kind = match error {
+            object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
+            _ => io::ErrorKind::Other,
+        };
+        StoreError::io("open", root)(io::Error::new(kind, error))
+    };
+    Ok(Arc::new(Durable::new(root, scratch.to_owned()).map_err(failed)?))
 }

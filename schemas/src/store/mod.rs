@@ -84,6 +84,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoStore`] where there is none.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
+        if !root.is_dir() {
+            return Err(StoreError::NoStore {
+                path: root.to_owned(),
+            });
+        }
         let store = Store::at(root)?;
         if store.folder(Versions::NAME).latest()?.is_some() || root.join(OWN).is_dir() {
             Ok(store)
@@ -105,9 +110,9 @@ impl Store {
     }
 
     fn at(root: &Path) -> Result<Store, StoreError> {
-        // The log wants absolute places.
+        // Delta tables are located by URLs, and a file URL holds an absolute path.
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let files = durable::durable(&root.join(OWN).join(SCRATCH));
+        let files = durable::durable(&root, &root.join(OWN).join(SCRATCH))?;
         let known = KnownLogs::default();
         Ok(Store { root, files, known })
     }

@@ -15,6 +15,8 @@ import sys
 from rust_source import Source, matching, sources
 
 FOLDERS = ("schemas/src", "dataflows/src", "src", "bench/src")
+# Names that may still have several types. A name that is unique by now must leave this list, or the check fails.
+LEFTOVERS: frozenset[str] = frozenset()
 KINDS = ("struct", "enum", "union", "trait")
 
 
@@ -50,13 +52,16 @@ def duplicates(root: pathlib.Path) -> dict[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check that each public type has a name of its own.")
     parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
-    found = duplicates(parser.parse_args().root)
+    every = duplicates(parser.parse_args().root)
+    done = sorted(LEFTOVERS - every.keys())
+    for name in done:
+        print(f"type_names: `{name}` no longer needs its entry in LEFTOVERS of scripts/type_names.py", file=sys.stderr)
+    found = {name: where for name, where in every.items() if name not in LEFTOVERS}
     for name, where in found.items():
         print(f"type_names: `{name}` is the name of {len(where)} types: {', '.join(where)}", file=sys.stderr)
     if found:
         print("type_names: give each type a name of its own, such as `LabelRequest` and `RelabelRequest`", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if found or done else 0
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ pub(super) struct How {
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// What is asked of the network [default: avvp]
-    #[arg(long, value_name = "TASK")]
+    #[arg(long, value_name = "TASK", value_parser = super::choice::choices::<Task>())]
     task: Option<Task>,
     /// What the network learns from [default: pseudo+richness]
     #[arg(long, value_name = "WHAT")]

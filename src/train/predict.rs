@@ -9,7 +9,7 @@ use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 use super::data::{Dataset, Features};
 use super::features::Place;
 use super::settings::Gate;
-use crate::eval::{BitMatrix, Prediction};
+use crate::eval::{BitMatrix, PredictedLabels};
 use crate::network::Han;
 
 /// Probabilities of one video.
@@ -102,7 +102,7 @@ impl VideoProbabilities {
     /// What is said to happen, by a protocol.
     ///
     /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); JoMoLD's of the same name (`own`).
-    pub fn labels(&self, gate: Gate) -> Prediction {
+    pub fn labels(&self, gate: Gate) -> PredictedLabels {
         let [audio, visual] = [0, 1].map(|modality| {
             let over = match gate {
                 Gate::Fused => &self.all,
@@ -117,12 +117,12 @@ impl VideoProbabilities {
             }
             Some(bits)
         });
-        Prediction { audio, visual }
+        PredictedLabels { audio, visual }
     }
 
     /// [`VideoProbabilities::labels`], of each segment only the class that both modalities together hold most probable
     /// (by the smaller of the two, D): AVE has one event at a time.
-    pub fn single(&self, gate: Gate) -> Prediction {
+    pub fn single(&self, gate: Gate) -> PredictedLabels {
         let labels = self.labels(gate);
         let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
             return labels;
@@ -139,7 +139,7 @@ impl VideoProbabilities {
                 .max_by(|&a, &b| of(a).total_cmp(&of(b)));
             best.into_iter().for_each(|class| bits.set(class, segment));
         }
-        Prediction {
+        PredictedLabels {
             audio: Some(bits.clone()),
             visual: Some(bits),
         }

@@ -27,14 +27,14 @@ pub fn sample(folder: &Path) -> Result<LabelRequest, SynthError> {
     let annotations = folder.join("annotations");
     sample::write(&annotations)?;
     let features = folder.join("features");
-    let options = write::Options {
+    let options = write::SynthOptions {
         out: features.clone(),
         videos: None,
         repeat: 1,
         width: 32,
         segments: 10,
         seed: 1,
-        layout: write::Layout::Npy,
+        layout: write::SynthLayout::Npy,
         float: FloatType::F32,
         threads: 1,
     };

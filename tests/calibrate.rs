@@ -4,9 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use vaplan::calibrate::pld::level;
-use vaplan::calibrate::sample::Video;
+use vaplan::calibrate::sample::CalibrationVideo;
 use vaplan::calibrate::sweep::{sweep, threshold};
-use vaplan::calibrate::{self, How, Metric, search};
+use vaplan::calibrate::{self, CalibrationGoal, CalibrationMetric, search};
 use vaplan::eval::{Evaluator, VideoParse};
 use vaplan::world::World;
 use vaplan::world::settings::{ModalitySettings, Settings};
@@ -20,10 +20,15 @@ use vaplan_schemas::{ClassId, Modality};
 use crate::sample::{CLASSES, Sample, commit_epoch};
 use crate::support::{assert_status, run, stderr, stdout};
 
-const METRICS: [Metric; 4] = [Metric::Own, Metric::AudioVisual, Metric::TypeAv, Metric::EventAv];
+const METRICS: [CalibrationMetric; 4] = [
+    CalibrationMetric::Own,
+    CalibrationMetric::AudioVisual,
+    CalibrationMetric::TypeAv,
+    CalibrationMetric::EventAv,
+];
 
 /// Three classes; few values, so that many scores are equal.
-fn a_video() -> impl Strategy<Value = Video> {
+fn a_video() -> impl Strategy<Value = CalibrationVideo> {
     let track = || proptest::option::weighted(0.7, proptest::collection::vec(1..8u8, 12));
     let truth = || proptest::collection::vec(proptest::bool::weighted(0.4), 3 * 12);
     let tracks = || proptest::collection::vec(track(), 3);
@@ -50,7 +55,7 @@ fn a_video() -> impl Strategy<Value = Video> {
                     .put(class, segment, seen[class * 12 + segment] && class != 2);
             }
         }
-        Video {
+        CalibrationVideo {
             id: VideoId(0),
             segments,
             tracks: [tracks(audio), tracks(visual)],
@@ -90,7 +95,7 @@ proptest! {
         videos in proptest::collection::vec(a_video(), 1..6),
         softmax in any::<bool>(),
     ) {
-        let videos: Vec<&Video> = videos.iter().collect();
+        let videos: Vec<&CalibrationVideo> = videos.iter().collect();
         let rule = if softmax { Rule::Softmax { scale: 1.0 } } else { Rule::Logit { scale: 1.0 } };
         let unit = if softmax { 3.0 } else { 1.0 };
         let start = settings(rule, [0.35, 0.45, 0.25].map(|cutoff| cutoff * unit));
@@ -119,10 +124,10 @@ proptest! {
         videos in proptest::collection::vec(a_video(), 2..6),
         per_class in any::<bool>(),
     ) {
-        let videos: Vec<&Video> = videos.iter().collect();
+        let videos: Vec<&CalibrationVideo> = videos.iter().collect();
         let start = settings(Rule::Logit { scale: 1.0 }, [0.35; 3]);
         for metric in METRICS {
-            let how = How { modalities: Modality::ALL.to_vec(), per_class, metric };
+            let how = CalibrationGoal { modalities: Modality::ALL.to_vec(), per_class, metric };
             let found = search::search(&videos, &start, &how);
             for modality in Modality::ALL {
                 let value = |settings: &Settings| metric.of(&level(&videos, settings, &[None, None]), modality);
@@ -142,7 +147,7 @@ proptest! {
 
 #[test]
 fn a_threshold_has_as_few_digits_as_part_its_two_scores() {
-    let best = |lower, upper| vaplan::calibrate::sweep::Best {
+    let best = |lower, upper| vaplan::calibrate::sweep::BestCutoff {
         lower,
         upper,
         value: 0,
@@ -261,16 +266,16 @@ fn relabel_and_denoise_by_what_was_chosen_score_as_was_told() {
 fn held_out(store: &str, folds: usize, per_class: bool) -> Vec<f64> {
     let snapshot = Store::open(Path::new(store)).unwrap().at_version(None).unwrap();
     let world = World::read(&snapshot).unwrap();
-    let sample = calibrate::sample::Sample::read(&snapshot, &world, Split::Test, None).unwrap();
-    let how = How {
+    let sample = calibrate::sample::CalibrationSample::read(&snapshot, &world, Split::Test, None).unwrap();
+    let how = CalibrationGoal {
         modalities: Modality::ALL.to_vec(),
         per_class,
-        metric: Metric::Own,
+        metric: CalibrationMetric::Own,
     };
     let mut scores = Evaluator::new(world.classes.len());
     for (nth, video) in sample.videos.iter().enumerate() {
         let others = sample.videos.iter().zip(0..);
-        let others: Vec<&Video> = others
+        let others: Vec<&CalibrationVideo> = others
             .filter(|(_, other)| other % folds != nth % folds)
             .map(|(video, _)| video)
             .collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vaplan::eval::{BitMatrix, Truth, VideoParse};
+use vaplan::eval::{BitMatrix, DenseTruth, VideoParse};
 use vaplan::ingest::annotations::Annotations;
 use vaplan_schemas::rows::Split;
 
@@ -32,7 +32,7 @@ impl EvalData {
         let bytes = std::fs::read(shared.join("golden/eval/test_noisy.npy")).ok()?;
         let names = std::fs::read_to_string(shared.join("golden/eval/test_videos.txt")).ok()?;
         let annotations = Annotations::read(&shared.join("llp")).ok()?;
-        let truth = Truth::of_annotations(&annotations, Split::Test).ok()?;
+        let truth = DenseTruth::of_annotations(&annotations, Split::Test).ok()?;
         let classes = truth.classes.len();
         let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         let mut videos = Vec::new();

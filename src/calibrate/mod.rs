@@ -27,16 +27,17 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{Modality, StoreVersion};
 
+use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::eval::{EvalError, Evaluator, Level};
 use crate::world::settings::Settings;
 use crate::world::{Both, World, at};
-use sample::{Sample, Video};
+use sample::{CalibrationSample, CalibrationVideo};
 
-/// What is maximised: a segment-level score as `eval` has it, the mean of the videos' F-scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Metric {
-    /// A for audio thresholds, V for visual ones: each modality for itself.
+/// Segment-level score that calibration maximises, defined as in [`crate::eval`]: the mean of the videos' F-scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CalibrationMetric {
+    /// A for audio thresholds and V for visual thresholds.
     #[default]
     Own,
     /// AV.
@@ -47,103 +48,116 @@ pub enum Metric {
     EventAv,
 }
 
-impl Metric {
-    /// As the command line names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Metric::Own => "own",
-            Metric::AudioVisual => "audio-visual",
-            Metric::TypeAv => "type-av",
-            Metric::EventAv => "event-av",
-        }
-    }
+impl Choice for CalibrationMetric {
+    const WHAT: &'static str = "metric";
+    const ALL: &'static [(CalibrationMetric, &'static str, &'static str)] = &[
+        (
+            CalibrationMetric::Own,
+            "own",
+            "A for audio thresholds and V for visual thresholds",
+        ),
+        (CalibrationMetric::AudioVisual, "audio-visual", "AV"),
+        (
+            CalibrationMetric::TypeAv,
+            "type-av",
+            "Type@AV, the mean of A, V and AV",
+        ),
+        (
+            CalibrationMetric::EventAv,
+            "event-av",
+            "Event@AV, A and V counted together",
+        ),
+    ];
+}
 
-    /// What counts of the scores, when thresholds of a modality are chosen.
+impl CalibrationMetric {
+    /// Value of the metric, in percent, that is maximised for the thresholds of `modality`.
     pub fn of(self, level: &Level, modality: Modality) -> f64 {
         match (self, modality) {
-            (Metric::Own, Modality::Audio) => level.audio,
-            (Metric::Own, Modality::Visual) => level.visual,
-            (Metric::AudioVisual, _) => level.audio_visual,
-            (Metric::TypeAv, _) => level.type_av,
-            (Metric::EventAv, _) => level.event_av,
+            (CalibrationMetric::Own, Modality::Audio) => level.audio,
+            (CalibrationMetric::Own, Modality::Visual) => level.visual,
+            (CalibrationMetric::AudioVisual, _) => level.audio_visual,
+            (CalibrationMetric::TypeAv, _) => level.type_av,
+            (CalibrationMetric::EventAv, _) => level.event_av,
         }
     }
 }
 
-/// What is asked.
+/// Request to choose thresholds by the videos of a split.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct CalibrateRequest {
     /// Store to read.
     pub store: PathBuf,
-    /// Version of it; none: the latest.
+    /// Store version to read. `None` is the latest.
     pub version: Option<StoreVersion>,
-    /// Split with dense truth.
+    /// Split to calibrate on; it must have dense truth.
     pub split: Split,
-    /// How.
-    pub how: How,
-    /// Epoch whose predictions K, α and guard are chosen by; none: the best that predicted the split, if one did.
+    /// What to choose, and the metric to maximise.
+    pub how: CalibrationGoal,
+    /// Epoch whose predictions determine K, α and guard. `None` is the best epoch that predicted the split; if no epoch did,
+    /// K, α and guard are not chosen.
     pub epoch: Option<u64>,
-    /// Into how many parts videos are cut to see what is gained on others; at least 2.
+    /// Number of cross-validation folds, from 2 to the number of videos.
     pub folds: usize,
 }
 
-/// What is chosen, and by what.
+/// Thresholds to choose, and the metric to maximise.
 #[derive(Clone, Debug)]
-pub struct How {
-    /// Whose thresholds.
+pub struct CalibrationGoal {
+    /// Modalities whose thresholds are chosen.
     pub modalities: Vec<Modality>,
-    /// A threshold for each class, not one for all.
+    /// Whether each class has a threshold of its own. Otherwise all classes of a modality share one.
     pub per_class: bool,
-    /// What is maximised.
-    pub metric: Metric,
+    /// Metric to maximise.
+    pub metric: CalibrationMetric,
 }
 
-/// Thresholds, and PLD by them.
+/// Thresholds and PLD parameters that calibration chose.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+pub struct CalibratedSettings {
     /// Rules and thresholds.
     pub settings: Settings,
-    /// K, α and guard; none: flipping gains nothing, or there are no predictions.
+    /// K, α and guard of each modality. `None` if no flip improves the metric or no predictions exist.
     pub pld: Both<Option<Pld>>,
 }
 
-/// What was chosen, and what it is worth.
+/// Result of a calibration.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Chosen by all videos.
-    pub choice: Choice,
-    /// Epoch that K, α and guard are for; none: no epoch predicted the split.
+pub struct CalibrationReport {
+    /// Settings chosen on all videos of the split.
+    pub choice: CalibratedSettings,
+    /// Epoch whose predictions determined K, α and guard. `None` if no epoch predicted the split.
     pub epoch: Option<u64>,
-    /// Videos of the split.
+    /// Number of videos of the split.
     pub videos: usize,
-    /// With the store's thresholds, without PLD.
+    /// Scores with the store's thresholds, without PLD.
     pub now: Level,
-    /// With the thresholds that were chosen, on the videos they were chosen by.
-    pub thresholds: Gain,
-    /// And with PLD; none: there are no predictions.
-    pub pld: Option<Gain>,
+    /// Scores with the chosen thresholds, without PLD.
+    pub thresholds: CalibrationGain,
+    /// Scores with the chosen thresholds and PLD. `None` without predictions.
+    pub pld: Option<CalibrationGain>,
 }
 
-/// What a choice is worth.
+/// Scores of the chosen settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Gain {
-    /// On the videos it was made by.
+pub struct CalibrationGain {
+    /// Scores on the videos that the settings were chosen on.
     pub in_sample: Level,
-    /// Of each fold by a choice made without it.
+    /// Scores on each fold with settings that were chosen on the other folds.
     pub held_out: Level,
 }
 
-/// What keeps thresholds from being chosen.
+/// Reasons why thresholds cannot be chosen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
-    /// There is no truth or no label to compare.
+    /// The split has no videos or no dense truth.
     #[error(transparent)]
     Eval(#[from] EvalError),
     /// The store cannot be read.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// A track that is not as long as its video.
+    /// A track of scores has another length than its video.
     #[error("table `scores`, video `{video}`: a track of {found} segments, expected {expected}")]
     Length {
         /// Video.
@@ -153,26 +167,26 @@ pub enum CalibrateError {
         /// Segments of the video.
         expected: usize,
     },
-    /// Nothing is held out.
-    #[error("{folds} folds of {videos} videos, expected 2 or more, and no more than videos")]
+    /// The number of folds leaves a fold empty or holds nothing out.
+    #[error("{folds} folds, expected 2 to {videos}, the number of videos of the split")]
     Folds {
-        /// Asked for.
+        /// Folds that were requested.
         folds: usize,
-        /// Of the split.
+        /// Videos of the split.
         videos: usize,
     },
 }
 
-/// Chooses thresholds by the videos of a split.
+/// Chooses the thresholds, and K, α and guard of PLD, that score best on the videos of a split.
 ///
 /// # Errors
 /// [`CalibrateError`].
-pub fn run(request: &Request) -> Result<Report, CalibrateError> {
+pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let snapshot: Snapshot = store.at_version(request.version).map_err(LabelError::from)?;
     let world = World::read(&snapshot)?;
-    let sample = Sample::read(&snapshot, &world, request.split, request.epoch)?;
-    let videos: Vec<&Video> = sample.videos.iter().collect();
+    let sample = CalibrationSample::read(&snapshot, &world, request.split, request.epoch)?;
+    let videos: Vec<&CalibrationVideo> = sample.videos.iter().collect();
     let (folds, count) = (request.folds, videos.len());
     if !(2..=count).contains(&folds) {
         return Err(CalibrateError::Folds { folds, videos: count });
@@ -184,13 +198,13 @@ pub fn run(request: &Request) -> Result<Report, CalibrateError> {
         false => *modality == Modality::Visual,
     };
     let denoised: Vec<Modality> = how.modalities.iter().copied().filter(denoised).collect();
-    let choose = |videos: &[&Video]| {
+    let choose = |videos: &[&CalibrationVideo]| {
         let settings = search::search(videos, &world.settings, how);
         let pld = match sample.epoch {
             Some(_) => pld::best(videos, &settings, &denoised, how.metric),
             None => [None, None],
         };
-        Choice { settings, pld }
+        CalibratedSettings { settings, pld }
     };
     let choice = choose(&videos);
     let plain = [None, None];
@@ -204,7 +218,7 @@ pub fn run(request: &Request) -> Result<Report, CalibrateError> {
             .iter()
             .enumerate()
             .partition(|(nth, _)| nth % folds == fold);
-        let others: Vec<&Video> = others.into_iter().map(|(_, video)| *video).collect();
+        let others: Vec<&CalibrationVideo> = others.into_iter().map(|(_, video)| *video).collect();
         let choice = choose(&others);
         for (_, video) in own {
             held[0].add(&video.labels(&choice.settings, &plain), &video.truth);
@@ -213,13 +227,13 @@ pub fn run(request: &Request) -> Result<Report, CalibrateError> {
     }
     let segment = |held: &Evaluator| held.scores().expect("there are videos").segment;
     let [thresholds, with_pld] = held.each_ref().map(segment);
-    Ok(Report {
+    Ok(CalibrationReport {
         now: level(&world.settings, &plain),
-        thresholds: Gain {
+        thresholds: CalibrationGain {
             in_sample: level(&choice.settings, &plain),
             held_out: thresholds,
         },
-        pld: sample.epoch.map(|_| Gain {
+        pld: sample.epoch.map(|_| CalibrationGain {
             in_sample: level(&choice.settings, &choice.pld),
             held_out: with_pld,
         }),

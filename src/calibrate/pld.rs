@@ -3,8 +3,8 @@
 use vaplan_dataflows::Pld;
 use vaplan_schemas::Modality;
 
-use super::Metric;
-use super::sample::Video;
+use super::CalibrationMetric;
+use super::sample::CalibrationVideo;
 use crate::eval::{Evaluator, Level};
 use crate::world::settings::Settings;
 use crate::world::{Both, at};
@@ -18,10 +18,10 @@ const GUARD: [f64; 8] = [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 ///
 /// Of equal ones the one that METHOD has, or the first of the grid. Of several modalities what is maximised is added up.
 pub fn best(
-    videos: &[&Video],
+    videos: &[&CalibrationVideo],
     settings: &Settings,
     modalities: &[Modality],
-    metric: Metric,
+    metric: CalibrationMetric,
 ) -> Both<Option<Pld>> {
     let mut chosen: Both<Option<Pld>> = [None, None];
     let value = |pld: &Both<Option<Pld>>| -> f64 {
@@ -54,7 +54,7 @@ fn grid() -> impl Iterator<Item = Pld> {
 }
 
 /// Segment-level scores of what thresholds and PLD say.
-pub fn level(videos: &[&Video], settings: &Settings, pld: &Both<Option<Pld>>) -> Level {
+pub fn level(videos: &[&CalibrationVideo], settings: &Settings, pld: &Both<Option<Pld>>) -> Level {
     let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
     for video in videos {
         evaluator.add(&video.labels(settings, pld), &video.truth);

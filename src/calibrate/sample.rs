@@ -20,32 +20,32 @@ use crate::world::{Both, World, at};
 
 /// Videos of a split.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub struct CalibrationSample {
     /// In an order that says nothing of them: folds are cut by it.
-    pub videos: Vec<Video>,
+    pub videos: Vec<CalibrationVideo>,
     /// Epoch of the predictions; none: there are none.
     pub epoch: Option<u64>,
 }
 
 /// Scores of classes, `[T]` each.
-pub type Tracks = Vec<(ClassId, Vec<f64>)>;
+pub type ClassScoreTracks = Vec<(ClassId, Vec<f64>)>;
 
 /// One of them.
 #[derive(Clone, Debug)]
-pub struct Video {
+pub struct CalibrationVideo {
     /// By its name.
     pub id: VideoId,
     /// T.
     pub segments: usize,
     /// Scores of the classes of its weak label, `[T]` each.
-    pub tracks: Both<Tracks>,
+    pub tracks: Both<ClassScoreTracks>,
     /// What really happens.
     pub truth: VideoParse,
     /// What the epoch says.
     pub predictions: Both<Option<Arc<Prediction>>>,
 }
 
-impl Video {
+impl CalibrationVideo {
     /// Scores of a class.
     pub fn scores(&self, modality: Modality, class: ClassId) -> Option<&[f64]> {
         let mut tracks = self.tracks[at(modality)].iter();
@@ -77,7 +77,7 @@ impl Video {
     }
 }
 
-impl Sample {
+impl CalibrationSample {
     /// Of a store version; with predictions of an epoch: this one, or the best that predicted the split, if one did.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Sample {
         world: &World,
         split: Split,
         epoch: Option<u64>,
-    ) -> Result<Sample, CalibrateError> {
+    ) -> Result<CalibrationSample, CalibrateError> {
         let truth = store::truth_of_snapshot(snapshot, split, None)?;
         let rows = snapshot.read::<Videos>().map_err(LabelError::from)?;
         let known: BTreeMap<&Arc<str>, usize> = rows
@@ -97,7 +97,7 @@ impl Sample {
         let longest = truth.videos.iter().filter_map(|video| known.get(&video.name));
         let longest = longest.copied().max().unwrap_or(0);
         let filter = Filter::videos(truth.videos.iter().map(|video| video.name.clone()));
-        let mut tracks: BTreeMap<VideoId, Both<Tracks>> = BTreeMap::new();
+        let mut tracks: BTreeMap<VideoId, Both<ClassScoreTracks>> = BTreeMap::new();
         for found in snapshot.scan::<Scores>(&filter).map_err(LabelError::from)? {
             let ScoreTrack {
                 video,
@@ -127,7 +127,7 @@ impl Sample {
             // Without features, as `eval` has it: as long as the longest.
             let own = known.get(&video.name).copied().filter(|segments| *segments > 0);
             let segments = own.unwrap_or(longest);
-            Video {
+            CalibrationVideo {
                 id,
                 segments,
                 tracks: tracks.remove(&id).unwrap_or_default(),
@@ -135,13 +135,13 @@ impl Sample {
                 predictions: predictions.remove(&id).unwrap_or_default(),
             }
         };
-        let mut videos: Vec<Video> = truth.videos.iter().map(video).collect();
+        let mut videos: Vec<CalibrationVideo> = truth.videos.iter().map(video).collect();
         videos.sort_by_key(|video| video.id);
-        Ok(Sample { videos, epoch })
+        Ok(CalibrationSample { videos, epoch })
     }
 }
 
-type Predictions = BTreeMap<VideoId, Both<Option<Arc<Prediction>>>>;
+type EpochPredictions = BTreeMap<VideoId, Both<Option<Arc<Prediction>>>>;
 
 fn predictions(
     snapshot: &Snapshot,
@@ -149,13 +149,13 @@ fn predictions(
     split: Split,
     epoch: Option<u64>,
     filter: &Filter,
-) -> Result<(Option<u64>, Predictions), LabelError> {
+) -> Result<(Option<u64>, EpochPredictions), LabelError> {
     let epoch = match epoch {
         Some(epoch) => Some(epoch),
         None => epochs::best(snapshot, split)?,
     };
     let Some(epoch) = epoch else {
-        return Ok((None, Predictions::new()));
+        return Ok((None, EpochPredictions::new()));
     };
     let active = epochs::chosen(snapshot, world, epoch)?;
     let tracks = counting(snapshot, Some(&active), filter)?;
@@ -166,7 +166,7 @@ fn predictions(
         active: Some(active),
         ..world.clone()
     };
-    let mut found = Predictions::new();
+    let mut found = EpochPredictions::new();
     for (video, (modality, prediction)) in latest(tracks, &world, &|_| None) {
         found.entry(video).or_default()[at(modality)] = Some(prediction);
     }

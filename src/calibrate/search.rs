@@ -2,9 +2,9 @@
 
 use vaplan_schemas::{ClassId, Modality};
 
-use super::How;
-use super::sample::Video;
-use super::sweep::{Best, current, sweep, threshold};
+use super::CalibrationGoal;
+use super::sample::CalibrationVideo;
+use super::sweep::{BestCutoff, current, sweep, threshold};
 use crate::world::settings::Settings;
 
 /// Rounds of sweeps at most; a few do.
@@ -16,7 +16,7 @@ const ROUNDS: usize = 50;
 /// Each sweep is exact while all other thresholds stay. With metric `own` the one threshold of a modality is therefore
 /// the best there is; where modalities or classes share the mean of a video, sweeps go on until none gains: no other
 /// value of a single threshold is better then.
-pub fn search(videos: &[&Video], start: &Settings, how: &How) -> Settings {
+pub fn search(videos: &[&CalibrationVideo], start: &Settings, how: &CalibrationGoal) -> Settings {
     let mut settings = start.clone();
     for &modality in &how.modalities {
         let best = sweep(videos, &settings, modality, None, how.metric);
@@ -32,7 +32,12 @@ pub fn search(videos: &[&Video], start: &Settings, how: &How) -> Settings {
 }
 
 /// Sweeps these classes in turn, until none gains.
-fn ascend(videos: &[&Video], settings: &mut Settings, how: &How, classes: &[Option<ClassId>]) {
+fn ascend(
+    videos: &[&CalibrationVideo],
+    settings: &mut Settings,
+    how: &CalibrationGoal,
+    classes: &[Option<ClassId>],
+) {
     for _ in 0..ROUNDS {
         let mut gained = false;
         for &modality in &how.modalities {
@@ -52,7 +57,7 @@ fn ascend(videos: &[&Video], settings: &mut Settings, how: &How, classes: &[Opti
 }
 
 /// Sets the threshold of a class, or of all; false: no number means that cutoff.
-fn take(settings: &mut Settings, modality: Modality, class: Option<ClassId>, best: &Best) -> bool {
+fn take(settings: &mut Settings, modality: Modality, class: Option<ClassId>, best: &BestCutoff) -> bool {
     let own = match modality {
         Modality::Audio => &mut settings.audio,
         Modality::Visual => &mut settings.visual,

@@ -11,15 +11,15 @@
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
-use super::Metric;
-use super::sample::Video;
-use crate::eval::metric::{ClassMean, Counts};
+use super::CalibrationMetric;
+use super::sample::CalibrationVideo;
+use crate::eval::metric::{ClassMean, ConfusionCounts};
 use crate::world::at;
 use crate::world::settings::Settings;
 
 /// The best cutoffs: from `lower`, up to and without `upper`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Best {
+pub struct BestCutoff {
     /// The largest score that is not set, or a number below all.
     pub lower: f64,
     /// The smallest that is, or infinity.
@@ -42,19 +42,19 @@ struct Cell {
 /// Counts of one class in a video: of the modality that is swept, of both at once, and of the other.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pair {
-    own: Counts,
-    both: Counts,
-    other: Counts,
+    own: ConfusionCounts,
+    both: ConfusionCounts,
+    other: ConfusionCounts,
 }
 
 /// How much A or V of the swept modality, AV and Event@AV weigh; what the other modality alone adds is the same
 /// whatever the threshold, and left out.
-fn weights(metric: Metric) -> [f64; 3] {
+fn weights(metric: CalibrationMetric) -> [f64; 3] {
     match metric {
-        Metric::Own => [1.0, 0.0, 0.0],
-        Metric::AudioVisual => [0.0, 1.0, 0.0],
-        Metric::TypeAv => [1.0, 1.0, 0.0],
-        Metric::EventAv => [0.0, 0.0, 1.0],
+        CalibrationMetric::Own => [1.0, 0.0, 0.0],
+        CalibrationMetric::AudioVisual => [0.0, 1.0, 0.0],
+        CalibrationMetric::TypeAv => [1.0, 1.0, 0.0],
+        CalibrationMetric::EventAv => [0.0, 0.0, 1.0],
     }
 }
 
@@ -75,12 +75,12 @@ fn value(pairs: &[Pair], weights: [f64; 3]) -> i128 {
 
 /// The best cutoff of a modality, or of one class of it, while all others stay; of equal ones the highest.
 pub fn sweep(
-    videos: &[&Video],
+    videos: &[&CalibrationVideo],
     settings: &Settings,
     modality: Modality,
     class: Option<ClassId>,
-    metric: Metric,
-) -> Best {
+    metric: CalibrationMetric,
+) -> BestCutoff {
     let weights = weights(metric);
     let mut cells = Vec::new();
     let mut pairs: Vec<Vec<Pair>> = Vec::with_capacity(videos.len());
@@ -98,7 +98,7 @@ pub fn sweep(
     cells.sort_unstable_by(|a, b| b.score.total_cmp(&a.score));
     let mut total: i128 = pairs.iter().map(|pairs| value(pairs, weights)).sum();
     let highest = cells.first().map_or(0.0, |cell| cell.score);
-    let mut best = Best {
+    let mut best = BestCutoff {
         lower: highest,
         upper: f64::INFINITY,
         value: total,
@@ -116,7 +116,7 @@ pub fn sweep(
         let next = cells.get(nth + 1).map(|next| next.score);
         let lower = next.unwrap_or(cell.score - cell.score.abs().max(1e-3));
         if lower < cell.score && total > best.value {
-            best = Best {
+            best = BestCutoff {
                 lower,
                 upper: cell.score,
                 value: total,
@@ -127,15 +127,20 @@ pub fn sweep(
 }
 
 /// The value of thresholds as they are, as comparable to that of sweeps of this modality.
-pub fn current(videos: &[&Video], settings: &Settings, modality: Modality, metric: Metric) -> i128 {
-    let pairs = |video: &&Video| pairs_of(video, settings, modality, &|_| false, |_, _| ());
+pub fn current(
+    videos: &[&CalibrationVideo],
+    settings: &Settings,
+    modality: Modality,
+    metric: CalibrationMetric,
+) -> i128 {
+    let pairs = |video: &&CalibrationVideo| pairs_of(video, settings, modality, &|_| false, |_, _| ());
     let value = |video| value(&pairs(video), weights(metric));
     videos.iter().map(value).sum()
 }
 
 /// Counts of the classes that a video has, with no swept cell set; those go to `cells` with the place of their counts.
 fn pairs_of(
-    video: &Video,
+    video: &CalibrationVideo,
     settings: &Settings,
     modality: Modality,
     swept: &dyn Fn(ClassId) -> bool,
@@ -183,7 +188,7 @@ fn pairs_of(
 }
 
 /// A threshold whose cutoff is in the range of a sweep, in as few digits as do; none where no number is.
-pub fn threshold(rule: Rule, classes: usize, best: &Best) -> Option<f64> {
+pub fn threshold(rule: Rule, classes: usize, best: &BestCutoff) -> Option<f64> {
     let fits = |threshold: &f64| (best.lower..best.upper).contains(&rule.cutoff(*threshold, classes));
     // A bit above the highest is as good as anywhere above it.
     let upper = match best.upper.is_finite() {

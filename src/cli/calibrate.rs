@@ -10,58 +10,66 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::{Modality, StoreVersion};
 
 use super::Global;
-use super::denoise::Of;
-use crate::calibrate::{self, How, Metric, Report, Request};
+use super::choice::choices;
+use super::denoise::ModalityChoice;
+use crate::calibrate::{self, CalibrateRequest, CalibrationGoal, CalibrationMetric, CalibrationReport};
+use crate::choice::Choice;
 use crate::eval::Level;
 use crate::world::{World, at};
 
 /// Choose the thresholds that score best on videos with dense truth
 ///
-/// Tries every threshold that makes a difference, in one pass over the sorted scores, against the truth of a split, and
-/// takes the one of highest segment-level F-score, as `eval` has it. Where the store has predictions of that split, K, alpha
-/// and guard of denoising are chosen, too. Nothing in the store is changed: --out takes a file for `label --thresholds` and
+/// Calibration compares labels with the dense truth of a split and chooses the thresholds with the highest segment-level F-score,
+/// defined as in `vaplan eval`. It tries every threshold that changes a label. If the store has predictions for the split, it also
+/// chooses K, alpha and guard of denoising. The store is not changed: --out writes a file for `label --thresholds` and
 /// `relabel --thresholds`.
 ///
-/// Thresholds that are chosen by some videos are better on them than on others. So the videos are cut into folds, each is
-/// labelled by what the others choose, and the gain on all folds (held out) is told beside the gain on the videos that chose
-/// (in sample). Where they are far apart, the thresholds are of these videos only.
+/// Thresholds score better on the videos that they were chosen on than on other videos. Therefore the videos are divided into
+/// folds, and each fold is also labelled with the thresholds that the other folds choose. The output shows both scores: "in sample"
+/// is the score on the videos that chose, and "held out" is the score over all folds. If the two differ much, the thresholds fit
+/// only these videos.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(after_help = "\
+Examples:
+  vaplan calibrate --store store --split val
+  vaplan calibrate --store store --split val --per-class --out thresholds.toml
+  vaplan relabel --store store --thresholds thresholds.toml")]
+pub(super) struct CalibrateArgs {
     /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Version of it [default: the latest]
+    /// Store version to read [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
-    /// Part of the data set with dense truth: val or test
+    /// Split with dense truth: val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
-    /// A threshold for each class, not one for all
+    /// Choose a threshold for each class, instead of one for all classes
     #[arg(long)]
     per_class: bool,
-    /// Whose thresholds
+    /// Modality whose thresholds are chosen
     #[arg(long, value_name = "MODALITY", default_value = "both")]
-    modality: Of,
-    /// What is maximised: own (A for audio, V for visual), audio-visual, type-av or event-av
-    #[arg(long, value_name = "METRIC", default_value = "own")]
-    metric: Metric,
-    /// Into how many parts the videos are cut
+    modality: ModalityChoice,
+    /// Segment-level score to maximise
+    #[arg(long, value_name = "METRIC", default_value = "own", value_parser = choices::<CalibrationMetric>())]
+    metric: CalibrationMetric,
+    /// Number of folds that the videos are divided into, at least 2
     #[arg(long, value_name = "N", default_value_t = 5)]
     folds: usize,
-    /// Epoch of the store that K, alpha and guard are chosen by [default: the best that predicted the split]
+    /// Epoch whose predictions determine K, alpha and guard [default: the best epoch that predicted the split]
     #[arg(long, value_name = "N")]
     epoch: Option<u64>,
-    /// TOML of thresholds to write
+    /// TOML file to write the chosen thresholds to
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = Request {
+pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let request = CalibrateRequest {
         store: args.store.clone(),
         version: args.version.map(StoreVersion),
         split: args.split,
-        how: How {
+        how: CalibrationGoal {
             modalities: args.modality.modalities(),
             per_class: args.per_class,
             metric: args.metric,
@@ -83,7 +91,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(report: &Report, request: &Request, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &CalibrationReport, request: &CalibrateRequest, out: &mut dyn Write) -> std::io::Result<()> {
     let (videos, split, folds) = (report.videos, request.split, request.folds);
     writeln!(
         out,
@@ -130,7 +138,7 @@ fn print(report: &Report, request: &Request, out: &mut dyn Write) -> std::io::Re
             _ => format!("{} thresholds", thresholds.len()),
         };
         let [in_sample, held_out] = gains;
-        let name = metric.as_str();
+        let name = metric.name();
         writeln!(
             out,
             "{modality}: {chosen}; {name} {in_sample:+.2} in sample, {held_out:+.2} held out ({folds} folds)"
@@ -148,13 +156,13 @@ fn print(report: &Report, request: &Request, out: &mut dyn Write) -> std::io::Re
     Ok(())
 }
 
-/// How to denoise as was found best.
-fn denoise_line(report: &Report) -> Option<String> {
+/// Command line that denoises with the chosen K, alpha and guard.
+fn denoise_line(report: &CalibrationReport) -> Option<String> {
     let epoch = report.epoch?;
     let denoised = |modality: &Modality| report.choice.pld[at(*modality)].is_some();
     let denoised: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
     let Some(pld) = report.choice.pld.iter().flatten().next() else {
-        return Some(format!("no flip by epoch {epoch} gains"));
+        return Some(format!("no flip by epoch {epoch} improves the score"));
     };
     let (k, alpha, guard) = (pld.k(), pld.alpha(), pld.guard());
     let of = match denoised[..] {

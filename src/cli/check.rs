@@ -9,13 +9,18 @@ use vaplan_schemas::store::Store;
 
 use super::Global;
 
-/// Check the integrity of a store version.
+/// Check the integrity of a store version
 ///
-/// Reads every file: there, of the size and rows the log says, readable; rows in their bucket and order, each key
-/// once; scores and labels of the same cells, of classes of the weak label; labels as score and threshold say; changes
-/// that add up to the labels. Problems are listed, and make the exit status 2.
+/// The command reads every file of the version. It checks that each file exists, can be read, and has the size and number of rows
+/// that the log states; that rows are in their bucket and in order, with each key once; that scores and labels cover the same
+/// segments of the classes of the weak label; that each label follows from score and threshold; and that the label changes add up to
+/// the labels. It lists every problem. A problem makes the exit status 2.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(after_help = "\
+Examples:
+  vaplan check --store store
+  vaplan check --store store --version 3")]
+pub(super) struct CheckArgs {
     /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
@@ -24,7 +29,7 @@ pub(super) struct Args {
     version: Option<u64>,
 }
 
-pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &CheckArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let snapshot = Store::open(&args.store)?.at_version(args.version.map(StoreVersion))?;
     let problems = snapshot.check()?;
     for problem in &problems {

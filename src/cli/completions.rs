@@ -7,18 +7,19 @@ use clap::CommandFactory;
 
 use super::{Cli, Global};
 
-/// Print shell completions.
-///
-/// For bash: vaplan completions bash > ~/.local/share/bash-completion/completions/vaplan
+/// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Shell to complete for
+#[command(after_help = "\
+Examples:
+  vaplan completions bash > ~/.local/share/bash-completion/completions/vaplan")]
+pub(super) struct CompletionsArgs {
+    /// Shell that the script is for
     #[arg(value_name = "SHELL")]
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    // The generator panics where writing fails: into memory it does not.
+pub(super) fn run(args: &CompletionsArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    // The generator panics if a write fails, so it writes into memory, where writes do not fail.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "vaplan", &mut script);
     out.write_all(&script)?;

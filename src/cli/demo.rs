@@ -20,7 +20,7 @@ use crate::synth::sample;
 /// how good labels are. It takes half a minute and 100 megabytes.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct Args {
+pub(super) struct DemoArgs {
     /// Folder to write; a new one, or that of an earlier demo, which is written anew
     #[arg(long, value_name = "DIR", default_value = "vaplan-demo")]
     dir: PathBuf,
@@ -81,7 +81,7 @@ const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, r
 const SQL: &str = "SELECT class, modality, count(*) AS events, round(avg(\"offset\" - onset), 1) AS mean_seconds \
                    FROM events GROUP BY class, modality ORDER BY events DESC, class, modality LIMIT 9";
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     prepare(&args.dir)?;
     let place = |name: &str| args.dir.join(name).display().to_string();

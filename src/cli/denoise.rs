@@ -13,67 +13,72 @@ use crate::eval::Level;
 use crate::world::changes::DenoiseRequest;
 use crate::world::flips;
 
-/// Flip the labels that a trained epoch contradicts
+/// Flip the labels that the predictions of an epoch contradict
 ///
-/// Pseudo label denoising: where the loss of a label against the epoch's prediction is more than alpha times the mean of
-/// the K smallest losses of its class in the video, and the prediction is farther from the label than the guard, the label
-/// is flipped. Losses are against what scores and thresholds say, never against labels flipped before, so the flips of
-/// an epoch replace those of any other. Labels that a person set stay. All is one store version; each flip says why in tables
-/// labels and label_changes.
+/// Pseudo label denoising (PLD) flips a label under two conditions. First, the label's loss against the epoch's prediction is more
+/// than alpha times the mean of the K smallest losses of its class in the video. Second, the prediction differs from the label by
+/// more than the guard. Losses are computed against the labels that scores and thresholds give, not against labels that were flipped
+/// before. Therefore the flips of an epoch replace those of every other epoch. User labels never flip. The command commits one store
+/// version. The tables labels and label_changes state the reason of each flip.
 ///
-/// Prints how many labels of each class are flipped, set and unset, and where dense truth is known the segment-level
-/// F-scores of the labels before and after. A prediction that is no probability flips nothing, is listed in the `rejects`
-/// table and makes the exit status 1.
+/// The output counts the flipped labels of each class. If dense truth is known, it also shows the segment-level F-scores of the
+/// labels before and after. A prediction that is not a probability flips nothing, is listed in the table rejects, and makes the
+/// exit status 1.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(after_help = "\
+Examples:
+  vaplan denoise --store store --dry-run
+  vaplan denoise --store store --epoch 12 --modality both --k 5 --alpha 10 --guard 0.5")]
+pub(super) struct DenoiseArgs {
     /// Store to change
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Epoch of the store whose predictions count [default: the best that predicted train videos]
+    /// Epoch whose predictions are used [default: the best epoch that predicted train videos]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epoch: Option<u64>,
-    /// The base of a loss is the mean of the K smallest [default: as before; 5 at first]
+    /// Number of smallest losses whose mean is the base [default: the store's setting, or 5 for the first epoch]
     #[arg(long, value_name = "K")]
     k: Option<u32>,
-    /// A loss is abnormal above this many times the base [default: as before; 10 at first]
+    /// Factor of the base above which a loss is abnormal [default: the store's setting, or 10 for the first epoch]
     #[arg(long, value_name = "A")]
     alpha: Option<f64>,
-    /// A label flips only where the prediction is farther from it than this; 0: the bare rule [default: as before; 0.5 at first]
+    /// Smallest difference of label and prediction, from 0 to 1, that a flip must exceed; 0 turns the guard off [default: the
+    /// store's setting, or 0.5 for the first epoch]
     #[arg(long, value_name = "G")]
     guard: Option<f64>,
-    /// Whose labels [default: as before; visual at first]
+    /// Modality whose labels PLD may flip [default: the store's setting, or visual for the first epoch]
     #[arg(long, value_name = "MODALITY")]
-    modality: Option<Of>,
-    /// Print also the labels that would change, a line each with + or -, and commit nothing
+    modality: Option<ModalityChoice>,
+    /// Print the labels that would change, one per line with + or -, and commit nothing
     #[arg(long)]
     dry_run: bool,
-    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    /// Number of dataflow workers; it does not change the result [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
 }
 
-/// Modalities to denoise.
+/// Choice of one modality or both.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum Of {
-    /// What is seen.
+pub(super) enum ModalityChoice {
+    /// Visual labels.
     Visual,
-    /// What is heard.
+    /// Audio labels.
     Audio,
-    /// Both.
+    /// Labels of both modalities.
     Both,
 }
 
-impl Of {
+impl ModalityChoice {
     pub(super) fn modalities(self) -> Vec<Modality> {
         match self {
-            Of::Visual => vec![Modality::Visual],
-            Of::Audio => vec![Modality::Audio],
-            Of::Both => Modality::ALL.to_vec(),
+            ModalityChoice::Visual => vec![Modality::Visual],
+            ModalityChoice::Audio => vec![Modality::Audio],
+            ModalityChoice::Both => Modality::ALL.to_vec(),
         }
     }
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let (bar, listener) = listener("denoising", global);
     let request = DenoisingRequest {
         store: args.store.clone(),
@@ -82,7 +87,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             k: args.k,
             alpha: args.alpha,
             guard: args.guard,
-            modalities: args.modality.map(Of::modalities),
+            modalities: args.modality.map(ModalityChoice::modalities),
         },
         workers: workers(args.workers),
         dry_run: args.dry_run,
@@ -105,7 +110,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     })
 }
 
-/// The flips and, where there is truth, the scores.
+/// Prints the flips and, if dense truth is known, the scores.
 pub(super) fn print(denoised: &Denoised, out: &mut dyn Write) -> std::io::Result<()> {
     for modality in Modality::ALL {
         let settings = denoised.summary.denoising[crate::world::at(modality)];

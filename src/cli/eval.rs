@@ -8,28 +8,34 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::Store;
 
+use super::choice::choices;
 use super::{Global, notes};
-use crate::eval::{Prediction, Protocol, Task, Truth, evaluate, localize, predictions, store};
+use crate::eval::{DenseTruth, PredictedLabels, Protocol, Task, evaluate, localize, predictions, store};
 
 /// Score labels against dense truth
 ///
-/// Scores are F-scores in percent, at segment level and at event level, of audible (A), visible (V) and audio-visual
-/// (AV) events, with Type@AV and Event@AV: those of the public LLP evaluator, for any number of classes and segments.
-/// Labels are scored as they are (protocol `labels`).
+/// The command prints F-scores in percent of audible (A), visible (V) and audio-visual (AV) events, with Type@AV and Event@AV, at
+/// segment level and at event level. The scores are those of the public LLP evaluator, for any number of classes and segments.
+/// Labels are scored as they are (protocol labels).
 ///
-/// With --epoch, a training's predictions are scored instead. Published numbers differ in how these become 0s and 1s:
-/// protocol `fused` asks that the segment's and the video's probability be at least 0.5 (HAN), `own` that the segment's and
-/// the modality's be (MA, JoMoLD, LSLD).
+/// With --epoch, the predictions of a trained parser are scored instead. Published numbers differ in how probabilities become 0s
+/// and 1s. Protocol fused requires that the probabilities of the segment and of the video are at least 0.5 (HAN). Protocol own
+/// requires that the probabilities of the segment and of the modality are at least 0.5 (MA, JoMoLD, LSLD).
 ///
-/// The labels are those of a store, or of two folders (`--audio-labels`, `--visual-labels`) of npy files, `<first 11 characters of the video>.npy` or
-/// `<video>.npy`, integers of shape (T, C), 0 or 1. A video without labels counts as nothing predicted, is reported,
-/// and makes the exit status 1.
+/// The labels come from a store, or from two folders of npy files (--audio-labels and --visual-labels). A file is named after the
+/// first 11 characters of the video or after its full name, and holds integers 0 or 1 of shape (T, C). A video without labels is
+/// scored as nothing predicted, is reported, and makes the exit status 1.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Store whose labels are scored, unless label folders are given
+#[command(after_help = "\
+Examples:
+  vaplan eval --store store --split test
+  vaplan eval --store store --split test --per-class --format json
+  vaplan eval --annotations llp --audio-labels audio --visual-labels visual --split val")]
+pub(super) struct EvalArgs {
+    /// Store to read labels from, unless label folders are given
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: Option<PathBuf>,
-    /// Version of the store [default: the latest]
+    /// Store version to read [default: the latest]
     #[arg(long, value_name = "N", requires = "store")]
     version: Option<u64>,
     /// Annotation folder with the dense truth [default: the truth in the store]
@@ -40,7 +46,7 @@ pub(super) struct Args {
         env = "VAPLAN_ANNOTATIONS"
     )]
     annotations: Option<PathBuf>,
-    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    /// File with the class names in order, one per line [default: classes.txt of the annotations, or LLP's 25 classes]
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
     /// Folder of audio labels to score
@@ -59,42 +65,42 @@ pub(super) struct Args {
         required_unless_present = "store"
     )]
     visual_labels: Option<PathBuf>,
-    /// Epoch whose predictions are scored, not labels
+    /// Epoch whose predictions are scored, instead of labels
     #[cfg(feature = "train")]
     #[arg(long, value_name = "N", requires = "store", conflicts_with_all = ["audio_labels", "visual_labels"])]
     epoch: Option<u64>,
-    /// How an epoch's probabilities become 0s and 1s
+    /// Rule by which probabilities become 0s and 1s
     #[cfg(feature = "train")]
     #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch", value_parser = super::learning::gate())]
     protocol: crate::parser::Gate,
-    /// Part of the data set to score: train, val or test
+    /// Split to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
-    /// What is scored; of `ave`, segment accuracy
-    #[arg(long, value_name = "TASK", default_value = "avvp")]
+    /// Task to score
+    #[arg(long, value_name = "TASK", default_value = "avvp", value_parser = choices::<Task>())]
     task: Task,
-    /// Form of the result: a table with one decimal, or JSON unrounded
+    /// Format of the result
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
-    /// Add the segment-level F-score of each class, its counts summed over all videos (task avvp)
+    format: EvalFormat,
+    /// Add the segment-level F-score of each class, with counts summed over all videos (task avvp only)
     #[arg(long)]
     per_class: bool,
 }
 
-/// Form of the result.
+/// Format of the result.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    /// For people.
+enum EvalFormat {
+    /// A text table with one decimal.
     Table,
-    /// For programs.
+    /// JSON with unrounded numbers.
     Json,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     if args.task == Task::Ave && args.per_class {
-        anyhow::bail!("--per-class is of task avvp, expected it without --task ave");
+        anyhow::bail!("--per-class is given with --task ave, expected --per-class only with --task avvp");
     }
-    let Inputs {
+    let EvalInputs {
         truth,
         predictions,
         rejects,
@@ -104,8 +110,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     if args.task == Task::Ave {
         let report = localize(&truth, &predictions, protocol)?;
         match args.format {
-            Format::Table => write!(out, "{report}")?,
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+            EvalFormat::Table => write!(out, "{report}")?,
+            EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
         }
         if report.missing > 0 {
             let (count, all) = (report.missing, report.videos);
@@ -134,8 +140,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         }
     }
     match args.format {
-        Format::Table => write!(out, "{report}")?,
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        EvalFormat::Table => write!(out, "{report}")?,
+        EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
     }
     let complete = rejected == 0 && report.missing.is_empty();
     Ok(if complete {
@@ -145,19 +151,19 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     })
 }
 
-/// What is scored, and against what.
-struct Inputs {
-    truth: Truth,
-    /// One per video of the truth.
-    predictions: Vec<Prediction>,
-    /// Odd and rejected rows of the annotations and labels.
+/// Labels to score, and the truth to score them against.
+struct EvalInputs {
+    truth: DenseTruth,
+    /// One entry per video of the truth, in its order.
+    predictions: Vec<PredictedLabels>,
+    /// Notes and rejected rows of the annotations and labels.
     rejects: Vec<RejectRow>,
     /// How predictions became 0s and 1s.
     protocol: Protocol,
 }
 
-impl Args {
-    fn read(&self) -> anyhow::Result<Inputs> {
+impl EvalArgs {
+    fn read(&self) -> anyhow::Result<EvalInputs> {
         let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
         #[cfg(feature = "train")]
@@ -165,7 +171,7 @@ impl Args {
             let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
             let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
             let predicted = crate::parser::record::read(&snapshot, epoch)?;
-            return Ok(Inputs {
+            return Ok(EvalInputs {
                 predictions: crate::parser::validate::labels(&truth, &predicted, |video| match self.task {
                     Task::Avvp => video.labels(self.protocol),
                     Task::Ave => video.single(self.protocol),
@@ -178,7 +184,7 @@ impl Args {
         let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
         {
             (_, Some(annotations), Some(audio), Some(visual)) => {
-                let truth = Truth::of_annotations(annotations, self.split)?;
+                let truth = DenseTruth::of_annotations(annotations, self.split)?;
                 let (predictions, more) = predictions::of_folders(&truth, annotations, audio, visual)?;
                 rejects = more;
                 (truth, predictions)
@@ -195,7 +201,7 @@ impl Args {
                 .into_iter()
                 .flat_map(|annotations| annotations.rejects),
         );
-        Ok(Inputs {
+        Ok(EvalInputs {
             truth,
             predictions,
             rejects,

@@ -10,6 +10,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
+use super::choice::choices;
 use super::progress::Bar;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::{Listener, Progress};
@@ -17,25 +18,29 @@ use crate::label::cluster::{self, Outcome};
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest};
 
-/// Label feature shards, or media, into a store.
+/// Label feature shards, or media, into a store
 ///
-/// Reads weak labels and segment features, compares every segment with the text embedding of every class, and commits
-/// scores and pseudo labels as one store version. Only classes of a video's weak label can be set. The store then
-/// holds exactly the splits asked for. A second identical run does nothing; an interrupted one goes on where it was.
+/// The command compares every segment's feature with the text embedding of every class, and commits scores and pseudo labels as one
+/// store version. A label can be set only for classes of the video's weak label. The new version holds exactly the splits of
+/// --split. A second run with the same input commits nothing. A run after an interrupted one reuses the shards that were scored.
 ///
-/// With --media, --clip and --clap, features come straight from videos, frames and sound: what is not encoded yet is
-/// encoded into the store first, as `vaplan encode` does. A changed prompt, threshold or rule encodes no media again.
+/// With --media, --clip and --clap, features are encoded from videos, frames and sound into the store, as `vaplan encode` does.
+/// Segments that are already encoded are reused. A changed prompt, threshold or rule encodes no media again.
 ///
-/// Bad rows and files are left out, listed in the `rejects` table and make the exit status 1.
+/// Rejected rows and files are left out, listed in the table rejects, and make the exit status 1.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Store to write; made where there is none
+#[command(after_help = "\
+Examples:
+  vaplan label --store store --annotations llp --visual clip --visual-text clip_text.npy --audio clap --audio-text clap_text.npy
+  vaplan label --store store --annotations llp --media videos --clip clip-model --clap clap-model")]
+pub(super) struct LabelArgs {
+    /// Store to write; the command creates it if it does not exist
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
     /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
     #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
     annotations: PathBuf,
-    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    /// File with the class names in order, one per line [default: classes.txt of the annotations, or LLP's 25 classes]
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
     /// Visual features: a folder of <id>.npy (T,D), a folder of Parquet shards, or one Parquet file
@@ -59,8 +64,8 @@ pub(super) struct Args {
         env = "VAPLAN_SPLIT"
     )]
     split: Vec<Split>,
-    /// softmax: probability over all classes; logit: scaled cosine [default: softmax]
-    #[arg(long, value_name = "RULE", env = "VAPLAN_RULE")]
+    /// Rule that turns cosines into scores [default: softmax]
+    #[arg(long, value_name = "RULE", env = "VAPLAN_RULE", value_parser = choices::<RuleName>())]
     rule: Option<RuleName>,
     /// Threshold of every visual class: relative to uniform (softmax, default 1.025), or the logit itself
     #[arg(
@@ -78,13 +83,13 @@ pub(super) struct Args {
         allow_negative_numbers = true
     )]
     audio_threshold: Option<f64>,
-    /// What visual cosines are multiplied with [default: softmax 1, logit 100]
+    /// Factor that multiplies visual cosines [default: 1 for softmax, 100 for logit]
     #[arg(long, value_name = "K", env = "VAPLAN_VISUAL_SCALE")]
     visual_scale: Option<f64>,
-    /// What audio cosines are multiplied with [default: softmax 1, logit 18.66]
+    /// Factor that multiplies audio cosines [default: 1 for softmax, 18.66 for logit]
     #[arg(long, value_name = "K", env = "VAPLAN_AUDIO_SCALE")]
     audio_scale: Option<f64>,
-    /// TOML with rule, scale, default and per-class thresholds; flags stand over it
+    /// TOML file with rule, scale, default and per-class thresholds; flags override its values
     #[arg(long, value_name = "FILE", env = "VAPLAN_THRESHOLDS")]
     thresholds: Option<PathBuf>,
     /// Length of a segment in seconds
@@ -95,18 +100,18 @@ pub(super) struct Args {
         env = "VAPLAN_SEGMENT_SECONDS"
     )]
     segment_seconds: f64,
-    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
-    /// One host:port a line: as many processes do the run together, each started with the same arguments but its
-    /// --process; the links are neither encrypted nor authenticated
+    /// File with one host:port per line, one for each process of the cluster. Start every process with the same arguments and
+    /// its own --process. Connections are neither encrypted nor authenticated
     #[arg(long, value_name = "FILE", env = "VAPLAN_HOSTS", requires = "process")]
     hosts: Option<PathBuf>,
-    /// Line of --hosts that this process is, from 0; process 0 commits
+    /// Number of this process, its line in --hosts counted from 0; process 0 commits
     #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
     process: Option<usize>,
-    /// How long the processes of --hosts wait for each other at the start; one that is silent for 15 s, or this where
-    /// it is less, is lost
+    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for this
+    /// time if it is shorter, counts as lost
     #[arg(
         long,
         value_name = "SECONDS",
@@ -120,7 +125,7 @@ pub(super) struct Args {
     media: super::media::MediaArgs,
 }
 
-impl Args {
+impl LabelArgs {
     /// Features must come from somewhere, and from one place.
     fn check(&self) -> anyhow::Result<()> {
         for (modality, features, model) in [
@@ -209,7 +214,7 @@ impl Args {
 /// How many rejects are shown beside their count.
 const SHOWN: usize = 5;
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut request = args.request(global);

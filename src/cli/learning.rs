@@ -150,7 +150,7 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Task of the network [default: avvp]
-    #[arg(long, value_name = "TASK")]
+    #[arg(long, value_name = "TASK", value_parser = super::choice::choices::<Task>())]
     task: Option<Task>,
     /// Labels and loss that the network learns from [default: pseudo+richness]
     #[arg(long, value_name = "WHAT", value_parser = supervision())]

@@ -12,30 +12,35 @@ use vaplan_schemas::store::Store;
 
 use super::Global;
 
-/// List the versions of a store, first to last.
+/// List the versions of a store, from first to last
 ///
-/// When each was committed, how many labels it changed, its epoch where it carries one, and what was asked. JSON has
-/// besides the Delta version of every table, which tables moved, and the SHA-256 of settings, models and inputs.
+/// Each line has the number of the version, the time of its commit, its epoch if it has one, the number of labels that it changed,
+/// and the command that made it. JSON also has the Delta version of every table, the tables that the version changed, and the
+/// SHA-256 hashes of settings, models and inputs.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[command(after_help = "\
+Examples:
+  vaplan log --store store
+  vaplan log --store store --format json")]
+pub(super) struct LogArgs {
     /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Form of the list
+    /// Format of the list
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: Format,
+    format: LogListFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// A line each.
+enum LogListFormat {
+    /// One line per version.
     Table,
-    /// One array of objects.
+    /// One JSON array with one object per version.
     Json,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct LogEntry<'a> {
     version: u64,
     committed_at: String,
     epoch: Option<u64>,
@@ -46,15 +51,15 @@ struct Entry<'a> {
     inputs: &'a str,
     label_changes: u64,
     tables: BTreeMap<&'a str, u64>,
-    /// Tables that this version moved.
+    /// Tables whose Delta version differs from that of the version before.
     moved: Vec<&'a str>,
 }
 
-pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &LogArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = Store::open(&args.store)?;
     let rows = store.versions()?;
     let changes = label_changes(&store)?;
-    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(rows.len());
+    let mut entries: Vec<LogEntry<'_>> = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut entry = entry(row);
         let before = entries.last().map(|entry| &entry.tables);
@@ -70,16 +75,16 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
         entries.push(entry);
     }
     match args.format {
-        Format::Json => {
+        LogListFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, &entries)?;
             writeln!(out)?;
         }
-        Format::Table => {
+        LogListFormat::Table => {
             for entry in &entries {
                 let epoch = entry
                     .epoch
                     .map_or(String::new(), |epoch| format!("  epoch {epoch}"));
-                let Entry {
+                let LogEntry {
                     version,
                     committed_at,
                     command,
@@ -96,7 +101,7 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows of `label_changes` that each version added.
+/// Number of rows that each version added to `label_changes`.
 fn label_changes(store: &Store) -> anyhow::Result<BTreeMap<u64, u64>> {
     Ok(match store.latest()? {
         Some(latest) => latest.changes_by_version()?,
@@ -104,9 +109,9 @@ fn label_changes(store: &Store) -> anyhow::Result<BTreeMap<u64, u64>> {
     })
 }
 
-fn entry(row: &VersionRow) -> Entry<'_> {
+fn entry(row: &VersionRow) -> LogEntry<'_> {
     let time = DateTime::<Utc>::from_timestamp_millis(row.committed_at);
-    Entry {
+    LogEntry {
         version: row.version,
         committed_at: time.map_or_else(
             || format!("{} ms", row.committed_at),

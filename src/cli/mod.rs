@@ -107,7 +107,7 @@ pub enum LogFormat {
 enum Command {
     #[cfg(feature = "encode")]
     Encode(encode::Args),
-    Label(label::Args),
+    Label(label::LabelArgs),
     Relabel(relabel::Args),
     Plan(relabel::PlanArgs),
     #[cfg(feature = "train")]
@@ -118,22 +118,22 @@ enum Command {
     Predict(predict::Args),
     #[cfg(feature = "train")]
     Ablate(ablate::Args),
-    Denoise(denoise::Args),
-    Calibrate(calibrate::Args),
+    Denoise(denoise::DenoiseArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Watch(watch::Args),
-    Eval(eval::Args),
+    Eval(eval::EvalArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
-    Show(show::Args),
-    Log(log::Args),
-    Check(check::Args),
+    Show(show::ShowArgs),
+    Log(log::LogArgs),
+    Check(check::CheckArgs),
     Optimize(optimize::Args),
     Vacuum(vacuum::Args),
-    Synth(synth::Args),
+    Synth(synth::SynthArgs),
     #[cfg(feature = "encode")]
     Models(models::Args),
-    Demo(demo::Args),
-    Completions(completions::Args),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 impl Cli {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::LabelChangeRow;
 
+use super::choice::choices;
 use super::progress::Bar;
 use super::{Global, notes, workers};
 use crate::engine::rebase::{self, RebaseRequest};
@@ -93,7 +94,7 @@ struct ChangeArgs {
     #[arg(long, value_name = "FILE")]
     thresholds: Option<PathBuf>,
     /// softmax: probability over all classes; logit: scaled cosine
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", value_parser = choices::<RuleName>())]
     rule: Option<RuleName>,
     /// What visual cosines are multiplied with
     #[arg(long, value_name = "K")]

@@ -11,40 +11,45 @@ use vaplan_schemas::store::Store;
 use super::{Global, notes};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
-use crate::show::{Look, read, render};
+use crate::show::{TimelineStyle, read, render};
 
-/// Columns where standard output is no terminal.
+/// Width in columns if standard output is not a terminal.
 const WIDTH: usize = 80;
 
 /// Show the timeline of one video: labels, truth and scores
 ///
-/// Per modality and class a row of labels, the truth beside it where the video is annotated, and the scores that the
-/// labels come from. In colour on a terminal: labels green where the truth agrees, yellow where it does not, cyan where
-/// it is not known; truth without label red. Plain ASCII otherwise, and with NO_COLOR. A video that is too long for a
-/// line is shown in pieces.
+/// Each modality and class has a row of labels, a row of the dense truth if the video is annotated, and a row of the scores that
+/// were compared with the threshold. On a terminal, a label is green if the truth agrees, yellow if it does not, and cyan if the
+/// truth is unknown; truth without a label is red. Otherwise, and with NO_COLOR, the output is plain ASCII. A video that is longer
+/// than a line is shown in pieces.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Video: its full name, or its first 11 characters where no other has them; one that begins with `-` comes after
-    /// `--`
+#[command(after_help = "\
+Examples:
+  vaplan show --store store demo0000065_20_30
+  vaplan show --store store --version 1 demo0000065
+  vaplan show --store store -- -rf_AAAAAAA_0_10")]
+pub(super) struct ShowArgs {
+    /// Video to show: its full name, or its first 11 characters if no other video starts with them; put `--` before a name
+    /// that starts with `-`
     video: String,
-    /// Store
+    /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Version of the store [default: the latest]
+    /// Store version to read [default: the latest]
     #[arg(long, value_name = "N")]
     version: Option<u64>,
     /// Annotation folder with the dense truth [default: the truth in the store]
     #[arg(long, value_name = "DIR")]
     annotations: Option<PathBuf>,
-    /// Names of the classes in order, one a line [default: classes.txt of the annotations, or LLP's 25]
+    /// File with the class names in order, one per line [default: classes.txt of the annotations, or LLP's 25 classes]
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
-    /// Columns to use [default: those of the terminal, or 80]
+    /// Width of the output in columns [default: the width of the terminal, or 80]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &ShowArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let annotations = annotations(args.annotations.as_deref(), args.classes.as_deref())?;
     if let Some(annotations) = &annotations {
         notes::report(&annotations.rejects, global.quiet);
@@ -54,11 +59,11 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
     let plain = anstream::AutoStream::choice(&std::io::stdout()) == ColorChoice::Never;
     let width = args.width.or_else(terminal).unwrap_or(WIDTH);
-    render(&timeline, Look { plain, width }, out)?;
+    render(&timeline, TimelineStyle { plain, width }, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the annotation folder that is asked for, if one is.
+/// Reads the annotation folder, if one is given.
 pub(super) fn annotations(
     folder: Option<&Path>,
     classes: Option<&Path>,

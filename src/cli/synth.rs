@@ -9,9 +9,9 @@ use super::Global;
 use super::progress::Bar;
 use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
-use crate::synth::write::{Layout, Options, run as simulate};
+use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 
-/// Simulate features for an annotation folder: results on them are simulated too
+/// Simulate features for an annotation folder; results on simulated features say nothing about real data
 ///
 /// Writes CLIP-like visual and CLAP-like audio features of every annotated video,
 /// and text embeddings of the classes, so that the tool can be tried, and timed,
@@ -33,77 +33,77 @@ use crate::synth::write::{Layout, Options, run as simulate};
 /// A folder that holds a synth.json is overwritten; any other must be empty.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-pub(super) struct Args {
+pub(super) struct SynthArgs {
     /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
     #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
     annotations: PathBuf,
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Videos to simulate, spread evenly over the annotations [default: all]
+    /// Number of videos to simulate, spread evenly over the annotations [default: all]
     #[arg(long, value_name = "N")]
     videos: Option<NonZeroUsize>,
-    /// How often to simulate each video, under names of their own
+    /// Number of simulated copies of each video; each copy has a name of its own
     #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     repeat: u32,
-    /// Width D of features and text embeddings, from 8
+    /// Width D of features and text embeddings, at least 8
     #[arg(long, value_name = "D", default_value = "512", value_parser = clap::value_parser!(u32).range(8..=65_536))]
     dim: u32,
-    /// Segments per video T
+    /// Number of segments T of each video
     #[arg(long, value_name = "T", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     segments: u32,
-    /// Seed of everything
+    /// Seed of the random number generators
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Write Parquet shards, not one npy file per video
+    /// Write Parquet shards instead of one npy file per video
     #[arg(long)]
     parquet: bool,
-    /// Videos per Parquet shard
+    /// Number of videos per Parquet shard
     #[arg(long, value_name = "N", default_value = "2000", requires = "parquet")]
     shard_videos: NonZeroUsize,
-    /// Form of the feature column of Parquet shards: packed bytes read ten times faster
+    /// Form of the feature column in Parquet shards; packed reads ten times faster
     #[arg(long, value_name = "FORM", default_value = "packed", requires = "parquet")]
-    column: Column,
-    /// Type of the values [default: f32 for npy, f16 for Parquet]
+    column: ShardColumn,
+    /// Number type of the features [default: f32 for npy, f16 for Parquet]
     #[arg(long, value_name = "TYPE")]
-    dtype: Option<Dtype>,
-    /// Threads [default: one per core]
+    dtype: Option<SynthDtype>,
+    /// Number of threads; it does not change the files [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Column {
-    /// Fixed-size binary.
+enum ShardColumn {
+    /// One fixed-size binary value per segment.
     Packed,
-    /// Fixed-size list.
+    /// One fixed-size list of numbers per segment.
     List,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Dtype {
-    /// 16 bits.
+enum SynthDtype {
+    /// 16-bit floats.
     F16,
-    /// 32 bits.
+    /// 32-bit floats.
     F32,
 }
 
-impl Args {
-    fn options(&self) -> Options {
+impl SynthArgs {
+    fn options(&self) -> SynthOptions {
         let shard_videos = self.shard_videos.get();
         let layout = match (self.parquet, self.column) {
-            (false, _) => Layout::Npy,
-            (true, Column::Packed) => Layout::Packed { shard_videos },
-            (true, Column::List) => Layout::List { shard_videos },
+            (false, _) => SynthLayout::Npy,
+            (true, ShardColumn::Packed) => SynthLayout::Packed { shard_videos },
+            (true, ShardColumn::List) => SynthLayout::List { shard_videos },
         };
         let float = match self.dtype {
-            Some(Dtype::F16) => FloatType::F16,
-            Some(Dtype::F32) => FloatType::F32,
+            Some(SynthDtype::F16) => FloatType::F16,
+            Some(SynthDtype::F32) => FloatType::F32,
             None if self.parquet => FloatType::F16,
             None => FloatType::F32,
         };
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Options {
+        SynthOptions {
             out: self.out.clone(),
             videos: self.videos.map(NonZeroUsize::get),
             repeat: self.repeat,
@@ -117,7 +117,7 @@ impl Args {
     }
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &SynthArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let annotations = Annotations::read(&args.annotations)?;
     let options = args.options();
     let bar = Bar::new("simulating", "features of a video", global);

@@ -1,6 +1,6 @@
-//! Segment accuracy of AVE: which one event is seen and heard in a segment, or none.
+//! Segment accuracy of task AVE: the one event that is both audible and visible in a segment, or background.
 //!
-//! METHOD.md, "AVE task": labels are those that both modalities have; a segment without one is background.
+//! METHOD.md, "AVE task": a segment has the label that both modalities have; a segment without such a label is background.
 
 use std::fmt;
 
@@ -9,55 +9,76 @@ use vaplan_schemas::rows::Split;
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
-use super::report::{Prediction, Protocol};
-use super::truth::Truth;
+use super::report::{PredictedLabels, Protocol};
+use super::truth::DenseTruth;
+use crate::choice::Choice;
 
-/// What is asked about a video.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// Task that labels are scored for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// Audio-visual video parsing: the events of each modality.
+    /// Audio-visual video parsing: which events are audible and which are visible. Scored by F-scores.
     #[default]
     Avvp,
-    /// Audio-visual event localization: the one event that is seen and heard, or background.
+    /// Audio-visual event localization: the one event that is both audible and visible, or background. Scored by segment
+    /// accuracy.
     Ave,
 }
 
-/// Segment accuracy of a split.
+impl Choice for Task {
+    const WHAT: &'static str = "task";
+    const ALL: &'static [(Task, &'static str, &'static str)] = &[
+        (
+            Task::Avvp,
+            "avvp",
+            "Audio-visual video parsing: F-scores of the events of each modality",
+        ),
+        (
+            Task::Ave,
+            "ave",
+            "Audio-visual event localization: accuracy of the one event that is audible and visible, or background",
+        ),
+    ];
+}
+
+/// Segment accuracy of a split, task AVE.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Localization {
-    /// Percent of segments whose class, or background, is right.
+    /// Segments whose class or background is correct, in percent.
     pub accuracy: f64,
-    /// How predictions became 0s and 1s.
+    /// How probabilities became 0s and 1s.
     pub protocol: Protocol,
-    /// Split scored.
+    /// Split that was scored.
     #[serde(serialize_with = "super::report::split_name")]
     pub split: Split,
-    /// Segments scored.
+    /// Segments that were scored.
     pub segments: usize,
-    /// Videos scored.
+    /// Videos that were scored.
     pub videos: usize,
-    /// Videos without labels of both modalities, which count as background throughout.
+    /// Videos that lack labels of a modality. Every segment of these videos is scored as background.
     pub missing: usize,
 }
 
-/// Compares, segment by segment, the class that is both audible and visible with the true one.
+/// Compares the class that is both audible and visible with the true class, segment by segment.
 ///
-/// Where a segment has several, the first in the order of the classes counts (D): labels of AVE have one class a video, and
-/// predictions are cut to the most probable one before.
+/// If several classes are both audible and visible in a segment, the first in class order counts (METHOD.md, grade D). AVE
+/// annotates one class per video, and callers reduce predictions to the most probable class before.
+///
+/// # Shapes
+/// `predictions` has one entry per video of `truth`, in the same order. The matrices of an entry are `[C, T]`.
 ///
 /// # Errors
-/// [`EvalError::NoPredictions`] when no video has labels.
+/// [`EvalError::NoPredictions`] if no video has labels.
 ///
 /// # Panics
-/// When there are not as many predictions as videos.
+/// If the numbers of predictions and videos differ.
 pub fn localize(
-    truth: &Truth,
-    predictions: &[Prediction],
+    truth: &DenseTruth,
+    predictions: &[PredictedLabels],
     protocol: Protocol,
 ) -> Result<Localization, EvalError> {
     assert_eq!(predictions.len(), truth.videos.len(), "one prediction per video");
-    let lengths = || predictions.iter().filter_map(Prediction::segments);
+    let lengths = || predictions.iter().filter_map(PredictedLabels::segments);
     let longest = lengths().max().ok_or(EvalError::NoPredictions {
         split: truth.split,
         videos: truth.videos.len(),
@@ -85,7 +106,7 @@ pub fn localize(
     })
 }
 
-/// The first class of both modalities; none: background.
+/// First class that both modalities have in `segment`. `None` is background.
 fn event(audio: &BitMatrix, visual: &BitMatrix, segment: usize) -> Option<usize> {
     (0..audio.classes()).find(|&class| audio.get(class, segment) && visual.get(class, segment))
 }
@@ -115,7 +136,7 @@ mod tests {
     use crate::eval::truth::{TruthEvent, TruthVideo};
     use vaplan_schemas::{ClassId, Modality};
 
-    fn truth() -> Truth {
+    fn truth() -> DenseTruth {
         let events = Modality::ALL.map(|modality| TruthEvent {
             modality,
             class: ClassId(1),
@@ -126,7 +147,7 @@ mod tests {
             name: name.into(),
             events: events.to_vec(),
         };
-        Truth {
+        DenseTruth {
             classes: ["Bark", "Bell"].map(Into::into).to_vec(),
             split: Split::Test,
             videos: vec![video("A"), video("B")],
@@ -137,19 +158,24 @@ mod tests {
     fn a_segment_is_right_with_the_class_of_both_modalities_or_as_background() {
         let (mut audio, mut visual) = (BitMatrix::new(2, 10), BitMatrix::new(2, 10));
         audio.set_range(1, 0, 5);
-        // Seen from 3 on: 3 and 4 are right; 2 and 5 are background in error; 0, 1 and 6 to 9 are background rightly.
+        // Visible from segment 3 on: 3 and 4 are correct, 2 and 5 are wrongly background, 0, 1 and 6 to 9 are rightly background.
         visual.set_range(1, 3, 10);
-        // The other class, both heard and seen, where nothing is: wrong.
+        // The other class is both audible and visible in segment 9, where nothing happens: wrong.
         audio.set(0, 9);
         visual.set(0, 9);
-        let predicted = Prediction {
+        let predicted = PredictedLabels {
             audio: Some(audio),
             visual: Some(visual),
         };
-        // The second video has none: background throughout, right in 6 of 10.
-        let report = localize(&truth(), &[predicted, Prediction::default()], Protocol::Labels).unwrap();
+        // The second video has no labels: background throughout, correct in 6 of 10 segments.
+        let report = localize(
+            &truth(),
+            &[predicted, PredictedLabels::default()],
+            Protocol::Labels,
+        )
+        .unwrap();
         assert_eq!((report.accuracy, report.segments, report.missing), (65.0, 20, 1));
-        let nothing = [Prediction::default(), Prediction::default()];
+        let nothing = [PredictedLabels::default(), PredictedLabels::default()];
         assert!(localize(&truth(), &nothing, Protocol::Labels).is_err());
     }
 }

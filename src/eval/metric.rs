@@ -49,17 +49,17 @@ pub struct Level {
 
 /// Scores of both levels, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct EvalScores {
     /// Each segment counts.
     pub segment: Level,
     /// Each maximal run of segments counts.
     pub event: Level,
 }
 
-impl Scores {
+impl EvalScores {
     /// Each with its name, `<level>.<score>`.
     pub fn named(&self) -> [(&'static str, f64); 10] {
-        let Scores { segment, event } = self;
+        let EvalScores { segment, event } = self;
         [
             ("segment.audio", segment.audio),
             ("segment.visual", segment.visual),
@@ -77,10 +77,10 @@ impl Scores {
 
 /// Segment-level F-scores of one class, in percent: TP, FP and FN summed over all segments of all videos.
 ///
-/// Grade D: ours, for finding weak classes. The mean over classes is *not* [`Scores::segment`], which takes F per
+/// Grade D: ours, for finding weak classes. The mean over classes is *not* [`EvalScores::segment`], which takes F per
 /// video first. None: the class is neither predicted nor true anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassScores {
+pub struct ClassFScores {
     /// A.
     pub audio: Option<f64>,
     /// V.
@@ -115,8 +115,8 @@ pub struct Evaluator {
     segment: [f64; KINDS],
     event: [f64; KINDS],
     /// Per class, over all videos.
-    classes: Vec<[Counts; KINDS]>,
-    scratch: Scratch,
+    classes: Vec<[ConfusionCounts; KINDS]>,
+    scratch: AudioVisualRows,
 }
 
 /// Audio, visual, audio-visual, audio and visual together.
@@ -124,12 +124,12 @@ const KINDS: usize = 4;
 
 /// Rows of AV = A and V, kept between videos.
 #[derive(Clone, Debug, Default)]
-struct Scratch {
+struct AudioVisualRows {
     predicted: Vec<u64>,
     truth: Vec<u64>,
 }
 
-impl Scratch {
+impl AudioVisualRows {
     fn fill(&mut self, [audio, visual]: [(&[u64], &[u64]); 2]) {
         let meet = |row: &mut Vec<u64>, a: &[u64], v: &[u64]| {
             row.clear();
@@ -142,13 +142,13 @@ impl Scratch {
 
 /// True positives, false positives, false negatives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct ConfusionCounts {
     hits: u64,
     false_alarms: u64,
     misses: u64,
 }
 
-impl Counts {
+impl ConfusionCounts {
     /// Counts a segment.
     pub(crate) fn count(&mut self, predicted: bool, truth: bool) {
         self.hits += u64::from(predicted && truth);
@@ -169,11 +169,11 @@ impl Counts {
     }
 }
 
-impl std::ops::Add for Counts {
-    type Output = Counts;
+impl std::ops::Add for ConfusionCounts {
+    type Output = ConfusionCounts;
 
-    fn add(self, other: Counts) -> Counts {
-        Counts {
+    fn add(self, other: ConfusionCounts) -> ConfusionCounts {
+        ConfusionCounts {
             hits: self.hits + other.hits,
             false_alarms: self.false_alarms + other.false_alarms,
             misses: self.misses + other.misses,
@@ -189,7 +189,7 @@ pub(crate) struct ClassMean {
 }
 
 impl ClassMean {
-    pub(crate) fn add(&mut self, counts: Counts) {
+    pub(crate) fn add(&mut self, counts: ConfusionCounts) {
         if let Some(f) = counts.f_score() {
             self.sum += f;
             self.classes += 1;
@@ -213,8 +213,8 @@ impl Evaluator {
             videos: 0,
             segment: [0.0; KINDS],
             event: [0.0; KINDS],
-            classes: vec![[Counts::default(); KINDS]; classes],
-            scratch: Scratch::default(),
+            classes: vec![[ConfusionCounts::default(); KINDS]; classes],
+            scratch: AudioVisualRows::default(),
         }
     }
 
@@ -243,8 +243,8 @@ impl Evaluator {
                 continue;
             }
             self.scratch.fill(rows);
-            let mut segments = [Counts::default(); KINDS];
-            let mut events = [Counts::default(); KINDS];
+            let mut segments = [ConfusionCounts::default(); KINDS];
+            let mut events = [ConfusionCounts::default(); KINDS];
             let both = (self.scratch.predicted.as_slice(), self.scratch.truth.as_slice());
             for (kind, (predicted, truth)) in rows.into_iter().chain([both]).enumerate() {
                 segments[kind] = count_segments(predicted, truth);
@@ -272,19 +272,19 @@ impl Evaluator {
     }
 
     /// Scores of the videos added so far; none before the first.
-    pub fn scores(&self) -> Option<Scores> {
-        (self.videos > 0).then(|| Scores {
+    pub fn scores(&self) -> Option<EvalScores> {
+        (self.videos > 0).then(|| EvalScores {
             segment: level(&self.segment, self.videos),
             event: level(&self.event, self.videos),
         })
     }
 
     /// Scores of each class, in the order of the classes.
-    pub fn class_scores(&self) -> Vec<ClassScores> {
-        let percent = |counts: Counts| counts.f_score().map(|f| 100.0 * f);
+    pub fn class_scores(&self) -> Vec<ClassFScores> {
+        let percent = |counts: ConfusionCounts| counts.f_score().map(|f| 100.0 * f);
         self.classes
             .iter()
-            .map(|&[audio, visual, audio_visual, event_av]| ClassScores {
+            .map(|&[audio, visual, audio_visual, event_av]| ClassFScores {
                 audio: percent(audio),
                 visual: percent(visual),
                 audio_visual: percent(audio_visual),
@@ -306,8 +306,8 @@ fn level(sums: &[f64; KINDS], videos: u64) -> Level {
     }
 }
 
-fn count_segments(predicted: &[u64], truth: &[u64]) -> Counts {
-    let mut counts = Counts::default();
+fn count_segments(predicted: &[u64], truth: &[u64]) -> ConfusionCounts {
+    let mut counts = ConfusionCounts::default();
     for (p, t) in predicted.iter().zip(truth) {
         counts.hits += u64::from((p & t).count_ones());
         counts.false_alarms += u64::from((p & !t).count_ones());
@@ -320,8 +320,8 @@ fn count_segments(predicted: &[u64], truth: &[u64]) -> Counts {
 ///
 /// Runs match when their intersection is at least half of their union. Runs of one row are at least a segment apart,
 /// so no two of them can each take half of a third: what the source finds without an assignment is one to one.
-fn count_events(predicted: &[u64], truth: &[u64]) -> Counts {
-    let mut counts = Counts::default();
+fn count_events(predicted: &[u64], truth: &[u64]) -> ConfusionCounts {
+    let mut counts = ConfusionCounts::default();
     let (mut predicted, mut truth) = (runs(predicted), runs(truth));
     let (mut run, mut true_run) = (predicted.next(), truth.next());
     loop {

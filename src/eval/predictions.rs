@@ -9,8 +9,8 @@ use vaplan_schemas::rows::{LabelTrack, RejectKind, RejectRow, VideoRow};
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
-use super::report::Prediction;
-use super::truth::{Truth, class_id, class_ids};
+use super::report::PredictedLabels;
+use super::truth::{DenseTruth, class_id, class_ids};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::Annotations;
 use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
@@ -24,14 +24,14 @@ use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
 /// [`EvalError::UnknownClass`] for a class that the truth does not know, [`EvalError::Length`] for a track that is not
 /// as long as its video.
 pub fn of_tables<'a>(
-    truth: &Truth,
+    truth: &DenseTruth,
     videos: impl IntoIterator<Item = &'a VideoRow>,
     labels: impl IntoIterator<Item = &'a LabelTrack>,
-) -> Result<Vec<Prediction>, EvalError> {
+) -> Result<Vec<PredictedLabels>, EvalError> {
     let place = places(truth);
     let classes = truth.classes.len();
     let ids = class_ids(&truth.classes);
-    let mut predictions = vec![Prediction::default(); truth.videos.len()];
+    let mut predictions = vec![PredictedLabels::default(); truth.videos.len()];
     let mut segments: Vec<Option<usize>> = vec![None; truth.videos.len()];
     for video in videos.into_iter().filter(|video| video.segments > 0) {
         let Some(&place) = place.get(&video.video) else {
@@ -40,7 +40,7 @@ pub fn of_tables<'a>(
         let length = video.segments as usize;
         segments[place] = Some(length);
         let nothing = |source: &Option<Arc<str>>| source.as_ref().map(|_| BitMatrix::new(classes, length));
-        predictions[place] = Prediction {
+        predictions[place] = PredictedLabels {
             audio: nothing(&video.audio_source),
             visual: nothing(&video.visual_source),
         };
@@ -82,11 +82,11 @@ pub fn of_tables<'a>(
 /// # Errors
 /// Those of [`LabelFolder::read`].
 pub fn of_folders(
-    truth: &Truth,
+    truth: &DenseTruth,
     annotations: &Annotations,
     audio: &Path,
     visual: &Path,
-) -> Result<(Vec<Prediction>, Vec<RejectRow>), IngestError> {
+) -> Result<(Vec<PredictedLabels>, Vec<RejectRow>), IngestError> {
     let mut rejects = Vec::new();
     let mut audio = matrices(truth, annotations, audio, &mut rejects)?;
     let mut visual = matrices(truth, annotations, visual, &mut rejects)?;
@@ -102,9 +102,9 @@ pub fn of_folders(
                 audio.path.display()
             );
             rejects.push(reject(RejectKind::UnequalLengths, visual, &video.name, reason));
-            return Prediction::default();
+            return PredictedLabels::default();
         }
-        Prediction {
+        PredictedLabels {
             audio: audio.as_ref().map(bits),
             visual: visual.as_ref().map(bits),
         }
@@ -115,7 +115,7 @@ pub fn of_folders(
 
 /// Labels of one folder by place in `truth`.
 fn matrices(
-    truth: &Truth,
+    truth: &DenseTruth,
     annotations: &Annotations,
     folder: &Path,
     rejects: &mut Vec<RejectRow>,
@@ -177,7 +177,7 @@ fn bits(matrix: &LabelMatrix) -> BitMatrix {
     bits
 }
 
-fn places(truth: &Truth) -> BTreeMap<Arc<str>, usize> {
+fn places(truth: &DenseTruth) -> BTreeMap<Arc<str>, usize> {
     truth
         .videos
         .iter()

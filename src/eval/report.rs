@@ -8,8 +8,8 @@ use vaplan_schemas::rows::Split;
 
 use super::error::EvalError;
 use super::matrix::BitMatrix;
-use super::metric::{ClassScores, Evaluator, Level, Scores, VideoParse};
-use super::truth::Truth;
+use super::metric::{ClassFScores, EvalScores, Evaluator, Level, VideoParse};
+use super::truth::DenseTruth;
 
 /// How predictions became 0s and 1s before they were scored: published numbers differ in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,14 +36,14 @@ impl Protocol {
 
 /// Labels of one video, `[C, T]` each, of one T; none: there are none, which counts as nothing predicted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prediction {
+pub struct PredictedLabels {
     /// What is said to be heard.
     pub audio: Option<BitMatrix>,
     /// What is said to be seen.
     pub visual: Option<BitMatrix>,
 }
 
-impl Prediction {
+impl PredictedLabels {
     /// T, where it is known.
     pub fn segments(&self) -> Option<usize> {
         self.audio
@@ -76,7 +76,7 @@ pub struct ClassReport {
     pub class: Arc<str>,
     /// Its scores.
     #[serde(flatten)]
-    pub scores: ClassScores,
+    pub scores: ClassFScores,
 }
 
 /// Scores of a split, and what they are of.
@@ -84,10 +84,10 @@ pub struct ClassReport {
 /// As JSON: `segment` and `event` with the keys of [`Level`], unrounded; `protocol`, `split`, `videos`; `missing`
 /// with the names of videos without labels; `per_class` where asked for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct EvalReport {
     /// Scores.
     #[serde(flatten)]
-    pub scores: Scores,
+    pub scores: EvalScores,
     /// How predictions became 0s and 1s.
     pub protocol: Protocol,
     /// Split scored.
@@ -116,7 +116,11 @@ pub(super) fn split_name<S: Serializer>(split: &Split, serializer: S) -> Result<
 ///
 /// # Panics
 /// When there are not as many predictions as videos, or a matrix has another shape than it should.
-pub fn evaluate(truth: &Truth, predictions: &[Prediction], per_class: bool) -> Result<Report, EvalError> {
+pub fn evaluate(
+    truth: &DenseTruth,
+    predictions: &[PredictedLabels],
+    per_class: bool,
+) -> Result<EvalReport, EvalError> {
     assert_eq!(predictions.len(), truth.videos.len(), "one prediction per video");
     let nothing = || EvalError::NoPredictions {
         split: truth.split,
@@ -124,7 +128,7 @@ pub fn evaluate(truth: &Truth, predictions: &[Prediction], per_class: bool) -> R
     };
     let longest = predictions
         .iter()
-        .filter_map(Prediction::segments)
+        .filter_map(PredictedLabels::segments)
         .max()
         .ok_or_else(nothing)?;
 
@@ -155,7 +159,7 @@ pub fn evaluate(truth: &Truth, predictions: &[Prediction], per_class: bool) -> R
             .map(|(class, scores)| ClassReport { class, scores })
             .collect()
     });
-    Ok(Report {
+    Ok(EvalReport {
         scores: evaluator.scores().expect("there is a video: one has labels"),
         protocol: Protocol::Labels,
         split: truth.split,
@@ -166,9 +170,9 @@ pub fn evaluate(truth: &Truth, predictions: &[Prediction], per_class: bool) -> R
 }
 
 /// The table form: one decimal, as papers print it.
-impl fmt::Display for Report {
+impl fmt::Display for EvalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report {
+        let EvalReport {
             protocol,
             split,
             videos,
@@ -209,7 +213,7 @@ impl fmt::Display for Report {
         writeln!(f, "{:<width$}     A     V    AV  Event@AV", "class")?;
         for ClassReport { class, scores } in classes {
             let cell = |score: Option<f64>| score.map_or_else(|| "-".to_owned(), |f| format!("{f:.1}"));
-            let ClassScores {
+            let ClassFScores {
                 audio,
                 visual,
                 audio_visual,

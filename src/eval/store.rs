@@ -9,8 +9,8 @@ use vaplan_schemas::tables;
 
 use super::error::EvalError;
 use super::predictions;
-use super::report::Prediction;
-use super::truth::Truth;
+use super::report::PredictedLabels;
+use super::truth::DenseTruth;
 use crate::ingest::annotations::Annotations;
 
 /// Dense truth of `split` and a store version's labels of its videos, one per video and in its order.
@@ -18,13 +18,13 @@ use crate::ingest::annotations::Annotations;
 /// The truth is that of `annotations`, or else of the store's `truth` table for the store's videos.
 ///
 /// # Errors
-/// [`EvalError::Store`] for a store that does not read back, and as [`Truth::of_annotations`], [`Truth::of_rows`] and
+/// [`EvalError::Store`] for a store that does not read back, and as [`DenseTruth::of_annotations`], [`DenseTruth::of_rows`] and
 /// [`predictions::of_tables`].
 pub fn of_snapshot(
     snapshot: &Snapshot,
     split: Split,
     annotations: Option<&Annotations>,
-) -> Result<(Truth, Vec<Prediction>), EvalError> {
+) -> Result<(DenseTruth, Vec<PredictedLabels>), EvalError> {
     let truth = truth_of_snapshot(snapshot, split, annotations)?;
     let videos = snapshot.read::<tables::Videos>()?;
     let labels = snapshot.read::<tables::Labels>()?;
@@ -40,9 +40,9 @@ pub fn truth_of_snapshot(
     snapshot: &Snapshot,
     split: Split,
     annotations: Option<&Annotations>,
-) -> Result<Truth, EvalError> {
+) -> Result<DenseTruth, EvalError> {
     if let Some(annotations) = annotations {
-        return Truth::of_annotations(annotations, split);
+        return DenseTruth::of_annotations(annotations, split);
     }
     let videos = snapshot.read::<tables::Videos>()?;
     let classes = classes(&snapshot.read::<tables::Classes>()?);
@@ -50,7 +50,7 @@ pub fn truth_of_snapshot(
         .iter()
         .filter(|video| video.split == split)
         .map(|video| video.video.clone());
-    Truth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)
+    DenseTruth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)
 }
 
 /// Names in order; the table has each once per modality.

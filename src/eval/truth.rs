@@ -12,7 +12,7 @@ use crate::ingest::annotations::{Annotations, nearest};
 
 /// Dense truth of one split.
 #[derive(Clone, Debug)]
-pub struct Truth {
+pub struct DenseTruth {
     /// Class names in order; a [`ClassId`] is a position here.
     pub classes: Vec<Arc<str>>,
     /// Split these videos are of.
@@ -43,12 +43,12 @@ pub struct TruthEvent {
     pub offset: u32,
 }
 
-impl Truth {
+impl DenseTruth {
     /// Dense truth of `split` as an annotation folder gives it.
     ///
     /// # Errors
     /// [`EvalError::NoVideos`], [`EvalError::NoTruth`].
-    pub fn of_annotations(annotations: &Annotations, split: Split) -> Result<Truth, EvalError> {
+    pub fn of_annotations(annotations: &Annotations, split: Split) -> Result<DenseTruth, EvalError> {
         let mut place = BTreeMap::new();
         let mut videos = Vec::new();
         for (position, video) in annotations
@@ -73,7 +73,7 @@ impl Truth {
                 });
             }
         }
-        Truth {
+        DenseTruth {
             classes: annotations.classes.clone(),
             split,
             videos,
@@ -90,7 +90,7 @@ impl Truth {
         split: Split,
         videos: impl IntoIterator<Item = Arc<str>>,
         rows: impl IntoIterator<Item = TruthRow>,
-    ) -> Result<Truth, EvalError> {
+    ) -> Result<DenseTruth, EvalError> {
         let ids = class_ids(&classes);
         let mut by_name: BTreeMap<Arc<str>, Vec<TruthEvent>> =
             videos.into_iter().map(|name| (name, Vec::new())).collect();
@@ -115,7 +115,7 @@ impl Truth {
             .into_iter()
             .map(|(name, events)| TruthVideo { name, events })
             .collect();
-        Truth {
+        DenseTruth {
             classes,
             split,
             videos,
@@ -123,7 +123,7 @@ impl Truth {
         .checked()
     }
 
-    fn checked(self) -> Result<Truth, EvalError> {
+    fn checked(self) -> Result<DenseTruth, EvalError> {
         if self.videos.is_empty() {
             return Err(EvalError::NoVideos { split: self.split });
         }

@@ -10,7 +10,7 @@ use super::Parser;
 use super::data::{Dataset, FeatureTables};
 use super::features::FeaturePlace;
 use super::settings::Gate;
-use crate::eval::{BitMatrix, Prediction};
+use crate::eval::{BitMatrix, PredictedLabels};
 
 /// Probabilities of one video.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +102,7 @@ impl VideoProbabilities {
     /// The label matrices that a protocol makes of the probabilities.
     ///
     /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); JoMoLD's of the same name (`own`).
-    pub fn labels(&self, gate: Gate) -> Prediction {
+    pub fn labels(&self, gate: Gate) -> PredictedLabels {
         let [audio, visual] = [0, 1].map(|modality| {
             let over = match gate {
                 Gate::Fused => &self.all,
@@ -117,12 +117,12 @@ impl VideoProbabilities {
             }
             Some(bits)
         });
-        Prediction { audio, visual }
+        PredictedLabels { audio, visual }
     }
 
     /// [`VideoProbabilities::labels`] with at most one class per segment, for AVE, which has one event at a time: the class
     /// whose smaller probability of the two modalities is the largest (grade D).
-    pub fn single(&self, gate: Gate) -> Prediction {
+    pub fn single(&self, gate: Gate) -> PredictedLabels {
         let labels = self.labels(gate);
         let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
             return labels;
@@ -139,7 +139,7 @@ impl VideoProbabilities {
                 .max_by(|&a, &b| of(a).total_cmp(&of(b)));
             best.into_iter().for_each(|class| bits.set(class, segment));
         }
-        Prediction {
+        PredictedLabels {
             audio: Some(bits.clone()),
             visual: Some(bits),
         }

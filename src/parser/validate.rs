@@ -10,11 +10,11 @@ use super::error::TrainError;
 use super::probabilities::VideoProbabilities;
 use super::settings::{ACCURACY, Gate};
 use crate::eval::store::truth_of_snapshot;
-use crate::eval::{EvalError, Prediction, Report, Task, Truth, evaluate, localize};
+use crate::eval::{DenseTruth, EvalError, EvalReport, PredictedLabels, Task, evaluate, localize};
 
 /// Dense truth of each split that has it.
 #[derive(Clone, Debug, Default)]
-pub struct Truths(BTreeMap<Split, Truth>);
+pub struct Truths(BTreeMap<Split, DenseTruth>);
 
 impl Truths {
     /// The truth in a store version.
@@ -33,8 +33,8 @@ impl Truths {
         Ok(Truths(truths))
     }
 
-    /// Truth of a split; `None`: the split has no dense truth.
-    pub fn of(&self, split: Split) -> Option<&Truth> {
+    /// DenseTruth of a split; `None`: the split has no dense truth.
+    pub fn of(&self, split: Split) -> Option<&DenseTruth> {
         self.0.get(&split)
     }
 }
@@ -44,11 +44,11 @@ impl Truths {
 /// # Errors
 /// [`EvalError::NoPredictions`].
 pub fn score(
-    truth: &Truth,
+    truth: &DenseTruth,
     predicted: &[VideoProbabilities],
     gate: Gate,
     per_class: bool,
-) -> Result<Report, EvalError> {
+) -> Result<EvalReport, EvalError> {
     let mut report = evaluate(
         truth,
         &labels(truth, predicted, |video| video.labels(gate)),
@@ -60,10 +60,10 @@ pub fn score(
 
 /// The label matrices that `labels_of` makes of the prediction of each video of the truth; empty for a video without predictions.
 pub fn labels(
-    truth: &Truth,
+    truth: &DenseTruth,
     predicted: &[VideoProbabilities],
-    labels_of: impl Fn(&VideoProbabilities) -> Prediction,
-) -> Vec<Prediction> {
+    labels_of: impl Fn(&VideoProbabilities) -> PredictedLabels,
+) -> Vec<PredictedLabels> {
     let by_name: BTreeMap<&str, &VideoProbabilities> =
         predicted.iter().map(|video| (&*video.video, video)).collect();
     let of = |name: &str| by_name.get(name).map(|found| labels_of(found));
@@ -76,7 +76,7 @@ pub fn labels(
 /// # Errors
 /// As [`score`].
 pub fn metrics(
-    truth: &Truth,
+    truth: &DenseTruth,
     predicted: &[VideoProbabilities],
     task: Task,
 ) -> Result<Vec<(Arc<str>, f64)>, EvalError> {

@@ -4,7 +4,7 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Snapshot;
 
 use super::ledger::Line;
-use crate::eval::{EvalError, Protocol, Task, Truth, evaluate, localize, store};
+use crate::eval::{DenseTruth, EvalError, Protocol, Task, evaluate, localize, store};
 use crate::parser::Gate;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::settings::{ACCURACY, METRICS};
@@ -45,7 +45,11 @@ pub fn labels(snapshot: &Snapshot, task: Task) -> Result<Vec<Line>, EvalError> {
 ///
 /// # Errors
 /// Where none of the videos has predictions.
-pub fn parser(truth: &Truth, predicted: &[VideoProbabilities], task: Task) -> Result<Vec<Line>, EvalError> {
+pub fn parser(
+    truth: &DenseTruth,
+    predicted: &[VideoProbabilities],
+    task: Task,
+) -> Result<Vec<Line>, EvalError> {
     let named = metrics(truth, predicted, task)?;
     let lines = Gate::ALL.into_iter().map(|gate| {
         let of = |metric: &str| {

@@ -14,5 +14,5 @@ pub mod timeline;
 
 pub use find::{FindError, find};
 pub use read::{ShowError, read};
-pub use render::{Look, render};
-pub use timeline::{Lane, Rows, Timeline, Track};
+pub use render::{TimelineStyle, render};
+pub use timeline::{Lane, Timeline, TimelineRows, TimelineTrack};

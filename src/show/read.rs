@@ -9,7 +9,7 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 
 use super::find::{FindError, find};
-use super::timeline::{Rows, Timeline};
+use super::timeline::{Timeline, TimelineRows};
 use crate::ingest::annotations::Annotations;
 
 /// A video that cannot be shown.
@@ -44,7 +44,7 @@ pub fn read(
         Some(annotations) => truth_of_annotations(annotations, video),
         None => truth_of_rows(snapshot.read::<tables::Truth>()?, &videos, video),
     };
-    Ok(Timeline::of_rows(&Rows {
+    Ok(Timeline::of_rows(&TimelineRows {
         video,
         classes: &snapshot.read::<tables::Classes>()?,
         labels: &snapshot.read_video::<tables::Labels>(&video.video)?,

@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use anstyle::{AnsiColor, Style};
 
-use super::timeline::{Lane, Timeline, Track};
+use super::timeline::{Lane, Timeline, TimelineTrack};
 
 /// How a timeline is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct TimelineStyle {
     /// ASCII without escape codes, for files, pipes and `NO_COLOR`.
     pub plain: bool,
     /// Columns there are. A segment is 4, 2 or 1 columns wide, whatever fits; a video that does not fit at 1 is shown
@@ -47,8 +47,8 @@ const HEADING: Style = Style::new().bold();
 ///
 /// # Errors
 /// What `out` says.
-pub fn render(timeline: &Timeline, look: Look, out: &mut dyn Write) -> io::Result<()> {
-    let page = Page::new(timeline, look);
+pub fn render(timeline: &Timeline, look: TimelineStyle, out: &mut dyn Write) -> io::Result<()> {
+    let page = TimelinePage::new(timeline, look);
     page.head(out)?;
     if timeline.segments == 0 {
         return writeln!(out, "no features were readable, so there are no segments to show");
@@ -64,9 +64,9 @@ pub fn render(timeline: &Timeline, look: Look, out: &mut dyn Write) -> io::Resul
 }
 
 /// A timeline with the sizes of its parts.
-struct Page<'a> {
+struct TimelinePage<'a> {
     timeline: &'a Timeline,
-    look: Look,
+    look: TimelineStyle,
     /// Columns of class names.
     names: usize,
     /// Columns of a segment.
@@ -74,15 +74,15 @@ struct Page<'a> {
 }
 
 /// One line of text in several styles.
-struct Line {
+struct StyledLine {
     plain: bool,
     text: String,
     style: Style,
 }
 
-impl Line {
-    fn new(plain: bool) -> Line {
-        Line {
+impl StyledLine {
+    fn new(plain: bool) -> StyledLine {
+        StyledLine {
             plain,
             text: String::new(),
             style: PLAIN,
@@ -104,9 +104,9 @@ impl Line {
     }
 }
 
-impl<'a> Page<'a> {
-    fn new(timeline: &'a Timeline, look: Look) -> Page<'a> {
-        let name = |track: &Track| printable(&track.class).chars().count().min(NAME_WIDTH);
+impl<'a> TimelinePage<'a> {
+    fn new(timeline: &'a Timeline, look: TimelineStyle) -> TimelinePage<'a> {
+        let name = |track: &TimelineTrack| printable(&track.class).chars().count().min(NAME_WIDTH);
         let names = timeline
             .tracks
             .iter()
@@ -114,7 +114,7 @@ impl<'a> Page<'a> {
             .max()
             .unwrap_or(0)
             .max(Lane::AudioVisual.as_str().len());
-        let mut page = Page {
+        let mut page = TimelinePage {
             timeline,
             look,
             names,
@@ -165,7 +165,7 @@ impl<'a> Page<'a> {
         } else {
             weak.join(", ")
         };
-        let mut line = Line::new(self.look.plain);
+        let mut line = StyledLine::new(self.look.plain);
         line.push(HEADING, &printable(video));
         let plural = if *segments == 1 { "" } else { "s" };
         let length = number(*segment_seconds);
@@ -178,11 +178,11 @@ impl<'a> Page<'a> {
 
     fn piece(&self, segments: Range<usize>, out: &mut dyn Write) -> io::Result<()> {
         for lane in Lane::ALL {
-            let mut line = Line::new(self.look.plain);
+            let mut line = StyledLine::new(self.look.plain);
             line.push(HEADING, &format!("{:<1$}", lane.as_str(), self.gutter()));
             line.push(FAINT, &self.ruler(&segments));
             line.write(out)?;
-            let tracks: Vec<&Track> = self
+            let tracks: Vec<&TimelineTrack> = self
                 .timeline
                 .tracks
                 .iter()
@@ -191,7 +191,7 @@ impl<'a> Page<'a> {
             if tracks.is_empty() {
                 writeln!(out, "  nothing")?;
             }
-            let scale = Scale::of(&tracks);
+            let scale = ScoreScale::of(&tracks);
             for track in tracks {
                 self.track(track, scale, &segments, out)?;
             }
@@ -223,8 +223,8 @@ impl<'a> Page<'a> {
 
     fn track(
         &self,
-        track: &Track,
-        scale: Scale,
+        track: &TimelineTrack,
+        scale: ScoreScale,
         segments: &Range<usize>,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -272,7 +272,7 @@ impl<'a> Page<'a> {
         out: &mut dyn Write,
         cell: impl Fn(usize) -> (Style, char),
     ) -> io::Result<()> {
-        let mut line = Line::new(self.look.plain);
+        let mut line = StyledLine::new(self.look.plain);
         line.push(PLAIN, &format!("  {name:<0$} ", self.names));
         line.push(FAINT, &format!("{what}  "));
         for segment in segments.clone() {
@@ -317,7 +317,7 @@ impl<'a> Page<'a> {
 
     fn legend(&self, out: &mut dyn Write) -> io::Result<()> {
         let annotated = self.timeline.tracks.iter().any(|track| track.truth.is_some());
-        let mut line = Line::new(self.look.plain);
+        let mut line = StyledLine::new(self.look.plain);
         if self.look.plain {
             line.push(
                 PLAIN,
@@ -341,13 +341,13 @@ impl<'a> Page<'a> {
         }
         line.write(out)?;
         for lane in Lane::ALL {
-            let tracks: Vec<&Track> = self
+            let tracks: Vec<&TimelineTrack> = self
                 .timeline
                 .tracks
                 .iter()
                 .filter(|track| track.lane == lane)
                 .collect();
-            let scale = Scale::of(&tracks);
+            let scale = ScoreScale::of(&tracks);
             let (low, high) = (scale.low, scale.high);
             let glyph = |value| scale.glyph(value, self.look.plain);
             let lane = lane.as_str();
@@ -369,14 +369,14 @@ impl<'a> Page<'a> {
 
 /// Lowest and highest score of a lane.
 #[derive(Clone, Copy)]
-struct Scale {
+struct ScoreScale {
     low: f64,
     high: f64,
 }
 
-impl Scale {
-    fn of(tracks: &[&Track]) -> Scale {
-        let mut scale = Scale {
+impl ScoreScale {
+    fn of(tracks: &[&TimelineTrack]) -> ScoreScale {
+        let mut scale = ScoreScale {
             low: f64::INFINITY,
             high: f64::NEG_INFINITY,
         };

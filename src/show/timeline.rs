@@ -44,7 +44,7 @@ impl From<Modality> for Lane {
 
 /// One class in one lane.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Track {
+pub struct TimelineTrack {
     /// Where.
     pub lane: Lane,
     /// What.
@@ -76,12 +76,12 @@ pub struct Timeline {
     pub weak_labels: Vec<Arc<str>>,
     /// By lane, then in the order of the classes. Classes of the weak label and of the truth; of both streams at
     /// once only those with a label or truth.
-    pub tracks: Vec<Track>,
+    pub tracks: Vec<TimelineTrack>,
 }
 
 /// Rows of a store that tell of a video; those of others are passed over.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct TimelineRows<'a> {
     /// Of the video.
     pub video: &'a VideoRow,
     /// All classes.
@@ -96,7 +96,7 @@ pub struct Rows<'a> {
 
 /// All that is known of one class and modality.
 #[derive(Default)]
-struct Found<'a> {
+struct ClassRows<'a> {
     labels: Option<&'a LabelTrack>,
     scores: Option<&'a ScoreTrack>,
     truth: Vec<&'a TruthRow>,
@@ -106,7 +106,7 @@ impl Timeline {
     /// Puts the rows of one video together.
     ///
     /// T is that of the video's features; without features, the end of its last true event.
-    pub fn of_rows(rows: &Rows<'_>) -> Timeline {
+    pub fn of_rows(rows: &TimelineRows<'_>) -> Timeline {
         let video = rows.video;
         let order: BTreeMap<&str, u32> = rows
             .classes
@@ -121,7 +121,7 @@ impl Timeline {
                 class.clone(),
             )
         };
-        let mut found: BTreeMap<_, Found<'_>> = BTreeMap::new();
+        let mut found: BTreeMap<_, ClassRows<'_>> = BTreeMap::new();
         for modality in Modality::ALL {
             for class in &video.weak_labels {
                 found.entry(key(modality, class)).or_default();
@@ -156,9 +156,9 @@ impl Timeline {
                 .find(|row| row.modality == modality && &*row.class == class)
                 .map(|row| row.cutoff)
         };
-        let mut tracks: Vec<Track> = found
+        let mut tracks: Vec<TimelineTrack> = found
             .iter()
-            .map(|((modality, _, class), found)| Track {
+            .map(|((modality, _, class), found)| TimelineTrack {
                 lane: (*modality).into(),
                 class: class.clone(),
                 labels: labels(found.labels, segments),
@@ -202,7 +202,7 @@ fn truth(rows: &[&TruthRow], segments: usize) -> Vec<bool> {
 }
 
 /// Classes that are labelled or true in both streams at once.
-fn both(tracks: &[Track]) -> Vec<Track> {
+fn both(tracks: &[TimelineTrack]) -> Vec<TimelineTrack> {
     let meet = |a: &[bool], v: &[bool]| a.iter().zip(v).map(|(a, v)| *a && *v).collect::<Vec<bool>>();
     let visual = |class: &str| {
         tracks
@@ -221,7 +221,7 @@ fn both(tracks: &[Track]) -> Vec<Track> {
                 .zip(visual.truth.as_ref())
                 .map(|(a, v)| meet(a, v));
             let any = labels.iter().chain(truth.iter().flatten()).any(|cell| *cell);
-            any.then(|| Track {
+            any.then(|| TimelineTrack {
                 lane: Lane::AudioVisual,
                 class: audio.class.clone(),
                 labels,

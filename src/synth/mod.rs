@@ -1,7 +1,7 @@
 //! Simulated CLIP-like and CLAP-like features for any annotation folder.
 //!
 //! ```text
-//! annotations ─ cast ─┬─ tracks: dense truth, or sampled ─┐
+//! annotations ─ videos ┬─ tracks: dense truth, or sampled ─┐
 //! seed ───────────────┼─ space: geometry per modality ────┴─ features ─▶ visual/ audio/ (npy or Parquet)
 //!                     │     └─▶ visual_text.npy, audio_text.npy
 //!                     └─▶ truth/ (what was simulated), annotations/ (of a subset or of copies)
@@ -9,7 +9,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`cast`] | which videos are simulated, and under which names |
+//! | [`videos`] | which videos are simulated, and under which names |
 //! | [`tracks`] | what happens when: dense truth where there is some, sampled tracks elsewhere |
 //! | [`sample`] | the built-in annotation set |
 //! | [`space`] | the geometry: text embeddings, and features for given tracks |
@@ -22,10 +22,10 @@
 //! The same annotations, options and seed give the same bytes, whatever the number of threads: each video and
 //! modality has a random number generator of its own, seeded by the seed and the video's name.
 
-pub mod cast;
 pub mod sample;
 pub mod space;
 pub mod tracks;
+pub mod videos;
 pub mod write;
 
 use std::io;

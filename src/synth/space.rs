@@ -21,7 +21,7 @@ use vaplan_schemas::ids::video_hash;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::generator;
-use super::tracks::Tracks;
+use super::tracks::SimulatedTracks;
 
 /// Correlation of the noise of consecutive segments.
 const PERSISTENCE: f32 = 0.7;
@@ -38,7 +38,7 @@ const LEAST_GAP: f32 = 0.05;
 
 /// How one modality differs from the other; cosines.
 #[derive(Clone, Copy, Debug)]
-struct Profile {
+struct ModalityProfile {
     /// Cosine of a segment and a class that is not in it.
     base: f32,
     /// ρ².
@@ -55,11 +55,11 @@ struct Profile {
     length: f32,
 }
 
-impl Profile {
-    const fn of(modality: Modality) -> Profile {
+impl ModalityProfile {
+    const fn of(modality: Modality) -> ModalityProfile {
         match modality {
             // As of CLIP: all cosines in a narrow band around 0.2.
-            Modality::Visual => Profile {
+            Modality::Visual => ModalityProfile {
                 base: 0.2,
                 common: 0.6,
                 strength: (0.04, 0.12),
@@ -69,7 +69,7 @@ impl Profile {
                 length: 10.0,
             },
             // As of CLAP: wider.
-            Modality::Audio => Profile {
+            Modality::Audio => ModalityProfile {
                 base: 0.1,
                 common: 0.3,
                 strength: (0.08, 0.28),
@@ -84,7 +84,7 @@ impl Profile {
 
 /// Embedding space of one modality.
 #[derive(Clone, Debug)]
-pub struct Space {
+pub struct EmbeddingSpace {
     modality: Modality,
     width: usize,
     classes: usize,
@@ -99,12 +99,12 @@ pub struct Space {
 /// Narrowest space: below, classes are hardly told apart.
 pub const LEAST_WIDTH: usize = 8;
 
-impl Space {
+impl EmbeddingSpace {
     /// Draws the directions; those of a class depend on its name, not on its position or on the other classes.
     ///
     /// # Panics
     /// If `width` is below [`LEAST_WIDTH`].
-    pub fn new(modality: Modality, classes: &[Arc<str>], width: usize, seed: u64) -> Space {
+    pub fn new(modality: Modality, classes: &[Arc<str>], width: usize, seed: u64) -> EmbeddingSpace {
         assert!(width >= LEAST_WIDTH, "width {width} is too small");
         let draw = |name: &str| -> Vec<f32> {
             let mut rng = generator(seed, modality.as_str(), name);
@@ -126,13 +126,13 @@ impl Space {
                 class,
             )
         });
-        let (hardest, easiest) = Profile::of(modality).strength;
+        let (hardest, easiest) = ModalityProfile::of(modality).strength;
         let mut strengths = vec![0.0; classes.len()];
         for (rank, class) in order.into_iter().enumerate() {
             let share = (rank as f32 + 0.5) / classes.len() as f32;
             strengths[class] = hardest + share * (easiest - hardest);
         }
-        Space {
+        EmbeddingSpace {
             modality,
             width,
             classes: classes.len(),
@@ -155,7 +155,7 @@ impl Space {
 
     /// Text embeddings of the classes, `[C, D]`, of length 1.
     pub fn text(&self) -> Vec<f32> {
-        let common = Profile::of(self.modality).common;
+        let common = ModalityProfile::of(self.modality).common;
         let (towards, aside) = (common.sqrt(), (1.0 - common).sqrt());
         let (classes, shared) = self.directions.split_at(self.classes * self.width);
         let rows = classes.chunks_exact(self.width);
@@ -164,8 +164,8 @@ impl Space {
     }
 
     /// Features of the video `name`, `[T, D]`, in which `tracks` happen.
-    pub fn features(&self, name: &str, tracks: &Tracks, segments: u32) -> Vec<f32> {
-        let profile = Profile::of(self.modality);
+    pub fn features(&self, name: &str, tracks: &SimulatedTracks, segments: u32) -> Vec<f32> {
+        let profile = ModalityProfile::of(self.modality);
         let (segments, classes) = (segments as usize, self.classes);
         let mut rng = generator(self.seed, self.modality.as_str(), &format!("{name}\tvideo"));
 
@@ -215,7 +215,13 @@ impl Space {
     }
 
     /// Adds what the events of this modality, and distractors, do to the cosines.
-    fn add_events(&self, weights: &mut [f32], tracks: &Tracks, segments: usize, rng: &mut ChaCha8Rng) {
+    fn add_events(
+        &self,
+        weights: &mut [f32],
+        tracks: &SimulatedTracks,
+        segments: usize,
+        rng: &mut ChaCha8Rng,
+    ) {
         let mut add = |class: ClassId, track: &[bool], level: f32| {
             for segment in (0..segments).filter(|&segment| track[segment]) {
                 weights[segment * (self.classes + 1) + class.index()] +=
@@ -325,14 +331,14 @@ mod tests {
     /// Mean cosine, over many videos, with a class that is there in segments 0 to 4 of 10, and with one that is not:
     /// (there, elsewhere in the video, other class, its standard deviation).
     fn cosines(modality: Modality, width: usize) -> [f32; 4] {
-        let space = Space::new(modality, &classes(), width, 3);
+        let space = EmbeddingSpace::new(modality, &classes(), width, 3);
         let text = space.text();
         let track: Vec<bool> = (0..10).map(|t| t < 5).collect();
         let mut sums = [0.0_f32; 4];
         let videos = 200;
         for video in 0..videos {
             let class = ClassId(video % 25);
-            let tracks = Tracks::from([((modality, class), track.clone())]);
+            let tracks = SimulatedTracks::from([((modality, class), track.clone())]);
             let features = space.features(&format!("v{video}"), &tracks, 10);
             for (segment, row) in features.chunks_exact(width).enumerate() {
                 let length = dot(row, row).sqrt();
@@ -377,21 +383,21 @@ mod tests {
 
     #[test]
     fn a_class_keeps_its_direction_among_other_classes() {
-        let all = Space::new(Modality::Audio, &classes(), 64, 1);
+        let all = EmbeddingSpace::new(Modality::Audio, &classes(), 64, 1);
         let mut fewer = classes();
         fewer.rotate_left(3);
-        let rotated = Space::new(Modality::Audio, &fewer, 64, 1);
+        let rotated = EmbeddingSpace::new(Modality::Audio, &fewer, 64, 1);
         assert_eq!(all.text()[3 * 64..4 * 64], rotated.text()[..64]);
         assert_eq!(all.strengths()[3], rotated.strengths()[0]);
-        let other_seed = Space::new(Modality::Audio, &classes(), 64, 2);
+        let other_seed = EmbeddingSpace::new(Modality::Audio, &classes(), 64, 2);
         assert_ne!(all.text(), other_seed.text());
     }
 
     #[test]
     fn segments_of_a_video_are_more_alike_than_videos() {
-        let space = Space::new(Modality::Visual, &classes(), 256, 1);
-        let one = space.features("one", &Tracks::new(), 10);
-        let two = space.features("two", &Tracks::new(), 10);
+        let space = EmbeddingSpace::new(Modality::Visual, &classes(), 256, 1);
+        let one = space.features("one", &SimulatedTracks::new(), 10);
+        let two = space.features("two", &SimulatedTracks::new(), 10);
         let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
         let within = cosine(&one[..256], &one[256..512]);
         let across = cosine(&one[..256], &two[..256]);

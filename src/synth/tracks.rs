@@ -11,7 +11,7 @@ use super::generator;
 use crate::ingest::annotations::Annotations;
 
 /// Segments of each event of one video, by modality and class; a track has a true segment.
-pub type Tracks = BTreeMap<(Modality, ClassId), Vec<bool>>;
+pub type SimulatedTracks = BTreeMap<(Modality, ClassId), Vec<bool>>;
 
 /// Share of weak classes that are heard and seen; heard only, 0.35; seen only, the rest (counted in LLP's val and
 /// test: 2018, 1152 and 140 of 3310).
@@ -31,20 +31,20 @@ const SAME_TRACK: f64 = 0.35;
 
 /// The tracks of every annotated video.
 #[derive(Clone, Debug)]
-pub struct Truth<'a> {
+pub struct SimulatedTruth<'a> {
     annotations: &'a Annotations,
     /// Tracks from dense events, by position of the video.
-    dense: BTreeMap<usize, Tracks>,
+    dense: BTreeMap<usize, SimulatedTracks>,
     /// Whether any event is of a video of the split: a video without one then has none.
     densely: [bool; Split::ALL.len()],
     segments: u32,
     seed: u64,
 }
 
-impl<'a> Truth<'a> {
+impl<'a> SimulatedTruth<'a> {
     /// Gathers the dense events of `annotations`; what lies beyond the last of `segments` is cut off.
-    pub fn new(annotations: &'a Annotations, segments: u32, seed: u64) -> Truth<'a> {
-        let mut dense: BTreeMap<usize, Tracks> = BTreeMap::new();
+    pub fn new(annotations: &'a Annotations, segments: u32, seed: u64) -> SimulatedTruth<'a> {
+        let mut dense: BTreeMap<usize, SimulatedTracks> = BTreeMap::new();
         let mut densely = [false; Split::ALL.len()];
         for event in &annotations.events {
             densely[annotations.videos[event.video].split as usize] = true;
@@ -57,7 +57,7 @@ impl<'a> Truth<'a> {
                 track[event.onset as usize..event.offset.min(segments) as usize].fill(true);
             }
         }
-        Truth {
+        SimulatedTruth {
             annotations,
             dense,
             densely,
@@ -72,12 +72,12 @@ impl<'a> Truth<'a> {
     }
 
     /// Tracks of the video at position `video`, simulated under `name`.
-    pub fn tracks(&self, video: usize, name: &str) -> Tracks {
+    pub fn tracks(&self, video: usize, name: &str) -> SimulatedTracks {
         if self.is_dense(video) {
             return self.dense.get(&video).cloned().unwrap_or_default();
         }
         let mut rng = generator(self.seed, "tracks", name);
-        let mut tracks = Tracks::new();
+        let mut tracks = SimulatedTracks::new();
         for &class in &self.annotations.videos[video].weak {
             let which: f64 = rng.random();
             let heard = which < BOTH + HEARD_ONLY;
@@ -156,10 +156,13 @@ mod tests {
     #[test]
     fn dense_truth_is_taken_as_it_is() {
         let annotations = annotations();
-        let truth = Truth::new(&annotations, 10, 1);
+        let truth = SimulatedTruth::new(&annotations, 10, 1);
         let tracks = truth.tracks(4000, "test0004000_0_10");
         let expected: Vec<bool> = (0..10).map(|t| [1, 2, 8, 9].contains(&t)).collect();
-        assert_eq!(tracks, Tracks::from([((Modality::Visual, ClassId(1)), expected)]));
+        assert_eq!(
+            tracks,
+            SimulatedTracks::from([((Modality::Visual, ClassId(1)), expected)])
+        );
         assert!(
             truth.tracks(4001, "test0004001_0_10").is_empty(),
             "no event is the truth here"
@@ -169,7 +172,7 @@ mod tests {
     #[test]
     fn sampled_tracks_have_the_rates_of_llp() {
         let annotations = annotations();
-        let truth = Truth::new(&annotations, 10, 1);
+        let truth = SimulatedTruth::new(&annotations, 10, 1);
         let (mut audio, mut visual, mut both, mut whole) = (0, 0, 0, 0);
         for video in 0..4000 {
             let tracks = truth.tracks(video, &annotations.videos[video].name);
@@ -200,7 +203,7 @@ mod tests {
     fn any_length_can_be_sampled() {
         let annotations = annotations();
         for segments in [1, 2, 3, 60] {
-            let truth = Truth::new(&annotations, segments, 1);
+            let truth = SimulatedTruth::new(&annotations, segments, 1);
             for video in 0..50 {
                 let tracks = truth.tracks(video, &annotations.videos[video].name);
                 assert!(

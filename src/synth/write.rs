@@ -19,9 +19,9 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
 use super::SynthError;
-use super::cast::{Member, cast};
-use super::space::Space;
-use super::tracks::{Tracks, Truth};
+use super::space::EmbeddingSpace;
+use super::tracks::{SimulatedTracks, SimulatedTruth};
+use super::videos::{SimulatedVideo, choose_videos};
 use crate::ingest::annotations::{Annotations, key11};
 use crate::ingest::npy::{write_f16, write_f32};
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
@@ -35,7 +35,7 @@ const PIECE: usize = 128;
 /// How features are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Layout {
+pub enum SynthLayout {
     /// One `<id>.npy` per video, named by the first 11 characters of the video's name.
     Npy,
     /// Parquet shards of this many videos each, features packed as fixed-size binary.
@@ -52,7 +52,7 @@ pub enum Layout {
 
 /// What to simulate.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SynthOptions {
     /// Folder to write; new, empty, or written by [`run`] before.
     pub out: PathBuf,
     /// Videos to simulate, spread evenly over the list; none: all.
@@ -66,7 +66,7 @@ pub struct Options {
     /// Seed of everything.
     pub seed: u64,
     /// Files of features.
-    pub layout: Layout,
+    pub layout: SynthLayout,
     /// Type of their values.
     pub float: FloatType,
     /// Threads; at least 1.
@@ -75,7 +75,7 @@ pub struct Options {
 
 /// What was simulated.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub struct SynthSummary {
     /// Videos written.
     pub videos: usize,
     /// Of them, those whose tracks are dense truth; the others' were sampled.
@@ -95,18 +95,18 @@ pub struct Summary {
 /// [`SynthError`]; features written until then stay.
 pub fn run(
     annotations: &Annotations,
-    options: &Options,
+    options: &SynthOptions,
     done: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Summary, SynthError> {
-    let members = cast(annotations, options.videos, options.repeat)?;
+) -> Result<SynthSummary, SynthError> {
+    let members = choose_videos(annotations, options.videos, options.repeat)?;
     let (members, rejects) = nameable(annotations, members, options.layout);
     if members.is_empty() {
         return Err(SynthError::NoVideos);
     }
     prepare(options)?;
-    let truth = Truth::new(annotations, options.segments, options.seed);
-    let spaces =
-        Modality::ALL.map(|modality| Space::new(modality, &annotations.classes, options.width, options.seed));
+    let truth = SimulatedTruth::new(annotations, options.segments, options.seed);
+    let spaces = Modality::ALL
+        .map(|modality| EmbeddingSpace::new(modality, &annotations.classes, options.width, options.seed));
     for (space, modality) in spaces.iter().zip(Modality::ALL) {
         let path = options.out.join(format!("{modality}_text.npy"));
         replace(&path, |path| {
@@ -126,12 +126,12 @@ pub fn run(
             if dense {
                 truth.tracks(member.of, &member.name)
             } else {
-                Tracks::new()
+                SimulatedTracks::new()
             }
         })?;
     }
     mark(options, true)?;
-    Ok(Summary {
+    Ok(SynthSummary {
         videos: members.len(),
         dense: members.iter().filter(|member| truth.is_dense(member.of)).count(),
         files,
@@ -143,10 +143,10 @@ pub fn run(
 /// Parts the videos that can have a file of their own from those that cannot.
 fn nameable(
     annotations: &Annotations,
-    members: Vec<Member>,
-    layout: Layout,
-) -> (Vec<Member>, Vec<RejectRow>) {
-    if layout != Layout::Npy {
+    members: Vec<SimulatedVideo>,
+    layout: SynthLayout,
+) -> (Vec<SimulatedVideo>, Vec<RejectRow>) {
+    if layout != SynthLayout::Npy {
         return (members, Vec::new());
     }
     let mut keys = std::collections::BTreeSet::new();
@@ -174,7 +174,7 @@ fn nameable(
 }
 
 /// Makes the folder ready, removing what an earlier simulation left.
-fn prepare(options: &Options) -> Result<(), SynthError> {
+fn prepare(options: &SynthOptions) -> Result<(), SynthError> {
     let out = &options.out;
     fs::create_dir_all(out).map_err(SynthError::io("create", out))?;
     let mut entries = fs::read_dir(out).map_err(SynthError::io("list", out))?;
@@ -195,7 +195,7 @@ fn prepare(options: &Options) -> Result<(), SynthError> {
     Ok(())
 }
 
-fn mark(options: &Options, complete: bool) -> Result<(), SynthError> {
+fn mark(options: &SynthOptions, complete: bool) -> Result<(), SynthError> {
     let text = serde_json::json!({
         "simulated": true,
         "complete": complete,
@@ -226,17 +226,17 @@ fn replace<E: Into<SynthError>>(
 
 /// Writes all features; gives the number of files.
 fn write_features(
-    members: &[Member],
-    truth: &Truth<'_>,
-    spaces: &[Space],
-    options: &Options,
+    members: &[SimulatedVideo],
+    truth: &SimulatedTruth<'_>,
+    spaces: &[EmbeddingSpace],
+    options: &SynthOptions,
     done: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<usize, SynthError> {
     let piece = match options.layout {
-        Layout::Npy => PIECE,
-        Layout::Packed { shard_videos } | Layout::List { shard_videos } => shard_videos,
+        SynthLayout::Npy => PIECE,
+        SynthLayout::Packed { shard_videos } | SynthLayout::List { shard_videos } => shard_videos,
     };
-    let pieces: Vec<(usize, &[Member])> = members.chunks(piece).enumerate().collect();
+    let pieces: Vec<(usize, &[SimulatedVideo])> = members.chunks(piece).enumerate().collect();
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failure: Mutex<Option<SynthError>> = Mutex::new(None);
     let total = members.len() * spaces.len();
@@ -247,7 +247,7 @@ fn write_features(
                 break;
             };
             let modality = item % spaces.len();
-            let piece = Piece {
+            let piece = WorkPiece {
                 number,
                 members,
                 modality: Modality::ALL[modality],
@@ -269,26 +269,26 @@ fn write_features(
     });
     match failure.into_inner().expect("no holder panicked") {
         Some(error) => Err(error),
-        None if options.layout == Layout::Npy => Ok(total),
+        None if options.layout == SynthLayout::Npy => Ok(total),
         None => Ok(pieces.len() * spaces.len()),
     }
 }
 
 /// Videos of one shard, or some with files of their own.
-struct Piece<'a> {
+struct WorkPiece<'a> {
     number: usize,
-    members: &'a [Member],
+    members: &'a [SimulatedVideo],
     modality: Modality,
-    space: &'a Space,
+    space: &'a EmbeddingSpace,
 }
 
-impl Piece<'_> {
-    fn write(&self, truth: &Truth<'_>, options: &Options) -> Result<(), SynthError> {
+impl WorkPiece<'_> {
+    fn write(&self, truth: &SimulatedTruth<'_>, options: &SynthOptions) -> Result<(), SynthError> {
         let folder = options.out.join(self.modality.as_str());
         let layout = match options.layout {
-            Layout::Npy => return self.write_npy(&folder, truth, options),
-            Layout::Packed { .. } => FeatureLayout::Packed,
-            Layout::List { .. } => FeatureLayout::List,
+            SynthLayout::Npy => return self.write_npy(&folder, truth, options),
+            SynthLayout::Packed { .. } => FeatureLayout::Packed,
+            SynthLayout::List { .. } => FeatureLayout::List,
         };
         let format = ShardFormat {
             modality: self.modality,
@@ -310,7 +310,12 @@ impl Piece<'_> {
         )
     }
 
-    fn write_npy(&self, folder: &Path, truth: &Truth<'_>, options: &Options) -> Result<(), SynthError> {
+    fn write_npy(
+        &self,
+        folder: &Path,
+        truth: &SimulatedTruth<'_>,
+        options: &SynthOptions,
+    ) -> Result<(), SynthError> {
         let shape = [options.segments as usize, self.space.width()];
         for member in self.members {
             let features = self.features(member, truth, options);
@@ -325,7 +330,12 @@ impl Piece<'_> {
         Ok(())
     }
 
-    fn features(&self, member: &Member, truth: &Truth<'_>, options: &Options) -> Vec<f32> {
+    fn features(
+        &self,
+        member: &SimulatedVideo,
+        truth: &SimulatedTruth<'_>,
+        options: &SynthOptions,
+    ) -> Vec<f32> {
         let tracks = truth.tracks(member.of, &member.name);
         self.space.features(&member.name, &tracks, options.segments)
     }
@@ -335,8 +345,8 @@ impl Piece<'_> {
 fn write_annotations(
     folder: &Path,
     annotations: &Annotations,
-    members: &[Member],
-    tracks: &dyn Fn(&Member) -> Tracks,
+    members: &[SimulatedVideo],
+    tracks: &dyn Fn(&SimulatedVideo) -> SimulatedTracks,
 ) -> Result<(), SynthError> {
     fs::create_dir_all(folder).map_err(SynthError::io("create", folder))?;
     let class = |class: vaplan_schemas::ClassId| &*annotations.classes[class.index()];

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
 
@@ -23,13 +24,29 @@ pub const CLIP_SCALE: f64 = 100.0;
 pub const CLAP_SCALE: f64 = 18.66;
 
 /// Name of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleName {
     /// Softmax over the classes; thresholds relative to uniform.
     Softmax,
     /// Scaled cosine; absolute thresholds.
     Logit,
+}
+
+impl Choice for RuleName {
+    const WHAT: &'static str = "rule";
+    const ALL: &'static [(RuleName, &'static str, &'static str)] = &[
+        (
+            RuleName::Softmax,
+            "softmax",
+            "Softmax over all classes; thresholds are relative to the uniform probability 1/C",
+        ),
+        (
+            RuleName::Logit,
+            "logit",
+            "Cosine times scale; thresholds are absolute",
+        ),
+    ];
 }
 
 /// What flags say; none: the file, or the default.

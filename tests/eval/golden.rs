@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use vaplan::eval::{BitMatrix, Prediction, Report, Truth, evaluate};
+use vaplan::eval::{BitMatrix, DenseTruth, EvalReport, PredictedLabels, evaluate};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Split, TruthRow};
 
@@ -28,7 +28,7 @@ pub(super) fn lines(path: &Path) -> Vec<Arc<str>> {
 }
 
 /// u8 (N, 2, 10, 4): bits packed big-endian along the classes; audio, then visual.
-pub(super) fn predictions(path: &Path, classes: usize) -> Vec<Prediction> {
+pub(super) fn predictions(path: &Path, classes: usize) -> Vec<PredictedLabels> {
     let bytes = std::fs::read(path).unwrap();
     let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let matrix = |bytes: &[u8]| {
@@ -42,14 +42,14 @@ pub(super) fn predictions(path: &Path, classes: usize) -> Vec<Prediction> {
     };
     bytes[10 + header..]
         .chunks_exact(80)
-        .map(|video| Prediction {
+        .map(|video| PredictedLabels {
             audio: Some(matrix(&video[..40])),
             visual: Some(matrix(&video[40..])),
         })
         .collect()
 }
 
-/// Reads a dense file in the plainest way: what it says of videos of no split is dropped by [`Truth::of_rows`].
+/// Reads a dense file in the plainest way: what it says of videos of no split is dropped by [`DenseTruth::of_rows`].
 fn dense(path: &Path, modality: Modality) -> Vec<TruthRow> {
     let row = |line: &Arc<str>| {
         let fields: Vec<&str> = line.trim().split('\t').collect();
@@ -66,19 +66,19 @@ fn dense(path: &Path, modality: Modality) -> Vec<TruthRow> {
 }
 
 /// The report of one golden prediction, its videos in the order of `<split>_videos.txt`.
-fn report(shared: &Path, split: Split, name: &str) -> Report {
+fn report(shared: &Path, split: Split, name: &str) -> EvalReport {
     let folder = shared.join("golden/eval");
     let classes = lines(&folder.join("classes.txt"));
     let videos = lines(&folder.join(format!("{split}_videos.txt")));
     let mut rows = dense(&shared.join("llp/AVVP_eval_audio.csv"), Modality::Audio);
     rows.extend(dense(&shared.join("llp/AVVP_eval_visual.csv"), Modality::Visual));
-    let truth = Truth::of_rows(classes, split, videos.iter().cloned(), rows).unwrap();
+    let truth = DenseTruth::of_rows(classes, split, videos.iter().cloned(), rows).unwrap();
 
     let unsorted = predictions(&folder.join(format!("{split}_{name}.npy")), truth.classes.len());
     assert_eq!(unsorted.len(), videos.len());
     let mut named: Vec<_> = videos.into_iter().zip(unsorted).collect();
     named.sort_by(|a, b| a.0.cmp(&b.0));
-    let sorted: Vec<Prediction> = named.into_iter().map(|(_, prediction)| prediction).collect();
+    let sorted: Vec<PredictedLabels> = named.into_iter().map(|(_, prediction)| prediction).collect();
     evaluate(&truth, &sorted, false).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vaplan::eval::{EvalError, Prediction, Truth, evaluate, predictions};
+use vaplan::eval::{DenseTruth, EvalError, PredictedLabels, evaluate, predictions};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelCell, LabelRule, LabelTrack, Split, TruthRow, VideoRow};
 
@@ -53,12 +53,12 @@ fn event(video: &str, modality: Modality, class: &str, onset: u32, offset: u32) 
 }
 
 /// Videos `a` (a dog is heard in 0..4) and `b` (quiet).
-fn truth() -> Truth {
+fn truth() -> DenseTruth {
     let rows = [
         event("a", Modality::Audio, "Dog", 0, 4),
         event("of another split", Modality::Audio, "Dog", 0, 4),
     ];
-    Truth::of_rows(classes(), Split::Test, ["b".into(), "a".into()], rows).unwrap()
+    DenseTruth::of_rows(classes(), Split::Test, ["b".into(), "a".into()], rows).unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn tracks_become_matrices_of_their_videos() {
         track("of another split", Modality::Audio, "Dog", "#"),
         track("b", Modality::Audio, "Speech", &format!("{}#", ".".repeat(69))),
     ];
-    let [a, b]: [Prediction; 2] = predictions::of_tables(&truth(), &videos, &tracks)
+    let [a, b]: [PredictedLabels; 2] = predictions::of_tables(&truth(), &videos, &tracks)
         .unwrap()
         .try_into()
         .unwrap();
@@ -111,7 +111,11 @@ fn videos_without_features_are_missing_and_scored_as_nothing() {
     assert_eq!((&report.missing.audio, &report.missing.visual), (&names, &names));
     assert_eq!(report.scores.segment.audio, 100.0);
     assert!(matches!(
-        evaluate(&truth, &[Prediction::default(), Prediction::default()], false),
+        evaluate(
+            &truth,
+            &[PredictedLabels::default(), PredictedLabels::default()],
+            false
+        ),
         Err(EvalError::NoPredictions {
             split: Split::Test,
             videos: 2
@@ -140,7 +144,7 @@ fn an_unknown_class_is_an_error_with_the_nearest() {
         "table `labels` has class `Dgo`, which the truth does not know (nearest: `Dog`)"
     );
     let rows = [event("a", Modality::Audio, "Speach", 0, 4)];
-    let error = Truth::of_rows(classes(), Split::Test, ["a".into()], rows).unwrap_err();
+    let error = DenseTruth::of_rows(classes(), Split::Test, ["a".into()], rows).unwrap_err();
     assert_eq!(
         error.to_string(),
         "table `truth` has class `Speach`, which the truth does not know (nearest: `Speech`)"

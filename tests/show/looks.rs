@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vaplan::show::{Look, Rows, Timeline, render};
+use vaplan::show::{Timeline, TimelineRows, TimelineStyle, render};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
     ClassRow, Flip, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
@@ -97,7 +97,7 @@ impl Video {
     }
 
     fn timeline(&self, annotated: bool) -> Timeline {
-        Timeline::of_rows(&Rows {
+        Timeline::of_rows(&TimelineRows {
             video: &self.row,
             classes: &self.classes,
             labels: &self.labels,
@@ -107,17 +107,17 @@ impl Video {
     }
 }
 
-fn text(timeline: &Timeline, look: Look) -> Vec<u8> {
+fn text(timeline: &Timeline, look: TimelineStyle) -> Vec<u8> {
     let mut text = Vec::new();
     render(timeline, look, &mut text).unwrap();
     text
 }
 
-const PLAIN: Look = Look {
+const PLAIN: TimelineStyle = TimelineStyle {
     plain: true,
     width: 80,
 };
-const COLOURED: Look = Look {
+const COLOURED: TimelineStyle = TimelineStyle {
     plain: false,
     width: 80,
 };
@@ -182,7 +182,7 @@ fn a_long_video_is_shown_in_pieces() {
 
 #[test]
 fn a_narrow_terminal_still_shows_ten_segments_a_piece() {
-    let look = Look {
+    let look = TimelineStyle {
         plain: true,
         width: 20,
     };

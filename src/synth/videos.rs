@@ -10,7 +10,7 @@ use crate::ingest::annotations::{Annotations, key11, split_name};
 
 /// One video to simulate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct SimulatedVideo {
     /// Full name.
     pub name: Arc<str>,
     /// Position in [`Annotations::videos`] of the video that it is, or is a copy of.
@@ -27,11 +27,11 @@ pub struct Member {
 ///
 /// # Panics
 /// If `repeat` is 0.
-pub fn cast(
+pub fn choose_videos(
     annotations: &Annotations,
     videos: Option<usize>,
     repeat: u32,
-) -> Result<Vec<Member>, SynthError> {
+) -> Result<Vec<SimulatedVideo>, SynthError> {
     assert!(repeat > 0, "each video is there at least once");
     let total = annotations.videos.len();
     let wanted = videos.unwrap_or(total).min(total);
@@ -61,7 +61,7 @@ pub fn cast(
                     name: name.to_string(),
                 });
             }
-            members.push(Member { name, of });
+            members.push(SimulatedVideo { name, of });
         }
     }
     Ok(members)
@@ -70,7 +70,7 @@ pub fn cast(
 /// Name of the `copy`-th copy: 11 characters from a hash of name and number, then the times of the original.
 ///
 /// ```
-/// use vaplan::synth::cast::copy_name;
+/// use vaplan::synth::videos::copy_name;
 /// let copy = copy_name("demo0000001_0_10", 1);
 /// assert_eq!(copy.len(), "demo0000001_0_10".len());
 /// assert!(copy.ends_with("_0_10"));
@@ -121,7 +121,7 @@ mod tests {
     fn a_subset_keeps_the_share_of_every_split() {
         let annotations = annotations(1000);
         for wanted in [1, 7, 10, 333, 1000] {
-            let members = cast(&annotations, Some(wanted), 1).unwrap();
+            let members = choose_videos(&annotations, Some(wanted), 1).unwrap();
             assert_eq!(members.len(), wanted);
             let tests = members.iter().filter(|member| member.of >= 800).count();
             assert!(
@@ -129,16 +129,16 @@ mod tests {
                 "{tests} of {wanted} are of the test split"
             );
         }
-        assert_eq!(cast(&annotations, Some(5000), 1).unwrap().len(), 1000);
+        assert_eq!(choose_videos(&annotations, Some(5000), 1).unwrap().len(), 1000);
         assert!(matches!(
-            cast(&annotations, Some(0), 1),
+            choose_videos(&annotations, Some(0), 1),
             Err(SynthError::NoVideos)
         ));
     }
 
     #[test]
     fn copies_have_keys_of_their_own() {
-        let members = cast(&annotations(64), None, 625).unwrap();
+        let members = choose_videos(&annotations(64), None, 625).unwrap();
         let keys: BTreeSet<&str> = members.iter().map(|member| key11(&member.name)).collect();
         assert_eq!(keys.len(), 40_000);
         assert_eq!(members[64].of, 0);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::{LabelRecord, Score, SetBy};
+use vaplan_dataflows::{Flip, LabelRecord, Score, SetBy};
 use vaplan_schemas::rows::{
-    CandidateRow, Flip, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow,
+    CandidateRow, FlipLimit, FlipReason, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack,
+    VideoRow,
 };
 use vaplan_schemas::{ClassId, Modality};
 
@@ -130,9 +131,7 @@ fn cells(
             rule: rule(set_by),
             score: of_a_score.then(|| score.get()),
             threshold: of_a_score.then_some(threshold),
-            loss: why.map(|why| why.loss.get()),
-            epoch: why.map(|why| why.epoch),
-            flip: why.as_ref().map(flip),
+            why: why.as_ref().map(flip_reason),
         }
     };
     Some(scores.iter().enumerate().map(cell).collect())
@@ -149,18 +148,20 @@ pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Cha
         from: !change.to,
         to: change.to,
         rule: rule(change.rule),
-        epoch: change.flip.as_ref().map(|flip| flip.epoch),
-        loss: change.flip.as_ref().map(|flip| flip.loss.get()),
-        flip: change.flip.as_deref().map(flip),
+        why: change.flip.as_deref().map(flip_reason),
     }
 }
 
-/// Why PLD flipped a label, as tables tell it beside loss and epoch.
-pub fn flip(flip: &vaplan_dataflows::Flip) -> Box<Flip> {
-    Box::new(Flip {
-        base: flip.base.get(),
-        alpha: flip.settings.alpha(),
-        k: flip.settings.k(),
+/// Why PLD flipped a label, as column `why` of the tables holds it.
+pub fn flip_reason(flip: &Flip) -> Box<FlipReason> {
+    Box::new(FlipReason {
+        epoch: flip.epoch,
+        loss: Some(flip.loss.get()),
+        limit: Some(FlipLimit {
+            base: flip.base.get(),
+            alpha: flip.settings.alpha(),
+            k: flip.settings.k(),
+        }),
     })
 }
 

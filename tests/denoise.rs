@@ -135,14 +135,12 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
                 assert_eq!(cell, was, "an epoch leaves what it does not flip");
                 continue;
             }
-            assert_eq!(
-                (cell.label, cell.score, cell.epoch),
-                (!was.label, was.score, Some(2))
-            );
-            let flip = cell.flip.as_ref().unwrap();
-            assert_eq!((flip.alpha, flip.k), (10.0, 5));
+            let why = cell.why.as_ref().unwrap();
+            assert_eq!((cell.label, cell.score, why.epoch), (!was.label, was.score, 2));
+            let limit = why.limit.unwrap();
+            assert_eq!((limit.alpha, limit.k), (10.0, 5));
             assert!(
-                (cell.loss.unwrap() - loss).abs() < 1e-5 && (flip.base - base).abs() < 1e-5,
+                (why.loss.unwrap() - loss).abs() < 1e-5 && (limit.base - base).abs() < 1e-5,
                 "{cell:?}"
             );
         }
@@ -154,11 +152,9 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
         .collect();
     assert_eq!(own.len(), 16);
     for row in own {
-        assert_eq!(
-            (row.rule, row.epoch, row.from),
-            (LabelRule::Pld, Some(2), !row.to)
-        );
-        assert!(row.loss.unwrap() > 10.0 * row.flip.as_ref().unwrap().base);
+        let why = row.why.as_ref().unwrap();
+        assert_eq!((row.rule, why.epoch, row.from), (LabelRule::Pld, 2, !row.to));
+        assert!(why.loss.unwrap() > 10.0 * why.limit.unwrap().base);
     }
     assert_eq!(after.read::<Epochs>().unwrap()[0].flips, Some(16));
 
@@ -293,7 +289,10 @@ fn the_best_epoch_with_predictions_of_train_videos_counts_and_no_other() {
     let epochs = |case: &Labelled| {
         let labels = case.latest().read::<Labels>().unwrap();
         let cells: Vec<_> = labels.into_iter().flat_map(|track| track.cells).collect();
-        let mut epochs: Vec<u64> = cells.into_iter().filter_map(|cell| cell.epoch).collect();
+        let mut epochs: Vec<u64> = cells
+            .into_iter()
+            .filter_map(|cell| Some(cell.why?.epoch))
+            .collect();
         epochs.sort_unstable();
         epochs.dedup();
         epochs

@@ -86,7 +86,9 @@ fn every_query_of_the_documentation_has_an_answer() {
     );
     assert_eq!(epochs[0]["epoch"], 12);
     let changes = snapshot.read::<LabelChanges>().unwrap();
-    let of_pld = changes.iter().filter(|row| row.epoch == Some(12));
+    let of_pld = changes
+        .iter()
+        .filter(|row| row.why.as_ref().is_some_and(|why| why.epoch == 12));
     assert_eq!(changed.len(), of_pld.count());
 
     for row in disagree {

@@ -67,9 +67,7 @@ fn patched() -> (Sample, String) {
                     from: old.label,
                     to: cell.label,
                     rule: cell.rule,
-                    epoch: None,
-                    loss: None,
-                    flip: None,
+                    why: None,
                 });
             }
         }

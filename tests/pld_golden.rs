@@ -1,8 +1,10 @@
 //! PLD against numbers from outside this project: losses, and labels after PLD equal in every cell.
 
 use vaplan::ingest::npy;
-use vaplan_dataflows::pld::{flips, forward_loss};
-use vaplan_dataflows::{Bits, Pld, Probability};
+use vaplan_dataflows::decide::{Denoising, decide_track};
+use vaplan_dataflows::pld::forward_loss;
+use vaplan_dataflows::{Bits, Pld, Prediction, Probability};
+use vaplan_schemas::{ClassId, Modality};
 
 use crate::support::golden_path;
 
@@ -52,10 +54,17 @@ fn denoised(settings: Pld) -> (Vec<i64>, usize) {
                 .iter()
                 .map(|&cell| Probability::new(probabilities[cell]))
                 .collect();
-            let flipped = flips(&track, &own, settings).flipped;
-            for (&cell, _) in cells.iter().zip(flipped.iter()).filter(|(_, flipped)| *flipped) {
-                labels[cell] = 1 - labels[cell];
-                count += 1;
+            let id = ClassId(class as u32);
+            let prediction = Prediction::new(1, SEGMENTS as u32, vec![id], own);
+            let denoising = Denoising {
+                prediction: prediction.into(),
+                settings,
+            };
+            let (decided, rejection) = decide_track(Modality::Visual, id, track, Some(&denoising));
+            assert_eq!(rejection, None);
+            for (segment, &cell) in cells.iter().enumerate() {
+                labels[cell] = i64::from(decided.label.get(segment));
+                count += usize::from(decided.flip(segment).is_some());
             }
         }
     }

@@ -1,6 +1,8 @@
 //! PLG against numbers from outside this project: labels equal in every cell.
 
 use vaplan::ingest::npy;
+use vaplan_dataflows::Score;
+use vaplan_dataflows::decide::plg;
 use vaplan_dataflows::rule::Rule;
 
 use crate::support::golden_path;
@@ -29,7 +31,9 @@ fn labels(rule: Rule, cutoff: impl Fn(usize) -> f64) -> Vec<i64> {
     for (row, cosines) in cosines.chunks(classes).enumerate() {
         rule.score(cosines, &mut scores);
         let video = row / segments;
-        let cell = |class: usize| scores[class] > cutoff(class) && allowed[video * classes + class] == 1;
+        let score = |value: f64| Score::new(value).unwrap();
+        let set = |class: usize| plg(&[score(scores[class])], score(cutoff(class))).get(0);
+        let cell = |class: usize| allowed[video * classes + class] == 1 && set(class);
         labels.extend((0..classes).map(|class| i64::from(cell(class))));
     }
     labels

@@ -101,9 +101,7 @@ fn labels(by_hand: &[(&str, Modality, usize)]) -> Vec<LabelTrack> {
                     rule: LabelRule::User,
                     score: None,
                     threshold: None,
-                    loss: None,
-                    epoch: None,
-                    flip: None,
+                    why: None,
                 };
             }
             LabelCell {
@@ -111,9 +109,7 @@ fn labels(by_hand: &[(&str, Modality, usize)]) -> Vec<LabelTrack> {
                 rule: LabelRule::Plg,
                 score: Some(score),
                 threshold: Some(THRESHOLD),
-                loss: None,
-                epoch: None,
-                flip: None,
+                why: None,
             }
         };
         LabelTrack {
@@ -148,9 +144,7 @@ fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<Lab
                     from,
                     to: cell.label,
                     rule: cell.rule,
-                    epoch: None,
-                    loss: None,
-                    flip: None,
+                    why: None,
                 });
             }
         }

@@ -1,4 +1,4 @@
-//! Which predictions PLD goes by.
+//! Operator: each prediction, paired with the denoising settings of its modality.
 //!
 //! ```text
 //! predictions ─ by modality ─┐
@@ -10,26 +10,14 @@ use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
-use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
-use vaplan_schemas::{ClassId, Modality};
+use vaplan_schemas::Modality;
 
-use crate::fault::Fault;
-use crate::pld::{Pld, flips};
+use crate::decide::Denoising;
+use crate::pld::Pld;
 use crate::prediction::Prediction;
-use crate::records::{Denoised, Score, Track, VideoId};
+use crate::records::VideoId;
 use crate::threshold::{SLOTS, slot};
-
-/// What PLD goes by in one modality of a video.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Predicted {
-    /// Which of the two.
-    pub modality: Modality,
-    /// What the model says.
-    pub prediction: Arc<Prediction>,
-    /// K, α and guard.
-    pub settings: Pld,
-}
 
 /// Pairs the predictions of each video and modality with the settings of its modality.
 ///
@@ -42,7 +30,7 @@ pub struct Predicted {
 pub fn denoise<'scope, T: Timestamp + Lattice>(
     predictions: VecCollection<'scope, T, (VideoId, (Modality, Arc<Prediction>))>,
     denoising: VecCollection<'scope, T, (Modality, Pld)>,
-) -> VecCollection<'scope, T, (VideoId, Predicted)> {
+) -> VecCollection<'scope, T, (VideoId, (Modality, Denoising))> {
     let scope = predictions.scope();
     scope.region_named("Denoise", |inner| {
         let predictions = predictions
@@ -55,53 +43,9 @@ pub fn denoise<'scope, T: Timestamp + Lattice>(
             .arrange_by_key_named("Arrange: Denoising");
         predictions
             .join_core(denoising, |&(_slot, modality), (video, prediction), &settings| {
-                let predicted = Predicted {
-                    modality,
-                    prediction: prediction.clone(),
-                    settings,
-                };
-                Some((*video, predicted))
+                let prediction = prediction.clone();
+                Some((*video, (modality, Denoising { prediction, settings })))
             })
             .leave_region(scope)
-    })
-}
-
-/// Flips the labels of a track. A fault where the first prediction is that is no probability; a class that was not
-/// predicted is left as it is.
-///
-/// # Panics
-/// Where the prediction is of another number of segments.
-pub fn denoise_track(predicted: &Predicted, track: &mut Track) -> Option<Fault> {
-    let Predicted {
-        modality,
-        ref prediction,
-        settings,
-    } = *predicted;
-    let class: ClassId = track.class;
-    let probabilities = prediction.of(class)?;
-    assert_eq!(probabilities.len(), track.label.len(), "segments");
-    let found = flips(&track.label, probabilities, settings);
-    if found.flipped.ones() > 0 {
-        let score = |value: f64| Score::new(value).expect("losses of probabilities are numbers");
-        track.denoised = Some(Arc::new(Denoised {
-            epoch: prediction.epoch(),
-            settings,
-            base: score(found.base.expect("what flips has a loss")),
-            losses: (found.losses.iter().zip(found.flipped.iter()))
-                .filter(|(_, flipped)| *flipped)
-                .map(|(loss, _)| score(loss.expect("what flips has a loss")))
-                .collect(),
-        }));
-        let cells = track.label.iter().zip(found.flipped.iter());
-        track.label = cells.map(|(label, flipped)| label != flipped).collect();
-        track.pld = found.flipped;
-    }
-    let segment = found.losses.iter().position(Option::is_none)?;
-    Some(Fault::Probability {
-        modality,
-        epoch: prediction.epoch(),
-        class,
-        segment: segment as u32,
-        value: probabilities[segment],
     })
 }

@@ -1,9 +1,11 @@
-//! Tracks, predictions and marks to one record per video and modality, and the meet of the two.
+//! Operator: PLG labels, predictions and user labels to one record per video and modality, and what both modalities share.
+//!
+//! The operator gathers the rows of each video and calls [`decide`](crate::decide), which holds the definition of a label.
 //!
 //! ```text
-//! tracks ───────┐            ┌─ PLG, flipped by PLD, set by a person ─▶ labels
-//! predictions ──┼─ by video ─┼─ audio ∧ visual ───────────────────────▶ audio_visual
-//! marks ────────┘            └─ marks and predictions without a label ▶ faults
+//! tracks ───────┐                         ┌─▶ labels
+//! predictions ──┼─ by video ═ decide ═────┼─▶ audio_visual
+//! marks ────────┘                         └─▶ faults
 //! ```
 
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::assert_there;
-use crate::denoise::{Predicted, denoise_track};
-use crate::fault::{Fault, MarkFault};
-use crate::marks::{Mark, Marks};
-use crate::records::{Bits, LabelRecord, Track, VideoId};
+use crate::decide::{Denoising, ModalityLabels, audio_visual, decide_modality};
+use crate::fault::Fault;
+use crate::marks::Marks;
+use crate::records::{Bits, LabelRecord, VideoId};
 
 /// What [`labels`] gives.
 pub struct Labelled<'scope, T: Timestamp + Lattice> {
@@ -35,7 +37,7 @@ pub struct Labelled<'scope, T: Timestamp + Lattice> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Fact {
     Track(Modality, ClassId, Bits),
-    Predicted(Predicted),
+    Predicted(Modality, Denoising),
     Marked(Modality, Arc<Marks>),
 }
 
@@ -47,14 +49,14 @@ enum Outcome {
     Fault(Box<Fault>),
 }
 
-/// Gathers the tracks of each video, flips what PLD flips, and puts the marks of a person on top.
+/// Gathers the tracks, predictions and user labels of each video, and decides its labels.
 ///
 /// `tracks` holds one record per video, modality and class, `predictions` and `marks` at most one per video and
 /// modality. After a change, work is proportional to the videos with a track, prediction or mark that changed.
 /// Predictions for a modality without labels are passed over.
 pub fn labels<'scope, T: Timestamp + Lattice>(
     tracks: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))>,
-    predictions: VecCollection<'scope, T, (VideoId, Predicted)>,
+    predictions: VecCollection<'scope, T, (VideoId, (Modality, Denoising))>,
     marks: VecCollection<'scope, T, (VideoId, (Modality, Arc<Marks>))>,
 ) -> Labelled<'scope, T> {
     let scope = tracks.scope();
@@ -64,7 +66,7 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
             .map(|(video, (modality, class, bits))| (video, Fact::Track(modality, class, bits)));
         let predictions = predictions
             .enter_region(inner)
-            .map(|(video, predicted)| (video, Fact::Predicted(predicted)));
+            .map(|(video, (modality, own))| (video, Fact::Predicted(modality, own)));
         let marks = marks
             .enter_region(inner)
             .map(|(video, (modality, marks))| (video, Fact::Marked(modality, marks)));
@@ -97,99 +99,33 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
     })
 }
 
-/// Of one video, from its distinct facts in order.
+/// The labels of one video, from its distinct facts in order.
 fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
-    let mut faults = Vec::new();
-    let [audio, visual] = Modality::ALL.map(|modality| Labelling::of(modality, facts).finish(&mut faults));
-    let faults = faults.into_iter().map(Box::new);
-    let mut outcomes: Vec<Outcome> = faults.map(Outcome::Fault).collect();
-    if let (Some(audio), Some(visual)) = (&audio, &visual) {
-        outcomes.push(Outcome::Both(Arc::new(audio.meet(visual))));
-    }
-    for (modality, record) in Modality::ALL.into_iter().zip([audio, visual]) {
+    let [audio, visual] = Modality::ALL.map(|modality| of_modality(modality, facts));
+    let rejections = audio.rejections.into_iter().chain(visual.rejections);
+    let mut outcomes: Vec<Outcome> = rejections.map(Box::new).map(Outcome::Fault).collect();
+    let both = audio_visual(audio.labels.as_ref(), visual.labels.as_ref());
+    outcomes.extend(both.map(Arc::new).map(Outcome::Both));
+    for (modality, record) in Modality::ALL.into_iter().zip([audio.labels, visual.labels]) {
         outcomes.extend(record.map(|record| Outcome::Of(modality, Arc::new(record))));
     }
     outcomes
 }
 
-/// What is known of one modality of a video.
-struct Labelling<'a> {
-    modality: Modality,
-    tracks: Vec<Track>,
-    predicted: Option<&'a Predicted>,
-    marks: &'a [Mark],
-}
-
-impl<'a> Labelling<'a> {
-    fn of(modality: Modality, facts: &[&'a Fact]) -> Labelling<'a> {
-        let of_track = |fact: &&&Fact| matches!(fact, Fact::Track(of, ..) if *of == modality);
-        let mut own = Labelling {
-            modality,
-            // As many as there are: a growing list takes room for four.
-            tracks: Vec::with_capacity(facts.iter().filter(of_track).count()),
-            predicted: None,
-            marks: &[],
-        };
-        for fact in facts {
-            match fact {
-                // Facts come in order, so the classes ascend.
-                Fact::Track(of, class, bits) if *of == modality => {
-                    own.tracks.push(Track::plg(*class, bits.clone()));
-                }
-                Fact::Predicted(predicted) if predicted.modality == modality => {
-                    own.predicted = Some(predicted);
-                }
-                Fact::Marked(of, marks) if *of == modality => own.marks = &marks.classes,
-                _ => {}
-            }
-        }
-        own
-    }
-
-    /// PLG, then PLD, then a person.
-    fn finish(mut self, faults: &mut Vec<Fault>) -> Option<LabelRecord> {
-        self.denoise(faults);
-        self.mark(faults);
-        let tracks = self.tracks;
-        (!tracks.is_empty()).then_some(LabelRecord { tracks })
-    }
-
-    fn denoise(&mut self, faults: &mut Vec<Fault>) {
-        let (Some(predicted), Some(first)) = (self.predicted, self.tracks.first()) else {
-            return;
-        };
-        let (modality, prediction) = (self.modality, &predicted.prediction);
-        let expected = first.label.len() as u32;
-        if prediction.segments() != expected {
-            faults.push(Fault::Prediction {
-                modality,
-                epoch: prediction.epoch(),
-                segments: prediction.segments(),
-                expected,
-            });
-            return;
-        }
-        for track in &mut self.tracks {
-            faults.extend(denoise_track(predicted, track));
+/// The labels of one modality, from the facts of the video.
+fn of_modality(modality: Modality, facts: &[&Fact]) -> ModalityLabels {
+    let of_track = |fact: &&&Fact| matches!(fact, Fact::Track(of, ..) if *of == modality);
+    // As many as there are: a growing list takes room for four.
+    let mut tracks = Vec::with_capacity(facts.iter().filter(of_track).count());
+    let (mut denoising, mut user_labels) = (None, None);
+    for fact in facts {
+        match fact {
+            // Facts come in order, so the classes ascend.
+            Fact::Track(of, class, label) if *of == modality => tracks.push((*class, label.clone())),
+            Fact::Predicted(of, own) if *of == modality => denoising = Some(own),
+            Fact::Marked(of, own) if *of == modality => user_labels = Some(&**own),
+            _ => {}
         }
     }
-
-    fn mark(&mut self, faults: &mut Vec<Fault>) {
-        let modality = self.modality;
-        let said = self.marks.iter().filter(|mark| mark.says_something());
-        if self.tracks.is_empty() {
-            let why = MarkFault::Unlabelled;
-            faults.extend(said.take(1).map(|_| Fault::Mark { modality, why }));
-            return;
-        }
-        for mark in said {
-            match self.tracks.binary_search_by_key(&mark.class, |track| track.class) {
-                Ok(at) => faults.extend(mark.apply(modality, &mut self.tracks[at])),
-                Err(_) => faults.push(Fault::Mark {
-                    modality,
-                    why: MarkFault::Class(mark.class),
-                }),
-            }
-        }
-    }
+    decide_modality(modality, tracks, denoising, user_labels)
 }

@@ -17,6 +17,7 @@
 //! | [`bits`] | a bit per segment |
 //! | [`prediction`] | what a trained model says of a video and modality |
 //! | [`mod@fault`] | why a row of the input has no effect |
+//! | [`mod@decide`] | the one definition of a label: pure functions that every path calls |
 //! | [`rule`] | rules `softmax` and `logit`, from cosines to what is compared with a cutoff |
 //! | [`mod@similarity`] | batched matrix product of segments and prompts, outside differential |
 //! | [`mod@admit`] | which features of a video count: missing, doubled, unequal length, weak-label filter |
@@ -36,6 +37,7 @@
 pub mod admit;
 pub mod bits;
 pub mod changes;
+pub mod decide;
 pub mod denoise;
 pub mod fault;
 pub mod feed;

@@ -6,15 +6,14 @@
 //! cutoffs ─ by class ──┘
 //! ```
 
-use std::sync::Arc;
-
 use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::Admitted;
-use crate::records::{Bits, Score, ScoreRecord, VideoId};
+use crate::decide::plg;
+use crate::records::{Bits, Score, VideoId};
 
 /// A class has few keys and very many videos: each is cut into this many slots, so that every worker gets its share.
 pub(crate) const SLOTS: u8 = 64;
@@ -57,17 +56,12 @@ pub fn threshold<'scope, T: Timestamp + Lattice>(
             .join_core(
                 cutoffs,
                 |&(_slot, modality, class), (video, at, record), &cutoff| {
-                    Some((*video, (modality, class, above(record, *at, cutoff))))
+                    Some((
+                        *video,
+                        (modality, class, plg(record.score_of(*at as usize), cutoff)),
+                    ))
                 },
             )
             .leave_region(scope)
     })
-}
-
-fn above(record: &Arc<ScoreRecord>, at: u32, cutoff: Score) -> Bits {
-    record
-        .score_of(at as usize)
-        .iter()
-        .map(|&score| score > cutoff)
-        .collect()
 }

@@ -35,8 +35,12 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
     // Hardly a score is there twice: a dictionary of them is work for nothing.
-    for column in ["cosine", "score", "loss"] {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    for column in [&["cosine"][..], &["score"], &["why", "loss"]] {
+        let path = column
+            .iter()
+            .map(|part| (*part).to_owned())
+            .collect::<Vec<String>>();
+        properties = properties.set_column_dictionary_enabled(ColumnPath::new(path), false);
     }
     // What engines skip by; of the rest every file holds nearly all values.
     for column in ["video", "version"] {

@@ -160,14 +160,25 @@ pub struct LabelTrack {
     pub cells: Vec<LabelCell>,
 }
 
-/// What a flip of PLD was decided by, beside its loss and epoch.
+/// Why denoising flipped a label: the struct column `why` of `labels` and `label_changes`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Flip {
+pub struct FlipReason {
+    /// Epoch of the predictions that contradicted the label, from 1.
+    pub epoch: u64,
+    /// Forward loss of the label; `None` in `label_changes` of a program that did not store it.
+    pub loss: Option<f64>,
+    /// What the loss was compared with; `None` in tables of a program that did not store it.
+    pub limit: Option<FlipLimit>,
+}
+
+/// What PLD compared a forward loss with: the loss of a flipped label is above `alpha` times `base`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FlipLimit {
     /// Mean of the K smallest losses of the track.
     pub base: f64,
-    /// The loss is above this many times the base.
+    /// Factor on the base.
     pub alpha: f64,
-    /// K.
+    /// K, from 1.
     pub k: u32,
 }
 
@@ -182,12 +193,8 @@ pub struct LabelCell {
     pub score: Option<f64>,
     /// What it was compared with; none for rule `user`.
     pub threshold: Option<f64>,
-    /// Forward loss, of rule `pld`.
-    pub loss: Option<f64>,
-    /// Epoch of the loss, of rule `pld`.
-    pub epoch: Option<u64>,
-    /// As `loss`; none of a store whose program did not tell yet. Boxed: hardly a label is flipped.
-    pub flip: Option<Box<Flip>>,
+    /// Why it was flipped; `None` for every rule but `pld`. Boxed, because few labels are flipped.
+    pub why: Option<Box<FlipReason>>,
 }
 
 /// `label_changes`: key (`version`, `video`, `modality`, `class`, `segment`); append only.
@@ -211,12 +218,8 @@ pub struct LabelChangeRow {
     pub to: bool,
     /// What set it.
     pub rule: LabelRule,
-    /// Epoch, where one set it.
-    pub epoch: Option<u64>,
-    /// Forward loss, of rule `pld`; none of a version whose program did not tell yet.
-    pub loss: Option<f64>,
-    /// As `loss`.
-    pub flip: Option<Box<Flip>>,
+    /// Why it was flipped; `None` for every rule but `pld`.
+    pub why: Option<Box<FlipReason>>,
 }
 
 /// `prompts`: key (`position`, `modality`); what segments are compared with.

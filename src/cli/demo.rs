@@ -74,7 +74,7 @@ const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const TYPED: Style = Style::new().bold();
 
 #[cfg(all(feature = "query", feature = "train"))]
-const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, round(avg(loss / base), 1) AS times_the_base \
+const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, round(avg(why['loss'] / why['base']), 1) AS times_the_base \
                    FROM label_changes WHERE rule = 'pld' GROUP BY modality, class, label \
                    ORDER BY flips DESC, modality, class, label LIMIT 9";
 #[cfg(all(feature = "query", not(feature = "train")))]

@@ -11,7 +11,7 @@ use vaplan_schemas::rows::{
 };
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::world::flips::flip;
+use crate::world::flips::flip_reason;
 use crate::world::{Both, Video, World, at};
 
 /// What the dataflow says of one video.
@@ -131,9 +131,7 @@ fn cells(
             rule: rule(set_by),
             score: of_a_score.then(|| score.get()),
             threshold: of_a_score.then_some(threshold),
-            loss: why.map(|why| why.loss.get()),
-            epoch: why.map(|why| why.epoch),
-            flip: why.as_ref().map(flip),
+            why: why.as_ref().map(flip_reason),
         }
     };
     Some(scores.iter().enumerate().map(cell).collect())
@@ -150,9 +148,7 @@ pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Cha
         from: !change.to,
         to: change.to,
         rule: rule(change.rule),
-        epoch: change.flip.as_ref().map(|flip| flip.epoch),
-        loss: change.flip.as_ref().map(|flip| flip.loss.get()),
-        flip: change.flip.as_deref().map(flip),
+        why: change.flip.as_deref().map(flip_reason),
     }
 }
 

@@ -290,12 +290,13 @@ impl<'a> TimelinePage<'a> {
                 let second = number(*segment as f64 * self.timeline.segment_seconds);
                 let to = if cell.label { "set" } else { "unset" };
                 write!(out, "flipped: {lane} {class}, {second} s: {to}")?;
-                if let Some(epoch) = cell.epoch {
-                    write!(out, " after epoch {epoch}")?;
+                let why = cell.why.as_deref();
+                if let Some(why) = why {
+                    write!(out, " after epoch {}", why.epoch)?;
                 }
-                if let (Some(loss), Some(flip)) = (cell.loss, &cell.flip) {
-                    let (loss, base) = (score(loss), score(flip.base));
-                    let (k, alpha) = (flip.k, flip.alpha);
+                if let Some((loss, limit)) = why.and_then(|why| Some((why.loss?, why.limit?))) {
+                    let (loss, base) = (score(loss), score(limit.base));
+                    let (k, alpha) = (limit.k, limit.alpha);
                     write!(
                         out,
                         ", loss {loss} > {alpha} x {base}, the mean of the {k} smallest"

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::changes::{Change, cells};
-use vaplan_dataflows::denoise::{Predicted, denoise_track};
-use vaplan_dataflows::{Bits, LabelRecord, Track, VideoId};
-use vaplan_schemas::rows::{Flip, LabelCell, LabelRule, LabelTrack, PredictionTrack};
+use vaplan_dataflows::decide::{Denoising, decide_track, plg};
+use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
+use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelCell, LabelRule, LabelTrack, PredictionTrack};
 use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
 use vaplan_schemas::{ClassId, Modality};
@@ -237,27 +237,26 @@ impl Both {
         let Some(class) = world.class_id(&track.class) else {
             return Says::Same;
         };
-        let predicted = self.predicted(world, id, track.modality, class);
+        let denoising = self.denoising(world, id, track.modality, class);
         let has_flips = track.cells.iter().any(|cell| cell.rule == LabelRule::Pld);
-        if predicted.is_none() && !has_flips {
+        if denoising.is_none() && !has_flips {
             return Says::Same;
         }
-        // What PLG says below a person's label, only the score tells.
-        let plg = |cell: &LabelCell| Some(cell.score? > cell.threshold?);
-        let Some(label) = track.cells.iter().map(plg).collect::<Option<Bits>>() else {
+        let Some((scores, threshold)) = scored(track) else {
             return Says::Unclear;
         };
-        let mut expected = Track::plg(class, label);
-        if let Some(predicted) = predicted
-            && (predicted.prediction.segments() as usize != track.cells.len()
-                || denoise_track(&predicted, &mut expected).is_some())
-        {
+        let of_track = |own: &Denoising| own.prediction.segments() as usize == track.cells.len();
+        if !denoising.as_ref().is_none_or(of_track) {
+            return Says::Unclear;
+        }
+        let labels = plg(&scores, threshold);
+        let (expected, rejection) = decide_track(track.modality, class, labels, denoising.as_ref());
+        if rejection.is_some() {
             return Says::Unclear;
         }
         let differs = |(segment, cell): (usize, &LabelCell)| {
             let why = expected.flip(segment);
-            let told = (cell.loss, cell.epoch, cell.flip.clone());
-            (cell.rule == LabelRule::Pld) != why.is_some() || told != reason(why)
+            (cell.rule == LabelRule::Pld) != why.is_some() || cell.why != why.as_ref().map(flip_reason)
         };
         match track.cells.iter().enumerate().any(differs) {
             true => Says::Other(expected),
@@ -266,34 +265,40 @@ impl Both {
     }
 
     /// Of one class: a video has a few of them, and its predictions have all.
-    fn predicted(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Predicted> {
+    fn denoising(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Denoising> {
         let track = self.after.get(&(id, modality))?;
         let settings = world.denoising[at(modality)]?;
         let own = self.columns.binary_search_by_key(&class, |(of, _)| *of);
         let columns = own.map_or(&[][..], |at| &self.columns[at..=at]);
-        Some(Predicted {
-            modality,
+        Some(Denoising {
             prediction: Arc::new(prediction(track, columns, None)),
             settings,
         })
     }
 }
 
-/// Loss, epoch and what else `labels` tells of a flip.
-fn reason(why: Option<vaplan_dataflows::Flip>) -> (Option<f64>, Option<u64>, Option<Box<Flip>>) {
-    (
-        why.map(|why| why.loss.get()),
-        why.map(|why| why.epoch),
-        why.as_ref().map(flip),
-    )
+/// Scores and threshold of a track, as its labels repeat them. `None` if a label lacks them: `labels` does not hold the
+/// score below a user label.
+fn scored(track: &LabelTrack) -> Option<(Vec<Score>, Score)> {
+    let threshold = track.cells.first()?.threshold?;
+    let score = |cell: &LabelCell| {
+        let same = cell.threshold == Some(threshold);
+        Score::new(cell.score.filter(|_| same)?)
+    };
+    let scores = track.cells.iter().map(score).collect::<Option<Vec<Score>>>()?;
+    Some((scores, Score::new(threshold)?))
 }
 
-/// Why PLD flipped a label, as tables tell it beside loss and epoch.
-pub(crate) fn flip(flip: &vaplan_dataflows::Flip) -> Box<Flip> {
-    Box::new(Flip {
-        base: flip.base.get(),
-        alpha: flip.settings.alpha(),
-        k: flip.settings.k(),
+/// Why PLD flipped a label, as column `why` of the tables holds it.
+pub(crate) fn flip_reason(flip: &Flip) -> Box<FlipReason> {
+    Box::new(FlipReason {
+        epoch: flip.epoch,
+        loss: Some(flip.loss.get()),
+        limit: Some(FlipLimit {
+            base: flip.base.get(),
+            alpha: flip.settings.alpha(),
+            k: flip.settings.k(),
+        }),
     })
 }
 
@@ -309,7 +314,7 @@ fn reflipped(track: LabelTrack, place: Place, expected: Track) -> Reflipped {
             Some(_) => LabelRule::Pld,
             None => LabelRule::Plg,
         };
-        (cell.loss, cell.epoch, cell.flip) = reason(why);
+        cell.why = why.as_ref().map(flip_reason);
     }
     let record = |track| LabelRecord { tracks: vec![track] };
     let (before, after) = (record(before), record(expected));

@@ -30,9 +30,7 @@ fn track(video: &str, modality: Modality, class: &str, cells: &str) -> LabelTrac
         rule: LabelRule::Plg,
         score: Some(0.5),
         threshold: Some(0.4),
-        loss: None,
-        epoch: None,
-        flip: None,
+        why: None,
     };
     LabelTrack {
         video: video.into(),

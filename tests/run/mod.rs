@@ -107,5 +107,5 @@ pub(crate) fn tables(store: &str) -> Tables {
 /// Epochs of the flips there are.
 pub(crate) fn flipped_by(labels: &[LabelTrack]) -> BTreeSet<u64> {
     let cells = labels.iter().flat_map(|track| &track.cells);
-    cells.filter_map(|cell| cell.epoch).collect()
+    cells.filter_map(|cell| Some(cell.why.as_ref()?.epoch)).collect()
 }

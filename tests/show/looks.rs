@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vaplan::show::{Timeline, TimelineRows, TimelineStyle, render};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    ClassRow, Flip, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
+    ClassRow, FlipLimit, FlipReason, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
 };
 
 use crate::support::assert_golden;
@@ -63,9 +63,7 @@ impl Video {
             rule: LabelRule::Plg,
             score: Some(*score),
             threshold: Some(CUTOFF),
-            loss: None,
-            epoch: None,
-            flip: None,
+            why: None,
         };
         let (video, class): (Arc<str>, Arc<str>) = (self.row.video.clone(), class.into());
         let cells = score.iter().map(cell).collect();
@@ -204,8 +202,12 @@ fn flips_are_told_with_their_reasons_where_those_are_known() {
     for (segment, flip) in [(0, None), (2, Some((0.012_34, 10.0, 5)))] {
         let cell = &mut video.labels[0].cells[segment];
         cell.label = !cell.label;
-        (cell.rule, cell.loss, cell.epoch) = (LabelRule::Pld, Some(4.605), Some(12));
-        cell.flip = flip.map(|(base, alpha, k)| Box::new(Flip { base, alpha, k }));
+        cell.rule = LabelRule::Pld;
+        cell.why = Some(Box::new(FlipReason {
+            epoch: 12,
+            loss: Some(4.605),
+            limit: flip.map(|(base, alpha, k)| FlipLimit { base, alpha, k }),
+        }));
     }
     let text = String::from_utf8(text(&video.timeline(false), PLAIN)).unwrap();
     assert!(

@@ -197,9 +197,7 @@ fn make(store: &Path, videos: u64) -> Fallible<u64> {
                     from: false,
                     to: true,
                     rule: LabelRule::Plg,
-                    epoch: None,
-                    loss: None,
-                    flip: None,
+                    why: None,
                 };
                 set.map(|(segment, _)| row(segment)).collect::<Vec<_>>()
             })

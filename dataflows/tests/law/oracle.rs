@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::decide::{Denoising, ModalityEvidence, decide_video};
 use vaplan_dataflows::records::{Candidate, LabelRecord, Score, VideoId};
 use vaplan_dataflows::{Bits, Denoised, Fault, Flip, MarkFault, SetBy, Track};
 use vaplan_schemas::{ClassId, Modality};
@@ -67,7 +68,48 @@ fn answer(world: &World, before: &Labels) -> Answer {
         }
     }
     answer.changes = changes(before, &answer.labels);
+    decided_alike(world, &answer);
     answer
+}
+
+/// Holds [`decide_video`] to the plain loop, for every video that has features that count.
+fn decided_alike(world: &World, answer: &Answer) {
+    let videos: BTreeSet<VideoId> = answer.admitted.keys().map(|(video, _)| *video).collect();
+    for video in videos {
+        let key = |modality| (video, modality);
+        let thresholds = Modality::ALL.map(|modality| -> Vec<(ClassId, Score)> {
+            let own = world.cutoffs.iter().filter(|((of, _), _)| *of == modality);
+            own.map(|((_, class), threshold)| (*class, *threshold)).collect()
+        });
+        let denoising = Modality::ALL.map(|modality| {
+            Some(Denoising {
+                prediction: world.predictions.get(&key(modality))?.clone(),
+                settings: *world.denoising.get(&modality)?,
+            })
+        });
+        let evidence = |modality, at: usize| ModalityEvidence {
+            scores: answer.admitted.get(&key(modality)).map(|own| &*own.record),
+            thresholds: &thresholds[at],
+            denoising: denoising[at].as_ref(),
+            user_labels: world.marks.get(&key(modality)).map(|own| &**own),
+        };
+        let [audio, visual] = [0, 1].map(|at| evidence(Modality::ALL[at], at));
+        let decided = decide_video(audio, visual);
+        let labels = |modality| answer.labels.get(&key(modality));
+        assert_eq!(decided.audio.as_ref(), labels(Modality::Audio), "{video:?}");
+        assert_eq!(decided.visual.as_ref(), labels(Modality::Visual), "{video:?}");
+        assert_eq!(
+            decided.audio_visual.as_ref(),
+            answer.audio_visual.get(&video),
+            "{video:?}"
+        );
+        for rejection in decided.rejections {
+            assert!(
+                answer.faults.contains(&(video, rejection.clone())),
+                "{video:?}: {rejection:?}"
+            );
+        }
+    }
 }
 
 fn admit(world: &World, answer: &mut Answer) {

@@ -352,14 +352,18 @@ fn flip_problem(cell: &LabelCell, says: Option<bool>) -> Option<String> {
             cell.label
         ));
     }
-    let flip = cell.flip.as_deref()?;
+    let why = cell.why.as_deref()?;
     if !flipped {
         let rule = cell.rule.as_str();
-        return Some(format!("base is {}, expected null for rule `{rule}`", flip.base));
+        return Some(format!(
+            "why is a flip after epoch {}, expected null for rule `{rule}`",
+            why.epoch
+        ));
     }
-    let abnormal = cell.loss.is_some_and(|loss| loss > flip.alpha * flip.base);
+    let limit = why.limit?;
+    let abnormal = why.loss.is_some_and(|loss| loss > limit.alpha * limit.base);
     (!abnormal).then(|| {
-        let (loss, alpha, base) = (cell.loss, flip.alpha, flip.base);
+        let (loss, alpha, base) = (why.loss, limit.alpha, limit.base);
         format!("flipped with loss {loss:?}, expected one above {alpha} times the base {base}")
     })
 }

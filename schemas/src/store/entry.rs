@@ -8,7 +8,8 @@ use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitData;
 use deltalake::kernel::{
-    Action, EagerSnapshot, Metadata, MetadataExt, Protocol, StructType, Transaction, new_metadata,
+    Action, EagerSnapshot, Metadata, MetadataExt, Protocol, StructField, StructType, Transaction,
+    new_metadata,
 };
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::json;
@@ -146,7 +147,7 @@ pub(super) fn say(
 ) -> Result<Vec<Action>, DeltaTableError> {
     let mut actions = Vec::new();
     let mut metadata = snapshot.metadata().clone();
-    let columns = columns_of(schema)?;
+    let columns = with_former(columns_of(schema)?, &snapshot.schema())?;
     if *snapshot.schema() != columns {
         metadata = metadata.with_schema(&columns)?;
     }
@@ -165,6 +166,17 @@ pub(super) fn say(
         actions.push(Action::Metadata(metadata));
     }
     Ok(actions)
+}
+
+/// The columns of now, and behind them the nullable columns that only the log has. Files of an older program hold values in
+/// those, which other readers would no longer find if the log did not name them.
+fn with_former(columns: StructType, logged: &StructType) -> Result<StructType, DeltaTableError> {
+    let mut fields: Vec<StructField> = columns.fields().cloned().collect();
+    let former = logged
+        .fields()
+        .filter(|field| columns.field(field.name()).is_none());
+    fields.extend(former.filter(|field| field.is_nullable()).cloned());
+    Ok(StructType::try_new(fields)?)
 }
 
 /// The protocol with these features and deletion vectors.

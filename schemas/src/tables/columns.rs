@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float32Array, Float32Builder, Float64Array,
-    Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
+    Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StructArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
@@ -98,6 +98,29 @@ impl<'a> Columns<'a> {
     /// A column that files of before it was added lack: then all null.
     pub(crate) fn added_float64(&self, column: &'static str) -> Result<Float64Array, TableError> {
         self.added(column, Float64Array::new_null, "Float64")
+    }
+
+    /// As [`Columns::added_float64`].
+    pub(crate) fn added_int64(&self, column: &'static str) -> Result<Int64Array, TableError> {
+        self.added(column, Int64Array::new_null, "Int64")
+    }
+
+    /// A struct column; `None` if the file was written before the column was added.
+    pub(crate) fn added_struct(&self, column: &'static str) -> Result<Option<StructArray>, TableError> {
+        match self.batch.column_by_name(column) {
+            Some(_) => self.of_type(column, "Struct").map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The error of a column with another type than expected.
+    pub(crate) fn wrong(&self, column: &'static str, found: &DataType, expected: &'static str) -> TableError {
+        TableError::ColumnType {
+            table: self.table,
+            column,
+            found: found.to_string(),
+            expected,
+        }
     }
 
     /// As [`Columns::added_float64`].

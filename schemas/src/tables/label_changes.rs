@@ -1,11 +1,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, names};
-use super::labels::{Flips, flip_columns, flip_fields, label_rule};
+use super::labels::label_rule;
+use super::why::{self, Reasons};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::LabelChangeRow;
@@ -32,10 +33,9 @@ impl Table for LabelChanges {
             Field::new("from", DataType::Boolean, false),
             Field::new("to", DataType::Boolean, false), // differs from `from`
             Field::new("rule", text(), false),          // what set it: `plg`, `pld` or `user`
-            Field::new("epoch", DataType::Int64, true), // null: no epoch set it
-            Field::new("loss", DataType::Float64, true), // forward loss; null but for rule `pld`
+            why::field(),                               // why it was flipped; null but for rule `pld`
         ];
-        Arc::new(Schema::new([columns, flip_fields()].concat()))
+        Arc::new(Schema::new(columns))
     }
 
     fn encode(rows: &[LabelChangeRow]) -> RecordBatch {
@@ -47,7 +47,7 @@ impl Table for LabelChanges {
         let boolean = |get: fn(&LabelChangeRow) -> bool| {
             Arc::new(rows.iter().map(|row| Some(get(row))).collect::<BooleanArray>())
         };
-        let mut columns: Vec<ArrayRef> = vec![
+        let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(
                 rows.iter().map(|row| row.version as i64),
             )),
@@ -60,14 +60,8 @@ impl Table for LabelChanges {
             boolean(|row| row.from),
             boolean(|row| row.to),
             names(rows.iter().map(|row| (row.rule.as_str(), 1))),
-            Arc::new(
-                rows.iter()
-                    .map(|row| row.epoch.map(|epoch| epoch as i64))
-                    .collect::<Int64Array>(),
-            ),
-            Arc::new(rows.iter().map(|row| row.loss).collect::<Float64Array>()),
+            why::encode(|| rows.iter().map(|row| row.why.as_deref())),
         ];
-        columns.extend(flip_columns(|| rows.iter().map(|row| row.flip.as_deref())));
         batch(Self::schema(), columns)
     }
 
@@ -85,17 +79,12 @@ impl Table for LabelChanges {
         );
         let (class, segment) = (columns.required_text("class")?, columns.int32("segment")?);
         let (from, to) = (columns.boolean("from")?, columns.boolean("to")?);
-        let (rule, epoch) = (columns.required_text("rule")?, columns.optional_int64("epoch")?);
-        let (loss, flips) = (columns.added_float64("loss")?, Flips::of(&columns)?);
+        let (rule, why) = (columns.required_text("rule")?, Reasons::of(&columns)?);
         (0..batch.num_rows())
             .map(|row| {
                 if from.value(row) == to.value(row) {
                     return Err(columns.value(row, "to", to.value(row), "another label than `from`"));
                 }
-                let epoch = match epoch.is_valid(row) {
-                    true => Some(columns.count(row, "epoch", epoch.value(row))?),
-                    false => None,
-                };
                 Ok(LabelChangeRow {
                     version: columns.count(row, "version", version.value(row))?,
                     video: video.expect(row).clone(),
@@ -105,9 +94,7 @@ impl Table for LabelChanges {
                     from: from.value(row),
                     to: to.value(row),
                     rule: label_rule(&columns, row, rule.expect(row))?,
-                    epoch,
-                    loss: loss.is_valid(row).then(|| loss.value(row)),
-                    flip: flips.get(&columns, row)?,
+                    why: why.get(&columns, row)?,
                 })
             })
             .collect()

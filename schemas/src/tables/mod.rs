@@ -19,6 +19,7 @@ mod user_labels;
 mod versions;
 mod video_predictions;
 mod videos;
+pub(crate) mod why;
 
 use std::cmp::Ordering;
 use std::fmt::Debug;

@@ -2,7 +2,8 @@
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    Flip, LabelChangeRow, LabelRule, LabelTrack, PredictionTrack, ScoreTrack, VideoPredictionRow,
+    FlipLimit, FlipReason, LabelChangeRow, LabelRule, LabelTrack, PredictionTrack, ScoreTrack,
+    VideoPredictionRow,
 };
 use vaplan_schemas::store::{CommitInfo, Problem, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Scores, VideoPredictions, Videos};
@@ -114,14 +115,22 @@ fn a_change_that_is_missing_or_too_many_is_found() {
     );
 }
 
+fn why(loss: f64) -> Box<FlipReason> {
+    let (base, alpha, k) = (0.125, 10.0, 5);
+    Box::new(FlipReason {
+        epoch: 3,
+        loss: Some(loss),
+        limit: Some(FlipLimit { base, alpha, k }),
+    })
+}
+
 /// Segment 1 of the first track flipped by PLD, with base 0.125, alpha 10 and K 5; and the changes that go with it.
 fn flipped(loss: f64, labels: &mut [LabelTrack], changes: &mut Vec<LabelChangeRow>) {
     let track = &mut labels[0];
     let cell = &mut track.cells[1];
     cell.label = !cell.label;
-    (cell.rule, cell.loss, cell.epoch) = (LabelRule::Pld, Some(loss), Some(3));
-    let (base, alpha, k) = (0.125, 10.0, 5);
-    cell.flip = Some(Box::new(Flip { base, alpha, k }));
+    cell.rule = LabelRule::Pld;
+    cell.why = Some(why(loss));
     let of = |row: &LabelChangeRow| (row.video.clone(), row.modality, row.class.clone(), row.segment);
     let own = (track.video.clone(), track.modality, track.class.clone(), 1);
     if cell.label {
@@ -148,18 +157,14 @@ fn a_flip_that_its_loss_or_score_does_not_tell_is_found() {
     );
     let found = problems(|_, labels, _| {
         labels[0].cells[0].rule = LabelRule::Pld;
-        labels[0].cells[1].flip = Some(Box::new(Flip {
-            base: 0.5,
-            alpha: 10.0,
-            k: 5,
-        }));
+        labels[0].cells[1].why = Some(why(1.5));
     });
     assert!(said(&found, "labels", "segment 0: label is"), "{found:?}");
     assert!(
         said(
             &found,
             "labels",
-            "segment 1: base is 0.5, expected null for rule `plg`"
+            "segment 1: why is a flip after epoch 3, expected null for rule `plg`"
         ),
         "{found:?}"
     );

@@ -5,30 +5,63 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 use vaplan_schemas::TableError;
-use vaplan_schemas::rows::{Flip, LabelRule, LabelTrack};
+use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelChangeRow, LabelRule, LabelTrack};
 use vaplan_schemas::store::{CommitInfo, Filter, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table, Videos};
 
 use crate::support::{World, changes, labels, scores, videos, world};
 
-/// A table with its first `N` columns only.
-struct First<T, const N: usize>(PhantomData<T>);
+/// A table of labels as programs before column `why` wrote it: its first `N` columns of those below.
+struct Old<T, const N: usize>(PhantomData<T>);
 
-impl<T: Table, const N: usize> Table for First<T, N> {
+/// Columns of a flip before `why`, in their order in `labels`.
+const REASONS: [&str; 5] = ["loss", "epoch", "base", "alpha", "k"];
+
+/// As [`REASONS`], in `label_changes`.
+const REASONS_OF_CHANGES: [&str; 5] = ["epoch", "loss", "base", "alpha", "k"];
+
+fn reasons(table: &str) -> [&'static str; 5] {
+    match table {
+        "labels" => REASONS,
+        _ => REASONS_OF_CHANGES,
+    }
+}
+
+/// The field of `why` that a column before it held.
+fn field_of_why(schema: &Schema, name: &str) -> Field {
+    let DataType::Struct(fields) = schema.field_with_name("why").unwrap().data_type() else {
+        panic!("why is a struct");
+    };
+    Field::clone(fields.iter().find(|field| field.name() == name).unwrap())
+}
+
+impl<T: Table, const N: usize> Table for Old<T, N> {
     type Row = T::Row;
     const NAME: &'static str = T::NAME;
     const BUCKETED: bool = T::BUCKETED;
 
     fn schema() -> SchemaRef {
-        Arc::new(Schema::new(T::schema().fields()[..N].to_vec()))
+        let schema = T::schema();
+        let kept = schema.fields().iter().filter(|field| field.name() != "why");
+        let mut fields: Vec<Field> = kept.map(|field| Field::clone(field)).collect();
+        fields.extend(reasons(T::NAME).map(|name| field_of_why(&schema, name)));
+        Arc::new(Schema::new(fields[..N].to_vec()))
     }
 
     fn encode(rows: &[T::Row]) -> RecordBatch {
-        T::encode(rows).project(&(0..N).collect::<Vec<_>>()).unwrap()
+        let batch = T::encode(rows);
+        let why = batch.column_by_name("why").unwrap().as_struct();
+        let column = |field: &Arc<Field>| match why.column_by_name(field.name()) {
+            Some(column) => column.clone(),
+            None => batch.column_by_name(field.name()).unwrap().clone(),
+        };
+        let schema = Self::schema();
+        let columns = schema.fields().iter().map(column).collect();
+        RecordBatch::try_new(schema, columns).unwrap()
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<T::Row>, TableError> {
@@ -48,8 +81,8 @@ impl<T: Table, const N: usize> Table for First<T, N> {
     }
 }
 
-/// Takes columns out of the schema in the first entry of a table's log.
-fn without(root: &Path, table: &str, columns: &[&str]) {
+/// Makes the first entry of a table's log say the columns that an older program gave the table.
+fn say(root: &Path, table: &str, columns: &SchemaRef) {
     let path = root.join(table).join("_delta_log/00000000000000000000.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let line = |line: &str| {
@@ -57,7 +90,15 @@ fn without(root: &Path, table: &str, columns: &[&str]) {
         if let Some(metadata) = action.get_mut("metaData") {
             let mut schema: Value = serde_json::from_str(metadata["schemaString"].as_str().unwrap()).unwrap();
             let fields = schema["fields"].as_array_mut().unwrap();
-            fields.retain(|field| !columns.contains(&field["name"].as_str().unwrap()));
+            let why = fields
+                .iter()
+                .find(|field| field["name"] == "why")
+                .unwrap()
+                .clone();
+            let within = why["type"]["fields"].as_array().unwrap();
+            let all: Vec<Value> = fields.iter().chain(within).cloned().collect();
+            let named = |name: &String| all.iter().find(|field| field["name"] == **name).unwrap().clone();
+            *fields = columns.fields().iter().map(|field| named(field.name())).collect();
             metadata["schemaString"] = schema.to_string().into();
         }
         action.to_string() + "\n"
@@ -81,94 +122,140 @@ fn said(root: &Path, table: &str, entry: u64) -> Option<Vec<String>> {
     })
 }
 
-const ADDED: [&str; 4] = ["loss", "base", "alpha", "k"];
+/// Labels of a world, of which segment 1 of track 4 is flipped, and the changes that led to them.
+fn flipped(world: &World, why: FlipReason) -> (Vec<LabelTrack>, Vec<LabelChangeRow>) {
+    let (mut tracks, mut rows) = (labels(world), changes(1, &World::new(), world));
+    let track = &mut tracks[4];
+    flip(track, why);
+    let own = change(1, track);
+    let key = |row: &LabelChangeRow| (row.video.clone(), row.modality, row.class.clone(), row.segment);
+    rows.retain(|row| key(row) != key(&own));
+    if own.to {
+        rows.push(own);
+        rows.sort_by(LabelChanges::compare);
+    }
+    (tracks, rows)
+}
 
-/// A store of one bucket as the first program wrote it: flips do not tell why.
-fn old(root: &Path, world: &World) {
+fn flip(track: &mut LabelTrack, why: FlipReason) {
+    let cell = &mut track.cells[1];
+    cell.label = !cell.label;
+    cell.rule = LabelRule::Pld;
+    cell.why = Some(Box::new(why));
+}
+
+/// The change of segment 1 of a track that was flipped.
+fn change(version: u64, track: &LabelTrack) -> LabelChangeRow {
+    let cell = &track.cells[1];
+    LabelChangeRow {
+        version,
+        video: track.video.clone(),
+        modality: track.modality,
+        class: track.class.clone(),
+        segment: 1,
+        from: !cell.label,
+        to: cell.label,
+        rule: cell.rule,
+        why: cell.why.clone(),
+    }
+}
+
+/// A store of one bucket as an older program wrote it: its `labels` has the first `L` columns, its `label_changes` `C`.
+fn old<const L: usize, const C: usize>(root: &Path, world: &World, why: FlipReason) {
     let store = Store::create(root).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
     commit.replace_bucket::<Videos>(0, &videos(world)).unwrap();
     commit.replace_bucket::<Scores>(0, &scores(world)).unwrap();
-    commit
-        .replace_bucket::<First<Labels, 10>>(0, &labels(world))
-        .unwrap();
-    let rows = changes(1, &World::new(), world);
-    commit.append::<First<LabelChanges, 9>>(&rows).unwrap();
+    let (tracks, rows) = flipped(world, why);
+    commit.replace_bucket::<Old<Labels, L>>(0, &tracks).unwrap();
+    commit.append::<Old<LabelChanges, C>>(&rows).unwrap();
     commit.finish().unwrap();
-    without(root, "labels", &ADDED[1..]);
-    without(root, "label_changes", &ADDED);
+    for (table, columns) in [
+        ("labels", Old::<Labels, L>::schema()),
+        ("label_changes", Old::<LabelChanges, C>::schema()),
+    ] {
+        if said(root, table, 0).unwrap().contains(&"why".to_owned()) {
+            say(root, table, &columns);
+        }
+        assert_eq!(said(root, table, 0).unwrap().len(), columns.fields().len());
+    }
 }
 
-#[test]
-fn a_store_of_before_flips_told_why_reads_with_nulls_and_takes_flips_that_do() {
+/// Why the flips of these tests were made.
+const WHY: FlipReason = FlipReason {
+    epoch: 3,
+    loss: Some(2.5),
+    limit: Some(FlipLimit {
+        base: 0.125,
+        alpha: 10.0,
+        k: 5,
+    }),
+};
+
+/// Checks that an old store reads with the reasons that it has, takes flips with theirs, and keeps both.
+fn goes_on<const L: usize, const C: usize>(of_labels: FlipReason, of_changes: FlipReason) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("store");
     let world = world(6, 1);
-    old(&root, &world);
+    old::<L, C>(&root, &world, WHY);
     let store = Store::open(&root).unwrap();
     let first = store.at_version(None).unwrap();
-    assert_eq!(first.read::<Labels>().unwrap(), labels(&world));
-    assert_eq!(
-        first.read::<LabelChanges>().unwrap(),
-        changes(1, &World::new(), &world)
-    );
+    let mut expected = flipped(&world, of_labels).0;
+    let rows = flipped(&world, of_changes).1;
+    assert_eq!(first.read::<Labels>().unwrap(), expected);
+    assert_eq!(first.read::<LabelChanges>().unwrap(), rows);
     assert_eq!(first.check().unwrap(), []);
 
-    let flip = |commit: &mut vaplan_schemas::store::Commit<'_>, nth: usize| {
-        let found = store
-            .at_version(None)
-            .unwrap()
-            .scan::<Labels>(&Filter::all())
-            .unwrap();
-        let mut track: LabelTrack = found[nth].row.clone();
-        let cell = &mut track.cells[1];
-        cell.label = !cell.label;
-        (cell.rule, cell.loss, cell.epoch) = (LabelRule::Pld, Some(2.5), Some(3));
-        cell.flip = Some(Box::new(Flip {
-            base: 0.125,
-            alpha: 10.0,
-            k: 5,
-        }));
-        let mut change = changes(1, &World::new(), &world)[0].clone();
-        (change.version, change.video, change.modality) =
-            (commit.version().0, track.video.clone(), track.modality);
-        (change.class, change.segment) = (track.class.clone(), 1);
-        (change.from, change.to, change.rule) = (!cell.label, cell.label, LabelRule::Pld);
-        (change.epoch, change.loss, change.flip) = (cell.epoch, cell.loss, cell.flip.clone());
-        commit
-            .patch::<Labels>(&[found[nth].place], std::slice::from_ref(&track))
-            .unwrap();
-        commit
-            .append::<LabelChanges>(std::slice::from_ref(&change))
-            .unwrap();
-        (track, change)
-    };
     let lock = store.lock(&mut |_| ()).unwrap();
-    let mut expected = labels(&world);
     for nth in [0, 2] {
         let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
-        let (track, change) = flip(&mut commit, nth);
+        let latest = store.at_version(None).unwrap();
+        let found = latest.scan::<Labels>(&Filter::all()).unwrap();
+        let mut track = found[nth].row.clone();
+        flip(&mut track, WHY);
+        let own = change(commit.version().0, &track);
+        let patch = std::slice::from_ref(&track);
+        commit.patch::<Labels>(&[found[nth].place], patch).unwrap();
+        commit.append::<LabelChanges>(std::slice::from_ref(&own)).unwrap();
         commit.finish().unwrap();
         expected[nth] = track;
         let latest = Store::open(&root).unwrap().at_version(None).unwrap();
         assert_eq!(latest.read::<Labels>().unwrap(), expected);
-        assert_eq!(latest.read::<LabelChanges>().unwrap().last(), Some(&change));
+        assert_eq!(latest.read::<LabelChanges>().unwrap().last(), Some(&own));
         assert_eq!(latest.check().unwrap(), []);
     }
-    // Said once, and with the files that have them: other readers see the columns from then on.
-    for (table, columns) in [("labels", 13), ("label_changes", 13)] {
+    // The log says `why` once, with the first files that have it, and keeps the old columns: other readers see both.
+    for (table, before) in [("labels", L), ("label_changes", C)] {
         let names = said(&root, table, 1).unwrap();
         assert_eq!(
             (names.len(), said(&root, table, 2)),
-            (columns, None),
-            "{table}: {names:?}"
+            (before + 1, None),
+            "{names:?}"
         );
-        assert!(names.ends_with(&ADDED[1..].iter().map(|name| name.to_string()).collect::<Vec<_>>()));
+        assert_eq!(names[8], "why");
+        assert_eq!(names[9..], reasons(table)[..before - 8], "{table}");
     }
     assert_eq!(
         first.read::<Labels>().unwrap(),
-        labels(&world),
+        flipped(&world, of_labels).0,
         "version 1 is as it was"
     );
+}
+
+#[test]
+fn a_store_of_before_flips_told_why_reads_with_nulls_and_takes_flips_that_do() {
+    let unlimited = FlipReason { limit: None, ..WHY };
+    goes_on::<10, 9>(
+        unlimited,
+        FlipReason {
+            loss: None,
+            ..unlimited
+        },
+    );
+}
+
+#[test]
+fn a_store_of_before_column_why_keeps_its_reasons_and_takes_flips_with_theirs() {
+    goes_on::<13, 13>(WHY, WHY);
 }

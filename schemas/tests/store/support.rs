@@ -114,9 +114,7 @@ pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
                 rule: LabelRule::Plg,
                 score: Some(score),
                 threshold: Some(THRESHOLD),
-                loss: None,
-                epoch: None,
-                flip: None,
+                why: None,
             })
             .collect(),
     };
@@ -149,9 +147,7 @@ pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelC
                     from,
                     to,
                     rule: LabelRule::Plg,
-                    epoch: None,
-                    loss: None,
-                    flip: None,
+                    why: None,
                 });
             }
         }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    StringViewArray, StructArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    CandidateRow, Flip, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow,
-    VersionRow,
+    CandidateRow, FlipLimit, FlipReason, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow,
+    UserLabelRow, VersionRow,
 };
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -95,52 +96,71 @@ fn every_table_gives_back_its_rows() {
         rule: LabelRule::User,
         score: None,
         threshold: None,
-        loss: Some(0.25),
-        epoch: Some(12),
-        flip: None,
+        why: None,
     };
-    tracks[0].cells[1].flip = Some(flip());
+    tracks[0].cells[1].why = Some(why());
+    tracks[0].cells[2].why = Some(Box::new(FlipReason {
+        loss: None,
+        limit: None,
+        ..*why()
+    }));
     round_trip::<Labels>(&tracks);
     let mut rows = changes(4, &World::new(), &world);
-    (rows[1].rule, rows[1].loss, rows[1].flip) = (LabelRule::Pld, Some(2.5), Some(flip()));
+    (rows[1].rule, rows[1].why) = (LabelRule::Pld, Some(why()));
     round_trip::<LabelChanges>(&rows);
 }
 
-fn flip() -> Box<Flip> {
-    Box::new(Flip {
-        base: 0.125,
-        alpha: 10.0,
-        k: 5,
+fn why() -> Box<FlipReason> {
+    Box::new(FlipReason {
+        epoch: 12,
+        loss: Some(2.5),
+        limit: Some(FlipLimit {
+            base: 0.125,
+            alpha: 10.0,
+            k: 5,
+        }),
     })
+}
+
+/// A batch of `labels` in which one field of `why` is another.
+fn with_field(batch: &RecordBatch, field: &str, array: ArrayRef) -> RecordBatch {
+    let why = batch.column_by_name("why").unwrap().as_struct();
+    let at = why.column_names().iter().position(|name| *name == field).unwrap();
+    let mut fields: Vec<_> = why.fields().iter().cloned().collect();
+    let mut columns = why.columns().to_vec();
+    fields[at] = Arc::new(Field::new(field, array.data_type().clone(), true));
+    columns[at] = array;
+    let why = StructArray::try_new(fields.into(), columns, why.nulls().cloned()).unwrap();
+    with(batch, "why", Arc::new(why))
 }
 
 #[test]
 fn half_a_flip_is_named_by_row() {
     let mut tracks = labels(&world(1, 1));
-    tracks[0].cells[1].flip = Some(flip());
+    tracks[0].cells[1].why = Some(why());
     let batch = Labels::encode(&tracks);
     let refused = |column: &str, array: ArrayRef| {
-        Labels::decode(&with(&batch, column, array))
+        Labels::decode(&with_field(&batch, column, array))
             .unwrap_err()
             .to_string()
     };
     let rows = batch.num_rows();
     assert_eq!(
         refused("alpha", Arc::new(Float64Array::new_null(rows))),
-        "table `labels`, row 1: alpha is null, expected a number, or base, alpha and k all null"
+        "table `labels`, row 1: why.alpha is null, expected a number, or base, alpha and k all null"
     );
     assert_eq!(
-        refused("k", Arc::new(Int32Array::from(vec![Some(-1); rows]))),
-        "table `labels`, row 0: base is null, expected a number, or base, alpha and k all null"
+        refused("epoch", Arc::new(Int64Array::new_null(rows))),
+        "table `labels`, row 1: why.epoch is null, expected a number from 0"
     );
     let k = |row: usize| (row == 1).then_some(-1);
     assert_eq!(
         refused("k", Arc::new((0..rows).map(k).collect::<Int32Array>())),
-        "table `labels`, row 1: k is -1, expected a number from 0"
+        "table `labels`, row 1: why.k is -1, expected a number from 0"
     );
     assert_eq!(
         refused("base", Arc::new(Int32Array::new_null(rows))),
-        "table `labels`: column `base` is Int32, expected Float64"
+        "table `labels`: column `why` is "
     );
 }
 

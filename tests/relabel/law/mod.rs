@@ -250,7 +250,7 @@ fn step(
 fn told_why(told: &[LabelChangeRow], labels: &[LabelTrack]) -> Result<(), TestCaseError> {
     for row in told {
         let flipped = row.rule == LabelRule::Pld;
-        prop_assert_eq!(flipped, row.flip.is_some(), "{:?}", row);
+        prop_assert_eq!(flipped, row.why.is_some(), "{:?}", row);
         let key = (&row.video, row.modality, &row.class);
         let track = labels
             .iter()
@@ -259,13 +259,13 @@ fn told_why(told: &[LabelChangeRow], labels: &[LabelTrack]) -> Result<(), TestCa
             .filter(|_| flipped)
             .map(|track| &track.cells[row.segment as usize])
         {
-            prop_assert_eq!(
-                (&cell.flip, cell.loss, cell.epoch),
-                (&row.flip, row.loss, row.epoch)
-            );
-            let flip = row.flip.as_ref().expect("checked above");
+            prop_assert_eq!(&cell.why, &row.why);
+            let why = row.why.as_ref().expect("checked above");
+            let limit = why
+                .limit
+                .expect("this program tells what it compared the loss with");
             prop_assert!(
-                row.loss.is_some_and(|loss| loss > flip.alpha * flip.base),
+                why.loss.is_some_and(|loss| loss > limit.alpha * limit.base),
                 "{:?}",
                 row
             );

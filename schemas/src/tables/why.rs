@@ -1,0 +1,152 @@
+//! The struct column `why` of `labels` and `label_changes`: why denoising flipped a label.
+//!
+//! Programs before this column wrote the same numbers into the columns `epoch`, `loss`, `base`, `alpha` and `k`, and still
+//! earlier programs lacked some of those. A file without `why` is read from the old columns. Files are never rewritten for
+//! that: the first commit adds `why` to the schema in the Delta log and keeps the old columns there, so that other readers
+//! still find the reasons of old rows. Rows written since have null in the old columns.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, StructArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
+
+use super::columns::Columns;
+use crate::error::TableError;
+use crate::rows::{FlipLimit, FlipReason};
+
+/// Name of the column.
+pub(crate) const WHY: &str = "why";
+
+fn fields() -> Fields {
+    Fields::from(vec![
+        Field::new("epoch", DataType::Int64, true), // of the predictions; from 1, never null
+        Field::new("loss", DataType::Float64, true), // forward loss of the label
+        Field::new("base", DataType::Float64, true), // mean of the K smallest losses of the track
+        Field::new("alpha", DataType::Float64, true), // the loss is above so many times the base
+        Field::new("k", DataType::Int32, true),     // K
+    ])
+}
+
+/// The column as schemas declare it.
+pub(super) fn field() -> Field {
+    Field::new(WHY, DataType::Struct(fields()), true)
+}
+
+/// The column, from the reason of each row.
+pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl Fn() -> I) -> ArrayRef {
+    let float = |get: fn(&FlipReason) -> Option<f64>| -> ArrayRef {
+        Arc::new(rows().map(|why| get(why?)).collect::<Float64Array>())
+    };
+    let epoch = rows().map(|why| Some(why?.epoch as i64));
+    let k = rows().map(|why| Some(why?.limit?.k as i32));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(epoch.collect::<Int64Array>()),
+        float(|why| why.loss),
+        float(|why| Some(why.limit?.base)),
+        float(|why| Some(why.limit?.alpha)),
+        Arc::new(k.collect::<Int32Array>()),
+    ];
+    let there: NullBuffer = rows().map(|why| why.is_some()).collect::<Vec<bool>>().into();
+    let column = StructArray::try_new(fields(), columns, Some(there));
+    Arc::new(column.expect("the columns above are those of the fields"))
+}
+
+/// The reasons of a batch, from `why` or from the columns before it.
+pub(super) struct Reasons {
+    epoch: Int64Array,
+    loss: Float64Array,
+    base: Float64Array,
+    alpha: Float64Array,
+    k: Int32Array,
+    /// Rows with a reason; `None` for a batch without `why`.
+    there: Option<StructArray>,
+}
+
+impl Reasons {
+    pub(super) fn of(columns: &Columns<'_>) -> Result<Reasons, TableError> {
+        let Some(why) = columns.added_struct(WHY)? else {
+            return Ok(Reasons {
+                epoch: columns.added_int64("epoch")?,
+                loss: columns.added_float64("loss")?,
+                base: columns.added_float64("base")?,
+                alpha: columns.added_float64("alpha")?,
+                k: columns.added_int32("k")?,
+                there: None,
+            });
+        };
+        let missing = |name: &str| columns.wrong(WHY, why.data_type(), why_expected(name));
+        let float = |name: &'static str| {
+            let column = why
+                .column_by_name(name)
+                .and_then(|own| own.as_primitive_opt::<Float64Type>());
+            column.cloned().ok_or_else(|| missing(name))
+        };
+        let (epoch, k) = (why.column_by_name("epoch"), why.column_by_name("k"));
+        let epoch = epoch.and_then(|own| own.as_primitive_opt::<Int64Type>());
+        let k = k.and_then(|own| own.as_primitive_opt::<Int32Type>());
+        Ok(Reasons {
+            epoch: epoch.cloned().ok_or_else(|| missing("epoch"))?,
+            loss: float("loss")?,
+            base: float("base")?,
+            alpha: float("alpha")?,
+            k: k.cloned().ok_or_else(|| missing("k"))?,
+            there: Some(why),
+        })
+    }
+
+    /// The reason of a row. Some of `base`, `alpha` and `k` without the others are refused.
+    pub(super) fn get(
+        &self,
+        columns: &Columns<'_>,
+        row: usize,
+    ) -> Result<Option<Box<FlipReason>>, TableError> {
+        let (there, prefix) = match &self.there {
+            Some(why) => (why.is_valid(row), true),
+            None => (self.epoch.is_valid(row), false),
+        };
+        if !there {
+            return Ok(None);
+        }
+        let name = |within: &'static str, before: &'static str| if prefix { within } else { before };
+        if self.epoch.is_null(row) {
+            return Err(columns.value(row, name("why.epoch", "epoch"), "null", "a number from 0"));
+        }
+        let limit = match [
+            self.base.is_valid(row),
+            self.alpha.is_valid(row),
+            self.k.is_valid(row),
+        ] {
+            [true, true, true] => Some(FlipLimit {
+                base: self.base.value(row),
+                alpha: self.alpha.value(row),
+                k: columns.small_count(row, name("why.k", "k"), self.k.value(row))?,
+            }),
+            [false, false, false] => None,
+            [base, alpha, _] => {
+                let column = match (base, alpha) {
+                    (false, _) => name("why.base", "base"),
+                    (true, false) => name("why.alpha", "alpha"),
+                    (true, true) => name("why.k", "k"),
+                };
+                let expected = "a number, or base, alpha and k all null";
+                return Err(columns.value(row, column, "null", expected));
+            }
+        };
+        Ok(Some(Box::new(FlipReason {
+            epoch: columns.count(row, name("why.epoch", "epoch"), self.epoch.value(row))?,
+            loss: self.loss.is_valid(row).then(|| self.loss.value(row)),
+            limit,
+        })))
+    }
+}
+
+fn why_expected(field: &str) -> &'static str {
+    match field {
+        "epoch" => "Struct with epoch: Int64",
+        "k" => "Struct with k: Int32",
+        "loss" => "Struct with loss: Float64",
+        "base" => "Struct with base: Float64",
+        _ => "Struct with alpha: Float64",
+    }
+}

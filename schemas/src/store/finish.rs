@@ -34,9 +34,8 @@ impl Commit<'_> {
     /// # Errors
     /// [`StoreError`]; the version before is then still the latest, and the same work done again ends well.
     pub fn finish(mut self) -> Result<VersionRow, StoreError> {
-        let (inputs, command) = (self.info.inputs.clone(), self.info.command.clone());
+        let command = self.info.command.clone();
         let stamp = Stamp {
-            inputs: &inputs,
             command: &command,
             version: self.version().0,
             data_change: !self.same_rows,

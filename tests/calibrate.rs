@@ -363,7 +363,7 @@ fn what_cannot_be_chosen_by_is_refused() {
     );
     assert_eq!(
         refused(&["--split", "test", "--folds", "7"]),
-        "vaplan: 7 folds of 6 videos, expected 2 or more, and no more than videos\n"
+        "vaplan: 7 folds, expected 2 to 6, the number of videos of the split\n"
     );
     assert!(refused(&["--split", "test", "--epoch", "4"]).contains("has no predictions of epoch 4"));
 }

@@ -46,7 +46,10 @@ pub(super) fn is_checkpoint(name: &str) -> bool {
 /// A checkpoint without the actions that this module leaves out. `table` is the folder of the table. None: the bytes are
 /// not a checkpoint as deltalake writes it, and stay as they are.
 pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).ok()?.build().ok()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .ok()?
+        .build()
+        .ok()?;
     let schema = arrow::array::RecordBatchReader::schema(&reader);
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().ok()?;
     let all = concat_batches(&schema, &batches).ok()?;
@@ -89,7 +92,10 @@ pub(super) fn hint(text: &[u8], log: &Path) -> Option<Vec<u8>> {
     let size = bytes.len();
     let footer = ArrowReaderMetadata::load(&bytes, Default::default()).ok()?;
     let fields = hint.as_object_mut()?;
-    fields.insert("size".to_owned(), footer.metadata().file_metadata().num_rows().into());
+    fields.insert(
+        "size".to_owned(),
+        footer.metadata().file_metadata().num_rows().into(),
+    );
     if fields.contains_key("sizeInBytes") {
         fields.insert("sizeInBytes".to_owned(), size.into());
     }

@@ -237,7 +237,8 @@ impl ObjectStore for Durable {
             Some(bytes) => vec![bytes.into()],
             None => payload.iter().cloned().collect(),
         };
-        let scratch = Scratch::write(&self.scratch, parts.iter().map(|part| part.as_ref())).map_err(generic)?;
+        let scratch =
+            Scratch::write(&self.scratch, parts.iter().map(|part| part.as_ref())).map_err(generic)?;
         let named = match opts.mode {
             PutMode::Create => scratch.link(&target),
             _ => scratch.rename(&target),

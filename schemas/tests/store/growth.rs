@@ -34,7 +34,11 @@ fn checkpointed(folder: &Path, table: &str) -> Option<BTreeMap<String, usize>> {
         .max()?;
     let file = std::fs::File::open(newest).unwrap();
     let mut kinds = BTreeMap::new();
-    for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap()
+    {
         let batch = batch.unwrap();
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
             let of_kind = column.as_struct();
@@ -85,6 +89,8 @@ fn time_opening() {
             eprintln!("   {table} {:?}", checkpointed(folder.path(), table));
         }
         let out = std::process::Command::new("sh").args(["-c", &format!("cd {} && du -ab --max-depth=2 . | sort -k2; ls -l */_delta_log/*.checkpoint.parquet | tail -30", folder.path().display())]).output().unwrap();
-        if versions == 200 { eprintln!("{}", String::from_utf8_lossy(&out.stdout)); }
+        if versions == 200 {
+            eprintln!("{}", String::from_utf8_lossy(&out.stdout));
+        }
     }
 }

@@ -46,10 +46,12 @@
 //!
 //! The modules that this page does not show are internal: the program, the tests and the benches of this workspace use
 //! them, and they change without notice. `docs/architecture.md` describes them.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 
 #[doc(hidden)]
 pub mod calibrate;
+mod chain;
 #[doc(hidden)]
 pub mod choice;
 #[doc(hidden)]

@@ -1,4 +1,5 @@
 //! The `vaplan` program.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         // A reader that went away (`| head`) wants no more, and no complaint.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vaplan: {error:#}");
+            vaplan::cli::stderr::tell(&format!("{error:#}"));
             ExitCode::from(2)
         }
     }

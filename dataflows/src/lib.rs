@@ -48,6 +48,7 @@ pub mod pld;
 pub mod prediction;
 pub mod records;
 pub mod rule;
+pub mod score;
 pub mod session;
 pub mod similarity;
 pub mod threshold;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
 use crate::prediction::Probability;
-use crate::records::Score;
+use crate::score::Score;
 
 /// Probabilities are kept this far from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users do).
 const CLAMP: f64 = 1e-7;

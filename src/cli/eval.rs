@@ -115,7 +115,9 @@ pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyh
         }
         if report.missing > 0 {
             let (count, all) = (report.missing, report.videos);
-            eprintln!("vaplan: {count} of {all} videos lack labels of a modality, scored as background");
+            super::stderr::tell(&format!(
+                "{count} of {all} videos lack labels of a modality, scored as background"
+            ));
         }
         let complete = rejected == 0 && report.missing == 0;
         return Ok(if complete {
@@ -133,10 +135,10 @@ pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyh
         if let Some(first) = missing.first() {
             let (count, all) = (missing.len(), report.videos);
             let have = if count == 1 { "has" } else { "have" };
-            eprintln!(
-                "vaplan: {count} of {all} videos {have} no {modality} labels, scored as nothing predicted; \
+            super::stderr::tell(&format!(
+                "{count} of {all} videos {have} no {modality} labels, scored as nothing predicted; \
                  first `{first}`"
-            );
+            ));
         }
     }
     match args.format {

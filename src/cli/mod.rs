@@ -36,6 +36,7 @@ mod relabel;
 #[cfg(feature = "train")]
 mod run;
 mod show;
+pub mod stderr;
 mod synth;
 #[cfg(feature = "train")]
 mod train;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::Global;
-use super::progress::tell;
+use super::stderr::tell;
 use crate::encode::model::{Encoder, ModelFolder, ModelKind, SessionOptions, TextEncoder, pull, session};
 
 /// Show what model folders hold, and whether it can be used

@@ -21,7 +21,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = Store::open(&args.store)?;
-    let lock = store.lock(&mut |holder| eprintln!("vaplan: waiting for {holder}, which writes"))?;
+    let lock =
+        store.lock(&mut |holder| super::stderr::tell(&format!("waiting for {holder}, which writes")))?;
     let done = store.optimize(&lock, &global.command_line(), env!("CARGO_PKG_VERSION"))?;
     match done.version {
         Some(version) => writeln!(

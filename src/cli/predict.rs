@@ -74,10 +74,10 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         None => writeln!(out, "{} videos predicted", done.videos)?,
     }
     if done.left_out > 0 {
-        eprintln!(
-            "vaplan: {} videos were left out, because they lack some of their features",
+        super::stderr::tell(&format!(
+            "{} videos were left out, because they lack some of their features",
             done.left_out
-        );
+        ));
     }
     Ok(if rejected > 0 || done.left_out > 0 {
         ExitCode::from(1)

@@ -1,21 +1,16 @@
 //! Progress on standard error: a bar on a terminal, else a line every 10 s.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::stderr::tell;
 use super::{Global, LogFormat};
 
 /// How often a line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
-
-/// Prints a line to standard error. A line that cannot be written is lost: it must not end the work it tells of, as
-/// `eprintln!` would by its panic.
-pub(super) fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "vaplan: {line}");
-}
 
 /// Progress of one piece of work.
 pub(super) struct Bar {

@@ -136,12 +136,12 @@ pub(super) fn run(session: &QuerySession, out: &mut dyn Write) -> anyhow::Result
             PromptLine::Help => writeln!(out, "{HELP}")?,
             PromptLine::Tables => write_tables(session, out)?,
             PromptLine::Schema(table) => write_schema(session, &table, out)?,
-            PromptLine::Unknown(command) => {
-                eprintln!("`{command}` is not a command; type .help for the list of commands")
-            }
+            PromptLine::Unknown(command) => super::stderr::line(&format!(
+                "`{command}` is not a command; type .help for the list of commands"
+            )),
             PromptLine::Sql(sql) => match answer(session, &sql, out) {
                 Err(error @ QueryError::Output(_)) => return Err(error.into()),
-                Err(error) => eprintln!("{error}"),
+                Err(error) => super::stderr::line(&format!("{error}")),
                 Ok(()) => {}
             },
         }
@@ -176,7 +176,9 @@ fn write_tables(session: &QuerySession, out: &mut dyn Write) -> Result<(), Query
 
 fn write_schema(session: &QuerySession, name: &str, out: &mut dyn Write) -> Result<(), QueryError> {
     let Some(table) = session.tables().iter().find(|table| table.name == name) else {
-        eprintln!("there is no table `{name}`; type .tables for the list of tables");
+        super::stderr::line(&format!(
+            "there is no table `{name}`; type .tables for the list of tables"
+        ));
         return Ok(());
     };
     for field in table.schema.fields() {

@@ -74,7 +74,9 @@ pub(super) fn run(args: &QueryArgs, global: &Global, out: &mut dyn Write) -> any
             None => write(rows, args.format, out)?,
         };
         if written.cut && !global.quiet {
-            eprintln!("vaplan: only the first {TABLE_ROWS} rows are shown; --format csv writes all rows");
+            super::stderr::tell(&format!(
+                "only the first {TABLE_ROWS} rows are shown; --format csv writes all rows"
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

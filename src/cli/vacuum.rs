@@ -28,7 +28,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = Store::open(&args.store)?;
-    let lock = store.lock(&mut |holder| eprintln!("vaplan: waiting for {holder}, which writes"))?;
+    let lock =
+        store.lock(&mut |holder| super::stderr::tell(&format!("waiting for {holder}, which writes")))?;
     let done = store.vacuum(&lock, args.keep.get(), args.dry_run)?;
     let verb = if args.dry_run { "would remove" } else { "removed" };
     writeln!(

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use super::{Global, notes};
-use crate::watch::{self, Request, Told};
+use crate::watch::{self, StopHandle, Told, WatchRequest};
 
 /// Take what is dropped into a folder, and keep the labels right: one store version per batch.
 ///
@@ -59,9 +61,12 @@ impl Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let request = Request {
+    let stop = StopHandle::default();
+    end_on_signals(stop.clone())?;
+    let request = WatchRequest {
         store: args.store.clone(),
         inbox: args.inbox.clone(),
+        stop,
         workers: args.workers.map_or_else(cores, |workers| workers.get()),
         status: args.status.clone(),
         metrics: args.metrics,
@@ -77,7 +82,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     };
     let say = |line: String| {
         if !global.quiet {
-            eprintln!("vaplan: {line}");
+            super::stderr::tell(&format!("{line}"));
         }
     };
     #[cfg(feature = "train")]
@@ -97,7 +102,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         Told::Metrics(address) => say(format!("metrics at http://{address}/metrics")),
         Told::Waiting(holder) => say(format!("waiting: the store is being written by {holder}")),
         // Not left out where quiet: it is an error, of one delivery.
-        Told::Failed { name, reason } => eprintln!("vaplan: {name}: {reason}"),
+        Told::Failed { name, reason } => super::stderr::tell(&format!("{name}: {reason}")),
         Told::Batch(done) => {
             notes::report(&done.rejected, true);
             let (set, unset) = done.cells;
@@ -131,10 +136,22 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         #[cfg(feature = "train")]
         Told::Rests(why) => say(format!("training rests: {why}")),
         #[cfg(feature = "train")]
-        Told::TrainingFailed(reason) => eprintln!("vaplan: training: {reason}"),
+        Told::TrainingFailed(reason) => super::stderr::tell(&format!("training: {reason}")),
         Told::Stopped => say("stopped".to_owned()),
     })?;
     // Whoever read the output may have gone; the work went on.
     written?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the watch on SIGTERM and SIGINT.
+fn end_on_signals(stop: StopHandle) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).context("cannot wait for signals")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || signals.forever().for_each(|_| stop.stop()))
+        .context("cannot start the thread that waits for signals")?;
+    Ok(())
 }

@@ -201,7 +201,7 @@ impl IngestError {
 
     /// The message with those of its sources, as `{:#}` of anyhow gives it.
     pub fn chain(&self) -> String {
-        crate::error::chain(self)
+        crate::chain::chain(self)
     }
 
     /// The whole file as a rejected row, so that a bad file takes nothing beside it along.

@@ -11,7 +11,7 @@ use super::events::Events;
 use super::inbox::{Entry, Inbox};
 use super::order::Order;
 use super::status::{Board, Times};
-use super::{Request, Told, WatchError, place};
+use super::{Told, WatchError, WatchRequest, place};
 use crate::engine::Listener;
 use crate::engine::part::Part;
 use crate::engine::resident::Resident;
@@ -72,7 +72,7 @@ impl<'a> Batches<'a> {
     pub fn load(
         store: &'a Store,
         inbox: &'a Inbox,
-        request: &Request,
+        request: &WatchRequest,
         board: &mut Board,
         told: &mut dyn FnMut(Told<'_>),
     ) -> Result<Batches<'a>, WatchError> {

@@ -1,9 +1,9 @@
 //! What wakes a watch: the inbox changed, a training has something to say, the store is free, a signal.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vaplan_schemas::StoreError;
@@ -18,7 +18,7 @@ pub enum Event {
     Look,
     /// The store is taken, as was asked for.
     Locked(Box<Result<WriteLock, StoreError>>),
-    /// SIGTERM or SIGINT.
+    /// [`StopHandle::stop`] was called.
     Stop,
 }
 
@@ -38,6 +38,31 @@ pub struct Events {
     changed: bool,
 }
 
+/// Asks a watch to end, from any thread. Clones are of the same watch.
+///
+/// The watch finishes the batch that it has begun to commit, and leaves every other delivery in the inbox.
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle {
+    stopped: Arc<AtomicBool>,
+    wake: Arc<Mutex<Option<Sender<Message>>>>,
+}
+
+impl StopHandle {
+    /// Asks the watch to end, also if it has not begun to listen yet.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = &*wake {
+            // The send fails only if the watch has ended.
+            drop(tell.send(Message::Event(Event::Stop)));
+        }
+    }
+
+    fn listen(&self, tell: Sender<Message>) {
+        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
+    }
+}
+
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -48,14 +73,11 @@ impl std::fmt::Debug for Message {
 }
 
 impl Events {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// [`WatchError::Signals`].
-    pub fn start(inbox: &Path) -> Result<Events, WatchError> {
+    /// Begins to listen to the inbox and to `stop`.
+    pub fn start(inbox: &Path, stop: &StopHandle) -> Events {
         let (tell, told) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        signals(&stop, &tell).map_err(WatchError::Signals)?;
+        stop.listen(tell.clone());
+        let stop = stop.stopped.clone();
         let notified = match notify(inbox, tell.clone()) {
             Ok(()) => true,
             Err(error) => {
@@ -65,13 +87,13 @@ impl Events {
                 false
             }
         };
-        Ok(Events {
+        Events {
             tell,
             told,
             stop,
             notified,
             changed: false,
-        })
+        }
     }
 
     /// Does the system tell when the inbox changes?
@@ -146,21 +168,6 @@ impl Events {
         }
         Ok(None)
     }
-}
-
-fn signals(stop: &Arc<AtomicBool>, tell: &Sender<Message>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    let (stop, tell) = (stop.clone(), tell.clone());
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for _ in signals.forever() {
-                stop.store(true, Ordering::SeqCst);
-                drop(tell.send(Message::Event(Event::Stop)));
-            }
-        })?;
-    Ok(())
 }
 
 #[cfg(target_os = "linux")]

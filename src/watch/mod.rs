@@ -49,19 +49,22 @@ use vaplan_schemas::store::Store;
 use crate::error::LabelError;
 use crate::error::chain;
 use batch::{Batches, Done};
+pub use events::StopHandle;
 use events::{Event, Events};
 use inbox::Inbox;
 use status::Board;
 
 /// What is asked of a watch.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct WatchRequest {
     /// Store to change; it holds a version.
     pub store: PathBuf,
     /// Folder to watch; made where there is none.
     pub inbox: PathBuf,
     /// Timely workers.
     pub workers: usize,
+    /// Ends the watch.
+    pub stop: StopHandle,
     /// Where the status is written.
     pub status: Option<PathBuf>,
     /// Where metrics are served; loopback.
@@ -164,9 +167,6 @@ pub enum WatchError {
     #[cfg(feature = "train")]
     #[error(transparent)]
     Config(#[from] crate::run::RunError),
-    /// Signals cannot be waited for.
-    #[error("cannot wait for signals")]
-    Signals(#[source] std::io::Error),
 }
 
 impl WatchError {
@@ -191,11 +191,11 @@ const LOOK_ALONE: Duration = Duration::from_secs(1);
 /// As often it is looked at all the same: a network file system tells only of its own machine's changes.
 const LOOK_BESIDE: Duration = Duration::from_secs(10);
 
-/// Takes what comes into the inbox, until SIGTERM or SIGINT.
+/// Takes what comes into the inbox, until [`StopHandle::stop`] is called.
 ///
 /// # Errors
 /// [`WatchError`]; the store is then at its last version, and what is not done lies in the inbox.
-pub fn run(request: &Request, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
+pub fn run(request: &WatchRequest, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
     let mut board = Board::new(request.status.clone());
     let result = watch(request, &mut board, told);
     match &result {
@@ -206,7 +206,11 @@ pub fn run(request: &Request, told: &mut dyn FnMut(Told<'_>)) -> Result<(), Watc
     result
 }
 
-fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
+fn watch(
+    request: &WatchRequest,
+    board: &mut Board,
+    told: &mut dyn FnMut(Told<'_>),
+) -> Result<(), WatchError> {
     let store = Store::open(&request.store)?;
     // Before anything is waited for: a file that cannot be used is to be told at once.
     #[cfg(feature = "train")]
@@ -216,7 +220,7 @@ fn watch(request: &Request, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) -
         .map(|asked| asked.read(&store))
         .transpose()?;
     let inbox = Inbox::open(&request.inbox)?;
-    let mut events = Events::start(&request.inbox)?;
+    let mut events = Events::start(&request.inbox, &request.stop);
     if let Some(address) = request.metrics {
         let address = metrics::serve(address, board.figures())?;
         board.serves(address);

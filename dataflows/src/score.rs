@@ -1,0 +1,72 @@
+//! Numbers as data of the graph: equal if and only if their bits are equal, and totally ordered.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A score that is compared with a threshold: a finite or infinite f64, never NaN, as bits in the order of the number.
+///
+/// ```
+/// use vaplan_dataflows::Score;
+/// let low = Score::new(-0.5).unwrap();
+/// let high = Score::new(0.25).unwrap();
+/// assert!(low < high);
+/// assert_eq!(high.get(), 0.25);
+/// assert!(Score::new(f64::NAN).is_none());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Score(u64);
+
+impl Score {
+    const SIGN: u64 = 1 << 63;
+
+    /// None for NaN; -0 is 0.
+    pub fn new(value: f64) -> Option<Score> {
+        if value.is_nan() {
+            return None;
+        }
+        let bits = (value + 0.0).to_bits();
+        Some(Score(if bits & Self::SIGN == 0 {
+            bits | Self::SIGN
+        } else {
+            !bits
+        }))
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(if self.0 & Self::SIGN == 0 {
+            !self.0
+        } else {
+            self.0 & !Self::SIGN
+        })
+    }
+}
+
+impl fmt::Debug for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Score({})", self.get())
+    }
+}
+
+/// Cosine of a segment and a prompt, by its bits; the order is not that of the numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Cosine(u32);
+
+impl Cosine {
+    /// By its bits.
+    pub fn new(value: f32) -> Cosine {
+        Cosine(value.to_bits())
+    }
+
+    /// The number.
+    pub fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl fmt::Debug for Cosine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cosine({})", self.get())
+    }
+}

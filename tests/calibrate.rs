@@ -9,7 +9,7 @@ use vaplan::calibrate::sweep::{sweep, threshold};
 use vaplan::calibrate::{self, CalibrationGoal, CalibrationMetric, search};
 use vaplan::eval::{Evaluator, VideoParse};
 use vaplan::world::World;
-use vaplan::world::settings::{ModalitySettings, Settings};
+use vaplan::world::settings::{LabelSettings, ModalitySettings};
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::rows::{PredictionTrack, Split};
@@ -65,18 +65,18 @@ fn a_video() -> impl Strategy<Value = CalibrationVideo> {
     })
 }
 
-fn settings(rule: Rule, thresholds: [f64; 3]) -> Settings {
+fn settings(rule: Rule, thresholds: [f64; 3]) -> LabelSettings {
     let own = ModalitySettings {
         rule,
         thresholds: thresholds.to_vec(),
     };
-    Settings {
+    LabelSettings {
         audio: own.clone(),
         visual: own,
     }
 }
 
-fn set(settings: &mut Settings, modality: Modality, class: Option<ClassId>, threshold: f64) {
+fn set(settings: &mut LabelSettings, modality: Modality, class: Option<ClassId>, threshold: f64) {
     let own = match modality {
         Modality::Audio => &mut settings.audio,
         Modality::Visual => &mut settings.visual,
@@ -130,7 +130,7 @@ proptest! {
             let how = CalibrationGoal { modalities: Modality::ALL.to_vec(), per_class, metric };
             let found = search::search(&videos, &start, &how);
             for modality in Modality::ALL {
-                let value = |settings: &Settings| metric.of(&level(&videos, settings, &[None, None]), modality);
+                let value = |settings: &LabelSettings| metric.of(&level(&videos, settings, &[None, None]), modality);
                 let classes = (0..3).map(|class| Some(ClassId(class)));
                 let classes: Vec<_> = if per_class { classes.collect() } else { vec![None] };
                 for class in classes {

@@ -67,4 +67,4 @@ pub use records::{
     Bits, Candidate, Cosine, Denoised, FeatureHash, Flip, LabelRecord, Score, ScoreRecord, SetBy, Track,
     VideoId,
 };
-pub use session::Session;
+pub use session::GraphSession;

@@ -62,7 +62,7 @@ impl From<WorkersError> for SessionError {
 }
 
 /// The resident dataflow. Dropping it stops its threads.
-pub struct Session {
+pub struct GraphSession {
     commands: Vec<Sender<Command>>,
     answers: Receiver<Answer>,
     guards: Option<WorkerGuards<Option<()>>>,
@@ -73,7 +73,7 @@ pub struct Session {
     version: u64,
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for GraphSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("workers", &self.commands.len())
@@ -83,7 +83,7 @@ impl fmt::Debug for Session {
     }
 }
 
-impl Session {
+impl GraphSession {
     /// Starts the workers on the world as it is, which is version 0; changes are against `previous`.
     ///
     /// # Errors
@@ -92,13 +92,13 @@ impl Session {
         workers: usize,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
-    ) -> Result<(Session, Outcome), SessionError> {
-        Session::begin(workers, world, previous, None)
+    ) -> Result<(GraphSession, Outcome), SessionError> {
+        GraphSession::begin(workers, world, previous, None)
     }
 
-    /// As [`Session::start`], with someone who learns the labels: at every version an epoch, until there are no more.
+    /// As [`GraphSession::start`], with someone who learns the labels: at every version an epoch, until there are no more.
     ///
-    /// The first begins with version 0. [`Session::apply`] waits for the epoch before, with or without changes of its own.
+    /// The first begins with version 0. [`GraphSession::apply`] waits for the epoch before, with or without changes of its own.
     ///
     /// # Errors
     /// [`SessionError`]; no thread is left then.
@@ -107,8 +107,8 @@ impl Session {
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Box<dyn Learner>,
-    ) -> Result<(Session, Outcome), SessionError> {
-        Session::begin(workers, world, previous, Some(learner))
+    ) -> Result<(GraphSession, Outcome), SessionError> {
+        GraphSession::begin(workers, world, previous, Some(learner))
     }
 
     fn begin(
@@ -116,7 +116,7 @@ impl Session {
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Option<Box<dyn Learner>>,
-    ) -> Result<(Session, Outcome), SessionError> {
+    ) -> Result<(GraphSession, Outcome), SessionError> {
         let (answer_to, answers) = channel();
         let (mut commands, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..workers {
@@ -132,7 +132,7 @@ impl Session {
         let status = school.as_ref().map(|school| school.status.clone());
         let problem = school.as_ref().map(|school| school.problem.clone());
         let guards = worker::spawn(workers, ends, &stop, &held, school)?;
-        let mut session = Session {
+        let mut session = GraphSession {
             commands,
             answers,
             guards: Some(guards),
@@ -243,7 +243,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for GraphSession {
     fn drop(&mut self) {
         self.join();
     }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_panicking_worker_is_an_error_that_says_what_it_said_and_no_hang() {
         for (workers, broken) in [(1, 0), (2, 0), (2, 1), (3, 1)] {
-            let (mut session, _) = Session::start(workers, Rows::default(), Vec::new()).unwrap();
+            let (mut session, _) = GraphSession::start(workers, Rows::default(), Vec::new()).unwrap();
             session.commands[broken].send(Command::Panic).unwrap();
             let error = session.apply(Updates::default()).unwrap_err();
             assert_eq!(error.to_string(), "a dataflow worker stopped: told to");
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_session_of_no_workers_is_refused() {
-        let refused = Session::start(0, Rows::default(), Vec::new()).unwrap_err();
+        let refused = GraphSession::start(0, Rows::default(), Vec::new()).unwrap_err();
         assert_eq!(refused.to_string(), "workers is 0, expected at least 1");
     }
 }

@@ -64,7 +64,7 @@ pub enum RowFault {
 /// What scoring says of one span.
 pub type Verdict = Result<ScoreRecord, (u64, RowFault)>;
 
-/// Prompts that cannot be compared with anything.
+/// PromptEmbeddings that cannot be compared with anything.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptError {
@@ -90,20 +90,20 @@ pub enum PromptError {
 
 /// The prompts of one modality, of unit length, and the rule for their cosines.
 #[derive(Clone, Debug)]
-pub struct Prompts {
+pub struct PromptEmbeddings {
     width: usize,
     classes: usize,
     unit: Vec<f32>,
     rule: Rule,
 }
 
-impl Prompts {
+impl PromptEmbeddings {
     /// # Shapes
     /// `embeddings`: `[C, width]`, row-major, of any length but zero.
     ///
     /// # Errors
     /// [`PromptError`] for a shape that does not fit, or a row that is zero, NaN or infinite.
-    pub fn new(embeddings: &[f32], width: usize, rule: Rule) -> Result<Prompts, PromptError> {
+    pub fn new(embeddings: &[f32], width: usize, rule: Rule) -> Result<PromptEmbeddings, PromptError> {
         if width == 0 || embeddings.is_empty() || !embeddings.len().is_multiple_of(width) {
             return Err(PromptError::Shape {
                 values: embeddings.len(),
@@ -115,7 +115,7 @@ impl Prompts {
             let norm = checked_norm(row).map_err(|fault| PromptError::Row { class, fault })?;
             unit.extend(row.iter().map(|&value| (f64::from(value) / norm) as f32));
         }
-        Ok(Prompts {
+        Ok(PromptEmbeddings {
             width,
             classes: embeddings.len() / width,
             unit,
@@ -227,18 +227,18 @@ impl Prompts {
     }
 }
 
-/// Prompts of both modalities.
+/// PromptEmbeddings of both modalities.
 #[derive(Clone, Debug)]
 pub struct PromptPair {
     /// For audio.
-    pub audio: Prompts,
+    pub audio: PromptEmbeddings,
     /// For visual.
-    pub visual: Prompts,
+    pub visual: PromptEmbeddings,
 }
 
 impl PromptPair {
     /// Of a modality.
-    pub fn of(&self, modality: Modality) -> &Prompts {
+    pub fn of(&self, modality: Modality) -> &PromptEmbeddings {
         match modality {
             Modality::Audio => &self.audio,
             Modality::Visual => &self.visual,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
-use vaplan_dataflows::session::{Rows, Session, Updates};
+use vaplan_dataflows::session::{GraphSession, Rows, Updates};
 use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -91,7 +91,7 @@ fn there_and_back(nth: u64) -> [Updates; 2] {
 #[test]
 fn what_is_held_does_not_grow_with_the_number_of_versions() {
     for workers in [1, 2] {
-        let (mut session, start) = Session::start(workers, world(), Vec::new()).unwrap();
+        let (mut session, start) = GraphSession::start(workers, world(), Vec::new()).unwrap();
         assert_eq!(start.labels.len() as u64, 2 * VIDEOS);
         let mut most = Vec::new();
         for thousand in 0..4 {
@@ -124,7 +124,7 @@ fn a_session_that_ends_or_is_dropped_gives_back_what_it_held() {
         for (_, classes) in &mut rows.weak {
             *classes = weak.clone();
         }
-        let (session, _) = Session::start(2, rows, Vec::new()).unwrap();
+        let (session, _) = GraphSession::start(2, rows, Vec::new()).unwrap();
         assert!(Arc::strong_count(&weak) as u64 > VIDEOS);
         match dropped {
             true => drop(session),
@@ -136,7 +136,7 @@ fn a_session_that_ends_or_is_dropped_gives_back_what_it_held() {
 
 #[test]
 fn rows_that_are_gone_and_new_at_once_change_nothing() {
-    let (mut session, _) = Session::start(2, world(), Vec::new()).unwrap();
+    let (mut session, _) = GraphSession::start(2, world(), Vec::new()).unwrap();
     let same = Updates {
         gone: world(),
         new: world(),
@@ -172,7 +172,7 @@ fn rows_that_go_without_having_been_there_are_an_error_and_no_labels() {
     ];
     for gone in gone {
         let shown = format!("{gone:?}");
-        let (mut session, _) = Session::start(2, world(), Vec::new()).unwrap();
+        let (mut session, _) = GraphSession::start(2, world(), Vec::new()).unwrap();
         let new = Rows::default();
         let error = session
             .apply(Updates { gone, new })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::similarity::{Prompts, RowFault, SegmentBatch, Span};
+use vaplan_dataflows::similarity::{PromptEmbeddings, RowFault, SegmentBatch, Span};
 use vaplan_dataflows::{FeatureHash, VideoId};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -40,7 +40,7 @@ proptest! {
     ) {
         let segments: Vec<f32> = values(seed, rows * width).into_iter().map(|value| value * scale).collect();
         let texts = values(seed ^ 0x5555, classes * width);
-        let prompts = Prompts::new(&texts, width, Rule::Softmax { scale: 1.0 }).unwrap();
+        let prompts = PromptEmbeddings::new(&texts, width, Rule::Softmax { scale: 1.0 }).unwrap();
         let (whole, faults) = prompts.cosines(&segments);
         prop_assert!(faults.is_empty());
         for (row, segment) in segments.chunks(width).enumerate() {
@@ -72,7 +72,7 @@ proptest! {
 
 #[test]
 fn a_faulty_row_is_named_by_its_row_in_the_file_and_costs_its_video_only() {
-    let prompts = Prompts::new(&[1.0, 0.0, 0.0, 1.0], 2, Rule::Logit { scale: 10.0 }).unwrap();
+    let prompts = PromptEmbeddings::new(&[1.0, 0.0, 0.0, 1.0], 2, Rule::Logit { scale: 10.0 }).unwrap();
     let span = |video, row| Span {
         video: VideoId(video),
         segments: 2,
@@ -103,7 +103,7 @@ fn a_faulty_row_is_named_by_its_row_in_the_file_and_costs_its_video_only() {
 
 #[test]
 fn prompts_refuse_a_row_without_a_direction() {
-    let refused = Prompts::new(&[1.0, 0.0, 0.0, 0.0], 2, Rule::Softmax { scale: 1.0 }).unwrap_err();
+    let refused = PromptEmbeddings::new(&[1.0, 0.0, 0.0, 0.0], 2, Rule::Softmax { scale: 1.0 }).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "text embedding of class 1: feature is all zero, expected a vector with a direction"

@@ -30,7 +30,7 @@ use vaplan_schemas::{Modality, StoreVersion};
 use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::eval::{EvalError, Evaluator, Level};
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 use crate::world::{Both, World, at};
 use sample::{CalibrationSample, CalibrationVideo};
 
@@ -116,7 +116,7 @@ pub struct CalibrationGoal {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CalibratedSettings {
     /// Rules and thresholds.
-    pub settings: Settings,
+    pub settings: LabelSettings,
     /// K, α and guard of each modality. `None` if no flip improves the metric or no predictions exist.
     pub pld: Both<Option<Pld>>,
 }
@@ -124,7 +124,7 @@ pub struct CalibratedSettings {
 /// Result of a calibration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CalibrationReport {
-    /// Settings chosen on all videos of the split.
+    /// LabelSettings chosen on all videos of the split.
     pub choice: CalibratedSettings,
     /// Epoch whose predictions determined K, α and guard. `None` if no epoch predicted the split.
     pub epoch: Option<u64>,
@@ -208,7 +208,7 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     };
     let choice = choose(&videos);
     let plain = [None, None];
-    let level = |settings: &Settings, pld: &Both<Option<Pld>>| pld::level(&videos, settings, pld);
+    let level = |settings: &LabelSettings, pld: &Both<Option<Pld>>| pld::level(&videos, settings, pld);
     let mut held = [
         Evaluator::new(world.classes.len()),
         Evaluator::new(world.classes.len()),

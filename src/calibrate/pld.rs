@@ -6,7 +6,7 @@ use vaplan_schemas::Modality;
 use super::CalibrationMetric;
 use super::sample::CalibrationVideo;
 use crate::eval::{Evaluator, Level};
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 use crate::world::{Both, at};
 
 /// What is tried (METHOD.md has 5, 10 and 0.5, grade D).
@@ -19,7 +19,7 @@ const GUARD: [f64; 8] = [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 /// Of equal ones the one that METHOD has, or the first of the grid. Of several modalities what is maximised is added up.
 pub fn best(
     videos: &[&CalibrationVideo],
-    settings: &Settings,
+    settings: &LabelSettings,
     modalities: &[Modality],
     metric: CalibrationMetric,
 ) -> Both<Option<Pld>> {
@@ -54,7 +54,7 @@ fn grid() -> impl Iterator<Item = Pld> {
 }
 
 /// Segment-level scores of what thresholds and PLD say.
-pub fn level(videos: &[&CalibrationVideo], settings: &Settings, pld: &Both<Option<Pld>>) -> Level {
+pub fn level(videos: &[&CalibrationVideo], settings: &LabelSettings, pld: &Both<Option<Pld>>) -> Level {
     let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
     for video in videos {
         evaluator.add(&video.labels(settings, pld), &video.truth);

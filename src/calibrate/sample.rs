@@ -15,7 +15,7 @@ use crate::error::LabelError;
 use crate::eval::{VideoParse, store};
 use crate::world::epochs;
 use crate::world::kept::{counting, latest};
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 use crate::world::{Both, World, at};
 
 /// Videos of a split.
@@ -53,7 +53,7 @@ impl CalibrationVideo {
     }
 
     /// What thresholds, and PLD, say of it.
-    pub fn labels(&self, settings: &Settings, pld: &Both<Option<Pld>>) -> VideoParse {
+    pub fn labels(&self, settings: &LabelSettings, pld: &Both<Option<Pld>>) -> VideoParse {
         let mut parse = VideoParse::new(self.truth.audio.classes(), self.segments);
         for modality in Modality::ALL {
             let prediction = self.predictions[at(modality)].as_ref();

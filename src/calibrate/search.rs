@@ -5,7 +5,7 @@ use vaplan_schemas::{ClassId, Modality};
 use super::CalibrationGoal;
 use super::sample::CalibrationVideo;
 use super::sweep::{BestCutoff, current, sweep, threshold};
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 
 /// Rounds of sweeps at most; a few do.
 const ROUNDS: usize = 50;
@@ -16,7 +16,7 @@ const ROUNDS: usize = 50;
 /// Each sweep is exact while all other thresholds stay. With metric `own` the one threshold of a modality is therefore
 /// the best there is; where modalities or classes share the mean of a video, sweeps go on until none gains: no other
 /// value of a single threshold is better then.
-pub fn search(videos: &[&CalibrationVideo], start: &Settings, how: &CalibrationGoal) -> Settings {
+pub fn search(videos: &[&CalibrationVideo], start: &LabelSettings, how: &CalibrationGoal) -> LabelSettings {
     let mut settings = start.clone();
     for &modality in &how.modalities {
         let best = sweep(videos, &settings, modality, None, how.metric);
@@ -34,7 +34,7 @@ pub fn search(videos: &[&CalibrationVideo], start: &Settings, how: &CalibrationG
 /// Sweeps these classes in turn, until none gains.
 fn ascend(
     videos: &[&CalibrationVideo],
-    settings: &mut Settings,
+    settings: &mut LabelSettings,
     how: &CalibrationGoal,
     classes: &[Option<ClassId>],
 ) {
@@ -57,7 +57,7 @@ fn ascend(
 }
 
 /// Sets the threshold of a class, or of all; false: no number means that cutoff.
-fn take(settings: &mut Settings, modality: Modality, class: Option<ClassId>, best: &BestCutoff) -> bool {
+fn take(settings: &mut LabelSettings, modality: Modality, class: Option<ClassId>, best: &BestCutoff) -> bool {
     let own = match modality {
         Modality::Audio => &mut settings.audio,
         Modality::Visual => &mut settings.visual,

@@ -15,7 +15,7 @@ use super::CalibrationMetric;
 use super::sample::CalibrationVideo;
 use crate::eval::metric::{ClassMean, ConfusionCounts};
 use crate::world::at;
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 
 /// The best cutoffs: from `lower`, up to and without `upper`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +76,7 @@ fn value(pairs: &[Pair], weights: [f64; 3]) -> i128 {
 /// The best cutoff of a modality, or of one class of it, while all others stay; of equal ones the highest.
 pub fn sweep(
     videos: &[&CalibrationVideo],
-    settings: &Settings,
+    settings: &LabelSettings,
     modality: Modality,
     class: Option<ClassId>,
     metric: CalibrationMetric,
@@ -129,7 +129,7 @@ pub fn sweep(
 /// The value of thresholds as they are, as comparable to that of sweeps of this modality.
 pub fn current(
     videos: &[&CalibrationVideo],
-    settings: &Settings,
+    settings: &LabelSettings,
     modality: Modality,
     metric: CalibrationMetric,
 ) -> i128 {
@@ -141,7 +141,7 @@ pub fn current(
 /// Counts of the classes that a video has, with no swept cell set; those go to `cells` with the place of their counts.
 fn pairs_of(
     video: &CalibrationVideo,
-    settings: &Settings,
+    settings: &LabelSettings,
     modality: Modality,
     swept: &dyn Fn(ClassId) -> bool,
     mut cells: impl FnMut(usize, Cell),

@@ -8,7 +8,7 @@ use vaplan_schemas::Modality;
 
 use super::relabel::listener;
 use super::{Global, notes, workers};
-use crate::denoise::{self, Denoised, DenoisingRequest};
+use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
 use crate::eval::Level;
 use crate::world::changes::DenoiseRequest;
 use crate::world::flips;
@@ -111,7 +111,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
 }
 
 /// Prints the flips and, if dense truth is known, the scores.
-pub(super) fn print(denoised: &Denoised, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
     for modality in Modality::ALL {
         let settings = denoised.summary.denoising[crate::world::at(modality)];
         if let Some(pld) = settings {

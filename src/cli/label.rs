@@ -14,7 +14,7 @@ use super::choice::choices;
 use super::progress::Bar;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::{Listener, Progress};
-use crate::label::cluster::{self, Outcome};
+use crate::label::cluster::{self, ClusterOutcome};
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest};
 
@@ -249,12 +249,12 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
                 &listener,
             )?
         }
-        None => Outcome::Led(Box::new(label::run(&request, &listener)?)),
+        None => ClusterOutcome::Led(Box::new(label::run(&request, &listener)?)),
     };
     bar.finish();
     let summary = match outcome {
-        Outcome::Led(summary) => *summary,
-        Outcome::Followed { version, rejects } => return followed(version, rejects, out),
+        ClusterOutcome::Led(summary) => *summary,
+        ClusterOutcome::Followed { version, rejects } => return followed(version, rejects, out),
     };
     let version = summary.version.version;
     let Some(done) = summary.done else {

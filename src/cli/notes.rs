@@ -9,7 +9,7 @@ use vaplan_schemas::rows::{RejectRow, Severity};
 /// Gives the number of rejected rows: with any, the exit status is 1.
 pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
     for line in summary(rejects, quiet) {
-        super::stderr::tell(&format!("{line}"));
+        super::stderr::tell(&line);
     }
     rejects
         .iter()

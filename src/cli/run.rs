@@ -13,7 +13,7 @@ use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
 use crate::run::learner::LearnerProgress;
-use crate::run::{self, Progress, Request, Todo, Told};
+use crate::run::{self, RunListener, RunProgress, RunRequest, Todo};
 
 /// Do the whole job that a file describes: label, train, denoise, train again, score
 ///
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         out.write_all(DEFAULT.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     };
-    let request = Request {
+    let request = RunRequest {
         config: config.clone(),
         workers: args.machine.workers.unwrap_or_else(cores).get(),
         threads: args.machine.threads.unwrap_or_else(cores),
@@ -74,18 +74,18 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     }
     libtorch::set_threads(request.threads.get());
     let bar = Arc::new(Bar::new("running", "videos", global));
-    let mut progress = |progress: Progress<'_>| match progress {
-        Progress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
-        Progress::Stage { name, done: false } => bar.message(name.to_owned()),
-        Progress::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
-        Progress::Epoch { row, better } => {
+    let mut progress = |progress: RunProgress<'_>| match progress {
+        RunProgress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
+        RunProgress::Stage { name, done: false } => bar.message(name.to_owned()),
+        RunProgress::Waiting(holder) => bar.say(&format!("waiting: the store is being written by {holder}")),
+        RunProgress::Epoch { row, better } => {
             bar.say(&epoch_line(row, None, better));
         }
-        Progress::Denoised { epoch, set, unset } => bar.say(&format!(
+        RunProgress::Denoised { epoch, set, unset } => bar.say(&format!(
             "denoised by epoch {epoch}: {set} labels set, {unset} unset"
         )),
     };
-    let told = Told {
+    let told = RunListener {
         progress: &mut progress,
         #[cfg(feature = "encode")]
         encode: super::media::MediaArgs::listener(&bar),
@@ -171,7 +171,7 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnLearnerProgress {
     })
 }
 
-fn check(request: &Request, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+fn check(request: &RunRequest, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     Config::read(&request.config)?;
     let Some(todo) = Todo::new(request)? else {
         writeln!(out, "well: all is to be done, media first")?;
@@ -187,7 +187,7 @@ fn check(request: &Request, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 
 /// Says which stages of a run are done.
 pub(super) fn plan(config: &Path, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = Request {
+    let request = RunRequest {
         config: config.to_owned(),
         workers: 1,
         threads: NonZeroUsize::MIN,

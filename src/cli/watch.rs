@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{Global, notes};
-use crate::watch::{self, StopHandle, Told, WatchRequest};
+use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 
 /// Take what is dropped into a folder, and keep the labels right: one store version per batch.
 ///
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     };
     let say = |line: String| {
         if !global.quiet {
-            super::stderr::tell(&format!("{line}"));
+            super::stderr::tell(&line);
         }
     };
     #[cfg(feature = "train")]
@@ -91,19 +91,19 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     }
     let mut written = Ok(());
     watch::run(&request, &mut |told| match told {
-        Told::Loaded {
+        WatchProgress::Loaded {
             version,
             videos,
             others: false,
         } => say(format!("watching: version {version}, {videos} videos")),
-        Told::Loaded { version, videos, .. } => say(format!(
+        WatchProgress::Loaded { version, videos, .. } => say(format!(
             "loaded anew: another process made version {version}, {videos} videos"
         )),
-        Told::Metrics(address) => say(format!("metrics at http://{address}/metrics")),
-        Told::Waiting(holder) => say(format!("waiting: the store is being written by {holder}")),
+        WatchProgress::Metrics(address) => say(format!("metrics at http://{address}/metrics")),
+        WatchProgress::Waiting(holder) => say(format!("waiting: the store is being written by {holder}")),
         // Not left out where quiet: it is an error, of one delivery.
-        Told::Failed { name, reason } => super::stderr::tell(&format!("{name}: {reason}")),
-        Told::Batch(done) => {
+        WatchProgress::Failed { name, reason } => super::stderr::tell(&format!("{name}: {reason}")),
+        WatchProgress::Batch(done) => {
             notes::report(&done.rejected, true);
             let (set, unset) = done.cells;
             let line = match done.version {
@@ -117,11 +117,11 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             written = std::mem::replace(&mut written, Ok(())).and(own);
         }
         #[cfg(feature = "train")]
-        Told::Epoch { row, better } => {
+        WatchProgress::Epoch { row, better } => {
             say(super::learning::epoch_line(row, None, better));
         }
         #[cfg(feature = "train")]
-        Told::Denoised {
+        WatchProgress::Denoised {
             epoch,
             version,
             cells: (set, unset),
@@ -132,12 +132,12 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             None => say(format!("denoised by epoch {epoch}: the labels are as they were")),
         },
         #[cfg(feature = "train")]
-        Told::Trained { epoch } => say(format!("trained: the best is epoch {epoch}")),
+        WatchProgress::Trained { epoch } => say(format!("trained: the best is epoch {epoch}")),
         #[cfg(feature = "train")]
-        Told::Rests(why) => say(format!("training rests: {why}")),
+        WatchProgress::Rests(why) => say(format!("training rests: {why}")),
         #[cfg(feature = "train")]
-        Told::TrainingFailed(reason) => super::stderr::tell(&format!("training: {reason}")),
-        Told::Stopped => say("stopped".to_owned()),
+        WatchProgress::TrainingFailed(reason) => super::stderr::tell(&format!("training: {reason}")),
+        WatchProgress::Stopped => say("stopped".to_owned()),
     })?;
     // Whoever read the output may have gone; the work went on.
     written?;

@@ -46,7 +46,7 @@ pub struct DenoisingRequest {
 
 /// What was done, or would be.
 #[derive(Clone, Debug)]
-pub struct Denoised {
+pub struct DenoiseSummary {
     /// Epoch whose predictions count.
     pub epoch: u64,
     /// The change; its flips are all that PLD makes, also those that were there.
@@ -71,7 +71,7 @@ pub enum DenoiseError {
 ///
 /// # Errors
 /// [`DenoiseError`]; the version before is then still the latest.
-pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<Denoised, DenoiseError> {
+pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSummary, DenoiseError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let latest = store.at_version(None).map_err(LabelError::from)?;
     let epoch = match request.epoch {
@@ -102,7 +102,7 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<Denoised, 
         }
         None => latest,
     };
-    Ok(Denoised {
+    Ok(DenoiseSummary {
         epoch,
         quality: quality::of_changes(&before, &summary.changes)?,
         summary,

@@ -25,7 +25,7 @@ use crate::world::Both;
 use crate::world::changes::Changes;
 use crate::world::flips::Flips;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{Predicted, Scope};
+use crate::world::scope::{PredictionScope, Scope};
 
 /// What is asked of a relabelling run.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ fn apply(
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
-    match Scope::of(snapshot, &mut resolved, Predicted::Flipped)? {
+    match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
         Scope::Part(touched) => {
             let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;

@@ -14,7 +14,7 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::flow::Results;
 use super::plan::Plan;
-use super::rows::{self, Found, candidate_rows, label_tracks, score_tracks, video_row};
+use super::rows::{self, VideoAnswers, candidate_rows, label_tracks, score_tracks, video_row};
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
 use crate::world::rejects;
@@ -176,7 +176,7 @@ pub fn commit(
     let classes = Classification::new(&world.classes, previous);
     append_changes(&mut commit, &classes, changes, names)?;
 
-    let mut found: BTreeMap<VideoId, Found> = BTreeMap::new();
+    let mut found: BTreeMap<VideoId, VideoAnswers> = BTreeMap::new();
     for (video, modality, admitted) in results.admitted {
         found.entry(video).or_default().admitted[at(modality)] = Some(admitted);
     }
@@ -194,7 +194,7 @@ pub fn commit(
     for videos in &mut by_bucket {
         videos.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    let nothing = Found::default();
+    let nothing = VideoAnswers::default();
     let rows = |video: &Video| found.get(&video.id).unwrap_or(&nothing);
     let of = |bucket: u32| by_bucket[bucket as usize].iter();
     commit.replace_buckets::<Videos>(|bucket| {

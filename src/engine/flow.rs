@@ -26,7 +26,7 @@ use super::commit::{Classification, Previous};
 use super::plan::Plan;
 use super::score::{Job, Read, lock, panic_point, scored};
 use super::stage::Stage;
-use super::workers::{Place, Share, Team};
+use super::workers::{GatherTarget, Team, WorkerSlice};
 use crate::error::LabelError;
 use crate::world::at;
 use crate::world::kept::Kept;
@@ -50,7 +50,7 @@ pub struct Results {
 
 /// What the graph starts from.
 #[derive(Clone)]
-pub struct Given {
+pub struct FlowInput {
     /// What is asked.
     pub plan: Arc<Plan>,
     /// Where finished shards are kept.
@@ -71,7 +71,7 @@ pub struct Given {
 /// # Errors
 /// [`LabelError::Stage`] where a finished shard cannot be kept, [`LabelError::Stopped`] where the dataflow does not
 /// come to its end.
-pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, LabelError> {
+pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<Results, LabelError> {
     let (job, loaded) = Job::new(&given.plan, Some(&given.stage), &given.shards, listener);
     let previous = given.previous.as_ref().map(|previous| {
         let classes = Classification::new(&given.plan.world.classes, Some(previous));
@@ -85,7 +85,7 @@ pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, La
     let place = team.place();
     let crew = team.clone();
     team.run(move |worker, stop| {
-        let everywhere = Share {
+        let everywhere = WorkerSlice {
             index: worker.index(),
             of: worker.peers(),
         };
@@ -142,7 +142,11 @@ pub fn run(given: &Given, team: Team, listener: &Listener) -> Result<Results, La
 
 /// Puts what the graph gives into `results`. The probe is of the changes alone: all is there when the workers have
 /// ended, which they do once the whole dataflow has.
-fn collect(outputs: Outputs<'_, u64>, place: Place, results: &Arc<Mutex<Results>>) -> ProbeHandle<u64> {
+fn collect(
+    outputs: Outputs<'_, u64>,
+    place: GatherTarget,
+    results: &Arc<Mutex<Results>>,
+) -> ProbeHandle<u64> {
     let to = results.clone();
     let admitted = place.gather(outputs.admitted.inner, |((video, _), _, _)| video.0);
     admitted.inspect_container(move |event| {

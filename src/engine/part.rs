@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::session::{Outcome, Rows, Session};
+use vaplan_dataflows::session::{GraphSession, Outcome, Rows};
 use vaplan_dataflows::{Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, VideoId};
 use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
@@ -310,7 +310,8 @@ impl Part {
     /// [`LabelError::Stopped`] if a worker fails.
     pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
         let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
-        let (session, outcome) = Session::start(workers, self.rows(), self.previous()).map_err(stopped)?;
+        let (session, outcome) =
+            GraphSession::start(workers, self.rows(), self.previous()).map_err(stopped)?;
         session.finish().map_err(stopped)?;
         Ok(outcome)
     }

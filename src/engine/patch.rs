@@ -18,7 +18,7 @@ use vaplan_schemas::{Modality, StoreError};
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::Part;
 use crate::engine::commit::{Classification, append_changes, change_rows};
-use crate::engine::rows::{Found, candidate_rows, label_tracks, score_tracks, video_row};
+use crate::engine::rows::{VideoAnswers, candidate_rows, label_tracks, score_tracks, video_row};
 use crate::error::LabelError;
 use crate::world::World;
 use crate::world::flips;
@@ -71,11 +71,11 @@ impl Answers {
     }
 
     /// Output for one video, without the feature files.
-    pub(crate) fn found(&self, video: VideoId) -> Found {
-        Found {
+    pub(crate) fn found(&self, video: VideoId) -> VideoAnswers {
+        VideoAnswers {
             admitted: Modality::ALL.map(|modality| self.admitted.get(&(video, modality)).cloned()),
             labels: Modality::ALL.map(|modality| self.labels.get(&(video, modality)).cloned()),
-            ..Found::default()
+            ..VideoAnswers::default()
         }
     }
 
@@ -343,7 +343,7 @@ fn diffs(
     let after = &part.resolved.after;
     let mut found = BTreeMap::new();
     for video in part.videos.keys() {
-        let own = Found {
+        let own = VideoAnswers {
             sources: part.sources(*video),
             ..answers.found(*video)
         };

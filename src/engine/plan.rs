@@ -30,7 +30,7 @@ pub struct Plan {
     pub truth: Vec<TruthRow>,
     /// Odd and bad rows of the annotations.
     pub rejects: Vec<RejectRow>,
-    /// Prompts of both modalities, of unit length.
+    /// PromptEmbeddings of both modalities, of unit length.
     pub prompts: Arc<PromptPair>,
     /// Shards of both modalities.
     pub shards: Vec<PlannedShard>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::session::{Session, SessionError};
+use vaplan_dataflows::session::{GraphSession, SessionError};
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Settings, Table, UserLabels, Videos};
@@ -33,7 +33,7 @@ const MADE_OF: [&str; 6] = [
 /// A store version in memory.
 #[derive(Debug)]
 pub struct Resident {
-    session: Session,
+    session: GraphSession,
     mirror: Mirror,
     /// What the graph says now.
     pub answers: Answers,
@@ -65,7 +65,7 @@ impl Resident {
         let rows = mirror.take(rows, whole, &[]).new;
         let previous = part.previous();
         drop(part);
-        let (session, outcome) = Session::start(workers, rows, previous).map_err(stopped)?;
+        let (session, outcome) = GraphSession::start(workers, rows, previous).map_err(stopped)?;
         let mut answers = Answers::default();
         let changes = answers.take(outcome);
         // On top of labels that nothing leads to, `label_changes` would not add up.

@@ -16,7 +16,7 @@ use crate::world::{Both, Video, World, at};
 
 /// What the dataflow says of one video.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct VideoAnswers {
     /// Features that count.
     pub admitted: Both<Option<Admitted>>,
     /// Labels.
@@ -26,7 +26,7 @@ pub struct Found {
 }
 
 /// The row of `videos`.
-pub fn video_row(world: &World, video: &Video, found: &Found) -> VideoRow {
+pub fn video_row(world: &World, video: &Video, found: &VideoAnswers) -> VideoRow {
     let source = |modality| {
         let admitted = found.admitted[at(modality)].as_ref()?;
         Some(admitted.source.clone())
@@ -53,7 +53,7 @@ pub fn video_row(world: &World, video: &Video, found: &Found) -> VideoRow {
 }
 
 /// Rows of `candidates`: features that do not count.
-pub fn candidate_rows(video: &Video, found: &Found) -> Vec<CandidateRow> {
+pub fn candidate_rows(video: &Video, found: &VideoAnswers) -> Vec<CandidateRow> {
     let mut rows = Vec::new();
     for modality in Modality::ALL {
         let counts = found.admitted[at(modality)]
@@ -74,7 +74,7 @@ pub fn candidate_rows(video: &Video, found: &Found) -> Vec<CandidateRow> {
 }
 
 /// Rows of `scores`, in the order of the table: modality, then class by name.
-pub fn score_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<ScoreTrack> {
+pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoAnswers) -> Vec<ScoreTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
         let Some(admitted) = &found.admitted[at(modality)] else {
@@ -93,7 +93,7 @@ pub fn score_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<ScoreT
 }
 
 /// Rows of `labels`, in the order of the table.
-pub fn label_tracks(world: &World, name: &Arc<str>, found: &Found) -> Vec<LabelTrack> {
+pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoAnswers) -> Vec<LabelTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
         let (Some(admitted), Some(labels)) = (&found.admitted[at(modality)], &found.labels[at(modality)])

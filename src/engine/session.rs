@@ -11,7 +11,7 @@ use super::{Listener, Progress, patch, whole};
 use crate::error::LabelError;
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{Predicted, Scope};
+use crate::world::scope::{PredictionScope, Scope};
 
 /// A store whose latest version stays in memory, so that a change costs what it touches and no more.
 ///
@@ -110,12 +110,12 @@ impl Session {
             }
         };
         let summary = match prepared {
-            Prepared::Part(part) => {
+            PreparedChange::Part(part) => {
                 let made = resident.commit(&self.store, &lock, &snapshot, &request, &part)?;
                 self.resident = Some(resident);
                 made
             }
-            Prepared::Everything(resolved) => {
+            PreparedChange::Everything(resolved) => {
                 let made = whole::run(
                     &self.store,
                     Some(&lock),
@@ -148,7 +148,7 @@ impl Session {
 }
 
 /// A change, resolved against a version and read, before the graph is told of it.
-pub(crate) enum Prepared {
+pub(crate) enum PreparedChange {
     /// The rows that the change can touch.
     Part(Box<Part>),
     /// The change touches every score: all videos are labelled again.
@@ -164,14 +164,14 @@ pub(crate) fn prepare(
     snapshot: &Snapshot,
     request: &RelabelRequest,
     listener: &Listener,
-) -> Result<Prepared, LabelError> {
+) -> Result<PreparedChange, LabelError> {
     listener.check()?;
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
-    let prepared = match Scope::of(snapshot, &mut resolved, Predicted::All)? {
-        Scope::Everything => Prepared::Everything(Box::new(resolved)),
+    let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
+        Scope::Everything => PreparedChange::Everything(Box::new(resolved)),
         Scope::Part(touched) => {
             let part = Part::load(snapshot, resolved, touched, request.workers, listener)?;
-            Prepared::Part(Box::new(part))
+            PreparedChange::Part(Box::new(part))
         }
     };
     listener.check()?;

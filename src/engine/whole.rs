@@ -12,7 +12,7 @@ use super::change::{RelabelRequest, RelabelSummary};
 use super::part::user_after;
 use super::patch::{Diff, epochs, info, predictions, video_predictions};
 use crate::engine::commit::{self, Asked, Classification, Previous, change_rows};
-use crate::engine::flow::Given;
+use crate::engine::flow::FlowInput;
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::stage::Stage;
 use crate::engine::workers::Team;
@@ -89,7 +89,7 @@ pub(crate) fn run(
         Some(_) => store.staging_dir("relabel"),
         None => folder.path().to_owned(),
     })?;
-    let given = Given {
+    let given = FlowInput {
         shards: (0..plan.shards.len()).collect(),
         plan: Arc::new(plan),
         stage,

@@ -12,7 +12,7 @@ use vaplan_dataflows::timely::worker::Worker;
 use vaplan_dataflows::timely::{self, ExchangeData};
 use vaplan_dataflows::workers::{self, StopSignal, WorkersError};
 
-use super::cluster::control::Event;
+use super::cluster::control::ClusterEvent;
 use super::cluster::link::Link;
 use crate::error::LabelError;
 
@@ -26,7 +26,7 @@ pub struct Team {
 struct Others {
     // By process; none: this one.
     links: Mutex<Vec<Option<Link>>>,
-    events: Sender<Event>,
+    events: Sender<ClusterEvent>,
 }
 
 impl Team {
@@ -44,7 +44,7 @@ impl Team {
         workers: usize,
         process: usize,
         links: Vec<Option<Link>>,
-        events: Sender<Event>,
+        events: Sender<ClusterEvent>,
     ) -> Team {
         let links = Mutex::new(links);
         Team {
@@ -55,16 +55,16 @@ impl Team {
     }
 
     /// What worker `index` does of what this process does alone.
-    pub(super) fn within(&self, index: usize) -> Share {
-        Share {
+    pub(super) fn within(&self, index: usize) -> WorkerSlice {
+        WorkerSlice {
             index: index - self.process * self.workers,
             of: self.workers,
         }
     }
 
     /// Where the results of all processes come together.
-    pub(super) fn place(&self) -> Place {
-        Place(self.others.as_ref().map(|_| self.workers as u64))
+    pub(super) fn place(&self) -> GatherTarget {
+        GatherTarget(self.others.as_ref().map(|_| self.workers as u64))
     }
 
     /// Runs `logic` on the workers of this process until their dataflows end.
@@ -100,7 +100,7 @@ impl Team {
                 let done = of_worker.guard(worker, |worker| logic(worker, &of_worker));
                 if done.is_none() {
                     // The send fails only if nothing listens any more: the run is over then.
-                    let _ = events.send(Event::Panicked);
+                    let _ = events.send(ClusterEvent::Panicked);
                 }
             },
         )
@@ -117,12 +117,12 @@ impl Team {
 
 /// Every `of`th thing, from `index`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
+pub(super) struct WorkerSlice {
     pub(super) index: usize,
     pub(super) of: usize,
 }
 
-impl Share {
+impl WorkerSlice {
     /// Is the nth thing in it?
     pub(super) fn has(self, nth: usize) -> bool {
         nth % self.of == self.index
@@ -131,9 +131,9 @@ impl Share {
 
 /// Where results come together: the workers of process 0, or wherever they are where there is one process.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(Option<u64>);
+pub(super) struct GatherTarget(Option<u64>);
 
-impl Place {
+impl GatherTarget {
     /// Brings results there; `spread` is any number of a record.
     pub(super) fn gather<'scope, D: ExchangeData>(
         self,

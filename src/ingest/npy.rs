@@ -32,7 +32,7 @@ use std::path::Path;
 use super::error::IngestError;
 use super::open::open_regular;
 
-pub use header::{Dtype, Header, Kind, MAX_HEADER, parse_header};
+pub use header::{Dtype, DtypeKind, Header, MAX_HEADER, parse_header};
 pub use write::{write_f16, write_f32, write_i64};
 
 /// Most bytes of a file name on Linux's and macOS's file systems.
@@ -267,7 +267,7 @@ impl Reader {
         check: ShapeCheck<'_>,
     ) -> Result<Vec<usize>, IngestError> {
         let (header, shape) = self.load(path, check, |header| match header.dtype.kind {
-            Kind::Float => Ok(()),
+            DtypeKind::Float => Ok(()),
             _ => Err(header.dtype.refused("float16, float32 or float64")),
         })?;
         values::append_floats(&self.bytes, &header, &shape, out).map_err(|problem| IngestError::Npy {
@@ -284,7 +284,7 @@ impl Reader {
         check: ShapeCheck<'_>,
     ) -> Result<Vec<usize>, IngestError> {
         let (header, shape) = self.load(path, check, |header| match header.dtype.kind {
-            Kind::Float => Err(header.dtype.refused("an integer type or bool")),
+            DtypeKind::Float => Err(header.dtype.refused("an integer type or bool")),
             _ => Ok(()),
         })?;
         values::append_ints(&self.bytes, &header, &shape, out).map_err(|problem| IngestError::Npy {

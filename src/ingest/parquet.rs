@@ -26,7 +26,7 @@ use source::Source;
 
 pub(crate) use feature::Features;
 
-/// Rows decoded at a time: their pages and floats stay in the second-level cache.
+/// RowGroup decoded at a time: their pages and floats stay in the second-level cache.
 const STEP: usize = 256;
 
 /// Name of the feature column.
@@ -66,7 +66,7 @@ pub(crate) struct EmbeddingFile {
 }
 
 /// Some rows, in order.
-pub(crate) struct Rows {
+pub(crate) struct RowGroup {
     /// Of the first, from 0 in the file.
     pub(crate) first: u64,
     /// How many.
@@ -75,7 +75,7 @@ pub(crate) struct Rows {
     pub(crate) features: Features,
 }
 
-impl Rows {
+impl RowGroup {
     /// Text of the `column`-th key column asked for; none: null, or no such column.
     pub(crate) fn text(&self, column: usize, row: usize) -> Option<&str> {
         let array: &StringArray = self.keys[column].as_ref()?.as_string();
@@ -162,7 +162,7 @@ impl EmbeddingFile {
         })
     }
 
-    /// Rows that the file says it has.
+    /// RowGroup that the file says it has.
     pub(crate) fn row_count(&self) -> u64 {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
@@ -173,7 +173,7 @@ impl EmbeddingFile {
     }
 
     /// Gives all rows in order; `sink` says whether to go on.
-    pub(crate) fn each(&self, mut sink: impl FnMut(&Rows) -> bool) -> Result<(), Broken> {
+    pub(crate) fn each(&self, mut sink: impl FnMut(&RowGroup) -> bool) -> Result<(), Broken> {
         let mut first = 0_u64;
         for group in 0..self.metadata.metadata().num_row_groups() {
             let broken = |row: u64, problem: String| Broken { row, problem };
@@ -244,7 +244,7 @@ struct GroupReaders {
 }
 
 impl GroupReaders {
-    fn next(&mut self, file: &EmbeddingFile, first: u64) -> Result<Rows, String> {
+    fn next(&mut self, file: &EmbeddingFile, first: u64) -> Result<RowGroup, String> {
         let batch = match contain(|| self.keys.next())? {
             Some(batch) => batch.map_err(|error| error.to_string())?,
             None => RecordBatch::new_empty(self.keys_schema()),
@@ -274,7 +274,7 @@ impl GroupReaders {
                 Features::of_list(column)?
             }
         };
-        Ok(Rows {
+        Ok(RowGroup {
             first,
             count,
             keys,
@@ -325,7 +325,7 @@ pub(crate) fn texts(path: &Path, column: &str) -> Option<std::collections::BTree
         for batch in builder.with_projection(mask).build().ok()? {
             let array = arrow::compute::cast(batch.ok()?.column(0), &DataType::Utf8).ok()?;
             let texts: &StringArray = array.as_string();
-            // Rows of a video are together: most are equal to the one before.
+            // RowGroup of a video are together: most are equal to the one before.
             let mut last = None;
             for text in texts.iter().flatten() {
                 if last != Some(text) {

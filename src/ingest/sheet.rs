@@ -13,7 +13,7 @@ use super::open::open_regular;
 
 /// One row; fields are trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row<const N: usize> {
+pub(crate) struct SheetRow<const N: usize> {
     /// Line, from 1 as an editor counts.
     pub(crate) line: u64,
     /// In the order asked for; none: an optional column that the file lacks, or an empty field.
@@ -48,7 +48,7 @@ pub(crate) fn read<const N: usize>(
     path: &Path,
     columns: [Column; N],
     rejects: &mut Vec<RejectRow>,
-) -> Result<Vec<Row<N>>, IngestError> {
+) -> Result<Vec<SheetRow<N>>, IngestError> {
     let mut text = Vec::new();
     let (mut file, _) = open_regular(path)?;
     file.read_to_end(&mut text)
@@ -120,7 +120,7 @@ pub(crate) fn read<const N: usize>(
             }
         }
         if whole {
-            rows.push(Row { line, fields });
+            rows.push(SheetRow { line, fields });
         } else {
             reject("is not UTF-8".to_owned());
         }
@@ -132,7 +132,7 @@ pub(crate) fn read<const N: usize>(
 mod tests {
     use super::*;
 
-    fn rows(text: &[u8]) -> (Result<Vec<Row<2>>, String>, Vec<String>) {
+    fn rows(text: &[u8]) -> (Result<Vec<SheetRow<2>>, String>, Vec<String>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let mut rejects = Vec::new();
@@ -145,8 +145,8 @@ mod tests {
         (read, reasons)
     }
 
-    fn row(line: u64, a: &str, b: Option<&str>) -> Row<2> {
-        Row {
+    fn row(line: u64, a: &str, b: Option<&str>) -> SheetRow<2> {
+        SheetRow {
             line,
             fields: [Some(a.to_owned()), b.map(str::to_owned)],
         }

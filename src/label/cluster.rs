@@ -25,11 +25,11 @@ use vaplan_schemas::store::Store;
 use super::plan::open;
 use super::{Begun, LabelRequest, STAGE};
 use crate::engine::cluster::control::Control;
-use crate::engine::cluster::frame::{Frame, Part};
+use crate::engine::cluster::frame::{Frame, ReadFrame};
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::link::Link;
 use crate::engine::cluster::meeting::{Asked, Meeting, meet};
-use crate::engine::flow::{self, Given, Results};
+use crate::engine::flow::{self, FlowInput, Results};
 use crate::engine::plan::{Plan, weak_hash};
 use crate::engine::stage::Stage;
 use crate::engine::workers::Team;
@@ -46,7 +46,7 @@ const ROWS: usize = 4096;
 
 /// What a process of a cluster knows at the end.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum ClusterOutcome {
     /// This process committed, or found the answer in the store.
     Led(Box<LabelSummary>),
     /// Process 0 did.
@@ -70,9 +70,9 @@ pub fn run(
     hosts: &Hosts,
     timeout: Duration,
     listener: &Listener,
-) -> Result<Outcome, LabelError> {
+) -> Result<ClusterOutcome, LabelError> {
     if hosts.processes() == 1 {
-        return Ok(Outcome::Led(Box::new(super::run(request, listener)?)));
+        return Ok(ClusterOutcome::Led(Box::new(super::run(request, listener)?)));
     }
     let plan = open(request)?;
     let mut meeting = meet(hosts, asked(request, hosts, &plan), timeout)?;
@@ -134,7 +134,7 @@ fn lead(
     meeting: Meeting,
     control: &mut Control,
     listener: &Listener,
-) -> Result<Outcome, LabelError> {
+) -> Result<ClusterOutcome, LabelError> {
     let (session, links) = (meeting.session, connected(meeting, control)?);
     let store = Store::create(&request.store)?;
     let (to_lock, told, teller) = (store.clone(), listener.clone(), control.teller());
@@ -148,7 +148,7 @@ fn lead(
         Begun::Held(version) => {
             control.say_all(&Frame::Held(version.version));
             let summary = LabelSummary { version, done: None };
-            return Ok(Outcome::Led(Box::new(summary)));
+            return Ok(ClusterOutcome::Led(Box::new(summary)));
         }
         Begun::Ready(ready) => ready,
     };
@@ -174,14 +174,14 @@ fn lead(
                 missing.remove(&process);
                 control.settle(process);
             }
-            (_, Frame::Part(part)) => add(&mut results, part),
+            (_, Frame::ReadFrame(part)) => add(&mut results, part),
             (process, frame) => return Err(unexpected(hosts, process, &frame)),
         }
     }
     let summary = ready.commit(request, results, listener)?;
     let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
     control.say_all(&Frame::Committed(summary.version.version, rejects));
-    Ok(Outcome::Led(Box::new(summary)))
+    Ok(ClusterOutcome::Led(Box::new(summary)))
 }
 
 fn follow(
@@ -191,13 +191,13 @@ fn follow(
     meeting: Meeting,
     control: &mut Control,
     listener: &Listener,
-) -> Result<Outcome, LabelError> {
+) -> Result<ClusterOutcome, LabelError> {
     let (session, links) = (meeting.session, connected(meeting, control)?);
     let share = loop {
         match control.next()? {
             (_, Frame::Waiting(holder)) => listener.tell(Progress::Waiting(holder)),
             (_, Frame::Held(version)) => {
-                return Ok(Outcome::Followed {
+                return Ok(ClusterOutcome::Followed {
                     version,
                     rejects: None,
                 });
@@ -215,7 +215,7 @@ fn follow(
     if sealed != session.to_string() {
         return Err(elsewhere().into());
     }
-    let given = Given {
+    let given = FlowInput {
         plan: Arc::new(plan),
         stage: Stage::open(&store.staging_dir(STAGE))?,
         shards: share.into_iter().map(|shard| shard as usize).collect(),
@@ -224,12 +224,12 @@ fn follow(
     };
     let results = labelled(request, given, hosts, links, control, listener)?;
     for part in parts(results) {
-        control.say(0, &Frame::Part(part));
+        control.say(0, &Frame::ReadFrame(part));
     }
     control.say(0, &Frame::Ended);
     listener.tell(Progress::Committing);
     match control.next()? {
-        (_, Frame::Committed(version, rejects)) => Ok(Outcome::Followed {
+        (_, Frame::Committed(version, rejects)) => Ok(ClusterOutcome::Followed {
             version,
             rejects: Some(rejects),
         }),
@@ -245,7 +245,7 @@ fn connected(meeting: Meeting, control: &mut Control) -> Result<Vec<Option<TcpSt
 /// Runs this process's part of the dataflow.
 fn labelled(
     request: &LabelRequest,
-    given: Given,
+    given: FlowInput,
     hosts: &Hosts,
     links: Vec<Option<TcpStream>>,
     control: &mut Control,
@@ -279,7 +279,7 @@ fn deal(shards: usize, processes: usize, staged: impl Fn(usize) -> bool) -> Vec<
 }
 
 /// What process 0 needs of another's results, in pieces.
-fn parts(results: Results) -> impl Iterator<Item = Part> {
+fn parts(results: Results) -> impl Iterator<Item = ReadFrame> {
     let Results {
         audio_visual, read, ..
     } = results;
@@ -287,16 +287,16 @@ fn parts(results: Results) -> impl Iterator<Item = Part> {
     let mut sources = read.sources.into_iter();
     let mut audio_visual = Some(audio_visual);
     std::iter::from_fn(move || {
-        let part = Part {
+        let part = ReadFrame {
             rejects: rejects.by_ref().take(ROWS).collect(),
             sources: sources.by_ref().take(ROWS).collect(),
             audio_visual: audio_visual.take().unwrap_or(0),
         };
-        (part != Part::default()).then_some(part)
+        (part != ReadFrame::default()).then_some(part)
     })
 }
 
-fn add(results: &mut Results, part: Part) {
+fn add(results: &mut Results, part: ReadFrame) {
     results.read.rejects.extend(part.rejects);
     results.read.sources.extend(part.sources);
     results.audio_visual += part.audio_visual;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 
-use crate::engine::flow::{self, Given};
+use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::Plan;
 use crate::engine::workers::Team;
 use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
@@ -133,7 +133,7 @@ enum Begun {
 struct Ready {
     store: Store,
     lock: WriteLock,
-    given: Given,
+    given: FlowInput,
 }
 
 fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelError> {
@@ -159,7 +159,7 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
         }
         _ => Kept::default(),
     };
-    let given = Given {
+    let given = FlowInput {
         plan: Arc::new(plan),
         stage: stage::Stage::open(&store.staging_dir(STAGE))?,
         shards: Vec::new(),
@@ -175,8 +175,8 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
 
 impl Ready {
     /// For a process that reads the shards at these positions.
-    fn given(&self, shards: Vec<usize>) -> Given {
-        Given {
+    fn given(&self, shards: Vec<usize>) -> FlowInput {
+        FlowInput {
             shards,
             ..self.given.clone()
         }
@@ -196,7 +196,7 @@ impl Ready {
         );
         listener.check()?;
         listener.tell(Progress::Committing);
-        let Given {
+        let FlowInput {
             plan,
             stage,
             previous,

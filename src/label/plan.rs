@@ -17,7 +17,7 @@ use crate::ingest::features::FeatureInput;
 use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 use crate::world::{Meaning, Names, Video, World, at};
 
 /// Opens every input.
@@ -27,7 +27,7 @@ use crate::world::{Meaning, Names, Video, World, at};
 pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
-    let settings = Settings::resolve(&request.settings, &annotations.classes)?;
+    let settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
     let (videos, chosen) = choose(&annotations, &request.splits);
     if videos.is_empty() {
         let splits: Vec<&str> = request.splits.iter().map(|split| split.as_str()).collect();

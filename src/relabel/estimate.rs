@@ -13,7 +13,7 @@ use crate::world::at;
 use crate::world::changes::Changes;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{Predicted, Scope, Touched};
+use crate::world::scope::{PredictionScope, Scope, Touched};
 
 /// A row costs about as many times what finding it by its key costs: decoding, labelling and writing it
 /// (bench/README.md, relabelling; a rough number, as is all that follows from it).
@@ -46,7 +46,7 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
     let store = Store::open(store)?;
     let snapshot = store.at_version(None)?;
     let mut resolved = Resolved::new(&store, &snapshot, changes)?;
-    let scope = Scope::of(&snapshot, &mut resolved, Predicted::Flipped)?;
+    let scope = Scope::of(&snapshot, &mut resolved, PredictionScope::Flipped)?;
     let (everything, touched, filter) = match scope {
         Scope::Everything => (true, Touched::default(), Filter::all()),
         Scope::Part(mut touched) => {

@@ -11,8 +11,8 @@ use vaplan_schemas::tables::{Epochs, Settings};
 
 use super::graph::{Graph, StepChanges};
 use super::learner::{StepReport, active};
-use super::ledger::{Done, Kind, Ledger, Stage};
-use super::{Progress, RunError, score};
+use super::ledger::{FinishedStage, Ledger, RunStage, StageKind};
+use super::{RunError, RunProgress, score};
 use crate::engine::patch::Diff;
 use crate::engine::plan::Denoised;
 use crate::eval::Task;
@@ -97,7 +97,7 @@ impl<'a> Writer<'a> {
     }
 
     /// What they are to be denoised by once all that is asked is done.
-    pub fn wanted(&self, stages: &[Stage], pld: Both<Option<Pld>>) -> Denoised {
+    pub fn wanted(&self, stages: &[RunStage], pld: Both<Option<Pld>>) -> Denoised {
         self.ledger.denoised(stages, &self.world, pld)
     }
 
@@ -122,9 +122,9 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// For a store that does not read back.
-    pub fn scored(&mut self, stage: &Stage, task: Task) -> Result<(), RunError> {
+    pub fn scored(&mut self, stage: &RunStage, task: Task) -> Result<(), RunError> {
         let lines = score::labels(&self.store.at_version(None)?, task)?;
-        let done = Done {
+        let done = FinishedStage {
             key: stage.key.clone(),
             epoch: None,
             lines,
@@ -137,8 +137,9 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// As [`Writer::scored`].
-    pub fn score_again(&mut self, stage: &Stage, task: Task) -> Result<(), RunError> {
-        if let (Kind::Denoise { .. }, Some(done)) = (&stage.kind, self.ledger.stages.get_mut(&stage.name))
+    pub fn score_again(&mut self, stage: &RunStage, task: Task) -> Result<(), RunError> {
+        if let (StageKind::Denoise { .. }, Some(done)) =
+            (&stage.kind, self.ledger.stages.get_mut(&stage.name))
             && done.lines.is_empty()
         {
             done.lines = score::labels(&self.store.at_version(None)?, task)?;
@@ -166,7 +167,7 @@ impl<'a> Writer<'a> {
         report: StepReport,
         graph: &mut Graph,
         (pld, task): (Both<Option<Pld>>, Task),
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(RunProgress<'_>),
     ) -> Result<u64, RunError> {
         match report {
             StepReport::Failed(error) => return Err(error),
@@ -205,7 +206,7 @@ impl<'a> Writer<'a> {
                     };
                     self.commit(&about, Some((&*graph, stepped)))?;
                 }
-                progress(Progress::Epoch { row: &row, better });
+                progress(RunProgress::Epoch { row: &row, better });
                 if denoises {
                     tell_denoised(row.epoch, changes, progress);
                 }
@@ -217,7 +218,7 @@ impl<'a> Writer<'a> {
                 lines,
             } => {
                 graph.step(false)?;
-                let done = Done {
+                let done = FinishedStage {
                     key: stage.key,
                     epoch: Some(epoch),
                     lines,
@@ -234,7 +235,7 @@ impl<'a> Writer<'a> {
                 let stepped = graph.step(true)?;
                 let changes = (set(&stepped, true), set(&stepped, false));
                 self.activate(epoch, &stage.key, pld);
-                let done = Done {
+                let done = FinishedStage {
                     key: stage.key.clone(),
                     epoch: Some(epoch),
                     lines: Vec::new(),
@@ -336,6 +337,6 @@ fn set(stepped: &StepChanges, to: bool) -> u64 {
     stepped.changes.iter().filter(|change| change.to == to).count() as u64
 }
 
-fn tell_denoised(epoch: u64, (set, unset): (u64, u64), progress: &mut dyn FnMut(Progress<'_>)) {
-    progress(Progress::Denoised { epoch, set, unset });
+fn tell_denoised(epoch: u64, (set, unset): (u64, u64), progress: &mut dyn FnMut(RunProgress<'_>)) {
+    progress(RunProgress::Denoised { epoch, set, unset });
 }

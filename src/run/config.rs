@@ -28,10 +28,10 @@ pub struct Config {
     pub data: Data,
     /// What is encoded first; none: the features are there.
     #[cfg(feature = "encode")]
-    pub media: Option<Media>,
-    /// Features that are labelled.
-    pub features: Features,
-    /// Features that the parser sees, where they are others.
+    pub media: Option<MediaConfig>,
+    /// FeaturesConfig that are labelled.
+    pub features: FeaturesConfig,
+    /// FeaturesConfig that the parser sees, where they are others.
     pub train_features: TrainFeatures,
     /// How labels are generated.
     pub label: Label,
@@ -55,11 +55,11 @@ pub struct Data {
     pub segment_seconds: f64,
 }
 
-/// Media to encode, into the store.
+/// MediaConfig to encode, into the store.
 #[cfg(feature = "encode")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Media {
+pub struct MediaConfig {
     /// Folders of videos, folders of frames, sound files.
     pub paths: Vec<PathBuf>,
     /// Model folder of pictures; none: visual features are named.
@@ -77,9 +77,9 @@ pub struct Media {
 }
 
 #[cfg(feature = "encode")]
-impl Default for Media {
-    fn default() -> Media {
-        Media {
+impl Default for MediaConfig {
+    fn default() -> MediaConfig {
+        MediaConfig {
             paths: Vec::new(),
             clip: None,
             clap: None,
@@ -91,10 +91,10 @@ impl Default for Media {
     }
 }
 
-/// Features and text embeddings; none: those of a modality that is encoded.
+/// FeaturesConfig and text embeddings; none: those of a modality that is encoded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Features {
+pub struct FeaturesConfig {
     /// Visual features.
     pub visual: Option<PathBuf>,
     /// Audio features.
@@ -105,7 +105,7 @@ pub struct Features {
     pub audio_text: Option<PathBuf>,
 }
 
-/// Features of the parser; none: those that are labelled.
+/// FeaturesConfig of the parser; none: those that are labelled.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainFeatures {
@@ -207,7 +207,7 @@ impl Default for Config {
             data: Data::default(),
             #[cfg(feature = "encode")]
             media: None,
-            features: Features::default(),
+            features: FeaturesConfig::default(),
             train_features: TrainFeatures::default(),
             label: Label::default(),
             train: TrainSettings::default(),
@@ -306,7 +306,7 @@ impl Config {
 
     /// Every feature comes from somewhere, and from one place.
     fn check_features(&self) -> Result<(), String> {
-        let Features {
+        let FeaturesConfig {
             visual,
             audio,
             visual_text,
@@ -369,7 +369,7 @@ impl Config {
         own(&mut self.store);
         own(&mut self.data.annotations);
         self.data.classes.iter_mut().for_each(own);
-        let Features {
+        let FeaturesConfig {
             visual,
             audio,
             visual_text,
@@ -458,7 +458,7 @@ mod tests {
     fn what_is_printed_as_default_is_the_default_but_for_paths_that_have_none() {
         let mut printed = Config::parse(DEFAULT).unwrap();
         assert!(printed.features.visual.is_some(), "it is there as an example");
-        printed.features = Features::default();
+        printed.features = FeaturesConfig::default();
         assert_eq!(printed, Config::default());
     }
 

@@ -7,7 +7,7 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::{Modality, StoreError};
 
 use super::config::Config;
-use super::{Request, RunError};
+use super::{RunError, RunRequest};
 use crate::encode::media::{Cut, Pick};
 use crate::encode::{self, EncodeListener, EncodedMedia};
 use crate::label;
@@ -18,7 +18,7 @@ use crate::label;
 /// As [`encode::into_store`].
 pub fn media(
     config: &Config,
-    request: &Request,
+    request: &RunRequest,
     listener: &EncodeListener,
 ) -> Result<Option<EncodedMedia>, RunError> {
     let asked = asked(config, request);
@@ -26,7 +26,7 @@ pub fn media(
     Ok(encoded.transpose()?)
 }
 
-fn asked(config: &Config, request: &Request) -> Option<encode::EncodeRequest> {
+fn asked(config: &Config, request: &RunRequest) -> Option<encode::EncodeRequest> {
     let media = config.media.as_ref()?;
     let (clip, clap) = (media.clip.clone(), media.clap.clone());
     Some(encode::EncodeRequest {
@@ -53,7 +53,7 @@ fn asked(config: &Config, request: &Request) -> Option<encode::EncodeRequest> {
 /// read back.
 pub fn known(
     config: &Config,
-    request: &Request,
+    request: &RunRequest,
     labelling: &mut label::LabelRequest,
 ) -> Result<bool, RunError> {
     let Some(asked) = asked(config, request) else {

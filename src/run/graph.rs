@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::pld::Pld;
-use vaplan_dataflows::session::{Outcome, Session, SessionError, Updates};
+use vaplan_dataflows::session::{GraphSession, Outcome, SessionError, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
 use vaplan_dataflows::{Fault, VideoId};
 use vaplan_schemas::rows::RejectRow;
@@ -22,7 +22,7 @@ use crate::world::{Both, World, at};
 
 /// The graph, and the label records that it holds.
 pub struct Graph {
-    session: Session,
+    session: GraphSession,
     answers: Answers,
     names: BTreeMap<VideoId, Arc<str>>,
     /// Predictions that PLD reads and that come from the store, not from the learner.
@@ -67,7 +67,7 @@ impl Graph {
             .filter_map(|modality| Some((modality, denoising[at(modality)]?)))
             .collect();
         let (session, outcome) =
-            Session::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;
+            GraphSession::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;
         let mut graph = Graph {
             session,
             answers: Answers::default(),

@@ -22,7 +22,7 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{ClassId, Modality};
 
-use super::ledger::{Kind, Line, Stage};
+use super::ledger::{Line, RunStage, StageKind};
 use super::{RunError, score};
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
@@ -47,7 +47,7 @@ pub enum StepReport {
     /// A training is complete.
     Trained {
         /// The training's stage.
-        stage: Stage,
+        stage: RunStage,
         /// Number of its best epoch in the store.
         epoch: u64,
         /// Predictions of that epoch.
@@ -58,7 +58,7 @@ pub enum StepReport {
     /// Labels are denoised.
     Denoised {
         /// The stage.
-        stage: Stage,
+        stage: RunStage,
         /// Epoch whose predictions PLD reads.
         epoch: u64,
     },
@@ -102,7 +102,7 @@ pub struct RunLearner {
     /// Classes of the weak label of each video.
     pub weak: BTreeMap<VideoId, Arc<[ClassId]>>,
     /// Stages to do, in order.
-    pub stages: VecDeque<Stage>,
+    pub stages: VecDeque<RunStage>,
     /// Best epochs of the trainings that are complete, by stage name.
     pub best: BTreeMap<String, u64>,
     /// Folder of the checkpoints.
@@ -163,9 +163,9 @@ impl RunLearner {
             .cloned()
             .expect("the graph has a step only if a stage is left");
         let (report, predictions) = match &stage.kind {
-            Kind::Train { .. } => self.train(stage)?,
-            Kind::Denoise { by } => self.denoise(by, stage)?,
-            Kind::Score => unreachable!("stages that only score are not given to the learner"),
+            StageKind::Train { .. } => self.train(stage)?,
+            StageKind::Denoise { by } => self.denoise(by, stage)?,
+            StageKind::Score => unreachable!("stages that only score are not given to the learner"),
         };
         if again {
             self.relabel(&labels)?;
@@ -196,8 +196,8 @@ impl RunLearner {
     }
 
     /// Trains an epoch, or predicts with the best epoch after the last one.
-    fn train(&mut self, stage: Stage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
-        let Kind::Train { settings, every } = &stage.kind else {
+    fn train(&mut self, stage: RunStage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
+        let StageKind::Train { settings, every } = &stage.kind else {
             unreachable!("the stage is a training")
         };
         let mut training = match self.training.take() {
@@ -241,8 +241,8 @@ impl RunLearner {
     }
 
     /// Begins a training, or continues one from the checkpoint of an earlier run.
-    pub fn begin(&mut self, stage: &Stage) -> Result<Training, RunError> {
-        let Kind::Train { settings, .. } = &stage.kind else {
+    pub fn begin(&mut self, stage: &RunStage) -> Result<Training, RunError> {
+        let StageKind::Train { settings, .. } = &stage.kind else {
             unreachable!("the stage is a training")
         };
         let spec = TrainingSpec {
@@ -268,7 +268,7 @@ impl RunLearner {
     fn complete(
         &mut self,
         training: &Training,
-        stage: Stage,
+        stage: RunStage,
         best: u64,
         by_split: Vec<(Split, Vec<VideoProbabilities>)>,
     ) -> Result<StepReport, RunError> {
@@ -294,7 +294,11 @@ impl RunLearner {
     }
 
     /// Gives PLD the predictions of the best epoch of a training.
-    fn denoise(&mut self, by: &str, stage: Stage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
+    fn denoise(
+        &mut self,
+        by: &str,
+        stage: RunStage,
+    ) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
         let epoch = *self.best.get(by).expect("the training is an earlier stage");
         let predicted = record::read(&self.store.at_version(None)?, epoch)?;
         let predictions = self.predictions(epoch, &predicted);

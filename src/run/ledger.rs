@@ -31,12 +31,12 @@ pub struct Ledger {
     /// Key of the stage whose predictions have a say in the labels, and their epoch; none: none have.
     pub active: Option<(String, u64)>,
     /// By name.
-    pub stages: BTreeMap<String, Done>,
+    pub stages: BTreeMap<String, FinishedStage>,
 }
 
 /// A stage that is done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Done {
+pub struct FinishedStage {
     /// Hash of all that it depends on.
     pub key: String,
     /// Its best epoch, or that whose predictions denoised.
@@ -60,18 +60,18 @@ pub struct Line {
 
 /// Something to do, in order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stage {
+pub struct RunStage {
     /// Its name in the ledger.
     pub name: String,
     /// What is done.
-    pub kind: Kind,
+    pub kind: StageKind,
     /// Hash of all that it depends on.
     pub key: String,
 }
 
 /// What is done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum StageKind {
     /// The labels are scored as they are.
     Score,
     /// A parser is trained.
@@ -90,14 +90,14 @@ pub enum Kind {
 
 impl Ledger {
     /// What is there of a stage, if it is done as it is asked.
-    pub fn done(&self, stage: &Stage) -> Option<&Done> {
+    pub fn done(&self, stage: &RunStage) -> Option<&FinishedStage> {
         self.stages.get(&stage.name).filter(|done| done.key == stage.key)
     }
 }
 
 impl Ledger {
     /// Forgets what is not asked any more, or was asked otherwise.
-    pub fn keep(&mut self, stages: &[Stage]) {
+    pub fn keep(&mut self, stages: &[RunStage]) {
         self.stages.retain(|name, done| {
             let stage = stages.iter().find(|stage| stage.name == *name);
             stage.is_some_and(|stage| stage.key == done.key)
@@ -106,9 +106,9 @@ impl Ledger {
 
     /// Is a parser to be trained for comparison? It learns the labels of PLG, so where labels are denoised once, they are
     /// denoised again after it.
-    pub fn compares(&mut self, stages: &[Stage]) -> bool {
-        let baseline = |stage: &&Stage| {
-            let alone = matches!(stage.kind, Kind::Train { every: None, .. });
+    pub fn compares(&mut self, stages: &[RunStage]) -> bool {
+        let baseline = |stage: &&RunStage| {
+            let alone = matches!(stage.kind, StageKind::Train { every: None, .. });
             alone && stage.name != PLE && stage.name != BOTH
         };
         let open = stages
@@ -117,7 +117,7 @@ impl Ledger {
             .any(|stage| self.done(stage).is_none());
         let once = stages
             .iter()
-            .any(|stage| matches!(stage.kind, Kind::Denoise { .. }));
+            .any(|stage| matches!(stage.kind, StageKind::Denoise { .. }));
         if open && once {
             self.stages.remove(PLD);
         }
@@ -125,11 +125,11 @@ impl Ledger {
     }
 
     /// What the labels are to be denoised by as far as all this is done: by the epoch that a stage which is asked came to.
-    pub fn denoised(&self, stages: &[Stage], world: &World, pld: Both<Option<Pld>>) -> Denoised {
-        let denoises = |stage: &Stage| match &stage.kind {
-            Kind::Score => false,
-            Kind::Denoise { .. } => self.done(stage).is_some(),
-            Kind::Train { every, .. } => every.is_some(),
+    pub fn denoised(&self, stages: &[RunStage], world: &World, pld: Both<Option<Pld>>) -> Denoised {
+        let denoises = |stage: &RunStage| match &stage.kind {
+            StageKind::Score => false,
+            StageKind::Denoise { .. } => self.done(stage).is_some(),
+            StageKind::Train { every, .. } => every.is_some(),
         };
         let asked = |key: &str| stages.iter().any(|stage| denoises(stage) && stage.key == key);
         match &self.active {
@@ -140,7 +140,7 @@ impl Ledger {
 }
 
 /// All stages of a run in order; `labels` and `features` are hashes of what labels depend on, and of the parser's features.
-pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
+pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
     let key = |parts: &[&str]| hash(|sum| feed(sum, parts.iter().copied()));
     let text = |settings: &TrainSettings| serde_json::to_string(settings).expect("settings are JSON");
     let mut denoise = config.denoise.clone();
@@ -149,7 +149,7 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
         (denoise.every, denoise.warmup) = (0, 0);
     }
     let denoise = serde_json::to_string(&denoise).expect("settings are JSON");
-    let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| Stage {
+    let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| RunStage {
         name: name.to_owned(),
         key: key(&[
             name,
@@ -158,14 +158,14 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
             features,
             every.map_or("", |_| &denoise),
         ]),
-        kind: Kind::Train {
+        kind: StageKind::Train {
             settings: Box::new(settings),
             every,
         },
     };
-    let mut stages = vec![Stage {
+    let mut stages = vec![RunStage {
         name: PLG.to_owned(),
-        kind: Kind::Score,
+        kind: StageKind::Score,
         key: labels.to_owned(),
     }];
     stages.extend(config.baselines.iter().map(|&supervision| {
@@ -186,9 +186,9 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
             let again = train(BOTH, config.train.clone(), &pld, None);
             stages.extend([
                 first,
-                Stage {
+                RunStage {
                     name: PLD.to_owned(),
-                    kind: Kind::Denoise { by: PLE },
+                    kind: StageKind::Denoise { by: PLE },
                     key: pld,
                 },
                 again,
@@ -196,9 +196,9 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<Stage> {
         }
         Schedule::Every => {
             let training = train(BOTH, config.train.clone(), labels, config.denoise.every());
-            let scored = Stage {
+            let scored = RunStage {
                 name: PLD.to_owned(),
-                kind: Kind::Score,
+                kind: StageKind::Score,
                 key: key(&[PLD, &training.key]),
             };
             stages.extend([training, scored]);

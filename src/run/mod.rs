@@ -47,7 +47,7 @@ use self::commit::Writer;
 use self::config::Config;
 use self::graph::Graph;
 use self::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
-use self::ledger::{Kind, PLD, PLG, Stage};
+use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::engine::Listener;
@@ -62,7 +62,7 @@ use crate::world::kept::last_epoch;
 
 /// What is asked of a run.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct RunRequest {
     /// The file.
     pub config: PathBuf,
     /// Timely workers.
@@ -77,7 +77,7 @@ pub struct Request {
 
 /// What a run tells.
 #[derive(Debug)]
-pub enum Progress<'a> {
+pub enum RunProgress<'a> {
     /// A stage is begun, or was done before.
     Stage {
         /// Its name.
@@ -111,7 +111,7 @@ pub struct Summary {
     /// Versions made.
     pub versions: u64,
     /// The final table.
-    pub table: table::Table,
+    pub table: table::ScoreTable,
     /// Rows that labelling left out, of this run.
     pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
 }
@@ -161,10 +161,10 @@ pub enum RunError {
     Stopped(String),
 }
 
-/// Told what a run does; [`OnLearnerProgress`] what its training thread does, from that thread.
-pub struct Told<'a> {
+/// RunListener what a run does; [`OnLearnerProgress`] what its training thread does, from that thread.
+pub struct RunListener<'a> {
     /// On the caller's thread.
-    pub progress: &'a mut dyn FnMut(Progress<'_>),
+    pub progress: &'a mut dyn FnMut(RunProgress<'_>),
     /// Of encoding, from any thread.
     #[cfg(feature = "encode")]
     pub encode: crate::encode::EncodeListener,
@@ -180,8 +180,8 @@ pub struct Told<'a> {
 ///
 /// # Errors
 /// [`RunError`]; the last store version is then what was done.
-pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
-    let Told {
+pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunError> {
+    let RunListener {
         progress,
         #[cfg(feature = "encode")]
             encode: encoding,
@@ -212,7 +212,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     } = Todo::of(config, text, asked)?;
     let before = latest(&config.store)?.map_or(0, |snapshot| snapshot.version().version);
     let mut rejected = Vec::new();
-    progress(Progress::Stage {
+    progress(RunProgress::Stage {
         name: "label",
         done: !labels,
     });
@@ -227,29 +227,29 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     let store = Store::open(&config.store)?;
     let snapshot = store.at_version(None)?;
     let mut writer = Writer::new(&store, &snapshot, (text.clone(), request.command.clone()), ledger)?;
-    let mut open: Vec<Stage> = Vec::new();
+    let mut open: Vec<RunStage> = Vec::new();
     for stage in &stages {
         let done = writer.ledger.done(stage).is_some();
         if done {
             writer.score_again(stage, config.train.task)?;
         }
         if stage.name != PLG {
-            progress(Progress::Stage {
+            progress(RunProgress::Stage {
                 name: &stage.name,
                 done,
             });
         }
         open.extend((!done).then(|| stage.clone()));
     }
-    let learnt: VecDeque<Stage> = open
+    let learnt: VecDeque<RunStage> = open
         .iter()
-        .filter(|stage| stage.kind != Kind::Score)
+        .filter(|stage| stage.kind != StageKind::Score)
         .cloned()
         .collect();
     if open.is_empty() {
         return Ok(Summary {
             versions: writer.version - before,
-            table: table::Table::of(&stages, &writer.ledger),
+            table: table::ScoreTable::of(&stages, &writer.ledger),
             rejected,
         });
     }
@@ -278,7 +278,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
     }
     Ok(Summary {
         versions: store.at_version(None)?.version().version - before,
-        table: table::Table::of(&stages, &writer.ledger),
+        table: table::ScoreTable::of(&stages, &writer.ledger),
         rejected,
     })
 }
@@ -286,7 +286,7 @@ pub fn run(request: &Request, told: Told<'_>) -> Result<Summary, RunError> {
 /// What the stages of a run share.
 struct Begun<'a> {
     config: &'a Config,
-    request: &'a Request,
+    request: &'a RunRequest,
     paths: &'a FeaturePaths,
     listener: &'a Listener,
     keeps: bool,
@@ -296,8 +296,8 @@ struct Begun<'a> {
 
 impl Begun<'_> {
     /// Scores labels as they are.
-    fn score(&self, writer: &mut Writer<'_>, open: &[Stage]) -> Result<(), RunError> {
-        for stage in open.iter().filter(|stage| stage.kind == Kind::Score) {
+    fn score(&self, writer: &mut Writer<'_>, open: &[RunStage]) -> Result<(), RunError> {
+        for stage in open.iter().filter(|stage| stage.kind == StageKind::Score) {
             writer.scored(stage, self.config.train.task)?;
         }
         Ok(())
@@ -308,9 +308,9 @@ impl Begun<'_> {
         &self,
         writer: &mut Writer<'_>,
         snapshot: &Snapshot,
-        (open, learnt): (&[Stage], VecDeque<Stage>),
+        (open, learnt): (&[RunStage], VecDeque<RunStage>),
         step: OnLearnerProgress,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(RunProgress<'_>),
     ) -> Result<(), RunError> {
         // One of each a step: the learner waits for its commit.
         let (reports, heard) = crossbeam::channel::bounded(1);
@@ -341,8 +341,8 @@ impl Begun<'_> {
         graph.finish()
     }
 
-    fn score_one(&self, writer: &mut Writer<'_>, open: &[Stage], name: &str) -> Result<(), RunError> {
-        let score = |stage: &&Stage| stage.kind == Kind::Score && stage.name == name;
+    fn score_one(&self, writer: &mut Writer<'_>, open: &[RunStage], name: &str) -> Result<(), RunError> {
+        let score = |stage: &&RunStage| stage.kind == StageKind::Score && stage.name == name;
         match open.iter().find(score) {
             Some(stage) => writer.scored(stage, self.config.train.task),
             None => Ok(()),
@@ -354,7 +354,7 @@ impl Begun<'_> {
         writer: &Writer<'_>,
         snapshot: &Snapshot,
         part: &crate::engine::part::Part,
-        learnt: VecDeque<Stage>,
+        learnt: VecDeque<RunStage>,
         (reports, commits): (
             crossbeam::channel::Sender<StepReport>,
             crossbeam::channel::Receiver<u64>,
@@ -399,7 +399,7 @@ impl Begun<'_> {
             .front()
             .cloned()
             .expect("there is something to learn");
-        if let Kind::Train { every, settings } = &first.kind {
+        if let StageKind::Train { every, settings } = &first.kind {
             let mut training = learner.begin(&first)?;
             if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
                 // The labels it had denoised are not there any more.

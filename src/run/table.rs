@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, Stage};
+use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
 
 /// The final table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Table {
+pub struct ScoreTable {
     /// What is scored, and its scores; labels first.
     pub rows: Vec<(String, Line)>,
 }
 
-impl Table {
+impl ScoreTable {
     /// Of the stages that are done.
-    pub fn of(stages: &[Stage], ledger: &Ledger) -> Table {
-        let mut of_labels: Vec<&Stage> = Vec::new();
-        let mut of_parsers: Vec<&Stage> = Vec::new();
+    pub fn of(stages: &[RunStage], ledger: &Ledger) -> ScoreTable {
+        let mut of_labels: Vec<&RunStage> = Vec::new();
+        let mut of_parsers: Vec<&RunStage> = Vec::new();
         for stage in stages {
             match stage.name == PLG || stage.name == PLD {
                 true => of_labels.push(stage),
@@ -30,7 +30,7 @@ impl Table {
                 .into_iter()
                 .map(move |line| (title.clone(), line))
         });
-        Table { rows: rows.collect() }
+        ScoreTable { rows: rows.collect() }
     }
 }
 
@@ -44,7 +44,7 @@ fn title(stage: &str) -> String {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for ScoreTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rows.is_empty() {
             return writeln!(f, "no split has dense truth: nothing to score");

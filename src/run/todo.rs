@@ -10,8 +10,8 @@ use vaplan_schemas::{Modality, StoreError};
 use super::config::Config;
 #[cfg(feature = "encode")]
 use super::encode;
-use super::ledger::{self, Kind, Ledger, Stage};
-use super::{Request, RunError, commit};
+use super::ledger::{self, Ledger, RunStage, StageKind};
+use super::{RunError, RunRequest, commit};
 use crate::engine::plan::{Denoised, Plan};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
@@ -29,7 +29,7 @@ pub struct Todo {
     pub(super) label: label::LabelRequest,
     pub(super) paths: FeaturePaths,
     /// All stages in order.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<RunStage>,
     /// What the store remembers.
     pub ledger: Ledger,
     /// Are labels to be made?
@@ -45,7 +45,7 @@ impl Todo {
     ///
     /// # Errors
     /// [`RunError`] for an input that cannot be used at all.
-    pub fn new(request: &Request) -> Result<Option<Todo>, RunError> {
+    pub fn new(request: &RunRequest) -> Result<Option<Todo>, RunError> {
         let (config, text) = Config::read(&request.config)?;
         #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
         let mut label = label_request(&config, request);
@@ -80,7 +80,7 @@ impl Todo {
         let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
         let learns = stages
             .iter()
-            .any(|stage| stage.kind != Kind::Score && ledger.done(stage).is_none());
+            .any(|stage| stage.kind != StageKind::Score && ledger.done(stage).is_none());
         let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
         // Where there is something to learn, its graph takes flips back.
         let labels = !latest.as_ref().is_some_and(held) || (other && !learns);
@@ -100,7 +100,7 @@ impl Todo {
     }
 
     /// Stages that are not done as they are asked.
-    pub fn open(&self) -> impl Iterator<Item = &Stage> {
+    pub fn open(&self) -> impl Iterator<Item = &RunStage> {
         self.stages
             .iter()
             .filter(|stage| self.ledger.done(stage).is_none())
@@ -147,7 +147,7 @@ fn features(paths: &FeaturePaths) -> Result<String, RunError> {
 }
 
 /// As the file says; what is encoded is to be filled in.
-pub(super) fn label_request(config: &Config, request: &Request) -> label::LabelRequest {
+pub(super) fn label_request(config: &Config, request: &RunRequest) -> label::LabelRequest {
     let features = config.features.clone();
     label::LabelRequest {
         store: config.store.clone(),

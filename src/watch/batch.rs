@@ -6,12 +6,12 @@ use vaplan_schemas::rows::{RejectRow, Severity};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::blame::blamed;
-use super::delivery::{Delivery, Kind};
+use super::delivery::{Delivery, DeliveryKind};
 use super::events::Events;
-use super::inbox::{Entry, Inbox};
+use super::inbox::{Inbox, InboxEntry};
 use super::order::Order;
 use super::status::{Board, Times};
-use super::{Told, WatchError, WatchRequest, place};
+use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
 use crate::engine::part::Part;
 use crate::engine::resident::Resident;
@@ -21,11 +21,11 @@ use crate::error::chain;
 use crate::relabel::{RelabelRequest, RelabelSummary};
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{Predicted, Scope};
+use crate::world::scope::{PredictionScope, Scope};
 
 /// What a batch did.
 #[derive(Clone, Debug, Default)]
-pub struct Done {
+pub struct BatchSummary {
     /// The version it made; none: all of it was done before.
     pub version: Option<u64>,
     /// Names of the deliveries that are in it.
@@ -74,7 +74,7 @@ impl<'a> Batches<'a> {
         inbox: &'a Inbox,
         request: &WatchRequest,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Batches<'a>, WatchError> {
         let snapshot = store.at_version(None)?;
         let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
@@ -98,7 +98,7 @@ impl<'a> Batches<'a> {
         &mut self,
         events: &mut Events,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<bool, WatchError> {
         let began = Instant::now();
         let (mut deliveries, failed) = self.read(board, told)?;
@@ -126,9 +126,9 @@ impl<'a> Batches<'a> {
         }
         if deliveries.is_empty() && !again.is_empty() {
             let again = again.len();
-            told(Told::Batch(&Done {
+            told(WatchProgress::Batch(&BatchSummary {
                 again,
-                ..Done::default()
+                ..BatchSummary::default()
             }));
         }
         let did = failed || !(deliveries.is_empty() && again.is_empty());
@@ -156,7 +156,7 @@ impl<'a> Batches<'a> {
     pub(super) fn latest(
         &mut self,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Snapshot, WatchError> {
         let latest = self.store.at_version(None)?;
         match self.resident.is_of(&latest)? {
@@ -171,7 +171,7 @@ impl<'a> Batches<'a> {
     fn read(
         &self,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(Vec<Delivery>, bool), WatchError> {
         let (mut deliveries, mut failed) = (Vec::new(), false);
         let mut order = Order::default();
@@ -213,7 +213,7 @@ impl<'a> Batches<'a> {
         mut times: Times,
         events: &Events,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let mut usable = Vec::new();
         for delivery in batch {
@@ -277,14 +277,14 @@ impl<'a> Batches<'a> {
 
     fn changes(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Changes, LabelError> {
         let mut changes = Changes::default();
-        let features = |delivery: &&Delivery| matches!(delivery.kind, Kind::Features(_));
+        let features = |delivery: &&Delivery| matches!(delivery.kind, DeliveryKind::Features(_));
         let inputs = match batch.iter().any(|delivery| features(&delivery)) {
             true => crate::world::World::read(snapshot)?.features,
             false => Default::default(),
         };
         for delivery in batch {
             delivery.ask(&place::of(self.store, delivery), &mut changes)?;
-            if let Kind::Features(modality) = delivery.kind {
+            if let DeliveryKind::Features(modality) = delivery.kind {
                 let replaced = place::replaced(self.store, delivery, &inputs);
                 changes.removed[crate::world::at(modality)].extend(replaced);
             }
@@ -329,7 +329,7 @@ impl<'a> Batches<'a> {
         let began = Instant::now();
         let listener = quiet();
         let prepared = Resolved::new(self.store, snapshot, &request.changes).and_then(|mut resolved| {
-            let part = match Scope::of(snapshot, &mut resolved, Predicted::All)? {
+            let part = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
                 Scope::Everything => return Ok(Err(resolved)),
                 Scope::Part(touched) => Part::load(snapshot, resolved, touched, self.workers, &listener)?,
             };
@@ -374,7 +374,7 @@ impl<'a> Batches<'a> {
         way: Way,
         mut times: Times,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let committed = SystemTime::now();
         let began = Instant::now();
@@ -387,7 +387,7 @@ impl<'a> Batches<'a> {
             }
             self.resident.moved(version.clone());
         }
-        let done = Done {
+        let done = BatchSummary {
             version: summary.version.map(|version| version.version),
             names: batch.iter().map(|delivery| delivery.entry.name.clone()).collect(),
             again,
@@ -408,7 +408,7 @@ impl<'a> Batches<'a> {
             self.resident.held(),
         );
         board.state("working", None)?;
-        told(Told::Batch(&done));
+        told(WatchProgress::Batch(&done));
         Ok(())
     }
 
@@ -418,18 +418,18 @@ impl<'a> Batches<'a> {
         snapshot: &Snapshot,
         others: bool,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         self.resident = Resident::load(self.store, snapshot, self.workers, &quiet())?;
         self.loaded(others, board, told);
         Ok(())
     }
 
-    fn loaded(&self, others: bool, board: &mut Board, told: &mut dyn FnMut(Told<'_>)) {
+    fn loaded(&self, others: bool, board: &mut Board, told: &mut dyn FnMut(WatchProgress<'_>)) {
         let (version, videos) = (self.resident.version(), self.resident.videos());
         board.loaded();
         board.holds(version, videos, self.resident.held());
-        told(Told::Loaded {
+        told(WatchProgress::Loaded {
             version,
             videos,
             others,
@@ -438,16 +438,16 @@ impl<'a> Batches<'a> {
 
     fn fail(
         &self,
-        entry: &Entry,
+        entry: &InboxEntry,
         reason: &str,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         if self.inbox.fail(entry, reason)? {
             board.failed();
             board.state("working", None)?;
             let name = &entry.name;
-            told(Told::Failed { name, reason });
+            told(WatchProgress::Failed { name, reason });
         }
         Ok(())
     }

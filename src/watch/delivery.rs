@@ -9,14 +9,14 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 
-use super::inbox::Entry;
+use super::inbox::InboxEntry;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::{IngestError, open_regular};
 use crate::world::changes::{Changes, WeakEdit};
 
 /// What a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeliveryKind {
     /// Weak labels.
     Weak(WeakEdit),
     /// Labels that a person set.
@@ -34,19 +34,19 @@ pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.c
                          *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
                          epoch-NNNN*.predictions.parquet";
 
-impl Kind {
+impl DeliveryKind {
     /// Of a name; `folder`: it is one.
     ///
     /// ```
-    /// use vaplan::watch::delivery::Kind;
-    /// assert_eq!(Kind::of("monday.user.tsv", false), Ok(Kind::User));
-    /// assert_eq!(Kind::of("epoch-0012-lr3", true), Ok(Kind::Epoch(12)));
-    /// assert!(Kind::of("monday.csv", false).unwrap_err().starts_with("its name says no kind"));
+    /// use vaplan::watch::delivery::DeliveryKind;
+    /// assert_eq!(DeliveryKind::of("monday.user.tsv", false), Ok(DeliveryKind::User));
+    /// assert_eq!(DeliveryKind::of("epoch-0012-lr3", true), Ok(DeliveryKind::Epoch(12)));
+    /// assert!(DeliveryKind::of("monday.csv", false).unwrap_err().starts_with("its name says no kind"));
     /// ```
     ///
     /// # Errors
     /// What was expected.
-    pub fn of(name: &str, folder: bool) -> Result<Kind, String> {
+    pub fn of(name: &str, folder: bool) -> Result<DeliveryKind, String> {
         let unknown = || {
             Err(format!(
                 "its name says no kind of delivery, expected one of {NAMES}"
@@ -58,7 +58,7 @@ impl Kind {
                 return unknown();
             }
             return match rest[..digits].parse() {
-                Ok(epoch) if epoch > 0 => Ok(Kind::Epoch(epoch)),
+                Ok(epoch) if epoch > 0 => Ok(DeliveryKind::Epoch(epoch)),
                 _ => Err(format!(
                     "epoch is `{}`, expected a number from 1 after `epoch-`",
                     &rest[..digits]
@@ -66,22 +66,22 @@ impl Kind {
             };
         }
         let files = [
-            (".weak", Kind::Weak(WeakEdit::Set)),
-            (".weak-add", Kind::Weak(WeakEdit::Add)),
-            (".weak-remove", Kind::Weak(WeakEdit::Remove)),
-            (".user", Kind::User),
+            (".weak", DeliveryKind::Weak(WeakEdit::Set)),
+            (".weak-add", DeliveryKind::Weak(WeakEdit::Add)),
+            (".weak-remove", DeliveryKind::Weak(WeakEdit::Remove)),
+            (".user", DeliveryKind::User),
         ];
         let table = name.strip_suffix(".csv").or_else(|| name.strip_suffix(".tsv"));
         let table = table.and_then(|stem| files.into_iter().find(|(suffix, _)| stem.ends_with(suffix)));
         let kind = match table {
             Some((_, kind)) => kind,
-            None if name.ends_with(".thresholds.toml") => Kind::Thresholds,
+            None if name.ends_with(".thresholds.toml") => DeliveryKind::Thresholds,
             None => {
                 let modality = Modality::ALL.into_iter().find(|modality| {
                     let suffix = if folder { "" } else { ".parquet" };
                     name.ends_with(&format!(".{modality}{suffix}"))
                 });
-                return modality.map_or_else(unknown, |modality| Ok(Kind::Features(modality)));
+                return modality.map_or_else(unknown, |modality| Ok(DeliveryKind::Features(modality)));
             }
         };
         match folder {
@@ -95,9 +95,9 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Where it lies, and by what name.
-    pub entry: Entry,
+    pub entry: InboxEntry,
     /// What it is.
-    pub kind: Kind,
+    pub kind: DeliveryKind,
     /// Is it a folder?
     pub folder: bool,
     /// SHA-256 of the name and the content, as hexadecimal text. Two deliveries of the same bytes under one name share
@@ -118,7 +118,7 @@ impl Delivery {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn read(entry: Entry, kind: Kind) -> Result<Option<Delivery>, String> {
+    pub fn read(entry: InboxEntry, kind: DeliveryKind) -> Result<Option<Delivery>, String> {
         let (folder, renamed) = (entry.path.is_dir(), changed(&entry.path));
         let mut sum = Sha256::new();
         sum.update(&entry.name);
@@ -150,7 +150,7 @@ impl Delivery {
     /// # Errors
     /// Why not.
     pub fn check(&self) -> Result<(), String> {
-        let Kind::Features(modality) = self.kind else {
+        let DeliveryKind::Features(modality) = self.kind else {
             return Ok(());
         };
         let input = FeatureInput::open(&self.entry.path, modality, &|_| true)
@@ -177,13 +177,13 @@ impl Delivery {
     pub fn ask(&self, place: &Path, changes: &mut Changes) -> Result<(), IngestError> {
         let path = self.entry.path.clone();
         match self.kind {
-            Kind::Weak(edit) => changes.rows.read_weak(edit, &path)?,
-            Kind::User => changes.rows.read_user(&path)?,
-            Kind::Thresholds => changes.settings.file = Some(path),
-            Kind::Features(modality) => {
+            DeliveryKind::Weak(edit) => changes.rows.read_weak(edit, &path)?,
+            DeliveryKind::User => changes.rows.read_user(&path)?,
+            DeliveryKind::Thresholds => changes.settings.file = Some(path),
+            DeliveryKind::Features(modality) => {
                 changes.features[crate::world::at(modality)].push(place.to_owned());
             }
-            Kind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
+            DeliveryKind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
         }
         changes.delivered.push(self.id.clone());
         Ok(())
@@ -260,16 +260,19 @@ mod tests {
 
     #[test]
     fn names_say_what_a_delivery_is_and_others_are_told_what_is_expected() {
-        let of = |name: &str| Kind::of(name, false);
-        assert_eq!(of("a.weak.csv"), Ok(Kind::Weak(WeakEdit::Set)));
-        assert_eq!(of("a.b.weak-add.tsv"), Ok(Kind::Weak(WeakEdit::Add)));
-        assert_eq!(of("a.weak-remove.csv"), Ok(Kind::Weak(WeakEdit::Remove)));
-        assert_eq!(of("a.user.csv"), Ok(Kind::User));
-        assert_eq!(of("a.thresholds.toml"), Ok(Kind::Thresholds));
-        assert_eq!(of("a.audio.parquet"), Ok(Kind::Features(Modality::Audio)));
-        assert_eq!(Kind::of("a.visual", true), Ok(Kind::Features(Modality::Visual)));
-        assert_eq!(Kind::of("epoch-3", true), Ok(Kind::Epoch(3)));
-        assert_eq!(of("epoch-0003b.predictions.parquet"), Ok(Kind::Epoch(3)));
+        let of = |name: &str| DeliveryKind::of(name, false);
+        assert_eq!(of("a.weak.csv"), Ok(DeliveryKind::Weak(WeakEdit::Set)));
+        assert_eq!(of("a.b.weak-add.tsv"), Ok(DeliveryKind::Weak(WeakEdit::Add)));
+        assert_eq!(of("a.weak-remove.csv"), Ok(DeliveryKind::Weak(WeakEdit::Remove)));
+        assert_eq!(of("a.user.csv"), Ok(DeliveryKind::User));
+        assert_eq!(of("a.thresholds.toml"), Ok(DeliveryKind::Thresholds));
+        assert_eq!(of("a.audio.parquet"), Ok(DeliveryKind::Features(Modality::Audio)));
+        assert_eq!(
+            DeliveryKind::of("a.visual", true),
+            Ok(DeliveryKind::Features(Modality::Visual))
+        );
+        assert_eq!(DeliveryKind::of("epoch-3", true), Ok(DeliveryKind::Epoch(3)));
+        assert_eq!(of("epoch-0003b.predictions.parquet"), Ok(DeliveryKind::Epoch(3)));
         for (name, folder) in [
             ("a.csv", false),
             ("weak.csv", false),
@@ -278,15 +281,15 @@ mod tests {
             ("a.visual.parquet", true),
             ("epoch-3.parquet", false),
         ] {
-            let reason = Kind::of(name, folder).unwrap_err();
+            let reason = DeliveryKind::of(name, folder).unwrap_err();
             assert!(reason.ends_with(NAMES), "{name}: {reason}");
         }
         assert_eq!(
-            Kind::of("a.user.csv", true),
+            DeliveryKind::of("a.user.csv", true),
             Err("is a folder, expected a file".to_owned())
         );
         assert_eq!(
-            Kind::of("epoch-0", true),
+            DeliveryKind::of("epoch-0", true),
             Err("epoch is `0`, expected a number from 1 after `epoch-`".to_owned())
         );
     }
@@ -294,7 +297,7 @@ mod tests {
     /// What a folder holds by a name; none: there is nothing by it.
     fn read(folder: &Path, name: &str) -> Option<Delivery> {
         let path = folder.join(name);
-        let entry = Entry {
+        let entry = InboxEntry {
             name: name.to_owned(),
             identity: Identity::of(&path).ok()?,
             path,
@@ -350,9 +353,13 @@ mod tests {
         let entry = read(folder.path(), "a.user.csv").unwrap().entry;
         fs::write(folder.path().join("other"), "y").unwrap();
         fs::rename(folder.path().join("other"), &path).unwrap();
-        assert!(Delivery::read(entry.clone(), Kind::User).unwrap().is_none());
+        assert!(
+            Delivery::read(entry.clone(), DeliveryKind::User)
+                .unwrap()
+                .is_none()
+        );
         fs::remove_file(&path).unwrap();
         assert_eq!(entry.kind(), Ok(None));
-        assert!(Delivery::read(entry, Kind::User).unwrap().is_none());
+        assert!(Delivery::read(entry, DeliveryKind::User).unwrap().is_none());
     }
 }

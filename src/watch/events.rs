@@ -9,11 +9,11 @@ use std::time::Duration;
 use vaplan_schemas::StoreError;
 use vaplan_schemas::store::{Store, WriteLock};
 
-use super::{Told, WatchError};
+use super::{WatchError, WatchProgress};
 
 /// What happened.
 #[derive(Debug)]
-pub enum Event {
+pub enum WatchEvent {
     /// Something appeared in the inbox, or a training has something to say.
     Look,
     /// The store is taken, as was asked for.
@@ -23,7 +23,7 @@ pub enum Event {
 }
 
 enum Message {
-    Event(Event),
+    Event(WatchEvent),
     Waiting(String),
 }
 
@@ -54,7 +54,7 @@ impl StopHandle {
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tell) = &*wake {
             // The send fails only if the watch has ended.
-            drop(tell.send(Message::Event(Event::Stop)));
+            drop(tell.send(Message::Event(WatchEvent::Stop)));
         }
     }
 
@@ -106,7 +106,7 @@ impl Events {
     pub fn waker(&self) -> impl Fn() + Send + 'static {
         let tell = self.tell.clone();
         // Fails only where nobody waits any more.
-        move || drop(tell.send(Message::Event(Event::Look)))
+        move || drop(tell.send(Message::Event(WatchEvent::Look)))
     }
 
     /// Was there a signal to stop?
@@ -116,12 +116,12 @@ impl Events {
 
     /// The next event; none: nothing for so long. Several changes of the inbox are one. What came while the store was
     /// waited for has come.
-    pub fn wait(&mut self, most: Duration) -> Option<Event> {
+    pub fn wait(&mut self, most: Duration) -> Option<WatchEvent> {
         if self.stopped() {
-            return Some(Event::Stop);
+            return Some(WatchEvent::Stop);
         }
         if std::mem::take(&mut self.changed) {
-            return Some(Event::Look);
+            return Some(WatchEvent::Look);
         }
         let first = match self.told.recv_timeout(most) {
             Ok(Message::Event(event)) => event,
@@ -129,8 +129,8 @@ impl Events {
                 return None;
             }
         };
-        while let (Event::Look, Ok(next)) = (&first, self.told.try_recv()) {
-            if let Message::Event(event @ Event::Stop) = next {
+        while let (WatchEvent::Look, Ok(next)) = (&first, self.told.try_recv()) {
+            if let Message::Event(event @ WatchEvent::Stop) = next {
                 return Some(event);
             }
         }
@@ -144,7 +144,7 @@ impl Events {
     pub fn lock(
         &mut self,
         store: &Store,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Option<WriteLock>, WatchError> {
         // Who waited before may have taken the message.
         if self.stopped() {
@@ -154,16 +154,16 @@ impl Events {
         // A wait for a lock cannot be ended: it is left behind.
         std::thread::spawn(move || {
             let lock = store.lock(&mut |holder| drop(tell.send(Message::Waiting(holder.to_owned()))));
-            drop(tell.send(Message::Event(Event::Locked(Box::new(lock)))));
+            drop(tell.send(Message::Event(WatchEvent::Locked(Box::new(lock)))));
         });
         // The sender is held here too: there is always another message, or none yet.
         while let Ok(message) = self.told.recv() {
             match message {
-                Message::Event(Event::Locked(lock)) => return Ok(Some((*lock)?)),
-                Message::Event(Event::Stop) => return Ok(None),
+                Message::Event(WatchEvent::Locked(lock)) => return Ok(Some((*lock)?)),
+                Message::Event(WatchEvent::Stop) => return Ok(None),
                 // Whoever takes the lock listed the inbox before.
-                Message::Event(Event::Look) => self.changed = true,
-                Message::Waiting(holder) => told(Told::Waiting(holder)),
+                Message::Event(WatchEvent::Look) => self.changed = true,
+                Message::Waiting(holder) => told(WatchProgress::Waiting(holder)),
             }
         }
         Ok(None)
@@ -185,7 +185,7 @@ fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
             let mut reader = inotify::Reader::new(queue, &mut buffer);
             loop {
                 match reader.next() {
-                    Ok(_) if tell.send(Message::Event(Event::Look)).is_ok() => {}
+                    Ok(_) if tell.send(Message::Event(WatchEvent::Look)).is_ok() => {}
                     Err(rustix::io::Errno::INTR) => {}
                     Ok(_) | Err(_) => return,
                 }
@@ -216,15 +216,15 @@ mod tests {
             changed: false,
         };
         let nothing = Duration::from_millis(1);
-        tell.send(Message::Event(Event::Look)).unwrap();
+        tell.send(Message::Event(WatchEvent::Look)).unwrap();
         let held = events.lock(&store, &mut |_| ()).unwrap();
         assert!(held.is_some());
-        assert!(matches!(events.wait(nothing), Some(Event::Look)));
+        assert!(matches!(events.wait(nothing), Some(WatchEvent::Look)));
         assert!(events.wait(nothing).is_none(), "once");
         // As a signal does; another holds the store.
         events.stop.store(true, Ordering::SeqCst);
-        tell.send(Message::Event(Event::Stop)).unwrap();
+        tell.send(Message::Event(WatchEvent::Stop)).unwrap();
         assert!(events.lock(&store, &mut |_| ()).unwrap().is_none());
-        assert!(matches!(events.wait(nothing), Some(Event::Stop)));
+        assert!(matches!(events.wait(nothing), Some(WatchEvent::Stop)));
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::WatchError;
-use super::delivery::Kind;
+use super::delivery::DeliveryKind;
 
 /// The folder, and its `done` and `failed`.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Inbox {
 
 /// An entry that may be a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct InboxEntry {
     /// Its name; where it is not UTF-8, as near as can be.
     pub name: String,
     /// Where it lies.
@@ -69,7 +69,7 @@ impl Identity {
     }
 }
 
-impl Entry {
+impl InboxEntry {
     /// Does it still lie there? Not where it went, or another took its name.
     pub fn lies(&self) -> bool {
         Identity::of(&self.path).is_ok_and(|now| now == self.identity)
@@ -79,12 +79,12 @@ impl Entry {
     ///
     /// # Errors
     /// What was expected.
-    pub fn kind(&self) -> Result<Option<Kind>, String> {
+    pub fn kind(&self) -> Result<Option<DeliveryKind>, String> {
         if self.path.to_str().is_none() {
             return Err("its name is not UTF-8, expected one that tables can hold".to_owned());
         }
         match self.path.metadata() {
-            Ok(meta) => Kind::of(&self.name, meta.is_dir()).map(Some),
+            Ok(meta) => DeliveryKind::of(&self.name, meta.is_dir()).map(Some),
             Err(_) if !self.lies() => Ok(None),
             Err(error) => Err(format!("leads nowhere: {error}")),
         }
@@ -114,7 +114,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`WatchError::Io`].
-    pub fn list(&self) -> Result<Vec<Entry>, WatchError> {
+    pub fn list(&self) -> Result<Vec<InboxEntry>, WatchError> {
         let failed = || WatchError::io("list", &self.path);
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed())? {
@@ -127,7 +127,7 @@ impl Inbox {
             }
             // What went since is not there.
             if let Ok(identity) = Identity::of(&path) {
-                entries.push(Entry {
+                entries.push(InboxEntry {
                     name: text.into_owned(),
                     path,
                     identity,
@@ -142,7 +142,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`WatchError::Io`].
-    pub fn done<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), WatchError> {
+    pub fn done<'a>(&self, entries: impl IntoIterator<Item = &'a InboxEntry>) -> Result<(), WatchError> {
         for entry in entries {
             put(entry, &self.done)?;
         }
@@ -153,7 +153,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`WatchError::Io`].
-    pub fn fail(&self, entry: &Entry, reason: &str) -> Result<bool, WatchError> {
+    pub fn fail(&self, entry: &InboxEntry, reason: &str) -> Result<bool, WatchError> {
         let Some(to) = put(entry, &self.failed)? else {
             return Ok(false);
         };
@@ -177,7 +177,7 @@ const REASON: &str = ".reason";
 const KEPT: usize = 200;
 
 /// Renames into a folder, by a name that is free there; none: it is not there any more.
-fn put(entry: &Entry, folder: &Path) -> Result<Option<PathBuf>, WatchError> {
+fn put(entry: &InboxEntry, folder: &Path) -> Result<Option<PathBuf>, WatchError> {
     // Asked before too: what is not taken need not be put back.
     if !entry.lies() {
         return Ok(None);
@@ -218,7 +218,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Renames an entry; false: it had gone, or another had taken its name, and has it again.
-fn take(entry: &Entry, to: &Path) -> io::Result<bool> {
+fn take(entry: &InboxEntry, to: &Path) -> io::Result<bool> {
     match fs::rename(&entry.path, to) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -274,7 +274,7 @@ mod tests {
             fs::rename(self.at(".unfinished"), self.at(name)).unwrap();
         }
 
-        fn entry(&self, name: &str) -> Entry {
+        fn entry(&self, name: &str) -> InboxEntry {
             let mut entries = self.inbox.list().unwrap().into_iter();
             entries.find(|entry| entry.name == name).unwrap()
         }

@@ -9,7 +9,7 @@ use super::batch::{Batches, End, Way};
 use super::events::Events;
 use super::status::{Board, Times};
 use super::training::OwnTrainingReport;
-use super::{Told, WatchError};
+use super::{WatchError, WatchProgress};
 use crate::error::LabelError;
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
@@ -28,19 +28,19 @@ impl Batches<'_> {
         report: OwnTrainingReport,
         events: &mut Events,
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<bool, WatchError> {
         let (run, training) = match &report {
             OwnTrainingReport::Rests(why) => {
                 board.training(format!("at rest: {why}"));
                 board.state("watching", None)?;
-                told(Told::Rests(why));
+                told(WatchProgress::Rests(why));
                 return Ok(true);
             }
             OwnTrainingReport::Failed(reason) => {
                 board.training(format!("failed: {reason}"));
                 board.state("watching", None)?;
-                told(Told::TrainingFailed(reason));
+                told(WatchProgress::TrainingFailed(reason));
                 return Ok(true);
             }
             OwnTrainingReport::Epoch { run, of, trained, .. } => {
@@ -63,7 +63,7 @@ impl Batches<'_> {
                 let predicted = there(&latest, trained.predicted)?;
                 let row = recorder.record_locked(&lock, trained.row, &predicted)?;
                 board.epoch();
-                told(Told::Epoch {
+                told(WatchProgress::Epoch {
                     row: &row,
                     better: trained.better,
                 });
@@ -101,7 +101,7 @@ impl Batches<'_> {
         );
         board.state("watching", None)?;
         if let Some(epoch) = done {
-            told(Told::Trained { epoch });
+            told(WatchProgress::Trained { epoch });
         }
         Ok(true)
     }
@@ -113,7 +113,7 @@ impl Batches<'_> {
         denoising: DenoiseRequest,
         (latest, lock): (&Snapshot, &WriteLock),
         board: &mut Board,
-        told: &mut dyn FnMut(Told<'_>),
+        told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let request = relabel::RelabelRequest {
             store: self.store.root().to_owned(),
@@ -134,14 +134,14 @@ impl Batches<'_> {
                 if let (Way::Through, Some(version)) = (way, summary.version) {
                     self.resident.moved(version);
                 }
-                told(Told::Denoised {
+                told(WatchProgress::Denoised {
                     epoch,
                     version,
                     cells,
                 });
             }
             // For example, the epoch has no predictions of labelled videos.
-            End::Refused(error @ LabelError::Change(_)) => told(Told::TrainingFailed(&format!(
+            End::Refused(error @ LabelError::Change(_)) => told(WatchProgress::TrainingFailed(&format!(
                 "labels are not denoised by epoch {epoch}: {}",
                 chain(&error)
             ))),

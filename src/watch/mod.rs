@@ -48,9 +48,9 @@ use vaplan_schemas::store::Store;
 
 use crate::error::LabelError;
 use crate::error::chain;
-use batch::{Batches, Done};
+use batch::{BatchSummary, Batches};
 pub use events::StopHandle;
-use events::{Event, Events};
+use events::{Events, WatchEvent};
 use inbox::Inbox;
 use status::Board;
 
@@ -76,7 +76,7 @@ pub struct WatchRequest {
 
 /// What a watch tells while it runs.
 #[derive(Debug)]
-pub enum Told<'a> {
+pub enum WatchProgress<'a> {
     /// The graph is loaded from this version; `others`: because another process made it.
     Loaded {
         /// Store version.
@@ -98,7 +98,7 @@ pub enum Told<'a> {
         reason: &'a str,
     },
     /// A batch is done.
-    Batch(&'a Done),
+    Batch(&'a BatchSummary),
     /// An epoch of own training is in the store.
     #[cfg(feature = "train")]
     Epoch {
@@ -195,7 +195,7 @@ const LOOK_BESIDE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`WatchError`]; the store is then at its last version, and what is not done lies in the inbox.
-pub fn run(request: &WatchRequest, told: &mut dyn FnMut(Told<'_>)) -> Result<(), WatchError> {
+pub fn run(request: &WatchRequest, told: &mut dyn FnMut(WatchProgress<'_>)) -> Result<(), WatchError> {
     let mut board = Board::new(request.status.clone());
     let result = watch(request, &mut board, told);
     match &result {
@@ -209,7 +209,7 @@ pub fn run(request: &WatchRequest, told: &mut dyn FnMut(Told<'_>)) -> Result<(),
 fn watch(
     request: &WatchRequest,
     board: &mut Board,
-    told: &mut dyn FnMut(Told<'_>),
+    told: &mut dyn FnMut(WatchProgress<'_>),
 ) -> Result<(), WatchError> {
     let store = Store::open(&request.store)?;
     // Before anything is waited for: a file that cannot be used is to be told at once.
@@ -224,7 +224,7 @@ fn watch(
     if let Some(address) = request.metrics {
         let address = metrics::serve(address, board.figures())?;
         board.serves(address);
-        told(Told::Metrics(address));
+        told(WatchProgress::Metrics(address));
     }
     board.state("loading", None)?;
     let mut batches = Batches::load(&store, &inbox, request, board, told)?;
@@ -253,13 +253,13 @@ fn watch(
             continue;
         }
         match events.wait(look) {
-            Some(Event::Stop) => break,
-            Some(Event::Look | Event::Locked(_)) | None => {}
+            Some(WatchEvent::Stop) => break,
+            Some(WatchEvent::Look | WatchEvent::Locked(_)) | None => {}
         }
     }
     #[cfg(feature = "train")]
     drop(training);
     batches.finish()?;
-    told(Told::Stopped);
+    told(WatchProgress::Stopped);
     Ok(())
 }

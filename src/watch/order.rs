@@ -4,7 +4,7 @@
 //! which are of the videos there are then; and it goes from a video before to the video after, so one that is removed
 //! and comes back in one change keeps what the removal should have ended.
 
-use super::delivery::Kind;
+use super::delivery::DeliveryKind;
 use crate::world::changes::WeakEdit;
 
 /// What a batch has taken so far.
@@ -19,19 +19,19 @@ pub struct Order {
 
 impl Order {
     /// Takes the next delivery by name; false: it begins the next batch.
-    pub fn takes(&mut self, kind: Kind) -> bool {
+    pub fn takes(&mut self, kind: DeliveryKind) -> bool {
         match kind {
-            Kind::Features(_) => true,
-            Kind::Thresholds => !std::mem::replace(&mut self.thresholds, true),
-            Kind::Epoch(_) => {
+            DeliveryKind::Features(_) => true,
+            DeliveryKind::Thresholds => !std::mem::replace(&mut self.thresholds, true),
+            DeliveryKind::Epoch(_) => {
                 self.of_videos = true;
                 !std::mem::replace(&mut self.epoch, true)
             }
-            Kind::User => {
+            DeliveryKind::User => {
                 self.of_videos = true;
                 true
             }
-            Kind::Weak(edit) => {
+            DeliveryKind::Weak(edit) => {
                 let removes = edit == WeakEdit::Remove;
                 let fits = !self.of_videos && (removes || !self.removed);
                 self.removed |= removes;
@@ -48,7 +48,7 @@ mod tests {
     /// How many of these make the first batch.
     fn first(names: &[&str]) -> usize {
         let mut order = Order::default();
-        let takes = |name: &&&str| order.takes(Kind::of(name, name.starts_with("epoch")).unwrap());
+        let takes = |name: &&&str| order.takes(DeliveryKind::of(name, name.starts_with("epoch")).unwrap());
         names.iter().take_while(takes).count()
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use vaplan_schemas::store::Store;
 
 use super::WatchError;
-use super::delivery::{Delivery, Kind};
+use super::delivery::{Delivery, DeliveryKind};
 use crate::ingest::{absolute, open_regular};
 use crate::world::{Both, at};
 
@@ -20,7 +20,7 @@ fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
 
 /// Where a delivery's features are going to lie; of another kind of delivery, where it lies.
 pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
-    let Kind::Features(_) = delivery.kind else {
+    let DeliveryKind::Features(_) = delivery.kind else {
         return delivery.entry.path.clone();
     };
     // As much of it as no two deliveries of one name share.
@@ -34,7 +34,7 @@ pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
 
 /// Inputs that a delivery of features takes the place of.
 pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>) -> Vec<PathBuf> {
-    let Kind::Features(modality) = delivery.kind else {
+    let DeliveryKind::Features(modality) = delivery.kind else {
         return Vec::new();
     };
     // The store records absolute paths, and may itself be named by a relative one.

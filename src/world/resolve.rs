@@ -16,7 +16,7 @@ use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::unknown_class;
-use crate::world::settings::Settings;
+use crate::world::settings::LabelSettings;
 use crate::world::{Both, PromptSet, Video, World, at};
 
 /// What labels depend on before and after a change, and the rows of the change that passed the checks.
@@ -453,7 +453,7 @@ fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
         ));
     }
     Ok(World {
-        settings: Settings::clone(&then.settings),
+        settings: LabelSettings::clone(&then.settings),
         prompts: then.prompts.clone(),
         denoising: then.denoising,
         ..now.clone()

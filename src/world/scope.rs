@@ -39,7 +39,7 @@ pub struct Touched {
 
 /// Which videos a change of predictions or of K, α, guard or modalities touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Predicted {
+pub enum PredictionScope {
     /// The videos in which PLD flips other labels. The rows of all other videos stay the same.
     Flipped,
     /// All videos with a changed prediction or setting. A session in memory must learn every change.
@@ -51,7 +51,11 @@ impl Scope {
     ///
     /// # Errors
     /// [`LabelError::Store`] if a table cannot be read.
-    pub fn of(snapshot: &Snapshot, resolved: &mut Resolved, of: Predicted) -> Result<Scope, LabelError> {
+    pub fn of(
+        snapshot: &Snapshot,
+        resolved: &mut Resolved,
+        of: PredictionScope,
+    ) -> Result<Scope, LabelError> {
         if everything(&resolved.before, &resolved.after) {
             return Ok(Scope::Everything);
         }
@@ -64,7 +68,7 @@ impl Scope {
             let own = classes.iter().filter(|class| changed(class));
             touched.tracks.extend(own.map(|class| (modality, *class)));
         }
-        let moved = flips::moved(snapshot, resolved, of == Predicted::All)?;
+        let moved = flips::moved(snapshot, resolved, of == PredictionScope::All)?;
         touched.videos.extend(moved.videos);
         (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
         prompts(snapshot, resolved, &mut touched)?;

@@ -72,10 +72,10 @@ impl SettingsRequest {
         &self,
         file: &SettingsFile,
         of: impl Fn(Modality, Flags, &ModalityFile) -> Result<ModalitySettings, LabelError>,
-    ) -> Result<Settings, LabelError> {
+    ) -> Result<LabelSettings, LabelError> {
         let audio = (self.audio_threshold, self.audio_scale);
         let visual = (self.visual_threshold, self.visual_scale);
-        Ok(Settings {
+        Ok(LabelSettings {
             audio: of(Modality::Audio, audio, &file.audio)?,
             visual: of(Modality::Visual, visual, &file.visual)?,
         })
@@ -145,20 +145,20 @@ impl ModalitySettings {
 
 /// How both modalities are labelled.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
+pub struct LabelSettings {
     /// Of audio.
     pub audio: ModalitySettings,
     /// Of visual.
     pub visual: ModalitySettings,
 }
 
-impl Settings {
+impl LabelSettings {
     /// Settles every class of both modalities.
     ///
     /// # Errors
     /// [`LabelError::Settings`] for a file that cannot be read, an unknown key or class, a number that is none, or
     /// rule `logit` without thresholds.
-    pub fn resolve(request: &SettingsRequest, classes: &[Arc<str>]) -> Result<Settings, LabelError> {
+    pub fn resolve(request: &SettingsRequest, classes: &[Arc<str>]) -> Result<LabelSettings, LabelError> {
         let file = match &request.file {
             Some(path) => read(path, classes)?,
             None => SettingsFile::default(),
@@ -183,7 +183,7 @@ impl Settings {
         classes: &[Arc<str>],
         request: &SettingsRequest,
         single: &[ClassThreshold],
-    ) -> Result<Settings, LabelError> {
+    ) -> Result<LabelSettings, LabelError> {
         let file = match &request.file {
             Some(path) => read(path, classes)?,
             None => SettingsFile::default(),
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_method() {
-        let settings = Settings::resolve(&SettingsRequest::default(), &classes()).unwrap();
+        let settings = LabelSettings::resolve(&SettingsRequest::default(), &classes()).unwrap();
         assert_eq!(settings.visual.thresholds, [1.025, 1.025]);
         assert_eq!(settings.audio.cutoff(ClassId(1)), 0.475);
         assert_eq!(settings.visual.rule, Rule::Softmax { scale: 1.0 });
@@ -388,10 +388,10 @@ mod tests {
     #[test]
     fn a_class_of_the_file_stands_over_its_default_and_a_flag_over_both() {
         let (_folder, mut request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
-        let settings = Settings::resolve(&request, &classes()).unwrap();
+        let settings = LabelSettings::resolve(&request, &classes()).unwrap();
         assert_eq!(settings.visual.thresholds, [1.5, 2.0]);
         request.visual_threshold = Some(3.0);
-        let settings = Settings::resolve(&request, &classes()).unwrap();
+        let settings = LabelSettings::resolve(&request, &classes()).unwrap();
         assert_eq!(settings.visual.thresholds, [3.0, 3.0]);
     }
 
@@ -401,13 +401,15 @@ mod tests {
             rule: Some(RuleName::Logit),
             ..SettingsRequest::default()
         };
-        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        let refused = LabelSettings::resolve(&request, &classes())
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("no audio threshold for class `Speech`"),
             "{refused}"
         );
         (request.audio_threshold, request.visual_threshold) = (Some(4.0), Some(21.0));
-        let settings = Settings::resolve(&request, &classes()).unwrap();
+        let settings = LabelSettings::resolve(&request, &classes()).unwrap();
         assert_eq!(
             (settings.visual.rule.scale(), settings.audio.rule.scale()),
             (100.0, 18.66)
@@ -418,7 +420,7 @@ mod tests {
     #[test]
     fn a_change_leaves_what_it_does_not_name() {
         let (_folder, request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
-        let before = Settings::resolve(&request, &classes()).unwrap();
+        let before = LabelSettings::resolve(&request, &classes()).unwrap();
         let (_other, request) = file("[visual.classes]\nSpeech = 1.25\n");
         let single = ClassThreshold {
             modality: Modality::Audio,
@@ -455,13 +457,17 @@ mod tests {
     #[test]
     fn an_unknown_key_or_class_is_refused_with_what_would_do() {
         let (_folder, request) = file("[visul]\ndefault = 1.5\n");
-        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        let refused = LabelSettings::resolve(&request, &classes())
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("unknown field `visul`, expected one of `rule`, `audio`, `visual`"),
             "{refused}"
         );
         let (_folder, request) = file("[audio.classes]\nDgo = 1.5\n");
-        let refused = Settings::resolve(&request, &classes()).unwrap_err().to_string();
+        let refused = LabelSettings::resolve(&request, &classes())
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains("[audio.classes] has `Dgo`, no class of the annotations (nearest: `Dog`)"),
             "{refused}"

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use vaplan_dataflows::Score;
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::similarity::{PromptError, PromptPair, Prompts};
+use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
 use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::hash::{feed, hash};
-use super::settings::{ModalitySettings, Settings};
+use super::settings::{LabelSettings, ModalitySettings};
 use super::{Both, at};
 use crate::error::LabelError;
 use crate::ingest::text::TextEmbeddings;
@@ -61,7 +61,7 @@ pub struct World {
     /// Names in order; a [`ClassId`] is a position here.
     pub classes: Vec<Arc<str>>,
     /// Rule, scales and thresholds.
-    pub settings: Settings,
+    pub settings: LabelSettings,
     /// Text embeddings.
     pub prompts: Both<PromptSet>,
     /// Files and folders of features: absolute paths, but in stores of older programs.
@@ -245,14 +245,14 @@ impl World {
         rows
     }
 
-    /// Prompts of both modalities, for scoring.
+    /// PromptEmbeddings of both modalities, for scoring.
     ///
     /// # Errors
     /// [`PromptError`] with its modality.
     pub fn prompt_pair(&self) -> Result<PromptPair, (Modality, PromptError)> {
         let of = |modality: Modality| {
             let set = &self.prompts[at(modality)];
-            Prompts::new(&set.data, set.width, self.settings.of(modality).rule)
+            PromptEmbeddings::new(&set.data, set.width, self.settings.of(modality).rule)
                 .map_err(|error| (modality, error))
         };
         Ok(PromptPair {
@@ -310,7 +310,7 @@ impl World {
 }
 
 /// Names in order, and rule, scale and thresholds.
-fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, Settings), String> {
+fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), String> {
     let mut classes: Vec<Arc<str>> = Vec::new();
     let mut own: Both<Option<ModalitySettings>> = [None, None];
     let mut rows: Vec<&ClassRow> = rows.iter().collect();
@@ -352,7 +352,7 @@ fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, Settings), String> {
     if audio.thresholds.len() != visual.thresholds.len() {
         return Err("table `classes` has a class of one modality only".to_owned());
     }
-    Ok((classes, Settings { audio, visual }))
+    Ok((classes, LabelSettings { audio, visual }))
 }
 
 fn class_texts(rows: &[ClassRow], classes: usize) -> Both<Vec<Option<Arc<str>>>> {

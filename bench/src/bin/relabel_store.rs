@@ -14,15 +14,15 @@ use std::time::Instant;
 
 use vaplan::engine::Listener;
 use vaplan::engine::resident::whole;
-use vaplan::engine::rows::{Found, label_tracks, score_tracks, video_row};
+use vaplan::engine::rows::{VideoAnswers, label_tracks, score_tracks, video_row};
 use vaplan::run::graph::Graph;
 use vaplan::run::learner::active;
 use vaplan::world::kept::{counting, latest};
-use vaplan::world::settings::{Settings, SettingsRequest};
+use vaplan::world::settings::{LabelSettings, SettingsRequest};
 use vaplan::world::{PromptSet, Video, World};
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::pld::Pld;
-use vaplan_dataflows::session::{Rows, Session};
+use vaplan_dataflows::session::{GraphSession, Rows};
 use vaplan_dataflows::train::{LabelChanges as Lesson, Learner, Learnt, Predicted};
 use vaplan_dataflows::{
     Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
@@ -70,7 +70,7 @@ fn world() -> Fallible<World> {
         texts: vec![None; CLASSES as usize],
     };
     Ok(World {
-        settings: Settings::resolve(&SettingsRequest::default(), &classes)?,
+        settings: LabelSettings::resolve(&SettingsRequest::default(), &classes)?,
         prompts: [prompts(), prompts()],
         features: [vec![PathBuf::from("simulated")], vec![PathBuf::from("simulated")]],
         segment_seconds: 1.0,
@@ -113,8 +113,8 @@ fn video(number: u64) -> Video {
     }
 }
 
-fn found(world: &World, number: u64, video: &Video) -> Found {
-    let mut found = Found::default();
+fn found(world: &World, number: u64, video: &Video) -> VideoAnswers {
+    let mut found = VideoAnswers::default();
     for (at, modality) in Modality::ALL.into_iter().enumerate() {
         let cells = || {
             video.weak.iter().flat_map(move |class| {
@@ -393,9 +393,10 @@ fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
         rows.scored.push((VideoId::of(&own[0].1.video), candidate));
     }
     drop(tracks);
-    let (session, outcome) = Session::start(std::thread::available_parallelism()?.get(), rows, Vec::new())?;
+    let (session, outcome) =
+        GraphSession::start(std::thread::available_parallelism()?.get(), rows, Vec::new())?;
     session.finish()?;
-    let mut found: std::collections::BTreeMap<VideoId, Found> = std::collections::BTreeMap::new();
+    let mut found: std::collections::BTreeMap<VideoId, VideoAnswers> = std::collections::BTreeMap::new();
     let at = |modality| usize::from(modality == Modality::Visual);
     for ((video, modality, admitted), _) in outcome.admitted {
         found.entry(video).or_default().admitted[at(modality)] = Some(admitted);

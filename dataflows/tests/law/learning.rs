@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use vaplan_dataflows::records::VideoId;
-use vaplan_dataflows::session::{Session, SessionError, Updates};
+use vaplan_dataflows::session::{GraphSession, SessionError, Updates};
 use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
 use vaplan_dataflows::{LabelRecord, Prediction, Probability};
 use vaplan_schemas::Modality;
@@ -117,7 +117,7 @@ fn found(worlds: &[World], plan: Plan, workers: usize) -> (Vec<Answer>, Vec<Labe
         told: told.clone(),
     });
     let mut held = Held::default();
-    let start = Session::start_learning(workers, rows(&worlds[0]), Vec::new(), learner);
+    let start = GraphSession::start_learning(workers, rows(&worlds[0]), Vec::new(), learner);
     let (mut session, outcome) = start.expect("the session starts");
     let mut all = vec![held.take(outcome)];
     for (nth, pair) in worlds.windows(2).enumerate() {
@@ -202,7 +202,7 @@ fn a_learner_that_fails_or_panics_ends_the_session_with_what_it_said_and_no_hang
         ] {
             let world = rows(&World::default());
             let learner = Box::new(Failing { at, panics });
-            let start = Session::start_learning(workers, world, Vec::new(), learner);
+            let start = GraphSession::start_learning(workers, world, Vec::new(), learner);
             let (mut session, _) = start.expect("the first version waits for no epoch");
             for _ in 0..at {
                 session
@@ -240,7 +240,7 @@ fn an_epoch_begins_with_its_version_and_the_next_version_waits_for_it() {
         let ((begun, begins), (let_go, leave)) =
             (crossbeam::channel::unbounded(), crossbeam::channel::unbounded());
         let learner = Box::new(Waiting { begun, leave });
-        let start = Session::start_learning(workers, rows(&World::default()), Vec::new(), learner);
+        let start = GraphSession::start_learning(workers, rows(&World::default()), Vec::new(), learner);
         let (mut session, _) = start.expect("the first version waits for no epoch");
         // Without any further call: the caller can be busy with version 0.
         assert_eq!(begins.recv(), Ok(0));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::records::{LabelRecord, VideoId};
-use vaplan_dataflows::session::{Outcome, Rows, Session, Updates};
+use vaplan_dataflows::session::{GraphSession, Outcome, Rows, Updates};
 use vaplan_dataflows::{Fault, Track};
 use vaplan_schemas::Modality;
 
@@ -27,7 +27,7 @@ pub(crate) struct Run {
 pub(crate) fn run(worlds: &[World], how: Run) -> Vec<Answer> {
     let mut answers = Vec::new();
     let mut held = Held::default();
-    let mut running: Option<Session> = None;
+    let mut running: Option<GraphSession> = None;
     for (version, world) in worlds.iter().enumerate() {
         let outcome = match running.take_if(|_| version != how.restart) {
             Some(mut session) => {
@@ -42,7 +42,7 @@ pub(crate) fn run(worlds: &[World], how: Run) -> Vec<Answer> {
                 let previous = as_tables_say(&held.labels);
                 held = Held::default();
                 let (session, outcome) =
-                    Session::start(how.workers, rows(world), previous).expect("the session starts");
+                    GraphSession::start(how.workers, rows(world), previous).expect("the session starts");
                 running = Some(session);
                 outcome
             }

@@ -7,7 +7,7 @@ use ort::session::{Session, SessionInputValue};
 
 use super::ModelError;
 use super::folder::{ClassifierSettings, ModelFolder, ModelKind, Quantised};
-use super::ports::{Given, Port, Role, output};
+use super::ports::{ModelInput, Port, Role, output};
 use super::session::{SessionOptions, open};
 use crate::encode::image::ImageSettings;
 use crate::encode::sound::mel::MelScale;
@@ -85,7 +85,7 @@ impl Model {
     /// Rows of the output, each made unit length; `what` is told where it fails.
     pub(super) fn run(
         &mut self,
-        given: &[(Role, Given<'_>)],
+        given: &[(Role, ModelInput<'_>)],
         rows: usize,
         what: &str,
     ) -> Result<Vec<f32>, ModelError> {
@@ -104,7 +104,7 @@ impl Model {
     /// Rows of the output as they are; bytes become numbers.
     fn raw(
         &mut self,
-        given: &[(Role, Given<'_>)],
+        given: &[(Role, ModelInput<'_>)],
         rows: usize,
         what: &str,
         bytes: Option<Quantised>,
@@ -349,14 +349,17 @@ impl Encoder {
                             .round_ties_even()
                             .clamp(0.0, 255.0) as u8
                     };
-                    vec![(role, Given::Bytes(shape, input.iter().map(byte).collect()))]
+                    vec![(role, ModelInput::Bytes(shape, input.iter().map(byte).collect()))]
                 }
-                _ => vec![(role, Given::Floats(shape, input))],
+                _ => vec![(role, ModelInput::Floats(shape, input))],
             };
             // transformers marks a lone short clip as longer, so that its fusion has something to fuse.
-            given.push((Role::Longer, Given::Whole(vec![step as i64, 1], vec![1; step])));
+            given.push((
+                Role::Longer,
+                ModelInput::Whole(vec![step as i64, 1], vec![1; step]),
+            ));
             for (role, value) in [(Role::Ids, 0), (Role::Mask, 1), (Role::Types, 0)] {
-                given.push((role, Given::Whole(vec![1, 2], vec![value; 2])));
+                given.push((role, ModelInput::Whole(vec![1, 2], vec![value; 2])));
             }
             let mut rows = match &self.preparation {
                 Preparation::Patch(told) => self.model.raw(&given, step, what, told.output)?,

@@ -64,7 +64,7 @@ impl fmt::Display for ModelKind {
 /// What a classifier's scores are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scores {
+pub enum ClassifierScores {
     /// Probabilities after a sigmoid.
     #[default]
     Logit,
@@ -86,7 +86,7 @@ pub struct Quantised {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClassifierSettings {
     /// What its scores are.
-    pub scores: Scores,
+    pub scores: ClassifierScores,
     /// Its input, where it takes bytes.
     pub input: Option<Quantised>,
     /// Its output, where it gives bytes.
@@ -148,7 +148,7 @@ struct SettingsFile {
     max_tokens: Option<usize>,
     pad: Option<u32>,
     labels: Option<PathBuf>,
-    scores: Option<Scores>,
+    scores: Option<ClassifierScores>,
     input: Option<Quantised>,
     output: Option<Quantised>,
     #[serde(default)]

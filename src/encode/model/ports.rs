@@ -33,7 +33,7 @@ pub(super) struct Port {
 }
 
 /// What a session is given.
-pub(super) enum Given<'a> {
+pub(super) enum ModelInput<'a> {
     /// Values of shape.
     Floats(Vec<i64>, Cow<'a, [f32]>),
     /// Values of shape.
@@ -95,11 +95,15 @@ impl Port {
     }
 
     /// A value for this input.
-    pub(super) fn value<'a>(&self, given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
+    pub(super) fn value<'a>(&self, given: &'a ModelInput<'_>) -> ort::Result<SessionInputValue<'a>> {
         Ok(match given {
-            Given::Floats(shape, values) => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
-            Given::Bytes(shape, values) => TensorRef::from_array_view((shape.clone(), &**values))?.into(),
-            Given::Whole(shape, values) => match self.element {
+            ModelInput::Floats(shape, values) => {
+                TensorRef::from_array_view((shape.clone(), &**values))?.into()
+            }
+            ModelInput::Bytes(shape, values) => {
+                TensorRef::from_array_view((shape.clone(), &**values))?.into()
+            }
+            ModelInput::Whole(shape, values) => match self.element {
                 TensorElementType::Bool => {
                     let values: Vec<bool> = values.iter().map(|&value| value != 0).collect();
                     let shape = if self.shape.len() == 1 {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ModelError;
-use super::folder::{ModelFolder, Scores};
+use super::folder::{ClassifierScores, ModelFolder};
 use crate::encode::text::ClassTexts;
 
 /// Which of a classifier's scores stand for each class.
@@ -16,9 +16,9 @@ use crate::encode::text::ClassTexts;
 pub struct ClassScores {
     /// Of each class, places among the scores; of several the highest counts.
     columns: Vec<Vec<usize>>,
-    /// Scores of a segment.
+    /// ClassifierScores of a segment.
     found: usize,
-    scores: Scores,
+    scores: ClassifierScores,
 }
 
 /// A class that no score stands for, and what it was looked for by.
@@ -85,7 +85,7 @@ impl ClassScores {
         (self.columns.len() as f64).sqrt()
     }
 
-    /// Scores of segments, `[T, found]`, to what is written of them, `[T, width]`.
+    /// ClassifierScores of segments, `[T, found]`, to what is written of them, `[T, width]`.
     pub fn rows(&self, scores: &[f32]) -> Vec<f32> {
         let mut rows = Vec::with_capacity(scores.len() / self.found * self.width());
         for segment in scores.chunks_exact(self.found) {
@@ -106,8 +106,8 @@ impl ClassScores {
 
     fn probability(&self, score: f32) -> f64 {
         match self.scores {
-            Scores::Logit => 1.0 / (1.0 + (-f64::from(score)).exp()),
-            Scores::Probability => f64::from(score).clamp(0.0, 1.0),
+            ClassifierScores::Logit => 1.0 / (1.0 + (-f64::from(score)).exp()),
+            ClassifierScores::Probability => f64::from(score).clamp(0.0, 1.0),
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let scores = ClassScores {
             columns: vec![vec![2], vec![0, 1], vec![]],
             found: 3,
-            scores: Scores::Logit,
+            scores: ClassifierScores::Logit,
         };
         let row = scores.rows(&[-1.0, 0.5, 2.0]);
         let texts = scores.texts("model");

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::ModelError;
 use super::encoder::Model;
 use super::folder::{ModelFolder, ModelKind};
-use super::ports::{Given, Role};
+use super::ports::{ModelInput, Role};
 use super::session::SessionOptions;
 use crate::encode::sound::SoundFeatures;
 use crate::encode::tokenizer::Tokenizer;
@@ -119,11 +119,11 @@ impl TextEncoder {
         let (role, other) = &self.other;
         let zeros = vec![0.0; other.iter().map(|&size| size as usize).product()];
         let given = [
-            (Role::Ids, Given::Whole(shape.clone(), ids)),
-            (Role::Mask, Given::Whole(shape.clone(), mask)),
-            (Role::Types, Given::Whole(shape, types)),
-            (*role, Given::Floats(other.clone(), Cow::Owned(zeros))),
-            (Role::Longer, Given::Whole(vec![1, 1], vec![1])),
+            (Role::Ids, ModelInput::Whole(shape.clone(), ids)),
+            (Role::Mask, ModelInput::Whole(shape.clone(), mask)),
+            (Role::Types, ModelInput::Whole(shape, types)),
+            (*role, ModelInput::Floats(other.clone(), Cow::Owned(zeros))),
+            (Role::Longer, ModelInput::Whole(vec![1, 1], vec![1])),
         ];
         self.model.run(&given, 1, &format!("the text `{text}`"))
     }

@@ -12,7 +12,7 @@ pub struct TokenizerFile {
     pub(super) normalizer: Option<Normalizer>,
     pub(super) pre_tokenizer: PreTokenizer,
     pub(super) post_processor: PostProcessor,
-    pub(super) model: Model,
+    pub(super) model: VocabularyModel,
 }
 
 /// A token that is found in the text as it stands.
@@ -111,7 +111,7 @@ impl PostProcessor {
 /// The vocabulary.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type")]
-pub(super) enum Model {
+pub(super) enum VocabularyModel {
     #[serde(rename = "BPE")]
     Bpe {
         #[serde(default)]

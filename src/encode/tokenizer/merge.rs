@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Vocabulary;
-use super::file::{AddedToken, Model};
+use super::file::{AddedToken, VocabularyModel};
 
 /// Ranks of pairs and ids of tokens.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Merges {
 }
 
 impl Merges {
-    pub(super) fn new(model: Model, added: &[AddedToken]) -> Result<Merges, String> {
-        let Model::Bpe {
+    pub(super) fn new(model: VocabularyModel, added: &[AddedToken]) -> Result<Merges, String> {
+        let VocabularyModel::Bpe {
             unk_token,
             continuing_subword_prefix,
             end_of_word_suffix,

@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(3);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What happens beside the work.
-pub(crate) enum Event {
+pub(crate) enum ClusterEvent {
     /// A process said something.
     Frame(usize, Frame),
     /// A control link ended, and how.
@@ -46,8 +46,8 @@ type Writer = Arc<Mutex<TcpStream>>;
 pub(crate) struct Control {
     hosts: Hosts,
     writers: BTreeMap<usize, Writer>,
-    sender: Sender<Event>,
-    events: Receiver<Event>,
+    sender: Sender<ClusterEvent>,
+    events: Receiver<ClusterEvent>,
     early: VecDeque<(usize, Frame)>,
     open: BTreeSet<usize>,
     /// Processes that owe nothing more: their end is no loss.
@@ -98,7 +98,7 @@ impl Control {
     }
 
     /// Where others tell what happens.
-    pub(crate) fn sender(&self) -> Sender<Event> {
+    pub(crate) fn sender(&self) -> Sender<ClusterEvent> {
         self.sender.clone()
     }
 
@@ -147,7 +147,7 @@ impl Control {
             select! {
                 recv(result) -> value => return value.map_err(|_| ClusterError::Panicked),
                 recv(self.events) -> event => match event.expect("this holds a sender") {
-                    Event::Broken(process, why) => {
+                    ClusterEvent::Broken(process, why) => {
                         let lost = ClusterError::Lost { peer: self.hosts.peer(process), why };
                         broken.get_or_insert((lost, crossbeam::channel::after(GRACE)));
                     }
@@ -171,18 +171,18 @@ impl Control {
         }
     }
 
-    fn heed(&mut self, event: Event) -> Result<(), ClusterError> {
+    fn heed(&mut self, event: ClusterEvent) -> Result<(), ClusterError> {
         match event {
-            Event::Frame(0, Frame::Failed(reason)) => Err(ClusterError::Told(reason)),
-            Event::Frame(process, Frame::Failed(reason)) => Err(ClusterError::Failed {
+            ClusterEvent::Frame(0, Frame::Failed(reason)) => Err(ClusterError::Told(reason)),
+            ClusterEvent::Frame(process, Frame::Failed(reason)) => Err(ClusterError::Failed {
                 peer: self.hosts.peer(process),
                 reason,
             }),
-            Event::Frame(process, frame) => {
+            ClusterEvent::Frame(process, frame) => {
                 self.early.push_back((process, frame));
                 Ok(())
             }
-            Event::Lost(process, why) => {
+            ClusterEvent::Lost(process, why) => {
                 self.open.remove(&process);
                 // What it said before it ended is still to be heard.
                 if self.settled.contains(&process)
@@ -196,8 +196,8 @@ impl Control {
                 })
             }
             // Only the dataflow needs the data links.
-            Event::Broken(..) => Ok(()),
-            Event::Panicked => Err(ClusterError::Panicked),
+            ClusterEvent::Broken(..) => Ok(()),
+            ClusterEvent::Panicked => Err(ClusterError::Panicked),
         }
     }
 
@@ -210,7 +210,7 @@ impl Control {
         let until = Instant::now() + FAREWELL;
         while !self.open.is_empty() {
             match self.events.recv_deadline(until) {
-                Ok(Event::Lost(process, _)) => drop(self.open.remove(&process)),
+                Ok(ClusterEvent::Lost(process, _)) => drop(self.open.remove(&process)),
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -224,12 +224,12 @@ fn last(frame: &Frame) -> bool {
 }
 
 /// Turns a link into events, to its end.
-fn listen(process: usize, mut reader: BufReader<TcpStream>, to: &Sender<Event>, silence: Duration) {
+fn listen(process: usize, mut reader: BufReader<TcpStream>, to: &Sender<ClusterEvent>, silence: Duration) {
     loop {
         let event = match frame::read(&mut reader) {
             Ok(Frame::Beat) => continue,
-            Ok(frame) => Event::Frame(process, frame),
-            Err(error) => Event::Lost(
+            Ok(frame) => ClusterEvent::Frame(process, frame),
+            Err(error) => ClusterEvent::Lost(
                 process,
                 match error.kind() {
                     io::ErrorKind::UnexpectedEof => "its connection closed".to_owned(),
@@ -240,7 +240,7 @@ fn listen(process: usize, mut reader: BufReader<TcpStream>, to: &Sender<Event>, 
                 },
             ),
         };
-        let ended = matches!(event, Event::Lost(..));
+        let ended = matches!(event, ClusterEvent::Lost(..));
         if to.send(event).is_err() || ended {
             return;
         }

@@ -43,7 +43,7 @@ pub(crate) enum Frame {
     /// The store holds the answer already.
     Held(u64),
     /// Something of what reading gave this process.
-    Part(Part),
+    ReadFrame(ReadFrame),
     /// All parts were said.
     Ended,
     /// The version, and how many rows it left out.
@@ -54,7 +54,7 @@ pub(crate) enum Frame {
 
 /// What reading gave a process beside the candidates; see [`Read`](crate::engine::score::Read).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct ReadFrame {
     pub(crate) rejects: Vec<RejectRow>,
     pub(crate) sources: Vec<(VideoId, Modality, Arc<str>)>,
     pub(crate) audio_visual: u64,

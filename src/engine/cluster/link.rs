@@ -11,19 +11,19 @@ use std::net::{Shutdown, TcpStream};
 use crossbeam::channel::Sender;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::stream::Stream;
 
-use super::control::Event;
+use super::control::ClusterEvent;
 
 /// A socket to one peer that tells when the peer is gone.
 pub(crate) struct Link {
     stream: TcpStream,
     peer: usize,
-    events: Sender<Event>,
+    events: Sender<ClusterEvent>,
     messages: Messages,
 }
 
 impl Link {
     /// To the process `peer`.
-    pub(crate) fn new(stream: TcpStream, peer: usize, events: Sender<Event>) -> Link {
+    pub(crate) fn new(stream: TcpStream, peer: usize, events: Sender<ClusterEvent>) -> Link {
         Link {
             stream,
             peer,
@@ -35,7 +35,7 @@ impl Link {
     /// Tells that the link broke; does not return.
     fn broken(&self, why: String) -> ! {
         // Nobody listens: the run is over.
-        let _ = self.events.send(Event::Broken(self.peer, why));
+        let _ = self.events.send(ClusterEvent::Broken(self.peer, why));
         loop {
             std::thread::park();
         }

@@ -9,7 +9,7 @@ use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
 
 /// The wanted fields of one line.
-pub(super) struct Row<const N: usize> {
+pub(super) struct TsvRow<const N: usize> {
     /// Line, from 1 as an editor counts.
     pub(super) line: u64,
     /// In the order asked for.
@@ -24,7 +24,7 @@ pub(super) fn read<const N: usize>(
     path: &Path,
     columns: [&'static str; N],
     rejects: &mut Vec<RejectRow>,
-) -> Result<Vec<Row<N>>, IngestError> {
+) -> Result<Vec<TsvRow<N>>, IngestError> {
     let (file, _) = open_regular(path)?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(b'\t')
@@ -96,7 +96,7 @@ pub(super) fn read<const N: usize>(
             ));
             continue;
         }
-        rows.push(Row { line, fields });
+        rows.push(TsvRow { line, fields });
     }
     Ok(rows)
 }

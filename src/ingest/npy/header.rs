@@ -12,7 +12,7 @@ const MAX_AXES: usize = 64;
 
 /// Family of a dtype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DtypeKind {
     /// `f`
     Float,
     /// `i`
@@ -27,7 +27,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dtype {
     /// Family.
-    pub kind: Kind,
+    pub kind: DtypeKind,
     /// Bytes per value: 1, 2, 4 or 8.
     pub width: u8,
     /// Most significant byte first.
@@ -48,10 +48,10 @@ impl fmt::Display for Dtype {
         let bits = 8 * u32::from(self.width);
         let end = if self.big_endian { "big-endian " } else { "" };
         match self.kind {
-            Kind::Float => write!(f, "{end}float{bits}"),
-            Kind::Signed => write!(f, "{end}int{bits}"),
-            Kind::Unsigned => write!(f, "{end}uint{bits}"),
-            Kind::Bool => write!(f, "bool"),
+            DtypeKind::Float => write!(f, "{end}float{bits}"),
+            DtypeKind::Signed => write!(f, "{end}int{bits}"),
+            DtypeKind::Unsigned => write!(f, "{end}uint{bits}"),
+            DtypeKind::Bool => write!(f, "bool"),
         }
     }
 }
@@ -196,10 +196,10 @@ impl<'a> Parser<'a> {
             _ => (b'=', text),
         };
         let (kind, width) = match rest {
-            [b'f', width @ (b'2' | b'4' | b'8')] => (Kind::Float, width),
-            [b'i', width @ (b'1' | b'2' | b'4' | b'8')] => (Kind::Signed, width),
-            [b'u', width @ (b'1' | b'2' | b'4' | b'8')] => (Kind::Unsigned, width),
-            [b'b', width @ b'1'] => (Kind::Bool, width),
+            [b'f', width @ (b'2' | b'4' | b'8')] => (DtypeKind::Float, width),
+            [b'i', width @ (b'1' | b'2' | b'4' | b'8')] => (DtypeKind::Signed, width),
+            [b'u', width @ (b'1' | b'2' | b'4' | b'8')] => (DtypeKind::Unsigned, width),
+            [b'b', width @ b'1'] => (DtypeKind::Bool, width),
             [b'O', ..] => return Err(refused(" (pickled objects)")),
             [b'V', ..] => return Err(refused(" (structured)")),
             _ => return Err(refused("")),

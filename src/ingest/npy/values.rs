@@ -1,7 +1,7 @@
 //! From bytes to numbers, in C order.
 
 use super::NpyProblem;
-use super::header::{Header, Kind};
+use super::header::{DtypeKind, Header};
 use crate::ingest::floats;
 
 pub(super) fn append_floats(
@@ -53,9 +53,9 @@ pub(super) fn append_ints(
         };
         let shift = 64 - 8 * width as u32;
         out.push(match header.dtype.kind {
-            Kind::Signed => (bits << shift).cast_signed() >> shift,
+            DtypeKind::Signed => (bits << shift).cast_signed() >> shift,
             // numpy takes any byte for a boolean.
-            Kind::Bool => i64::from(bits != 0),
+            DtypeKind::Bool => i64::from(bits != 0),
             _ => i64::try_from(bits).map_err(|_| NpyProblem::Value { index, value: bits })?,
         });
     }

@@ -9,7 +9,7 @@ use vaplan::error::LabelError;
 use vaplan::relabel::RelabelSummary;
 use vaplan::world::changes::Changes;
 use vaplan::world::resolve::Resolved;
-use vaplan::world::scope::{Predicted, Scope};
+use vaplan::world::scope::{PredictionScope, Scope};
 use vaplan_schemas::store::Store;
 
 use super::{quiet, relabel, request};
@@ -40,7 +40,7 @@ impl Stayed {
         let lock = self.store.lock(&mut |_| ())?;
         let snapshot = self.store.at_version(None)?;
         let mut resolved = Resolved::new(&self.store, &snapshot, changes)?;
-        let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, Predicted::All)? else {
+        let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, PredictionScope::All)? else {
             drop(lock);
             let summary = relabel(root, changes, workers, false)?;
             self.resident = Resident::load(&self.store, &self.store.at_version(None)?, WORKERS, &quiet())?;

@@ -343,3 +343,58 @@ fn logs_are_json_where_asked_and_nothing_where_quiet() {
     assert_status(&quiet, 1);
     assert_eq!(stderr(&quiet), "");
 }
+
+/// A folder cannot be removed from a folder without permission to write. Root needs no permission, so root runs the
+/// program as nobody, if the system allows that.
+#[test]
+fn staging_that_cannot_be_removed_is_a_warning_because_the_version_exists() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const NOBODY: u32 = 65_534;
+    let sample = Sample::new(6);
+    let staging = sample.path("store/_vaplan/staging");
+    fs::create_dir_all(staging.join("label")).unwrap();
+    let mut command = vaplan();
+    if fs::metadata(sample.path("store")).unwrap().uid() == 0 {
+        let mut wrapped = std::process::Command::new("setpriv");
+        wrapped
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(command.get_program());
+        if !wrapped
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            eprintln!("LEFT OUT: staging_that_cannot_be_removed needs to run the program as nobody");
+            return;
+        }
+        own(&sample.path(""), NOBODY);
+        command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(vaplan().get_program());
+    }
+    fs::set_permissions(&staging, fs::Permissions::from_mode(0o555)).unwrap();
+    let output = command.args(sample.arguments("store")).output().unwrap();
+    fs::set_permissions(&staging, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_status(&output, 0);
+    assert!(
+        stdout(&output).starts_with("version 1: 6 videos"),
+        "{}",
+        stdout(&output)
+    );
+    let told = stderr(&output);
+    assert!(
+        told.contains("staged shards could not be removed") && told.contains("_vaplan/staging/label"),
+        "{told}"
+    );
+    assert_eq!(Tables::read(&sample.path("store")).version, 1);
+}
+
+fn own(path: &Path, user: u32) {
+    std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+    if path.is_dir() {
+        fs::read_dir(path)
+            .unwrap()
+            .for_each(|entry| own(&entry.unwrap().path(), user));
+    }
+}

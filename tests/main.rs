@@ -9,6 +9,7 @@ mod calibrate;
 mod cluster;
 mod demo;
 mod denoise;
+mod descriptors;
 mod docs_queries;
 #[cfg(feature = "encode")]
 mod encode;

@@ -1,7 +1,14 @@
-//! Files that are on the disk before success is said.
+//! Files whose bytes are on the disk before the store says that a commit succeeded.
 //!
-//! The local store of `object_store` never calls fsync, so that a log entry could be there after a power cut, and be
-//! empty. Here bytes are synced before they get their name, and the folder after.
+//! The local store of `object_store` never calls fsync. After a power cut one of its log entries could exist and be
+//! empty. This module therefore writes bytes into a file of the scratch folder, syncs that file, gives it its name, and
+//! syncs the folder of the name.
+//!
+//! # Open files
+//! A commit writes one file per bucket and table, which is thousands of files in a large store. No file stays open
+//! between being written and being synced: [`Scratch::write`] closes its file and [`Scratch::sync`] opens it again.
+//! [`OPEN_FILES`] bounds the files that are synced at once, and the files of logs that are read at once, so that a commit
+//! works under any usual limit of descriptors (`ulimit -n`).
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -13,19 +20,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{
-    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
+    CopyMode, CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
 };
+use tokio::sync::Semaphore;
 
-use super::fault;
+use super::{checkpoint, fault};
 use crate::error::StoreError;
 
+/// Numbers the files of the scratch folder, so that two threads never write to one file.
 static SCRATCH: AtomicU64 = AtomicU64::new(0);
 
-/// Syncs a folder: the names in it.
+/// The most files that this module syncs at once, and the most files of logs that it reads at once.
+///
+/// Sixteen syncs together take hardly longer than one, because the disk writes them in one go. More would not be faster,
+/// and each needs a descriptor.
+pub(super) const OPEN_FILES: usize = 16;
+
+/// Syncs a folder, so that the names in it survive a power cut.
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     fault::point("folder");
     File::open(folder)
@@ -33,16 +49,13 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io("sync", folder))
 }
 
-/// As many syncs wait for the disk at once: many take hardly longer than one.
-const SYNCS: usize = 16;
-
-/// Syncs folders, together.
+/// Syncs folders, at most [`OPEN_FILES`] at once.
 pub(super) fn sync_folders(folders: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
     let mut folders: Vec<&PathBuf> = folders.iter().collect();
     together(&mut folders, |folder| sync_folder(folder))
 }
 
-/// Syncs files, together.
+/// Syncs files, at most [`OPEN_FILES`] at once.
 pub(super) fn sync_files<'a>(files: impl Iterator<Item = &'a mut Scratch>) -> Result<(), StoreError> {
     let mut files: Vec<&mut Scratch> = files.collect();
     together(&mut files, |file| file.sync())
@@ -52,11 +65,11 @@ fn together<T: Send>(
     items: &mut [T],
     sync: impl Fn(&mut T) -> Result<(), StoreError> + Sync,
 ) -> Result<(), StoreError> {
-    let share = items.len().div_ceil(SYNCS).max(1);
+    let per_thread = items.len().div_ceil(OPEN_FILES).max(1);
     let sync = &sync;
     std::thread::scope(|scope| {
         let threads: Vec<_> = items
-            .chunks_mut(share)
+            .chunks_mut(per_thread)
             .map(|items| scope.spawn(move || items.iter_mut().try_for_each(sync)))
             .collect();
         threads
@@ -65,15 +78,15 @@ fn together<T: Send>(
     })
 }
 
-/// Bytes on their way to a name; removed unless they get it.
+/// A file of the scratch folder that gets its name later. Dropping it without a name removes it.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    file: Option<File>,
     path: PathBuf,
+    synced: bool,
 }
 
 impl Scratch {
-    /// Writes into a new file of the scratch folder, not yet synced.
+    /// Writes `parts` into a new file of the scratch folder and closes it. The bytes are not synced yet.
     pub(super) fn write<'a>(
         folder: &Path,
         parts: impl IntoIterator<Item = &'a [u8]>,
@@ -81,40 +94,43 @@ impl Scratch {
         fault::point("write");
         let number = SCRATCH.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}-{number}", std::process::id()));
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
-            .open(&path);
-        let mut scratch = Scratch {
-            file: Some(file.map_err(StoreError::io("write", &path))?),
-            path,
-        };
+            .open(&path)
+            .map_err(StoreError::io("write", &path))?;
+        let scratch = Scratch { path, synced: false };
         for part in parts {
-            let file = scratch.file.as_mut().expect("it was opened above");
-            file.write_all(part)
+            fault::room(part.len())
+                .and_then(|()| file.write_all(part))
                 .map_err(StoreError::io("write", &scratch.path))?;
         }
         Ok(scratch)
     }
 
-    /// Where it lies until it gets its name.
+    /// Where the bytes are until they get their name.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Waits until the bytes are on the disk, and closes the file.
+    /// Waits until the bytes are on the disk.
+    ///
+    /// The file is opened again for that. fsync writes what the system holds of the file, whichever descriptor wrote it,
+    /// and reports a failed write that no other descriptor reported.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        match self.file.take() {
-            Some(file) => {
-                fault::point("sync");
-                file.sync_all().map_err(StoreError::io("write", &self.path))
-            }
-            None => Ok(()),
+        if !self.synced {
+            fault::point("sync");
+            File::open(&self.path)
+                .and_then(|file| file.sync_all())
+                .map_err(StoreError::io("write", &self.path))?;
+            self.synced = true;
         }
+        Ok(())
     }
 
-    /// Gives it its name, over whatever was there; the folder is to be synced after.
+    /// Syncs the bytes and gives them a name, in place of the file that has the name now. The caller syncs the folder of
+    /// the name.
     pub(super) fn rename(mut self, target: &Path) -> Result<(), StoreError> {
         self.sync()?;
         fault::point("name");
@@ -123,7 +139,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Gives it its name, unless there is such a file.
+    /// Syncs the bytes and gives them a name that no file may have yet. The caller syncs the folder of the name.
     pub(super) fn link(mut self, target: &Path) -> Result<(), StoreError> {
         self.sync()?;
         fault::point("name");
@@ -134,25 +150,28 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {
-            // A name that was linked stays; what is left over is swept by the next commit.
+            // A name that was linked stays. A file that cannot be removed here is removed by the next commit.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// A local object store whose writes are durable.
+/// A local object store whose writes are durable, and which holds at most [`OPEN_FILES`] files open for reading.
 #[derive(Debug)]
 pub(super) struct Durable {
     inner: LocalFileSystem,
     scratch: PathBuf,
+    reads: Semaphore,
 }
 
 impl Durable {
-    /// Over the whole file system; `scratch` is a folder on the disk of what is written.
+    /// Opens the whole file system. `scratch` is a folder on the disk that is written to, so that a file of it can be
+    /// renamed to its name.
     pub(super) fn new(scratch: PathBuf) -> Durable {
         Durable {
             inner: LocalFileSystem::new(),
             scratch,
+            reads: Semaphore::new(OPEN_FILES),
         }
     }
 
@@ -169,6 +188,18 @@ impl Durable {
 impl std::fmt::Display for Durable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "durable {}", self.inner)
+    }
+}
+
+/// What is written in place of a checkpoint, or of the file that names the last one; none for other files.
+fn of_checkpoint(target: &Path, payload: &PutPayload) -> Option<Vec<u8>> {
+    let log = target.parent()?;
+    match target.file_name()?.to_str()? {
+        checkpoint::HINT => checkpoint::hint(&Bytes::from(payload.clone()), log),
+        name if checkpoint::is_checkpoint(name) => {
+            checkpoint::trimmed(Bytes::from(payload.clone()), log.parent()?)
+        }
+        _ => None,
     }
 }
 
@@ -201,8 +232,12 @@ impl ObjectStore for Durable {
                 .map_err(generic)?;
             folder_of(folder).map_err(generic)?;
         }
+        let parts: Vec<Bytes> = match of_checkpoint(&target, &payload) {
+            Some(bytes) => vec![bytes.into()],
+            None => payload.iter().cloned().collect(),
+        };
         let scratch =
-            Scratch::write(&self.scratch, payload.iter().map(|part| part.as_ref())).map_err(generic)?;
+            Scratch::write(&self.scratch, parts.iter().map(|part| part.as_ref())).map_err(generic)?;
         let named = match opts.mode {
             PutMode::Create => scratch.link(&target),
             _ => scratch.rename(&target),
@@ -233,8 +268,23 @@ impl ObjectStore for Durable {
         Ok(Box::new(Upload { inner, path }))
     }
 
+    /// Reads the whole answer and closes the file before it returns. deltalake asks for many log entries at once; an open
+    /// file in each answer would take a descriptor per entry.
     async fn get_opts(&self, location: &Location, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
+        let head = options.head;
+        let found = self.inner.get_opts(location, options).await?;
+        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let bytes = match head {
+            true => Bytes::new(),
+            false => found.bytes().await?,
+        };
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(stream::once(async move { Ok(bytes) }).boxed()),
+            meta,
+            range,
+            attributes,
+        })
     }
 
     async fn get_ranges(
@@ -242,6 +292,7 @@ impl ObjectStore for Durable {
         location: &Location,
         ranges: &[Range<u64>],
     ) -> object_store::Result<Vec<Bytes>> {
+        let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -280,7 +331,7 @@ impl ObjectStore for Durable {
     }
 }
 
-/// An upload in parts, synced when complete.
+/// An upload in parts that is synced when it is complete.
 #[derive(Debug)]
 struct Upload {
     inner: Box<dyn MultipartUpload>,
@@ -308,7 +359,7 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// The store of one process, for all tables of a folder.
+/// The object store that all tables of one store share.
 pub(super) fn durable(scratch: &Path) -> Arc<dyn ObjectStore> {
     Arc::new(Durable::new(scratch.to_owned()))
 }

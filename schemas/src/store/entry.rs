@@ -14,6 +14,7 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::json;
 use url::Url;
 
+use super::checkpoint::APP_ID;
 use super::logged::{LoggedFile, LoggedFiles};
 use crate::tables;
 
@@ -22,8 +23,6 @@ const PROPERTY: &str = "delta.enableDeletionVectors";
 
 /// Who commits, and for which store version.
 pub(super) struct Stamp<'a> {
-    /// Hash of the inputs.
-    pub(super) inputs: &'a str,
     pub(super) version: u64,
     pub(super) command: &'a str,
     /// Do rows change, or only where they lie?
@@ -110,10 +109,7 @@ fn text(
     stamp: &Stamp<'_>,
 ) -> Result<Vec<u8>, DeltaTableError> {
     let note = json!({ "version": stamp.version, "command": stamp.command });
-    let transaction = Transaction::new(
-        format!("vaplan-{}", stamp.inputs),
-        i64::try_from(stamp.version).unwrap_or(i64::MAX),
-    );
+    let transaction = Transaction::new(APP_ID, i64::try_from(stamp.version).unwrap_or(i64::MAX));
     let metadata = [("vaplan".to_owned(), note)].into();
     let data = CommitData::new(actions, operation, metadata, vec![transaction]);
     Ok(data.get_bytes()?.to_vec())

@@ -15,6 +15,7 @@
 //! and adds and removes the difference.
 
 mod check;
+mod checkpoint;
 mod commit;
 mod deleted;
 mod delta;

@@ -1,20 +1,24 @@
-//! Work on many files by as many threads as there are cores.
+//! Work on many files by as many threads as there are cores, and at most [`THREADS`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Does the same with every number below `count`; results in order, or an error of one.
+/// The most threads that work at once. Each has at most one file open, so that reading and writing tables needs a bounded
+/// number of descriptors on a machine of any size.
+pub(super) const THREADS: usize = 64;
+
+/// Calls `work` with every number below `count`. Returns the results in order, or the error of one call.
 pub(super) fn on_all_cores<R: Send, E: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(count);
-    // For one file, a thread is more than the work.
+    let threads = cores.min(count).min(THREADS);
+    // Starting a thread costs more than the work on one file.
     if threads <= 1 {
         return (0..count).map(work).collect();
     }
     let next = AtomicUsize::new(0);
-    let share = || {
+    let take = || {
         let mut done = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -24,16 +28,16 @@ pub(super) fn on_all_cores<R: Send, E: Send>(
             done.push((number, work(number)?));
         }
     };
-    let shares: Vec<Result<Vec<(usize, R)>, E>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
+    let parts: Vec<Result<Vec<(usize, R)>, E>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
             .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
     let mut all = Vec::with_capacity(count);
-    for share in shares {
-        all.extend(share?);
+    for part in parts {
+        all.extend(part?);
     }
     all.sort_by_key(|(number, _)| *number);
     Ok(all.into_iter().map(|(_, done)| done).collect())

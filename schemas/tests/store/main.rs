@@ -4,6 +4,7 @@ mod check;
 mod crash;
 mod damage;
 mod evolve;
+mod growth;
 mod laws;
 mod optimize;
 mod patch;

@@ -1,0 +1,92 @@
+//! What a store costs does not grow with the number of its versions, beyond what the versions hold.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use vaplan_schemas::store::Store;
+
+use crate::support::{World, assert_holds, commit, patch, world};
+
+/// A store of `versions` versions: each changes the scores of one video of many.
+fn changed(folder: &Path, videos: usize, versions: u64) -> (Store, World) {
+    let store = Store::create(folder).unwrap();
+    let mut held = world(videos, 1);
+    commit(&store, &World::new(), &held).unwrap();
+    for version in 2..=versions {
+        let mut next = held.clone();
+        let at = version as usize * 7 % next.len();
+        let scores = next.values_mut().nth(at).unwrap();
+        scores[0] = if scores[0] > 0.5 { 0.125 } else { 0.75 };
+        patch(&store, &held, &next).unwrap();
+        held = next;
+    }
+    (store, held)
+}
+
+/// How many actions of each kind the newest checkpoint of a table has; none: the table has no checkpoint.
+fn checkpointed(folder: &Path, table: &str) -> Option<BTreeMap<String, usize>> {
+    let log = folder.join(table).join("_delta_log");
+    let files = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let newest = files
+        .filter(|path| path.to_str().unwrap().ends_with(".checkpoint.parquet"))
+        .max()?;
+    let file = std::fs::File::open(newest).unwrap();
+    let mut kinds = BTreeMap::new();
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)
+        .unwrap()
+        .build()
+        .unwrap()
+    {
+        let batch = batch.unwrap();
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let of_kind = column.as_struct();
+            let count = of_kind.len() - of_kind.null_count();
+            *kinds.entry(field.name().clone()).or_default() += count;
+        }
+    }
+    Some(kinds)
+}
+
+#[test]
+fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_store, held) = changed(folder.path(), 40, 70);
+    let mut checkpoints = 0;
+    for table in ["labels", "scores", "label_changes", "rejects", "versions"] {
+        let Some(kinds) = checkpointed(folder.path(), table) else {
+            continue;
+        };
+        checkpoints += 1;
+        assert_eq!(kinds["txn"], 1, "{table}: {kinds:?}");
+        // Every patch removes a bucket file and adds it with another deletion vector. These removes are not kept.
+        assert!(kinds["remove"] < 2 * 70, "{table}: {kinds:?}");
+    }
+    assert!(checkpoints > 2, "{checkpoints}");
+    let again = Store::open(folder.path()).unwrap();
+    let latest = again.latest().unwrap().unwrap();
+    assert_holds(&latest, &held);
+    assert_eq!(latest.check().unwrap(), []);
+}
+
+#[test]
+fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, held) = changed(folder.path(), 12, 9);
+    let files = || store.latest().unwrap().unwrap().version_files().unwrap().len();
+    assert_eq!(files(), 9);
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let done = store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
+    assert!(done.version.is_some(), "{done:?}");
+    assert_eq!(files(), 1);
+    let again = store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
+    assert_eq!(again.version, None, "{again:?}");
+    for store in [store.clone(), Store::open(folder.path()).unwrap()] {
+        let versions: Vec<u64> = store.versions().unwrap().iter().map(|row| row.version).collect();
+        assert_eq!(versions, (1..=10).collect::<Vec<_>>());
+        let first = store.at_version(Some(vaplan_schemas::StoreVersion(1))).unwrap();
+        assert_holds(&first, &world(12, 1));
+        assert_holds(&store.latest().unwrap().unwrap(), &held);
+    }
+}

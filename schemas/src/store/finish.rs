@@ -93,13 +93,19 @@ impl Commit<'_> {
         let files = folder.latest()?.map(|delta| folder.files(delta)).transpose()?;
         let mut files = files.map_or_else(LoggedFiles::new, |files| files.as_ref().clone());
         let mut rows = Vec::new();
-        if files.len() >= VERSION_FILES {
+        // `optimize` puts all rows into one file, too.
+        if files.len() >= VERSION_FILES || (self.same_rows && !files.is_empty()) {
             rows = self.store.versions()?;
             files.clear();
         }
         rows.push(row.clone());
         self.touched.insert(Versions::NAME, files);
         self.append::<Versions>(&rows)?;
+        // The row of the version is new, also if the version changes no row of another table.
+        let stamp = &Stamp {
+            data_change: true,
+            ..*stamp
+        };
         match folder.prepare(&Versions::schema(), &self.touched[Versions::NAME], stamp)? {
             Prepared::Entry(entry) => self.waiting(folder, entry),
             Prepared::Same(_) => unreachable!("a file with a new version was added"),

@@ -27,8 +27,9 @@ pub struct Optimized {
 }
 
 impl Store {
-    /// Rewrites patch files, files with deleted rows and small ones; no row changes. Then writes a checkpoint of the
-    /// log of every table, so that opening reads one file of it.
+    /// Rewrites patch files, files with deleted rows and small files into plain files; no row changes. The rows of
+    /// `versions` go into one file. Then writes a checkpoint of the log of every table, so that opening reads one file of
+    /// the log.
     ///
     /// `command` and `program` are what the version says of itself; all else it says is what the version before said.
     ///
@@ -58,7 +59,9 @@ impl Store {
             bytes: (bytes, bytes),
             ..Optimized::default()
         };
-        if commit.touched.is_empty() {
+        let rows = self.folder(Versions::NAME);
+        let row_files = rows.latest()?.map(|delta| rows.files(delta)).transpose()?;
+        if commit.touched.is_empty() && row_files.is_none_or(|files| files.len() <= 1) {
             drop(commit);
         } else {
             let version = commit.finish()?.version;

@@ -173,9 +173,11 @@ fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
 }
 
 fn remove(files: &[(PathBuf, u64)]) -> Result<(), StoreError> {
-    files.iter().try_for_each(|(path, _)| {
+    files.iter().try_for_each(|(path, bytes)| {
         fault::point("remove");
-        std::fs::remove_file(path).map_err(StoreError::io("remove", path))
+        std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+        fault::freed(*bytes);
+        Ok(())
     })
 }
 

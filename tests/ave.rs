@@ -110,5 +110,5 @@ fn what_is_of_the_other_task_is_refused() {
         "test",
         "--per-class",
     ];
-    refused(run(words), "--per-class is of task avvp");
+    refused(run(words), "expected --per-class only with --task avvp");
 }

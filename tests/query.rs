@@ -161,16 +161,16 @@ fn sql_comes_from_standard_input_too() {
 fn a_query_that_writes_or_is_wrong_is_refused() {
     let (_sample, store) = labelled(8);
     for (sql, told) in [
-        ("DROP TABLE labels", "vaplan: a query only reads: "),
-        ("CREATE TABLE t AS SELECT 1", "vaplan: a query only reads: "),
+        ("DROP TABLE labels", "expected a statement that only reads"),
+        ("CREATE TABLE t AS SELECT 1", "expected a statement that only reads"),
         (
             "INSERT INTO videos SELECT * FROM videos",
-            "vaplan: a query only reads: ",
+            "expected a statement that only reads",
         ),
-        ("COPY videos TO '/tmp/never.csv'", "vaplan: a query only reads: "),
+        ("COPY videos TO '/tmp/never.csv'", "expected a statement that only reads"),
         (
             "SET datafusion.execution.batch_size = 1",
-            "vaplan: a query only reads: ",
+            "expected a statement that only reads",
         ),
         ("SELECT no_such FROM videos", "no_such"),
         ("SELECT", "vaplan: "),

@@ -11,8 +11,9 @@ use super::Global;
 
 /// Remove files that only old versions need.
 ///
-/// Versions before the last N, unless they are being read, can no longer be opened; `log` still lists them. Removed are
-/// their data files, files that killed runs left, and entries of the tables' logs that no kept version needs.
+/// Versions before the last N can no longer be opened, unless they are being read; `log` still lists them. The command
+/// removes data files and log entries that no kept version needs, files that killed runs left, delivered features that no
+/// kept version names, and pooled features of trainings. It prints which folders stay and why. It works on a full disk.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to clear
@@ -36,6 +37,25 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
         "{verb} {} files and {} log entries, {} bytes",
         done.files, done.entries, done.bytes
     )?;
+    for folder in &done.folders {
+        let place = folder.folder.display();
+        if folder.removed.0 > 0 {
+            let (files, bytes) = folder.removed;
+            writeln!(
+                out,
+                "{verb} {files} files of `{place}`, {bytes} bytes: {}",
+                folder.why
+            )?;
+        }
+        if folder.kept.0 > 0 {
+            let (files, bytes) = folder.kept;
+            writeln!(
+                out,
+                "{files} files of `{place}` stay, {bytes} bytes: {}",
+                folder.why
+            )?;
+        }
+    }
     if let (Some(first), Some(last)) = (done.kept.first(), done.kept.last()) {
         writeln!(
             out,

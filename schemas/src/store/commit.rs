@@ -69,6 +69,7 @@ impl<'a> Commit<'a> {
             }
             _ => std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch))?,
         }
+        store.keep_spare();
         let previous = store.latest()?;
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
         let buckets = match previous.as_ref().map(Snapshot::buckets).transpose()?.flatten() {

@@ -6,7 +6,7 @@
 //!   classes/ truth/ rejects/   one file each, replaced as a whole
 //!   videos/ scores/ labels/    one file per hash bucket, replaced one by one
 //!   label_changes/             files of each version, added
-//!   _vaplan/                   lock of the writer; files on their way to their names; staged work of a run; encoded media
+//!   _vaplan/                   what is not a table: `references.rs` lists every folder of it
 //! ```
 //!
 //! Files are named by their content, so that a repeated commit writes nothing new. A reader opens what a row of
@@ -29,9 +29,11 @@ mod logged;
 mod optimize;
 mod parallel;
 mod patch;
+mod references;
 mod scan;
 mod select;
 mod snapshot;
+mod spare;
 mod vacuum;
 mod written;
 
@@ -45,6 +47,7 @@ pub use commit::{Commit, CommitInfo};
 pub use deleted::Deleted;
 pub use lock::WriteLock;
 pub use optimize::Optimized;
+pub use references::VacuumedFolder;
 pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::{DataFile, Snapshot};
 pub use vacuum::Vacuumed;

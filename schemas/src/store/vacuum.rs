@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delta::DeltaFolder;
 use super::durable::{Scratch, sync_folder};
+use super::references::VacuumedFolder;
 use super::{LEASES, OWN, SCRATCH, Store, WriteLock, fault, lease};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
@@ -50,10 +51,14 @@ pub struct Vacuumed {
     pub entries: u64,
     /// Size of both.
     pub bytes: u64,
+    /// What was removed and what stays outside the tables.
+    pub folders: Vec<VacuumedFolder>,
 }
 
 impl Store {
-    /// Removes files that none of the last `keep` versions needs, and none that is being read; `dry` only counts.
+    /// Removes files that none of the last `keep` versions needs and no version that is being read; `dry` only counts.
+    ///
+    /// Works on a full disk: it removes before it writes, and has a spare file for its mark.
     ///
     /// # Errors
     /// [`StoreError::Io`] where a file cannot be removed: the rest goes when it is run again. [`StoreError`] where a log
@@ -76,9 +81,12 @@ impl Store {
             before = *unfinished;
         }
         let leases = self.root.join(OWN).join(LEASES);
-        let mut done = Vacuumed::default();
+        let mut done = Vacuumed {
+            folders: self.remove_temporary(dry)?,
+            ..Vacuumed::default()
+        };
         if !dry {
-            // What no version at all names: on a full disk, the room for what follows.
+            // Files that no version at all names go first. On a full disk that makes room for the mark.
             let all: Vec<&VersionRow> = rows.iter().filter(|row| before.keeps(row.version)).collect();
             for (table, deltas) in deltas(&all) {
                 let strays = unneeded(&self.folder(table), &deltas)?;
@@ -86,33 +94,45 @@ impl Store {
                 done.bytes += strays.iter().map(|(_, bytes)| bytes).sum::<u64>();
                 remove(&strays)?;
             }
-            // First no one else may open what goes, then it is asked who has.
+            // The mark is published before the leases are listed, so that no new reader can open a version that is about
+            // to be deleted.
             mark.before = Some(Box::new(before.clone()));
-            self.set_mark(&mark)?;
+            self.with_spare(|| self.set_mark(&mark))?;
             mark.before = None;
         }
         let may_be_read = |version: &u64| *version < mark.from && before.keeps(*version);
         mark.read = lease::held(&leases)?.into_iter().filter(may_be_read).collect();
         if !dry {
-            self.set_mark(&mark)?;
+            self.with_spare(|| self.set_mark(&mark))?;
         }
         let kept: Vec<&VersionRow> = rows.iter().filter(|row| mark.keeps(row.version)).collect();
         done.kept = kept.iter().map(|row| StoreVersion(row.version)).collect();
         done.read = mark.read.iter().copied().map(StoreVersion).collect();
-        for (table, deltas) in deltas(&kept) {
-            let folder = self.folder(table);
-            let files = unneeded(&folder, &deltas)?;
-            let entries = match deltas.first() {
-                Some(oldest) => old_entries(&folder, *oldest, dry)?,
-                None => Vec::new(),
-            };
+        let deltas = deltas(&kept);
+        // Data files of all tables go before the first checkpoint is written: a checkpoint needs room.
+        for (table, deltas) in &deltas {
+            let files = unneeded(&self.folder(table), deltas)?;
             done.files += files.len() as u64;
-            done.entries += entries.len() as u64;
-            done.bytes += files.iter().chain(&entries).map(|(_, bytes)| bytes).sum::<u64>();
+            done.bytes += files.iter().map(|(_, bytes)| bytes).sum::<u64>();
             if !dry {
                 remove(&files)?;
+            }
+        }
+        done.folders.extend(self.remove_deliveries(&kept, dry)?);
+        for (table, deltas) in &deltas {
+            let entries = match deltas.first() {
+                Some(oldest) => self.with_spare(|| old_entries(&self.folder(table), *oldest, dry))?,
+                None => Vec::new(),
+            };
+            done.entries += entries.len() as u64;
+            done.bytes += entries.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            if !dry {
                 remove(&entries)?;
             }
+        }
+        done.folders.extend(self.lasting()?);
+        if !dry {
+            self.keep_spare();
         }
         Ok(done)
     }

@@ -90,3 +90,51 @@ fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do()
         assert_holds(&store.latest().unwrap().unwrap(), &held);
     }
 }
+
+/// Bytes of all files below a folder.
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => size(&path),
+            false => path.metadata().unwrap().len(),
+        })
+        .sum()
+}
+
+#[test]
+fn after_200_changes_optimize_and_vacuum_leave_at_most_six_fifths_of_a_fresh_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (worn, fresh) = (folder.path().join("worn"), folder.path().join("fresh"));
+    let (store, held) = changed(&worn, 1500, 201);
+    let before = size(&worn);
+    let lock = store.lock(&mut |_| {}).unwrap();
+    store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
+    for left in [
+        "scratch/1-1",
+        "staging/label/a.scores",
+        "train/features/a.f32",
+        "shards/a.parquet/0123456789abcdef.parquet",
+        "shards/b/0123456789abcdef/a.npy",
+    ] {
+        let path = worn.join("_vaplan").join(left);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, vec![7; 100_000]).unwrap();
+    }
+    let done = store.vacuum(&lock, 1, false).unwrap();
+    assert_eq!(
+        done.folders.iter().map(|own| own.removed.1).sum::<u64>(),
+        500_000,
+        "{done:?}"
+    );
+    let other = Store::create(&fresh).unwrap();
+    commit(&other, &World::new(), &held).unwrap();
+    let (worn, fresh) = (size(&worn), size(&fresh));
+    println!("{before} bytes after 200 changes, {worn} vacuumed, {fresh} fresh");
+    assert!(worn * 5 <= fresh * 6, "{worn} bytes, {fresh} fresh");
+    let latest = store.latest().unwrap().unwrap();
+    assert_holds(&latest, &held);
+    assert_eq!(latest.check().unwrap(), []);
+}

@@ -327,3 +327,43 @@ fn a_patch_on_a_full_disk_leaves_the_version_before_and_vacuum_makes_room() {
     }
     panic!("the disk never was full");
 }
+
+#[test]
+fn a_vacuum_works_on_a_simulated_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("store");
+    drop(prepared(&place));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env("VAPLAN_ROOM", "0");
+    let output = run_child(command, &place, Action::Vacuum);
+    assert!(output.status.success(), "{output:?}");
+    let store = Store::open(&place).unwrap();
+    assert_holds(&assert_whole(&store, Action::Vacuum, "full"), &held());
+    assert!(store.at_version(Some(StoreVersion(2))).is_err());
+    assert!(place.join("_vaplan/spare").exists());
+    // A disk that is that full takes no commit.
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env("VAPLAN_ROOM", "0");
+    let output = run_child(command, &place, Action::Patch);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("StorageFull"), "{told}");
+}
+
+#[test]
+fn a_vacuum_works_on_a_disk_that_is_filled_to_the_last_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_mounted) = Tmpfs::mount(folder.path(), "size=1m") else {
+        eprintln!("LEFT OUT: a_vacuum_on_a_filled_disk needs to mount a tmpfs");
+        return;
+    };
+    let place = folder.path().join("store");
+    let store = prepared(&place);
+    let mut filler = std::fs::File::create(folder.path().join("filler")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[7; 512]).is_ok() {}
+    Action::Vacuum.run(&store);
+    assert_holds(&assert_whole(&store, Action::Vacuum, "full"), &held());
+    assert!(matches!(
+        store.at_version(Some(StoreVersion(2))),
+        Err(vaplan_schemas::StoreError::Vacuumed { .. })
+    ));
+}

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use vaplan_schemas::store::{CommitInfo, Store};
-use vaplan_schemas::tables::{Labels, Truth};
+use vaplan_schemas::rows::SettingRow;
+use vaplan_schemas::store::{CommitInfo, Store, Vacuumed};
+use vaplan_schemas::tables::{Labels, Settings, Truth};
 use vaplan_schemas::{StoreError, StoreVersion};
 
 use crate::support::{World, assert_holds, commit, labels, patch, truth, world};
@@ -235,4 +236,50 @@ fn the_log_that_a_killed_run_moved_stays_readable_from_outside() {
     commit.replace_all::<Truth>(&truth()).unwrap();
     commit.finish().unwrap();
     assert_eq!(store.latest().unwrap().unwrap().check().unwrap(), []);
+}
+
+#[test]
+fn delivered_features_stay_as_long_as_a_kept_version_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, worlds) = worn(folder.path());
+    let shards = folder.path().join("_vaplan/shards");
+    let place = |hash: &str| shards.join("audio").join(format!("{hash}.parquet"));
+    let name = |hashes: &[&str]| {
+        let lock = store.lock(&mut |_| {}).unwrap();
+        let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
+        let row = |(position, hash): (usize, &&str)| SettingRow {
+            name: "features.audio".into(),
+            position: position as u32,
+            // As a store says it that was moved since.
+            value: format!("/elsewhere/_vaplan/shards/audio/{hash}.parquet").into(),
+        };
+        let rows: Vec<SettingRow> = hashes.iter().enumerate().map(row).collect();
+        commit.replace_all::<Settings>(&rows).unwrap();
+        commit.finish().unwrap();
+    };
+    std::fs::create_dir_all(shards.join("audio")).unwrap();
+    for hash in ["0000", "1111", "2222"] {
+        std::fs::write(place(hash), hash).unwrap();
+    }
+    name(&["0000"]);
+    name(&["0000", "1111"]);
+    name(&["1111"]);
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let there = || ["0000", "1111", "2222"].map(|hash| place(hash).exists());
+    let dry = store.vacuum(&lock, 1, true).unwrap();
+    assert_eq!(there(), [true; 3]);
+    let done = store.vacuum(&lock, 2, false).unwrap();
+    assert_eq!(there(), [true, true, false]);
+    let shards = |done: &Vacuumed| {
+        done.folders
+            .iter()
+            .find(|own| own.folder.ends_with("shards"))
+            .cloned()
+    };
+    assert_eq!(shards(&done).unwrap().removed, (1, 4));
+    assert_eq!(shards(&done).unwrap().kept, (2, 8));
+    assert_eq!(shards(&dry).unwrap().removed, (2, 8));
+    store.vacuum(&lock, 1, false).unwrap();
+    assert_eq!(there(), [false, true, false]);
+    assert_holds(&store.latest().unwrap().unwrap(), &worlds[7]);
 }

@@ -162,12 +162,18 @@ fn a_query_that_writes_or_is_wrong_is_refused() {
     let (_sample, store) = labelled(8);
     for (sql, told) in [
         ("DROP TABLE labels", "expected a statement that only reads"),
-        ("CREATE TABLE t AS SELECT 1", "expected a statement that only reads"),
+        (
+            "CREATE TABLE t AS SELECT 1",
+            "expected a statement that only reads",
+        ),
         (
             "INSERT INTO videos SELECT * FROM videos",
             "expected a statement that only reads",
         ),
-        ("COPY videos TO '/tmp/never.csv'", "expected a statement that only reads"),
+        (
+            "COPY videos TO '/tmp/never.csv'",
+            "expected a statement that only reads",
+        ),
         (
             "SET datafusion.execution.batch_size = 1",
             "expected a statement that only reads",

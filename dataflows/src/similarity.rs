@@ -148,7 +148,7 @@ impl PromptEmbeddings {
     /// - returns `[S, C]`; rows of a faulty segment mean nothing, their faults are listed by row, ascending
     ///
     /// # Panics
-    /// Where `segments` is no multiple of [`Prompts::width`].
+    /// Where `segments` is no multiple of [`PromptEmbeddings::width`].
     pub fn cosines(&self, segments: &[f32]) -> (Vec<f32>, Vec<(usize, RowFault)>) {
         let width = self.width;
         assert!(

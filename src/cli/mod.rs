@@ -1,4 +1,8 @@
 //! The command line: one file per subcommand, no logic in any of them.
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "help texts show placeholders such as <id>"
+)]
 
 #[cfg(feature = "train")]
 mod ablate;

@@ -181,7 +181,7 @@ impl Diffs {
 
 /// Commits the row changes of a part; commits nothing if no row changes.
 ///
-/// Without a lock it is a dry run: [`Summary::changes`] says what would change.
+/// Without a lock it is a dry run: [`RelabelSummary::changes`] says what would change.
 ///
 /// # Errors
 /// [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.

@@ -1,6 +1,6 @@
 //! `vaplan label`: feature shards and weak labels in, one store version of pseudo labels out.
 //!
-//! [`plan`] opens and checks every input; [`engine`](crate::engine) reads, labels and commits; `cluster` lets several
+//! `plan` opens and checks every input; [`engine`](crate::engine) reads, labels and commits; `cluster` lets several
 //! processes share one run.
 
 pub mod cluster;

@@ -57,7 +57,7 @@ impl Names {
 /// The meaning of the key of a feature file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// This video, by its position in [`Plan::videos`].
+    /// This video, by its position in the videos of a plan.
     Video(usize),
     /// A video that is not labelled, or no known video.
     Other,

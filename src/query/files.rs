@@ -22,6 +22,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::object_store::ObjectMeta;
+use datafusion::object_store::limit::LimitStore;
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::object_store::path::Path as ObjectKey;
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
@@ -29,6 +30,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use url::Url;
 use vaplan_schemas::store::DataFile;
+
+/// Most data files that a query holds open at once, so that stores of thousands of files need few descriptors.
+const OPEN_FILES: usize = 16;
 
 /// Makes the object store of a store's data files available to SQL.
 ///
@@ -38,7 +42,7 @@ pub(super) fn register(context: &SessionContext, root: &Path) -> Result<(), Data
     let files = LocalFileSystem::new_with_prefix(root)
         .map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?;
     let url = files_url();
-    context.register_object_store(url.as_ref(), Arc::new(files));
+    context.register_object_store(url.as_ref(), Arc::new(LimitStore::new(files, OPEN_FILES)));
     Ok(())
 }
 

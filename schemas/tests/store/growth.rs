@@ -9,10 +9,9 @@ use vaplan_schemas::store::Store;
 
 use crate::support::{World, assert_holds, commit, patch, world};
 
-/// A store of `versions` versions: each changes the scores of one video of many.
-fn changed(folder: &Path, videos: usize, versions: u64) -> (Store, World) {
+/// A store of `versions` versions of these videos: each version changes a score of one video.
+fn changed(folder: &Path, mut held: World, versions: u64) -> (Store, World) {
     let store = Store::create(folder).unwrap();
-    let mut held = world(videos, 1);
     commit(&store, &World::new(), &held).unwrap();
     for version in 2..=versions {
         let mut next = held.clone();
@@ -23,6 +22,19 @@ fn changed(folder: &Path, videos: usize, versions: u64) -> (Store, World) {
         held = next;
     }
     (store, held)
+}
+
+/// Videos of 60 segments.
+fn long(videos: usize) -> World {
+    let mut world = world(videos, 1);
+    let mut state = 7_u64;
+    for scores in world.values_mut() {
+        scores.resize_with(60, || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 54) as f64 / 1024.0
+        });
+    }
+    world
 }
 
 /// How many actions of each kind the newest checkpoint of a table has; none: the table has no checkpoint.
@@ -52,7 +64,7 @@ fn checkpointed(folder: &Path, table: &str) -> Option<BTreeMap<String, usize>> {
 #[test]
 fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (_store, held) = changed(folder.path(), 40, 70);
+    let (_store, held) = changed(folder.path(), world(40, 1), 70);
     let mut checkpoints = 0;
     for table in ["labels", "scores", "label_changes", "rejects", "versions"] {
         let Some(kinds) = checkpointed(folder.path(), table) else {
@@ -73,7 +85,7 @@ fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back(
 #[test]
 fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, held) = changed(folder.path(), 12, 9);
+    let (store, held) = changed(folder.path(), world(12, 1), 9);
     let files = || store.latest().unwrap().unwrap().version_files().unwrap().len();
     assert_eq!(files(), 9);
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -110,7 +122,7 @@ fn size(folder: &Path) -> u64 {
 fn after_200_changes_optimize_and_vacuum_leave_at_most_six_fifths_of_a_fresh_store() {
     let folder = tempfile::tempdir().unwrap();
     let (worn, fresh) = (folder.path().join("worn"), folder.path().join("fresh"));
-    let (store, held) = changed(&worn, 5500, 201);
+    let (store, held) = changed(&worn, long(1200), 201);
     let before = size(&worn);
     let lock = store.lock(&mut |_| {}).unwrap();
     store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();

@@ -170,9 +170,10 @@ impl StopSignal {
 /// assert_eq!(sums, Ok(vec![0, 1]));
 ///
 /// let failed = run(2, |worker, stop| {
-///     let (probe, _) = worker.dataflow::<u64, _, _>(|scope| {
+///     let probe = worker.dataflow::<u64, _, _>(|scope| {
 ///         let numbers = (0..3u64).to_stream(scope).container::<Vec<_>>().exchange(|n| *n);
-///         numbers.inspect(|n| assert_ne!(*n, 1, "one is refused")).probe()
+///         let (probe, _) = numbers.inspect(|n| assert_ne!(*n, 1, "one is refused")).probe();
+///         probe
 ///     });
 ///     stop.step_while(worker, || !probe.done())
 /// });

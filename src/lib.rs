@@ -1,11 +1,12 @@
-//! Segment-level labels for weakly labelled video, and a trained parser, kept right as inputs change.
+//! Segment-level labels for weakly labelled video, and a trained parser, kept correct as inputs change.
 //!
-//! A clip often has only a weak label: "speech, dog", without the modality and without the time. `vaplan` compares every
-//! segment with every class, keeps the classes of the weak label that score above a threshold, and stores scores and
-//! labels as a *store version* in Arrow/Parquet tables. Later changes of thresholds, weak labels, prompts, features,
-//! user labels or predictions cost what they touch, and give the same tables as a fresh run on the final inputs.
+//! A clip often has only a weak label: "speech, dog", without the modality and without the time. `vaplan` compares
+//! every segment with every class, keeps the classes of the weak label that score above a threshold, and stores
+//! scores and labels as a *store version* in Arrow/Parquet tables. Later changes of thresholds, weak labels, prompts,
+//! features, user labels or predictions cost only as much as the data that they touch, and give the same tables as a
+//! fresh run on the final inputs.
 //!
-//! | to | use |
+//! | task | items |
 //! |---|---|
 //! | label feature shards into a store | [`LabelRequest`] and [`label()`] |
 //! | change a store | [`Changes`], [`RelabelRequest`] and [`relabel()`] |
@@ -13,7 +14,7 @@
 //! | change a store many times, with the graph in memory | [`Session`] |
 //! | read the tables of a version | [`Store`], [`Snapshot`], and the modules [`tables`] and [`rows`] |
 //! | show progress, or stop a run | [`Listener`], [`Progress`], [`CancelToken`] |
-//! | try all that without data | [`sample()`] |
+//! | try these functions without data | [`sample()`] |
 //!
 //! # Example
 //!
@@ -44,8 +45,8 @@
 //! # }
 //! ```
 //!
-//! The modules that this page does not show are internal: the program, the tests and the benches of this workspace use
-//! them, and they change without notice. `docs/architecture.md` describes them.
+//! The modules that this page does not show are internal: the program, the tests and the benches of this workspace
+//! use them, and they change without notice. `docs/architecture.md` describes them.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 

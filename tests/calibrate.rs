@@ -98,7 +98,7 @@ proptest! {
         let videos: Vec<&CalibrationVideo> = videos.iter().collect();
         let rule = if softmax { Rule::Softmax { scale: 1.0 } } else { Rule::Logit { scale: 1.0 } };
         let unit = if softmax { 3.0 } else { 1.0 };
-        let start = settings(rule, [0.35, 0.45, 0.25].map(|cutoff| cutoff * unit));
+        let start = settings(rule, [0.35, 0.45, 0.25].map(|score_threshold| score_threshold * unit));
         for modality in Modality::ALL {
             for class in [None, Some(ClassId(0)), Some(ClassId(2))] {
                 for metric in METRICS {

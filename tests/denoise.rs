@@ -65,7 +65,7 @@ impl Labelled {
         let labels = self.latest().read::<Labels>().unwrap();
         let of = |track: &LabelTrack| {
             let key = (track.video.to_string(), track.modality, track.class.to_string());
-            let cells = track.cells.iter().enumerate();
+            let cells = track.iter().enumerate();
             let own = cells.filter(|(_, cell)| cell.rule == LabelRule::Pld);
             own.map(|(segment, cell)| (key.0.clone(), key.1, key.2.clone(), segment, cell.label))
                 .collect::<Vec<_>>()
@@ -83,7 +83,7 @@ fn predicted(epoch: u64, video: &VideoRow, labels: &[LabelTrack]) -> Vec<Predict
             continue;
         }
         let class = CLASSES.iter().position(|class| **class == *track.class).unwrap();
-        for (segment, cell) in track.cells.iter().enumerate() {
+        for (segment, cell) in track.iter().enumerate() {
             let wrong = segment == WRONG && is_wrong(&video.video);
             // What PLG says, whatever became of it.
             let likely = (cell.score > cell.threshold) != wrong;
@@ -130,12 +130,12 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
         let was = plg.iter().find(|was| {
             (&was.video, was.modality, &was.class) == (&track.video, track.modality, &track.class)
         });
-        for (cell, was) in track.cells.iter().zip(&was.unwrap().cells) {
+        for (cell, was) in track.iter().zip(was.unwrap().iter()) {
             if cell.rule != LabelRule::Pld {
                 assert_eq!(cell, was, "an epoch leaves what it does not flip");
                 continue;
             }
-            let why = cell.why.as_ref().unwrap();
+            let why = cell.why.unwrap();
             assert_eq!((cell.label, cell.score, why.epoch), (!was.label, was.score, 2));
             let limit = why.limit.unwrap();
             assert_eq!((limit.alpha, limit.k), (10.0, 5));
@@ -259,7 +259,7 @@ fn what_a_person_set_stays_and_is_no_flip() {
         .find(|track| *track.video == name(0) && track.modality == Modality::Visual)
         .unwrap();
     let mark = case.sample.path("mark.csv");
-    let label = u8::from(track.cells[WRONG].label);
+    let label = u8::from(track.labels[WRONG]);
     let text = format!(
         "video,modality,class,segment,label\n{},visual,{},{WRONG},{label}\n",
         name(0),
@@ -288,11 +288,8 @@ fn the_best_epoch_with_predictions_of_train_videos_counts_and_no_other() {
     assert_status(&case.denoise(&[]), 0);
     let epochs = |case: &Labelled| {
         let labels = case.latest().read::<Labels>().unwrap();
-        let cells: Vec<_> = labels.into_iter().flat_map(|track| track.cells).collect();
-        let mut epochs: Vec<u64> = cells
-            .into_iter()
-            .filter_map(|cell| Some(cell.why?.epoch))
-            .collect();
+        let flips = labels.iter().flat_map(|track| &track.flips);
+        let mut epochs: Vec<u64> = flips.map(|(_, why)| why.epoch).collect();
         epochs.sort_unstable();
         epochs.dedup();
         epochs

@@ -67,7 +67,7 @@ fn every_query_of_the_documentation_has_an_answer() {
 
     let snapshot = case.latest();
     let labels = snapshot.read::<Labels>().unwrap();
-    let cells = labels.iter().flat_map(|track| &track.cells);
+    let cells = labels.iter().flat_map(|track| track.iter());
     let flipped = cells.filter(|cell| cell.rule == LabelRule::Pld).count();
     assert!(flipped > 0 && flips.len() == flipped);
     for row in flips {
@@ -101,7 +101,7 @@ fn every_query_of_the_documentation_has_an_answer() {
             let visual = labels.iter().find(|track| {
                 (track.modality, &track.video, &track.class) == (Modality::Visual, &audio.video, &audio.class)
             });
-            for (audio, visual) in audio.cells.iter().zip(&visual.unwrap().cells) {
+            for (audio, visual) in audio.iter().zip(visual.unwrap().iter()) {
                 either += u64::from(audio.label || visual.label);
                 one += u64::from(audio.label != visual.label);
             }

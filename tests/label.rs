@@ -39,21 +39,21 @@ fn labels_are_scores_above_the_threshold_of_weak_classes_only() {
             track.video,
             track.class
         );
-        let cutoff = if track.modality == Modality::Visual {
+        let score_threshold = if track.modality == Modality::Visual {
             1.1 / 3.0
         } else {
             0.95 / 3.0
         };
-        assert_eq!(track.cells.len(), 10);
-        for cell in &track.cells {
-            assert_eq!(cell.threshold, Some(cutoff));
-            assert_eq!(cell.label, cell.score.unwrap() > cutoff);
+        assert_eq!(track.segments(), 10);
+        for cell in track.iter() {
+            assert_eq!(cell.threshold, Some(score_threshold));
+            assert_eq!(cell.label, cell.score.unwrap() > score_threshold);
         }
     }
     let set = tables
         .labels
         .iter()
-        .flat_map(|track| &track.cells)
+        .flat_map(|track| track.iter())
         .filter(|cell| cell.label)
         .count();
     assert!(
@@ -85,7 +85,7 @@ fn another_threshold_is_a_new_version_whose_changes_lead_from_the_old_labels_to_
     let ones = |tables: &Tables| -> BTreeSet<_> {
         let tracks = tables.labels.iter();
         let cells = tracks.flat_map(|track| {
-            let set = track.cells.iter().enumerate().filter(|(_, cell)| cell.label);
+            let set = track.iter().enumerate().filter(|(_, cell)| cell.label);
             set.map(|(segment, _)| {
                 (
                     track.video.clone(),
@@ -147,14 +147,14 @@ fn rule_logit_compares_the_scaled_cosine() {
         .iter()
         .zip(Tables::read(&sample.path("store")).labels)
     {
-        let (scale, cutoff) = if scores.modality == Modality::Visual {
+        let (scale, score_threshold) = if scores.modality == Modality::Visual {
             (100.0, 60.0)
         } else {
             (18.66, 11.0)
         };
-        for ((cosine, score), cell) in scores.cosine.iter().zip(&scores.score).zip(labels.cells) {
+        for ((cosine, score), cell) in scores.cosine.iter().zip(&scores.score).zip(labels.iter()) {
             assert_eq!(*score, scale * f64::from(*cosine));
-            assert_eq!(cell.label, *score > cutoff);
+            assert_eq!(cell.label, *score > score_threshold);
         }
     }
 }
@@ -234,7 +234,7 @@ fn thresholds_of_a_file_and_what_is_wrong_with_one() {
     let barks = tables.labels.iter().filter(|track| &*track.class == "Bark");
     for track in barks.filter(|track| track.modality == Modality::Visual) {
         assert!(
-            track.cells.iter().all(|cell| !cell.label),
+            track.iter().all(|cell| !cell.label),
             "no probability is 100 times uniform of 3"
         );
     }

@@ -4,9 +4,10 @@ use std::process::{Child, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use vaplan::ingest::npy;
 use vaplan_schemas::store::Store;
 
-use crate::sample::Sample;
+use crate::sample::{CLASSES, Sample, name};
 use crate::support::{assert_status, run, stderr, vaplan};
 
 /// How long a run of a few seconds may take before it counts as hanging.
@@ -44,7 +45,20 @@ fn faulty(place: &str, arguments: &[String]) -> Output {
 #[test]
 fn a_panic_in_any_part_of_label_ends_it_without_a_version_and_a_rerun_completes() {
     let sample = Sample::new(24);
-    for place in ["reader", "read", "stage", "admitted", "labels", "changes"] {
+    let places = [
+        "reader",
+        "read",
+        "similarity",
+        "stage",
+        "admit",
+        "threshold",
+        "decide",
+        "difference",
+        "admitted",
+        "labels",
+        "changes",
+    ];
+    for place in places {
         for workers in ["2", "3"] {
             let store = format!("{place}-{workers}");
             let mut arguments = sample.arguments(&store);
@@ -86,4 +100,61 @@ fn a_panic_while_relabel_reads_features_ends_it_and_leaves_the_version() {
         // The files are as they were, so that the change changes nothing.
         assert_status(&run(&arguments), 0);
     }
+}
+
+#[test]
+fn a_panic_in_an_operator_of_denoising_ends_relabel_and_leaves_the_version() {
+    let sample = Sample::new(24);
+    assert_status(&sample.label("store", &[]), 0);
+    let folder = sample.path("predictions/visual");
+    std::fs::create_dir_all(&folder).unwrap();
+    for nth in 0..24 {
+        // Segment 0 of every class is near 1 and the others near 0, so that some labels flip.
+        let values: Vec<f32> = (0..10 * CLASSES.len())
+            .map(|at| if at < CLASSES.len() { 0.99 } else { 0.01 })
+            .collect();
+        let file = folder.join(format!("{}.npy", name(nth)));
+        npy::write_f32(&file, &[10, CLASSES.len()], &values).unwrap();
+    }
+    let store = sample.path("store").display().to_string();
+    let predictions = sample.path("predictions").display().to_string();
+    for place in ["threshold", "denoise", "decide", "difference"] {
+        for workers in ["2", "3"] {
+            let arguments = [
+                "relabel",
+                "--store",
+                &store,
+                "--predictions",
+                &predictions,
+                "--epoch",
+                "1",
+                "--workers",
+                workers,
+            ]
+            .map(str::to_owned);
+            let failed = faulty(place, &arguments);
+            assert_status(&failed, 2);
+            let told = stderr(&failed);
+            assert!(
+                told.contains("panicked") || told.contains(place),
+                "{place}: {told}"
+            );
+            let opened = Store::open(&sample.path("store")).unwrap();
+            assert_eq!(opened.latest().unwrap().unwrap().version().version, 1, "{place}");
+        }
+    }
+}
+
+#[test]
+fn standard_error_that_cannot_be_written_does_not_end_label() {
+    let sample = Sample::new(24);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = vaplan()
+        .args(sample.arguments("store"))
+        .stderr(full())
+        .output()
+        .unwrap();
+    assert_status(&output, 0);
+    let opened = Store::open(&sample.path("store")).unwrap();
+    assert_eq!(opened.latest().unwrap().unwrap().version().version, 1);
 }

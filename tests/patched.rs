@@ -48,15 +48,14 @@ fn patched() -> (Sample, String) {
             (&new.video, new.modality, &new.class) == (&track.video, track.modality, &track.class)
         });
         if let Some(new) = new {
-            for (cell, &score) in track.cells.iter_mut().zip(&new.score) {
-                cell.score = Some(score);
-                cell.label = score > cell.threshold.unwrap();
-            }
+            let threshold = track.threshold.unwrap();
+            let (video, class) = (track.video.clone(), track.class.clone());
+            track = LabelTrack::plg(video, track.modality, class, new.score.clone(), threshold);
             after.push(track.clone());
         } else {
-            track.cells.iter_mut().for_each(|cell| cell.label = false);
+            track.labels.fill(false);
         }
-        for (segment, (old, cell)) in before.cells.iter().zip(&track.cells).enumerate() {
+        for (segment, (old, cell)) in before.iter().zip(track.iter()).enumerate() {
             if old.label != cell.label {
                 changes.push(LabelChangeRow {
                     version,
@@ -115,7 +114,7 @@ fn ask(store: &str, version: u64, sql: &str) -> Vec<String> {
 fn sql_sees_a_patched_store_as_our_reader_does() {
     let (_sample, store) = patched();
     let cell = |track: &LabelTrack, segment: usize| {
-        let cell = &track.cells[segment];
+        let cell = track.get(segment);
         format!(
             "{},{},{},{segment},{}",
             track.video, track.modality, track.class, cell.label
@@ -127,7 +126,7 @@ fn sql_sees_a_patched_store_as_our_reader_does() {
             let tracks = snapshot.scan::<Labels>(&Filter::all()).unwrap();
             let cells = tracks.iter().flat_map(|found| {
                 let track = &found.row;
-                (0..track.cells.len()).map(move |segment| (track, segment))
+                (0..track.segments()).map(move |segment| (track, segment))
             });
             cells
                 .filter(|(track, segment)| wanted(track, *segment))
@@ -145,10 +144,7 @@ fn sql_sees_a_patched_store_as_our_reader_does() {
             )
         };
         assert_eq!(sql(""), rows(&|_, _| true));
-        assert_eq!(
-            sql("WHERE label"),
-            rows(&|track, segment| track.cells[segment].label)
-        );
+        assert_eq!(sql("WHERE label"), rows(&|track, segment| track.labels[segment]));
         let (video, other) = (name(9), name(4));
         assert_eq!(
             sql(&format!("WHERE video = '{video}'")),

@@ -3,7 +3,7 @@
 use vaplan::ingest::npy;
 use vaplan_dataflows::decide::{Denoising, decide_track};
 use vaplan_dataflows::pld::forward_loss;
-use vaplan_dataflows::{Bits, Pld, Prediction, Probability};
+use vaplan_dataflows::{Bits, DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::support::golden_path;
@@ -40,7 +40,7 @@ fn forward_losses_equal_the_golden_ones() {
 }
 
 /// Labels (N, T, C) after PLD of the classes of the weak label, and how many of them flipped.
-fn denoised(settings: Pld) -> (Vec<i64>, usize) {
+fn denoised(settings: DenoisingRule) -> (Vec<i64>, usize) {
     let (probabilities, allowed) = (floats("pld_probability"), ints("video_label"));
     let mut labels = ints("plg_softmax_0_041");
     let mut count = 0;
@@ -58,7 +58,7 @@ fn denoised(settings: Pld) -> (Vec<i64>, usize) {
             let prediction = Prediction::new(1, SEGMENTS as u32, vec![id], own);
             let denoising = Denoising {
                 prediction: prediction.into(),
-                settings,
+                rule: settings,
             };
             let (decided, rejection) = decide_track(Modality::Visual, id, track, Some(&denoising));
             assert_eq!(rejection, None);
@@ -84,7 +84,7 @@ fn denoised_labels_equal_the_golden_ones_in_every_cell() {
         ("pld_k3_a2_g0.5", 3, 2.0, 0.5, 187),
         ("pld_k5_a4_g0.8", 5, 4.0, 0.8, 100),
     ] {
-        let (labels, count) = denoised(Pld::new(k, alpha, guard).unwrap());
+        let (labels, count) = denoised(DenoisingRule::pld(k, alpha, guard).unwrap());
         let golden = ints(name);
         let wrong = golden.iter().zip(&labels).filter(|(a, b)| a != b).count();
         assert_eq!((golden.len(), wrong, count), (labels.len(), 0, flips), "{name}");

@@ -22,7 +22,7 @@ fn ints(name: &str) -> Vec<i64> {
 }
 
 /// Labels (N, T, C) of the rule where the video label allows them.
-fn labels(rule: Rule, cutoff: impl Fn(usize) -> f64) -> Vec<i64> {
+fn labels(rule: Rule, score_threshold: impl Fn(usize) -> f64) -> Vec<i64> {
     let (videos, segments, classes) = SHAPE;
     let (cosines, allowed) = (floats("plg_cosine"), ints("video_label"));
     assert_eq!(cosines.len(), videos * segments * classes);
@@ -32,7 +32,7 @@ fn labels(rule: Rule, cutoff: impl Fn(usize) -> f64) -> Vec<i64> {
         rule.score(cosines, &mut scores);
         let video = row / segments;
         let score = |value: f64| Score::new(value).unwrap();
-        let set = |class: usize| plg(&[score(scores[class])], score(cutoff(class))).get(0);
+        let set = |class: usize| plg(&[score(scores[class])], score(score_threshold(class))).get(0);
         let cell = |class: usize| allowed[video * classes + class] == 1 && set(class);
         labels.extend((0..classes).map(|class| i64::from(cell(class))));
     }
@@ -51,14 +51,17 @@ fn softmax_labels_equal_the_golden_ones_in_every_cell() {
     let softmax = Rule::Softmax { scale: 1.0 };
     assert_labels(
         "plg_softmax_0_041",
-        &labels(softmax, |_| softmax.cutoff(1.025, 25)),
+        &labels(softmax, |_| softmax.score_threshold(1.025, 25)),
     );
     assert_labels(
         "plg_softmax_0_038",
-        &labels(softmax, |_| softmax.cutoff(0.95, 25)),
+        &labels(softmax, |_| softmax.score_threshold(0.95, 25)),
     );
     let sharp = Rule::Softmax { scale: 100.0 };
-    assert_labels("plg_scaled100_0_05", &labels(sharp, |_| sharp.cutoff(1.25, 25)));
+    assert_labels(
+        "plg_scaled100_0_05",
+        &labels(sharp, |_| sharp.score_threshold(1.25, 25)),
+    );
 }
 
 #[test]

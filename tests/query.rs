@@ -24,7 +24,7 @@ fn ask(store: &str, sql: &str, format: &str) -> String {
 fn every_table_can_be_asked_and_counts_agree() {
     let (sample, store) = labelled(24);
     let tables = Tables::read(&sample.path("store"));
-    let cells: usize = tables.labels.iter().map(|track| track.cells.len()).sum();
+    let cells: usize = tables.labels.iter().map(|track| track.segments()).sum();
     let count = |sql: &str| ask(&store, sql, "csv").lines().nth(1).unwrap().to_owned();
     assert_eq!(count("SELECT count(*) FROM videos"), "24");
     assert_eq!(count("SELECT count(*) FROM labels"), cells.to_string());
@@ -73,7 +73,6 @@ fn events_are_maximal_runs_of_labels_and_audio_visual_ones_are_in_both() {
     };
     for track in &tables.labels {
         let cells: Vec<_> = track
-            .cells
             .iter()
             .map(|cell| cell.score.filter(|_| cell.label))
             .collect();
@@ -82,7 +81,7 @@ fn events_are_maximal_runs_of_labels_and_audio_visual_ones_are_in_both() {
             other.modality > track.modality && (&other.video, &other.class) == (&track.video, &track.class)
         });
         if let Some(other) = other {
-            let both = track.cells.iter().zip(&other.cells);
+            let both = track.iter().zip(other.iter());
             let cells: Vec<_> = both
                 .map(|(a, v)| (a.label && v.label).then(|| (a.score.unwrap() + v.score.unwrap()) / 2.0))
                 .collect();

@@ -6,9 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{
-    ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, Split, VideoRow,
-};
+use vaplan_schemas::rows::{ClassRow, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, Split, VideoRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Scores, Videos};
 use vaplan_schemas::{Modality, bucket_of};
@@ -91,33 +89,16 @@ pub(crate) fn small_store(folder: &Path, name: &str) -> PathBuf {
     root
 }
 
-/// The label tracks, with these cells set by a person.
+/// The label tracks, with the labels of these segments set by a person.
 fn labels(by_hand: &[(&str, Modality, usize)]) -> Vec<LabelTrack> {
     let track = |&(video, modality, class, scores): &(&str, Modality, &str, &[f64])| {
-        let cell = |(segment, &score): (usize, &f64)| {
+        let mut track = LabelTrack::plg(video.into(), modality, class.into(), scores.to_vec(), THRESHOLD);
+        for segment in 0..scores.len() {
             if by_hand.contains(&(video, modality, segment)) {
-                return LabelCell {
-                    label: true,
-                    rule: LabelRule::User,
-                    score: None,
-                    threshold: None,
-                    why: None,
-                };
+                track.set(segment, true, LabelRule::User, None);
             }
-            LabelCell {
-                label: score > THRESHOLD,
-                rule: LabelRule::Plg,
-                score: Some(score),
-                threshold: Some(THRESHOLD),
-                why: None,
-            }
-        };
-        LabelTrack {
-            video: video.into(),
-            modality,
-            class: class.into(),
-            cells: scores.iter().enumerate().map(cell).collect(),
         }
+        track
     };
     SCORES.iter().map(track).collect()
 }
@@ -132,8 +113,8 @@ fn write_labels(commit: &mut Commit<'_>, tracks: &[LabelTrack]) {
 fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<LabelChangeRow> {
     let mut rows = Vec::new();
     for (nth, track) in after.iter().enumerate() {
-        for (segment, cell) in track.cells.iter().enumerate() {
-            let from = before.get(nth).is_some_and(|track| track.cells[segment].label);
+        for (segment, cell) in track.iter().enumerate() {
+            let from = before.get(nth).is_some_and(|track| track.labels[segment]);
             if from != cell.label {
                 rows.push(LabelChangeRow {
                     version,
@@ -161,7 +142,7 @@ fn class_row(class: &str, position: u32, modality: Modality) -> ClassRow {
         rule: "softmax".into(),
         scale: 1.0,
         threshold: 2.0 * THRESHOLD,
-        cutoff: THRESHOLD,
+        score_threshold: THRESHOLD,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The evaluator on the 1,200 LLP test videos (or as many simulated ones), matrices in memory.
+//! Times the evaluator on the 1,200 LLP test videos (or 1,200 simulated ones), with the matrices in memory.
 
 use std::hint::black_box;
 

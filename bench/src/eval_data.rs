@@ -1,4 +1,4 @@
-//! What the evaluator is timed on.
+//! Data that the evaluator is timed on.
 
 use std::path::{Path, PathBuf};
 
@@ -6,20 +6,20 @@ use vaplan::eval::{BitMatrix, DenseTruth, VideoParse};
 use vaplan::ingest::annotations::Annotations;
 use vaplan_schemas::rows::Split;
 
-/// Predictions and truth of the same videos.
+/// Predictions and dense truth of the same videos.
 #[derive(Clone, Debug)]
 pub struct EvalData {
-    /// Where it is from.
+    /// Origin of the data.
     pub name: &'static str,
-    /// C.
+    /// Number of classes C.
     pub classes: usize,
-    /// `[C, 10]` each.
+    /// Prediction and truth of each video, as matrices of shape (C, 10).
     pub videos: Vec<(VideoParse, VideoParse)>,
 }
 
 impl EvalData {
-    /// The 1,200 LLP test videos with the golden predictions `test_noisy` where `../shared` is, otherwise as many
-    /// simulated ones.
+    /// Loads the 1,200 LLP test videos with the golden predictions `test_noisy` from `../shared`, or from the folder in
+    /// `VAPLAN_SHARED`. If the files are not there, makes 1,200 simulated videos.
     pub fn load() -> EvalData {
         let shared = std::env::var_os("VAPLAN_SHARED").map_or_else(
             || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
@@ -36,7 +36,8 @@ impl EvalData {
         let classes = truth.classes.len();
         let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         let mut videos = Vec::new();
-        // u8 (N, 2, 10, 4): bits packed big-endian along the classes; audio, then visual.
+        // The file has u8 values of shape (N, 2, 10, 4): audio before visual, with the bits of the classes packed
+        // big-endian.
         for (name, video) in names.lines().zip(bytes[header..].chunks_exact(80)) {
             let matrix = |bytes: &[u8]| {
                 let mut matrix = BitMatrix::new(classes, 10);
@@ -61,10 +62,11 @@ impl EvalData {
         })
     }
 
-    /// 1,200 videos of 25 classes and 10 segments: one to three classes true, predictions shifted and lost at random.
+    /// Makes 1,200 videos of 25 classes and 10 segments. One to three classes are true in each video. A prediction
+    /// begins up to two segments later than the truth, so that it may miss an event.
     fn simulated() -> EvalData {
         let mut state = 1u64;
-        // SplitMix64: enough for bench data, and the same everywhere.
+        // SplitMix64 is random enough for benchmarks and gives the same numbers on every machine.
         let mut below = move |n: u64| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut z = state;

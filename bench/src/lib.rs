@@ -1,3 +1,3 @@
-//! Bench data and the programs that bench/compare times.
+//! Data for the benchmarks. The programs in `src/bin` are timed by the scripts in `bench/compare`.
 
 pub mod eval_data;

@@ -1,9 +1,9 @@
-//! Which features of a video count.
+//! Operator: which features of a video count, and why other features are rejected.
 //!
 //! ```text
-//! weak ────┐           ┌─ one record, of the length of the other modality's, its weak classes only ─▶ admitted
+//! weak ────┐           ┌─ one record, as long as that of the other modality, weak classes only ─▶ admitted
 //! scored ──┴─ by video ┤
-//!                      └─ none, several that differ, lengths that differ, a class not scored ───────▶ faults
+//!                      └─ no record, copies that differ, unequal lengths, a class not scored ───▶ rejections
 //! ```
 
 use std::sync::Arc;
@@ -14,24 +14,25 @@ use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
-pub use crate::fault::Fault;
 use crate::records::{Candidate, ScoreRecord, VideoId};
+pub use crate::rejection::Rejection;
+use crate::workers::panic_point;
 
-/// Features that count: one of each video and modality, of the classes of the weak label.
+/// The features of one video and modality that count, with scores for the classes of the weak label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Admitted {
-    /// File it came from; the first in order where identical copies exist.
+    /// File of the features. If there are identical copies, this is the first file in order of name.
     pub source: Arc<str>,
     /// Scores.
     pub record: Arc<ScoreRecord>,
 }
 
-/// What [`admit`] gives.
+/// Outputs of [`admit`].
 pub struct Admission<'scope, T: Timestamp + Lattice> {
     /// At most one record per video and modality.
     pub admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
-    /// Why a modality is absent; only of videos with a weak label.
-    pub faults: VecCollection<'scope, T, (VideoId, Fault)>,
+    /// Why a modality has no features; only for videos with a weak label.
+    pub rejections: VecCollection<'scope, T, (VideoId, Rejection)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,15 +44,21 @@ enum Fact {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Outcome {
     Admitted(Modality, Admitted),
-    Fault(Fault),
+    Rejection(Rejection),
 }
 
-/// Brings weak labels and scored features together.
+/// Decides for each video which candidate of each modality counts.
 ///
-/// `weak` holds one record per video, its classes ascending; `scored` any number per video and modality: copies
-/// whose features have one [`FeatureHash`](crate::FeatureHash) count once, others not at all. Features of a video without a weak label are passed over. After a
-/// change, work is proportional to the videos that changed. Only classes of the weak label pass (METHOD.md, PLG 4,
-/// grade P).
+/// `weak` holds one record per video, classes ascending. `scored` holds any number of candidates per video and
+/// modality.
+///
+/// - If all candidates of a video and modality have the same [`FeatureHash`](crate::FeatureHash), the first one counts.
+///   If the hashes differ, no candidate counts.
+/// - If the two modalities have different numbers of segments, no candidate of the video counts.
+/// - Features of a video without a weak label are ignored without a rejection.
+///
+/// Only scores of classes in the weak label pass (METHOD.md, PLG 4, grade P). After a change, work is proportional to
+/// the videos that changed.
 pub fn admit<'scope, T: Timestamp + Lattice>(
     weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,
     scored: VecCollection<'scope, T, (VideoId, Candidate)>,
@@ -74,52 +81,54 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
             .map(|(video, outcome)| (video, outcome));
         let admitted = outcomes.clone().flat_map(|(video, outcome)| match outcome {
             Outcome::Admitted(modality, admitted) => Some((video, (modality, admitted))),
-            Outcome::Fault(_) => None,
+            Outcome::Rejection(_) => None,
         });
-        let faults = outcomes.flat_map(|(video, outcome)| match outcome {
+        let rejections = outcomes.flat_map(|(video, outcome)| match outcome {
             Outcome::Admitted(..) => None,
-            Outcome::Fault(fault) => Some((video, fault)),
+            Outcome::Rejection(rejection) => Some((video, rejection)),
         });
         Admission {
             admitted: admitted.leave_region(scope),
-            faults: faults.leave_region(scope),
+            rejections: rejections.leave_region(scope),
         }
     })
 }
 
-/// A record that goes without having been there would count as if it had come.
+/// Checks that no record was removed that was not there. The `reduce` operators ignore the counts, so that such a
+/// removal would count as an addition.
 ///
 /// # Panics
-/// Where there is one: the inputs are sets, and whoever feeds them keeps them so.
+/// Panics if a record has a negative count. The code that feeds the inputs must keep them sets.
 pub(crate) fn assert_there<F: std::fmt::Debug>(video: VideoId, facts: &[(&F, isize)]) {
     if let Some((fact, _)) = facts.iter().find(|(_, count)| *count < 0) {
         panic!("a record went that was not there: {video:?}, {fact:?}");
     }
 }
 
-/// Of one video, from its distinct facts in order.
+/// Computes the outcomes of one video from its distinct facts, which are in order.
 fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
+    panic_point("admit");
     let Some(weak) = facts.iter().find_map(|fact| match fact {
         Fact::Weak(classes) => Some(classes),
         Fact::Scored(_) => None,
     }) else {
         return Vec::new();
     };
-    let mut faults = Vec::new();
+    let mut rejections = Vec::new();
     let mut one_of = |modality| match one_candidate(facts, modality, weak) {
         Ok(admitted) => Some(admitted),
-        Err(fault) => {
-            faults.push(Outcome::Fault(fault));
+        Err(rejection) => {
+            rejections.push(Outcome::Rejection(rejection));
             None
         }
     };
     let audio = one_of(Modality::Audio);
     let visual = one_of(Modality::Visual);
-    let mut outcomes = faults;
+    let mut outcomes = rejections;
     match (audio, visual) {
         (Some(audio), Some(visual)) if audio.record.segments() != visual.record.segments() => {
             let (audio, visual) = (audio.record.segments(), visual.record.segments());
-            outcomes.push(Outcome::Fault(Fault::Lengths { audio, visual }));
+            outcomes.push(Outcome::Rejection(Rejection::Lengths { audio, visual }));
         }
         (audio, visual) => {
             outcomes.extend(audio.map(|admitted| Outcome::Admitted(Modality::Audio, admitted)));
@@ -129,12 +138,12 @@ fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
     outcomes
 }
 
-fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Result<Admitted, Fault> {
+fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Result<Admitted, Rejection> {
     let mut candidates = facts.iter().filter_map(|fact| match fact {
         Fact::Scored(candidate) if candidate.modality == modality => Some(candidate),
         _ => None,
     });
-    let first = candidates.next().ok_or(Fault::Missing(modality))?;
+    let first = candidates.next().ok_or(Rejection::Missing(modality))?;
     let others: Vec<&Candidate> = candidates.collect();
     if others.iter().any(|other| other.features != first.features) {
         let mut sources: Vec<Arc<str>> = std::iter::once(first)
@@ -142,10 +151,10 @@ fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Resul
             .map(|candidate| candidate.source.clone())
             .collect();
         sources.sort();
-        return Err(Fault::Conflict(modality, sources));
+        return Err(Rejection::Conflict(modality, sources));
     }
     if let Some(&class) = weak.iter().find(|class| !first.record.classes().contains(class)) {
-        return Err(Fault::Unscored(modality, class));
+        return Err(Rejection::Unscored(modality, class));
     }
     let record = if first.record.classes() == weak {
         first.record.clone()
@@ -177,13 +186,13 @@ mod tests {
     #[test]
     fn copies_are_equal_by_their_features_and_not_by_their_scores() {
         let admitted = |facts: [Fact; 2]| one_candidate(&facts.each_ref(), Modality::Audio, &[ClassId(0)]);
-        // Two processors score one file, and their last bits differ.
+        // Two processors scored the same file, and the last bits of the scores differ.
         let copies = admitted([
             candidate("a", 1.0, 0.25),
             candidate("b", 1.0, 0.25000000000000006),
         ]);
         assert_eq!(&*copies.expect("one of the copies").source, "a");
         let differ = admitted([candidate("a", 1.0, 0.25), candidate("b", 2.0, 0.25)]);
-        assert!(matches!(differ, Err(Fault::Conflict(Modality::Audio, _))));
+        assert!(matches!(differ, Err(Rejection::Conflict(Modality::Audio, _))));
     }
 }

@@ -1,10 +1,10 @@
-//! A bit per segment.
+//! One bit per segment.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A bit per segment.
+/// One bit per segment.
 ///
 /// ```
 /// use vaplan_dataflows::Bits;
@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bits {
     len: u32,
-    // Most videos have at most 64 segments: those cost no allocation, and a label track holds three of these.
+    // Most videos have at most 64 segments, and such a video needs no allocation. This matters because each label track
+    // holds three `Bits`.
     first: u64,
     #[expect(
         clippy::box_collection,
@@ -26,17 +27,17 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// Segments.
+    /// The number of segments.
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// No segment at all.
+    /// Returns whether there is no segment.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bit of a segment; false behind the end.
+    /// Returns the bit of a segment; false beyond the last segment.
     pub fn get(&self, segment: usize) -> bool {
         let word = match segment / 64 {
             0 => self.first,
@@ -45,12 +46,12 @@ impl Bits {
         word >> (segment % 64) & 1 == 1
     }
 
-    /// How many are set.
+    /// Returns the number of bits that are set.
     pub fn ones(&self) -> u32 {
         self.first.count_ones() + self.rest().iter().map(|word| word.count_ones()).sum::<u32>()
     }
 
-    /// Segment by segment: set in both. As long as the longer, whose end is unset.
+    /// Returns the bits that are set in both. The result has the length of the longer one.
     pub fn meet(&self, other: &Bits) -> Bits {
         let words = self.rest().len().max(other.rest().len());
         let word = |bits: &Bits, at: usize| bits.rest().get(at).copied().unwrap_or(0);
@@ -62,7 +63,7 @@ impl Bits {
         }
     }
 
-    /// Every segment, in order.
+    /// Iterates over the bits of all segments, in order.
     pub fn iter(&self) -> impl Iterator<Item = bool> {
         (0..self.len()).map(|segment| self.get(segment))
     }

@@ -1,8 +1,8 @@
-//! What a version changed.
+//! Operator: the labels that differ between a version and the version before.
 //!
 //! ```text
 //! labels ────────────┐
-//!                    ├─ updates of a version, by video and modality ── cell by cell ─▶ changes
+//!                    ├─ updates of a version, by video and modality ── label by label ─▶ changes
 //! previous, negated ─┘
 //! ```
 
@@ -20,8 +20,9 @@ use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::records::{Flip, LabelRecord, SetBy, Track, VideoId};
+use crate::workers::panic_point;
 
-/// A cell whose label is another than before; a cell that is in no record counts as unset.
+/// A label that differs from the version before. A label that is in no record counts as unset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Change {
     /// Video.
@@ -32,18 +33,19 @@ pub struct Change {
     pub class: ClassId,
     /// Segment.
     pub segment: u32,
-    /// Label after; before, it was the other.
+    /// The label after the change. The label before was the opposite.
     pub to: bool,
-    /// What set the label after; [`SetBy::Plg`] where there is none.
+    /// What set the label after the change; [`SetBy::Plg`] if the class has no track after the change.
     pub rule: SetBy,
-    /// Of [`SetBy::Pld`]: why. Boxed: a first run has many changes, and none of them is a flip.
+    /// Why PLD flipped the label; `None` unless `rule` is [`SetBy::Pld`]. The value is boxed to keep the struct small,
+    /// because a first run has many changes and no flips.
     pub flip: Option<Box<Flip>>,
 }
 
-/// A label record of a video and modality, with time and difference.
+/// The label record of a video and modality, with time and difference.
 type Update<T> = (((VideoId, Modality), Arc<LabelRecord>), T, isize);
 
-/// Cells that differ between two records of one video and modality, by class and segment.
+/// Returns the labels that differ between two records of one video and modality, in order of class and segment.
 pub fn cells(
     video: VideoId,
     modality: Modality,
@@ -84,11 +86,14 @@ pub fn cells(
     changes
 }
 
-/// The updates of each version as changed cells.
+/// Turns the record updates of each version into changed labels.
 ///
-/// `labels` holds at most one record per video and modality, and so does `previous`: the labels of the version
-/// before the first time of this dataflow (none where the dataflow has seen them all). A version's changes come once
-/// the frontier has passed it; work is proportional to the records that changed.
+/// `labels` and `previous` each hold at most one record per video and modality. `previous` holds the labels of the
+/// version before the first time of this dataflow, so that the first time reports only real differences; `previous` is
+/// empty if there is no such version.
+///
+/// The operator emits the changes of a version after the frontier has passed the version, because only then are its
+/// updates complete. Work is proportional to the records that changed.
 pub fn changes<'scope, T: Timestamp + Lattice>(
     labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
     previous: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
@@ -115,6 +120,7 @@ pub fn changes<'scope, T: Timestamp + Lattice>(
                     .cloned()
                     .collect();
                 for time in done {
+                    panic_point("difference");
                     let (capability, mut updates) = waiting.remove(&time).expect("its key was just listed");
                     consolidate(&mut updates);
                     let mut pairs: BTreeMap<(VideoId, Modality), [Option<Arc<LabelRecord>>; 2]> =

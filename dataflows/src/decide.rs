@@ -1,4 +1,4 @@
-//! The one definition of a label: pure functions from what is known of a video to its label matrices with their reasons.
+//! The one definition of a label: pure functions from the evidence about a video to its label matrices, with reasons.
 //!
 //! ```text
 //! scores ─────┬─ score > threshold ─▶ PLG ─┐
@@ -7,17 +7,19 @@
 //! settings ───┘                              user labels ┘
 //! ```
 //!
-//! Plain data comes in and plain data goes out. The functions read no clock, no file and no random number, so that equal
-//! evidence always gives equal labels. Every path of the program calls them:
+//! The functions take and return plain data. They read no clock, no file and no random number, so equal evidence always
+//! gives equal labels. Every path of the program calls them:
 //!
 //! | caller | function |
 //! |---|---|
 //! | operator [`threshold`](mod@crate::threshold) | [`plg`] |
-//! | operator [`labels`](mod@crate::labels), which both the resident graph and the batch path contain | [`decide_modality`], [`audio_visual`] |
+//! | operator [`labels`](mod@crate::labels), in the resident graph and in the batch path | [`decide_modality`] |
+//! | [`VideoOutcome`](crate::outcome::VideoOutcome), for labels that are set in both modalities | [`audio_visual`] |
 //! | the search for tracks that an epoch flips, before the graph is started | [`plg`], [`decide_track`] |
 //! | tests against numbers from outside this project, and the test of the graph | [`decide_video`] |
 //!
-//! The graph calls the parts, not the whole: a changed threshold then recomputes PLG of the tracks of one class only.
+//! The graph calls the parts and not [`decide_video`], so that a changed threshold recomputes PLG of the tracks of one
+//! class only.
 
 use std::sync::Arc;
 
@@ -25,32 +27,32 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::bits::Bits;
-use crate::fault::{Fault, MarkFault};
-use crate::marks::{Mark, Marks};
-use crate::pld::{Pld, flips};
+use crate::denoising::DenoisingRule;
 use crate::prediction::Prediction;
 use crate::records::{Denoised, LabelRecord, Score, ScoreRecord, Track};
+use crate::rejection::{Rejection, UserLabelRejection};
+use crate::user_labels::{UserLabelRecord, UserLabelTrack};
 
-/// A prediction of one video and modality, and the settings that denoising uses with it.
+/// A prediction of one video and modality, and the rule that denoising uses with it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Denoising {
     /// Probabilities of the parser.
     pub prediction: Arc<Prediction>,
-    /// K, α and guard.
-    pub settings: Pld,
+    /// The rule that decides which labels the prediction flips.
+    pub rule: DenoisingRule,
 }
 
-/// Everything that the labels of one video and modality depend on.
+/// All data that the labels of one video and modality depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ModalityEvidence<'a> {
     /// Scores of the classes of the weak label; `None` if the modality has no features.
     pub scores: Option<&'a ScoreRecord>,
     /// Threshold of each class; a class without one gets no track.
     pub thresholds: &'a [(ClassId, Score)],
-    /// What denoising goes by; `None` if the modality is not denoised.
+    /// Prediction and rule for denoising; `None` if the modality is not denoised.
     pub denoising: Option<&'a Denoising>,
     /// Labels that a person set.
-    pub user_labels: Option<&'a Marks>,
+    pub user_labels: Option<&'a UserLabelRecord>,
 }
 
 /// The labels of one video.
@@ -63,7 +65,7 @@ pub struct VideoLabels {
     /// Labels that are set in both; `None` if one of the two has no labels.
     pub audio_visual: Option<LabelRecord>,
     /// Predictions and user labels that had no effect, and why.
-    pub rejections: Vec<Fault>,
+    pub rejections: Vec<Rejection>,
 }
 
 /// Decides the labels of one video.
@@ -76,7 +78,7 @@ pub struct VideoLabels {
 /// use std::sync::Arc;
 /// use vaplan_dataflows::decide::{Denoising, ModalityEvidence, decide_video};
 /// use vaplan_dataflows::records::{Cosine, ScoreRecord, SetBy};
-/// use vaplan_dataflows::{Mark, Marks, Pld, Prediction, Probability, Score};
+/// use vaplan_dataflows::{UserLabelTrack, UserLabelRecord, DenoisingRule, Prediction, Probability, Score};
 /// use vaplan_schemas::ClassId;
 ///
 /// let dog = ClassId(4);
@@ -98,10 +100,10 @@ pub struct VideoLabels {
 /// let probabilities = [0.01, 0.02, 0.99, 0.99].map(Probability::new).to_vec();
 /// let denoising = Denoising {
 ///     prediction: Arc::new(Prediction::new(7, 4, vec![dog], probabilities)),
-///     settings: Pld::new(3, 10.0, 0.5).unwrap(),
+///     rule: DenoisingRule::pld(3, 10.0, 0.5).unwrap(),
 /// };
-/// let person = Marks {
-///     classes: vec![Mark {
+/// let person = UserLabelRecord {
+///     classes: vec![UserLabelTrack {
 ///         class: dog,
 ///         known: [true, false, false, false].into_iter().collect(),
 ///         label: [true, false, false, false].into_iter().collect(),
@@ -133,7 +135,7 @@ pub fn decide_video(audio: ModalityEvidence<'_>, visual: ModalityEvidence<'_>) -
 }
 
 impl ModalityEvidence<'_> {
-    /// PLG labels of each class with scores and a threshold, classes ascending.
+    /// Returns the PLG labels of each class that has scores and a threshold, classes ascending.
     fn tracks(&self) -> Vec<(ClassId, Bits)> {
         let scored = self.scores.into_iter().flat_map(ScoreRecord::tracks);
         let track = |(class, _, scores): (ClassId, _, &[Score])| {
@@ -144,14 +146,14 @@ impl ModalityEvidence<'_> {
     }
 }
 
-/// PLG labels of one track: a label is set if its score is above the threshold, strict.
+/// Returns the PLG labels of one track: a label is set if its score is above the threshold (strictly).
 ///
 /// # Shapes
 /// `scores`: `[T]`; returns `[T]`.
 ///
 /// # Source
 /// METHOD.md, PLG 3: `softmax` (grade D), `logit` (grade C: VALOR, `get_segment_pseudo_labels` in
-/// `utils/clip_preprocess.py`; like there, a score equal to the threshold sets no label).
+/// `utils/clip_preprocess.py`; as in that code, a score equal to the threshold sets no label).
 ///
 /// ```
 /// use vaplan_dataflows::Score;
@@ -169,13 +171,13 @@ pub struct ModalityLabels {
     /// Labels; `None` if there was no track.
     pub labels: Option<LabelRecord>,
     /// Predictions and user labels that had no effect, and why.
-    pub rejections: Vec<Fault>,
+    pub rejections: Vec<Rejection>,
 }
 
 /// Decides the labels of one modality from its PLG labels: PLD flips them, then user labels replace them.
 ///
-/// A prediction with another number of segments than the labels is rejected as a whole. A user label is rejected if its
-/// class or segment has no label. Denoising without any track is passed over.
+/// If a prediction and the labels have different numbers of segments, the whole prediction is rejected. A user label is
+/// rejected if its class or segment has no label. If there is no track, denoising is ignored without a rejection.
 ///
 /// # Shapes
 /// `tracks`: one `[T]` per class, classes strictly ascending, all of the same T.
@@ -183,13 +185,13 @@ pub fn decide_modality(
     modality: Modality,
     tracks: Vec<(ClassId, Bits)>,
     denoising: Option<&Denoising>,
-    user_labels: Option<&Marks>,
+    user_labels: Option<&UserLabelRecord>,
 ) -> ModalityLabels {
     let mut rejections = Vec::new();
     let segments = tracks.first().map(|(_, label)| label.len() as u32);
     let denoising = match (denoising, segments) {
         (Some(own), Some(expected)) if own.prediction.segments() != expected => {
-            rejections.push(Fault::Prediction {
+            rejections.push(Rejection::Prediction {
                 modality,
                 epoch: own.prediction.epoch(),
                 segments: own.prediction.segments(),
@@ -199,7 +201,7 @@ pub fn decide_modality(
         }
         (own, _) => own,
     };
-    // As many as there are: a growing list takes room for four.
+    // The exact capacity saves memory: a vector that grows by itself allocates room for at least four tracks.
     let mut decided = Vec::with_capacity(tracks.len());
     for (class, label) in tracks {
         let (track, rejected) = decide_track(modality, class, label, denoising);
@@ -214,33 +216,36 @@ pub fn decide_modality(
     }
 }
 
-/// Decides one track from its PLG labels, without user labels. The rejection names the first value of the prediction that
-/// is no probability; such a value flips no label. A class that was not predicted keeps its PLG labels.
+/// Decides one track from its PLG labels, without user labels.
+///
+/// A value of the prediction that is not a probability flips no label; the rejection names the first such value. A
+/// class that was not predicted keeps its PLG labels.
 ///
 /// # Shapes
 /// `label`: `[T]`; the prediction has T segments, too.
 ///
 /// # Panics
-/// If the prediction has another number of segments: [`decide_modality`] rejects it before.
+/// Panics if the prediction has another number of segments than `label`. [`decide_modality`] rejects such a prediction
+/// before.
 pub fn decide_track(
     modality: Modality,
     class: ClassId,
     label: Bits,
     denoising: Option<&Denoising>,
-) -> (Track, Option<Fault>) {
+) -> (Track, Option<Rejection>) {
     let mut track = Track::plg(class, label);
     let predicted = denoising.and_then(|own| Some((own, own.prediction.of(class)?)));
-    let Some((Denoising { prediction, settings }, probabilities)) = predicted else {
+    let Some((Denoising { prediction, rule }, probabilities)) = predicted else {
         return (track, None);
     };
     assert_eq!(probabilities.len(), track.label.len(), "segments");
-    let found = flips(&track.label, probabilities, *settings);
+    let found = rule.flips(&track.label, probabilities);
     if found.flipped.ones() > 0 {
         let score = |value: f64| Score::new(value).expect("losses of probabilities are numbers");
         let losses = found.losses.iter().zip(found.flipped.iter());
         track.denoised = Some(Arc::new(Denoised {
             epoch: prediction.epoch(),
-            settings: *settings,
+            rule: *rule,
             base: score(found.base.expect("a label that flips has a loss")),
             losses: losses
                 .filter(|(_, flipped)| *flipped)
@@ -252,7 +257,7 @@ pub fn decide_track(
         track.pld = found.flipped;
     }
     let bad = found.losses.iter().position(Option::is_none);
-    let rejection = bad.map(|segment| Fault::Probability {
+    let rejection = bad.map(|segment| Rejection::Probability {
         modality,
         epoch: prediction.epoch(),
         class,
@@ -262,26 +267,32 @@ pub fn decide_track(
     (track, rejection)
 }
 
-/// Puts user labels on top of the labels of PLG and PLD.
-fn set_by_user(modality: Modality, tracks: &mut [Track], user_labels: &[Mark], rejections: &mut Vec<Fault>) {
+/// Replaces labels of PLG and PLD by user labels. A user label without a label to replace becomes a rejection.
+fn set_by_user(
+    modality: Modality,
+    tracks: &mut [Track],
+    user_labels: &[UserLabelTrack],
+    rejections: &mut Vec<Rejection>,
+) {
     let said = user_labels.iter().filter(|own| own.says_something());
     if tracks.is_empty() {
-        let why = MarkFault::Unlabelled;
-        rejections.extend(said.take(1).map(|_| Fault::Mark { modality, why }));
+        let why = UserLabelRejection::Unlabelled;
+        rejections.extend(said.take(1).map(|_| Rejection::UserLabel { modality, why }));
         return;
     }
     for own in said {
         match tracks.binary_search_by_key(&own.class, |track| track.class) {
             Ok(at) => rejections.extend(own.apply(modality, &mut tracks[at])),
-            Err(_) => rejections.push(Fault::Mark {
+            Err(_) => rejections.push(Rejection::UserLabel {
                 modality,
-                why: MarkFault::Class(own.class),
+                why: UserLabelRejection::Class(own.class),
             }),
         }
     }
 }
 
-/// Labels that are set in both modalities: an audio-visual event is audible and visible (METHOD.md, grade C).
+/// Returns the labels that are set in both modalities: an audio-visual event is audible and visible (METHOD.md, grade
+/// C). Returns `None` if one of the two modalities has no labels.
 pub fn audio_visual(audio: Option<&LabelRecord>, visual: Option<&LabelRecord>) -> Option<LabelRecord> {
     Some(audio?.meet(visual?))
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! predictions ─ by modality ─┐
-//!                            ├─▶ predictions with K, α and guard
+//!                            ├─▶ predictions with their denoising rule
 //! denoising ─ by modality ───┘
 //! ```
 
@@ -14,22 +14,24 @@ use timely::progress::Timestamp;
 use vaplan_schemas::Modality;
 
 use crate::decide::Denoising;
-use crate::pld::Pld;
+use crate::denoising::DenoisingRule;
 use crate::prediction::Prediction;
 use crate::records::VideoId;
 use crate::threshold::{SLOTS, slot};
+use crate::workers::panic_point;
 
-/// Pairs the predictions of each video and modality with the settings of its modality.
+/// Pairs the predictions of each video and modality with the denoising rule of the modality.
 ///
-/// `predictions` holds at most one record per video and modality, `denoising` at most one per modality; predictions of
-/// a modality without one are passed over. A changed prediction touches its video, a changed setting the videos with
-/// predictions of its modality; a video's flips are then found where its tracks are gathered
-/// ([`labels`](mod@crate::labels)).
+/// `denoising` holds at most one record per modality. Predictions of a modality without a denoising rule are ignored.
+///
+/// A changed prediction recomputes its video only. A changed rule recomputes the videos that have predictions of its
+/// modality. Operator [`labels`](mod@crate::labels) then decides the flips, because only that operator has all tracks
+/// of a video together.
 ///
 /// Source: METHOD.md, "PLD".
 pub fn denoise<'scope, T: Timestamp + Lattice>(
     predictions: VecCollection<'scope, T, (VideoId, (Modality, Arc<Prediction>))>,
-    denoising: VecCollection<'scope, T, (Modality, Pld)>,
+    denoising: VecCollection<'scope, T, (Modality, DenoisingRule)>,
 ) -> VecCollection<'scope, T, (VideoId, (Modality, Denoising))> {
     let scope = predictions.scope();
     scope.region_named("Denoise", |inner| {
@@ -39,12 +41,13 @@ pub fn denoise<'scope, T: Timestamp + Lattice>(
             .arrange_by_key_named("Arrange: Predictions by modality");
         let denoising = denoising
             .enter_region(inner)
-            .flat_map(|(modality, settings)| (0..SLOTS).map(move |slot| ((slot, modality), settings)))
+            .flat_map(|(modality, rule)| (0..SLOTS).map(move |slot| ((slot, modality), rule)))
             .arrange_by_key_named("Arrange: Denoising");
         predictions
-            .join_core(denoising, |&(_slot, modality), (video, prediction), &settings| {
+            .join_core(denoising, |&(_slot, modality), (video, prediction), &rule| {
+                panic_point("denoise");
                 let prediction = prediction.clone();
-                Some((*video, (modality, Denoising { prediction, settings })))
+                Some((*video, (modality, Denoising { prediction, rule })))
             })
             .leave_region(scope)
     })

@@ -1,4 +1,4 @@
-//! Where rows are handed to the graph.
+//! The inputs through which rows enter the graph.
 
 use std::sync::Arc;
 
@@ -6,48 +6,48 @@ use differential_dataflow::input::{Input, InputSession};
 use timely::dataflow::Scope;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::denoising::DenoisingRule;
 use crate::graph::Inputs;
-use crate::marks::Marks;
-use crate::pld::Pld;
 use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
+use crate::user_labels::UserLabelRecord;
 
-/// One input, at the version of now.
+/// One input of the graph. Rows enter the graph at the current version.
 pub type InputOf<D> = InputSession<u64, D, isize>;
 
-/// A worker's ends of all [`Inputs`]; they end where it is dropped.
+/// All [`Inputs`] of one worker. When the feed is dropped, the inputs end.
 pub struct Feed {
-    /// Of [`Inputs::weak`].
+    /// Feeds [`Inputs::weak`].
     pub weak: InputOf<(VideoId, Arc<[ClassId]>)>,
-    /// Of [`Inputs::scored`].
+    /// Feeds [`Inputs::scored`].
     pub scored: InputOf<(VideoId, Candidate)>,
-    /// Of [`Inputs::cutoffs`].
-    pub cutoffs: InputOf<((Modality, ClassId), Score)>,
-    /// Of [`Inputs::marks`].
-    pub marks: InputOf<(VideoId, (Modality, Arc<Marks>))>,
-    /// Of [`Inputs::predictions`].
+    /// Feeds [`Inputs::thresholds`].
+    pub thresholds: InputOf<((Modality, ClassId), Score)>,
+    /// Feeds [`Inputs::user_labels`].
+    pub user_labels: InputOf<(VideoId, (Modality, Arc<UserLabelRecord>))>,
+    /// Feeds [`Inputs::predictions`].
     pub predictions: InputOf<(VideoId, (Modality, Arc<Prediction>))>,
-    /// Of [`Inputs::denoising`].
-    pub denoising: InputOf<(Modality, Pld)>,
-    /// Of [`Inputs::previous`].
+    /// Feeds [`Inputs::denoising`].
+    pub denoising: InputOf<(Modality, DenoisingRule)>,
+    /// Feeds [`Inputs::previous`].
     pub previous: InputOf<((VideoId, Modality), Arc<LabelRecord>)>,
 }
 
 impl Feed {
-    /// Inputs of a graph, and where they are fed.
+    /// Makes the inputs of a graph, and the feed that fills them.
     pub fn new<'scope>(scope: Scope<'scope, u64>) -> (Feed, Inputs<'scope, u64>) {
         let (weak_in, weak) = scope.new_collection();
         let (scored_in, scored) = scope.new_collection();
-        let (cutoffs_in, cutoffs) = scope.new_collection();
-        let (marks_in, marks) = scope.new_collection();
+        let (thresholds_in, thresholds) = scope.new_collection();
+        let (user_labels_in, user_labels) = scope.new_collection();
         let (predictions_in, predictions) = scope.new_collection();
         let (denoising_in, denoising) = scope.new_collection();
         let (previous_in, previous) = scope.new_collection();
         let feed = Feed {
             weak: weak_in,
             scored: scored_in,
-            cutoffs: cutoffs_in,
-            marks: marks_in,
+            thresholds: thresholds_in,
+            user_labels: user_labels_in,
             predictions: predictions_in,
             denoising: denoising_in,
             previous: previous_in,
@@ -55,8 +55,8 @@ impl Feed {
         let inputs = Inputs {
             weak,
             scored,
-            cutoffs,
-            marks,
+            thresholds,
+            user_labels,
             predictions,
             denoising,
             previous,
@@ -64,7 +64,7 @@ impl Feed {
         (feed, inputs)
     }
 
-    /// Ends the version of now; the next is `to`.
+    /// Ends the current version. Rows that are fed from now on belong to version `to`.
     pub fn advance(&mut self, to: u64) {
         macro_rules! advance {
             ($($input:ident)*) => { $(
@@ -72,6 +72,6 @@ impl Feed {
                 self.$input.flush();
             )* };
         }
-        advance!(weak scored cutoffs marks predictions denoising previous);
+        advance!(weak scored thresholds user_labels predictions denoising previous);
     }
 }

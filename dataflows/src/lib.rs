@@ -1,70 +1,75 @@
 //! The label logic of vaplan, as operators on timely and differential-dataflow.
 //!
 //! ```text
-//! segment batches ── similarity ── scored ─┐                    cutoffs ─┐
+//! segment batches ── similarity ── scored ─┐                    thresholds ─┐
 //!                                          ├─ admit ─┬─ admitted ── threshold ─┐
-//! weak labels ─────────────────────────────┘         └─ faults                 ├─ labels ─┬─ labels, audio_visual
-//! predictions ─┬─ denoise ─────────────────────────────────────────────────────┤          ├─ faults
+//! weak labels ─────────────────────────────┘         └─ rejections             ├─ labels ─┬─ labels
+//! predictions ─┬─ denoise ─────────────────────────────────────────────────────┤          ├─ rejections
 //! K, α, guard ─┘                                                               │          └─ changes
-//! marks of a person ───────────────────────────────────────────────────────────┘          │   │
+//! user labels ─────────────────────────────────────────────────────────────────┘          │   │
 //!                                                                      previous labels ───┼───┘
-//! predictions, a step later ◀─────────────── train ◀─ where someone learns ───────────────┘
+//! predictions, one version later ◀────────── train ◀─ if the graph has a learner ─────────┘
 //! ```
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`records`] | what flows: one record per video and modality, exact and totally ordered |
-//! | [`bits`] | a bit per segment |
-//! | [`prediction`] | what a trained model says of a video and modality |
-//! | [`mod@fault`] | why a row of the input has no effect |
+//! | [`records`] | the records of the dataflow: one per video and modality, exact and totally ordered |
+//! | [`bits`] | one bit per segment |
+//! | [`prediction`] | the probabilities of a trained parser for one video and modality |
+//! | [`mod@rejection`] | why a row of the input has no effect |
 //! | [`mod@decide`] | the one definition of a label: pure functions that every path calls |
-//! | [`rule`] | rules `softmax` and `logit`, from cosines to what is compared with a cutoff |
-//! | [`mod@similarity`] | batched matrix product of segments and prompts, outside differential |
-//! | [`mod@admit`] | which features of a video count: missing, doubled, unequal length, weak-label filter |
-//! | [`mod@threshold`] | score tracks to bit tracks |
-//! | [`pld`] | forward losses, their base, and which labels flip |
-//! | [`mod@denoise`] | which predictions PLD goes by |
-//! | [`marks`] | what a person set |
-//! | [`mod@labels`] | bit tracks, predictions and marks to one record per video and modality, and the meet of the two |
-//! | [`mod@changes`] | what a version changed |
-//! | [`mod@train`] | label changes to a learner off the workers' threads, its predictions back |
-//! | [`graph`], [`feed`] | all of it, one function from collections to collections; where rows are handed in |
-//! | [`workers`] | worker threads that end together when one of them panics |
-//! | [`mod@session`] | the graph kept in memory: a version's changes in, what they change out |
+//! | [`rule`] | the rules `softmax` and `logit`, which turn cosines into scores |
+//! | [`mod@similarity`] | the batched matrix product of segments and prompts, outside differential |
+//! | [`mod@admit`] | which features of a video count, and why the other features are rejected |
+//! | [`mod@threshold`] | operator: scores and thresholds to PLG labels |
+//! | [`pld`] | rule `pld`: forward losses, their base, and the labels to flip |
+//! | [`denoising`] | the registry of denoising rules |
+//! | [`mod@denoise`] | operator: predictions and the denoising rule of their modality |
+//! | [`mod@user_labels`] | labels that a person set |
+//! | [`mod@labels`] | operator: PLG labels, predictions and user labels to one record per video and modality |
+//! | [`mod@outcome`] | the outputs by video: the container between the graph and the tables |
+//! | [`mod@changes`] | the labels that a version changed |
+//! | [`mod@train`] | operator: label changes to a learner in its own thread, and the learner's predictions back |
+//! | [`graph`], [`feed`] | the whole graph as one function of collections; the inputs where rows enter it |
+//! | [`workers`] | worker threads that all end when one of them panics |
+//! | [`mod@session`] | the graph kept in memory: input changes of a version in, output changes out |
 //!
-//! Nothing here knows a model, a file or SQL; the time is the store version, totally ordered.
+//! This crate knows no model, no file and no SQL. The time of its dataflows is a version number, which is totally
+//! ordered.
 
 pub mod admit;
 pub mod bits;
 pub mod changes;
 pub mod decide;
 pub mod denoise;
-pub mod fault;
+pub mod denoising;
 pub mod feed;
 pub mod graph;
 pub mod labels;
-pub mod marks;
+pub mod outcome;
 pub mod pld;
 pub mod prediction;
 pub mod records;
+pub mod rejection;
 pub mod rule;
 pub mod score;
 pub mod session;
 pub mod similarity;
 pub mod threshold;
 pub mod train;
+pub mod user_labels;
 pub mod workers;
 
-// The versions whose types our signatures name.
+// Public signatures name types of these two crates. The re-export gives callers the same crate versions.
 pub use differential_dataflow;
 pub use timely;
 
-pub use fault::{Fault, MarkFault};
-pub use marks::{Mark, Marks};
-pub use pld::Pld;
+pub use denoising::DenoisingRule;
 pub use prediction::{Prediction, Probability};
 pub use records::{
     Bits, Candidate, Cosine, Denoised, FeatureHash, Flip, LabelRecord, Score, ScoreRecord, SetBy, Track,
     VideoId,
 };
+pub use rejection::{Rejection, UserLabelRejection};
 pub use session::GraphSession;
+pub use user_labels::{UserLabelRecord, UserLabelTrack};

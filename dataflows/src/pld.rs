@@ -5,26 +5,30 @@
 //! probabilities ──┘                  └──────────────────────────┘
 //! ```
 //!
-//! Source: METHOD.md, "PLD" (forward loss: grade P; base, strictness and guard: grade D). Losses are always against the
-//! labels that PLG gives now, never against labels flipped before (grade D): the flips of an epoch replace those of the
-//! one before, so that labels depend on the latest predictions alone and need no history.
+//! Source: METHOD.md, "PLD" (forward loss: grade P; base, strictness and guard: grade D).
+//!
+//! Losses compare the predictions with the labels that PLG sets now, never with labels that PLD flipped before (grade
+//! D). The flips of an epoch therefore replace the flips of the epoch before. The labels depend on the latest
+//! predictions only, so no history of flips is needed to compute them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
+use crate::denoising::Flips;
 use crate::prediction::Probability;
 use crate::score::Score;
 
-/// Probabilities are kept this far from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users do).
+/// Probabilities are clamped to this distance from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users
+/// do).
 const CLAMP: f64 = 1e-7;
 
-/// K, α and guard of one modality.
+/// The settings K, α and guard of one modality.
 ///
 /// ```
 /// use vaplan_dataflows::pld::Pld;
 /// assert_eq!(Pld::default(), Pld::new(5, 10.0, 0.5).unwrap());
 /// let refused = Pld::new(0, 10.0, 0.5).unwrap_err();
-/// assert_eq!(refused.to_string(), "k is 0, expected at least 1");
+/// assert_eq!(refused.to_string(), "k is 0, expected a whole number from 1 to 4294967295");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pld {
@@ -33,27 +37,53 @@ pub struct Pld {
     guard: Score,
 }
 
-/// Settings that cannot be.
+/// A setting that is outside its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PldError {
-    /// The base of no losses.
-    #[error("k is 0, expected at least 1")]
-    K,
-    /// No factor.
+    /// K, the number of losses whose mean is the base, is not a whole number of at least 1.
+    #[error("k is {0}, expected a whole number from 1 to {max}", max = u32::MAX)]
+    K(f64),
+    /// α is not a finite number above 0.
     #[error("alpha is {0}, expected a finite number above 0")]
     Alpha(f64),
-    /// No distance of a probability from a label.
+    /// The guard is not a distance between a probability and a label, from 0 to 1.
     #[error("guard is {0}, expected a number from 0 to 1")]
     Guard(f64),
 }
 
 impl Pld {
+    /// Name of the rule.
+    pub const NAME: &'static str = "pld";
+
+    /// Makes the settings from the parameters of [`Pld::numbers`].
+    ///
     /// # Errors
-    /// [`PldError`]: `k` at least 1, `alpha` finite and above 0, `guard` within [0, 1] (at 1, nothing flips).
+    /// Returns [`PldError`] as [`Pld::new`] does, and also if `k` is not a whole number.
+    pub(crate) fn from_numbers(value: impl Fn(&str) -> f64) -> Result<Pld, PldError> {
+        let k = value("k");
+        if k.fract() != 0.0 || !(1.0..=f64::from(u32::MAX)).contains(&k) {
+            return Err(PldError::K(k));
+        }
+        Pld::new(k as u32, value("alpha"), value("guard"))
+    }
+
+    /// The parameters, in order of name.
+    pub(crate) fn numbers(self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("alpha", self.alpha()),
+            ("guard", self.guard()),
+            ("k", f64::from(self.k)),
+        ]
+    }
+
+    /// Makes the settings. With a guard of 1, PLD flips no label.
+    ///
+    /// # Errors
+    /// Returns [`PldError`] if `k` is 0, `alpha` is not finite and above 0, or `guard` is outside 0 to 1.
     pub fn new(k: u32, alpha: f64, guard: f64) -> Result<Pld, PldError> {
         if k == 0 {
-            return Err(PldError::K);
+            return Err(PldError::K(0.0));
         }
         let alpha = Score::new(alpha)
             .filter(|alpha| alpha.get().is_finite() && alpha.get() > 0.0)
@@ -64,41 +94,30 @@ impl Pld {
         Ok(Pld { k, alpha, guard })
     }
 
-    /// K: of how many of the smallest losses the base is the mean.
+    /// K: the base is the mean of the K smallest losses.
     pub fn k(self) -> u32 {
         self.k
     }
 
-    /// α: how many times the base a loss must be.
+    /// α: PLD flips a label only if its loss is above α times the base.
     pub fn alpha(self) -> f64 {
         self.alpha.get()
     }
 
-    /// How far the prediction must be from the label.
+    /// Guard: PLD flips a label only if the prediction is farther than this from the label.
     pub fn guard(self) -> f64 {
         self.guard.get()
     }
 }
 
 impl Default for Pld {
-    /// K = 5, α = 10, guard = 0.5 (METHOD.md, grade D).
+    /// The defaults: K = 5, α = 10, guard = 0.5 (METHOD.md, grade D).
     fn default() -> Pld {
         Pld::new(5, 10.0, 0.5).expect("valid")
     }
 }
 
-/// What PLD says of one track.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Flips {
-    /// Segments whose label is to be flipped; as long as the labels.
-    pub flipped: Bits,
-    /// Forward loss of each segment; none where the prediction is no probability.
-    pub losses: Vec<Option<f64>>,
-    /// Mean of the K smallest losses; none where there is no loss.
-    pub base: Option<f64>,
-}
-
-/// Forward loss BCE(P, Ŷ) of one cell; none where the prediction is no probability (NaN, infinite, outside [0, 1]).
+/// Returns the forward loss BCE(P, Ŷ) of one label; `None` if the prediction is NaN or outside [0, 1].
 ///
 /// ```
 /// use vaplan_dataflows::pld::forward_loss;
@@ -111,7 +130,8 @@ pub fn forward_loss(probability: Probability, label: bool) -> Option<f64> {
     Some(if label { -p.ln() } else { -(1.0 - p).ln() })
 }
 
-/// Mean of the K smallest losses, or of all where there are fewer; none where there is none.
+/// Returns the base: the mean of the K smallest losses, or of all losses if there are fewer than K. Returns `None` if
+/// there is no loss.
 ///
 /// ```
 /// use vaplan_dataflows::pld::base;
@@ -126,8 +146,10 @@ pub fn base(losses: impl IntoIterator<Item = f64>, k: u32) -> Option<f64> {
     (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
-/// Which labels of a track to flip: where the loss is above α times the base and the prediction contradicts the label by
-/// more than the guard, both strict. What is no probability never flips and is in no base.
+/// Decides which labels of a track to flip.
+///
+/// A label flips if its loss is above α times the base and the prediction differs from the label by more than the guard
+/// (both strictly). A prediction that is not a probability flips no label, and its loss is not part of the base.
 ///
 /// # Shapes
 /// `labels` and `probabilities`: `[T]`, one class.
@@ -190,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_guard_keeps_what_the_prediction_does_not_contradict() {
-        // A base of nearly nothing: ten times it is nothing too.
+        // The base is nearly 0, so ten times the base is nearly 0, too.
         let sure = [0.0, 0.0, 0.0, 0.25, 0.5, 0.75];
         let with = |guard| flipped("000000", &sure, Pld::new(3, 10.0, guard).unwrap());
         assert_eq!(with(0.0), "000111");
@@ -222,7 +244,10 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_are_refused() {
         let refused = |k, alpha, guard| Pld::new(k, alpha, guard).unwrap_err().to_string();
-        assert_eq!(refused(0, 10.0, 0.5), "k is 0, expected at least 1");
+        assert_eq!(
+            refused(0, 10.0, 0.5),
+            "k is 0, expected a whole number from 1 to 4294967295"
+        );
         assert_eq!(
             refused(5, 0.0, 0.5),
             "alpha is 0, expected a finite number above 0"

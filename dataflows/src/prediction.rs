@@ -1,27 +1,29 @@
-//! What a trained model says of one video and modality.
+//! The prediction of a trained parser for one video and modality.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use vaplan_schemas::ClassId;
 
-/// Probability of an event, by its bits; the order is not that of the numbers. NaN and others that are no probability
-/// can be held, and are told apart by [`Probability::get`].
+/// The probability of an event, stored as its bits. The order of this type is not the order of the numbers.
+///
+/// The value may be NaN or another number that is not a probability, as it came from a file or a parser.
+/// [`Probability::get`] returns `None` for such a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Probability(u32);
 
 impl Probability {
-    /// By its bits.
+    /// Stores the bits of `value`.
     pub fn new(value: f32) -> Probability {
         Probability(value.to_bits())
     }
 
-    /// The number as it came.
+    /// Returns the number as it was given.
     pub fn raw(self) -> f32 {
         f32::from_bits(self.0)
     }
 
-    /// The number, if it is in [0, 1].
+    /// Returns the number; `None` if it is NaN or outside [0, 1].
     pub fn get(self) -> Option<f64> {
         let value = f64::from(self.raw());
         (0.0..=1.0).contains(&value).then_some(value)
@@ -34,7 +36,7 @@ impl fmt::Debug for Probability {
     }
 }
 
-/// Segment probabilities of one video and modality after an epoch, for any classes.
+/// The segment probabilities of one video and modality after an epoch, for any set of classes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Prediction {
     epoch: u64,
@@ -44,11 +46,14 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// Makes the prediction of one video and modality.
+    ///
     /// # Shapes
     /// `probability`: `[classes, segments]`, class-major; `classes` strictly ascending.
     ///
     /// # Panics
-    /// Where the lengths do not fit: the caller made them.
+    /// Panics if the lengths do not match or `classes` does not strictly ascend. Both are bugs of the caller, not bad
+    /// input.
     pub fn new(
         epoch: u64,
         segments: u32,
@@ -70,22 +75,22 @@ impl Prediction {
         }
     }
 
-    /// After which epoch.
+    /// The epoch after which the parser made the prediction.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// T.
+    /// The number of segments, T.
     pub fn segments(&self) -> u32 {
         self.segments
     }
 
-    /// Classes predicted, ascending.
+    /// The classes that have probabilities, ascending.
     pub fn classes(&self) -> &[ClassId] {
         &self.classes
     }
 
-    /// Probabilities of a class, segment by segment, where it was predicted.
+    /// Returns the probabilities of a class, one per segment; `None` if the class was not predicted.
     pub fn of(&self, class: ClassId) -> Option<&[Probability]> {
         let (at, segments) = (self.classes.binary_search(&class).ok()?, self.segments as usize);
         Some(&self.probability[at * segments..(at + 1) * segments])

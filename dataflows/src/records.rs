@@ -1,7 +1,7 @@
-//! What flows: records that are exact, totally ordered and cheap to clone.
+//! The records of the dataflow: exact, totally ordered and cheap to clone.
 //!
-//! A retraction cancels only an equal insertion, so no record holds a bare float: scores enter as data, computed
-//! once upstream, and are compared bit for bit.
+//! In differential, a retraction cancels only an equal insertion. No record therefore holds a bare float: scores are
+//! computed once, before they enter the dataflow, and are then compared bit for bit.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use vaplan_schemas::ids::{floats_hash, video_hash};
 use vaplan_schemas::{ClassId, Modality};
 
 pub use crate::bits::Bits;
-use crate::pld::Pld;
+use crate::denoising::DenoisingRule;
 pub use crate::score::{Cosine, Score};
 
-/// A video, by the hash of its full name: the same in every process and run.
+/// The id of a video: the hash of its full name. The hash is the same in every process and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VideoId(pub u64);
 
 impl VideoId {
-    /// Of a full name.
+    /// Returns the id of the video with this full name.
     pub fn of(name: &str) -> VideoId {
         VideoId(video_hash(name))
     }
 }
 
-/// Scores of one video and modality, for the classes of its weak label only.
+/// The scores of one video and modality, for the classes of its weak label only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ScoreRecord {
     segments: u32,
@@ -34,11 +34,13 @@ pub struct ScoreRecord {
 }
 
 impl ScoreRecord {
+    /// Makes the record of one video and modality.
+    ///
     /// # Shapes
     /// `cosine` and `score`: `[classes, segments]`, class-major; `classes` ascending.
     ///
     /// # Panics
-    /// Where the lengths do not fit: the caller made them.
+    /// Panics if the lengths do not match or `classes` is not sorted. Both are bugs of the caller, not bad input.
     pub fn new(segments: u32, classes: Vec<ClassId>, cosine: Vec<Cosine>, score: Vec<Score>) -> ScoreRecord {
         let cells = segments as usize * classes.len();
         assert_eq!(
@@ -56,22 +58,22 @@ impl ScoreRecord {
         }
     }
 
-    /// T.
+    /// The number of segments, T.
     pub fn segments(&self) -> u32 {
         self.segments
     }
 
-    /// Classes scored, ascending.
+    /// The classes that have scores, ascending.
     pub fn classes(&self) -> &[ClassId] {
         &self.classes
     }
 
-    /// Per class: cosines and scores of its segments.
+    /// Iterates over the classes with the cosines and scores of their segments.
     pub fn tracks(&self) -> impl Iterator<Item = (ClassId, &[Cosine], &[Score])> {
         (0..self.classes.len()).map(|at| (self.classes[at], self.cosine_of(at), self.score_of(at)))
     }
 
-    /// Scores of the class at a position of [`ScoreRecord::classes`].
+    /// Returns the scores of the class at position `at` of [`ScoreRecord::classes`].
     pub fn score_of(&self, at: usize) -> &[Score] {
         let segments = self.segments as usize;
         &self.score[at * segments..(at + 1) * segments]
@@ -82,7 +84,7 @@ impl ScoreRecord {
         &self.cosine[at * segments..(at + 1) * segments]
     }
 
-    /// The same record without the classes that `keep` refuses.
+    /// Returns a copy of the record with only the classes for which `keep` returns true.
     pub fn restricted(&self, keep: impl Fn(ClassId) -> bool) -> ScoreRecord {
         let kept: Vec<usize> = (0..self.classes.len())
             .filter(|&at| keep(self.classes[at]))
@@ -98,8 +100,8 @@ impl ScoreRecord {
 
 /// Hash of the features of a video as they were read, before they are scored.
 ///
-/// Two copies of features are equal if and only if their hashes are equal. Scores cannot tell: the matrix product gives
-/// other last bits on a processor with other vector instructions.
+/// The program treats two copies of features as equal if and only if their hashes are equal. Scores cannot decide this,
+/// because the matrix product can differ in the last bits between processors with different vector instructions.
 ///
 /// ```
 /// use vaplan_dataflows::FeatureHash;
@@ -110,57 +112,58 @@ impl ScoreRecord {
 pub struct FeatureHash(u64);
 
 impl FeatureHash {
-    /// The hash of these values: the rows of a video, one after the other, by their bits.
+    /// Hashes the bits of these values: the rows of one video, one after the other.
     pub fn of(features: &[f32]) -> FeatureHash {
         FeatureHash(floats_hash(features))
     }
 }
 
-/// Features of a video, scored: what a shard says of one video and modality.
+/// One copy of the features of a video and modality, with their scores. [`admit`](mod@crate::admit) decides which
+/// candidate counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Candidate {
-    /// Which of the two.
+    /// Modality of the features.
     pub modality: Modality,
-    /// File it came from.
+    /// File of the features.
     pub source: Arc<str>,
-    /// Its scores.
+    /// Scores of the features.
     pub record: Arc<ScoreRecord>,
-    /// Hash of the features. The default hash stands for features that were not read again because the scores of a
-    /// store version were; such a candidate is the only one of its video and modality.
+    /// Hash of the features. If the scores were read from a store version, the features were not read again, and this
+    /// is the default hash. Such a candidate is the only one of its video and modality, so its hash is never compared.
     pub features: FeatureHash,
 }
 
-/// What set a cell's label.
+/// What set a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SetBy {
-    /// Pseudo label generation: a score and its cutoff.
+    /// Pseudo label generation set the label by comparing a score with a threshold.
     Plg,
-    /// Pseudo label denoising: flipped after an epoch.
+    /// Pseudo label denoising flipped the label by the predictions of an epoch.
     Pld,
-    /// A person.
+    /// A person set the label.
     User,
 }
 
 /// Labels of one class in a video and modality.
 ///
-/// `pld` and `user` are empty (of length 0) where they would have no bit set, so that equal labels are equal
-/// records, and cost nothing.
+/// `pld` and `user` have length 0 if they would have no bit set. Equal labels are then equal records, as differential
+/// needs them to be, and labels of PLG alone take less memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Track {
-    /// Which class.
+    /// Class of the labels.
     pub class: ClassId,
-    /// The labels that count: what a person set, else what PLD flipped, else what PLG gave.
+    /// The labels that count. A user label outranks a label that PLD flipped, which outranks the label of PLG.
     pub label: Bits,
-    /// Cells whose label PLD flipped, but for those that a person set.
+    /// Segments whose label PLD flipped, without the segments whose label a person set.
     pub pld: Bits,
-    /// Cells whose label a person set.
+    /// Segments whose label a person set.
     pub user: Bits,
-    /// Where `pld` has a bit: what the flips were decided by.
+    /// What PLD compared to decide the flips; `None` if `pld` has no bit set.
     pub denoised: Option<Arc<Denoised>>,
 }
 
 impl Track {
-    /// Labels of PLG alone.
+    /// Makes a track with labels of PLG only.
     pub fn plg(class: ClassId, label: Bits) -> Track {
         Track {
             class,
@@ -171,19 +174,19 @@ impl Track {
         }
     }
 
-    /// Why PLD flipped the label of a segment; none: it did not, or a person set it.
+    /// Returns why PLD flipped the label of a segment; `None` if PLD did not flip the label, or a person set it.
     pub fn flip(&self, segment: usize) -> Option<Flip> {
         let denoised = self.denoised.as_ref().filter(|_| self.pld.get(segment))?;
         let nth = (0..segment).filter(|&before| self.pld.get(before)).count();
         Some(Flip {
             epoch: denoised.epoch,
-            settings: denoised.settings,
+            rule: denoised.rule,
             base: denoised.base,
             loss: denoised.losses[nth],
         })
     }
 
-    /// What set the label of a segment.
+    /// Returns what set the label of a segment.
     pub fn set_by(&self, segment: usize) -> SetBy {
         if self.user.get(segment) {
             SetBy::User
@@ -195,41 +198,41 @@ impl Track {
     }
 }
 
-/// What the flips of a track were decided by.
+/// What PLD compared to decide the flips of a track.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Denoised {
-    /// Epoch of the predictions.
+    /// Epoch whose predictions were used.
     pub epoch: u64,
-    /// K, α and guard.
-    pub settings: Pld,
-    /// μ, the mean of the K smallest losses of the track.
+    /// Denoising rule that decided the flips.
+    pub rule: DenoisingRule,
+    /// The base μ: the mean of the K smallest losses of the track.
     pub base: Score,
-    /// Forward losses of the segments that [`Track::pld`] sets, in their order.
+    /// Forward losses of the segments that have a bit in [`Track::pld`], in order of segment.
     pub losses: Vec<Score>,
 }
 
-/// Why PLD flipped a label: its loss is above α times the base.
+/// Why PLD flipped a label: the loss of the label is above α times the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Flip {
-    /// Epoch of the predictions.
+    /// Epoch whose predictions were used.
     pub epoch: u64,
-    /// K, α and guard.
-    pub settings: Pld,
-    /// μ, the mean of the K smallest losses of the track.
+    /// Denoising rule that decided the flip.
+    pub rule: DenoisingRule,
+    /// The base μ: the mean of the K smallest losses of the track.
     pub base: Score,
-    /// Forward loss.
+    /// Forward loss of the label.
     pub loss: Score,
 }
 
 /// Labels of one video and modality, for the classes of its weak label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LabelRecord {
-    /// Per class, ascending: its segments.
+    /// One track per class, classes ascending.
     pub tracks: Vec<Track>,
 }
 
 impl LabelRecord {
-    /// The track of a class, where it has one.
+    /// Returns the track of a class; `None` if the class has no track.
     pub fn track(&self, class: ClassId) -> Option<&Track> {
         let at = self
             .tracks
@@ -238,15 +241,15 @@ impl LabelRecord {
         Some(&self.tracks[at])
     }
 
-    /// How many cells are set.
+    /// Returns the number of labels that are set.
     pub fn ones(&self) -> u64 {
         let tracks = self.tracks.iter();
         tracks.map(|track| u64::from(track.label.ones())).sum()
     }
 
-    /// Classes and segments that are in both: an audio-visual event is one that is heard and seen (METHOD.md, grade C).
+    /// Returns the labels that are set in both records: an audio-visual event is heard and seen (METHOD.md, grade C).
     ///
-    /// Labels only; what set them is said of the two.
+    /// The result does not tell what set the labels; every label counts as [`SetBy::Plg`]. The two records tell it.
     pub fn meet(&self, other: &LabelRecord) -> LabelRecord {
         let mut tracks = Vec::with_capacity(self.tracks.len());
         for track in &self.tracks {

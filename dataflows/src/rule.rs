@@ -1,24 +1,24 @@
-//! From the cosines of a segment to what is compared with a cutoff.
+//! Rules that turn the cosines of a segment into the scores that are compared with thresholds.
 
 use serde::{Deserialize, Serialize};
 
-/// How a segment's cosines become scores. A label is set where score > cutoff, strict.
+/// How the cosines of a segment become scores. PLG sets a label if score > threshold (strictly).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Rule {
-    /// Probability: softmax over all C classes of scale · cosine (METHOD.md, PLG 3, grade D).
+    /// The score is a probability: the softmax of scale · cosine over all C classes (METHOD.md, PLG 3, grade D).
     Softmax {
-        /// κ.
+        /// The scale κ.
         scale: f64,
     },
-    /// scale · cosine itself (grade C: VALOR, `get_segment_pseudo_labels`).
+    /// The score is scale · cosine (METHOD.md, PLG 3, grade C: VALOR, `get_segment_pseudo_labels`).
     Logit {
-        /// κ.
+        /// The scale κ.
         scale: f64,
     },
 }
 
 impl Rule {
-    /// As settings and the `classes` table name it.
+    /// The name of the rule in the settings and in the table `classes`.
     pub const fn name(self) -> &'static str {
         match self {
             Rule::Softmax { .. } => "softmax",
@@ -26,30 +26,31 @@ impl Rule {
         }
     }
 
-    /// κ.
+    /// The scale κ.
     pub const fn scale(self) -> f64 {
         match self {
             Rule::Softmax { scale } | Rule::Logit { scale } => scale,
         }
     }
 
-    /// What a threshold as a user gives it means for C classes.
+    /// Converts the threshold that a user gives into the threshold for scores over `classes` (C) classes.
     ///
-    /// `softmax`: relative to uniform, τ = r / C, so that it carries over to other C. `logit`: θ as it is.
+    /// For `softmax`, the user gives the threshold r relative to the uniform probability: τ = r / C. The same r then
+    /// suits stores with different C. For `logit`, the user gives the threshold for scores directly.
     ///
     /// ```
     /// use vaplan_dataflows::rule::Rule;
-    /// assert_eq!(Rule::Softmax { scale: 1.0 }.cutoff(1.0, 25), 0.04);
-    /// assert_eq!(Rule::Logit { scale: 100.0 }.cutoff(21.5, 25), 21.5);
+    /// assert_eq!(Rule::Softmax { scale: 1.0 }.score_threshold(1.0, 25), 0.04);
+    /// assert_eq!(Rule::Logit { scale: 100.0 }.threshold(21.5, 25), 21.5);
     /// ```
-    pub fn cutoff(self, threshold: f64, classes: usize) -> f64 {
+    pub fn score_threshold(self, threshold: f64, classes: usize) -> f64 {
         match self {
             Rule::Softmax { .. } => threshold / classes as f64,
             Rule::Logit { .. } => threshold,
         }
     }
 
-    /// Scores of one segment, in f64 and in the order of the classes.
+    /// Computes the scores of one segment in f64, in order of class.
     ///
     /// # Shapes
     /// `cosines`: `[C]`; `scores`: `[C]`, overwritten.
@@ -66,7 +67,7 @@ impl Rule {
             *score = scale * f64::from(cosine);
         }
         if let Rule::Softmax { .. } = self {
-            // The largest first, or a large κ overflows.
+            // Subtract the largest value first. Otherwise `exp` overflows if κ is large.
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let mut sum = 0.0;
             for score in scores.iter_mut() {

@@ -1,10 +1,12 @@
-//! Numbers as data of the graph: equal if and only if their bits are equal, and totally ordered.
+//! Numbers in the records of the graph: two numbers are equal if and only if their bits are equal, and all numbers are
+//! totally ordered.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A score that is compared with a threshold: a finite or infinite f64, never NaN, as bits in the order of the number.
+/// A score, a threshold, or another f64 that is not NaN. The bits are stored so that their order is the order of the
+/// numbers.
 ///
 /// ```
 /// use vaplan_dataflows::Score;
@@ -20,7 +22,7 @@ pub struct Score(u64);
 impl Score {
     const SIGN: u64 = 1 << 63;
 
-    /// None for NaN; -0 is 0.
+    /// Returns `None` if `value` is NaN. The value -0 becomes 0, so that the two are equal.
     pub fn new(value: f64) -> Option<Score> {
         if value.is_nan() {
             return None;
@@ -33,7 +35,7 @@ impl Score {
         }))
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         f64::from_bits(if self.0 & Self::SIGN == 0 {
             !self.0
@@ -49,17 +51,17 @@ impl fmt::Debug for Score {
     }
 }
 
-/// Cosine of a segment and a prompt, by its bits; the order is not that of the numbers.
+/// The cosine of a segment and a prompt, stored as its bits. The order of this type is not the order of the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cosine(u32);
 
 impl Cosine {
-    /// By its bits.
+    /// Stores the bits of `value`.
     pub fn new(value: f32) -> Cosine {
         Cosine(value.to_bits())
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> f32 {
         f32::from_bits(self.0)
     }

@@ -1,20 +1,23 @@
-//! The graph kept in memory: a version's changes in, what they change out.
+//! The graph kept in memory: input changes of a version in, output changes out.
 //!
 //! ```text
 //! start(world) ─┐  ┌═ worker 0 ═ inputs ─ labelling ─ outputs ═┐
-//! apply(changes)┴──┼═ worker 1 ═ inputs ─ labelling ─ outputs ═┼─▶ Outcome of the version
-//!  a share each    └═ ...                                     ═┘
+//! apply(changes)┴──┼═ worker 1 ═ inputs ─ labelling ─ outputs ═┼─▶ Outcome
+//!  one share each  └═ ...                                     ═┘
 //! ```
 //!
-//! Workers are threads that sleep between versions. A version's time is its number; once all workers have passed it, its
-//! updates are handed back, and traces may forget how the inputs came to be what they are.
+//! Workers are threads that sleep between versions. The time of a version in the dataflow is its number, counted from 0
+//! in each session. When all workers have passed a version, [`GraphSession::apply`] returns its output. The traces may
+//! then be compacted: they keep the current rows, not the history of versions.
 //!
-//! With a [`Learner`], a version is an epoch, too: that of version v begins when v is handed back, and v + 1 is complete
-//! only when its predictions are, and what they flip.
+//! With a [`Learner`], each version also has an epoch. The epoch of version v starts when the labels of v are complete.
+//! Version v + 1 completes only when the epoch of v has ended, because the predictions of that epoch can flip labels of
+//! v + 1.
 
 mod rows;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,29 +26,30 @@ use std::sync::{Arc, OnceLock};
 use timely::communication::WorkerGuards;
 use vaplan_schemas::Modality;
 
-pub use self::rows::{Labelled, Outcome, Rows, Updates};
-use self::worker::{Answer, Command, School, Share};
+pub use self::rows::{Rows, Updates};
+use self::worker::{Answer, Command, LearnerSlot, Share};
+use crate::outcome::Outcome;
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, Status};
 use crate::workers::{StopSignal, WorkersError};
 
-/// Why a session cannot go on; what it held is lost, the inputs are the caller's.
+/// Why a session cannot go on. The state of the session is lost; the caller must start a new one from its own inputs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// No worker at all.
+    /// The caller asked for no worker.
     #[error("workers is 0, expected at least 1")]
     NoWorkers,
-    /// Threads could not be started.
+    /// Timely could not start the threads.
     #[error("the dataflow cannot start: {0}")]
     Start(String),
-    /// A worker panicked: a bug, not bad input.
+    /// A worker panicked, which is a bug, not bad input.
     #[error("a dataflow worker stopped: {0}")]
     Worker(String),
-    /// Training cannot go on: why.
+    /// The learner returned this error.
     #[error("{0}")]
     Learner(String),
-    /// An earlier call failed.
+    /// An earlier call failed, so the session has ended.
     #[error("the dataflow has stopped before")]
     Stopped,
 }
@@ -61,7 +65,7 @@ impl From<WorkersError> for SessionError {
     }
 }
 
-/// The resident dataflow. Dropping it stops its threads.
+/// The resident dataflow. Dropping the session stops its threads.
 pub struct GraphSession {
     commands: Vec<Sender<Command>>,
     answers: Receiver<Answer>,
@@ -71,6 +75,8 @@ pub struct GraphSession {
     learner: Option<Arc<Status>>,
     problem: Arc<OnceLock<String>>,
     version: u64,
+    outcome: Outcome,
+    touched: BTreeSet<VideoId>,
 }
 
 impl fmt::Debug for GraphSession {
@@ -84,30 +90,32 @@ impl fmt::Debug for GraphSession {
 }
 
 impl GraphSession {
-    /// Starts the workers on the world as it is, which is version 0; changes are against `previous`.
+    /// Starts the workers on the rows of `world`, which become version 0. The label changes of version 0 are the
+    /// differences from `previous`.
     ///
     /// # Errors
-    /// [`SessionError`]; no thread is left then.
+    /// Returns [`SessionError`] if the workers do not start or one of them panics. No thread is left in that case.
     pub fn start(
         workers: usize,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
-    ) -> Result<(GraphSession, Outcome), SessionError> {
+    ) -> Result<GraphSession, SessionError> {
         GraphSession::begin(workers, world, previous, None)
     }
 
-    /// As [`GraphSession::start`], with someone who learns the labels: at every version an epoch, until there are no more.
+    /// Starts as [`GraphSession::start`] does, with a learner that trains one epoch on the labels of each version.
     ///
-    /// The first begins with version 0. [`GraphSession::apply`] waits for the epoch before, with or without changes of its own.
+    /// The first epoch trains on the labels of version 0. [`GraphSession::apply`] waits until the epoch of the version
+    /// before has ended.
     ///
     /// # Errors
-    /// [`SessionError`]; no thread is left then.
+    /// Returns [`SessionError`] as [`GraphSession::start`] does.
     pub fn start_learning(
         workers: usize,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Box<dyn Learner>,
-    ) -> Result<(GraphSession, Outcome), SessionError> {
+    ) -> Result<GraphSession, SessionError> {
         GraphSession::begin(workers, world, previous, Some(learner))
     }
 
@@ -116,7 +124,7 @@ impl GraphSession {
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Option<Box<dyn Learner>>,
-    ) -> Result<(GraphSession, Outcome), SessionError> {
+    ) -> Result<GraphSession, SessionError> {
         let (answer_to, answers) = channel();
         let (mut commands, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..workers {
@@ -124,14 +132,15 @@ impl GraphSession {
             commands.push(sender);
             ends.push(Some((receiver, answer_to.clone())));
         }
-        // Else the answers would not end where all workers have.
+        // Drop the last sender that no worker holds. Otherwise `answers` would stay open after all workers have ended,
+        // and `recv` would wait for ever.
         drop(answer_to);
         let stop = StopSignal::default();
         let held = Arc::new(AtomicI64::new(0));
-        let school = learner.map(School::new);
-        let status = school.as_ref().map(|school| school.status.clone());
-        let problem = school.as_ref().map(|school| school.problem.clone());
-        let guards = worker::spawn(workers, ends, &stop, &held, school)?;
+        let slot = learner.map(LearnerSlot::new);
+        let status = slot.as_ref().map(|slot| slot.status.clone());
+        let problem = slot.as_ref().map(|slot| slot.problem.clone());
+        let guards = worker::spawn(workers, ends, &stop, &held, slot)?;
         let mut session = GraphSession {
             commands,
             answers,
@@ -141,52 +150,67 @@ impl GraphSession {
             learner: status,
             problem: problem.unwrap_or_default(),
             version: 0,
+            outcome: Outcome::default(),
+            touched: BTreeSet::new(),
         };
         let updates = Updates {
             gone: Rows::default(),
             new: world,
         };
-        let outcome = session.advance(updates, previous)?;
-        Ok((session, outcome))
+        session.advance(updates, previous)?;
+        Ok(session)
     }
 
-    /// Applies the changes of the next version. Rows that are gone must have been there; equal rows that are gone and
-    /// new cancel.
+    /// Applies the changes of the next version. Each removed row must have been added before. A row that is both
+    /// removed and added is not a change.
     ///
-    /// Work is proportional to what the changes touch.
+    /// Work is proportional to the rows that the changes touch.
     ///
     /// # Errors
-    /// [`SessionError`]; the session is then at its end.
-    pub fn apply(&mut self, updates: Updates) -> Result<Outcome, SessionError> {
+    /// Returns [`SessionError`] if a worker or the learner failed. The session has ended in that case.
+    pub fn apply(&mut self, updates: Updates) -> Result<(), SessionError> {
         self.version += 1;
         self.advance(updates, Vec::new())
     }
 
-    /// The version that was handed back last, from 0.
+    /// The output of the graph at the last version.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Videos whose output differs between the last version and the version before.
+    pub fn touched(&self) -> &BTreeSet<VideoId> {
+        &self.touched
+    }
+
+    /// The version of the last output, counted from 0.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Is there an epoch of the version that was handed back last? The next version is what comes of it.
+    /// Returns whether the learner trains an epoch on the labels of [`GraphSession::version`]. If so, the next version
+    /// includes the predictions of that epoch.
     pub fn learning(&self) -> bool {
         let learner = self.learner.as_ref();
         learner.is_some_and(|learner| learner.learns(self.version))
     }
 
-    /// How many updates the arrangements hold: what memory is proportional to. It depends on what the world holds, not
-    /// on the number of versions.
+    /// The number of updates that the arrangements hold; memory is proportional to this number. The number depends on
+    /// the current rows, not on the number of versions, because traces are compacted.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::SeqCst).max(0) as u64
     }
 
-    /// Stops the workers and waits for their end.
+    /// Stops the workers, waits for their end, and returns the output at the last version.
     ///
     /// # Errors
-    /// [`SessionError::Worker`] where one panics on the way, [`SessionError::Stopped`] where an earlier call failed.
-    pub fn finish(mut self) -> Result<(), SessionError> {
+    /// Returns [`SessionError::Worker`] if a worker panics while it stops, and [`SessionError::Stopped`] if an earlier
+    /// call failed.
+    pub fn finish(mut self) -> Result<Outcome, SessionError> {
         match self.join() {
             None => Err(SessionError::Stopped),
-            Some(panics) => panics.map_or(Ok(()), |message| Err(SessionError::Worker(message))),
+            Some(None) => Ok(std::mem::take(&mut self.outcome)),
+            Some(Some(message)) => Err(SessionError::Worker(message)),
         }
     }
 
@@ -194,7 +218,7 @@ impl GraphSession {
         &mut self,
         updates: Updates,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
-    ) -> Result<Outcome, SessionError> {
+    ) -> Result<(), SessionError> {
         if self.guards.is_none() {
             return Err(SessionError::Stopped);
         }
@@ -212,30 +236,45 @@ impl GraphSession {
                 return Err(self.failure());
             }
         }
-        let mut outcome = Outcome::default();
+        self.touched.clear();
+        self.outcome.changes.clear();
         for _ in 0..workers {
-            match self.answers.recv() {
-                Ok(answer) => outcome.take(answer),
-                Err(_) => return Err(self.failure()),
+            let Ok(answer) = self.answers.recv() else {
+                return Err(self.failure());
+            };
+            // A record belongs to one worker, so a worker's removals can be applied before its additions.
+            let (removed, added): (Vec<_>, Vec<_>) =
+                answer.outputs.into_iter().partition(|(_, diff)| *diff < 0);
+            for ((video, output), diff) in removed.into_iter().chain(added) {
+                debug_assert_eq!(
+                    self.outcome.holds(video, &output),
+                    diff < 0,
+                    "{video:?}, {output:?}"
+                );
+                self.touched.insert(video);
+                self.outcome.update(video, output, diff);
             }
+            self.outcome.changes.extend(answer.changes);
         }
-        outcome.sort();
-        Ok(outcome)
+        // Sort the changes, so that their order does not depend on the number of workers.
+        self.outcome.changes.sort_unstable();
+        Ok(())
     }
 
-    /// Stops what is left of the workers and says why.
+    /// Stops the workers that still run, and returns why the session failed.
     fn failure(&mut self) -> SessionError {
         self.stop.set();
         let said = self.join().flatten();
         if let Some(problem) = self.problem.get() {
             return SessionError::Learner(problem.clone());
         }
-        SessionError::Worker(said.unwrap_or_else(|| "it went without a word".to_owned()))
+        SessionError::Worker(said.unwrap_or_else(|| "a worker thread exited unexpectedly".to_owned()))
     }
 
-    /// Waits for the end of all workers; what the first of those that panicked said. None where that was done before.
+    /// Waits for the end of all workers. Returns the message of the first worker that panicked, if one did. The outer
+    /// `None` says that the workers had been joined before.
     fn join(&mut self) -> Option<Option<String>> {
-        // Workers end where their commands do.
+        // Close the channels of commands, because a worker ends when its channel is closed.
         self.commands.clear();
         let ends = self.guards.take()?.join();
         let died = ends.into_iter().find_map(Result::err);
@@ -256,7 +295,7 @@ mod tests {
     #[test]
     fn a_panicking_worker_is_an_error_that_says_what_it_said_and_no_hang() {
         for (workers, broken) in [(1, 0), (2, 0), (2, 1), (3, 1)] {
-            let (mut session, _) = GraphSession::start(workers, Rows::default(), Vec::new()).unwrap();
+            let mut session = GraphSession::start(workers, Rows::default(), Vec::new()).unwrap();
             session.commands[broken].send(Command::Panic).unwrap();
             let error = session.apply(Updates::default()).unwrap_err();
             assert_eq!(error.to_string(), "a dataflow worker stopped: told to");

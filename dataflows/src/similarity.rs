@@ -1,8 +1,8 @@
-//! Batched matrix product of segments and prompts, outside differential.
+//! The batched matrix product of segments and prompts, as a timely operator outside differential.
 //!
 //! ```text
 //! segment batches ── cosines ── rule ──┬─ scored
-//!                                      └─ faults (NaN, infinite, zero)
+//!                                      └─ rejections (NaN, infinite, all zero)
 //! ```
 
 use std::sync::Arc;
@@ -15,40 +15,41 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use crate::rule::Rule;
+use crate::workers::panic_point;
 
-/// Features of several whole videos of one modality.
+/// Features of several videos in one modality. Each video has all its rows in one batch.
 #[derive(Clone, Debug)]
 pub struct SegmentBatch {
     /// Modality of every row.
     pub modality: Modality,
-    /// `[rows, D]`, row-major; the spans add up to the rows.
+    /// Features, `[rows, D]`, row-major. The spans cover all rows.
     pub data: Vec<f32>,
-    /// Whose rows these are, in order.
+    /// The videos of the rows, in order of row.
     pub spans: Vec<Span>,
 }
 
 /// Consecutive rows of one video.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Whose.
+    /// Video of the rows.
     pub video: VideoId,
-    /// T.
+    /// Number of rows: the number of segments, T.
     pub segments: u32,
-    /// Its weak label, ascending: only these classes are scored.
+    /// Weak label of the video, ascending. Only these classes get scores.
     pub weak: Arc<[ClassId]>,
     /// File of the rows.
     pub source: Arc<str>,
-    /// First row within the file, from 0.
+    /// Position of the first row in the file, from 0.
     pub row: u64,
-    /// Hash of its rows.
+    /// Hash of the rows.
     pub features: FeatureHash,
 }
 
-/// What a row of features must be and is not.
+/// Why a row of features cannot be scored.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RowFault {
-    /// NaN or infinite.
+pub enum RowRejection {
+    /// The row has a value that is NaN or infinite.
     #[error("feature[{column}] is {value}, expected a finite number")]
     NotFinite {
         /// Column, from 0.
@@ -56,39 +57,39 @@ pub enum RowFault {
         /// Value found.
         value: f32,
     },
-    /// Every value is zero: it has no direction, so no cosine.
+    /// Every value of the row is zero. Such a vector has no direction, and therefore no cosine.
     #[error("feature is all zero, expected a vector with a direction")]
     Zero,
 }
 
-/// What scoring says of one span.
-pub type Verdict = Result<ScoreRecord, (u64, RowFault)>;
+/// The scores of one span; or the first rejected row of the span, by its position in the file, and why it is rejected.
+pub type Verdict = Result<ScoreRecord, (u64, RowRejection)>;
 
-/// PromptEmbeddings that cannot be compared with anything.
+/// Why text embeddings cannot be used as prompts.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptError {
-    /// A prompt with a value that is no number.
-    #[error("text embedding of class {class}: {fault}")]
+    /// A text embedding has a value that is NaN or infinite, or is all zero.
+    #[error("text embedding of class {class}: {rejection}")]
     Row {
-        /// Row, from 0.
+        /// Class of the text embedding (its row), from 0.
         class: usize,
-        /// What is wrong with it.
-        fault: RowFault,
+        /// Why the row cannot be used.
+        rejection: RowRejection,
     },
-    /// No classes, no width, or a length that is no multiple of the width.
+    /// There are no values, the width is 0, or the number of values is not a multiple of the width.
     #[error(
         "text embeddings hold {values} values, expected a multiple of the width {width}, and at least one"
     )]
     Shape {
-        /// Values given.
+        /// Number of values given.
         values: usize,
-        /// D.
+        /// The width D.
         width: usize,
     },
 }
 
-/// The prompts of one modality, of unit length, and the rule for their cosines.
+/// The text embeddings of one modality, scaled to unit length, and the rule that turns cosines into scores.
 #[derive(Clone, Debug)]
 pub struct PromptEmbeddings {
     width: usize,
@@ -98,11 +99,13 @@ pub struct PromptEmbeddings {
 }
 
 impl PromptEmbeddings {
+    /// Scales the text embeddings to unit length.
+    ///
     /// # Shapes
-    /// `embeddings`: `[C, width]`, row-major, of any length but zero.
+    /// `embeddings`: `[C, width]`, row-major. Rows may have any Euclidean length above 0.
     ///
     /// # Errors
-    /// [`PromptError`] for a shape that does not fit, or a row that is zero, NaN or infinite.
+    /// Returns [`PromptError`] if the shape does not fit, or a row is all zero or has a value that is NaN or infinite.
     pub fn new(embeddings: &[f32], width: usize, rule: Rule) -> Result<PromptEmbeddings, PromptError> {
         if width == 0 || embeddings.is_empty() || !embeddings.len().is_multiple_of(width) {
             return Err(PromptError::Shape {
@@ -112,7 +115,7 @@ impl PromptEmbeddings {
         }
         let mut unit = Vec::with_capacity(embeddings.len());
         for (class, row) in embeddings.chunks_exact(width).enumerate() {
-            let norm = checked_norm(row).map_err(|fault| PromptError::Row { class, fault })?;
+            let norm = checked_norm(row).map_err(|rejection| PromptError::Row { class, rejection })?;
             unit.extend(row.iter().map(|&value| (f64::from(value) / norm) as f32));
         }
         Ok(PromptEmbeddings {
@@ -123,33 +126,33 @@ impl PromptEmbeddings {
         })
     }
 
-    /// D.
+    /// The width D of the embeddings.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// C.
+    /// The number of classes, C.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The rule.
+    /// The rule that turns cosines into scores.
     pub fn rule(&self) -> Rule {
         self.rule
     }
 
-    /// Cosine of every segment and every prompt.
+    /// Computes the cosine of every segment and every prompt.
     ///
-    /// A row's cosines depend on that row alone, not on what shares its batch, so that one video scored again gives
-    /// the same bits (a property test holds it to that).
+    /// The cosines of a row depend on that row only, not on the other rows of the batch. A video that is scored again
+    /// in another batch therefore gets the same bits. A property test checks this.
     ///
     /// # Shapes
-    /// - `segments`: `[S, D]`, row-major, of any length
-    /// - returns `[S, C]`; rows of a faulty segment mean nothing, their faults are listed by row, ascending
+    /// - `segments`: `[S, D]`, row-major; rows may have any Euclidean length
+    /// - returns `[S, C]`, and the rejected rows in ascending order; the cosines of a rejected row have no meaning
     ///
     /// # Panics
-    /// Where `segments` is no multiple of [`PromptEmbeddings::width`].
-    pub fn cosines(&self, segments: &[f32]) -> (Vec<f32>, Vec<(usize, RowFault)>) {
+    /// Panics if the length of `segments` is not a multiple of [`PromptEmbeddings::width`].
+    pub fn cosines(&self, segments: &[f32]) -> (Vec<f32>, Vec<(usize, RowRejection)>) {
         let width = self.width;
         assert!(
             segments.len().is_multiple_of(width),
@@ -159,7 +162,7 @@ impl PromptEmbeddings {
         let rows = segments.len() / width;
         let mut cosines = vec![0.0; rows * self.classes];
         product(segments, &self.unit, width, &mut cosines);
-        let mut faults = Vec::new();
+        let mut rejections = Vec::new();
         for (row, segment) in segments.chunks_exact(width).enumerate() {
             let out = &mut cosines[row * self.classes..(row + 1) * self.classes];
             let squares = sum_of_squares(segment);
@@ -168,7 +171,8 @@ impl PromptEmbeddings {
                 out.iter_mut().for_each(|cosine| *cosine *= inverse);
                 continue;
             }
-            // Too small or large for f32 squares, or no number at all: the slow way tells which.
+            // The sum of squares is too small or too large for f32, or a value is not finite. `checked_norm` computes
+            // in f64 and tells the two cases apart.
             match checked_norm(segment) {
                 Ok(norm) => {
                     let unit: Vec<f32> = segment
@@ -177,31 +181,32 @@ impl PromptEmbeddings {
                         .collect();
                     product(&unit, &self.unit, width, out);
                 }
-                Err(fault) => faults.push((row, fault)),
+                Err(rejection) => rejections.push((row, rejection)),
             }
         }
-        (cosines, faults)
+        (cosines, rejections)
     }
 
-    /// Scores every span of a batch; a span with a faulty row is a fault that names the row within its file.
+    /// Scores every span of a batch. A span with a rejected row gets no scores; the rejection names the position of its
+    /// first rejected row in the file.
     ///
     /// # Panics
-    /// Where the spans do not add up to the rows.
+    /// Panics if the numbers of rows of the spans do not add up to the rows of the batch.
     pub fn score(&self, batch: &SegmentBatch) -> Vec<Verdict> {
-        let (cosines, faults) = self.cosines(&batch.data);
-        let mut faults = faults.into_iter().peekable();
+        let (cosines, rejections) = self.cosines(&batch.data);
+        let mut rejections = rejections.into_iter().peekable();
         let mut scores = vec![0.0; self.classes];
         let mut first = 0;
         let mut verdicts = Vec::with_capacity(batch.spans.len());
         for span in &batch.spans {
             let segments = span.segments as usize;
             let end = first + segments;
-            let mut fault = None;
-            while let Some((row, found)) = faults.next_if(|(row, _)| *row < end) {
-                fault.get_or_insert((span.row + (row - first) as u64, found));
+            let mut rejection = None;
+            while let Some((row, found)) = rejections.next_if(|(row, _)| *row < end) {
+                rejection.get_or_insert((span.row + (row - first) as u64, found));
             }
-            verdicts.push(match fault {
-                Some(fault) => Err(fault),
+            verdicts.push(match rejection {
+                Some(rejection) => Err(rejection),
                 None => {
                     let cells = segments * span.weak.len();
                     let mut cosine = vec![Cosine::new(0.0); cells];
@@ -227,17 +232,17 @@ impl PromptEmbeddings {
     }
 }
 
-/// PromptEmbeddings of both modalities.
+/// The prompts of both modalities.
 #[derive(Clone, Debug)]
 pub struct PromptPair {
-    /// For audio.
+    /// Prompts for audio.
     pub audio: PromptEmbeddings,
-    /// For visual.
+    /// Prompts for visual.
     pub visual: PromptEmbeddings,
 }
 
 impl PromptPair {
-    /// Of a modality.
+    /// Returns the prompts of a modality.
     pub fn of(&self, modality: Modality) -> &PromptEmbeddings {
         match modality {
             Modality::Audio => &self.audio,
@@ -246,20 +251,21 @@ impl PromptPair {
     }
 }
 
-/// A span, scored or faulty.
+/// The result of scoring one span.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scored {
-    /// What a shard says of a video and modality.
+    /// The scored features of a video and modality.
     Candidate(VideoId, Candidate),
-    /// A row that cannot be scored: its video, modality, file, row within the file, and why.
-    Fault(VideoId, Modality, Arc<str>, u64, RowFault),
+    /// A row that cannot be scored: its video, its modality, its file, its position in the file, and the reason.
+    Rejection(VideoId, Modality, Arc<str>, u64, RowRejection),
 }
 
-/// Scores batches as they come, on the worker that read them; `tag` (a shard, say) goes along.
+/// Scores each batch when it arrives, on the worker that read it. The tag of a batch (for example its shard) is passed
+/// on with the scores.
 ///
-/// Work is proportional to the rows; nothing is kept.
+/// Work is proportional to the rows. The operator keeps no state.
 ///
-/// Source: METHOD.md, PLG 2 and 3; the matrix product is `matrixmultiply`'s.
+/// Source: METHOD.md, PLG 2 and 3. Crate `matrixmultiply` computes the matrix product.
 pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
     batches: Stream<'scope, T, Vec<(G, SegmentBatch)>>,
     prompts: Arc<PromptPair>,
@@ -269,6 +275,7 @@ pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
             input.for_each_time(|time, batches| {
                 let mut session = output.session(&time);
                 for (tag, batch) in batches.flat_map(|batches| batches.drain(..)) {
+                    panic_point("similarity");
                     let verdicts = prompts.of(batch.modality).score(&batch);
                     let modality = batch.modality;
                     let scored = batch
@@ -288,7 +295,9 @@ pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
                                     },
                                 )
                             }
-                            Err((row, fault)) => Scored::Fault(span.video, modality, span.source, row, fault),
+                            Err((row, rejection)) => {
+                                Scored::Rejection(span.video, modality, span.source, row, rejection)
+                            }
                         });
                     session.give((tag, scored.collect()));
                 }
@@ -297,23 +306,25 @@ pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
     })
 }
 
-/// Euclidean length in f64, so that no finite row over- or underflows.
-fn checked_norm(row: &[f32]) -> Result<f64, RowFault> {
+/// Computes the Euclidean length of a row in f64, so that the squares of finite f32 values neither overflow nor
+/// underflow.
+fn checked_norm(row: &[f32]) -> Result<f64, RowRejection> {
     if let Some(column) = row.iter().position(|value| !value.is_finite()) {
-        return Err(RowFault::NotFinite {
+        return Err(RowRejection::NotFinite {
             column,
             value: row[column],
         });
     }
     let squares: f64 = row.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     if squares == 0.0 {
-        Err(RowFault::Zero)
+        Err(RowRejection::Zero)
     } else {
         Ok(squares.sqrt())
     }
 }
 
-/// In sixteen lanes, so that the compiler vectorises it and the order of the sum is fixed.
+/// Sums the squares in sixteen lanes. The compiler can then vectorise the loop, and the order of the additions is
+/// fixed.
 fn sum_of_squares(row: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     let chunks = row.chunks_exact(16);
@@ -326,7 +337,7 @@ fn sum_of_squares(row: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// `out[S, C] = segments[S, D] · prompts[C, D]ᵀ`.
+/// Computes `out[S, C] = segments[S, D] · prompts[C, D]ᵀ`.
 fn product(segments: &[f32], prompts: &[f32], width: usize, out: &mut [f32]) {
     let (rows, classes) = (segments.len() / width, prompts.len() / width);
     assert_eq!(out.len(), rows * classes, "one cell per segment and class");

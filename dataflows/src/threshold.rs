@@ -1,9 +1,9 @@
-//! Score tracks to bit tracks.
+//! Operator: scores and thresholds to PLG labels.
 //!
 //! ```text
-//! admitted ─ by class ─┐
-//!                      ├─ score > cutoff ─▶ tracks
-//! cutoffs ─ by class ──┘
+//! admitted ─── by class ─┐
+//!                        ├─ score > threshold ─▶ tracks
+//! thresholds ─ by class ─┘
 //! ```
 
 use differential_dataflow::VecCollection;
@@ -14,25 +14,28 @@ use vaplan_schemas::{ClassId, Modality};
 use crate::admit::Admitted;
 use crate::decide::plg;
 use crate::records::{Bits, Score, VideoId};
+use crate::workers::panic_point;
 
-/// A class has few keys and very many videos: each is cut into this many slots, so that every worker gets its share.
+/// Number of slots that the videos of each key (modality and class) are divided into.
+///
+/// There are few keys and very many videos. Without slots, all videos of a key would go to one worker.
 pub(crate) const SLOTS: u8 = 64;
 
 pub(crate) fn slot(video: VideoId) -> u8 {
     (video.0 % u64::from(SLOTS)) as u8
 }
 
-/// Labels every segment whose score is above the cutoff of its class and modality, strict.
+/// Computes the PLG labels of each video, modality and class with [`plg`].
 ///
-/// `cutoffs` holds one record per modality and class; a class without one gets no track. The record that is joined
-/// is a video, modality and class, never a segment: a changed cutoff of one class touches the videos tagged with it
-/// and no others, a changed video touches itself.
+/// `thresholds` holds one record per modality and class. A class without a threshold gets no track.
 ///
-/// Source: METHOD.md, PLG 3: `softmax` (grade D), `logit` (grade C: VALOR, `get_segment_pseudo_labels` in
-/// `utils/clip_preprocess.py`; like there, a score equal to the cutoff is no label).
+/// The join works on records of one video, modality and class, never of one segment. A changed threshold of a class
+/// recomputes only the videos that have the class in their weak label. A changed video recomputes only that video.
+///
+/// Source: METHOD.md, PLG 3 (see [`plg`]).
 pub fn threshold<'scope, T: Timestamp + Lattice>(
     admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
-    cutoffs: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
+    thresholds: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
 ) -> VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))> {
     let scope = admitted.scope();
     scope.region_named("Threshold", |inner| {
@@ -45,20 +48,25 @@ pub fn threshold<'scope, T: Timestamp + Lattice>(
                     ((slot(video), modality, class), (video, at, record.clone()))
                 })
             });
-        let cutoffs = cutoffs
+        let thresholds = thresholds
             .enter_region(inner)
-            .flat_map(|((modality, class), cutoff)| {
-                (0..SLOTS).map(move |slot| ((slot, modality, class), cutoff))
+            .flat_map(|((modality, class), score_threshold)| {
+                (0..SLOTS).map(move |slot| ((slot, modality, class), score_threshold))
             });
         let by_class = by_class.arrange_by_key_named("Arrange: Scores by class");
-        let cutoffs = cutoffs.arrange_by_key_named("Arrange: Cutoffs");
+        let thresholds = thresholds.arrange_by_key_named("Arrange: Thresholds");
         by_class
             .join_core(
-                cutoffs,
-                |&(_slot, modality, class), (video, at, record), &cutoff| {
+                thresholds,
+                |&(_slot, modality, class), (video, at, record), &score_threshold| {
+                    panic_point("threshold");
                     Some((
                         *video,
-                        (modality, class, plg(record.score_of(*at as usize), cutoff)),
+                        (
+                            modality,
+                            class,
+                            plg(record.score_of(*at as usize), score_threshold),
+                        ),
                     ))
                 },
             )

@@ -1,14 +1,16 @@
-//! Training: the label changes of a step in, the predictions of its epoch out.
+//! Operator: label changes of a version to a learner, and the predictions of the learner's epoch back.
 //!
 //! ```text
-//! labels ── to one worker ── train ── predictions ─▶ of step e; fed back, they are there from step e + 1 on
+//! labels ── to one worker ── train ── predictions ─▶ at version v; the loop makes them an input from v + 1 on
 //!                            │   ▲
 //!                  bounded   ▼   │   channels
-//!                     thread of the learner
+//!                     training thread
 //! ```
 //!
-//! An epoch is a step of the timestamp. The operator holds the capability of the step that is being learnt until its
-//! predictions are out, so that no one passes the next step before; the worker itself never waits.
+//! The time of the dataflow is a version number, called `step` in this module, and each version has at most one epoch.
+//! The operator holds the capability of the version whose epoch is running until the predictions of the epoch are sent.
+//! No later version can complete before that, so a version never misses the predictions of the epoch before. The worker
+//! itself never waits for the training thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,55 +25,58 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 use timely::scheduling::SyncActivator;
 use vaplan_schemas::Modality;
-use vaplan_schemas::parquet_file::contain;
+use vaplan_schemas::contain::contain;
 
 use crate::prediction::Prediction;
 use crate::records::{LabelRecord, VideoId};
 
-/// Labels of a video and modality.
+/// The label record of a video and modality.
 type Labels = ((VideoId, Modality), Arc<LabelRecord>);
 
-/// Label records that came (+1) and went (-1), sorted, each once.
+/// Label records that were added (+1) and removed (-1), sorted, each record once.
 pub type LabelChanges = Vec<(Labels, isize)>;
 
-/// Segment probabilities of a video and modality.
+/// The prediction of a video and modality.
 pub type Predicted = (VideoId, (Modality, Arc<Prediction>));
 
-/// A model in training, which no worker waits for.
+/// A model in training. It runs in its own thread, so that no worker waits for it.
 pub trait Learner: Send {
-    /// Learns the epoch of a step; `labels` is what they changed since the step before, and at the first step all.
+    /// Trains the epoch of version `step`. `labels` has the label records that changed since the version before; at the
+    /// first version, `labels` has all label records.
     ///
     /// # Errors
-    /// What keeps the training from going on; the dataflow ends with it.
+    /// Returns a message if the training cannot go on. [`LearnerHandle::fail`] gets the message, and the dataflow
+    /// cannot complete another version.
     fn epoch(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, String>;
 }
 
-/// What an epoch gave.
+/// The result of an epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Learnt {
-    /// What PLD goes by from the next step on, in place of all that was given before; none: as before. At most one per
-    /// video and modality.
+    /// Predictions that PLD uses from the next version on. They replace all predictions that the learner returned
+    /// before; `None` keeps the earlier predictions. At most one prediction per video and modality.
     pub predictions: Option<Vec<Predicted>>,
-    /// Is there another epoch?
+    /// Whether the learner trains another epoch.
     pub more: bool,
 }
 
-/// A learner's place in a dataflow: on its first worker.
-pub struct Seat {
-    /// Who learns.
+/// A learner and its connections to the dataflow. Worker 0 holds it.
+pub struct LearnerHandle {
+    /// The model in training.
     pub learner: Box<dyn Learner>,
-    /// How far it is.
+    /// Progress of the learner.
     pub status: Arc<Status>,
-    /// Told, once, why there are no more epochs to come: what waits for them would wait for ever.
+    /// Called with the reason why no further epoch will end. It must stop the workers, because otherwise a worker that
+    /// waits for the next version would wait for ever.
     pub fail: Box<dyn Fn(String)>,
 }
 
-/// How far a learner is.
+/// Progress of a learner, shared between the operator and the code that waits for it.
 #[derive(Debug)]
 pub struct Status {
-    /// Steps whose labels it has.
+    /// Number of versions whose labels the learner has.
     told: AtomicU64,
-    /// Steps with an epoch; the largest number as long as that is not known.
+    /// Number of versions that have an epoch; `u64::MAX` until the learner says that there are no more epochs.
     steps: AtomicU64,
 }
 
@@ -85,50 +90,51 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Has this step an epoch? Known once the epoch of the step before is learnt; until then, it is taken to have one.
+    /// Returns whether version `step` has an epoch. This is known when the epoch of the version before has ended. Until
+    /// then, the function returns true.
     pub fn learns(&self, step: u64) -> bool {
         step < self.steps.load(Ordering::SeqCst)
     }
 
-    /// Has it the labels of a step, or no need of them?
+    /// Returns whether the learner has the labels of version `step`, or does not need them.
     pub fn knows(&self, step: u64) -> bool {
         self.told.load(Ordering::SeqCst) > step || !self.learns(step)
     }
 }
 
-/// Hands the label changes of each step to the learner once they are complete, and gives its predictions at that step;
-/// `seat` is there on worker 0 only.
+/// Sends the label changes of each version to the learner when the version is complete, and emits the learner's
+/// predictions at that version.
 ///
-/// `labels` holds at most one record per video and modality. Work beside the learner's is proportional to the records
-/// that changed and, where there are predictions, to those.
+/// `handle` is `Some` on worker 0 only. `labels` holds at most one record per video and modality. Besides the work of
+/// the learner, work is proportional to the records that changed and to the predictions that the learner returns.
 pub fn train<'scope>(
     labels: VecCollection<'scope, u64, Labels>,
-    seat: Option<Seat>,
+    handle: Option<LearnerHandle>,
 ) -> VecCollection<'scope, u64, Predicted> {
     let scope = labels.scope();
     let to_one = Exchange::new(|_: &(Labels, u64, isize)| 0);
     let predictions = labels
         .inner
         .unary_frontier(to_one, "Train", move |capability, info| {
-            // Everywhere else the capability goes here, at once.
-            let mut class = seat.map(|seat| {
+            // Workers without the learner drop their capability here, so that they do not hold the frontier.
+            let mut thread = handle.map(|handle| {
                 let wake = scope.worker().sync_activator_for(info.address.to_vec());
-                Class::begin(seat, capability, wake)
+                TrainingThread::begin(handle, capability, wake)
             });
             let mut untold: BTreeMap<u64, LabelChanges> = BTreeMap::new();
             move |(input, frontier), output| {
                 input.for_each_time(|_time, updates| {
                     for (record, at, diff) in updates.flat_map(|updates| updates.drain(..)) {
-                        if class.is_some() {
+                        if thread.is_some() {
                             untold.entry(at).or_default().push((record, diff));
                         }
                     }
                 });
-                let Some(own) = &mut class else { return };
+                let Some(own) = &mut thread else { return };
                 if let Some(updates) = own.answer() {
                     output.session(&own.capability).give_iterator(updates.into_iter());
                     if !own.go_on() {
-                        class = None;
+                        thread = None;
                         untold.clear();
                         return;
                     }
@@ -146,51 +152,51 @@ pub fn train<'scope>(
     predictions.as_collection()
 }
 
-/// A step and what it changed.
-type Lesson = (u64, LabelChanges);
+/// A version and its label changes.
+type EpochInput = (u64, LabelChanges);
 type Answer = Result<Learnt, String>;
 
-/// A learner at work.
-struct Class {
+/// The training thread, as worker 0 sees it.
+struct TrainingThread {
     status: Arc<Status>,
     fail: Box<dyn Fn(String)>,
-    /// Of the step that is learnt, or is to be.
+    /// Capability of the version whose epoch is running or comes next.
     capability: Capability<u64>,
     learning: bool,
     more: bool,
     given: Vec<Predicted>,
-    lessons: Option<Sender<Lesson>>,
+    epochs: Option<Sender<EpochInput>>,
     answers: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Class {
-    fn begin(seat: Seat, capability: Capability<u64>, wake: SyncActivator) -> Class {
-        let Seat {
+impl TrainingThread {
+    fn begin(handle: LearnerHandle, capability: Capability<u64>, wake: SyncActivator) -> TrainingThread {
+        let LearnerHandle {
             mut learner,
             status,
             fail,
-        } = seat;
-        // One of each is on the way at most.
-        let (lessons, heard) = bounded::<Lesson>(1);
+        } = handle;
+        // Each channel needs room for one message only, because there is at most one epoch at a time.
+        let (epochs, received) = bounded::<EpochInput>(1);
         let (answer, answers) = bounded::<Answer>(1);
         let thread = std::thread::spawn(move || {
-            for (step, labels) in heard {
+            for (step, labels) in received {
                 let learnt = contain(|| learner.epoch(step, labels));
                 let learnt = learnt.unwrap_or_else(|panic| Err(format!("training panicked: {panic}")));
-                // Both fail only where the worker is gone: then nobody waits.
+                // Both calls fail only if the worker has ended. No one waits for the answer then.
                 let _ = answer.send(learnt);
                 let _ = wake.activate();
             }
         });
-        Class {
+        TrainingThread {
             status,
             fail,
             capability,
             learning: false,
             more: true,
             given: Vec::new(),
-            lessons: Some(lessons),
+            epochs: Some(epochs),
             answers,
             thread: Some(thread),
         }
@@ -198,13 +204,14 @@ impl Class {
 
     fn tell(&mut self, step: u64, labels: LabelChanges) {
         self.learning = true;
-        let lessons = self.lessons.as_ref().expect("it is there until the end");
-        // The thread ends with this channel; one that panicked on the way is missed where its answer is.
-        let _ = lessons.send((step, labels));
+        let epochs = self.epochs.as_ref().expect("it is there until the end");
+        // This fails only if the thread ended early. `answer` then finds the channel of answers closed and reports it.
+        let _ = epochs.send((step, labels));
         self.status.told.store(step + 1, Ordering::SeqCst);
     }
 
-    /// What an epoch that is over changes in the predictions; none: there is none.
+    /// Returns the updates of the predictions if an epoch has ended; `None` if the epoch is still running, has failed,
+    /// or was not started.
     fn answer(&mut self) -> Option<Vec<(Predicted, u64, isize)>> {
         if !self.learning {
             return None;
@@ -212,12 +219,12 @@ impl Class {
         let learnt = match self.answers.try_recv() {
             Ok(learnt) => learnt,
             Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Err("training went without a word".to_owned()),
+            Err(TryRecvError::Disconnected) => Err("the training thread exited unexpectedly".to_owned()),
         };
         let learnt = match learnt {
             Ok(learnt) => learnt,
             Err(problem) => {
-                // The capability stays: a step without its epoch never passes.
+                // Keep the capability, so that a version whose epoch failed never completes.
                 (self.fail)(problem);
                 return None;
             }
@@ -234,7 +241,7 @@ impl Class {
         Some(updates)
     }
 
-    /// After an epoch: is there another?
+    /// Moves the capability to the next version after an epoch. Returns whether the next version has an epoch.
     fn go_on(&mut self) -> bool {
         self.learning = false;
         let next = self.capability.time() + 1;
@@ -247,10 +254,10 @@ impl Class {
     }
 }
 
-impl Drop for Class {
+impl Drop for TrainingThread {
     fn drop(&mut self) {
-        // The thread ends where its lessons do, after the epoch it is at.
-        self.lessons = None;
+        // Close the channel of epochs. The thread ends after the epoch that is running.
+        self.epochs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

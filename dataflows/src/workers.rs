@@ -1,4 +1,4 @@
-//! Timely workers of one process that end together: a panic in one of them is an error, never a hang.
+//! Timely workers of one process that end together: if one worker panics, the run returns an error and never hangs.
 //!
 //! ```text
 //! run(n, logic) ─┬─ worker 0 ═ logic ─ steps ═ panics ─┐ StopSignal: message kept, every worker woken
@@ -6,8 +6,8 @@
 //!                └─ worker 2 ═ logic ─ steps ═ ends ◀──┘─────▶ Err(WorkersError::Panicked)
 //! ```
 //!
-//! `timely::execute` alone does not give that. A worker waits for the progress messages of all others. If one of them has
-//! panicked, those messages never come, and joining the threads waits for ever.
+//! `timely::execute` alone can hang. A worker waits for the progress messages of all other workers. If another worker
+//! has panicked, its messages never come, and the call that joins the threads waits for ever.
 
 use std::any::Any;
 use std::fmt;
@@ -20,13 +20,13 @@ use std::time::Duration;
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 
-/// Longest time that a worker parks before it looks at the signal again.
+/// Longest time that a worker parks before it looks at the signal again: 1 s.
 ///
-/// [`StopSignal::set`] unparks every worker, so a worker normally stops at once. An operator that waits for a channel can
-/// consume that unpark. The worker would then park although the signal is set.
+/// [`StopSignal::set`] unparks every worker, so a worker normally stops immediately. An operator that waits for a
+/// channel can consume that unpark. The worker would then park although the signal is set.
 const LONGEST_PARK: Duration = Duration::from_secs(1);
 
-/// Why workers did not come to the end of their work.
+/// Why the workers did not finish their work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkersError {
@@ -49,7 +49,7 @@ pub enum WorkersError {
     Stopped,
 }
 
-/// The signal was set while a worker waited, so what the worker waited for may never happen.
+/// The signal was set while a worker waited, so the condition that the worker waited for may never come true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the dataflow workers were told to stop")]
 pub struct Stopped;
@@ -64,7 +64,7 @@ struct State {
     panic: Mutex<Option<Panic>>,
 }
 
-/// Tells all workers of one run to stop. Copies are of the same signal.
+/// Tells all workers of one run to stop. Clones share one signal.
 #[derive(Clone, Default)]
 pub struct StopSignal(Arc<State>);
 
@@ -85,12 +85,12 @@ impl StopSignal {
         }
     }
 
-    /// Whether the signal is set.
+    /// Returns whether the signal is set.
     pub fn is_set(&self) -> bool {
         self.0.set.load(Ordering::SeqCst)
     }
 
-    /// Index and message of the worker that panicked first.
+    /// Returns the index and message of the worker that panicked first; `None` if no worker panicked.
     pub fn panic(&self) -> Option<(usize, String)> {
         own(&self.0.panic).clone()
     }
@@ -98,7 +98,7 @@ impl StopSignal {
     /// Steps a worker as long as `condition` holds.
     ///
     /// # Errors
-    /// [`Stopped`] if the signal is set while `condition` still holds.
+    /// Returns [`Stopped`] if the signal is set while `condition` still holds.
     pub fn step_while(
         &self,
         worker: &mut Worker,
@@ -115,9 +115,9 @@ impl StopSignal {
 
     /// Runs `logic` and then the worker's dataflows to their end. Returns `None` if the signal was set before that.
     ///
-    /// A panic of `logic`, or of an operator of the worker, sets the signal. The worker has no dataflow left afterwards.
-    /// [`run`] and [`start`] call this function. Call it directly where `timely::execute_from` starts the workers, as in a
-    /// cluster.
+    /// A panic of `logic`, or of an operator of the worker, sets the signal. The worker has no dataflow left
+    /// afterwards. [`run`] and [`start`] call this function. Call this function directly if `timely::execute_from`
+    /// starts the workers, as in a cluster.
     pub fn guard<T>(&self, worker: &mut Worker, logic: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         own(&self.0.threads).push(std::thread::current());
         let index = worker.index();
@@ -149,12 +149,12 @@ impl StopSignal {
     }
 }
 
-/// Runs `logic` on each of `workers` threads of this process, and the dataflows that it builds to their end. The results
-/// are in order of worker.
+/// Runs `logic` on each of `workers` threads of this process, and runs the dataflows that `logic` builds to their end.
+/// Returns the results in order of worker.
 ///
-/// `logic` waits for its dataflow with [`StopSignal::step_while`], never with `Worker::step_or_park_while`: only the
-/// former ends when another worker has panicked. Whatever else `logic` or an operator waits for must end by itself, or when
-/// [`StopSignal::is_set`].
+/// `logic` must wait for its dataflow with [`StopSignal::step_while`], never with `Worker::step_or_park_while`, because
+/// only [`StopSignal::step_while`] ends when another worker has panicked. Any other wait of `logic` or of an operator
+/// must end by itself, or when [`StopSignal::is_set`] returns true. Otherwise a panic of one worker makes the run hang.
 ///
 /// ```
 /// use vaplan_dataflows::timely::dataflow::operators::{Exchange, Inspect, Probe, ToStream};
@@ -183,7 +183,7 @@ impl StopSignal {
 /// ```
 ///
 /// # Errors
-/// [`WorkersError`]; no thread is left then.
+/// Returns [`WorkersError`] if the threads cannot start, a worker panics, or the signal is set. No thread is left then.
 pub fn run<T: Send + 'static>(
     workers: usize,
     logic: impl Fn(&mut Worker, &StopSignal) -> T + Send + Sync + 'static,
@@ -203,10 +203,11 @@ pub fn run<T: Send + 'static>(
         .ok_or(WorkersError::Stopped)
 }
 
-/// As [`run`], but returns once the threads are started. Their results are those of [`StopSignal::guard`].
+/// Starts `logic` as [`run`] does, but returns once the threads are started. The result of each thread is the result of
+/// [`StopSignal::guard`].
 ///
 /// # Errors
-/// [`WorkersError::NoWorkers`] and [`WorkersError::Start`].
+/// Returns [`WorkersError::NoWorkers`] if `workers` is 0, and [`WorkersError::Start`] if the threads cannot start.
 pub fn start<T: Send + 'static>(
     workers: usize,
     signal: &StopSignal,
@@ -222,9 +223,29 @@ pub fn start<T: Send + 'static>(
     .map_err(WorkersError::Start)
 }
 
-/// The list of threads and the first panic are whole after every assignment, so a holder that panicked left them whole.
+/// Locks the mutex, also after a holder panicked: every assignment leaves the guarded value valid.
 fn own<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Panics once in a process if the environment variable `VAPLAN_FAULT` is `panic-PLACE`. The function does this only in
+/// builds with debug assertions. Tests use it to check that a panic in any operator ends a run with an error.
+#[doc(hidden)]
+pub fn panic_point(place: &str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static WANTED: OnceLock<Option<String>> = OnceLock::new();
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let wanted = WANTED.get_or_init(|| {
+        let fault = std::env::var("VAPLAN_FAULT").ok()?;
+        fault.strip_prefix("panic-").map(str::to_owned)
+    });
+    if wanted.as_deref() == Some(place) && !PANICKED.swap(true, Ordering::SeqCst) {
+        panic!("injected into {place}");
+    }
 }
 
 #[cfg(test)]
@@ -287,7 +308,7 @@ mod tests {
                 let numbers = input.to_stream(scope).exchange(|n| *n);
                 let (probe, _) = numbers
                     .inspect(move |_| {
-                        // By reference, so that the closure holds the whole value, not its field alone.
+                        // Borrow the whole value, so that the closure captures the value and not only its field.
                         let Brittle(broken) = &brittle;
                         assert!(!at[2] && !broken, "injected");
                     })

@@ -9,7 +9,7 @@ use timely::dataflow::operators::Probe;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::labelling;
 use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
-use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction, Probability};
+use vaplan_dataflows::{Bits, DenoisingRule, Prediction, Probability, UserLabelRecord, UserLabelTrack};
 use vaplan_schemas::{ClassId, Modality};
 
 const VIDEOS: u64 = 1000;
@@ -86,23 +86,26 @@ fn a_change_costs_what_it_touches() {
             feed.predictions.insert(prediction(video, 1));
         }
         for class in (0..CLASSES as u32).map(ClassId) {
-            feed.cutoffs.insert(((Modality::Audio, class), half));
-            feed.cutoffs.insert(((Modality::Visual, class), half));
+            feed.thresholds.insert(((Modality::Audio, class), half));
+            feed.thresholds.insert(((Modality::Visual, class), half));
         }
-        feed.denoising.insert((Modality::Visual, Pld::default()));
+        feed.denoising
+            .insert((Modality::Visual, DenoisingRule::default()));
         let all = end(&mut feed);
         assert!(all > 10 * VIDEOS as i64, "the first version is all: {all}");
 
         let video = VideoId(3);
-        let mark = Mark {
+        let user_label = UserLabelTrack {
             class: class_of(video),
             known: Bits::from_iter([true]),
             label: Bits::from_iter([true]),
         };
-        let own = Marks { classes: vec![mark] };
-        feed.marks.insert((video, (Modality::Audio, Arc::new(own))));
+        let own = UserLabelRecord {
+            classes: vec![user_label],
+        };
+        feed.user_labels.insert((video, (Modality::Audio, Arc::new(own))));
         let cost = end(&mut feed);
-        assert!((1..=OF_A_VIDEO).contains(&cost), "a mark: {cost}");
+        assert!((1..=OF_A_VIDEO).contains(&cost), "a user_label: {cost}");
 
         feed.predictions.remove(prediction(video, 1));
         feed.predictions.insert(prediction(video, 2));
@@ -122,21 +125,25 @@ fn a_change_costs_what_it_touches() {
         let cost = end(&mut feed);
         assert!((1..=OF_A_VIDEO).contains(&cost), "a shard's features: {cost}");
 
-        feed.denoising.remove((Modality::Visual, Pld::default()));
         feed.denoising
-            .insert((Modality::Visual, Pld::new(2, 10.0, 0.5).unwrap()));
+            .remove((Modality::Visual, DenoisingRule::default()));
+        feed.denoising
+            .insert((Modality::Visual, DenoisingRule::pld(2, 10.0, 0.5).unwrap()));
         let cost = end(&mut feed);
         // The setting itself is there once for each of 64 slots.
         let bound = PREDICTED as i64 * OF_A_VIDEO / 2 + 128;
         assert!((PREDICTED as i64..=bound).contains(&cost), "K: {cost}");
 
-        feed.cutoffs.remove(((Modality::Audio, ClassId(1)), half));
-        feed.cutoffs
+        feed.thresholds.remove(((Modality::Audio, ClassId(1)), half));
+        feed.thresholds
             .insert(((Modality::Audio, ClassId(1)), Score::new(0.3).unwrap()));
         let cost = end(&mut feed);
         let tagged = (VIDEOS / CLASSES) as i64;
         let bound = tagged * OF_A_VIDEO / 2 + 128;
-        assert!((tagged..=bound).contains(&cost), "a class's cutoff: {cost}");
+        assert!(
+            (tagged..=bound).contains(&cost),
+            "a class's score_threshold: {cost}"
+        );
 
         assert_eq!(end(&mut feed), 0, "no change");
     });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::similarity::{PromptEmbeddings, RowFault, SegmentBatch, Span};
+use vaplan_dataflows::similarity::{PromptEmbeddings, RowRejection, SegmentBatch, Span};
 use vaplan_dataflows::{FeatureHash, VideoId};
 use vaplan_schemas::{ClassId, Modality};
 
@@ -41,8 +41,8 @@ proptest! {
         let segments: Vec<f32> = values(seed, rows * width).into_iter().map(|value| value * scale).collect();
         let texts = values(seed ^ 0x5555, classes * width);
         let prompts = PromptEmbeddings::new(&texts, width, Rule::Softmax { scale: 1.0 }).unwrap();
-        let (whole, faults) = prompts.cosines(&segments);
-        prop_assert!(faults.is_empty());
+        let (whole, rejections) = prompts.cosines(&segments);
+        prop_assert!(rejections.is_empty());
         for (row, segment) in segments.chunks(width).enumerate() {
             for (class, text) in texts.chunks(width).enumerate() {
                 let (is, wanted) = (f64::from(whole[row * classes + class]), cosine(segment, text));
@@ -93,12 +93,12 @@ fn a_faulty_row_is_named_by_its_row_in_the_file_and_costs_its_video_only() {
         (scores[0] - 8.0).abs() < 1e-6 && (scores[1] - 10.0).abs() < 1e-6,
         "{scores:?}"
     );
-    let (row, fault) = verdicts[1].as_ref().unwrap_err();
+    let (row, rejection) = verdicts[1].as_ref().unwrap_err();
     assert_eq!(
-        (*row, fault.to_string().as_str()),
+        (*row, rejection.to_string().as_str()),
         (43, "feature[1] is NaN, expected a finite number")
     );
-    assert_eq!(verdicts[2], Err((44, RowFault::Zero)));
+    assert_eq!(verdicts[2], Err((44, RowRejection::Zero)));
 }
 
 #[test]

@@ -1,19 +1,20 @@
-//! Containing panics: a panic of one piece of work becomes a value, and the caller goes on.
+//! Containing panics: [`contain`] turns a panic of one piece of work into an error value, and the caller goes on.
 //!
 //! Two kinds of work are contained:
 //!
-//! - decoding a file by a crate that can panic on damaged bytes (the `parquet` crate did so on 18 of 40,000 mutated
-//!   files; DEPENDENCIES.md). The caller reports the file as damaged.
-//! - the work of a thread that another thread waits for: an encoder session, a training epoch. The caller sends the
-//!   message to the waiting thread, which then ends with an error. Without that, the waiting thread would wait forever.
+//! - Decoding a file with a crate that can panic on damaged bytes. The `parquet` crate panicked on 18 of 40,000
+//!   mutated files (DEPENDENCIES.md). The caller reports the file as damaged.
+//! - The work of a thread that another thread waits for: an encoder session or a training epoch. The caller sends the
+//!   message to the waiting thread, which then ends with an error. Without the message, the waiting thread would wait
+//!   forever.
 //!
 //! Nothing else is contained. A panic elsewhere is a bug of the program and ends the process.
 //!
 //! # Panic messages
 //! The standard library calls the process's panic hook before it unwinds, and the default hook prints the message.
-//! [`contain`] does not touch the hook, because the hook belongs to the whole process and a library must not replace the
-//! hook of the program that embeds it. A program that wants contained panics to stay silent installs a hook that asks
-//! [`is_contained`] first; the `vaplan` program does so in `src/cli/panics.rs`.
+//! [`contain`] does not touch the hook, because the hook belongs to the whole process and a library must not replace
+//! the hook of the program that embeds it. A program that wants no message for contained panics installs a hook that
+//! asks [`is_contained`] first; the `vaplan` program does so in `src/cli/panics.rs`.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +25,7 @@ thread_local! {
 
 /// Runs `work` and turns a panic in it into an error that holds the message of the panic.
 ///
-/// Values that `work` borrows mutably may be left half changed by the panic. Callers drop them.
+/// A panic can leave values that `work` borrows mutably half changed. Callers must drop such values.
 ///
 /// ```
 /// use vaplan_schemas::contain::contain;
@@ -34,7 +35,7 @@ thread_local! {
 /// ```
 ///
 /// # Errors
-/// The message of the panic.
+/// Returns the message of the panic if `work` panics.
 pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CONTAINED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
@@ -48,8 +49,8 @@ pub fn contain<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     )
 }
 
-/// Does the current thread run work of [`contain`]? A panic hook calls this to leave out messages that the caller of
-/// [`contain`] reports.
+/// Returns whether the current thread is running the work of a [`contain`] call. A panic hook calls this function to
+/// leave out messages that the caller of [`contain`] reports.
 ///
 /// ```
 /// use vaplan_schemas::contain::{contain, is_contained};

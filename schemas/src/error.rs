@@ -1,148 +1,148 @@
-//! What can go wrong with tables and stores.
+//! The errors of tables and stores.
 
 use std::path::{Path, PathBuf};
 
 use crate::ids::StoreVersion;
 
-/// A table that is not what its schema says.
+/// A table or its rows do not match the schema of the table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
     /// A declared column is absent.
     #[error("table `{table}` has no column `{column}` (columns found: {})", found.join(", "))]
     ColumnMissing {
-        /// Table read.
+        /// The table that was read.
         table: &'static str,
-        /// Column wanted.
+        /// The missing column.
         column: String,
-        /// Columns there.
+        /// The columns that the table has.
         found: Vec<String>,
     },
-    /// A column is of another type.
+    /// A column has another type than declared.
     #[error("table `{table}`: column `{column}` is {found}, expected {expected}")]
     ColumnType {
-        /// Table read.
+        /// The table that was read.
         table: &'static str,
-        /// Column read.
+        /// The column that was read.
         column: &'static str,
-        /// Type found.
+        /// The type that was found.
         found: String,
-        /// Type declared.
+        /// The declared type.
         expected: &'static str,
     },
-    /// A value lies outside what its column allows; `row` counts from 0.
+    /// A value lies outside the range that its column allows.
     #[error("table `{table}`, row {row}: {column} is {value}, expected {expected}")]
     Value {
-        /// Table read.
+        /// The table that was read.
         table: &'static str,
-        /// Row, from 0.
+        /// The row, counted from 0.
         row: usize,
-        /// Column read.
+        /// The column that was read.
         column: &'static str,
-        /// Value found.
+        /// The value that was found.
         value: String,
-        /// What would do.
+        /// The values that the column allows.
         expected: &'static str,
     },
-    /// Two rows to be written have one key; `row` counts from 0, in the order of the table.
+    /// Two rows that were to be written have the same key.
     #[error("table `{table}`, row {row}: its key is that of the row before, {key}")]
     Duplicate {
-        /// Table written.
+        /// The table that was written.
         table: &'static str,
-        /// Second of the rows.
+        /// The second of the two rows, counted from 0 in the order of the table.
         row: usize,
-        /// The row before, as far as it fits.
+        /// The row before it, as debug text of at most 200 bytes.
         key: String,
     },
-    /// A row to be written is of another bucket.
+    /// A row was put into another bucket than the bucket of its video.
     #[error("table `{table}`: video `{video}` was put into bucket {bucket}, expected {expected}")]
     Bucket {
-        /// Table written.
+        /// The table that was written.
         table: &'static str,
-        /// Video of the row.
+        /// The video of the row.
         video: String,
-        /// Where it was put.
+        /// The bucket that the row was put into.
         bucket: u32,
-        /// Where it belongs.
+        /// The bucket that the row belongs to.
         expected: u32,
     },
 }
 
-/// A store that cannot be read or written.
+/// A store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A file or folder could not be read or written.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried.
+        /// The action that failed, as a verb: "read", "write" and so on.
         action: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// No store at this place.
+    /// There is no store at this path.
     #[error("`{path}` is no store: it has no `versions` table; `vaplan label --store` makes one")]
     NoStore {
-        /// Place looked at.
+        /// The path where a store was expected.
         path: PathBuf,
     },
-    /// A store that has no version yet.
+    /// The store has no version yet.
     #[error(
         "store `{path}` has no version yet: a run that was to make the first did not finish; run it again"
     )]
     Empty {
-        /// The store.
+        /// The folder of the store.
         path: PathBuf,
     },
-    /// A version that the store does not have.
+    /// The store does not have the requested version.
     #[error("store has no version {wanted}, expected {first} to {last}")]
     NoVersion {
-        /// Version asked for.
+        /// The requested version.
         wanted: StoreVersion,
-        /// First there is.
+        /// The first version of the store.
         first: StoreVersion,
-        /// Last there is.
+        /// The last version of the store.
         last: StoreVersion,
     },
-    /// A version whose files were removed.
+    /// The files of the requested version were removed by `vacuum`.
     #[error("version {wanted} was vacuumed: its rows are gone; versions from {from} on are kept")]
     Vacuumed {
-        /// Version asked for.
+        /// The requested version.
         wanted: StoreVersion,
-        /// From here on they can be opened.
+        /// The first version that can still be opened.
         from: StoreVersion,
     },
-    /// A data file that does not read back.
+    /// A data file does not decode.
     #[error("`{path}`: {problem}")]
     File {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
     },
-    /// A data file whose rows are not as declared.
+    /// The rows of a data file do not match the schema of its table.
     #[error("`{path}`")]
     Rows {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mismatch of schema or row.
         #[source]
         source: TableError,
     },
-    /// Rows that a table cannot hold.
+    /// The rows cannot be written: a key is repeated or a bucket is wrong.
     #[error("rows cannot be written")]
     Unwritable(#[source] TableError),
     /// The Delta log of a table could not be read or written.
     #[error("Delta log of table `{table}` in `{path}`")]
     Delta {
-        /// Which table.
+        /// The table.
         table: String,
-        /// The store.
+        /// The folder of the store.
         path: PathBuf,
-        /// What deltalake says.
+        /// The error of the deltalake crate.
         #[source]
         source: Box<deltalake::DeltaTableError>,
     },

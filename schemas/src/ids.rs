@@ -1,4 +1,4 @@
-//! The names that every table shares.
+//! The identifiers that all tables share: modality, class, store version and bucket.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -16,17 +16,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
-    /// What is heard.
+    /// What the sound of the video contains.
     Audio,
-    /// What is seen.
+    /// What the picture of the video shows.
     Visual,
 }
 
 impl Modality {
-    /// Both, in the order of the tables.
+    /// Both modalities, in the order of the tables.
     pub const ALL: [Modality; 2] = [Modality::Audio, Modality::Visual];
 
-    /// As tables and SQL write it.
+    /// The index of the modality in an array with one value per modality, as in [`Modality::ALL`]: 0 for audio, 1 for
+    /// visual.
+    ///
+    /// ```
+    /// use vaplan_schemas::Modality;
+    /// assert_eq!(Modality::ALL.map(Modality::index), [0, 1]);
+    /// ```
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name of the modality in tables and SQL: `audio` or `visual`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Modality::Audio => "audio",
@@ -53,18 +64,20 @@ impl FromStr for Modality {
     }
 }
 
-/// Position of a class in the order of the `classes` table: the column of every (T, C) matrix.
+/// The position of a class in the order of the `classes` table, from 0. The position is the column of the class in
+/// every (T, C) matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClassId(pub u32);
 
 impl ClassId {
-    /// As an index.
+    /// The position as an array index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A store version: one number per commit, from 1, totally ordered.
+/// A store version: the number of a commit. Numbers start at 1, and each commit has a larger number than the commit
+/// before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StoreVersion(pub u64);
 
@@ -74,12 +87,13 @@ impl fmt::Display for StoreVersion {
     }
 }
 
-/// Stable 64-bit hash of a video's full name (XXH64, seed 0): the same on every machine and in every release.
+/// Hashes a video's full name to 64 bits (XXH64, seed 0). The hash is the same on every machine and in every release.
 pub fn video_hash(video: &str) -> u64 {
     twox_hash::XxHash64::oneshot(0, video.as_bytes())
 }
 
-/// Stable 64-bit hash of numbers by their bits (XXH3, seed 0): the same on every machine and in every release.
+/// Hashes the bits of the values to 64 bits (XXH3, seed 0). The hash is the same on every machine and in every
+/// release.
 pub fn floats_hash(values: &[f32]) -> u64 {
     let mut hasher = twox_hash::XxHash3_64::with_seed(0);
     let mut bytes = [0_u8; 4096];
@@ -92,7 +106,7 @@ pub fn floats_hash(values: &[f32]) -> u64 {
     hasher.finish()
 }
 
-/// The copy-on-write bucket of a video among `buckets` (a power of two, at least 1).
+/// Returns the bucket of a video among `buckets` buckets (a power of two, at least 1).
 ///
 /// ```
 /// use vaplan_schemas::bucket_of;
@@ -101,7 +115,7 @@ pub fn floats_hash(values: &[f32]) -> u64 {
 /// ```
 pub fn bucket_of(video: &str, buckets: u32) -> u32 {
     debug_assert!(buckets.is_power_of_two());
-    // The top bits: doubling the number of buckets splits each in two.
+    // The bucket is the top bits of the hash, so that doubling the number of buckets splits each bucket in two.
     let bits = buckets.trailing_zeros();
     if bits == 0 {
         0

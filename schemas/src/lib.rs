@@ -1,14 +1,14 @@
-//! Tables, typed rows and the store of vaplan.
+//! The tables, typed rows and store of vaplan.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`ids`] | the names that every table shares: [`Modality`], [`ClassId`], [`StoreVersion`], hash buckets |
-//! | [`rows`] | one typed row per table; past this border no code holds raw columns |
+//! | [`ids`] | the identifiers that all tables share: [`Modality`], [`ClassId`], [`StoreVersion`], hash buckets |
+//! | [`rows`] | one typed row per table; code outside this crate uses these types and no raw columns |
 //! | [`tables`] | one file per table: its schema, order and checks |
-//! | [`contain`] | a panic of one piece of work as a value |
+//! | [`contain`] | turns a panic of one piece of work into an error value |
 //! | [`parquet_file`] | Parquet files: encoding, and reading with every panic contained |
-//! | [`store`] | the Delta tables of a store, moved together as one store version |
-//! | [`error`] | what can go wrong, with file, row, value and what was expected |
+//! | [`store`] | the Delta tables of a store, committed together as one store version |
+//! | [`error`] | the errors, each with the file, row, value found and value expected |
 
 pub mod contain;
 pub mod error;

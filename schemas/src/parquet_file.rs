@@ -1,6 +1,6 @@
 //! Parquet files: encoding to bytes, and reading with every panic contained.
 //!
-//! The parquet crate can panic on a damaged file (18 of 40,000 mutants did, DEPENDENCIES.md), so every read goes
+//! The parquet crate can panic on a damaged file (18 of 40,000 mutated files, DEPENDENCIES.md), so every read goes
 //! through [`contain`].
 
 use std::ops::Range;
@@ -20,21 +20,22 @@ use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-// The name that callers outside this crate used before `contain` had a module of its own.
+// Callers outside this crate still import `contain` from this module, where it was before it had its own module.
 pub use crate::contain::contain;
 use crate::error::StoreError;
 
-/// Rows decoded at once; a file of more is put together from several batches.
+/// The largest number of rows that a row group has and that is decoded at once. A larger file is decoded in several
+/// batches, which are then concatenated.
 const MOST_ROWS: usize = 1 << 20;
 
-/// A batch as the bytes of a Parquet file; the same bytes for the same batch.
+/// Encodes a batch as the bytes of a Parquet file. The same batch always gives the same bytes.
 pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(MOST_ROWS))
         .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
-    // Hardly a score is there twice: a dictionary of them is work for nothing.
+    // These columns hold almost only distinct values, so a dictionary would cost time and save no space.
     for column in [&["cosine"][..], &["score"], &["why", "loss"]] {
         let path = column
             .iter()
@@ -42,12 +43,14 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
             .collect::<Vec<String>>();
         properties = properties.set_column_dictionary_enabled(ColumnPath::new(path), false);
     }
-    // What engines skip by; of the rest every file holds nearly all values.
+    // Query engines skip row groups by the statistics of these two columns. In the other columns, every file holds
+    // nearly the full range of values, so their statistics would not help.
     for column in ["video", "version"] {
         let column = ColumnPath::from(column);
         properties = properties.set_column_statistics_enabled(column, EnabledStatistics::Chunk);
     }
-    // Without arrow's own schema beside it, others read plain text where we hold dictionaries.
+    // Without arrow's own schema in the file, other readers see plain text columns. With it, they would see the
+    // dictionary types that this program uses in memory.
     let options = ArrowWriterOptions::new()
         .with_properties(properties.build())
         .with_skip_arrow_metadata(true);
@@ -59,7 +62,7 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     written.expect("a batch of a table's own schema goes into memory")
 }
 
-/// A file in memory, its footer read.
+/// A Parquet file in memory whose footer is decoded.
 pub(crate) struct Opened {
     path: PathBuf,
     bytes: Bytes,
@@ -67,18 +70,20 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Reads a file whose columns are wanted in the types of `schema`, where they allow.
+    /// Reads a file and its footer. Columns get the types of `schema` if the file's types allow it.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where it cannot be opened, [`StoreError::File`] where its footer does not decode.
+    /// Returns [`StoreError::Io`] if the file cannot be read, and [`StoreError::File`] if its footer does not decode.
     pub(crate) fn open(path: &Path, schema: &SchemaRef) -> Result<Opened, StoreError> {
-        // As bytes in memory: from a file, the crate allocates whatever a damaged footer says.
+        // Read the bytes into memory first: when it reads from a file, the crate allocates as many bytes as a damaged
+        // footer claims.
         let bytes = Bytes::from(std::fs::read(path).map_err(StoreError::io("read", path))?);
         let load = || {
             let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
             match ArrowReaderMetadata::load(&bytes, options.clone().with_schema(schema.clone())) {
                 Ok(metadata) => Ok(metadata),
-                // Other columns than declared: decoding says which.
+                // The columns differ from `schema`. Keep the file's own types; decoding the rows then names the wrong
+                // column.
                 Err(_) => ArrowReaderMetadata::load(&bytes, options),
             }
         };
@@ -91,20 +96,21 @@ impl Opened {
         })
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Rows, as the footer says.
+    /// The number of rows according to the footer.
     pub(crate) fn rows(&self) -> usize {
         usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
-    /// The rows of these runs, or all, as one batch of the columns of these names, or all.
+    /// Reads rows into one batch. `columns` selects columns by name, and `rows` selects runs of rows; `None` selects
+    /// all.
     ///
     /// # Errors
-    /// [`StoreError::File`] where it does not decode.
+    /// Returns [`StoreError::File`] if the rows do not decode.
     pub(crate) fn read(
         &self,
         columns: Option<&[&str]>,
@@ -135,7 +141,7 @@ impl Opened {
     }
 }
 
-/// Runs `work` on a file; its panic or error is one of the file.
+/// Runs `work` on a file and turns its panic or error into [`StoreError::File`] with the file's path.
 fn contained<T, E: std::fmt::Display>(
     path: &Path,
     work: impl FnOnce() -> Result<T, E>,
@@ -149,10 +155,10 @@ fn contained<T, E: std::fmt::Display>(
         .map_err(|error| damaged(error.to_string()))
 }
 
-/// All rows of a file as one batch, in the types of `schema` where its columns allow.
+/// Reads all rows of a file into one batch. Columns get the types of `schema` if the file's types allow it.
 ///
 /// # Errors
-/// [`StoreError::Io`] where it cannot be opened, [`StoreError::File`] where it does not decode.
+/// Returns [`StoreError::Io`] if the file cannot be read, and [`StoreError::File`] if it does not decode.
 pub(crate) fn read(path: &Path, schema: &SchemaRef) -> Result<RecordBatch, StoreError> {
     Opened::open(path, schema)?.read(None, None)
 }

@@ -2,11 +2,11 @@
 
 use crate::ids::Modality;
 
-/// Whether a row of `rejects` means that input was left out.
+/// Tells whether a row of `rejects` means that input was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Input was left out: exit status 1.
+    /// The input was left out. The program ends with exit status 1.
     Reject,
     /// The input is odd, but the program reads it as the public evaluator does; nothing was left out.
     Note,
@@ -14,10 +14,10 @@ pub enum Severity {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
-        /// Why a row of `rejects` is there.
+        /// The reason class of a row of `rejects`.
         ///
-        /// The program decides by the kind, never by the text of [`RejectRow::reason`], so that a message can be
-        /// reworded without changing what a relabelling takes back.
+        /// The program decides by the kind, never by the text of [`RejectRow::reason`]. So a message can be reworded
+        /// without changing which rows a relabelling removes.
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
         )]
@@ -40,7 +40,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A program that had no kinds wrote the row.
+    /// The row was written by a program version that had no kinds.
     #[default]
     Unknown = "unknown",
     /// A video has no usable features of the modality.
@@ -53,9 +53,9 @@ kinds! {
     UnscoredClass = "unscored_class",
     /// A user label has no label that it could set.
     UserLabel = "user_label",
-    /// Predictions have another number of segments than the labels of the video.
+    /// The predictions of a video have another number of segments than its labels.
     PredictionLength = "prediction_length",
-    /// A prediction is no probability.
+    /// The value of a prediction is not a probability.
     PredictionValue = "prediction_value",
     /// Two predictions of one video, modality and epoch differ.
     PredictionConflict = "prediction_conflict",
@@ -67,23 +67,23 @@ kinds! {
     FieldValue = "field_value",
     /// A row names a class that is not in the list of classes.
     UnknownClass = "unknown_class",
-    /// Several rows or files are of one video.
+    /// Several rows or files are for one video.
     RepeatedVideo = "repeated_video",
-    /// A row names a video of no split.
+    /// A row names a video that is in no split.
     UnknownVideo = "unknown_video",
-    /// Dense events are of a class outside the weak label.
+    /// Dense events have a class that is outside the weak label.
     OutsideWeakLabel = "outside_weak_label",
-    /// A video of a dense split has no dense event.
+    /// A video of a split with dense truth has no dense event.
     NoEvent = "no_event",
     /// A file cannot be read, or cannot be read to its end.
     UnreadableFile = "unreadable_file",
     /// A file has no rows.
     EmptyFile = "empty_file",
-    /// The key of a feature or label file means several videos; column `video` holds the key.
+    /// The key of a feature or label file can mean several videos. Column `video` holds the key.
     AmbiguousKey = "ambiguous_key",
     /// A row of a feature or prediction file cannot be used.
     FeatureRow = "feature_row",
-    /// Label files of one video differ.
+    /// The label files of one video differ.
     LabelConflict = "label_conflict",
     /// A media file cannot be decoded, or lacks a modality.
     Media = "media",
@@ -96,7 +96,7 @@ kinds! {
 }
 
 impl RejectKind {
-    /// Whether the label graph rejects rows of this kind, so that a relabelling of the video replaces them.
+    /// Returns whether the label graph writes rows of this kind. A relabelling of the video replaces such rows.
     pub const fn is_of_graph(self) -> bool {
         matches!(
             self,
@@ -108,12 +108,12 @@ impl RejectKind {
         ) || self.is_of_predictions()
     }
 
-    /// Whether the label graph rejects rows of this kind because of a prediction.
+    /// Returns whether the label graph writes rows of this kind because of a prediction.
     pub const fn is_of_predictions(self) -> bool {
         matches!(self, RejectKind::PredictionLength | RejectKind::PredictionValue)
     }
 
-    /// Whether rows of this kind name all inputs of their modality in column `file`.
+    /// Returns whether column `file` of a row of this kind names all inputs of the modality.
     pub const fn names_inputs(self) -> bool {
         matches!(
             self,
@@ -141,29 +141,32 @@ impl std::str::FromStr for RejectKind {
     }
 }
 
-/// `rejects`: key is all columns.
+/// A row of table `rejects`; the key is all columns.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct RejectRow {
-    /// File that holds the input, or all inputs of a modality with `, ` between, or `user_labels` or `predictions`.
+    /// The file that holds the input; all inputs of a modality, separated by `, `; or the table name `user_labels` or
+    /// `predictions`.
     pub file: String,
-    /// Row: lines count from 1, as an editor counts them, and segment rows of a shard count from 0; none: the whole file.
+    /// The place in the file: lines count from 1, as in an editor, and segment rows of a shard count from 0. `None`
+    /// means the whole file.
     pub row: Option<u64>,
-    /// Video, where known; of kind [`RejectKind::AmbiguousKey`] the key.
+    /// The video, if known. In rows of kind [`RejectKind::AmbiguousKey`] this field holds the key.
     pub video: Option<String>,
-    /// Rejected or noted.
+    /// Rejected input or a note.
     pub severity: Severity,
-    /// Field, value and what was expected; for people only.
+    /// The field, the value found and what was expected. The text is for people; no code reads it, except `with_kind`
+    /// for old stores.
     pub reason: String,
-    /// Why the row is there.
+    /// The kind of the row.
     #[serde(default)]
     pub kind: RejectKind,
-    /// Modality of the input, where it is of one.
+    /// The modality of the input, if the row concerns one modality.
     #[serde(default)]
     pub modality: Option<Modality>,
 }
 
 impl RejectRow {
-    /// Input of a whole file that was left out; the other methods say more.
+    /// Makes a row for a whole file that was left out. The other methods add the row, the video and the modality.
     ///
     /// ```
     /// use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
@@ -182,7 +185,7 @@ impl RejectRow {
         }
     }
 
-    /// As [`RejectRow::reject`] for odd input of which nothing was left out.
+    /// Makes a note: like [`RejectRow::reject`], for odd input of which nothing was left out.
     pub fn note(kind: RejectKind, file: impl Into<String>, reason: impl Into<String>) -> RejectRow {
         RejectRow {
             severity: Severity::Note,
@@ -190,7 +193,7 @@ impl RejectRow {
         }
     }
 
-    /// The same of one row of the file.
+    /// Sets the row of the file.
     #[must_use]
     pub fn row(self, row: u64) -> RejectRow {
         RejectRow {
@@ -199,7 +202,7 @@ impl RejectRow {
         }
     }
 
-    /// The same of a video.
+    /// Sets the video.
     #[must_use]
     pub fn video(self, video: impl Into<String>) -> RejectRow {
         RejectRow {
@@ -208,7 +211,7 @@ impl RejectRow {
         }
     }
 
-    /// The same of a modality.
+    /// Sets the modality.
     #[must_use]
     pub fn modality(self, modality: Modality) -> RejectRow {
         RejectRow {

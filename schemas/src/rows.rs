@@ -1,7 +1,7 @@
 //! One typed row per table.
 //!
-//! `scores` and `labels` are kept on disk one row per segment, and in memory as tracks: all segments of one video,
-//! modality and class, in order. A track is never empty.
+//! On disk, `scores`, `labels` and `predictions` have one row per segment. In memory they are tracks: all segments of
+//! one video, modality and class (`predictions`: of one epoch, video and modality), in order. A track is never empty.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::ids::Modality;
 
 pub use crate::reject::{RejectKind, RejectRow, Severity};
 
-/// Part of a data set a video belongs to.
+/// The split of a data set that a video belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Weak labels only.
+    /// Videos to train on; they have weak labels only.
     Train,
-    /// Dense truth, for choosing.
+    /// Videos with dense truth, for choosing thresholds, settings and epochs.
     Val,
-    /// Dense truth, for reporting.
+    /// Videos with dense truth, for reporting scores.
     Test,
 }
 
 impl Split {
-    /// All three, in order.
+    /// All three splits, in order.
     pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
-    /// As tables and flags write it.
+    /// The name of the split in tables and flags.
     pub const fn as_str(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -52,20 +52,20 @@ impl std::str::FromStr for Split {
     }
 }
 
-/// What set a label.
+/// The rule that set a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelRule {
     /// Pseudo label generation: a score above its threshold.
     Plg,
-    /// Pseudo label denoising: flipped after an epoch.
+    /// Pseudo label denoising: PLD flipped the label after an epoch.
     Pld,
-    /// A person.
+    /// A person set the label.
     User,
 }
 
 impl LabelRule {
-    /// As tables write it.
+    /// The name of the rule in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             LabelRule::Plg => "plg",
@@ -75,89 +75,207 @@ impl LabelRule {
     }
 }
 
-/// `classes`: key (`position`, `modality`).
+/// A row of `classes`; key (`position`, `modality`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassRow {
-    /// Name, as in annotations, tables and SQL.
+    /// The name, as in annotations, tables and SQL.
     pub class: Arc<str>,
-    /// Order among the classes, from 0: the column of every (T, C) matrix.
+    /// The position among the classes, from 0: the column of every (T, C) matrix.
     pub position: u32,
-    /// Modality the prompt and threshold are for.
+    /// The modality of the prompt and the threshold.
     pub modality: Modality,
-    /// Text that was embedded, where known.
+    /// The text that was embedded, if known.
     pub prompt: Option<Arc<str>>,
-    /// `softmax` or `logit`.
+    /// The rule that turns cosines into scores: `softmax` or `logit`.
     pub rule: Arc<str>,
-    /// κ, what the cosine is multiplied with.
+    /// κ, the factor by which the cosine is multiplied.
     pub scale: f64,
-    /// As asked for: r, relative to uniform, of rule `softmax`; θ of rule `logit`.
+    /// The threshold as requested: r, relative to uniform, for rule `softmax`; θ for rule `logit`.
     pub threshold: f64,
-    /// What scores are compared with: r / C of rule `softmax`; θ of rule `logit`.
-    pub cutoff: f64,
+    /// The number that scores must exceed: r / C for rule `softmax`; θ for rule `logit`.
+    pub score_threshold: f64,
 }
 
-/// `videos`: key `video`.
+/// A row of `videos`; key `video`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoRow {
-    /// Full name (LLP: `filename`).
+    /// The full name (LLP: `filename`).
     pub video: Arc<str>,
-    /// Part of the data set.
+    /// The split of the video.
     pub split: Split,
-    /// Number of segments T; 0 where no features were readable.
+    /// T, the number of segments; 0 if no features could be read.
     pub segments: u32,
-    /// Length of a segment in seconds.
+    /// The length of a segment in seconds.
     pub segment_seconds: f64,
-    /// Weak label, in the order of the classes.
+    /// The weak label, in the order of the classes.
     pub weak_labels: Vec<Arc<str>>,
-    /// File the weak label came from.
+    /// The file of the weak label.
     pub source: Arc<str>,
-    /// File or shard of the audio features; none: missing or rejected.
+    /// The file or shard of the audio features; `None` if they are missing or rejected.
     pub audio_source: Option<Arc<str>>,
-    /// File or shard of the visual features; none: missing or rejected.
+    /// The file or shard of the visual features; `None` if they are missing or rejected.
     pub visual_source: Option<Arc<str>>,
 }
 
-/// `truth`: key (`video`, `modality`, `class`, `onset`, `offset`); dense annotation, val and test only.
+/// A row of `truth`; key (`video`, `modality`, `class`, `onset`, `offset`). Dense annotation, of val and test videos
+/// only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TruthRow {
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
-    /// Where the event is.
+    /// The modality of the event.
     pub modality: Modality,
-    /// What the event is.
+    /// The class of the event.
     pub class: Arc<str>,
-    /// First segment.
+    /// The first segment of the event.
     pub onset: u32,
-    /// First segment after the event; greater than `onset`.
+    /// The first segment after the event; greater than `onset`.
     pub offset: u32,
 }
 
-/// `scores`: one track; on disk key (`video`, `modality`, `class`, `segment`), for classes of the weak label.
+/// A track of `scores`, for a class of the weak label. On disk, each segment is a row with the key (`video`,
+/// `modality`, `class`, `segment`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreTrack {
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
     /// Class.
     pub class: Arc<str>,
-    /// Cosine of segment and prompt, per segment.
+    /// The cosine of segment and prompt, per segment.
     pub cosine: Vec<f32>,
-    /// What is compared with the cutoff, per segment: probability over all C classes, or scaled cosine.
+    /// The score of each segment, which is compared with the threshold: a probability over all C classes, or a scaled
+    /// cosine.
     pub score: Vec<f64>,
 }
 
-/// `labels`: one track; on disk key (`video`, `modality`, `class`, `segment`), for classes of the weak label.
+/// `labels`: the labels of one video, modality and class of the weak label. On disk, each segment is a row with the key
+/// (`video`, `modality`, `class`, `segment`).
+///
+/// `labels`, `rules` and `scores` have one value per segment. [`LabelTrack::iter`] reads them segment by segment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelTrack {
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
     /// Class.
     pub class: Arc<str>,
-    /// Pseudo label, its reason beside it, per segment.
-    pub cells: Vec<LabelCell>,
+    /// Pseudo labels: whether the event occurs in the segment.
+    pub labels: Vec<bool>,
+    /// The rule that set each label.
+    pub rules: Vec<LabelRule>,
+    /// The score that was compared with the threshold; 0 and without meaning for rule `user`.
+    pub scores: Vec<f64>,
+    /// The number that the scores were compared with; `None` if a person set every label of the track.
+    pub threshold: Option<f64>,
+    /// Why labels were flipped, by segment, ascending. Few labels are flipped.
+    pub flips: Vec<(u32, FlipReason)>,
+}
+
+/// One segment of a [`LabelTrack`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SegmentLabel<'a> {
+    /// Whether the event occurs.
+    pub label: bool,
+    /// The rule that set the label.
+    pub rule: LabelRule,
+    /// The score that was compared; `None` for rule `user`.
+    pub score: Option<f64>,
+    /// The number that the score was compared with; `None` for rule `user`.
+    pub threshold: Option<f64>,
+    /// Why the label was flipped; `None` for every rule but `pld`.
+    pub why: Option<&'a FlipReason>,
+}
+
+impl LabelTrack {
+    /// The labels that PLG gives these scores: set if the score is above the threshold.
+    ///
+    /// ```
+    /// use vaplan_schemas::Modality;
+    /// use vaplan_schemas::rows::{LabelRule, LabelTrack};
+    /// let mut track = LabelTrack::plg("clip".into(), Modality::Audio, "Dog".into(), vec![0.2, 0.7], 0.5);
+    /// assert_eq!(track.labels, [false, true]);
+    /// track.set(0, true, LabelRule::User, None);
+    /// assert_eq!((track.get(0).score, track.get(1).score), (None, Some(0.7)));
+    /// ```
+    pub fn plg(
+        video: Arc<str>,
+        modality: Modality,
+        class: Arc<str>,
+        scores: Vec<f64>,
+        threshold: f64,
+    ) -> LabelTrack {
+        LabelTrack {
+            video,
+            modality,
+            class,
+            labels: scores.iter().map(|score| *score > threshold).collect(),
+            rules: vec![LabelRule::Plg; scores.len()],
+            threshold: (!scores.is_empty()).then_some(threshold),
+            scores,
+            flips: Vec::new(),
+        }
+    }
+
+    /// Replaces the label of a segment, the rule that set it, and the reason of the flip.
+    ///
+    /// # Panics
+    /// Panics if the track has no such segment.
+    pub fn set(&mut self, segment: usize, label: bool, rule: LabelRule, why: Option<FlipReason>) {
+        self.labels[segment] = label;
+        self.rules[segment] = rule;
+        self.flips.retain(|(at, _)| *at as usize != segment);
+        if let Some(why) = why {
+            let at = self.flips.partition_point(|(at, _)| (*at as usize) < segment);
+            self.flips.insert(at, (segment as u32, why));
+        }
+        if rule == LabelRule::User {
+            self.scores[segment] = 0.0;
+            self.threshold = self
+                .threshold
+                .filter(|_| self.rules.iter().any(|rule| *rule != LabelRule::User));
+        }
+    }
+
+    /// Number of segments.
+    pub fn segments(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The label of a segment, and why it is so.
+    ///
+    /// # Panics
+    /// Panics if the track has no such segment.
+    pub fn get(&self, segment: usize) -> SegmentLabel<'_> {
+        let rule = self.rules[segment];
+        let compared = rule != LabelRule::User;
+        let flip = self.flips.binary_search_by_key(&segment, |(at, _)| *at as usize);
+        SegmentLabel {
+            label: self.labels[segment],
+            rule,
+            score: compared.then_some(self.scores[segment]),
+            threshold: self.threshold.filter(|_| compared),
+            why: flip.ok().map(|at| &self.flips[at].1),
+        }
+    }
+
+    /// The labels of all segments in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = SegmentLabel<'_>> + Clone {
+        (0..self.segments()).map(|segment| self.get(segment))
+    }
+
+    /// Number of labels that PLD set, and number of labels that PLD unset.
+    pub fn flipped(&self) -> [u64; 2] {
+        let mut flipped = [0, 0];
+        for (label, rule) in self.labels.iter().zip(&self.rules) {
+            if *rule == LabelRule::Pld {
+                flipped[usize::from(!label)] += 1;
+            }
+        }
+        flipped
+    }
 }
 
 /// Why denoising flipped a label: the struct column `why` of `labels` and `label_changes`.
@@ -182,180 +300,169 @@ pub struct FlipLimit {
     pub k: u32,
 }
 
-/// A label and why it is so.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabelCell {
-    /// Is the event there.
-    pub label: bool,
-    /// What set it.
-    pub rule: LabelRule,
-    /// Score that was compared; none for rule `user`.
-    pub score: Option<f64>,
-    /// What it was compared with; none for rule `user`.
-    pub threshold: Option<f64>,
-    /// Why it was flipped; `None` for every rule but `pld`. Boxed, because few labels are flipped.
-    pub why: Option<Box<FlipReason>>,
-}
-
-/// `label_changes`: key (`version`, `video`, `modality`, `class`, `segment`); append only.
+/// A row of `label_changes`; key (`version`, `video`, `modality`, `class`, `segment`). Rows are only added.
 ///
-/// A cell that is not in `labels` counts as 0, so the changes up to version v add up to the 1s of `labels` at v.
+/// A label that is not in `labels` counts as unset, so the changes up to version v add up to the set labels of
+/// `labels` at v.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelChangeRow {
-    /// Store version that changed it.
+    /// The store version that changed the label.
     pub version: u64,
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
     /// Class.
     pub class: Arc<str>,
-    /// Segment, from 0.
+    /// The segment, from 0.
     pub segment: u32,
-    /// Label before.
+    /// The label before the change.
     pub from: bool,
-    /// Label after; differs from `from`.
+    /// The label after the change; it differs from `from`.
     pub to: bool,
-    /// What set it.
+    /// The rule that set the label.
     pub rule: LabelRule,
-    /// Why it was flipped; `None` for every rule but `pld`.
+    /// Why PLD flipped the label; `None` for every rule but `pld`.
     pub why: Option<Box<FlipReason>>,
 }
 
-/// `prompts`: key (`position`, `modality`); what segments are compared with.
+/// A row of `prompts`; key (`position`, `modality`). Segments are compared with its embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
-    /// Name of the class.
+    /// The name of the class.
     pub class: Arc<str>,
-    /// Order among the classes, from 0.
+    /// The position among the classes, from 0.
     pub position: u32,
-    /// Modality the prompt is for.
+    /// The modality of the prompt.
     pub modality: Modality,
-    /// Text embedding `[D]`, as given: of any length but zero.
+    /// The text embedding `[D]`, as given. Its norm may be any but 0.
     pub embedding: Vec<f32>,
 }
 
-/// `settings`: key (`name`, `position`); what was asked that is of no class, video or epoch.
+/// A row of `settings`; key (`name`, `position`). A setting of the store that does not belong to a class, video or
+/// epoch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SettingRow {
-    /// Dotted name, such as `features.audio`.
+    /// The dotted name, such as `features.audio`.
     pub name: Arc<str>,
-    /// From 0; a list has one row per item.
+    /// The position, from 0; a list has one row per item.
     pub position: u32,
-    /// As one would type it.
+    /// The value, in the form in which a user types it.
     pub value: Arc<str>,
 }
 
-/// `candidates`: key (`video`, `modality`, `source`); features that were read and do not count: a second copy, a
-/// conflict, another length than the other modality's. Those that count are named in `videos`.
+/// A row of `candidates`; key (`video`, `modality`, `source`). Features that were read, but do not count: a second
+/// copy, a conflict, or another length than the other modality. `videos` names the features that count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CandidateRow {
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
-    /// File of the features.
+    /// The file of the features.
     pub source: Arc<str>,
 }
 
-/// `user_labels`: key (`video`, `modality`, `class`, `segment`); what a person set, until it is withdrawn.
+/// A row of `user_labels`; key (`video`, `modality`, `class`, `segment`). A label that a person set and did not
+/// withdraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserLabelRow {
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
     /// Class.
     pub class: Arc<str>,
-    /// Segment, from 0.
+    /// The segment, from 0.
     pub segment: u32,
-    /// Is the event there.
+    /// Whether the event occurs in the segment.
     pub label: bool,
-    /// File that said so.
+    /// The file that has the user label.
     pub source: Arc<str>,
 }
 
-/// `predictions`: one track; on disk key (`epoch`, `video`, `modality`, `segment`).
+/// A track of `predictions`. On disk, each segment is a row with the key (`epoch`, `video`, `modality`, `segment`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionTrack {
-    /// Epoch, from 1.
+    /// The epoch, from 1.
     pub epoch: u64,
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
-    /// C; not 0.
+    /// C, the number of classes; not 0.
     pub classes: u32,
-    /// Probabilities `[T, C]`, in the order of the classes.
+    /// The probabilities `[T, C]`, in the order of the classes.
     pub probability: Vec<f32>,
 }
 
 impl PredictionTrack {
-    /// T.
+    /// T, the number of segments.
     pub fn segments(&self) -> u32 {
         (self.probability.len() / self.classes as usize) as u32
     }
 }
 
-/// `video_predictions`: key (`epoch`, `video`).
+/// A row of `video_predictions`; key (`epoch`, `video`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoPredictionRow {
-    /// Epoch, from 1.
+    /// The epoch, from 1.
     pub epoch: u64,
-    /// Full name of the video.
+    /// The full name of the video.
     pub video: Arc<str>,
-    /// Probability of each class in the video, p `[C]`.
+    /// The probability of each class in the video, p `[C]`.
     pub probability: Vec<f32>,
-    /// Probability of each class in its audio, p^a `[C]`.
+    /// The probability of each class in its audio, p^a `[C]`.
     pub audio: Vec<f32>,
-    /// Probability of each class in its picture, p^v `[C]`.
+    /// The probability of each class in its picture, p^v `[C]`.
     pub visual: Vec<f32>,
 }
 
-/// `epochs`: key `epoch`; append only.
+/// A row of `epochs`; key `epoch`. Rows are added, and only `flips` is written again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochRow {
-    /// From 1, over all trainings of the store.
+    /// The number of the epoch, from 1, counted over all trainings of the store.
     pub epoch: u64,
-    /// SHA-256 of what the training was asked, hex.
+    /// The SHA-256, in hex, of all inputs that the training depends on.
     pub run: Arc<str>,
-    /// From 1 within the training.
+    /// The number of the epoch within its training, from 1.
     pub run_epoch: u64,
-    /// Store version whose labels it learnt.
+    /// The store version of the labels that the epoch trained on.
     pub labels: u64,
-    /// Videos it learnt from.
+    /// The number of videos that the epoch trained on.
     pub videos: u64,
-    /// Labels flipped after it, where that was looked at.
+    /// The number of labels that PLD flipped after the epoch; `None` if PLD did not run on the epoch.
     pub flips: Option<u64>,
-    /// Learning rate of its last step.
+    /// The learning rate of the last step.
     pub learning_rate: f64,
-    /// Seconds it took, with validation.
+    /// The duration of the epoch in seconds, with validation.
     pub seconds: f64,
-    /// Mean over the batches of each term of the loss, not weighted, and of their weighted sum, `total`.
+    /// The losses: the weighted sum `total` and each term without its weight, as means over the videos, and
+    /// `gradient_norm`, the mean over the steps.
     pub losses: Vec<(Arc<str>, f64)>,
-    /// Scores in percent, named `<split>.<protocol>.<level>.<score>`.
+    /// The scores in percent, named `<split>.<protocol>.<level>.<score>`.
     pub metrics: Vec<(Arc<str>, f64)>,
 }
 
-/// `versions`: key `version`; append only, committed last.
+/// A row of `versions`; key `version`. Rows are only added. A commit writes its row last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionRow {
-    /// Store version, from 1.
+    /// The store version, from 1.
     pub version: u64,
-    /// Delta version of each table, sorted by table; a table of no rows yet is absent.
+    /// The Delta version of each table, sorted by table. A table that has never had rows is absent.
     pub tables: Vec<(String, u64)>,
-    /// Epoch, where the commit carries one.
+    /// The epoch, if the commit stores the result of an epoch.
     pub epoch: Option<u64>,
-    /// SHA-256 of the settings, hex.
+    /// The SHA-256 of the settings, in hex.
     pub settings: String,
-    /// SHA-256 of what embeds: text embeddings and models, hex.
+    /// The SHA-256 of the text embeddings of both modalities, in hex.
     pub models: String,
-    /// SHA-256 of every input of the run, hex: a second run of the same is recognised by it.
+    /// The SHA-256 of all inputs of the run, in hex. A second run with the same inputs is recognised by this hash.
     pub inputs: String,
-    /// Version of the program.
+    /// The version of the program.
     pub program: String,
-    /// What was asked, as a command line.
+    /// The command line.
     pub command: String,
-    /// When it was committed, milliseconds since 1970 UTC.
+    /// The time of the commit, in milliseconds since 1970 UTC.
     pub committed_at: i64,
 }

@@ -1,19 +1,19 @@
-//! `vaplan calibrate`: thresholds, and K, α and guard of PLD, that score best on videos with dense truth.
+//! `vaplan calibrate`: chooses the thresholds, and K, α and guard of PLD, that score best on videos with dense truth.
 //!
 //! ```text
-//! scores, truth of a split ─┬─ search ─ sweep by sweep ─▶ thresholds ─┬─ pld ─ grid ─▶ K, α, guard
+//! scores, truth of a split ─┬─ search: repeated sweeps ─▶ thresholds ─┬─ pld: grid ─▶ K, α, guard
 //! predictions of an epoch ──┘                                         │
-//!                           └─ folds ─ the same without a fold, scored on it ─▶ what it is worth elsewhere
+//!                           └─ folds: choose without one fold, score on this fold ─▶ held-out scores
 //! ```
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`sample`] | scores, truth and predictions of a split's videos |
+//! | [`sample`] | scores, truth and predictions of the videos of a split |
 //! | [`sweep`](mod@sweep) | all thresholds of a modality or class in one pass over sorted scores |
-//! | [`search`](mod@search) | sweeps until none gains |
-//! | [`pld`] | K, α and guard, by a grid |
+//! | [`search`](mod@search) | repeated sweeps until no sweep improves the metric |
+//! | [`pld`] | K, α and guard, by a grid search |
 //!
-//! Labels are what scores and thresholds say, and PLD where it is asked for: what persons set does not count.
+//! Labels are computed from scores and thresholds, and from PLD if it is wanted. User labels are not considered.
 
 pub mod pld;
 pub mod sample;
@@ -22,7 +22,7 @@ pub mod sweep;
 
 use std::path::PathBuf;
 
-use vaplan_dataflows::Pld;
+use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{Modality, StoreVersion};
@@ -34,7 +34,8 @@ use crate::world::settings::LabelSettings;
 use crate::world::{Both, World, at};
 use sample::{CalibrationSample, CalibrationVideo};
 
-/// Segment-level score that calibration maximises, defined as in [`crate::eval`]: the mean of the videos' F-scores.
+/// Segment-level score that calibration maximises, defined as in [`crate::eval`]: the mean of the F-scores of the
+/// videos.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CalibrationMetric {
     /// A for audio thresholds and V for visual thresholds.
@@ -83,7 +84,7 @@ impl CalibrationMetric {
     }
 }
 
-/// Request to choose thresholds by the videos of a split.
+/// Request to choose thresholds on the videos of a split.
 #[derive(Clone, Debug)]
 pub struct CalibrateRequest {
     /// Store to read.
@@ -92,10 +93,10 @@ pub struct CalibrateRequest {
     pub version: Option<StoreVersion>,
     /// Split to calibrate on; it must have dense truth.
     pub split: Split,
-    /// What to choose, and the metric to maximise.
+    /// Thresholds to choose, and the metric to maximise.
     pub how: CalibrationGoal,
-    /// Epoch whose predictions determine K, α and guard. `None` is the best epoch that predicted the split; if no epoch did,
-    /// K, α and guard are not chosen.
+    /// Epoch whose predictions determine K, α and guard. `None` is the best epoch that predicted the split; if no
+    /// epoch predicted the split, K, α and guard are not chosen.
     pub epoch: Option<u64>,
     /// Number of cross-validation folds, from 2 to the number of videos.
     pub folds: usize,
@@ -118,13 +119,13 @@ pub struct CalibratedSettings {
     /// Rules and thresholds.
     pub settings: LabelSettings,
     /// K, α and guard of each modality. `None` if no flip improves the metric or no predictions exist.
-    pub pld: Both<Option<Pld>>,
+    pub pld: Both<Option<DenoisingRule>>,
 }
 
 /// Result of a calibration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CalibrationReport {
-    /// LabelSettings chosen on all videos of the split.
+    /// Settings chosen on all videos of the split.
     pub choice: CalibratedSettings,
     /// Epoch whose predictions determined K, α and guard. `None` if no epoch predicted the split.
     pub epoch: Option<u64>,
@@ -147,7 +148,7 @@ pub struct CalibrationGain {
     pub held_out: Level,
 }
 
-/// Reasons why thresholds cannot be chosen.
+/// The reason why thresholds cannot be chosen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrateError {
@@ -157,17 +158,18 @@ pub enum CalibrateError {
     /// The store cannot be read.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// A track of scores has another length than its video.
+    /// The scores of a video, modality and class have another length than the video.
     #[error("table `scores`, video `{video}`: a track of {found} segments, expected {expected}")]
     Length {
-        /// Video.
+        /// Full name of the video.
         video: String,
-        /// Segments of the track.
+        /// Number of scores found.
         found: usize,
-        /// Segments of the video.
+        /// Number of segments of the video.
         expected: usize,
     },
-    /// The number of folds leaves a fold empty or holds nothing out.
+    /// The number of folds is below 2, so that no other videos remain to choose on, or above the number of videos, so
+    /// that a fold would be empty.
     #[error("{folds} folds, expected 2 to {videos}, the number of videos of the split")]
     Folds {
         /// Folds that were requested.
@@ -180,7 +182,10 @@ pub enum CalibrateError {
 /// Chooses the thresholds, and K, α and guard of PLD, that score best on the videos of a split.
 ///
 /// # Errors
-/// [`CalibrateError`].
+/// - Returns [`CalibrateError::Eval`] if the split has no videos or no dense truth.
+/// - Returns [`CalibrateError::Label`] if the store cannot be read or lacks the requested epoch.
+/// - Returns [`CalibrateError::Length`] if the scores of a video have another length than the video.
+/// - Returns [`CalibrateError::Folds`] if the number of folds is not between 2 and the number of videos.
 pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let snapshot: Snapshot = store.at_version(request.version).map_err(LabelError::from)?;
@@ -192,7 +197,7 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
         return Err(CalibrateError::Folds { folds, videos: count });
     }
     let how = &request.how;
-    // Visual by default, as METHOD has it (grade P).
+    // If the store denoises no modality, choose PLD for the visual modality, the default of METHOD.md (grade P).
     let denoised = |modality: &Modality| match world.denoising.iter().any(Option::is_some) {
         true => world.denoising[at(*modality)].is_some(),
         false => *modality == Modality::Visual,
@@ -208,7 +213,8 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     };
     let choice = choose(&videos);
     let plain = [None, None];
-    let level = |settings: &LabelSettings, pld: &Both<Option<Pld>>| pld::level(&videos, settings, pld);
+    let level =
+        |settings: &LabelSettings, pld: &Both<Option<DenoisingRule>>| pld::level(&videos, settings, pld);
     let mut held = [
         Evaluator::new(world.classes.len()),
         Evaluator::new(world.classes.len()),

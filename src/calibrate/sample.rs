@@ -1,10 +1,9 @@
-//! Scores, truth and predictions of the videos of a split.
+//! Scores, dense truth and predictions of the videos of a split.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::pld::flips;
-use vaplan_dataflows::{Bits, Pld, Prediction, VideoId};
+use vaplan_dataflows::{Bits, DenoisingRule, Prediction, VideoId};
 use vaplan_schemas::rows::{ScoreTrack, Split};
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Scores, Videos};
@@ -18,42 +17,43 @@ use crate::world::kept::{counting, latest};
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, World, at};
 
-/// Videos of a split.
+/// The videos of a split, for calibration.
 #[derive(Clone, Debug)]
 pub struct CalibrationSample {
-    /// In an order that says nothing of them: folds are cut by it.
+    /// Videos in order of id. The id is a hash of the name, so that this order does not depend on the contents of the
+    /// videos. Cross-validation assigns the folds by position in this order.
     pub videos: Vec<CalibrationVideo>,
-    /// Epoch of the predictions; none: there are none.
+    /// Epoch of the predictions. `None` if the videos have no predictions.
     pub epoch: Option<u64>,
 }
 
-/// Scores of classes, `[T]` each.
+/// Scores of classes, each of shape `[T]`.
 pub type ClassScoreTracks = Vec<(ClassId, Vec<f64>)>;
 
-/// One of them.
+/// A video with its scores, truth and predictions.
 #[derive(Clone, Debug)]
 pub struct CalibrationVideo {
-    /// By its name.
+    /// Hash of the full name.
     pub id: VideoId,
-    /// T.
+    /// Number T of segments.
     pub segments: usize,
-    /// Scores of the classes of its weak label, `[T]` each.
+    /// Scores of the classes of the weak label, each of shape `[T]`.
     pub tracks: Both<ClassScoreTracks>,
-    /// What really happens.
+    /// Dense truth.
     pub truth: VideoParse,
-    /// What the epoch says.
+    /// Predictions of the epoch.
     pub predictions: Both<Option<Arc<Prediction>>>,
 }
 
 impl CalibrationVideo {
-    /// Scores of a class.
+    /// Scores of a class. `None` if the class is not in the weak label or has no scores.
     pub fn scores(&self, modality: Modality, class: ClassId) -> Option<&[f64]> {
         let mut tracks = self.tracks[at(modality)].iter();
         tracks.find(|(own, _)| *own == class).map(|(_, scores)| &**scores)
     }
 
-    /// What thresholds, and PLD, say of it.
-    pub fn labels(&self, settings: &LabelSettings, pld: &Both<Option<Pld>>) -> VideoParse {
+    /// The labels that thresholds and PLD give the video.
+    pub fn labels(&self, settings: &LabelSettings, pld: &Both<Option<DenoisingRule>>) -> VideoParse {
         let mut parse = VideoParse::new(self.truth.audio.classes(), self.segments);
         for modality in Modality::ALL {
             let prediction = self.predictions[at(modality)].as_ref();
@@ -63,10 +63,10 @@ impl CalibrationVideo {
                 Modality::Visual => &mut parse.visual,
             };
             for (class, scores) in &self.tracks[at(modality)] {
-                let cutoff = settings.of(modality).cutoff(*class);
-                let labels: Bits = scores.iter().map(|score| *score > cutoff).collect();
+                let score_threshold = settings.of(modality).score_threshold(*class);
+                let labels: Bits = scores.iter().map(|score| *score > score_threshold).collect();
                 let flipped = pld[at(modality)].zip(prediction.and_then(|own| own.of(*class)));
-                let flipped = flipped.map(|(pld, own)| flips(&labels, own, pld).flipped);
+                let flipped = flipped.map(|(rule, own)| rule.flips(&labels, own).flipped);
                 let flipped = |segment| flipped.as_ref().is_some_and(|flipped| flipped.get(segment));
                 for (segment, label) in labels.iter().enumerate() {
                     matrix.put(class.index(), segment, label != flipped(segment));
@@ -78,10 +78,14 @@ impl CalibrationVideo {
 }
 
 impl CalibrationSample {
-    /// Of a store version; with predictions of an epoch: this one, or the best that predicted the split, if one did.
+    /// Reads the videos of a store version with the predictions of `epoch`. If `epoch` is `None`, reads those of the
+    /// best epoch that predicted the split; if no epoch did, the sample has no predictions.
     ///
     /// # Errors
-    /// [`CalibrateError`]: no video or truth, an epoch that is not there, a store that does not read back.
+    /// - Returns [`CalibrateError::Eval`] if the split has no videos or no dense truth.
+    /// - Returns [`CalibrateError::Label`] if a table cannot be read, or if the epoch has no predictions of the
+    ///   split.
+    /// - Returns [`CalibrateError::Length`] if the scores of a video have another length than the video.
     pub fn read(
         snapshot: &Snapshot,
         world: &World,
@@ -124,7 +128,7 @@ impl CalibrationSample {
         let classes = world.classes.len();
         let video = |video: &crate::eval::TruthVideo| {
             let id = VideoId::of(&video.name);
-            // Without features, as `eval` has it: as long as the longest.
+            // A video without features gets the length of the longest video, as in `eval`.
             let own = known.get(&video.name).copied().filter(|segments| *segments > 0);
             let segments = own.unwrap_or(longest);
             CalibrationVideo {

@@ -1,4 +1,4 @@
-//! Sweeps, until none gains.
+//! Chooses thresholds by repeated sweeps, until no sweep improves the metric.
 
 use vaplan_schemas::{ClassId, Modality};
 
@@ -7,15 +7,16 @@ use super::sample::CalibrationVideo;
 use super::sweep::{BestCutoff, current, sweep, threshold};
 use crate::world::settings::LabelSettings;
 
-/// Rounds of sweeps at most; a few do.
+/// Maximal number of rounds of sweeps. Usually a few rounds are enough.
 const ROUNDS: usize = 50;
 
-/// The best thresholds that sweeps find: first one for all classes of each modality that is asked for, then, where asked
-/// for, one class after the other.
+/// The best thresholds that sweeps find. First, each requested modality gets one threshold for all of its classes.
+/// Then, if `per_class` is set, each class gets its own threshold, one class after the other.
 ///
-/// Each sweep is exact while all other thresholds stay. With metric `own` the one threshold of a modality is therefore
-/// the best there is; where modalities or classes share the mean of a video, sweeps go on until none gains: no other
-/// value of a single threshold is better then.
+/// Each sweep is exact as long as all other thresholds stay. With metric `own`, the one threshold of a modality is
+/// therefore optimal. In the other cases, modalities or classes share the mean of a video: sweeps go on until no
+/// sweep improves the metric. Then no change of a single threshold improves it, unless the limit of 50 rounds was
+/// reached before.
 pub fn search(videos: &[&CalibrationVideo], start: &LabelSettings, how: &CalibrationGoal) -> LabelSettings {
     let mut settings = start.clone();
     for &modality in &how.modalities {
@@ -31,7 +32,7 @@ pub fn search(videos: &[&CalibrationVideo], start: &LabelSettings, how: &Calibra
     settings
 }
 
-/// Sweeps these classes in turn, until none gains.
+/// Sweeps these classes in turn, until no sweep improves the metric.
 fn ascend(
     videos: &[&CalibrationVideo],
     settings: &mut LabelSettings,
@@ -56,7 +57,8 @@ fn ascend(
     }
 }
 
-/// Sets the threshold of a class, or of all; false: no number means that cutoff.
+/// Sets the threshold of a class (`None`: of all classes). Returns false if no number gives a threshold in the range
+/// of `best`.
 fn take(settings: &mut LabelSettings, modality: Modality, class: Option<ClassId>, best: &BestCutoff) -> bool {
     let own = match modality {
         Modality::Audio => &mut settings.audio,

@@ -1,12 +1,13 @@
-//! All thresholds of a modality, or of one class of it, in one pass over its scores.
+//! Tries all thresholds of a modality, or of one class of the modality, in one pass over its scores.
 //!
 //! ```text
-//! scores of all videos, descending ── one after another set ─▶ counts of its video and class ─▶ F of its video ─▶ mean
+//! scores of all videos, descending ── set the next label ─▶ counts of its video and class ─▶ F of its video ─▶ mean
 //! ```
 //!
-//! Only where the next score is another there is a threshold between the two: all others set the same cells as one of
-//! these, so the best of them is the best there is. A cell that is set changes its own video only, so a step costs the
-//! same however many videos there are. The mean is kept as a whole number of parts in 2⁶⁴: it does not drift.
+//! All thresholds between two neighbouring different scores set the same labels. One threshold per gap is therefore
+//! enough, and the best of them is optimal. Setting a label changes the F-score of its own video only, so that the
+//! cost of a step does not depend on the number of videos. The sum of the F-scores is an integer in units of 2⁻⁶⁴, so
+//! that no rounding errors add up.
 
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
@@ -17,29 +18,29 @@ use crate::eval::metric::{ClassMean, ConfusionCounts};
 use crate::world::at;
 use crate::world::settings::LabelSettings;
 
-/// The best cutoffs: from `lower`, up to and without `upper`.
+/// The best range of score thresholds: `lower` is part of the range, `upper` is not.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BestCutoff {
-    /// The largest score that is not set, or a number below all.
+    /// The largest score whose label is not set. If all labels are set, a number below all scores.
     pub lower: f64,
-    /// The smallest that is, or infinity.
+    /// The smallest score whose label is set. If no label is set, infinity.
     pub upper: f64,
-    /// Sum over the videos, as comparable to that of other sweeps of these videos by the same metric.
+    /// Sum of the metric over the videos. It is comparable with other sweeps of the same videos, modality and metric.
     pub value: i128,
 }
 
-/// A score and what setting its label does.
+/// A score, and what the counts need when its label is set.
 struct Cell {
     score: f64,
     video: u32,
     pair: u32,
     truth: bool,
-    /// Is the label of the other modality set?
+    /// Whether the label of the other modality is set.
     other: bool,
     truth_of_both: bool,
 }
 
-/// Counts of one class in a video: of the modality that is swept, of both at once, and of the other.
+/// Counts of one class in a video: for the swept modality, for both modalities at once, and for the other modality.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pair {
     own: ConfusionCounts,
@@ -47,8 +48,8 @@ struct Pair {
     other: ConfusionCounts,
 }
 
-/// How much A or V of the swept modality, AV and Event@AV weigh; what the other modality alone adds is the same
-/// whatever the threshold, and left out.
+/// Weights of three means: A or V of the swept modality, AV, and Event@AV. The part of the metric that depends only
+/// on the other modality is left out, because it is the same for every threshold.
 fn weights(metric: CalibrationMetric) -> [f64; 3] {
     match metric {
         CalibrationMetric::Own => [1.0, 0.0, 0.0],
@@ -73,7 +74,8 @@ fn value(pairs: &[Pair], weights: [f64; 3]) -> i128 {
     (value * 2_f64.powi(64)) as i128
 }
 
-/// The best cutoff of a modality, or of one class of it, while all others stay; of equal ones the highest.
+/// The best threshold of a modality (or of one class of the modality), while all other thresholds stay. The highest
+/// threshold wins a tie.
 pub fn sweep(
     videos: &[&CalibrationVideo],
     settings: &LabelSettings,
@@ -112,7 +114,7 @@ pub fn sweep(
             pair.both.set(cell.truth_of_both);
         }
         total += value(own, weights);
-        // Below all scores: as far as the lowest is from 0, or a bit.
+        // Below the lowest score, choose a bound as far below it as the score is from 0, but at least 0.001 below.
         let next = cells.get(nth + 1).map(|next| next.score);
         let lower = next.unwrap_or(cell.score - cell.score.abs().max(1e-3));
         if lower < cell.score && total > best.value {
@@ -126,7 +128,7 @@ pub fn sweep(
     best
 }
 
-/// The value of thresholds as they are, as comparable to that of sweeps of this modality.
+/// The value of the current thresholds. It is comparable with the sweeps of this modality.
 pub fn current(
     videos: &[&CalibrationVideo],
     settings: &LabelSettings,
@@ -138,7 +140,8 @@ pub fn current(
     videos.iter().map(value).sum()
 }
 
-/// Counts of the classes that a video has, with no swept cell set; those go to `cells` with the place of their counts.
+/// Counts of the classes that occur in the scores or truth of a video, with all swept labels unset. Each swept label
+/// goes to `cells` with the index of its counts.
 fn pairs_of(
     video: &CalibrationVideo,
     settings: &LabelSettings,
@@ -159,12 +162,12 @@ fn pairs_of(
             continue;
         }
         let is_swept = swept(class);
-        let cutoffs = [modality, other].map(|of| settings.of(of).cutoff(class));
+        let thresholds = [modality, other].map(|of| settings.of(of).score_threshold(class));
         let mut pair = Pair::default();
         for segment in 0..video.segments {
             let [true_own, true_other] = [modality, other].map(|of| truth(of).get(class.index(), segment));
-            let set_other = others.is_some_and(|scores| scores[segment] > cutoffs[1]);
-            let set_own = !is_swept && own.is_some_and(|scores| scores[segment] > cutoffs[0]);
+            let set_other = others.is_some_and(|scores| scores[segment] > thresholds[1]);
+            let set_own = !is_swept && own.is_some_and(|scores| scores[segment] > thresholds[0]);
             pair.own.count(set_own, true_own);
             pair.other.count(set_other, true_other);
             pair.both.count(set_own && set_other, true_own && true_other);
@@ -187,15 +190,17 @@ fn pairs_of(
     pairs
 }
 
-/// A threshold whose cutoff is in the range of a sweep, in as few digits as do; none where no number is.
+/// A threshold as a user gives it, whose score threshold is in the range of a sweep, with as few digits as possible.
+/// `None` if no tried number is in the range.
 pub fn threshold(rule: Rule, classes: usize, best: &BestCutoff) -> Option<f64> {
-    let fits = |threshold: &f64| (best.lower..best.upper).contains(&rule.cutoff(*threshold, classes));
-    // A bit above the highest is as good as anywhere above it.
+    let fits =
+        |threshold: &f64| (best.lower..best.upper).contains(&rule.score_threshold(*threshold, classes));
+    // Above the highest score, all thresholds are equally good: use a range just above that score.
     let upper = match best.upper.is_finite() {
         true => best.upper,
         false => best.lower + best.lower.abs().max(1e-3) * 0.01,
     };
-    let scale = 1.0 / rule.cutoff(1.0, classes);
+    let scale = 1.0 / rule.score_threshold(1.0, classes);
     let middle = (best.lower + (upper - best.lower) / 2.0) * scale;
     let short = (2..17).map(|digits| format!("{middle:.digits$e}").parse().expect("it was a number"));
     let edge = best.lower * scale;

@@ -14,19 +14,19 @@ use crate::parser::ablate::{self, AblateProgress, AblateRequest};
 /// Train every line of the paper's ablation with several seeds, and print the scores
 ///
 /// The lines are: weak labels as HAN was published, pseudo labels, and pseudo labels with the richness-aware loss. Each
-/// network is scored on --split at the epoch that is best on the split of the settings (default: val). The command writes
-/// no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so that a
-/// second run trains only the networks that are missing.
+/// network is scored on --split at the epoch that is best on the split of the settings (default: val). The command
+/// writes no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
+/// that a second run trains only the networks that are missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     source: LabelSourceArgs,
     #[command(flatten)]
     training: TrainArgs,
-    /// Seeds of each line
+    /// Seeds that each line is trained with, separated by commas
     #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "1,2,3")]
     seeds: Vec<u64>,
-    /// Lines of the table
+    /// Lines of the table, separated by commas
     #[arg(
         long,
         value_name = "LINES",
@@ -35,7 +35,7 @@ pub(super) struct Args {
         default_value = "weak,pseudo,pseudo+richness"
     )]
     lines: Vec<Supervision>,
-    /// Part of the data set to score: train, val or test
+    /// Split to score: train, val or test
     #[arg(long, value_name = "SPLIT", default_value = "test")]
     split: Split,
     /// Output format: a table of means, or JSON with every run, unrounded

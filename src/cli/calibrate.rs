@@ -19,15 +19,15 @@ use crate::world::{World, at};
 
 /// Choose the thresholds that score best on videos with dense truth
 ///
-/// Calibration compares labels with the dense truth of a split and chooses the thresholds with the highest segment-level F-score,
-/// defined as in `vaplan eval`. It tries every threshold that changes a label. If the store has predictions for the split, it also
-/// chooses K, alpha and guard of denoising. The store is not changed: --out writes a file for `label --thresholds` and
-/// `relabel --thresholds`.
+/// Calibration compares labels with the dense truth of a split and chooses the thresholds with the highest
+/// segment-level F-score, defined as in `vaplan eval`. It tries every threshold that changes a label. If the store has
+/// predictions for the split, it also chooses K, alpha and guard of denoising. The store is not changed: --out writes a
+/// file for `label --thresholds` and `relabel --thresholds`.
 ///
-/// Thresholds score better on the videos that they were chosen on than on other videos. Therefore the videos are divided into
-/// folds, and each fold is also labelled with the thresholds that the other folds choose. The output shows both scores: "in sample"
-/// is the score on the videos that chose, and "held out" is the score over all folds. If the two differ much, the thresholds fit
-/// only these videos.
+/// Thresholds score better on the videos that they were chosen on than on other videos. Therefore the videos are
+/// divided into folds, and each fold is also labelled with the thresholds that the other folds choose. The output shows
+/// both scores: "in sample" is the score on the videos that chose, and "held out" is the score over all folds. If the
+/// two differ much, the thresholds fit only these videos.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -161,15 +161,18 @@ fn denoise_line(report: &CalibrationReport) -> Option<String> {
     let epoch = report.epoch?;
     let denoised = |modality: &Modality| report.choice.pld[at(*modality)].is_some();
     let denoised: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
-    let Some(pld) = report.choice.pld.iter().flatten().next() else {
+    let Some(rule) = report.choice.pld.iter().flatten().next() else {
         return Some(format!("no flip by epoch {epoch} improves the score"));
     };
-    let (k, alpha, guard) = (pld.k(), pld.alpha(), pld.guard());
+    let parameters = rule.parameters().into_iter();
+    let parameters: String = parameters
+        .map(|(name, value)| format!(" --{name} {value}"))
+        .collect();
     let of = match denoised[..] {
         [modality] => modality.as_str(),
         _ => "both",
     };
     Some(format!(
-        "vaplan denoise --epoch {epoch} --modality {of} --k {k} --alpha {alpha} --guard {guard}"
+        "vaplan denoise --epoch {epoch} --modality {of}{parameters}"
     ))
 }

@@ -11,10 +11,10 @@ use super::Global;
 
 /// Check the integrity of a store version
 ///
-/// The command reads every file of the version. It checks that each file exists, can be read, and has the size and number of rows
-/// that the log states; that rows are in their bucket and in order, with each key once; that scores and labels cover the same
-/// segments of the classes of the weak label; that each label follows from score and threshold; and that the label changes add up to
-/// the labels. It lists every problem. A problem makes the exit status 2.
+/// The command reads every file of the version. It checks that each file exists, can be read, and has the size and
+/// number of rows that the log states; that rows are in their bucket and in order, with each key once; that scores and
+/// labels cover the same segments of the classes of the weak label; that each label follows from score and threshold;
+/// and that the label changes add up to the labels. It lists every problem. A problem makes the exit status 2.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,10 +1,11 @@
-//! Command-line values of the library's closed sets of names.
+//! Command-line values for the library's types that have a fixed set of names.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::choice::Choice;
 
-/// Parser of an option's value: help lists every name with its line of help, and a wrong name is answered with the nearest.
+/// Returns a parser for the value of an option. The help lists every name with a line of explanation; the error for a
+/// wrong name suggests the nearest name.
 pub(super) fn choices<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
     let names = T::ALL
         .iter()

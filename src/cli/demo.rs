@@ -15,16 +15,16 @@ use crate::synth::sample;
 
 /// Do the whole job on a built-in sample: features, labels, a parser, denoised labels, scores, SQL, a timeline
 ///
-/// Every step shows the command that does it, and does what that command does. The
-/// sample is made up, and its features are simulated: it shows how the tool works, not
-/// how good labels are. It takes half a minute and 100 megabytes.
+/// The demo prints the command of each step before it runs that command. The sample is made
+/// up, and its features are simulated: the demo shows how the program works, and its scores
+/// say nothing about real data. It takes about 30 s and writes 100 MB.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DemoArgs {
-    /// Folder to write; a new one, or that of an earlier demo, which is written anew
+    /// Folder to write. It must be empty or the folder of an earlier demo, whose files are replaced
     #[arg(long, value_name = "DIR", default_value = "vaplan-demo")]
     dir: PathBuf,
-    /// Video to show at the end
+    /// Video whose timeline the last step shows
     #[arg(
         long,
         value_name = "NAME",
@@ -32,17 +32,17 @@ pub(super) struct DemoArgs {
         allow_hyphen_values = true
     )]
     video: String,
-    /// Only write the annotations, and the file that describes the job
+    /// Write only the annotations and the file that describes the job, and stop after the first step
     #[arg(long)]
     annotations_only: bool,
 }
 
-/// Marks a folder as one of a demo, to be written anew.
+/// Name of the file that marks the folder of a demo. Only a folder with this file may be overwritten.
 const MARKER: &str = ".vaplan-demo";
-/// Name of the file that describes the job.
+/// Name of the file that describes the job for `vaplan run`.
 #[cfg(feature = "train")]
 const JOB: &str = "job.toml";
-/// What is in it: small enough for a minute on two cores.
+/// Contents of that file. The parser is small, so that the job takes less than a minute on two cores.
 #[cfg(feature = "train")]
 const JOB_TEXT: &str = "\
 # vaplan run --print-default has every key.
@@ -68,7 +68,7 @@ schedule = \"constant\"
 [denoise]
 alpha = 10.0
 ";
-/// Columns of a command before it is broken into lines.
+/// Longest line of a printed command, in columns. Longer commands are broken before an option.
 const COLUMNS: usize = 88;
 const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const TYPED: Style = Style::new().bold();
@@ -136,7 +136,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
         },
         &["query", "--store", &store, SQL],
     )?;
-    // The name comes after `--`, as one that begins with a dash must.
+    // The video comes after `--`, because a name that begins with a dash would be read as an option.
     steps.take(
         "one video, second by second",
         &["show", "--store", &store, "--", &args.video],
@@ -146,7 +146,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
     Ok(ExitCode::SUCCESS)
 }
 
-/// Labels, parsers, denoised labels, and how good all of them are.
+/// Steps that make labels, parsers and denoised labels, and score all of them.
 #[cfg(feature = "train")]
 fn job(
     steps: &mut Steps<'_>,
@@ -163,7 +163,7 @@ fn job(
     steps.take("what a second run would do", &["plan", &job])
 }
 
-/// Labels, and how good they are.
+/// Steps that make labels and score them, in a program without training.
 #[cfg(not(feature = "train"))]
 fn job(
     steps: &mut Steps<'_>,
@@ -199,7 +199,8 @@ fn label_words(store: &str, features: &str) -> Vec<String> {
     words
 }
 
-/// Makes the folder, or empties that of an earlier demo.
+/// Creates the folder, or removes the annotations, features and store of an earlier demo in it. Refuses any other
+/// folder that is not empty, so that the demo deletes no files of the user.
 fn prepare(dir: &Path) -> anyhow::Result<()> {
     let shown = dir.display();
     let marker = dir.join(MARKER);
@@ -222,7 +223,7 @@ fn prepare(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps of the demo: each a command line, parsed and run as if it were typed.
+/// Steps of the demo. Each step is a command line that is parsed and run as if the user had typed it.
 struct Steps<'a> {
     done: usize,
     total: usize,
@@ -239,7 +240,7 @@ impl Steps<'_> {
             self.done, self.total
         )?;
         writeln!(self.out, "{TYPED}$ {}{TYPED:#}", typed(words))?;
-        // Before what the command says on standard error.
+        // Print the command before anything that it writes to standard error.
         self.out.flush()?;
         Ok(())
     }
@@ -265,13 +266,14 @@ impl Steps<'_> {
     }
 }
 
-/// As typed into a shell, broken before flags where it is long.
+/// Returns the command as a user would type it into a shell. A line that is longer than [`COLUMNS`] is broken before an
+/// option.
 fn typed(words: &[&str]) -> String {
     let mut lines = vec![String::from("vaplan")];
     for (position, word) in words.iter().enumerate() {
         let word = quoted(word);
         let line = lines.last_mut().expect("there is a first line");
-        // A flag takes its value along.
+        // The value of an option stays on the line of the option.
         let value = words
             .get(position + 1)
             .filter(|next| !next.starts_with("--"))
@@ -286,7 +288,7 @@ fn typed(words: &[&str]) -> String {
     lines.join(" \\\n")
 }
 
-/// A word of a shell command.
+/// Quotes a word if a shell would not take it as it is.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -7,23 +7,24 @@ use std::process::ExitCode;
 use vaplan_schemas::Modality;
 
 use super::relabel::listener;
+use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
 use crate::eval::Level;
-use crate::world::changes::DenoiseRequest;
 use crate::world::flips;
 
 /// Flip the labels that the predictions of an epoch contradict
 ///
-/// Pseudo label denoising (PLD) flips a label under two conditions. First, the label's loss against the epoch's prediction is more
-/// than alpha times the mean of the K smallest losses of its class in the video. Second, the prediction differs from the label by
-/// more than the guard. Losses are computed against the labels that scores and thresholds give, not against labels that were flipped
-/// before. Therefore the flips of an epoch replace those of every other epoch. User labels never flip. The command commits one store
-/// version. The tables labels and label_changes state the reason of each flip.
+/// Pseudo label denoising (PLD) flips a label under two conditions. First, the label's loss against the epoch's
+/// prediction is more than alpha times the mean of the K smallest losses of its class in the video. Second, the
+/// prediction differs from the label by more than the guard. Losses are computed against the labels that scores and
+/// thresholds give, not against labels that were flipped before. Therefore the flips of an epoch replace those of every
+/// other epoch. User labels never flip. The command commits one store version. The tables labels and label_changes
+/// state the reason of each flip.
 ///
-/// The output counts the flipped labels of each class. If dense truth is known, it also shows the segment-level F-scores of the
-/// labels before and after. A prediction that is not a probability flips nothing, is listed in the table rejects, and makes the
-/// exit status 1.
+/// The output counts the flipped labels of each class. If dense truth is known, it also shows the segment-level
+/// F-scores of the labels before and after. A prediction that is not a probability flips nothing, is listed in the
+/// table rejects, and makes the exit status 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -36,16 +37,8 @@ pub(super) struct DenoiseArgs {
     /// Epoch whose predictions are used [default: the best epoch that predicted train videos]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epoch: Option<u64>,
-    /// Number of smallest losses whose mean is the base [default: the store's setting, or 5 for the first epoch]
-    #[arg(long, value_name = "K")]
-    k: Option<u32>,
-    /// Factor of the base above which a loss is abnormal [default: the store's setting, or 10 for the first epoch]
-    #[arg(long, value_name = "A")]
-    alpha: Option<f64>,
-    /// Smallest difference of label and prediction, from 0 to 1, that a flip must exceed; 0 turns the guard off [default: the
-    /// store's setting, or 0.5 for the first epoch]
-    #[arg(long, value_name = "G")]
-    guard: Option<f64>,
+    #[command(flatten)]
+    rule: RuleArgs,
     /// Modality whose labels PLD may flip [default: the store's setting, or visual for the first epoch]
     #[arg(long, value_name = "MODALITY")]
     modality: Option<ModalityChoice>,
@@ -83,12 +76,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
     let request = DenoisingRequest {
         store: args.store.clone(),
         epoch: args.epoch,
-        denoising: DenoiseRequest {
-            k: args.k,
-            alpha: args.alpha,
-            guard: args.guard,
-            modalities: args.modality.map(ModalityChoice::modalities),
-        },
+        denoising: args.rule.request(args.modality.map(ModalityChoice::modalities)),
         workers: workers(args.workers),
         dry_run: args.dry_run,
         command: global.command_line(),
@@ -113,13 +101,9 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
 /// Prints the flips and, if dense truth is known, the scores.
 pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
     for modality in Modality::ALL {
-        let settings = denoised.summary.denoising[crate::world::at(modality)];
-        if let Some(pld) = settings {
-            let (epoch, k, alpha, guard) = (denoised.epoch, pld.k(), pld.alpha(), pld.guard());
-            writeln!(
-                out,
-                "epoch {epoch}, {modality}: k {k}, alpha {alpha}, guard {guard}"
-            )?;
+        let rule = denoised.summary.denoising[crate::world::at(modality)];
+        if let Some(rule) = rule {
+            writeln!(out, "epoch {}, {modality}: {rule}", denoised.epoch)?;
         }
     }
     if let Some(flips) = &denoised.summary.flips {

@@ -15,13 +15,14 @@ use crate::encode::{self, EncodeRequest};
 
 /// Encode videos, frames and sound by CLIP and CLAP
 ///
-/// Reads media folders, cuts each video into segments, and writes one embedding per segment and modality, and one
-/// text embedding per class: what `vaplan label` takes. Models are the usual ONNX exports, each a folder with
-/// vision_model.onnx or audio_model.onnx (or model.onnx), text_model.onnx and tokenizer.json.
+/// The command reads media folders and cuts each video into segments. It writes one embedding per segment and modality,
+/// and one text embedding per class and modality. `vaplan label` reads both. Models are the usual ONNX exports. Each
+/// model is a folder with vision_model.onnx or audio_model.onnx (or model.onnx), text_model.onnx and tokenizer.json.
 ///
-/// Embeddings are kept by content: a second run, a changed prompt or a new class encodes no media again, and an
-/// interrupted run goes on where it was. Written into --out: visual/, audio/, visual_text.parquet,
-/// audio_text.parquet, encode.json (which models), rejects.jsonl (what was left out), cache/.
+/// Embeddings are kept by content. Therefore a second run, a changed prompt or a new class encodes no media again, and
+/// a run after an interrupted one continues where that one stopped. The command writes into --out: visual/, audio/,
+/// visual_text.parquet, audio_text.parquet, encode.json (the models), rejects.jsonl (media that were left out, and
+/// notes) and cache/.
 ///
 /// Media that cannot be read are left out, listed, and make the exit status 1.
 #[derive(Debug, clap::Args)]
@@ -30,13 +31,13 @@ pub(super) struct Args {
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Annotations in LLP's format: encode their videos and classes [default: all videos, and no classes]
+    /// Annotations in LLP's format, whose videos and classes are encoded [default: all videos, and no classes]
     #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
     annotations: Option<PathBuf>,
-    /// Names of the classes in order, one a line [default: those of the annotations]
+    /// File with the class names in order, one per line [default: the classes of the annotations]
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
-    /// Splits to encode, with --annotations
+    /// Splits to encode; only with --annotations
     #[arg(
         long,
         value_name = "SPLITS",
@@ -53,10 +54,10 @@ pub(super) struct Args {
         env = "VAPLAN_SEGMENT_SECONDS"
     )]
     segment_seconds: f64,
-    /// Write one npy file per video, in the public layout, not Parquet shards
+    /// Write one npy file per video and modality instead of Parquet shards
     #[arg(long)]
     npy: bool,
-    /// Workers of the dataflow; they only pass batches on
+    /// Number of dataflow workers; they only pass batches on to the sessions
     #[arg(long, value_name = "N", default_value = "1", env = "VAPLAN_WORKERS")]
     workers: NonZeroUsize,
     #[command(flatten)]
@@ -78,7 +79,7 @@ impl Args {
     }
 }
 
-/// How many rejects are shown beside their count.
+/// Number of rejected rows, and of notes, that are printed.
 const SHOWN: usize = 5;
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -14,17 +14,18 @@ use crate::eval::{DenseTruth, PredictedLabels, Protocol, Task, evaluate, localiz
 
 /// Score labels against dense truth
 ///
-/// The command prints F-scores in percent of audible (A), visible (V) and audio-visual (AV) events, with Type@AV and Event@AV, at
-/// segment level and at event level. The scores are those of the public LLP evaluator, for any number of classes and segments.
-/// Labels are scored as they are (protocol labels).
+/// The command prints F-scores in percent of audible (A), visible (V) and audio-visual (AV) events, with Type@AV and
+/// Event@AV, at segment level and at event level. The scores are those of the public LLP evaluator, for any number of
+/// classes and segments. Labels are scored as they are (protocol labels).
 ///
-/// With --epoch, the predictions of a trained parser are scored instead. Published numbers differ in how probabilities become 0s
-/// and 1s. Protocol fused requires that the probabilities of the segment and of the video are at least 0.5 (HAN). Protocol own
-/// requires that the probabilities of the segment and of the modality are at least 0.5 (MA, JoMoLD, LSLD).
+/// With --epoch, the predictions of a trained parser are scored instead. Published numbers differ in how probabilities
+/// become 0s and 1s. Protocol fused requires that the probabilities of the segment and of the video are at least 0.5
+/// (HAN). Protocol own requires that the probabilities of the segment and of the modality are at least 0.5 (MA, JoMoLD,
+/// LSLD).
 ///
-/// The labels come from a store, or from two folders of npy files (--audio-labels and --visual-labels). A file is named after the
-/// first 11 characters of the video or after its full name, and holds integers 0 or 1 of shape (T, C). A video without labels is
-/// scored as nothing predicted, is reported, and makes the exit status 1.
+/// The labels come from a store, or from two folders of npy files (--audio-labels and --visual-labels). A file is named
+/// after the first 11 characters of the video or after its full name, and holds integers 0 or 1 of shape (T, C). A
+/// video without labels is scored as nothing predicted, is reported, and makes the exit status 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -160,7 +161,7 @@ struct EvalInputs {
     predictions: Vec<PredictedLabels>,
     /// Notes and rejected rows of the annotations and labels.
     rejects: Vec<RejectRow>,
-    /// How predictions became 0s and 1s.
+    /// Protocol that turned predictions into 0s and 1s.
     protocol: Protocol,
 }
 

@@ -20,12 +20,14 @@ use crate::world::settings::{RuleName, SettingsRequest};
 
 /// Label feature shards, or media, into a store
 ///
-/// The command compares every segment's feature with the text embedding of every class, and commits scores and pseudo labels as one
-/// store version. A label can be set only for classes of the video's weak label. The new version holds exactly the splits of
-/// --split. A second run with the same input commits nothing. A run after an interrupted one reuses the shards that were scored.
+/// The command compares every segment's feature with the text embedding of every class, and commits scores and pseudo
+/// labels as one store version. A label can be set only for classes of the video's weak label. The new version holds
+/// exactly the splits of --split. A second run with the same input commits nothing. A run after an interrupted one
+/// reuses the shards that were scored.
 ///
-/// With --media, --clip and --clap, features are encoded from videos, frames and sound into the store, as `vaplan encode` does.
-/// Segments that are already encoded are reused. A changed prompt, threshold or rule encodes no media again.
+/// With --media, --clip and --clap, features are encoded from videos, frames and sound into the store, as `vaplan
+/// encode` does. Segments that are already encoded are reused. A changed prompt, threshold or rule encodes no media
+/// again.
 ///
 /// Rejected rows and files are left out, listed in the table rejects, and make the exit status 1.
 #[derive(Debug, clap::Args)]
@@ -103,15 +105,15 @@ pub(super) struct LabelArgs {
     /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
-    /// File with one host:port per line, one for each process of the cluster. Start every process with the same arguments and
-    /// its own --process. Connections are neither encrypted nor authenticated
+    /// File with one host:port per line, one for each process of the cluster. Start every process with the same
+    /// arguments and its own --process. Connections are neither encrypted nor authenticated
     #[arg(long, value_name = "FILE", env = "VAPLAN_HOSTS", requires = "process")]
     hosts: Option<PathBuf>,
     /// Number of this process, its line in --hosts counted from 0; process 0 commits
     #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
     process: Option<usize>,
-    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for this
-    /// time if it is shorter, counts as lost
+    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for
+    /// this time if it is shorter, counts as lost
     #[arg(
         long,
         value_name = "SECONDS",
@@ -126,7 +128,7 @@ pub(super) struct LabelArgs {
 }
 
 impl LabelArgs {
-    /// Features must come from somewhere, and from one place.
+    /// Refuses arguments that name no features of a modality, or both features and a model.
     fn check(&self) -> anyhow::Result<()> {
         for (modality, features, model) in [
             (Modality::Visual, &self.visual, "--clip"),
@@ -153,7 +155,8 @@ impl LabelArgs {
         Ok(())
     }
 
-    /// Encodes media into the store; the answer is to be held until they are labelled.
+    /// Encodes media into the store. The caller must hold the returned value until the media are labelled, because it
+    /// locks the encoded features.
     #[cfg(feature = "encode")]
     fn encode(
         &self,
@@ -211,7 +214,7 @@ impl LabelArgs {
     }
 }
 
-/// How many rejects are shown beside their count.
+/// Number of rejected rows, and of notes, that are printed.
 const SHOWN: usize = 5;
 
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
@@ -315,7 +318,7 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
     })
 }
 
-/// What a process that does not commit says, and the exit status of the one that does.
+/// Prints the result in a process that does not commit, and returns the exit status of the process that does.
 fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let Some(rejects) = rejects else {
         writeln!(out, "nothing to do: version {version} holds these labels")?;

@@ -61,14 +61,15 @@ pub(super) fn gate() -> impl TypedValueParser<Value = Gate> {
 /// Features that the network takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct FeatureArgs {
-    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file; may be given
-    /// several times
+    /// Visual features: a folder of <id>.npy (T,D) or (8T,D), a folder of Parquet shards, or one Parquet file; may be
+    /// given several times
     #[arg(long, value_name = "PATH", env = "VAPLAN_VISUAL", required = true)]
     pub(super) visual: Vec<PathBuf>,
     /// Audio features, as --visual
     #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO", required = true)]
     pub(super) audio: Vec<PathBuf>,
-    /// Clip features such as R(2+1)D, as --visual; required if the checkpoint's network takes clip features [default: none]
+    /// Clip features such as R(2+1)D, as --visual; required if the checkpoint's network takes clip features [default:
+    /// none]
     #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
     pub(super) clips: Vec<PathBuf>,
 }

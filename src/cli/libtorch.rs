@@ -1,14 +1,14 @@
 //! The process-wide settings that libtorch needs. They are set here and nowhere below `cli`.
 //!
-//! libtorch keeps its number of threads for the whole process, and OpenMP reads how idle threads wait from the environment
-//! when libtorch is loaded. A program that embeds the library decides both itself.
+//! libtorch keeps its number of threads for the whole process, and OpenMP reads how idle threads wait from the
+//! environment when libtorch is loaded. A program that embeds the library decides both itself.
 
-/// Sets on how many threads libtorch works within one operation, for the whole process, and returns the number that
-/// libtorch then reports. Zero counts as one.
+/// Sets the number of threads that libtorch uses within one operation, for the whole process, and returns the number
+/// that libtorch then reports. Zero counts as one.
 ///
-/// Every command that runs a network calls this once, before libtorch's first operation: libtorch would take every core
-/// otherwise. Training shares the cores with the dataflow's workers, and with more threads than free cores a step takes 3 to
-/// 30 times as long (measured). Results are equal bit for bit only for equal numbers of threads.
+/// Every command that runs a network calls this function once, before libtorch's first operation. Otherwise libtorch
+/// would use every core. Training shares the cores with the dataflow's workers, and with more threads than free cores a
+/// step takes 3 to 30 times as long (measured). Results are equal bit for bit only for equal numbers of threads.
 ///
 /// ```
 /// assert_eq!(vaplan::cli::libtorch::set_threads(1), 1);
@@ -21,8 +21,8 @@ pub fn set_threads(threads: usize) -> usize {
 /// Restarts the program with OpenMP threads that sleep while they wait, unless `OMP_WAIT_POLICY` is set already.
 ///
 /// OpenMP's threads wait by spinning otherwise, and take the cores from the dataflow's workers: `demo` took 96 to 219 s
-/// instead of 22 s on two cores. OpenMP reads the variable when libtorch is loaded, which is before `main`, so the program
-/// must start again. The process id stays the same. `main` calls this before anything else is done.
+/// instead of 22 s on two cores. OpenMP reads the variable when libtorch is loaded, which is before `main`, so the
+/// program must start again. The process id stays the same. `main` calls this before anything else is done.
 pub fn wait_asleep() {
     use std::os::unix::process::CommandExt;
     const POLICY: &str = "OMP_WAIT_POLICY";

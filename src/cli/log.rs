@@ -14,9 +14,9 @@ use super::Global;
 
 /// List the versions of a store, from first to last
 ///
-/// Each line has the number of the version, the time of its commit, its epoch if it has one, the number of labels that it changed,
-/// and the command that made it. JSON also has the Delta version of every table, the tables that the version changed, and the
-/// SHA-256 hashes of settings, models and inputs.
+/// Each line has the number of the version, the time of its commit, its epoch if it has one, the number of labels that
+/// it changed, and the command that made it. JSON also has the Delta version of every table, the tables that the
+/// version changed, and the SHA-256 hashes of settings, models and inputs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

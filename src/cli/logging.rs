@@ -1,4 +1,4 @@
-//! Logs on standard error: text for people, or a JSON object a line.
+//! Logs on standard error: text for people, or one JSON object per line.
 
 use std::io::IsTerminal;
 
@@ -6,10 +6,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Global, LogFormat};
 
-/// Starts logging; `VAPLAN_LOG` (`info`, `vaplan=debug,deltalake=info`, ...) says how much.
+/// Starts logging. The variable `VAPLAN_LOG` sets the level (`info`, `vaplan=debug,deltalake=info`, ...).
 pub(super) fn start(global: &Global) {
-    // As text, what a command tells is printed by itself; as JSON it is a log line like any other.
-    // symphonia logs oddities of files that it reads well. What it cannot read is an error of ours.
+    // With format text, a command prints its progress messages without the logger. With format JSON, they are log lines
+    // of level info, so that level is on. symphonia logs remarks about files that it reads without problems, so its log
+    // is off. A file that it cannot read becomes a rejected row of ours.
     let usual = match (global.quiet, global.log_format) {
         (true, _) => "error,symphonia=off",
         (false, LogFormat::Text) => "warn,symphonia=off",
@@ -19,10 +20,10 @@ pub(super) fn start(global: &Global) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        // It would report a failed write by `eprintln!`, which panics if standard error is gone.
+        // The logger would report a failed write by `eprintln!`, which panics if standard error is closed.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
-    // Fails only where logging was started before: `demo` runs commands within a command.
+    // This fails only if logging was started before, because `demo` runs commands within a command.
     let _ = match global.log_format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),

@@ -1,4 +1,4 @@
-//! Flags of all that encodes media: `encode`, and `label` straight from media.
+//! Options of the commands that encode media: `encode`, and `label` with `--media`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,99 +13,99 @@ use crate::encode::model::Device;
 use crate::encode::{EncodeListener, EncodeProgress, EncodeRequest};
 use crate::ingest::shards::FloatType;
 
-/// Media, models, and how one becomes the other's input.
+/// Media, models, and how media become the input of the models.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Media")]
 pub(super) struct MediaArgs {
-    /// Folder of <video>.mp4, <video>.wav and folders <video>/ of frames; may be given more than once
+    /// Folder of <video>.mp4, <video>.wav, and folders <video>/ of frames; may be given several times
     #[arg(long, value_name = "DIR")]
     media: Vec<PathBuf>,
-    /// Folder of the CLIP model; without, pictures are not encoded
+    /// Folder of the CLIP model [default: none, pictures are not encoded]
     #[arg(long, value_name = "DIR", env = "VAPLAN_CLIP")]
     clip: Option<PathBuf>,
-    /// Folder of the CLAP model, or of a classifier of sound; without, sound is not encoded
+    /// Folder of the CLAP model, or of a sound classifier [default: none, sound is not encoded]
     #[arg(long, value_name = "DIR", env = "VAPLAN_CLAP")]
     clap: Option<PathBuf>,
-    /// TOML with prompts per modality and class [default: "A photo of {class}.", "This is a sound of {class}."]
+    /// TOML file with prompts per modality and class [default: "A photo of {class}.", "This is a sound of {class}."]
     #[arg(long, value_name = "FILE", env = "VAPLAN_PROMPTS")]
     prompts: Option<PathBuf>,
-    /// Segments of every video [default: by its duration]
+    /// Number of segments of every video [default: the duration divided by --segment-seconds, rounded, at least 1]
     #[arg(long, value_name = "T")]
     segments: Option<NonZeroUsize>,
-    /// Frames per second of folders of frames, and of those taken from videos
+    /// Frames per second, from 0.001 to 1000000: of folders of frames, and of frames taken from videos
     #[arg(long, value_name = "RATE", default_value_t = 8.0)]
     frame_rate: f64,
-    /// Which frame stands for a segment
+    /// Frame that represents a segment
     #[arg(long, value_name = "PICK", default_value = "centre")]
     frame: Frame,
-    /// How a frame becomes square [default: as vaplan.toml of the model says, or crop]
+    /// How a frame becomes square [default: the setting in vaplan.toml of the model, or crop]
     #[arg(long, value_name = "HOW")]
     resize: Option<Square>,
-    /// Type of the values written
+    /// Number type of the features
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     dtype: Dtype,
-    /// Embeddings by content, kept for later runs [default: cache/ beside them]
+    /// Folder that keeps embeddings by content, for later runs [default: cache/ beside the features]
     #[arg(long, value_name = "DIR", env = "VAPLAN_CACHE")]
     cache: Option<PathBuf>,
-    /// Segments of a batch
+    /// Number of segments per batch
     #[arg(long, value_name = "N", default_value = "32")]
     batch: NonZeroUsize,
-    /// What models run on
+    /// Device that the models run on
     #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE")]
     device: DeviceName,
-    /// Read weights that lie in files beside a model
+    /// Read weights that are in files beside the ONNX file of a model
     #[arg(long)]
     external_data: bool,
-    /// Cores to use; sessions and readers share them [default: all]
+    /// Number of cores that the sessions share [default: all cores]
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
-    /// Sessions of each model; each holds all its weights
+    /// Number of sessions of each model; each session holds all weights of the model in memory
     #[arg(long, value_name = "N", default_value = "1")]
     sessions: NonZeroUsize,
-    /// Threads that read and decode media [default: a quarter of the cores]
+    /// Number of threads that read and decode media [default: a quarter of the cores, at least 1]
     #[arg(long, value_name = "N")]
     readers: Option<NonZeroUsize>,
-    /// The ffmpeg program, for the frames of videos and for sound that vaplan does not read itself
+    /// Program ffmpeg, which reads the frames of videos, and sound that vaplan does not read itself
     #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg", env = "VAPLAN_FFMPEG")]
     ffmpeg: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Frame {
-    /// That in the middle of the segment.
+    /// The frame in the middle of the segment
     Centre,
-    /// As many as there are segments, spread over all frames: VALOR's.
+    /// As many frames as there are segments, spread evenly over all frames, as VALOR does
     Linspace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Square {
-    /// Short side to size, then the middle: CLIP's.
+    /// Resize the short side to the model's size, then cut out the middle, as CLIP does
     Crop,
-    /// Both sides to size: VALOR's.
+    /// Resize both sides to the model's size, as VALOR does
     Squash,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Dtype {
-    /// 16 bits.
+    /// 16-bit floats
     F16,
-    /// 32 bits.
+    /// 32-bit floats
     F32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum DeviceName {
-    /// The processor.
+    /// The processor
     Cpu,
-    /// CUDA where the library has it, else the processor, with a warning.
+    /// CUDA if the ONNX Runtime library supports it, otherwise the processor, with a warning
     Auto,
-    /// CUDA, or not at all.
+    /// CUDA; if it is not available, the command fails
     Cuda,
 }
 
 impl MediaArgs {
-    /// Are there media to encode for this modality?
+    /// Returns whether media of this modality are encoded.
     pub(super) fn has(&self, modality: Modality) -> bool {
         let model = match modality {
             Modality::Visual => &self.clip,
@@ -114,12 +114,12 @@ impl MediaArgs {
         self.any() && model.is_some()
     }
 
-    /// Are there media to encode?
+    /// Returns whether any media folder is given.
     pub(super) fn any(&self) -> bool {
         !self.media.is_empty()
     }
 
-    /// What is asked; where to, of which videos and classes, is the caller's to say.
+    /// Returns the request of an encoding. The caller adds the output folder, the videos and the classes.
     pub(super) fn request(&self, segment_seconds: f64) -> anyhow::Result<EncodeRequest> {
         for (flag, value) in [
             ("--segment-seconds", segment_seconds),
@@ -172,7 +172,7 @@ impl MediaArgs {
         Ok(request)
     }
 
-    /// Tells a bar how encoding goes.
+    /// Returns a listener that shows the progress of encoding on a bar.
     pub(super) fn listener(bar: &Arc<Bar>) -> EncodeListener {
         let told = bar.clone();
         Arc::new(move |progress| match progress {

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand, no logic in any of them.
+//! The command line. Each subcommand has one file, which reads the options, calls the library, and prints the result.
 #![allow(
     rustdoc::invalid_html_tags,
     reason = "help texts show placeholders such as <id>"
@@ -37,6 +37,7 @@ mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
+mod rule;
 #[cfg(feature = "train")]
 mod run;
 mod show;
@@ -52,9 +53,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Segment-level labels from weakly labelled video, kept right as things change.
+/// Make segment-level labels from weakly labelled video, and update them when inputs change
 ///
-/// Exit status: 0 done, 1 done but rows were rejected, 2 not done.
+/// Exit status: 0 done; 1 done, but rows were rejected; 2 not done.
 #[derive(Debug, Parser)]
 #[command(name = "vaplan", version, max_term_width = 100)]
 pub struct Cli {
@@ -64,13 +65,13 @@ pub struct Cli {
     command: Command,
 }
 
-/// Flags of every command.
+/// The options that every command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
-    /// Say nothing but results and errors
+    /// Print only results and errors
     #[arg(long, short, global = true, env = "VAPLAN_QUIET")]
     pub quiet: bool,
-    /// How log lines on standard error look
+    /// Format of the log lines on standard error
     #[arg(
         long,
         global = true,
@@ -79,13 +80,14 @@ pub struct Global {
         env = "VAPLAN_LOG_FORMAT"
     )]
     pub log_format: LogFormat,
-    /// What was asked, where it was not asked by the arguments of the process.
+    /// The command line of this command, if it differs from the arguments of the process: `demo` runs several commands
+    /// in one process. `None`: the arguments of the process.
     #[arg(skip)]
     pub asked: Option<String>,
 }
 
 impl Global {
-    /// What was asked, as one would type it, for the `versions` table.
+    /// Returns the command line as a user would type it. The `versions` table records it.
     fn command_line(&self) -> String {
         self.asked.clone().unwrap_or_else(|| {
             let words = std::env::args_os()
@@ -99,12 +101,12 @@ impl Global {
     }
 }
 
-/// How log lines look.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text for people
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
@@ -142,7 +144,8 @@ enum Command {
 }
 
 impl Cli {
-    /// Does the command run a network for longer than a process takes to start?
+    /// Returns whether the command computes with libtorch. `main` then restarts the program with OpenMP threads that
+    /// sleep while they wait ([`libtorch::wait_asleep`]).
     #[cfg(feature = "train")]
     pub fn learns(&self) -> bool {
         match &self.command {
@@ -153,10 +156,10 @@ impl Cli {
         }
     }
 
-    /// Does what was asked; results go to `out`, all else to standard error.
+    /// Runs the command. Results go to `out`; everything else goes to standard error.
     ///
     /// # Errors
-    /// What kept the command from being done; the exit status is then 2.
+    /// Returns an error if the command was not done. The exit status is then 2.
     pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let global = &self.global;
         logging::start(global);
@@ -194,19 +197,19 @@ impl Cli {
         }
     }
 
-    /// Flags of every command.
+    /// Returns the options that every command takes.
     pub fn global(&self) -> &Global {
         &self.global
     }
 }
 
-/// Workers as asked, or one per core.
+/// Returns the number of workers that the user gave, or one per core.
 fn workers(asked: Option<std::num::NonZeroUsize>) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     asked.map_or_else(cores, |workers| workers.get())
 }
 
-/// A word as a shell takes it.
+/// Quotes a word if a shell would not take it as it is.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./,=:+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -10,46 +10,47 @@ use super::Global;
 use super::stderr::tell;
 use crate::encode::model::{Encoder, ModelFolder, ModelKind, SessionOptions, TextEncoder, pull, session};
 
-/// Show what model folders hold, and whether it can be used
+/// Describe the models in folders, and check that they can be used
 ///
-/// Opens every model, asks it what it takes and gives, and runs it once. A folder that cannot be used is told on
-/// standard error, and makes the exit status 1.
+/// The command opens every model, reads its inputs and outputs, and runs it once. A folder that cannot be used is
+/// reported on standard error and makes the exit status 1.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Model folders, or folders of such [default: where `pull` puts them]
+    /// Model folders, or folders that contain model folders [default: vaplan/models in the user's cache folder]
     #[arg(value_name = "DIR", env = "VAPLAN_MODELS")]
     folders: Vec<PathBuf>,
-    /// Read weights that lie in files beside a model
+    /// Read weights that are in files beside the ONNX file of a model
     #[arg(long)]
     external_data: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Fetch a public export, and print its folder
+    /// Download a public export, and print its folder
     ///
     /// NAME is clip-vit-base-patch32, clip-vit-base-patch16, clip-vit-large-patch14 or clap-htsat-unfused, or a
-    /// repository <owner>/<name> of the Hugging Face hub with onnx/vision_model.onnx or onnx/audio_model.onnx,
-    /// onnx/text_model.onnx and tokenizer.json. Files that are there already are not fetched again.
+    /// repository <owner>/<name> of the Hugging Face hub that has onnx/vision_model.onnx or onnx/audio_model.onnx,
+    /// onnx/text_model.onnx and tokenizer.json. Files that exist already are not downloaded again.
     Pull {
-        /// Which model
+        /// Name of the model or repository
         name: String,
-        /// Folder to put it in [default: vaplan/models/NAME in the user's cache folder]
+        /// Folder to write [default: vaplan/models/NAME in the user's cache folder]
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
-        /// Branch, tag or commit
+        /// Branch, tag or commit of the repository
         #[arg(long, value_name = "REVISION", default_value = "main")]
         revision: String,
-        /// Server to ask
+        /// Server to download from
         #[arg(long, value_name = "URL", default_value = pull::ENDPOINT, env = "HF_ENDPOINT")]
         endpoint: String,
     },
 }
 
-/// Where pulled models are, if the user has a home.
+/// Returns the folder of downloaded models: `vaplan/models` in `$XDG_CACHE_HOME` or `~/.cache`. `None` if neither
+/// variable is set.
 fn cache() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -112,7 +113,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     Ok(status)
 }
 
-/// Those given, and those in them where they hold no model themselves.
+/// Returns the model folders: a given folder that is no model folder itself is replaced by the model folders in it, if
+/// it has any.
 fn folders(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for folder in given {

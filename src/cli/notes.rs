@@ -1,12 +1,13 @@
-//! Odd and rejected rows of the input, in a few lines.
+//! Prints a summary of the rejected rows and notes of a command.
 
 use std::collections::BTreeMap;
 
 use vaplan_schemas::rows::{RejectRow, Severity};
 
-/// Says on standard error how many rows are odd in each way, with the first of them; `quiet` leaves notes out.
+/// Prints the kinds of rejected rows and notes on standard error: the number of rows of each kind, and the first row.
+/// `quiet` leaves out the notes.
 ///
-/// Gives the number of rejected rows: with any, the exit status is 1.
+/// Returns the number of rejected rows. If it is above 0, the exit status of the command is 1.
 pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
     for line in summary(rejects, quiet) {
         super::stderr::tell(&line);
@@ -17,10 +18,10 @@ pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
         .count()
 }
 
-/// Most lines there are, however many ways of being odd.
+/// Largest number of printed kinds. All further kinds share one line with their number.
 const LINES: usize = 10;
 
-/// One line per way of being odd: rejected rows first, then the most frequent.
+/// Returns one line per kind of reason: rejected rows first, then the most frequent kinds.
 fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
     let mut kinds: BTreeMap<(Severity, String), (usize, &RejectRow)> = BTreeMap::new();
     for row in rejects
@@ -36,7 +37,7 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .into_iter()
         .map(|((severity, _), found)| (severity, found))
         .collect();
-    // Stable: kinds of one count stay in the order of their reasons.
+    // The sort is stable, so kinds with equal counts stay in the order of their reasons.
     kinds.sort_by_key(|&(severity, (count, _))| (severity, std::cmp::Reverse(count)));
     let rest = kinds.split_off(kinds.len().min(LINES));
     let more = rest.iter().map(|(_, (count, _))| count).sum::<usize>();
@@ -59,7 +60,7 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .collect()
 }
 
-/// "`file`, row 3, video `v`: reason"; what the reason says itself is not said twice.
+/// Returns "`file`, row 3, video `v`: reason". The file and the video are left out if the reason names them.
 fn place(row: &RejectRow) -> String {
     let mut text = format!("`{}`", row.file);
     if row.reason.contains(&text) {
@@ -78,7 +79,7 @@ fn place(row: &RejectRow) -> String {
     format!("{text}: {}", row.reason)
 }
 
-/// A reason without what varies from row to row: quoted values and numbers.
+/// Returns the kind of a reason: the reason without quoted values and numbers, which differ from row to row.
 fn kind(reason: &str) -> String {
     let mut kind = String::new();
     let mut quoted = false;
@@ -93,7 +94,7 @@ fn kind(reason: &str) -> String {
         }
         quoted = !quoted;
     }
-    // A list of values is one value.
+    // A list of values counts as one value, so that reasons with lists of different lengths are of one kind.
     while kind.contains("`, 0`") {
         kind = kind.replace("`, 0`", "`");
     }

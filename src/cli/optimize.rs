@@ -8,10 +8,11 @@ use vaplan_schemas::store::Store;
 
 use super::Global;
 
-/// Rewrite what many small changes left, so that a store reads as fast as a new one.
+/// Merge the patches of many small changes, so that a store reads as fast as a new one
 ///
-/// Patch files, files with deleted rows and small files become plain ones, in a version that changes no row; the log of
-/// every table gets a checkpoint. Older versions stay until `vacuum`.
+/// The command rewrites patch files, files with deleted rows, and small files as plain data files. It commits a version
+/// that changes no row, and writes a checkpoint of the log of every table. The files of older versions stay until
+/// `vacuum` removes them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to rewrite

@@ -27,7 +27,7 @@ mod tests {
 
     const CHILD: &str = "VAPLAN_TEST_PANICS";
 
-    /// Panics twice, as the process whose standard error the other test reads.
+    /// Panics twice if the other test starts this test as a child process. The other test reads its standard error.
     #[test]
     fn child() {
         super::silence_contained();

@@ -11,12 +11,13 @@ use crate::parser::predict::{self, PredictRequest, PredictTarget};
 
 /// Predict the events of videos with a trained network
 ///
-/// Reads the network from a checkpoint: safetensors, or a PyTorch state dict (YapengTian/AVVP-ECCV20's HAN, and others with its
-/// parameter names). No pickle is executed. The sizes of the network are read off the weights. For every segment the network
-/// gives the probability of every class.
+/// The command reads the network from a checkpoint: safetensors, or a PyTorch state dict of HAN
+/// (YapengTian/AVVP-ECCV20) or of another network with the same parameter names. No pickle is executed. The shapes of
+/// the weights give the sizes of the network. For every segment the network gives the probability of every class.
 ///
-/// With --npy, the command writes audio/<id>.npy and visual/<id>.npy, (T,C) of f32, for every video that has both features. It
-/// needs no annotations. A video whose name cannot be a file name is left out and listed, and the exit status is then 1.
+/// With --npy, the command writes audio/<id>.npy and visual/<id>.npy, (T,C) of f32, for every video that has both
+/// features. It needs no annotations. A video whose name cannot be a file name is left out and listed, and the exit
+/// status is then 1.
 ///
 /// With --store, the command predicts the videos of a store and writes a new epoch, which `eval --epoch` scores.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub(super) struct Args {
     checkpoint: PathBuf,
     #[command(flatten)]
     features: FeatureArgs,
-    /// Folder to write npy files to; it is made if it does not exist
+    /// Folder to write npy files to; the command creates it if it does not exist
     #[arg(
         long,
         value_name = "DIR",

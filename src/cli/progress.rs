@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, else a line every 10 s.
+//! Progress on standard error: a bar on a terminal, otherwise one line every 10 s.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::stderr::tell;
 use super::{Global, LogFormat};
 
-/// How often a line is printed where there is no terminal.
+/// Time between two lines if standard error is no terminal or log lines are JSON.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Progress of one piece of work.
+/// Progress of one task.
 pub(super) struct Bar {
     bar: ProgressBar,
     what: &'static str,
@@ -24,7 +24,7 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    /// Of some work, counted in some unit.
+    /// Creates the bar of a task `what`, which is counted in `unit`.
     pub(super) fn new(what: &'static str, unit: &'static str, global: &Global) -> Bar {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::new(0);
@@ -52,12 +52,12 @@ impl Bar {
         }
     }
 
-    /// How much there is to do.
+    /// Sets the number of units of the whole task.
     pub(super) fn total(&self, total: u64) {
         self.bar.set_length(total);
     }
 
-    /// So much more is done.
+    /// Adds units that were done.
     pub(super) fn add(&self, done: u64) {
         self.bar.inc(done);
         let Ok(mut last) = self.last.lock() else { return };
@@ -69,12 +69,12 @@ impl Bar {
         }
     }
 
-    /// What is being done now.
+    /// Sets the message beside the bar.
     pub(super) fn message(&self, message: impl Into<std::borrow::Cow<'static, str>>) {
         self.bar.set_message(message);
     }
 
-    /// A line of its own, above the bar.
+    /// Prints a line above the bar, unless the command is quiet.
     pub(super) fn say(&self, line: &str) {
         match (self.quiet, self.format) {
             (true, _) => {}
@@ -83,7 +83,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -96,7 +96,7 @@ impl PendingStatement {
 /// The error of a failed statement is printed, and the prompt continues.
 ///
 /// # Errors
-/// If the terminal cannot be read or `out` cannot be written.
+/// Returns an error if the terminal cannot be read or `out` cannot be written.
 pub(super) fn run(session: &QuerySession, out: &mut dyn Write) -> anyhow::Result<()> {
     const TERMINAL: &str = "cannot read from the terminal";
     let mut editor = DefaultEditor::new().context(TERMINAL)?;

@@ -15,13 +15,13 @@ use crate::query::{AnswerFormat, QuerySession};
 
 /// Run SQL queries on a store
 ///
-/// The SQL dialect is DataFusion's, which resembles PostgreSQL's. The statement SHOW TABLES lists the tables, and DESCRIBE
-/// labels lists the columns of table labels. The view events has one row per maximal run of set labels, with video, modality
-/// (audio, visual or audio_visual), class, onset and offset in seconds, and mean score. A video is its full name, and segments
-/// count from 0. Queries only read. The rows have no order unless the query has ORDER BY.
+/// The SQL dialect is DataFusion's, which resembles PostgreSQL's. The statement SHOW TABLES lists the tables, and
+/// DESCRIBE labels lists the columns of table labels. The view events has one row per maximal run of set labels, with
+/// video, modality (audio, visual or audio_visual), class, onset and offset in seconds, and mean score. A video is its
+/// full name, and segments count from 0. Queries only read. The rows have no order unless the query has ORDER BY.
 ///
-/// Without SQL, the command opens an interactive prompt if standard input is a terminal. Otherwise it reads statements from
-/// standard input.
+/// Without SQL, the command opens an interactive prompt if standard input is a terminal. Otherwise it reads statements
+/// from standard input.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -63,7 +63,8 @@ pub(super) fn run(args: &QueryArgs, global: &Global, out: &mut dyn Write) -> any
         }
     };
     let statements = match args.format {
-        // Tables of several statements follow each other; every other format holds one answer.
+        // Tables of several statements are printed one after the other. Every other format holds the answer of one
+        // statement.
         AnswerFormat::Table if args.out.is_none() => session.parse(&sql)?,
         _ => vec![session.parse_one(&sql)?],
     };

@@ -11,20 +11,21 @@ use vaplan_schemas::rows::LabelChangeRow;
 
 use super::choice::choices;
 use super::progress::Bar;
+use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::engine::rebase::{self, RebaseRequest};
 use crate::engine::{Listener, Progress};
 use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
-use crate::world::changes::{ChangeRows, Changes, DenoiseRequest, WeakEdit, of_class};
+use crate::world::changes::{ChangeRows, Changes, WeakEdit, of_class};
 use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 
-/// Change a store, at the cost of what the change touches.
+/// Change a store, at a cost that depends on what the change touches
 ///
-/// Takes any number of changes and commits them as one store version, with the labels that changed in label_changes. The
-/// tables are the same, row for row, as if all were labelled anew from what the changes led to. What a change cannot
-/// touch is not read. A change that changes nothing commits nothing.
+/// The command takes any number of changes and commits them as one store version. The table label_changes lists the
+/// labels that changed. The tables equal, row for row, those of a new store that is labelled with the changed inputs
+/// and settings. The command does not read rows that the changes cannot touch. If nothing changes, it commits nothing.
 ///
-/// Bad rows of the files given are left out, listed in the `rejects` table and make the exit status 1.
+/// Bad rows of the given files are left out, listed in the table rejects, and make the exit status 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to change
@@ -32,29 +33,30 @@ pub(super) struct Args {
     store: PathBuf,
     #[command(flatten)]
     changes: ChangeArgs,
-    /// Record that inputs are in another folder now: OLD as table settings names it, NEW where it is. No label changes
+    /// Record that the inputs below folder OLD are below folder NEW now. No label changes
     ///
-    /// Moves features, weak labels and rejected rows below OLD. Refused if NEW lacks a file, or if its features do not
-    /// give the scores of the store. `.=FOLDER` is for stores of older programs, which recorded relative paths. OLD
-    /// holds no `=`.
+    /// OLD is the path that the table settings states. The command replaces OLD in the paths of features, weak labels
+    /// and rejected rows. It refuses NEW if a file is missing there, or if its features do not give the scores of the
+    /// store. `.=FOLDER` is for stores of older programs, which recorded relative paths. OLD must not contain `=`. No
+    /// other change can be made in the same command.
     #[arg(long, value_name = "OLD=NEW", value_parser = old_new)]
     rebase: Option<(PathBuf, PathBuf)>,
-    /// Print the labels that would change, a line each with + or -, and commit nothing
+    /// Print the labels that would change, one per line with + or -, and commit nothing
     #[arg(long)]
     dry_run: bool,
-    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
 }
 
-/// Say what a change of a store would touch, or what a run would do, before it is made.
+/// Estimate what a change would touch, or list what a run would do
 ///
-/// Takes the same changes as `relabel` and prints which rows they can touch: videos, files, bytes, and seconds estimated
-/// from how fast this machine just read their keys. With the file of a `run`: which of its stages are done, and which a run
-/// would do. Nothing is written.
+/// The command takes the same changes as `relabel`. It prints which rows the changes can touch: videos, files, bytes,
+/// and seconds. The seconds are estimated from how fast this machine read the keys of these rows. With the file of a
+/// `run`, the command lists which stages are done and which a run would do. It writes nothing.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
-    /// File of a run: its stages, and what of them is to be done
+    /// File of a `run`, to list its stages instead of estimating changes
     #[cfg(feature = "train")]
     #[arg(value_name = "CONFIG", conflicts_with = "store")]
     config: Option<PathBuf>,
@@ -77,87 +79,86 @@ pub(super) struct PlanArgs {
     changes: ChangeArgs,
 }
 
-/// What to change.
+/// The changes of a store.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Changes")]
 struct ChangeArgs {
-    /// Threshold of one class; may be given several times
+    /// Threshold of one class, such as visual/Dog=1.1; may be given several times
     #[arg(long, value_name = "MODALITY/CLASS=R", value_parser = of_class::<f64>)]
     threshold: Vec<(Modality, Arc<str>, f64)>,
-    /// Threshold of every visual class: relative to uniform (softmax), or the logit itself
+    /// Threshold of every visual class: relative to uniform (softmax), or the logit itself [default: the store's
+    /// setting]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     visual_threshold: Option<f64>,
-    /// Threshold of every audio class
+    /// Threshold of every audio class, as --visual-threshold [default: the store's setting]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     audio_threshold: Option<f64>,
-    /// TOML as for `label`; what it does not name stays
+    /// TOML file with rule, scale and thresholds, as for `label`; a setting that the file does not name stays
     #[arg(long, value_name = "FILE")]
     thresholds: Option<PathBuf>,
-    /// softmax: probability over all classes; logit: scaled cosine
+    /// Rule that turns cosines into scores [default: the store's setting]
     #[arg(long, value_name = "RULE", value_parser = choices::<RuleName>())]
     rule: Option<RuleName>,
-    /// What visual cosines are multiplied with
+    /// Factor that multiplies visual cosines [default: the store's setting]
     #[arg(long, value_name = "K")]
     visual_scale: Option<f64>,
-    /// What audio cosines are multiplied with
+    /// Factor that multiplies audio cosines [default: the store's setting]
     #[arg(long, value_name = "K")]
     audio_scale: Option<f64>,
-    /// Weak labels that videos have now: columns filename, event_labels, and split where it is not train
+    /// CSV file with new weak labels, which replace those of its videos; new videos are added. Columns: filename,
+    /// event_labels, and split if it is not train. May be given several times
     #[arg(long, value_name = "CSV")]
     weak: Vec<PathBuf>,
-    /// Classes to add to weak labels: columns filename, event_labels
+    /// CSV file with classes to add to weak labels. Columns: filename, event_labels. May be given several times
     #[arg(long, value_name = "CSV")]
     weak_add: Vec<PathBuf>,
-    /// Classes to take from weak labels; without event_labels, the video goes
+    /// CSV file with classes to remove from weak labels; a row without event_labels removes its video. May be given
+    /// several times
     #[arg(long, value_name = "CSV")]
     weak_remove: Vec<PathBuf>,
-    /// New list of classes in order, one a line; classes that are not in it retire
+    /// File with the new class names in order, one per line; a class that it does not list retires
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
-    /// Visual text embeddings of all classes
+    /// Visual text embeddings of all classes: npy (C,D), or Parquet with class and feature
     #[arg(long, value_name = "FILE")]
     visual_text: Option<PathBuf>,
-    /// Audio text embeddings of all classes
+    /// Audio text embeddings of all classes, as --visual-text
     #[arg(long, value_name = "FILE")]
     audio_text: Option<PathBuf>,
     /// Text embedding of one class: npy (D,); may be given several times
     #[arg(long, value_name = "MODALITY/CLASS=NPY", value_parser = of_class::<PathBuf>)]
     prompt: Vec<(Modality, Arc<str>, PathBuf)>,
-    /// Visual features that are new, or whose files changed or went since they were read: a folder or a file
+    /// Visual features to read: a folder or file that is new, or that changed or was deleted since it was read. May be
+    /// given several times
     #[arg(long, value_name = "PATH")]
     visual: Vec<PathBuf>,
     /// Audio features, as --visual
     #[arg(long, value_name = "PATH")]
     audio: Vec<PathBuf>,
-    /// Visual features that are not to count any more
+    /// Visual features to remove: an input of the store. May be given several times
     #[arg(long, value_name = "PATH")]
     remove_visual: Vec<PathBuf>,
-    /// Audio features that are not to count any more
+    /// Audio features to remove, as --remove-visual
     #[arg(long, value_name = "PATH")]
     remove_audio: Vec<PathBuf>,
-    /// Labels that a person set: columns video, modality, class, label (0, 1 or withdraw), segment or onset and offset
+    /// CSV file with labels that a person set. Columns: video, modality, class, label (0, 1 or withdraw), and either
+    /// segment, or onset and offset in segments. May be given several times
     #[arg(long, value_name = "CSV")]
     user: Vec<PathBuf>,
-    /// Probabilities of an epoch: a folder with audio/<id>.npy and visual/<id>.npy (T,C), or Parquet with video,
+    /// Predictions of epoch --epoch: a folder with audio/<id>.npy and visual/<id>.npy (T,C), or Parquet with video,
     /// modality, segment, probability
     #[arg(long, value_name = "PATH", requires = "epoch")]
     predictions: Option<PathBuf>,
-    /// Number of that epoch, from 1
+    /// Number of the epoch of --predictions, at least 1
     #[arg(long, value_name = "N", requires = "predictions", value_parser = clap::value_parser!(u64).range(1..))]
     epoch: Option<u64>,
-    /// Modalities to denoise by predictions [default: as before; visual at the first epoch]
+    /// Modalities whose labels PLD may flip: visual, audio, or both; without a value, PLD flips nothing [default: the
+    /// store's setting, or visual for the first epoch]
     #[arg(long, value_name = "MODALITIES", value_delimiter = ',', num_args = 0..)]
     denoise: Option<Vec<Modality>>,
-    /// The base of a loss is the mean of the K smallest [default: as before; 5 at first]
-    #[arg(long, value_name = "K")]
-    k: Option<u32>,
-    /// A loss is abnormal above this many times the base [default: as before; 10 at first]
-    #[arg(long, value_name = "A")]
-    alpha: Option<f64>,
-    /// A label flips only where the prediction is farther from it than this [default: as before; 0.5 at first]
-    #[arg(long, value_name = "G")]
-    guard: Option<f64>,
-    /// Rule, thresholds, prompts and denoising of an older store version, as a new one
+    #[command(flatten)]
+    denoising: RuleArgs,
+    /// Store version whose rule, thresholds, prompts and denoising settings are restored, in a new version
     #[arg(long, value_name = "N")]
     to_version: Option<u64>,
 }
@@ -218,12 +219,7 @@ impl ChangeArgs {
             features: [self.audio.clone(), self.visual.clone()],
             removed: [self.remove_audio.clone(), self.remove_visual.clone()],
             epoch: None,
-            denoising: DenoiseRequest {
-                k: self.k,
-                alpha: self.alpha,
-                guard: self.guard,
-                modalities: self.denoise.clone(),
-            },
+            denoising: self.denoising.request(self.denoise.clone()),
             to_version: self.to_version,
             delivered: Vec::new(),
         })
@@ -306,7 +302,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     })
 }
 
-/// A bar of shards, and what moves it.
+/// Returns a progress bar of shards, and the listener that updates it.
 pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Listener) {
     let bar = Arc::new(Bar::new(doing, "shards", global));
     let told = bar.clone();
@@ -319,7 +315,7 @@ pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Liste
     (bar, listener)
 }
 
-/// A line a label that changes, with + or -.
+/// Prints one line for each label that changes, with + or -.
 pub(super) fn print_changes(changes: &[LabelChangeRow], out: &mut dyn Write) -> std::io::Result<()> {
     for row in changes {
         let sign = if row.to { '+' } else { '-' };
@@ -333,7 +329,7 @@ pub(super) fn print_changes(changes: &[LabelChangeRow], out: &mut dyn Write) -> 
     Ok(())
 }
 
-/// What a run committed.
+/// Prints the version that was committed, and what it changed.
 pub(super) fn print_version(summary: &RelabelSummary, out: &mut dyn Write) -> std::io::Result<()> {
     match &summary.version {
         Some(version) => writeln!(

@@ -17,38 +17,39 @@ use crate::run::{self, RunListener, RunProgress, RunRequest, Todo};
 
 /// Do the whole job that a file describes: label, train, denoise, train again, score
 ///
-/// Labels the features, trains the parser on the labels, flips the labels that it finds wrong, trains it again on what is
-/// left, and prints a table of how good labels and parsers are against the dense truth. Every stage and every epoch is a
-/// store version. What is done already is not done again: a run that was killed goes on at the stage, shard and epoch
-/// where it was, a finished one only prints its table, and a changed file redoes what depends on the change (`vaplan
-/// plan CONFIG` says what).
+/// The command labels the features and trains the parser on the labels. It flips the labels that the parser
+/// contradicts, trains the parser again on the denoised labels, and prints a table with the scores of labels and
+/// parsers against the dense truth. Every stage and every epoch is one store version.
 ///
-/// `--print-default` prints every key with its default; docs/run.md says what they mean. Paths are relative to the file.
+/// Finished work is not repeated. A run that was killed continues at its stage, shard and epoch. A finished run only
+/// prints its table. A changed file repeats the stages that depend on the change; `vaplan plan CONFIG` lists them.
+///
+/// `--print-default` prints every key with its default; docs/run.md explains the keys. Paths are relative to the file.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// TOML file that describes the run
     #[arg(value_name = "CONFIG", required_unless_present = "print_default")]
     config: Option<PathBuf>,
-    /// Only read the file and open what it names
+    /// Read the file, open the inputs that it names, and stop. The store does not change
     #[arg(long)]
     check: bool,
-    /// Print a file with every key and its default
+    /// Print a file with every key and its default, and stop
     #[arg(long, conflicts_with = "config")]
     print_default: bool,
     #[command(flatten)]
     machine: Machine,
 }
 
-/// What differs between machines, not between runs.
+/// Options that depend on the machine and do not belong into the file of the run.
 #[derive(Debug, clap::Args)]
 struct Machine {
-    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<NonZeroUsize>,
-    /// Threads of libtorch; the same number gives the same bits [default: one per core]
+    /// Number of threads of libtorch; results are equal bit for bit only for equal numbers [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_THREADS")]
     threads: Option<NonZeroUsize>,
-    /// Where to train: cpu, cuda or cuda:N
+    /// Device to train on: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
     device: tch::Device,
 }
@@ -118,12 +119,12 @@ fn labelling(bar: &Arc<Bar>) -> Listener {
     })
 }
 
-/// How far the training under way is.
+/// Progress of the current training.
 struct Pace {
     begun: Instant,
     videos: u64,
     name: String,
-    /// Videos of all trainings so far, as often as they are learnt.
+    /// Number of videos of all trainings so far, counted once per epoch.
     total: u64,
 }
 
@@ -185,7 +186,7 @@ fn check(request: &RunRequest, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says which stages of a run are done.
+/// Prints which stages of a run are done.
 pub(super) fn plan(config: &Path, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let request = RunRequest {
         config: config.to_owned(),

@@ -18,10 +18,10 @@ const WIDTH: usize = 80;
 
 /// Show the timeline of one video: labels, truth and scores
 ///
-/// Each modality and class has a row of labels, a row of the dense truth if the video is annotated, and a row of the scores that
-/// were compared with the threshold. On a terminal, a label is green if the truth agrees, yellow if it does not, and cyan if the
-/// truth is unknown; truth without a label is red. Otherwise, and with NO_COLOR, the output is plain ASCII. A video that is longer
-/// than a line is shown in pieces.
+/// Each modality and class has a row of labels, a row of the dense truth if the video is annotated, and a row of the
+/// scores that were compared with the threshold. On a terminal, a label is green if the truth agrees, yellow if it does
+/// not, and cyan if the truth is unknown; truth without a label is red. Otherwise, and with NO_COLOR, the output is
+/// plain ASCII. A video that is longer than a line is shown in pieces.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,8 +29,8 @@ Examples:
   vaplan show --store store --version 1 demo0000065
   vaplan show --store store -- -rf_AAAAAAA_0_10")]
 pub(super) struct ShowArgs {
-    /// Video to show: its full name, or its first 11 characters if no other video starts with them; put `--` before a name
-    /// that starts with `-`
+    /// Video to show: its full name, or its first 11 characters if no other video starts with them; put `--` before a
+    /// name that starts with `-`
     video: String,
     /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

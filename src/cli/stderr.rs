@@ -1,7 +1,7 @@
 //! Lines on standard error.
 //!
-//! Standard error can be gone: a closed terminal, a full device, or a reader such as `head` that ended. `eprintln!` panics
-//! then, which would end the work that a line is about. These functions lose the line instead.
+//! Standard error can be gone: a closed terminal, a full device, or a reader such as `head` that ended. `eprintln!`
+//! panics then, which would end the work that a line is about. These functions lose the line instead.
 
 use std::io::Write;
 

@@ -11,33 +11,33 @@ use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
 use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 
-/// Simulate features for an annotation folder; results on simulated features say nothing about real data
+/// Simulate features for an annotation folder; results on them say nothing about real data
 ///
-/// Writes CLIP-like visual and CLAP-like audio features of every annotated video,
-/// and text embeddings of the classes, so that the tool can be tried, and timed,
-/// without downloads. Videos of a split with dense truth follow that truth; for the
-/// others events are drawn from the weak label. Some classes are harder than others,
-/// noise lasts over segments, and some sources stand in the picture though nothing is
-/// seen of their event. docs/synth.md has the model.
+/// The command writes CLIP-like visual features and CLAP-like audio features of every
+/// annotated video, and text embeddings of the classes. With them you can try and time the
+/// program without downloads. The videos of a split with dense truth follow that truth. For
+/// the other videos, events are drawn from the weak label. Some classes are harder than
+/// others, noise lasts over several segments, and some objects are in the picture although
+/// their event is only audible. docs/synth.md describes the model.
 ///
-/// The same annotations, options and seed give the same files, whatever the number of
-/// threads. Written into --out:
+/// The same annotations, options and seed give the same files for every number of threads.
+/// The command writes these files into --out:
 ///
 ///   visual/, audio/       features
 ///   visual_text.npy,
 ///   audio_text.npy        text embeddings (C,D)
-///   truth/                annotations, all that was simulated as dense truth
-///   annotations/          with --videos or --repeat: of the videos simulated
-///   synth.json            says that all this is simulated, and how
+///   truth/                annotations with all simulated events as dense truth
+///   annotations/          with --videos or --repeat: annotations of the simulated videos
+///   synth.json            states that the files are simulated, and with which options
 ///
-/// A folder that holds a synth.json is overwritten; any other must be empty.
+/// A folder that has a synth.json is overwritten. Any other folder must be empty.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct SynthArgs {
     /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
     #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
     annotations: PathBuf,
-    /// Folder to write
+    /// Folder to write; it must be empty or have a synth.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of videos to simulate, spread evenly over the annotations [default: all]
@@ -55,13 +55,13 @@ pub(super) struct SynthArgs {
     /// Seed of the random number generators
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Write Parquet shards instead of one npy file per video
+    /// Write Parquet shards instead of one npy file per video and modality
     #[arg(long)]
     parquet: bool,
     /// Number of videos per Parquet shard
     #[arg(long, value_name = "N", default_value = "2000", requires = "parquet")]
     shard_videos: NonZeroUsize,
-    /// Form of the feature column in Parquet shards; packed reads ten times faster
+    /// Form of the feature column in Parquet shards; the form packed is read ten times faster than list
     #[arg(long, value_name = "FORM", default_value = "packed", requires = "parquet")]
     column: ShardColumn,
     /// Number type of the features [default: f32 for npy, f16 for Parquet]

@@ -12,12 +12,13 @@ use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary};
 
 /// Train a network on the labels of a store
 ///
-/// The network (HAN, with the richness-aware loss) learns from the train videos of a store version. Every epoch becomes one
-/// store version: loss terms and scores in table `epochs`, probabilities in `predictions` and `video_predictions`. If features
-/// have several rows per segment (ResNet-152: 8), their mean is computed first and kept in a copy inside the store.
+/// The network (HAN, with the richness-aware loss) learns from the train videos of a store version. Every epoch becomes
+/// one store version: loss terms and scores in table `epochs`, probabilities in `predictions` and `video_predictions`.
+/// If features have several rows per segment (ResNet-152: 8), their mean is computed first and kept in a copy inside
+/// the store.
 ///
-/// A training that was interrupted continues after its last epoch and ends in the same result, bit for bit (on the CPU, with
-/// the same --threads). For a training that is complete, the command does nothing.
+/// A training that was interrupted continues after its last epoch and ends in the same result, bit for bit (on the CPU,
+/// with the same --threads). For a training that is complete, the command does nothing.
 ///
 /// Settings come from --config over the defaults, and from flags over both. docs/train.md lists them.
 #[derive(Debug, clap::Args)]

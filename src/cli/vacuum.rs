@@ -9,20 +9,21 @@ use vaplan_schemas::store::Store;
 
 use super::Global;
 
-/// Remove files that only old versions need.
+/// Remove files that only old versions need
 ///
-/// Versions before the last N can no longer be opened, unless they are being read; `log` still lists them. The command
-/// removes data files and log entries that no kept version needs, files that killed runs left, delivered features that no
-/// kept version names, and pooled features of trainings. It prints which folders stay and why. It works on a full disk.
+/// The last --keep versions can still be opened afterwards, and the versions that a process is reading. Other versions
+/// cannot; `log` still lists them. The command removes data files and log entries that no kept version needs, files
+/// that killed runs left, delivered features that no kept version names, and pooled features of trainings. It prints
+/// which folders stay and why. It also works on a full disk.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Store to clear
+    /// Store to remove files from
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// How many versions stay
+    /// Number of latest versions to keep, at least 1
     #[arg(long, value_name = "N")]
     keep: NonZeroUsize,
-    /// Say what would be removed, and remove nothing
+    /// Print what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
 }

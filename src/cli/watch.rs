@@ -10,28 +10,32 @@ use anyhow::Context;
 use super::{Global, notes};
 use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 
-/// Take what is dropped into a folder, and keep the labels right: one store version per batch.
+/// Commit the files that appear in a folder, one store version per batch
 ///
-/// Stays up with the graph in memory until SIGTERM or SIGINT. Deliveries appear by rename; their names say what they are:
-/// NAME.weak.csv, .weak-add.csv, .weak-remove.csv, .user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet,
-/// NAME.visual.parquet, folders NAME.audio and NAME.visual of npy, folders epoch-NNNN*, epoch-NNNN*.predictions.parquet.
-/// What is committed goes to done/, what cannot be used to failed/, with the reason beside it. A delivery counts once,
-/// whatever is killed, and however often it comes, so long as it is among the last 1,024.
+/// The command keeps the dataflow in memory and runs until SIGTERM or SIGINT. Write a delivery under a name that begins
+/// with `.` or ends in .tmp or .part, then rename it. Its final name states its kind: NAME.weak.csv, NAME.weak-add.csv,
+/// NAME.weak-remove.csv, NAME.user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet, NAME.visual.parquet,
+/// folders NAME.audio and NAME.visual of npy files, folders epoch-NNNN*, and epoch-NNNN*.predictions.parquet.
+///
+/// The command moves a committed delivery to done/. It moves a delivery that cannot be used to failed/ and writes the
+/// reason beside it. Each delivery is applied once, even if the process is killed at any moment: every store version
+/// records the last 1,024 deliveries.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Store to change
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
-    /// Folder to watch; made where there is none
+    /// Folder to watch; the command creates it if it does not exist
     #[arg(long, value_name = "DIR", env = "VAPLAN_INBOX")]
     inbox: PathBuf,
-    /// Workers of the dataflow; tables are the same for every number [default: one per core]
+    /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
-    /// Write a status there as JSON, anew after each batch
+    /// File to write the status to, as JSON; it is replaced after each batch [default: none]
     #[arg(long, value_name = "FILE", env = "VAPLAN_STATUS")]
     status: Option<PathBuf>,
-    /// Serve figures for Prometheus at http://ADDRESS/metrics; loopback only; port 0 takes a free one
+    /// Address to serve numbers for Prometheus on, at http://ADDRESS/metrics. It must be a loopback address; port 0
+    /// takes a free port [default: none]
     #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
     metrics: Option<SocketAddr>,
     #[cfg(feature = "train")]
@@ -39,12 +43,13 @@ pub(super) struct Args {
     training: Training,
 }
 
-/// Own training.
+/// Options of the training beside the watch.
 #[cfg(feature = "train")]
 #[derive(Debug, clap::Args)]
 struct Training {
-    /// Train a parser beside it, and denoise the labels by its epochs: a file of `run`, of which [train],
-    /// [train_features] and [denoise] (schedule every or off) count
+    /// Train a parser on the labels of the store while deliveries come, and denoise the labels by its epochs. CONFIG is
+    /// a file of `run`; the command reads its sections [train], [train_features] and [denoise] (schedule every or off)
+    /// [default: no training]
     #[arg(long, value_name = "CONFIG", env = "VAPLAN_WATCH_TRAIN")]
     train: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +58,7 @@ struct Training {
 
 #[cfg(feature = "train")]
 impl Args {
-    /// Does it train?
+    /// Returns whether the watch trains a parser.
     pub(super) fn learns(&self) -> bool {
         self.training.train.is_some()
     }
@@ -101,7 +106,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         )),
         WatchProgress::Metrics(address) => say(format!("metrics at http://{address}/metrics")),
         WatchProgress::Waiting(holder) => say(format!("waiting: the store is being written by {holder}")),
-        // Not left out where quiet: it is an error, of one delivery.
+        // Print this line with --quiet too, because it is the error of one delivery.
         WatchProgress::Failed { name, reason } => super::stderr::tell(&format!("{name}: {reason}")),
         WatchProgress::Batch(done) => {
             notes::report(&done.rejected, true);
@@ -139,7 +144,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         WatchProgress::TrainingFailed(reason) => super::stderr::tell(&format!("training: {reason}")),
         WatchProgress::Stopped => say("stopped".to_owned()),
     })?;
-    // Whoever read the output may have gone; the work went on.
+    // A failed write to the output does not end the watch. It is reported after the watch has ended.
     written?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `vaplan denoise`: labels that an epoch of the store contradicts, flipped as one store version.
+//! `vaplan denoise`: flips the labels that an epoch of the store contradicts, and commits one store version.
 //!
 //! ```text
 //! epoch ─ named, or the best with predictions of train videos ─┐
@@ -6,9 +6,9 @@
 //!                                     labels before, label changes, truth ─┴─▶ F-scores before and after
 //! ```
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`quality`] | F-scores of labels before and after a change of them |
+//! | [`quality`] | F-scores of the labels before and after a change |
 
 pub mod quality;
 
@@ -27,50 +27,51 @@ use crate::world::changes::{Changes, DenoiseRequest};
 use crate::world::epochs;
 use quality::Quality;
 
-/// What is asked.
+/// A denoising of a store, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct DenoisingRequest {
     /// Store to change.
     pub store: PathBuf,
-    /// Epoch whose predictions count; none: [`epochs::best`].
+    /// Epoch whose predictions PLD reads. `None`: the epoch that [`epochs::best`] returns.
     pub epoch: Option<u64>,
     /// K, α, guard and modalities.
     pub denoising: DenoiseRequest,
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Say what would change, and commit nothing.
+    /// Whether to compute the changes without a commit.
     pub dry_run: bool,
-    /// What was asked, as a command line, for the `versions` table.
+    /// Command line of the change, for the `versions` table.
     pub command: String,
 }
 
-/// What was done, or would be.
+/// Result of a denoising.
 #[derive(Clone, Debug)]
 pub struct DenoiseSummary {
-    /// Epoch whose predictions count.
+    /// Epoch whose predictions PLD reads.
     pub epoch: u64,
-    /// The change; its flips are all that PLD makes, also those that were there.
+    /// The change of the store. Its flips are all flips of PLD, including those that the labels had before.
     pub summary: RelabelSummary,
-    /// Of each split with dense truth.
+    /// Scores of each split with dense truth, before and after.
     pub quality: Vec<Quality>,
 }
 
-/// What keeps a store from being denoised.
+/// Error of a denoising.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DenoiseError {
-    /// The store cannot be read or changed so.
+    /// The store cannot be read, or the change is refused.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// Labels cannot be scored.
+    /// The labels cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
 }
 
-/// Denoises the labels of a store's latest version.
+/// Denoises the labels of the latest version of a store.
 ///
 /// # Errors
-/// [`DenoiseError`]; the version before is then still the latest.
+/// Returns [`DenoiseError`] if the store cannot be denoised or scored. If the change fails, the store has no new
+/// version.
 pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSummary, DenoiseError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let latest = store.at_version(None).map_err(LabelError::from)?;
@@ -94,7 +95,8 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
     };
     let mut summary = relabel::run(&change, listener)?;
     let before = match &summary.version {
-        // Another process may have committed since the epoch was chosen.
+        // Another process may have committed a version since the epoch was chosen. Compare with the version directly
+        // before the new one.
         Some(version) => {
             let before = StoreVersion(version.version - 1);
             summary.changes = changes(&store, version.version)?;
@@ -109,7 +111,7 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
     })
 }
 
-/// Rows of `label_changes` of a version.
+/// Returns the rows of `label_changes` that a version added.
 fn changes(store: &Store, version: u64) -> Result<Vec<vaplan_schemas::rows::LabelChangeRow>, LabelError> {
     let after: Snapshot = store.at_version(Some(StoreVersion(version)))?;
     let own = |file: &DataFile| file.version().is_none_or(|of| of == version);

@@ -1,4 +1,4 @@
-//! How good labels are before and after a change of them, where dense truth is known.
+//! Scores labels before and after a change, if dense truth is known.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,25 @@ use vaplan_schemas::tables::{Table, Truth};
 
 use crate::eval::{EvalError, Level, evaluate, store};
 
-/// Segment-level scores of the labels of a split.
+/// Segment-level scores of the labels of a split, before and after a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quality {
-    /// Which.
+    /// The split.
     pub split: Split,
-    /// Before.
+    /// Scores before the change.
     pub before: Level,
-    /// After.
+    /// Scores after the change.
     pub after: Level,
 }
 
-/// Of each split with dense truth and labels; `changes` are of the version `before`.
+/// Scores each split that has dense truth and labels. `before` is the version before the change, and `changes` are the
+/// labels that changed in it.
 ///
 /// # Errors
-/// [`EvalError`] for a store that does not read back.
+/// Returns [`EvalError`] if the store cannot be read.
 pub fn of_changes(before: &Snapshot, changes: &[LabelChangeRow]) -> Result<Vec<Quality>, EvalError> {
     let mut found = Vec::new();
-    // Most stores have none, and labels need not be read then.
+    // Most stores have no dense truth, and then the labels need not be read.
     if before.files(Truth::NAME)?.is_empty() {
         return Ok(found);
     }

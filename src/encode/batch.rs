@@ -1,7 +1,8 @@
-//! Segments of several videos, gathered to batches of one size.
+//! Gathers the segments of several videos into batches of one size.
 //!
-//! Where a batch ends depends on the order of the videos alone, not on what is cached or how fast threads are: a
-//! model's last bits depend on what else is in its batch, and a run that goes on after a kill is to give the same.
+//! The order of the videos alone decides where a batch ends: cached segments count too, and the speed of threads does
+//! not matter. The last bits of a model's output depend on the other rows of the batch. A run that continues after a
+//! kill must therefore form the same batches, so that it gives the same features.
 
 use std::sync::Arc;
 
@@ -9,26 +10,26 @@ use vaplan_schemas::Modality;
 
 use super::cache::{Key, Piece};
 
-/// Prepared segments on their way to a model.
+/// Prepared segments that a model will encode together.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Whose rows these are, in order.
+    /// The segments of the rows, in the order of the rows.
     pub pieces: Vec<Piece>,
-    /// Names of the pieces' videos.
+    /// For each piece, the name of its video.
     pub names: Vec<Arc<str>>,
-    /// Videos that end here, and how many segments they have.
+    /// For each video that ends in this batch: its key, and its number of segments.
     pub totals: Vec<(Key, u32)>,
     /// Prepared values, row by row.
     pub values: Vec<f32>,
 }
 
 impl Batch {
-    /// Segments.
+    /// Number of segments in the batch.
     pub fn rows(&self) -> usize {
         self.pieces.iter().map(|piece| piece.count as usize).sum()
     }
 
-    /// Video and segment of every row.
+    /// Returns the video name, the piece and the segment of every row.
     pub fn places(&self) -> impl Iterator<Item = (&Arc<str>, &Piece, u32)> {
         self.pieces.iter().zip(&self.names).flat_map(|(piece, name)| {
             (piece.first..piece.first + piece.count).map(move |segment| (name, piece, segment))
@@ -36,7 +37,7 @@ impl Batch {
     }
 }
 
-/// Gathers the segments of one modality of a group of videos.
+/// Gathers the segments of one modality of a group of videos into batches.
 pub struct Batcher<'a> {
     modality: Modality,
     size: usize,
@@ -46,7 +47,7 @@ pub struct Batcher<'a> {
 }
 
 impl<'a> Batcher<'a> {
-    /// Of batches of `size`.
+    /// Makes a batcher that passes batches of at most `size` segments to `send`.
     pub fn new(modality: Modality, size: usize, send: &'a mut dyn FnMut(Modality, Batch)) -> Batcher<'a> {
         Batcher {
             modality,
@@ -57,12 +58,13 @@ impl<'a> Batcher<'a> {
         }
     }
 
-    /// The next segment, which is cached: it only takes its place.
+    /// Counts the next segment without adding it, because its embedding is in the cache. The segment must be counted so
+    /// that the batches end at the same segments as in a run without a cache.
     pub fn skip(&mut self) {
         self.place();
     }
 
-    /// The next segment; `fill` appends its values.
+    /// Adds the next segment; `fill` appends its prepared values.
     pub fn add(&mut self, name: &Arc<str>, key: &str, segment: u32, fill: impl FnOnce(&mut Vec<f32>)) {
         self.place();
         fill(&mut self.batch.values);
@@ -81,12 +83,12 @@ impl<'a> Batcher<'a> {
         });
     }
 
-    /// A video has so many segments.
+    /// Records that the video with this key has this number of segments.
     pub fn total(&mut self, key: &str, segments: u32) {
         self.batch.totals.push((key.to_owned(), segments));
     }
 
-    /// All that is left.
+    /// Sends the last batch, which may have less than `size` segments.
     pub fn finish(mut self) {
         self.flush();
     }
@@ -109,7 +111,8 @@ impl<'a> Batcher<'a> {
 mod tests {
     use super::*;
 
-    /// Batches of three videos of 3, 4 and 2 segments, of which some are cached, as `key first count`.
+    /// Returns the batches of three videos with 3, 4 and 2 segments, each piece as `key first count`. The segments in
+    /// `cached` are skipped.
     fn batches(cached: &[(&str, u32)]) -> Vec<Vec<String>> {
         let mut sent = Vec::new();
         let mut send = |_: Modality, batch: Batch| {

@@ -1,9 +1,12 @@
-//! Embeddings by content, kept for ever: a second run, a changed prompt or a new class encodes no media again.
+//! The cache keeps embeddings on disk, by the content of their media. A second run, a changed prompt or a new class
+//! therefore encodes no media again. The cache deletes nothing.
 //!
-//! One file per batch that a model encoded, written beside and renamed: SHA-256 of the rest, then what is in it. Keys
-//! are hashes of the media's bytes, of how they are cut and prepared, and of the model. All of a batch is there or
-//! nothing, so that a killed run, run again, forms the very same batches: a model's last bits depend on what else is
-//! in its batch.
+//! Each batch that a model encoded is one file: the SHA-256 of the rest of the file, then the batch. The cache writes
+//! the file under a temporary name and renames it, so either the whole batch is kept or nothing. The last bits of a
+//! model's output depend on the other rows of its batch. After a kill, a run must therefore form the same batches
+//! again, and whole batches make this possible.
+//!
+//! A key is the hash of the bytes of the media, of the settings for cutting and preparing them, and of the model.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,41 +20,41 @@ use sha2::{Digest, Sha256};
 use super::error::EncodeError;
 use super::sum::hex;
 
-/// SHA-256 of all that embeddings of one video and modality depend on, hex.
+/// SHA-256 (in hexadecimal) of everything that the embeddings of one video and modality depend on.
 pub type Key = String;
 
-/// Consecutive segments of one video, in a batch.
+/// Consecutive segments of one video in a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// Whose.
+    /// Key of the video and modality.
     pub key: Key,
-    /// First segment.
+    /// The first segment.
     pub first: u32,
-    /// How many.
+    /// Number of segments.
     pub count: u32,
 }
 
-/// A batch, encoded.
+/// The embeddings of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EncodedBatch {
-    /// D.
+    /// Number of values of an embedding (D).
     pub width: u32,
-    /// Whose rows these are, in order.
+    /// The segments of the rows, in the order of the rows.
     pub pieces: Vec<Piece>,
-    /// How many segments a video has: known at its end.
+    /// The number of segments of each video that ends in this batch. The number is known only at the end of a video.
     pub totals: Vec<(Key, u32)>,
-    /// `[segments, width]`.
+    /// The embeddings, of shape `[segments, width]`.
     pub values: Vec<f32>,
 }
 
 impl EncodedBatch {
-    /// Segments.
+    /// Number of segments in the batch.
     pub fn rows(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.count)).sum()
     }
 }
 
-/// Where a segment's row is.
+/// The file and row of a segment's embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     file: u32,
@@ -61,27 +64,28 @@ struct Place {
 #[derive(Debug, Default)]
 struct Index {
     files: Vec<PathBuf>,
-    /// By key: the place of each segment that is there.
+    /// For each key: the place of each segment, or `None` for segments that the cache does not have.
     places: BTreeMap<Key, Vec<Option<Place>>>,
     totals: BTreeMap<Key, u32>,
 }
 
-/// The folder of batches, and what is in them.
+/// The folder of batches, with an index of the segments in them.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
     index: Mutex<Index>,
-    /// The batch read last: the next video begins in it as a rule.
+    /// The batch that was read last. The next video usually begins in the same batch.
     last: Mutex<Option<(PathBuf, Arc<EncodedBatch>)>>,
 }
 
 const SUM: usize = 32;
 
 impl Cache {
-    /// Opens or makes the folder, and reads what is in it; what does not read back is as good as none.
+    /// Opens the folder, or creates it, and reads its batches. A damaged batch is skipped with a warning, as if it were
+    /// absent.
     ///
     /// # Errors
-    /// [`EncodeError::Write`] where it cannot be made or listed.
+    /// Returns [`EncodeError::Write`] if the folder cannot be created or listed.
     pub fn open(folder: &Path) -> Result<Cache, EncodeError> {
         fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
         let mut paths = Vec::new();
@@ -106,16 +110,17 @@ impl Cache {
         })
     }
 
-    /// Keeps a batch.
+    /// Writes a batch to the folder, and adds it to the index.
     ///
     /// # Errors
-    /// [`EncodeError::Write`]: a full disk, say. Nothing is left behind.
+    /// Returns [`EncodeError::Write`] if the file cannot be written, for example because the disk is full. No part of
+    /// the batch remains then.
     pub fn keep(&self, batch: &EncodedBatch) -> Result<(), EncodeError> {
         let body = postcard::to_stdvec(batch)
             .map_err(std::io::Error::other)
             .map_err(EncodeError::write("encode a batch for", &self.folder))?;
         let sum = Sha256::digest(&body);
-        // Equal batches have one name: kept twice, they are there once.
+        // The name is a hash of the contents, so a batch that is kept twice is one file.
         let name = hex(&sum[..16]);
         let path = self.folder.join(format!("{name}.batch"));
         let write = || {
@@ -129,24 +134,25 @@ impl Cache {
         Ok(())
     }
 
-    /// How many segments a video has, if that is known.
+    /// Number of segments of a video, if the number is known.
     pub fn total(&self, key: &str) -> Option<u32> {
         self.lock().totals.get(key).copied()
     }
 
-    /// Is this segment there?
+    /// Does the cache have this segment?
     pub fn has(&self, key: &str, segment: u32) -> bool {
         self.lock().place(key, segment).is_some()
     }
 
-    /// Is every segment there, and known to be the last?
+    /// Returns the number of segments of a video if the cache has all of them.
     pub fn whole(&self, key: &str) -> Option<u32> {
         self.lock().whole(key).map(|places| places.len() as u32)
     }
 
-    /// Appends all rows of a video, `[T, width]`; gives T.
+    /// Appends all rows of a video, of shape `[T, width]`, to `out`. Returns T.
     ///
-    /// None: not all are there, or a file of them is gone or damaged since.
+    /// Returns `None`, and appends nothing, if the cache does not have all segments, if a file was removed or damaged
+    /// after the cache was opened, or if a row has another width.
     pub fn rows(&self, key: &str, width: usize, out: &mut Vec<f32>) -> Option<u32> {
         let places: Vec<(PathBuf, u32)> = {
             let index = self.lock();
@@ -165,7 +171,7 @@ impl Cache {
         Some(places.len() as u32)
     }
 
-    /// The only row of a text.
+    /// Returns the embedding of a text, which is the only row of its key.
     pub fn row(&self, key: &str) -> Option<Vec<f32>> {
         let (path, row) = {
             let index = self.lock();
@@ -178,7 +184,7 @@ impl Cache {
         Some(batch.values.get(from..from + width)?.to_vec())
     }
 
-    /// A batch of the index; none where its file is gone or damaged since.
+    /// Reads a batch of the index. Returns `None` if its file was removed or damaged after the cache was opened.
     fn batch(&self, path: &Path) -> Option<Arc<EncodedBatch>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, batch)) = &*last
@@ -199,9 +205,9 @@ impl Cache {
 impl Index {
     /// Adds the rows of a batch.
     ///
-    /// Media of equal content have one key, and two threads may encode them at once, cut into pieces in two ways. Each
-    /// segment then has several rows, which differ in their last bits. The row of the file that comes first by name
-    /// counts, so that the order in which files are added does not matter.
+    /// Media with equal contents have the same key. Two threads may encode such media at the same time, split into
+    /// different batches. Each segment then has several rows, which differ in their last bits. The index takes the row
+    /// of the file whose name comes first, so that the result does not depend on the order in which files are added.
     fn add(&mut self, path: PathBuf, batch: &EncodedBatch) {
         let file = u32::try_from(self.files.len()).expect("a folder holds fewer than 2^32 files");
         self.files.push(path);
@@ -227,7 +233,7 @@ impl Index {
         *self.places.get(key)?.get(segment as usize)?
     }
 
-    /// The place of every segment, if all are there and the last is known.
+    /// Returns the places of all segments, if the number of segments is known and the cache has each of them.
     fn whole(&self, key: &str) -> Option<Vec<Place>> {
         let total = *self.totals.get(key)?;
         (0..total).map(|segment| self.place(key, segment)).collect()
@@ -238,7 +244,7 @@ impl Index {
     }
 }
 
-/// A batch that is whole; none otherwise.
+/// Reads a batch from a file. Returns `None` if the file cannot be read, or if its hash or its sizes are wrong.
 fn load(path: &Path) -> Option<EncodedBatch> {
     let bytes = fs::read(path).ok()?;
     let (sum, body) = bytes.split_at_checked(SUM)?;
@@ -299,7 +305,7 @@ mod tests {
 
     #[test]
     fn media_of_equal_content_lose_no_segment_whatever_the_order() {
-        // One key, cut in three ways: ten segments at once, one, and the last six.
+        // One key in three batches: all ten segments, the first segment, and the last six segments.
         let batch = |first: u32, count: u32, base: f32, total: Option<u32>| EncodedBatch {
             width: 1,
             pieces: vec![piece("a", first, count)],

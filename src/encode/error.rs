@@ -1,4 +1,4 @@
-//! What can go wrong between media and features.
+//! The errors of encoding.
 
 use std::path::{Path, PathBuf};
 
@@ -9,115 +9,116 @@ use super::model::ModelError;
 use super::prompts::PromptsError;
 use crate::ingest::IngestError;
 
-/// A picture, sound or video that cannot be used; it loses nothing beside it.
+/// The reason why a picture, sound or video cannot be used. Encoding goes on with all other media.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaError {
-    /// No regular file, or it cannot be read.
+    /// The path is not a regular file, or the file cannot be read.
     #[error(transparent)]
     Open(#[from] IngestError),
-    /// A picture that cannot be decoded.
+    /// A picture cannot be decoded, or a video has no pictures that can be used.
     #[error("picture `{path}` {problem}")]
     Picture {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file, as the rest of a sentence whose subject is the file.
         problem: String,
     },
-    /// A sound that cannot be decoded.
+    /// A sound file cannot be decoded.
     #[error("sound `{path}` {problem}")]
     Sound {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file, as the rest of a sentence whose subject is the file.
         problem: String,
     },
-    /// A sound that only ffmpeg reads, and the program is not there.
+    /// The sound can be read by ffmpeg only, and the ffmpeg program cannot be started.
     #[error(
         "sound `{path}` is {what}, which the program `{program}` reads, and that cannot be started ({source}): install \
          ffmpeg, or give a sound file (wav, flac, mp3)"
     )]
     FfmpegSound {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its codec and container.
+        /// Codec and container of the file.
         what: String,
-        /// What was tried.
+        /// The program that vaplan tried to start.
         program: PathBuf,
-        /// Why it does not start.
+        /// Why the program does not start.
         #[source]
         source: std::io::Error,
     },
-    /// A file without a sound track.
+    /// The file has no sound track.
     #[error("`{path}` has no sound track")]
     NoSound {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
     },
-    /// A video that ffmpeg does not give frames of.
+    /// ffmpeg gives no frames of the video.
     #[error("video `{path}` {problem}")]
     Video {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What ffmpeg said.
+        /// What ffmpeg reported, as the rest of a sentence whose subject is the video.
         problem: String,
     },
-    /// The ffmpeg program is needed and not there.
+    /// The video needs the ffmpeg program, and the program cannot be started.
     #[error(
         "video `{path}` needs the program `{program}` for its frames, which cannot be started ({source}): install \
          ffmpeg, or give folders of frames"
     )]
     Ffmpeg {
-        /// Which video.
+        /// Path of the video.
         path: PathBuf,
-        /// What was tried.
+        /// The program that vaplan tried to start.
         program: PathBuf,
-        /// Why it does not start.
+        /// Why the program does not start.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// What keeps encoding from being done; a bad file beside good ones is none.
+/// The reason why a whole encoding run fails. A media file that cannot be used does not fail the run: it becomes a
+/// rejected row.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A model that cannot be used, or failed.
+    /// A model cannot be used, or the model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Annotations, media folders or shards.
+    /// Annotations, a media folder or a shard cannot be read or written.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// Prompts that cannot be used.
+    /// The prompts file cannot be used.
     #[error(transparent)]
     Prompts(#[from] PromptsError),
-    /// A number or a choice that cannot be.
+    /// The settings of the request are invalid or contradict each other.
     #[error("{0}")]
     Settings(String),
-    /// A file of the cache or of the results cannot be written.
+    /// A file of the cache or of the features cannot be written.
     #[error("cannot {action} `{path}`")]
     Write {
-        /// What was tried.
+        /// The action that failed, such as `write`.
         action: &'static str,
-        /// Where.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The folder cannot be locked, or the store is none.
+    /// The output folder cannot be locked, or the store cannot be opened or created.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The workers of the dataflow did not start, or one of them panicked.
     #[error(transparent)]
     Workers(#[from] WorkersError),
-    /// The dataflow did not start, or a part of it went away before the end.
+    /// A thread of the dataflow ended before all media were encoded.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),
 }
 
 impl EncodeError {
-    /// Builds an [`EncodeError::Write`] in `map_err`.
+    /// Builds the closure for `map_err` that makes an [`EncodeError::Write`].
     pub(super) fn write(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EncodeError {
         let path = path.to_owned();
         move |source| EncodeError::Write { action, path, source }

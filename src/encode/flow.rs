@@ -1,4 +1,4 @@
-//! The dataflow of encoding.
+//! The dataflow of encoding. Each timely worker has one of each operator, and its own reader threads.
 //!
 //! ```text
 //! reader threads ═ bounded channel ═▶ media ── encode ── count       one of each per worker
@@ -30,31 +30,31 @@ use super::operator::{BatchOutcome, Credits, SessionPool, encode};
 use super::read::{GROUP, ReadEvent, Reading, SharedMedia, read_group};
 use super::{EncodeListener, EncodeProgress};
 
-/// What the dataflow gave.
+/// The results of the dataflow. The embeddings themselves are in the cache.
 #[derive(Debug, Default)]
 pub struct EncodeResults {
-    /// Under which key the embeddings of a video are, by its place and modality.
+    /// For each video (by its position in the list of media) and modality: the key of its embeddings in the cache.
     pub keys: BTreeMap<(usize, Modality), Key>,
-    /// What was left out or is odd.
+    /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
-    /// Segments encoded, not taken from the cache.
+    /// Number of segments that were encoded; segments from the cache do not count.
     pub encoded: u64,
-    /// Batches encoded.
+    /// Number of batches with at least one encoded segment.
     pub batches: u64,
 }
 
-/// How many threads do what.
+/// The numbers of threads, and of batches in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeThreads {
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Readers, in all.
+    /// Number of reader threads of all workers together; each worker has at least one.
     pub readers: usize,
-    /// Batches on the way per worker.
+    /// Number of batches that may be in progress in one worker: passed to the sessions, and not yet in the cache.
     pub credits: usize,
 }
 
-/// What all threads share.
+/// The state that all threads of a run share.
 struct EncodeJob {
     reading: Reading,
     cache: Arc<Cache>,
@@ -70,8 +70,9 @@ struct EncodeJob {
 /// Encodes all media that are not in the cache.
 ///
 /// # Errors
-/// [`EncodeError::Model`] for a model that fails on everything, [`EncodeError::Write`] where a batch cannot be kept,
-/// [`EncodeError::Workers`] and [`EncodeError::Stopped`] if a thread panics or the dataflow does not come to its end.
+/// Returns [`EncodeError::Model`] if a model panics, or fails on every segment of a batch and also on a trial input.
+/// Returns [`EncodeError::Write`] if a batch cannot be written to the cache.
+/// Returns [`EncodeError::Workers`] or [`EncodeError::Stopped`] if a thread panics, or if the dataflow ends early.
 pub fn run(
     reading: Reading,
     cache: &Arc<Cache>,
@@ -94,7 +95,7 @@ pub fn run(
     });
     let pool = Arc::new(pool);
     let (shared, sessions) = (job.clone(), pool.clone());
-    // A panic in one worker ends all of them: the others would wait for its progress for ever.
+    // A panic in one worker stops all workers. Otherwise the others would wait for the progress of that worker forever.
     let ended = workers::run(threads.workers, move |worker, stop| {
         let (job, pool) = (shared.clone(), sessions.clone());
         let readers = threads.readers.div_ceil(threads.workers).max(1);
@@ -106,7 +107,7 @@ pub fn run(
         });
         stop.step_while(worker, || !probe.done())
     });
-    // Readers that outlive the workers take no other group.
+    // A reader thread can live longer than the workers; `cancelled` keeps the reader from starting another group.
     job.cancelled.store(true, Ordering::Relaxed);
     if let Some(pool) = Arc::into_inner(pool) {
         pool.stop();
@@ -131,7 +132,7 @@ pub fn run(
 
 type Batches<'scope> = Stream<'scope, u64, Vec<(Modality, Batch)>>;
 
-/// Batches of this worker's reader threads, as long as credits are left.
+/// Starts the reader threads of this worker, and sends their batches into the dataflow as long as credits are left.
 fn media_source<'scope>(
     scope: Scope<'scope, u64>,
     job: &Arc<EncodeJob>,
@@ -140,13 +141,15 @@ fn media_source<'scope>(
 ) -> Batches<'scope> {
     let job = job.clone();
     source(scope, "Media", move |capability, info| {
-        // Little waits here: what is decoded ahead lies under credits.
+        // The channel holds at most two batches. Credits bound the batches that have left the channel, so the memory
+        // for decoded media is bounded.
         let (sender, receiver): (Sender<(Modality, Batch)>, Receiver<_>) = bounded(2);
         for _ in 0..readers {
             let wake = Wake(scope.worker().sync_activator_for(info.address.to_vec()));
             let (job, sender) = (job.clone(), sender.clone());
             std::thread::spawn(move || {
-                // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
+                // The worker must wake after the thread has ended in any way, so that it sees the closed channel. Rust
+                // drops locals in reverse order: first `sender`, which closes the channel, then `wake`.
                 let wake = wake;
                 let sender = sender;
                 if let Err(panic) = contain(|| read(&job, &sender, &wake)) {
@@ -179,17 +182,17 @@ fn media_source<'scope>(
     })
 }
 
-/// Wakes a worker, at the latest when it is dropped.
+/// Wakes a worker when the reader has sent a batch, and once more when the value is dropped.
 struct Wake(SyncActivator);
 
 impl Drop for Wake {
     fn drop(&mut self) {
-        // Fails only where the worker is gone: then nobody waits.
+        // Activation fails only if the worker has ended, and then no one waits for it.
         let _ = self.0.activate();
     }
 }
 
-/// Reads groups one after the other, each taken from what all readers share.
+/// Reads one group of videos after the other. All readers share the counter of the next group.
 fn read(job: &EncodeJob, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
     fault("reader", 0);
     loop {
@@ -201,7 +204,8 @@ fn read(job: &EncodeJob, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
         let mut gone = false;
         read_group(&job.reading, &job.cache, first, group, &mut |event| match event {
             ReadEvent::Batch(modality, batch) => {
-                // The rest of the group is read for nothing where the worker is gone or the run cancelled.
+                // `read_group` cannot be stopped: if the worker has ended or the run is cancelled, the rest of the
+                // group is read in vain.
                 gone |= job.cancelled.load(Ordering::Relaxed) || sender.send((modality, batch)).is_err();
                 let _ = wake.0.activate();
             }
@@ -220,7 +224,8 @@ fn read(job: &EncodeJob, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
     }
 }
 
-/// Counts what was encoded, and lists what was not; passes on how many segments a batch had.
+/// Counts the encoded segments, and adds a rejected row for each segment that failed. The output of the operator has
+/// the number of encoded segments of each batch.
 fn count<'scope>(
     outcomes: Stream<'scope, u64, Vec<Result<BatchOutcome, Arc<EncodeError>>>>,
     job: Arc<EncodeJob>,
@@ -265,8 +270,8 @@ fn take(job: &EncodeJob, outcome: BatchOutcome) -> u64 {
     segments
 }
 
-/// Panics if `VAPLAN_FAULT` is `panic-<place>-<worker>`, in builds with debug assertions only: tests hold that such a
-/// panic ends a run with an error.
+/// Panics if the environment variable `VAPLAN_FAULT` is `panic-<place>-<worker>`. The function does this only in builds
+/// with debug assertions. Tests use it to check that a panic ends the run with an error.
 pub(super) fn fault(place: &str, worker: usize) {
     if cfg!(debug_assertions)
         && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted == format!("panic-{place}-{worker}"))
@@ -275,7 +280,8 @@ pub(super) fn fault(place: &str, worker: usize) {
     }
 }
 
-/// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.
+/// Locks a mutex, also if a thread panicked while it held the lock. This is safe, because threads only add to the lists
+/// behind these locks, so the lists are valid after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! Pictures to the pixels that CLIP takes, equal to Pillow's and transformers'.
+//! Turns pictures into the pixels that CLIP takes, equal to the pixels that Pillow and transformers compute.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`decode`](mod@decode) | JPEG, PNG and PPM to RGB |
-//! | [`resize`](mod@resize) | Pillow's bicubic, value for value |
-//! | [`prepare`] | crop or squash, then mean and standard deviation |
+//! | [`decode`](mod@decode) | decodes JPEG, PNG and PPM to RGB |
+//! | [`resize`](mod@resize) | resamples as Pillow's bicubic filter does, value for value |
+//! | [`prepare`] | crops or squashes a picture to a square, and normalises its values |
 
 pub mod decode;
 pub mod prepare;
@@ -13,13 +13,13 @@ pub mod resize;
 pub use decode::decode;
 pub use prepare::{ImageSettings, Resize};
 
-/// A picture of 8-bit RGB, row-major, three bytes a pixel.
+/// A picture in 8-bit RGB: row by row, three bytes for each pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
-    /// Pixels across.
+    /// Number of columns, in pixels.
     pub width: usize,
-    /// Pixels down.
+    /// Number of rows, in pixels.
     pub height: usize,
-    /// `[height, width, 3]`.
+    /// The values, of shape `[height, width, 3]`.
     pub data: Vec<u8>,
 }

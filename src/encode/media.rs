@@ -1,12 +1,12 @@
-//! Media files: videos, folders of frames, sound.
+//! Reads media files: videos, folders of frames, and sound files.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`find`](mod@find) | which files belong to which video |
-//! | [`cut`] | from frames and samples to segments |
-//! | [`frames`] | pictures of a folder or of a video, one per segment |
-//! | [`ffmpeg`] | pictures of a video, by the ffmpeg program |
-//! | `mp4` | which sound an MP4 has, and when it begins |
+//! | [`find`](mod@find) | finds the files of each video |
+//! | [`cut`] | computes which frames and samples belong to which segment |
+//! | [`frames`] | chooses one picture of a folder of frames for each segment |
+//! | [`ffmpeg`] | runs the ffmpeg program, and reads one picture of a video for each segment |
+//! | `mp4` | finds the default sound track of an MP4 file, and when its sound begins |
 
 pub mod cut;
 pub mod ffmpeg;

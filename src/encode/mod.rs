@@ -1,29 +1,29 @@
-//! Encoders (CLIP, CLAP) by ONNX Runtime: from media to features.
+//! Computes features from media with encoders (CLIP, CLAP) that run in ONNX Runtime.
 //!
 //! ```text
 //! media ── read (decode, cut, prepare) ── encode (sessions) ── keep ──▶ cache ── write ──▶ feature shards
 //! prompts ── text embeddings ─────────────────────────────────────────▶ cache ── write ──▶ *_text.parquet
 //! ```
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`mod@run`] | all of it |
-//! | [`plan`] | what is asked, opened, and a name for it |
+//! | [`mod@run`] | runs a whole encoding run |
+//! | [`plan`] | finds the models, media and prompts of a request, and computes the hash of the request |
 //! | [`runtime`](mod@runtime) | finds the ONNX Runtime library and loads it, once per process |
-//! | [`model`] | ONNX exports of CLIP and CLAP, found, checked and run |
-//! | [`tokenizer`] | text to ids |
-//! | [`image`] | pictures to pixels |
-//! | [`sound`] | sound to log-mel features |
-//! | [`media`] | videos, folders of frames and sound files |
-//! | [`prompts`], [`text`] | what stands for a class in text, and its embedding |
-//! | [`read`] | from the media of a group of videos to batches of prepared segments |
-//! | [`batch`] | segments of several videos, gathered to batches of one size |
-//! | [`operator`] | the operator that encodes |
-//! | [`flow`] | the dataflow |
-//! | [`cache`] | embeddings by content, kept for ever |
-//! | [`mod@write`] | from the cache to feature files |
-//! | [`store`] | media straight into a store, for `label` |
-//! | [`error`] | what can go wrong |
+//! | [`model`] | finds, checks and runs the ONNX exports of CLIP and CLAP |
+//! | [`tokenizer`] | turns text into token ids |
+//! | [`image`] | turns pictures into the pixels that a vision model takes |
+//! | [`sound`] | turns sound into log-mel features |
+//! | [`media`] | reads videos, folders of frames and sound files |
+//! | [`prompts`], [`text`] | make the prompts of each class, and their text embeddings |
+//! | [`read`] | reads the media of a group of videos into batches of prepared segments |
+//! | [`batch`] | gathers segments of several videos into batches of one size |
+//! | [`operator`] | the timely operator that encodes batches |
+//! | [`flow`] | the dataflow of encoding |
+//! | [`cache`] | keeps embeddings on disk, by content |
+//! | [`mod@write`] | writes feature files from the cache |
+//! | [`store`] | encodes media into the folder of a store, for `label` |
+//! | [`error`] | the error types |
 
 pub mod batch;
 pub mod cache;

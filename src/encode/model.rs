@@ -1,12 +1,14 @@
-//! Models: ONNX exports of CLIP and CLAP, found, checked and run.
+//! Finds, checks and runs the ONNX exports of CLIP and CLAP, and classifiers of sound.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`folder`] | a folder of files, and what its `vaplan.toml` says of them |
-//! | [`session`] | ONNX to a session, with the hash of its bytes |
-//! | `ports` | which input takes what, which output is meant |
-//! | [`encoder`] | batches of media, and texts, to embeddings of unit length |
-//! | [`pull`](mod@pull) | public exports, fetched from the Hugging Face hub |
+//! | [`folder`] | finds the files of a model folder, and reads its `vaplan.toml` |
+//! | [`session`] | opens an ONNX file as a session, and computes the hash of its bytes |
+//! | `ports` | finds out what each input of a session takes, and which output has the embeddings |
+//! | [`encoder`] | computes embeddings of unit length, or scores, from batches of media |
+//! | [`text`] | computes embeddings of unit length from texts |
+//! | [`scores`] | writes a classifier's scores in the place of embeddings |
+//! | [`pull`](mod@pull) | fetches public exports from the Hugging Face hub |
 
 pub mod encoder;
 pub mod folder;
@@ -28,51 +30,51 @@ pub use text::TextEncoder;
 use super::runtime::RuntimeError;
 use super::tokenizer::TokenizerError;
 
-/// What keeps a model from being used.
+/// The reason why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// There is no ONNX Runtime.
+    /// ONNX Runtime cannot be loaded or started.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Its tokenizer cannot be used.
+    /// The tokenizer of the model cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A folder without a file that is needed, or with a `vaplan.toml` that cannot be used.
+    /// The model folder lacks a file, or its `vaplan.toml` cannot be used.
     #[error("model folder `{path}`: {problem}")]
     Folder {
-        /// Which.
+        /// Path of the model folder.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// What was found, and what was expected.
         problem: String,
     },
-    /// A model that is no ONNX, or takes or gives something else than is known here.
+    /// The file is not an ONNX model, or the model has inputs or outputs that vaplan does not know.
     #[error("model `{path}`: {problem}")]
     Model {
-        /// Its file.
+        /// File of the model.
         path: PathBuf,
-        /// What was found and what was expected.
+        /// What was found, and what was expected.
         problem: String,
     },
-    /// The model did not run.
+    /// ONNX Runtime failed while it ran the model.
     #[error("model `{path}` failed on {what}")]
     Run {
-        /// Its file.
+        /// File of the model.
         path: PathBuf,
-        /// What it was given.
+        /// The segments or the text that the model was run on.
         what: String,
-        /// What ONNX Runtime said.
+        /// The error of ONNX Runtime.
         #[source]
         source: ort::Error,
     },
-    /// An embedding that is no direction.
+    /// The embedding has no direction: it is all zeros, or it has values that are not finite.
     #[error("model `{path}` gave an embedding of {what} that {problem}, expected a direction")]
     Embedding {
-        /// Its file.
+        /// File of the model.
         path: PathBuf,
-        /// What it was given.
+        /// The segments or the text that the model was run on.
         what: String,
-        /// "is all zeros", "holds NaN".
+        /// What is wrong with the embedding, such as "is all zeros" or "holds NaN or infinity".
         problem: &'static str,
     },
 }

@@ -1,17 +1,18 @@
-//! The operator that encodes: batches in, embeddings out, as its models come to them.
+//! The operator that encodes batches. It passes batches to threads with sessions, and gives the outcome of each batch.
 //!
 //! ```text
-//! batches ── encode ─────────────────────▶ what became of them, in any order
-//!             │    ▲                       a batch's capability is held until its rows are kept
+//! batches ── encode ─────────────────────▶ outcomes of the batches, in any order
+//!             │    ▲                       the operator holds a batch's capability until the batch is in the cache
 //!             ▼    │  bounded by credits
-//!        threads, each with a session of its own ──▶ cache
+//!        threads, each with its own session ──▶ cache
 //! ```
 //!
-//! A thread keeps its batch in the cache before it takes another: whatever ends the process, a session loses one.
+//! A thread writes its batch to the cache before it takes the next batch. If the process is killed, each session
+//! therefore loses at most one batch.
 //!
-//! The worker never waits: models run in threads of their own, and wake it when they are done. How many batches are on
-//! the way is bounded by [`Credits`]: the source takes no batch from the readers while none is left, and the readers'
-//! channel is bounded, so that they wait.
+//! The timely worker never waits for a model: the models run in other threads, which wake the worker when a batch is
+//! done. [`Credits`] bound the number of batches in progress. While no credit is left, the source takes no batch from
+//! the channel of the readers. That channel is bounded too, so the readers wait, and memory stays bounded.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -36,27 +37,27 @@ use super::flow::fault;
 use super::model::{Encoder, ModelError};
 use crate::error::chain;
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub struct BatchOutcome {
-    /// Which model ran.
+    /// The modality of the model.
     pub modality: Modality,
-    /// Segments that it gave embeddings of; they are in the cache.
+    /// Number of segments that were encoded; their embeddings are in the cache.
     pub segments: u64,
-    /// Segments that it failed on: video, segment, why.
+    /// Segments that the model failed on: the name of the video, the segment, and the reason.
     pub failed: Vec<(Arc<str>, u32, String)>,
 }
 
-/// Batches that may be on the way in a worker at once.
+/// The number of further batches that may be in progress in a worker.
 #[derive(Clone)]
 pub struct Credits {
     left: Rc<Cell<usize>>,
-    /// Wakes the source that waits for one.
+    /// Wakes the source when a credit is given back.
     source: Rc<RefCell<Option<Activator>>>,
 }
 
 impl Credits {
-    /// So many.
+    /// Makes this number of credits, at least 1.
     pub fn new(credits: usize) -> Credits {
         Credits {
             left: Rc::new(Cell::new(credits.max(1))),
@@ -64,17 +65,20 @@ impl Credits {
         }
     }
 
-    /// Whom to wake when one comes back.
+    /// Sets the operator that is woken when a credit is given back.
     pub fn wakes(&self, source: Activator) {
         *self.source.borrow_mut() = Some(source);
     }
 
-    /// Is one left?
+    /// Is a credit left?
     pub fn any(&self) -> bool {
         self.left.get() > 0
     }
 
-    /// Takes one.
+    /// Takes a credit.
+    ///
+    /// # Panics
+    /// Panics if no credit is left.
     pub fn take(&self) {
         self.left.set(
             self.left
@@ -92,7 +96,7 @@ impl Credits {
     }
 }
 
-/// A batch for a session, and where its rows go.
+/// A batch for a session, with the channel for its outcome and the activator of the operator that waits for it.
 struct SessionTask {
     id: u64,
     modality: Modality,
@@ -101,14 +105,14 @@ struct SessionTask {
     wake: Arc<SyncActivator>,
 }
 
-/// Threads with a session each, for one or both modalities.
+/// Threads that each have a session, for one or both modalities.
 pub struct SessionPool {
     jobs: BTreeMap<Modality, Sender<SessionTask>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SessionPool {
-    /// Starts a thread for every session, which keeps what it encodes in `cache`.
+    /// Starts a thread for every session. The threads write the embeddings to `cache`.
     pub fn start(sessions: Vec<(Modality, Encoder)>, cache: &Arc<Cache>) -> SessionPool {
         let mut queues: BTreeMap<Modality, (Sender<SessionTask>, Receiver<SessionTask>)> = BTreeMap::new();
         let threads = sessions.into_iter().map(|(modality, mut encoder)| {
@@ -117,7 +121,8 @@ impl SessionPool {
             std::thread::spawn(move || {
                 let path = encoder.path().to_owned();
                 for job in queue {
-                    // A thread that went away would leave its batch, and so the dataflow, waiting for ever.
+                    // A panic must not end the thread: no outcome would be sent for its batch, and the dataflow would
+                    // wait forever.
                     let work = || {
                         fault("session", 0);
                         run(&mut encoder, &cache, job.modality, job.batch)
@@ -127,7 +132,7 @@ impl SessionPool {
                         let path = path.clone();
                         Err(ModelError::Model { path, problem }.into())
                     });
-                    // Fails only where the worker is gone: then nobody waits.
+                    // Both calls fail only if the worker has ended, and then no one waits for the outcome.
                     let _ = job.reply.send((job.id, outcome));
                     let _ = job.wake.activate();
                 }
@@ -143,11 +148,11 @@ impl SessionPool {
         }
     }
 
-    /// Lets the threads end, and waits for them.
+    /// Closes the queues, so that the threads end, and waits for the threads.
     pub fn stop(self) {
         drop(self.jobs);
         for thread in self.threads {
-            // One that panicked has said so; its batch is missed by whoever counts.
+            // A panic while a batch is encoded is caught and sent as the outcome, so there is no error to handle here.
             let _ = thread.join();
         }
     }
@@ -179,7 +184,7 @@ fn run(
             };
             (encoded, Vec::new())
         }
-        // One bad segment must not take the others along.
+        // One segment can make the whole batch fail. Encode each segment alone, so that only the bad one is lost.
         Err(error) => one_by_one(encoder, batch, error)?,
     };
     let segments = encoded.rows();
@@ -192,7 +197,7 @@ fn run(
     })
 }
 
-/// Video, segment and why, of segments that a model fails on.
+/// The segments that a model fails on: the name of the video, the segment, and the reason.
 type Failed = Vec<(Arc<str>, u32, String)>;
 
 fn one_by_one(
@@ -218,7 +223,8 @@ fn one_by_one(
             Err(error) => failed.push((name.clone(), segment, chain(&error))),
         }
     }
-    // A model that fails on what it was opened with is broken, not the media.
+    // When the model was opened, it passed a trial input of zeros. If it now fails on that input too, the model is
+    // broken, not the media: report the model's error instead of rejecting every segment.
     if encoded.pieces.is_empty() && encoder.trial().is_err() {
         return Err(error);
     }
@@ -226,12 +232,13 @@ fn one_by_one(
     Ok((encoded, failed))
 }
 
-/// Encodes every batch by the pool's sessions of its modality, which keep it; outcomes come in any order.
+/// Passes every batch to the pool's sessions of its modality, and gives the outcomes in any order.
 ///
-/// Each batch must have taken a credit; it is given back when its rows are kept.
+/// The caller must take a credit for each batch. The operator gives the credit back when the outcome of the batch has
+/// arrived, whether or not the batch was encoded.
 ///
 /// # Panics
-/// If the pool has no session of a batch's modality.
+/// Panics if the pool has no session for the modality of a batch.
 pub fn encode<'scope, T: Timestamp>(
     batches: Stream<'scope, T, Vec<(Modality, Batch)>>,
     pool: &Arc<SessionPool>,
@@ -262,7 +269,7 @@ pub fn encode<'scope, T: Timestamp>(
                         .jobs
                         .get(&modality)
                         .expect("readers read only what a session is there for");
-                    // Threads end only when the pool does, which this operator holds.
+                    // The operator holds the pool, and the threads run as long as the pool exists.
                     queue.send(job).expect("the pool's threads are there");
                 }
             });

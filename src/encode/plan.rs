@@ -1,5 +1,8 @@
-//! The plan of an encoding run: which models, media and prompts a request means, before any of them is decoded. The plan has a
-//! name, a hash, by which a later run finds that it has nothing to do.
+//! Makes the plan of an encoding run: the models, media and prompts that a request means.
+//!
+//! Making a plan decodes no media and opens no model. The name of a plan is a hash of everything that the features
+//! depend on. A later run compares this name with the name in `encode.json`, and so finds out that it has nothing to
+//! do.
 
 use std::sync::Arc;
 
@@ -17,29 +20,30 @@ use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::seen::{Seen, one_spelling};
 use crate::world::hash::{feed, hash};
 
-/// What there is to encode, and by what.
+/// The models and media of an encoding run.
 pub(super) struct EncodePlan {
-    /// Model folders, visual first.
+    /// Model folders, the visual one first.
     pub(super) models: Vec<ModelFolder>,
     /// Media of each video.
     pub(super) media: Vec<Media>,
-    /// What of them was left out.
+    /// Rejected rows: files in the media folders that were left out.
     pub(super) rejects: Vec<RejectRow>,
-    /// Annotated videos that no media folder has.
+    /// Number of annotated videos that no media folder has.
     pub(super) absent: u64,
     /// Names of the classes.
     pub(super) classes: Option<Vec<Arc<str>>>,
-    /// Their prompts.
+    /// Prompts of the classes.
     pub(super) prompts: Option<ClassPrompts>,
-    /// SHA-256 of all of it, hex.
+    /// Name of the plan: SHA-256 in hexadecimal.
     pub(super) name: String,
 }
 
 impl EncodePlan {
-    /// Opens folders and small files; no model, no media.
+    /// Makes the plan of a request. The function lists folders and reads small text files; it opens no model and no
+    /// media.
     ///
     /// # Errors
-    /// [`EncodeError`] for a model or input that cannot be used at all.
+    /// Returns [`EncodeError`] if a model folder or an input cannot be used, or if there are no media to encode.
     pub(super) fn open(request: &EncodeRequest) -> Result<EncodePlan, EncodeError> {
         let models = models(request)?;
         let Names { names, classes } = Names::read(request)?;
@@ -75,18 +79,20 @@ impl EncodePlan {
     }
 }
 
-/// What `encode.json` of a folder says of itself as `asked`, where the folder holds what is asked.
+/// Returns the name of the plan of a request. If `encode.json` of a folder has this name as `asked`, the folder has
+/// the features that the request asks for.
 ///
 /// # Errors
-/// [`EncodeError`] for a model or input that cannot be used at all.
+/// Returns [`EncodeError`] if a model folder or an input cannot be used, or if there are no media to encode.
 pub fn name_of(request: &EncodeRequest) -> Result<String, EncodeError> {
     Ok(EncodePlan::open(request)?.name)
 }
 
-/// Names models, media, prompts and how they become features: SHA-256, hex. Files count by place, size and time.
+/// Computes the name of a plan: the SHA-256 (in hexadecimal) of the models, media, prompts and settings. For large
+/// files, the hash has the path, size and modification time instead of the contents, so that a plan is made quickly.
 ///
 /// # Errors
-/// For a prompts file that cannot be read.
+/// Returns [`EncodeError::Ingest`] if the prompts file cannot be read.
 fn name(
     request: &EncodeRequest,
     models: &[ModelFolder],
@@ -100,7 +106,7 @@ fn name(
     let mut frames_of = Vec::new();
     for own in media {
         frames_of.push(match &own.pictures {
-            // One that cannot be read is rejected when it is.
+            // A folder that cannot be listed becomes a rejected row later, when the reader lists it.
             Some(Pictures::Frames(folder)) => frames::list(folder).unwrap_or_default().paths,
             Some(Pictures::Video(path)) => vec![path.clone()],
             None => Vec::new(),
@@ -141,7 +147,7 @@ fn name(
     }))
 }
 
-/// Model folders, visual first.
+/// Finds the model folders of the request, the visual one first.
 fn models(request: &EncodeRequest) -> Result<Vec<ModelFolder>, EncodeError> {
     let mut models = Vec::new();
     for (path, kind, flag) in [
@@ -184,7 +190,7 @@ fn nothing(request: &EncodeRequest) -> EncodeError {
     ))
 }
 
-/// Which videos and classes there are.
+/// Names of the videos and classes that the request names; `None` where the request names none.
 struct Names {
     names: Option<Vec<Arc<str>>>,
     classes: Option<Vec<Arc<str>>>,

@@ -1,15 +1,15 @@
-//! What stands for a class in text, per modality.
+//! Makes the prompts of each class and modality.
 //!
 //! ```toml
 //! [visual]
-//! templates = ["A photo of {class}.", "A picture of {class}."]   # an ensemble: the mean of their embeddings
+//! templates = ["A photo of {class}.", "A picture of {class}."]   # several: the mean of their embeddings is used
 //! [visual.classes]
-//! Baby_cry_infant_cry = "A photo of a crying baby."               # stands over the templates; or a list
+//! Baby_cry_infant_cry = "A photo of a crying baby."               # replaces the templates; can be a list
 //! [audio]
 //! templates = ["This is a sound of {class}."]
 //! ```
 //!
-//! `{class}` is the class's name in words: `Frying_(food)` is `frying food`.
+//! `{class}` is replaced by the name of the class in words: `Frying_(food)` becomes `frying food`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,17 @@ use vaplan_schemas::Modality;
 
 use crate::ingest::annotations::unknown_class;
 
-/// Default templates.
+/// Default templates: one for visual, one for audio.
 const VISUAL: &str = "A photo of {class}.";
 const AUDIO: &str = "This is a sound of {class}.";
 
-/// What keeps prompts from being used.
+/// The reason why a prompts file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("prompts `{path}`: {problem}")]
 pub struct PromptsError {
-    /// Their file.
+    /// Path of the prompts file.
     pub path: PathBuf,
-    /// What was found and what was expected.
+    /// What was found, and what was expected.
     pub problem: String,
 }
 
@@ -67,29 +67,30 @@ impl OneOrMore {
     }
 }
 
-/// Prompts of every class, in order: one or more each.
+/// The prompts of every class, in the order of the classes. Each class has one prompt or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassPrompts {
-    /// Of audio.
+    /// Prompts for the audio model.
     pub audio: Vec<Vec<String>>,
-    /// Of visual.
+    /// Prompts for the vision model.
     pub visual: Vec<Vec<String>>,
 }
 
 impl ClassPrompts {
-    /// Those of a file, or the default ones.
+    /// Reads the prompts of a file; without a file, makes the default prompts.
     ///
     /// # Errors
-    /// [`PromptsError`] for an unknown key or class, or a class without a prompt.
+    /// Returns [`PromptsError`] if the file cannot be read, has an unknown key or class, or gives a class an empty
+    /// prompt or none.
     pub fn read(file: Option<&Path>, classes: &[Arc<str>]) -> Result<ClassPrompts, PromptsError> {
         ClassPrompts::read_with(file, classes, AUDIO)
     }
 
-    /// As [`ClassPrompts::read`], but audio prompts are the classes' names where nothing else is told: what a
-    /// classifier calls them.
+    /// Does the same as [`ClassPrompts::read`], except that the default audio prompt is the name of the class alone. A
+    /// classifier of sound needs this, because its scores have names and not sentences.
     ///
     /// # Errors
-    /// As [`ClassPrompts::read`].
+    /// Returns the errors of [`ClassPrompts::read`].
     pub fn read_names(file: Option<&Path>, classes: &[Arc<str>]) -> Result<ClassPrompts, PromptsError> {
         ClassPrompts::read_with(file, classes, "{class}")
     }
@@ -120,7 +121,7 @@ impl ClassPrompts {
         })
     }
 
-    /// Of a modality.
+    /// Returns the prompts of a modality.
     pub fn of(&self, modality: Modality) -> &[Vec<String>] {
         match modality {
             Modality::Audio => &self.audio,
@@ -167,7 +168,7 @@ fn of(
         .collect()
 }
 
-/// A class's name in words.
+/// Turns the name of a class into words in lower case, without brackets and underscores.
 fn words(class: &str) -> String {
     let plain: String = class
         .chars()

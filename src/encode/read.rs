@@ -1,7 +1,8 @@
-//! Readers: from the media of a group of videos to batches of prepared segments.
+//! Reads the media of a group of videos into batches of prepared segments.
 //!
-//! A group is some consecutive videos, read by one thread; its pictures and its sound are batched each for themselves.
-//! What is cached is not decoded, where that can be told without; else not prepared.
+//! A group is a list of consecutive videos that one thread reads. Pictures and sound go into separate batches.
+//! If all segments of a file are in the cache, the reader does not decode the file. If only some segments are in the
+//! cache, the reader decodes the file, but does not prepare these segments again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,51 +24,52 @@ use super::sound::{Patches, SoundFeatures, Wave, patch};
 use super::sum::{hex, of_file};
 use crate::ingest::IngestError;
 
-/// Counts the changes of how media are read: it is part of the name of every embedding in the cache, so that embeddings
-/// of media that were read otherwise are not taken.
+/// The version of the way in which media are read. It is part of the key of every embedding in the cache. A change of
+/// the reading must increase this version; otherwise a run would take embeddings of media that were read differently.
 pub(super) const READING: &str = "2";
 
-/// What a modality's media are prepared for.
+/// The model that the media of a modality are prepared for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelTarget {
-    /// SHA-256 of the model, hex.
+    /// SHA-256 of the model, in hexadecimal.
     pub model: String,
-    /// What it wants.
+    /// How media are prepared for the model.
     pub preparation: Preparation,
 }
 
-/// How media are read.
+/// The settings of reading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// The vision model's wants; none: pictures are not encoded.
+    /// The vision model; if `None`, pictures are not encoded.
     pub visual: Option<ModelTarget>,
-    /// The audio model's wants; none: sound is not encoded.
+    /// The audio model; if `None`, sound is not encoded.
     pub audio: Option<ModelTarget>,
-    /// How videos become segments.
+    /// How videos are cut into segments.
     pub cut: Cut,
-    /// Segments of a batch.
+    /// Number of segments in a batch.
     pub batch: usize,
-    /// The ffmpeg program.
+    /// Path or name of the ffmpeg program.
     pub ffmpeg: PathBuf,
 }
 
-/// What reading a group gives, in order.
+/// The events that reading a group gives, in order.
 #[derive(Debug)]
 pub enum ReadEvent {
-    /// Segments for a model.
+    /// A batch for the model of this modality.
     Batch(Modality, Batch),
-    /// The embeddings of this video are under this key, once they are there.
+    /// The key of a video (by its position in the list of media) and modality. The cache has the embeddings under this
+    /// key when all batches of the video are encoded.
     Key(usize, Modality, Key),
-    /// Nothing comes of this video and modality, or something is odd.
+    /// A rejected row if the modality of a video cannot be read, or a note if its media are odd.
     Row(RejectRow),
 }
 
-/// Where events go.
+/// The function that receives the events.
 pub type Sink<'a> = &'a mut dyn FnMut(ReadEvent);
 
-/// Reads videos `first..` of a group.
+/// Reads the videos of a group; `first` is the position of the first one in the list of media.
 pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media], sink: Sink<'_>) {
-    // Both batchers send to one sink, one at a time.
+    // Both batchers call the same sink, so a `RefCell` shares it; the calls never overlap.
     let mut events: Vec<ReadEvent> = Vec::new();
     let sink = std::cell::RefCell::new(sink);
     let mut send_visual = |modality, batch| (sink.borrow_mut())(ReadEvent::Batch(modality, batch));
@@ -87,7 +89,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
     for (at, media) in group.iter().enumerate() {
         let mut told = None;
         if media.ambiguous && media.pictures.is_none() && media.sound.is_none() {
-            // A reject says already which two files of it there are.
+            // `find` has already made a rejected row that names the two files.
             continue;
         }
         if let Some(target) = &reading.visual
@@ -117,7 +119,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
     audio.finish();
 }
 
-/// Neither an error nor a panic of a decoder reaches beyond its video.
+/// Turns an error or a panic of a decoder into a text, so that it affects only one video and modality.
 fn contained<T>(work: impl FnOnce() -> Result<T, MediaError>) -> Result<T, String> {
     match contain(work) {
         Ok(Ok(done)) => Ok(done),
@@ -143,7 +145,7 @@ fn reject(media: &Media, modality: Modality, severity: Severity, reason: String)
     })
 }
 
-/// What prepares sound.
+/// The preparation of sound for CLAP or for YAMNet.
 enum Front {
     Clap(Box<SoundFeatures>),
     Yamnet(Box<Patches>),
@@ -158,7 +160,7 @@ impl Front {
     }
 }
 
-/// What a thread reads with.
+/// The state with which a thread reads a group.
 struct Reader<'a> {
     reading: &'a Reading,
     cache: &'a Cache,
@@ -167,7 +169,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Key and segments of a video's pictures.
+    /// Reads the pictures of a video. Returns their key and the number of segments.
     fn pictures(
         &mut self,
         media: &Media,
@@ -236,7 +238,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Segments that a folder of frames tells, where pictures are not encoded.
+    /// Returns the number of segments of a video's folder of frames. The sound gets this number if the pictures are not
+    /// encoded or were rejected.
     fn frames_tell(&self, media: &Media) -> Option<u32> {
         let Some(Pictures::Frames(folder)) = &media.pictures else {
             return None;
@@ -245,7 +248,7 @@ impl Reader<'_> {
         (frames > 0).then(|| self.reading.cut.segments_of_frames(frames) as u32)
     }
 
-    /// Key of a video's sound; `told` is how many segments its pictures have.
+    /// Reads the sound of a video, and returns its key. `told` is the number of segments of the video's pictures.
     fn sound(
         &mut self,
         media: &Media,
@@ -298,7 +301,7 @@ impl Reader<'_> {
             }
             let more = match told {
                 Some(told) => segment < told,
-                // As with frames: the last segment is at least half there.
+                // The same rule as for frames: the last segment must have at least half of its samples.
                 None => segment == 0 || there * 2 >= to - from,
             };
             if !more {
@@ -354,7 +357,8 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("settings are plain numbers and names")
 }
 
-/// SHA-256, hex, of these, each with its length.
+/// Returns the SHA-256 (in hexadecimal) of these texts. Each text is hashed after its length, so that no two different
+/// lists have the same bytes.
 pub fn key(settings: &[&str], contents: &[String]) -> Key {
     let mut sum = Sha256::new();
     for text in settings
@@ -368,10 +372,11 @@ pub fn key(settings: &[&str], contents: &[String]) -> Key {
     hex(&sum.finalize())
 }
 
-/// Videos of a group: enough that a batch is seldom less than full, few enough that threads end together.
+/// Number of videos in a group. A larger group leaves fewer batches that are not full; a smaller group lets the reader
+/// threads end at about the same time.
 pub const GROUP: usize = 16;
 
-/// The groups of so many videos, each with its first.
+/// Splits the list of media into groups; each group comes with the position of its first video.
 pub fn groups(media: &[Media]) -> impl Iterator<Item = (usize, &[Media])> {
     media
         .chunks(GROUP)
@@ -379,5 +384,5 @@ pub fn groups(media: &[Media]) -> impl Iterator<Item = (usize, &[Media])> {
         .map(|(at, group)| (at * GROUP, group))
 }
 
-/// A shared list of media, by its groups.
+/// The list of all media, shared by the reader threads.
 pub type SharedMedia = Arc<Vec<Media>>;

@@ -1,4 +1,4 @@
-//! `vaplan encode`: media folders in, feature shards and text embeddings out.
+//! Runs `vaplan encode`: reads media folders, and writes feature shards and text embeddings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,50 +24,51 @@ use super::text;
 use super::write::{self, FeatureForm};
 use crate::ingest::shards::FloatType;
 
-/// Segments of a batch, by default.
+/// Default number of segments in a batch.
 const BATCH: usize = 32;
 
-/// What is asked of an encoding run.
+/// The request of an encoding run.
 #[derive(Clone, Debug)]
 pub struct EncodeRequest {
-    /// Folder to write.
+    /// Folder to write the features into.
     pub out: PathBuf,
-    /// Folder of embeddings by content; none: `cache` in `out`.
+    /// Folder of the cache of embeddings; if `None`, the folder `cache` in `out`.
     pub cache: Option<PathBuf>,
-    /// Folders of videos, folders of frames, sound files.
+    /// Folders that have videos, folders of frames, or sound files.
     pub media: Vec<PathBuf>,
-    /// LLP-style folder: its videos are encoded, and its classes; none: every video there is.
+    /// Folder of annotations in the form of LLP: its videos and classes are encoded. If `None`, every video of the
+    /// media folders is encoded.
     pub annotations: Option<PathBuf>,
-    /// Names of the classes in order, one a line.
+    /// File with the names of the classes in order, one in each line.
     pub classes: Option<PathBuf>,
-    /// Splits to encode, with annotations.
+    /// Splits to encode; used only with `annotations`.
     pub splits: Vec<Split>,
-    /// Model of pictures; none: they are not encoded.
+    /// Folder of the vision model; if `None`, pictures are not encoded.
     pub clip: Option<PathBuf>,
-    /// Model of sound; none: it is not encoded.
+    /// Folder of the audio model; if `None`, sound is not encoded.
     pub clap: Option<PathBuf>,
-    /// Prompts; none: the default ones.
+    /// File of prompts; if `None`, the default prompts are used.
     pub prompts: Option<PathBuf>,
-    /// How videos become segments.
+    /// How videos are cut into segments.
     pub cut: Cut,
-    /// How pictures become square, if not as the model's folder says.
+    /// How pictures become square; if `None`, as the model folder says.
     pub resize: Option<Resize>,
-    /// In what form features are written.
+    /// File format and float type of the features.
     pub form: FeatureForm,
-    /// Segments of a batch.
+    /// Number of segments in a batch.
     pub batch: usize,
     /// How models are opened.
     pub session: SessionOptions,
-    /// Sessions of each model.
+    /// Number of sessions of each model.
     pub sessions: usize,
-    /// Timely workers and readers.
+    /// Numbers of timely workers, readers and credits.
     pub threads: EncodeThreads,
     /// The ffmpeg program.
     pub ffmpeg: PathBuf,
 }
 
 impl EncodeRequest {
-    /// Media and models, with everything else as it is by default; `cores` are shared out.
+    /// Makes a request from media and models, with defaults for all other settings. The threads share `cores` cores.
     pub fn new(
         media: Vec<PathBuf>,
         clip: Option<PathBuf>,
@@ -103,96 +104,98 @@ impl EncodeRequest {
         request.with_sessions(1, cores)
     }
 
-    /// With so many sessions of each model, which share the cores.
+    /// Sets the number of sessions of each model. All sessions share `cores` cores.
     #[must_use]
     pub fn with_sessions(mut self, sessions: usize, cores: usize) -> EncodeRequest {
         let models = [&self.clip, &self.clap].into_iter().flatten().count();
         let all = sessions * models.max(1);
         self.sessions = sessions;
-        // All sessions run at once where both modalities are encoded.
+        // The sessions of both models run at the same time, so all of them share the cores.
         self.session.threads = cores.div_ceil(all);
-        // Each session has a batch in work and one to go on with.
+        // Two batches for each session: the session encodes one, and the other is ready when the session is done.
         self.threads.credits = 2 * all;
         self
     }
 }
 
-/// What a run tells while it runs.
+/// The events that a run reports to its listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncodeProgress {
-    /// Another process writes to the folder.
+    /// Another process holds the lock of the output folder; the text names that process.
     Waiting(String),
-    /// Media are found.
+    /// The media were found.
     Planned {
-        /// Videos to read.
+        /// Number of videos to read.
         videos: u64,
     },
-    /// Some videos are read.
+    /// Some videos were read.
     Read {
-        /// How many.
+        /// Number of these videos.
         videos: u64,
     },
-    /// A batch is encoded.
+    /// A batch was encoded.
     Encoded {
-        /// Segments of it.
+        /// Number of segments in the batch.
         segments: u64,
     },
-    /// Writing features.
+    /// The run begins to write features.
     Writing,
 }
 
-/// Told from any thread.
+/// The function that receives the progress of a run. Any thread of the run may call it.
 pub type EncodeListener = Arc<dyn Fn(EncodeProgress) + Send + Sync>;
 
-/// What a run did.
+/// The summary of an encoding run.
 #[derive(Clone, Debug, Default)]
 pub struct EncodeSummary {
-    /// Of each modality: features written.
+    /// For each modality: the features that the run wrote.
     pub written: Vec<WrittenFeatures>,
-    /// Segments encoded now.
+    /// Number of segments that this run encoded; segments from the cache do not count.
     pub encoded: u64,
-    /// Prompts encoded now.
+    /// Number of prompts that this run encoded; prompts from the cache do not count.
     pub prompts: u64,
-    /// Annotated videos that no media folder has.
+    /// Number of annotated videos that no media folder has.
     pub absent: u64,
-    /// What was left out, or is odd.
+    /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
 }
 
-/// Features of one modality.
+/// The features of one modality that a run wrote.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WrittenFeatures {
-    /// Which.
+    /// The modality.
     pub modality: Modality,
-    /// Videos.
+    /// Number of videos.
     pub videos: u64,
-    /// Segments.
+    /// Number of segments.
     pub segments: u64,
-    /// D.
+    /// Number of values of a feature (D).
     pub width: usize,
-    /// Model of the features: its file, and SHA-256.
+    /// File of the vision or audio model.
     pub model: PathBuf,
-    /// SHA-256 of the model, hex.
+    /// SHA-256 of the model, in hexadecimal.
     pub sha256: String,
-    /// SHA-256 of the text model, hex, where texts were embedded.
+    /// SHA-256 of the text model, in hexadecimal; `None` if the run had no classes to embed.
     pub text_sha256: Option<String>,
-    /// What `label --rule logit` is to multiply cosines with.
+    /// The scale that `label --rule logit` must multiply cosines with.
     pub logit_scale: f64,
 }
 
-/// Encodes what is asked, and writes it as `label` reads it.
+/// Encodes the media of the request, and writes the features in the form that `label` reads.
 ///
-/// What was encoded before is taken from the cache. An interrupted run, run again, goes on where it was, and encodes
-/// again at most the batches that were in the models.
+/// Segments that were encoded before are taken from the cache. If a run is interrupted and started again, it continues
+/// where it stopped: it encodes again at most the batches that the sessions had not finished.
 ///
 /// # Errors
-/// [`EncodeError`]: a model or input that cannot be used at all, or a folder that cannot be written. Media that are bad
-/// beside good ones are no error: they are in [`EncodeSummary::rejects`], and in `rejects.jsonl`.
+/// Returns [`EncodeError`] if a model or an input cannot be used, if there are no media, or if a folder cannot be
+/// written. A single media file that cannot be used is not an error: it becomes a rejected row in
+/// [`EncodeSummary::rejects`] and in `rejects.jsonl`.
 pub fn run(request: &EncodeRequest, listener: &EncodeListener) -> Result<EncodeSummary, EncodeError> {
     locked(request, listener).map(|(summary, _lock)| summary)
 }
 
-/// As [`run`]; the folder stays this process's own as long as the lock is held.
+/// Does the work of [`run`], and also returns the lock of the folder: no other process can write to the folder until
+/// the lock is dropped.
 pub(super) fn locked(
     request: &EncodeRequest,
     listener: &EncodeListener,
@@ -250,7 +253,7 @@ pub(super) fn locked(
     Ok((summary, lock))
 }
 
-/// A model that is open in the pool.
+/// A model whose sessions are in the pool.
 struct Open {
     modality: Modality,
     target: ModelTarget,
@@ -368,12 +371,12 @@ impl EncodeSummary {
         Ok(())
     }
 
-    /// Segments of all features.
+    /// Number of segments of all features.
     pub fn segments(&self) -> u64 {
         self.written.iter().map(|written| written.segments).sum()
     }
 
-    /// Number of videos and modalities left out.
+    /// Number of rejected rows, without notes.
     pub fn left_out(&self) -> usize {
         self.rejects
             .iter()

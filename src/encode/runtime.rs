@@ -1,49 +1,54 @@
-//! ONNX Runtime, found and loaded once per process.
+//! Finds the ONNX Runtime library and loads it, once per process.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 
-/// Why there is no ONNX Runtime.
+/// The reason why ONNX Runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// The library cannot be loaded, or is older than ort wants.
+    /// The library cannot be loaded, or its version is older than the crate `ort` needs.
     #[error(
         "cannot load ONNX Runtime from {} ({origin}); scripts/native-libs.sh fetches it, ORT_DYLIB_PATH names another",
         path.display()
     )]
     Load {
-        /// File that was tried.
+        /// The file that vaplan tried to load.
         path: PathBuf,
-        /// What named that file.
+        /// Where the path comes from.
         origin: &'static str,
-        /// Why it was refused.
+        /// Why the file cannot be loaded.
         #[source]
         source: ort::LoadDynamicError,
     },
-    /// The library is loaded but does not start.
+    /// The library is loaded, but its environment cannot be created.
     #[error("cannot start ONNX Runtime of {}", path.display())]
     Start {
-        /// File that was loaded.
+        /// The file that was loaded.
         path: PathBuf,
-        /// What the library said.
+        /// The error of the library.
         #[source]
         source: ort::Error,
     },
 }
 
-/// The process's ONNX Runtime, under which every session is built.
+/// Returns the ONNX Runtime environment of the process. Every session is built with this environment.
 ///
-/// The library is, in this order: `ORT_DYLIB_PATH` of the environment; `ORT_DYLIB_PATH` of the build
-/// (`.cargo/config.toml`: `third_party/`), so that the binary runs from any folder; `libonnxruntime.so` where the
-/// system's loader looks. The first call decides; a failed call may be repeated.
+/// The function loads the first of these libraries:
+/// 1. the file that the environment variable `ORT_DYLIB_PATH` names at run time;
+/// 2. the file that `ORT_DYLIB_PATH` named when vaplan was built (`.cargo/config.toml` sets it to a file in
+///    `third_party/`), if that file exists, so that the binary runs from any folder;
+/// 3. `libonnxruntime.so` in the search path of the system's loader.
+///
+/// The first successful call decides for the whole process. A failed call may be repeated.
 ///
 /// # Errors
-/// [`RuntimeError`], which names the file tried.
+/// Returns [`RuntimeError`], which names the file that was tried, if the library cannot be loaded or started.
 pub fn runtime() -> Result<Environment, RuntimeError> {
-    // ONNX Runtime allows one environment per process, for ever: it is kept here, and never dropped.
+    // ONNX Runtime allows only one environment during the life of a process. The static keeps that environment and
+    // never drops it.
     static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*loaded {
@@ -55,9 +60,9 @@ pub fn runtime() -> Result<Environment, RuntimeError> {
     Ok(environment)
 }
 
-/// The file to load, and what named it.
+/// Returns the file to load, and a text that says where the path comes from.
 fn library() -> (PathBuf, &'static str) {
-    // Empty counts as unset.
+    // An empty variable counts as unset.
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
         return (path.into(), "ORT_DYLIB_PATH");
     }
@@ -68,7 +73,7 @@ fn library() -> (PathBuf, &'static str) {
 }
 
 fn start(path: &Path, origin: &'static str) -> Result<Environment, RuntimeError> {
-    // `ort::init` would panic on a missing library; this one says so.
+    // `ort::init` panics if the library is missing; `ort::init_from` returns an error.
     ort::init_from(path)
         .map_err(|source| RuntimeError::Load {
             path: path.into(),
@@ -77,7 +82,8 @@ fn start(path: &Path, origin: &'static str) -> Result<Environment, RuntimeError>
         })?
         .with_name("vaplan")
         .with_telemetry(false)
-        // Without a logger ONNX Runtime prints to standard error by itself. What keeps it from working is an error, too.
+        // Without a logger, ONNX Runtime prints to standard error. The logger may write at debug level only, because
+        // ONNX Runtime also returns each failure as an error.
         .with_logger(Arc::new(|level, category, _id, place, message| {
             tracing::debug!(target: "onnxruntime", ?level, category, place, "{message}");
         }))
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_library_that_is_none_is_named() {
-        // Not through `start`: once loaded, ort no longer looks at the path, whichever test came first.
+        // The test does not call `start`: once another test has loaded the library, `ort` ignores the path.
         let error = RuntimeError::Load {
             path: "/nowhere/libonnxruntime.so".into(),
             origin: "ORT_DYLIB_PATH",

@@ -1,16 +1,16 @@
-//! Sound to the features that CLAP takes, equal to transformers'.
+//! Turns sound into the features that CLAP takes, equal to the features that transformers computes.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`wave`] | wav, mp4 and other files to mono samples, a piece at a time |
-//! | `container` | which container a file is |
-//! | `decoded` | decoded sound, by symphonia or by the ffmpeg program |
-//! | `wav` | where the samples of a WAV file are |
-//! | [`resample`] | to another rate, at any place |
-//! | [`fft`] | power spectra of real frames |
-//! | [`mel`] | banks of triangular filters |
-//! | [`features`] | repeat-padding and log-mel |
-//! | [`patch`] | log-mel patches of YAMNet |
+//! | [`wave`] | reads wav, mp4 and other files as mono samples, one piece at a time |
+//! | `container` | finds out the container of a file |
+//! | `decoded` | decodes sound with symphonia or with the ffmpeg program |
+//! | `wav` | finds the samples in a WAV file |
+//! | [`resample`] | converts samples to another rate, starting at any sample |
+//! | [`fft`] | computes power spectra of real frames |
+//! | [`mel`] | computes banks of triangular filters |
+//! | [`features`] | computes CLAP's features: repeat-padding, then log-mel |
+//! | [`patch`] | computes YAMNet's log-mel patches |
 
 pub(crate) mod container;
 mod decoded;

@@ -1,7 +1,8 @@
-//! Media straight into a store: their features lie in it, where `label` reads them, and `relabel` again.
+//! Encodes media into the folder of a store, where `label` and later `relabel` read the features.
 //!
-//! `label --media` is encoding and then labelling, two dataflows one after the other: shards are what both go on from
-//! after a kill, and what a later change reads. What is encoded already is not encoded again.
+//! `label --media` runs two dataflows, one after the other: encoding, then labelling. The encoding writes shards into
+//! the store. After a kill, both dataflows continue from these shards, and later changes of the store read them.
+//! Media that are in the cache are not encoded again.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +15,22 @@ use super::run::{EncodeListener, EncodeRequest, EncodeSummary, locked};
 use crate::label;
 use crate::world::settings::RuleName;
 
-/// Features of a store's media; no other process encodes into the store until it is dropped.
+/// The features of a store's media. The value holds a write lock: no other process can encode into the store until
+/// the value is dropped.
 #[derive(Debug)]
 pub struct EncodedMedia {
-    /// What was done.
+    /// The summary of the encoding run.
     pub summary: EncodeSummary,
     folder: PathBuf,
     _lock: WriteLock,
 }
 
-/// Encodes what is asked into a store, which is made where there is none; [`EncodeRequest::out`] is not looked at.
+/// Encodes the media of the request into a store. The function creates the store if it does not exist, and ignores
+/// [`EncodeRequest::out`].
 ///
 /// # Errors
-/// As [`run`](super::run::run), and [`EncodeError::Settings`] without annotations, or for npy.
+/// Returns the errors of [`run`](super::run::run). Returns [`EncodeError::Settings`] if the request has no annotations
+/// or asks for npy files. Returns [`EncodeError::Store`] if the store cannot be opened or created.
 pub fn into_store(
     store: &Path,
     request: &EncodeRequest,
@@ -51,9 +55,10 @@ pub fn into_store(
 }
 
 impl EncodedMedia {
-    /// Makes the features that were encoded the inputs of a labelling run, and what was left out its rejects.
+    /// Sets the encoded features as the inputs of a labelling request, and passes on the rejected rows.
     ///
-    /// With rule `logit`, the model's own scale counts where neither a flag nor a thresholds file may say one.
+    /// With rule `logit` and without a thresholds file, the function also sets the model's scale in the request, unless
+    /// the request has a scale already.
     pub fn fill(&self, request: &mut label::LabelRequest) {
         let written = self.summary.written.iter();
         let scales: Vec<(Modality, f64)> = written.map(|own| (own.modality, own.logit_scale)).collect();
@@ -61,7 +66,8 @@ impl EncodedMedia {
     }
 }
 
-/// As [`EncodedMedia::fill`], of a folder that holds features of these modalities, whose models have these scales.
+/// Does the work of [`EncodedMedia::fill`] for any folder; `scales` has each modality that the folder has features of,
+/// with the scale of its model.
 pub(crate) fn fill(
     folder: &Path,
     scales: &[(Modality, f64)],

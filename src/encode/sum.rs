@@ -1,4 +1,4 @@
-//! SHA-256 of files, as text.
+//! Computes the SHA-256 of files as hexadecimal text.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ingest::{IngestError, open_regular};
 
-/// Two digits a byte.
+/// Writes bytes as hexadecimal text, two digits for each byte.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a String takes everything");
@@ -16,10 +16,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Feeds a file, piece by piece; gives its length.
+/// Adds the contents of a file to the hash, 64 KiB at a time. Returns the length of the file.
 ///
 /// # Errors
-/// [`IngestError`] for what is no regular file, or cannot be read.
+/// Returns [`IngestError`] if the path is not a regular file, or if the file cannot be read.
 pub(super) fn feed(sum: &mut Sha256, path: &Path) -> Result<u64, IngestError> {
     let (mut file, _) = open_regular(path)?;
     let mut buffer = vec![0; 1 << 16];
@@ -35,10 +35,10 @@ pub(super) fn feed(sum: &mut Sha256, path: &Path) -> Result<u64, IngestError> {
     }
 }
 
-/// Of a whole file.
+/// Returns the SHA-256 of a whole file as hexadecimal text.
 ///
 /// # Errors
-/// As [`feed`].
+/// Returns the errors of [`feed`].
 pub(super) fn of_file(path: &Path) -> Result<String, IngestError> {
     let mut sum = Sha256::new();
     feed(&mut sum, path)?;

@@ -1,4 +1,4 @@
-//! Text embeddings of the classes, computed once per prompt and model.
+//! Computes the text embeddings of the classes, once for each prompt and model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,24 +17,27 @@ use super::read::key;
 use crate::ingest::IngestError;
 use crate::ingest::shards::MODEL_KEY;
 
-/// One embedding of unit length per class.
+/// One text embedding of unit length for each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassTexts {
-    /// D.
+    /// Number of values of an embedding (D).
     pub width: usize,
-    /// `[C, width]`.
+    /// The embeddings, of shape `[C, width]`.
     pub values: Vec<f32>,
-    /// SHA-256 of the text model, hex.
+    /// SHA-256 of the text model, in hexadecimal.
     pub model: String,
-    /// Prompts that were encoded now, not taken from the cache.
+    /// Number of prompts that this run encoded; prompts from the cache do not count.
     pub encoded: usize,
 }
 
-/// Embeds the prompts of every class: of several the mean of their embeddings of unit length (C: OpenAI CLIP,
+/// Computes the text embedding of every class. If a class has several prompts, its embedding is the mean of the
+/// prompts' embeddings of unit length, scaled to unit length again (as in OpenAI CLIP,
 /// `notebooks/Prompt_Engineering_for_ImageNet.ipynb`).
 ///
 /// # Errors
-/// [`EncodeError::Model`]; [`EncodeError::Write`] where embeddings cannot be kept.
+/// Returns [`EncodeError::Model`] if the text model or its tokenizer cannot be used, or if the embeddings of a class
+/// cancel each other. Returns [`EncodeError::Write`] if an embedding cannot be written to the cache.
+/// Returns [`EncodeError::Stopped`] if an embedding was removed from the cache during the run.
 pub fn embed(
     folder: &ModelFolder,
     prompts: &[Vec<String>],
@@ -102,10 +105,10 @@ pub fn embed(
     Ok(texts)
 }
 
-/// Writes class, prompts and embedding of every class, as `label` reads them.
+/// Writes the name, the prompts and the embedding of every class into a Parquet file that `label` reads.
 ///
 /// # Errors
-/// [`IngestError::Io`], [`IngestError::Parquet`].
+/// Returns [`IngestError::Io`] if the file cannot be created, and [`IngestError::Parquet`] if it cannot be written.
 pub fn write(
     path: &Path,
     classes: &[Arc<str>],

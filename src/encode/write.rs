@@ -1,7 +1,7 @@
-//! Embeddings from the cache to the files that `label` reads.
+//! Writes embeddings from the cache into the files that `label` reads.
 //!
-//! A file is made beside and takes its place only if it says something else than the one there: equal features keep
-//! their time, by which `label` knows that it has seen them.
+//! Each file is first written under a temporary name. It replaces the existing file only if the contents differ.
+//! `label` recognises files that it has read by size and modification time, so equal features must keep their file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,24 +21,25 @@ use crate::ingest::annotations::key11;
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 
-/// Videos of a shard, about.
+/// Number of videos that a shard has, approximately.
 const SHARD: usize = 512;
 
-/// In what form features are written.
+/// File format and float type of the features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeatureForm {
-    /// One npy file per video, in the public layout; else Parquet shards.
+    /// If true, one npy file per video, named as public feature files are; otherwise Parquet shards.
     pub npy: bool,
-    /// Type of the values.
+    /// Float type of the values.
     pub float: FloatType,
 }
 
-/// Writes the features of one modality into a folder; gives videos and segments written.
+/// Writes the features of one modality into a folder. Returns the numbers of videos and segments that it wrote.
 ///
-/// Videos without embeddings are left out. Shards that a run before wrote and that are no more are removed.
+/// A video is left out, with a rejected row, if not all of its segments have an embedding. The function removes shards
+/// of an earlier run that the new set of shards does not have.
 ///
 /// # Errors
-/// [`EncodeError`] where a file cannot be written, or the folder holds features of the other form.
+/// Returns [`EncodeError`] if a file cannot be written, or if the folder has features in the other file format.
 pub fn features(
     folder: &Path,
     form: FeatureForm,
@@ -74,7 +75,7 @@ pub fn features(
                 scores.map_or_else(|| values.clone(), |scores| scores.rows(&values)),
             )),
             None => {
-                // Rows of segments that the model failed on say so already.
+                // Segments that the model failed on have rejected rows of their own, which give the reason.
                 let reason = format!("{modality}: not every segment has an embedding");
                 let folder = folder.display().to_string();
                 let reject = RejectRow::reject(RejectKind::Embedding, folder, reason).modality(modality);
@@ -146,7 +147,8 @@ pub fn features(
             )?;
         }
     }
-    // Only shards are surely ours; an npy file of a video that is no more may be anybody's.
+    // vaplan surely wrote the shards, because their names have its pattern. A stale npy file may belong to the user, so
+    // it stays.
     if !form.npy {
         for path in stale.iter().filter(|path| is_shard(path, modality)) {
             fs::remove_file(path).map_err(EncodeError::write("remove", path))?;
@@ -155,10 +157,11 @@ pub fn features(
     Ok(counts)
 }
 
-/// The first 11 characters, as public feature files are named, unless two videos have them.
+/// Returns the file name of a video's features: the first 11 characters of its name, as in public feature files. If two
+/// videos share these characters, the full name is returned.
 fn npy_key<'a>(media: &[Media], name: &'a Arc<str>) -> &'a str {
     let key = key11(name);
-    // Names are sorted: those with one beginning are side by side.
+    // The media are sorted by name, so names with the same beginning are neighbours.
     let from = media.partition_point(|other| &*other.name < key);
     let shared = media[from..]
         .iter()
@@ -171,7 +174,8 @@ fn shard_name(modality: Modality, bucket: u32, buckets: u32) -> String {
     format!("{modality}-{bucket:05}-of-{buckets:05}.parquet")
 }
 
-/// In how many shards there are to be: as many as before, so that a new video changes but one, unless they are full.
+/// Returns the number of shards. The number stays as it was, so that a new video changes only one shard. It changes
+/// only if it is more than twice, or less than half, of the wanted number.
 fn buckets(before: &[PathBuf], modality: Modality, videos: usize) -> u32 {
     let wanted = videos.div_ceil(SHARD).next_power_of_two();
     let before = before.iter().filter_map(|path| shard_of(path, modality)).max();
@@ -185,7 +189,7 @@ fn is_shard(path: &Path, modality: Modality) -> bool {
     shard_of(path, modality).is_some()
 }
 
-/// Of how many shards this file is one.
+/// Reads the total number of shards from the name of a shard; returns `None` for other files.
 fn shard_of(path: &Path, modality: Modality) -> Option<u32> {
     let name = path.file_stem()?.to_str()?;
     let (bucket, buckets) = name
@@ -210,10 +214,10 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, EncodeError> {
     Ok(paths)
 }
 
-/// Writes a file beside, and puts it in place if that says something else.
+/// Writes a file under a temporary name, and moves it into place if its contents differ from the existing file.
 ///
 /// # Errors
-/// As `write`, and [`EncodeError::Write`].
+/// Returns the errors of `write`. Returns [`EncodeError::Write`] if the temporary file cannot be created or moved.
 pub(super) fn replace(
     folder: &Path,
     name: &str,
@@ -222,7 +226,7 @@ pub(super) fn replace(
 ) -> Result<(), EncodeError> {
     let to = folder.join(name);
     stale.retain(|path| *path != to);
-    // A name of its own, so that no file of anybody is replaced; it is removed if the write fails.
+    // The temporary name is unique, so that no existing file is replaced. The file is removed if `write` fails.
     let beside = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
         .suffix(".part")

@@ -1,18 +1,19 @@
-//! One change to one store version, at the cost of what the change touches.
+//! Turns one change into one store version. The cost depends on the rows that the change touches.
 //!
 //! ```text
-//! changes ── resolve ─ the world after, and what is of single videos
-//!               └─ scope ─ which videos as a whole, which tracks of all videos; or everything
-//!                    ├─ part ─ loads these from the tables, reads the features it must, labels, patches the tables
-//!                    └─ whole ─ labels all videos again, as `vaplan label` does
+//! changes ── resolve ─ the world after the change, and the changes of single videos
+//!               └─ scope ─ some whole videos and some tracks of all videos; or everything
+//!                    ├─ part ─ load their rows, read features if needed, label, patch the tables
+//!                    └─ whole ─ label all videos again, as `vaplan label` does
 //! ```
 //!
-//! Both ways give the same tables, row for row: the label logic is one graph
-//! ([`labelling`](vaplan_dataflows::graph::labelling)), and rows that a change cannot touch are not read.
+//! Both ways give the same tables, row for row, because both use the same graph
+//! ([`labelling`](vaplan_dataflows::graph::labelling)). The first way is faster, because it does not read rows that the
+//! change cannot touch.
 
 use std::path::{Path, PathBuf};
 
-use vaplan_dataflows::Pld;
+use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
@@ -27,49 +28,50 @@ use crate::world::flips::Flips;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope};
 
-/// What is asked of a relabelling run.
+/// A change of a store, as one command asks for it.
 #[derive(Clone, Debug)]
 pub struct RelabelRequest {
     /// Store to change.
     pub store: PathBuf,
-    /// What to change.
+    /// Changes to make.
     pub changes: Changes,
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Say what would change, and commit nothing.
+    /// If true, report what would change, and commit nothing.
     pub dry_run: bool,
-    /// What was asked, as a command line, for the `versions` table.
+    /// The command line, for column `command` of table `versions`.
     pub command: String,
 }
 
-/// What a run did, or would do.
+/// What a change did, or what a dry run would do.
 #[derive(Clone, Debug, Default)]
 pub struct RelabelSummary {
-    /// The new version; none: nothing changed, or a dry run.
+    /// The new version; `None` if no row changed, or after a dry run.
     pub version: Option<VersionRow>,
-    /// Cells that were set.
+    /// Number of labels that the change set.
     pub set: u64,
-    /// Cells that were unset.
+    /// Number of labels that the change unset.
     pub unset: u64,
-    /// Of a dry run: the rows that `label_changes` would get, by key.
+    /// After a dry run: the rows that table `label_changes` would get, sorted by key.
     pub changes: Vec<LabelChangeRow>,
-    /// Videos looked at as a whole, and videos of which single tracks were.
+    /// Number of videos that were labelled as a whole, and number of videos of which only single tracks were labelled.
     pub videos: (u64, u64),
-    /// Rows or tracks that the run took away from, and added to, tables; not told of a change of everything.
+    /// For each changed table: its name, the number of rows that were removed, and the number that were added. Empty
+    /// after a dry run, or if the change labelled all videos again.
     pub rows: Vec<(&'static str, u64, u64)>,
-    /// All labels that PLD flips after it, where it named an epoch of the store.
+    /// The numbers of all labels that PLD flips after the change; `None` unless the change names an epoch of the store.
     pub flips: Option<Flips>,
-    /// K, α and guard after it, of audio and visual; none: not denoised.
-    pub denoising: Both<Option<Pld>>,
-    /// Rows that were rejected or noted in what this run read.
+    /// The denoising rules of audio and visual after the change; `None` for a modality that is not denoised.
+    pub denoising: Both<Option<DenoisingRule>>,
+    /// Rejected rows and notes of the inputs that this run read.
     pub rejected: Vec<RejectRow>,
 }
 
-/// Makes the change and commits it as one store version; one that changes nothing commits nothing.
+/// Makes the change and commits it as one store version. If no row changes, nothing is committed.
 ///
 /// # Errors
-/// [`LabelError`]: a store without a version, a change that cannot be made, an input that cannot be used at all. Bad
-/// rows beside good ones are in [`RelabelSummary::rejected`] and in table `rejects`.
+/// Returns [`LabelError`] if the store has no version, the change cannot be made, or an input cannot be used at all.
+/// Single bad rows of an input are not errors: [`RelabelSummary::rejected`] and table `rejects` list them.
 pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSummary, LabelError> {
     let store = Store::open(&request.store)?;
     if request.dry_run {
@@ -82,7 +84,8 @@ pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSumma
         Err(error @ LabelError::RelativeInputs { .. }) => error,
         done => return done,
     };
-    // A store of an older program: if the working directory holds its inputs, the store records that first.
+    // An older program recorded relative paths. If the working directory holds these inputs, first commit a version
+    // with absolute paths, and then make the change.
     let moved = RebaseRequest {
         store: request.store.clone(),
         from: PathBuf::from("."),
@@ -117,11 +120,10 @@ fn apply(
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
         Scope::Part(touched) => {
             let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;
-            let mut answers = patch::Answers::default();
-            let changes = answers.take(part.label(request.workers)?);
+            let outcome = part.label(request.workers)?;
             listener.check()?;
             listener.tell(Progress::Committing);
-            patch::commit(store, lock, snapshot, request, &part, &answers, changes)
+            patch::commit(store, lock, snapshot, request, &part, &outcome)
         }
     }
 }

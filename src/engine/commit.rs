@@ -1,9 +1,10 @@
-//! Results to rows of tables, and one store version.
+//! Writes the outcome of a whole run into all tables as one store version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
 use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, RejectRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
@@ -12,15 +13,15 @@ use vaplan_schemas::tables::{
 };
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::flow::Results;
 use super::plan::Plan;
-use super::rows::{self, VideoAnswers, candidate_rows, label_tracks, score_tracks, video_row};
+use super::rows::{self, Sources, candidate_rows, label_tracks, score_tracks, video_row};
+use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
 use crate::world::rejects;
 use crate::world::{Video, at};
 
-/// Labels of the version before, in this run's numbers.
+/// The labels of the version before.
 #[derive(Debug)]
 pub struct Previous {
     tracks: Vec<LabelTrack>,
@@ -31,7 +32,7 @@ impl Previous {
     /// Reads the labels of a version.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns [`StoreError`] if the table cannot be read (see [`Snapshot::read`]).
     pub fn read(snapshot: &Snapshot) -> Result<Previous, StoreError> {
         let tracks = snapshot.read::<Labels>()?;
         let names = tracks
@@ -41,12 +42,15 @@ impl Previous {
         Ok(Previous { tracks, names })
     }
 
-    /// Name of a video.
+    /// Returns the name of a video; `None` if the video had no labels.
     pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
         self.names.get(&video)
     }
 
-    /// One record per video and modality; classes that the run does not know come after its own.
+    /// Returns one label record per video and modality, with the class numbers of `classes`.
+    ///
+    /// # Panics
+    /// Panics if `classes` was not made with these labels (see [`Classification::new`]).
     pub fn records(&self, classes: &Classification) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
         let class = |name: &str| {
             let class = classes.id(name);
@@ -56,7 +60,8 @@ impl Previous {
     }
 }
 
-/// One record per video and modality of label tracks; `class` numbers their classes, those with none are left out.
+/// Turns label tracks into one record per video and modality. `class` gives the number of a class; tracks of classes
+/// without a number are left out.
 pub fn label_records<'a>(
     tracks: impl IntoIterator<Item = &'a LabelTrack>,
     class: impl Fn(&str) -> Option<ClassId>,
@@ -64,7 +69,7 @@ pub fn label_records<'a>(
     let mut records: BTreeMap<(VideoId, Modality), Vec<Track>> = BTreeMap::new();
     for track in tracks {
         if let Some(class) = class(&track.class) {
-            let label = track.cells.iter().map(|cell| cell.label).collect();
+            let label = track.labels.iter().copied().collect();
             let own = records.entry((VideoId::of(&track.video), track.modality));
             own.or_default().push(Track::plg(class, label));
         }
@@ -76,7 +81,8 @@ pub fn label_records<'a>(
     records.into_iter().map(record).collect()
 }
 
-/// Numbers of class names: this run's in order, then those that only the version before knew.
+/// Numbers for class names: first the classes of the run in their order, then the classes that only the version before
+/// had. Labels of such a class become unset, and their rows of `label_changes` need its name.
 #[derive(Clone, Debug)]
 pub struct Classification {
     names: Vec<Arc<str>>,
@@ -84,7 +90,7 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// Of a run and the version before it.
+    /// Numbers the classes of a run and of the version before.
     pub fn new(classes: &[Arc<str>], previous: Option<&Previous>) -> Classification {
         let mut made = Classification {
             names: Vec::new(),
@@ -106,7 +112,7 @@ impl Classification {
         self.ids.get(name).copied()
     }
 
-    /// Of each class, its place in the order of names.
+    /// Returns for each class its rank in the order of names.
     fn ranks(&self) -> Vec<usize> {
         let mut ranks = vec![0; self.names.len()];
         for (rank, class) in self.ids.values().enumerate() {
@@ -115,40 +121,43 @@ impl Classification {
         ranks
     }
 
-    /// Name of a class that has a number.
+    /// Returns the name of a class that has a number.
     pub fn name(&self, class: ClassId) -> &Arc<str> {
         &self.names[class.index()]
     }
 }
 
-/// What a commit says of itself, and what else goes into it.
+/// The data of a commit that do not come from the labelling run.
 pub struct Asked<'a> {
-    /// Command, hashes, epoch.
+    /// Command, hashes and epoch for table `versions`.
     pub info: CommitInfo,
-    /// Writes tables that hold what persons set and epochs predicted.
+    /// Writes the tables of user labels, predictions and epochs.
     pub also: &'a dyn Fn(&mut Commit<'_>) -> Result<(), StoreError>,
 }
 
 /// Writes all tables as one store version.
 ///
 /// # Errors
-/// [`LabelError::Store`]; the version before is then still the latest.
+/// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
 pub fn commit(
     store: &Store,
     lock: &WriteLock,
     plan: &Plan,
     asked: &Asked<'_>,
-    mut results: Results,
+    mut outcome: Outcome,
+    mut read: ReadReport,
     previous: Option<&Previous>,
 ) -> Result<LabelSummary, LabelError> {
     let mut done = LabelCounts {
         videos: plan.videos.len() as u64,
-        records: results.labels.len() as u64,
-        audio_visual: results.audio_visual,
-        changes: results.changes.len() as u64,
+        changes: outcome.changes.len() as u64,
         ..LabelCounts::default()
     };
-    for (_, modality, record) in &results.labels {
+    for own in outcome.videos.values() {
+        done.audio_visual += own.audio_visual().map_or(0, |record| record.ones());
+    }
+    for (_, modality, record) in outcome.labels() {
+        done.records += 1;
         let set = record.ones();
         match modality {
             Modality::Audio => done.audio += set,
@@ -160,7 +169,7 @@ pub fn commit(
             .map(|track| track.label.len() as u64)
             .sum::<u64>();
     }
-    let rejects = reject_rows(plan, &mut results);
+    let rejects = reject_rows(plan, &outcome, &mut read);
     let mut commit = store.begin(lock, asked.info.clone())?;
     let world = &plan.world;
     commit.replace_all::<Settings>(&world.setting_rows())?;
@@ -168,7 +177,7 @@ pub fn commit(
     commit.replace_all::<Prompts>(&world.prompt_rows())?;
     commit.replace_all::<Truth>(&plan.truth)?;
     commit.replace_all::<Rejects>(&rejects)?;
-    let changes = std::mem::take(&mut results.changes);
+    let changes = std::mem::take(&mut outcome.changes);
     let names = |video| {
         plan.name(video)
             .or_else(|| previous.and_then(|previous| previous.names.get(&video)))
@@ -176,15 +185,9 @@ pub fn commit(
     let classes = Classification::new(&world.classes, previous);
     append_changes(&mut commit, &classes, changes, names)?;
 
-    let mut found: BTreeMap<VideoId, VideoAnswers> = BTreeMap::new();
-    for (video, modality, admitted) in results.admitted {
-        found.entry(video).or_default().admitted[at(modality)] = Some(admitted);
-    }
-    for (video, modality, record) in results.labels {
-        found.entry(video).or_default().labels[at(modality)] = Some(record);
-    }
-    for (video, modality, source) in results.read.sources {
-        found.entry(video).or_default().sources[at(modality)].insert(source);
+    let mut sources: BTreeMap<VideoId, Sources> = BTreeMap::new();
+    for (video, modality, source) in read.sources {
+        sources.entry(video).or_default()[at(modality)].insert(source);
     }
     let buckets = commit.buckets();
     let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); buckets as usize];
@@ -194,8 +197,9 @@ pub fn commit(
     for videos in &mut by_bucket {
         videos.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    let nothing = VideoAnswers::default();
-    let rows = |video: &Video| found.get(&video.id).unwrap_or(&nothing);
+    let unread = Sources::default();
+    let sources = |video: &Video| sources.get(&video.id).unwrap_or(&unread);
+    let rows = |video: &Video| outcome.video(video.id);
     let of = |bucket: u32| by_bucket[bucket as usize].iter();
     commit.replace_buckets::<Videos>(|bucket| {
         of(bucket)
@@ -204,7 +208,7 @@ pub fn commit(
     })?;
     commit.replace_buckets::<Candidates>(|bucket| {
         of(bucket)
-            .flat_map(|video| candidate_rows(video, rows(video)))
+            .flat_map(|video| candidate_rows(video, rows(video), sources(video)))
             .collect()
     })?;
     commit.replace_buckets::<Scores>(|bucket| {
@@ -227,10 +231,11 @@ pub fn commit(
     })
 }
 
-/// Rows of `label_changes` per file, about: what is held of them in memory.
+/// Approximate number of rows of `label_changes` per data file. Memory holds the rows of the files that are being
+/// written, not the rows of all files.
 const CHANGE_ROWS: usize = 1 << 17;
 
-/// Rows of `label_changes`, by key; of videos that `names` knows.
+/// Returns the rows of `label_changes`, sorted by key. Changes of videos that `names` does not know are left out.
 pub fn change_rows<'a>(
     version: u64,
     classes: &Classification,
@@ -246,10 +251,13 @@ pub fn change_rows<'a>(
     rows
 }
 
-/// Appends changed cells by video, modality and class, in the order of their names.
+/// Appends changed labels to table `label_changes`, sorted by video name, modality, class name and segment.
+///
+/// # Errors
+/// Returns [`StoreError`] if the table cannot be written.
 ///
 /// # Panics
-/// Where `names` does not know a video of a change.
+/// Panics if `names` does not know the video of a change.
 pub fn append_changes<'a>(
     commit: &mut Commit<'_>,
     classes: &Classification,
@@ -262,7 +270,8 @@ pub fn append_changes<'a>(
     let version = commit.version().0;
     let rank = classes.ranks();
     let name = |video| names(video).expect("a change is of a video of this version or the one before");
-    // Names are compared once a video, not once a cell: there are a hundred times as many of those.
+    // Sort the changes by id, and then only the videos by name. There are about a hundred times as many changes as
+    // videos, and comparing names is slower than comparing ids.
     changes.sort_unstable_by_key(|change| {
         (
             change.video,
@@ -279,7 +288,7 @@ pub fn append_changes<'a>(
     let row = |video: &Arc<str>, change: &Change| {
         rows::change_row(version, video, classes.name(change.class), change)
     };
-    // As many videos a part as makes files of about the rows wanted.
+    // Choose the number of videos per part so that each file has about `CHANGE_ROWS` rows.
     let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);
     let share = videos.len().div_ceil(parts).max(1);
     let parts: Vec<&[(&Arc<str>, &[Change])]> = videos.chunks(share).collect();
@@ -290,14 +299,16 @@ pub fn append_changes<'a>(
     })
 }
 
-/// Of the annotations, of reading and scoring, and of bringing both modalities together; sorted, each once.
-pub fn reject_rows(plan: &Plan, results: &mut Results) -> Vec<RejectRow> {
+/// Returns the rows of table `rejects`: those of the annotations, of reading and scoring, and of the graph. The rows
+/// are sorted, and each row is there once.
+pub fn reject_rows(plan: &Plan, outcome: &Outcome, read: &mut ReadReport) -> Vec<RejectRow> {
     let mut rows = plan.rejects.clone();
-    rows.append(&mut results.read.rejects);
-    for (video, fault) in &results.faults {
-        // A fault of a mark may be of a video that the splits leave out.
+    rows.append(&mut read.rejects);
+    for (video, own) in &outcome.videos {
+        // A rejected user label may belong to a video outside the selected splits. Such a row is left out.
         if let Some(name) = plan.name(*video) {
-            rows.extend(rejects::rows(&plan.world, name, fault));
+            let of_video = own.rejections.iter();
+            rows.extend(of_video.flat_map(|rejection| rejects::rows(&plan.world, name, rejection)));
         }
     }
     rows.sort();

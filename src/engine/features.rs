@@ -1,9 +1,9 @@
 //! Features of some videos, read again from their files and scored.
 //!
 //! ```text
-//! paths to look at again ── read, scored ─┬─ videos they hold, or held ─┐
-//!                                         │   videos to be scored anew ─┴─ their other files ── read, scored ─┐
-//!                                         └──────────────────────────────────────────────────────────────────┴─▶ candidates
+//! changed paths ── read, score ─┬─ videos with features there, now or before ─┐
+//!                               │  videos to score again ─────────────────────┴─ their other files ── read, score ─┐
+//!                               └───────────────────────────────────────────────────────────────────── candidates ◀┘
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use vaplan_schemas::tables::{Candidates, Rejects};
 
 use crate::engine::Listener;
 use crate::engine::plan::{Plan, PlannedShard};
-use crate::engine::score::{Read, score};
+use crate::engine::score::{ReadReport, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
@@ -29,18 +29,18 @@ use crate::world::videos::sources_of;
 use crate::world::{Both, at};
 use crate::world::{Meaning, Names};
 
-/// What was read again.
+/// The features that were read again.
 #[derive(Debug, Default)]
 pub(super) struct Reread {
-    /// Features of the videos that were scored anew: all there are.
+    /// All candidates of each video that was scored again.
     pub(super) candidates: BTreeMap<VideoId, Vec<Candidate>>,
-    /// Files that were read: their rejects are told anew.
+    /// Files that were read. Their new rejected rows replace the old ones.
     pub(super) files: BTreeSet<String>,
-    /// What was left out.
+    /// Rejected rows and notes of these files.
     pub(super) rejects: Vec<RejectRow>,
 }
 
-/// Reads what a change asks for, and adds to `touched` what turns out to be touched.
+/// Reads and scores the features that a change needs, and adds to `touched` the videos that these files affect.
 pub(super) fn reread(
     snapshot: &Snapshot,
     resolved: &mut Resolved,
@@ -50,8 +50,9 @@ pub(super) fn reread(
 ) -> Result<Reread, LabelError> {
     let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
     let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
-    // If no copy was admitted, the graph needs every copy to explain why. If one was, the files of the others stay as they
-    // are: copies are equal by the hash of their features, which no weak label, prompt or rule changes.
+    // If no copy was admitted, the graph needs every copy to explain why, so all copies are read again. If a copy was
+    // admitted, the other copies need not be read: copies are compared by the hash of their features, which no weak
+    // label, prompt or rule changes.
     resolved
         .known
         .want(snapshot, spares.iter().map(|row| row.video.clone()))?;
@@ -65,7 +66,8 @@ pub(super) fn reread(
         return Ok(Reread::default());
     }
     inputs::check(snapshot.store(), &resolved.after)?;
-    // What a key of a file means, only the names of all videos tell.
+    // A key can be the first 11 characters of a name, so the names of all videos are needed to tell what a key stands
+    // for.
     resolved.known.want_all(snapshot)?;
     let mut reader = Reader::new(resolved)?;
     let mut reread = Reread::default();
@@ -87,7 +89,8 @@ pub(super) fn reread(
     touched.rescored.extend(reader.rejected(&read));
     reread.rejects.extend(read.rejects);
     if looked.iter().any(|paths| !paths.is_empty()) {
-        // What they held before may be gone: whose it was, only the sources of all tell.
+        // Features that these files had before may be gone. Only the recorded sources of all videos tell whose features
+        // these were.
         spares = self::spares(snapshot, &Filter::all())?;
         for row in resolved.known.rows() {
             let gone = |(modality, source): (Modality, Option<&Arc<str>>)| {
@@ -122,25 +125,25 @@ fn spares(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<CandidateRow>, Lab
     Ok(found.into_iter().map(|found| found.row).collect())
 }
 
-/// Name of the video whose features an npy file holds.
+/// The key of the features in an npy file: its name without extension.
 fn key_of(path: &Path) -> &str {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     stem.unwrap_or_default()
 }
 
-/// Is this file one of these paths, or in one of them?
+/// Returns whether the file is one of these paths, or is in one of them.
 fn under(file: &str, paths: &[PathBuf]) -> bool {
     paths.iter().any(|path| Path::new(file).starts_with(path))
 }
 
-/// Is a path an input after the change, or in one?
+/// Returns whether the path is an input after the change, or is in one.
 fn counts(resolved: &Resolved, modality: Modality, path: &Path) -> bool {
     let inputs = &resolved.after.features[at(modality)];
     inputs.iter().any(|input| path.starts_with(input))
 }
 
 fn open(modality: Modality, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Shard>, LabelError> {
-    // One npy of a folder: a change may name it.
+    // A change may name a single npy file of a folder.
     if is_npy(path) && path.is_file() {
         let wanted = wanted(key_of(path)).then(|| path.to_owned());
         return Ok(FeatureInput::of_files(modality, wanted).shards);
@@ -148,11 +151,11 @@ fn open(modality: Modality, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Resul
     Ok(FeatureInput::open(path, modality, wanted)?.shards)
 }
 
-/// Reads shards for all videos there are after a change.
+/// Reads and scores shards, for all videos that exist after a change.
 struct Reader {
-    /// Its shards are those that are read now.
+    /// Videos and prompts; [`Reader::read`] replaces the shards by those that it reads.
     plan: Arc<Plan>,
-    /// Read, or known to hold nothing.
+    /// Files that were read, or that belong to no video.
     files: BTreeSet<String>,
 }
 
@@ -172,7 +175,7 @@ impl Reader {
         shards: Vec<Shard>,
         workers: usize,
         listener: &Listener,
-    ) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
+    ) -> Result<(Vec<(VideoId, Candidate)>, ReadReport), LabelError> {
         for shard in &shards {
             let files = shard.files().iter().map(|file| file.display().to_string());
             self.files.extend(files);
@@ -180,17 +183,17 @@ impl Reader {
         let shards = shards.into_iter().map(|shard| PlannedShard {
             modality: shard.modality(),
             shard,
-            // Nothing of it is staged.
+            // These shards are not staged, so they need no keys.
             inputs: String::new(),
             key: String::new(),
         });
-        // No other run holds the plan now, so this does not copy it.
+        // `make_mut` does not copy the plan, because no other reference exists between two runs.
         Arc::make_mut(&mut self.plan).shards = shards.collect();
         score(&self.plan, workers, listener)
     }
 
-    /// Videos with a rejected row in the files that were read.
-    fn rejected(&self, read: &Read) -> BTreeSet<Arc<str>> {
+    /// Returns the videos with a rejected row in the files that were read.
+    fn rejected(&self, read: &ReadReport) -> BTreeSet<Arc<str>> {
         let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
         let names = rows.filter_map(|row| match self.plan.meaning(row.video.as_deref()?) {
             Meaning::Video(position) => Some(self.plan.videos[position].name.clone()),
@@ -199,7 +202,7 @@ impl Reader {
         names.collect()
     }
 
-    /// Feature files of the videos to score again that were not read yet.
+    /// Returns the feature files of the videos to score again that were not read yet.
     fn others(
         &mut self,
         snapshot: &Snapshot,
@@ -215,7 +218,8 @@ impl Reader {
                 files[at(modality)].insert(path.to_owned());
             }
         };
-        // A key of 11 characters changes its meaning if a video with these first characters comes or goes.
+        // A key of 11 characters can stand for another video if a video with these first characters is added or
+        // removed.
         let moved = resolved.weak.iter();
         let moved = moved.filter(|(name, now)| resolved.known.get(name).is_some() != now.is_some());
         let moved: BTreeSet<&str> = moved.map(|(name, _)| key11(name)).collect();
@@ -230,8 +234,9 @@ impl Reader {
                 unplaced.insert(name);
             }
         }
-        // A removed video has no rows of its own any more, but a file can have rejected rows that name it: read the
-        // file again, so that these rows are replaced. Rows of older programs do not say which key was ambiguous.
+        // A removed video has no rows of its own any more, but a file can have rejected rows that name the video. Read
+        // such a file again, so that these rows are replaced. Rows of older programs do not tell which key was
+        // ambiguous, so files with such rows are read, too.
         if !gone.is_empty() {
             let rows = snapshot.read::<Rejects>()?;
             for row in rows.iter().filter(|row| !row.kind.is_of_graph()) {
@@ -249,7 +254,7 @@ impl Reader {
         for row in spares.iter().filter(|row| touched.rescored.contains(&row.video)) {
             add(row.modality, &row.source);
         }
-        // No table says where the features of these videos are, so the keys of all files are read.
+        // No table tells which files have features of these videos, so read the keys of all files.
         if !unplaced.is_empty() {
             let wanted = |key: &str| match self.plan.meaning(key) {
                 Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
@@ -276,7 +281,7 @@ impl Reader {
             let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
             files[at(other)].extend(shared);
         }
-        // An npy file of no video is not read, and its rejected rows are removed.
+        // Do not read an npy file that belongs to no video. Listing it in `self.files` removes its rejected rows.
         for files in &mut files {
             files.retain(|path| {
                 let read = !is_npy(path) || self.plan.meaning(key_of(path)) != Meaning::Other;

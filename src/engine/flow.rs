@@ -1,77 +1,60 @@
-//! The dataflow of a labelling run.
+//! The dataflow of a whole labelling run.
 //!
 //! ```text
-//! shards that are to be read ── scored ─┐
-//! shards of a run before ───────────────┴─ scored ─┐
-//! weak labels, cutoffs ────────────────────────────┼─ labelling ─▶ results
-//! marks, predictions, previous labels ─────────────┘
+//! shards to read ── read, score ──────────┐
+//! shards that an earlier run staged ──────┴─ candidates ─┐
+//! weak labels, thresholds ───────────────────────────────┼─ labelling ─▶ outcome
+//! user labels, predictions, previous labels ─────────────┘
 //! ```
 //!
-//! In a cluster every process reads its shards, and what the tables need comes together in process 0.
+//! In a cluster, every process reads and scores its own shards. Process 0 gathers the outcome, because process 0 writes
+//! the tables.
 
 use std::sync::{Arc, Mutex};
 
-use vaplan_dataflows::admit::Admitted;
-use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::differential_dataflow::AsCollection;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::{Inputs, Outputs, labelling};
+use vaplan_dataflows::outcome::{Outcome, Output};
 use vaplan_dataflows::timely::dataflow::ProbeHandle;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Probe};
-use vaplan_dataflows::{Fault, LabelRecord, VideoId};
+use vaplan_dataflows::workers::panic_point;
 use vaplan_schemas::Modality;
 
 use super::Listener;
 use super::commit::{Classification, Previous};
 use super::plan::Plan;
-use super::score::{Job, Read, lock, panic_point, scored};
+use super::score::{Job, ReadReport, lock, scored};
 use super::stage::Stage;
 use super::workers::{GatherTarget, Team, WorkerSlice};
 use crate::error::LabelError;
 use crate::world::at;
 use crate::world::kept::Kept;
 
-/// What the dataflow gave; every list in no particular order.
-#[derive(Debug, Default)]
-pub struct Results {
-    /// Features that count.
-    pub admitted: Vec<(VideoId, Modality, Admitted)>,
-    /// Labels, one per video and modality.
-    pub labels: Vec<(VideoId, Modality, Arc<LabelRecord>)>,
-    /// Cells set in both modalities.
-    pub audio_visual: u64,
-    /// Modalities of videos without labels, marks and predictions that do not count.
-    pub faults: Vec<(VideoId, Fault)>,
-    /// Cells that differ from the version before.
-    pub changes: Vec<Change>,
-    /// What reading gave beside the candidates.
-    pub read: Read,
-}
-
-/// What the graph starts from.
+/// Inputs of the dataflow.
 #[derive(Clone)]
 pub struct FlowInput {
-    /// What is asked.
+    /// Videos, prompts, settings and shards.
     pub plan: Arc<Plan>,
-    /// Where finished shards are kept.
+    /// Folder of the scores of finished shards.
     pub stage: Stage,
-    /// Positions of the shards that this process reads.
+    /// Positions in the plan of the shards that this process reads.
     pub shards: Vec<usize>,
-    /// Labels of the version before; in a cluster, given by process 0 alone.
+    /// Labels of the version before. In a cluster, only process 0 has them.
     pub previous: Option<Arc<Previous>>,
-    /// Marks and predictions; in a cluster, given by process 0 alone.
+    /// User labels and predictions. In a cluster, only process 0 has them.
     pub kept: Arc<Kept>,
 }
 
 /// Runs the graph to its end.
 ///
-/// In a cluster, process 0 gets the results of all; every process gets its own [`Results::audio_visual`] and
-/// [`Results::read`].
+/// Returns the outcome, and the report of the files that this process read. In a cluster, process 0 gets the outcome of
+/// all processes, and the other processes get an empty outcome.
 ///
 /// # Errors
-/// [`LabelError::Stage`] where a finished shard cannot be kept, [`LabelError::Stopped`] where the dataflow does not
-/// come to its end.
-pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<Results, LabelError> {
+/// Returns [`LabelError::Stage`] if a finished shard cannot be written to the stage, and [`LabelError::Stopped`] if the
+/// dataflow does not reach its end.
+pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<(Outcome, ReadReport), LabelError> {
     let (job, loaded) = Job::new(&given.plan, Some(&given.stage), &given.shards, listener);
     let previous = given.previous.as_ref().map(|previous| {
         let classes = Classification::new(&given.plan.world.classes, Some(previous));
@@ -79,8 +62,8 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<Results
     });
     let previous = Arc::new(previous.unwrap_or_default());
     let loaded = Arc::new(loaded);
-    let results = Arc::new(Mutex::new(Results::default()));
-    let (shared, to, kept) = (job.clone(), results.clone(), given.kept.clone());
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
+    let (shared, to, kept) = (job.clone(), outcome.clone(), given.kept.clone());
     let team = Arc::new(team);
     let place = team.place();
     let crew = team.clone();
@@ -110,10 +93,10 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<Results
         }
         if everywhere.index == 0 {
             let world = &job.plan.world;
-            let cutoffs = world.cutoffs().into_iter();
-            cutoffs.for_each(|entry| feed.cutoffs.insert(entry));
-            let marks = kept.marks.iter().cloned();
-            marks.for_each(|entry| feed.marks.insert(entry));
+            let thresholds = world.thresholds().into_iter();
+            thresholds.for_each(|entry| feed.thresholds.insert(entry));
+            let user_labels = kept.user_labels.iter().cloned();
+            user_labels.for_each(|entry| feed.user_labels.insert(entry));
             for modality in Modality::ALL {
                 if let Some(settings) = world.denoising[at(modality)] {
                     feed.denoising.insert((modality, settings));
@@ -131,60 +114,47 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<Results
             }
         }
         drop(feed);
-        // Stopped: the panic of another worker is the error of the run.
+        // If another worker panicked, this returns `Stopped`. `team.run` then reports the panic.
         let _ = stop.step_while(worker, || !probe.done());
     })?;
     let read = job.end()?;
-    let mut results = std::mem::take(&mut *lock(&results));
-    results.read = read;
-    Ok(results)
+    let mut outcome = std::mem::take(&mut *lock(&outcome));
+    outcome.changes.sort_unstable();
+    Ok((outcome, read))
 }
 
-/// Puts what the graph gives into `results`. The probe is of the changes alone: all is there when the workers have
-/// ended, which they do once the whole dataflow has.
+/// Adds the outputs of the graph to `outcome`. The probe follows the changes only. The other outputs are complete when
+/// the workers have ended, because a worker ends only after its whole dataflow has ended.
 fn collect(
     outputs: Outputs<'_, u64>,
-    place: GatherTarget,
-    results: &Arc<Mutex<Results>>,
+    target: GatherTarget,
+    outcome: &Arc<Mutex<Outcome>>,
 ) -> ProbeHandle<u64> {
-    let to = results.clone();
-    let admitted = place.gather(outputs.admitted.inner, |((video, _), _, _)| video.0);
-    admitted.inspect_container(move |event| {
-        if let Ok((_, updates)) = event {
-            panic_point("admitted");
-            let admitted = updates
-                .iter()
-                .map(|((video, (modality, admitted)), _, _)| (*video, *modality, admitted.clone()));
-            lock(&to).admitted.extend(admitted);
-        }
-    });
-    let to = results.clone();
-    let labels = place.gather(outputs.labels.inner, |(((video, _), _), _, _)| video.0);
-    labels.inspect_container(move |event| {
-        if let Ok((_, updates)) = event {
-            panic_point("labels");
-            let labels = updates
-                .iter()
-                .map(|(((video, modality), record), _, _)| (*video, *modality, record.clone()));
-            lock(&to).labels.extend(labels);
-        }
-    });
-    let to = results.clone();
-    outputs
-        .audio_visual
-        .inspect(move |((_, record), _, _)| lock(&to).audio_visual += record.ones());
-    let to = results.clone();
-    let faults = place.gather(outputs.faults.inner, |((video, _), _, _)| video.0);
-    faults.inspect_container(move |event| {
-        if let Ok((_, updates)) = event {
-            let faults = updates
-                .iter()
-                .map(|((video, fault), _, _)| (*video, fault.clone()));
-            lock(&to).faults.extend(faults);
-        }
-    });
-    let to = results.clone();
-    let (probe, _) = place
+    macro_rules! collect {
+        ($output:expr, $place:literal, $route:expr, $record:pat => $made:expr) => {
+            let to = outcome.clone();
+            target
+                .gather($output.inner, $route)
+                .inspect_container(move |event| {
+                    if let Ok((_, updates)) = event {
+                        panic_point($place);
+                        let mut to = lock(&to);
+                        for ($record, _, diff) in updates {
+                            let (video, output) = $made;
+                            to.update(*video, output, *diff);
+                        }
+                    }
+                });
+        };
+    }
+    collect!(outputs.admitted, "admitted", |((video, _), _, _)| video.0, (video, (modality, admitted)) =>
+        (video, Output::Admitted(*modality, admitted.clone())));
+    collect!(outputs.labels, "labels", |(((video, _), _), _, _)| video.0, ((video, modality), record) =>
+        (video, Output::Labels(*modality, record.clone())));
+    collect!(outputs.rejections, "rejections", |((video, _), _, _)| video.0, (video, rejection) =>
+        (video, Output::Rejection(rejection.clone())));
+    let to = outcome.clone();
+    let (probe, _) = target
         .gather(outputs.changes, |change| change.video.0)
         .inspect_container(move |event| {
             if let Ok((_, changes)) = event {

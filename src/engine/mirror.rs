@@ -1,49 +1,52 @@
-//! What the session was told, video by video: a row can only be taken back as it was given.
+//! A copy of the rows that were fed to the graph, by video. The graph can retract a row only if exactly the same row
+//! was added before, so the mirror must keep the rows that it added.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::session::{Rows, Updates};
-use vaplan_dataflows::{Candidate, Marks, Prediction, Score, VideoId};
+use vaplan_dataflows::{Candidate, Prediction, Score, UserLabelRecord, VideoId};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::{Both, at};
 
-/// All rows the session holds. Records are shared with it, not copied.
+/// All rows that were fed to the graph. The mirror shares the records with the graph and does not copy them.
 #[derive(Debug, Default)]
 pub(super) struct Mirror {
     videos: BTreeMap<VideoId, Held>,
-    cutoffs: BTreeMap<(Modality, ClassId), Score>,
-    denoising: BTreeMap<Modality, Pld>,
+    thresholds: BTreeMap<(Modality, ClassId), Score>,
+    denoising: BTreeMap<Modality, DenoisingRule>,
 }
 
-/// Rows of a video.
+/// The rows of one video.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Held {
     weak: Option<Arc<[ClassId]>>,
-    /// Ascending.
+    /// Candidates, ascending.
     scored: Vec<Candidate>,
-    marks: Both<Option<Arc<Marks>>>,
+    user_labels: Both<Option<Arc<UserLabelRecord>>>,
     predictions: Both<Option<Arc<Prediction>>>,
 }
 
-/// What rows are meant to say of a video that they are of.
+/// Which rows of a video are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Says {
     All,
-    /// Only the scores of rescaled modalities: all else of it is as it was.
+    /// Only the scores of rescaled modalities. All other rows of the video stay.
     Scores,
 }
 
 impl Mirror {
-    /// How many videos it holds rows of.
+    /// The number of videos that the mirror has rows of.
     pub(super) fn videos(&self) -> usize {
         self.videos.len()
     }
 
-    /// Takes what `rows` say: all there is of the videos of `whole`, of others the scores in the modalities `rescaled`,
-    /// and all cutoffs and settings of denoising. Gives what that changes.
+    /// Replaces rows of the mirror by `rows`, and returns the differences as updates for the graph.
+    ///
+    /// For the videos in `whole`, `rows` must have all rows. For all other videos, only the scores of the modalities in
+    /// `rescaled` are taken from `rows`. `rows` must have all thresholds and denoising rules.
     pub(super) fn take(
         &mut self,
         rows: Rows,
@@ -71,9 +74,9 @@ impl Mirror {
         for (video, weak) in rows.weak {
             whole(&mut after, video, &|held| held.weak = Some(weak.clone()));
         }
-        for (video, (modality, marks)) in rows.marks {
+        for (video, (modality, user_labels)) in rows.user_labels {
             whole(&mut after, video, &|held| {
-                held.marks[at(modality)] = Some(marks.clone());
+                held.user_labels[at(modality)] = Some(user_labels.clone());
             });
         }
         for (video, (modality, prediction)) in rows.predictions {
@@ -96,9 +99,9 @@ impl Mirror {
                 self.videos.insert(video, held);
             }
         }
-        let cutoffs = rows.cutoffs.into_iter().collect();
-        (updates.gone.cutoffs, updates.new.cutoffs) = differing(&self.cutoffs, &cutoffs);
-        self.cutoffs = cutoffs;
+        let thresholds = rows.thresholds.into_iter().collect();
+        (updates.gone.thresholds, updates.new.thresholds) = differing(&self.thresholds, &thresholds);
+        self.thresholds = thresholds;
         let denoising = rows.denoising.into_iter().collect();
         (updates.gone.denoising, updates.new.denoising) = differing(&self.denoising, &denoising);
         self.denoising = denoising;
@@ -106,7 +109,7 @@ impl Mirror {
     }
 }
 
-/// Adds the rows of a video that are gone and new.
+/// Adds the differences between the old and new rows of a video to `updates`.
 fn differ(video: VideoId, before: &Held, after: &Held, updates: &mut Updates) {
     for (held, other, rows) in [
         (before, after, &mut updates.gone),
@@ -122,10 +125,10 @@ fn differ(video: VideoId, before: &Held, after: &Held, updates: &mut Updates) {
         }
         for modality in Modality::ALL {
             let place = at(modality);
-            if held.marks[place] != other.marks[place] {
-                let own = held.marks[place].iter();
-                rows.marks
-                    .extend(own.map(|marks| (video, (modality, marks.clone()))));
+            if held.user_labels[place] != other.user_labels[place] {
+                let own = held.user_labels[place].iter();
+                rows.user_labels
+                    .extend(own.map(|user_labels| (video, (modality, user_labels.clone()))));
             }
             if held.predictions[place] != other.predictions[place] {
                 let own = held.predictions[place].iter();
@@ -138,7 +141,7 @@ fn differ(video: VideoId, before: &Held, after: &Held, updates: &mut Updates) {
 
 type Entries<K, V> = Vec<(K, V)>;
 
-/// Entries that are gone and new.
+/// Returns the entries that are removed and the entries that are added.
 fn differing<K: Ord + Clone, V: PartialEq + Clone>(
     before: &BTreeMap<K, V>,
     after: &BTreeMap<K, V>,
@@ -178,7 +181,7 @@ mod tests {
                 (VideoId(id), candidate(Modality::Visual, visual)),
                 (VideoId(id), candidate(Modality::Audio, audio)),
             ],
-            cutoffs: vec![((Modality::Audio, ClassId(0)), Score::new(0.5).unwrap())],
+            thresholds: vec![((Modality::Audio, ClassId(0)), Score::new(0.5).unwrap())],
             ..Rows::default()
         }
     }
@@ -192,7 +195,7 @@ mod tests {
             (
                 first.new.weak.len(),
                 first.new.scored.len(),
-                first.new.cutoffs.len()
+                first.new.thresholds.len()
             ),
             (1, 2, 1)
         );
@@ -200,7 +203,7 @@ mod tests {
             mirror.take(video(1, 0.1, 0.2), [VideoId(1)], &[]),
             Updates::default()
         );
-        // Rows of a video that is not touched as a whole say nothing but scores by another rule.
+        // From a video that is not in `whole`, only the scores of a rescaled modality are taken.
         assert_eq!(mirror.take(video(1, 0.9, 0.9), [], &[]), Updates::default());
         let rescaled = mirror.take(video(1, 0.9, 0.9), [], &[Modality::Audio]);
         let audio = |score| vec![(VideoId(1), candidate(Modality::Audio, score))];
@@ -208,11 +211,11 @@ mod tests {
         assert_eq!(rescaled.gone.scored, [audio(0.1), vec![visual(0.2)]].concat());
         assert_eq!(rescaled.new.scored, [audio(0.9), vec![visual(0.2)]].concat());
         assert!(rescaled.new.weak.is_empty());
-        // A video that is gone leaves nothing.
-        let cutoffs = video(1, 0.0, 0.0).cutoffs;
+        // A removed video leaves no rows.
+        let thresholds = video(1, 0.0, 0.0).thresholds;
         let gone = mirror.take(
             Rows {
-                cutoffs,
+                thresholds,
                 ..Rows::default()
             },
             [VideoId(1)],

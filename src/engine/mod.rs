@@ -1,29 +1,31 @@
-//! From inputs and changes to committed store versions.
+//! The engine turns inputs and changes into committed store versions.
 //!
 //! ```text
-//! shards ── read ── similarity ── stage ─┐                 score
-//!                                        ├─ labelling ─▶ results ── commit ─▶ a version of all tables       flow
+//! a whole run (flow):
+//! shards ── read ── similarity ── stage ─┐
+//!                                        ├─ labelling ─▶ outcome ── commit ─▶ a version of all tables
 //! the version before, user labels ───────┘
 //!
-//! a change ── part ── labelling ─▶ changed rows ── patch ─▶ a version of the tables that change
-//!    └─ everything ── whole, as above
+//! a change of a store (change):
+//! a part of the store ── part ── labelling ─▶ changed rows ── patch ─▶ a version of the tables that change
+//! every score ── whole ── a whole run, as above
 //! ```
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`plan`] | what a run reads and labels |
-//! | [`score`], `read` | shards to scored candidates |
-//! | [`stage`] | scores of finished shards, kept until the commit |
+//! | [`plan`] | the inputs of a labelling run |
+//! | [`score`], `read` | read shards and score them into candidates |
+//! | [`stage`] | the scores of finished shards, kept on disk until the commit |
 //! | [`flow`] | the dataflow of a whole run |
-//! | [`workers`], [`cluster`] | timely's workers: threads of one process, or of several |
-//! | [`rows`], [`commit`] | results to rows, and rows to one store version |
-//! | [`change`] | one change to one store version |
-//! | [`features`], [`part`], [`patch`] | the part of a store that a change touches, before and after |
-//! | [`rebase`] | inputs of a store moved to another folder |
-//! | [`whole`] | a change that touches everything |
-//! | [`session`] | a store version in memory, changed from one version to the next |
-//! | [`resident`], `mirror` | the graph of a session, and the rows that the graph was told |
-//! | `progress` | progress and cancelling |
+//! | [`workers`], [`cluster`] | timely's workers: threads of one process, or of several processes |
+//! | [`rows`], [`commit`] | turn the outcome into table rows, and write the rows as one store version |
+//! | [`change`] | turns one change into one store version |
+//! | [`features`], [`part`], [`patch`] | read, label and write only the rows that a change can touch |
+//! | [`rebase`] | moves the inputs of a store to another folder |
+//! | [`whole`] | a change that touches every score |
+//! | [`session`] | a store version that stays in memory between changes |
+//! | [`resident`], `mirror` | the graph of a session, and a copy of the rows that were fed to the graph |
+//! | `progress` | progress reports and cancelling |
 
 pub mod change;
 pub mod cluster;
@@ -49,37 +51,38 @@ use vaplan_schemas::rows::{RejectRow, Severity, VersionRow};
 
 pub use progress::{CancelToken, Listener, Progress};
 
-/// What a run did.
+/// The result of a labelling run.
 #[derive(Clone, Debug)]
 pub struct LabelSummary {
     /// The version that holds the labels.
     pub version: VersionRow,
-    /// None: the store held the answer to this very question already.
+    /// Counts of the run; `None` if the store already held the labels of exactly these inputs and settings, so that
+    /// the run did nothing.
     pub done: Option<LabelCounts>,
 }
 
-/// Counts of a run that did something.
+/// Counts of a run that made a new store version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelCounts {
-    /// Videos of the splits.
+    /// Number of videos in the selected splits.
     pub videos: u64,
-    /// Videos and modalities labelled.
+    /// Number of label records: one per video and modality that has labels.
     pub records: u64,
-    /// Cells set in audio.
+    /// Number of labels that are set in audio.
     pub audio: u64,
-    /// Cells set in visual.
+    /// Number of labels that are set in visual.
     pub visual: u64,
-    /// Cells set in both.
+    /// Number of labels that are set in both modalities.
     pub audio_visual: u64,
-    /// Cells, set or not.
+    /// Number of labels in both modalities, set or not.
     pub cells: u64,
-    /// Cells that differ from the version before.
+    /// Number of labels that differ from the version before.
     pub changes: u64,
-    /// Rows left out.
+    /// Number of rejected rows.
     pub rejects: u64,
-    /// Oddities that cost nothing.
+    /// Number of notes.
     pub notes: u64,
-    /// Rows of rejects and notes, for showing the first of them.
+    /// The rejected rows and notes, so that the caller can show the first of them.
     pub rejected: Vec<RejectRow>,
 }
 

@@ -1,10 +1,11 @@
-//! The videos and tracks that a change can touch, before and after.
+//! The part of a store that a change can touch: its videos and tracks, before and after the change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::rule::Rule;
-use vaplan_dataflows::session::{GraphSession, Outcome, Rows};
+use vaplan_dataflows::session::{GraphSession, Rows};
 use vaplan_dataflows::{Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, VideoId};
 use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
@@ -14,13 +15,14 @@ use vaplan_schemas::{ClassId, Modality};
 use super::features::{Reread, reread};
 use crate::engine::Listener;
 use crate::engine::commit::label_records;
+use crate::engine::rows::Sources;
 use crate::error::LabelError;
 use crate::world::flips::Reflipped;
 use crate::world::kept::{self, Kept, counting};
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
-use crate::world::{Both, Video, World, at};
+use crate::world::{Video, World, at};
 
 /// The part of a store that a change can touch.
 #[derive(Debug)]
@@ -28,19 +30,20 @@ pub struct Part {
     pub(super) resolved: Resolved,
     pub(super) touched: Touched,
     pub(super) reread: Reread,
-    /// Rows of the store version, by key.
+    /// Rows of the part in the store version before the change, sorted by key.
     pub(super) old: Old,
-    /// User labels after the change, of the touched videos and tracks.
+    /// User labels of the touched videos and tracks after the change.
     pub(super) user: Vec<UserLabelRow>,
     pub(super) kept: Kept,
-    /// Videos after the change. A video of which only tracks are touched has the touched classes only.
+    /// Videos after the change. If only tracks of a video are touched, its weak label has the touched classes only.
     pub(super) videos: BTreeMap<VideoId, Video>,
     /// Names of all touched videos, before or after the change.
     pub(super) names: BTreeMap<VideoId, Arc<str>>,
     candidates: Vec<(VideoId, Candidate)>,
 }
 
-/// Rows of the store version, by key, with their places.
+/// Rows of the store version before the change, sorted by key. Each row has its place in the data files, so that the
+/// commit can delete it.
 #[derive(Debug)]
 pub(super) struct Old {
     pub(super) videos: Vec<Found<VideoRow>>,
@@ -51,10 +54,10 @@ pub(super) struct Old {
 }
 
 impl Part {
-    /// Reads the part from the tables, and the features that must be read again.
+    /// Reads the rows of the part from the tables, and reads and scores the features that must be read again.
     ///
     /// # Errors
-    /// [`LabelError`] if a table cannot be read, or if an input of features cannot be opened.
+    /// Returns [`LabelError`] if a table cannot be read, or an input of features cannot be opened.
     pub fn load(
         snapshot: &Snapshot,
         mut resolved: Resolved,
@@ -64,7 +67,7 @@ impl Part {
     ) -> Result<Part, LabelError> {
         let reread = reread(snapshot, &mut resolved, &mut touched, workers, listener)?;
         let whole = Filter::videos(touched.videos.iter().cloned());
-        // Load every touched class for both modalities: otherwise `admit` would report the class as unscored.
+        // Load every touched class for both modalities. Otherwise `admit` would report the class as unscored.
         let classes: BTreeSet<ClassId> = touched.tracks.iter().map(|(_, class)| *class).collect();
         let modalities: BTreeSet<Modality> = touched.tracks.iter().map(|(modality, _)| *modality).collect();
         let tracks = modalities.iter().flat_map(|modality| {
@@ -73,7 +76,7 @@ impl Part {
                 .map(|class| resolved.after.classes[class.index()].clone());
             names.map(|name| (*modality, name))
         });
-        // A filter that matches every track would only cost time.
+        // Use no filter if it would match every track, because testing each row would only cost time.
         let all = classes.len() == resolved.after.classes.len() && modalities.len() == Modality::ALL.len();
         let filter = match all {
             true => Filter::all(),
@@ -108,7 +111,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Finds the videos after the change, and makes candidates of their stored scores.
+    /// Finds the videos after the change, and turns their stored scores into candidates.
     fn place(&mut self, classes: &BTreeSet<ClassId>) -> Result<(), String> {
         let after = &self.resolved.after;
         for name in &self.touched.videos {
@@ -163,7 +166,8 @@ impl Part {
             self.videos.entry(id).or_insert_with(|| Video {
                 id,
                 name: name.clone(),
-                // Nobody reads split and source of a video of which only tracks are touched.
+                // If only tracks of a video are touched, its row of `videos` is not written, so split and source are
+                // not used.
                 split: vaplan_schemas::rows::Split::Train,
                 source: Arc::from(""),
                 weak: weak
@@ -173,7 +177,8 @@ impl Part {
                     .collect(),
             });
         }
-        // A video whose weak label is empty has features, but no rows in `scores`.
+        // A video with an empty weak label has features, but no rows in table `scores`. Make a candidate without
+        // classes, because `admit` would otherwise report the features as missing.
         for row in self.old.videos.iter().map(|found| &found.row) {
             let id = VideoId::of(&row.video);
             let empty = |video: &Video| video.weak.is_empty();
@@ -206,10 +211,10 @@ impl Part {
         Ok(())
     }
 
-    /// Loads user labels and predictions of the videos after the change.
+    /// Loads the user labels and predictions of the videos after the change.
     fn keep(&mut self, snapshot: &Snapshot) -> Result<(), LabelError> {
         let after = &self.resolved.after;
-        self.kept.marks = kept::marks(&self.user, after);
+        self.kept.user_labels = kept::user_labels(&self.user, after);
         if after.active.is_some() {
             let names = self.videos.values().map(|video| video.name.clone());
             let stored = counting(snapshot, after.active.as_ref(), &Filter::videos(names))?;
@@ -238,9 +243,9 @@ impl Part {
     pub fn rows(&self) -> Rows {
         let after = &self.resolved.after;
         let denoising = Modality::ALL.into_iter();
-        let marks = self
+        let user_labels = self
             .kept
-            .marks
+            .user_labels
             .iter()
             .filter(|(video, _)| self.videos.contains_key(video));
         Rows {
@@ -250,8 +255,8 @@ impl Part {
                 .map(|video| (video.id, video.weak.clone()))
                 .collect(),
             scored: self.candidates.clone(),
-            cutoffs: after.cutoffs(),
-            marks: marks.cloned().collect(),
+            thresholds: after.thresholds(),
+            user_labels: user_labels.cloned().collect(),
             predictions: self.kept.predictions.clone(),
             denoising: denoising
                 .filter_map(|modality| Some((modality, after.denoising[at(modality)]?)))
@@ -279,17 +284,17 @@ impl Part {
         own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
     }
 
-    /// What labels depend on after the change.
+    /// The settings, classes and inputs that labels depend on after the change.
     pub(crate) fn world(&self) -> &World {
         &self.resolved.after
     }
 
-    /// Videos of which every row can change, before or after the change.
+    /// Videos whose rows can all change, whether they exist before or after the change.
     pub(crate) fn whole(&self) -> impl Iterator<Item = VideoId> {
         self.touched.videos.iter().map(|name| VideoId::of(name))
     }
 
-    /// Modalities of which every score changes, because the rule or its scale changes.
+    /// Modalities in which every score changes, because the rule or its scale changes.
     pub(crate) fn rescaled(&self) -> Vec<Modality> {
         let rule = |world: &World, modality| world.settings.of(modality).rule;
         let (before, after) = (&self.resolved.before, &self.resolved.after);
@@ -297,28 +302,26 @@ impl Part {
         Modality::ALL.into_iter().filter(changed).collect()
     }
 
-    /// Labels before.
+    /// The labels of the part before the change.
     pub fn previous(&self) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        // A class can retire only with a change that labels everything again, so every class is found.
+        // A change that retires a class labels all videos again and does not get here, so every class is found.
         let class = |name: &str| self.resolved.after.class_id(name);
         label_records(self.old.labels.iter().map(|found| &found.row), class)
     }
 
-    /// Labels the part in a dataflow of its own.
+    /// Labels the part in a dataflow that ends afterwards.
     ///
     /// # Errors
-    /// [`LabelError::Stopped`] if a worker fails.
+    /// Returns [`LabelError::Stopped`] if a worker fails.
     pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
         let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
-        let (session, outcome) =
-            GraphSession::start(workers, self.rows(), self.previous()).map_err(stopped)?;
-        session.finish().map_err(stopped)?;
-        Ok(outcome)
+        let session = GraphSession::start(workers, self.rows(), self.previous()).map_err(stopped)?;
+        session.finish().map_err(stopped)
     }
 
-    /// Feature files of a video whose features were read again.
-    pub(super) fn sources(&self, video: VideoId) -> Both<BTreeSet<Arc<str>>> {
-        let mut sources: Both<BTreeSet<Arc<str>>> = Default::default();
+    /// The feature files of a video whose features were read again.
+    pub(super) fn sources(&self, video: VideoId) -> Sources {
+        let mut sources = Sources::default();
         for candidate in self.reread.candidates.get(&video).into_iter().flatten() {
             sources[at(candidate.modality)].insert(candidate.source.clone());
         }
@@ -326,8 +329,11 @@ impl Part {
     }
 }
 
-/// Stored scores of some tracks of a video and modality; none if there are no tracks. With a `rule`, the scores are computed
-/// again from the cosines.
+/// Turns the stored tracks of a video and modality into a score record; `None` if there are no tracks of the classes
+/// `weak`.
+///
+/// If there is a `rule`, the scores are computed again from the stored cosines. Such a rule is always `logit`: a
+/// changed rule `softmax` needs the cosines of all classes, so that all videos are scored again instead.
 fn record<'a>(
     tracks: impl Iterator<Item = &'a ScoreTrack>,
     world: &World,
@@ -364,7 +370,7 @@ fn record<'a>(
     Ok(Some(ScoreRecord::new(segments as u32, classes, cosines, scores)))
 }
 
-/// User labels after the edits, without those of removed videos.
+/// Returns the user labels after the edits of the change, without the user labels of removed videos.
 pub(super) fn user_after(
     old: &[Found<UserLabelRow>],
     resolved: &Resolved,

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vaplan_dataflows::admit::Admitted;
-use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::session::Outcome;
-use vaplan_dataflows::{Fault, LabelRecord, VideoId};
-use vaplan_schemas::rows::{EpochRow, LabelTrack, RejectRow, TruthRow};
+use vaplan_dataflows::VideoId;
+use vaplan_dataflows::outcome::Outcome;
+use vaplan_schemas::rows::{EpochRow, RejectRow, TruthRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found as Stored, Place, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, Epochs, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -18,83 +16,14 @@ use vaplan_schemas::{Modality, StoreError};
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::Part;
 use crate::engine::commit::{Classification, append_changes, change_rows};
-use crate::engine::rows::{VideoAnswers, candidate_rows, label_tracks, score_tracks, video_row};
+use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row};
 use crate::error::LabelError;
-use crate::world::World;
 use crate::world::flips;
 use crate::world::flips::Flips;
 use crate::world::hash::{feed, hash};
 use crate::world::kept::of_epochs;
 use crate::world::rejects;
 use crate::world::resolve::Resolved;
-
-/// Output of the graph for the videos that it holds.
-#[derive(Clone, Debug, Default)]
-pub struct Answers {
-    admitted: BTreeMap<(VideoId, Modality), Admitted>,
-    labels: BTreeMap<(VideoId, Modality), Arc<LabelRecord>>,
-    faults: BTreeMap<VideoId, BTreeSet<Fault>>,
-}
-
-impl Answers {
-    /// Applies the output changes of one version, and returns the changed labels.
-    pub fn take(&mut self, outcome: Outcome) -> Vec<Change> {
-        // Apply removals before insertions: in the other order, the removal of the old record would delete the new one.
-        let sorted = |diff: &isize| *diff > 0;
-        let mut admitted = outcome.admitted;
-        admitted.sort_by_key(|(_, diff)| sorted(diff));
-        for ((video, modality, own), diff) in admitted {
-            match diff > 0 {
-                true => drop(self.admitted.insert((video, modality), own)),
-                false => drop(self.admitted.remove(&(video, modality))),
-            }
-        }
-        let mut labels = outcome.labels;
-        labels.sort_by_key(|(_, diff)| sorted(diff));
-        for ((video, modality, own), diff) in labels {
-            match diff > 0 {
-                true => drop(self.labels.insert((video, modality), own)),
-                false => drop(self.labels.remove(&(video, modality))),
-            }
-        }
-        for ((video, fault), diff) in outcome.faults {
-            let own = self.faults.entry(video).or_default();
-            match diff > 0 {
-                true => drop(own.insert(fault)),
-                false => drop(own.remove(&fault)),
-            }
-            if own.is_empty() {
-                self.faults.remove(&video);
-            }
-        }
-        outcome.changes
-    }
-
-    /// Output for one video, without the feature files.
-    pub(crate) fn found(&self, video: VideoId) -> VideoAnswers {
-        VideoAnswers {
-            admitted: Modality::ALL.map(|modality| self.admitted.get(&(video, modality)).cloned()),
-            labels: Modality::ALL.map(|modality| self.labels.get(&(video, modality)).cloned()),
-            ..VideoAnswers::default()
-        }
-    }
-
-    /// Rows of the labels of a video.
-    pub fn labels(&self, world: &World, name: &Arc<str>) -> Vec<LabelTrack> {
-        label_tracks(world, name, &self.found(VideoId::of(name)))
-    }
-
-    /// Faults of a video.
-    pub(crate) fn faults(&self, video: VideoId) -> impl Iterator<Item = &Fault> {
-        self.faults.get(&video).into_iter().flatten()
-    }
-
-    /// Number of labels that PLD flipped.
-    pub(crate) fn flipped(&self) -> u64 {
-        let tracks = self.labels.values().flat_map(|record| &record.tracks);
-        tracks.map(|track| u64::from(track.pld.ones())).sum()
-    }
-}
 
 /// Rows of a table to remove and to add.
 pub(crate) struct Diff<T: Table> {
@@ -103,7 +32,7 @@ pub(crate) struct Diff<T: Table> {
 }
 
 impl<T: Table> Diff<T> {
-    /// Compares rows by key; both lists are sorted by key. Equal rows stay in their files.
+    /// Compares rows by key. `old` must be sorted by key. Rows that are equal stay in their data files.
     pub(crate) fn of(old: &[Stored<T::Row>], new: Vec<T::Row>) -> Diff<T> {
         Diff::by(old, new, PartialEq::eq)
     }
@@ -181,21 +110,21 @@ impl Diffs {
 
 /// Commits the row changes of a part; commits nothing if no row changes.
 ///
-/// Without a lock it is a dry run: [`RelabelSummary::changes`] says what would change.
+/// Without a lock, this is a dry run: [`RelabelSummary::changes`] tells what would change.
 ///
 /// # Errors
-/// [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
+/// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
 pub fn commit(
     store: &Store,
     lock: Option<&WriteLock>,
     snapshot: &Snapshot,
     request: &RelabelRequest,
     part: &Part,
-    answers: &Answers,
-    mut changes: Vec<Change>,
+    outcome: &Outcome,
 ) -> Result<RelabelSummary, LabelError> {
     let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
     let mut videos = part.touched.videos.len() as u64;
+    let mut changes = outcome.changes.clone();
     for own in part.reflipped() {
         changes.extend(own.changes.iter().cloned());
         let id = VideoId::of(&own.new.video);
@@ -203,10 +132,10 @@ pub fn commit(
     }
     let names = |video| names.get(&video).copied();
     let after = &part.resolved.after;
-    let flips = request.changes.epoch.map(|_| all_flips(part, answers));
+    let flips = request.changes.epoch.map(|_| all_flips(part, outcome));
     let epochs = epochs(snapshot, request, flips.as_ref())?;
-    let told = told(part, answers);
-    let diffs = diffs(snapshot, part, answers, epochs, &told)?;
+    let told = told(part, outcome);
+    let diffs = diffs(snapshot, part, outcome, epochs, &told)?;
     let classes = Classification::new(&after.classes, None);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
@@ -249,7 +178,7 @@ pub fn commit(
     Ok(summary)
 }
 
-/// The row of table `versions`.
+/// Makes the data for the row of table `versions`.
 pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Resolved) -> CommitInfo {
     let before = snapshot.version();
     CommitInfo {
@@ -257,7 +186,7 @@ pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Res
         epoch: request.changes.rows.predictions.as_ref().map(|given| given.epoch),
         settings: resolved.after.settings_hash(),
         models: resolved.after.models_hash(),
-        // The same change of the same version gives the same hash.
+        // The same command on the same version gives the same hash.
         inputs: hash(|sum| {
             feed(
                 sum,
@@ -284,8 +213,8 @@ pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), 
     Ok(())
 }
 
-/// All flips of PLD after the change: those of this part, and those that the change leaves as they are.
-fn all_flips(part: &Part, answers: &Answers) -> Flips {
+/// Counts all flips of PLD after the change: the flips of this part, and the flips that the change leaves as they are.
+fn all_flips(part: &Part, outcome: &Outcome) -> Flips {
     let after = &part.resolved.after;
     let mut all = Flips::new();
     for own in part
@@ -300,21 +229,21 @@ fn all_flips(part: &Part, answers: &Answers) -> Flips {
     }
     for own in part.reflipped() {
         let flips = all.entry((own.new.modality, own.new.class.clone())).or_default();
-        let own = flips::flipped(&own.new.cells);
+        let own = own.new.flipped();
         *flips = [flips[0] + own[0], flips[1] + own[1]];
     }
     all.retain(|_, flips| *flips != [0, 0]);
-    let records = answers.labels.iter();
-    let of_part = records.filter(|((video, _), _)| part.names.contains_key(video));
+    let records = outcome.labels();
+    let of_part = records.filter(|(video, _, _)| part.names.contains_key(video));
     flips::count(
         &mut all,
         after,
-        of_part.map(|((_, modality), record)| (*modality, &**record)),
+        of_part.map(|(_, modality, record)| (modality, record)),
     );
     all
 }
 
-/// The row of the named epoch in table `epochs`, with the number of labels that PLD flips by it.
+/// Updates the number of flips in the row of table `epochs` for the epoch that the change names.
 pub(super) fn epochs(
     snapshot: &Snapshot,
     request: &RelabelRequest,
@@ -324,7 +253,7 @@ pub(super) fn epochs(
         Some(_) => snapshot.scan::<Epochs>(&Filter::all())?,
         None => Vec::new(),
     };
-    // An epoch whose predictions came from outside has no row.
+    // There is no row if the predictions of the epoch came from outside and not from a training of the store.
     old.retain(|found| Some(found.row.epoch) == request.changes.epoch);
     let row = old.first().map(|found| EpochRow {
         flips: flips.map(flips::total),
@@ -336,19 +265,11 @@ pub(super) fn epochs(
 fn diffs(
     snapshot: &Snapshot,
     part: &Part,
-    answers: &Answers,
+    outcome: &Outcome,
     epochs: Diff<Epochs>,
     told: &[RejectRow],
 ) -> Result<Diffs, LabelError> {
     let after = &part.resolved.after;
-    let mut found = BTreeMap::new();
-    for video in part.videos.keys() {
-        let own = VideoAnswers {
-            sources: part.sources(*video),
-            ..answers.found(*video)
-        };
-        found.insert(*video, own);
-    }
     let (mut videos, mut candidates, mut scores, mut labels) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let stays =
@@ -356,12 +277,12 @@ fn diffs(
     let old = part.old.candidates.iter().map(|found| &found.row);
     candidates.extend(old.filter(|row| stays(&row.video)).cloned());
     for (id, video) in &part.videos {
-        let found = &found[id];
+        let found = outcome.video(*id);
         let whole = part.touched.videos.contains(&video.name);
         if whole {
             videos.push(video_row(after, video, found));
             if part.touched.rescored.contains(&video.name) {
-                candidates.extend(candidate_rows(video, found));
+                candidates.extend(candidate_rows(video, found, &part.sources(*id)));
             }
         }
         let own = score_tracks(after, &video.name, found).into_iter();
@@ -390,7 +311,8 @@ fn diffs(
     })
 }
 
-/// New predictions, the predictions that they replace, and the predictions of removed videos.
+/// The new predictions to add, and the predictions to remove: those that the new ones replace, and those of removed
+/// videos.
 pub(super) fn predictions(
     snapshot: &Snapshot,
     resolved: &Resolved,
@@ -424,7 +346,7 @@ pub(super) fn predictions(
     ))
 }
 
-/// Rows of `video_predictions` of removed videos.
+/// The rows of table `video_predictions` to remove: those of removed videos.
 pub(super) fn video_predictions(
     snapshot: &Snapshot,
     removed: &BTreeSet<&Arc<str>>,
@@ -434,7 +356,7 @@ pub(super) fn video_predictions(
     Ok(Diff::of(&old, Vec::new()))
 }
 
-/// Rows of table `truth` without those of removed videos; none: the table stays as it is.
+/// The rows of table `truth` without the rows of removed videos; `None` if the table stays as it is.
 pub(super) fn truth(
     snapshot: &Snapshot,
     removed: &BTreeSet<&Arc<str>>,
@@ -448,20 +370,20 @@ pub(super) fn truth(
     Ok((rows.len() != before).then_some(rows))
 }
 
-/// Rejected rows of the files that this run read, and of the videos that it labelled.
-fn told(part: &Part, answers: &Answers) -> Vec<RejectRow> {
+/// Rejected rows and notes of the files that this run read, and of the videos that it labelled.
+fn told(part: &Part, outcome: &Outcome) -> Vec<RejectRow> {
     let mut rows = part.resolved.rejects.clone();
     rows.extend(part.reread.rejects.iter().cloned());
     for name in &part.touched.videos {
-        let faults = answers.faults(VideoId::of(name));
-        rows.extend(faults.flat_map(|fault| rejects::rows(&part.resolved.after, name, fault)));
+        let rejections = outcome.video(VideoId::of(name)).rejections.iter();
+        rows.extend(rejections.flat_map(|rejection| rejects::rows(&part.resolved.after, name, rejection)));
     }
     rows.sort();
     rows.dedup();
     rows
 }
 
-/// Rows of table `rejects` after the change; none: the table stays as it is.
+/// The rows of table `rejects` after the change; `None` if the table stays as it is.
 fn rejects(
     snapshot: &Snapshot,
     part: &Part,
@@ -477,7 +399,8 @@ fn rejects(
             .any(|looked| path.starts_with(looked))
     };
     let stays = |row: &RejectRow| {
-        // A row of the graph is replaced by its video, because its file can be a list of all inputs.
+        // Replace rows of the graph by video and not by file, because the file of such a row can be a list of all
+        // inputs.
         if row.kind.is_of_graph() {
             let video = row.video.as_deref();
             return !video.is_some_and(|video| part.touched.videos.contains(video));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::Digest;
 use vaplan_dataflows::VideoId;
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::similarity::PromptPair;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, TruthRow};
@@ -20,29 +20,29 @@ use crate::world::{Active, Both, Meaning, Names, Video, World};
 /// Inputs of a labelling run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Classes, rule, thresholds, prompts.
+    /// Classes, rules, thresholds, prompts and the other settings.
     pub world: World,
     /// Videos to label, in the order of the annotations.
     pub videos: Vec<Video>,
-    /// Position in `videos`.
+    /// Position of each video in `videos`.
     pub by_id: BTreeMap<VideoId, usize>,
-    /// Dense events of these videos.
+    /// Dense truth of these videos.
     pub truth: Vec<TruthRow>,
-    /// Odd and bad rows of the annotations.
+    /// Rejected rows and notes of the annotations.
     pub rejects: Vec<RejectRow>,
-    /// PromptEmbeddings of both modalities, of unit length.
+    /// Prompts of both modalities, scaled to unit length.
     pub prompts: Arc<PromptPair>,
     /// Shards of both modalities.
     pub shards: Vec<PlannedShard>,
-    /// SHA-256 of all inputs that the labels depend on, hex.
+    /// SHA-256 of all inputs that the labels depend on, in hex.
     pub inputs: String,
-    /// Settings and predictions of PLD; none: those of the version before.
+    /// Denoising rules, and the epochs whose predictions count; `None` takes both from the version before.
     pub denoised: Option<Denoised>,
     pub(crate) names: Names,
 }
 
-/// Settings of PLD, and the predictions that count.
-pub type Denoised = (Both<Option<Pld>>, Option<Active>);
+/// The denoising rule of each modality, and the epochs whose predictions count.
+pub type Denoised = (Both<Option<DenoisingRule>>, Option<Active>);
 
 /// A feature shard and the keys of its scores.
 #[derive(Clone, Debug)]
@@ -51,18 +51,19 @@ pub struct PlannedShard {
     pub shard: Shard,
     /// Modality of the features.
     pub modality: Modality,
-    /// SHA-256 of all inputs that its scores depend on, hex: the same on every machine.
+    /// SHA-256 of all inputs that the scores of the shard depend on, in hex. The hash is the same on every machine.
     pub inputs: String,
-    /// SHA-256 of `inputs`, of this program and of the vector instructions of this processor, hex: scores that are staged
-    /// under it are those that this process would compute, to the last bit.
+    /// SHA-256 of `inputs`, of this program's version and of the vector instructions of this processor, in hex. Scores
+    /// that are staged under this key are equal, to the last bit, to the scores that this process would compute.
     pub key: String,
 }
 
 impl Plan {
-    /// The plan for the videos of a store, without shards, dense events and rejected rows.
+    /// Makes a plan for the videos of a store, without shards, dense truth and rejected rows.
     ///
     /// # Errors
-    /// [`LabelError::Collision`] for two names with one hash, [`LabelError::Change`] for prompts of zeros, NaN or infinity.
+    /// Returns [`LabelError::Collision`] if two video names have the same hash, and [`LabelError::Change`] if a prompt
+    /// is all zero or has a value that is NaN or infinite.
     pub fn of_store(world: &World, videos: Vec<Video>, names: Names) -> Result<Plan, LabelError> {
         let prompts = world
             .prompt_pair()
@@ -81,12 +82,12 @@ impl Plan {
         })
     }
 
-    /// The meaning of the key of a feature file.
+    /// Returns which video a key of a feature file stands for.
     pub fn meaning(&self, key: &str) -> Meaning {
         self.names.meaning(key)
     }
 
-    /// Name of a video of the plan.
+    /// Returns the name of a video; `None` if the video is not in the plan.
     pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
         self.by_id
             .get(&video)
@@ -108,7 +109,8 @@ pub(crate) fn index(videos: &[Video]) -> Result<BTreeMap<VideoId, usize>, LabelE
     Ok(by_id)
 }
 
-/// Shards of an input, each with the hashes of all that its scores depend on; `videos` is the hash of the weak labels.
+/// Adds to each shard of an input the hash of all inputs that its scores depend on, and its staging key. `videos` is
+/// the hash of the weak labels (see [`weak_hash`]).
 pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedShard> {
     let modality = input.modality;
     let rule = world.settings.of(modality).rule;
@@ -135,7 +137,8 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
     planned.collect()
 }
 
-/// Layout of staged shards: to be raised with any change of `StagedShard` that its reader cannot tell.
+/// Layout version of staged shards. Raise it with each change of `StagedShard` that the reader would not detect;
+/// otherwise a run would read old staged scores wrongly.
 const STAGED: &str = "2";
 
 /// The key under which the scores of a shard are staged.
@@ -143,7 +146,8 @@ fn staged(inputs: &str) -> String {
     hash(|sum| feed(sum, [inputs, env!("CARGO_PKG_VERSION"), STAGED, &vectors()]))
 }
 
-/// The vector instructions that `matrixmultiply` and the compiler's own kernels choose from at run time.
+/// Names the vector instructions that `matrixmultiply` and the kernels of this program choose from at run time. Scores
+/// can differ in the last bits between processors with different vector instructions.
 fn vectors() -> String {
     let mut found = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
@@ -159,7 +163,7 @@ fn vectors() -> String {
     found.join(" ")
 }
 
-/// SHA-256 of the classes and of every video's name, split, source and weak label, hex.
+/// SHA-256 of the classes and of the name, split, source and weak label of every video, in hex.
 pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
     let mut sources: BTreeMap<&str, PathBuf> = BTreeMap::new();
     for video in videos {

@@ -1,4 +1,4 @@
-//! What a caller hears of a run, and how it stops one.
+//! Progress reports of a run, and the token that cancels a run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,31 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::LabelError;
 
-/// A step of a run that a caller may show.
+/// A progress report, which a caller may show to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// Another process holds the store's write lock; the run waits for it. Holds the name of that process.
+    /// The run waits, because another process holds the write lock of the store. The text names that process.
     Waiting(String),
-    /// All inputs are opened. In a cluster, both counts are of this process alone.
+    /// All inputs are open. In a cluster, both numbers are those of this process only.
     Planned {
-        /// Feature shards of both modalities.
+        /// Number of feature shards of both modalities.
         shards: usize,
-        /// Shards whose scores an earlier, interrupted run has staged; they are not read again.
+        /// Number of shards whose scores an earlier, interrupted run has staged. The run does not read them again.
         staged: usize,
     },
-    /// A shard is scored and staged.
+    /// A shard is scored, and staged if the run keeps a stage.
     Shard {
-        /// Segments that the shard held.
+        /// Number of segments in the shard.
         segments: u64,
     },
-    /// All labels are computed; the tables are being written.
+    /// All labels are computed, and the run is writing the tables.
     Committing,
 }
 
 /// Asks a run to stop. Clones share one state, so that any thread can cancel.
 ///
-/// A cancelled run ends with [`LabelError::Cancelled`] before its commit begins; a commit that has begun is completed.
+/// A cancelled run ends with [`LabelError::Cancelled`] before its commit begins. A commit that has begun is completed.
 ///
 /// ```
 /// use vaplan::CancelToken;
@@ -48,13 +48,13 @@ impl CancelToken {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Was [`CancelToken::cancel`] called?
+    /// Returns whether [`CancelToken::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Receives the [`Progress`] of a run, from any thread, and carries the token that stops it.
+/// Receives the [`Progress`] of a run, from any thread, and carries the token that cancels the run.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -73,7 +73,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener that calls `hear` at every step.
+    /// Makes a listener that calls `hear` with every report.
     pub fn new(hear: impl Fn(Progress) + Send + Sync + 'static) -> Listener {
         Listener {
             hear: Arc::new(hear),
@@ -81,29 +81,31 @@ impl Listener {
         }
     }
 
-    /// A listener that ignores progress.
+    /// Makes a listener that ignores progress.
     pub fn silent() -> Listener {
         Listener::new(|_| ())
     }
 
-    /// The same listener, with a token that the caller keeps a clone of.
+    /// Returns the same listener with this token. The caller keeps a clone of the token to cancel the run.
     pub fn with_cancel(mut self, cancel: CancelToken) -> Listener {
         self.cancel = cancel;
         self
     }
 
-    /// Reports a step.
+    /// Reports progress.
     pub fn tell(&self, progress: Progress) {
         (self.hear)(progress);
     }
 
-    /// Was the run asked to stop?
+    /// Returns whether the run was asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
+    /// Returns an error if the run was asked to stop, so that a caller can leave with `?`.
+    ///
     /// # Errors
-    /// [`LabelError::Cancelled`] if the run was asked to stop.
+    /// Returns [`LabelError::Cancelled`] if the run was asked to stop.
     pub(crate) fn check(&self) -> Result<(), LabelError> {
         match self.is_cancelled() {
             true => Err(LabelError::Cancelled),

@@ -1,7 +1,8 @@
-//! Reader threads: shards to batches of videos that are asked for.
+//! Reader threads: they decode shards into batches of features of the videos in the plan.
 //!
-//! A reader decodes one shard after the other and waits while its channel is full, so that memory holds a few batches
-//! whatever the size of the shards. Its worker parks while the channel is empty.
+//! A reader decodes one shard after the other. The reader waits while its channel is full, so that memory holds at most
+//! a few batches per reader, whatever the size of the shards. The worker of the reader parks while the channel is
+//! empty.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,21 +14,23 @@ use vaplan_dataflows::similarity::{SegmentBatch, Span};
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
+use vaplan_dataflows::workers::panic_point;
 use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
-use super::score::{Job, Tag, panic_point};
+use super::score::{Job, Tag};
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::Meaning;
 
-/// Rows of a batch: large enough for the matrix product, small enough that decoding and it stay in cache.
+/// Rows of a batch. The number is large enough for a fast matrix product, and small enough that the batch stays in the
+/// processor cache between decoding and the product.
 const BATCH_ROWS: usize = 256;
-/// Batches that wait between a reader and its worker.
+/// Largest number of batches that wait between a reader and its worker.
 const WAITING: usize = 16;
 
-/// Batches of a reader thread of this worker's own.
+/// Starts a reader thread for this worker, and emits its batches.
 pub(super) fn read<'scope>(
     scope: Scope<'scope, u64>,
     job: &Arc<Job>,
@@ -38,7 +41,8 @@ pub(super) fn read<'scope>(
         let wake = scope.worker().sync_activator_for(info.address.to_vec());
         let activator = scope.activator_for(info.address);
         std::thread::spawn(move || {
-            // However the thread ends, the worker must wake to see its channel closed: locals go in reverse order.
+            // The worker must wake after its channel is closed, however the thread ends. Locals are dropped in reverse
+            // order: first `sender`, which closes the channel, and then `wake`, which wakes the worker.
             let wake = Wake(wake);
             let sender = sender;
             if let Err(panic) = contain(|| read_shards(&job, &sender, &wake)) {
@@ -61,12 +65,12 @@ pub(super) fn read<'scope>(
     })
 }
 
-/// Wakes a worker, at the latest when it is dropped.
+/// Wakes a worker on request, and once more when this value is dropped.
 struct Wake(SyncActivator);
 
 impl Wake {
     fn wake(&self) {
-        // Fails only where the worker is gone: then nobody waits.
+        // The call fails only if the worker has ended. No one waits for the wake-up then.
         let _ = self.0.activate();
     }
 }
@@ -77,7 +81,7 @@ impl Drop for Wake {
     }
 }
 
-/// Reads shards one after the other, each taken from what all readers share.
+/// Reads shards one after the other. Each reader takes the next shard from the list that all readers share.
 fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
     panic_point("reader");
     let send = |message| {
@@ -122,7 +126,8 @@ fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
     }
 }
 
-/// Names the videos of a batch; those that are not asked for, or whose width is wrong, are cut out.
+/// Finds the video of each span of a batch. Spans of videos outside the plan, and spans with a wrong width, are
+/// removed.
 fn segment_batch(
     batch: FeatureBatch,
     width: usize,

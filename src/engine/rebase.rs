@@ -1,8 +1,8 @@
-//! PathMove the inputs of a store to another folder, as one store version.
+//! Moves the inputs of a store to another folder, as one store version.
 //!
-//! The labels stay as they are: the version changes only the paths in `settings`, `videos`, `candidates`, `user_labels` and
-//! `rejects`. The features at the new place must be those that the store was made from, so all of them are read and
-//! scored, and their scores are compared with those of the store.
+//! The labels stay as they are. The version changes only the paths in the tables `settings`, `videos`, `candidates`,
+//! `user_labels` and `rejects`. The features in the new folder must be the features that the store was made from. To
+//! check this, the program reads and scores all of them, and compares their cosines with the cosines in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,37 +28,37 @@ use crate::world::resolve::Resolved;
 use crate::world::videos::sources_of;
 use crate::world::{Meaning, Names, World, at, rejects};
 
-/// Inputs to move.
+/// A request to record a new folder for inputs that were moved.
 #[derive(Clone, Debug)]
 pub struct RebaseRequest {
     /// Store to change.
     pub store: PathBuf,
-    /// Folder or file as the store records it; `.`: the folder that relative paths of older programs start from.
+    /// Folder or file as the store records it. `.` is the folder that relative paths of older programs start from.
     pub from: PathBuf,
-    /// The same folder or file where it is now.
+    /// Path of the same folder or file now.
     pub to: PathBuf,
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// What was asked, as a command line, for the `versions` table.
+    /// The command line, for column `command` of table `versions`.
     pub command: String,
 }
 
-/// What a rebase did.
+/// The result of a rebase.
 #[derive(Clone, Debug)]
 pub struct RebaseSummary {
     /// The new version.
     pub version: VersionRow,
-    /// Feature inputs that moved.
+    /// Number of feature inputs that moved.
     pub inputs: usize,
-    /// Videos of which the features or the weak label come from files that moved.
+    /// Number of videos whose features or weak label come from files that moved.
     pub videos: usize,
 }
 
-/// PathMove inputs and commits the move.
+/// Moves inputs and commits the move as one store version.
 ///
 /// # Errors
-/// [`LabelError::Change`] if the store records no path below `from`, if `to` lacks a file, or if features differ from those
-/// that the store was made from. Nothing is committed then.
+/// Returns [`LabelError::Change`] if the store records no path below `from`, if `to` lacks a file, or if features
+/// differ from the features that the store was made from. Nothing is committed then.
 pub fn run(request: &RebaseRequest, listener: &Listener) -> Result<RebaseSummary, LabelError> {
     let store = Store::open(&request.store)?;
     let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
@@ -66,7 +66,7 @@ pub fn run(request: &RebaseRequest, listener: &Listener) -> Result<RebaseSummary
     commit(&store, &lock, &snapshot, request, listener)
 }
 
-/// As [`run`], with the lock held.
+/// Does the work of [`run`] while the caller holds the lock.
 pub(super) fn commit(
     store: &Store,
     lock: &WriteLock,
@@ -77,7 +77,8 @@ pub(super) fn commit(
     let to = absolute(&request.to)?;
     let mut resolved = Resolved::new(store, snapshot, &Changes::default())?;
     resolved.known.want_all(snapshot)?;
-    // The recorded path may be relative, or the user names it relative to the working directory.
+    // First compare `from` as it is, because the recorded path may be relative. Otherwise take `from` as relative to
+    // the working directory.
     let mut moves = PathMove::new(&request.from, &to);
     let moved = |moves: &PathMove, world: &World| {
         let paths = world.features.iter().flatten();
@@ -141,7 +142,7 @@ pub(super) fn commit(
     })
 }
 
-/// Rows that hold paths, with their places.
+/// All rows that have paths, with their places in the data files.
 struct PathRows {
     videos: Vec<Found<VideoRow>>,
     candidates: Vec<Found<CandidateRow>>,
@@ -178,7 +179,8 @@ impl PathRows {
             })
             .collect();
         let admitted: BTreeMap<&Arc<str>, &VideoRow> = videos.iter().map(|row| (&row.video, row)).collect();
-        // Two spellings of one folder were two inputs for older programs: their files are one file now.
+        // For older programs, two spellings of one folder were two inputs. Their files are one file now, so a candidate
+        // can become equal to the admitted features; such a candidate is removed.
         let candidates: BTreeSet<CandidateRow> = (self.candidates.iter())
             .map(|found| CandidateRow {
                 source: text(&found.row.source),
@@ -216,10 +218,11 @@ impl PathRows {
     }
 }
 
-/// Most that a cosine may differ from the stored one: another processor gives other last bits.
+/// Largest difference between a cosine and the stored cosine. Another processor can give other last bits, so the two
+/// need not be equal.
 const TOLERANCE: f32 = 1e-4;
 
-/// Checks that the features of every video are at the new place, and that they give the scores of the store.
+/// Checks that every moved file exists in the new folder, and that the features there give the cosines of the store.
 fn check(
     snapshot: &Snapshot,
     resolved: &Resolved,
@@ -316,7 +319,7 @@ fn missing(path: &Path, files: usize) -> LabelError {
     ))
 }
 
-/// Whether scored features give these stored scores.
+/// Returns whether the cosines of a candidate equal the stored cosines, within [`TOLERANCE`].
 fn gives(candidate: &Candidate, segments: u32, tracks: &[&ScoreTrack], world: &World) -> bool {
     let near = |track: &&ScoreTrack| {
         let class = world.class_id(&track.class);

@@ -1,10 +1,10 @@
-//! The session that stays, and what it holds.
+//! The graph of a session, and the store version that the graph holds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
-use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::session::{GraphSession, SessionError};
 use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::{Snapshot, Store};
@@ -14,13 +14,13 @@ use vaplan_schemas::{ClassId, Modality};
 use super::mirror::Mirror;
 use crate::engine::Listener;
 use crate::engine::part::Part;
-use crate::engine::patch::Answers;
 use crate::error::LabelError;
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 
-/// Tables that the graph is made of; so is `predictions`, where an epoch counts.
+/// Tables whose rows are loaded into the graph. Table `predictions` is also loaded if an epoch counts;
+/// [`Resident::is_of`] compares this table separately.
 const MADE_OF: [&str; 6] = [
     Classes::NAME,
     Labels::NAME,
@@ -35,21 +35,20 @@ const MADE_OF: [&str; 6] = [
 pub struct Resident {
     session: GraphSession,
     mirror: Mirror,
-    /// What the graph says now.
-    pub answers: Answers,
-    /// Store version it is of.
+    /// Store version that the graph holds.
     version: VersionRow,
     /// Epochs whose predictions count.
     active: BTreeSet<u64>,
-    /// Deliveries that the version remembers.
+    /// Deliveries that the store version has recorded.
     pub delivered: Vec<Arc<str>>,
 }
 
 impl Resident {
-    /// Loads the tables of a version; no features are read.
+    /// Loads the tables of a version into a new graph. Feature files are not read.
     ///
     /// # Errors
-    /// [`LabelError`] where a table does not read back, or the dataflow does not start.
+    /// Returns [`LabelError`] if a table cannot be read, the labels do not follow from the other tables, or the
+    /// dataflow does not start.
     pub fn load(
         store: &Store,
         snapshot: &Snapshot,
@@ -65,10 +64,10 @@ impl Resident {
         let rows = mirror.take(rows, whole, &[]).new;
         let previous = part.previous();
         drop(part);
-        let (session, outcome) = GraphSession::start(workers, rows, previous).map_err(stopped)?;
-        let mut answers = Answers::default();
-        let changes = answers.take(outcome);
-        // On top of labels that nothing leads to, `label_changes` would not add up.
+        let session = GraphSession::start(workers, rows, previous).map_err(stopped)?;
+        let changes = &session.outcome().changes;
+        // The stored labels must follow from the other tables. Otherwise later rows of `label_changes` would not add up
+        // to table `labels`.
         if !changes.is_empty() {
             return Err(LabelError::World {
                 version: snapshot.version().version,
@@ -81,35 +80,36 @@ impl Resident {
         Ok(Resident {
             session,
             mirror,
-            answers,
             version: snapshot.version().clone(),
             active,
             delivered,
         })
     }
 
-    /// Tells the session what a part changes; gives the cells that changed.
+    /// Applies the changes of a part to the graph, and returns the new output of the graph.
     ///
     /// # Errors
-    /// [`LabelError::Stopped`]; the session is then at its end.
-    pub fn apply(&mut self, part: &Part) -> Result<Vec<Change>, LabelError> {
+    /// Returns [`LabelError::Stopped`] if a worker failed. The session has ended in that case.
+    pub fn apply(&mut self, part: &Part) -> Result<&Outcome, LabelError> {
         self.delivered.clone_from(&part.world().delivered);
         self.active = active(part);
         let updates = self.mirror.take(part.rows(), part.whole(), &part.rescaled());
-        let outcome = self.session.apply(updates).map_err(stopped)?;
-        Ok(self.answers.take(outcome))
+        self.session.apply(updates).map_err(stopped)?;
+        Ok(self.session.outcome())
     }
 
-    /// Store version it is of.
+    /// The store version that the graph holds.
     pub fn version(&self) -> u64 {
         self.version.version
     }
 
-    /// Is it of this version too? It is where no table is another that the graph is made of, and predictions came of no
-    /// epoch but ones that do not count.
+    /// Returns whether the graph also equals version `snapshot`, so that the graph need not be loaded again.
+    ///
+    /// This holds if none of the tables of the graph changed since, and if every version since that changed table
+    /// `predictions` only added an epoch that does not count.
     ///
     /// # Errors
-    /// Where the versions do not read back.
+    /// Returns [`LabelError`] if the list of versions cannot be read.
     pub fn is_of(&self, snapshot: &Snapshot) -> Result<bool, LabelError> {
         let same = |table: &&str| delta(&self.version, table) == delta(snapshot.version(), table);
         if !MADE_OF.iter().all(same) {
@@ -134,17 +134,17 @@ impl Resident {
             }))
     }
 
-    /// It is of this version now.
+    /// Records that the graph now holds this version.
     pub fn moved(&mut self, to: VersionRow) {
         self.version = to;
     }
 
-    /// Videos it holds rows of.
+    /// The number of videos that the graph has rows of.
     pub fn videos(&self) -> usize {
         self.mirror.videos()
     }
 
-    /// Updates it holds.
+    /// The number of updates in the arrangements of the graph.
     pub fn held(&self) -> u64 {
         self.session.held()
     }
@@ -152,16 +152,16 @@ impl Resident {
     /// Ends the session.
     ///
     /// # Errors
-    /// [`LabelError::Stopped`] where it had ended before.
+    /// Returns [`LabelError::Stopped`] if the session had ended before, or a worker panics while it stops.
     pub fn finish(self) -> Result<(), LabelError> {
-        self.session.finish().map_err(stopped)
+        self.session.finish().map(drop).map_err(stopped)
     }
 }
 
-/// All that a version says, from its tables.
+/// Loads all rows of a version as one part.
 ///
 /// # Errors
-/// [`LabelError`] where a table does not read back.
+/// Returns [`LabelError`] if a table cannot be read.
 pub fn whole(
     store: &Store,
     snapshot: &Snapshot,
@@ -183,7 +183,7 @@ fn active(part: &Part) -> BTreeSet<u64> {
     active.flat_map(|active| active.epochs.iter().copied()).collect()
 }
 
-/// Delta version of a table.
+/// The Delta version of a table in a store version; `None` if the store version does not have the table.
 pub(crate) fn delta(version: &VersionRow, table: &str) -> Option<u64> {
     let mut tables = version.tables.iter();
     tables.find_map(|(name, delta)| (name == table).then_some(*delta))

@@ -1,32 +1,22 @@
-//! What the tables say of one video, from what the dataflow says of it.
+//! Makes table rows from the output of the graph for one video.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
+use vaplan_dataflows::outcome::VideoOutcome;
 use vaplan_dataflows::{LabelRecord, Score, SetBy};
-use vaplan_schemas::rows::{
-    CandidateRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow,
-};
+use vaplan_schemas::rows::{CandidateRow, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::flips::flip_reason;
 use crate::world::{Both, Video, World, at};
 
-/// What the dataflow says of one video.
-#[derive(Clone, Debug, Default)]
-pub struct VideoAnswers {
-    /// Features that count.
-    pub admitted: Both<Option<Admitted>>,
-    /// Labels.
-    pub labels: Both<Option<Arc<LabelRecord>>>,
-    /// Files of features that were read, those that count or not.
-    pub sources: Both<BTreeSet<Arc<str>>>,
-}
+/// The feature files of a video that were read, by modality, whether or not their features count.
+pub type Sources = Both<BTreeSet<Arc<str>>>;
 
-/// The row of `videos`.
-pub fn video_row(world: &World, video: &Video, found: &VideoAnswers) -> VideoRow {
+/// Makes the row of table `videos`.
+pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow {
     let source = |modality| {
         let admitted = found.admitted[at(modality)].as_ref()?;
         Some(admitted.source.clone())
@@ -52,14 +42,14 @@ pub fn video_row(world: &World, video: &Video, found: &VideoAnswers) -> VideoRow
     }
 }
 
-/// Rows of `candidates`: features that do not count.
-pub fn candidate_rows(video: &Video, found: &VideoAnswers) -> Vec<CandidateRow> {
+/// Makes the rows of table `candidates`: the features that were read and do not count.
+pub fn candidate_rows(video: &Video, found: &VideoOutcome, sources: &Sources) -> Vec<CandidateRow> {
     let mut rows = Vec::new();
     for modality in Modality::ALL {
         let counts = found.admitted[at(modality)]
             .as_ref()
             .map(|admitted| &admitted.source);
-        for source in found.sources[at(modality)]
+        for source in sources[at(modality)]
             .iter()
             .filter(|source| Some(*source) != counts)
         {
@@ -73,8 +63,8 @@ pub fn candidate_rows(video: &Video, found: &VideoAnswers) -> Vec<CandidateRow> 
     rows
 }
 
-/// Rows of `scores`, in the order of the table: modality, then class by name.
-pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoAnswers) -> Vec<ScoreTrack> {
+/// Makes the rows of table `scores`, in the order of the table: modality, then class name.
+pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec<ScoreTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
         let Some(admitted) = &found.admitted[at(modality)] else {
@@ -92,52 +82,56 @@ pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoAnswers) -> Vec
     tracks
 }
 
-/// Rows of `labels`, in the order of the table.
-pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoAnswers) -> Vec<LabelTrack> {
+/// Makes the rows of table `labels`, in the order of the table: modality, then class name.
+pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec<LabelTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
         let (Some(admitted), Some(labels)) = (&found.admitted[at(modality)], &found.labels[at(modality)])
         else {
             continue;
         };
-        tracks.extend(admitted.record.tracks().filter_map(|(class, _, scores)| {
-            Some(LabelTrack {
-                video: name.clone(),
-                modality,
-                class: world.classes[class.index()].clone(),
-                cells: cells(world, (modality, class), labels, scores)?,
-            })
-        }));
+        tracks.extend(
+            admitted
+                .record
+                .tracks()
+                .filter_map(|(class, _, scores)| label_track(world, name, (modality, class), labels, scores)),
+        );
     }
     tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
     tracks
 }
 
-fn cells(
+fn label_track(
     world: &World,
+    name: &Arc<str>,
     (modality, class): (Modality, ClassId),
     labels: &LabelRecord,
     scores: &[Score],
-) -> Option<Vec<LabelCell>> {
+) -> Option<LabelTrack> {
     let track = labels.track(class)?;
-    let threshold = world.settings.of(modality).cutoff(class);
-    let cell = |(segment, score): (usize, &Score)| {
-        let set_by = track.set_by(segment);
-        let of_a_score = set_by != SetBy::User;
-        // Of flips only: with the loss of every label, each epoch would write all of them anew.
-        let why = track.flip(segment);
-        LabelCell {
-            label: track.label.get(segment),
-            rule: rule(set_by),
-            score: of_a_score.then(|| score.get()),
-            threshold: of_a_score.then_some(threshold),
-            why: why.as_ref().map(flip_reason),
-        }
-    };
-    Some(scores.iter().enumerate().map(cell).collect())
+    let rules: Vec<LabelRule> = (0..scores.len())
+        .map(|segment| rule(track.set_by(segment)))
+        .collect();
+    let is_compared = |rule: &LabelRule| *rule != LabelRule::User;
+    let scores = scores.iter().zip(&rules);
+    // Only flips get a reason. If the rows had the loss of every label, each epoch would change every row of the table.
+    let flip = |segment: usize| Some((segment as u32, flip_reason(&track.flip(segment)?)));
+    Some(LabelTrack {
+        video: name.clone(),
+        modality,
+        class: world.classes[class.index()].clone(),
+        labels: track.label.iter().collect(),
+        scores: scores
+            .map(|(score, rule)| if is_compared(rule) { score.get() } else { 0.0 })
+            .collect(),
+        threshold: (rules.iter().any(is_compared))
+            .then(|| world.settings.of(modality).score_threshold(class)),
+        flips: (0..rules.len()).filter_map(flip).collect(),
+        rules,
+    })
 }
 
-/// A row of `label_changes`; `class` is the name of the change's class.
+/// Makes a row of table `label_changes`. `class` is the name of the class of the change.
 pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Change) -> LabelChangeRow {
     LabelChangeRow {
         version,
@@ -148,7 +142,7 @@ pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Cha
         from: !change.to,
         to: change.to,
         rule: rule(change.rule),
-        why: change.flip.as_deref().map(flip_reason),
+        why: change.flip.as_deref().map(|flip| Box::new(flip_reason(flip))),
     }
 }
 

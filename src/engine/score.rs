@@ -1,4 +1,4 @@
-//! Shards to scored candidates: what all workers and readers of a run share.
+//! Reads and scores the shards of a run, and the job that all workers and readers of the run share.
 //!
 //! ```text
 //! reader thread ═ bounded channel ═▶ shards ── similarity ── stage ─▶ scored        one of each per worker
@@ -7,11 +7,13 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use vaplan_dataflows::similarity::{Scored, similarity};
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
+use vaplan_dataflows::workers::panic_point;
 use vaplan_dataflows::{Candidate, VideoId, workers};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
@@ -22,44 +24,45 @@ use super::stage::{Stage, StagedShard};
 use super::{Listener, Progress};
 use crate::error::LabelError;
 
-/// What all workers and readers share.
+/// The state that all workers and readers of a run share.
 pub(super) struct Job {
     pub(super) plan: Arc<Plan>,
-    /// None: what is read is not kept for a run after.
+    /// The stage for finished shards; `None` if their scores are not kept for a later run.
     stage: Option<Stage>,
     listener: Listener,
-    /// Positions of shards that are to be read.
+    /// Positions in the plan of the shards to read.
     pub(super) pending: Vec<usize>,
     pub(super) next: AtomicUsize,
     finished: AtomicUsize,
     cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
-    read: Mutex<Read>,
+    read: Mutex<ReadReport>,
 }
 
-/// What reading gave beside the candidates; in no particular order.
-#[derive(Debug, Default)]
-pub struct Read {
-    /// What reading and scoring left out.
+/// The output of reading and scoring besides the candidates. The order of the entries is not defined.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReadReport {
+    /// Rejected rows and notes of reading and scoring.
     pub rejects: Vec<RejectRow>,
-    /// Files of all features that were read and scored.
+    /// The feature file of each candidate, with its video and modality.
     pub sources: Vec<(VideoId, Modality, Arc<str>)>,
 }
 
-/// What a batch belongs to.
+/// The role of a batch in its shard.
 #[derive(Clone, Debug)]
 pub(super) enum Tag {
-    /// Rows of a shard.
+    /// The batch has rows of the shard.
     Rows,
-    /// The shard at this position is read to its end; with what was left out.
+    /// The shard at this position in the plan is read to its end. The rows are those that the reader rejected.
     End(usize, Vec<RejectRow>),
 }
 
-/// A scored video and modality, with time and difference.
+/// A candidate of a video, with time and difference.
 pub(super) type ScoredUpdate = ((VideoId, Candidate), u64, isize);
 
 impl Job {
-    /// The job of the shards at these positions, and those of them that a run before staged.
+    /// Makes the job for the shards at these positions. Also returns the shards among them that an earlier run staged;
+    /// the job does not read those again.
     pub(super) fn new(
         plan: &Arc<Plan>,
         stage: Option<&Stage>,
@@ -77,7 +80,7 @@ impl Job {
             shards: shards.len(),
             staged: loaded.len(),
         });
-        let mut read = Read::default();
+        let mut read = ReadReport::default();
         for shard in &mut loaded {
             read.take(shard);
         }
@@ -95,13 +98,13 @@ impl Job {
         (Arc::new(job), loaded)
     }
 
-    /// Are reader threads to stop: because a shard could not be staged, or because the caller cancelled the run?
+    /// Returns whether reader threads must stop, because the run failed or the caller cancelled it.
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || self.listener.is_cancelled()
     }
 
-    /// What was read, once the dataflow came to its end.
-    pub(super) fn end(&self) -> Result<Read, LabelError> {
+    /// Returns the report after the dataflow has ended, or the error of the run.
+    pub(super) fn end(&self) -> Result<ReadReport, LabelError> {
         if let Some(error) = lock(&self.error).take() {
             return Err(error);
         }
@@ -115,7 +118,7 @@ impl Job {
         Ok(std::mem::take(&mut *lock(&self.read)))
     }
 
-    /// Ends the run with an error; the first one counts.
+    /// Ends the run with an error. If several errors are reported, the first one counts.
     pub(super) fn fail(&self, error: LabelError) {
         self.cancelled.store(true, Ordering::Relaxed);
         lock(&self.error).get_or_insert(error);
@@ -137,7 +140,13 @@ impl Job {
     }
 }
 
-impl Read {
+impl ReadReport {
+    /// Adds a part of the report of another process.
+    pub(crate) fn add(&mut self, part: ReadReport) {
+        self.rejects.extend(part.rejects);
+        self.sources.extend(part.sources);
+    }
+
     fn take(&mut self, shard: &mut StagedShard) {
         self.rejects.append(&mut shard.rejects);
         let sources = shard.candidates.iter();
@@ -146,7 +155,8 @@ impl Read {
     }
 }
 
-/// Scores of the shards that are to be read, as updates; each shard is staged when it is done, where there is a stage.
+/// Reads and scores the shards of the job, and emits their candidates as updates. If the job has a stage, each shard is
+/// staged when it is complete.
 pub(super) fn scored<'scope>(
     scope: Scope<'scope, u64>,
     job: &Arc<Job>,
@@ -159,15 +169,16 @@ pub(super) fn scored<'scope>(
     })
 }
 
-/// Keeps the candidates of a shard when it is done, and passes them on.
+/// Collects the candidates of a shard, and stages and emits them when the shard is complete.
 ///
-/// Not sooner: a video whose rows go on elsewhere in the shard is known to be bad only at its end.
+/// Candidates cannot be emitted earlier: a video can have a rejected row anywhere in the shard, and
+/// [`StagedShard::end`] then drops its candidate.
 fn keep<'scope>(
     scored: Stream<'scope, u64, Vec<(Tag, Vec<Scored>)>>,
     job: Arc<Job>,
 ) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
     scored.unary(Pipeline, "Stage", move |_capability, _info| {
-        // Of the one shard that this worker's reader is at.
+        // The shard that the reader of this worker is reading. A reader reads one shard at a time.
         let mut shard = StagedShard::default();
         move |input, output| {
             input.for_each_time(|time, batches| {
@@ -188,17 +199,18 @@ fn keep<'scope>(
     })
 }
 
-/// Reads and scores the shards of a plan, and neither labels nor stages anything; candidates in no particular order.
+/// Reads and scores the shards of a plan without labelling or staging. The order of the candidates is not defined.
 ///
 /// # Errors
-/// [`LabelError::Stopped`] where the dataflow does not come to its end.
+/// Returns [`LabelError::Stopped`] if the dataflow does not reach its end, and [`LabelError::Cancelled`] if the
+/// listener's token was cancelled.
 pub fn score(
     plan: &Arc<Plan>,
     workers: usize,
     listener: &Listener,
-) -> Result<(Vec<(VideoId, Candidate)>, Read), LabelError> {
+) -> Result<(Vec<(VideoId, Candidate)>, ReadReport), LabelError> {
     if plan.shards.is_empty() {
-        return Ok((Vec::new(), Read::default()));
+        return Ok((Vec::new(), ReadReport::default()));
     }
     let all: Vec<usize> = (0..plan.shards.len()).collect();
     let (job, _) = Job::new(plan, None, &all, listener);
@@ -216,10 +228,10 @@ pub fn score(
                 .probe();
             probe
         });
-        // Stopped: the panic of another worker is the error of the run.
+        // If another worker panicked, this returns `Stopped`. `workers::run` then reports the panic.
         let _ = stop.step_while(worker, || !probe.done());
     });
-    // Reader threads that outlive the workers open no other shard.
+    // Reader threads can run longer than the workers. The flag keeps such a thread from reading further shards.
     job.cancelled.store(true, Ordering::Relaxed);
     ended.map_err(|error| LabelError::Stopped(error.to_string()))?;
     let read = job.end()?;
@@ -227,28 +239,16 @@ pub fn score(
     Ok((candidates, read))
 }
 
-/// Panics once in a process if `VAPLAN_FAULT` is `panic-<place>`, in builds with debug assertions only: tests hold that
-/// the panic of one worker ends a run with an error.
-pub(super) fn panic_point(place: &str) {
-    use std::sync::atomic::AtomicBool;
-    static PANICKED: AtomicBool = AtomicBool::new(false);
-    if cfg!(debug_assertions)
-        && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted.strip_prefix("panic-") == Some(place))
-        && !PANICKED.swap(true, Ordering::SeqCst)
-    {
-        panic!("injected into {place}");
-    }
-}
-
-/// Ends the process as `kill -9` would if `VAPLAN_FAULT` names this place, in builds with debug assertions only; as
-/// `store/fault.rs` in `vaplan-schemas`.
+/// Ends the process, as `kill -9` would, if the environment variable `VAPLAN_FAULT` names this place. The function does
+/// this only in builds with debug assertions. Module `store/fault.rs` of `vaplan-schemas` does the same for the store.
 fn point(place: &str) {
     if cfg!(debug_assertions) && std::env::var("VAPLAN_FAULT").is_ok_and(|wanted| wanted == place) {
         std::process::abort();
     }
 }
 
-/// A poisoned lock is one whose holder panicked; its lists are only added to, so they still hold.
+/// Locks the mutex, also after a holder panicked. This is safe because holders only add to the guarded lists, so the
+/// lists are still valid.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,10 +13,10 @@ use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope};
 
-/// A store whose latest version stays in memory, so that a change costs what it touches and no more.
+/// A store whose latest version stays in memory, so that the cost of a change depends only on the rows that it touches.
 ///
-/// Every change is committed as one store version before [`Session::apply`] returns. Other processes may change the
-/// store in between: the session then loads their version before it applies its own change. A session holds about 1 kB
+/// [`Session::apply`] commits every change as one store version before it returns. Other processes may change the store
+/// between two calls. The session then loads their version before it applies its own change. A session holds about 1 kB
 /// for each video, and one thread for each worker.
 ///
 /// ```
@@ -42,17 +42,19 @@ pub struct Session {
     store: Store,
     workers: usize,
     listener: Listener,
-    /// None: the last change failed after the graph had taken it, so the graph must be loaded again.
+    /// The graph; `None` if the last change failed after the graph had applied it, so that the graph must be loaded
+    /// again.
     resident: Option<Resident>,
     version: u64,
 }
 
 impl Session {
-    /// Loads the latest version of the store at `path`; `workers` is the number of threads of the graph.
+    /// Loads the latest version of the store at `path`. `workers` is the number of threads of the graph.
     ///
     /// # Errors
-    /// [`LabelError::Store`] if there is no store, no version or no readable table, [`LabelError::World`] if the tables
-    /// contradict each other, [`LabelError::Stopped`] if the graph does not start.
+    /// Returns [`LabelError::Store`] if the store does not exist, has no version, or has a table that cannot be read.
+    /// Returns [`LabelError::World`] if the tables contradict each other, and [`LabelError::Stopped`] if the graph does
+    /// not start.
     pub fn open(path: &Path, workers: usize, listener: Listener) -> Result<Session, LabelError> {
         let store = Store::open(path)?;
         let snapshot = store.at_version(None)?;
@@ -71,14 +73,17 @@ impl Session {
         self.version
     }
 
-    /// Makes the changes and commits them as one store version; `command` is what the version says it came from.
+    /// Makes the changes and commits them as one store version. Column `command` of table `versions` gets `command`.
     ///
-    /// Changes that change no row commit nothing: the summary then has no version. The call waits while another process
-    /// holds the store's write lock.
+    /// If no row changes, nothing is committed, and the summary has no version. The call waits while another process
+    /// holds the write lock of the store.
     ///
     /// # Errors
-    /// [`LabelError::Change`] for a change that cannot be made as a whole, [`LabelError::Cancelled`] if the listener's
-    /// token was cancelled, and the errors of [`Session::open`]. The version before is then still the latest, and the
+    /// Returns [`LabelError::Change`] if one of the changes cannot be made; none of them is made then. Returns
+    /// [`LabelError::Cancelled`] if the token of the listener was cancelled, and the errors of [`Session::open`].
+    ///
+    /// After an error, the version before is still the latest version. There is one exception: if the change labels all
+    /// videos again and is committed, and the new version then cannot be loaded, the version exists. In all cases the
     /// session can be used again.
     pub fn apply(&mut self, changes: Changes, command: &str) -> Result<RelabelSummary, LabelError> {
         let request = RelabelRequest {
@@ -104,7 +109,7 @@ impl Session {
         let prepared = match prepare(&self.store, &snapshot, &request, &listener) {
             Ok(prepared) => prepared,
             Err(error) => {
-                // The graph was told nothing.
+                // The graph is unchanged, so keep it.
                 self.resident = Some(resident);
                 return Err(error);
             }
@@ -141,24 +146,24 @@ impl Session {
     /// Ends the session and its threads.
     ///
     /// # Errors
-    /// [`LabelError::Stopped`] if a worker of the graph had failed.
+    /// Returns [`LabelError::Stopped`] if a worker of the graph had failed.
     pub fn close(self) -> Result<(), LabelError> {
         self.resident.map_or(Ok(()), Resident::finish)
     }
 }
 
-/// A change, resolved against a version and read, before the graph is told of it.
+/// A change that is resolved against a version and whose inputs are read, but that the graph has not applied yet.
 pub(crate) enum PreparedChange {
     /// The rows that the change can touch.
     Part(Box<Part>),
-    /// The change touches every score: all videos are labelled again.
+    /// The change touches every score, so that all videos must be labelled again.
     Everything(Box<Resolved>),
 }
 
-/// Resolves a change and reads what it touches, for a graph that holds the version.
+/// Resolves a change and reads the rows that it can touch, for a graph that holds the version `snapshot`.
 ///
 /// # Errors
-/// [`LabelError`] for a change that cannot be made, or inputs that cannot be read.
+/// Returns [`LabelError`] if the change cannot be made, or an input cannot be read.
 pub(crate) fn prepare(
     store: &Store,
     snapshot: &Snapshot,
@@ -179,10 +184,11 @@ pub(crate) fn prepare(
 }
 
 impl Resident {
-    /// Tells the graph of a part, and commits what that changes.
+    /// Applies a part to the graph, and commits the rows that change.
     ///
     /// # Errors
-    /// [`LabelError`]; the graph may then be ahead of the store and must be loaded again.
+    /// Returns [`LabelError`]. The graph may then have a change that the store does not have, so the caller must load
+    /// the graph again.
     pub(crate) fn commit(
         &mut self,
         store: &Store,
@@ -191,7 +197,7 @@ impl Resident {
         request: &RelabelRequest,
         part: &Part,
     ) -> Result<RelabelSummary, LabelError> {
-        let changes = self.apply(part)?;
-        patch::commit(store, Some(lock), snapshot, request, part, &self.answers, changes)
+        let outcome = self.apply(part)?;
+        patch::commit(store, Some(lock), snapshot, request, part, outcome)
     }
 }

@@ -1,8 +1,10 @@
-//! Scores of finished shards, kept on disk until the commit, so that the next run after a kill does not score them again.
+//! The stage keeps the scores of finished shards on disk until the commit, so that the next run after a kill need not
+//! score these shards again.
 //!
-//! Each shard has one file, named by a hash of all that its scores depend on. The file holds a SHA-256 of its body, then the
-//! body. The writer writes a temporary file and renames it. The writer does not sync the file, because a sync costs more
-//! than scoring a shard: after a power failure a damaged file fails its SHA-256, and the shard is scored again.
+//! Each shard has one file. The name of the file is a hash of all inputs that the scores depend on. The file has the
+//! SHA-256 of its body, and then the body. The writer writes a temporary file and renames it. The writer does not sync
+//! the file, because a sync costs more time than scoring a shard. After a power failure, a damaged file fails the test
+//! of its SHA-256, and the shard is scored again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,14 +21,14 @@ use super::plan::Plan;
 use crate::error::LabelError;
 use crate::world::Meaning;
 
-/// Scored features of a shard.
+/// The scored features of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StagedShard {
-    /// One per video.
+    /// Candidates of the videos in the shard.
     pub candidates: Vec<(VideoId, Candidate)>,
     /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
-    /// Segments read.
+    /// Number of segments that were scored.
     pub segments: u64,
 }
 
@@ -39,8 +41,8 @@ impl StagedShard {
                     self.segments += u64::from(candidate.record.segments());
                     self.candidates.push((video, candidate));
                 }
-                Scored::Fault(video, modality, file, row, fault) => {
-                    let reason = format!("{modality} {fault}");
+                Scored::Rejection(video, modality, file, row, rejection) => {
+                    let reason = format!("{modality} {rejection}");
                     let reject = RejectRow::reject(RejectKind::FeatureRow, &*file, reason);
                     let reject = reject.row(row).modality(modality);
                     self.rejects.push(RejectRow {
@@ -52,8 +54,8 @@ impl StagedShard {
         }
     }
 
-    /// Ends the shard with the rows that reading left out. If a file has a rejected row of a video, no features of that video
-    /// in that file count, whatever was read before. A copy in another file is not affected.
+    /// Completes the shard with the rows that the reader rejected. If a file has a rejected row of a video, the shard
+    /// drops the candidate of that video in that file. A copy in another file is not affected.
     pub fn end(&mut self, rejects: Vec<RejectRow>, plan: &Plan) {
         let mut bad: BTreeSet<(VideoId, &str)> = BTreeSet::new();
         for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
@@ -79,7 +81,7 @@ impl Stage {
     /// Opens or makes the folder.
     ///
     /// # Errors
-    /// [`LabelError::Stage`] if the folder cannot be made.
+    /// Returns [`LabelError::Stage`] if the folder cannot be made.
     pub fn open(folder: &Path) -> Result<Stage, LabelError> {
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         Ok(Stage {
@@ -91,12 +93,12 @@ impl Stage {
         self.folder.join(format!("{key}.scores"))
     }
 
-    /// Whether a file of this key exists.
+    /// Returns whether a file of this key exists.
     pub fn has(&self, key: &str) -> bool {
         self.path(key).exists()
     }
 
-    /// The shard of this key; none if no file of the key exists or if the file is damaged.
+    /// Loads the shard of this key. Returns `None` if no file of the key exists, or the file is damaged.
     pub fn load(&self, key: &str) -> Option<StagedShard> {
         let bytes = fs::read(self.path(key)).ok()?;
         let (sum, body) = bytes.split_at_checked(SUM)?;
@@ -109,7 +111,8 @@ impl Stage {
     /// Writes a shard.
     ///
     /// # Errors
-    /// [`LabelError::Stage`], for example on a full disk. No temporary file remains.
+    /// Returns [`LabelError::Stage`] if the file cannot be written, for example on a full disk. No temporary file
+    /// remains.
     pub fn keep(&self, key: &str, shard: &StagedShard) -> Result<(), LabelError> {
         let path = self.path(key);
         let body = postcard::to_stdvec(shard)
@@ -126,8 +129,8 @@ impl Stage {
 
     /// Removes all shards after their version was committed.
     ///
-    /// A folder that cannot be removed is a warning and not an error, because the version exists: an error would tell
-    /// the caller that the run failed. The shards that stay cost disk until `vacuum` removes them.
+    /// If the folder cannot be removed, this function logs a warning and returns no error, because the version exists:
+    /// an error would tell the caller that the run failed. The shards then use disk space until `vacuum` removes them.
     pub fn clear(&self) {
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             let folder = self.folder.display();

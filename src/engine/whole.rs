@@ -29,7 +29,7 @@ use crate::world::{Meaning, Names};
 /// Labels all videos again and commits the result as one store version.
 ///
 /// # Errors
-/// As [`super::run`].
+/// Returns [`LabelError`] as [`change::run`](super::change::run) does.
 pub(crate) fn run(
     store: &Store,
     lock: Option<&WriteLock>,
@@ -68,15 +68,16 @@ pub(crate) fn run(
 
     let old = snapshot.scan::<UserLabels>(&Filter::all())?;
     let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
-    let marks = Diff::<UserLabels>::of(&old, user.clone());
+    let user_labels = Diff::<UserLabels>::of(&old, user.clone());
     let mut tracks = counting(snapshot, world.active.as_ref(), &Filter::all())?;
     let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
     let predicted = predictions(snapshot, &resolved, &removed)?;
     let of_videos = video_predictions(snapshot, &removed)?;
-    // Of two predictions of one video and epoch the later one counts.
+    // Add the new predictions last: of two predictions of one video and epoch, `latest` takes the later one in the
+    // list.
     tracks.extend(predicted.new.iter().cloned());
     let kept = Kept {
-        marks: kept::marks(&user, world),
+        user_labels: kept::user_labels(&user, world),
         predictions: kept::latest(tracks, world, &|_| None),
     };
     let previous = Arc::new(Previous::read(snapshot)?);
@@ -96,20 +97,20 @@ pub(crate) fn run(
         previous: Some(previous.clone()),
         kept: Arc::new(kept),
     };
-    let mut results = flow::run(&given, Team::alone(request.workers), listener)?;
+    let (outcome, mut read) = flow::run(&given, Team::alone(request.workers), listener)?;
     let plan = &given.plan;
     let mut summary = RelabelSummary {
         videos: (plan.videos.len() as u64, 0),
-        set: results.changes.iter().filter(|change| change.to).count() as u64,
-        unset: results.changes.iter().filter(|change| !change.to).count() as u64,
+        set: outcome.changes.iter().filter(|change| change.to).count() as u64,
+        unset: outcome.changes.iter().filter(|change| !change.to).count() as u64,
         denoising: world.denoising,
         flips: request.changes.epoch.map(|_| {
             let mut all = flips::Flips::new();
-            let records = results.labels.iter();
+            let records = outcome.labels();
             flips::count(
                 &mut all,
                 world,
-                records.map(|(_, modality, record)| (*modality, &**record)),
+                records.map(|(_, modality, record)| (modality, record)),
             );
             all
         }),
@@ -120,8 +121,8 @@ pub(crate) fn run(
         let classes = Classification::new(&plan.world.classes, Some(&previous));
         let names = |video| plan.name(video).or_else(|| previous.name(video));
         let version = snapshot.version().version + 1;
-        summary.changes = change_rows(version, &classes, &results.changes, names);
-        summary.rejected = commit::reject_rows(plan, &mut results);
+        summary.changes = change_rows(version, &classes, &outcome.changes, names);
+        summary.rejected = commit::reject_rows(plan, &outcome, &mut read);
         return Ok(summary);
     };
     listener.check()?;
@@ -129,21 +130,21 @@ pub(crate) fn run(
     let asked = Asked {
         info: info(snapshot, request, &resolved),
         also: &|commit| {
-            marks.write(commit, &mut Vec::new())?;
+            user_labels.write(commit, &mut Vec::new())?;
             of_videos.write(commit, &mut Vec::new())?;
             of_epoch.write(commit, &mut Vec::new())?;
             predicted.write(commit, &mut Vec::new())
         },
     };
-    let done = commit::commit(store, lock, plan, &asked, results, Some(&previous))?;
+    let done = commit::commit(store, lock, plan, &asked, outcome, read, Some(&previous))?;
     given.stage.clear();
     summary.version = Some(done.version);
     summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
     Ok(summary)
 }
 
-/// Rejected rows that stay: those of the store version that come from neither features nor the graph, and those of this
-/// change.
+/// Returns the rejected rows to keep: the rows of the store version that come from neither features nor the graph, and
+/// the rows of this change. Labelling all videos makes the other rows again.
 fn rejects(
     snapshot: &Snapshot,
     resolved: &Resolved,

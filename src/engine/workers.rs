@@ -1,4 +1,4 @@
-//! Who does which share of a run, and how timely's workers are started: threads of one process, or of several.
+//! Starts the timely workers of a run, as threads of one process or of several processes, and divides the work.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,13 +24,13 @@ pub struct Team {
 }
 
 struct Others {
-    // By process; none: this one.
+    // One link per process; `None` for this process.
     links: Mutex<Vec<Option<Link>>>,
     events: Sender<ClusterEvent>,
 }
 
 impl Team {
-    /// Threads of this process alone.
+    /// Makes a team whose workers are all threads of this process.
     pub fn alone(workers: usize) -> Team {
         Team {
             workers,
@@ -39,7 +39,7 @@ impl Team {
         }
     }
 
-    /// As many threads in each of several processes, which have links to all others.
+    /// Makes a team with `workers` threads in each of several processes. `links` are the links to the other processes.
     pub(crate) fn of_cluster(
         workers: usize,
         process: usize,
@@ -54,7 +54,7 @@ impl Team {
         }
     }
 
-    /// What worker `index` does of what this process does alone.
+    /// Returns the share of worker `index` in the work that this process does alone.
     pub(super) fn within(&self, index: usize) -> WorkerSlice {
         WorkerSlice {
             index: index - self.process * self.workers,
@@ -62,18 +62,18 @@ impl Team {
         }
     }
 
-    /// Where the results of all processes come together.
+    /// Returns where the results of all processes are gathered.
     pub(super) fn place(&self) -> GatherTarget {
         GatherTarget(self.others.as_ref().map(|_| self.workers as u64))
     }
 
     /// Runs `logic` on the workers of this process until their dataflows end.
     ///
-    /// A panic of one worker stops all workers of this process. In a cluster it also tells the control link, because the
-    /// workers of other processes would wait for the progress of this one.
+    /// A panic of one worker stops all workers of this process. In a cluster, the control link also tells the other
+    /// processes, because their workers would otherwise wait for the progress of this process for ever.
     ///
     /// # Errors
-    /// [`LabelError::Stopped`] if the workers cannot start, or one of them panicked.
+    /// Returns [`LabelError::Stopped`] if the workers cannot start, or one of them panicked.
     pub(super) fn run(
         &self,
         logic: impl Fn(&mut Worker, &StopSignal) + Send + Sync + 'static,
@@ -99,7 +99,7 @@ impl Team {
             move |worker| {
                 let done = of_worker.guard(worker, |worker| logic(worker, &of_worker));
                 if done.is_none() {
-                    // The send fails only if nothing listens any more: the run is over then.
+                    // The send fails only if the run is over, so that no one receives events any more.
                     let _ = events.send(ClusterEvent::Panicked);
                 }
             },
@@ -115,7 +115,7 @@ impl Team {
     }
 }
 
-/// Every `of`th thing, from `index`.
+/// A share of a list: every `of`th item, starting at `index`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerSlice {
     pub(super) index: usize,
@@ -123,25 +123,27 @@ pub(super) struct WorkerSlice {
 }
 
 impl WorkerSlice {
-    /// Is the nth thing in it?
+    /// Returns whether the share has the nth item, counted from 0.
     pub(super) fn has(self, nth: usize) -> bool {
         nth % self.of == self.index
     }
 }
 
-/// Where results come together: the workers of process 0, or wherever they are where there is one process.
+/// Where results are gathered: at the workers of process 0, with their number. With `None` there is only one process,
+/// and each result stays at its worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GatherTarget(Option<u64>);
 
 impl GatherTarget {
-    /// Brings results there; `spread` is any number of a record.
+    /// Sends the results to the target. `spread` maps a record to a number that selects one of the workers of the
+    /// target; equal numbers go to the same worker.
     pub(super) fn gather<'scope, D: ExchangeData>(
         self,
         results: Stream<'scope, u64, Vec<D>>,
         spread: impl Fn(&D) -> u64 + 'static,
     ) -> Stream<'scope, u64, Vec<D>> {
         match self.0 {
-            // The first workers are those of process 0.
+            // Timely numbers the workers of process 0 first.
             Some(workers) => results.exchange(move |record| spread(record) % workers),
             None => results,
         }

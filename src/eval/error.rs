@@ -1,61 +1,61 @@
-//! What can keep labels from being scored.
+//! The reasons why labels cannot be scored.
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-/// Labels that cannot be scored.
+/// The reason why labels cannot be scored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// The split is empty.
+    /// The split has no videos.
     #[error("split `{split}` has no videos")]
     NoVideos {
-        /// Split asked for.
+        /// Requested split.
         split: Split,
     },
-    /// Nothing says what really happens in the split's videos.
+    /// No video of the split has an annotated event.
     #[error("split `{split}` has no dense truth: none of its {videos} videos has an annotated event")]
     NoTruth {
-        /// Split asked for.
+        /// Requested split.
         split: Split,
-        /// Videos in it.
+        /// Number of videos of the split.
         videos: usize,
     },
-    /// There is nothing to score.
+    /// No video of the split has labels.
     #[error("none of the {videos} videos of split `{split}` has labels")]
     NoPredictions {
-        /// Split asked for.
+        /// Requested split.
         split: Split,
-        /// Videos in it.
+        /// Number of videos of the split.
         videos: usize,
     },
-    /// A table names a class that the truth does not know.
+    /// A table names a class that is not a class of the truth.
     #[error("table `{table}` has class `{class}`, which the truth does not know (nearest: `{nearest}`)")]
     UnknownClass {
-        /// Table read.
+        /// Name of the table.
         table: &'static str,
-        /// Name found.
+        /// Class that the table names.
         class: String,
-        /// Nearest known name; empty where no class is known.
+        /// Most similar known class. Empty if no class is known.
         nearest: String,
     },
-    /// A track is not as long as its video.
+    /// The labels of a video, modality and class have another length than the video.
     #[error(
         "table `labels`, video `{video}`, {modality}, class `{class}`: {found} segments, expected {expected}"
     )]
     Length {
-        /// Video of the track.
+        /// Full name of the video.
         video: String,
-        /// Modality of the track.
+        /// Modality of the labels.
         modality: Modality,
-        /// Class of the track.
+        /// Class of the labels.
         class: String,
-        /// Segments of the track.
+        /// Number of labels found.
         found: usize,
-        /// Segments of the video.
+        /// Number of segments of the video.
         expected: usize,
     },
-    /// The store does not read back.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] vaplan_schemas::StoreError),
 }

@@ -1,6 +1,7 @@
 //! Segment accuracy of task AVE: the one event that is both audible and visible in a segment, or background.
 //!
-//! METHOD.md, "AVE task": a segment has the label that both modalities have; a segment without such a label is background.
+//! METHOD.md, "AVE task": a segment has the class that both modalities have. A segment without such a class is
+//! background.
 
 use std::fmt;
 
@@ -13,15 +14,15 @@ use super::report::{PredictedLabels, Protocol};
 use super::truth::DenseTruth;
 use crate::choice::Choice;
 
-/// Task that labels are scored for.
+/// The task whose score is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// Audio-visual video parsing: which events are audible and which are visible. Scored by F-scores.
+    /// Audio-visual video parsing: which events are audible and which are visible. The scores are F-scores.
     #[default]
     Avvp,
-    /// Audio-visual event localization: the one event that is both audible and visible, or background. Scored by segment
-    /// accuracy.
+    /// Audio-visual event localization: the one event that is both audible and visible, or background. The score is
+    /// the accuracy over segments.
     Ave,
 }
 
@@ -41,37 +42,38 @@ impl Choice for Task {
     ];
 }
 
-/// Segment accuracy of a split, task AVE.
+/// Segment accuracy of a split for task AVE.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Localization {
-    /// Segments whose class or background is correct, in percent.
+    /// Share of the segments whose class or background is correct, in percent.
     pub accuracy: f64,
-    /// How probabilities became 0s and 1s.
+    /// How probabilities were turned into 0 and 1.
     pub protocol: Protocol,
     /// Split that was scored.
     #[serde(serialize_with = "super::report::split_name")]
     pub split: Split,
-    /// Segments that were scored.
+    /// Number of scored segments.
     pub segments: usize,
-    /// Videos that were scored.
+    /// Number of scored videos.
     pub videos: usize,
-    /// Videos that lack labels of a modality. Every segment of these videos is scored as background.
+    /// Number of videos that lack labels of a modality. Every segment of these videos is scored as background.
     pub missing: usize,
 }
 
 /// Compares the class that is both audible and visible with the true class, segment by segment.
 ///
-/// If several classes are both audible and visible in a segment, the first in class order counts (METHOD.md, grade D). AVE
-/// annotates one class per video, and callers reduce predictions to the most probable class before.
+/// If several classes are both audible and visible in a segment, the first in class order counts (METHOD.md, grade
+/// D). AVE annotates one class per video; callers therefore reduce predictions to the most probable class before the
+/// call.
 ///
 /// # Shapes
 /// `predictions` has one entry per video of `truth`, in the same order. The matrices of an entry are `[C, T]`.
 ///
 /// # Errors
-/// [`EvalError::NoPredictions`] if no video has labels.
+/// Returns [`EvalError::NoPredictions`] if no video has labels.
 ///
 /// # Panics
-/// If the numbers of predictions and videos differ.
+/// Panics if the numbers of predictions and videos differ.
 pub fn localize(
     truth: &DenseTruth,
     predictions: &[PredictedLabels],
@@ -106,7 +108,7 @@ pub fn localize(
     })
 }
 
-/// First class that both modalities have in `segment`. `None` is background.
+/// The first class that both modalities have in `segment`. `None` means background.
 fn event(audio: &BitMatrix, visual: &BitMatrix, segment: usize) -> Option<usize> {
     (0..audio.classes()).find(|&class| audio.get(class, segment) && visual.get(class, segment))
 }
@@ -158,16 +160,17 @@ mod tests {
     fn a_segment_is_right_with_the_class_of_both_modalities_or_as_background() {
         let (mut audio, mut visual) = (BitMatrix::new(2, 10), BitMatrix::new(2, 10));
         audio.set_range(1, 0, 5);
-        // Visible from segment 3 on: 3 and 4 are correct, 2 and 5 are wrongly background, 0, 1 and 6 to 9 are rightly background.
+        // The class is visible from segment 3 on. Segments 3 and 4 are correct. Segments 2 and 5 are background,
+        // which is wrong. Segments 0, 1 and 6 to 9 are background, which is correct.
         visual.set_range(1, 3, 10);
-        // The other class is both audible and visible in segment 9, where nothing happens: wrong.
+        // The other class is both audible and visible in segment 9. The truth has no event there: wrong.
         audio.set(0, 9);
         visual.set(0, 9);
         let predicted = PredictedLabels {
             audio: Some(audio),
             visual: Some(visual),
         };
-        // The second video has no labels: background throughout, correct in 6 of 10 segments.
+        // The second video has no labels: all segments are background, which is correct in 6 of 10 segments.
         let report = localize(
             &truth(),
             &[predicted, PredictedLabels::default()],

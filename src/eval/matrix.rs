@@ -1,8 +1,9 @@
-//! Bits of one video: classes by segments.
+//! Labels of one video and modality as bits: classes by segments.
 
-/// A C×T matrix of bits: row `c` tells in which segments class `c` is there.
+/// A matrix of C×T bits. Row `c` tells in which segments class `c` occurs.
 ///
-/// A row is `ceil(T / 64)` words, so that a row is compared and counted 64 segments at a time; any C, any T.
+/// A row has `ceil(T / 64)` words, so that rows are compared and counted 64 segments at a time. C and T can have any
+/// value.
 ///
 /// ```
 /// use vaplan::eval::BitMatrix;
@@ -18,12 +19,13 @@ pub struct BitMatrix {
     classes: usize,
     segments: usize,
     words_per_row: usize,
-    /// `[classes, words_per_row]`; segment `t` is bit `t % 64` of word `t / 64`; bits from T on are 0.
+    /// Words of shape `[classes, words_per_row]`. Segment `t` is bit `t % 64` of word `t / 64`. Bits from T on are
+    /// always 0.
     words: Vec<u64>,
 }
 
 impl BitMatrix {
-    /// All zero, `[classes, segments]`.
+    /// A matrix of shape `[classes, segments]` with all bits 0.
     pub fn new(classes: usize, segments: usize) -> BitMatrix {
         let words_per_row = segments.div_ceil(64);
         let words = classes
@@ -37,69 +39,70 @@ impl BitMatrix {
         }
     }
 
-    /// C.
+    /// Number C of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// T.
+    /// Number T of segments.
     pub fn segments(&self) -> usize {
         self.segments
     }
 
-    /// Is `class` there in `segment`.
+    /// Whether `class` occurs in `segment`.
     ///
     /// # Panics
-    /// When `class` or `segment` lies outside the matrix.
+    /// Panics if `class` or `segment` lies outside the matrix.
     pub fn get(&self, class: usize, segment: usize) -> bool {
         self.check(class, segment);
         self.words[class * self.words_per_row + segment / 64] >> (segment % 64) & 1 == 1
     }
 
-    /// Says that `class` is there in `segment`.
+    /// Sets the bit of `class` in `segment` to 1.
     ///
     /// # Panics
-    /// When `class` or `segment` lies outside the matrix.
+    /// Panics if `class` or `segment` lies outside the matrix.
     pub fn set(&mut self, class: usize, segment: usize) {
         self.check(class, segment);
         self.words[class * self.words_per_row + segment / 64] |= 1 << (segment % 64);
     }
 
-    /// Says whether `class` is there in `segment`.
+    /// Sets the bit of `class` in `segment` to `there`.
     ///
     /// # Panics
-    /// When `class` or `segment` lies outside the matrix.
+    /// Panics if `class` or `segment` lies outside the matrix.
     pub fn put(&mut self, class: usize, segment: usize, there: bool) {
         self.check(class, segment);
         let word = &mut self.words[class * self.words_per_row + segment / 64];
         *word = *word & !(1 << (segment % 64)) | u64::from(there) << (segment % 64);
     }
 
-    /// Says that `class` is there from segment `onset` up to, not including, `offset`.
+    /// Sets the bits of `class` from segment `onset` to before segment `offset` to 1.
     ///
-    /// What lies past T is cut off; `onset >= offset` is nothing. Both as numpy's slices do in the public evaluator.
+    /// Segments from T on are ignored, and `onset >= offset` sets no bit. The slices of numpy in the public evaluator
+    /// behave the same way.
     ///
     /// # Panics
-    /// When there is no such class.
+    /// Panics if the matrix has no such class and the range is not empty.
     pub fn set_range(&mut self, class: usize, onset: usize, offset: usize) {
         for segment in onset..offset.min(self.segments) {
             self.set(class, segment);
         }
     }
 
-    /// The words of a row; bits from T on are 0.
+    /// The words of a row. Bits from T on are 0.
     ///
     /// # Panics
-    /// When there is no such class.
+    /// Panics if the matrix has no such class.
     pub fn row(&self, class: usize) -> &[u64] {
         assert!(class < self.classes, "class {class} of {}", self.classes);
         &self.words[class * self.words_per_row..][..self.words_per_row]
     }
 
-    /// The maximal runs of a row as (onset, offset), in order.
+    /// The maximal runs of 1s of a row as (onset, offset), in order. The offset is the first segment after the run.
     ///
     /// # Panics
-    /// When there is no such class.
+    /// Panics if the matrix has no such class.
     pub fn runs(&self, class: usize) -> impl Iterator<Item = (usize, usize)> {
         runs(self.row(class))
     }
@@ -125,7 +128,7 @@ pub(super) fn runs(row: &[u64]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// First bit at or after `from` that differs from those of `fill` (0 or all ones).
+/// Position of the first bit from `from` on that differs from the bits of `fill` (0 or all ones).
 fn next(row: &[u64], from: usize, fill: u64) -> Option<usize> {
     let first = from / 64;
     let mut mask = u64::MAX << (from % 64);

@@ -1,29 +1,29 @@
-//! F-scores of predicted against true events, per segment and per event.
+//! F-scores of predicted events against true events, per segment and per event.
 //!
 //! ```text
 //! one video:  prediction, truth ── per class: TP, FP, FN of A, V, AV = A ∧ V, and A + V summed ──▶ F per class
-//!             ── mean over the classes that occur (1 where none does) ──▶ one number per video
+//!             ── mean over the classes that occur (1 if no class occurs) ──▶ one number per video
 //! all videos: ── mean, in percent ──▶ A, V, AV, Event@AV; Type@AV = mean of A, V, AV
 //! ```
 //!
 //! Source (grade C): `segment_level`, `event_level` and `event_wise_metric` in `utils/eval_metrics.py` of
-//! YapengTian/AVVP-ECCV20, where C = 25 and T = 10 are fixed; the same code is in ten more public repositories.
+//! YapengTian/AVVP-ECCV20, with fixed C = 25 and T = 10. Ten more public repositories have the same code.
 
 use serde::{Deserialize, Serialize};
 
 use super::matrix::{BitMatrix, runs};
 
-/// Audible and visible events of one video: two matrices of one shape.
+/// Audible and visible events of one video, as two matrices of the same shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoParse {
-    /// What is heard, `[C, T]`.
+    /// Audible events, `[C, T]`.
     pub audio: BitMatrix,
-    /// What is seen, `[C, T]`.
+    /// Visible events, `[C, T]`.
     pub visual: BitMatrix,
 }
 
 impl VideoParse {
-    /// Nothing heard and nothing seen, `[classes, segments]` each.
+    /// A video without events: two matrices of shape `[classes, segments]` with all bits 0.
     pub fn new(classes: usize, segments: usize) -> VideoParse {
         VideoParse {
             audio: BitMatrix::new(classes, segments),
@@ -32,32 +32,32 @@ impl VideoParse {
     }
 }
 
-/// Scores of one level, in percent.
+/// F-scores of one level (segment or event), in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Level {
-    /// A: audible events.
+    /// F-score A of audible events.
     pub audio: f64,
-    /// V: visible events.
+    /// F-score V of visible events.
     pub visual: f64,
-    /// AV: events that are both at once.
+    /// F-score AV of events that are audible and visible at the same time.
     pub audio_visual: f64,
-    /// Type@AV: mean of the three before.
+    /// Type@AV: the mean of A, V and AV.
     pub type_av: f64,
-    /// Event@AV: audible and visible events counted together.
+    /// Event@AV: the F-score of the counts of audible and visible events together.
     pub event_av: f64,
 }
 
-/// Scores of both levels, in percent.
+/// F-scores of both levels, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalScores {
-    /// Each segment counts.
+    /// Segment level: each segment counts.
     pub segment: Level,
-    /// Each maximal run of segments counts.
+    /// Event level: each maximal run of segments counts.
     pub event: Level,
 }
 
 impl EvalScores {
-    /// Each with its name, `<level>.<score>`.
+    /// All scores with their names, `<level>.<score>`.
     pub fn named(&self) -> [(&'static str, f64); 10] {
         let EvalScores { segment, event } = self;
         [
@@ -75,23 +75,24 @@ impl EvalScores {
     }
 }
 
-/// Segment-level F-scores of one class, in percent: TP, FP and FN summed over all segments of all videos.
+/// Segment-level F-scores of one class, in percent. TP, FP and FN are summed over all segments of all videos.
 ///
-/// Grade D: ours, for finding weak classes. The mean over classes is *not* [`EvalScores::segment`], which takes F per
-/// video first. None: the class is neither predicted nor true anywhere.
+/// These scores are an addition of this program (grade D), to find weak classes. Their mean over the classes is *not*
+/// [`EvalScores::segment`], which computes F per video first. `None` if the class is neither predicted nor true in
+/// any video.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassFScores {
-    /// A.
+    /// F-score A.
     pub audio: Option<f64>,
-    /// V.
+    /// F-score V.
     pub visual: Option<f64>,
-    /// AV.
+    /// F-score AV.
     pub audio_visual: Option<f64>,
-    /// A and V counted together.
+    /// F-score of the counts of A and V together.
     pub event_av: Option<f64>,
 }
 
-/// Adds up videos; each costs one pass over its matrices and nothing is kept of it but sums.
+/// Adds up the scores of videos. Each video costs one pass over its matrices, and only sums are kept.
 ///
 /// ```
 /// use vaplan::eval::{Evaluator, VideoParse};
@@ -111,18 +112,18 @@ pub struct ClassFScores {
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     videos: u64,
-    /// Sums of F over the videos, in the order of [`KINDS`].
+    /// Sums of F over the videos: of A, V, AV and Event@AV, see [`KINDS`].
     segment: [f64; KINDS],
     event: [f64; KINDS],
-    /// Per class, over all videos.
+    /// Counts of each class, summed over all videos.
     classes: Vec<[ConfusionCounts; KINDS]>,
     scratch: AudioVisualRows,
 }
 
-/// Audio, visual, audio-visual, audio and visual together.
+/// Number of kinds of scores: audio, visual, audio-visual, and audio and visual together, in this order.
 const KINDS: usize = 4;
 
-/// Rows of AV = A and V, kept between videos.
+/// Rows of AV = A and V. The buffers are kept between videos, to avoid an allocation for each.
 #[derive(Clone, Debug, Default)]
 struct AudioVisualRows {
     predicted: Vec<u64>,
@@ -140,7 +141,7 @@ impl AudioVisualRows {
     }
 }
 
-/// True positives, false positives, false negatives.
+/// Numbers of true positives, false positives and false negatives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConfusionCounts {
     hits: u64,
@@ -149,20 +150,20 @@ pub(crate) struct ConfusionCounts {
 }
 
 impl ConfusionCounts {
-    /// Counts a segment.
+    /// Counts one segment.
     pub(crate) fn count(&mut self, predicted: bool, truth: bool) {
         self.hits += u64::from(predicted && truth);
         self.false_alarms += u64::from(predicted && !truth);
         self.misses += u64::from(truth && !predicted);
     }
 
-    /// A segment that was counted as not predicted is predicted.
+    /// Changes a segment that was counted as not predicted to predicted.
     pub(crate) fn set(&mut self, truth: bool) {
         self.misses -= u64::from(truth);
         self.count(true, truth);
     }
 
-    /// F = 2TP / (2TP + FP + FN); none where nothing is predicted or true.
+    /// F = 2TP / (2TP + FP + FN). `None` if nothing is predicted and nothing is true.
     fn f_score(self) -> Option<f64> {
         let all = 2 * self.hits + self.false_alarms + self.misses;
         (all > 0).then(|| (2 * self.hits) as f64 / all as f64)
@@ -181,7 +182,7 @@ impl std::ops::Add for ConfusionCounts {
     }
 }
 
-/// Mean of F over the classes that occur.
+/// Mean of F over the classes that occur in the prediction or the truth.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ClassMean {
     sum: f64,
@@ -196,7 +197,7 @@ impl ClassMean {
         }
     }
 
-    /// 1 where no class occurs: all true negatives.
+    /// The mean. If no class occurs, the value is 1, because all negatives are true negatives.
     pub(crate) fn value(self) -> f64 {
         if self.classes == 0 {
             1.0
@@ -207,7 +208,7 @@ impl ClassMean {
 }
 
 impl Evaluator {
-    /// Of no video yet, for C `classes`.
+    /// An evaluator for C `classes`, without videos.
     pub fn new(classes: usize) -> Evaluator {
         Evaluator {
             videos: 0,
@@ -221,7 +222,7 @@ impl Evaluator {
     /// Adds a video.
     ///
     /// # Panics
-    /// When the four matrices are not of one shape, or not of the evaluator's number of classes.
+    /// Panics if the four matrices differ in shape, or if they have another number of classes than the evaluator.
     pub fn add(&mut self, prediction: &VideoParse, truth: &VideoParse) {
         let shape = |matrix: &BitMatrix| (matrix.classes(), matrix.segments());
         let expected = (self.classes.len(), truth.audio.segments());
@@ -266,12 +267,12 @@ impl Evaluator {
         self.videos += 1;
     }
 
-    /// Number of videos added.
+    /// Number of videos that were added.
     pub fn videos(&self) -> u64 {
         self.videos
     }
 
-    /// Scores of the videos added so far; none before the first.
+    /// Scores of the videos that were added. `None` before the first video.
     pub fn scores(&self) -> Option<EvalScores> {
         (self.videos > 0).then(|| EvalScores {
             segment: level(&self.segment, self.videos),
@@ -316,10 +317,11 @@ fn count_segments(predicted: &[u64], truth: &[u64]) -> ConfusionCounts {
     counts
 }
 
-/// Predicted runs that match a true run, that match none, and true runs that no predicted run matches.
+/// Counts matched predicted runs (TP), unmatched predicted runs (FP) and unmatched true runs (FN).
 ///
-/// Runs match when their intersection is at least half of their union. Runs of one row are at least a segment apart,
-/// so no two of them can each take half of a third: what the source finds without an assignment is one to one.
+/// Two runs match if their intersection is at least half of their union. At least one segment lies between two runs
+/// of a row, so that two runs cannot both match the same run of the other row. Matches are therefore one to one,
+/// although the source does not assign runs to each other.
 fn count_events(predicted: &[u64], truth: &[u64]) -> ConfusionCounts {
     let mut counts = ConfusionCounts::default();
     let (mut predicted, mut truth) = (runs(predicted), runs(truth));
@@ -333,7 +335,8 @@ fn count_events(predicted: &[u64], truth: &[u64]) -> ConfusionCounts {
                     counts.hits += 1;
                     (run, true_run) = (predicted.next(), truth.next());
                 } else if offset <= end {
-                    // Later true runs start after this one ended: it matches none of them.
+                    // Every later true run starts after this predicted run ends, so that none of them can match this
+                    // run.
                     counts.false_alarms += 1;
                     run = predicted.next();
                 } else {

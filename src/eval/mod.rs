@@ -1,15 +1,15 @@
 //! Scores labels against dense truth, as the public evaluator of audio-visual video parsing does.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`matrix`] | the bits of one video: classes by segments |
+//! | [`matrix`] | labels of one video and modality as bits: classes by segments |
 //! | [`metric`] | F-scores per segment and per event, of A, V, AV, Type@AV and Event@AV |
-//! | [`truth`] | dense annotation of a split, from a folder or a store |
+//! | [`truth`] | dense truth of a split, from a folder or a store |
 //! | [`predictions`] | labels of a split, from a store or from folders |
 //! | [`store`] | truth and labels of a store version |
 //! | [`mod@localize`] | segment accuracy of AVE |
 //! | [`report`] | the scores of a split, as JSON or as a table |
-//! | [`error`] | what can keep labels from being scored |
+//! | [`error`] | the reasons why labels cannot be scored |
 
 pub mod error;
 pub mod localize;

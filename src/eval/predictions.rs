@@ -1,4 +1,4 @@
-//! Labels of the videos of a split, from a store or from label folders, as matrices.
+//! Labels of the videos of a split, as matrices. The labels come from a store or from label folders.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,14 +15,15 @@ use crate::ingest::IngestError;
 use crate::ingest::annotations::Annotations;
 use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
 
-/// Labels of a store for the videos of `truth`, in its order.
+/// Labels of a store for the videos of `truth`, in the order of `truth`.
 ///
-/// T is that of the `videos` table. A video that is not in it, or of no segments, is missing; so is a modality
-/// without features, unless it has labels all the same. Tracks of other videos are of other splits.
+/// Table `videos` gives T. The labels of a video are missing if the table lacks the video or gives 0 segments. The
+/// labels of a modality are missing if it has neither features nor labels. Labels of videos outside `truth` belong to
+/// other splits and are ignored.
 ///
 /// # Errors
-/// [`EvalError::UnknownClass`] for a class that the truth does not know, [`EvalError::Length`] for a track that is not
-/// as long as its video.
+/// - Returns [`EvalError::UnknownClass`] if a class of the labels is not a class of the truth.
+/// - Returns [`EvalError::Length`] if the labels of a class have another length than their video.
 pub fn of_tables<'a>(
     truth: &DenseTruth,
     videos: impl IntoIterator<Item = &'a VideoRow>,
@@ -50,12 +51,12 @@ pub fn of_tables<'a>(
             continue;
         };
         let expected = segments[place].unwrap_or(0);
-        if track.cells.len() != expected {
+        if track.segments() != expected {
             return Err(EvalError::Length {
                 video: track.video.to_string(),
                 modality: track.modality,
                 class: track.class.to_string(),
-                found: track.cells.len(),
+                found: track.segments(),
                 expected,
             });
         }
@@ -66,21 +67,21 @@ pub fn of_tables<'a>(
             Modality::Visual => &mut prediction.visual,
         };
         let matrix = matrix.get_or_insert_with(|| BitMatrix::new(classes, expected));
-        for (segment, _) in track.cells.iter().enumerate().filter(|(_, cell)| cell.label) {
+        for (segment, _) in track.labels.iter().enumerate().filter(|(_, label)| **label) {
             matrix.set(class.index(), segment);
         }
     }
     Ok(predictions)
 }
 
-/// Labels of two folders for the videos of `truth`, in its order, and what could not be used of them.
+/// Labels of two folders for the videos of `truth`, in the order of `truth`, and the rejected files.
 ///
-/// `annotations` are those that `truth` is from: files of their other splits are left unopened.
-/// A video is rejected, and thereby missing, when its two lengths differ, or when two files of a folder are for it
-/// and say different things.
+/// `truth` must come from `annotations`: with them, files of videos of other splits are recognised and not opened. A
+/// video is rejected, and its labels are missing, if its audio and visual labels differ in length. The labels of a
+/// modality are rejected if two files of the folder are for the same video and differ.
 ///
 /// # Errors
-/// Those of [`LabelFolder::read`].
+/// Returns the errors of [`LabelFolder::read`].
 pub fn of_folders(
     truth: &DenseTruth,
     annotations: &Annotations,
@@ -113,7 +114,7 @@ pub fn of_folders(
     Ok((predictions, rejects))
 }
 
-/// Labels of one folder by place in `truth`.
+/// Labels of one folder, by position of the video in `truth`.
 fn matrices(
     truth: &DenseTruth,
     annotations: &Annotations,
@@ -127,7 +128,8 @@ fn matrices(
             .resolve(key)
             .map(|position| place.get(&annotations.videos[position].name).copied())
     };
-    // An ambiguous key is wanted too: it is rejected below, and not passed over.
+    // Also read the file of an ambiguous key, so that the loop below rejects it. Otherwise the file would be ignored
+    // silently.
     let wanted = |key: &str| place_of(key).map_or_else(|_| roster.knows(key), |place| place.is_some());
     let read = LabelFolder::read(folder, truth.classes.len(), &wanted)?;
     rejects.extend(read.rejects);
@@ -168,7 +170,7 @@ fn reject(kind: RejectKind, matrix: &LabelMatrix, video: &str, reason: String) -
     RejectRow::reject(kind, matrix.path.display().to_string(), reason).video(video)
 }
 
-/// From `[T, C]` to `[C, T]`.
+/// Converts `[T, C]` to `[C, T]`.
 fn bits(matrix: &LabelMatrix) -> BitMatrix {
     let mut bits = BitMatrix::new(matrix.classes, matrix.segments);
     for (cell, _) in matrix.labels.iter().enumerate().filter(|(_, label)| **label) {

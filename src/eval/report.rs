@@ -11,20 +11,20 @@ use super::matrix::BitMatrix;
 use super::metric::{ClassFScores, EvalScores, Evaluator, Level, VideoParse};
 use super::truth::DenseTruth;
 
-/// How predictions became 0s and 1s before they were scored: published numbers differ in it.
+/// How predictions became 0 and 1 before they were scored. Published numbers differ in this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// They were 0s and 1s: labels are scored as they are.
+    /// The predictions are labels of 0 and 1, and are scored as they are.
     Labels,
-    /// The segment's and the video's probability are at least 0.5 (HAN).
+    /// A label is 1 if the probabilities of the segment and of the video are both at least 0.5 (HAN).
     Fused,
-    /// The segment's and the modality's probability are at least 0.5 (MA, JoMoLD, LSLD).
+    /// A label is 1 if the probabilities of the segment and of the modality are both at least 0.5 (MA, JoMoLD, LSLD).
     Own,
 }
 
 impl Protocol {
-    /// As JSON and tables write it.
+    /// The name of the protocol in JSON and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Protocol::Labels => "labels",
@@ -34,17 +34,18 @@ impl Protocol {
     }
 }
 
-/// Labels of one video, `[C, T]` each, of one T; none: there are none, which counts as nothing predicted.
+/// Labels of one video, as matrices `[C, T]` with the same T. `None` means missing labels and counts as nothing
+/// predicted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PredictedLabels {
-    /// What is said to be heard.
+    /// Predicted audible events.
     pub audio: Option<BitMatrix>,
-    /// What is said to be seen.
+    /// Predicted visible events.
     pub visual: Option<BitMatrix>,
 }
 
 impl PredictedLabels {
-    /// T, where it is known.
+    /// Number T of segments. `None` if both matrices are missing.
     pub fn segments(&self) -> Option<usize> {
         self.audio
             .as_ref()
@@ -53,7 +54,7 @@ impl PredictedLabels {
     }
 }
 
-/// Videos without labels; they were scored as if nothing had been predicted.
+/// Videos without labels, which were scored as if nothing had been predicted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// Videos without audio labels, in the order of the truth.
@@ -63,7 +64,7 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// Every video has both.
+    /// Whether every video has labels of both modalities.
     pub fn is_empty(&self) -> bool {
         self.audio.is_empty() && self.visual.is_empty()
     }
@@ -72,32 +73,32 @@ impl Missing {
 /// Scores of one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClassReport {
-    /// Name.
+    /// Name of the class.
     pub class: Arc<str>,
-    /// Its scores.
+    /// Scores of the class.
     #[serde(flatten)]
     pub scores: ClassFScores,
 }
 
-/// Scores of a split, and what they are of.
+/// The scores of a split, with the split, protocol and videos that they are for.
 ///
-/// As JSON: `segment` and `event` with the keys of [`Level`], unrounded; `protocol`, `split`, `videos`; `missing`
-/// with the names of videos without labels; `per_class` where asked for.
+/// The JSON form has `segment` and `event` with the keys of [`Level`], not rounded; `protocol`, `split` and `videos`;
+/// `missing` with the names of videos without labels; and `per_class` if it was requested.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvalReport {
-    /// Scores.
+    /// Scores over all videos.
     #[serde(flatten)]
     pub scores: EvalScores,
-    /// How predictions became 0s and 1s.
+    /// How predictions became 0 and 1.
     pub protocol: Protocol,
-    /// Split scored.
+    /// Split that was scored.
     #[serde(serialize_with = "split_name")]
     pub split: Split,
-    /// Videos scored.
+    /// Number of scored videos.
     pub videos: usize,
     /// Videos without labels.
     pub missing: Missing,
-    /// Scores of each class, in the order of the classes; none: not asked for.
+    /// Scores of each class, in the order of the classes. `None` if they were not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_class: Option<Vec<ClassReport>>,
 }
@@ -106,16 +107,16 @@ pub(super) fn split_name<S: Serializer>(split: &Split, serializer: S) -> Result<
     serializer.serialize_str(split.as_str())
 }
 
-/// Scores `predictions`, one per video of `truth` and in its order.
+/// Scores `predictions`, which has one entry per video of `truth`, in the same order.
 ///
-/// T of a video is that of its labels; a video without any has as many segments as the longest that has some (its
-/// score depends on T only through events that begin past the end).
+/// The labels of a video give its T. A video without labels gets the T of the longest video that has labels. The
+/// score of such a video depends on T only if an event of the truth begins at or after T.
 ///
 /// # Errors
-/// [`EvalError::NoPredictions`] when no video has labels.
+/// Returns [`EvalError::NoPredictions`] if no video has labels.
 ///
 /// # Panics
-/// When there are not as many predictions as videos, or a matrix has another shape than it should.
+/// Panics if the numbers of predictions and videos differ, or if a matrix has a wrong shape.
 pub fn evaluate(
     truth: &DenseTruth,
     predictions: &[PredictedLabels],
@@ -169,7 +170,7 @@ pub fn evaluate(
     })
 }
 
-/// The table form: one decimal, as papers print it.
+/// The table form, with one decimal as papers print it.
 impl fmt::Display for EvalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let EvalReport {

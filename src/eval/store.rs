@@ -1,4 +1,4 @@
-//! Truth and labels of a store version.
+//! Dense truth and labels of a store version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,14 @@ use super::report::PredictedLabels;
 use super::truth::DenseTruth;
 use crate::ingest::annotations::Annotations;
 
-/// Dense truth of `split` and a store version's labels of its videos, one per video and in its order.
+/// Dense truth of `split`, and the labels of a store version: one entry per video of the truth, in the same order.
 ///
-/// The truth is that of `annotations`, or else of the store's `truth` table for the store's videos.
+/// The truth comes from `annotations` if they are given. Otherwise it comes from table `truth`, for the videos of the
+/// store.
 ///
 /// # Errors
-/// [`EvalError::Store`] for a store that does not read back, and as [`DenseTruth::of_annotations`], [`DenseTruth::of_rows`] and
-/// [`predictions::of_tables`].
+/// - Returns [`EvalError::Store`] if a table cannot be read.
+/// - Returns the errors of [`DenseTruth::of_annotations`], [`DenseTruth::of_rows`] and [`predictions::of_tables`].
 pub fn of_snapshot(
     snapshot: &Snapshot,
     split: Split,
@@ -32,10 +33,12 @@ pub fn of_snapshot(
     Ok((truth, predictions))
 }
 
-/// Dense truth of `split`: that of `annotations`, or else of the store's `truth` table for the store's videos.
+/// Dense truth of `split`: from `annotations` if they are given, otherwise from table `truth`, for the videos of the
+/// store.
 ///
 /// # Errors
-/// As [`of_snapshot`].
+/// - Returns [`EvalError::Store`] if a table cannot be read.
+/// - Returns the errors of [`DenseTruth::of_annotations`] and [`DenseTruth::of_rows`].
 pub fn truth_of_snapshot(
     snapshot: &Snapshot,
     split: Split,
@@ -53,7 +56,7 @@ pub fn truth_of_snapshot(
     DenseTruth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)
 }
 
-/// Names in order; the table has each once per modality.
+/// Names of the classes in order. The table has one row per class and modality.
 pub(crate) fn classes(rows: &[ClassRow]) -> Vec<Arc<str>> {
     let by_position: BTreeMap<u32, &Arc<str>> = rows.iter().map(|row| (row.position, &row.class)).collect();
     by_position.into_values().cloned().collect()

@@ -1,4 +1,4 @@
-//! What really happens: dense annotation of the videos of a split.
+//! Dense truth: the annotated events of the videos of a split.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::ingest::annotations::{Annotations, nearest};
 /// Dense truth of one split.
 #[derive(Clone, Debug)]
 pub struct DenseTruth {
-    /// Class names in order; a [`ClassId`] is a position here.
+    /// Names of the classes in order. A [`ClassId`] is a position in this list.
     pub classes: Vec<Arc<str>>,
-    /// Split these videos are of.
+    /// Split of the videos.
     pub split: Split,
-    /// Every video of the split, also those in which nothing happens.
+    /// Every video of the split, also videos without events.
     pub videos: Vec<TruthVideo>,
 }
 
@@ -26,28 +26,29 @@ pub struct DenseTruth {
 pub struct TruthVideo {
     /// Full name.
     pub name: Arc<str>,
-    /// In no order; may overlap.
+    /// Annotated events in any order. Events may overlap.
     pub events: Vec<TruthEvent>,
 }
 
 /// One annotated event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TruthEvent {
-    /// Where.
+    /// Modality of the event.
     pub modality: Modality,
-    /// What.
+    /// Class of the event.
     pub class: ClassId,
-    /// First segment.
+    /// First segment of the event.
     pub onset: u32,
-    /// First segment after.
+    /// First segment after the event.
     pub offset: u32,
 }
 
 impl DenseTruth {
-    /// Dense truth of `split` as an annotation folder gives it.
+    /// Dense truth of `split` from an annotation folder.
     ///
     /// # Errors
-    /// [`EvalError::NoVideos`], [`EvalError::NoTruth`].
+    /// - Returns [`EvalError::NoVideos`] if the split has no videos.
+    /// - Returns [`EvalError::NoTruth`] if no video of the split has an event.
     pub fn of_annotations(annotations: &Annotations, split: Split) -> Result<DenseTruth, EvalError> {
         let mut place = BTreeMap::new();
         let mut videos = Vec::new();
@@ -81,10 +82,13 @@ impl DenseTruth {
         .checked()
     }
 
-    /// Dense truth of `split` as a store's tables give it; rows of other videos are of other splits.
+    /// Dense truth of `split` from rows of the tables of a store. Rows of other videos belong to other splits and are
+    /// ignored.
     ///
     /// # Errors
-    /// [`EvalError::NoVideos`], [`EvalError::NoTruth`], [`EvalError::UnknownClass`].
+    /// - Returns [`EvalError::NoVideos`] if the split has no videos.
+    /// - Returns [`EvalError::NoTruth`] if no video of the split has an event.
+    /// - Returns [`EvalError::UnknownClass`] if a row has a class that is not in `classes`.
     pub fn of_rows(
         classes: Vec<Arc<str>>,
         split: Split,
@@ -138,7 +142,7 @@ impl DenseTruth {
 }
 
 impl TruthVideo {
-    /// As matrices `[classes, segments]`; what lies past the last segment is cut off.
+    /// The events as matrices `[classes, segments]`. Segments after the last one are ignored.
     pub fn parse(&self, classes: usize, segments: usize) -> VideoParse {
         let mut parse = VideoParse::new(classes, segments);
         for event in &self.events {
@@ -152,7 +156,7 @@ impl TruthVideo {
     }
 }
 
-/// Position of each class name.
+/// The position of each class, by name.
 pub(super) fn class_ids(classes: &[Arc<str>]) -> BTreeMap<Arc<str>, ClassId> {
     classes
         .iter()

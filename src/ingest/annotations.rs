@@ -6,15 +6,16 @@
 //! *test_pd.csv┘                                   │
 //! *eval_audio.csv ┬─ rows ─ of a known video ─────┴─▶ events
 //! *eval_visual.csv┘
-//! *dataset_full.csv ── only compared with the splits     every odd or bad row ─▶ rejects
+//! *dataset_full.csv ── only compared with the splits     rejected rows, notes ─▶ rejects
 //! ```
 //!
-//! Files are found by how their names end, so any prefix will do (LLP: `AVVP_`). Files of a split or of dense truth
-//! may be absent, as long as one split is there. All are tab-separated with a header line: `filename` and
-//! `event_labels`, in the dense files `onset` and `offset` (whole seconds, or segments) too.
+//! The reader finds files by the end of their names, so that any prefix works (LLP: `AVVP_`). Files of a split or of
+//! dense truth may be absent, but at least one split must be there. All files are tab-separated with a header line
+//! that has `filename` and `event_labels`. Dense files also have `onset` and `offset`, in whole seconds or segments.
 //!
-//! What is odd in the public files is noted ([`Severity::Note`](vaplan_schemas::rows::Severity)) and read as the
-//! public evaluator reads it (C: HAN, `utils/eval_metrics.py`); what cannot be read is rejected, row by row.
+//! Irregularities of the public files become notes ([`Severity::Note`](vaplan_schemas::rows::Severity)), and are read
+//! as the public evaluator reads them (C: HAN, `utils/eval_metrics.py`). Rows that cannot be read are rejected one by
+//! one.
 
 mod ave;
 mod classes;
@@ -38,70 +39,72 @@ pub use classes::{LLP_CLASSES, read_classes};
 pub(crate) use classes::{nearest, unknown_class};
 pub use roster::{KEY_CHARS, KeyError, Roster, key11, split_name};
 
-/// All that an annotation folder says.
+/// The contents of an annotation folder.
 #[derive(Clone, Debug)]
 pub struct Annotations {
-    /// Class names in order; a [`ClassId`] is a position here.
+    /// Names of the classes in order. A [`ClassId`] is a position in this list.
     pub classes: Vec<Arc<str>>,
-    /// Every video of a split, in the order of the files train, val, test; each name once.
+    /// Every video of a split, in the order of the files train, val, test. Each name occurs once.
     pub videos: Vec<AnnotatedVideo>,
-    /// Dense events of videos of a split, onset < offset, in the order of the files audio, visual.
+    /// Dense events of videos of a split, with onset < offset, in the order of the files audio, visual.
     ///
-    /// An event may lie beyond the end of its video, or outside its weak label; an event may be there twice.
+    /// An event may lie after the end of its video, or be of a class outside the weak label. The same event may occur
+    /// twice.
     pub events: Vec<DenseEvent>,
-    /// Odd and rejected rows.
+    /// Rejected rows, and notes about irregular rows.
     pub rejects: Vec<RejectRow>,
 }
 
 /// A video with its weak label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotatedVideo {
-    /// Full name.
+    /// Full name of the video.
     pub name: Arc<str>,
-    /// Part of the data set.
+    /// Split that the video belongs to.
     pub split: Split,
-    /// Weak label, sorted, each class once.
+    /// Classes of the weak label in ascending order, each once.
     pub weak: Vec<ClassId>,
-    /// File of its row.
+    /// File that the row of the video comes from.
     pub source: Arc<str>,
 }
 
 /// One annotated event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenseEvent {
-    /// Position in [`Annotations::videos`].
+    /// Position of the video in [`Annotations::videos`].
     pub video: usize,
-    /// Where.
+    /// Modality of the event.
     pub modality: Modality,
-    /// What.
+    /// Class of the event.
     pub class: ClassId,
-    /// First segment.
+    /// First segment of the event.
     pub onset: u32,
-    /// First segment after.
+    /// First segment after the event.
     pub offset: u32,
 }
 
 impl Annotations {
-    /// Reads a folder whose classes are those of its `classes.txt`, or else LLP's.
+    /// Reads a folder. Its `classes.txt` gives the classes; without this file they are LLP's classes.
     ///
     /// # Errors
-    /// As [`Annotations::read_with_classes`].
+    /// Returns the errors of [`Annotations::read_with_classes`].
     pub fn read(folder: &Path) -> Result<Annotations, IngestError> {
         Annotations::read_with_classes(folder, None)
     }
 
-    /// Reads a folder; `classes` gives names and order, if some.
+    /// Reads a folder. `classes` gives the names and order of the classes.
     ///
-    /// Otherwise the order is that of `classes.txt` in the folder ([`read_classes`]). Without one it is LLP's
-    /// ([`LLP_CLASSES`]), provided that the folder's classes are LLP's (D): each that is not is a misspelt one
-    /// (similarity of at least 0.8), or fewer than one label in ten is of such a class; those are rejected.
+    /// If `classes` is `None`, `classes.txt` of the folder gives the order ([`read_classes`]). Without this file, the
+    /// order is LLP's ([`LLP_CLASSES`]), if the labels of the folder are LLP's classes (D). They are if each unknown
+    /// class is a misspelling (similarity at least 0.8), or if fewer than one label in ten has an unknown class. Rows
+    /// with an unknown class are rejected.
     ///
-    /// A folder with `trainSet.txt`, `valSet.txt` or `testSet.txt` is one of AVE: one event a video, seen and heard; the order
-    /// is then that of `classes.txt`, or of the names.
+    /// A folder with `trainSet.txt`, `valSet.txt` or `testSet.txt` is an AVE folder, with one audible and visible
+    /// event per video. The order of its classes is that of `classes.txt`, or else alphabetical.
     ///
     /// # Errors
-    /// A folder without a split, two files for one purpose, a file without its header, or classes of unknown order.
-    /// A bad row is no error: it is in [`Annotations::rejects`].
+    /// Returns [`IngestError`] if the folder has no split or two files of the same kind, if a file has no header, or
+    /// if the order of the classes is unknown. A bad row is no error: it is in [`Annotations::rejects`].
     pub fn read_with_classes(
         folder: &Path,
         classes: Option<Vec<Arc<str>>>,
@@ -128,19 +131,19 @@ impl Annotations {
         })
     }
 
-    /// From names of feature files to positions in [`Annotations::videos`].
+    /// Resolves names of feature files to positions in [`Annotations::videos`].
     pub fn roster(&self) -> Roster {
         Roster::new(self.videos.iter().map(|video| video.name.clone()))
     }
 
-    /// Position of each class name.
+    /// Position of the class with this name. `None` if no class has this name.
     pub fn class_id(&self, name: &str) -> Option<ClassId> {
         position(&self.classes, name)
     }
 }
 
 fn position(classes: &[Arc<str>], name: &str) -> Option<ClassId> {
-    // At most some hundred short names: a scan is as fast as a map.
+    // A folder has at most some hundred short class names, so that a scan is as fast as a map.
     let index = classes.iter().position(|class| &**class == name)?;
     u32::try_from(index).ok().map(ClassId)
 }

@@ -1,13 +1,13 @@
-//! What a change of a store says row by row, and the files that say it.
+//! The rows of a change of a store, and the files that they are read from.
 //!
 //! ```text
 //! weak labels, user labels (CSV) ─┐
 //! class list, text embeddings ────┼─ rows, each with its origin ─▶ ChangeRows ─▶ checked against the store's classes
-//! predictions (npy, Parquet) ─────┘          bad rows ─▶ rejects
+//! predictions (npy, Parquet) ─────┘     rejected rows ─▶ rejects
 //! ```
 //!
-//! A caller that has no files, such as a server, makes the rows itself. Rows name classes as text: which classes there are,
-//! only the store knows.
+//! A caller without files, such as a server, makes the rows itself. Rows name classes as text, because only the store
+//! knows its classes.
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -23,38 +23,38 @@ use super::sheet::{self, optional, required};
 use super::text::TextRows;
 use super::{IngestError, absolute, npy};
 
-/// Rows of a change; no rows by default.
+/// Rows of a change. By default there are no rows.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeRows {
     /// Edits of weak labels, applied in order.
     pub weak: Vec<WeakEditRow>,
     /// User labels to set or withdraw, applied in order.
     pub user: Vec<UserEditRow>,
-    /// New list of classes in order; classes outside the list retire.
+    /// New list of classes in order. Classes that are not in the list are removed.
     pub classes: Option<Vec<Arc<str>>>,
-    /// Text embeddings of all classes, of audio and of visual.
+    /// Text embeddings of all classes: for audio, then for visual.
     pub texts: [Option<TextRows>; 2],
     /// Text embeddings of single classes.
     pub prompts: Vec<PromptEdit>,
     /// Predictions of one epoch.
     pub predictions: Option<EpochPredictions>,
-    /// Files that the rows come from: rejected rows of an earlier reading of such a file are replaced.
+    /// Files that the rows come from. Rejected rows of an earlier reading of these files are replaced.
     pub files: BTreeSet<String>,
-    /// Rows of these files that could not be read.
+    /// Rows of these files that were rejected.
     pub rejects: Vec<RejectRow>,
 }
 
-/// Where a row comes from, for messages and for the columns `source` and `file`.
+/// The source of a row, for messages and for the columns `source` and `file`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// File, or any other name of the source.
+    /// Path of the file, or any other name of the source.
     pub file: Arc<str>,
-    /// Line from 1, or segment row of a shard from 0; none: the source has no rows.
+    /// Line from 1, or row of a shard from 0. `None` if the source has no rows.
     pub row: Option<u64>,
 }
 
 impl Origin {
-    /// A rejected row of this origin.
+    /// A rejected row with this origin.
     pub fn reject(&self, kind: RejectKind, video: Option<&str>, reason: String) -> RejectRow {
         RejectRow {
             row: self.row,
@@ -71,22 +71,22 @@ pub enum WeakEdit {
     Set,
     /// These classes are added to the weak label.
     Add,
-    /// These classes are removed from the weak label; a row without classes removes the video.
+    /// These classes are removed from the weak label. A row without classes removes the video.
     Remove,
 }
 
 /// One edit of a weak label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeakEditRow {
-    /// What happens to the classes.
+    /// The kind of edit.
     pub edit: WeakEdit,
     /// Full name of the video.
     pub video: Arc<str>,
-    /// Classes, in any order.
+    /// Classes in any order.
     pub classes: Vec<Arc<str>>,
-    /// Split of the video; none: the split stays, and a new video is of `train`.
+    /// Split of the video. `None` keeps the split; a new video is then in `train`.
     pub split: Option<Split>,
-    /// Where the row comes from.
+    /// Source of the row.
     pub origin: Origin,
 }
 
@@ -95,28 +95,30 @@ pub struct WeakEditRow {
 pub struct UserEditRow {
     /// Full name of the video.
     pub video: Arc<str>,
-    /// Modality.
+    /// Modality of the labels.
     pub modality: Modality,
-    /// Class.
+    /// Name of the class.
     pub class: Arc<str>,
-    /// Segments, from 0; the end is the first segment after.
+    /// Segments from 0. The end is the first segment after the range.
     pub segments: Range<u32>,
-    /// The label; none withdraws the user label.
+    /// The label of these segments. `None` withdraws the user labels.
     pub label: Option<bool>,
-    /// Where the row comes from.
+    /// Source of the row.
     pub origin: Origin,
 }
 
 impl UserEditRow {
-    /// Largest segment number, 1,048,576: no video has as many segments.
+    /// Largest segment number of a user label, 1,048,576. No video has so many segments.
     pub const MOST_SEGMENT: u32 = 1 << 20;
-    /// Most segments of one row, 16,384: each is a row of table `user_labels`, and a slip of a digit would make millions.
+    /// Largest number of segments of one row, 16,384. Each segment becomes a row of table `user_labels`, so that one
+    /// wrong digit could otherwise make millions of rows.
     pub const MOST_OF_A_ROW: u32 = 1 << 14;
 
     /// Checks the segments of the row.
     ///
     /// # Errors
-    /// The value found and what was expected.
+    /// Returns a message with the value found and the value expected, if the range is empty, has more than
+    /// [`Self::MOST_OF_A_ROW`] segments, or begins after segment [`Self::MOST_SEGMENT`].
     pub fn check(&self) -> Result<(), String> {
         let Range { start, end } = self.segments;
         if start >= end {
@@ -142,9 +144,9 @@ impl UserEditRow {
 pub struct PromptEdit {
     /// Modality of the embedding.
     pub modality: Modality,
-    /// Class.
+    /// Name of the class.
     pub class: Arc<str>,
-    /// Embedding `[D]`, not normalised.
+    /// Embedding of shape `[D]`, not normalised.
     pub embedding: Vec<f32>,
     /// File, or any other name of the source, for messages.
     pub origin: Arc<str>,
@@ -164,13 +166,13 @@ pub struct EpochPredictions {
 pub struct PredictedRow {
     /// Full name of the video, or its first 11 characters if no other video has them.
     pub key: Arc<str>,
-    /// Modality.
+    /// Modality of the predictions.
     pub modality: Modality,
-    /// C, the number of classes.
+    /// Number C of classes.
     pub classes: usize,
-    /// Probabilities `[T, C]`, row-major, in the order of the classes.
+    /// Probabilities of shape `[T, C]`, row-major, in the order of the classes.
     pub probability: Vec<f32>,
-    /// Where the rows begin.
+    /// Source of the first row.
     pub origin: Origin,
 }
 
@@ -193,12 +195,12 @@ impl ChangeRows {
         Ok((path, name.into()))
     }
 
-    /// Reads edits of weak labels: columns `filename`, `event_labels` (classes with commas between them) and optionally
-    /// `split`.
+    /// Reads edits of weak labels: columns `filename`, `event_labels` (classes with commas between them) and
+    /// optionally `split`. A bad row goes to [`ChangeRows::rejects`].
     ///
     /// # Errors
-    /// [`IngestError::Sheet`], [`IngestError::Io`], [`IngestError::Kind`] for a file that cannot be read as a whole; a bad row is
-    /// in [`ChangeRows::rejects`].
+    /// Returns [`IngestError::Sheet`], [`IngestError::Io`] or [`IngestError::Kind`] if the file as a whole cannot be
+    /// read.
     pub fn read_weak(&mut self, edit: WeakEdit, path: &Path) -> Result<(), IngestError> {
         let labels_column = match edit {
             WeakEdit::Remove => optional("event_labels"),
@@ -239,11 +241,11 @@ impl ChangeRows {
         Ok(())
     }
 
-    /// Reads user labels: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and `segment`, or `onset` and
-    /// `offset` (segments; the offset is the first segment after).
+    /// Reads user labels: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and either `segment`,
+    /// or `onset` and `offset` (segment numbers; the offset is the first segment after the range).
     ///
     /// # Errors
-    /// As [`ChangeRows::read_weak`].
+    /// Returns the errors of [`ChangeRows::read_weak`].
     pub fn read_user(&mut self, path: &Path) -> Result<(), IngestError> {
         let columns = [
             required("video"),
@@ -271,29 +273,29 @@ impl ChangeRows {
         Ok(())
     }
 
-    /// Reads a list of classes, one a line.
+    /// Reads a list of classes, one per line.
     ///
     /// # Errors
-    /// As [`read_classes`].
+    /// Returns the errors of [`read_classes`].
     pub fn read_classes(&mut self, path: &Path) -> Result<(), IngestError> {
         self.classes = Some(read_classes(path)?);
         Ok(())
     }
 
-    /// Reads text embeddings of all classes.
+    /// Reads text embeddings of all classes for one modality.
     ///
     /// # Errors
-    /// As [`TextRows::read`].
+    /// Returns the errors of [`TextRows::read`].
     pub fn read_text(&mut self, modality: Modality, path: &Path) -> Result<(), IngestError> {
         let place = Modality::ALL.iter().position(|of| *of == modality);
         self.texts[place.expect("every modality is listed")] = Some(TextRows::read(path)?);
         Ok(())
     }
 
-    /// Reads the text embedding of one class: npy `(D,)` or `(1, D)`.
+    /// Reads the text embedding of one class from an npy file with shape `(D,)` or `(1, D)`.
     ///
     /// # Errors
-    /// As [`npy::read_floats`].
+    /// Returns the errors of [`npy::read_floats`].
     pub fn read_prompt(&mut self, modality: Modality, class: &str, path: &Path) -> Result<(), IngestError> {
         self.prompts.push(PromptEdit {
             modality,
@@ -304,13 +306,18 @@ impl ChangeRows {
         Ok(())
     }
 
-    /// Reads the predictions of an epoch: a folder with `audio/<id>.npy` and `visual/<id>.npy`, each `(T, C)`, or with one of the
-    /// two folders; or a Parquet file, or a folder of them, with columns `video`, `segment`, `probability` (C values) and
-    /// `modality`.
+    /// Reads the predictions of an epoch. `path` is one of these:
+    ///
+    /// - a folder with `audio/<id>.npy` and `visual/<id>.npy`, each of shape `(T, C)`, or with only one of these two
+    ///   folders;
+    /// - a Parquet file, or a folder of Parquet files, with columns `video`, `segment`, `probability` (C values) and
+    ///   `modality`.
+    ///
+    /// A bad row or file goes to [`ChangeRows::rejects`].
     ///
     /// # Errors
-    /// [`IngestError::Predictions`] for files that do not say their modality, and what [`FeatureInput::open`] gives. A bad row
-    /// or file is in [`ChangeRows::rejects`].
+    /// Returns [`IngestError::Predictions`] if the files do not name their modality, and the errors of
+    /// [`FeatureInput::open`].
     pub fn read_predictions(&mut self, path: &Path, epoch: u64) -> Result<(), IngestError> {
         let mut rows = Vec::new();
         for (modality, path) in prediction_inputs(&absolute(path)?)? {
@@ -347,10 +354,10 @@ impl ChangeRows {
     }
 }
 
-/// Segments of a batch of predictions.
+/// Approximate number of segments in a batch of predictions.
 const BATCH_ROWS: usize = 4096;
 
-/// Where each modality is: subfolders of their names, or rows that say which they are.
+/// The input of each modality: a subfolder with its name, or Parquet files with a column `modality`.
 fn prediction_inputs(path: &Path) -> Result<Vec<(Modality, PathBuf)>, IngestError> {
     let of_each = || Modality::ALL.into_iter();
     let folders: Vec<(Modality, PathBuf)> = of_each()

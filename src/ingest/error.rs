@@ -1,4 +1,4 @@
-//! What can go wrong at the border.
+//! The errors of reading inputs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,22 +7,23 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::npy::NpyProblem;
 
-/// An input that cannot be read; each names the file, the place in it, what was found and what was expected.
+/// An input that cannot be read. Each message names the file, the place in it, the value found and the value
+/// expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
-    /// A file or folder could not be opened, listed or read.
+    /// A file or folder cannot be opened, listed, read or written.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried: "read", "list", "write".
+        /// The operation that failed, such as "read", "list" or "write".
         action: &'static str,
-        /// Where.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A path that text cannot hold.
+    /// A path that is not UTF-8. Tables hold text, so that they cannot record it.
     #[error(
         "path `{}` is not UTF-8, expected a UTF-8 name: rename the file or folder, or name a link to it",
         path.as_os_str().as_encoded_bytes().escape_ascii()
@@ -31,57 +32,57 @@ pub enum IngestError {
         /// The path.
         path: PathBuf,
     },
-    /// Something is there, but neither a regular file nor a link to one.
+    /// The path leads to something other than the expected kind of file.
     #[error("`{path}` is {found}, expected {expected}")]
     Kind {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// "a FIFO", "a folder", ...
+        /// What was found, such as "a FIFO" or "a folder".
         found: &'static str,
-        /// "a regular file", ...
+        /// What was expected, such as "a regular file".
         expected: &'static str,
     },
-    /// An npy file that is damaged, or that holds something else than is wanted.
+    /// An npy file is damaged, or its contents are not of the expected kind.
     #[error("npy file `{path}`: {problem}")]
     Npy {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: NpyProblem,
     },
-    /// Two files of an annotation folder could be the same one.
+    /// Two files of an annotation folder have a name with the same ending, so that either could be meant.
     #[error("folder `{folder}` holds two files for `*{suffix}`: `{first}` and `{second}`, expected one")]
     RoleTwice {
-        /// Annotation folder.
+        /// Path of the annotation folder.
         folder: PathBuf,
-        /// How the file's name ends.
+        /// Ending of the names.
         suffix: &'static str,
-        /// The one.
+        /// Name of the first file.
         first: String,
-        /// The other.
+        /// Name of the second file.
         second: String,
     },
-    /// An annotation folder without a split.
+    /// An annotation folder has no split.
     #[error(
         "folder `{folder}` holds no split, expected `*train.csv`, `*val_pd.csv` or `*test_pd.csv` (csv files found: {})",
         if found.is_empty() { "none".to_owned() } else { found.join(", ") }
     )]
     NoSplit {
-        /// Annotation folder.
+        /// Path of the annotation folder.
         folder: PathBuf,
-        /// What it holds.
+        /// Names of the csv files in the folder, at most 10.
         found: Vec<String>,
     },
     /// The first line of an annotation file lacks a column.
     #[error("`{path}`, row 1: no column `{column}`, expected tab-separated {expected} (found: `{found}`)")]
     Header {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is missing.
+        /// Name of the missing column.
         column: &'static str,
-        /// All columns wanted.
+        /// Names of all expected columns.
         expected: String,
-        /// The first line, cut.
+        /// The first line, at most 80 characters.
         found: String,
     },
     /// The first line of a delimited file lacks a column.
@@ -89,13 +90,13 @@ pub enum IngestError {
         "`{path}`, row 1: no column `{column}`, expected a line that names {expected} (found: `{found}`)"
     )]
     Sheet {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is missing.
+        /// Name of the missing column.
         column: &'static str,
-        /// All columns of use.
+        /// Names of all columns that are read.
         expected: String,
-        /// The first line, cut.
+        /// The first line, at most 80 characters.
         found: String,
     },
     /// The classes of an annotation folder are not LLP's, and no list gives their order.
@@ -106,68 +107,68 @@ pub enum IngestError {
     ForeignClasses {
         /// First file with such a class.
         path: PathBuf,
-        /// First row with it.
+        /// First row with such a class.
         row: u64,
-        /// The class.
+        /// Name of the class.
         class: String,
-        /// LLP's class of the most similar name.
+        /// Most similar class of LLP.
         nearest: String,
     },
-    /// A list of classes is not one name a line.
+    /// A list of classes does not have one valid name per line.
     #[error("class list `{path}`, row {row}: {problem}")]
     ClassList {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Line, from 1; 0 for the whole file.
+        /// Line from 1; 0 means the whole file.
         row: u64,
         /// What was found and what was expected.
         problem: String,
     },
-    /// A Parquet file that is damaged, or that lacks what is wanted.
+    /// A Parquet file is damaged, or lacks a required column.
     #[error("parquet file `{path}`: {problem}")]
     Parquet {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
         /// What was found and what was expected, with row and column.
         problem: String,
     },
-    /// A folder or file that holds no features.
+    /// A folder or file has no features.
     #[error("`{path}`: {problem}")]
     Features {
-        /// Which.
+        /// Path of the folder or file.
         path: PathBuf,
         /// What was found and what was expected.
         problem: String,
     },
-    /// Predictions without a modality.
+    /// Predictions do not name their modality.
     #[error(
         "predictions `{path}` do not say of which modality they are, expected Parquet with a column `modality`, or a \
          folder with `audio` and `visual` in it"
     )]
     Predictions {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A text embedding that cannot be used.
+    /// A text embedding cannot be used.
     #[error("text embeddings `{path}`, {place}: {problem}")]
     Text {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
         /// Row and class, or "shape".
         place: String,
         /// What was found and what was expected.
         problem: String,
     },
-    /// A cell of a label file is neither 0 nor 1.
+    /// A value of a label file is neither 0 nor 1.
     #[error("label file `{path}`, row {row}, column {column}: label is {value}, expected 0 or 1")]
     Label {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Segment, from 0.
+        /// Number of the segment, from 0.
         row: usize,
-        /// Class, from 0.
+        /// Position of the class, from 0.
         column: usize,
-        /// What is there.
+        /// Value found.
         value: i64,
     },
 }
@@ -179,7 +180,7 @@ impl IngestError {
         move |source| IngestError::Io { action, path, source }
     }
 
-    /// The file or folder it is about.
+    /// Path of the file or folder that the error is about.
     pub fn path(&self) -> &Path {
         match self {
             IngestError::RoleTwice { folder, .. } | IngestError::NoSplit { folder, .. } => folder,
@@ -199,12 +200,12 @@ impl IngestError {
         }
     }
 
-    /// The message with those of its sources, as `{:#}` of anyhow gives it.
+    /// The message, followed by the messages of its sources, in the form of `{:#}` in anyhow.
     pub fn chain(&self) -> String {
         crate::chain::chain(self)
     }
 
-    /// The whole file as a rejected row, so that a bad file takes nothing beside it along.
+    /// Makes a rejected row for the whole file, so that a bad file does not stop the reading of other files.
     pub fn into_reject(self, file: &Path, video: Option<&str>) -> RejectRow {
         RejectRow {
             video: video.map(str::to_owned),

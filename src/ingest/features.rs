@@ -1,21 +1,22 @@
-//! Segment features, from npy folders and Parquet shards, as batches of whole videos.
+//! Reads segment features from npy folders and Parquet shards, as batches of whole videos.
 //!
-//! **npy folder**: `<key>.npy` is `(T, D)` of one video, as published for LLP (METHOD.md); the key is its full name or
-//! its first 11 characters. **Parquet shards**: a row is a segment, in these columns:
+//! **npy folder**: `<key>.npy` has shape `(T, D)` and holds one video, as published for LLP (METHOD.md). The key is
+//! the full name of the video or its first 11 characters. **Parquet shards**: each row is a segment, with these
+//! columns:
 //!
-//! | column | type | what |
+//! | column | type | contents |
 //! |---|---|---|
 //! | `video` | text, dictionary or not | full name, or its first 11 characters |
-//! | `segment` | any integer | from 0; rows of a video are together and in order |
+//! | `segment` | any integer | from 0; the rows of a video are together and in order |
 //! | `feature` | fixed-size binary, or list of f16, f32 or f64 | D values |
-//! | `modality` | text, optional | `audio` or `visual`; rows of the other modality are passed over |
+//! | `modality` | text, optional | `audio` or `visual`; rows of the other modality are ignored |
 //!
-//! Fixed-size binary is packed little-endian f16 or f32: metadata `vaplan.dtype` (`f16` or `f32`) and `vaplan.width`
-//! (D), of the column or of the file, say which. It reads ten times faster than a list
-//! ([`shards`](super::shards) writes it).
+//! Fixed-size binary has packed little-endian f16 or f32 values. Metadata of the column or of the file names the type
+//! (`vaplan.dtype`: `f16` or `f32`) and D (`vaplan.width`, optional). The reader is ten times faster on fixed-size
+//! binary than on a list ([`shards`](super::shards) writes both).
 //!
-//! Symbolic links to regular files are followed, since data sets are often folders of links; FIFOs, folders, devices
-//! and links to nowhere are rejected by name.
+//! The reader follows symbolic links to regular files, because data sets are often folders of links. FIFOs, folders,
+//! devices and broken links are rejected, and the message names what was found.
 
 mod assemble;
 mod shard;
@@ -35,37 +36,37 @@ use super::seen::Seen;
 
 /// Features of several whole videos of one modality, row-major `[rows, width]`.
 ///
-/// Values are as on disk (f16 and f64 converted to f32), not yet checked for NaN, infinity or zero vectors: the
-/// similarity operator does that in its one pass over them.
+/// Values are as on disk; f16 and f64 are converted to f32. The reader does not check for NaN, infinity or zero
+/// vectors, because the similarity operator checks them in its single pass over the values.
 #[derive(Clone, Debug)]
 pub struct FeatureBatch {
     /// Modality of every row.
     pub modality: Modality,
-    /// D.
+    /// Number D of values per row.
     pub width: usize,
-    /// `[rows, width]`.
+    /// Values of shape `[rows, width]`.
     pub data: Vec<f32>,
-    /// Whose rows these are, in order; the segments add up to the rows.
+    /// The videos of the rows, in order. The sum of their segments is the number of rows.
     pub videos: Vec<VideoSpan>,
 }
 
-/// Consecutive rows of one video, segment 0 first.
+/// Consecutive rows of one video, from segment 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoSpan {
-    /// Name in the file: a full name, or its first 11 characters.
+    /// Name in the file: the full name of the video, or its first 11 characters.
     pub key: Arc<str>,
-    /// T.
+    /// Number T of segments.
     pub segments: u32,
-    /// File it came from, as the user would name it.
+    /// Path of the file that the rows come from.
     pub file: Arc<str>,
-    /// First row within the file, from 0.
+    /// First row in the file, from 0.
     pub row: u64,
 }
 
-/// A piece of input that is read, scored and staged as one: a Parquet file, or some hundred npy files.
+/// A part of the input that is read, scored and staged as one unit: a Parquet file, or up to 128 npy files.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// As the user would name it.
+    /// Name of the shard for messages: the path of its file, or its first and last file.
     pub name: String,
     modality: Modality,
     source: Source,
@@ -77,15 +78,15 @@ enum Source {
     Parquet(PathBuf),
 }
 
-/// What reading a shard gives, in order.
+/// An event that the reader of a shard delivers. Events come in order of the rows.
 #[derive(Debug)]
 pub enum FeatureEvent {
-    /// Rows.
+    /// Rows of whole videos.
     Batch(FeatureBatch),
-    /// A row or video that could not be read; the rest of the shard goes on.
+    /// A row, video or file that cannot be read. The reader continues with the rest of the shard.
     ///
-    /// One that names a video means that nothing of that video in this shard is right, be it in an earlier batch: its
-    /// rows were not together.
+    /// If the rejected row names a video, no row of this video in this shard is valid, even if an earlier batch had
+    /// some: the rows of the video were not together.
     Reject(RejectRow),
 }
 
@@ -94,18 +95,18 @@ pub enum FeatureEvent {
 pub struct FeatureInput {
     /// Modality of every shard.
     pub modality: Modality,
-    /// In the order of their names.
+    /// Shards in the order in which they are read.
     pub shards: Vec<Shard>,
 }
 
-/// npy files of a shard.
+/// Largest number of npy files in a shard.
 const NPY_FILES: usize = 128;
 
 impl FeatureInput {
-    /// The shards of several folders and files, in their order.
+    /// Finds the shards of several folders and files, in this order.
     ///
     /// # Errors
-    /// As [`FeatureInput::open`].
+    /// Returns the errors of [`FeatureInput::open`].
     pub fn open_all(
         paths: &[PathBuf],
         modality: Modality,
@@ -124,12 +125,14 @@ impl FeatureInput {
 
     /// Finds the shards of a folder of npy files, of a folder of Parquet files, or of one Parquet file.
     ///
-    /// `wanted` tells which keys are of use: an npy file of another key is not opened. Hidden files and those that
-    /// begin with `_` are no shards.
+    /// `wanted` tells which keys are needed: npy files with other keys are not opened. Parquet files whose name
+    /// begins with `.` or `_` are ignored. A bad file in the folder is no error here: reading its shard gives a
+    /// rejected row.
     ///
     /// # Errors
-    /// [`IngestError::Features`] for a folder of neither or both, [`IngestError::Kind`], [`IngestError::Io`]. A bad
-    /// file in the folder is no error: reading its shard gives a reject.
+    /// - Returns [`IngestError::Features`] if a folder has no file of either kind or files of both kinds, or if
+    ///   `path` is a single npy file.
+    /// - Returns [`IngestError::Kind`] or [`IngestError::Io`] if the path cannot be read.
     pub fn open(
         path: &Path,
         modality: Modality,
@@ -146,7 +149,8 @@ impl FeatureInput {
             source: Source::Parquet(path),
         };
         if !meta.is_dir() {
-            // Refuses a FIFO and the like here, where it is all the input there is.
+            // Refuse a FIFO, device or socket here: `path` is the whole input, so that a rejected row would leave no
+            // features.
             super::open::open_regular(path)?;
             if path.extension().is_some_and(|extension| extension == "npy") {
                 return Err(problem("is one npy file, expected a folder of them".to_owned()));
@@ -161,7 +165,8 @@ impl FeatureInput {
             let name = entry.map_err(IngestError::io("list", path))?.file_name();
             let file = Path::new(&name);
             match file.extension().and_then(|extension| extension.to_str()) {
-                // A video's name may begin with anything.
+                // Take every npy file, even if its name begins with `.` or `_`: names of videos may begin with any
+                // character.
                 Some("npy") => npy.push(path.join(&name)),
                 Some("parquet")
                     if !name.as_encoded_bytes().starts_with(b".")
@@ -218,7 +223,8 @@ impl FeatureInput {
 }
 
 impl FeatureInput {
-    /// Shards of these files and no others, npy and Parquet as they come; whether they are there shows when they are read.
+    /// Makes shards of exactly these files, npy and Parquet. A file that does not exist becomes a rejected row when
+    /// its shard is read.
     pub fn of_files(modality: Modality, files: impl IntoIterator<Item = PathBuf>) -> FeatureInput {
         let is_npy = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "npy");
         let (mut npy, mut others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_npy);
@@ -245,7 +251,7 @@ impl FeatureInput {
 }
 
 impl Shard {
-    /// Its files.
+    /// Paths of the files of the shard.
     pub fn files(&self) -> &[PathBuf] {
         match &self.source {
             Source::Npy(paths) => paths,
@@ -253,7 +259,8 @@ impl Shard {
         }
     }
 
-    /// The keys of the videos it has rows of, read without the features; what does not read has none.
+    /// The keys of the videos in the shard, read without the features. A Parquet file that cannot be read has no
+    /// keys.
     pub fn keys(&self) -> std::collections::BTreeSet<String> {
         match &self.source {
             Source::Npy(paths) => paths.iter().map(|path| shard::key_of(path).to_owned()).collect(),
@@ -261,10 +268,10 @@ impl Shard {
         }
     }
 
-    /// Names the content: paths, sizes and modification times; equal as long as nothing was rewritten, however the folder
-    /// is spelled.
+    /// A hash of the paths, sizes and modification times of the files. The hash stays the same until a file is
+    /// rewritten, and does not depend on how the path of the folder is written.
     ///
-    /// SHA-256, hex. A file that is gone counts as such.
+    /// The value is a SHA-256 in hexadecimal. A missing file enters the hash as missing.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.modality.as_str());
@@ -273,18 +280,19 @@ impl Shard {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Modality of its rows.
+    /// Modality of the rows of the shard.
     pub fn modality(&self) -> Modality {
         self.modality
     }
 
-    /// Reads the shard in batches of whole videos, at most about `batch_rows` rows each; stops early when `sink`
-    /// says break.
+    /// Reads the shard in batches of whole videos. A batch is complete when it has at least `batch_rows` rows. The last
+    /// batch, and a batch before a video of another width, can be smaller. Stops early if `sink` returns `Break`.
     ///
-    /// Batches of some 256 rows stay in the processor's cache, and are read a third faster than those of 4096.
+    /// Batches of about 256 rows stay in the cache of the processor, and are read a third faster than batches of
+    /// 4096.
     ///
-    /// A file that cannot be read at all is a reject too (`row: None`), so that one bad file loses nothing beside it.
-    /// Neither damaged files nor panics of the parquet crate reach the caller; a panic of `sink` does.
+    /// A file that cannot be read at all becomes a rejected row (`row: None`), so that the other files are still
+    /// read. Damaged files and panics of the parquet crate do not reach the caller; a panic of `sink` does.
     pub fn read(&self, batch_rows: usize, sink: &mut dyn FnMut(FeatureEvent) -> ControlFlow<()>) {
         match &self.source {
             Source::Npy(files) => shard::read_npy(files, self.modality, batch_rows, sink),

@@ -1,16 +1,16 @@
-//! Packed little-endian floats to f32, many at a time.
+//! Converts packed little-endian floats to f32, many at a time.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Values converted in one go: their scratch stays in the first-level cache.
+/// Number of values converted at a time, so that the buffer for them stays in the first-level cache.
 const BLOCK: usize = 512;
 
-/// Appends f16 values, converted with the processor's own instruction where it has one.
+/// Appends f16 values. The conversion uses the processor's own instruction if it has one.
 pub(crate) fn append_f16(bytes: &[u8], out: &mut Vec<f32>) {
     let (values, _) = bytes.as_chunks::<2>();
     out.reserve(values.len());
-    // Into a scratch first, then copied: cheaper than to fill `out` with zeros to convert into.
+    // Convert into a small buffer and copy: this costs less than to fill `out` with zeros before converting into it.
     let mut floats = [0.0; BLOCK];
     for block in values.chunks(BLOCK) {
         let floats = &mut floats[..block.len()];
@@ -36,7 +36,7 @@ fn convert(values: &[[u8; 2]], out: &mut [f32]) {
     }
 }
 
-/// Converts whole groups of eight, and tells how many values that were.
+/// Converts whole groups of eight values, and returns the number of converted values.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx,f16c")]
 fn convert_f16c(values: &[[u8; 2]], out: &mut [f32]) -> usize {
@@ -68,7 +68,7 @@ pub(crate) fn append_f32(bytes: &[u8], out: &mut Vec<f32>) {
     out.extend(bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)));
 }
 
-/// Appends f64 values, rounded to the nearest f32; one too large becomes infinite.
+/// Appends f64 values, rounded to the nearest f32. A value that is too large becomes infinite.
 pub(crate) fn append_f64(bytes: &[u8], out: &mut Vec<f32>) {
     out.extend(
         bytes
@@ -83,7 +83,8 @@ pub(crate) fn append_f64(bytes: &[u8], out: &mut Vec<f32>) {
 mod tests {
     use super::*;
 
-    /// All 65,536, in pieces of every length around a group of eight and a block, at odd addresses too.
+    /// Converts all 65,536 values, in pieces of lengths around a group of eight and around a block, also at odd
+    /// addresses.
     #[test]
     fn every_half_becomes_the_float_of_the_same_value() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();

@@ -1,4 +1,4 @@
-//! VALOR-style label folders: `<id11>.npy`, `(T, C)` of 0 and 1, one folder per modality.
+//! Reads VALOR-style label folders: one folder per modality with files `<id11>.npy` of 0 and 1 with shape `(T, C)`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +7,37 @@ use vaplan_schemas::rows::RejectRow;
 use super::error::IngestError;
 use super::npy::{self, NpyProblem, Shape};
 
-/// Segment labels of one video and modality.
+/// Labels of the segments of one video and modality.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelMatrix {
-    /// Name of the file without `.npy`: a full name, or its first 11 characters.
+    /// Name of the file without `.npy`: the full name of the video, or its first 11 characters.
     pub key: String,
-    /// File read.
+    /// Path of the file.
     pub path: PathBuf,
-    /// T.
+    /// Number T of segments.
     pub segments: usize,
-    /// C.
+    /// Number C of classes.
     pub classes: usize,
-    /// `[segments, classes]`, row-major.
+    /// Labels of shape `[segments, classes]`, row-major.
     pub labels: Vec<bool>,
 }
 
 /// All labels of a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelFolder {
-    /// In the order of the file names.
+    /// Label matrices in order of the file names.
     pub videos: Vec<LabelMatrix>,
     /// Files that could not be read.
     pub rejects: Vec<RejectRow>,
 }
 
 impl LabelFolder {
-    /// Reads every `.npy` whose key is `wanted`; a bad file is a reject, and loses nothing beside it.
+    /// Reads every `.npy` file whose key is `wanted`. A bad file becomes a rejected row, and the other files are
+    /// still read.
     ///
     /// # Errors
-    /// [`IngestError::Io`] if the folder cannot be listed, [`IngestError::Features`] if it holds no `.npy`.
+    /// - Returns [`IngestError::Io`] if the folder cannot be listed.
+    /// - Returns [`IngestError::Features`] if the folder has no `.npy` file.
     pub fn read(
         folder: &Path,
         classes: usize,
@@ -74,11 +76,12 @@ impl LabelFolder {
     }
 }
 
-/// Reads one file of `(T, classes)` integers or booleans.
+/// Reads one file of integers or booleans with shape `(T, classes)`.
 ///
 /// # Errors
-/// [`IngestError::Label`] for a value other than 0 and 1, [`NpyProblem::Shape`] for another number of classes, and
-/// what [`npy::read_ints`] gives.
+/// - Returns [`IngestError::Label`] if a value is neither 0 nor 1.
+/// - Returns [`NpyProblem::Shape`] if the number of classes is not `classes`.
+/// - Returns the errors of [`npy::read_ints`].
 pub fn read_labels(path: &Path, classes: usize) -> Result<LabelMatrix, IngestError> {
     let matrix = npy::read_ints(path)?.into_matrix(path)?;
     if matrix.cols != classes {

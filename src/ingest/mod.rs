@@ -1,15 +1,15 @@
-//! Annotations, features and text embeddings, read with every check at the border.
+//! Reads annotations, features and text embeddings, and checks every input before the rest of the program uses it.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
 //! | [`annotations`] | weak labels and dense truth of an LLP-style folder |
 //! | [`changes`] | rows of a change, and the files that hold them |
-//! | [`npy`] | npy files, checked against the file's size before any allocation |
+//! | [`npy`] | npy files, checked against the size of the file before any allocation |
 //! | [`features`] | npy folders and Parquet shards as batches of segment features |
 //! | [`shards`] | writes feature shards |
-//! | [`text`] | class text embeddings |
+//! | [`text`] | text embeddings of the classes |
 //! | [`label_folder`] | VALOR-style label folders |
-//! | [`error`] | what can go wrong, with file, place, value and what was expected |
+//! | [`error`] | errors, with file, place, value found and value expected |
 
 pub mod annotations;
 pub mod changes;
@@ -31,7 +31,7 @@ pub use open::open_regular;
 pub(crate) use parquet::texts as parquet_texts;
 pub use place::absolute;
 
-/// The folder of golden data, or a line on standard error that `test` was skipped.
+/// The folder with golden data. If it does not exist, writes a line to standard error that `test` was skipped.
 #[cfg(test)]
 pub(crate) fn shared(test: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("VAPLAN_SHARED").map_or_else(

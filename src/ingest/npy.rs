@@ -1,9 +1,10 @@
-//! npy files, checked against the file's size before any allocation.
+//! Reads npy files, checked against the size of the file before any allocation.
 //!
-//! Reads versions 1, 2 and 3; dtypes `f2 f4 f8 i1..i8 u1..u8 b1`, little and big-endian; C and Fortran order. Object,
-//! string, date and structured arrays are refused, so nothing is ever unpickled. A file is read only if header and
-//! data are, together, exactly as long as the file. No crate passed the hostile files: ndarray-npy aborts on a huge
-//! shape, npyz takes trailing bytes and gives no elements for the shape (2^32, 2^32).
+//! The reader supports versions 1, 2 and 3; dtypes `f2 f4 f8 i1..i8 u1..u8 b1`, little- and big-endian; C and Fortran
+//! order. It refuses arrays of objects, strings, dates and structures, so that no data is ever unpickled. It reads a
+//! file only if header and data together are exactly as long as the file. No existing crate passed the tests with
+//! hostile files: ndarray-npy aborts on a huge shape, and npyz accepts trailing bytes and returns no elements for the
+//! shape (2^32, 2^32).
 //!
 //! Format: numpy, `numpy/lib/format.py` (NEP 1).
 //!
@@ -35,10 +36,11 @@ use super::open::open_regular;
 pub use header::{Dtype, DtypeKind, Header, MAX_HEADER, parse_header};
 pub use write::{write_f16, write_f32, write_i64};
 
-/// Most bytes of a file name on Linux's and macOS's file systems.
+/// Largest number of bytes of a file name on the file systems of Linux and macOS.
 const MAX_FILE_NAME: usize = 255;
 
-/// Why `<name>.npy` cannot be a file in a folder; `None`: it can. The name of a video is data, never a path.
+/// The reason why `<name>.npy` cannot be a file in a folder. `None` if it can. The name of a video is data and must
+/// never act as a path.
 pub(crate) fn file_name_problem(name: &str) -> Option<String> {
     let longest = MAX_FILE_NAME - ".npy".len();
     let refused = |expected: &str| {
@@ -67,30 +69,30 @@ pub(crate) fn names_a_file(name: &str) -> bool {
     file_name_problem(name).is_none()
 }
 
-/// What is wrong with an npy file.
+/// The problem with an npy file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NpyProblem {
-    /// Another kind of file.
+    /// The file is of another kind.
     #[error("begins with `{found}`, expected `\\x93NUMPY`")]
     Magic {
-        /// First bytes, escaped.
+        /// First bytes of the file, escaped.
         found: String,
     },
-    /// A version that is not known.
+    /// The version of the format is unknown.
     #[error("version is {major}.{minor}, expected 1.0, 2.0 or 3.0")]
     Version {
-        /// First number.
+        /// Major version.
         major: u8,
-        /// Second number.
+        /// Minor version.
         minor: u8,
     },
-    /// The header does not fit.
+    /// The header is longer than the file or than the limit.
     #[error("header is {length} bytes, expected at most {limit}")]
     HeaderLength {
-        /// As stated.
+        /// Length that the file states.
         length: u64,
-        /// What the file holds, or [`MAX_HEADER`].
+        /// Largest possible length: the rest of the file, or of [`MAX_HEADER`].
         limit: u64,
     },
     /// The header is not the dictionary that numpy writes.
@@ -98,64 +100,64 @@ pub enum NpyProblem {
     Header {
         /// Byte of the header, from 0.
         position: usize,
-        /// What is there, escaped and cut.
+        /// Text found there, escaped and shortened.
         found: String,
-        /// What would do.
+        /// Text expected.
         expected: &'static str,
     },
-    /// Values of a kind that is not read here.
+    /// The values have a dtype that is not supported.
     #[error("dtype is {found}, expected {expected}")]
     Dtype {
-        /// As stated.
+        /// Dtype that the header states.
         found: String,
-        /// What would do.
+        /// Supported dtypes.
         expected: &'static str,
     },
-    /// A shape whose size is no number.
+    /// The size of the array is too large to be a number.
     #[error("shape is {shape}, expected at most {limit} bytes of data as the file has")]
     Overflow {
-        /// As stated.
+        /// Shape that the header states.
         shape: Shape,
-        /// Bytes after the header.
+        /// Number of bytes after the header.
         limit: u64,
     },
-    /// Short or trailing data.
+    /// The data is shorter or longer than the header states.
     #[error("data is {found} bytes, expected {expected} for shape {shape} of {dtype}")]
     Size {
-        /// Bytes after the header.
+        /// Number of bytes after the header.
         found: u64,
-        /// Bytes that shape and dtype need.
+        /// Number of bytes that shape and dtype need.
         expected: u64,
-        /// As stated.
+        /// Shape that the header states.
         shape: Shape,
-        /// As stated.
+        /// Dtype that the header states.
         dtype: Dtype,
     },
-    /// Another shape than is wanted.
+    /// The array does not have the expected shape.
     #[error("shape is {found}, expected {expected}")]
     Shape {
-        /// As stated.
+        /// Shape that the header states.
         found: Shape,
-        /// What would do.
+        /// Shape expected.
         expected: String,
     },
-    /// An unsigned number beyond the signed ones.
+    /// An unsigned value is larger than the largest i64.
     #[error("value {index} is {value}, expected at most 9223372036854775807")]
     Value {
-        /// Which, in the file's order.
+        /// Position of the value, in the order of the file.
         index: usize,
-        /// What is there.
+        /// Value found.
         value: u64,
     },
     /// The values do not fit in memory.
     #[error("cannot allocate {bytes} bytes for its values")]
     Memory {
-        /// How much it would take.
+        /// Number of bytes needed.
         bytes: u64,
     },
 }
 
-/// Sizes of an array's axes; shown as numpy shows them.
+/// Sizes of the axes of an array. The text form is that of numpy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape(pub Vec<u64>);
 
@@ -171,31 +173,31 @@ impl fmt::Display for Shape {
     }
 }
 
-/// An array of any number of axes, in C order.
+/// An array with any number of axes, in C order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NdArray<T> {
     /// Size of each axis.
     pub shape: Vec<usize>,
-    /// Last axis fastest.
+    /// Values; the last axis changes fastest.
     pub data: Vec<T>,
 }
 
-/// A matrix, row-major, of at least one row and column.
+/// A row-major matrix with at least one row and one column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrix<T> {
-    /// T of a video, C of text embeddings.
+    /// Number of rows: T for a video, C for text embeddings.
     pub rows: usize,
-    /// D of features, C of labels.
+    /// Number of columns: D for features, C for labels.
     pub cols: usize,
-    /// `[rows, cols]`.
+    /// Values of shape `[rows, cols]`.
     pub data: Vec<T>,
 }
 
 impl<T> NdArray<T> {
-    /// As a matrix; `path` is for the message.
+    /// Converts the array into a matrix. `path` is for the message only.
     ///
     /// # Errors
-    /// [`NpyProblem::Shape`] if it has not two axes, or one of them is empty.
+    /// Returns [`NpyProblem::Shape`] if the array does not have two axes, or if an axis is empty.
     pub fn into_matrix(self, path: &Path) -> Result<Matrix<T>, IngestError> {
         let problem = |problem| IngestError::Npy {
             path: path.to_owned(),
@@ -211,10 +213,10 @@ impl<T> NdArray<T> {
 }
 
 impl<T> Matrix<T> {
-    /// Row `index`.
+    /// The row at `index`.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// Panics if the matrix has no such row.
     pub fn row(&self, index: usize) -> &[T] {
         &self.data[index * self.cols..(index + 1) * self.cols]
     }
@@ -223,8 +225,9 @@ impl<T> Matrix<T> {
 /// Reads an array of `f2`, `f4` or `f8`, converted to f32.
 ///
 /// # Errors
-/// [`IngestError::Npy`] with what is wrong, [`IngestError::Kind`] for anything but a regular file,
-/// [`IngestError::Io`].
+/// - Returns [`IngestError::Npy`] if the contents are not a valid array of floats.
+/// - Returns [`IngestError::Kind`] if the path is not a regular file.
+/// - Returns [`IngestError::Io`] if the file cannot be read.
 pub fn read_floats(path: &Path) -> Result<NdArray<f32>, IngestError> {
     let mut data = Vec::new();
     let shape = Reader::default().floats(path, &mut data, &|_| Ok(()))?;
@@ -234,27 +237,27 @@ pub fn read_floats(path: &Path) -> Result<NdArray<f32>, IngestError> {
 /// Reads an array of integers or booleans.
 ///
 /// # Errors
-/// As [`read_floats`], and [`NpyProblem::Value`] for a `u8` beyond 2^63 - 1.
+/// Returns the errors of [`read_floats`], and [`NpyProblem::Value`] if a `u8` value is larger than 2^63 - 1.
 pub fn read_ints(path: &Path) -> Result<NdArray<i64>, IngestError> {
     let mut data = Vec::new();
     let shape = Reader::default().ints(path, &mut data, &|_| Ok(()))?;
     Ok(NdArray { shape, data })
 }
 
-/// Reads many files with one buffer.
+/// Reads many files with one buffer, which is reused.
 #[derive(Debug, Default)]
 pub struct Reader {
     bytes: Vec<u8>,
 }
 
-/// Says whether a shape is the one wanted.
+/// Checks whether a shape is the expected one.
 type ShapeCheck<'a> = &'a dyn Fn(&[usize]) -> Result<(), NpyProblem>;
 
 impl Reader {
-    /// Appends a matrix of floats to `out`, row-major, and gives its rows and columns.
+    /// Appends a matrix of floats to `out`, row-major. Returns the numbers of rows and columns.
     ///
     /// # Errors
-    /// As [`read_floats`]; `out` is then as it was.
+    /// Returns the errors of [`read_floats`]. `out` is unchanged then.
     pub fn append_matrix(&mut self, path: &Path, out: &mut Vec<f32>) -> Result<(usize, usize), IngestError> {
         let shape = self.floats(path, out, &|shape| two_axes(shape).map(drop))?;
         Ok((shape[0], shape[1]))
@@ -306,13 +309,13 @@ impl Reader {
             problem,
         };
         let (mut file, length) = open_regular(path)?;
-        // Header and, of a usual feature file, the data too.
+        // One read gets the header, and for a feature file of usual size also the data.
         let first = length.min(MAX_HEADER);
         self.bytes.clear();
         self.fill(&mut file, path, first)?;
         let header = parse_header(&self.bytes, length).map_err(problem)?;
         dtype(&header).map_err(problem)?;
-        // No axis is longer than the file, unless another one is empty.
+        // No axis can be longer than the file, unless another axis is empty.
         let shape: Option<Vec<usize>> = header
             .shape
             .0
@@ -331,7 +334,7 @@ impl Reader {
         self.fill(&mut file, path, length - first)?;
         let found = self.bytes.len() as u64;
         if found != length - header.data_at {
-            // It was cut or grew meanwhile.
+            // The file was cut or grew while it was read.
             let (shape, dtype) = (header.shape, header.dtype);
             return Err(problem(NpyProblem::Size {
                 found,
@@ -343,7 +346,7 @@ impl Reader {
         Ok((header, shape))
     }
 
-    /// Reads `more` bytes; those left in the buffer by [`Reader::load`]'s first call stay before them.
+    /// Appends up to `more` bytes of the file to the buffer. Bytes that are already in the buffer stay.
     fn fill(&mut self, file: &mut File, path: &Path, more: u64) -> Result<(), IngestError> {
         let refused = || IngestError::Npy {
             path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! Opening of files that others named: never blocks, never follows into a device.
+//! Opens files whose paths come from the user or the data, without blocking and without opening devices as data.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -6,15 +6,17 @@ use std::path::Path;
 
 use super::error::IngestError;
 
-/// Opens a regular file for reading and gives its length.
+/// Opens a regular file for reading. Returns the file and its length.
 ///
-/// A symbolic link to a regular file is followed, since data sets are often folders of links; one that dangles, loops
-/// or leads to anything else is refused. A FIFO, socket, device or folder is refused, without waiting for a writer.
+/// The function follows a symbolic link to a regular file, because data sets are often folders of links. It refuses a
+/// link that is broken, is part of a loop, or leads to something else. It refuses a FIFO, socket, device or folder
+/// immediately, without waiting for a writer.
 ///
 /// # Errors
-/// [`IngestError::Kind`] naming what was found, [`IngestError::Io`].
+/// - Returns [`IngestError::Kind`] with what was found, if the path is no regular file.
+/// - Returns [`IngestError::Io`] if the file cannot be opened.
 pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
-    // A FIFO opened without O_NONBLOCK waits for its writer, maybe for ever.
+    // Without O_NONBLOCK, opening a FIFO waits for a writer, possibly for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -27,7 +29,7 @@ pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
                     found: "a symbolic link that leads nowhere",
                     expected: "a regular file",
                 },
-                // A socket cannot be opened at all.
+                // The system cannot open a socket, so that the check after opening is too late for it.
                 Ok(meta) if !meta.is_file() && !meta.file_type().is_symlink() => IngestError::Kind {
                     path: path.to_owned(),
                     found: kind(meta.file_type()),

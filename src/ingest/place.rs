@@ -1,4 +1,4 @@
-//! The one spelling of a path that a store records.
+//! Makes the form of a path that a store records.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -19,8 +19,9 @@ use super::error::IngestError;
 /// ```
 ///
 /// # Errors
-/// [`IngestError::Name`] for a path that is not UTF-8: tables hold text, and another spelling would name no file.
-/// [`IngestError::Io`] for an empty path, or if the working directory is gone.
+/// - Returns [`IngestError::Name`] if the path is not UTF-8: tables hold text, and a changed spelling would name no
+///   file.
+/// - Returns [`IngestError::Io`] if the path is empty or the working directory was deleted.
 pub fn absolute(path: &Path) -> Result<PathBuf, IngestError> {
     let whole = std::path::absolute(path).map_err(IngestError::io("resolve", path))?;
     let mut plain = PathBuf::new();

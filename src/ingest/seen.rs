@@ -1,13 +1,13 @@
-//! Files by where they lie, how long they are and when they were written: equal as long as nothing was rewritten.
+//! Hashes files by path, size and modification time. The hash stays the same until a file is rewritten.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The same for every way to write a path; as it is written where it is not there.
+/// The same path for every way to write it. A path that does not exist is returned as it is.
 pub(crate) fn one_spelling(path: &Path) -> PathBuf {
-    // A name alone lies in the folder of no name.
+    // The parent of a bare file name is the empty path. It means the working directory.
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -16,15 +16,15 @@ pub(crate) fn one_spelling(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Feeds files to a hash.
+/// Feeds the identity of files to a hash.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The last folder as it was written, and in one spelling.
+    /// The last folder as it was given, and its canonical path. This avoids resolving the folder again for each file.
     folder: Option<(PathBuf, PathBuf)>,
 }
 
 impl Seen {
-    /// Feeds one; a file that is gone counts as such.
+    /// Feeds one file. A missing file is fed without size and time.
     pub(crate) fn feed(&mut self, sum: &mut Sha256, path: &Path) {
         let folder = path.parent().unwrap_or(Path::new(""));
         if self.folder.as_ref().is_none_or(|(written, _)| written != folder) {

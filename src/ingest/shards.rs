@@ -1,4 +1,5 @@
-//! Writes feature shards: Parquet files of one row per segment, in the form that [`features`](super::features) reads.
+//! Writes feature shards: Parquet files with one row per segment, in the format that [`features`](super::features)
+//! reads.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,18 +24,19 @@ use vaplan_schemas::Modality;
 use super::error::IngestError;
 use super::parquet::{DTYPE_KEY, FEATURE, WIDTH_KEY};
 
-/// Metadata of a shard: SHA-256, hex, of the model that made its features.
+/// Metadata key for the SHA-256 (hexadecimal) of the model that made the features.
 pub const MODEL_KEY: &str = "vaplan.model";
 
-/// Bytes of features per row group, about: what a writer holds in memory, and a reader can start at.
+/// Approximate number of bytes of features per row group. The writer holds one row group in memory, and readers can
+/// start only at the beginning of a row group.
 const GROUP_BYTES: usize = 16 << 20;
-/// Bytes per page, about: read with one call, and small enough for a second-level cache.
+/// Approximate number of bytes per page. A page is read with one call, and is small enough for a second-level cache.
 const PAGE_BYTES: usize = 256 << 10;
 
 /// Type of the values on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FloatType {
-    /// 16 bits; half the size, and exact to 3 digits.
+    /// 16 bits: half the size of f32, exact to 3 digits.
     #[default]
     F16,
     /// 32 bits.
@@ -42,7 +44,7 @@ pub enum FloatType {
 }
 
 impl FloatType {
-    /// As metadata writes it.
+    /// The name of the type in metadata.
     pub const fn as_str(self) -> &'static str {
         match self {
             FloatType::F16 => "f16",
@@ -61,31 +63,31 @@ impl FloatType {
 /// Form of the feature column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeatureLayout {
-    /// Fixed-size binary: reads ten times faster.
+    /// Fixed-size binary. It is read ten times faster than a list.
     #[default]
     Packed,
-    /// Fixed-size list: any tool sees the numbers.
+    /// Fixed-size list. Every Parquet tool can show its numbers.
     List,
 }
 
-/// What a shard holds.
+/// The contents and format of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardFormat {
     /// Modality of every row.
     pub modality: Modality,
-    /// D.
+    /// Number D of values per row.
     pub width: usize,
     /// Type of the values.
     pub float: FloatType,
     /// Form of the feature column.
     pub layout: FeatureLayout,
-    /// SHA-256, hex, of the model that made the features, where one did.
+    /// SHA-256 (hexadecimal) of the model that made the features. `None` if no model made them.
     pub model: Option<String>,
 }
 
 /// Writes one shard.
 ///
-/// Features are not compressed, since embeddings do not compress; names are dictionary-encoded.
+/// Features are stored without compression, because embeddings do not compress. Names are dictionary-encoded.
 ///
 /// ```
 /// use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
@@ -109,7 +111,7 @@ pub struct ShardWriter {
     schema: SchemaRef,
     writer: ArrowWriter<File>,
     rows_per_batch: usize,
-    /// Names of the batch, and for each row its name and segment.
+    /// Names of the batch. `name_of` and `segments` have the name and the segment of each row.
     names: Vec<String>,
     name_of: Vec<i32>,
     segments: Vec<u32>,
@@ -118,13 +120,14 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Creates a file, or empties the one there.
+    /// Creates a file. An existing file is overwritten.
     ///
     /// # Errors
-    /// [`IngestError::Io`], [`IngestError::Parquet`].
+    /// - Returns [`IngestError::Io`] if the file cannot be created or written.
+    /// - Returns [`IngestError::Parquet`] if the Parquet writer fails.
     ///
     /// # Panics
-    /// If the width is 0 or a row would be 2 GiB or longer.
+    /// Panics if the width is 0, or if a row would have 2 GiB or more.
     pub fn create(path: &Path, format: ShardFormat) -> Result<ShardWriter, IngestError> {
         let row = format.width * format.float.bytes();
         assert!(
@@ -142,7 +145,7 @@ impl ShardWriter {
             .set_compression(Compression::UNCOMPRESSED)
             .set_max_row_group_row_count(Some(rows_per_group))
             .set_data_page_size_limit(PAGE_BYTES)
-            // The size of a page is looked at this often.
+            // The writer checks the size of a page after this many rows.
             .set_write_batch_size((PAGE_BYTES / row).clamp(1, 1024))
             .set_column_dictionary_enabled(feature.clone(), false)
             .set_column_statistics_enabled(feature, EnabledStatistics::None);
@@ -169,13 +172,13 @@ impl ShardWriter {
         })
     }
 
-    /// Appends a video of `[T, width]` values, row-major.
+    /// Appends a video with values of shape `[T, width]`, row-major.
     ///
     /// # Errors
-    /// As [`ShardWriter::create`].
+    /// Returns the errors of [`ShardWriter::create`].
     ///
     /// # Panics
-    /// If the values are no whole number of rows.
+    /// Panics if the values are not a whole number of rows.
     pub fn append(&mut self, video: &str, values: &[f32]) -> Result<(), IngestError> {
         assert_eq!(
             values.len() % self.format.width,
@@ -198,10 +201,10 @@ impl ShardWriter {
         }
     }
 
-    /// Writes what is left and closes the file; gives the number of rows.
+    /// Writes the remaining rows and closes the file. Returns the number of rows.
     ///
     /// # Errors
-    /// As [`ShardWriter::create`].
+    /// Returns the errors of [`ShardWriter::create`].
     pub fn finish(mut self) -> Result<u64, IngestError> {
         self.write()?;
         let path = self.path.clone();
@@ -297,7 +300,7 @@ fn feature(format: &ShardFormat, values: &[f32]) -> Result<ArrayRef, arrow::erro
 
 fn failed(path: &Path, error: ParquetError) -> IngestError {
     match error {
-        // A full disk is told as such, not as a fault of the format.
+        // Report a full disk as an I/O error, not as a problem of the Parquet format.
         ParquetError::External(source) => match source.downcast::<std::io::Error>() {
             Ok(source) => IngestError::Io {
                 action: "write",

@@ -1,7 +1,7 @@
-//! Small delimited files that a person or a script made: a header line, then one row a line.
+//! Reads small delimited files that a person or a script made: a header line, then one row per line.
 //!
-//! The delimiter is a tab where the header has one, else a comma; fields may be quoted. Columns are found by name, in any
-//! order; further ones are passed over.
+//! The delimiter is a tab if the header has one, otherwise a comma. Fields may be quoted. Columns are found by name
+//! in any order, and other columns are ignored.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,23 +11,24 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 use super::error::IngestError;
 use super::open::open_regular;
 
-/// One row; fields are trimmed.
+/// One row. Spaces around fields are removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SheetRow<const N: usize> {
-    /// Line, from 1 as an editor counts.
+    /// Number of the line, from 1.
     pub(crate) line: u64,
-    /// In the order asked for; none: an optional column that the file lacks, or an empty field.
+    /// Fields in the order of the requested columns. `None` if the field is empty or the file lacks an optional
+    /// column.
     pub(crate) fields: [Option<String>; N],
 }
 
-/// A column asked for.
+/// A requested column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) optional: bool,
 }
 
-/// A column that must be there.
+/// A column that the file must have.
 pub(crate) const fn required(name: &'static str) -> Column {
     Column {
         name,
@@ -35,15 +36,17 @@ pub(crate) const fn required(name: &'static str) -> Column {
     }
 }
 
-/// A column that may be there.
+/// A column that the file may lack.
 pub(crate) const fn optional(name: &'static str) -> Column {
     Column { name, optional: true }
 }
 
-/// Reads the columns named; a line that is malformed, or that is not UTF-8, is a reject, and loses nothing beside it.
+/// Reads the requested columns. A line that is malformed or not UTF-8 becomes a rejected row, and the other lines are
+/// still read.
 ///
 /// # Errors
-/// [`IngestError::Sheet`] for a header without a required column, [`IngestError::Io`], [`IngestError::Kind`].
+/// - Returns [`IngestError::Sheet`] if the header lacks a required column.
+/// - Returns [`IngestError::Io`] or [`IngestError::Kind`] if the file cannot be read.
 pub(crate) fn read<const N: usize>(
     path: &Path,
     columns: [Column; N],
@@ -95,7 +98,8 @@ pub(crate) fn read<const N: usize>(
             source: error.into(),
         })?;
         let line = record.position().map_or(0, |position| {
-            // Blank lines before a row count as its beginning.
+            // The csv crate counts blank lines before a row as part of the row. Add them to get the line of the row
+            // itself.
             let rest = text.get(position.byte() as usize..).unwrap_or_default();
             let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
             position.line() + blank.filter(|byte| **byte == b'\n').count() as u64

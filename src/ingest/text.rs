@@ -1,4 +1,4 @@
-//! Class text embeddings.
+//! Reads the text embeddings of the classes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use super::npy;
 use super::open::open_regular;
 use super::parquet::{EmbeddingFile, Key, KeyColumn};
 
-/// One embedding per class, `[C, width]` row-major, in the order of the classes; not normalised.
+/// One embedding per class, row-major, in the order of the classes and not normalised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextEmbeddings {
-    /// File read.
+    /// Path of the file.
     pub path: PathBuf,
-    /// D.
+    /// Number D of values per embedding.
     pub width: usize,
-    /// `[C, width]`, finite, no row all zeros.
+    /// Values of shape `[C, width]`. All are finite, and no row is all zeros.
     pub data: Vec<f32>,
-    /// Prompt of each class where the file has it (Parquet column `prompt`).
+    /// Prompt of each class, if the file has it (Parquet column `prompt`).
     pub prompts: Vec<Option<Arc<str>>>,
-    /// SHA-256 of the file, hex.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
 }
 
@@ -41,11 +41,11 @@ const COLUMNS: [KeyColumn; 2] = [
 ];
 
 impl TextEmbeddings {
-    /// Reads npy `(C, D)` in the order of `classes`, or Parquet with columns `class`, `feature` (as in
-    /// [`features`](super::features)) and optionally `prompt`, in any order.
+    /// Reads an npy file of shape `(C, D)` in the order of `classes`, or a Parquet file with columns `class`,
+    /// `feature` (as in [`features`](super::features)) and optionally `prompt`, with its rows in any order.
     ///
     /// # Errors
-    /// As [`TextRows::read`] and [`TextRows::of`].
+    /// Returns the errors of [`TextRows::read`] and [`TextRows::of`].
     pub fn read(path: &Path, classes: &[Arc<str>]) -> Result<TextEmbeddings, IngestError> {
         let (width, data, prompts) = TextRows::read(path)?.of(classes)?;
         Ok(TextEmbeddings {
@@ -57,38 +57,39 @@ impl TextEmbeddings {
         })
     }
 
-    /// Embedding of a class by position.
+    /// The embedding of the class at position `class`.
     ///
     /// # Panics
-    /// If there is no such class.
+    /// Panics if there is no such class.
     pub fn row(&self, class: usize) -> &[f32] {
         &self.data[class * self.width..(class + 1) * self.width]
     }
 }
 
-/// Text embeddings as a file or a caller gives them, before they are checked against a list of classes.
+/// Text embeddings from a file or a caller, before they are checked against a list of classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextRows {
-    /// File, or any other name of the source, for messages.
+    /// Path of the file, or any other name of the source, for messages.
     pub origin: PathBuf,
-    /// D.
+    /// Number D of values per embedding.
     pub width: usize,
-    /// `[rows, width]`, row-major, not normalised.
+    /// Values of shape `[rows, width]`, row-major, not normalised.
     pub data: Vec<f32>,
-    /// Class of each row; none: the rows are in the order of the classes.
+    /// Class of each row. `None` if the rows are in the order of the classes.
     pub classes: Option<Vec<Arc<str>>>,
-    /// Text of each row, where known; empty: of no row.
+    /// Prompt of each row, if it is known. An empty list means that no prompt is known.
     pub prompts: Vec<Option<Arc<str>>>,
 }
 
-/// D, embeddings `[C, D]` and texts in the order of a list of classes.
+/// Width D, embeddings `[C, D]`, and prompts in the order of a list of classes.
 type Parts = (usize, Vec<f32>, Vec<Option<Arc<str>>>);
 
 impl TextRows {
-    /// Reads npy `(C, D)`, or Parquet with columns `class`, `feature` and optionally `prompt`.
+    /// Reads an npy file of shape `(C, D)`, or a Parquet file with columns `class`, `feature` and optionally
+    /// `prompt`.
     ///
     /// # Errors
-    /// [`IngestError::Text`] for rows of different widths, and what [`npy`] and Parquet files give.
+    /// Returns [`IngestError::Text`] if rows differ in width, and the errors of reading npy and Parquet files.
     pub fn read(path: &Path) -> Result<TextRows, IngestError> {
         if path.extension().is_some_and(|extension| extension == "parquet") {
             return read_parquet(path);
@@ -103,11 +104,11 @@ impl TextRows {
         })
     }
 
-    /// Width, embeddings and texts in the order of `classes`.
+    /// Width, embeddings and prompts in the order of `classes`.
     ///
     /// # Errors
-    /// [`IngestError::Text`] naming row and class, for another number of classes, a class that is missing, doubled or
-    /// unknown, NaN, infinity, or a vector of zeros.
+    /// Returns [`IngestError::Text`] with class and row if the number of rows is not the number of classes, if a
+    /// class is missing, repeated or unknown, or if an embedding has NaN or infinity or is all zeros.
     pub fn of(&self, classes: &[Arc<str>]) -> Result<Parts, IngestError> {
         let bad = |place: String, problem: String| text(&self.origin, place, problem);
         if self.width == 0 || !self.data.len().is_multiple_of(self.width) {

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! every process: plan ── meeting ── data links ─┬─ dataflow, each process its shards ─┬─ process 0: commit
-//!                 same plan? ┘                  │                                     └─ others: their parts to it
+//!                 same plan? ┘                  │                                     └─ others: send their parts to 0
 //! process 0: store's lock, version before ──────┘
 //! ```
 //!
-//! Process 0 leads: it holds the store's lock, says which process reads which shard, gets what the tables need, and
-//! commits. A process that is lost before it gave its part ends the run on all others; nothing is committed then, and
-//! what was staged is taken up by the next run, of however many processes. One lost after that takes nothing away.
+//! Process 0 leads the run. It holds the store's lock, assigns the shards to the processes, receives the rows for the
+//! tables, and commits. If a process is lost before it has sent its part, the run ends on all processes and nothing
+//! is committed. The next run uses the staged scores again, with any number of processes. If a process is lost after
+//! it has sent its part, the run continues.
 //!
 //! The links between processes are in [`engine::cluster`](crate::engine::cluster).
 
@@ -19,18 +20,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
 use super::plan::open;
 use super::{Begun, LabelRequest, STAGE};
 use crate::engine::cluster::control::Control;
-use crate::engine::cluster::frame::{Frame, ReadFrame};
+use crate::engine::cluster::frame::Frame;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::link::Link;
 use crate::engine::cluster::meeting::{Asked, Meeting, meet};
-use crate::engine::flow::{self, FlowInput, Results};
+use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::{Plan, weak_hash};
+use crate::engine::score::ReadReport;
 use crate::engine::stage::Stage;
 use crate::engine::workers::Team;
 use crate::engine::{LabelSummary, Listener, Progress};
@@ -39,32 +42,32 @@ use crate::error::cluster::ClusterError;
 use crate::world::hash::{feed, hash};
 use crate::world::kept::Kept;
 
-/// Longest silence of a process that is not lost: it says something every second.
+/// The longest silence after which a process does not yet count as lost. Each process sends a message every second.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Rows in one message, at most.
+/// The largest number of rows in one message.
 const ROWS: usize = 4096;
 
-/// What a process of a cluster knows at the end.
+/// The result of a process of a cluster.
 #[derive(Clone, Debug)]
 pub enum ClusterOutcome {
-    /// This process committed, or found the answer in the store.
+    /// This process committed, or the store already had the labels of this request.
     Led(Box<LabelSummary>),
-    /// Process 0 did.
+    /// Process 0 committed, or the store already had the labels of this request.
     Followed {
-        /// The version that holds the labels.
+        /// The store version with the labels.
         version: u64,
-        /// Rows that process 0 counted as left out; none: the store held the answer already.
+        /// The number of rejected rows that process 0 counted; `None` if the store already had the labels.
         rejects: Option<u64>,
     },
 }
 
-/// Labels what is asked as one of several processes; each is given the same request but for its `command`.
+/// Labels a request as one of several processes. All processes must get the same request, except for its `command`.
 ///
-/// A failed run leaves threads of its own waiting: the process is to end.
+/// A failed run leaves threads that wait, so the process must end after an error.
 ///
 /// # Errors
-/// As [`run`](super::run), and [`LabelError::Cluster`] where the processes do not come together within `timeout`,
-/// were asked different things, or one of them is lost.
+/// Returns the same errors as [`run`](super::run), and [`LabelError::Cluster`] if the processes do not meet within
+/// `timeout`, have different requests, or lose a process.
 pub fn run(
     request: &LabelRequest,
     hosts: &Hosts,
@@ -93,7 +96,7 @@ pub fn run(
     outcome
 }
 
-/// What all processes must agree on, by what it is called.
+/// The hashes and values that must be the same in all processes, each with its name.
 fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> Asked {
     let features = |modality: Modality| {
         let shards = plan.shards.iter().filter(|shard| shard.modality == modality);
@@ -120,7 +123,7 @@ fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> Asked {
             ("visual text", text(Modality::Visual)),
             ("audio features", features(Modality::Audio)),
             ("visual features", features(Modality::Visual)),
-            // Also dense events and odd rows.
+            // This hash also covers dense events and notes.
             ("inputs together", plan.inputs.clone()),
         ]
         .map(of),
@@ -166,7 +169,7 @@ fn lead(
     }
     let own = std::mem::take(&mut shares[0]);
     let own = ready.given(own.into_iter().map(|shard| shard as usize).collect());
-    let mut results = labelled(request, own, hosts, links, control, listener)?;
+    let (outcome, mut report) = labelled(request, own, hosts, links, control, listener)?;
     let mut missing: BTreeSet<usize> = (1..hosts.processes()).collect();
     while !missing.is_empty() {
         match control.next()? {
@@ -174,11 +177,11 @@ fn lead(
                 missing.remove(&process);
                 control.settle(process);
             }
-            (_, Frame::ReadFrame(part)) => add(&mut results, part),
+            (_, Frame::Report(part)) => report.add(part),
             (process, frame) => return Err(unexpected(hosts, process, &frame)),
         }
     }
-    let summary = ready.commit(request, results, listener)?;
+    let summary = ready.commit(request, outcome, report, listener)?;
     let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
     control.say_all(&Frame::Committed(summary.version.version, rejects));
     Ok(ClusterOutcome::Led(Box::new(summary)))
@@ -222,9 +225,9 @@ fn follow(
         previous: None,
         kept: Arc::new(Kept::default()),
     };
-    let results = labelled(request, given, hosts, links, control, listener)?;
-    for part in parts(results) {
-        control.say(0, &Frame::ReadFrame(part));
+    let (_, report) = labelled(request, given, hosts, links, control, listener)?;
+    for part in parts(report) {
+        control.say(0, &Frame::Report(part));
     }
     control.say(0, &Frame::Ended);
     listener.tell(Progress::Committing);
@@ -237,7 +240,7 @@ fn follow(
     }
 }
 
-/// Links of the dataflow to all others.
+/// Makes the links of the dataflow to all other processes.
 fn connected(meeting: Meeting, control: &mut Control) -> Result<Vec<Option<TcpStream>>, LabelError> {
     Ok(control.during(move || meeting.data_links())??)
 }
@@ -250,7 +253,7 @@ fn labelled(
     links: Vec<Option<TcpStream>>,
     control: &mut Control,
     listener: &Listener,
-) -> Result<Results, LabelError> {
+) -> Result<(Outcome, ReadReport), LabelError> {
     let sender = control.sender();
     let links = links.into_iter().enumerate();
     let links = links
@@ -261,12 +264,13 @@ fn labelled(
     control.during(move || flow::run(&given, team, &listener))?
 }
 
-/// The file by which processes know that they see one store: it holds the number of the session.
+/// A file by which processes recognise that they see the same store: it holds the number of the session.
 fn seal(store: &Store) -> PathBuf {
     store.staging_dir(STAGE).join("session")
 }
 
-/// Positions of the shards that each process reads: of those staged and of those not, each gets its share.
+/// Distributes the positions of the shards over the processes. Staged shards and other shards are distributed
+/// separately, because reading a staged shard is much less work.
 fn deal(shards: usize, processes: usize, staged: impl Fn(usize) -> bool) -> Vec<Vec<u32>> {
     let mut shares = vec![Vec::new(); processes];
     let mut dealt = [0, 0];
@@ -278,28 +282,17 @@ fn deal(shards: usize, processes: usize, staged: impl Fn(usize) -> bool) -> Vec<
     shares
 }
 
-/// What process 0 needs of another's results, in pieces.
-fn parts(results: Results) -> impl Iterator<Item = ReadFrame> {
-    let Results {
-        audio_visual, read, ..
-    } = results;
-    let mut rejects = read.rejects.into_iter();
-    let mut sources = read.sources.into_iter();
-    let mut audio_visual = Some(audio_visual);
+/// Divides a report into pieces of at most [`ROWS`] rows and [`ROWS`] sources.
+fn parts(report: ReadReport) -> impl Iterator<Item = ReadReport> {
+    let mut rejects = report.rejects.into_iter();
+    let mut sources = report.sources.into_iter();
     std::iter::from_fn(move || {
-        let part = ReadFrame {
+        let part = ReadReport {
             rejects: rejects.by_ref().take(ROWS).collect(),
             sources: sources.by_ref().take(ROWS).collect(),
-            audio_visual: audio_visual.take().unwrap_or(0),
         };
-        (part != ReadFrame::default()).then_some(part)
+        (part != ReadReport::default()).then_some(part)
     })
-}
-
-fn add(results: &mut Results, part: ReadFrame) {
-    results.read.rejects.extend(part.rejects);
-    results.read.sources.extend(part.sources);
-    results.audio_visual += part.audio_visual;
 }
 
 fn unexpected(hosts: &Hosts, process: usize, frame: &Frame) -> LabelError {
@@ -311,7 +304,7 @@ fn unexpected(hosts: &Hosts, process: usize, frame: &Frame) -> LabelError {
     })
 }
 
-/// An error as the other processes are told it.
+/// The text by which the other processes are told of an error.
 fn reason(hosts: &Hosts, error: &LabelError) -> String {
     let mut told = crate::error::chain(error);
     let leads = hosts.process() == 0;
@@ -321,7 +314,7 @@ fn reason(hosts: &Hosts, error: &LabelError) -> String {
             ClusterError::Lost { .. } | ClusterError::Failed { .. } | ClusterError::Absent { .. }
         )
     );
-    // Of the others, process 0 adds which one said it.
+    // Process 0 adds which process failed, if the error does not say it.
     if leads && !named {
         told = format!("{} failed: {told}", hosts.here());
     }
@@ -354,19 +347,17 @@ mod tests {
     #[test]
     fn parts_add_up_to_what_was_read() {
         let source = |nth: u64| (vaplan_dataflows::VideoId(nth), Modality::Audio, "a.npy".into());
-        let mut results = Results {
-            audio_visual: 7,
-            ..Results::default()
+        let sources: Vec<_> = (0..2 * ROWS as u64 + 1).map(source).collect();
+        let report = ReadReport {
+            rejects: Vec::new(),
+            sources: sources.clone(),
         };
-        results.read.sources = (0..2 * ROWS as u64 + 1).map(source).collect();
-        let wanted = results.read.sources.clone();
-        let mut sum = Results::default();
+        let mut sum = ReadReport::default();
         let mut count = 0;
-        for part in parts(results) {
+        for part in parts(report) {
             count += 1;
-            add(&mut sum, part);
+            sum.add(part);
         }
-        assert_eq!((count, sum.audio_visual), (3, 7));
-        assert_eq!(sum.read.sources, wanted);
+        assert_eq!((count, sum.sources), (3, sources));
     }
 }

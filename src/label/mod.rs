@@ -1,6 +1,6 @@
-//! `vaplan label`: feature shards and weak labels in, one store version of pseudo labels out.
+//! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input; [`engine`](crate::engine) reads, labels and commits; `cluster` lets several
+//! `plan` opens and checks every input. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
 //! processes share one run.
 
 pub mod cluster;
@@ -9,11 +9,13 @@ pub(crate) mod plan;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 
 use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::Plan;
+use crate::engine::score::ReadReport;
 use crate::engine::workers::Team;
 use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
 use crate::error::LabelError;
@@ -21,46 +23,48 @@ use crate::world::World;
 use crate::world::kept::Kept;
 use crate::world::settings::SettingsRequest;
 
-/// Labels feature shards into a store: the inputs, the settings and where the labels go.
+/// A request to label feature shards into a store: the inputs, the settings and the store.
 ///
-/// [`LabelRequest::new`] takes what every run needs and sets defaults for the rest. The program reads all paths when the
-/// run begins.
+/// [`LabelRequest::new`] takes what every run needs and sets defaults for the rest. The program reads all paths when
+/// the run begins.
 #[derive(Clone, Debug)]
 pub struct LabelRequest {
-    /// Store to write; made where there is none.
+    /// The store to write; it is created if it is missing.
     pub store: PathBuf,
-    /// LLP-style folder.
+    /// The folder of annotations in LLP's format.
     pub annotations: PathBuf,
-    /// Names of the classes in order, one a line; none: see [`crate::ingest::annotations::Annotations::read`].
+    /// A file with the names of the classes in order, one per line; `None`: see
+    /// [`crate::ingest::annotations::Annotations::read`].
     pub classes: Option<PathBuf>,
-    /// Visual features.
+    /// Visual features: a folder or a file.
     pub visual: PathBuf,
-    /// Visual text embeddings.
+    /// A file of visual text embeddings.
     pub visual_text: PathBuf,
-    /// Audio features.
+    /// Audio features: a folder or a file.
     pub audio: PathBuf,
-    /// Audio text embeddings.
+    /// A file of audio text embeddings.
     pub audio_text: PathBuf,
-    /// What was left out before there were features, for the `rejects` table.
+    /// Input that was left out before there were features, for the `rejects` table.
     pub left_out: Vec<RejectRow>,
-    /// Splits to label; the store then holds exactly these.
+    /// The splits to label. The store then holds exactly these splits.
     pub splits: Vec<Split>,
-    /// Length of a segment in seconds.
+    /// The length of a segment in seconds.
     pub segment_seconds: f64,
-    /// Rule, scales and thresholds.
+    /// The rule, scales and thresholds.
     pub settings: SettingsRequest,
-    /// Timely workers.
+    /// The number of timely workers.
     pub workers: usize,
-    /// What was asked, as a command line, for the `versions` table.
+    /// The command line, for the `versions` table.
     pub command: String,
 }
 
 impl LabelRequest {
-    /// A request for all splits with the method's default rule and thresholds, segments of 1 s, and one worker for each
-    /// core.
+    /// Makes a request for all splits with the method's default rule and thresholds, segments of 1 s, and one worker
+    /// per core.
     ///
     /// - `annotations`: a folder in LLP's format
-    /// - `visual`, `audio`: folders of `<id>.npy` files of shape `(T, D)`, folders of Parquet shards, or Parquet files
+    /// - `visual`, `audio`: folders of `<id>.npy` files of shape `(T, D)`, folders of Parquet shards, or Parquet
+    ///   files
     /// - `visual_text`, `audio_text`: text embeddings, npy of shape `(C, D)`, or Parquet
     pub fn new(
         store: impl Into<PathBuf>,
@@ -86,22 +90,23 @@ impl LabelRequest {
     }
 }
 
-/// Labels what is asked and commits it as one store version.
+/// Labels the request's inputs and commits the labels as one store version.
 ///
-/// A second run of the same question does nothing. An interrupted run leaves the last version as it was; run again,
-/// it redoes at most the shards that were in work.
+/// A second run of the same request does nothing. An interrupted run leaves the last version as it was. If the run is
+/// started again, it repeats at most the shards that it was reading when it was interrupted.
 ///
 /// # Errors
-/// [`LabelError`]: an input that cannot be used at all, or a store that cannot be written. Rows and files that are
-/// bad beside good ones are no error: they are in the `rejects` table and counted in [`LabelCounts`](crate::engine::LabelCounts).
+/// Returns [`LabelError`] if an input cannot be used at all, or if the store cannot be written. Bad rows and files
+/// beside good ones are not an error: they are in the `rejects` table and counted in
+/// [`LabelCounts`](crate::engine::LabelCounts).
 pub fn run(request: &LabelRequest, listener: &Listener) -> Result<LabelSummary, LabelError> {
     run_plan(plan::open(request)?, request, listener)
 }
 
-/// As [`run`], of a plan that was made of the request.
+/// Like [`run`], for a plan that was made from the request.
 ///
 /// # Errors
-/// As [`run`].
+/// Returns the same errors as [`run`].
 pub(crate) fn run_plan(
     plan: Plan,
     request: &LabelRequest,
@@ -114,22 +119,22 @@ pub(crate) fn run_plan(
         Begun::Ready(ready) => ready,
     };
     let all = (0..ready.given.plan.shards.len()).collect();
-    let results = flow::run(&ready.given(all), Team::alone(request.workers), listener)?;
-    ready.commit(request, results, listener)
+    let (outcome, report) = flow::run(&ready.given(all), Team::alone(request.workers), listener)?;
+    ready.commit(request, outcome, report, listener)
 }
 
-/// Name of the folder of staged shards.
+/// The name of the folder of staged shards.
 const STAGE: &str = "label";
 
-/// A run that has its store.
+/// A run that has opened and locked its store.
 enum Begun {
-    /// The store held the answer already.
+    /// The store already has the labels of this request, in this version.
     Held(VersionRow),
-    /// All that the dataflow starts from is read.
+    /// All inputs of the dataflow are read.
     Ready(Box<Ready>),
 }
 
-/// All that the dataflow starts from, and where its results go.
+/// All inputs of the dataflow, and the store for its results.
 struct Ready {
     store: Store,
     lock: WriteLock,
@@ -147,7 +152,8 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
             return Ok(Begun::Held(latest.version().clone()));
         }
     }
-    // What persons set and what was predicted holds until it is taken back, whatever is labelled anew.
+    // User labels and predictions stay valid until they are withdrawn, whatever is labelled again. So the new version
+    // keeps them.
     let kept = match (&latest, before) {
         (Some(latest), Some(before)) => {
             (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
@@ -174,7 +180,7 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
 }
 
 impl Ready {
-    /// For a process that reads the shards at these positions.
+    /// The inputs of a process that reads the shards at these positions.
     fn given(&self, shards: Vec<usize>) -> FlowInput {
         FlowInput {
             shards,
@@ -182,16 +188,17 @@ impl Ready {
         }
     }
 
-    /// Commits what the dataflow gave.
+    /// Commits the results of the dataflow.
     fn commit(
         self,
         request: &LabelRequest,
-        results: flow::Results,
+        outcome: Outcome,
+        report: ReadReport,
         listener: &Listener,
     ) -> Result<LabelSummary, LabelError> {
         tracing::debug!(
-            labels = results.labels.len(),
-            changes = results.changes.len(),
+            videos = outcome.videos.len(),
+            changes = outcome.changes.len(),
             "labelled"
         );
         listener.check()?;
@@ -215,7 +222,7 @@ impl Ready {
             also: &|_| Ok(()),
         };
         let previous = previous.as_deref();
-        let summary = commit::commit(&self.store, &self.lock, plan, &asked, results, previous)?;
+        let summary = commit::commit(&self.store, &self.lock, plan, &asked, outcome, report, previous)?;
         tracing::debug!(version = summary.version.version, "committed");
         stage.clear();
         Ok(summary)

@@ -23,7 +23,7 @@ use crate::world::{Meaning, Names, Video, World, at};
 /// Opens every input.
 ///
 /// # Errors
-/// [`LabelError`] for an input that cannot be used at all.
+/// Returns [`LabelError`] if an input cannot be used at all.
 pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
@@ -64,7 +64,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let mut shards = Vec::new();
     for modality in Modality::ALL {
         for path in &world.features[at(modality)] {
-            // An ambiguous key is opened, so that it can be rejected by name.
+            // An ambiguous key counts as wanted, so that it is read and can be rejected by name.
             let wanted = |key: &str| names.meaning(key) != Meaning::Other;
             let input = FeatureInput::open(path, modality, &wanted)?;
             shards.extend(planned(input, &world, &weak_hash));
@@ -73,7 +73,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let truth = truth(&annotations, &chosen);
     let mut rejects = annotations.rejects;
     for row in &request.left_out {
-        // A row of `encode` may be of no file.
+        // A row of `encode` can have no file.
         let file = match &*row.file {
             "" => String::new(),
             file => absolute(Path::new(file))?.display().to_string(),

@@ -1,8 +1,9 @@
 //! `vaplan ablate`: the paper's ablation over supervisions and seeds.
 //!
-//! The store is read once and not written. Each network is trained in memory. Its best epoch is chosen by the split and metric
-//! of the settings, and its scores on the asked split are those of that epoch. The scores of each network are kept in a file,
-//! so that an ablation that was killed continues with the network that it was training.
+//! The ablation reads the store once and does not write to it. It trains each network in memory. The split and metric
+//! of the settings choose the best epoch of a network; the scores on the requested split are those of that epoch. The
+//! scores of each network are written to a file, so that an ablation that was killed continues with the network that
+//! it was training.
 
 use std::fmt;
 use std::io::Write as _;
@@ -24,75 +25,75 @@ use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
 use crate::eval::Task;
 
-/// What `ablate` is asked to do.
+/// The request of an ablation.
 #[derive(Clone, Debug)]
 pub struct AblateRequest {
-    /// Store to read labels from.
+    /// The store with the labels.
     pub store: PathBuf,
-    /// Store version whose labels are learnt; `None`: the latest.
+    /// The store version with the labels; `None` means the latest version.
     pub version: Option<StoreVersion>,
-    /// Features.
+    /// The paths of the features.
     pub features: FeaturePaths,
-    /// Settings; the ablation sets supervision and seed.
+    /// The settings of all trainings. The ablation sets their supervision and seed.
     pub settings: TrainSettings,
-    /// Supervisions: the lines of the table.
+    /// The supervisions: one line of the table each.
     pub supervisions: Vec<Supervision>,
-    /// Seeds that each supervision is trained with.
+    /// The seeds; each supervision is trained with each seed.
     pub seeds: Vec<u64>,
-    /// Split that the networks are scored on.
+    /// The split that the networks are scored on.
     pub split: Split,
-    /// Device to compute on.
+    /// The device to compute on.
     pub device: tch::Device,
-    /// Folder that keeps the scores of each network.
+    /// The folder for the scores of each network.
     pub kept: PathBuf,
 }
 
-/// Scores of one network at its best epoch.
+/// The scores of one network at its best epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AblationRun {
-    /// Supervision of the network.
+    /// The supervision of the network.
     pub supervision: Supervision,
-    /// Seed of the network.
+    /// The seed of the network.
     pub seed: u64,
-    /// Best epoch, from 1.
+    /// The best epoch, from 1.
     pub epoch: u64,
-    /// Loss of the last epoch.
+    /// The loss of the last epoch.
     pub loss: f64,
-    /// Scores on the split in percent, in the order of [`COLUMNS`], by protocol.
+    /// The scores on the split in percent, by protocol, in the order of [`COLUMNS`].
     pub scores: Vec<(Gate, Vec<f64>)>,
 }
 
-/// Names of the scores, as in table `epochs`.
+/// The names of the scores, as in table `epochs`.
 pub const COLUMNS: [&str; 10] = super::settings::METRICS;
 
-/// What an ablation gave.
+/// The result of an ablation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ablation {
-    /// Split of the scores.
+    /// The split of the scores.
     pub split: Split,
-    /// Number of epochs of each network.
+    /// The number of epochs of each network.
     pub epochs: u64,
-    /// Number of videos that an epoch learns from.
+    /// The number of videos that an epoch trains on.
     pub videos: usize,
     /// The networks, in the order of supervisions and seeds.
     pub runs: Vec<AblationRun>,
 }
 
-/// What an ablation reports while it runs.
+/// The progress that an ablation reports.
 #[derive(Clone, Debug)]
 pub enum AblateProgress {
-    /// All inputs are read. The number is that of videos to learn from, over all networks and epochs.
+    /// All inputs are read. The number is the sum of the training videos over all networks and epochs.
     Planned(u64),
-    /// This number of further videos was learnt from.
+    /// The networks were trained on this number of further videos.
     Videos(u64),
-    /// A network is trained and scored.
+    /// One network is trained and scored.
     Run(Box<AblationRun>),
 }
 
-/// Trains every network of the table.
+/// Trains and scores every network of the table.
 ///
 /// # Errors
-/// As [`super::train::run`]; [`TrainError::Settings`] if the split has no dense truth.
+/// Returns the same errors as [`super::train::run`], and [`TrainError::Settings`] if a split has no dense truth.
 pub fn run(
     request: &AblateRequest,
     on_progress: &mut dyn FnMut(AblateProgress),
@@ -153,7 +154,7 @@ pub fn run(
     })
 }
 
-/// The scores that an earlier ablation kept; `None` for a file that is missing or cannot be read.
+/// Reads the scores that an earlier ablation wrote. Returns `None` for a file that is missing or cannot be read.
 fn known(path: &Path) -> Option<AblationRun> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
@@ -213,7 +214,8 @@ fn one(
 
 type Named = Vec<(String, f64)>;
 
-/// Scores of a split by both protocols, in the order of [`Gate::ALL`] and [`COLUMNS`], then the task's other scores.
+/// The scores of a split by both protocols, in the order of [`Gate::ALL`] and [`COLUMNS`], followed by the other
+/// scores of the task.
 fn scores(
     trainer: &Trainer,
     dataset: &Dataset,
@@ -229,7 +231,7 @@ fn scores(
         .collect())
 }
 
-/// Mean and sample standard deviation.
+/// The mean and the sample standard deviation. The deviation of one value is 0.
 pub fn spread(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -237,7 +239,7 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
     (mean, (squares / (count - 1.0).max(1.0)).sqrt())
 }
 
-/// A table of means and deviations, one decimal.
+/// Writes the table of means and deviations, with one decimal.
 impl fmt::Display for Ablation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seeds = self

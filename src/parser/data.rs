@@ -1,4 +1,4 @@
-//! The data set of a training: videos, their labels at a store version, their features.
+//! The data set of a training: videos, their labels at a store version, and their features.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,35 +18,36 @@ use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::world::hash::feed;
 
-/// Paths of the features, and of their pooled copies.
+/// The paths of the features, and the folder of their pooled copies.
 #[derive(Clone, Debug)]
 pub struct FeaturePaths {
     /// Audio features: folders and files.
     pub audio: Vec<PathBuf>,
-    /// Visual features.
+    /// Visual features: folders and files.
     pub visual: Vec<PathBuf>,
-    /// Clip features; empty if the network takes none.
+    /// Clip features: folders and files. Empty if the network takes no clip features.
     pub clips: Vec<PathBuf>,
-    /// Folder of the pooled copies.
+    /// The folder of the pooled copies.
     pub cache: PathBuf,
 }
 
-/// Features of all kinds.
+/// The features of all kinds.
 #[derive(Debug)]
 pub struct FeatureTables {
-    /// Audio.
+    /// Audio features.
     pub audio: FeatureTable,
-    /// Visual.
+    /// Visual features.
     pub visual: FeatureTable,
-    /// Clips, if the network takes them.
+    /// Clip features, if the network takes them.
     pub clips: Option<FeatureTable>,
 }
 
 impl FeatureTables {
-    /// Reads and pools the features. `on_videos` is called with the number of videos that were read since the last call.
+    /// Reads and pools the features. `on_videos` is called with the number of videos that were read since the last
+    /// call.
     ///
     /// # Errors
-    /// As [`FeatureTable::open`].
+    /// Returns the same errors as [`FeatureTable::open`].
     pub fn open(
         paths: &FeaturePaths,
         names: &[Arc<str>],
@@ -62,7 +63,8 @@ impl FeatureTables {
         )?;
         let mut lengths = lengths.clone();
         for name in names {
-            // If the store does not know how many segments a video has, its audio features decide: they have one row per segment.
+            // If the store does not know the number of segments of a video, its audio features give the number: they
+            // have one row per segment.
             if let (false, Some(place)) = (lengths.contains_key(name), audio.place(name)) {
                 lengths.insert(name.clone(), place.segments);
             }
@@ -86,10 +88,10 @@ impl FeatureTables {
         })
     }
 
-    /// Removes the pooled copies of other features from the folder `cache`. Files that are no pooled copies stay.
+    /// Removes the pooled copies of other features from the folder `cache`. Files that are not pooled copies stay.
     ///
     /// # Errors
-    /// [`TrainError::Io`].
+    /// Returns [`TrainError::Io`] if the folder cannot be listed or a file cannot be removed.
     pub fn keep_only(&self, cache: &Path) -> Result<(), TrainError> {
         let own = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
         let fingerprints: Vec<&str> = own.into_iter().flatten().map(FeatureTable::fingerprint).collect();
@@ -102,7 +104,7 @@ impl FeatureTables {
         Ok(())
     }
 
-    /// Features that were left out, of all kinds.
+    /// The features of all kinds that were left out.
     pub fn rejects(&self) -> Vec<RejectRow> {
         let tables = [Some(&self.audio), Some(&self.visual), self.clips.as_ref()];
         let rows = tables
@@ -112,7 +114,8 @@ impl FeatureTables {
         rows.collect()
     }
 
-    /// Places of a video's rows of each kind; `None` unless all kinds have the video, with equal lengths.
+    /// The places of a video's rows, one per kind. Returns `None` unless all kinds have the video with the same
+    /// number of segments.
     pub fn places(&self, video: &str) -> Option<[FeaturePlace; 3]> {
         let (audio, visual) = (self.audio.place(video)?, self.visual.place(video)?);
         let clips = match &self.clips {
@@ -143,7 +146,7 @@ fn longest(places: &[[FeaturePlace; 3]]) -> u32 {
     places.iter().map(|place| place[0].segments).max().unwrap_or(0)
 }
 
-/// `[B, T]`, true past the end of a video; `None` if all videos have T segments.
+/// The mask `[B, T]`, true past the end of a video. Returns `None` if all videos have T segments.
 fn padding(places: &[[FeaturePlace; 3]], segments: u32) -> Option<Tensor> {
     if places.iter().all(|place| place[0].segments == segments) {
         return None;
@@ -155,25 +158,26 @@ fn padding(places: &[[FeaturePlace; 3]], segments: u32) -> Option<Tensor> {
     Some(Tensor::from_slice(&past).view([places.len() as i64, i64::from(segments)]))
 }
 
-/// A video that has features.
+/// A video that has features of all kinds.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Full name.
+    /// The full name of the video.
     pub name: Arc<str>,
-    /// Its split.
+    /// The split of the video.
     pub split: Split,
-    /// Places of its rows of each kind of features.
+    /// The places of its rows, one per kind of features.
     pub places: [FeaturePlace; 3],
-    /// Weak label, `[C]`, 0 or 1.
+    /// The weak label, `[C]`, 0 or 1.
     weak: Vec<u8>,
-    /// Pseudo labels of audio and visual, `[T, C]` each, 0 or 1; empty if the store has no labels of the modality.
+    /// The pseudo labels of audio and visual, `[T, C]` each, 0 or 1. Empty if the store has no labels of the
+    /// modality.
     labels: [Vec<u8>; 2],
-    /// Whether the store has features, and so labels, of both modalities.
+    /// Whether the store has features, and therefore labels, of both modalities.
     labelled: bool,
 }
 
 impl Example {
-    /// Hashes everything that a training reads of the video, except its features.
+    /// Hashes all data of the video that a training reads, except its features.
     pub(super) fn feed(&self, sum: &mut Sha256) {
         feed(sum, [&*self.name, self.split.as_str()]);
         sum.update([u8::from(self.labelled)]);
@@ -187,21 +191,21 @@ impl Example {
 /// The videos of a store version that have features.
 #[derive(Debug)]
 pub struct Dataset {
-    /// Names of the classes, in the store's order.
+    /// The names of the classes, in the order of the store.
     pub classes: Vec<Arc<str>>,
     /// The videos, sorted by name.
     pub examples: Vec<Example>,
-    /// Features of the videos.
+    /// The features of the videos.
     pub features: FeatureTables,
-    /// Number of videos of each split, including those without features.
+    /// The number of videos of each split, including videos without features.
     pub videos: BTreeMap<Split, usize>,
 }
 
 impl Dataset {
-    /// Reads a store version and the features of its videos. `on_videos` as in [`FeatureTables::open`].
+    /// Reads a store version and the features of its videos. `on_videos` is called as in [`FeatureTables::open`].
     ///
     /// # Errors
-    /// As [`FeatureTables::open`]; [`TrainError::Store`] for a store that cannot be read.
+    /// Returns the same errors as [`FeatureTables::open`], and [`TrainError::Store`] if the store cannot be read.
     pub fn read(
         snapshot: &Snapshot,
         paths: &FeaturePaths,
@@ -250,24 +254,24 @@ impl Dataset {
             };
             let example = &mut self.examples[at];
             let segments = example.places[0].segments as usize;
-            if track.cells.len() != segments {
-                return Err(unequal(&track.video, &track.class, track.cells.len(), segments));
+            if track.segments() != segments {
+                return Err(unequal(&track.video, &track.class, track.segments(), segments));
             }
             let labels = &mut example.labels[usize::from(track.modality == Modality::Visual)];
             if labels.is_empty() {
                 *labels = vec![0; segments * classes];
             }
-            for (segment, cell) in track.cells.iter().enumerate() {
-                labels[segment * classes + class] = u8::from(cell.label);
+            for (segment, &label) in track.labels.iter().enumerate() {
+                labels[segment * classes + class] = u8::from(label);
             }
         }
         Ok(())
     }
 
-    /// Replaces the labels of the example at position `at`; `None`: the labels of this modality are gone.
+    /// Replaces the labels of the example at position `at`. `None` removes the labels of this modality.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] if the number of labels differs from the number of segments of the features.
+    /// Returns [`TrainError::Settings`] if the number of labels differs from the number of segments of the features.
     pub fn relabel(
         &mut self,
         at: usize,
@@ -295,7 +299,8 @@ impl Dataset {
         Ok(())
     }
 
-    /// Positions of the examples of a split; with `labelled`, only of those with labels of both modalities.
+    /// The positions of the examples of a split. With `labelled`, only those of examples with labels of both
+    /// modalities.
     pub fn of_split(&self, split: Split, labelled: bool) -> Vec<usize> {
         let of = |example: &Example| example.split == split && (example.labelled || !labelled);
         (0..self.examples.len())
@@ -303,7 +308,7 @@ impl Dataset {
             .collect()
     }
 
-    /// ParserInputs of the examples at these positions.
+    /// The inputs of the examples at these positions.
     pub fn inputs(&self, positions: &[usize], device: Device) -> ParserInputs {
         self.features.inputs(&self.places(positions), device)
     }
@@ -312,7 +317,7 @@ impl Dataset {
         positions.iter().map(|&at| self.examples[at].places).collect()
     }
 
-    /// Labels of the examples at these positions.
+    /// The labels of the examples at these positions.
     pub fn targets(&self, positions: &[usize], device: Device) -> Targets {
         let places = self.places(positions);
         let (batch, segments) = (positions.len() as i64, longest(&places));

@@ -1,4 +1,4 @@
-//! Errors of networks, trainings and predictions.
+//! The errors of networks, trainings and predictions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,38 +8,38 @@ use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::ingest::IngestError;
 
-/// Why a training or a prediction failed. A bad feature file beside good ones is a reject, not an error.
+/// Why a training or a prediction failed. A bad feature file beside good files is a rejected row, not an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// Features that cannot be read at all.
+    /// The features cannot be read at all.
     #[error(transparent)]
     Ingest(#[from] IngestError),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store lacks the settings that its labels were made with.
+    /// The store does not have the settings with which its labels were made.
     #[error(transparent)]
     Label(#[from] LabelError),
     /// A checkpoint cannot be used, or libtorch failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Predictions cannot be scored.
+    /// The predictions cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
-    /// A setting has a wrong value: its name, the value and what was expected.
+    /// A setting has a wrong value. The text has its name, the value and what was expected.
     #[error("{0}")]
     Settings(String),
-    /// The data set has no video to learn from.
+    /// The data set has no video to train on.
     #[error(
         "store version {version} has no {split} video with labels and all features (videos of the split: {videos})"
     )]
     NoVideos {
-        /// Store version that was read.
+        /// The store version that was read.
         version: u64,
-        /// Split that was asked for.
+        /// The requested split.
         split: &'static str,
-        /// Number of its videos, including those without labels or features.
+        /// The number of its videos, including videos without labels or features.
         videos: usize,
     },
     /// The loss or its gradient is NaN or infinite.
@@ -48,35 +48,35 @@ pub enum TrainError {
          epoch before (videos of the batch: {videos}); a lower learning_rate or a clip may help"
     )]
     NotFinite {
-        /// Epoch of the training, from 1.
+        /// The epoch of the training, from 1.
         epoch: u64,
-        /// Batch of the epoch, from 0.
+        /// The batch of the epoch, from 0.
         batch: usize,
-        /// "loss", "norm of its gradient" or "sum of the network's probabilities".
+        /// The quantity: "loss", "norm of its gradient" or "sum of the network's probabilities".
         what: &'static str,
-        /// NaN, or an infinity.
+        /// The value: NaN or an infinity.
         value: f64,
-        /// Names of the videos in it.
+        /// The names of the videos in the batch.
         videos: String,
     },
     /// The training was asked to stop in the middle of an epoch.
     #[error("the training was stopped in the middle of an epoch; it repeats that epoch when it continues")]
     Stopped,
-    /// A file of work in progress.
+    /// A file or folder could not be read or written.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What the program tried to do.
+        /// The action that failed, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl TrainError {
-    /// For `map_err`.
+    /// Makes a function for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
         let path = path.to_owned();
         move |source| TrainError::Io { action, path, source }
@@ -98,33 +98,33 @@ pub enum NetworkError {
     /// A file cannot be opened.
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    /// Reading or writing failed.
+    /// A file could not be read or written.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What the program tried to do.
+        /// The action that failed, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// Settings or sizes make no network.
+    /// The settings or sizes do not describe a valid network.
     #[error("{0}")]
     Config(String),
-    /// libtorch failed, for example for lack of memory.
+    /// libtorch failed, for example because memory ran out.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
 
 impl NetworkError {
-    /// For `map_err`.
+    /// Makes a function for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> NetworkError {
         let path = path.to_owned();
         move |source| NetworkError::Io { action, path, source }
     }
 
-    /// For `map_err`.
+    /// Makes a function for `map_err`.
     pub(crate) fn weights(path: &Path) -> impl Fn(WeightsProblem) -> NetworkError {
         let path = path.to_owned();
         move |problem| NetworkError::Weights {
@@ -138,33 +138,33 @@ impl NetworkError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsProblem {
-    /// The header or another part breaks the format.
+    /// The header or another part of the file breaks the format.
     #[error("{0}")]
     Format(String),
-    /// A pickle calls something that makes no tensor.
+    /// A pickle calls a function that does not make a tensor.
     #[error("asks for `{found}`, expected only tensors of a state dict; no pickle is executed")]
     Call {
-        /// Module and name.
+        /// The module and name of the function.
         found: String,
     },
-    /// A tensor is absent.
+    /// A tensor is missing.
     #[error("has no tensor `{name}`, which the network needs")]
     Missing {
-        /// Name wanted.
+        /// The name of the missing tensor.
         name: String,
     },
     /// A tensor is not a parameter of the network.
     #[error("has a tensor `{name}`, which is not a parameter of the network")]
     Unknown {
-        /// Name found.
+        /// The name of the tensor.
         name: String,
     },
-    /// A tensor has another shape.
+    /// A tensor has a wrong shape.
     #[error("tensor `{name}` has shape {found:?}, expected {expected}")]
     Shape {
-        /// Name of the tensor.
+        /// The name of the tensor.
         name: String,
-        /// Its shape.
+        /// The shape that was found.
         found: Vec<i64>,
         /// The expected shape.
         expected: String,

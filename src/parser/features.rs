@@ -1,4 +1,4 @@
-//! Features of a data set, pooled to one row per segment, in a file that is mapped into memory.
+//! The features of a data set, pooled to one row per segment, in a file that is mapped into memory.
 //!
 //! ```text
 //! shards ── rows of whole videos ── pooled to T rows ──▶ <fingerprint>.f32, the rows of all videos one after the other
@@ -7,7 +7,8 @@
 //!
 //! An epoch then reads 100 kB per video of LLP instead of 700 kB, and the system caches the file in memory.
 //!
-//! Pooling: METHOD.md, "PLE": the mean of a segment's frames commutes with the linear map after it.
+//! Pooling does not change what the network computes, because the mean of a segment's frames commutes with the linear
+//! map after it (METHOD.md, "PLE").
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -27,25 +28,25 @@ use crate::ingest::annotations::Roster;
 use crate::ingest::features::{FeatureEvent, FeatureInput, VideoSpan};
 use crate::world::hash::{feed, hash};
 
-/// Rows read at a time.
+/// The number of rows that are read at a time.
 const BATCH_ROWS: usize = 256;
 
-/// Number of segments of the videos whose number is known before their features are read.
+/// The number of segments of each video for which the number is known before its features are read.
 pub type Lengths = BTreeMap<Arc<str>, u32>;
 
-/// FeaturePlace of a video's rows.
+/// The place of a video's rows in a [`FeatureTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeaturePlace {
-    /// First row.
+    /// The first row.
     pub row: i64,
-    /// T, number of segments, with one row each.
+    /// T, the number of segments. Each segment has one row.
     pub segments: u32,
 }
 
-/// Features of one kind: audio, visual or clips.
+/// The features of one kind: audio, visual or clips.
 #[derive(Debug)]
 pub struct FeatureTable {
-    /// `[rows, D]`, f32, mapped.
+    /// `[rows, D]`, f32, mapped from the file.
     rows: Tensor,
     width: i64,
     places: BTreeMap<String, FeaturePlace>,
@@ -67,13 +68,15 @@ pub type OnVideos<'a> = &'a mut dyn FnMut(u64);
 impl FeatureTable {
     /// Reads the features of the videos `names`, or maps the copy that an earlier call left in `cache`.
     ///
-    /// The rows of a video are pooled to T rows by the mean of T equal parts. T is the number in `lengths`, or else the number
-    /// of rows. A video is rejected if its number of rows is not a multiple of T, if its width differs from the first video's,
-    /// if a value is not finite, or if the video came before.
+    /// The rows of a video are pooled to T rows: each is the mean of one of T equal parts. T is the number in
+    /// `lengths`, or the number of rows if `lengths` does not have the video. A video is rejected if its number of
+    /// rows is not a multiple of T, if its width differs from the width of the first video, if a value is not finite,
+    /// or if the video was already read.
     ///
     /// # Errors
-    /// [`TrainError::Ingest`] for an input that cannot be read at all, [`TrainError::Settings`] if it has no usable video of
-    /// `names`, [`TrainError::Io`], [`TrainError::Network`] if the file cannot be mapped.
+    /// Returns [`TrainError::Ingest`] if an input cannot be read at all, [`TrainError::Settings`] if it has no usable
+    /// video of `names`, [`TrainError::Io`] if the copy cannot be written, and [`TrainError::Network`] if the copy
+    /// cannot be mapped.
     pub fn open(
         paths: &[PathBuf],
         modality: Modality,
@@ -153,27 +156,28 @@ impl FeatureTable {
         })
     }
 
-    /// SHA-256, hex, of the names and lengths of the videos, and of the paths, sizes and times of the files.
+    /// The SHA-256, in hex, of the names and lengths of the videos, and of the paths, sizes and times of the files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// D, width of a row.
+    /// D, the width of a row.
     pub fn width(&self) -> i64 {
         self.width
     }
 
-    /// FeaturePlace of a video's rows; `None`: the video has no usable features.
+    /// The place of a video's rows, or `None` if the video has no usable features.
     pub fn place(&self, video: &str) -> Option<FeaturePlace> {
         self.places.get(video).copied()
     }
 
-    /// Videos and files that were left out, with the reasons.
+    /// The videos and files that were left out, with the reasons.
     pub fn rejects(&self) -> &[RejectRow] {
         &self.rejects
     }
 
-    /// The rows of these places, `[places, segments, D]`. Past the end of a video its last row is repeated; padding hides it.
+    /// Copies the rows of these places to a tensor `[places, segments, D]`. Past the end of a video, its last row is
+    /// repeated; the padding mask hides these rows from the network.
     pub fn gather(&self, places: &[FeaturePlace], segments: u32) -> Tensor {
         let mut rows = Vec::with_capacity(places.len() * segments as usize);
         for place in places {
@@ -189,7 +193,8 @@ impl FeatureTable {
     }
 }
 
-/// Writes a temporary file with a unique name in the same folder, and renames it: two processes may write the same file at once.
+/// Writes a temporary file with a unique name in the same folder and renames it, because two processes can write the
+/// same file at once.
 pub(super) fn write_beside(
     path: &Path,
     write: impl FnOnce(&mut NamedTempFile) -> std::io::Result<()>,
@@ -203,14 +208,14 @@ pub(super) fn write_beside(
     made().map_err(TrainError::io("write", path))
 }
 
-/// Prefix of the names of temporary files.
+/// The prefix of the names of temporary files.
 const SCRATCH: &str = ".vaplan-pooled-";
 
 fn scratch_in(folder: &Path) -> std::io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(SCRATCH).tempfile_in(folder)
 }
 
-/// Whether a file is a pooled copy, complete or not, of features with other fingerprints.
+/// Returns whether a file is a pooled copy of features with other fingerprints, or a temporary file of such a copy.
 pub(super) fn is_pooled_copy(path: &Path, fingerprints: &[&str]) -> bool {
     let (Some(name), Some(stem)) = (path.file_name(), path.file_stem()) else {
         return false;
@@ -226,7 +231,7 @@ fn place(file: NamedTempFile, path: &Path) -> std::io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// Writes pooled rows.
+/// Pools the rows of all videos and writes them to a file.
 struct Pooling<'a> {
     roster: &'a Roster,
     names: &'a [Arc<str>],
@@ -234,7 +239,7 @@ struct Pooling<'a> {
     path: PathBuf,
     out: BufWriter<NamedTempFile>,
     index: Index,
-    /// File of each video's rows.
+    /// The feature file of each video's rows.
     files: BTreeMap<String, Arc<str>>,
     failed: Option<std::io::Error>,
     pooled: Vec<f32>,
@@ -302,7 +307,7 @@ impl<'a> Pooling<'a> {
         Ok(self.index)
     }
 
-    /// Drops the rows of a video that came from a file which is rejected now. Rows from another file stay.
+    /// Drops the rows of a video that came from a file which is now rejected. Rows from another file stay.
     fn forget(&mut self, row: &RejectRow) {
         let Some(Ok(video)) = row.video.as_deref().map(|key| self.roster.resolve(key)) else {
             return;
@@ -314,11 +319,11 @@ impl<'a> Pooling<'a> {
         }
     }
 
-    /// Rows of one video, `[rows, width]`.
+    /// Pools and writes the rows of one video, `[rows, width]`, or rejects them.
     fn video(&mut self, span: &VideoSpan, width: usize, rows: &[f32]) {
         let name = match self.roster.resolve(&span.key) {
             Ok(position) => &self.names[position],
-            // A shard may hold videos that are not in the data set.
+            // A shard can hold videos that are not in the data set. Skip them.
             Err(crate::ingest::annotations::KeyError::Unknown) => return,
             Err(error) => return self.reject(span, &span.key, error.to_string()),
         };
@@ -374,7 +379,7 @@ impl<'a> Pooling<'a> {
     }
 }
 
-/// The mean of each of `segments` equal parts of the rows, `[rows, width]` to `[segments, width]`.
+/// The mean of each of `segments` equal parts of the rows: `[rows, width]` to `[segments, width]`.
 fn pool(rows: &[f32], width: usize, segments: usize, pooled: &mut Vec<f32>) {
     pooled.clear();
     let part = rows.len() / segments;

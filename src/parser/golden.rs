@@ -1,4 +1,4 @@
-//! The network and its loss against what the public PyTorch code gave (`../shared/golden/han`).
+//! Compares the network and its loss with the values that the public PyTorch code gave (`../shared/golden/han`).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use super::loss::{LossConfig, TERMS, TargetName, Targets};
 use super::optimizer::{Adam, AdamConfig, gradients};
 use super::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, Weights};
 
-/// A softmax does not change with its bias: their gradients are rounding, about 1e-8, in both programs.
+/// A softmax does not depend on its bias, so the gradients of these biases are rounding errors, about 1e-8, in both
+/// programs.
 const NO_GRADIENT: [&str; 2] = ["fc_frame_att.bias", "fc_av_att.bias"];
 
 struct Golden {
@@ -165,7 +166,8 @@ fn five_steps_of_adam_are_those_of_pytorch() {
     for (name, tensor) in &golden.han.weights().tensors {
         let norm = f64::try_from(tensor.norm()).unwrap();
         if NO_GRADIENT.contains(&name.as_str()) {
-            // Adam divides rounding by rounding: each of 25 elements moves by up to the rate, five times, anywhere.
+            // Adam divides one rounding error by another here. So each of the 25 elements can move by up to the
+            // learning rate in each of 5 steps, in any direction.
             let expected = norms[name.as_str()].as_f64().unwrap();
             assert!(
                 (norm - expected).abs() < 5.0 * 3e-4 * 25_f64.sqrt(),
@@ -187,7 +189,7 @@ fn averaging_the_frames_first_is_the_same_function() {
     let frames = given.take("visual").unwrap(); // [4, 80, 2048]
     let weights = golden.han.weights();
     let (weight, bias) = (&weights.tensors["fc_v.weight"], &weights.tensors["fc_v.bias"]);
-    // As published: every frame through the linear map, then the mean.
+    // As published: the linear map is applied to every frame, then the mean is taken.
     let after = frames
         .linear(weight, Some(bias))
         .view([4, 10, 8, 512])
@@ -225,7 +227,7 @@ fn a_padded_video_is_predicted_as_if_it_were_alone_and_weighs_nothing_past_its_e
     assert!(largest(&(&one.visual - first(&many.visual))) < 1e-6);
     assert!(largest(&(&one.segment_audio - first(&many.segment_audio).narrow(1, 0, 7))) < 1e-6);
 
-    // The loss of the first video, alone and as the only one of a padded batch.
+    // Compare the loss of the first video alone with its loss as the only video of a padded batch.
     let labels = |x: &Tensor| first(x).narrow(1, 0, 7);
     let short = Targets {
         audio: labels(&golden.targets.audio),

@@ -7,10 +7,13 @@
 //!                                                           └─ fc_av_att ── softmax over modalities ───┴─▶ p, p^a, p^v
 //! ```
 //!
-//! Source (grade C): `MMIL_Net`, `Encoder`, `HANLayer` in `nets/net_audiovisual.py` of YapengTian/AVVP-ECCV20. Parameters have
-//! the same names. Three things differ. The inputs are means of the 8 frames per segment (METHOD.md: the same function).
-//! Both modalities pass a layer as one batch. A second layer takes the output of the first one; in the source every layer takes
-//! the input of the first one, so that only the last layer counts. With one layer, as published, this makes no difference.
+//! Source (grade C): `MMIL_Net`, `Encoder`, `HANLayer` in `nets/net_audiovisual.py` of YapengTian/AVVP-ECCV20.
+//! Parameters have the same names. Three things differ:
+//!
+//! - The inputs are means of the 8 frames per segment, which computes the same function (METHOD.md).
+//! - Both modalities pass a layer as one batch.
+//! - A second layer takes the output of the first layer. In the source, every layer takes the input of the first
+//!   layer, so that only the last layer has an effect. With one layer, as published, both are the same.
 
 use std::collections::BTreeMap;
 
@@ -23,22 +26,22 @@ use super::noise::Noise;
 use super::parameters::{Declared, Parameters, Start, linear, matrix};
 use super::weights::Weights;
 
-/// Key of the metadata that holds the number of attention heads.
+/// The metadata key of the number of attention heads.
 pub const HEADS: &str = "heads";
 
 /// Settings of HAN. The defaults are those published for LLP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HanSettings {
-    /// H, width of the hidden rows.
+    /// H, the width of the hidden rows.
     pub hidden: i64,
-    /// Width between the two linear maps of a layer.
+    /// The width between the two linear maps of a layer.
     pub feedforward: i64,
-    /// Layers of the encoder.
+    /// The number of layers of the encoder.
     pub layers: usize,
-    /// Attention heads; they divide H.
+    /// The number of attention heads. It must divide H.
     pub heads: i64,
-    /// Probability that an element is dropped in training, at least 0 and below 1.
+    /// The probability that an element is dropped in training, at least 0 and below 1.
     pub dropout: f64,
 }
 
@@ -54,7 +57,7 @@ impl Default for HanSettings {
     }
 }
 
-/// The network.
+/// The HAN network.
 #[derive(Debug)]
 pub struct Han {
     sizes: NetworkSizes,
@@ -62,7 +65,8 @@ pub struct Han {
     parameters: Parameters,
 }
 
-/// Two layer norms that `MMIL_Net` has and never uses. They are kept, so that its checkpoints can be exchanged with ours.
+/// Two layer norms that `MMIL_Net` has and never uses. This network has them too, so that its checkpoints can be
+/// exchanged with those of `MMIL_Net`.
 const UNUSED: [&str; 4] = [
     "hat_encoder.norm1.bias",
     "hat_encoder.norm1.weight",
@@ -70,7 +74,7 @@ const UNUSED: [&str; 4] = [
     "hat_encoder.norm2.weight",
 ];
 
-/// Names and shapes of all parameters, sorted by name, and how each begins.
+/// The names, shapes and initial values of all parameters, sorted by name.
 fn declared(sizes: &NetworkSizes, settings: &HanSettings) -> Vec<Declared> {
     let (h, c, feedforward) = (settings.hidden, sizes.classes, settings.feedforward);
     let mut all = Vec::new();
@@ -106,7 +110,7 @@ fn declared(sizes: &NetworkSizes, settings: &HanSettings) -> Vec<Declared> {
         };
         all.push((name.to_owned(), vec![h], start));
     }
-    // Random numbers are drawn in this order, so the order is part of what a seed means.
+    // Random numbers are drawn in this order. Another order would give other weights for the same seed.
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }
@@ -151,8 +155,9 @@ impl Network for Han {
         })
     }
 
-    /// Reads the sizes off the weights. The number of heads is in the metadata of our checkpoints; PyTorch's state dicts lack
-    /// it, and then it is 1, as published. Dropout is not in a checkpoint: a loaded network only predicts.
+    /// Reads the sizes from the shapes of the weights. The number of heads is in the metadata of our checkpoints.
+    /// PyTorch's state dicts do not have it; the number is then 1, as published. A checkpoint has no dropout, because
+    /// a loaded network only predicts.
     fn load(weights: &mut Weights, device: Device) -> Result<Han, WeightsProblem> {
         let ((hidden, audio), (_, visual)) =
             (matrix(weights, "fc_a.weight")?, matrix(weights, "fc_v.weight")?);
@@ -291,7 +296,8 @@ impl Han {
         self.parameters.norm(&format!("{name}.norm2"), &(x + inner))
     }
 
-    /// Attention to the segments of the same modality, or with `cross` of the other one; `[2B, T, H]` to `[2B, T, H]`.
+    /// Attention to the segments of the same modality, or with `cross` to those of the other modality: `[2B, T, H]`
+    /// to `[2B, T, H]`.
     ///
     /// Source: `multi_head_attention_forward` in `torch/nn/functional.py`.
     fn attention(
@@ -311,7 +317,7 @@ impl Han {
             let by_head = x.reshape([batch, time, heads, width]).transpose(1, 2);
             by_head.reshape([batch * heads, time, width]) // [2B·heads, T, H/heads]
         };
-        // Exchanging the halves of the batch gives each modality the rows of the other one.
+        // Exchanging the halves of the batch gives each modality the rows of the other modality.
         let other = |x: &Tensor| {
             if cross {
                 x.roll(batch / 2, 0)
@@ -334,16 +340,16 @@ impl Han {
     }
 }
 
-/// Masks of what is past the end of a video, for both modalities.
+/// Masks of the segments past the end of a video, for both modalities.
 struct Padding {
-    /// `[2B·heads, 1, T]`.
+    /// The mask of attention keys, `[2B·heads, 1, T]`.
     keys: Tensor,
-    /// `[2B, T, 1]`.
+    /// The mask of segments, `[2B, T, 1]`.
     segments: Tensor,
 }
 
 impl Padding {
-    /// The masks of padding `[B, T]`.
+    /// Makes the masks from the padding `[B, T]`.
     fn new(padding: &Tensor, heads: i64) -> Padding {
         let both = padding.repeat([2, 1]);
         let keys = both.repeat_interleave_self_int(heads, 0, None);

@@ -1,36 +1,36 @@
 //! The loss of a batch: HAN's basic loss, and the richness of pseudo labels.
 //!
-//! METHOD.md, "PLE". The basic loss is HAN's, `main_avvp.py` (grade C), with LEAP's targets. The richness terms are those of
-//! VAPLAN (arXiv 2406.00919), which describes them in words; the formula is ours (grade D).
+//! METHOD.md, "PLE". The basic loss is HAN's, `main_avvp.py` (grade C), with LEAP's targets. The richness terms are
+//! those of VAPLAN (arXiv 2406.00919). That paper describes them in words; the formula is ours (grade D).
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
 use super::network::ParserOutputs;
 
-/// Smallest distance of a probability from 0 and 1 in a loss, so that its logarithm is finite.
+/// The smallest distance of a probability from 0 and 1 in a loss. It keeps the logarithm finite.
 const CLAMP: f64 = 1e-7;
 
-/// Targets of the probabilities of each modality.
+/// The targets of the probabilities of each modality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetName {
-    /// Any pseudo label of the modality in the video (grade C, LEAP).
+    /// 1 if any segment of the modality has the pseudo label (grade C, LEAP).
     Pseudo,
-    /// The weak label; visual 0.9 y + 0.05 (grade C, HAN).
+    /// The weak label y; for visual 0.9 y + 0.05 (grade C, HAN).
     Smoothed,
-    /// The weak label, for both.
+    /// The weak label, for both modalities.
     Weak,
 }
 
-/// The terms of the loss, and their weights.
+/// The targets and the weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
-    /// Targets of the basic loss.
+    /// The targets of the basic loss.
     pub targets: TargetName,
-    /// λ, weight of the richness terms (grade D: 0.5).
+    /// λ, the weight of the richness terms (grade D). The default is 0.5.
     pub richness: f64,
-    /// μ, weight of the segment term (grade C, LEAP; 0: off).
+    /// μ, the weight of the segment term (grade C, LEAP). The default is 0, which turns the term off.
     pub segment: f64,
 }
 
@@ -44,23 +44,23 @@ impl Default for LossConfig {
     }
 }
 
-/// Labels of a batch of B videos of at most T segments.
+/// The labels of a batch of B videos of at most T segments.
 #[derive(Debug)]
 pub struct Targets {
     /// Ŷ^a, `[B, T, C]`, 0 or 1; 0 past the end of a video.
     pub audio: Tensor,
-    /// Ŷ^v, as `audio`.
+    /// Ŷ^v, like `audio`.
     pub visual: Tensor,
-    /// y, `[B, C]`.
+    /// y, `[B, C]`, the weak labels.
     pub weak: Tensor,
-    /// `[B, T]`, 1 within a video and 0 past its end; `None`: every video has T segments.
+    /// `[B, T]`, 1 within a video and 0 past its end; `None` if every video has T segments.
     pub within: Option<Tensor>,
 }
 
 impl Targets {
     /// Replaces the labels of each modality by the labels that both modalities have.
     ///
-    /// METHOD.md, "AVE task": PL-AV = PL-A and PL-V; a segment without such a label is background.
+    /// METHOD.md, "AVE task": PL-AV is PL-A and PL-V; a segment without any such label is background.
     pub fn audio_visual(self) -> Targets {
         let both = &self.audio * &self.visual; // [B, T, C]
         Targets {
@@ -71,7 +71,7 @@ impl Targets {
     }
 }
 
-/// Names of the terms, in the order of [`Loss::terms`].
+/// The names of the terms, in the order of [`Loss::terms`].
 pub const TERMS: [&str; 9] = [
     "video",
     "audio",
@@ -87,14 +87,14 @@ pub const TERMS: [&str; 9] = [
 /// The loss of a batch.
 #[derive(Debug)]
 pub struct Loss {
-    /// Weighted sum of the terms.
+    /// The weighted sum of the terms.
     pub total: Tensor,
-    /// Each term without its weight, in the order of [`TERMS`]. A term of weight 0 is not computed and is 0.
+    /// Each term without its weight, in the order of [`TERMS`]. A term of weight 0 is not computed; its value is 0.
     pub terms: Vec<Tensor>,
 }
 
 impl LossConfig {
-    /// The loss of a batch.
+    /// Computes the loss of a batch.
     pub fn loss(&self, outputs: &ParserOutputs, targets: &Targets) -> Loss {
         let (audio, visual) = self.modality_targets(targets);
         let mut terms = vec![
@@ -128,7 +128,7 @@ impl LossConfig {
         Loss { total, terms }
     }
 
-    /// y^a and y^v, `[B, C]`.
+    /// The targets y^a and y^v of the modalities, `[B, C]`.
     fn modality_targets(&self, targets: &Targets) -> (Tensor, Tensor) {
         let weak = &targets.weak;
         match self.targets {
@@ -139,7 +139,7 @@ impl LossConfig {
     }
 }
 
-/// BCE of Σ_c y·P / n and Σ_c Ŷ / n, per segment; n = Σ_c y, at least 1.
+/// BCE of Σ_c y·P / n and Σ_c Ŷ / n, per segment, where n = Σ_c y and at least 1.
 fn category_richness(probability: &Tensor, labels: &Tensor, targets: &Targets) -> Tensor {
     let weak = targets.weak.unsqueeze(1); // [B, 1, C]
     let count = weak.sum_dim_intlist(-1, false, None::<Kind>).clamp_min(1.0); // [B, 1]
@@ -169,7 +169,7 @@ fn mean_bce(probability: &Tensor, target: &Tensor) -> Tensor {
     clamped.binary_cross_entropy(target, None::<Tensor>, Reduction::Mean)
 }
 
-/// Mean over the elements within the videos.
+/// The mean BCE over the segments within the videos.
 fn masked_bce(probability: &Tensor, target: &Tensor, within: Option<&Tensor>) -> Tensor {
     let Some(within) = within else {
         return mean_bce(probability, target);

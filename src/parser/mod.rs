@@ -6,28 +6,28 @@
 //!                                                                     └─ probabilities ───────▶ table `predictions`
 //! ```
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
 //! | [`network`] | `trait Parser` and `trait Network`, which every network implements |
-//! | [`registry`] | every network by name, and the settings of the one that is named |
+//! | [`registry`] | every network by name, and the settings of the named network |
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
-//! | [`noise`] | random numbers named by seed and epoch: initial weights, dropout, order |
+//! | [`noise`] | random numbers by seed and epoch: initial weights, dropout, order |
 //! | [`weights`] | named tensors in safetensors files and PyTorch state dicts |
-//! | [`settings`] | settings of a training: a TOML file over the defaults, flags over both |
+//! | [`settings`] | settings of a training: defaults, a TOML file over them, flags over both |
 //! | [`features`] | features pooled to one row per segment, in memory-mapped files |
 //! | [`data`] | videos, labels and features as batches |
-//! | [`trainer`] | a network in training, from memory to memory |
+//! | [`trainer`] | a network in training, without any file |
 //! | [`training`] | one training with its checkpoints |
 //! | [`probabilities`] | probabilities of videos |
 //! | [`validate`] | scores of predictions by both protocols |
 //! | [`record`] | epochs and predictions as store versions |
-//! | [`mod@train`] | `vaplan train`: from a store to a store |
-//! | [`predict`] | `vaplan predict`: a checkpoint on features |
+//! | [`mod@train`] | `vaplan train`: trains on a store and writes to it |
+//! | [`predict`] | `vaplan predict`: runs a checkpoint on features |
 //! | [`ablate`] | `vaplan ablate`: the paper's ablation over several seeds |
-//! | [`error`] | errors of all of these |
+//! | [`error`] | the errors of these modules |
 
 pub mod ablate;
 pub mod data;
@@ -69,10 +69,10 @@ pub use settings::{Gate, Supervision, TrainSettings};
 pub use trainer::Trainer;
 pub use weights::Weights;
 
-/// The device of this name: `cpu`, `cuda` or `cuda:N`.
+/// Returns the device of this name: `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// A message with the name and what was expected, also for a GPU that libtorch does not see.
+/// Returns a message with the name and what was expected, if the name is unknown or libtorch does not see the GPU.
 pub fn device(name: &str) -> Result<tch::Device, String> {
     let number = match name {
         "cpu" => return Ok(tch::Device::Cpu),

@@ -1,12 +1,12 @@
-//! What a network is to the rest of the program: `trait Parser` to run one, `trait Network` to make one.
+//! The interface of a network: `trait Parser` to run a network, `trait Network` to make one.
 //!
 //! ```text
 //! registry ── name ──▶ Network::build, Network::load ──▶ dyn Parser ──┬─ forward ──▶ loss, probabilities
 //!                                                                    └─ weights ──▶ checkpoint
 //! ```
 //!
-//! A new network is one file that implements both traits, and one line in [`registry`](super::registry). Settings files,
-//! checkpoints, the training loop and the tables of a store need no change.
+//! A new network is one file that implements both traits, and one line in [`registry`](super::registry). Settings
+//! files, checkpoints, the training loop and the tables of a store need no change.
 
 use std::fmt;
 
@@ -18,22 +18,24 @@ use super::error::{NetworkError, WeightsProblem};
 use super::noise::Noise;
 use super::weights::Weights;
 
-/// What the data set decides about a network: widths of the features, number of classes.
+/// The sizes of a network that the data set decides: widths of the features and number of classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSizes {
-    /// Da, width of audio features (VGGish 128).
+    /// Da, the width of audio features (VGGish: 128).
     pub audio: i64,
-    /// Dv, width of visual features (ResNet-152 2048).
+    /// Dv, the width of visual features (ResNet-152: 2048).
     pub visual: i64,
-    /// Ds, width of clip features (R(2+1)D 512); `None`: the network takes no clip features.
+    /// Ds, the width of clip features (R(2+1)D: 512); `None` if the network takes no clip features.
     pub clips: Option<i64>,
-    /// C, number of classes.
+    /// C, the number of classes.
     pub classes: i64,
 }
 
 impl NetworkSizes {
+    /// Checks that each size is from 1 to 16777216.
+    ///
     /// # Errors
-    /// [`NetworkError::Config`] for a size outside 1 to 16777216.
+    /// Returns [`NetworkError::Config`] if a size is outside this range.
     pub fn check(&self) -> Result<(), NetworkError> {
         check_sizes(&[
             ("audio", self.audio),
@@ -47,7 +49,7 @@ impl NetworkSizes {
 /// Checks that each named size is from 1 to 16777216.
 ///
 /// # Errors
-/// [`NetworkError::Config`] with the first size that is not.
+/// Returns [`NetworkError::Config`] with the first size that is outside this range.
 pub fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), NetworkError> {
     match sizes.iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
         Some((name, size)) => Err(NetworkError::Config(format!(
@@ -60,62 +62,64 @@ pub fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), NetworkError> {
 /// A batch of B videos of at most T segments.
 #[derive(Debug)]
 pub struct ParserInputs {
-    /// `[B, T, Da]`.
+    /// Audio features, `[B, T, Da]`.
     pub audio: Tensor,
-    /// `[B, T, Dv]`.
+    /// Visual features, `[B, T, Dv]`.
     pub visual: Tensor,
-    /// `[B, T, Ds]`, if the network takes clip features.
+    /// Clip features, `[B, T, Ds]`, if the network takes them.
     pub clips: Option<Tensor>,
-    /// `[B, T]`, true past the end of a video; `None`: every video has T segments.
+    /// `[B, T]`, true past the end of a video; `None` if every video has T segments.
     pub padding: Option<Tensor>,
 }
 
-/// Probabilities of a batch. Values past the end of a video are undefined.
+/// The probabilities of a batch. Values past the end of a video are undefined.
 #[derive(Debug)]
 pub struct ParserOutputs {
-    /// P^a, `[B, T, C]`.
+    /// P^a, `[B, T, C]`: audio, by segment.
     pub segment_audio: Tensor,
-    /// P^v, `[B, T, C]`.
+    /// P^v, `[B, T, C]`: visual, by segment.
     pub segment_visual: Tensor,
-    /// p^a, `[B, C]`.
+    /// p^a, `[B, C]`: audio, whole video.
     pub audio: Tensor,
-    /// p^v, `[B, C]`.
+    /// p^v, `[B, C]`: visual, whole video.
     pub visual: Tensor,
-    /// p, `[B, C]`.
+    /// p, `[B, C]`: both modalities, whole video.
     pub video: Tensor,
 }
 
-/// A network with its parameters: what training and prediction use.
+/// A network with its parameters, for training and prediction.
 pub trait Parser: fmt::Debug + Send {
-    /// The name in the registry, as settings and checkpoints write it.
+    /// The name of the network in the registry, in settings and in checkpoints.
     fn name(&self) -> &'static str;
 
-    /// Widths of the features that the network takes, and the number of its classes.
+    /// The widths of the features that the network takes, and the number of its classes.
     fn sizes(&self) -> &NetworkSizes;
 
-    /// Device that the parameters are on.
+    /// The device of the parameters.
     fn device(&self) -> Device;
 
-    /// The parameters that training moves, by name, in a fixed order. The tensors share memory with the network.
+    /// The parameters that training changes, with their names, in a fixed order. The tensors share memory with the
+    /// network.
     fn trainable(&self) -> Vec<(String, Tensor)>;
 
-    /// All parameters, and as metadata what [`Network::load`] cannot read off their shapes.
+    /// All parameters. The metadata has the values that [`Network::load`] cannot derive from the shapes.
     fn weights(&self) -> Weights;
 
-    /// Takes this network's parameters out of `weights` and replaces its own by them.
+    /// Takes this network's parameters out of `weights` and replaces its own parameters by them.
     ///
     /// # Errors
-    /// [`WeightsProblem::Missing`] and [`WeightsProblem::Shape`]. The network is unusable after an error.
+    /// Returns [`WeightsProblem::Missing`] or [`WeightsProblem::Shape`] if a parameter is missing or has another
+    /// shape. The network is unusable after an error.
     fn restore(&mut self, weights: &mut Weights) -> Result<(), WeightsProblem>;
 
-    /// Probabilities of a batch. `noise` is given in training only; dropout draws its masks from it.
+    /// Computes the probabilities of a batch. Only training passes `noise`; dropout draws its masks from it.
     ///
     /// # Panics
-    /// If the inputs do not have the shapes that [`ParserInputs`] gives for the network's sizes.
+    /// Panics if the inputs do not have the shapes of [`ParserInputs`] for the network's sizes.
     fn forward(&self, inputs: &ParserInputs, noise: Option<&mut Noise>) -> ParserOutputs;
 }
 
-/// Key of a checkpoint's metadata under which it names its network.
+/// The key in a checkpoint's metadata that holds the name of its network.
 pub(super) const NAME_KEY: &str = "network";
 
 impl dyn Parser + '_ {
@@ -128,23 +132,25 @@ impl dyn Parser + '_ {
     }
 }
 
-/// How a network is made: the registry holds one entry for each type that implements this trait.
+/// How a network is made. The registry has one entry for each type that implements this trait.
 pub trait Network: Parser + Sized + 'static {
-    /// Value of the key `network` in settings and checkpoints.
+    /// The value of the key `network` in settings and checkpoints.
     const NAME: &'static str;
-    /// Keys of [`Network::Settings`], in the order in which settings are written.
+    /// The keys of [`Network::Settings`], in the order in which settings are written.
     const KEYS: &'static [&'static str];
-    /// The network's own settings, with defaults for all of them.
+    /// The network's own settings. Each has a default.
     type Settings: Serialize + DeserializeOwned + Default;
 
-    /// # Errors
-    /// [`NetworkError::Config`] for settings that make no network: key, value and what was expected.
-    fn check(settings: &Self::Settings) -> Result<(), NetworkError>;
-
-    /// A network with random weights, which `seed` decides.
+    /// Checks the network's settings.
     ///
     /// # Errors
-    /// As [`Network::check`]; [`NetworkError::Torch`] if the device has no memory left.
+    /// Returns [`NetworkError::Config`] with the key, the value and what was expected, if a setting is wrong.
+    fn check(settings: &Self::Settings) -> Result<(), NetworkError>;
+
+    /// Makes a network with random weights, which depend on `seed` only.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Network::check`], and [`NetworkError::Torch`] if the device has no memory left.
     fn build(
         settings: &Self::Settings,
         sizes: &NetworkSizes,
@@ -152,9 +158,10 @@ pub trait Network: Parser + Sized + 'static {
         device: Device,
     ) -> Result<Self, NetworkError>;
 
-    /// A network with the parameters that it takes out of `weights`. Sizes are read off the shapes.
+    /// Makes a network with parameters out of `weights`. Its sizes follow from the shapes.
     ///
     /// # Errors
-    /// [`WeightsProblem::Missing`], [`WeightsProblem::Shape`], and shapes that make no network.
+    /// Returns [`WeightsProblem::Missing`] or [`WeightsProblem::Shape`] if a parameter is missing or has a wrong
+    /// shape, and [`WeightsProblem::Format`] if the sizes do not describe a valid network.
     fn load(weights: &mut Weights, device: Device) -> Result<Self, WeightsProblem>;
 }

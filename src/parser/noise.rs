@@ -1,7 +1,8 @@
-//! Random numbers of a training: initial weights, order of the videos, dropout.
+//! The random numbers of a training: initial weights, order of the videos, dropout.
 //!
-//! The generator is our own, seeded by seed and epoch, instead of libtorch's global one. So an epoch that is repeated draws
-//! the same numbers, whatever else the process draws in the meantime, and a checkpoint needs no state of the generator.
+//! The program has its own generator, seeded by seed and epoch, instead of libtorch's global generator. So a repeated
+//! epoch draws the same numbers, whatever else the process draws in the meantime, and a checkpoint needs no state of
+//! the generator.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,14 +15,15 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// The stream of a seed and epoch. Epoch 0 is the initial weights.
+    /// The stream of a seed and an epoch. Epoch 0 gives the initial weights.
     pub fn new(seed: u64, epoch: u64) -> Noise {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch);
         Noise { rng }
     }
 
-    /// Sets each element to 0 with this probability and scales the others up, so that the mean stays. Same shape as `x`.
+    /// Sets each element to 0 with this probability and scales the other elements up, so that the mean stays. The
+    /// result has the shape of `x`.
     pub fn drop(&mut self, x: &Tensor, probability: f64) -> Tensor {
         let drop = (probability.clamp(0.0, 0.999) * 65536.0).round() as u16;
         match drop {
@@ -30,10 +32,10 @@ impl Noise {
         }
     }
 
-    /// 0 or 1 / (1 - p) per element, `shape`; `drop` is p in 65536ths.
+    /// A mask of this shape with 0 or 1 / (1 - p) per element; `drop` is p in units of 1/65536.
     ///
-    /// A step draws half a million elements. SplitMix64 (Steele, Lea, Flood 2014) draws them from a seed of the stream in a
-    /// tenth of ChaCha's time.
+    /// A step draws half a million elements. SplitMix64 (Steele, Lea, Flood 2014), seeded from the stream, draws them
+    /// in a tenth of ChaCha's time.
     fn mask(&mut self, drop: u16, shape: &[i64], device: Device) -> Tensor {
         let count = shape.iter().product::<i64>() as usize;
         let keep = 1.0 / (1.0 - f32::from(drop) / 65536.0);
@@ -51,7 +53,7 @@ impl Noise {
         Tensor::from_slice(&values[..count]).view(shape).to_device(device)
     }
 
-    /// Uniform in (-bound, bound), `shape`.
+    /// A tensor of this shape with uniform values in (-bound, bound).
     pub(super) fn uniform(&mut self, shape: &[i64], bound: f64) -> Tensor {
         let count: i64 = shape.iter().product();
         let value = |_| {
@@ -62,7 +64,7 @@ impl Noise {
         Tensor::from_slice(&values).view(shape)
     }
 
-    /// `items` in random order (Fisher and Yates).
+    /// Puts `items` into random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             // The bias of a 64-bit remainder is below 1e-14 for any data set.

@@ -1,6 +1,8 @@
-//! Adam and AdamW with a state that can be saved. tch's own optimizers keep their state inside libtorch.
+//! Adam and AdamW with a state that can be saved. tch's own optimizers keep their state inside libtorch, where it
+//! cannot be saved.
 //!
-//! Source: `torch/optim/adam.py` and `adamw.py`, `_single_tensor_adam`; equal except for the last bits.
+//! Source: `torch/optim/adam.py` and `adamw.py`, `_single_tensor_adam`. The results are equal except for the last
+//! bits.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +16,24 @@ use super::weights::Weights;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
-    /// Decay is added to the gradient.
+    /// The decay is added to the gradient.
     Adam,
-    /// Decay shrinks the weights themselves.
+    /// The decay shrinks the weights directly.
     Adamw,
 }
 
-/// Constants of Adam; the defaults are PyTorch's.
+/// The constants of Adam. The defaults are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamConfig {
     /// Adam or AdamW.
     pub name: OptimizerName,
-    /// Share of the old mean in the new mean of gradients.
+    /// The share of the old mean in the new mean of gradients.
     pub beta1: f64,
-    /// Share of the old mean in the new mean of squared gradients.
+    /// The share of the old mean in the new mean of squared gradients.
     pub beta2: f64,
-    /// Added to the root, so that the divisor is never 0.
+    /// A number added to the root, so that the divisor is never 0.
     pub epsilon: f64,
-    /// Weight decay.
+    /// The weight decay; 0 turns it off.
     pub weight_decay: f64,
 }
 
@@ -47,12 +49,12 @@ impl Default for AdamConfig {
     }
 }
 
-/// Adam over named parameters.
+/// The state of Adam for named parameters.
 #[derive(Debug)]
 pub struct Adam {
     config: AdamConfig,
     steps: i64,
-    /// Mean of gradients, mean of squared gradients.
+    /// The mean of gradients and the mean of squared gradients, by parameter.
     moments: BTreeMap<String, (Tensor, Tensor)>,
 }
 
@@ -70,7 +72,7 @@ impl Adam {
         }
     }
 
-    /// Moves every parameter by its gradient. Parameters and gradients have the same order.
+    /// Moves every parameter against its gradient. Parameters and gradients must have the same order.
     pub fn step(&mut self, parameters: &[(String, Tensor)], gradients: &[Tensor], rate: f64) {
         self.steps += 1;
         let AdamConfig {
@@ -101,7 +103,8 @@ impl Adam {
                 if rate == 0.0 {
                     continue;
                 }
-                // tch's addcdiv_ takes no factor, so the rate goes into the divisor. One more pass over memory would cost time.
+                // tch's `addcdiv_` takes no factor, so the rate goes into the divisor. Multiplying by the rate would
+                // need one more pass over memory.
                 let factor = -bias1 / rate;
                 let mut root = square.sqrt();
                 let _ = root.g_mul_scalar_(factor / bias2);
@@ -129,7 +132,8 @@ impl Adam {
     /// Takes the state that [`Adam::save`] added out of the weights.
     ///
     /// # Errors
-    /// [`WeightsProblem::Missing`], [`WeightsProblem::Shape`].
+    /// Returns [`WeightsProblem::Missing`] or [`WeightsProblem::Shape`] if a part of the state is missing or has
+    /// another shape.
     pub fn restore(
         config: AdamConfig,
         weights: &mut Weights,
@@ -161,10 +165,11 @@ impl Adam {
     }
 }
 
-/// Gradients of a loss by each parameter, scaled so that their common norm is at most `clip`; and the norm before.
+/// Returns the gradients of a loss by each parameter, and the common norm of all gradients before scaling. The
+/// gradients are scaled down so that their common norm is at most `clip`.
 ///
 /// # Errors
-/// [`NetworkError::Torch`].
+/// Returns [`NetworkError::Torch`] if libtorch fails.
 pub fn gradients(
     loss: &Tensor,
     parameters: &[(String, Tensor)],
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn both_ways_of_decay_and_a_rate_of_zero_are_those_of_the_definition() {
-        // The second element has no gradient at all, the rate ends at 0 as the cosine's does.
+        // The second element never has a gradient. The rate ends at 0, like that of schedule `cosine`.
         let steps = [(0.5, 0.01), (-2.0, 0.02), (1e-4, 0.015), (3.0, 0.0)];
         for name in [OptimizerName::Adam, OptimizerName::Adamw] {
             for weight_decay in [0.0, 0.1] {

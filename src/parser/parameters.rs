@@ -1,4 +1,4 @@
-//! Named parameters of a network: how they begin, and how they are read from and written to a checkpoint.
+//! The named parameters of a network: their initial values, and reading them from and writing them to a checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use super::error::{NetworkError, WeightsProblem};
 use super::noise::Noise;
 use super::weights::Weights;
 
-/// Added to the variance in a layer norm, as in PyTorch.
+/// The number added to the variance in a layer norm, as in PyTorch.
 const EPSILON: f64 = 1e-5;
 
-/// How a parameter begins, as in PyTorch's modules.
+/// The initial values of a parameter, as in PyTorch's modules.
 #[derive(Clone, Copy, Debug)]
 pub enum Start {
-    /// Uniform within 1 / sqrt(width of the input).
+    /// Uniform between ± 1 / sqrt(width of the input).
     Linear(i64),
-    /// Xavier, uniform.
+    /// Xavier uniform.
     Attention,
     /// All zeros.
     Zero,
@@ -24,10 +24,10 @@ pub enum Start {
     One,
 }
 
-/// A parameter before it has values: name, shape, start.
+/// A parameter before it has values: name, shape and initial values.
 pub type Declared = (String, Vec<i64>, Start);
 
-/// Declares weight `[to, from]` and bias `[to]` of a linear map.
+/// Declares the weight `[to, from]` and the bias `[to]` of a linear map.
 pub fn linear(declared: &mut Vec<Declared>, name: &str, from: i64, to: i64) {
     declared.push((format!("{name}.weight"), vec![to, from], Start::Linear(from)));
     declared.push((format!("{name}.bias"), vec![to], Start::Linear(from)));
@@ -38,10 +38,10 @@ pub fn linear(declared: &mut Vec<Declared>, name: &str, from: i64, to: i64) {
 pub struct Parameters(BTreeMap<String, Tensor>);
 
 impl Parameters {
-    /// Random parameters. They are drawn in the order of `declared` from the stream of `seed` and epoch 0.
+    /// Makes random parameters. They are drawn in the order of `declared` from the stream of `seed` and epoch 0.
     ///
     /// # Errors
-    /// [`NetworkError::Torch`] if the device has no memory left.
+    /// Returns [`NetworkError::Torch`] if the device has no memory left.
     pub fn random(declared: &[Declared], seed: u64, device: Device) -> Result<Parameters, NetworkError> {
         let mut noise = Noise::new(seed, 0);
         let mut parameters = BTreeMap::new();
@@ -57,11 +57,12 @@ impl Parameters {
         Ok(Parameters(parameters))
     }
 
-    /// Takes the declared parameters out of `weights`. F16, BF16 and F64 become F32. A parameter of `optional` that the
-    /// weights lack becomes zero.
+    /// Takes the declared parameters out of `weights`. F16, BF16 and F64 become F32. A parameter of `optional` that
+    /// is missing in the weights becomes zero.
     ///
     /// # Errors
-    /// [`WeightsProblem::Missing`], [`WeightsProblem::Shape`].
+    /// Returns [`WeightsProblem::Missing`] or [`WeightsProblem::Shape`] if a parameter is missing or has another
+    /// shape.
     pub fn take(
         declared: Vec<Declared>,
         weights: &mut Weights,
@@ -93,21 +94,21 @@ impl Parameters {
     /// The parameter of this name.
     ///
     /// # Panics
-    /// If it was not declared.
+    /// Panics if no parameter of this name was declared.
     pub fn get(&self, name: &str) -> &Tensor {
         &self.0[name]
     }
 
-    /// Device of the parameters.
+    /// The device of the parameters.
     ///
     /// # Panics
-    /// If none was declared.
+    /// Panics if no parameter was declared.
     pub fn device(&self) -> Device {
         let first = self.0.values().next();
         first.expect("a network has at least one parameter").device()
     }
 
-    /// The parameters but those of `unused`, for an optimizer.
+    /// The parameters that an optimizer changes: all except those of `unused`.
     pub fn trainable(&self, unused: &[&str]) -> Vec<(String, Tensor)> {
         let used = self.0.iter().filter(|(name, _)| !unused.contains(&name.as_str()));
         used.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
@@ -123,13 +124,13 @@ impl Parameters {
         }
     }
 
-    /// The linear map of this name, `[.., from]` to `[.., to]`.
+    /// Applies the linear map of this name, `[.., from]` to `[.., to]`.
     pub fn linear(&self, name: &str, x: &Tensor) -> Tensor {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         x.linear(self.get(&weight), Some(self.get(&bias)))
     }
 
-    /// The layer norm of this name over the last axis; same shape as `x`.
+    /// Applies the layer norm of this name over the last axis. The result has the shape of `x`.
     pub fn norm(&self, name: &str, x: &Tensor) -> Tensor {
         let weight = self.get(&format!("{name}.weight"));
         let bias = self.get(&format!("{name}.bias"));
@@ -140,7 +141,8 @@ impl Parameters {
 /// The sizes of the matrix of this name in a checkpoint.
 ///
 /// # Errors
-/// [`WeightsProblem::Missing`], [`WeightsProblem::Shape`] if it does not have two axes.
+/// Returns [`WeightsProblem::Missing`] if there is no such tensor, and [`WeightsProblem::Shape`] if it does not have
+/// two axes.
 pub fn matrix(weights: &Weights, name: &str) -> Result<(i64, i64), WeightsProblem> {
     let tensor = weights.tensors.get(name).ok_or_else(|| WeightsProblem::Missing {
         name: name.to_owned(),

@@ -1,4 +1,5 @@
-//! `vaplan predict`: probabilities of a checkpoint's network for videos with features, without a training.
+//! `vaplan predict`: computes the probabilities of a checkpoint's network for videos with features, without a
+//! training.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::npy;
 use crate::world::hash::{feed, hash};
 
-/// Where `predict` writes.
+/// The place where `predict` writes.
 #[derive(Clone, Debug)]
 pub enum PredictTarget {
     /// A folder: `audio/<id>.npy` and `visual/<id>.npy` of every video with features.
@@ -30,44 +31,46 @@ pub enum PredictTarget {
     Store(PathBuf),
 }
 
-/// What `predict` is asked to do.
+/// The request of a prediction.
 #[derive(Clone, Debug)]
 pub struct PredictRequest {
-    /// Weights: safetensors, or a PyTorch state dict.
+    /// The file of weights: safetensors, or a PyTorch state dict.
     pub checkpoint: PathBuf,
     /// Audio features: folders and files.
     pub audio: Vec<PathBuf>,
     /// Visual features: folders and files.
     pub visual: Vec<PathBuf>,
-    /// Clip features; empty if the network takes none.
+    /// Clip features: folders and files. Empty if the network takes no clip features.
     pub clips: Vec<PathBuf>,
-    /// Where the predictions go.
+    /// The place for the predictions.
     pub target: PredictTarget,
-    /// Attention heads of a HAN; `None`: as the checkpoint says, or 1.
+    /// The number of attention heads of a HAN; `None` means the number in the checkpoint, or 1 if the checkpoint has
+    /// none.
     pub heads: Option<i64>,
-    /// Device to compute on.
+    /// The device to compute on.
     pub device: tch::Device,
     /// The command line, for the `versions` table.
     pub command: String,
 }
 
-/// What `predict` did.
+/// The result of a prediction.
 #[derive(Clone, Debug)]
 pub struct PredictSummary {
-    /// Number of videos with predictions.
+    /// The number of videos with predictions.
     pub videos: usize,
-    /// Number of videos that lack some of their features.
+    /// The number of videos that lack some of their features.
     pub left_out: usize,
-    /// Epoch in the store, if the target is a store.
+    /// The epoch in the store, if the target is a store.
     pub epoch: Option<u64>,
-    /// Features and names that could not be used.
+    /// The features and names that could not be used.
     pub rejects: Vec<RejectRow>,
 }
 
-/// Predicts. `on_videos` is called with the number of videos that were just predicted, and with the number of all.
+/// Predicts. `on_videos` is called with the number of videos that were just predicted, and with the number of all
+/// videos.
 ///
 /// # Errors
-/// [`TrainError`] for a checkpoint or features that cannot be used at all, or that do not fit each other.
+/// Returns [`TrainError`] if the checkpoint or the features cannot be used at all, or do not fit each other.
 pub fn run(
     request: &PredictRequest,
     on_videos: &mut dyn FnMut(u64, u64),
@@ -106,8 +109,9 @@ fn to_folder(
         }
     });
     std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
-    // Pooled features may be large, so they lie on the disk of the output, not in the system's folder for temporary files.
-    // The folder has a random name that did not exist before, and is removed when it is dropped, also after an error.
+    // Pooled features can be large, so they are written to the disk of the output, not to the system's folder for
+    // temporary files. The folder has a random name that did not exist before, and it is removed when it is dropped,
+    // also after an error.
     let cache = tempfile::Builder::new()
         .prefix(".vaplan-features-")
         .tempdir_in(folder)
@@ -159,7 +163,7 @@ fn to_store(
     let begun = std::time::Instant::now();
     let (predicted, left_out) = all(parser, &features, &names, on_videos);
     let version = snapshot.version().version;
-    // The version is part of the name, so that the same prediction on a later version is an epoch of its own.
+    // The version is part of the name, so that the same prediction on a later version becomes a new epoch.
     let named = format!("predict {version} {}", request.checkpoint.display());
     let run = hash(|sum| feed(sum, [&*named]));
     let row = EpochRow {
@@ -238,7 +242,7 @@ fn open(
     Ok(features)
 }
 
-/// Predictions of the videos that have all features, and the number of those that have not.
+/// Predicts the videos that have all features. Also returns the number of videos that do not.
 fn all(
     parser: &dyn Parser,
     features: &FeatureTables,
@@ -254,7 +258,7 @@ fn all(
     (predicted, names.len() - videos.len())
 }
 
-/// Names of the videos in the audio features, sorted.
+/// The names of the videos in the audio features, sorted.
 fn names(audio: &[PathBuf]) -> Result<Vec<Arc<str>>, TrainError> {
     let input = FeatureInput::open_all(audio, Modality::Audio, &|_| true)?;
     let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();

@@ -1,4 +1,4 @@
-//! Probabilities of videos, and the table rows and label matrices that are made of them.
+//! The probabilities of videos, and the table rows and label matrices that are made from them.
 
 use std::sync::Arc;
 
@@ -12,25 +12,26 @@ use super::features::FeaturePlace;
 use super::settings::Gate;
 use crate::eval::{BitMatrix, PredictedLabels};
 
-/// Probabilities of one video.
+/// The probabilities of one video.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoProbabilities {
-    /// Full name.
+    /// The full name of the video.
     pub video: Arc<str>,
-    /// C.
+    /// C, the number of classes.
     pub classes: usize,
-    /// P^a and P^v, `[T, C]` each.
+    /// P^a and P^v, `[T, C]` each: audio and visual, by segment.
     pub segments: [Vec<f32>; 2],
-    /// p^a and p^v, `[C]` each.
+    /// p^a and p^v, `[C]` each: audio and visual, whole video.
     pub modalities: [Vec<f32>; 2],
-    /// p, `[C]`.
+    /// p, `[C]`: both modalities, whole video.
     pub all: Vec<f32>,
 }
 
-/// Number of videos per batch of prediction.
+/// The number of videos per batch of prediction.
 pub const BATCH: usize = 64;
 
-/// Predicts these videos, in order, without dropout. `on_videos` is called with the number of videos after each batch.
+/// Predicts these videos, in order, without dropout. After each batch, `on_videos` is called with the number of its
+/// videos.
 pub fn predict(
     parser: &dyn Parser,
     features: &FeatureTables,
@@ -84,7 +85,7 @@ pub fn predict_split(parser: &dyn Parser, dataset: &Dataset, split: Split) -> Ve
 }
 
 impl VideoProbabilities {
-    /// The probabilities in rows of the tables.
+    /// Makes the probabilities from rows of the tables.
     pub fn of_rows(
         video: &VideoPredictionRow,
         audio: &PredictionTrack,
@@ -99,9 +100,10 @@ impl VideoProbabilities {
         }
     }
 
-    /// The label matrices that a protocol makes of the probabilities.
+    /// The label matrices that a protocol makes from the probabilities.
     ///
-    /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); JoMoLD's of the same name (`own`).
+    /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); the function of the same name
+    /// of JoMoLD (`own`).
     pub fn labels(&self, gate: Gate) -> PredictedLabels {
         let [audio, visual] = [0, 1].map(|modality| {
             let over = match gate {
@@ -120,8 +122,9 @@ impl VideoProbabilities {
         PredictedLabels { audio, visual }
     }
 
-    /// [`VideoProbabilities::labels`] with at most one class per segment, for AVE, which has one event at a time: the class
-    /// whose smaller probability of the two modalities is the largest (grade D).
+    /// Like [`VideoProbabilities::labels`], but with at most one class per segment, because AVE has one event at a
+    /// time. Among the classes that are set in both modalities, the class with the largest minimum over the two
+    /// modalities stays (grade D).
     pub fn single(&self, gate: Gate) -> PredictedLabels {
         let labels = self.labels(gate);
         let (Some(audio), Some(visual)) = (&labels.audio, &labels.visual) else {
@@ -145,7 +148,7 @@ impl VideoProbabilities {
         }
     }
 
-    /// The rows of the tables.
+    /// Makes the rows of the tables.
     pub fn rows(&self, epoch: u64) -> ([PredictionTrack; 2], VideoPredictionRow) {
         let track = |modality: Modality| PredictionTrack {
             epoch,

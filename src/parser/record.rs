@@ -12,28 +12,30 @@ use super::probabilities::VideoProbabilities;
 use crate::world::World;
 use crate::world::kept::last_epoch;
 
-/// Most videos in one data file of predictions.
+/// The largest number of videos in one data file of predictions.
 const VIDEOS: usize = 2000;
 
 /// Commits the epochs of one training to a store.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    /// The store.
+    /// The store to commit to.
     pub store: Store,
     /// The command line, for the `versions` table.
     pub command: String,
-    /// SHA-256, hex, of everything that the training depends on.
+    /// The SHA-256, in hex, of all inputs that the training depends on.
     pub run: String,
 }
 
 impl Recorder {
-    /// Commits an epoch and its predictions, and returns the row as it is in the store. Waits while another process writes.
+    /// Commits an epoch and its predictions, and returns the row as the store has it. If another process holds the
+    /// write lock, this waits.
     ///
-    /// The store numbers epochs from 1 in the order of their commits. If the store has this epoch of the training already,
-    /// because the process was killed after the commit, nothing is written: the repeated epoch is equal.
+    /// The store numbers epochs from 1 in the order of their commits. If the store already has this epoch of the
+    /// training, because the process was killed after the commit, nothing is written: the repeated epoch has the same
+    /// numbers.
     ///
     /// # Errors
-    /// [`TrainError::Store`].
+    /// Returns [`TrainError::Store`] if the store cannot be read or written.
     pub fn record(
         &self,
         row: EpochRow,
@@ -43,10 +45,10 @@ impl Recorder {
         self.record_locked(&self.store.lock(on_wait)?, row, predicted)
     }
 
-    /// As [`Recorder::record`], for a caller that holds the write lock.
+    /// Like [`Recorder::record`], for a caller that holds the write lock.
     ///
     /// # Errors
-    /// [`TrainError::Store`].
+    /// Returns the same errors as [`Recorder::record`].
     pub fn record_locked(
         &self,
         lock: &WriteLock,
@@ -64,12 +66,13 @@ impl Recorder {
         Ok(row)
     }
 
-    /// Adds predictions to epoch `run_epoch` of this training, and returns its number in the store. Videos that have
-    /// predictions of the epoch keep them.
+    /// Adds predictions to epoch `run_epoch` of this training, and returns the epoch's number in the store. Videos
+    /// that already have predictions of the epoch keep them.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] if the epoch is not in the store, or if PLD reads it already: more predictions would then
-    /// change what the labels should be, and no one would denoise them again. [`TrainError::Store`].
+    /// Returns [`TrainError::Settings`] if the store does not have the epoch, or if the labels are already denoised
+    /// by the epoch: more predictions would change what the labels should be, and nothing would denoise the labels
+    /// again. Returns [`TrainError::Store`] if the store cannot be read or written.
     pub fn add(
         &self,
         run_epoch: u64,
@@ -79,10 +82,10 @@ impl Recorder {
         self.add_locked(&self.store.lock(on_wait)?, run_epoch, predicted)
     }
 
-    /// As [`Recorder::add`], for a caller that holds the write lock.
+    /// Like [`Recorder::add`], for a caller that holds the write lock.
     ///
     /// # Errors
-    /// As [`Recorder::add`].
+    /// Returns the same errors as [`Recorder::add`].
     pub fn add_locked(
         &self,
         lock: &WriteLock,
@@ -112,10 +115,10 @@ impl Recorder {
         Ok(epoch)
     }
 
-    /// The number in the store of an epoch of this training; `None`: the store does not have it.
+    /// The number in the store of an epoch of this training, or `None` if the store does not have the epoch.
     ///
     /// # Errors
-    /// [`TrainError::Store`].
+    /// Returns [`TrainError::Store`] if the store cannot be read.
     pub fn number(&self, snapshot: &Snapshot, run_epoch: u64) -> Result<Option<u64>, TrainError> {
         Ok(epoch_of(snapshot, &self.run, run_epoch)?)
     }
@@ -134,7 +137,8 @@ impl Recorder {
             epoch: Some(epoch),
             settings: before.settings.clone(),
             models: before.models.clone(),
-            // The hash of the labels' inputs stays, so that `label` of the same inputs still has nothing to do.
+            // Keep the hash of the labels' inputs, so that `label` with the same inputs still finds that it has
+            // nothing to do.
             inputs: before.inputs.clone(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             videos: 0,
@@ -146,10 +150,10 @@ impl Recorder {
     }
 }
 
-/// The number in the store of an epoch of a training; `None`: the store does not have it.
+/// The number in the store of an epoch of a training, or `None` if the store does not have the epoch.
 ///
 /// # Errors
-/// For a store that does not read back.
+/// Returns [`StoreError`] if the store cannot be read.
 pub fn epoch_of(snapshot: &Snapshot, run: &str, run_epoch: u64) -> Result<Option<u64>, StoreError> {
     let epochs = snapshot.read::<Epochs>()?;
     let own = epochs
@@ -158,10 +162,10 @@ pub fn epoch_of(snapshot: &Snapshot, run: &str, run_epoch: u64) -> Result<Option
     Ok(own.map(|row| row.epoch))
 }
 
-/// The predictions of videos that have none in an epoch yet.
+/// The predictions of those videos that do not yet have predictions of an epoch in the store.
 ///
 /// # Errors
-/// For a store that does not read back.
+/// Returns [`TrainError::Store`] if the store cannot be read.
 pub(crate) fn missing<'a>(
     latest: &Snapshot,
     epoch: u64,
@@ -179,7 +183,7 @@ pub(crate) fn missing<'a>(
 /// Adds the predictions of an epoch, and its row if one is given, to a commit.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// Returns [`StoreError`] if a file cannot be written.
 pub(crate) fn append(
     commit: &mut Commit<'_>,
     epoch: u64,
@@ -196,7 +200,8 @@ pub(crate) fn append(
     commit.append_parts::<VideoPredictions>(count, |part| rows(part).map(|(_, row)| row).collect())
 }
 
-/// The rows of an append-only table in the data files that commits of an epoch may have written.
+/// Reads the rows of an append-only table from the data files that commits of an epoch can have written. The files
+/// can also have rows of other epochs.
 fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, TrainError> {
     let of = |version: &vaplan_schemas::rows::VersionRow| version.epoch == Some(epoch);
     let versions: BTreeSet<u64> = snapshot
@@ -206,7 +211,7 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
         .filter(|version| of(version))
         .map(|version| version.version)
         .collect();
-    // A data file without a range of versions was patched: it may hold rows of any version.
+    // A data file without a range of versions is a patch file. It can have rows of any version.
     let wanted = |file: &DataFile| {
         let span = file.versions();
         span.is_none_or(|(first, last)| versions.range(first..=last).next().is_some())
@@ -217,7 +222,8 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
 /// The predictions of an epoch, sorted by video.
 ///
 /// # Errors
-/// [`TrainError::Settings`] for an epoch without predictions, naming the epochs of the store.
+/// Returns [`TrainError::Settings`] with the epochs of the store, if the epoch has no predictions, and
+/// [`TrainError::Store`] if the store cannot be read.
 pub fn read(snapshot: &Snapshot, epoch: u64) -> Result<Vec<VideoProbabilities>, TrainError> {
     let mut tracks: Vec<PredictionTrack> = of_epoch::<Predictions>(snapshot, epoch)?;
     tracks.retain(|track| track.epoch == epoch);

@@ -1,7 +1,7 @@
 //! The registry of networks: their names, their settings, and how to make them.
 //!
-//! Settings files and checkpoints name a network by the key `network`. Files that lack the key were written before there
-//! was more than one network, and mean [`DEFAULT`].
+//! Settings files and checkpoints name a network by the key `network`. Files without the key were written before
+//! there was more than one network; they mean [`DEFAULT`].
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -12,14 +12,14 @@ use super::han::Han;
 use super::network::{NAME_KEY, Network, NetworkSizes, Parser};
 use super::weights::Weights;
 
-/// Every network. A new network adds one line here.
+/// All networks. A new network adds one line here.
 static NETWORKS: &[Entry] = &[
     Entry::of::<Han>(),
     #[cfg(test)]
     Entry::of::<super::tests::linear_network::LinearNetwork>(),
 ];
 
-/// Name of the network that settings and checkpoints without a name mean.
+/// The network of settings and checkpoints that do not name one.
 pub const DEFAULT: &str = Han::NAME;
 
 type Values = Map<String, Value>;
@@ -27,12 +27,12 @@ type Made<E> = Result<Box<dyn Parser>, E>;
 type Build = fn(&Values, &NetworkSizes, u64, Device) -> Made<NetworkError>;
 type Load = fn(&mut Weights, Device) -> Made<WeightsProblem>;
 
-/// One network: the functions of its [`Network`] with the type of its settings erased.
+/// One network: the functions of its [`Network`], without the type of its settings.
 #[derive(Debug)]
 struct Entry {
     name: &'static str,
     keys: &'static [&'static str],
-    /// Fills in the defaults, and refuses an unknown key or a value of another type.
+    /// Fills in the defaults. Returns a message for an unknown key or a value of another type.
     complete: fn(&Values) -> Result<Values, String>,
     check: fn(&Values) -> Result<(), NetworkError>,
     build: Build,
@@ -54,7 +54,7 @@ impl Entry {
 
 fn complete<N: Network>(values: &Values) -> Result<Values, String> {
     for (key, value) in values {
-        // One key at a time, since the message of a wrong type does not name the key.
+        // Read one key at a time, because the message of a wrong type does not name the key.
         let alone = Map::from_iter([(key.clone(), value.clone())]);
         let read = serde_json::from_value::<N::Settings>(Value::Object(alone));
         read.map_err(|error| format!("{key}: {error}"))?;
@@ -93,7 +93,7 @@ fn entry(name: &str) -> Result<&'static Entry, String> {
     found.ok_or_else(|| format!("network is `{name}`, expected {}", names()))
 }
 
-/// All names, for messages.
+/// The names of all networks, for messages.
 fn names() -> String {
     let names: Vec<String> = NETWORKS.iter().map(|entry| format!("`{}`", entry.name)).collect();
     names.join(" or ")
@@ -124,10 +124,10 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// Settings of the network with this name; keys that are not in `values` have their defaults.
+    /// The settings of the network with this name. Keys that are not in `values` get their defaults.
     ///
     /// # Errors
-    /// A message with the name or key, the value found and what was expected.
+    /// Returns a message with the name or key, the value found and what was expected.
     pub fn new(name: &str, values: &Map<String, Value>) -> Result<NetworkSettings, String> {
         let entry = entry(name)?;
         if let Some(key) = values.keys().find(|key| !entry.keys.contains(&key.as_str())) {
@@ -141,10 +141,10 @@ impl NetworkSettings {
         Ok(NetworkSettings { entry, values })
     }
 
-    /// Settings of the network `N`.
+    /// The settings of the network `N`.
     ///
     /// # Panics
-    /// If `N` is not in the registry.
+    /// Panics if `N` is not in the registry.
     pub fn of<N: Network>(settings: &N::Settings) -> NetworkSettings {
         NetworkSettings {
             entry: entry(N::NAME).expect("the network is in the registry"),
@@ -152,21 +152,23 @@ impl NetworkSettings {
         }
     }
 
-    /// Name of the network.
+    /// The name of the network.
     pub fn name(&self) -> &'static str {
         self.entry.name
     }
 
+    /// Checks the settings.
+    ///
     /// # Errors
-    /// As [`Network::check`].
+    /// Returns the same errors as [`Network::check`].
     pub fn check(&self) -> Result<(), NetworkError> {
         (self.entry.check)(&self.values)
     }
 
-    /// A network with random weights, which `seed` decides.
+    /// Makes a network with random weights, which depend on `seed` only.
     ///
     /// # Errors
-    /// As [`Network::build`].
+    /// Returns the same errors as [`Network::build`], and [`NetworkError::Config`] if a setting or size is wrong.
     pub fn build(
         &self,
         sizes: &NetworkSizes,
@@ -191,8 +193,9 @@ impl PartialEq for NetworkSettings {
     }
 }
 
-/// The name, tagged internally, and every key. The default network's name is left out: trainings, stages of `run` and scores
-/// of `ablate` are identified by a hash of this text, and those of older versions of the program did not name a network.
+/// Writes the name under the key `network`, and beside it every key of the settings. The name of the default network
+/// is left out: a hash of this text identifies trainings, stages of `run` and scores of `ablate`, and older versions
+/// of the program did not write a name into it.
 impl Serialize for NetworkSettings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
@@ -206,10 +209,10 @@ impl Serialize for NetworkSettings {
     }
 }
 
-/// The network that a checkpoint names, with its parameters taken out of `weights`.
+/// Makes the network that a checkpoint names, with its parameters taken out of `weights`.
 ///
 /// # Errors
-/// As [`Network::load`]; [`WeightsProblem::Format`] for a name that is not in the registry.
+/// Returns the same errors as [`Network::load`], and [`WeightsProblem::Format`] if the name is not in the registry.
 pub fn load(weights: &mut Weights, device: Device) -> Result<Box<dyn Parser>, WeightsProblem> {
     let name = weights.metadata.get(NAME_KEY).map_or(DEFAULT, String::as_str);
     let entry = entry(name).map_err(WeightsProblem::Format)?;
@@ -251,7 +254,7 @@ mod tests {
         let mut named = parser.named_weights();
         assert_eq!(named.metadata["network"], "han");
         assert_eq!(load(&mut named, Device::Cpu).unwrap().name(), "han");
-        // As the program wrote checkpoints before networks had names.
+        // The program wrote checkpoints in this way before networks had names.
         let mut old = parser.weights();
         assert_eq!(old.metadata.keys().collect::<Vec<_>>(), ["heads"]);
         let loaded = load(&mut old, Device::Cpu).unwrap();

@@ -1,7 +1,9 @@
-//! safetensors files, checked before any allocation; written so that equal content is equal bytes.
+//! safetensors files: reading checks the header before any allocation, and writing gives equal bytes for equal
+//! content.
 //!
-//! The crate writes its metadata in the order of a hash map, so that two runs of one training would differ in their
-//! checkpoint's hash. Format: <https://github.com/huggingface/safetensors>, `README.md`.
+//! This module does not use the safetensors crate to write, because the crate writes its metadata in the order of a
+//! hash map. Two runs of one training would then give checkpoints with different hashes. Format:
+//! <https://github.com/huggingface/safetensors>, `README.md`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,9 +16,9 @@ use tch::Kind;
 use super::error::{NetworkError, WeightsProblem};
 use super::weights::{Weights, bytes, elements, tensor};
 
-/// Key of the header that holds text.
+/// The key of the header that holds the metadata.
 const METADATA: &str = "__metadata__";
-/// Bytes of a header beyond which it is refused, as the crate does.
+/// The largest size of a header in bytes, as in the crate.
 const MAX_HEADER: u64 = 100_000_000;
 
 #[derive(Serialize, Deserialize)]
@@ -42,7 +44,8 @@ const KINDS: [(&str, Kind); 10] = [
 /// Reads the bytes of a file.
 ///
 /// # Errors
-/// [`WeightsProblem::Format`]: a header that is none, or tensors that do not fill the file without gap and overlap.
+/// Returns [`WeightsProblem::Format`] if the header is invalid, or if the tensors do not fill the file without gap
+/// and overlap.
 pub(super) fn decode(file: &[u8]) -> Result<Weights, WeightsProblem> {
     let format = |problem: String| WeightsProblem::Format(problem);
     let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| {
@@ -102,13 +105,13 @@ pub(super) fn decode(file: &[u8]) -> Result<Weights, WeightsProblem> {
     Ok(weights)
 }
 
-/// Writes a file beside the name, syncs it and gives it the name.
+/// Writes a file with the suffix `.part`, syncs it and renames it to `path`.
 pub(super) fn write(weights: &Weights, path: &Path) -> Result<(), NetworkError> {
     let mut header = BTreeMap::new();
     if !weights.metadata.is_empty() {
         header.insert(METADATA, serde_json::json!(weights.metadata));
     }
-    // Wide kinds first, so that every tensor is aligned.
+    // Write tensors of wide types first, so that every tensor is aligned.
     let mut tensors: Vec<_> = weights.tensors.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
     let mut at = 0;

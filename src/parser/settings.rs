@@ -1,4 +1,4 @@
-//! Settings of a training: a TOML file over the defaults, flags over both.
+//! The settings of a training: a TOML file overrides the defaults, and flags override both.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::tagged::with_network;
 use super::{AdamConfig, LossConfig, OptimizerName, TargetName};
 use crate::eval::{Protocol, Task};
 
-/// Labels and loss that the network learns from: the lines of the paper's ablation.
+/// The labels and the loss that the network is trained with: one line of the paper's ablation each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supervision {
     /// Weak labels only: HAN as published (smoothed targets, no richness).
@@ -53,25 +53,26 @@ impl Supervision {
     }
 }
 
-/// How the learning rate changes.
+/// The change of the learning rate over the epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleName {
-    /// Times `step_factor` every `step_epochs` (grade C, HAN: 0.1 every 10).
+    /// The rate is multiplied by `step_factor` every `step_epochs` epochs (grade C, HAN: 0.1 every 10).
     Step,
-    /// Up over `warmup_epochs`, then down to 0 by a cosine (grade C, VALOR).
+    /// The rate rises over `warmup_epochs` epochs, then falls to 0 by a cosine (grade C, VALOR).
     Cosine,
-    /// The rate stays.
+    /// The rate stays the same.
     Constant,
 }
 
-/// The protocol by which predictions become labels.
+/// The protocol that turns predictions into labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
-    /// The segment's and the video's probability are at least 0.5 (grade C, HAN).
+    /// A label is set if the probabilities of the segment and of the video are at least 0.5 (grade C, HAN).
     Fused,
-    /// The segment's and the modality's probability are at least 0.5 (grade C, MA, JoMoLD, LSLD).
+    /// A label is set if the probabilities of the segment and of the modality are at least 0.5 (grade C, MA, JoMoLD,
+    /// LSLD).
     Own,
 }
 
@@ -79,7 +80,7 @@ impl Gate {
     /// Both protocols.
     pub const ALL: [Gate; 2] = [Gate::Fused, Gate::Own];
 
-    /// The protocol in `eval`.
+    /// The same protocol in `eval`.
     pub const fn protocol(self) -> Protocol {
         match self {
             Gate::Fused => Protocol::Fused,
@@ -87,62 +88,64 @@ impl Gate {
         }
     }
 
-    /// The name in tables.
+    /// The name of the protocol in tables.
     pub const fn as_str(self) -> &'static str {
         self.protocol().as_str()
     }
 }
 
-/// Settings of a training; the defaults are HAN's (METHOD.md, "Training defaults").
+/// The settings of a training. The defaults are HAN's (METHOD.md, "Training defaults").
 ///
 /// In TOML and JSON, the network's name (key `network`) and its own settings stand beside the other keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct TrainSettings {
-    /// Number of epochs.
+    /// Number of epochs; default 40.
     pub epochs: u64,
-    /// Number of videos per step.
+    /// Number of videos per step; default 16.
     pub batch: usize,
-    /// Seed of the random numbers: initial weights, order of the videos, dropout.
+    /// Seed of the random numbers: initial weights, order of the videos, dropout; default 1.
     pub seed: u64,
-    /// Task; for `ave`, the labels of each modality are those that both modalities have.
+    /// The task; default `avvp`. For `ave`, the labels of each modality are the labels that both modalities have.
     pub task: Task,
-    /// Labels and loss that the network learns from.
+    /// The labels and the loss that the network is trained with; default `pseudo+richness`.
     pub supervision: Supervision,
-    /// Targets of the basic loss; `None`: those of `supervision`.
+    /// Targets of the basic loss; `None` (the default) means those of `supervision`.
     pub targets: Option<TargetName>,
-    /// λ; `None`: that of `supervision`.
+    /// λ, the weight of the richness terms; `None` (the default) means that of `supervision`.
     pub richness: Option<f64>,
-    /// μ, weight of the segment term.
+    /// μ, the weight of the segment term; default 0, which turns the term off.
     pub segment: f64,
-    /// Adam or AdamW.
+    /// Adam or AdamW; default Adam.
     pub optimizer: OptimizerName,
-    /// Highest learning rate.
+    /// Highest learning rate; default 0.0003.
     pub learning_rate: f64,
-    /// Weight decay.
+    /// Weight decay; default 0.
     pub weight_decay: f64,
-    /// Schedule of the learning rate.
+    /// Schedule of the learning rate; default `step`.
     pub schedule: ScheduleName,
-    /// Epochs between two steps of schedule `step`.
+    /// Epochs between two steps of schedule `step`; default 10.
     pub step_epochs: u64,
-    /// Factor of each step of schedule `step`.
+    /// Factor of each step of schedule `step`; default 0.1.
     pub step_factor: f64,
-    /// Number of epochs until schedule `cosine` reaches the highest rate.
+    /// Number of epochs until schedule `cosine` reaches the highest rate; default 5.
     pub warmup_epochs: u64,
-    /// Largest common norm of all gradients; `None`: no limit.
+    /// Largest common norm of all gradients; `None` (the default) means no limit.
     pub clip: Option<f64>,
-    /// The network and its own settings.
+    /// The network and its own settings; default HAN.
     #[serde(flatten, skip_deserializing)]
     pub network: NetworkSettings,
-    /// Split that the best epoch is chosen on.
+    /// The split that decides the best epoch; default `val`.
     pub best_split: Split,
-    /// Protocol that the best epoch is chosen by.
+    /// The protocol that decides the best epoch; default `fused`.
     pub best_gate: Gate,
-    /// Metric that the best epoch is chosen by, `<level>.<score>`; `None`: `segment.type_av`, or `segment.accuracy` for task `ave`.
+    /// The metric that decides the best epoch, `<level>.<score>`. `None` (the default) means `segment.type_av`, or
+    /// `segment.accuracy` for task `ave`.
     pub best_metric: Option<String>,
-    /// Splits whose predictions the store gets from every epoch.
+    /// The splits whose predictions the store gets from every epoch; default `val`.
     pub predictions: Vec<Split>,
-    /// Splits whose predictions the store gets from the best epoch, when the training is complete.
+    /// The splits whose predictions the store gets from the best epoch, when the training is complete; default all
+    /// splits.
     pub best_predictions: Vec<Split>,
 }
 
@@ -188,7 +191,7 @@ impl<'de> Deserialize<'de> for TrainSettings {
     }
 }
 
-/// Metrics that the best epoch can be chosen by.
+/// The metrics that can decide the best epoch.
 pub const METRICS: [&str; 10] = [
     "segment.audio",
     "segment.visual",
@@ -209,15 +212,18 @@ impl TrainSettings {
     /// Reads a TOML file over the defaults.
     ///
     /// # Errors
-    /// [`TrainError::Settings`] naming the file, the key and what was expected.
+    /// Returns [`TrainError::Settings`] with the file, the key and what was expected.
     pub fn read(path: &Path) -> Result<TrainSettings, TrainError> {
         let bad = |problem: String| TrainError::Settings(format!("settings `{}`: {problem}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
         toml::from_str(&text).map_err(|error| bad(error.to_string().trim().to_owned()))
     }
 
+    /// Checks the ranges of all numbers, the network's settings and the name of the metric.
+    ///
     /// # Errors
-    /// [`TrainError::Settings`] for a number out of its range, with the range.
+    /// Returns [`TrainError::Settings`] with the value and the allowed range or names, and [`TrainError::Network`] if
+    /// a setting of the network is wrong.
     pub fn check(&self) -> Result<(), TrainError> {
         let whole = [
             ("epochs", self.epochs),
@@ -266,7 +272,7 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// Metric that the best epoch is chosen by, `<level>.<score>`.
+    /// The metric that decides the best epoch, `<level>.<score>`.
     pub fn best_metric(&self) -> &str {
         let of_task = match self.task {
             Task::Avvp => "segment.type_av",
@@ -281,13 +287,14 @@ impl TrainSettings {
         format!("{split}.{gate}.{metric}")
     }
 
-    /// Splits of `best_predictions` that are not in `predictions`: the store gets their predictions only from the best epoch.
+    /// The splits of `best_predictions` that are not in `predictions`. The store gets predictions of these splits
+    /// from the best epoch only.
     pub fn left_to_best(&self) -> impl Iterator<Item = Split> {
         let left = |split: &Split| self.best_predictions.contains(split) && !self.predictions.contains(split);
         Split::ALL.into_iter().filter(left)
     }
 
-    /// The loss.
+    /// The loss of the training.
     pub fn loss(&self) -> LossConfig {
         let loss = self.supervision.loss();
         LossConfig {
@@ -306,7 +313,8 @@ impl TrainSettings {
         }
     }
 
-    /// The text whose hash identifies a training: equal settings give equal text, also across versions of the program.
+    /// The text whose hash identifies a training. Equal settings give equal text, also across versions of the
+    /// program.
     pub fn identity(&self) -> String {
         serde_json::to_string(self).expect("settings are JSON")
     }
@@ -365,7 +373,8 @@ mod tests {
         assert_eq!(loss(Supervision::Richness).richness, 0.5);
     }
 
-    /// As the program wrote it before networks had names: trainings and stages are identified by a hash of this text.
+    /// The text that the program wrote before networks had names. A hash of this text identifies trainings and
+    /// stages, so it must not change.
     const BEFORE_NAMES: &str = r#"{"epochs":40,"batch":16,"seed":1,"task":"avvp","supervision":"pseudo+richness","targets":null,"richness":null,"segment":0.0,"optimizer":"adam","learning_rate":0.0003,"weight_decay":0.0,"schedule":"step","step_epochs":10,"step_factor":0.1,"warmup_epochs":5,"clip":null,"hidden":512,"feedforward":512,"layers":1,"heads":1,"dropout":0.1,"best_split":"val","best_gate":"fused","best_metric":null,"predictions":["val"],"best_predictions":["train","val","test"]}"#;
 
     #[test]

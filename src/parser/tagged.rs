@@ -1,4 +1,4 @@
-//! Reads settings in which a network's keys stand beside those of a struct, tagged by the key `network`.
+//! Reads settings in which a network's keys stand beside the keys of a struct, tagged by the key `network`.
 //!
 //! serde's `flatten` cannot do this: it neither refuses unknown keys nor keeps the line of an error.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::network::NAME_KEY;
 use super::registry::{DEFAULT, NetworkSettings, keys};
 
-/// Reads a struct by `read`, which sees only the struct's own keys, and the network's settings from the other keys.
+/// Reads a struct with `read`, which sees only the struct's own keys. The other keys are the network's settings.
 pub(super) fn with_network<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     read: impl FnOnce(OwnKeys<'_, D>) -> Result<T, D::Error>,
@@ -33,7 +33,7 @@ pub(super) fn with_network<'de, D: Deserializer<'de>, T>(
     Ok((own, NetworkSettings::new(&name, &network).map_err(Error::custom)?))
 }
 
-/// A deserializer of a struct that keeps the keys of networks to itself.
+/// A deserializer that passes a struct its own keys and collects the keys of networks in `network`.
 pub(super) struct OwnKeys<'a, D> {
     inner: D,
     network: &'a mut Map<String, Value>,
@@ -71,7 +71,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for OwnKeys<'_, D> {
 
 struct OwnKeysVisitor<'a, V> {
     inner: V,
-    /// Keys of the struct.
+    /// The keys of the struct.
     fields: &'static [&'static str],
     network: &'a mut Map<String, Value>,
 }
@@ -129,7 +129,7 @@ enum Key<K> {
     Network(String),
 }
 
-/// Reads one key. Its errors are raised here, so that the format's reader adds the line of the key to them.
+/// Reads one key. It raises its errors here, so that the reader of the format adds the line of the key to them.
 struct KeySeed<'a, K> {
     own: &'a mut Option<K>,
     fields: &'static [&'static str],

@@ -1,4 +1,5 @@
-//! `vaplan train`: a training from a store to a store, which can be killed at any moment.
+//! `vaplan train`: trains on the labels of a store and writes the epochs to the store. It can be killed at any
+//! moment.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -20,80 +21,80 @@ use super::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver
 use super::validate::Truths;
 use crate::world::hash::{feed, hash};
 
-/// What `train` is asked to do.
+/// The request of a training.
 #[derive(Clone, Debug)]
 pub struct TrainRequest {
-    /// Store to read labels from and to write epochs to.
+    /// The store to read labels from and to write epochs to.
     pub store: PathBuf,
-    /// Store version whose labels are learnt; `None`: the latest.
+    /// The store version with the labels; `None` means the latest version.
     pub version: Option<StoreVersion>,
-    /// Features.
+    /// The paths of the features.
     pub features: FeaturePaths,
-    /// Settings.
+    /// The settings of the training.
     pub settings: TrainSettings,
-    /// Device to compute on.
+    /// The device to compute on.
     pub device: tch::Device,
-    /// Folder of the checkpoints.
+    /// The folder of the checkpoints.
     pub out: PathBuf,
     /// The command line, for the `versions` table.
     pub command: String,
 }
 
-/// What `train` reports while it runs.
+/// The progress that a training reports.
 #[derive(Clone, Debug)]
 pub enum TrainProgress {
-    /// Features of more videos were read.
+    /// The features of more videos were read.
     Read {
-        /// Number of videos.
+        /// The number of videos.
         videos: u64,
     },
-    /// The store is locked by another process, whose name this is.
+    /// Another process holds the store's lock. The text names this process.
     Waiting(String),
     /// All inputs are read.
     Planned {
-        /// Number of epochs of the training.
+        /// The number of epochs of the training.
         epochs: u64,
-        /// Number of epochs that an earlier run did.
+        /// The number of epochs that an earlier run completed.
         done: u64,
-        /// Number of videos that an epoch learns from.
+        /// The number of videos that an epoch trains on.
         videos: u64,
     },
-    /// A step is done.
+    /// A step is complete.
     Step(TrainStep),
-    /// An epoch is in the store.
+    /// An epoch is in the store, and its checkpoint is kept.
     Epoch {
         /// Its row in table `epochs`.
         row: Box<EpochRow>,
-        /// Score that the best epoch is chosen by; `None` if the split has no dense truth.
+        /// The score that decides the best epoch; `None` if the split has no dense truth.
         score: Option<f64>,
         /// Whether it is the best epoch so far.
         better: bool,
     },
 }
 
-/// What `train` did.
+/// The result of a training.
 #[derive(Clone, Debug)]
 pub struct TrainSummary {
-    /// Number of epochs done.
+    /// The number of completed epochs.
     pub epochs: u64,
-    /// Number of epochs that an earlier run did; `None`: it began from the start.
+    /// The number of epochs that an earlier run completed; `None` if this run began from the start.
     pub resumed: Option<u64>,
-    /// Number in the store of the best epoch, and its score.
+    /// The best epoch's number in the store, and its score.
     pub best: Option<(u64, Option<f64>)>,
-    /// Number of videos that an epoch learns from.
+    /// The number of videos that an epoch trains on.
     pub videos: usize,
-    /// Number of train videos without labels or features.
+    /// The number of train videos without labels or features.
     pub left_out: usize,
-    /// Features that could not be used.
+    /// The features that could not be used.
     pub rejects: Vec<RejectRow>,
-    /// File with the weights of the best epoch.
+    /// The file with the weights of the best epoch.
     pub checkpoint: PathBuf,
 }
 
-/// Trains a network. A training that was interrupted continues, and one that is complete is left as it is.
+/// Trains a network. A training that was interrupted continues, and a complete training stays as it is.
 ///
 /// # Errors
-/// [`TrainError`] for an input that cannot be used at all, a loss that is not finite, or a store that cannot be written.
+/// Returns [`TrainError`] if an input cannot be used at all, a loss is not finite, or the store cannot be written.
 pub fn run(
     request: &TrainRequest,
     on_progress: &mut dyn FnMut(TrainProgress),
@@ -109,7 +110,7 @@ pub fn run(
         settings: request.settings.clone(),
         device: request.device,
         folder: request.out.clone(),
-        // The data set stays the same, so its hash is part of the training's.
+        // The data set of `train` never changes, and the hash of the training covers it.
         data: run.clone(),
         run,
         labels: snapshot.version().version,
@@ -143,7 +144,7 @@ pub fn run(
 struct StoreDriver<'a> {
     recorder: &'a Recorder,
     on_progress: &'a mut dyn FnMut(TrainProgress),
-    /// Report of an epoch that was committed. It is made once the checkpoint is kept, too.
+    /// The report of a committed epoch. It is sent only after the checkpoint is kept too.
     epoch: Option<TrainProgress>,
 }
 
@@ -210,12 +211,12 @@ fn summary(training: &Training, dataset: &Dataset, recorder: &Recorder) -> Resul
     })
 }
 
-/// SHA-256, hex, of the text of the settings, the videos with their labels, and the features.
+/// The SHA-256, in hex, of the text of the settings, the videos with their labels, and the features.
 pub(crate) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     hash(|sum| {
         feed(sum, [settings]);
         feed(sum, dataset.classes.iter().map(|class| &**class));
-        // The rows that were read are hashed, not the files: `optimize` moves the same rows to other files.
+        // Hash the rows and not the files, because `optimize` moves the same rows to other files.
         dataset.examples.iter().for_each(|example| example.feed(sum));
         let features = &dataset.features;
         for table in [
@@ -228,13 +229,13 @@ pub(crate) fn run_hash(settings: &str, dataset: &Dataset) -> String {
     })
 }
 
-/// The classes that a checkpoint names; `None`: it was not written by this program.
+/// The classes that a checkpoint names; `None` if this program did not write it.
 pub(super) fn classes_of(weights: &Weights) -> Option<Vec<Arc<str>>> {
     let classes = weights.metadata.get("classes")?;
     Some(classes.split('\n').map(Arc::from).collect())
 }
 
-/// Losses and scores of an epoch by name.
+/// The losses and scores of an epoch by name.
 pub fn named(row: &EpochRow) -> BTreeMap<&str, f64> {
     let all = row.losses.iter().chain(&row.metrics);
     all.map(|(name, value)| (&**name, *value)).collect()

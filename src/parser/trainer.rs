@@ -12,46 +12,47 @@ use super::settings::TrainSettings;
 use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, Weights};
 use crate::eval::Task;
 
-/// A network with its optimizer and the number of epochs done.
+/// A network with its optimizer and the number of completed epochs.
 #[derive(Debug)]
 pub struct Trainer {
     settings: TrainSettings,
     loss: LossConfig,
     parser: Box<dyn Parser>,
     adam: Adam,
-    /// Number of epochs done.
+    /// The number of completed epochs.
     done: u64,
-    /// Positions in the data set that an epoch learns from.
+    /// The positions in the data set that an epoch trains on.
     examples: Vec<usize>,
 }
 
-/// What an epoch gave.
+/// The losses of an epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EpochLosses {
-    /// Mean over the videos of the weighted sum.
+    /// The total loss: the mean over the videos.
     pub total: f64,
-    /// Mean over the videos of each term, in the order of [`TERMS`].
+    /// Each term, in the order of [`TERMS`]: the mean over the videos.
     pub terms: [f64; TERMS.len()],
-    /// Mean over the steps of the gradient's norm, before clipping.
+    /// The norm of the gradient before clipping: the mean over the steps.
     pub gradient: f64,
-    /// Learning rate of the last step.
+    /// The learning rate of the last step.
     pub rate: f64,
 }
 
-/// One step of an epoch.
+/// A completed step of an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainStep {
-    /// Number of videos in the batch.
+    /// The number of videos in the batch.
     pub videos: usize,
-    /// Loss of the batch.
+    /// The loss of the batch.
     pub loss: f64,
 }
 
 impl Trainer {
-    /// A training before its first epoch. `examples` are the positions in the data set that an epoch learns from.
+    /// A training before its first epoch. `examples` are the positions in the data set that an epoch trains on.
     ///
     /// # Errors
-    /// [`TrainError::Settings`], [`TrainError::Network`] for settings that make no network.
+    /// Returns [`TrainError::Settings`] if a setting is wrong, and [`TrainError::Network`] if the network cannot be
+    /// made.
     pub fn new(
         settings: &TrainSettings,
         dataset: &Dataset,
@@ -79,7 +80,7 @@ impl Trainer {
     /// Replaces parameters and optimizer by those of a checkpoint after `done` epochs.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] for a checkpoint of another network, naming `path`.
+    /// Returns [`NetworkError::Weights`] with `path` if the checkpoint is one of another network.
     pub fn restore(
         &mut self,
         mut checkpoint: Weights,
@@ -94,7 +95,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Parameters and the optimizer's state. Together with seed and epoch they decide the next epoch.
+    /// The parameters and the optimizer's state. Together with seed and epoch they decide the next epoch.
     pub fn checkpoint(&self) -> Weights {
         let mut weights = self.parser.named_weights();
         self.adam.save(&mut weights);
@@ -106,26 +107,28 @@ impl Trainer {
         &*self.parser
     }
 
-    /// Epochs done.
+    /// The number of completed epochs.
     pub fn done(&self) -> u64 {
         self.done
     }
 
-    /// Number of steps of an epoch.
+    /// The number of steps of an epoch.
     pub fn steps(&self) -> usize {
         self.examples.len().div_ceil(self.settings.batch)
     }
 
-    /// Sets the positions that the next epochs learn from. They are positions in the data set that those epochs are given.
+    /// Sets the positions that the next epochs train on. They are positions in the data set that is passed to those
+    /// epochs.
     pub fn learn_from(&mut self, examples: Vec<usize>) {
         self.examples = examples;
     }
 
-    /// Learns from every example once, in an order that seed and epoch decide. `on_step` is called after each step and may stop
-    /// the epoch.
+    /// Trains on every example once, in an order that seed and epoch decide. `on_step` is called after each step and
+    /// can stop the epoch.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] before the batch changes the parameters; [`TrainError::Stopped`] if `on_step` asked for it.
+    /// Returns [`TrainError::NotFinite`] before a batch with such a value changes the parameters, and
+    /// [`TrainError::Stopped`] if `on_step` stopped the epoch.
     pub fn epoch(
         &mut self,
         dataset: &Dataset,
@@ -158,7 +161,8 @@ impl Trainer {
                 value,
                 videos: names(dataset, batch),
             };
-            // libtorch's cross entropy throws if a probability is NaN. This check comes first, since it can name the batch.
+            // libtorch's cross entropy throws if a probability is NaN. Check first, because this check can name the
+            // batch.
             let probabilities = [&outputs.video, &outputs.audio, &outputs.visual].map(|p| p.sum(Kind::Float));
             let sum = f64::try_from(Tensor::stack(&probabilities, 0).sum(Kind::Float))
                 .map_err(NetworkError::from)?;
@@ -195,7 +199,7 @@ impl Trainer {
     }
 }
 
-/// The first four names of a batch.
+/// The first four names of a batch, and the number of further names.
 fn names(dataset: &Dataset, batch: &[usize]) -> String {
     let mut names: Vec<&str> = batch.iter().map(|&at| &*dataset.examples[at].name).collect();
     let more = names.len().saturating_sub(4);

@@ -1,16 +1,17 @@
 //! One training with its checkpoints: the loop over epochs that `train`, `run` and `watch --train` share.
 //!
 //! ```text
-//! advance ─┬─ an epoch is left: train ── predict, score ── next.safetensors ── commit ── last.safetensors, best.safetensors
-//!          └─ none is left: probabilities by best.safetensors ── commit ── last.safetensors, marked as finished
+//! advance ─┬─ epochs left: train ── predict, score ── next.safetensors ── commit ── last.safetensors, best.safetensors
+//!          └─ none remains: probabilities by best.safetensors ── commit ── last.safetensors, marked as finished
 //! ```
 //!
-//! Each call of [`Training::advance`] does one of the two. A command configures the training by a [`TrainingSpec`], commits
-//! what it gives through a [`TrainingDriver`], and reports.
+//! Each call of [`Training::advance`] does one of the two. A command configures the training by a [`TrainingSpec`],
+//! and commits and reports the results through a [`TrainingDriver`].
 //!
-//! The checkpoint of an epoch is written beside the last one before the epoch is committed, and replaces the last one after
-//! the commit. A process that is killed in between repeats the epoch when it continues. The repeated epoch has the same
-//! numbers, because seed and epoch decide all random numbers, and the store knows that it has the epoch already.
+//! The checkpoint of an epoch is written beside the last checkpoint before the epoch is committed, and replaces the
+//! last checkpoint after the commit. If the process is killed in between, it repeats the epoch when it continues. The
+//! repeated epoch has the same numbers, because seed and epoch decide all random numbers, and the store recognises
+//! that it already has the epoch.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -30,81 +31,84 @@ use super::trainer::{TrainStep, Trainer};
 use super::validate::{Truths, metrics};
 use super::{NetworkError, Weights, registry};
 
-/// What a training is, whichever command runs it.
+/// The description of a training, whichever command runs it.
 #[derive(Clone, Debug)]
 pub struct TrainingSpec {
-    /// Settings.
+    /// The settings.
     pub settings: TrainSettings,
-    /// Device to compute on.
+    /// The device to compute on.
     pub device: tch::Device,
-    /// Folder of the checkpoints.
+    /// The folder of the checkpoints.
     pub folder: PathBuf,
-    /// SHA-256, hex, of everything that the training depends on. A checkpoint with another value belongs to another training.
+    /// The SHA-256, in hex, of all inputs that the training depends on. A checkpoint with another value belongs to
+    /// another training.
     pub run: String,
-    /// Store version whose labels are learnt.
+    /// The store version with the labels that the training uses.
     pub labels: u64,
-    /// SHA-256, hex, of the content of the data set.
+    /// The SHA-256, in hex, of the content of the data set.
     pub data: String,
 }
 
-/// A training under way.
+/// A training in progress.
 #[derive(Debug)]
 pub struct Training {
     spec: TrainingSpec,
     trainer: Trainer,
-    /// Number of videos that an epoch learns from.
+    /// The number of videos that an epoch trains on.
     videos: usize,
-    /// Best epoch so far, and its score.
+    /// The best epoch so far, and its score.
     best: Option<(u64, Option<f64>)>,
     finished: bool,
-    /// Number of epochs that the checkpoint had when the training was opened.
+    /// The number of epochs that the checkpoint had when the training was opened.
     resumed: Option<u64>,
 }
 
-/// What an epoch gave.
+/// The result of an epoch.
 #[derive(Clone, Debug)]
 pub struct TrainedEpoch {
-    /// Row of table `epochs`. Its `epoch` is 0: the commit assigns the number in the store.
+    /// The row of table `epochs`. Its `epoch` is 0, because the commit assigns the number in the store.
     pub row: EpochRow,
-    /// Probabilities of the splits that the settings keep for every epoch, and of [`TrainingDriver::more_splits`].
+    /// The probabilities of the splits that the settings keep for every epoch, and of
+    /// [`TrainingDriver::more_splits`].
     pub predicted: Vec<VideoProbabilities>,
-    /// Score that the best epoch is chosen by; `None` if the split has no dense truth.
+    /// The score that decides the best epoch; `None` if the split has no dense truth.
     pub score: Option<f64>,
     /// Whether this is the best epoch so far.
     pub better: bool,
 }
 
-/// When the store has what a driver was given to commit.
+/// When the results that a driver was given are in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It is in the store.
+    /// The results are in the store.
     Now,
-    /// It will be. The driver's owner calls [`Training::promote`] once it is.
+    /// The results will be in the store later. The owner of the driver calls [`Training::promote`] when they are.
     Later,
 }
 
-/// What [`Training::advance`] did.
+/// The work that [`Training::advance`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
     /// It trained an epoch.
     Epoch,
-    /// No epoch was left, and it gave the probabilities of the best epoch.
+    /// No epoch remained, and it gave the probabilities of the best epoch to the driver.
     Best,
-    /// Nothing was left to do.
+    /// There was nothing to do.
     Done,
 }
 
-/// What a command adds to the loop: it commits, reports and may stop.
+/// The part of the loop that differs between commands: it commits, reports and can stop the training.
 pub trait TrainingDriver {
-    /// Error of the command.
+    /// The error type of the command.
     type Error: From<TrainError>;
 
-    /// Splits whose probabilities the commit of an epoch (counted from 1) needs, beside those that the settings keep.
+    /// The splits whose probabilities the commit of an epoch (counted from 1) needs in addition to those that the
+    /// settings keep.
     fn more_splits(&self, _epoch: u64) -> Vec<Split> {
         Vec::new()
     }
 
-    /// Splits whose probabilities by the best epoch are committed at the end.
+    /// The splits whose probabilities by the best epoch are committed at the end.
     fn best_splits(&self, settings: &TrainSettings) -> Vec<Split> {
         settings.left_to_best().collect()
     }
@@ -112,16 +116,16 @@ pub trait TrainingDriver {
     /// Called after each step. `Break` stops the training in the middle of the epoch.
     fn on_step(&mut self, step: TrainStep) -> ControlFlow<()>;
 
-    /// Commits an epoch. Its checkpoint is on disk, beside the last one.
+    /// Commits an epoch. Its checkpoint is already on disk, beside the last checkpoint.
     ///
     /// # Errors
-    /// The error ends the training. The last checkpoint is then that of the epoch before.
+    /// An error ends the training. The last checkpoint is then that of the previous epoch.
     fn commit_epoch(&mut self, spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, Self::Error>;
 
     /// Commits the probabilities of the best epoch, by split.
     ///
     /// # Errors
-    /// The error ends the training, which is then not finished.
+    /// An error ends the training, which is then not finished.
     fn commit_best(
         &mut self,
         spec: &TrainingSpec,
@@ -130,19 +134,22 @@ pub trait TrainingDriver {
     ) -> Result<Committed, Self::Error>;
 }
 
-/// Key of the metadata that holds [`TrainingSpec::data`]. Its name is that of older checkpoints.
+/// The metadata key of [`TrainingSpec::data`]. It has the name that older checkpoints use.
 const DATA: &str = "learnt";
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
-/// The last checkpoint and the best weights of an epoch that may not be committed yet.
+/// The checkpoint of an epoch that may not be committed yet. `NEXT_BEST` has its weights if the epoch is the best so
+/// far.
 const NEXT: &str = "next.safetensors";
 const NEXT_BEST: &str = "next-best.safetensors";
 
 impl Training {
-    /// Continues from the last checkpoint in the folder if it belongs to this training, and begins the training otherwise.
+    /// Continues from the last checkpoint in the folder if the checkpoint belongs to this training. Otherwise begins
+    /// the training.
     ///
     /// # Errors
-    /// [`TrainError`] for settings that make no network, a data set without train videos, or a checkpoint that cannot be read.
+    /// Returns [`TrainError`] if the network cannot be made, the data set has no train videos, or the checkpoint
+    /// cannot be read.
     pub fn open(spec: TrainingSpec, dataset: &Dataset) -> Result<Training, TrainError> {
         let examples = examples(dataset, spec.labels)?;
         std::fs::create_dir_all(&spec.folder).map_err(TrainError::io("make", &spec.folder))?;
@@ -187,22 +194,23 @@ impl Training {
         Ok(())
     }
 
-    /// What the training is.
+    /// The description of the training.
     pub fn spec(&self) -> &TrainingSpec {
         &self.spec
     }
 
-    /// Number of epochs done.
+    /// The number of completed epochs.
     pub fn done(&self) -> u64 {
         self.trainer.done()
     }
 
-    /// Number of epochs that the checkpoint had when the training was opened; `None`: it began from the start.
+    /// The number of epochs that the checkpoint had when the training was opened; `None` if the training began from
+    /// the start.
     pub fn resumed(&self) -> Option<u64> {
         self.resumed
     }
 
-    /// Number of videos that an epoch learns from.
+    /// The number of videos that an epoch trains on.
     pub fn videos(&self) -> usize {
         self.videos
     }
@@ -212,7 +220,7 @@ impl Training {
         self.best
     }
 
-    /// File with the weights of the best epoch.
+    /// The file with the weights of the best epoch.
     pub fn checkpoint(&self) -> PathBuf {
         self.file(BEST)
     }
@@ -221,11 +229,12 @@ impl Training {
         self.spec.folder.join(name)
     }
 
-    /// Sets the data set of the next epochs. It has the same classes and widths as the one before, the labels of store
-    /// version `labels`, and content with the hash `data`.
+    /// Sets the data set of the next epochs. It must have the same classes and widths as the previous data set. Its
+    /// labels are those of store version `labels`, and `data` is the hash of its content.
     ///
     /// # Errors
-    /// [`TrainError::NoVideos`]. The training then keeps the data set that it had.
+    /// Returns [`TrainError::NoVideos`] if the data set has no train videos. The training then keeps the data set
+    /// that it had.
     pub fn learn_from(&mut self, dataset: &Dataset, labels: u64, data: String) -> Result<(), TrainError> {
         let examples = examples(dataset, labels)?;
         self.videos = examples.len();
@@ -234,11 +243,12 @@ impl Training {
         Ok(())
     }
 
-    /// Trains the next epoch, or commits the probabilities of the best epoch if none is left.
+    /// Trains the next epoch. If none remains, commits the probabilities of the best epoch.
     ///
     /// # Errors
-    /// A loss that is not finite, a folder that cannot be written, an error of the driver; [`TrainError::Stopped`] if the driver
-    /// stopped the epoch. The training is unusable after an error. Its last checkpoint is still good.
+    /// Returns an error if a loss is not finite, the folder cannot be written or the driver fails, and
+    /// [`TrainError::Stopped`] if the driver stopped the epoch. The training is unusable after an error. Its last
+    /// checkpoint is still valid.
     pub fn advance<D: TrainingDriver>(
         &mut self,
         dataset: &Dataset,
@@ -266,7 +276,8 @@ impl Training {
         Ok(Advance::Best)
     }
 
-    /// Trains one epoch, predicts, scores, and writes the weights beside the best ones if the score is better.
+    /// Trains one epoch, predicts and scores. If the score is the best so far, writes the weights beside the best
+    /// weights.
     fn epoch(
         &mut self,
         dataset: &Dataset,
@@ -297,7 +308,7 @@ impl Training {
             .map(|(_, score)| *score);
         let better = match (score, self.best) {
             (Some(score), Some((_, Some(best)))) => score > best,
-            // Without a score to compare, the last epoch counts as the best.
+            // If there is no score to compare, the last epoch counts as the best epoch.
             _ => true,
         };
         let mut named: Vec<(Arc<str>, f64)> = vec![("total".into(), losses.total)];
@@ -322,7 +333,8 @@ impl Training {
             self.describe(&mut weights, dataset);
             weights.write(&self.file(NEXT_BEST))?;
         } else {
-            // A run that was killed may have left weights of this epoch, trained on other labels.
+            // A run that was killed may have left weights of this epoch that were trained on other labels. `promote`
+            // must not take them.
             remove(&self.file(NEXT_BEST))?;
         }
         Ok(TrainedEpoch {
@@ -333,7 +345,7 @@ impl Training {
         })
     }
 
-    /// Probabilities of these splits by the weights of the best epoch.
+    /// The probabilities of these splits by the weights of the best epoch.
     fn predict_with_best(
         &self,
         dataset: &Dataset,
@@ -355,18 +367,19 @@ impl Training {
         Ok(weights.write(&self.file(name))?)
     }
 
-    /// Makes the checkpoint of the last epoch, which is committed now, the one that the training continues from.
+    /// Makes the checkpoint of the last epoch, which is now committed, the checkpoint from which the training
+    /// continues.
     ///
     /// # Errors
-    /// [`TrainError::Io`] if the folder cannot be written.
+    /// Returns [`TrainError::Io`] if the folder cannot be written.
     pub fn promote(&self) -> Result<(), TrainError> {
         Training::promote_in(&self.spec.folder)
     }
 
-    /// The epoch whose checkpoint in a folder was not promoted, if it belongs to the training `run`.
+    /// The epoch of a checkpoint in the folder that was not promoted, if it belongs to the training `run`.
     ///
     /// # Errors
-    /// [`TrainError::Network`] for a file that cannot be read.
+    /// Returns [`TrainError::Network`] if the file cannot be read.
     pub fn unpromoted(folder: &Path, run: &str) -> Result<Option<u64>, TrainError> {
         let path = folder.join(NEXT);
         if !path.exists() {
@@ -378,14 +391,14 @@ impl Training {
         Ok(epoch.and_then(|epoch| epoch.parse().ok()))
     }
 
-    /// As [`Training::promote`], before the training in the folder is opened.
+    /// Like [`Training::promote`], for a training that is not open.
     ///
     /// # Errors
-    /// As [`Training::promote`].
+    /// Returns the same errors as [`Training::promote`].
     pub fn promote_in(folder: &Path) -> Result<(), TrainError> {
         let best = folder.join(NEXT_BEST);
         match std::fs::rename(&best, folder.join(BEST)) {
-            // The epoch was not better than the best one before it.
+            // The epoch was not better than the best epoch before it.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             renamed => renamed.map_err(TrainError::io("rename", &best))?,
         }
@@ -396,12 +409,12 @@ impl Training {
     /// Removes the last checkpoint, so that the training begins from the start when it is opened again.
     ///
     /// # Errors
-    /// [`TrainError::Io`] if the folder cannot be written.
+    /// Returns [`TrainError::Io`] if the file cannot be removed.
     pub fn forget(&self) -> Result<(), TrainError> {
         remove(&self.file(LAST))
     }
 
-    /// Whether a folder has the checkpoint of any training.
+    /// Returns whether a folder has the last checkpoint of any training.
     pub fn began(folder: &Path) -> bool {
         folder.join(LAST).exists()
     }
@@ -426,7 +439,7 @@ impl Training {
     }
 }
 
-/// Positions of the train videos with labels and features.
+/// The positions of the train videos with labels and features.
 fn examples(dataset: &Dataset, version: u64) -> Result<Vec<usize>, TrainError> {
     let examples = dataset.of_split(Split::Train, true);
     match examples.is_empty() {

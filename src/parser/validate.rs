@@ -1,4 +1,4 @@
-//! Scores of predictions on the splits that have dense truth.
+//! Scores predictions on the splits that have dense truth.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use super::settings::{ACCURACY, Gate};
 use crate::eval::store::truth_of_snapshot;
 use crate::eval::{DenseTruth, EvalError, EvalReport, PredictedLabels, Task, evaluate, localize};
 
-/// Dense truth of each split that has it.
+/// The dense truth of each split that has it.
 #[derive(Clone, Debug, Default)]
 pub struct Truths(BTreeMap<Split, DenseTruth>);
 
 impl Truths {
-    /// The truth in a store version.
+    /// Reads the truth of a store version.
     ///
     /// # Errors
-    /// [`TrainError::Eval`] for a store that cannot be read.
+    /// Returns [`TrainError::Eval`] if the store cannot be read.
     pub fn read(snapshot: &Snapshot) -> Result<Truths, TrainError> {
         let mut truths = BTreeMap::new();
         for split in Split::ALL {
@@ -33,16 +33,16 @@ impl Truths {
         Ok(Truths(truths))
     }
 
-    /// DenseTruth of a split; `None`: the split has no dense truth.
+    /// The dense truth of a split, or `None` if the split has none.
     pub fn of(&self, split: Split) -> Option<&DenseTruth> {
         self.0.get(&split)
     }
 }
 
-/// Scores predictions by a protocol. A video without predictions counts as one without events.
+/// Scores predictions by a protocol. A video without predictions counts as a video without events.
 ///
 /// # Errors
-/// [`EvalError::NoPredictions`].
+/// Returns the same errors as [`evaluate`].
 pub fn score(
     truth: &DenseTruth,
     predicted: &[VideoProbabilities],
@@ -58,7 +58,8 @@ pub fn score(
     Ok(report)
 }
 
-/// The label matrices that `labels_of` makes of the prediction of each video of the truth; empty for a video without predictions.
+/// Calls `labels_of` with the prediction of each video of the truth. Returns the label matrices; they are empty for a
+/// video without predictions.
 pub fn labels(
     truth: &DenseTruth,
     predicted: &[VideoProbabilities],
@@ -71,10 +72,10 @@ pub fn labels(
     videos.map(|video| of(&video.name).unwrap_or_default()).collect()
 }
 
-/// Scores of a split by both protocols, named as in table `epochs`. For task `ave`, the accuracies follow.
+/// The scores of a split by both protocols, named as in table `epochs`. For task `ave`, the accuracies follow.
 ///
 /// # Errors
-/// As [`score`].
+/// Returns the same errors as [`score`].
 pub fn metrics(
     truth: &DenseTruth,
     predicted: &[VideoProbabilities],

@@ -10,22 +10,23 @@ use super::error::{NetworkError, WeightsProblem};
 use super::{pt, safetensors};
 use crate::ingest::open_regular;
 
-/// The content of a file of weights: tensors by name, and text by key.
+/// The content of a file of weights: tensors by name, and metadata by key.
 #[derive(Debug, Default)]
 pub struct Weights {
-    /// On the CPU, contiguous.
+    /// The tensors by name. Tensors that were read from a file are on the CPU and contiguous.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Text by key. PyTorch's files have none.
+    /// Text by key. PyTorch's files have no metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Weights {
     /// Reads a safetensors file, or a PyTorch state dict (`.pt`, `.pth`, `.bin`, new or old format).
     ///
-    /// The file's first bytes decide which format it is. No pickle is executed.
+    /// The first bytes of the file decide which format it is. Pickles are parsed and never executed.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] with the problem, [`NetworkError::Ingest`], [`NetworkError::Io`].
+    /// Returns [`NetworkError::Weights`] if the content is invalid, [`NetworkError::Ingest`] if the file cannot be
+    /// opened, and [`NetworkError::Io`] if it cannot be read.
     pub fn read(path: &Path) -> Result<Weights, NetworkError> {
         let (mut file, length) = open_regular(path)?;
         let bad = NetworkError::weights(path);
@@ -50,15 +51,16 @@ impl Weights {
     /// Writes a safetensors file. Equal content gives equal bytes. A file with the same name is replaced in one step.
     ///
     /// # Errors
-    /// [`NetworkError::Io`], [`NetworkError::Torch`].
+    /// Returns [`NetworkError::Io`] if the file cannot be written, [`NetworkError::Config`] if a tensor has an
+    /// unsupported type, and [`NetworkError::Torch`] if libtorch fails.
     pub fn write(&self, path: &Path) -> Result<(), NetworkError> {
         safetensors::write(self, path)
     }
 
-    /// Takes a tensor out.
+    /// Removes a tensor and returns it.
     ///
     /// # Errors
-    /// [`WeightsProblem::Missing`].
+    /// Returns [`WeightsProblem::Missing`] if there is no tensor of this name.
     pub fn take(&mut self, name: &str) -> Result<Tensor, WeightsProblem> {
         self.tensors.remove(name).ok_or_else(|| WeightsProblem::Missing {
             name: name.to_owned(),
@@ -66,12 +68,12 @@ impl Weights {
     }
 }
 
-/// A tensor of these little-endian bytes. All supported machines are little-endian.
+/// Makes a tensor from little-endian bytes. All supported machines are little-endian.
 pub(super) fn tensor(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, WeightsProblem> {
     let elements =
         elements(shape).ok_or_else(|| WeightsProblem::Format(format!("a tensor has shape {shape:?}")))?;
     let expected = elements.checked_mul(kind.elt_size_in_bytes());
-    // tch does not check the length.
+    // tch does not check the length, and would read past the end of the bytes.
     if expected != Some(bytes.len()) {
         let found = bytes.len();
         return Err(WeightsProblem::Format(format!(
@@ -81,7 +83,7 @@ pub(super) fn tensor(bytes: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, 
     Tensor::f_from_data_size(bytes, shape, kind).map_err(|error| WeightsProblem::Format(error.to_string()))
 }
 
-/// Number of elements of a shape; `None` if an axis is negative or the number overflows.
+/// The number of elements of a shape; `None` if an axis is negative or the number overflows.
 pub(super) fn elements(shape: &[i64]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |product, &axis| {
         product.checked_mul(usize::try_from(axis).ok()?)
@@ -91,7 +93,7 @@ pub(super) fn elements(shape: &[i64]) -> Option<usize> {
 /// The bytes of a tensor, row-major.
 ///
 /// # Errors
-/// [`NetworkError::Torch`].
+/// Returns [`NetworkError::Torch`] if libtorch fails.
 pub(super) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, NetworkError> {
     let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];

@@ -15,7 +15,7 @@ pub enum QueryError {
     /// The SQL does not parse, plan or run. DataFusion's message names the cause and the valid names.
     #[error("{message}")]
     Sql {
-        /// DataFusion's message.
+        /// The message of DataFusion.
         message: String,
     },
     /// The statement would change data or settings.
@@ -23,50 +23,50 @@ pub enum QueryError {
         "statement {statement} is refused, expected a statement that only reads, such as SELECT ({reason})"
     )]
     ReadOnly {
-        /// First word of the statement, in upper case.
+        /// The first word of the statement, in upper case.
         statement: String,
-        /// DataFusion's reason for the refusal.
+        /// The reason that DataFusion gives.
         reason: String,
     },
-    /// The text holds no statement, or several where the output holds one answer.
+    /// The text has no statement, or has several statements where the output holds one answer.
     #[error("{found} SQL statements, expected {expected}")]
     Statements {
-        /// Statements found.
+        /// The number of statements that were found.
         found: usize,
-        /// Number of statements expected.
+        /// The number of statements that were expected.
         expected: &'static str,
     },
-    /// Parquet is binary, so it is written to a file only.
+    /// Parquet was requested without a file. Parquet is binary, so it is written to files only.
     #[error("format `parquet` needs a file to write, expected --out FILE")]
     NoFile,
     /// The format cannot hold the rows.
     #[error("cannot write rows as {format}")]
     Encode {
-        /// Format that was requested.
+        /// The requested format.
         format: &'static str,
-        /// Cause.
+        /// The cause.
         #[source]
         source: ArrowError,
     },
     /// Parquet cannot hold the rows, or the Parquet file cannot be written.
     #[error("cannot write Parquet to `{}`", path.display())]
     Parquet {
-        /// File that was requested.
+        /// The requested file.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         #[source]
         source: ParquetError,
     },
     /// The output file cannot be written.
     #[error("cannot write `{}`", path.display())]
     File {
-        /// File that was requested.
+        /// The requested file.
         path: PathBuf,
-        /// Cause.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The operating system starts no threads for the query.
+    /// The operating system refused to start threads for the query.
     #[error("cannot start threads to run the query")]
     Threads(#[source] std::io::Error),
     /// Standard output cannot be written.

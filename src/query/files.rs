@@ -1,4 +1,4 @@
-//! A SQL table of exactly the files that a store version names, without the rows deleted from these files.
+//! SQL tables that read exactly the files that a store version names, without the deleted rows of these files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,13 +31,15 @@ use datafusion::prelude::SessionContext;
 use url::Url;
 use vaplan_schemas::store::DataFile;
 
-/// Most data files that a query holds open at once, so that stores of thousands of files need few descriptors.
+/// The largest number of data files that a query holds open at once, so that a store of thousands of files needs few
+/// descriptors.
 const OPEN_FILES: usize = 16;
 
 /// Makes the object store of a store's data files available to SQL.
 ///
-/// Keys are paths below `root`, the store's folder, so that they hold the store's own names only. The object store of the
-/// whole file system would hold the names of the user's folders, and refuses `..` and decodes `%20` in them.
+/// Keys are paths below `root`, the store's folder, so that they hold the store's own names only. In the object store
+/// of the whole file system, keys would hold the names of the user's folders, and that object store refuses `..` and
+/// decodes `%20` in them.
 pub(super) fn register(context: &SessionContext, root: &Path) -> Result<(), DataFusionError> {
     let files = LocalFileSystem::new_with_prefix(root)
         .map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?;
@@ -46,12 +48,12 @@ pub(super) fn register(context: &SessionContext, root: &Path) -> Result<(), Data
     Ok(())
 }
 
-/// URL that stands for the store's folder.
+/// The URL that stands for the store's folder.
 fn files_url() -> ObjectStoreUrl {
     ObjectStoreUrl::parse("vaplan://store").expect("the URL is well formed")
 }
 
-/// Makes a table of exactly `files`, data files of the store in folder `root`, without the rows deleted from the files.
+/// Makes a table of exactly `files`, which are data files of the store in folder `root`, without their deleted rows.
 pub(super) fn provider(
     root: &Path,
     schema: &SchemaRef,
@@ -79,7 +81,7 @@ pub(super) fn provider(
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
-/// Key of a data file: its path below the store's folder.
+/// The key of a data file: its path below the store's folder.
 fn key(root: &Path, file: &DataFile) -> Result<ObjectKey, DataFusionError> {
     let outside = || {
         let (file, root) = (file.path.display(), root.display());
@@ -90,7 +92,7 @@ fn key(root: &Path, file: &DataFile) -> Result<ObjectKey, DataFusionError> {
     Ok(ObjectKey::from_iter(names.ok_or_else(outside)?))
 }
 
-/// URL of a key. A URL has no patterns, unlike the path of a file: a name may hold `[a]*`.
+/// The URL of a key. Unlike a file path, a URL is not read as a pattern, so a name such as `[a]*` works.
 fn url(key: &ObjectKey) -> Result<Url, DataFusionError> {
     let base = files_url();
     let base: &Url = base.as_ref();
@@ -98,11 +100,11 @@ fn url(key: &ObjectKey) -> Result<Url, DataFusionError> {
         .map_err(|error| DataFusionError::External(Box::new(error)))
 }
 
-/// A file, and the rows of it that a scan reads.
+/// A file, with the selection of the rows that a scan reads.
 fn partitioned(root: &Path, file: &DataFile) -> Result<PartitionedFile, DataFusionError> {
     let whole = PartitionedFile::new_from_meta(ObjectMeta {
         location: key(root, file)?,
-        // A data file never changes, so no reader needs its time.
+        // Data files never change, so no reader needs this time.
         last_modified: Default::default(),
         size: file.bytes,
         e_tag: None,
@@ -120,7 +122,7 @@ fn partitioned(root: &Path, file: &DataFile) -> Result<PartitionedFile, DataFusi
     Ok(whole.with_extension(ParquetRowSelection::new(selection)))
 }
 
-/// A table with deleted rows: DataFusion's own `ListingTable` knows no deletion vectors.
+/// A table with deleted rows. It exists because DataFusion's `ListingTable` does not support deletion vectors.
 #[derive(Debug)]
 struct PatchedTable {
     schema: SchemaRef,
@@ -142,7 +144,7 @@ impl TableProvider for PatchedTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        // The Parquet reader applies the filters while it decodes: the session sets `pushdown_filters`.
+        // The Parquet reader applies the filters while it decodes, because the session sets `pushdown_filters`.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 

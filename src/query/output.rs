@@ -19,12 +19,12 @@ use datafusion::parquet::file::properties::WriterProperties;
 use super::{AnswerRows, QueryError};
 use crate::choice::Choice;
 
-/// Most rows that [`AnswerFormat::Table`] shows.
+/// The largest number of rows that [`AnswerFormat::Table`] shows.
 ///
-/// Column widths depend on every row shown, so all of these rows are in memory at once; the limit bounds that memory.
+/// Column widths depend on every shown row, so all these rows are in memory at once. The limit bounds that memory.
 pub const TABLE_ROWS: usize = 10_000;
 
-/// Format of a query's answer.
+/// The format of a query's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerFormat {
     /// A text table of the first [`TABLE_ROWS`] rows.
@@ -59,10 +59,10 @@ impl Choice for AnswerFormat {
     ];
 }
 
-/// Number of rows that were written.
+/// The number of rows that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrittenRows {
-    /// Rows written.
+    /// The number of rows.
     pub rows: usize,
     /// Whether rows were left out because the answer has more than [`TABLE_ROWS`].
     pub cut: bool,
@@ -70,11 +70,12 @@ pub struct WrittenRows {
 
 /// Writes all rows to `out`.
 ///
-/// CSV and JSON are written batch by batch as the query runs. A table is written when the query ends.
+/// CSV and JSON are written batch by batch while the query runs. A table is written when the query ends.
 ///
 /// # Errors
-/// [`QueryError::Sql`] if the query fails while it runs, [`QueryError::Encode`] if the format cannot hold a column,
-/// [`QueryError::Output`] if `out` fails, [`QueryError::NoFile`] for [`AnswerFormat::Parquet`], which needs [`write_file`].
+/// Returns [`QueryError::Sql`] if the query fails while it runs, [`QueryError::Encode`] if the format cannot hold a
+/// column, [`QueryError::Output`] if `out` fails, and [`QueryError::NoFile`] for [`AnswerFormat::Parquet`], which
+/// needs [`write_file`].
 pub fn write(
     rows: AnswerRows<'_>,
     format: AnswerFormat,
@@ -110,8 +111,8 @@ fn write_table(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows,
 
 fn write_csv(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, QueryError> {
     let mut written = 0;
-    // The CSV writer fills a buffer, not `out`: it would wrap an error of `out` in its own, and a closed pipe would go
-    // unrecognised.
+    // The CSV writer fills a buffer and not `out`. It would wrap an error of `out` in its own error, and a closed
+    // pipe would then not be recognised.
     let mut buffer = Vec::new();
     let header = RecordBatch::new_empty(rows.schema());
     let mut first = true;
@@ -132,7 +133,7 @@ fn write_csv(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, Q
     })
 }
 
-/// Turns lists and maps into text, because CSV holds neither.
+/// Turns lists and maps into text, because CSV cannot hold them.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     if schema.fields().iter().all(|field| !field.data_type().is_nested()) {
@@ -188,12 +189,13 @@ fn write_json(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, 
 
 /// Writes all rows to the file `path`.
 ///
-/// A new or regular file appears complete or not at all: the rows go to a temporary file beside `path`, which then takes
-/// the name. A symbolic link stays, and its target is replaced in this way. A device or pipe, such as `/dev/stdout`, is
-/// written in place, so that a failed write leaves part of the rows there.
+/// A new or regular file appears complete or not at all: the rows go to a temporary file beside `path`, which is then
+/// renamed. A symbolic link stays, and its target is replaced in the same way. A device or pipe, such as
+/// `/dev/stdout`, is written in place, so that a failed write leaves part of the rows there.
 ///
 /// # Errors
-/// As [`write()`], and [`QueryError::File`] or [`QueryError::Parquet`] if the file cannot be written.
+/// Returns the same errors as [`write()`], and [`QueryError::File`] or [`QueryError::Parquet`] if the file cannot be
+/// written.
 pub fn write_file(
     rows: AnswerRows<'_>,
     format: AnswerFormat,
@@ -203,7 +205,7 @@ pub fn write_file(
     let target = match std::fs::metadata(path) {
         Ok(found) if found.is_file() => std::fs::canonicalize(path).map_err(failed())?,
         Ok(_) => return write_in_place(rows, format, path),
-        // The target of a dangling link does not exist, so the rows go through the link.
+        // The target of a dangling link does not exist, so write through the link.
         Err(_) if path.is_symlink() => return write_in_place(rows, format, path),
         Err(_) => path.to_owned(),
     };
@@ -221,7 +223,7 @@ pub fn write_file(
     Ok(written)
 }
 
-/// Writes all rows to what `path` names, from its start.
+/// Writes all rows in place to the file or device `path`, from its start.
 fn write_in_place(
     rows: AnswerRows<'_>,
     format: AnswerFormat,
@@ -231,7 +233,7 @@ fn write_in_place(
     write_into(rows, format, &mut file, path)
 }
 
-/// Writes all rows to an open file; errors name `path`.
+/// Writes all rows to an open file. Errors name `path`.
 fn write_into(
     rows: AnswerRows<'_>,
     format: AnswerFormat,
@@ -253,7 +255,8 @@ fn write_into(
     Ok(written)
 }
 
-/// Makes a temporary file in `folder`, with the permissions of the user's umask (tempfile's default allows the owner only).
+/// Makes a temporary file in `folder` with the permissions of the user's umask. tempfile's default would allow only
+/// the owner to read the file.
 fn new_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".vaplan-query-");

@@ -1,4 +1,4 @@
-//! SQL session over the tables of one store version, read-only.
+//! A read-only SQL session over the tables of one store version.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ use vaplan_schemas::tables::{self, Table, Versions};
 use super::QueryError;
 use super::files::{provider, register};
 
-/// SQL that defines the view `events`.
+/// The SQL that defines the view `events`.
 ///
-/// The view has one row per maximal run of consecutive set labels of a video, modality and class. `modality` is `audio`, `visual`, or
-/// `audio_visual` for the runs of segments that are set in both (METHOD.md: AV = A and V, grade C). `onset` and
-/// `offset` are seconds from the start of the video, segment number times `videos.segment_seconds`; `offset` is the
-/// end of the last segment. `score` is the mean over the run of the scores that were compared with the threshold; for an
-/// audio-visual run it is the mean over both modalities. User labels have no score and are left out of the mean.
+/// The view has one row per maximal run of consecutive set labels of a video, modality and class. `modality` is
+/// `audio`, `visual`, or `audio_visual` for runs of segments that are set in both (METHOD.md: AV = A and V, grade C).
+/// `onset` and `offset` are seconds from the start of the video: segment number times `videos.segment_seconds`.
+/// `offset` is the end of the last segment. `score` is the mean over the run of the scores that were compared with
+/// the threshold; for an audio-visual run it is the mean over both modalities. User labels have no score and are left
+/// out of the mean.
 pub const EVENTS: &str = include_str!("events.sql");
 
-/// SQL session over one store version, read-only.
+/// A read-only SQL session over one store version.
 ///
 /// The session has the tables of the version, the table `versions` up to this version, and the view [`EVENTS`].
 ///
@@ -51,14 +52,14 @@ pub struct QuerySession {
     _snapshot: Snapshot,
 }
 
-/// Table or view of a session.
+/// A table or view of a session.
 #[derive(Clone, Debug)]
 pub struct TableEntry {
-    /// Name in SQL.
+    /// The name in SQL.
     pub name: &'static str,
-    /// Columns, in order.
+    /// The columns, in order.
     pub schema: SchemaRef,
-    /// Number of rows, from the store's log. `None` for a view.
+    /// The number of rows, from the store's log. `None` for a view.
     pub rows: Option<u64>,
 }
 
@@ -66,8 +67,8 @@ impl QuerySession {
     /// Opens a session over the files of `snapshot`. Later commits do not change what the session reads.
     ///
     /// # Errors
-    /// [`QueryError::Store`] if the store's log cannot be read, [`QueryError::Sql`] if a table cannot be registered,
-    /// [`QueryError::Threads`] if the operating system starts no threads.
+    /// Returns [`QueryError::Store`] if the store's log cannot be read, [`QueryError::Sql`] if a table cannot be
+    /// registered, and [`QueryError::Threads`] if the operating system refuses to start threads.
     pub fn open(snapshot: &Snapshot) -> Result<QuerySession, QueryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vaplan-query")
@@ -117,12 +118,12 @@ impl QuerySession {
         })
     }
 
-    /// Store version that the session reads.
+    /// The store version that the session reads.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Tables, then views.
+    /// The tables, followed by the views.
     pub fn tables(&self) -> &[TableEntry] {
         &self.tables
     }
@@ -130,7 +131,7 @@ impl QuerySession {
     /// Parses statements that are separated by `;`.
     ///
     /// # Errors
-    /// [`QueryError::Sql`] if the text does not parse, [`QueryError::Statements`] if it holds no statement.
+    /// Returns [`QueryError::Sql`] if the text does not parse, and [`QueryError::Statements`] if it has no statement.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, QueryError> {
         let statements = DFParser::parse_sql(sql).map_err(QueryError::sql)?;
         if statements.is_empty() {
@@ -145,7 +146,8 @@ impl QuerySession {
     /// Parses a text of exactly one statement.
     ///
     /// # Errors
-    /// As [`QuerySession::parse`], and [`QueryError::Statements`] if the text holds several statements.
+    /// Returns the same errors as [`QuerySession::parse`], and [`QueryError::Statements`] if the text has several
+    /// statements.
     pub fn parse_one(&self, sql: &str) -> Result<Statement, QueryError> {
         let mut statements = self.parse(sql)?;
         match (statements.pop(), statements.len()) {
@@ -160,7 +162,8 @@ impl QuerySession {
     /// Plans a statement and starts it. The rows are computed while the caller iterates over them.
     ///
     /// # Errors
-    /// [`QueryError::ReadOnly`] if the statement would change data or settings, [`QueryError::Sql`] if it cannot be planned.
+    /// Returns [`QueryError::ReadOnly`] if the statement would change data or settings, and [`QueryError::Sql`] if it
+    /// cannot be planned.
     pub fn start(&self, statement: Statement) -> Result<AnswerRows<'_>, QueryError> {
         let options = SQLOptions::new()
             .with_allow_ddl(false)
@@ -203,14 +206,14 @@ impl std::fmt::Debug for QuerySession {
     }
 }
 
-/// Iterator over the rows of an answer, batch by batch.
+/// An iterator over the rows of an answer, batch by batch.
 pub struct AnswerRows<'a> {
     stream: SendableRecordBatchStream,
     runtime: &'a Runtime,
 }
 
 impl AnswerRows<'_> {
-    /// Columns of the answer, known before the first row.
+    /// The columns of the answer. They are known before the first row.
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
     }
@@ -234,7 +237,7 @@ impl std::fmt::Debug for AnswerRows<'_> {
     }
 }
 
-/// Short name of a column's type, for people.
+/// A short name of a column's type, for people.
 ///
 /// ```
 /// use datafusion::arrow::datatypes::DataType;

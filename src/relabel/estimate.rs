@@ -1,4 +1,4 @@
-//! Estimates what a change touches, before the change is made.
+//! Estimates how much data a change touches and how long it takes, before the change is made.
 
 use std::fmt;
 use std::path::Path;
@@ -15,33 +15,34 @@ use crate::world::inputs;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope, Touched};
 
-/// A row costs about as many times what finding it by its key costs: decoding, labelling and writing it
-/// (bench/README.md, relabelling; a rough number, as is all that follows from it).
+/// The cost of decoding, labelling and writing a row, divided by the cost of finding the row by its key
+/// (bench/README.md, relabelling). This is a rough number, and so is every estimate made with it.
 const FULL_OVER_KEYS: f64 = 12.0;
 
-/// What a change would touch.
+/// The data that a change would touch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
     /// Whether every score depends on the change.
     pub everything: bool,
-    /// Videos whose every row may change.
+    /// The number of videos of which every row can change.
     pub videos: u64,
-    /// The videos among `videos` whose features are read again.
+    /// The number of these videos whose features are read again.
     pub rescored: u64,
-    /// Modality and class whose labels may change in any video.
+    /// The number of tracks (modality and class) whose labels can change in any video.
     pub tracks: u64,
-    /// By table: rows, videos, files and bytes of these files.
+    /// For each table: rows, videos, files and bytes of these files.
     pub tables: Vec<(&'static str, Extent)>,
-    /// Files of features to read, and their bytes; without those that only reading others names.
+    /// The number of feature files to read, and their bytes. Files that are found to be needed only while other files
+    /// are read are not counted.
     pub features: (u64, u64),
-    /// Estimated, without reading features.
+    /// The estimated time in seconds, without reading features.
     pub seconds: f64,
 }
 
 /// Estimates a change of the latest version of a store.
 ///
 /// # Errors
-/// As [`super::run`], for what can be known without doing it.
+/// Returns those errors of [`super::run`] that can be found without making the change.
 pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError> {
     let store = Store::open(store)?;
     let snapshot = store.at_version(None)?;
@@ -99,7 +100,7 @@ fn extents(snapshot: &Snapshot, filter: &Filter) -> Result<Vec<(&'static str, Ex
     ])
 }
 
-/// Number and bytes of the files at a path; 0 for a path that cannot be read.
+/// The number and bytes of the files at a path; 0 if the path cannot be read.
 fn size(path: &Path) -> (u64, u64) {
     let Ok(meta) = path.metadata() else { return (0, 0) };
     if !meta.is_dir() {

@@ -1,6 +1,8 @@
-//! `vaplan relabel`: any change of a store, at the cost of what it touches; and an estimate of that cost.
+//! `vaplan relabel`: makes any change of a store at the cost of the data that the change touches, and estimates that
+//! cost.
 //!
-//! [`world`](crate::world) says what a change means and what it touches, [`engine`](crate::engine) makes it.
+//! [`world`](crate::world) defines what a change means and what it touches. [`engine`](crate::engine) makes the
+//! change.
 
 pub mod estimate;
 

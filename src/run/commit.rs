@@ -1,9 +1,10 @@
-//! A step of a run to a store version: proportional to what it changed.
+//! Commits a step of a run as one store version. The cost depends on what the step changed, not on the size of the
+//! store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::StoreError;
 use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found, Snapshot, Store};
@@ -24,13 +25,13 @@ use crate::world::{Both, World};
 const CONFIG: &str = "config";
 const STATE: &str = "state";
 
-/// What a store remembers of a run, as its world keeps it.
+/// Returns the entries of [`World::run`] that record a run: the text of its file, and its ledger as JSON.
 pub fn remembered(config: &Arc<str>, ledger: &Ledger) -> BTreeMap<Arc<str>, Arc<str>> {
     let state = serde_json::to_string(ledger).expect("names and numbers are JSON");
     BTreeMap::from([(CONFIG.into(), config.clone()), (STATE.into(), Arc::from(state))])
 }
 
-/// What a world remembers; of another program's, nothing.
+/// Returns the ledger in a world. It is empty if the world has none, or one that this program cannot read.
 pub fn ledger(world: &World) -> Ledger {
     let state = world.run.get(STATE);
     state
@@ -38,41 +39,41 @@ pub fn ledger(world: &World) -> Ledger {
         .unwrap_or_default()
 }
 
-/// What a world's labels are denoised by.
+/// Returns the denoising settings and active predictions of a world.
 pub fn denoised(world: &World) -> Denoised {
     (world.denoising, world.active.clone())
 }
 
-/// Writes the versions of a run.
+/// Commits the store versions of a run.
 pub struct Writer<'a> {
-    /// The store.
+    /// Store to write.
     pub store: &'a Store,
-    /// What it is going to remember.
+    /// Ledger that the next commit records.
     pub ledger: Ledger,
-    /// The last version that was written.
+    /// Latest version that this run read or committed.
     pub version: u64,
     config: Arc<str>,
     command: String,
     world: World,
-    /// What the store remembers.
+    /// Ledger that the store has recorded.
     known: Ledger,
 }
 
-/// What a version is about.
+/// Rows of a commit that belong to an epoch.
 #[derive(Default)]
 struct About<'a> {
     epoch: Option<u64>,
     row: Option<&'a EpochRow>,
-    /// Of an epoch that is there: labels that PLD flips by it.
+    /// Number of labels that PLD flips by this epoch, to be written to its existing row.
     flips: Option<u64>,
     predicted: &'a [VideoProbabilities],
 }
 
 impl<'a> Writer<'a> {
-    /// On top of a version.
+    /// Creates a writer whose first commit follows the version of `snapshot`.
     ///
     /// # Errors
-    /// Where it does not say what its labels were made by.
+    /// Returns an error if the settings of the version cannot be read.
     pub fn new(
         store: &'a Store,
         snapshot: &Snapshot,
@@ -91,20 +92,22 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// What the labels are denoised by.
+    /// Returns the denoising settings and active predictions of the last version.
     pub fn denoised(&self) -> Denoised {
         denoised(&self.world)
     }
 
-    /// What they are to be denoised by once all that is asked is done.
-    pub fn wanted(&self, stages: &[RunStage], pld: Both<Option<Pld>>) -> Denoised {
+    /// Returns the denoising settings and active predictions that the labels must have after all stages are done.
+    pub fn wanted(&self, stages: &[RunStage], pld: Both<Option<DenoisingRule>>) -> Denoised {
         self.ledger.denoised(stages, &self.world, pld)
     }
 
-    /// Takes the say from all predictions, where some have it; `for_good`: not only for as long as a baseline learns.
+    /// Deactivates all predictions, if there are active ones, and commits the labels without their flips. With
+    /// `for_good`, the ledger forgets the active epoch, too. Otherwise a baseline needs the labels of PLG only while it
+    /// is trained.
     ///
     /// # Errors
-    /// As [`Writer::report`].
+    /// Returns the errors of [`Writer::report`].
     pub fn reset(&mut self, graph: &Graph, stepped: StepChanges, for_good: bool) -> Result<(), RunError> {
         let own = &self.world;
         if own.active.is_none() && own.denoising == [None, None] {
@@ -118,10 +121,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Scores the labels as they are, for the ledger.
+    /// Scores the labels of the latest version, and records the scores in the ledger.
     ///
     /// # Errors
-    /// For a store that does not read back.
+    /// Returns [`RunError`] if the store cannot be read.
     pub fn scored(&mut self, stage: &RunStage, task: Task) -> Result<(), RunError> {
         let lines = score::labels(&self.store.at_version(None)?, task)?;
         let done = FinishedStage {
@@ -133,10 +136,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Scores denoised labels of a run that was killed between their commit and their scores.
+    /// Scores the denoised labels again, if the run was killed after it committed these labels and before it recorded
+    /// their scores.
     ///
     /// # Errors
-    /// As [`Writer::scored`].
+    /// Returns the errors of [`Writer::scored`].
     pub fn score_again(&mut self, stage: &RunStage, task: Task) -> Result<(), RunError> {
         if let (StageKind::Denoise { .. }, Some(done)) =
             (&stage.kind, self.ledger.stages.get_mut(&stage.name))
@@ -147,10 +151,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Commits what the ledger has and the store has not.
+    /// Commits the ledger, if its stages differ from those in the store.
     ///
     /// # Errors
-    /// As [`Writer::report`].
+    /// Returns the errors of [`Writer::report`].
     pub fn remember(&mut self) -> Result<(), RunError> {
         if self.ledger.stages != self.known.stages {
             self.commit(&About::default(), None)?;
@@ -158,15 +162,17 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Waits for what comes of a step and commits both; gives the version.
+    /// Takes the step of the graph that belongs to a report, commits both as one version, and returns that version.
     ///
     /// # Errors
-    /// What kept it from being learnt; [`RunError::Changed`] where someone else wrote meanwhile; a full disk, say.
+    /// Returns the error of the learner in [`StepReport::Failed`]. Returns [`RunError::Changed`] if another process
+    /// committed a version in the meantime. Returns [`RunError::Store`] if the commit fails, for example on a full
+    /// disk.
     pub fn report(
         &mut self,
         report: StepReport,
         graph: &mut Graph,
-        (pld, task): (Both<Option<Pld>>, Task),
+        (pld, task): (Both<Option<DenoisingRule>>, Task),
         progress: &mut dyn FnMut(RunProgress<'_>),
     ) -> Result<u64, RunError> {
         match report {
@@ -199,7 +205,7 @@ impl<'a> Writer<'a> {
                 if !self.known(&row)? {
                     self.commit(&about, denoises.then_some((&*graph, stepped)))?;
                 } else if denoises && relabels {
-                    // Of a training that was done before, and whose flips were taken back since.
+                    // An earlier run committed this epoch, and its flips were taken back since. Commit only the labels.
                     let about = About {
                         epoch: Some(row.epoch),
                         ..About::default()
@@ -247,7 +253,7 @@ impl<'a> Writer<'a> {
                     ..About::default()
                 };
                 self.commit(&about, Some((graph, stepped)))?;
-                // Of the labels that are now there; in the store with the next version.
+                // Score the labels of the version that was just committed. The next version records these scores.
                 let lines = score::labels(&self.store.at_version(None)?, task)?;
                 let done = self.ledger.stages.get_mut(&stage.name);
                 done.expect("it was just put there").lines = lines;
@@ -257,13 +263,14 @@ impl<'a> Writer<'a> {
         Ok(self.version)
     }
 
-    fn activate(&mut self, epoch: u64, key: &str, pld: Both<Option<Pld>>) {
+    fn activate(&mut self, epoch: u64, key: &str, pld: Both<Option<DenoisingRule>>) {
         self.world.active = Some(active(&self.world, epoch));
         self.world.denoising = pld;
         self.ledger.active = Some((key.to_owned(), epoch));
     }
 
-    /// Is this epoch in the store already, of a run that was killed before it kept its checkpoint?
+    /// Returns whether the store has this epoch already. This happens if a run was killed before it promoted the
+    /// checkpoint of the epoch.
     fn known(&self, row: &EpochRow) -> Result<bool, RunError> {
         let epochs = self.store.at_version(None)?.read::<Epochs>()?;
         let same = |known: &EpochRow| known.run == row.run && known.run_epoch == row.run_epoch;
@@ -288,7 +295,7 @@ impl<'a> Writer<'a> {
                 epoch: about.epoch,
                 settings: self.world.settings_hash(),
                 models: found.models.clone(),
-                // Of the labels: `label` of the same inputs has still nothing to do.
+                // Keep the input hash of the labels, so that `label` with the same inputs still has nothing to do.
                 inputs: found.inputs.clone(),
                 program: env!("CARGO_PKG_VERSION").to_owned(),
                 videos: 0,
@@ -297,7 +304,8 @@ impl<'a> Writer<'a> {
         self.world.run = remembered(&self.config, &self.ledger);
         commit.replace_all::<Settings>(&self.world.setting_rows())?;
         if let Some(epoch) = about.epoch {
-            // A new epoch has none yet.
+            // A new epoch has no predictions in the store. For an epoch that exists, add only the predictions that are
+            // missing.
             let predicted = match about.row {
                 Some(_) => about.predicted.iter().collect(),
                 None => record::missing(&latest, epoch, about.predicted)?,
@@ -316,7 +324,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Says of an epoch how many labels PLD flips by it.
+/// Writes the number of labels that PLD flips by an epoch into the row of that epoch.
 fn flipped(
     commit: &mut Commit<'_>,
     latest: &Snapshot,

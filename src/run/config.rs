@@ -1,10 +1,10 @@
-//! What a run is asked: one TOML file, paths relative to it.
+//! The file of a run: one TOML file. Its paths are relative to the folder of the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
@@ -13,31 +13,31 @@ use crate::parser::{Supervision, TrainSettings};
 use crate::world::settings::{RuleName, SettingsRequest};
 use crate::world::{Both, at};
 
-/// Every key with its default and what it means.
+/// Text of a file with every key, its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// A run.
+/// The settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Store to write; made where there is none.
+    /// Store to write. The run creates it if it does not exist.
     pub store: PathBuf,
-    /// Parsers to train for comparison, each on the labels of PLG.
+    /// Supervisions of the baselines: parsers that are trained on the labels of PLG, for comparison.
     pub baselines: Vec<Supervision>,
     /// Videos and weak labels.
     pub data: Data,
-    /// What is encoded first; none: the features are there.
+    /// Media to encode before labelling. `None`: `features` names the features of both modalities.
     #[cfg(feature = "encode")]
     pub media: Option<MediaConfig>,
-    /// FeaturesConfig that are labelled.
+    /// Features that are labelled.
     pub features: FeaturesConfig,
-    /// FeaturesConfig that the parser sees, where they are others.
+    /// Features that the parser learns from.
     pub train_features: TrainFeatures,
-    /// How labels are generated.
+    /// Settings of PLG.
     pub label: Label,
-    /// How the parser is trained.
+    /// Settings of the training.
     pub train: TrainSettings,
-    /// How labels are denoised.
+    /// Settings of PLD.
     pub denoise: Denoise,
 }
 
@@ -47,7 +47,8 @@ pub struct Config {
 pub struct Data {
     /// Annotation folder in LLP's or AVE's format.
     pub annotations: PathBuf,
-    /// Names of the classes in order, one a line; none: as `label` finds them.
+    /// File with the class names in order, one per line. `None`: `classes.txt` of the annotations, or the default
+    /// classes of the format.
     pub classes: Option<PathBuf>,
     /// Splits to label.
     pub splits: Vec<Split>,
@@ -55,24 +56,24 @@ pub struct Data {
     pub segment_seconds: f64,
 }
 
-/// MediaConfig to encode, into the store.
+/// Media to encode into the store, and the models that encode them.
 #[cfg(feature = "encode")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MediaConfig {
-    /// Folders of videos, folders of frames, sound files.
+    /// Folders of video files, sound files and folders of frames.
     pub paths: Vec<PathBuf>,
-    /// Model folder of pictures; none: visual features are named.
+    /// Model folder for pictures. `None`: `features` names the visual features.
     pub clip: Option<PathBuf>,
-    /// Model folder of sound; none: audio features are named.
+    /// Model folder for sound. `None`: `features` names the audio features.
     pub clap: Option<PathBuf>,
-    /// Prompts of the classes; none: the default ones.
+    /// File with the prompts of the classes. `None`: the default prompts.
     pub prompts: Option<PathBuf>,
-    /// Segments of every video; none: by its duration.
+    /// Number of segments of every video. `None`: the duration of the video determines the number.
     pub segments: Option<usize>,
-    /// Frames per second of folders of frames, and of those taken from videos.
+    /// Frames per second, of folders of frames and of frames taken from videos.
     pub frame_rate: f64,
-    /// The ffmpeg program.
+    /// Program ffmpeg.
     pub ffmpeg: PathBuf,
 }
 
@@ -91,7 +92,7 @@ impl Default for MediaConfig {
     }
 }
 
-/// FeaturesConfig and text embeddings; none: those of a modality that is encoded.
+/// Features and text embeddings that are labelled. Both are `None` for a modality that is encoded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeaturesConfig {
@@ -105,7 +106,7 @@ pub struct FeaturesConfig {
     pub audio_text: Option<PathBuf>,
 }
 
-/// FeaturesConfig of the parser; none: those that are labelled.
+/// Features that the parser learns from. `None`: the labelled features.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainFeatures {
@@ -113,84 +114,83 @@ pub struct TrainFeatures {
     pub visual: Option<PathBuf>,
     /// Audio features.
     pub audio: Option<PathBuf>,
-    /// Clip features; none: the network takes none.
+    /// Clip features, such as R(2+1)D. `None`: the network takes none.
     pub clips: Option<PathBuf>,
 }
 
-/// How labels are generated; what is none is as `label` has it.
+/// Settings of PLG. A key that is `None` has the default of `label`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Label {
-    /// Rule.
+    /// Rule that turns cosines into scores.
     pub rule: Option<RuleName>,
     /// Threshold of every visual class.
     pub visual_threshold: Option<f64>,
     /// Threshold of every audio class.
     pub audio_threshold: Option<f64>,
-    /// κ of visual.
+    /// Factor κ that multiplies visual cosines.
     pub visual_scale: Option<f64>,
-    /// κ of audio.
+    /// Factor κ that multiplies audio cosines.
     pub audio_scale: Option<f64>,
-    /// TOML with thresholds per class, as `calibrate` writes it.
+    /// TOML file with thresholds per class, as `calibrate` writes it.
     pub thresholds: Option<PathBuf>,
 }
 
-/// When labels are denoised.
+/// Schedule of denoising.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Train, denoise by the best epoch, train again from the start.
+    /// Train, denoise by the best epoch, then train again with new weights.
     Once,
-    /// In one training, every so many epochs from a warm-up epoch on.
+    /// Denoise within one training: after the warm-up epoch, and after every further `every` epochs.
     Every,
-    /// Never.
+    /// Do not denoise.
     Off,
 }
 
-/// How labels are denoised.
+/// Settings of PLD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Denoise {
-    /// When.
+    /// Schedule of denoising.
     pub schedule: Schedule,
-    /// Of schedule `every`: how many epochs apart.
+    /// For schedule `every`: number of epochs between two denoisings, at least 1.
     pub every: u64,
-    /// Of schedule `every`: the first epoch after which labels are denoised.
+    /// For schedule `every`: the first epoch after which the labels are denoised, at least 1.
     pub warmup: u64,
-    /// Which labels.
+    /// Modalities whose labels may flip.
     pub modalities: Vec<Modality>,
-    /// K.
-    pub k: u32,
-    /// α.
-    pub alpha: f64,
-    /// Guard.
-    pub guard: f64,
+    /// Name of the denoising rule.
+    pub rule: String,
+    /// All other keys of the section: parameters of the rule.
+    #[serde(flatten)]
+    pub parameters: RuleParameters,
 }
 
-/// After which epochs of a training labels are denoised.
+/// Epochs of a training after which the labels are denoised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Every {
-    /// How many apart.
+    /// Number of epochs between two denoisings.
     epochs: u64,
-    /// The first.
+    /// First epoch after which the labels are denoised.
     warmup: u64,
 }
 
 impl Every {
-    /// Are labels denoised after this epoch, from 1, of so many?
+    /// Returns whether the labels are denoised after epoch `epoch`, counted from 1, of a training of `of` epochs.
     pub fn due(self, epoch: u64, of: u64) -> bool {
-        // After the last epoch no one would learn the labels.
+        // Nothing is due after the last epoch, because no epoch would learn the denoised labels.
         epoch >= self.warmup && (epoch - self.warmup).is_multiple_of(self.epochs) && epoch < of
     }
 
-    /// Were they after any of the first so many?
+    /// Returns whether the labels were denoised after any of the first `done` epochs.
     pub fn was_due(self, done: u64, of: u64) -> bool {
         (1..=done).any(|epoch| self.due(epoch, of))
     }
 }
 
 impl Denoise {
-    /// None: not of schedule `every`.
+    /// Returns the epochs that denoise. `None` if the schedule is not `every`.
     pub fn every(&self) -> Option<Every> {
         (self.schedule == Schedule::Every).then_some(Every {
             epochs: self.every,
@@ -229,24 +229,29 @@ impl Default for Data {
 
 impl Default for Denoise {
     fn default() -> Denoise {
-        let pld = Pld::default();
+        let rule = DenoisingRule::default();
         Denoise {
             schedule: Schedule::Once,
             every: 5,
             warmup: 5,
             modalities: vec![Modality::Visual],
-            k: pld.k(),
-            alpha: pld.alpha(),
-            guard: pld.guard(),
+            rule: rule.name().to_owned(),
+            parameters: rule
+                .parameters()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         }
     }
 }
 
 impl Config {
-    /// Reads and checks a file; gives its text, too. Paths are then relative to the current folder.
+    /// Reads and checks a file. Returns the settings and the text of the file. Relative paths of the file are joined to
+    /// its folder.
     ///
     /// # Errors
-    /// [`RunError::Config`] naming the file, the key and what was expected.
+    /// Returns [`RunError::Config`] with the file, the key and the expected value, if the file cannot be read or a key
+    /// is invalid.
     pub fn read(path: &Path) -> Result<(Config, Arc<str>), RunError> {
         let bad = |problem: String| RunError::Config {
             path: path.to_owned(),
@@ -258,10 +263,10 @@ impl Config {
         Ok((config.below(folder), text.into()))
     }
 
-    /// Reads and checks a text; paths stay as they are.
+    /// Reads and checks the text of a file. Paths stay as they are.
     ///
     /// # Errors
-    /// What is wrong, with what would do.
+    /// Returns a message with the key, its value and the expected value, if a key is invalid.
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| said(&error))?;
         config.check()?;
@@ -270,7 +275,7 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         self.train.check().map_err(|error| format!("[train] {error}"))?;
-        self.pld().map_err(|error| format!("[denoise] {error}"))?;
+        self.denoising().map_err(|error| format!("[denoise] {error}"))?;
         let denoise = &self.denoise;
         for (key, value) in [("every", denoise.every), ("warmup", denoise.warmup)] {
             if value == 0 {
@@ -304,7 +309,7 @@ impl Config {
         self.check_features()
     }
 
-    /// Every feature comes from somewhere, and from one place.
+    /// Checks that each modality has either both features and texts in `[features]`, or a model in `[media]`.
     fn check_features(&self) -> Result<(), String> {
         let FeaturesConfig {
             visual,
@@ -349,7 +354,7 @@ impl Config {
         Ok(())
     }
 
-    /// Key and folder of the model that encodes a modality.
+    /// Returns the key and the folder of the model that encodes a modality. `None` if no model does.
     fn model(&self, modality: Modality) -> Option<(&'static str, &Path)> {
         #[cfg(feature = "encode")]
         if let Some(media) = &self.media {
@@ -363,7 +368,7 @@ impl Config {
         None
     }
 
-    /// The same with every relative path below a folder.
+    /// Joins every relative path to `folder`.
     fn below(mut self, folder: &Path) -> Config {
         let own = |path: &mut PathBuf| *path = folder.join(&*path);
         own(&mut self.store);
@@ -395,28 +400,24 @@ impl Config {
         self
     }
 
-    /// K, α and guard of each modality that is denoised.
-    ///
-    /// # Errors
-    /// For a number out of its range.
-    pub fn pld(&self) -> Result<Both<Option<Pld>>, String> {
+    /// Returns the denoising rule of each modality that is denoised.
+    pub fn denoising(&self) -> Result<Both<Option<DenoisingRule>>, String> {
         let Denoise {
             schedule,
             modalities,
-            k,
-            alpha,
-            guard,
+            rule,
+            parameters,
             ..
         } = &self.denoise;
-        let pld = Pld::new(*k, *alpha, *guard).map_err(|error| error.to_string())?;
+        let rule = DenoisingRule::new(rule, parameters).map_err(|error| error.to_string())?;
         let mut both = [None, None];
         for modality in modalities.iter().filter(|_| *schedule != Schedule::Off) {
-            both[at(*modality)] = Some(pld);
+            both[at(*modality)] = Some(rule);
         }
         Ok(both)
     }
 
-    /// Rule, scales and thresholds, as `label` takes them.
+    /// Returns rule, scales and thresholds as a labelling request takes them.
     pub fn settings(&self) -> SettingsRequest {
         let Label {
             rule,
@@ -437,7 +438,7 @@ impl Config {
     }
 }
 
-/// What a parser of TOML says, with the nearest key where one is unknown.
+/// Returns the message of the TOML parser. For an unknown key, it also names the nearest valid key.
 fn said(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let mut words = error.message().split('`').skip(1).step_by(2);

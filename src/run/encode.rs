@@ -1,4 +1,4 @@
-//! Media of a run to features in its store, which `label` and the parser then read.
+//! Encodes the media of a run into features in the run's store. `label` and the parser then read these features.
 
 use std::path::Path;
 
@@ -12,10 +12,11 @@ use crate::encode::media::{Cut, Pick};
 use crate::encode::{self, EncodeListener, EncodedMedia};
 use crate::label;
 
-/// Encodes what is not encoded yet; none: the run has no media. To be held until it is labelled.
+/// Encodes the media that are not encoded yet. `None` if the run has no media. The caller must hold the returned value
+/// until the features are labelled and learnt, because it holds the lock of their folder.
 ///
 /// # Errors
-/// As [`encode::into_store`].
+/// Returns the errors of [`encode::into_store`].
 pub fn media(
     config: &Config,
     request: &RunRequest,
@@ -45,12 +46,12 @@ fn asked(config: &Config, request: &RunRequest) -> Option<encode::EncodeRequest>
     })
 }
 
-/// Makes what a run before encoded the inputs of labelling: what a plan goes by, which encodes nothing. False: there are
-/// media that are not encoded as they are asked.
+/// Fills the features that an earlier run encoded into the request of a labelling. A plan calls this function, because
+/// a plan encodes nothing. Returns false if the run has media that are not encoded as the file asks for.
 ///
 /// # Errors
-/// [`RunError::Encode`] for media or models that cannot be used at all, [`RunError::Config`] for a report that does not
-/// read back.
+/// Returns [`RunError::Encode`] if the media or models cannot be used. Returns [`RunError::Config`] if the report of
+/// the encoding cannot be read.
 pub fn known(
     config: &Config,
     request: &RunRequest,
@@ -89,10 +90,10 @@ pub fn known(
     Ok(true)
 }
 
-/// What encoding says of itself, as far as labelling looks at it.
+/// The part of `encode.json` that labelling needs.
 #[derive(serde::Deserialize)]
 struct Report {
-    /// None: of an older program.
+    /// Name of the plan that was encoded. `None` in files of older programs.
     asked: Option<String>,
     features: Vec<Features>,
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::changes::Change;
-use vaplan_dataflows::pld::Pld;
-use vaplan_dataflows::session::{GraphSession, Outcome, SessionError, Updates};
+use vaplan_dataflows::denoising::DenoisingRule;
+use vaplan_dataflows::outcome::Outcome;
+use vaplan_dataflows::session::{GraphSession, SessionError, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
-use vaplan_dataflows::{Fault, VideoId};
+use vaplan_dataflows::{Rejection, VideoId};
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Commit, Filter, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects};
@@ -16,20 +17,20 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 use super::RunError;
 use crate::engine::commit::{Classification, append_changes};
 use crate::engine::part::Part;
-use crate::engine::patch::{Answers, Diff};
+use crate::engine::patch::Diff;
+use crate::engine::rows::label_tracks;
 use crate::world::rejects;
 use crate::world::{Both, World, at};
 
 /// The graph, and the label records that it holds.
 pub struct Graph {
     session: GraphSession,
-    answers: Answers,
     names: BTreeMap<VideoId, Arc<str>>,
     /// Predictions that PLD reads and that come from the store, not from the learner.
     outside: Vec<Predicted>,
 }
 
-/// What a step of the graph changed.
+/// Changes of one step of the graph.
 #[derive(Default)]
 pub struct StepChanges {
     /// Labels that were set or unset.
@@ -39,21 +40,21 @@ pub struct StepChanges {
 }
 
 impl StepChanges {
-    /// Whether the step changed nothing.
+    /// Returns whether the step changed nothing.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.videos.is_empty()
     }
 }
 
 impl Graph {
-    /// Starts the graph on a store version with these settings of PLD. With `keeps`, PLD reads the predictions that are active
-    /// in that version; otherwise none.
+    /// Starts the graph on a store version with these settings of PLD. With `keeps`, PLD reads the predictions that are
+    /// active in that version; otherwise it reads none.
     ///
     /// # Errors
-    /// [`RunError::Stopped`].
+    /// Returns [`RunError::Stopped`] if the dataflow ended early.
     pub fn start(
         part: &Part,
-        denoising: Both<Option<Pld>>,
+        denoising: Both<Option<DenoisingRule>>,
         keeps: bool,
         workers: usize,
         learner: Box<dyn Learner>,
@@ -66,23 +67,23 @@ impl Graph {
             .into_iter()
             .filter_map(|modality| Some((modality, denoising[at(modality)]?)))
             .collect();
-        let (session, outcome) =
+        let session =
             GraphSession::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;
-        let mut graph = Graph {
+        let graph = Graph {
             session,
-            answers: Answers::default(),
             names: part.names().clone(),
             outside,
         };
-        let changes = graph.answers.take(outcome);
-        // Every record of the first step is new. Without `keeps`, flips are taken back, so videos with predictions may change.
+        let changes = graph.outcome().changes.clone();
+        // Every record of the first step is new. Without `keeps`, flips are taken back, so videos with predictions may
+        // change.
         let of = if keeps { &[][..] } else { &active };
         let mut videos: BTreeSet<VideoId> = of.iter().map(|(video, _)| *video).collect();
         videos.extend(changes.iter().map(|change| change.video));
         Ok((graph, StepChanges { changes, videos }))
     }
 
-    /// Whether the learner has another step.
+    /// Returns whether the learner has another step.
     pub fn learning(&self) -> bool {
         self.session.learning()
     }
@@ -90,35 +91,36 @@ impl Graph {
     /// Takes the step that the learner has finished. With `denoises`, its predictions replace those that PLD reads.
     ///
     /// # Errors
-    /// [`RunError::Stopped`].
+    /// Returns [`RunError::Stopped`] if the dataflow ended early.
     pub fn step(&mut self, denoises: bool) -> Result<StepChanges, RunError> {
         let mut updates = Updates::default();
         if denoises {
             updates.gone.predictions = std::mem::take(&mut self.outside);
         }
-        let outcome = self.session.apply(updates).map_err(stopped)?;
-        let videos = touched(&outcome);
-        let changes = self.answers.take(outcome);
-        Ok(StepChanges { changes, videos })
+        self.session.apply(updates).map_err(stopped)?;
+        Ok(StepChanges {
+            changes: self.outcome().changes.clone(),
+            videos: self.session.touched().clone(),
+        })
     }
 
-    /// Number of labels that PLD flips.
+    /// Returns the number of labels that PLD flips.
     pub fn flipped(&self) -> u64 {
-        self.answers.flipped()
+        self.outcome().flipped()
     }
 
     /// Ends the graph and its threads.
     ///
     /// # Errors
-    /// [`RunError::Stopped`].
+    /// Returns [`RunError::Stopped`] if the dataflow ended early.
     pub fn finish(self) -> Result<(), RunError> {
-        self.session.finish().map_err(stopped)
+        self.session.finish().map(drop).map_err(stopped)
     }
 
-    /// Adds to a commit what a step changed: label rows, label changes, rejects.
+    /// Adds the changes of a step to a commit: label rows, label changes and rejected rows.
     ///
     /// # Errors
-    /// [`StoreError`] for a table that cannot be read or a file that cannot be written.
+    /// Returns [`StoreError`] if a table cannot be read or a file cannot be written.
     pub fn write(
         &self,
         commit: &mut Commit<'_>,
@@ -131,7 +133,7 @@ impl Graph {
         let old = snapshot.scan::<Labels>(&Filter::videos(names.iter().cloned()))?;
         let new = names
             .iter()
-            .flat_map(|name| self.answers.labels(world, name))
+            .flat_map(|name| label_tracks(world, name, self.outcome().video(VideoId::of(name))))
             .collect();
         Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
         self.reject_rows(commit, snapshot, world, &names)?;
@@ -143,9 +145,9 @@ impl Graph {
         )
     }
 
-    /// The records that the graph holds.
-    pub fn answers(&self) -> &Answers {
-        &self.answers
+    /// Returns the current output of the graph.
+    pub fn outcome(&self) -> &Outcome {
+        self.session.outcome()
     }
 
     fn reject_rows(
@@ -157,19 +159,24 @@ impl Graph {
     ) -> Result<(), StoreError> {
         let before = snapshot.read::<Rejects>()?;
         let own: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
-        // A step changes only rejects of predictions. Rejects of features stay.
+        // A step changes only the rejected rows of predictions. Those of features stay.
         let stays = |row: &&RejectRow| {
             let of = row.video.as_deref().is_some_and(|video| own.contains(video));
             !(of && row.kind.is_of_predictions())
         };
         let mut after: Vec<RejectRow> = before.iter().filter(stays).cloned().collect();
         for name in names {
-            let faults = self.answers.faults(VideoId::of(name));
-            let of = |fault: &&Fault| matches!(fault, Fault::Prediction { .. } | Fault::Probability { .. });
+            let rejections = self.outcome().video(VideoId::of(name)).rejections.iter();
+            let of = |rejection: &&Rejection| {
+                matches!(
+                    rejection,
+                    Rejection::Prediction { .. } | Rejection::Probability { .. }
+                )
+            };
             after.extend(
-                faults
+                rejections
                     .filter(of)
-                    .flat_map(|fault| rejects::rows(world, name, fault)),
+                    .flat_map(|rejection| rejects::rows(world, name, rejection)),
             );
         }
         after.sort();
@@ -181,15 +188,9 @@ impl Graph {
     }
 }
 
-/// Classes of the weak label of each video.
+/// Returns the classes of the weak label of each video.
 pub fn weak(part: &Part) -> BTreeMap<VideoId, Arc<[ClassId]>> {
     part.rows().weak.into_iter().collect()
-}
-
-fn touched(outcome: &Outcome) -> BTreeSet<VideoId> {
-    let labels = outcome.labels.iter().map(|((video, _, _), _)| *video);
-    let faults = outcome.faults.iter().map(|((video, _), _)| *video);
-    labels.chain(faults).collect()
 }
 
 fn stopped(error: SessionError) -> RunError {

@@ -33,13 +33,13 @@ use crate::parser::{Dataset, TrainSettings, record};
 use crate::world::kept;
 use crate::world::{Active, World};
 
-/// What a step of the run gave.
+/// Result of a step of the run.
 pub enum StepReport {
     /// An epoch was trained.
     Epoch {
         /// Key of the training's stage.
         key: String,
-        /// What the epoch gave.
+        /// Row, predictions and parameters of the epoch.
         trained: Box<TrainedEpoch>,
         /// Whether PLD reads the epoch's predictions from the next step on.
         denoises: bool,
@@ -57,7 +57,7 @@ pub enum StepReport {
     },
     /// Labels are denoised.
     Denoised {
-        /// The stage.
+        /// The stage that denoised.
         stage: RunStage,
         /// Epoch whose predictions PLD reads.
         epoch: u64,
@@ -66,17 +66,17 @@ pub enum StepReport {
     Failed(RunError),
 }
 
-/// Called with the progress of the training thread, on that thread.
+/// Callback with the progress of the training thread. It is called on that thread.
 pub type OnLearnerProgress = Box<dyn FnMut(LearnerProgress<'_>) + Send>;
 
-/// What the training thread is doing.
+/// Progress of the training thread.
 #[derive(Clone, Copy, Debug)]
 pub enum LearnerProgress<'a> {
     /// Features are being read.
     Read,
     /// A stage begins or continues.
     Stage {
-        /// Its name.
+        /// Name of the stage.
         name: &'a str,
         /// Number of epochs done.
         done: u64,
@@ -117,8 +117,8 @@ pub struct RunLearner {
     pub began: BTreeMap<String, u64>,
     /// Last store version.
     pub version: u64,
-    /// Whether the first epoch is in the store already, without a checkpoint. It is then repeated on the labels that
-    /// `dataset` has; the labels of the first step are those that the epoch led to.
+    /// Whether the first epoch is in the store already, without a checkpoint. The epoch is then repeated on the labels
+    /// that `dataset` has; the labels of the first step are those that the epoch led to.
     pub again: bool,
     /// The training under way.
     pub training: Option<Training>,
@@ -250,7 +250,8 @@ impl RunLearner {
             device: self.device,
             folder: self.folder.join(&stage.name),
             run: stage.key.clone(),
-            // A training that was killed before its first checkpoint may have an epoch in the store.
+            // A training that was killed before its first checkpoint may have an epoch in the store. Its version keeps
+            // the id of the training the same.
             labels: self.began.get(&stage.key).copied().unwrap_or(self.version),
             data: stage.key.clone(),
         };
@@ -317,14 +318,15 @@ impl RunLearner {
     }
 }
 
-/// Takes what a training gives. The run commits it after the step, together with the labels that the step changes.
+/// Keeps the result of a training. The run commits the result after the step, together with the labels that the step
+/// changes.
 struct StageDriver<'a> {
     more_splits: Vec<Split>,
     on_progress: &'a mut OnLearnerProgress,
     given: Option<Given>,
 }
 
-/// What one call of [`Training::advance`] gave.
+/// Result of one call of [`Training::advance`].
 enum Given {
     Epoch(Box<TrainedEpoch>),
     Best(u64, Vec<(Split, Vec<VideoProbabilities>)>),
@@ -337,7 +339,7 @@ impl TrainingDriver for StageDriver<'_> {
         self.more_splits.clone()
     }
 
-    /// The table of a run has scores of every split.
+    /// Returns every split, because the final table has the scores of every split.
     fn best_splits(&self, _settings: &TrainSettings) -> Vec<Split> {
         Split::ALL.to_vec()
     }
@@ -363,7 +365,7 @@ impl TrainingDriver for StageDriver<'_> {
     }
 }
 
-/// The active predictions of one epoch.
+/// Returns active predictions that consist of one epoch.
 pub fn active(world: &World, epoch: u64) -> Active {
     Active {
         epochs: BTreeSet::from([epoch]),

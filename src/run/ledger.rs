@@ -1,11 +1,12 @@
-//! What a store remembers of its run: which stages are done, by the hash of all that they depend on.
+//! The ledger of a run: which stages are done, with a hash of everything that each stage depends on.
 //!
-//! It lies in table `settings`, `run.state`, and moves with every commit of the run.
+//! The store keeps the ledger in row `run.state` of table `settings`. Every commit of the run writes it, so that stages
+//! and tables always agree.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
@@ -15,88 +16,88 @@ use crate::parser::TrainSettings;
 use crate::world::hash::{feed, hash};
 use crate::world::{Both, World};
 
-/// The labels of PLG, scored.
+/// Stage that scores the labels of PLG.
 pub const PLG: &str = "plg";
-/// The labels of PLD, scored.
+/// Stage that scores the labels of PLD. With schedule `once`, it also denoises them.
 pub const PLD: &str = "pld";
-/// A parser trained on the labels of PLG.
+/// Stage that trains a parser on the labels of PLG.
 pub const PLE: &str = "ple";
-/// A parser trained on the labels of PLD.
+/// Stage that trains a parser on the labels of PLD.
 pub const BOTH: &str = "ple+pld";
 
-/// What a store remembers.
+/// Finished stages of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ledger {
-    /// Key of the stage whose predictions have a say in the labels, and their epoch; none: none have.
+    /// Key of the stage whose predictions are active, and their epoch in the store. `None`: no predictions are active.
     pub active: Option<(String, u64)>,
-    /// By name.
+    /// Finished stages, by name.
     pub stages: BTreeMap<String, FinishedStage>,
 }
 
-/// A stage that is done.
+/// A finished stage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinishedStage {
-    /// Hash of all that it depends on.
+    /// Hash of everything that the stage depends on.
     pub key: String,
-    /// Its best epoch, or that whose predictions denoised.
+    /// Best epoch of a training, or epoch whose predictions denoised the labels. `None` for a stage that only scores.
     pub epoch: Option<u64>,
-    /// Its lines of the final table.
+    /// Lines of the stage in the final table.
     pub lines: Vec<Line>,
 }
 
-/// Scores of a split by a protocol.
+/// Scores of one split with one protocol.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// Part of the data set.
+    /// Split that is scored.
     pub split: Split,
-    /// How predictions became 0s and 1s.
+    /// Protocol that turned predictions into 0s and 1s.
     pub protocol: String,
-    /// Percent, in the order of [`METRICS`](crate::parser::settings::METRICS).
+    /// F-scores in percent, in the order of [`METRICS`](crate::parser::settings::METRICS).
     pub scores: Vec<f64>,
-    /// Percent of segments, of task `ave`.
+    /// Accuracy in percent of segments. `None` unless the task is `ave`.
     pub accuracy: Option<f64>,
 }
 
-/// Something to do, in order.
+/// A stage of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunStage {
-    /// Its name in the ledger.
+    /// Name of the stage in the ledger.
     pub name: String,
-    /// What is done.
+    /// Work of the stage.
     pub kind: StageKind,
-    /// Hash of all that it depends on.
+    /// Hash of everything that the stage depends on.
     pub key: String,
 }
 
-/// What is done.
+/// Work of a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StageKind {
-    /// The labels are scored as they are.
+    /// Scores the labels of the latest version.
     Score,
-    /// A parser is trained.
+    /// Trains a parser.
     Train {
-        /// How.
+        /// Settings of the training.
         settings: Box<TrainSettings>,
-        /// After which epochs labels are denoised; none: after none.
+        /// Epochs after which the labels are denoised. `None`: the labels stay.
         every: Option<Every>,
     },
-    /// Labels are denoised by the best epoch of a stage.
+    /// Denoises the labels by the best epoch of another stage.
     Denoise {
-        /// Name of the stage.
+        /// Name of that stage.
         by: &'static str,
     },
 }
 
 impl Ledger {
-    /// What is there of a stage, if it is done as it is asked.
+    /// Returns the entry of a stage, if the stage is done with its current key.
     pub fn done(&self, stage: &RunStage) -> Option<&FinishedStage> {
         self.stages.get(&stage.name).filter(|done| done.key == stage.key)
     }
 }
 
 impl Ledger {
-    /// Forgets what is not asked any more, or was asked otherwise.
+    /// Removes stages that the file no longer has, or that have another key now.
     pub fn keep(&mut self, stages: &[RunStage]) {
         self.stages.retain(|name, done| {
             let stage = stages.iter().find(|stage| stage.name == *name);
@@ -104,8 +105,8 @@ impl Ledger {
         });
     }
 
-    /// Is a parser to be trained for comparison? It learns the labels of PLG, so where labels are denoised once, they are
-    /// denoised again after it.
+    /// Returns whether a baseline must be trained. A baseline learns the labels of PLG. Therefore the entry of stage
+    /// [`PLD`] is removed if the labels are denoised once: they must be denoised again after the baseline.
     pub fn compares(&mut self, stages: &[RunStage]) -> bool {
         let baseline = |stage: &&RunStage| {
             let alone = matches!(stage.kind, StageKind::Train { every: None, .. });
@@ -124,8 +125,10 @@ impl Ledger {
         open
     }
 
-    /// What the labels are to be denoised by as far as all this is done: by the epoch that a stage which is asked came to.
-    pub fn denoised(&self, stages: &[RunStage], world: &World, pld: Both<Option<Pld>>) -> Denoised {
+    /// Returns the denoising settings and active predictions that the labels must have after all `stages` are done.
+    /// They are those of [`Ledger::active`] if its key is that of a stage that denoises: a finished stage
+    /// [`StageKind::Denoise`], or a training with schedule `every`. Otherwise no predictions are active.
+    pub fn denoised(&self, stages: &[RunStage], world: &World, pld: Both<Option<DenoisingRule>>) -> Denoised {
         let denoises = |stage: &RunStage| match &stage.kind {
             StageKind::Score => false,
             StageKind::Denoise { .. } => self.done(stage).is_some(),
@@ -139,14 +142,20 @@ impl Ledger {
     }
 }
 
-/// All stages of a run in order; `labels` and `features` are hashes of what labels depend on, and of the parser's features.
+/// Returns all stages of a run, in order. `labels` is a hash of everything that the labels depend on, and `features` is
+/// a hash of the parser's features.
 pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
     let key = |parts: &[&str]| hash(|sum| feed(sum, parts.iter().copied()));
     let text = |settings: &TrainSettings| serde_json::to_string(settings).expect("settings are JSON");
     let mut denoise = config.denoise.clone();
     if denoise.schedule == Schedule::Once {
-        // Of no say.
+        // Schedule `once` does not read these keys, so they must not change the keys of the stages.
         (denoise.every, denoise.warmup) = (0, 0);
+    }
+    // A parameter that the file does not name counts with its default, so that naming it changes no key.
+    if let Ok(rule) = DenoisingRule::new(&denoise.rule, &denoise.parameters) {
+        let parameters = rule.parameters().into_iter();
+        denoise.parameters = parameters.map(|(name, value)| (name.to_owned(), value)).collect();
     }
     let denoise = serde_json::to_string(&denoise).expect("settings are JSON");
     let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| RunStage {
@@ -171,7 +180,8 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
     stages.extend(config.baselines.iter().map(|&supervision| {
         let settings = TrainSettings {
             supervision,
-            // Those of [train] are what it is compared with.
+            // `[train]` sets these keys for the parser that the baseline is compared with. A baseline uses the values
+            // of its supervision.
             targets: None,
             richness: None,
             ..config.train.clone()
@@ -211,6 +221,7 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
 mod tests {
     use super::*;
     use crate::parser::Supervision;
+    use vaplan_dataflows::denoising::RuleParameters;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config {
@@ -231,11 +242,19 @@ mod tests {
             changed(|config| config.train.seed = 2),
             ["weak", "ple", "pld", "ple+pld"]
         );
-        assert_eq!(changed(|config| config.denoise.alpha = 5.0), ["pld", "ple+pld"]);
+        assert_eq!(
+            changed(|config| config.denoise.parameters.extend([("alpha".to_owned(), 5.0)])),
+            ["pld", "ple+pld"]
+        );
         assert_eq!(
             changed(|config| config.train.richness = Some(0.7)),
             ["ple", "pld", "ple+pld"],
             "a baseline is what its name says"
+        );
+        assert_eq!(
+            changed(|config| config.denoise.parameters = RuleParameters::new()),
+            [""; 0],
+            "the defaults"
         );
         assert_eq!(
             changed(|config| config.denoise.warmup = 2),

@@ -1,4 +1,4 @@
-//! `vaplan run`: the whole graph, from one file.
+//! `vaplan run`: the whole graph, described by one file.
 //!
 //! ```text
 //! media ─ encode ─┐
@@ -8,19 +8,20 @@
 //!                                                ╚══════════════════════════════════════════════════╝
 //! ```
 //!
-//! Features are read by a dataflow of their own (that of `label`), whose store version is where a killed run goes on
-//! from; training, PLD and the label logic are one dataflow with a feedback edge, in which an epoch is a step of the time.
+//! The features are read by a dataflow of their own, that of `label`. It commits a store version, from which a run that
+//! was killed continues. Training, PLD and the rules of the labels are one second dataflow with a feedback edge. In
+//! this dataflow each epoch is one step of time.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`config`] | what is asked: one TOML file |
-//! | [`Todo`] | what there is to do |
-//! | [`ledger`] | what is done, by the hash of what it depends on |
-//! | [`learner`] | the stages of a run as steps of the graph |
-//! | [`graph`] | the graph, and what it says |
-//! | [`commit`] | a step to a store version |
-//! | [`score`], [`table`] | the final table |
-//! | `encode` | media to features, where the program can |
+//! | [`config`] | reads the file of a run |
+//! | [`Todo`] | compares the file with the store, and lists the stages that are not done |
+//! | [`ledger`] | records finished stages, with a hash of everything that each stage depends on |
+//! | [`learner`] | runs the stages as steps of the graph |
+//! | [`graph`] | the resident graph of a run, and its output |
+//! | [`commit`] | commits a step as one store version |
+//! | [`score`], [`table`] | make the final table |
+//! | `encode` | encodes media into features, if the program is built with feature `encode` |
 
 pub mod commit;
 pub mod config;
@@ -37,7 +38,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::Epochs;
@@ -60,100 +61,101 @@ use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::world::Both;
 use crate::world::kept::last_epoch;
 
-/// What is asked of a run.
+/// A run, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
     /// The file.
     pub config: PathBuf,
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Threads of ONNX Runtime, if media are encoded.
+    /// Number of threads of ONNX Runtime. They are used only if media are encoded.
     pub threads: NonZeroUsize,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: tch::Device,
-    /// What was asked, as a command line, for the `versions` table.
+    /// Command line of the run, for the `versions` table.
     pub command: String,
 }
 
-/// What a run tells.
+/// Progress of a run.
 #[derive(Debug)]
 pub enum RunProgress<'a> {
-    /// A stage is begun, or was done before.
+    /// A stage begins, or an earlier run has finished it.
     Stage {
-        /// Its name.
+        /// Name of the stage.
         name: &'a str,
-        /// It was done before.
+        /// Whether an earlier run has finished the stage.
         done: bool,
     },
-    /// Another process writes to the store.
+    /// Another process writes to the store, and the run waits for it. The text names that process.
     Waiting(&'a str),
-    /// An epoch is in the store.
+    /// An epoch was committed.
     Epoch {
-        /// As there.
+        /// The row of the epoch in table `epochs`.
         row: &'a EpochRow,
-        /// It is the best so far of its training.
+        /// Whether the epoch is the best one so far of its training.
         better: bool,
     },
-    /// Labels are denoised by an epoch: cells set and unset.
+    /// The labels were denoised by an epoch.
     Denoised {
-        /// Epoch.
+        /// Number of the epoch in the store.
         epoch: u64,
-        /// Cells that were set.
+        /// Number of labels that were set.
         set: u64,
-        /// Cells that were unset.
+        /// Number of labels that were unset.
         unset: u64,
     },
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Versions made.
+    /// Number of store versions that the run committed.
     pub versions: u64,
     /// The final table.
     pub table: table::ScoreTable,
-    /// Rows that labelling left out, of this run.
+    /// Rejected rows and notes of the labelling in this run.
     pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
 }
 
-/// What keeps a run from being done.
+/// Error of a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A file that cannot be used.
+    /// A file cannot be used.
     #[error("`{path}`: {problem}")]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what would do.
+        /// What is wrong, and what is expected instead.
         problem: String,
     },
     /// Media cannot be encoded.
     #[cfg(feature = "encode")]
     #[error(transparent)]
     Encode(#[from] crate::encode::EncodeError),
-    /// Labels cannot be made.
+    /// The labels cannot be made.
     #[error(transparent)]
     Label(#[from] LabelError),
     /// The parser cannot be trained.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// What there is cannot be scored.
+    /// The labels or predictions cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Someone else wrote meanwhile.
+    /// Another process committed a version during the run. The run stops, because its graph holds the labels of the
+    /// version before.
     #[error(
         "version {found} was made meanwhile by `{command}`, expected none after {expected}: run again, it goes on"
     )]
     Changed {
-        /// Last version of this run.
+        /// Last version that this run read or committed.
         expected: u64,
-        /// Last version there is.
+        /// Latest version of the store.
         found: u64,
-        /// What made it.
+        /// Command line that made the latest version.
         command: String,
     },
     /// The dataflow ended early.
@@ -161,25 +163,26 @@ pub enum RunError {
     Stopped(String),
 }
 
-/// RunListener what a run does; [`OnLearnerProgress`] what its training thread does, from that thread.
+/// Callbacks that receive the progress of a run.
 pub struct RunListener<'a> {
-    /// On the caller's thread.
+    /// Called on the caller's thread.
     pub progress: &'a mut dyn FnMut(RunProgress<'_>),
-    /// Of encoding, from any thread.
+    /// Called with the progress of encoding, on any thread.
     #[cfg(feature = "encode")]
     pub encode: crate::encode::EncodeListener,
-    /// Of labelling, from any thread.
+    /// Called with the progress of labelling, on any thread.
     pub label: Listener,
-    /// Of the training thread.
+    /// Called with the progress of the training thread, on that thread.
     pub step: OnLearnerProgress,
 }
 
-/// Does what a file asks; what is done already is not done again.
+/// Does the work that the file of a run describes, and leaves out the stages that are done.
 ///
-/// Killed at any moment and run again, it goes on at the stage, shard and epoch where it was, to the same tables.
+/// A run that was killed at any moment and is started again continues at its stage, shard and epoch. Its tables equal
+/// those of a run that was not killed.
 ///
 /// # Errors
-/// [`RunError`]; the last store version is then what was done.
+/// Returns [`RunError`] if the run cannot continue. The versions that it committed stay in the store.
 pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunError> {
     let RunListener {
         progress,
@@ -191,7 +194,8 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     let (config, text) = Config::read(&request.config)?;
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut asked = label_request(&config, request);
-    // Held until the end: no one else encodes into the store meanwhile.
+    // Hold the encoded media until the end, because they hold the lock of their folder: another process could otherwise
+    // change the features while the run reads them.
     #[cfg(feature = "encode")]
     let encoded = encode::media(&config, request, &encoding)?;
     #[cfg(feature = "encode")]
@@ -253,7 +257,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
             rejected,
         });
     }
-    let pld = config.pld().map_err(RunError::Stopped)?;
+    let pld = config.denoising().map_err(RunError::Stopped)?;
     let begun = Begun {
         config: &config,
         request,
@@ -270,7 +274,8 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     writer.remember()?;
     let wanted = writer.wanted(&stages, pld);
     if wanted != writer.denoised() {
-        // A baseline learnt the labels of PLG after all else was done.
+        // A baseline was trained after all other stages, and learnt the labels of PLG. Label once more, so that the
+        // last version has the denoised labels that the file asks for.
         let mut plan = label::plan::open(&label)?;
         plan.world.run = commit::remembered(&text, &writer.ledger);
         plan.denoised = Some(wanted);
@@ -283,7 +288,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     })
 }
 
-/// What the stages of a run share.
+/// State that the stages of a run share.
 struct Begun<'a> {
     config: &'a Config,
     request: &'a RunRequest,
@@ -291,11 +296,11 @@ struct Begun<'a> {
     listener: &'a Listener,
     keeps: bool,
     for_good: bool,
-    pld: Both<Option<Pld>>,
+    pld: Both<Option<DenoisingRule>>,
 }
 
 impl Begun<'_> {
-    /// Scores labels as they are.
+    /// Scores the labels of the latest version for the stages that only score.
     fn score(&self, writer: &mut Writer<'_>, open: &[RunStage]) -> Result<(), RunError> {
         for stage in open.iter().filter(|stage| stage.kind == StageKind::Score) {
             writer.scored(stage, self.config.train.task)?;
@@ -303,7 +308,7 @@ impl Begun<'_> {
         Ok(())
     }
 
-    /// Trains and denoises, epoch by epoch.
+    /// Trains and denoises, one step of the graph after the other, and commits each step.
     fn learn(
         &self,
         writer: &mut Writer<'_>,
@@ -312,7 +317,8 @@ impl Begun<'_> {
         step: OnLearnerProgress,
         progress: &mut dyn FnMut(RunProgress<'_>),
     ) -> Result<(), RunError> {
-        // One of each a step: the learner waits for its commit.
+        // Each step sends one report and receives one commit: the learner waits for the commit of its last step before
+        // the next step.
         let (reports, heard) = crossbeam::channel::bounded(1);
         let (commits, committed) = crossbeam::channel::bounded(1);
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
@@ -329,13 +335,14 @@ impl Begun<'_> {
                 let gone = |_| RunError::Stopped("the training thread exited unexpectedly".to_owned());
                 let report = heard.recv().map_err(gone)?;
                 let version = writer.report(report, &mut graph, (pld, self.config.train.task), progress)?;
-                // Fails only where the learner has ended.
+                // Sending fails only if the learner has ended, and then it needs no version.
                 let _ = commits.send(version);
             }
             self.score_one(writer, open, PLD)
         };
         let done = steps();
-        // The learner waits for commits: where none are to come, it must know before the graph waits for its end.
+        // Close the channel of commits before the graph waits for the end of the learner. After an error the learner
+        // would otherwise wait forever for a commit.
         drop(commits);
         done?;
         graph.finish()
@@ -402,7 +409,8 @@ impl Begun<'_> {
         if let StageKind::Train { every, settings } = &first.kind {
             let mut training = learner.begin(&first)?;
             if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
-                // The labels it had denoised are not there any more.
+                // The labels that the training learnt were denoised by its own earlier epochs, and these flips are not
+                // in the store any more. Train from the start.
                 training.forget()?;
                 training = learner.begin(&first)?;
             }
@@ -410,10 +418,12 @@ impl Begun<'_> {
             if every.is_some() && keeps {
                 let active = &writer.denoised().1;
                 let by_next = learner.numbers.get(&next).zip(active.as_ref());
-                // From the start, it learns the labels as they were.
+                // A training that begins from the start learns the labels of PLG, so the active predictions are kept
+                // only if the training continues, or if they are those of the epoch to be repeated.
                 keeps = training.resumed().is_some()
                     || by_next.is_some_and(|(number, active)| active.epochs.contains(number));
-                // Its commit is there, its checkpoint is not: it is learnt again, from the labels that it was learnt from.
+                // The epoch was committed, but the process died before it promoted the checkpoint. Train the epoch
+                // again on the labels that it was trained on: those of the version before its commit.
                 if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
                     learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
@@ -426,7 +436,7 @@ impl Begun<'_> {
     }
 }
 
-/// The version that an epoch was committed with.
+/// Returns the store version that committed an epoch.
 fn made_epoch(store: &Store, epoch: Option<&u64>) -> Result<Option<u64>, StoreError> {
     let Some(epoch) = epoch else { return Ok(None) };
     let versions = store.versions()?;

@@ -1,4 +1,4 @@
-//! Lines of the final table.
+//! Computes the lines of the final table.
 
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Snapshot;
@@ -10,10 +10,10 @@ use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::settings::{ACCURACY, METRICS};
 use crate::parser::validate::metrics;
 
-/// Labels of a version, on every split with dense truth.
+/// Scores the labels of a version on every split that has dense truth.
 ///
 /// # Errors
-/// For a store that does not read back.
+/// Returns [`EvalError`] if the store cannot be read.
 pub fn labels(snapshot: &Snapshot, task: Task) -> Result<Vec<Line>, EvalError> {
     let mut lines = Vec::new();
     for split in Split::ALL {
@@ -41,10 +41,10 @@ pub fn labels(snapshot: &Snapshot, task: Task) -> Result<Vec<Line>, EvalError> {
     Ok(lines)
 }
 
-/// Predictions of a parser on a split, by both protocols.
+/// Scores the predictions of a parser on a split, with both protocols.
 ///
 /// # Errors
-/// Where none of the videos has predictions.
+/// Returns [`EvalError::NoPredictions`] if no video of the split has predictions.
 pub fn parser(
     truth: &DenseTruth,
     predicted: &[VideoProbabilities],

@@ -7,12 +7,12 @@ use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
 /// The final table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreTable {
-    /// What is scored, and its scores; labels first.
+    /// Names and scores of the rows: labels first, then parsers.
     pub rows: Vec<(String, Line)>,
 }
 
 impl ScoreTable {
-    /// Of the stages that are done.
+    /// Makes the table of the stages that are done.
     pub fn of(stages: &[RunStage], ledger: &Ledger) -> ScoreTable {
         let mut of_labels: Vec<&RunStage> = Vec::new();
         let mut of_parsers: Vec<&RunStage> = Vec::new();

@@ -1,4 +1,5 @@
-//! What there is to do of a run, and what is done: every input opened, nothing changed.
+//! Compares the file of a run with the store: which stages are done, and which are not. It opens every input and
+//! changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::parser::FeaturePaths;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 
-/// What there is to do, and what is done.
+/// The stages of a run, and which of them are done.
 #[derive(Debug)]
 pub struct Todo {
     pub(super) config: Config,
@@ -28,23 +29,24 @@ pub struct Todo {
     pub(super) plan: Plan,
     pub(super) label: label::LabelRequest,
     pub(super) paths: FeaturePaths,
-    /// All stages in order.
+    /// All stages of the run, in order.
     pub stages: Vec<RunStage>,
-    /// What the store remembers.
+    /// Ledger of the store, without stages whose key differs from the file's.
     pub ledger: Ledger,
-    /// Are labels to be made?
+    /// Whether the labels must be made.
     pub labels: bool,
-    /// What the labels are to be denoised by, as far as stages are done, before the first that is to be done.
+    /// Denoising settings and active predictions that the labels must have before the first stage that is not done.
     pub(super) denoised: Denoised,
-    /// Is that nothing, also once all is done?
+    /// Whether no predictions are active after all stages are done, too.
     pub(super) for_good: bool,
 }
 
 impl Todo {
-    /// Opens every input, and changes nothing; none where media are not encoded yet, on which all else depends.
+    /// Reads the file, opens every input and compares them with the store. Nothing is changed. `None` if the run has
+    /// media that are not encoded yet, because all stages depend on the encoded features.
     ///
     /// # Errors
-    /// [`RunError`] for an input that cannot be used at all.
+    /// Returns [`RunError`] if the file or an input cannot be used.
     pub fn new(request: &RunRequest) -> Result<Option<Todo>, RunError> {
         let (config, text) = Config::read(&request.config)?;
         #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
@@ -72,9 +74,13 @@ impl Todo {
         let key = hash(|sum| feed(sum, [&*plan.inputs, &marks]));
         let stages = ledger::stages(&config, &key, &features(&paths)?);
         ledger.keep(&stages);
-        // What the store says may have been changed by another command, or the file may not ask for denoising any more.
+        // Denoise again if another command changed the denoising of the store, or if the file no longer asks for it.
         let compares = ledger.compares(&stages);
-        let wanted = ledger.denoised(&stages, &plan.world, config.pld().map_err(RunError::Stopped)?);
+        let wanted = ledger.denoised(
+            &stages,
+            &plan.world,
+            config.denoising().map_err(RunError::Stopped)?,
+        );
         let for_good = wanted.1.is_none();
         let denoised = if compares { Denoised::default() } else { wanted };
         let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
@@ -82,7 +88,8 @@ impl Todo {
             .iter()
             .any(|stage| stage.kind != StageKind::Score && ledger.done(stage).is_none());
         let held = |snapshot: &Snapshot| snapshot.version().inputs == plan.inputs;
-        // Where there is something to learn, its graph takes flips back.
+        // If a stage must be trained, the graph of the training takes the flips back. Otherwise label again to remove
+        // them.
         let labels = !latest.as_ref().is_some_and(held) || (other && !learns);
         plan.denoised = Some(denoised.clone());
         Ok(Todo {
@@ -99,7 +106,7 @@ impl Todo {
         })
     }
 
-    /// Stages that are not done as they are asked.
+    /// Returns the stages that are not done with their current key.
     pub fn open(&self) -> impl Iterator<Item = &RunStage> {
         self.stages
             .iter()
@@ -107,7 +114,7 @@ impl Todo {
     }
 }
 
-/// The last version of a store; none: there is no store, or nothing in it.
+/// Returns the latest version of a store. `None` if the store does not exist or has no version.
 pub(super) fn latest(store: &Path) -> Result<Option<Snapshot>, StoreError> {
     match Store::open(store) {
         Ok(store) => store.latest(),
@@ -116,7 +123,8 @@ pub(super) fn latest(store: &Path) -> Result<Option<Snapshot>, StoreError> {
     }
 }
 
-/// Names what persons set, by the rows: the same may come to lie in other files, and one that was withdrawn still lies in its.
+/// Returns a hash of the user labels. It is made from the rows and not from the files: the same labels may be delivered
+/// in other files, and a file may hold a label that was withdrawn later.
 fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
     let mut rows = snapshot.map_or(Ok(Vec::new()), Snapshot::read::<UserLabels>)?;
     rows.sort_by(UserLabels::compare);
@@ -129,7 +137,7 @@ fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
     }))
 }
 
-/// Names the features that the parser sees.
+/// Returns a hash of the features that the parser learns from.
 fn features(paths: &FeaturePaths) -> Result<String, RunError> {
     let all = [
         (Modality::Audio, &paths.audio),
@@ -139,14 +147,15 @@ fn features(paths: &FeaturePaths) -> Result<String, RunError> {
     let mut fingerprints = Vec::new();
     for (modality, paths) in all {
         let input = FeatureInput::open_all(paths, modality, &|_| true).map_err(LabelError::from)?;
-        // Or the last files of one kind could be the first of another.
+        // The number of shards separates the kinds. Without it, the last shards of one kind could count as the first of
+        // the next kind, and two different inputs would get one hash.
         fingerprints.push(input.shards.len().to_string());
         fingerprints.extend(input.shards.iter().map(|shard| shard.fingerprint()));
     }
     Ok(hash(|sum| feed(sum, fingerprints.iter().map(|text| &**text))))
 }
 
-/// As the file says; what is encoded is to be filled in.
+/// Returns the labelling request of a file. The caller adds the features that are encoded from media.
 pub(super) fn label_request(config: &Config, request: &RunRequest) -> label::LabelRequest {
     let features = config.features.clone();
     label::LabelRequest {

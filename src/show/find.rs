@@ -1,30 +1,30 @@
-//! The video that is meant by a name or an id.
+//! Finds the video that a name or an id means.
 
 use std::sync::Arc;
 
 use crate::ingest::annotations::{KeyError, Roster};
 
-/// How many near names an unknown one is answered with.
+/// Number of similar names in the message about an unknown name.
 const NEAREST: usize = 3;
 
-/// A name that means no video, or several.
+/// A name that fits no video, or several videos.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FindError {
-    /// No video of this name or id.
+    /// No video has this name or id.
     #[error("no video `{query}` (nearest: {})", quoted(nearest))]
     Unknown {
-        /// What was asked for.
+        /// Name or id that the user gave.
         query: String,
-        /// Names most like it, the nearest first.
+        /// The most similar names, the most similar first.
         nearest: Vec<Arc<str>>,
     },
-    /// Several videos begin with this id.
+    /// The names of several videos begin with this id.
     #[error("`{query}` means {}, expected a full name", quoted(candidates))]
     Ambiguous {
-        /// What was asked for.
+        /// Name or id that the user gave.
         query: String,
-        /// All that it may mean.
+        /// Names of all videos that the id fits.
         candidates: Vec<Arc<str>>,
     },
 }
@@ -40,8 +40,8 @@ fn quoted(names: &[Arc<str>]) -> String {
         .join(", ")
 }
 
-/// Position in `names` of the video that `query` means: its full name, or its first 11 characters where no other
-/// video has them.
+/// Position in `names` of the video that `query` means. `query` is the full name, or the first 11 characters if no
+/// other video begins with them.
 ///
 /// ```
 /// use vaplan::show::find;
@@ -51,7 +51,8 @@ fn quoted(names: &[Arc<str>]) -> String {
 /// ```
 ///
 /// # Errors
-/// [`FindError::Unknown`] with the nearest names, [`FindError::Ambiguous`] with all that it may mean.
+/// - Returns [`FindError::Unknown`] with the most similar names, if no video fits.
+/// - Returns [`FindError::Ambiguous`] with all candidates, if several videos fit.
 pub fn find(names: &[Arc<str>], query: &str) -> Result<usize, FindError> {
     let roster = Roster::new(names.iter().cloned());
     match roster.resolve(query) {

@@ -1,11 +1,11 @@
-//! One video as a timeline: its labels, the truth beside them, and the scores that made them.
+//! One video as a timeline: its labels, the dense truth next to them, and the scores that the labels come from.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`timeline`] | what is shown of a video, from rows of a store |
+//! | [`timeline`] | the contents of a timeline, made from rows of a store |
 //! | [`mod@render`] | a timeline as text: coloured, or plain ASCII |
-//! | [`mod@find`] | the video that is meant by a name or an id |
-//! | [`mod@read`] | a video of a store version |
+//! | [`mod@find`] | the video that a name or an id means |
+//! | [`mod@read`] | reads a video of a store version |
 
 pub mod find;
 pub mod read;

@@ -1,4 +1,4 @@
-//! A video of a store version.
+//! Reads the timeline of one video from a store version.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use super::find::{FindError, find};
 use super::timeline::{Timeline, TimelineRows};
 use crate::ingest::annotations::Annotations;
 
-/// A video that cannot be shown.
+/// The reason why a video cannot be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShowError {
-    /// It is not clear which one is meant.
+    /// The name fits no video, or several videos.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// The store does not read back.
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The timeline of the video that `query` means ([`find`]) at a store version.
+/// The timeline of the video that `query` means ([`find`]) in a store version.
 ///
-/// The truth is that of `annotations`, or else of the store's `truth` table. A video without true events is annotated
-/// where others of its split are: nothing happens in it.
+/// The truth comes from `annotations` if they are given, otherwise from table `truth`. A video without true events
+/// counts as annotated if another video of its split has a true event: then nothing happens in the video.
 ///
 /// # Errors
-/// [`ShowError::Find`] for a name that means no video or several, [`ShowError::Store`] for a store that does not read
-/// back.
+/// - Returns [`ShowError::Find`] if the name fits no video, or several videos.
+/// - Returns [`ShowError::Store`] if a table cannot be read.
 pub fn read(
     snapshot: &Snapshot,
     query: &str,
@@ -53,7 +53,7 @@ pub fn read(
     }))
 }
 
-/// Events of `video`; none where its split is not annotated.
+/// True events of `video`. `None` if no video of its split has an event.
 fn truth_of_rows(rows: Vec<TruthRow>, videos: &[VideoRow], video: &VideoRow) -> Option<Vec<TruthRow>> {
     let split: BTreeSet<&str> = videos
         .iter()
@@ -65,7 +65,7 @@ fn truth_of_rows(rows: Vec<TruthRow>, videos: &[VideoRow], video: &VideoRow) -> 
         .then(|| rows.into_iter().filter(|row| row.video == video.video).collect())
 }
 
-/// Events of `video`; none where it is not in `annotations`, or its split there has none.
+/// True events of `video`. `None` if `annotations` lack the video, or if no video of its split has an event there.
 fn truth_of_annotations(annotations: &Annotations, video: &VideoRow) -> Option<Vec<TruthRow>> {
     let position = annotations
         .videos

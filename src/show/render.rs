@@ -14,21 +14,21 @@ use anstyle::{AnsiColor, Style};
 
 use super::timeline::{Lane, Timeline, TimelineTrack};
 
-/// How a timeline is written.
+/// How a timeline is written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimelineStyle {
-    /// ASCII without escape codes, for files, pipes and `NO_COLOR`.
+    /// Write ASCII without escape codes, for files, pipes and `NO_COLOR`.
     pub plain: bool,
-    /// Columns there are. A segment is 4, 2 or 1 columns wide, whatever fits; a video that does not fit at 1 is shown
-    /// in pieces below each other.
+    /// Available columns. A segment is 4, 2 or 1 columns wide, the widest that fits. A video that does not fit at a
+    /// width of 1 is shown in pieces, one below the other.
     pub width: usize,
 }
 
-/// Longest class name shown in full.
+/// Number of characters of a class name that are shown.
 const NAME_WIDTH: usize = 24;
-/// Fewest segments in a piece, however narrow the terminal.
+/// Smallest number of segments in a piece, even if the terminal is narrower.
 const FEWEST: usize = 10;
-/// Columns that the last number of a ruler may take beyond the last segment.
+/// Columns reserved after the last segment, for the last number of the ruler.
 const RULER_END: usize = 6;
 
 const HIT: Style = AnsiColor::Green.on_default();
@@ -41,12 +41,13 @@ const HEADING: Style = Style::new().bold();
 
 /// Writes a timeline.
 ///
-/// Each class has a row of labels, below it the truth where the video is annotated, and the scores where there are
-/// some: from the lowest to the highest of its lane in ten (plain) or eight (blocks) equal steps. In colour, a label
-/// is green where the truth agrees, yellow where it does not, cyan where there is none; truth without label is red.
+/// Each class has a row of labels, then a row of truth if the video is annotated, and a row of scores if it has
+/// scores. Scores are shown in ten (plain) or eight (blocks) equal steps from the lowest to the highest score of
+/// their lane. In colour, a label is green if the truth agrees, yellow if it does not, and cyan if there is no truth.
+/// Truth without a label is red.
 ///
 /// # Errors
-/// What `out` says.
+/// Returns the error of `out` if it cannot be written to.
 pub fn render(timeline: &Timeline, look: TimelineStyle, out: &mut dyn Write) -> io::Result<()> {
     let page = TimelinePage::new(timeline, look);
     page.head(out)?;
@@ -63,13 +64,13 @@ pub fn render(timeline: &Timeline, look: TimelineStyle, out: &mut dyn Write) -> 
     page.flips(out)
 }
 
-/// A timeline with the sizes of its parts.
+/// A timeline with the widths of its parts.
 struct TimelinePage<'a> {
     timeline: &'a Timeline,
     look: TimelineStyle,
-    /// Columns of class names.
+    /// Width of the class names, in columns.
     names: usize,
-    /// Columns of a segment.
+    /// Width of a segment, in columns.
     cell: usize,
 }
 
@@ -127,12 +128,12 @@ impl<'a> TimelinePage<'a> {
         page
     }
 
-    /// Columns left of the segments: two, the name, " label ".
+    /// Columns left of the segments: two spaces, the name, and 8 columns for the kind of row with spaces.
     fn gutter(&self) -> usize {
         2 + self.names + 8
     }
 
-    /// Columns for segments.
+    /// Columns that are available for segments.
     fn room(&self) -> usize {
         self.look
             .width
@@ -140,7 +141,7 @@ impl<'a> TimelinePage<'a> {
             .max(FEWEST)
     }
 
-    /// Round, so that rulers below each other look alike.
+    /// Number of segments in a piece: a multiple of 10, so that the rulers of all pieces look alike.
     fn segments_per_piece(&self) -> usize {
         let fit = self.room() / self.cell;
         if self.timeline.segments <= fit {
@@ -199,10 +200,10 @@ impl<'a> TimelinePage<'a> {
         Ok(())
     }
 
-    /// Seconds at every so many segments, as many as fit.
+    /// A line with the time in seconds at regular steps, as many as fit.
     fn ruler(&self, segments: &Range<usize>) -> String {
         let label = |segment: usize| number(segment as f64 * self.timeline.segment_seconds);
-        // Of all numbers of the video, so that rulers of all its pieces have the same step.
+        // Use the longest number of the whole video, so that the rulers of all pieces have the same step.
         let longest = (0..=self.timeline.segments)
             .map(|segment| label(segment).len())
             .max()
@@ -250,13 +251,15 @@ impl<'a> TimelinePage<'a> {
         let Some(scores) = &track.scores else {
             return Ok(());
         };
-        let cutoff = track
-            .cutoff
-            .map_or_else(String::new, |cutoff| format!("> {}", score(cutoff)));
-        let cutoff = format!("{cutoff:>0$}", self.names);
-        self.row(&cutoff, "score", segments, out, |segment| {
+        let score_threshold = track.score_threshold.map_or_else(String::new, |score_threshold| {
+            format!("> {}", score(score_threshold))
+        });
+        let score_threshold = format!("{score_threshold:>0$}", self.names);
+        self.row(&score_threshold, "score", segments, out, |segment| {
             let value = scores.get(segment).copied().unwrap_or(f64::NAN);
-            let above = track.cutoff.is_none_or(|cutoff| value > cutoff);
+            let above = track
+                .score_threshold
+                .is_none_or(|score_threshold| value > score_threshold);
             (
                 if above { PLAIN } else { FAINT },
                 scale.glyph(value, self.look.plain),
@@ -282,19 +285,18 @@ impl<'a> TimelinePage<'a> {
         line.write(out)
     }
 
-    /// A line for each label that PLD flipped: which, to what, and why.
+    /// Writes a line for each label that PLD flipped: the label, its new value, and the reason.
     fn flips(&self, out: &mut dyn Write) -> io::Result<()> {
         for track in &self.timeline.tracks {
-            for (segment, cell) in &track.flips {
+            for flip in &track.flips {
                 let (lane, class) = (track.lane.as_str(), printable(&track.class));
-                let second = number(*segment as f64 * self.timeline.segment_seconds);
-                let to = if cell.label { "set" } else { "unset" };
+                let second = number(flip.segment as f64 * self.timeline.segment_seconds);
+                let to = if flip.label { "set" } else { "unset" };
                 write!(out, "flipped: {lane} {class}, {second} s: {to}")?;
-                let why = cell.why.as_deref();
-                if let Some(why) = why {
+                if let Some(why) = flip.why {
                     write!(out, " after epoch {}", why.epoch)?;
                 }
-                if let Some((loss, limit)) = why.and_then(|why| Some((why.loss?, why.limit?))) {
+                if let Some((loss, limit)) = flip.why.and_then(|why| Some((why.loss?, why.limit?))) {
                     let (loss, base) = (score(loss), score(limit.base));
                     let (k, alpha) = (limit.k, limit.alpha);
                     write!(
@@ -389,7 +391,7 @@ impl ScoreScale {
         scale
     }
 
-    /// `?` for what is no number; the lowest step where all are equal.
+    /// The character for a score: `?` if the score is not finite, and the lowest step if all scores are equal.
     fn glyph(self, value: f64, plain: bool) -> char {
         const DIGITS: &[char] = &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
         const BLOCKS: &[char] = &['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -404,13 +406,14 @@ impl ScoreScale {
     }
 }
 
-/// At most two decimals, none where they are 0.
+/// The number with at most two decimals, without trailing zeros.
 fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Four digits or so: probabilities are near 1 / C, scaled cosines are in the tens.
+/// The score with four decimals below 1, and two otherwise: probabilities are near 1 / C, scaled cosines are in the
+/// tens.
 fn score(value: f64) -> String {
     if value.abs() < 1.0 {
         format!("{value:.4}")
@@ -419,7 +422,7 @@ fn score(value: f64) -> String {
     }
 }
 
-/// Names are data: a control character in one must not reach the terminal.
+/// Escapes control characters, because a name comes from the data and must not control the terminal.
 fn printable(name: &str) -> String {
     name.chars()
         .flat_map(|c| {

@@ -1,29 +1,29 @@
-//! What is shown of a video, from rows of a store.
+//! The contents of a timeline of a video, made from rows of a store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    ClassRow, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
+    ClassRow, FlipReason, LabelRule, LabelTrack, ScoreTrack, SegmentLabel, Split, TruthRow, VideoRow,
 };
 
-/// Where an event is: in one stream, or in both at once.
+/// A part of the timeline: events of one modality, or events that are in both modalities at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Heard.
+    /// Audible events.
     Audio,
-    /// Seen.
+    /// Visible events.
     Visual,
-    /// Both at once.
+    /// Events that are audible and visible at the same time.
     AudioVisual,
 }
 
 impl Lane {
-    /// All three, in the order shown.
+    /// All lanes in the order in which they are shown.
     pub const ALL: [Lane; 3] = [Lane::Audio, Lane::Visual, Lane::AudioVisual];
 
-    /// As tables and SQL write it.
+    /// The name of the lane in tables and SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Lane::Audio => "audio",
@@ -45,56 +45,67 @@ impl From<Modality> for Lane {
 /// One class in one lane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimelineTrack {
-    /// Where.
+    /// Lane of the track.
     pub lane: Lane,
-    /// What.
+    /// Name of the class.
     pub class: Arc<str>,
     /// Label of each segment.
     pub labels: Vec<bool>,
-    /// Truth of each segment; none: not annotated.
+    /// Truth of each segment. `None` if the video is not annotated.
     pub truth: Option<Vec<bool>>,
-    /// Score of each segment; none: a class outside the weak label, or both streams at once.
+    /// Score of each segment. `None` for a class outside the weak label, and in lane [`Lane::AudioVisual`].
     pub scores: Option<Vec<f64>>,
-    /// What scores are compared with.
-    pub cutoff: Option<f64>,
-    /// Labels that PLD flipped, by segment.
-    pub flips: Vec<(usize, LabelCell)>,
+    /// The threshold that the scores are compared with.
+    pub score_threshold: Option<f64>,
+    /// Labels that PLD flipped, each with its segment.
+    pub flips: Vec<ShownFlip>,
 }
 
-/// A video with all that is known of it.
+/// A label that PLD flipped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownFlip {
+    /// Segment, from 0.
+    pub segment: usize,
+    /// The label after the flip.
+    pub label: bool,
+    /// Why; `None` in a store of a program that did not record reasons.
+    pub why: Option<FlipReason>,
+}
+
+/// A video with its labels, scores and truth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
-    /// Full name.
+    /// Full name of the video.
     pub video: Arc<str>,
-    /// Part of the data set.
+    /// Split that the video belongs to.
     pub split: Split,
-    /// T.
+    /// Number T of segments.
     pub segments: usize,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
-    /// Weak label.
+    /// Classes of the weak label.
     pub weak_labels: Vec<Arc<str>>,
-    /// By lane, then in the order of the classes. Classes of the weak label and of the truth; of both streams at
-    /// once only those with a label or truth.
+    /// Tracks by lane, then in order of the classes. Audio and visual lanes have the classes of the weak label, the
+    /// labels and the truth. Lane [`Lane::AudioVisual`] has only the classes with a label or truth there.
     pub tracks: Vec<TimelineTrack>,
 }
 
-/// Rows of a store that tell of a video; those of others are passed over.
+/// Rows of a store about a video. Labels, scores and truth of other videos are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct TimelineRows<'a> {
-    /// Of the video.
+    /// Row of the video.
     pub video: &'a VideoRow,
-    /// All classes.
+    /// Rows of all classes.
     pub classes: &'a [ClassRow],
-    /// Labels.
+    /// Labels of the video.
     pub labels: &'a [LabelTrack],
-    /// Scores.
+    /// Scores of the video.
     pub scores: &'a [ScoreTrack],
-    /// Dense truth; none: the video is not annotated.
+    /// Dense truth. `None` if the video is not annotated.
     pub truth: Option<&'a [TruthRow]>,
 }
 
-/// All that is known of one class and modality.
+/// The rows of one class and modality.
 #[derive(Default)]
 struct ClassRows<'a> {
     labels: Option<&'a LabelTrack>,
@@ -103,9 +114,9 @@ struct ClassRows<'a> {
 }
 
 impl Timeline {
-    /// Puts the rows of one video together.
+    /// Makes a timeline from the rows of one video.
     ///
-    /// T is that of the video's features; without features, the end of its last true event.
+    /// The features of the video give T. For a video without features, T is the end of its last true event.
     pub fn of_rows(rows: &TimelineRows<'_>) -> Timeline {
         let video = rows.video;
         let order: BTreeMap<&str, u32> = rows
@@ -113,7 +124,7 @@ impl Timeline {
             .iter()
             .map(|class| (&*class.class, class.position))
             .collect();
-        // Position first, so that tracks come in the order of the classes; unknown classes last.
+        // The position comes first, so that tracks are in the order of the classes. Unknown classes come last.
         let key = |modality: Modality, class: &Arc<str>| {
             (
                 modality,
@@ -150,11 +161,11 @@ impl Timeline {
             }
         }
 
-        let cutoff = |modality: Modality, class: &str| {
+        let score_threshold = |modality: Modality, class: &str| {
             let mut of_class = rows.classes.iter();
             of_class
                 .find(|row| row.modality == modality && &*row.class == class)
-                .map(|row| row.cutoff)
+                .map(|row| row.score_threshold)
         };
         let mut tracks: Vec<TimelineTrack> = found
             .iter()
@@ -164,7 +175,7 @@ impl Timeline {
                 labels: labels(found.labels, segments),
                 truth: rows.truth.map(|_| truth(&found.truth, segments)),
                 scores: found.scores.map(|track| track.score.clone()),
-                cutoff: cutoff(*modality, class),
+                score_threshold: score_threshold(*modality, class),
                 flips: flips(found.labels),
             })
             .collect();
@@ -181,16 +192,20 @@ impl Timeline {
 }
 
 fn labels(track: Option<&LabelTrack>, segments: usize) -> Vec<bool> {
-    let cells = track.map_or(&[][..], |track| &track.cells);
-    (0..segments)
-        .map(|segment| cells.get(segment).is_some_and(|cell| cell.label))
-        .collect()
+    let labels = track.map_or(&[][..], |track| &track.labels);
+    let label = |segment: usize| labels.get(segment).copied().unwrap_or(false);
+    (0..segments).map(label).collect()
 }
 
-fn flips(track: Option<&LabelTrack>) -> Vec<(usize, LabelCell)> {
-    let cells = track.into_iter().flat_map(|track| track.cells.iter().enumerate());
-    let flipped = cells.filter(|(_, cell)| cell.rule == LabelRule::Pld);
-    flipped.map(|(segment, cell)| (segment, cell.clone())).collect()
+fn flips(track: Option<&LabelTrack>) -> Vec<ShownFlip> {
+    let segments = track.into_iter().flat_map(|track| track.iter().enumerate());
+    let flipped = segments.filter(|(_, own)| own.rule == LabelRule::Pld);
+    let flip = |(segment, own): (usize, SegmentLabel<'_>)| ShownFlip {
+        segment,
+        label: own.label,
+        why: own.why.copied(),
+    };
+    flipped.map(flip).collect()
 }
 
 fn truth(rows: &[&TruthRow], segments: usize) -> Vec<bool> {
@@ -201,7 +216,7 @@ fn truth(rows: &[&TruthRow], segments: usize) -> Vec<bool> {
     (0..segments).map(there).collect()
 }
 
-/// Classes that are labelled or true in both streams at once.
+/// Tracks of the classes that are labelled or true in both modalities at the same time.
 fn both(tracks: &[TimelineTrack]) -> Vec<TimelineTrack> {
     let meet = |a: &[bool], v: &[bool]| a.iter().zip(v).map(|(a, v)| *a && *v).collect::<Vec<bool>>();
     let visual = |class: &str| {
@@ -227,7 +242,7 @@ fn both(tracks: &[TimelineTrack]) -> Vec<TimelineTrack> {
                 labels,
                 truth,
                 scores: None,
-                cutoff: None,
+                score_threshold: None,
                 flips: Vec::new(),
             })
         })

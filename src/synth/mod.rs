@@ -4,23 +4,23 @@
 //! annotations ─ videos ┬─ tracks: dense truth, or sampled ─┐
 //! seed ───────────────┼─ space: geometry per modality ────┴─ features ─▶ visual/ audio/ (npy or Parquet)
 //!                     │     └─▶ visual_text.npy, audio_text.npy
-//!                     └─▶ truth/ (what was simulated), annotations/ (of a subset or of copies)
+//!                     └─▶ truth/ (simulated events), annotations/ (if videos were left out or copied)
 //! ```
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`videos`] | which videos are simulated, and under which names |
-//! | [`tracks`] | what happens when: dense truth where there is some, sampled tracks elsewhere |
+//! | [`videos`] | which videos are simulated, and their names |
+//! | [`tracks`] | when events happen: dense truth if a split has it, otherwise sampled tracks |
 //! | [`sample`] | the built-in annotation set |
 //! | [`space`] | the geometry: text embeddings, and features for given tracks |
 //! | [`write`](mod@write) | the files |
 //!
-//! Everything here is our own definition (grade D): it imitates the geometry of real embeddings so that the whole
-//! pipeline has something of the right shape to work on. Scores on it say nothing about real data.
-//! `docs/synth.md` has the formulas and how the constants were chosen.
+//! The simulation is a definition of this program (grade D). It imitates the geometry of real embeddings, so that the
+//! whole pipeline can run on data of the right shape. Scores on simulated features say nothing about real data.
+//! `docs/synth.md` has the formulas and explains how the constants were chosen.
 //!
-//! The same annotations, options and seed give the same bytes, whatever the number of threads: each video and
-//! modality has a random number generator of its own, seeded by the seed and the video's name.
+//! The same annotations, options and seed give the same bytes with any number of threads: each video and modality has
+//! its own random number generator, and the seed and the name of the video determine its state.
 
 pub mod sample;
 pub mod space;
@@ -37,33 +37,33 @@ use vaplan_schemas::ids::video_hash;
 
 use crate::ingest::error::IngestError;
 
-/// What kept features from being simulated.
+/// The reason why features cannot be simulated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SynthError {
-    /// The output folder holds something that `synth` did not write.
+    /// The output folder has files, but not the marker file that `synth` writes.
     #[error(
         "`{path}` is not empty and holds no `{marker}`, expected a new folder, or one that `synth` wrote before",
         marker = write::MARKER
     )]
     NotOurs {
-        /// The folder.
+        /// Path of the output folder.
         path: PathBuf,
     },
-    /// No video is left to simulate.
+    /// The annotations have no video to simulate, or every video was rejected.
     #[error("the annotations have no video to simulate, expected at least one")]
     NoVideos,
-    /// Two videos would have the same name.
+    /// Two videos would have the same key.
     #[error("copy {copy} of video `{video}` would be named `{name}` as another is; choose another --repeat")]
     NameTwice {
-        /// Video that is copied.
+        /// Name of the video that is copied.
         video: String,
-        /// Which copy, from 1.
+        /// Number of the copy, from 1.
         copy: u32,
-        /// The name.
+        /// Name of the copy.
         name: String,
     },
-    /// A file could not be written.
+    /// A file cannot be written.
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
@@ -75,7 +75,8 @@ impl SynthError {
     }
 }
 
-/// A generator of its own for `what` of `name`: independent of every other, and of the order they are used in.
+/// A random number generator for the purpose `what` of `name`. Generators with different arguments are independent,
+/// so that the order in which they are used does not change the results.
 fn generator(seed: u64, what: &str, name: &str) -> ChaCha8Rng {
     let mut key = [0; 32];
     let words = [seed, video_hash(what), video_hash(name), name.len() as u64];

@@ -1,7 +1,7 @@
-//! The built-in annotation set: made up, in LLP's format.
+//! The built-in annotation set: invented videos in LLP's format.
 //!
-//! 80 videos of 10 segments (40 train, 16 val, 24 test) among LLP's 25 classes; two quirks of the real files are in it
-//! on purpose. `assets/demo/make.py` made it.
+//! The set has 80 videos of 10 segments (40 train, 16 val, 24 test) with LLP's 25 classes. It has two irregularities
+//! of the real files on purpose. `assets/demo/make.py` made the set.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::SynthError;
 use crate::ingest::annotations::{LLP_CLASSES, split_name};
 
-/// Name and content of every file.
+/// Name and contents of every file.
 pub const FILES: [(&str, &str); 6] = [
     ("demo_train.csv", include_str!("../../assets/demo/demo_train.csv")),
     (
@@ -34,10 +34,10 @@ pub const FILES: [(&str, &str); 6] = [
     ),
 ];
 
-/// Writes the files, and `classes.txt` beside them, into `folder`, which is made if need be.
+/// Writes the files and `classes.txt` into `folder`. The folder is created if it does not exist.
 ///
 /// # Errors
-/// [`SynthError::Ingest`].
+/// Returns [`SynthError::Ingest`] if the folder or a file cannot be written.
 pub fn write(folder: &Path) -> Result<(), SynthError> {
     fs::create_dir_all(folder).map_err(SynthError::io("create", folder))?;
     let classes = LLP_CLASSES.join("\n") + "\n";
@@ -48,7 +48,7 @@ pub fn write(folder: &Path) -> Result<(), SynthError> {
     Ok(())
 }
 
-/// Number of videos.
+/// Number of videos of the set.
 pub fn videos() -> usize {
     FILES[..3]
         .iter()

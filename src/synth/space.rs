@@ -1,16 +1,16 @@
 //! The geometry: text embeddings, and features for given tracks.
 //!
-//! With unit vectors μ (what all texts share), g (the modality gap: what all segments share and no text has) and one
-//! direction `u[c]` per class, orthogonal to both, the embedding of class c is `e[c] = ρ·μ + √(1−ρ²)·u[c]`, and the
-//! feature of segment t is, up to its length,
+//! All texts share a unit vector μ. All segments share a unit vector g that no text has: the modality gap. Each class
+//! has a unit vector `u[c]`, orthogonal to μ and g. The embedding of class c is `e[c] = ρ·μ + √(1−ρ²)·u[c]`. The
+//! feature of segment t, except for its length, is
 //!
 //! ```text
 //! f[t] = ((base + shared[t]) / ρ)·μ + Σ_c k[t,c]·u[c] + noise[t] + gap[t]·g
 //! k[t,c] = (strength[c]·level[t,c] + video[c] + segment[t,c]) / √(1−ρ²)
 //! ```
 //!
-//! where gap\[t\] makes the length 1, so that the cosine of f\[t\] and e\[c\] is about
-//! base + strength\[c\]·level\[t,c\] + noise, whatever the width D.
+//! gap\[t\] makes the length 1. The cosine of f\[t\] and e\[c\] is therefore about base + strength\[c\]·level\[t,c\]
+//! + noise, for any width D.
 
 use std::sync::Arc;
 
@@ -25,40 +25,42 @@ use super::tracks::SimulatedTracks;
 
 /// Correlation of the noise of consecutive segments.
 const PERSISTENCE: f32 = 0.7;
-/// Length of the part of the noise that has no direction of its own.
+/// Length of the diffuse noise, which has no preferred direction.
 const DIFFUSE: f32 = 0.5;
-/// Width from which on [`DIFFUSE`] holds; below, the noise per number is kept, so that narrow features are no noisier.
+/// Smallest width for which [`DIFFUSE`] is exact. In a narrower space the noise per value stays the same, so that
+/// narrow features do not get noisier.
 const DIFFUSE_WIDTH: f32 = 512.0;
-/// Chance that an event that is heard but not seen leaves a trace in the picture all the same: its source stands there.
+/// Probability that an event that is audible but not visible still changes the visual features, because its source is
+/// in the picture.
 const DISTRACTOR: f64 = 0.35;
-/// What a distractor has of an event's strength.
+/// Strength of such a distractor, as a share of the strength of an event.
 const DISTRACTOR_LEVEL: f32 = 0.7;
-/// Smallest squared part of the length that is left to the modality gap.
+/// Smallest part of the squared length that is left for the modality gap.
 const LEAST_GAP: f32 = 0.05;
 
-/// How one modality differs from the other; cosines.
+/// The constants of one modality, as cosines.
 #[derive(Clone, Copy, Debug)]
 struct ModalityProfile {
-    /// Cosine of a segment and a class that is not in it.
+    /// Cosine of a segment and a class that does not occur in it.
     base: f32,
     /// ρ².
     common: f32,
-    /// What an event adds: from the hardest class to the easiest.
+    /// Increase of the cosine by an event, for the hardest and for the easiest class.
     strength: (f32, f32),
-    /// Standard deviations: of all classes of a segment together, ...
+    /// Standard deviation of the noise that all classes of a segment share.
     shared: f32,
-    /// ... of one class over the whole video, ...
+    /// Standard deviation of the noise of one class that lasts over the whole video.
     video: f32,
-    /// ... of one class and segment.
+    /// Standard deviation of the noise of one class and segment.
     segment: f32,
-    /// Length of a feature: real encoders do not normalise.
+    /// Length of a feature. It is not 1, because real encoders do not normalise.
     length: f32,
 }
 
 impl ModalityProfile {
     const fn of(modality: Modality) -> ModalityProfile {
         match modality {
-            // As of CLIP: all cosines in a narrow band around 0.2.
+            // Like CLIP: all cosines are in a narrow band around 0.2.
             Modality::Visual => ModalityProfile {
                 base: 0.2,
                 common: 0.6,
@@ -68,7 +70,7 @@ impl ModalityProfile {
                 segment: 0.02,
                 length: 10.0,
             },
-            // As of CLAP: wider.
+            // Like CLAP: cosines vary more.
             Modality::Audio => ModalityProfile {
                 base: 0.1,
                 common: 0.3,
@@ -89,21 +91,22 @@ pub struct EmbeddingSpace {
     width: usize,
     classes: usize,
     seed: u64,
-    /// u, then μ: `[C + 1, D]`.
+    /// The vectors u, then μ: shape `[C + 1, D]`.
     directions: Vec<f32>,
-    /// g: `[D]`.
+    /// The vector g: shape `[D]`.
     gap: Vec<f32>,
     strengths: Vec<f32>,
 }
 
-/// Narrowest space: below, classes are hardly told apart.
+/// Smallest width. In a narrower space, classes can hardly be distinguished.
 pub const LEAST_WIDTH: usize = 8;
 
 impl EmbeddingSpace {
-    /// Draws the directions; those of a class depend on its name, not on its position or on the other classes.
+    /// Draws the directions at random. The direction of a class depends on its name and the seed, but not on its
+    /// position or on the other classes.
     ///
     /// # Panics
-    /// If `width` is below [`LEAST_WIDTH`].
+    /// Panics if `width` is below [`LEAST_WIDTH`].
     pub fn new(modality: Modality, classes: &[Arc<str>], width: usize, seed: u64) -> EmbeddingSpace {
         assert!(width >= LEAST_WIDTH, "width {width} is too small");
         let draw = |name: &str| -> Vec<f32> {
@@ -118,7 +121,7 @@ impl EmbeddingSpace {
         }
         directions.extend(common);
 
-        // Evenly spaced over the classes in an order of chance, so that no seed makes all classes hard.
+        // The strengths are evenly spaced over the classes in a random order, so that no seed makes all classes hard.
         let mut order: Vec<usize> = (0..classes.len()).collect();
         order.sort_by_key(|&class| {
             (
@@ -143,17 +146,17 @@ impl EmbeddingSpace {
         }
     }
 
-    /// D.
+    /// Width D of the embeddings.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// What an event of each class adds to the cosine: small where the class is hard.
+    /// Increase of the cosine by an event, for each class. A small value means a hard class.
     pub fn strengths(&self) -> &[f32] {
         &self.strengths
     }
 
-    /// Text embeddings of the classes, `[C, D]`, of length 1.
+    /// Text embeddings of the classes: shape `[C, D]`, each of length 1.
     pub fn text(&self) -> Vec<f32> {
         let common = ModalityProfile::of(self.modality).common;
         let (towards, aside) = (common.sqrt(), (1.0 - common).sqrt());
@@ -163,13 +166,13 @@ impl EmbeddingSpace {
             .collect()
     }
 
-    /// Features of the video `name`, `[T, D]`, in which `tracks` happen.
+    /// Features of the video `name` with the events of `tracks`: shape `[T, D]`.
     pub fn features(&self, name: &str, tracks: &SimulatedTracks, segments: u32) -> Vec<f32> {
         let profile = ModalityProfile::of(self.modality);
         let (segments, classes) = (segments as usize, self.classes);
         let mut rng = generator(self.seed, self.modality.as_str(), &format!("{name}\tvideo"));
 
-        // Coefficients of `directions`: classes, then what is common to them.
+        // Coefficients of `directions`: of the classes, then of μ.
         let mut weights = vec![0.0_f32; segments * (classes + 1)];
         self.add_events(&mut weights, tracks, segments, &mut rng);
         let mut lasting = vec![0.0_f32; classes + 1];
@@ -214,7 +217,7 @@ impl EmbeddingSpace {
         features
     }
 
-    /// Adds what the events of this modality, and distractors, do to the cosines.
+    /// Adds the effect of the events of this modality, and of distractors, on the cosines.
     fn add_events(
         &self,
         weights: &mut [f32],
@@ -241,14 +244,15 @@ impl EmbeddingSpace {
     }
 }
 
-/// Noise without direction, correlated over time: `[T, D]`.
+/// Noise without a preferred direction, correlated over time: shape `[T, D]`.
 struct Diffuse {
     values: Vec<f32>,
 }
 
 impl Diffuse {
     fn new(width: usize, segments: usize, rng: &mut ChaCha8Rng) -> Diffuse {
-        // 16 uniform bits each: a projection sums hundreds of them, and is normal.
+        // Each value has a uniform distribution of 16 bits. A projection sums hundreds of values, so that it is
+        // nearly normal.
         let mut bits = vec![0_u8; 2 * width * segments];
         rng.fill_bytes(&mut bits);
         let deviation = DIFFUSE / DIFFUSE_WIDTH.max(width as f32).sqrt();
@@ -273,7 +277,7 @@ fn add_product(out: &mut [f32], weights: &[f32], rows: &[f32]) {
     let width = out.len();
     let mut weights = weights.chunks_exact(4);
     let mut rows = rows.chunks_exact(4 * width);
-    // Four rows at a time: a quarter of the loads and stores of `out`.
+    // Four rows at a time need a quarter of the loads and stores of `out`.
     for (weight, rows) in (&mut weights).zip(&mut rows) {
         let (first, rows) = rows.split_at(width);
         let (second, rows) = rows.split_at(width);
@@ -302,7 +306,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `vector` less its part along the unit vector `direction`.
+/// `vector` without its component along the unit vector `direction`.
 fn without(mut vector: Vec<f32>, direction: &[f32]) -> Vec<f32> {
     let along = dot(&vector, direction);
     for (value, direction) in vector.iter_mut().zip(direction) {
@@ -328,8 +332,9 @@ mod tests {
         LLP_CLASSES.iter().map(|&class| class.into()).collect()
     }
 
-    /// Mean cosine, over many videos, with a class that is there in segments 0 to 4 of 10, and with one that is not:
-    /// (there, elsewhere in the video, other class, its standard deviation).
+    /// Mean cosines over many videos. Each video has one class in segments 0 to 4 of 10. The result has the mean in
+    /// these segments, less the strength of the class; the mean in the other segments; and the mean and standard
+    /// deviation for an absent class.
     fn cosines(modality: Modality, width: usize) -> [f32; 4] {
         let space = EmbeddingSpace::new(modality, &classes(), width, 3);
         let text = space.text();

@@ -1,4 +1,4 @@
-//! What happens when in a video: dense truth where there is some, sampled tracks elsewhere.
+//! When events happen in a video: dense truth if the split of the video has it, otherwise sampled tracks.
 
 use std::collections::BTreeMap;
 
@@ -10,39 +10,42 @@ use vaplan_schemas::{ClassId, Modality};
 use super::generator;
 use crate::ingest::annotations::Annotations;
 
-/// Segments of each event of one video, by modality and class; a track has a true segment.
+/// Segments in which each event of one video happens, by modality and class. Each track has at least one true
+/// segment.
 pub type SimulatedTracks = BTreeMap<(Modality, ClassId), Vec<bool>>;
 
-/// Share of weak classes that are heard and seen; heard only, 0.35; seen only, the rest (counted in LLP's val and
-/// test: 2018, 1152 and 140 of 3310).
+/// Share of the classes of weak labels that are both audible and visible. 0.35 are only audible, the rest only
+/// visible (counted in LLP's val and test: 2018, 1152 and 140 of 3310).
 const BOTH: f64 = 0.61;
-/// See [`BOTH`].
+/// Share of the classes of weak labels that are only audible; see [`BOTH`].
 const HEARD_ONLY: f64 = 0.35;
 /// Share of audio tracks that last the whole video (LLP's val and test: 1306 of 3170).
 const WHOLE_AUDIO: f64 = 0.41;
 /// Share of visual tracks that last the whole video (LLP's val and test: 1349 of 2158).
 const WHOLE_VISUAL: f64 = 0.625;
-/// Share of other tracks of one run (LLP: 0.79), of two (0.17; else three).
+/// Share of the other tracks with one run (LLP: 0.79). A share of 0.17 has two runs, the rest three.
 const ONE_RUN: f64 = 0.79;
-/// See [`ONE_RUN`].
+/// Share of the other tracks with two runs; see [`ONE_RUN`].
 const TWO_RUNS: f64 = 0.17;
-/// Share of classes heard and seen whose two tracks are the same though they do not last the whole video (D).
+/// Probability that a class that is audible and visible, but not in the whole video, has equal audio and visual
+/// tracks (grade D).
 const SAME_TRACK: f64 = 0.35;
 
-/// The tracks of every annotated video.
+/// The simulated tracks of every annotated video.
 #[derive(Clone, Debug)]
 pub struct SimulatedTruth<'a> {
     annotations: &'a Annotations,
     /// Tracks from dense events, by position of the video.
     dense: BTreeMap<usize, SimulatedTracks>,
-    /// Whether any event is of a video of the split: a video without one then has none.
+    /// Whether a video of the split has a dense event. If so, a video of the split without dense events gets no
+    /// events.
     densely: [bool; Split::ALL.len()],
     segments: u32,
     seed: u64,
 }
 
 impl<'a> SimulatedTruth<'a> {
-    /// Gathers the dense events of `annotations`; what lies beyond the last of `segments` is cut off.
+    /// Collects the dense events of `annotations`. Parts of events after the last of `segments` are left out.
     pub fn new(annotations: &'a Annotations, segments: u32, seed: u64) -> SimulatedTruth<'a> {
         let mut dense: BTreeMap<usize, SimulatedTracks> = BTreeMap::new();
         let mut densely = [false; Split::ALL.len()];
@@ -66,12 +69,12 @@ impl<'a> SimulatedTruth<'a> {
         }
     }
 
-    /// Whether the tracks of this video are annotated, not sampled.
+    /// Whether the tracks of this video come from dense truth. Otherwise they are sampled.
     pub fn is_dense(&self, video: usize) -> bool {
         self.densely[self.annotations.videos[video].split as usize]
     }
 
-    /// Tracks of the video at position `video`, simulated under `name`.
+    /// Tracks of the video at position `video`, simulated with the name `name`.
     pub fn tracks(&self, video: usize, name: &str) -> SimulatedTracks {
         if self.is_dense(video) {
             return self.dense.get(&video).cloned().unwrap_or_default();
@@ -100,7 +103,7 @@ impl<'a> SimulatedTruth<'a> {
     }
 }
 
-/// One track with at least one true segment; it lasts the whole video with probability `whole`.
+/// One sampled track with at least one true segment. The track lasts the whole video with probability `whole`.
 fn sample(rng: &mut ChaCha8Rng, segments: u32, whole: f64) -> Vec<bool> {
     let length = segments as usize;
     if rng.random_bool(whole) {
@@ -114,7 +117,7 @@ fn sample(rng: &mut ChaCha8Rng, segments: u32, whole: f64) -> Vec<bool> {
     } else {
         3
     };
-    // Runs lie between pairs of distinct borders, so they neither touch nor are empty.
+    // Each run lies between two different borders, so that runs are not empty and do not touch.
     let runs = runs.min(length.div_ceil(2));
     let mut borders = rand::seq::index::sample(rng, length + 1, 2 * runs).into_vec();
     borders.sort_unstable();
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
     use crate::ingest::annotations::{AnnotatedVideo, DenseEvent};
 
-    /// 4,000 training videos of classes 0 and 1, and two test videos of which only one has an event.
+    /// 4,000 training videos of classes 0 and 1, and two test videos. Only one of the test videos has an event.
     fn annotations() -> Annotations {
         let video = |number: usize| AnnotatedVideo {
             name: format!("test{number:07}_0_10").into(),

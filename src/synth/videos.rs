@@ -1,4 +1,4 @@
-//! Which videos are simulated, and under which names.
+//! Which videos are simulated, and their names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use crate::ingest::annotations::{Annotations, key11, split_name};
 /// One video to simulate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimulatedVideo {
-    /// Full name.
+    /// Full name of the video.
     pub name: Arc<str>,
-    /// Position in [`Annotations::videos`] of the video that it is, or is a copy of.
+    /// Position in [`Annotations::videos`] of this video, or of the video that it is a copy of.
     pub of: usize,
 }
 
-/// Picks `videos` of the annotated videos (none: all), and `repeat` of each.
+/// Chooses `videos` of the annotated videos (`None`: all), and makes each of them `repeat` times.
 ///
-/// A subset is spread evenly over the list, so that every split keeps its share. Copies follow the originals in the
-/// order of the list; their names are [`copy_name`]s.
+/// A subset is spread evenly over the list, so that every split keeps its share. Copies come after the originals, in
+/// the order of the list. [`copy_name`] gives their names.
 ///
 /// # Errors
-/// [`SynthError::NoVideos`], [`SynthError::NameTwice`].
+/// - Returns [`SynthError::NoVideos`] if no video is chosen.
+/// - Returns [`SynthError::NameTwice`] if a copy would have the key of another video.
 ///
 /// # Panics
-/// If `repeat` is 0.
+/// Panics if `repeat` is 0.
 pub fn choose_videos(
     annotations: &Annotations,
     videos: Option<usize>,
@@ -35,7 +36,7 @@ pub fn choose_videos(
     assert!(repeat > 0, "each video is there at least once");
     let total = annotations.videos.len();
     let wanted = videos.unwrap_or(total).min(total);
-    // Of `total` evenly spaced steps, those at which the rounded share goes up.
+    // Choose the positions at which the rounded-down share increases: they are evenly spaced.
     let share = |position: usize| position as u128 * wanted as u128 / total as u128;
     let chosen: Vec<usize> = (0..total)
         .filter(|&position| share(position) != share(position + 1))
@@ -53,7 +54,8 @@ pub fn choose_videos(
             } else {
                 copy_name(name, copy).into()
             };
-            // Originals may share a key, as the annotations have it; a copy must not.
+            // Originals may share a key, if the annotations have it so. A copy must not have the key of another
+            // video.
             if !keys.insert(key11(&name).to_owned()) && copy > 0 {
                 return Err(SynthError::NameTwice {
                     video: annotations.videos[of].name.to_string(),
@@ -67,7 +69,7 @@ pub fn choose_videos(
     Ok(members)
 }
 
-/// Name of the `copy`-th copy: 11 characters from a hash of name and number, then the times of the original.
+/// Name of the copy with number `copy`: 11 characters from a hash of name and number, then the times of the original.
 ///
 /// ```
 /// use vaplan::synth::videos::copy_name;
@@ -77,7 +79,7 @@ pub fn choose_videos(
 /// assert_ne!(copy, copy_name("demo0000001_0_10", 2));
 /// ```
 pub fn copy_name(name: &str, copy: u32) -> String {
-    // The alphabet of the ids in LLP.
+    // The characters that ids in LLP consist of.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut bits = video_hash(&format!("{name}\t{copy}"));
     let mut copy = String::with_capacity(name.len());

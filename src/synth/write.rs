@@ -1,11 +1,11 @@
-//! The files of a simulation.
+//! Writes the files of a simulation.
 //!
 //! ```text
-//! synth.json            what was asked for; marks the folder as simulated, and as ours to overwrite
+//! synth.json            options of the run; marks a simulated folder, which `synth` may overwrite
 //! visual/  audio/       <id>.npy (T,D) per video, or <modality>-00000.parquet, ... shards
 //! visual_text.npy  audio_text.npy     (C,D)
-//! truth/                annotation folder with the simulated tracks of every video as dense truth, train too
-//! annotations/          annotation folder of the videos simulated, where they are not those of the input
+//! truth/                annotation folder with the simulated tracks of every video as dense truth, also for train
+//! annotations/          annotation folder of the simulated videos, if they differ from those of the input
 //! ```
 
 use std::fs;
@@ -26,73 +26,76 @@ use crate::ingest::annotations::{Annotations, key11};
 use crate::ingest::npy::{write_f16, write_f32};
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 
-/// Name of the file that marks a folder as written here.
+/// Name of the file that marks a folder as written by `synth`.
 pub const MARKER: &str = "synth.json";
 
-/// Videos per piece of work where each has a file of its own.
+/// Number of videos that a thread takes at a time, if each video has its own file.
 const PIECE: usize = 128;
 
-/// How features are kept.
+/// File format of the features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SynthLayout {
-    /// One `<id>.npy` per video, named by the first 11 characters of the video's name.
+    /// One `<id>.npy` per video. The id is the first 11 characters of the name of the video.
     Npy,
-    /// Parquet shards of this many videos each, features packed as fixed-size binary.
+    /// Parquet shards, with features as fixed-size binary.
     Packed {
-        /// Videos per shard.
+        /// Number of videos per shard.
         shard_videos: usize,
     },
-    /// Parquet shards of this many videos each, features as fixed-size lists.
+    /// Parquet shards, with features as fixed-size lists.
     List {
-        /// Videos per shard.
+        /// Number of videos per shard.
         shard_videos: usize,
     },
 }
 
-/// What to simulate.
+/// Options of a simulation.
 #[derive(Clone, Debug)]
 pub struct SynthOptions {
-    /// Folder to write; new, empty, or written by [`run`] before.
+    /// Output folder. It must be new, empty, or written by an earlier [`run`].
     pub out: PathBuf,
-    /// Videos to simulate, spread evenly over the list; none: all.
+    /// Number of videos to simulate, spread evenly over the list. `None` simulates all videos.
     pub videos: Option<usize>,
-    /// How often each is simulated; at least 1.
+    /// How many times each video is simulated; at least 1.
     pub repeat: u32,
-    /// D; at least [`LEAST_WIDTH`](super::space::LEAST_WIDTH).
+    /// Width D of the features; at least [`LEAST_WIDTH`](super::space::LEAST_WIDTH).
     pub width: usize,
-    /// T; at least 1.
+    /// Number T of segments of each video; at least 1.
     pub segments: u32,
-    /// Seed of everything.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// Files of features.
+    /// File format of the features.
     pub layout: SynthLayout,
-    /// Type of their values.
+    /// Type of the values of the features.
     pub float: FloatType,
-    /// Threads; at least 1.
+    /// Number of threads; at least 1.
     pub threads: usize,
 }
 
-/// What was simulated.
+/// Summary of a simulation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SynthSummary {
-    /// Videos written.
+    /// Number of videos that were written.
     pub videos: usize,
-    /// Of them, those whose tracks are dense truth; the others' were sampled.
+    /// Number of these videos whose tracks come from dense truth. The tracks of the others were sampled.
     pub dense: usize,
-    /// Files of features.
+    /// Number of feature files.
     pub files: usize,
-    /// Folder of matching annotations, where they are not those of the input.
+    /// Folder of annotations of the simulated videos. `None` if the input annotations fit.
     pub annotations: Option<PathBuf>,
-    /// Videos left out.
+    /// Videos that were left out.
     pub rejects: Vec<RejectRow>,
 }
 
-/// Simulates features for `annotations`; `done` is told how many more, of how many, are written: one per video and
-/// modality.
+/// Simulates features for `annotations`.
+///
+/// After each piece of work, `done` is called with the number of features written by it and the total number. Each
+/// video has one feature per modality.
 ///
 /// # Errors
-/// [`SynthError`]; features written until then stay.
+/// Returns [`SynthError`] if the videos cannot be chosen or a file cannot be written. Files that were already written
+/// stay.
 pub fn run(
     annotations: &Annotations,
     options: &SynthOptions,
@@ -140,7 +143,8 @@ pub fn run(
     })
 }
 
-/// Parts the videos that can have a file of their own from those that cannot.
+/// Separates the videos whose key can be the name of a file from those whose key cannot. Only layout `Npy` needs
+/// this.
 fn nameable(
     annotations: &Annotations,
     members: Vec<SimulatedVideo>,
@@ -173,7 +177,7 @@ fn nameable(
     (fine, rejects)
 }
 
-/// Makes the folder ready, removing what an earlier simulation left.
+/// Prepares the output folder: marks it as incomplete, and removes the folders of an earlier simulation.
 fn prepare(options: &SynthOptions) -> Result<(), SynthError> {
     let out = &options.out;
     fs::create_dir_all(out).map_err(SynthError::io("create", out))?;
@@ -213,7 +217,7 @@ fn mark(options: &SynthOptions, complete: bool) -> Result<(), SynthError> {
     })
 }
 
-/// Writes a file beside `path` and moves it there, so that nobody sees half of it.
+/// Writes a temporary file next to `path` and renames it to `path`, so that a reader never sees a partial file.
 fn replace<E: Into<SynthError>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
@@ -224,7 +228,7 @@ fn replace<E: Into<SynthError>>(
     fs::rename(&partial, path).map_err(SynthError::io("rename", &partial))
 }
 
-/// Writes all features; gives the number of files.
+/// Writes all features. Returns the number of files.
 fn write_features(
     members: &[SimulatedVideo],
     truth: &SimulatedTruth<'_>,
@@ -274,7 +278,7 @@ fn write_features(
     }
 }
 
-/// Videos of one shard, or some with files of their own.
+/// The videos of one shard, or several videos with their own files.
 struct WorkPiece<'a> {
     number: usize,
     members: &'a [SimulatedVideo],
@@ -341,7 +345,7 @@ impl WorkPiece<'_> {
     }
 }
 
-/// Writes an annotation folder in LLP's format of these videos, with these tracks as dense truth.
+/// Writes an annotation folder in LLP's format for these videos, with these tracks as dense truth.
 fn write_annotations(
     folder: &Path,
     annotations: &Annotations,
@@ -391,7 +395,7 @@ fn write_annotations(
     Ok(())
 }
 
-/// Maximal runs of true, as first and first after.
+/// Maximal runs of true, each as its first segment and the first segment after it.
 fn runs(track: &[bool]) -> Vec<(usize, usize)> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for segment in (0..track.len()).filter(|&segment| track[segment]) {

@@ -1,4 +1,4 @@
-//! Deliveries to one store version.
+//! Makes one store version of the deliveries of a batch.
 
 use std::time::{Instant, SystemTime};
 
@@ -23,22 +23,22 @@ use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope};
 
-/// What a batch did.
+/// Result of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct BatchSummary {
-    /// The version it made; none: all of it was done before.
+    /// Version that the batch committed. `None`: no change, because all its deliveries were done before.
     pub version: Option<u64>,
-    /// Names of the deliveries that are in it.
+    /// Names of the deliveries in the batch.
     pub names: Vec<String>,
-    /// Deliveries that an earlier version holds.
+    /// Number of deliveries that an earlier version records.
     pub again: usize,
-    /// Cells that were set and unset.
+    /// Numbers of labels that were set and unset.
     pub cells: (u64, u64),
-    /// Rows that were left out, and notes.
+    /// Rejected rows and notes.
     pub rejected: Vec<RejectRow>,
 }
 
-/// Makes batches of what lies in the inbox.
+/// Makes batches of the deliveries in the inbox.
 #[derive(Debug)]
 pub struct Batches<'a> {
     pub(super) store: &'a Store,
@@ -48,13 +48,13 @@ pub struct Batches<'a> {
     pub(super) resident: Resident,
 }
 
-/// How a batch ended.
+/// Result of an attempt to make a version.
 pub(super) enum End {
-    /// Through the session, or past it, where it was a change of everything.
+    /// The version was committed, in this way.
     Made(Box<RelabelSummary>, Way),
-    /// The store cannot be changed so; nothing is changed.
+    /// The change was refused, and the store did not change.
     Refused(LabelError),
-    /// There was a signal to stop, or a delivery lost its name to another while it was read; nothing is changed.
+    /// The watch has to stop, or a delivery was replaced by another file while it was read. The store did not change.
     Dropped,
 }
 
@@ -65,10 +65,10 @@ pub(super) enum Way {
 }
 
 impl<'a> Batches<'a> {
-    /// Loads the latest version.
+    /// Loads the latest version of the store.
     ///
     /// # Errors
-    /// [`WatchError::Label`].
+    /// Returns [`WatchError::Label`] if the version cannot be read.
     pub fn load(
         store: &'a Store,
         inbox: &'a Inbox,
@@ -90,10 +90,10 @@ impl<'a> Batches<'a> {
         Ok(batches)
     }
 
-    /// Makes the next batch; false: there is nothing to do now, or there was a signal to stop.
+    /// Makes the next batch. Returns false if there is nothing to do now, or if the watch has to stop.
     ///
     /// # Errors
-    /// [`WatchError`]; what is not done still lies in the inbox.
+    /// Returns [`WatchError`] if the watch cannot continue. Deliveries that were not committed stay in the inbox.
     pub fn next(
         &mut self,
         events: &mut Events,
@@ -114,7 +114,8 @@ impl<'a> Batches<'a> {
             return Ok(false);
         };
         let latest = self.latest(board, told)?;
-        // Meanwhile others may have come by their names: they are read when the inbox is listed next.
+        // While the watch waited for the lock, other files may have taken the names of these deliveries. Leave such
+        // names out; the next listing of the inbox has the new files.
         deliveries.retain(|delivery| delivery.entry.lies());
         let again: Vec<Delivery> = deliveries
             .extract_if(.., |delivery| self.resident.delivered.contains(&delivery.id))
@@ -152,7 +153,7 @@ impl<'a> Batches<'a> {
         Ok(did)
     }
 
-    /// The latest version, which the graph is then of.
+    /// Returns the latest version, after the graph was brought to it.
     pub(super) fn latest(
         &mut self,
         board: &mut Board,
@@ -160,14 +161,15 @@ impl<'a> Batches<'a> {
     ) -> Result<Snapshot, WatchError> {
         let latest = self.store.at_version(None)?;
         match self.resident.is_of(&latest)? {
-            // Whatever another process wrote, an epoch of a training say, is in no table of the graph.
+            // Another process changed no table that the graph is made from. For example, it committed an epoch of a
+            // training.
             true => self.resident.moved(latest.version().clone()),
             false => self.reload(&latest, true, board, told)?,
         }
         Ok(latest)
     }
 
-    /// What lies in the inbox, so far as it makes one batch; and whether any of it has failed.
+    /// Reads the deliveries of the inbox that make one batch. Also returns whether any delivery failed.
     fn read(
         &self,
         board: &mut Board,
@@ -177,7 +179,8 @@ impl<'a> Batches<'a> {
         let mut order = Order::default();
         for entry in self.inbox.list()? {
             let kind = match entry.kind() {
-                // Before it is hashed, or the last of many would be hashed as often as there are batches before it.
+                // Check the order before hashing. Otherwise the last delivery of a long inbox would be hashed once for
+                // each batch before it.
                 Ok(Some(kind)) if !order.takes(kind) => break,
                 Ok(Some(kind)) => Ok(kind),
                 Ok(None) => continue,
@@ -197,12 +200,12 @@ impl<'a> Batches<'a> {
     /// Ends the session.
     ///
     /// # Errors
-    /// [`WatchError::Label`].
+    /// Returns [`WatchError::Label`] if the dataflow ended with an error.
     pub fn finish(self) -> Result<(), WatchError> {
         Ok(self.resident.finish()?)
     }
 
-    /// Makes one version of these, without those that cannot be used.
+    /// Makes one version of a batch, without the deliveries that cannot be used.
     #[expect(clippy::too_many_arguments, reason = "one call, from one place")]
     fn make(
         &mut self,
@@ -255,13 +258,14 @@ impl<'a> Batches<'a> {
                     continue;
                 }
             }
-            // Each could be made alone. The others are in a later batch: they still lie in the inbox.
+            // Each delivery is accepted alone, but not all of them together. Try the first half. The other deliveries
+            // are still in the inbox, and a later batch takes them.
             usable.truncate(usable.len().div_ceil(2));
         }
         Ok(())
     }
 
-    /// Why each is refused alone; none: it is not.
+    /// Returns for each delivery the reason why it is refused alone. `None` if it is accepted.
     fn refused(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Vec<Option<String>>, WatchError> {
         let reason = |delivery: &Delivery| {
             let own = std::slice::from_ref(delivery);
@@ -312,12 +316,14 @@ impl<'a> Batches<'a> {
             command: command(&self.command, batch),
         };
         times.prepare = began.elapsed();
-        // What was read by their names may be of others that came since.
+        // A delivery may have been replaced by another file after its hash was computed. Then the rows that were read
+        // may be those of the other file, so the batch is dropped.
         let dropped = || events.stopped() || !batch.iter().all(|delivery| delivery.entry.lies());
         self.version(&request, snapshot, lock, times, &dropped)
     }
 
-    /// Makes a version through the session; `dropped`: unless it is of no use any more once all is read.
+    /// Makes a version through the session. After everything is read, `dropped` is asked whether the version is still
+    /// wanted.
     pub(super) fn version(
         &mut self,
         request: &RelabelRequest,
@@ -342,11 +348,10 @@ impl<'a> Batches<'a> {
         let (made, way) = match prepared {
             Ok(Ok(part)) => {
                 let began = Instant::now();
-                let changes = self.resident.apply(&part)?;
+                let outcome = self.resident.apply(&part)?;
                 times.graph = began.elapsed();
                 let began = Instant::now();
-                let answers = &self.resident.answers;
-                let made = patch::commit(self.store, Some(lock), snapshot, request, &part, answers, changes)?;
+                let made = patch::commit(self.store, Some(lock), snapshot, request, &part, outcome)?;
                 times.commit = began.elapsed();
                 (Ok(made), Way::Through)
             }
@@ -364,7 +369,7 @@ impl<'a> Batches<'a> {
         })
     }
 
-    /// The version is there: moves what it is made of out of the inbox.
+    /// Moves the deliveries of a committed version out of the inbox.
     #[expect(clippy::too_many_arguments, reason = "one call, from one place")]
     fn acknowledge(
         &mut self,
@@ -412,7 +417,7 @@ impl<'a> Batches<'a> {
         Ok(())
     }
 
-    /// Loads the graph anew.
+    /// Loads the graph again from the tables.
     fn reload(
         &mut self,
         snapshot: &Snapshot,
@@ -453,7 +458,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// As many names are in the command that a version is told to come from.
+/// Largest number of deliveries that the command line of a version names.
 const NAMED: usize = 8;
 
 fn command(watch: &str, batch: &[Delivery]) -> String {

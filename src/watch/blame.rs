@@ -1,4 +1,4 @@
-//! Whose fault it is that a batch cannot be made: a delivery's, or that of the store and the machine.
+//! Decides whether an error of a batch comes from a delivery, or from the store or the machine.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,9 +10,10 @@ use super::place;
 use crate::error::LabelError;
 use crate::ingest::absolute;
 
-/// Which of the deliveries an error may be about; none: it is about the store or the machine.
+/// Returns the deliveries that may have caused an error. `None` if the error comes from the store or the machine.
 ///
-/// A file that cannot be read tells by its place. All other errors about what was asked may be about any of them.
+/// A file that cannot be read is found by its path. Every other error about the requested changes may come from any
+/// delivery of the batch.
 pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<Range<usize>> {
     match error {
         LabelError::Ingest(error) => {

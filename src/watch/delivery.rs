@@ -1,4 +1,4 @@
-//! What a file or folder in the inbox means: its name says so.
+//! Finds what a file or folder in the inbox means. Its name states its kind.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,12 +14,12 @@ use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::{IngestError, open_regular};
 use crate::world::changes::{Changes, WeakEdit};
 
-/// What a delivery is.
+/// Kind of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryKind {
     /// Weak labels.
     Weak(WeakEdit),
-    /// Labels that a person set.
+    /// User labels.
     User,
     /// Rule, scales and thresholds.
     Thresholds,
@@ -29,13 +29,13 @@ pub enum DeliveryKind {
     Epoch(u64),
 }
 
-/// What names mean, as a user is told.
+/// The valid names, as an error lists them.
 pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
                          *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
                          epoch-NNNN*.predictions.parquet";
 
 impl DeliveryKind {
-    /// Of a name; `folder`: it is one.
+    /// Returns the kind that a name states. `folder` is whether the entry is a folder.
     ///
     /// ```
     /// use vaplan::watch::delivery::DeliveryKind;
@@ -45,7 +45,7 @@ impl DeliveryKind {
     /// ```
     ///
     /// # Errors
-    /// What was expected.
+    /// Returns a message with the valid names, if the name states no kind, or a kind that the entry cannot have.
     pub fn of(name: &str, folder: bool) -> Result<DeliveryKind, String> {
         let unknown = || {
             Err(format!(
@@ -94,37 +94,38 @@ impl DeliveryKind {
 /// A file or folder of the inbox.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Where it lies, and by what name.
+    /// Entry of the inbox, with name and path.
     pub entry: InboxEntry,
-    /// What it is.
+    /// Kind of the delivery.
     pub kind: DeliveryKind,
-    /// Is it a folder?
+    /// Whether the delivery is a folder.
     pub folder: bool,
     /// SHA-256 of the name and the content, as hexadecimal text. Two deliveries of the same bytes under one name share
     /// it, and features of both lie at one place in the store.
     pub hash: Arc<str>,
-    /// SHA-256 of `hash`, the number of the file and its times of modification and of rename, as hexadecimal text.
+    /// SHA-256 of `hash`, the number of the file, and its times of modification and of rename, as hexadecimal text.
     ///
-    /// It is the same when a watch that was killed finds the file again, and another whenever someone puts a file into the
-    /// inbox, even with the same name and bytes. A store version records the ids of its deliveries. A delivery is done
-    /// before if and only if the version records its id.
+    /// The id stays the same when a watch was killed and the next watch finds the file again. It differs whenever
+    /// someone puts a file into the inbox, even with the same name and bytes. A store version records the ids of its
+    /// deliveries. A delivery is done before if and only if the version records its id.
     pub id: Arc<str>,
-    /// When it was given its name.
+    /// Time of the rename that gave the delivery its name.
     pub renamed: SystemTime,
 }
 
 impl Delivery {
-    /// Of an entry of the inbox, of the kind its name says; none: it went meanwhile, or another took its name.
+    /// Reads and hashes an entry of the inbox, whose name states the kind `kind`. Returns `None` if the entry is not
+    /// there any more, or if another file was renamed over it.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// Returns the reason if the entry cannot be read.
     pub fn read(entry: InboxEntry, kind: DeliveryKind) -> Result<Option<Delivery>, String> {
         let (folder, renamed) = (entry.path.is_dir(), changed(&entry.path));
         let mut sum = Sha256::new();
         sum.update(&entry.name);
         sum.update([0]);
         let read = digest(&entry.path, 0, &mut sum);
-        // What was read is of the entry only where that lies there still.
+        // Another file may have been renamed over the entry while it was read. Then the hash is not that of the entry.
         if !entry.lies() {
             return Ok(None);
         }
@@ -145,10 +146,11 @@ impl Delivery {
         }))
     }
 
-    /// Is there anything in it that can be read? Bad rows beside good ones are told when it is taken in.
+    /// Checks that a delivery of features has at least one row that can be read. Bad rows beside good ones are rejected
+    /// later, when the features are read.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the reason why the delivery cannot be used.
     pub fn check(&self) -> Result<(), String> {
         let DeliveryKind::Features(modality) = self.kind else {
             return Ok(());
@@ -170,10 +172,10 @@ impl Delivery {
         Err(reason.unwrap_or_else(|| "holds no row".to_owned()))
     }
 
-    /// Adds what it asks for; features lie at `place`.
+    /// Adds the changes of the delivery to `changes`. `place` is the copy of delivered features.
     ///
     /// # Errors
-    /// A file that cannot be read as a whole.
+    /// Returns [`IngestError`] if the file as a whole cannot be read.
     pub fn ask(&self, place: &Path, changes: &mut Changes) -> Result<(), IngestError> {
         let path = self.entry.path.clone();
         match self.kind {
@@ -194,7 +196,7 @@ fn hexadecimal(sum: Sha256) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A rename changes the time of the file's status.
+/// Returns the time of the file's status (ctime), which a rename sets. If it cannot be read, returns the current time.
 fn changed(path: &Path) -> SystemTime {
     use std::os::unix::fs::MetadataExt;
     let Ok(meta) = path.symlink_metadata() else {
@@ -207,11 +209,11 @@ fn changed(path: &Path) -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::new(seconds, nanos as u32)
 }
 
-/// Folders in folders: an epoch has one of each modality.
+/// Largest number of nested folders. An epoch has one folder for each modality.
 const DEEPEST: usize = 3;
 
-/// Adds the content of a file, or of all files in a folder by name; each says first what it is and how long, so that no
-/// two trees add the same.
+/// Adds the contents of a file to the hash, or of all files in a folder in order of name. The kind and the length of
+/// each entry are added before its contents, so that two different folders never add the same bytes.
 fn digest(path: &Path, depth: usize, sum: &mut Sha256) -> Result<(), String> {
     if !path.is_dir() {
         let (file, length) = open_regular(path).map_err(|error| crate::error::chain(&error))?;
@@ -294,7 +296,7 @@ mod tests {
         );
     }
 
-    /// What a folder holds by a name; none: there is nothing by it.
+    /// Reads an entry of a folder. `None` if it does not exist.
     fn read(folder: &Path, name: &str) -> Option<Delivery> {
         let path = folder.join(name);
         let entry = InboxEntry {

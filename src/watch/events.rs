@@ -1,4 +1,5 @@
-//! What wakes a watch: the inbox changed, a training has something to say, the store is free, a signal.
+//! The events that wake a watch: a change of the inbox, a report of the training, the lock of the store, and a request
+//! to stop.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +12,12 @@ use vaplan_schemas::store::{Store, WriteLock};
 
 use super::{WatchError, WatchProgress};
 
-/// What happened.
+/// An event that wakes a watch.
 #[derive(Debug)]
 pub enum WatchEvent {
-    /// Something appeared in the inbox, or a training has something to say.
+    /// Something appeared in the inbox, or the training has a report.
     Look,
-    /// The store is taken, as was asked for.
+    /// The thread of [`Events::lock`] has the lock of the store, or an error.
     Locked(Box<Result<WriteLock, StoreError>>),
     /// [`StopHandle::stop`] was called.
     Stop,
@@ -27,20 +28,20 @@ enum Message {
     Waiting(String),
 }
 
-/// What happens, from threads that wait for it.
+/// Queue of the events. Other threads wait for the events and send them.
 #[derive(Debug)]
 pub struct Events {
     tell: Sender<Message>,
     told: Receiver<Message>,
     stop: Arc<AtomicBool>,
     notified: bool,
-    /// Was there something to look at while the store was waited for?
+    /// Whether an event [`WatchEvent::Look`] came while the watch waited for the lock of the store.
     changed: bool,
 }
 
-/// Asks a watch to end, from any thread. Clones are of the same watch.
+/// Handle that ends a watch, from any thread. Clones end the same watch.
 ///
-/// The watch finishes the batch that it has begun to commit, and leaves every other delivery in the inbox.
+/// The watch finishes a batch that it has begun to commit, and leaves every other delivery in the inbox.
 #[derive(Clone, Debug, Default)]
 pub struct StopHandle {
     stopped: Arc<AtomicBool>,
@@ -48,7 +49,7 @@ pub struct StopHandle {
 }
 
 impl StopHandle {
-    /// Asks the watch to end, also if it has not begun to listen yet.
+    /// Ends the watch, even if it has not begun to listen yet.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,26 +97,26 @@ impl Events {
         }
     }
 
-    /// Does the system tell when the inbox changes?
+    /// Returns whether the system reports changes of the inbox.
     pub fn notified(&self) -> bool {
         self.notified
     }
 
-    /// Wakes who waits for events, to look again.
+    /// Returns a function that sends [`WatchEvent::Look`], so that the watch looks again.
     #[cfg(feature = "train")]
     pub fn waker(&self) -> impl Fn() + Send + 'static {
         let tell = self.tell.clone();
-        // Fails only where nobody waits any more.
+        // Sending fails only if the watch has ended.
         move || drop(tell.send(Message::Event(WatchEvent::Look)))
     }
 
-    /// Was there a signal to stop?
+    /// Returns whether the watch has to stop.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// The next event; none: nothing for so long. Several changes of the inbox are one. What came while the store was
-    /// waited for has come.
+    /// Waits for the next event, at most for the time `most`. Returns `None` if there was no event. Several changes of
+    /// the inbox count as one event. An event that came while the watch waited for the lock is returned immediately.
     pub fn wait(&mut self, most: Duration) -> Option<WatchEvent> {
         if self.stopped() {
             return Some(WatchEvent::Stop);
@@ -137,31 +138,32 @@ impl Events {
         Some(first)
     }
 
-    /// Takes the store for writing, as soon as no other process has it; none: there was a signal to stop first.
+    /// Waits for the write lock of the store. Returns `None` if the watch has to stop before it has the lock.
     ///
     /// # Errors
-    /// As [`Store::lock`].
+    /// Returns the errors of [`Store::lock`].
     pub fn lock(
         &mut self,
         store: &Store,
         told: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Option<WriteLock>, WatchError> {
-        // Who waited before may have taken the message.
+        // An earlier wait may have taken the message to stop out of the queue, so look at the flag as well.
         if self.stopped() {
             return Ok(None);
         }
         let (store, tell) = (store.clone(), self.tell.clone());
-        // A wait for a lock cannot be ended: it is left behind.
+        // A wait for a lock cannot be interrupted. The wait has a thread of its own, which is left behind if the watch
+        // stops.
         std::thread::spawn(move || {
             let lock = store.lock(&mut |holder| drop(tell.send(Message::Waiting(holder.to_owned()))));
             drop(tell.send(Message::Event(WatchEvent::Locked(Box::new(lock)))));
         });
-        // The sender is held here too: there is always another message, or none yet.
+        // `self` holds a sender, so `recv` waits and does not fail.
         while let Ok(message) = self.told.recv() {
             match message {
                 Message::Event(WatchEvent::Locked(lock)) => return Ok(Some((*lock)?)),
                 Message::Event(WatchEvent::Stop) => return Ok(None),
-                // Whoever takes the lock listed the inbox before.
+                // The caller listed the inbox before it waited for the lock, so remember to look again.
                 Message::Event(WatchEvent::Look) => self.changed = true,
                 Message::Waiting(holder) => told(WatchProgress::Waiting(holder)),
             }
@@ -174,7 +176,8 @@ impl Events {
 fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
     use rustix::fs::inotify;
     let queue = inotify::init(inotify::CreateFlags::CLOEXEC)?;
-    // A file that is written in place counts when it is closed; it had better be renamed.
+    // A file that is written in place counts when it is closed. Deliveries should be renamed instead, so that they are
+    // complete.
     let what =
         inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::ONLYDIR;
     inotify::add_watch(&queue, inbox, what)?;
@@ -221,7 +224,7 @@ mod tests {
         assert!(held.is_some());
         assert!(matches!(events.wait(nothing), Some(WatchEvent::Look)));
         assert!(events.wait(nothing).is_none(), "once");
-        // As a signal does; another holds the store.
+        // Stop as a signal does, while another lock of the store is held.
         events.stop.store(true, Ordering::SeqCst);
         tell.send(Message::Event(WatchEvent::Stop)).unwrap();
         assert!(events.lock(&store, &mut |_| ()).unwrap().is_none());

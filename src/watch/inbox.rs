@@ -1,4 +1,4 @@
-//! What lies in the inbox, and where it goes.
+//! Lists the inbox, and moves its entries to `done` and `failed`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::WatchError;
 use super::delivery::DeliveryKind;
 
-/// The folder, and its `done` and `failed`.
+/// The inbox with its folders `done` and `failed`.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     path: PathBuf,
@@ -18,21 +18,22 @@ pub struct Inbox {
     failed: PathBuf,
 }
 
-/// An entry that may be a delivery.
+/// An entry of the inbox that may be a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxEntry {
-    /// Its name; where it is not UTF-8, as near as can be.
+    /// Name of the entry. Bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// Where it lies.
+    /// Path of the entry.
     pub path: PathBuf,
-    /// What lay there when it was listed.
+    /// Identity of the file or folder that had this path when the inbox was listed.
     pub identity: Identity,
 }
 
-/// What lies by a name: another that is renamed over it differs, and it stays the same when it is moved or linked.
+/// Identity of a file or folder. It stays the same when the file is moved or linked. It differs from that of another
+/// file that is renamed over the path.
 ///
-/// The time of its status is no part of it, since a hard link changes that. Size and time of the content are, since a
-/// file system gives numbers of files that are gone to new ones.
+/// The time of the file's status (ctime) is not included, because a hard link changes it. The size and the modification
+/// time are included, because a file system gives the number of a deleted file to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
@@ -42,15 +43,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of a file, folder or link.
+    /// Returns the identity of a file, folder or link.
     ///
     /// # Errors
-    /// Where nothing lies there, say.
+    /// Returns an error if the path does not exist or cannot be read.
     pub fn of(path: &Path) -> io::Result<Identity> {
         path.symlink_metadata().map(|meta| Identity::told(&meta))
     }
 
-    /// Number and time of modification of the file, without the number of the device, which another mount can change.
+    /// Returns the number and the modification time of the file. The number of the device is left out, because it can
+    /// change when the file system is mounted again.
     pub(super) fn file_bytes(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&self.number.to_le_bytes());
@@ -70,15 +72,16 @@ impl Identity {
 }
 
 impl InboxEntry {
-    /// Does it still lie there? Not where it went, or another took its name.
+    /// Returns whether the path still has the listed file. It does not if the file was moved or deleted, or if another
+    /// file was renamed over it.
     pub fn lies(&self) -> bool {
         Identity::of(&self.path).is_ok_and(|now| now == self.identity)
     }
 
-    /// What kind of delivery its name says it is; none: it went meanwhile.
+    /// Returns the kind of the delivery, which its name states. `None` if the entry is not there any more.
     ///
     /// # Errors
-    /// What was expected.
+    /// Returns a message with what was expected, if the name states no kind or the entry cannot be read.
     pub fn kind(&self) -> Result<Option<DeliveryKind>, String> {
         if self.path.to_str().is_none() {
             return Err("its name is not UTF-8, expected one that tables can hold".to_owned());
@@ -92,12 +95,12 @@ impl InboxEntry {
 }
 
 impl Inbox {
-    /// Makes the folders that are not there.
+    /// Opens an inbox. Folders that do not exist are created.
     ///
     /// # Errors
-    /// [`WatchError::Io`].
+    /// Returns [`WatchError::Io`] if a folder cannot be created.
     pub fn open(path: &Path) -> Result<Inbox, WatchError> {
-        // Tables name files: the name must hold wherever they are read.
+        // Tables record the paths of deliveries. The paths are absolute, so that they hold in every working directory.
         let path = std::path::absolute(path).map_err(WatchError::io("find", path))?;
         let inbox = Inbox {
             done: path.join("done"),
@@ -110,10 +113,11 @@ impl Inbox {
         Ok(inbox)
     }
 
-    /// What lies there, by name. Names that begin with a dot or end in `.tmp` or `.part` are not there yet.
+    /// Returns the entries of the inbox, in order of name. Names that begin with a dot or end in `.tmp` or `.part` are
+    /// left out, because their files are not complete yet.
     ///
     /// # Errors
-    /// [`WatchError::Io`].
+    /// Returns [`WatchError::Io`] if the folder cannot be listed.
     pub fn list(&self) -> Result<Vec<InboxEntry>, WatchError> {
         let failed = || WatchError::io("list", &self.path);
         let mut entries = Vec::new();
@@ -125,7 +129,7 @@ impl Inbox {
             if hidden || path == self.done || path == self.failed {
                 continue;
             }
-            // What went since is not there.
+            // Leave out an entry that was removed since the folder was listed.
             if let Ok(identity) = Identity::of(&path) {
                 entries.push(InboxEntry {
                     name: text.into_owned(),
@@ -138,10 +142,11 @@ impl Inbox {
         Ok(entries)
     }
 
-    /// Moves what is done, durably. Where another took its name, that stays: it is yet to be read.
+    /// Moves committed deliveries to `done`, and syncs both folders. A file that was renamed over a delivery stays in
+    /// the inbox, because it is still to be read.
     ///
     /// # Errors
-    /// [`WatchError::Io`].
+    /// Returns [`WatchError::Io`] if a file cannot be moved or a folder cannot be synced.
     pub fn done<'a>(&self, entries: impl IntoIterator<Item = &'a InboxEntry>) -> Result<(), WatchError> {
         for entry in entries {
             put(entry, &self.done)?;
@@ -149,10 +154,12 @@ impl Inbox {
         self.sync(&self.done)
     }
 
-    /// Moves what cannot be used, and writes the reason beside it; false: it went, or another took its name.
+    /// Moves a delivery that cannot be used to `failed`, and writes the reason beside it. Returns false if the delivery
+    /// is not there any more, or if another file was renamed over it.
     ///
     /// # Errors
-    /// [`WatchError::Io`].
+    /// Returns [`WatchError::Io`] if the file cannot be moved, the reason cannot be written, or a folder cannot be
+    /// synced.
     pub fn fail(&self, entry: &InboxEntry, reason: &str) -> Result<bool, WatchError> {
         let Some(to) = put(entry, &self.failed)? else {
             return Ok(false);
@@ -173,12 +180,14 @@ impl Inbox {
 }
 
 const REASON: &str = ".reason";
-/// As many bytes of a name are kept: a file system takes 255, and some are appended.
+/// Number of bytes of a name that are kept in `done` and `failed`. File systems allow 255 bytes, and suffixes are
+/// appended.
 const KEPT: usize = 200;
 
-/// Renames into a folder, by a name that is free there; none: it is not there any more.
+/// Moves an entry into a folder, under a name that is free there. Returns the new path, or `None` if the entry is not
+/// there any more.
 fn put(entry: &InboxEntry, folder: &Path) -> Result<Option<PathBuf>, WatchError> {
-    // Asked before too: what is not taken need not be put back.
+    // Check the identity before the move as well. A file that is not moved does not have to be moved back.
     if !entry.lies() {
         return Ok(None);
     }
@@ -187,7 +196,8 @@ fn put(entry: &InboxEntry, folder: &Path) -> Result<Option<PathBuf>, WatchError>
     Ok(moved.then_some(to))
 }
 
-/// A name that is free in a folder where only this process writes, with a reason beside it too.
+/// Returns a path in `folder` that is free, and whose path for the reason is free as well. Only this process writes to
+/// the folder, so the path stays free.
 fn free(folder: &Path, name: &OsStr) -> PathBuf {
     let bytes = name.as_bytes();
     let is_inside = |at: &usize| {
@@ -196,7 +206,7 @@ fn free(folder: &Path, name: &OsStr) -> PathBuf {
             .is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000)
     };
     let mut end = KEPT.min(bytes.len());
-    // Not inside a character.
+    // Do not cut inside a UTF-8 character.
     while is_inside(&end) && end > 0 {
         end -= 1;
     }
@@ -217,7 +227,8 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Renames an entry; false: it had gone, or another had taken its name, and has it again.
+/// Moves an entry. Returns false if the entry is not there any more, or if another file has its path. Such a file is
+/// moved back.
 fn take(entry: &InboxEntry, to: &Path) -> io::Result<bool> {
     match fs::rename(&entry.path, to) {
         Ok(()) => {}
@@ -227,13 +238,14 @@ fn take(entry: &InboxEntry, to: &Path) -> io::Result<bool> {
     if Identity::of(to)? == entry.identity {
         return Ok(true);
     }
-    // Nothing that came after it may go: a rename would replace a file, but no folder that holds something.
+    // A file that came since must not be overwritten when the other file is moved back. A rename replaces an existing
+    // file, so files are linked back instead; a rename of a folder fails if the target is not empty.
     let back = match to.symlink_metadata()?.is_dir() {
         true => fs::rename(to, &entry.path),
         false => fs::hard_link(to, &entry.path).and_then(|()| fs::remove_file(to)),
     };
     match back {
-        // A third came over it, and would have replaced it: it need not be read.
+        // A third file has the path now. It would have replaced the second file, so the second file need not be read.
         Err(error) if is_taken(error.kind()) => Ok(false),
         back => back.map(|()| false),
     }
@@ -268,7 +280,7 @@ mod tests {
             fs::read_to_string(self.at(name)).unwrap()
         }
 
-        /// Puts it there as one should.
+        /// Delivers a file as users should: writes it under another name, then renames it.
         fn deliver(&self, name: &str, content: &str) {
             fs::write(self.at(".unfinished"), content).unwrap();
             fs::rename(self.at(".unfinished"), self.at(name)).unwrap();
@@ -301,14 +313,14 @@ mod tests {
         place.inbox.done([&place.entry("a.user.csv")]).unwrap();
         place.deliver("a.user.csv", "again");
         let again = place.entry("a.user.csv");
-        // The second time it is not there any more.
+        // The second time, the entry is not there any more.
         place.inbox.done([&again, &again]).unwrap();
         assert_eq!(place.text("done/a.user.csv"), "a.user.csv");
         assert_eq!(place.text("done/a.user.csv~2"), "again");
         assert!(place.inbox.fail(&place.entry("b.user.csv"), "because").unwrap());
         assert_eq!(place.text("failed/b.user.csv.reason"), "because\n");
         assert_eq!(place.names(), [""; 0]);
-        // Nor does a reason overwrite a delivery, or a delivery a reason.
+        // A reason does not overwrite a delivery either, nor a delivery a reason.
         for name in ["b.user.csv.reason", "b.user.csv"] {
             place.deliver(name, name);
             assert!(place.inbox.fail(&place.entry(name), "why").unwrap());
@@ -331,7 +343,7 @@ mod tests {
         assert!(!place.inbox.fail(&first, "because").unwrap());
         assert_eq!(place.text("a.user.csv"), "two");
         assert!(!place.at("done/a.user.csv").exists() && !place.at("failed/a.user.csv.reason").exists());
-        // It came after the name was last looked at: moved, and moved back.
+        // The file came after the last check of the identity, so it is moved and then moved back.
         assert!(!take(&first, &place.at("done/a.user.csv")).unwrap());
         assert_eq!(place.text("a.user.csv"), "two");
         assert!(!place.at("done/a.user.csv").exists());

@@ -1,4 +1,4 @@
-//! Commits what own training gives: each epoch is a store version.
+//! Commits the results of the training beside a watch: each epoch is one store version.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +19,12 @@ use crate::world::World;
 use crate::world::changes::{Changes, DenoiseRequest};
 
 impl Batches<'_> {
-    /// Commits what a training gave, or denoises the labels by its epoch; false: a signal to stop came first.
+    /// Commits a report of the training, or denoises the labels by its epoch. Returns false if the watch has to stop
+    /// before that.
     ///
     /// # Errors
-    /// [`WatchError`]. The checkpoint is then not promoted, so that the next watch does the same work again.
+    /// Returns [`WatchError`] if the commit fails. The checkpoint is then not promoted, so that the next watch repeats
+    /// the same work.
     pub(super) fn learnt(
         &mut self,
         report: OwnTrainingReport,
@@ -71,7 +73,7 @@ impl Batches<'_> {
             OwnTrainingReport::Denoise { epoch, denoising, .. } => {
                 let number = recorder.number(&latest, epoch)?;
                 let active = World::read(&latest)?.active;
-                // A watch that was killed before it promoted the checkpoint asks again.
+                // A watch that was killed before it promoted the checkpoint requests this denoising again.
                 let done = |number: &u64| {
                     active
                         .as_ref()
@@ -152,8 +154,8 @@ impl Batches<'_> {
     }
 }
 
-/// Removes predictions of videos that left the store while the epoch was trained. If such a video comes back, its features may
-/// be others.
+/// Removes the predictions of videos that left the store while the epoch was trained. Such a video may come back with
+/// other features, and then the predictions would be wrong.
 fn there(
     latest: &Snapshot,
     mut predicted: Vec<VideoProbabilities>,

@@ -1,4 +1,4 @@
-//! Figures for Prometheus, on loopback.
+//! Serves numbers to Prometheus, on a loopback address.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -9,13 +9,14 @@ use tiny_http::{Header, Method, Response, Server};
 use super::WatchError;
 use super::status::{Figures, lock};
 
-/// Upper bounds of the buckets, seconds; fine where one changed video is meant to be.
+/// Upper bounds of the buckets in seconds. They are close together below 0.1 s, where the commit of one changed video
+/// should be.
 const BOUNDS: [f64; 20] = [
     0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
     60.0, 300.0,
 ];
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     buckets: [u64; BOUNDS.len()],
@@ -24,7 +25,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Adds a duration.
     pub fn add(&mut self, seconds: f64) {
         for (bound, count) in BOUNDS.iter().zip(&mut self.buckets) {
             *count += u64::from(seconds <= *bound);
@@ -34,10 +35,11 @@ impl Histogram {
     }
 }
 
-/// Serves `/metrics` from a thread; gives the address, which has a port where none was asked for (0).
+/// Serves `/metrics` from a thread of its own. Returns the address. If the port of `address` is 0, the returned address
+/// has the port that the system chose.
 ///
 /// # Errors
-/// [`WatchError::Metrics`] for an address that is not of this machine alone, or is taken.
+/// Returns [`WatchError::Metrics`] if the address is not a loopback address or is in use.
 pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<SocketAddr, WatchError> {
     let failed = |problem: String| WatchError::Metrics { address, problem };
     if !address.ip().is_loopback() {
@@ -59,7 +61,7 @@ pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<Socket
             if let Ok(kind) = kind {
                 response.add_header(kind);
             }
-            // Whoever asked may be gone.
+            // The answer fails if the client has closed the connection. The next request is served in any case.
             drop(request.respond(response));
         }
     };

@@ -1,30 +1,31 @@
-//! `vaplan watch`: files dropped into a folder become store versions, with the graph kept in memory.
+//! `vaplan watch`: makes store versions of the files that appear in a folder, and keeps the graph in memory.
 //!
 //! ```text
-//! inbox ── delivery ─ what it is, by its name; its hash ─┐        (a hash the store knows: already done)
-//!            └─ place ─ features get a place of their own ┴─ batch ── resolve, scope, part ── resident ── commit
+//! inbox ── delivery ─ kind, by its name; its hash ───────┐        (a delivery that the store records: already done)
+//!            └─ place ─ copies features into the store ──┴─ batch ── resolve, scope, part ── resident ── commit
 //!                                                                       (as `relabel` does)    │
 //!                                                              rows that are gone and new ─────┘
 //! ```
 //!
-//! A batch is one store version, and the version names the deliveries it is made of: whether a delivery is done is asked
-//! of the store, never of the inbox. So a process may be killed anywhere. What a batch costs is what it touches: the
-//! session holds the rest.
+//! A batch is one store version, and the version records its deliveries. The store, and not the inbox, decides whether
+//! a delivery is done, so the process may be killed at any moment. The cost of a batch depends on what the batch
+//! touches, because the session holds all other rows in memory.
 //!
-//! Own training learns the labels of the latest version, epoch by epoch, in a thread of its own: a delivery waits for the
-//! commit of an epoch, never for the epoch. Its predictions go the way of an epoch from outside, through the same session to the same PLD.
+//! With `--train`, a training thread learns the labels of the latest version, epoch by epoch. A delivery waits for the
+//! commit of an epoch, but not for the epoch itself. The predictions of such an epoch pass the same session and the
+//! same PLD as those of a delivered epoch.
 //!
-//! | module | what |
+//! | module | purpose |
 //! |---|---|
-//! | [`delivery`] | what a file or folder in the inbox means, and its hash |
-//! | [`inbox`] | what lies there, and where it goes when it is done or has failed |
-//! | [`order`] | which deliveries make one batch |
-//! | [`place`] | features: inputs of the store, so they get a place in it |
-//! | [`events`] | what wakes a watch: the inbox, a signal |
-//! | [`batch`] | deliveries to one store version |
-//! | [`blame`] | a batch that cannot be made: whose fault that is |
-//! | [`training`], `learnt` | a parser that learns beside it, and what becomes of its epochs |
-//! | [`status`], [`metrics`] | what others may know of it |
+//! | [`delivery`] | finds the kind and the hash of a file or folder in the inbox |
+//! | [`inbox`] | lists the inbox, and moves deliveries to `done` and `failed` |
+//! | [`order`] | decides which deliveries make one batch |
+//! | [`place`] | copies delivered features into the store, because they stay inputs of the store |
+//! | [`events`] | wakes the watch after a change of the inbox, a report of the training, or a signal |
+//! | [`batch`] | makes one store version of a batch |
+//! | [`blame`] | finds the deliveries that may have caused an error of a batch |
+//! | [`training`], `learnt` | train a parser beside the watch, and commit its epochs |
+//! | [`status`], [`metrics`] | write the status file, and serve numbers to Prometheus |
 
 pub mod batch;
 pub mod blame;
@@ -54,123 +55,124 @@ use events::{Events, WatchEvent};
 use inbox::Inbox;
 use status::Board;
 
-/// What is asked of a watch.
+/// A watch, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct WatchRequest {
-    /// Store to change; it holds a version.
+    /// Store to change. It must have a version.
     pub store: PathBuf,
-    /// Folder to watch; made where there is none.
+    /// Folder to watch. The watch creates it if it does not exist.
     pub inbox: PathBuf,
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Ends the watch.
+    /// Handle that ends the watch.
     pub stop: StopHandle,
-    /// Where the status is written.
+    /// File to write the status to. `None`: no status is written.
     pub status: Option<PathBuf>,
-    /// Where metrics are served; loopback.
+    /// Address to serve metrics on, which must be a loopback address. `None`: no metrics are served.
     pub metrics: Option<SocketAddr>,
-    /// Own training; none: epochs come from outside alone.
+    /// Training beside the watch. `None`: epochs come only from deliveries.
     #[cfg(feature = "train")]
     pub training: Option<training::OwnTrainingRequest>,
 }
 
-/// What a watch tells while it runs.
+/// Progress of a watch.
 #[derive(Debug)]
 pub enum WatchProgress<'a> {
-    /// The graph is loaded from this version; `others`: because another process made it.
+    /// The graph was loaded from a store version.
     Loaded {
         /// Store version.
         version: u64,
-        /// Videos held.
+        /// Number of videos in memory.
         videos: usize,
-        /// Was another version held before?
+        /// Whether the graph was loaded again because another process made this version.
         others: bool,
     },
-    /// Metrics are served here.
+    /// Metrics are served on this address.
     Metrics(SocketAddr),
-    /// Another process writes to the store.
+    /// Another process writes to the store, and the watch waits for it. The text names that process.
     Waiting(String),
-    /// A delivery could not be used; it lies in `failed`, with the reason beside it.
+    /// A delivery could not be used. It was moved to `failed`, and the reason was written beside it.
     Failed {
-        /// Its name in the inbox.
+        /// Name of the delivery in the inbox.
         name: &'a str,
-        /// Why.
+        /// Reason why it could not be used.
         reason: &'a str,
     },
-    /// A batch is done.
+    /// A batch was committed, or all of its deliveries were done before.
     Batch(&'a BatchSummary),
-    /// An epoch of own training is in the store.
+    /// An epoch of the training was committed.
     #[cfg(feature = "train")]
     Epoch {
-        /// As there.
+        /// The row of the epoch in table `epochs`.
         row: &'a vaplan_schemas::rows::EpochRow,
-        /// It is the best so far of its training.
+        /// Whether the epoch is the best one so far of its training.
         better: bool,
     },
-    /// Labels are denoised by an epoch of own training.
+    /// The labels were denoised by an epoch of the training.
     #[cfg(feature = "train")]
     Denoised {
-        /// Epoch.
+        /// Number of the epoch in the store.
         epoch: u64,
-        /// Version that it made; none: the labels are as they were.
+        /// Version that was committed. `None`: no label changed.
         version: Option<u64>,
-        /// Cells that were set and unset.
+        /// Numbers of labels that were set and unset.
         cells: (u64, u64),
     },
-    /// An own training is done.
+    /// A training is complete.
     #[cfg(feature = "train")]
     Trained {
-        /// Its best epoch.
+        /// Number of its best epoch in the store.
         epoch: u64,
     },
-    /// Own training is at rest, and why: until what it learns from is another.
+    /// The training rests, for this reason, until its data set changes.
     #[cfg(feature = "train")]
     Rests(&'a str),
-    /// Own training cannot go on; the next delivery that counts has it tried again.
+    /// The training failed, or its epoch could not denoise the labels, for this reason. A failed training is tried
+    /// again after the next change.
     #[cfg(feature = "train")]
     TrainingFailed(&'a str),
-    /// It ends, as it was asked to.
+    /// The watch ends, because [`StopHandle::stop`] was called.
     Stopped,
 }
 
-/// What ends a watch that was not asked to end.
+/// Error that ends a watch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
     /// The store cannot be read or written, or the dataflow stopped.
     #[error(transparent)]
     Label(#[from] LabelError),
-    /// The inbox, or what is beside it, cannot be read or written.
+    /// A file of the inbox, or a file that the watch writes, cannot be read or written.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// What was tried.
+        /// Action that failed.
         action: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Error of the system.
         #[source]
         source: std::io::Error,
     },
     /// Metrics cannot be served.
     #[error("metrics at {address}: {problem}")]
     Metrics {
-        /// Where.
+        /// Address that was requested.
         address: SocketAddr,
-        /// Why not.
+        /// What is wrong, and what is expected instead.
         problem: String,
     },
-    /// Own training cannot begin, or its epochs cannot be kept.
+    /// The training cannot begin, or its epochs cannot be committed.
     #[cfg(feature = "train")]
     #[error(transparent)]
     Train(#[from] crate::parser::TrainError),
-    /// The file that describes own training.
+    /// The file that describes the training cannot be used.
     #[cfg(feature = "train")]
     #[error(transparent)]
     Config(#[from] crate::run::RunError),
 }
 
 impl WatchError {
-    /// For `map_err`.
+    /// Returns a function that makes [`WatchError::Io`] of an error of the system, for `map_err`.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -186,21 +188,23 @@ impl From<vaplan_schemas::StoreError> for WatchError {
     }
 }
 
-/// As often the inbox is looked at where the system does not say that it changed.
+/// Time between two looks at the inbox if the system does not report its changes.
 const LOOK_ALONE: Duration = Duration::from_secs(1);
-/// As often it is looked at all the same: a network file system tells only of its own machine's changes.
+/// Time between two looks at the inbox if the system reports its changes. A network file system reports only the
+/// changes of its own machine, so the watch must look in any case.
 const LOOK_BESIDE: Duration = Duration::from_secs(10);
 
-/// Takes what comes into the inbox, until [`StopHandle::stop`] is called.
+/// Commits the deliveries of the inbox, until [`StopHandle::stop`] is called.
 ///
 /// # Errors
-/// [`WatchError`]; the store is then at its last version, and what is not done lies in the inbox.
+/// Returns [`WatchError`] if the watch cannot continue. The store keeps its last version, and deliveries that were not
+/// committed stay in the inbox.
 pub fn run(request: &WatchRequest, told: &mut dyn FnMut(WatchProgress<'_>)) -> Result<(), WatchError> {
     let mut board = Board::new(request.status.clone());
     let result = watch(request, &mut board, told);
     match &result {
         Ok(()) => board.state("stopped", None)?,
-        // What went wrong is the answer, not that it could not be written down as well.
+        // Return the error that ended the watch, even if the status cannot be written either.
         Err(error) => drop(board.state("failed", Some(chain(error)))),
     }
     result
@@ -212,7 +216,7 @@ fn watch(
     told: &mut dyn FnMut(WatchProgress<'_>),
 ) -> Result<(), WatchError> {
     let store = Store::open(&request.store)?;
-    // Before anything is waited for: a file that cannot be used is to be told at once.
+    // Read the file of the training first, so that an invalid file is reported before the watch waits for anything.
     #[cfg(feature = "train")]
     let asked = request
         .training
@@ -246,7 +250,7 @@ fn watch(
             }
             training.go_on();
         }
-        // What came in while a batch was made makes the next.
+        // Make the next batch immediately, because deliveries may have come while the last batch was made.
         if batches.next(&mut events, board, told)? {
             #[cfg(feature = "train")]
             training.iter().for_each(training::TrainingThread::news);

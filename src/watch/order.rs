@@ -1,24 +1,26 @@
-//! Which deliveries make one batch: as many as one change takes in and leaves the store as one after the other would.
+//! Decides which deliveries make one batch: as many as one change can hold with the same result as one change after the
+//! other.
 //!
-//! A change takes one file of thresholds and one epoch. It takes weak labels before a person's labels and predictions,
-//! which are of the videos there are then; and it goes from a video before to the video after, so one that is removed
-//! and comes back in one change keeps what the removal should have ended.
+//! A change can hold one file of thresholds and one epoch. It reads weak labels before user labels and predictions,
+//! which are matched with the videos that the weak labels leave. It goes from the first state of a video directly to
+//! its last state. A video that is removed and added again in one change would therefore keep its user labels and
+//! predictions, which the removal should have deleted.
 
 use super::delivery::DeliveryKind;
 use crate::world::changes::WeakEdit;
 
-/// What a batch has taken so far.
+/// Deliveries that a batch has taken so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Order {
     thresholds: bool,
     epoch: bool,
     removed: bool,
-    /// Labels of a person, or predictions.
+    /// The batch has user labels or predictions, which are matched with the videos.
     of_videos: bool,
 }
 
 impl Order {
-    /// Takes the next delivery by name; false: it begins the next batch.
+    /// Takes the next delivery, in order of name. Returns false if the delivery must begin the next batch.
     pub fn takes(&mut self, kind: DeliveryKind) -> bool {
         match kind {
             DeliveryKind::Features(_) => true,
@@ -45,7 +47,7 @@ impl Order {
 mod tests {
     use super::*;
 
-    /// How many of these make the first batch.
+    /// Returns how many of these deliveries make the first batch.
     fn first(names: &[&str]) -> usize {
         let mut order = Order::default();
         let takes = |name: &&&str| order.takes(DeliveryKind::of(name, name.starts_with("epoch")).unwrap());
@@ -59,10 +61,10 @@ mod tests {
             2
         );
         assert_eq!(first(&["a.user.csv", "epoch-0001", "epoch-0002"]), 2);
-        // Rows of a video that the next file brings are rejected, as they are a batch apart.
+        // User labels of a video that only the later file adds are rejected, as if each file were a batch of its own.
         assert_eq!(first(&["a.weak.csv", "b.user.csv", "c.weak.csv"]), 2);
         assert_eq!(first(&["epoch-0001", "x.weak-add.csv"]), 1);
-        // What comes back comes without its marks.
+        // A video that is removed and added again has lost its user labels.
         assert_eq!(
             first(&["a.weak-remove.csv", "b.weak-remove.csv", "c.weak.csv"]),
             2

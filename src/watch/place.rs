@@ -1,7 +1,8 @@
-//! Places for features that were delivered: they stay inputs of the store, so they do not lie where others tidy up.
+//! Copies delivered features into the store. They stay inputs of the store, so they must not depend on files that a
+//! user may delete from `done`.
 //!
-//! `_vaplan/shards/<name of the delivery>/<hash>.parquet`, or a folder `<hash>`. What is delivered by the same name later
-//! takes the place of what was delivered by it before.
+//! A copy is the file `_vaplan/shards/<name of the delivery>/<hash>.parquet`, or a folder `<hash>` in the same place. A
+//! later delivery of the same name replaces the earlier one as an input.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +14,17 @@ use super::delivery::{Delivery, DeliveryKind};
 use crate::ingest::{absolute, open_regular};
 use crate::world::{Both, at};
 
-/// Folder of a delivery name's features.
+/// Returns the folder with the copies of all deliveries of this name.
 fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
     store.root().join("_vaplan/shards").join(&delivery.entry.name)
 }
 
-/// Where a delivery's features are going to lie; of another kind of delivery, where it lies.
+/// Returns the path of the copy of a delivery of features. For any other delivery, returns the path in the inbox.
 pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
     let DeliveryKind::Features(_) = delivery.kind else {
         return delivery.entry.path.clone();
     };
-    // As much of it as no two deliveries of one name share.
+    // 16 hexadecimal digits (64 bits) are enough to tell the deliveries of one name apart.
     let hash = &delivery.hash[..16];
     let name = match delivery.folder {
         true => hash.to_owned(),
@@ -32,7 +33,7 @@ pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
     folder(store, delivery).join(name)
 }
 
-/// Inputs that a delivery of features takes the place of.
+/// Returns the inputs of the store that a delivery of features replaces.
 pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>) -> Vec<PathBuf> {
     let DeliveryKind::Features(modality) = delivery.kind else {
         return Vec::new();
@@ -45,13 +46,14 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
 }
 
 /// Copies a delivery's features to their place and syncs them. A copy that exists stays. Returns false if the delivery
-/// left the inbox meanwhile, or another took its name.
+/// left the inbox, or if another file was renamed over it.
 ///
-/// A hard link would be cheaper. But an edit in place of the file in `done/` would then change a file of the store that is
-/// named by its hash. The copy shares blocks with the original where the file system can do that (`copy_file_range`).
+/// A hard link would be cheaper. But an edit in place of the file in `done/` would then change a file of the store that
+/// is named by its hash. The copy shares blocks with the original where the file system can do that
+/// (`copy_file_range`).
 ///
 /// # Errors
-/// [`WatchError::Io`].
+/// Returns [`WatchError::Io`] if a file cannot be copied or synced.
 pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     let place = of(store, delivery);
     if place == delivery.entry.path || place.exists() {
@@ -59,7 +61,7 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     }
     let folder = folder(store, delivery);
     fs::create_dir_all(&folder).map_err(WatchError::io("make", &folder))?;
-    // Under its name it is there whole or not at all.
+    // Copy to another name first, so that the final name always has a complete copy.
     let unfinished = folder.join(".unfinished");
     let cleared = match unfinished.symlink_metadata() {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(&unfinished),
@@ -68,7 +70,8 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     };
     cleared.map_err(WatchError::io("clear", &unfinished))?;
     let copied = copy(&delivery.entry.path, &unfinished);
-    // Its place is named by its hash: nothing else may get there.
+    // The path of the copy has the hash of the delivery. If another file took the name of the delivery, the copy may
+    // have the contents of that file, and must not get this path.
     if !delivery.entry.lies() {
         return Ok(false);
     }
@@ -86,7 +89,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), WatchError> {
         fs::create_dir(to).map_err(WatchError::io("make", to))?;
         for entry in fs::read_dir(from).map_err(WatchError::io("list", from))? {
             let entry = entry.map_err(WatchError::io("list", from))?;
-            // A folder of features has no others in it.
+            // Features are only in the folder itself, so folders below it are left out.
             if !entry.path().is_dir() {
                 copy(&entry.path(), &to.join(entry.file_name()))?;
             }

@@ -1,4 +1,4 @@
-//! What others may know of a watch: a file, and figures for the metrics.
+//! The status of a watch: a file, and the numbers for the metrics.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,64 +11,64 @@ use serde::Serialize;
 use super::WatchError;
 use super::metrics::Histogram;
 
-/// Figures that grow, and those of now.
+/// Counters since the start of the watch, and current values.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Latest store version that the graph is of.
+    /// Store version of the graph.
     pub version: u64,
     /// Batches that made a version.
     pub batches: u64,
-    /// Deliveries in them.
+    /// Deliveries in these batches.
     pub done: u64,
-    /// Deliveries that a version held already.
+    /// Deliveries that an earlier version recorded.
     pub again: u64,
     /// Deliveries that could not be used.
     pub failed: u64,
-    /// Rows that were left out.
+    /// Rejected rows.
     pub rejected: u64,
-    /// Cells set.
+    /// Labels that were set.
     pub set: u64,
-    /// Cells unset.
+    /// Labels that were unset.
     pub unset: u64,
-    /// How often the graph was loaded from the tables.
+    /// Number of times that the graph was loaded from the tables.
     pub loads: u64,
-    /// Videos held.
+    /// Videos in memory.
     pub videos: u64,
-    /// Updates held.
+    /// Updates in the arrangements of the graph. The memory use is proportional to them.
     pub held: u64,
-    /// Epochs of own training that came to the store.
+    /// Epochs of the training that were committed.
     pub epochs: u64,
-    /// How far own training is.
+    /// Progress of the training.
     training: Option<String>,
-    /// From the rename into the inbox to the commit of the version.
+    /// Times from the rename of a delivery to the commit of its version.
     pub waited: Histogram,
-    /// The latest of those, seconds; the oldest is overwritten first.
+    /// The last [`RECENT`] of these times, in seconds. A new time replaces the oldest.
     recent: Vec<f64>,
-    /// Of the last batch.
+    /// Times of the last batch.
     times: Times,
 }
 
-/// Where the time of a batch went.
+/// Times of the parts of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Reading deliveries for their hashes.
+    /// Reading and hashing the deliveries.
     pub hash: Duration,
-    /// For the store, and for loading what another process wrote.
+    /// Waiting for the lock of the store. If another process changed the store, loading its changes is included.
     pub wait: Duration,
-    /// What is touched, and its rows.
+    /// Finding what the changes touch, and reading its rows.
     pub prepare: Duration,
-    /// The graph.
+    /// Computing in the graph.
     pub graph: Duration,
-    /// Writing the version.
+    /// Writing and committing the version.
     pub commit: Duration,
-    /// Moving deliveries out of the inbox.
+    /// Moving the deliveries out of the inbox.
     pub acknowledge: Duration,
 }
 
-/// As many waits the quantiles are of.
+/// Number of times that the quantiles are computed from.
 const RECENT: usize = 1024;
 
-/// The status as it is written.
+/// Contents of the status file.
 #[derive(Serialize)]
 struct Status<'a> {
     state: &'a str,
@@ -111,7 +111,7 @@ struct Quantiles {
     max: Option<f64>,
 }
 
-/// Where figures are kept and the status is written.
+/// Keeps the numbers of a watch and writes its status file.
 #[derive(Debug)]
 pub struct Board {
     path: Option<PathBuf>,
@@ -121,7 +121,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Of a watch that begins now.
+    /// Creates the board of a watch that begins now. `path` is the status file.
     pub fn new(path: Option<PathBuf>) -> Board {
         Board {
             path,
@@ -131,39 +131,39 @@ impl Board {
         }
     }
 
-    /// What the metrics are made from.
+    /// Returns the numbers, to serve them as metrics.
     pub fn figures(&self) -> Arc<Mutex<Figures>> {
         self.figures.clone()
     }
 
-    /// Metrics are served here.
+    /// Records the address of the metrics.
     pub fn serves(&mut self, address: SocketAddr) {
         self.metrics = Some(address);
     }
 
-    /// The graph was loaded.
+    /// Counts a load of the graph.
     pub fn loaded(&mut self) {
         lock(&self.figures).loads += 1;
     }
 
-    /// What the graph holds.
+    /// Records what the graph holds.
     pub fn holds(&mut self, version: u64, videos: usize, held: u64) {
         let mut figures = lock(&self.figures);
         figures.version = version;
         (figures.videos, figures.held) = (videos as u64, held);
     }
 
-    /// A delivery could not be used.
+    /// Counts a delivery that could not be used.
     pub fn failed(&mut self) {
         lock(&self.figures).failed += 1;
     }
 
-    /// Deliveries were done before.
+    /// Counts deliveries that an earlier version recorded.
     pub fn again(&mut self, deliveries: usize) {
         lock(&self.figures).again += deliveries as u64;
     }
 
-    /// A version was made; `waited`: of each delivery, from its rename to the commit.
+    /// Counts a batch. `waited` has the time from the rename to the commit of each delivery.
     pub fn batch(
         &mut self,
         times: &Times,
@@ -188,27 +188,27 @@ impl Board {
         }
     }
 
-    /// An epoch of own training came to the store.
+    /// Counts a committed epoch of the training.
     pub fn epoch(&mut self) {
         lock(&self.figures).epochs += 1;
     }
 
-    /// How far own training is.
+    /// Records the progress of the training.
     pub fn training(&mut self, at: String) {
         lock(&self.figures).training = Some(at);
     }
 
-    /// Labels were denoised: cells set and unset.
+    /// Counts the labels that a denoising set and unset.
     pub fn denoised(&mut self, (set, unset): (u64, u64)) {
         let mut figures = lock(&self.figures);
         figures.set += set;
         figures.unset += unset;
     }
 
-    /// Writes the status, in place of the one before.
+    /// Writes the status file. The new file replaces the old one as a whole.
     ///
     /// # Errors
-    /// [`WatchError::Io`].
+    /// Returns [`WatchError::Io`] if the file cannot be written.
     pub fn state(&self, state: &str, error: Option<String>) -> Result<(), WatchError> {
         let Some(path) = &self.path else { return Ok(()) };
         let figures = lock(&self.figures).clone();
@@ -259,7 +259,7 @@ impl Figures {
         let mut sorted = self.recent.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let ms = |seconds: &f64| (seconds * 1e6).round() / 1e3;
-        // The smallest that so many of a hundred do not exceed.
+        // The smallest value that is at least as large as `percent` % of all values.
         let of = |percent: usize| {
             sorted
                 .get((sorted.len() * percent).div_ceil(100).saturating_sub(1))
@@ -275,7 +275,7 @@ impl Figures {
     }
 }
 
-/// A poisoned lock is one whose holder panicked; numbers still are numbers.
+/// Locks the numbers. A lock whose holder panicked is used anyway, because numbers stay valid after a panic.
 pub fn lock(figures: &Mutex<Figures>) -> MutexGuard<'_, Figures> {
     figures.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -44,7 +44,7 @@ use crate::world::changes::DenoiseRequest;
 use crate::world::hash::{feed, hash};
 use crate::world::{World, at};
 
-/// What own training is asked to do.
+/// A training beside a watch, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct OwnTrainingRequest {
     /// File of a run. Own training reads its `[train]`, `[train_features]` and `[denoise]`.
@@ -53,7 +53,7 @@ pub struct OwnTrainingRequest {
     pub device: tch::Device,
 }
 
-/// What the training thread gives to the watch.
+/// Report of the training thread to the watch.
 #[derive(Debug)]
 pub enum OwnTrainingReport {
     /// An epoch to commit.
@@ -62,7 +62,7 @@ pub enum OwnTrainingReport {
         run: String,
         /// Number of epochs of the training.
         of: u64,
-        /// What the epoch gave.
+        /// Row, predictions and parameters of the epoch.
         trained: Box<TrainedEpoch>,
     },
     /// PLD has to read the predictions of an epoch that is in the store.
@@ -78,7 +78,7 @@ pub enum OwnTrainingReport {
     Trained {
         /// [`TrainingSpec::run`] of the training.
         run: String,
-        /// Its best epoch.
+        /// Best epoch of the training, counted from 1.
         best: u64,
         /// Predictions of that epoch.
         predicted: Vec<VideoProbabilities>,
@@ -89,14 +89,15 @@ pub enum OwnTrainingReport {
     Failed(String),
 }
 
-/// Folder in a store with the checkpoints of own trainings. Each training has a folder, named by the store version that it began at.
+/// Folder in a store with the checkpoints of own trainings. Each training has a folder, named by the store version that
+/// it began at.
 pub const FOLDER: &str = "_vaplan/train/watch";
 
 impl OwnTrainingRequest {
     /// Reads the file, and takes the lock of the checkpoints.
     ///
     /// # Errors
-    /// [`WatchError::Config`] for a file that cannot be used, or that names another store or schedule `once`.
+    /// Returns [`WatchError::Config`] if the file cannot be used, or names another store or schedule `once`.
     pub fn read(&self, store: &Store) -> Result<PreparedTraining, WatchError> {
         let (config, _) = Config::read(&self.config)?;
         let bad = |problem: String| RunError::Config {
@@ -124,7 +125,7 @@ impl OwnTrainingRequest {
     }
 }
 
-/// Own training that can begin.
+/// A training beside a watch that is ready to begin, and holds the lock of its checkpoints.
 #[derive(Debug)]
 pub struct PreparedTraining {
     device: tch::Device,
@@ -187,7 +188,7 @@ impl TrainingThread {
         }
     }
 
-    /// The next report, if there is one. The thread waits until [`TrainingThread::go_on`].
+    /// Returns the next report, if there is one. The thread then waits for [`TrainingThread::go_on`].
     pub fn report(&self) -> Option<OwnTrainingReport> {
         self.reports.try_recv().ok()
     }
@@ -227,12 +228,12 @@ const TABLES: [&str; 5] = [
     Videos::NAME,
 ];
 
-/// Whether two store versions have the same data set.
+/// Returns whether two store versions have the same data set.
 fn same(a: &VersionRow, b: &VersionRow) -> bool {
     TABLES.into_iter().all(|table| delta(a, table) == delta(b, table))
 }
 
-/// How often a resting training looks whether another process changed its data set.
+/// Time between two looks of a resting training whether another process changed its data set.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The data set of a store version.
@@ -244,7 +245,7 @@ struct TrainingData {
     hash: String,
 }
 
-/// What the training thread works with.
+/// State of the training thread.
 struct OwnTraining {
     prepared: PreparedTraining,
     folder: PathBuf,
@@ -275,13 +276,13 @@ impl OwnTraining {
         }
     }
 
-    /// Waits until the data set may have changed; false: the watch ends.
+    /// Waits until the data set may have changed. Returns false if the watch ends.
     fn rest(&self, news: &Receiver<()>) -> bool {
         loop {
             match news.recv_timeout(LOOK) {
                 Ok(()) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
-                // No one tells this thread what other processes commit.
+                // This thread gets no notice of the commits of other processes.
                 Err(RecvTimeoutError::Timeout) => {
                     let latest = self.prepared.store.at_version(None);
                     let moved = |latest: Snapshot| {
@@ -296,7 +297,7 @@ impl OwnTraining {
         }
     }
 
-    /// Trains until every epoch is trained and the data set is the one that the training learnt.
+    /// Trains until every epoch is trained, and the latest data set equals the one that the last epoch learnt.
     fn train(&self) -> Result<(), TrainError> {
         let mut data = self.data()?;
         let mut training = self.resume(&data)?;
@@ -329,12 +330,13 @@ impl OwnTraining {
         }
     }
 
-    /// After how many epochs PLD reads new predictions; `None`: never.
+    /// Returns the epochs after which PLD reads new predictions. `None`: never.
     fn every(&self) -> Option<Every> {
         self.prepared.config.denoise.every()
     }
 
-    /// Has the labels denoised by an epoch of a training, if that is due. `Later`: the epoch is not in the store.
+    /// Requests that the labels are denoised by an epoch of a training, if that is due. Returns [`Committed::Later`] if
+    /// the store does not have the epoch.
     fn denoise(&self, spec: &TrainingSpec, epoch: u64) -> Result<Committed, TrainError> {
         let latest = self.prepared.store.at_version(None)?;
         if epoch_of(&latest, &spec.run, epoch)?.is_none() {
@@ -347,9 +349,8 @@ impl OwnTraining {
                 run: spec.run.clone(),
                 epoch,
                 denoising: DenoiseRequest {
-                    k: Some(denoise.k),
-                    alpha: Some(denoise.alpha),
-                    guard: Some(denoise.guard),
+                    rule: Some(denoise.rule.clone()),
+                    parameters: denoise.parameters.clone(),
                     modalities: Some(denoise.modalities.clone()),
                 },
             })?;
@@ -357,14 +358,15 @@ impl OwnTraining {
         Ok(Committed::Now)
     }
 
-    /// Gives a report to the watch, and waits until the watch has committed it.
+    /// Sends a report to the watch, and waits until the watch has committed it.
     fn tell(&self, report: OwnTrainingReport) -> Result<(), TrainError> {
         self.report.send(report).map_err(|_| TrainError::Stopped)?;
         (self.wake)();
         self.answered.recv().map_err(|_| TrainError::Stopped)
     }
 
-    /// The training of an earlier watch, to continue; `None` if there is none with the same settings, classes and widths.
+    /// Opens the training of an earlier watch, to continue it. Returns `None` if there is none with the same settings,
+    /// classes and widths.
     fn resume(&self, data: &TrainingData) -> Result<Option<Training>, TrainError> {
         let Some(began) = self.trainings()?.pop() else {
             return Ok(None);
@@ -397,7 +399,7 @@ impl OwnTraining {
         Training::open(self.spec(data.version.version, data), &data.dataset)
     }
 
-    /// Store versions that trainings began at, ascending.
+    /// Returns the store versions that trainings began at, in ascending order.
     fn trainings(&self) -> Result<Vec<u64>, TrainError> {
         let mut began = Vec::new();
         let entries = match fs::read_dir(&self.folder) {
@@ -430,7 +432,7 @@ impl OwnTraining {
         }
     }
 
-    /// The data set of the latest store version.
+    /// Reads the data set of the latest store version.
     fn data(&self) -> Result<TrainingData, TrainError> {
         let snapshot = self.prepared.store.at_version(None)?;
         *self.seen.borrow_mut() = Some(snapshot.version().clone());
@@ -456,7 +458,8 @@ impl OwnTraining {
         Ok(())
     }
 
-    /// Features that the file names, or else those that are labelled, with those of deliveries.
+    /// Returns the features that the file names. If it names none, returns the inputs of the store, including
+    /// deliveries.
     fn paths(&self, world: &World) -> FeaturePaths {
         let named = &self.prepared.config.train_features;
         let of = |named: &Option<PathBuf>, modality| match named {
@@ -472,7 +475,7 @@ impl OwnTraining {
     }
 }
 
-/// Has the watch commit what the training gives.
+/// Driver that sends the results of a training to the watch, which commits them.
 struct WatchDriver<'a> {
     own: &'a OwnTraining,
 }

@@ -1,12 +1,14 @@
 //! A change of a store as data: rows, settings, and the paths of features.
 //!
-//! [`ChangeRows`](crate::ingest::changes::ChangeRows) reads rows from files; a server or another program makes them itself.
-//! [`Resolved::new`](super::resolve::Resolved::new) checks the rows against the classes and videos of the store.
+//! [`ChangeRows`](crate::ingest::changes::ChangeRows) can be read from files; a server or another program can also
+//! build the rows itself. [`Resolved::new`](super::resolve::Resolved::new) checks the rows against the classes and
+//! videos of the store.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
 pub use crate::ingest::changes::{
@@ -15,45 +17,45 @@ pub use crate::ingest::changes::{
 use crate::world::Both;
 use crate::world::settings::{ClassThreshold, SettingsRequest};
 
-/// A change of a store; the default changes nothing.
+/// A change of a store. The default changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Rule, scales and thresholds of modalities, and a TOML file of them.
+    /// New rule, scales and thresholds of the modalities, and the path of a TOML file with them.
     pub settings: SettingsRequest,
-    /// Thresholds of single classes, which have precedence over `settings`.
+    /// New thresholds of single classes. They take precedence over `settings`.
     pub thresholds: Vec<ClassThreshold>,
-    /// Weak labels, user labels, classes, text embeddings and predictions.
+    /// New and removed weak labels, user labels, classes, text embeddings and predictions.
     pub rows: ChangeRows,
-    /// Features that are new, and features whose files changed or were removed since they were read.
+    /// Paths of features that are new, and of features that were changed or removed since the store read them.
     pub features: Both<Vec<PathBuf>>,
-    /// Inputs that are taken out of the store, whether or not their files exist.
+    /// Inputs to take out of the store, whether or not their files still exist.
     pub removed: Both<Vec<PathBuf>>,
-    /// The only epoch whose predictions count; the store has its predictions.
+    /// After the change, only the predictions of this epoch count. The store must already have predictions of this
+    /// epoch.
     pub epoch: Option<u64>,
-    /// Denoising.
+    /// New settings of denoising.
     pub denoising: DenoiseRequest,
-    /// Store version whose rule, thresholds, prompts and denoising are taken.
+    /// The rule, thresholds, prompts and denoising of this store version become those of the new version.
     pub to_version: Option<u64>,
     /// Hashes of the deliveries to an inbox that make up the change; the new store version records them.
     pub delivered: Vec<Arc<str>>,
 }
 
-/// K, α, guard and modalities of denoising; a field that is none keeps the value of the store.
+/// New rule, parameters and modalities of denoising. What is not given keeps the value of the store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DenoiseRequest {
-    /// K.
-    pub k: Option<u32>,
-    /// α.
-    pub alpha: Option<f64>,
-    /// Guard.
-    pub guard: Option<f64>,
-    /// Exactly these modalities. None keeps those of the store; the first epoch of a store then denoises visual labels
-    /// (METHOD.md, PLD, grade P).
+    /// New rule, by a name of [`RULES`](vaplan_dataflows::denoising::RULES). Its parameters start from their defaults
+    /// if the store had another rule.
+    pub rule: Option<String>,
+    /// New values of parameters of the rule, such as `alpha` of rule `pld`.
+    pub parameters: RuleParameters,
+    /// The program denoises exactly these modalities. `None` keeps the modalities of the store; the first epoch of a
+    /// store that denoises no modality then turns on the denoising of visual labels (METHOD.md, PLD, grade P).
     pub modalities: Option<Vec<Modality>>,
 }
 
 impl Changes {
-    /// Whether the change changes nothing.
+    /// Whether the change asks for nothing. The field `delivered` is not considered.
     pub fn is_empty(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()
@@ -76,7 +78,7 @@ impl Changes {
     }
 }
 
-/// Reads `MODALITY/CLASS=VALUE`; a class may hold `/` and `=`.
+/// Reads `MODALITY/CLASS=VALUE`. The name of the class may contain `/` and `=`.
 ///
 /// ```
 /// use vaplan::world::changes::of_class;
@@ -86,7 +88,7 @@ impl Changes {
 /// ```
 ///
 /// # Errors
-/// What was found and expected.
+/// Returns a message with the text found and the form expected, if the text does not have this form.
 pub fn of_class<V: FromStr>(text: &str) -> Result<(Modality, Arc<str>, V), String>
 where
     V::Err: std::fmt::Display,

@@ -1,4 +1,4 @@
-//! Epochs that a store has predictions of, and which of them count.
+//! The epochs whose predictions a store has, and which of these epochs count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +12,13 @@ use crate::error::LabelError;
 use crate::world::kept::has_epoch;
 use crate::world::{Active, World};
 
-/// What the best of several epochs is told by, where a training says so.
+/// Name of the metric that decides which epoch of a training is the best.
 const BEST: &str = "val.fused.segment.type_av";
 
-/// Which predictions count after those of an epoch came from outside: also that epoch, or it alone where the classes
-/// are others than those that were predicted.
+/// The epochs that count after a change that brings predictions of `epoch` from outside.
+///
+/// The new epoch is added to the epochs that count now. If the classes differ from those of the earlier predictions,
+/// only the new epoch counts, because the columns of the earlier predictions no longer match.
 pub(crate) fn came(
     snapshot: &Snapshot,
     now: &World,
@@ -44,7 +46,7 @@ pub(crate) fn came(
     Ok(active)
 }
 
-/// What counts when it is this epoch of the store, and no other.
+/// The epochs that count after a change that names this epoch of the store: only this epoch.
 pub(crate) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Active, LabelError> {
     if !has_epoch(snapshot, epoch)? {
         return Err(LabelError::Change(format!(
@@ -59,7 +61,7 @@ pub(crate) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Act
     })
 }
 
-/// What the columns of an epoch's predictions are.
+/// The classes of the columns of an epoch's predictions.
 fn classes_of(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Vec<Arc<str>>, LabelError> {
     if let Some(active) = &now.active
         && active.epochs.contains(&epoch)
@@ -69,7 +71,8 @@ fn classes_of(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Vec<Arc<st
     let mut epochs = snapshot.read::<Epochs>()?.into_iter();
     let learnt = epochs.find(|row| row.epoch == epoch).map(|row| row.labels);
     let versions = snapshot.store().versions()?;
-    // The last: all of an epoch have the same classes, unless all that there were went.
+    // Take the latest version that recorded this epoch. Two versions of one epoch have different classes only if all
+    // predictions of the epoch were removed between them, and then the later version is right.
     let recorded = || {
         versions
             .iter()
@@ -79,7 +82,8 @@ fn classes_of(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Vec<Arc<st
     };
     let of = learnt.or_else(recorded);
     let row = versions.iter().find(|row| Some(row.version) == of);
-    // The same text embeddings in the same order are the same classes, and that version may be vacuumed.
+    // Equal text embeddings in equal order mean equal classes, so that version need not be read. It may already be
+    // vacuumed.
     match row {
         Some(row) if row.models != snapshot.version().models => {
             let then = snapshot.store().at_version(Some(StoreVersion(row.version)));
@@ -95,7 +99,7 @@ fn classes_of(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Vec<Arc<st
     }
 }
 
-/// Splits of whose videos the store has predictions, by epoch.
+/// For each epoch, the splits of the videos that the store has predictions of.
 fn predicted(snapshot: &Snapshot) -> Result<BTreeMap<u64, BTreeSet<Split>>, LabelError> {
     let of = splits(snapshot)?;
     let mut found: BTreeMap<u64, BTreeSet<Split>> = BTreeMap::new();
@@ -117,7 +121,7 @@ fn splits(snapshot: &Snapshot) -> Result<BTreeMap<Arc<str>, Split>, LabelError> 
     Ok(videos.map(|row| (row.video, row.split)).collect())
 }
 
-/// The epochs there are, for a message.
+/// Lists the epochs that the store has predictions of, for a message.
 fn said(predicted: &BTreeMap<u64, BTreeSet<Split>>) -> String {
     let mut told: Vec<String> = Vec::new();
     let epochs: Vec<(&u64, &BTreeSet<Split>)> = predicted.iter().collect();
@@ -136,11 +140,14 @@ fn said(predicted: &BTreeMap<u64, BTreeSet<Split>>) -> String {
     }
 }
 
-/// The epoch to go by where none is named: of the trainings that predicted videos of a split the last, and of its epochs
-/// that did the best, or the last; none: no epoch did.
+/// The epoch to use if the user names none. `None` means that the store has no predictions of videos of the split.
+///
+/// The function considers the last training that predicted videos of the split. From the epochs of this training it
+/// chooses the epoch with the highest validation score; the earlier epoch wins a tie. Without any score it chooses
+/// the last epoch.
 ///
 /// # Errors
-/// Where a table does not read back.
+/// Returns [`LabelError`] if a table cannot be read.
 pub fn best(snapshot: &Snapshot, split: Split) -> Result<Option<u64>, LabelError> {
     let predicted = predicted(snapshot)?;
     let with: Vec<u64> = predicted
@@ -165,7 +172,8 @@ pub fn best(snapshot: &Snapshot, split: Split) -> Result<Option<u64>, LabelError
     Ok(Some(best.map_or(*last, |(_, epoch)| epoch)))
 }
 
-/// That the epoch, or any, has no predictions of videos of a split, and what there is.
+/// The error that the epoch (`None`: that any epoch) has no predictions of videos of the split. The message lists the
+/// epochs that the store has.
 pub fn missing(snapshot: &Snapshot, split: Split, epoch: Option<u64>) -> LabelError {
     let of = epoch.map_or_else(|| "any epoch".to_owned(), |epoch| format!("epoch {epoch}"));
     match predicted(snapshot) {

@@ -1,9 +1,9 @@
-//! What PLD makes of the labels that a version has, before anything else is read.
+//! Which labels of a store version PLD changes, decided from the tables before any features are read.
 //!
 //! ```text
 //! predictions before, after ─┐
-//! K, α, guard before, after ─┴─ videos of which one differs ── labels ─┬─ other flips ─▶ videos to be labelled
-//!                                                                      └─ the same ────▶ flips that stay
+//! K, α, guard before, after ─┴─ videos with a difference ── labels ─┬─ other flips ──▶ videos to label again
+//!                                                                   └─ equal flips ──▶ flips that stay
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::decide::{Denoising, decide_track, plg};
 use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
-use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelCell, LabelRule, LabelTrack, PredictionTrack};
+use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelRule, LabelTrack, PredictionTrack};
 use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
 use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
 use vaplan_schemas::{ClassId, Modality};
@@ -22,10 +22,10 @@ use crate::error::LabelError;
 use crate::world::kept::{columns, counting, latest_tracks, prediction};
 use crate::world::{World, at};
 
-/// Labels that PLD flipped, by modality and class: to set, and to unset.
+/// Number of labels that PLD flipped, by modality and class: first the labels that it set, then those that it unset.
 pub type Flips = BTreeMap<(Modality, Arc<str>), [u64; 2]>;
 
-/// Adds the flips of records.
+/// Adds the flips of these records to `flips`.
 pub(crate) fn count<'a>(
     flips: &mut Flips,
     world: &World,
@@ -42,66 +42,68 @@ pub(crate) fn count<'a>(
     }
 }
 
-/// How many there are.
+/// Total number of flips.
 pub fn total(flips: &Flips) -> u64 {
     flips.values().flatten().sum()
 }
 
-/// A track whose flips stay as they are, and how many they are.
+/// A track whose flips the change leaves as they are, and the number of these flips.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stays {
-    /// Full name.
+    /// Full name of the video.
     pub video: Arc<str>,
-    /// Modality.
+    /// Modality of the labels.
     pub modality: Modality,
-    /// Class.
+    /// Name of the class.
     pub class: Arc<str>,
-    /// To set, and to unset.
+    /// Number of labels that PLD set, and number of labels that PLD unset.
     pub flips: [u64; 2],
 }
 
-/// A track of which PLD flips other labels, and nothing else is another.
+/// A track in which the change gives PLD other flips, and changes nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reflipped {
-    /// Where the rows before lie.
+    /// Place of the old rows in the store.
     pub place: Place,
-    /// The rows after.
+    /// The labels after the change.
     pub new: LabelTrack,
-    /// Cells whose label is another.
+    /// The labels whose value changes.
     pub changes: Vec<Change>,
 }
 
-/// What a change of predictions or settings of PLD does to the labels there are.
+/// How a change of predictions, or of the settings of PLD, affects the labels of the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moved {
-    /// Videos of which only the graph tells: faults of predictions, or a person's label over a score.
+    /// Videos that only the label graph can decide. Examples are a rejected prediction, and a user label that hides a
+    /// score.
     pub(crate) videos: BTreeSet<Arc<str>>,
-    /// Tracks of the others with other flips.
+    /// Tracks with other flips, in videos that are not in `videos`.
     pub(crate) flipped: Vec<Reflipped>,
-    /// Flips of the others that stay.
+    /// Tracks whose flips stay, in videos that are not in `videos`.
     pub(crate) stay: Vec<Stays>,
 }
 
-/// What PLD says of a track.
+/// The decision of PLD for a track.
 enum Says {
-    /// What it has.
+    /// The flips of the track stay as they are.
     Same,
-    /// Other flips.
+    /// PLD gives the track other flips.
     Other(Track),
-    /// The graph is to say.
+    /// The tables do not tell; the label graph must decide.
     Unclear,
 }
 
-/// Which predictions count, before and after.
+/// The predictions that count before and after the change.
 struct Both {
     names: BTreeMap<VideoId, Arc<str>>,
     before: BTreeMap<(VideoId, Modality), u64>,
     after: BTreeMap<(VideoId, Modality), PredictionTrack>,
-    /// Which of their columns is of which class.
+    /// Classes with their column in the predictions after the change.
     columns: Vec<(ClassId, usize)>,
 }
 
-/// Which videos a change moves. `all`: also those whose labels it leaves as they are.
+/// Finds the videos and tracks that a change affects. If `all` is set, the result has every video with changed
+/// predictions or settings, even if its labels stay the same.
 pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Result<Moved, LabelError> {
     let (was, is) = (&resolved.before, &resolved.after);
     let same = was.active == is.active && was.denoising == is.denoising && resolved.predictions.is_empty();
@@ -141,7 +143,7 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
                 .map(Arc::from),
         );
     }
-    // Of most videos, all are found quicker.
+    // If more than a quarter of the videos is wanted, reading all rows is faster than a filter by video.
     let there: u64 = snapshot.files(Videos::NAME)?.iter().map(|file| file.rows).sum();
     let filter = match looked.len() as u64 * 4 > there {
         true => Filter::all(),
@@ -169,7 +171,7 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
                     continue;
                 }
             }
-            let flips = flipped(&track.cells);
+            let flips = track.flipped();
             if flips != [0, 0] {
                 own.stay.push(Stays {
                     video: track.video,
@@ -189,14 +191,6 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
     Ok(moved)
 }
 
-pub(crate) fn flipped(cells: &[LabelCell]) -> [u64; 2] {
-    let mut flips = [0, 0];
-    for cell in cells.iter().filter(|cell| cell.rule == LabelRule::Pld) {
-        flips[usize::from(!cell.label)] += 1;
-    }
-    flips
-}
-
 impl Both {
     fn read(snapshot: &Snapshot, resolved: &Resolved) -> Result<Both, LabelError> {
         let (was, is) = (&resolved.before, &resolved.after);
@@ -213,7 +207,8 @@ impl Both {
             true => tracks,
             false => counting(snapshot, is.active.as_ref(), &Filter::all())?,
         };
-        // The later of two of one epoch counts.
+        // `latest_tracks` keeps the later of two tracks of one epoch. Append the predictions of the change last, so
+        // that they replace those of the store.
         tracks.extend(resolved.predictions.iter().cloned());
         names.extend(
             tracks
@@ -232,20 +227,20 @@ impl Both {
         })
     }
 
-    /// What PLD says of a track, against what it has.
+    /// Compares the flips that PLD now gives a track with the flips that the track has.
     fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> Says {
         let Some(class) = world.class_id(&track.class) else {
             return Says::Same;
         };
         let denoising = self.denoising(world, id, track.modality, class);
-        let has_flips = track.cells.iter().any(|cell| cell.rule == LabelRule::Pld);
+        let has_flips = track.rules.contains(&LabelRule::Pld);
         if denoising.is_none() && !has_flips {
             return Says::Same;
         }
         let Some((scores, threshold)) = scored(track) else {
             return Says::Unclear;
         };
-        let of_track = |own: &Denoising| own.prediction.segments() as usize == track.cells.len();
+        let of_track = |own: &Denoising| own.prediction.segments() as usize == track.segments();
         if !denoising.as_ref().is_none_or(of_track) {
             return Says::Unclear;
         }
@@ -254,67 +249,70 @@ impl Both {
         if rejection.is_some() {
             return Says::Unclear;
         }
-        let differs = |(segment, cell): (usize, &LabelCell)| {
-            let why = expected.flip(segment);
-            (cell.rule == LabelRule::Pld) != why.is_some() || cell.why != why.as_ref().map(flip_reason)
-        };
-        match track.cells.iter().enumerate().any(differs) {
-            true => Says::Other(expected),
-            false => Says::Same,
-        }
+        let same = (0..track.segments()).all(|segment| {
+            let (own, why) = (track.get(segment), expected.flip(segment));
+            (own.rule == LabelRule::Pld) == why.is_some() && own.why.copied() == why.as_ref().map(flip_reason)
+        });
+        if same { Says::Same } else { Says::Other(expected) }
     }
 
-    /// Of one class: a video has a few of them, and its predictions have all.
+    /// The prediction and settings of PLD for one class. A video has few classes in its weak label, but its
+    /// predictions have all classes: one column is enough here.
     fn denoising(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Denoising> {
         let track = self.after.get(&(id, modality))?;
-        let settings = world.denoising[at(modality)]?;
+        let rule = world.denoising[at(modality)]?;
         let own = self.columns.binary_search_by_key(&class, |(of, _)| *of);
         let columns = own.map_or(&[][..], |at| &self.columns[at..=at]);
         Some(Denoising {
             prediction: Arc::new(prediction(track, columns, None)),
-            settings,
+            rule,
         })
     }
 }
 
-/// Scores and threshold of a track, as its labels repeat them. `None` if a label lacks them: `labels` does not hold the
-/// score below a user label.
+/// Scores and threshold of a track, as its labels repeat them. `None` if a label lacks its score or threshold: table
+/// `labels` does not hold the score that a user label overrides.
 fn scored(track: &LabelTrack) -> Option<(Vec<Score>, Score)> {
-    let threshold = track.cells.first()?.threshold?;
-    let score = |cell: &LabelCell| {
-        let same = cell.threshold == Some(threshold);
-        Score::new(cell.score.filter(|_| same)?)
-    };
-    let scores = track.cells.iter().map(score).collect::<Option<Vec<Score>>>()?;
-    Some((scores, Score::new(threshold)?))
+    if track.rules.contains(&LabelRule::User) {
+        return None;
+    }
+    let scores = track.scores.iter().map(|score| Score::new(*score));
+    Some((scores.collect::<Option<_>>()?, Score::new(track.threshold?)?))
 }
 
-/// Why PLD flipped a label, as column `why` of the tables holds it.
-pub(crate) fn flip_reason(flip: &Flip) -> Box<FlipReason> {
-    Box::new(FlipReason {
+/// The reason for a flip, as column `why` of the tables holds it.
+pub(crate) fn flip_reason(flip: &Flip) -> FlipReason {
+    FlipReason {
         epoch: flip.epoch,
         loss: Some(flip.loss.get()),
-        limit: Some(FlipLimit {
-            base: flip.base.get(),
-            alpha: flip.settings.alpha(),
-            k: flip.settings.k(),
-        }),
-    })
+        // A rule without these parameters has the epoch and the loss as its reason.
+        limit: flip
+            .rule
+            .get("alpha")
+            .zip(flip.rule.get("k"))
+            .map(|(alpha, k)| FlipLimit {
+                base: flip.base.get(),
+                alpha,
+                k: k as u32,
+            }),
+    }
 }
 
-/// A track with the labels and flips that are expected of it; scores and thresholds stay.
+/// The track with the labels and flips of `expected`. Its scores and thresholds stay.
 fn reflipped(track: LabelTrack, place: Place, expected: Track) -> Reflipped {
-    let before = track.cells.iter().map(|cell| cell.label).collect();
+    let before = track.labels.iter().copied().collect();
     let before = Track::plg(expected.class, before);
     let mut new = track;
-    for (segment, cell) in new.cells.iter_mut().enumerate() {
-        let why = expected.flip(segment);
-        cell.label = expected.label.get(segment);
-        cell.rule = match why {
-            Some(_) => LabelRule::Pld,
+    new.labels = expected.label.iter().collect();
+    new.flips.clear();
+    for (segment, rule) in new.rules.iter_mut().enumerate() {
+        *rule = match expected.flip(segment) {
+            Some(flip) => {
+                new.flips.push((segment as u32, flip_reason(&flip)));
+                LabelRule::Pld
+            }
             None => LabelRule::Plg,
         };
-        cell.why = why.as_ref().map(flip_reason);
     }
     let record = |track| LabelRecord { tracks: vec![track] };
     let (before, after) = (record(before), record(expected));

@@ -1,4 +1,4 @@
-//! Where the inputs of a store are.
+//! The paths of the inputs of a store: checks, and a move to another folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,12 @@ use crate::error::LabelError;
 
 /// Checks that the features of a store can be found, before a change reads any of them.
 ///
-/// Without the check a folder that is not mounted would look like a folder whose videos lost their features, and the change
-/// would unset their labels.
+/// Without this check, a folder that is not mounted would look like a folder whose videos lost their features. The
+/// change would then unset the labels of these videos.
 ///
 /// # Errors
-/// [`LabelError::RelativeInputs`] for a store of a program that recorded paths as they were typed,
-/// [`LabelError::InputGone`] for an input that is not there.
+/// - Returns [`LabelError::RelativeInputs`] if an older program recorded the paths as the user typed them.
+/// - Returns [`LabelError::InputGone`] if an input does not exist.
 pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
     check_absolute(store, world)?;
     for modality in Modality::ALL {
@@ -35,7 +35,7 @@ pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
 /// Checks that the store records absolute paths.
 ///
 /// # Errors
-/// [`LabelError::RelativeInputs`].
+/// Returns [`LabelError::RelativeInputs`] if a recorded path is relative.
 pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelError> {
     let relative = world.features.iter().flatten().find(|path| path.is_relative());
     match relative {
@@ -48,7 +48,7 @@ pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelEr
     }
 }
 
-/// PathMove paths from one folder to another.
+/// Moves paths from one folder to another.
 #[derive(Clone, Debug)]
 pub(crate) struct PathMove {
     from: PathBuf,
@@ -56,7 +56,8 @@ pub(crate) struct PathMove {
 }
 
 impl PathMove {
-    /// Of paths below `from`, as the store records them. `.` stands for the folder of relative paths; `to` is absolute.
+    /// Moves paths at or below `from`, as the store records them, to `to`. `from` can be `.`, the folder of relative
+    /// paths; `to` is absolute.
     pub(crate) fn new(from: &Path, to: &Path) -> PathMove {
         PathMove {
             from: without_dots(from),
@@ -69,7 +70,7 @@ impl PathMove {
         &self.to
     }
 
-    /// The new place of a recorded path; none: the path is not below the old folder.
+    /// The new place of a recorded path. `None` if the path is not at or below the old folder.
     pub(crate) fn path(&self, path: &Path) -> Option<PathBuf> {
         let plain = without_dots(path);
         if plain.is_absolute() != self.from.is_absolute() {
@@ -82,7 +83,7 @@ impl PathMove {
         })
     }
 
-    /// As [`PathMove::path`], of a path in a text column.
+    /// Like [`PathMove::path`], for a path in a text column.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let moved = self.path(Path::new(path))?;
         (!path.is_empty()).then(|| moved.display().to_string())

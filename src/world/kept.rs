@@ -1,9 +1,9 @@
-//! What a store keeps beside scores: labels that persons set, and the predictions that count.
+//! User labels and predictions that a store version holds, as the label graph takes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vaplan_dataflows::{Mark, Marks, Prediction, Probability, VideoId};
+use vaplan_dataflows::{Prediction, Probability, UserLabelRecord, UserLabelTrack, VideoId};
 use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
 use vaplan_schemas::store::{DataFile, Filter, Found, Snapshot};
 use vaplan_schemas::tables::{Epochs, Predictions, Table, UserLabels};
@@ -11,26 +11,27 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::{Active, World};
 
-/// A video and modality, and what is kept of it.
+/// The key of a record (video and modality) with the data of that video and modality.
 pub type Of<T> = (VideoId, (Modality, Arc<T>));
 
-/// Marks and predictions, in the classes of a [`World`].
+/// User labels and predictions, with classes as positions in a [`World`].
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
-    /// At most one per video and modality.
-    pub marks: Vec<Of<Marks>>,
-    /// At most one per video and modality, the latest that counts.
+    /// User labels: at most one record per video and modality.
+    pub user_labels: Vec<Of<UserLabelRecord>>,
+    /// The latest prediction that counts: at most one per video and modality.
     pub predictions: Vec<Of<Prediction>>,
 }
 
 impl Kept {
-    /// Of all videos of a version. Marks of classes that the world does not have wait in their table.
+    /// Reads the user labels and predictions of all videos of a version. User labels of classes that the world does
+    /// not have stay in their table without effect.
     ///
     /// # Errors
-    /// Where a table does not read back.
+    /// Returns [`StoreError`] if a table cannot be read.
     pub fn read(snapshot: &Snapshot, world: &World) -> Result<Kept, StoreError> {
         Ok(Kept {
-            marks: marks(&snapshot.read::<UserLabels>()?, world),
+            user_labels: user_labels(&snapshot.read::<UserLabels>()?, world),
             predictions: latest(
                 counting(snapshot, world.active.as_ref(), &Filter::all())?,
                 world,
@@ -40,8 +41,8 @@ impl Kept {
     }
 }
 
-/// Rows of `user_labels`, in any order, as marks.
-pub fn marks(rows: &[UserLabelRow], world: &World) -> Vec<Of<Marks>> {
+/// Converts rows of `user_labels`, in any order, into records of the label graph.
+pub fn user_labels(rows: &[UserLabelRow], world: &World) -> Vec<Of<UserLabelRecord>> {
     type Cells = BTreeMap<ClassId, BTreeMap<u32, bool>>;
     let mut cells: BTreeMap<(VideoId, Modality), Cells> = BTreeMap::new();
     for row in rows {
@@ -50,9 +51,9 @@ pub fn marks(rows: &[UserLabelRow], world: &World) -> Vec<Of<Marks>> {
             own.entry(class).or_default().insert(row.segment, row.label);
         }
     }
-    let mark = |(class, cells): (ClassId, BTreeMap<u32, bool>)| {
+    let user_label = |(class, cells): (ClassId, BTreeMap<u32, bool>)| {
         let end = cells.last_key_value().map_or(0, |(segment, _)| segment + 1);
-        Mark {
+        UserLabelTrack {
             class,
             known: (0..end).map(|segment| cells.contains_key(&segment)).collect(),
             label: (0..end)
@@ -63,16 +64,17 @@ pub fn marks(rows: &[UserLabelRow], world: &World) -> Vec<Of<Marks>> {
     cells
         .into_iter()
         .map(|((video, modality), classes)| {
-            let classes = classes.into_iter().map(mark).collect();
-            (video, (modality, Arc::new(Marks { classes })))
+            let classes = classes.into_iter().map(user_label).collect();
+            (video, (modality, Arc::new(UserLabelRecord { classes })))
         })
         .collect()
 }
 
-/// Predictions of some epochs, of the videos of a filter, and where they lie; no file of another epoch is opened.
+/// Predictions of these epochs for the videos of a filter, each with its place in the store. Files that hold only
+/// other epochs are not opened.
 ///
 /// # Errors
-/// Where a table does not read back.
+/// Returns [`StoreError`] if a table cannot be read.
 pub fn of_epochs(
     snapshot: &Snapshot,
     epochs: &BTreeSet<u64>,
@@ -86,24 +88,24 @@ pub fn of_epochs(
         .iter()
         .filter(|row| row.epoch.is_some_and(|epoch| epochs.contains(&epoch)));
     let versions: BTreeSet<u64> = versions.map(|row| row.version).collect();
-    // A file of several versions, or of a patch, may hold any epoch.
+    // A file without a single version (from a patch or a rewrite of several versions) may hold any epoch.
     let wanted = |file: &DataFile| file.version().is_none_or(|version| versions.contains(&version));
     let mut found = snapshot.scan_some::<Predictions>(filter, wanted)?;
     found.retain(|found| epochs.contains(&found.row.epoch));
     Ok(found)
 }
 
-/// Is there a prediction of this epoch?
+/// Whether the store version has a prediction of this epoch.
 ///
 /// # Errors
-/// Where a table does not read back.
+/// Returns [`StoreError`] if a table cannot be read.
 pub fn has_epoch(snapshot: &Snapshot, epoch: u64) -> Result<bool, StoreError> {
     let versions = snapshot.store().versions()?;
     let own = |file: &DataFile| {
         let of = file.version()?;
         versions.iter().find(|row| row.version == of)?.epoch
     };
-    // All rows of a version's file are of its epoch; others are to be read.
+    // All rows of a file of one version are of the epoch of that version. Only the rows of other files must be read.
     if snapshot
         .files(Predictions::NAME)?
         .iter()
@@ -114,10 +116,10 @@ pub fn has_epoch(snapshot: &Snapshot, epoch: u64) -> Result<bool, StoreError> {
     Ok(!of_epochs(snapshot, &BTreeSet::from([epoch]), &Filter::all())?.is_empty())
 }
 
-/// Predictions of the epochs that count, of the videos of a filter.
+/// Predictions of the epochs that count, for the videos of a filter.
 ///
 /// # Errors
-/// Where a table does not read back.
+/// Returns [`StoreError`] if a table cannot be read.
 pub fn counting(
     snapshot: &Snapshot,
     active: Option<&Active>,
@@ -130,10 +132,11 @@ pub fn counting(
     Ok(found.into_iter().map(|found| found.row).collect())
 }
 
-/// The last epoch that a store has or ever had: the next one to come, from inside or outside, is after it.
+/// The highest epoch that the store has or ever had, 0 if none. The next epoch, from a training or from outside, must
+/// have a higher number.
 ///
 /// # Errors
-/// Where a table does not read back.
+/// Returns [`StoreError`] if a table cannot be read.
 pub fn last_epoch(latest: &Snapshot) -> Result<u64, StoreError> {
     let epochs = latest.read::<Epochs>()?;
     let versions = latest.store().versions()?;
@@ -146,7 +149,9 @@ pub fn last_epoch(latest: &Snapshot) -> Result<u64, StoreError> {
         .unwrap_or(0))
 }
 
-/// The latest predictions that count, of each video and modality; `weak` gives the classes of use, none: all.
+/// The latest prediction that counts, for each video and modality.
+///
+/// `weak` gives the classes to keep for the video of a name; `None` keeps all classes.
 pub fn latest(
     tracks: Vec<PredictionTrack>,
     world: &World,
@@ -168,7 +173,8 @@ pub fn latest(
         .collect()
 }
 
-/// As [`latest`], as they lie in the table.
+/// Like [`latest`], but returns the tracks as they are in the table. Of two tracks of the same epoch, the later one
+/// in `tracks` counts.
 pub fn latest_tracks(
     tracks: Vec<PredictionTrack>,
     active: &Active,
@@ -187,7 +193,7 @@ pub fn latest_tracks(
     latest
 }
 
-/// Which column of the predictions that count is of which class, ascending.
+/// Classes with their column in the predictions that count, by ascending class.
 pub fn columns(active: &Active, world: &World) -> Vec<(ClassId, usize)> {
     let mut columns: Vec<(ClassId, usize)> = active
         .classes
@@ -199,7 +205,8 @@ pub fn columns(active: &Active, world: &World) -> Vec<(ClassId, usize)> {
     columns
 }
 
-/// A track as PLD takes it, with these columns; `wanted`: the classes of use, none: all.
+/// Converts these columns of a track into a prediction for PLD. `wanted` has the classes to keep; `None` keeps all
+/// classes.
 pub fn prediction(
     track: &PredictionTrack,
     columns: &[(ClassId, usize)],

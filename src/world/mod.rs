@@ -1,20 +1,21 @@
-//! What the labels of a store are made by, changes of it as data, and which videos a change touches.
+//! The values that the labels of a store depend on, changes of a store as data, and the videos that a change touches.
 //!
-//! Nothing here writes a store: [`engine`](crate::engine) turns what this module says into store versions.
+//! No code of this module writes a store: [`engine`](crate::engine) makes store versions from the results of this
+//! module.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
 //! | [`settings`] | rule, scale and thresholds |
-//! | [`state`] | [`World`]: everything labels depend on beside single videos, read back from a store version |
+//! | [`state`] | [`World`]: everything that labels depend on except single videos, as a store version records it |
 //! | [`video`] | one video, and which video the key of a feature file names |
-//! | `inputs` | where the inputs of a store are, and how they move |
+//! | `inputs` | the paths of the inputs of a store, and their move to another folder |
 //! | [`kept`] | user labels and predictions that a store version holds |
-//! | [`rejects`] | rejected records of the graph as rows of table `rejects` |
-//! | [`changes`] | [`Changes`](changes::Changes): what a user asks to change |
+//! | [`rejects`] | rejections of the label graph as rows of table `rejects` |
+//! | [`changes`] | [`Changes`](changes::Changes): the changes that a user asks for |
 //! | [`resolve`] | the world before and after a change |
-//! | [`scope`] | which videos and tracks a change can touch |
-//! | [`flips`] | which labels PLD flips by other predictions or settings |
-//! | [`epochs`], `predictions` | epochs of a store, and those that come with a change |
+//! | [`scope`] | the videos and tracks that a change can touch |
+//! | [`flips`] | the labels that PLD flips after a change of predictions or settings |
+//! | [`epochs`], `predictions` | the epochs of a store, and predictions that come with a change |
 
 pub(crate) mod both;
 pub mod changes;

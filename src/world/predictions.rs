@@ -1,4 +1,4 @@
-//! Predictions of an epoch that comes with a change, as tracks of the videos of a store.
+//! Predictions of an epoch that come with a change, as tracks of the videos of a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,18 +13,19 @@ use super::videos::LoadedVideos;
 use crate::error::LabelError;
 use crate::ingest::annotations::{KeyError, Roster};
 
-/// Tracks of the videos there are after a change, and the rows that were left out.
+/// Tracks of the videos that the store has after a change, and the rows that were left out.
 #[derive(Debug, Default)]
 pub(crate) struct PredictedTracks {
     pub(crate) tracks: Vec<PredictionTrack>,
     pub(crate) rejects: Vec<RejectRow>,
 }
 
-/// Finds the video of every row of predictions; rows of another width and keys of two videos are rejected.
+/// Finds the video of every row of predictions. Rows with the wrong number of classes, and keys that fit two videos,
+/// are rejected.
 ///
-/// `weak` holds the videos that come or go with the same change, and `rejects` the rows that reading left out: the rest of
-/// their file about the same video does not count either. Predictions of a video that is not there are passed over,
-/// because the store may hold some splits only.
+/// `weak` holds the videos that the same change adds or removes. `rejects` holds the rows that the reader left out:
+/// if a row of a file was left out, the other rows of this file about the same video do not count either. Predictions
+/// of a video that the store lacks are ignored without a rejection, because the store may hold some splits only.
 pub(crate) fn tracks(
     snapshot: &Snapshot,
     known: &mut LoadedVideos,
@@ -36,7 +37,7 @@ pub(crate) fn tracks(
     let epoch = given.epoch;
     let keys: BTreeSet<Arc<str>> = given.rows.iter().map(|row| row.key.clone()).collect();
     known.want(snapshot, keys.iter().cloned())?;
-    // A key that is no full name is the beginning of one, and only the names of all videos tell of which.
+    // A key that is no full name can be the beginning of one. Only the names of all videos tell which video it is.
     if keys.iter().any(|key| known.get(key).is_none()) {
         known.want_all(snapshot)?;
     }
@@ -111,7 +112,7 @@ pub(crate) fn tracks(
     Ok(found)
 }
 
-/// Bit for bit, since NaN may be there.
+/// Compares probabilities bit by bit: with `==`, a NaN would differ from itself.
 pub(crate) fn same(a: &PredictionTrack, b: &PredictionTrack) -> bool {
     let bits = |track: &PredictionTrack| {
         track

@@ -1,62 +1,64 @@
-//! Faults of the label graph as rows of table `rejects`.
+//! Rejections of the label graph as rows of table `rejects`.
 //!
-//! Each fault has a [`RejectKind`] for which [`RejectKind::is_of_graph`] is true. A change of a video replaces the rows of
-//! these kinds and of this video, and leaves the rows that come from reading a file.
+//! Each rejection has a [`RejectKind`] for which [`RejectKind::is_of_graph`] is true. A change of a video replaces
+//! the rows of these kinds for this video, and keeps the rows that come from reading a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vaplan_dataflows::fault::{Fault, MarkFault};
+use vaplan_dataflows::rejection::{Rejection, UserLabelRejection};
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::{World, at};
 
-/// Column `file` of a fault of user labels: user labels of one video can come from several files.
+/// Value of column `file` for a rejection of user labels: the user labels of one video can come from several files.
 const USER_LABELS: &str = "user_labels";
-/// Column `file` of a fault of predictions.
+/// Value of column `file` for a rejection of predictions.
 const PREDICTIONS: &str = "predictions";
 
-/// The rows of table `rejects` for a fault of a video.
-pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
+/// The rows of table `rejects` for a rejection of a video.
+pub fn rows(world: &World, video: &Arc<str>, rejection: &Rejection) -> Vec<RejectRow> {
     let features = |modality: Modality| inputs(world, modality);
     let name = |class: &ClassId| &world.classes[class.index()];
-    let (kind, modality) = kind(fault);
+    let (kind, modality) = kind(rejection);
     let row = |file: String, reason: String| {
         RejectRow::reject(kind, file, format!("video `{video}` {reason}"))
             .video(&**video)
             .modality(modality)
     };
-    match fault {
-        Fault::Missing(modality) => {
+    match rejection {
+        Rejection::Missing(modality) => {
             vec![row(
                 features(*modality),
                 format!("has no {modality} features that can be used"),
             )]
         }
-        Fault::Conflict(modality, sources) => {
+        Rejection::Conflict(modality, sources) => {
             let reason = differ(*modality, sources);
             let rows = sources
                 .iter()
                 .map(|source| row(source.to_string(), reason.clone()));
             rows.collect()
         }
-        Fault::Lengths { audio, visual } => vec![row(
+        Rejection::Lengths { audio, visual } => vec![row(
             features(Modality::Visual),
             format!("has {audio} audio and {visual} visual segments, expected equally many: none is used"),
         )],
-        Fault::Unscored(modality, class) => vec![row(
+        Rejection::Unscored(modality, class) => vec![row(
             features(*modality),
             format!("has no {modality} score of class `{}`", name(class)),
         )],
-        Fault::Mark { modality, why } => {
+        Rejection::UserLabel { modality, why } => {
             let why = match why {
-                MarkFault::Unlabelled => format!("a person set {modality} labels, but it has none to set"),
-                MarkFault::Class(class) => format!(
+                UserLabelRejection::Unlabelled => {
+                    format!("a person set {modality} labels, but it has none to set")
+                }
+                UserLabelRejection::Class(class) => format!(
                     "a person set {modality} labels of class `{}`, expected a class of the weak label: add it there first",
                     name(class)
                 ),
-                MarkFault::Segment {
+                UserLabelRejection::Segment {
                     class,
                     segment,
                     segments,
@@ -67,7 +69,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
             };
             vec![row(USER_LABELS.to_owned(), format!("{why}: it waits"))]
         }
-        Fault::Prediction {
+        Rejection::Prediction {
             modality,
             epoch,
             segments,
@@ -78,7 +80,7 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
                 "has {modality} predictions of epoch {epoch} for {segments} segments, expected {expected}: none is used"
             ),
         )],
-        Fault::Probability {
+        Rejection::Probability {
             modality,
             epoch,
             class,
@@ -96,29 +98,29 @@ pub fn rows(world: &World, video: &Arc<str>, fault: &Fault) -> Vec<RejectRow> {
     }
 }
 
-/// Kind and modality of the rows of a fault; unequal lengths count as a fault of the visual features.
-fn kind(fault: &Fault) -> (RejectKind, Modality) {
-    match fault {
-        Fault::Missing(modality) => (RejectKind::MissingFeatures, *modality),
-        Fault::Conflict(modality, _) => (RejectKind::FeatureConflict, *modality),
-        Fault::Lengths { .. } => (RejectKind::UnequalLengths, Modality::Visual),
-        Fault::Unscored(modality, _) => (RejectKind::UnscoredClass, *modality),
-        Fault::Mark { modality, .. } => (RejectKind::UserLabel, *modality),
-        Fault::Prediction { modality, .. } => (RejectKind::PredictionLength, *modality),
-        Fault::Probability { modality, .. } => (RejectKind::PredictionValue, *modality),
+/// Kind and modality of the rows of a rejection. Unequal lengths count as a rejection of the visual features.
+fn kind(rejection: &Rejection) -> (RejectKind, Modality) {
+    match rejection {
+        Rejection::Missing(modality) => (RejectKind::MissingFeatures, *modality),
+        Rejection::Conflict(modality, _) => (RejectKind::FeatureConflict, *modality),
+        Rejection::Lengths { .. } => (RejectKind::UnequalLengths, Modality::Visual),
+        Rejection::Unscored(modality, _) => (RejectKind::UnscoredClass, *modality),
+        Rejection::UserLabel { modality, .. } => (RejectKind::UserLabel, *modality),
+        Rejection::Prediction { modality, .. } => (RejectKind::PredictionLength, *modality),
+        Rejection::Probability { modality, .. } => (RejectKind::PredictionValue, *modality),
     }
 }
 
-/// Column `file` of a fault of all inputs of a modality.
+/// Value of column `file` for a rejection that concerns all inputs of a modality.
 fn inputs(world: &World, modality: Modality) -> String {
     let paths = world.features[at(modality)].iter();
     let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
     paths.join(", ")
 }
 
-/// The same row after the inputs changed: a row of [`RejectKind::names_inputs`] names the inputs of its modality.
+/// Updates a row after the inputs changed. A row of [`RejectKind::names_inputs`] names the inputs of its modality.
 ///
-/// A row of an older program may name only the inputs of that time, and keeps its file then.
+/// A row of an older program may name only the inputs of its time. Such a row keeps its file.
 pub fn with_inputs(mut row: RejectRow, before: &World, after: &World) -> RejectRow {
     if let Some(modality) = row.modality.filter(|_| row.kind.names_inputs())
         && row.file == inputs(before, modality)
@@ -128,7 +130,7 @@ pub fn with_inputs(mut row: RejectRow, before: &World, after: &World) -> RejectR
     row
 }
 
-/// The message of features that differ, without the video.
+/// The message of features that differ, without the name of the video.
 fn differ<S: std::borrow::Borrow<str>>(modality: Modality, sources: &[S]) -> String {
     format!(
         "has {modality} features that differ in `{}`, expected one or equal copies: none is used",

@@ -1,11 +1,11 @@
-//! A change checked against a store version: what labels depend on before and after the change.
+//! A change after it was checked against a store version: what labels depend on before and after the change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
@@ -19,45 +19,46 @@ use crate::ingest::annotations::unknown_class;
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, PromptSet, Video, World, at};
 
-/// What labels depend on before and after a change, and the rows of the change that passed the checks.
+/// The world before and after a change, and the rows of the change that passed the checks.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// What the store version records.
+    /// The world as the store version records it.
     pub before: World,
-    /// The same after the change.
+    /// The world after the change.
     pub after: World,
-    /// Weak labels after the change, of the videos that the change names; none: the change removes the video.
+    /// Weak labels after the change, for the videos that the change names. `None` if the change removes the video.
     pub(crate) weak: BTreeMap<Arc<str>, Option<WeakNow>>,
-    /// User labels to set and withdraw, in order.
+    /// User labels to set and to withdraw, in this order.
     pub(crate) user: Vec<UserEditRow>,
-    /// Predictions of the epoch that comes with the change.
+    /// The predictions that come with the change.
     pub(crate) predictions: Vec<PredictionTrack>,
     /// Whether the caller wants the number of all flips, not only of the changed ones.
     pub(crate) asks_for_flips: bool,
     /// Feature files and folders that must be read again.
     pub(crate) paths: Both<BTreeSet<PathBuf>>,
-    /// Files that the rows of the change come from. Rejected rows of an earlier reading of these files are replaced.
+    /// The files that the rows of the change come from. New rejected rows replace those of an earlier reading of
+    /// these files.
     pub(crate) files: BTreeSet<String>,
     /// Rows of the change that were left out.
     pub rejects: Vec<RejectRow>,
-    /// Rows of table `videos` of the store version, so far as they were needed.
+    /// Rows of table `videos` of the store version. Only the rows that were needed are loaded.
     pub(crate) known: LoadedVideos,
 }
 
-/// Weak label of a video after the change.
+/// The weak label of a video after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeakNow {
-    /// Classes, ascending.
+    /// Classes in ascending order.
     pub(crate) classes: Vec<ClassId>,
     pub(crate) split: Split,
     pub(crate) source: Arc<str>,
 }
 
 impl Resolved {
-    /// Checks a change against a store version.
+    /// Checks a change against a store version. Rows that are left out are in [`Resolved::rejects`].
     ///
     /// # Errors
-    /// [`LabelError`] for a change that cannot be made as a whole; a bad row is in [`Resolved::rejects`].
+    /// Returns [`LabelError`] if the change as a whole cannot be made.
     pub fn new(store: &Store, snapshot: &Snapshot, changes: &Changes) -> Result<Resolved, LabelError> {
         let before = World::read(snapshot)?;
         let mut changes = changes.clone();
@@ -112,8 +113,8 @@ impl Resolved {
             }
             resolved.after.active = Some(epochs::chosen(snapshot, &resolved.before, epoch)?);
         }
-        // `to_version` takes its denoising from that version. Without this test the default of a first epoch would
-        // overwrite it, and the same change once more would differ.
+        // `to_version` takes the denoising settings from that version. Without this condition, the default of a first
+        // epoch would overwrite these settings, and the same change made twice would give two results.
         let comes_first = resolved.before.active.is_none() && changes.to_version.is_none();
         let first_epoch = changes.epoch.is_some() || (comes_first && changes.rows.predictions.is_some());
         remember(&mut resolved.after.delivered, &changes.delivered);
@@ -121,7 +122,7 @@ impl Resolved {
         Ok(resolved)
     }
 
-    /// Sets the inputs after the change. A named path outside all inputs becomes an input.
+    /// Sets the inputs after the change. A path of the change that lies outside all inputs becomes a new input.
     fn features(&mut self, changes: &Changes) -> Result<(), LabelError> {
         for modality in Modality::ALL {
             let inputs = &mut self.after.features[at(modality)];
@@ -136,7 +137,7 @@ impl Resolved {
                         )));
                     }
                     (false, true) => inputs.push(path.clone()),
-                    // A file was removed from an input folder, or a file that is an input was removed.
+                    // The path is a file of an input folder, or an input itself: the inputs stay.
                     (true, true) => {}
                     (true, false) => inputs.retain(|input| input != path),
                     (false, false) => {
@@ -151,7 +152,7 @@ impl Resolved {
                 if let Some(position) = inputs.iter().position(|input| input == path) {
                     inputs.remove(position);
                 } else if !path.exists() && inputs.iter().any(|input| path.starts_with(input)) {
-                    // A file was removed from an input folder: reading the folder again finds that.
+                    // A file was removed from an input folder. Reading the path again finds that the file is gone.
                 } else {
                     let inputs: Vec<String> = inputs
                         .iter()
@@ -167,8 +168,8 @@ impl Resolved {
                 self.paths[at(modality)].insert(path.clone());
             }
         }
-        // Rejected rows are replaced by file. If one file is an input of both modalities, both must be read again, or
-        // the rejected rows of the other modality would be lost.
+        // The rejected rows of a file are replaced when the file is read again. If one file is an input of both
+        // modalities, read it for both; otherwise the rejected rows of the other modality would be lost.
         for modality in Modality::ALL {
             let other = 1 - at(modality);
             let inputs = &self.after.features[other];
@@ -208,8 +209,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Classes of a row, ascending. None and a rejected row for each class that the list of classes lacks: a part of a weak
-    /// label would be another weak label.
+    /// The classes of a row in ascending order. If the store lacks one of the classes, the result is `None` and each
+    /// unknown class becomes a rejected row: the known classes alone would be another weak label than the user gave.
     fn classes(&mut self, row: &WeakEditRow) -> Option<Vec<ClassId>> {
         let mut ids = BTreeSet::new();
         let mut whole = true;
@@ -229,7 +230,7 @@ impl Resolved {
         whole.then(|| ids.into_iter().collect())
     }
 
-    /// Weak label of a video after a row.
+    /// The weak label of a video after a row is applied. `None` if the row removes the video.
     fn edited(&self, row: &WeakEditRow, named: &[ClassId]) -> Result<Option<WeakNow>, String> {
         let now = self.weak_of(&row.video);
         let split = row
@@ -255,7 +256,7 @@ impl Resolved {
             WeakEdit::Add => classes.extend(named),
         }
         let classes: Vec<ClassId> = classes.into_iter().collect();
-        // A row that repeats the weak label of the store changes nothing, so the source of the label stays, too.
+        // A row that repeats the weak label of the store changes nothing. Keep the source of the label, too.
         let source = match classes == now.classes && split == now.split {
             true => now.source,
             false => source,
@@ -267,7 +268,8 @@ impl Resolved {
         }))
     }
 
-    /// Weak label of a video whose row is loaded, after the edits so far, without classes that retire.
+    /// The weak label of a video whose row is loaded, after the edits so far. Classes that the change removes are
+    /// left out.
     pub(crate) fn weak_of(&self, name: &str) -> Option<WeakNow> {
         if let Some(edited) = self.weak.get(name) {
             return edited.clone();
@@ -292,7 +294,7 @@ impl Resolved {
         gone.map(|(name, _)| name)
     }
 
-    /// All videos after the change. All rows must be loaded.
+    /// All videos after the change. The rows of all videos must be loaded before the call.
     pub(crate) fn videos(&self) -> Vec<Video> {
         let known = self.known.rows().map(|row| &row.video);
         let names: BTreeSet<&Arc<str>> = known.chain(self.weak.keys()).collect();
@@ -336,12 +338,13 @@ impl Resolved {
     }
 }
 
-/// Whether the path has the name of an npy file, which holds the features of one video.
+/// Whether the path has the extension of an npy file, which holds the features of one video.
 pub(crate) fn is_npy(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "npy")
 }
 
-/// Number of deliveries that a store version remembers. A version that took in more remembers all of its own.
+/// Number of deliveries that a store version remembers. A version with more new deliveries remembers all of its new
+/// ones.
 const REMEMBERED: usize = 1024;
 
 fn remember(delivered: &mut Vec<Arc<str>>, new: &[Arc<str>]) {
@@ -461,10 +464,10 @@ fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
 }
 
 fn denoising(
-    now: &Both<Option<Pld>>,
+    now: &Both<Option<DenoisingRule>>,
     request: &DenoiseRequest,
     first_epoch: bool,
-) -> Result<Both<Option<Pld>>, LabelError> {
+) -> Result<Both<Option<DenoisingRule>>, LabelError> {
     let mut after = *now;
     let off = now.iter().all(Option::is_none);
     for modality in Modality::ALL {
@@ -474,11 +477,10 @@ fn denoising(
             None => own.is_some() || (off && first_epoch && modality == Modality::Visual),
         };
         let base = own.unwrap_or_default();
-        let changed = Pld::new(
-            request.k.unwrap_or(base.k()),
-            request.alpha.unwrap_or(base.alpha()),
-            request.guard.unwrap_or(base.guard()),
-        );
+        let changed = match request.rule.as_deref() {
+            Some(name) if name != base.name() => DenoisingRule::new(name, &request.parameters),
+            _ => base.with(&request.parameters),
+        };
         let changed = changed.map_err(|error| LabelError::Change(format!("denoising: {error}")))?;
         *own = on.then_some(changed);
     }

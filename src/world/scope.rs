@@ -13,44 +13,45 @@ use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::world::{World, at};
 
-/// What a change can touch.
+/// The videos and tracks that a change can touch, or everything.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scope {
-    /// Every score of a modality depends on the change, so that all features must be read again.
+    /// The change affects every score of a modality, so that all features must be read again.
     Everything,
-    /// The change touches all rows of some videos, and some tracks of all videos.
+    /// The change affects all rows of some videos, and some tracks of all videos.
     Part(Touched),
 }
 
 /// Videos and tracks that a change can touch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Touched {
-    /// Videos whose every row may change.
+    /// Videos of which every row may change.
     pub videos: BTreeSet<Arc<str>>,
     /// The videos among `videos` whose features must be read again.
     pub rescored: BTreeSet<Arc<str>>,
-    /// Modality and class whose labels may change in any video.
+    /// Pairs of modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
-    /// Tracks in which only the flips of PLD change. The list can hold tracks of `videos` and `tracks`, too.
+    /// Tracks in which only the flips of PLD change. The list can also hold tracks that `videos` or `tracks` cover.
     pub flipped: Vec<Reflipped>,
-    /// Flips of PLD that the change leaves as they are, if the change asks for all flips.
+    /// Flips of PLD that the change leaves as they are. Filled only if the change asks for the number of all flips.
     pub stay: Vec<Stays>,
 }
 
-/// Which videos a change of predictions or of K, α, guard or modalities touches.
+/// Which videos count as touched after a change of predictions or of K, α, guard or modalities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredictionScope {
-    /// The videos in which PLD flips other labels. The rows of all other videos stay the same.
+    /// Only the videos in which PLD flips other labels. The rows of all other videos stay the same.
     Flipped,
-    /// All videos with a changed prediction or setting. A session in memory must learn every change.
+    /// All videos with a changed prediction or setting, because a session in memory must learn every change.
     All,
 }
 
 impl Scope {
-    /// The scope of a change. Feature files that the change names add their videos later, when they are read.
+    /// Determines the scope of a change. Feature files that the change names add their videos later, when the files
+    /// are read.
     ///
     /// # Errors
-    /// [`LabelError::Store`] if a table cannot be read.
+    /// Returns [`LabelError`] if a table cannot be read.
     pub fn of(
         snapshot: &Snapshot,
         resolved: &mut Resolved,
@@ -64,7 +65,9 @@ impl Scope {
         for modality in Modality::ALL {
             let (before, after) = (&resolved.before, &resolved.after);
             let (was, is) = (before.settings.of(modality), after.settings.of(modality));
-            let changed = |class: &ClassId| was.rule != is.rule || was.cutoff(*class) != is.cutoff(*class);
+            let changed = |class: &ClassId| {
+                was.rule != is.rule || was.score_threshold(*class) != is.score_threshold(*class)
+            };
             let own = classes.iter().filter(|class| changed(class));
             touched.tracks.extend(own.map(|class| (modality, *class)));
         }
@@ -76,26 +79,29 @@ impl Scope {
         touched
             .videos
             .extend(resolved.user.iter().map(|row| row.video.clone()));
-        // Code after this takes a video without a loaded row for a video that the store lacks.
+        // Load the row of every touched video: later code treats a video without a loaded row as a video that the
+        // store lacks.
         resolved.known.want(snapshot, touched.videos.iter().cloned())?;
         Ok(Scope::Part(touched))
     }
 }
 
-/// Whether every score of a modality changes. A softmax probability depends on all classes, so each prompt and κ changes
-/// all scores.
+/// Whether the change affects every score of a modality. A softmax probability depends on all classes, so that a
+/// change of one prompt or of κ changes all scores.
 fn everything(before: &World, after: &World) -> bool {
     before.classes != after.classes
         || Modality::ALL.into_iter().any(|modality| {
             let softmax = matches!(after.settings.of(modality).rule, Rule::Softmax { .. });
             let rule = before.settings.of(modality).rule != after.settings.of(modality).rule;
             let (was, is) = (&before.prompts[at(modality)], &after.prompts[at(modality)]);
-            // Features of another width fit prompts of another width, and no table lists the rejected features.
+            // If the width of the prompts changes, features that were rejected because of their width may fit now. No
+            // table lists these features, so that all features must be read again.
             was.width != is.width || (softmax && (rule || was != is))
         })
 }
 
-/// Adds the videos whose weak label has a class with a changed prompt, under rule `logit`.
+/// Adds the videos whose weak label has a class with a changed prompt. Only rule `logit` gets here with changed
+/// prompts.
 fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
     let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
     for modality in Modality::ALL {
@@ -125,8 +131,8 @@ fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) 
     Ok(())
 }
 
-/// Adds the videos with an edited weak label, and all videos with the same first 11 characters as a video that comes or
-/// goes: a key of 11 characters can become ambiguous, or cease to be.
+/// Adds the videos with an edited weak label. If a video comes or goes, also adds all videos with the same first 11
+/// characters, because a key of 11 characters can become ambiguous or cease to be ambiguous.
 fn weak(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
     let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
     for (name, now) in &resolved.weak {

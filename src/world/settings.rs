@@ -1,4 +1,5 @@
-//! Rule, scales and thresholds: flags over file over defaults.
+//! Rule, scales and thresholds. A command-line flag takes precedence over the thresholds file, and the file over the
+//! defaults.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,24 +13,24 @@ use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
 
-/// Threshold of rule `softmax` relative to uniform, visual (METHOD.md, PLG 3, grade D: 0.041 at C = 25).
+/// Default visual threshold of rule `softmax`, relative to uniform (METHOD.md, PLG 3, grade D: 0.041 at C = 25).
 pub const VISUAL_THRESHOLD: f64 = 1.025;
-/// Threshold of rule `softmax` relative to uniform, audio (grade D: 0.038 at C = 25).
+/// Default audio threshold of rule `softmax`, relative to uniform (METHOD.md, PLG 3, grade D: 0.038 at C = 25).
 pub const AUDIO_THRESHOLD: f64 = 0.95;
-/// Scale of rule `softmax` (grade D).
+/// Default scale of rule `softmax` (grade D).
 pub const SOFTMAX_SCALE: f64 = 1.0;
-/// Logit scale of OpenAI's CLIP (ENCODERS.md).
+/// Default visual scale of rule `logit`: the logit scale of OpenAI's CLIP (ENCODERS.md).
 pub const CLIP_SCALE: f64 = 100.0;
-/// Logit scale of LAION's clap-htsat-unfused (ENCODERS.md, reported).
+/// Default audio scale of rule `logit`: the logit scale of LAION's clap-htsat-unfused (ENCODERS.md, reported).
 pub const CLAP_SCALE: f64 = 18.66;
 
 /// Name of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleName {
-    /// Softmax over the classes; thresholds relative to uniform.
+    /// Softmax over all classes, with thresholds relative to the uniform probability 1/C.
     Softmax,
-    /// Scaled cosine; absolute thresholds.
+    /// Cosine times scale, with absolute thresholds.
     Logit,
 }
 
@@ -49,7 +50,7 @@ impl Choice for RuleName {
     ];
 }
 
-/// What flags say; none: the file, or the default.
+/// Settings that the command-line flags give. `None` takes the value of the file, or the default.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsRequest {
     /// Rule of both modalities.
@@ -58,16 +59,16 @@ pub struct SettingsRequest {
     pub visual_threshold: Option<f64>,
     /// Threshold of every audio class.
     pub audio_threshold: Option<f64>,
-    /// κ of visual.
+    /// Scale κ of the visual modality.
     pub visual_scale: Option<f64>,
-    /// κ of audio.
+    /// Scale κ of the audio modality.
     pub audio_scale: Option<f64>,
-    /// TOML with thresholds per class.
+    /// Path of a TOML file with rule, scales and thresholds, also per class.
     pub file: Option<PathBuf>,
 }
 
 impl SettingsRequest {
-    /// Both modalities, each of its threshold and scale of the flags and its part of the file.
+    /// Calls `of` for each modality, with the flags of the modality and its section of the file.
     fn each(
         &self,
         file: &SettingsFile,
@@ -82,7 +83,7 @@ impl SettingsRequest {
     }
 }
 
-/// Threshold and scale that flags say of a modality.
+/// Threshold and scale of a modality from the command-line flags.
 type Flags = (Option<f64>, Option<f64>);
 
 /// A thresholds file.
@@ -119,12 +120,12 @@ struct ModalityFile {
     classes: BTreeMap<String, f64>,
 }
 
-/// How one modality is labelled.
+/// Rule and thresholds of one modality.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModalitySettings {
     /// Rule and scale.
     pub rule: Rule,
-    /// Threshold of each class, as a user gives it: see [`Rule::cutoff`].
+    /// Threshold of each class as the user gives it; [`Rule::score_threshold`] converts it to a threshold of scores.
     pub thresholds: Vec<f64>,
 }
 
@@ -136,28 +137,28 @@ impl ModalitySettings {
         }
     }
 
-    /// What the scores of a class are compared with.
-    pub fn cutoff(&self, class: ClassId) -> f64 {
+    /// The threshold that the scores of a class are compared with.
+    pub fn score_threshold(&self, class: ClassId) -> f64 {
         self.rule
-            .cutoff(self.thresholds[class.index()], self.thresholds.len())
+            .score_threshold(self.thresholds[class.index()], self.thresholds.len())
     }
 }
 
-/// How both modalities are labelled.
+/// Rules and thresholds of both modalities.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelSettings {
-    /// Of audio.
+    /// Settings of the audio modality.
     pub audio: ModalitySettings,
-    /// Of visual.
+    /// Settings of the visual modality.
     pub visual: ModalitySettings,
 }
 
 impl LabelSettings {
-    /// Settles every class of both modalities.
+    /// Determines rule, scale and the threshold of every class for both modalities.
     ///
     /// # Errors
-    /// [`LabelError::Settings`] for a file that cannot be read, an unknown key or class, a number that is none, or
-    /// rule `logit` without thresholds.
+    /// Returns [`LabelError::Settings`] if the file cannot be read, a key or class is unknown, a scale or threshold
+    /// is not a valid number, or rule `logit` has no threshold for a class.
     pub fn resolve(request: &SettingsRequest, classes: &[Arc<str>]) -> Result<LabelSettings, LabelError> {
         let file = match &request.file {
             Some(path) => read(path, classes)?,
@@ -170,13 +171,15 @@ impl LabelSettings {
         request.each(&file, of)
     }
 
-    /// These settings for other classes, and with what a request and single thresholds say otherwise.
+    /// The settings for the classes `classes`, changed by a request and by thresholds of single classes.
     ///
-    /// What is not named stays: a file without `default` leaves the classes it does not list. Another rule takes the
-    /// defaults of that rule. `before` are the classes that these settings are for.
+    /// Values that the request does not name stay: a file without `default` keeps the thresholds of the classes that
+    /// it does not list. If the rule changes, its defaults replace the earlier values. `before` has the classes that
+    /// `self` was made for.
     ///
     /// # Errors
-    /// As [`Settings::resolve`], and for a threshold of an unknown class.
+    /// Returns the errors of [`LabelSettings::resolve`], and [`LabelError::Settings`] if a single threshold is of an
+    /// unknown class.
     pub fn changed(
         &self,
         before: &[Arc<str>],
@@ -215,7 +218,8 @@ impl LabelSettings {
         request.each(&file, of)
     }
 
-    /// A thresholds file that says them: one threshold where all classes have the same, else one for each.
+    /// A thresholds file with these settings. If all classes have the same threshold, the file has one `default`;
+    /// otherwise it has one threshold per class.
     pub fn to_toml(&self, classes: &[Arc<str>]) -> String {
         let file = |modality| {
             let own = self.of(modality);
@@ -242,7 +246,7 @@ impl LabelSettings {
         toml::to_string(&file).expect("numbers and names are TOML")
     }
 
-    /// Of a modality.
+    /// The settings of a modality.
     pub fn of(&self, modality: Modality) -> &ModalitySettings {
         match modality {
             Modality::Audio => &self.audio,
@@ -254,15 +258,16 @@ impl LabelSettings {
 /// The threshold of one class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassThreshold {
-    /// Modality.
+    /// Modality that the threshold applies to.
     pub modality: Modality,
-    /// Class.
+    /// Name of the class.
     pub class: Arc<str>,
-    /// As a user gives it: see [`Rule::cutoff`].
+    /// Threshold as the user gives it; see [`Rule::score_threshold`].
     pub threshold: f64,
 }
 
-/// What holds where nothing else is said.
+/// Scale and thresholds before a change, which stay if the change does not name them. A new class has no threshold
+/// here.
 struct Base {
     scale: f64,
     thresholds: Vec<Option<f64>>,
@@ -291,12 +296,12 @@ fn modality_settings(
         (Some(threshold), ..) => Some(threshold),
         (None, RuleName::Softmax, Modality::Visual) => Some(VISUAL_THRESHOLD),
         (None, RuleName::Softmax, Modality::Audio) => Some(AUDIO_THRESHOLD),
-        // What a good logit is differs from model to model: no number of ours would do.
+        // Rule `logit` has no default threshold: the range of good logits differs from encoder to encoder.
         (None, RuleName::Logit, _) => None,
     };
     let mut thresholds = Vec::with_capacity(classes.len());
     for (position, class) in classes.iter().enumerate() {
-        // A flag says it for every class, the file's list included.
+        // The flag applies to every class, also to the classes that the file lists.
         let own = if threshold.is_some() {
             None
         } else {
@@ -381,7 +386,7 @@ mod tests {
     fn defaults_are_those_of_the_method() {
         let settings = LabelSettings::resolve(&SettingsRequest::default(), &classes()).unwrap();
         assert_eq!(settings.visual.thresholds, [1.025, 1.025]);
-        assert_eq!(settings.audio.cutoff(ClassId(1)), 0.475);
+        assert_eq!(settings.audio.score_threshold(ClassId(1)), 0.475);
         assert_eq!(settings.visual.rule, Rule::Softmax { scale: 1.0 });
     }
 
@@ -414,7 +419,7 @@ mod tests {
             (settings.visual.rule.scale(), settings.audio.rule.scale()),
             (100.0, 18.66)
         );
-        assert_eq!(settings.audio.cutoff(ClassId(0)), 4.0);
+        assert_eq!(settings.audio.score_threshold(ClassId(0)), 4.0);
     }
 
     #[test]
@@ -433,13 +438,13 @@ mod tests {
             .unwrap();
         assert_eq!(after.visual.thresholds, [1.25, 2.0]);
         assert_eq!(after.audio.thresholds, [AUDIO_THRESHOLD, 0.5]);
-        // A class that is new takes the default, one that stays its own, in whatever order.
+        // A new class takes the default. A class that stays keeps its threshold, in any order of the classes.
         let more: Vec<Arc<str>> = ["Dog", "Cat", "Speech"].map(Arc::from).to_vec();
         let after = after
             .changed(&classes, &more, &SettingsRequest::default(), &[])
             .unwrap();
         assert_eq!(after.visual.thresholds, [2.0, VISUAL_THRESHOLD, 1.25]);
-        // Another rule has thresholds of its own.
+        // Another rule does not keep the earlier thresholds, because its scores have another range.
         let logit = SettingsRequest {
             rule: Some(RuleName::Logit),
             ..SettingsRequest::default()

@@ -1,15 +1,18 @@
-//! What all labels of a store depend on: classes, rule, thresholds, prompts, denoising and the paths of the features.
+//! The world of a store, which all labels depend on: classes, rule, thresholds, prompts, denoising and the paths of the
+//! features.
 //!
-//! [`World::read`] reads it from the tables `settings`, `classes` and `prompts` of a store version, so that a change needs
-//! the features, but none of the other files that the store was made from.
+//! [`World::read`] reads these values from the tables `settings`, `classes` and `prompts` of a store version. A
+//! change therefore needs the features, but none of the other files that the store was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use vaplan_dataflows::Score;
+use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
@@ -24,19 +27,19 @@ use super::{Both, at};
 use crate::error::LabelError;
 use crate::ingest::text::TextEmbeddings;
 
-/// Text embeddings of a modality.
+/// Text embeddings of the classes for one modality.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptSet {
-    /// D.
+    /// Number D of values per embedding.
     pub width: usize,
-    /// `[C, width]`, row-major, of any length but zero.
+    /// Embeddings of shape `[C, width]`, row-major. No row is all zeros; the rows need not have length 1.
     pub data: Vec<f32>,
-    /// Text of each class, where known.
+    /// The prompt of each class, if it is known.
     pub texts: Vec<Option<Arc<str>>>,
 }
 
 impl PromptSet {
-    /// Embedding of a class.
+    /// The embedding of a class.
     pub fn row(&self, class: ClassId) -> &[f32] {
         &self.data[class.index() * self.width..][..self.width]
     }
@@ -55,35 +58,35 @@ impl From<TextEmbeddings> for PromptSet {
     }
 }
 
-/// What labels depend on beside videos, features, user labels and predictions.
+/// Everything that labels depend on, except videos, features, user labels and predictions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
-    /// Names in order; a [`ClassId`] is a position here.
+    /// Names of the classes in order. A [`ClassId`] is a position in this list.
     pub classes: Vec<Arc<str>>,
-    /// Rule, scales and thresholds.
+    /// Rule, scales and thresholds of both modalities.
     pub settings: LabelSettings,
-    /// Text embeddings.
+    /// Text embeddings of the classes for each modality.
     pub prompts: Both<PromptSet>,
-    /// Files and folders of features: absolute paths, but in stores of older programs.
+    /// Files and folders of features. The paths are absolute, except in stores of older programs.
     pub features: Both<Vec<PathBuf>>,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
-    /// K, α and guard of each modality; none: the modality is not denoised.
-    pub denoising: Both<Option<Pld>>,
-    /// Which predictions count; none: no prediction counts.
+    /// K, α and guard of each modality. `None` if PLD does not denoise the modality.
+    pub denoising: Both<Option<DenoisingRule>>,
+    /// The predictions that count. `None` if no prediction counts.
     pub active: Option<Active>,
-    /// Hashes of the last deliveries that `vaplan watch` took in, oldest first. Labels do not depend on them.
+    /// Hashes of the last deliveries that `vaplan watch` committed, oldest first. Labels do not depend on them.
     pub delivered: Vec<Arc<str>>,
     /// State of `vaplan run`, by name. Labels do not depend on it.
     pub run: BTreeMap<Arc<str>, Arc<str>>,
 }
 
-/// Which predictions count: for each video and modality, those of the latest of these epochs.
+/// The predictions that count: for each video and modality, the predictions of the latest of these epochs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Active {
     /// Epochs that count. The store can have predictions of other epochs.
     pub epochs: BTreeSet<u64>,
-    /// Classes of the columns of the predictions, in order.
+    /// Classes of the columns of the predictions, in order of the columns.
     pub classes: Vec<Arc<str>>,
 }
 
@@ -93,6 +96,8 @@ const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
 const DELIVERED: &str = "inbox.delivered";
 const RUN: &str = "run.";
+/// The setting `denoise.MODALITY.rule`; the other settings of this prefix are the parameters of the rule.
+const DENOISING_RULE: &str = "rule";
 
 fn features_name(modality: Modality) -> String {
     format!("features.{modality}")
@@ -103,11 +108,11 @@ fn denoise_name(modality: Modality, what: &str) -> String {
 }
 
 impl World {
-    /// Reads what labels of a store version depend on.
+    /// Reads the world of a store version.
     ///
     /// # Errors
-    /// [`LabelError::Store`] if a table cannot be read, [`LabelError::World`] if a table lacks what is needed, as the tables
-    /// of some older programs do.
+    /// - Returns [`LabelError::Store`] if a table cannot be read.
+    /// - Returns [`LabelError::World`] if a table lacks values, as tables of some older programs do.
     pub fn read(snapshot: &Snapshot) -> Result<World, LabelError> {
         let version = snapshot.version().version;
         let bad = |problem: String| LabelError::World { version, problem };
@@ -123,23 +128,33 @@ impl World {
         let [audio, visual] = Modality::ALL.map(|modality| {
             prompt_set(&rows, modality, classes.len(), texts[at(modality)].clone()).map_err(bad)
         });
-        let pld = |modality| -> Result<Option<Pld>, LabelError> {
-            let one = |what| values(&denoise_name(modality, what)).first();
-            let Some(k) = one("k") else { return Ok(None) };
-            let alpha = one("alpha").ok_or_else(|| bad("denoise has k, but no alpha".to_owned()))?;
-            let guard = one("guard").ok_or_else(|| bad("denoise has k, but no guard".to_owned()))?;
-            let pld = Pld::new(
-                number(k, "k").map_err(bad)?,
-                number(alpha, "alpha").map_err(bad)?,
-                number(guard, "guard").map_err(bad)?,
-            );
-            pld.map(Some).map_err(|error| bad(error.to_string()))
+        let denoising = |modality| -> Result<Option<DenoisingRule>, LabelError> {
+            let prefix = denoise_name(modality, "");
+            let mut rule = None;
+            let mut parameters = RuleParameters::new();
+            for (name, values) in named.range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded)) {
+                let (Some(what), [value, ..]) = (name.strip_prefix(&*prefix), values.as_slice()) else {
+                    break;
+                };
+                match what {
+                    DENOISING_RULE => rule = Some(value),
+                    _ => drop(parameters.insert(what.to_owned(), number(value, name).map_err(bad)?)),
+                }
+            }
+            // Programs that knew only rule `pld` recorded no rule.
+            let name = match rule {
+                None if parameters.is_empty() => return Ok(None),
+                None => Pld::NAME,
+                Some(name) => name,
+            };
+            let rule = DenoisingRule::new(name, &parameters);
+            rule.map(Some).map_err(|error| bad(format!("{prefix}*: {error}")))
         };
         let epochs = values(ACTIVE_EPOCH)
             .iter()
             .map(|epoch| number(epoch, ACTIVE_EPOCH));
         let mut epochs = epochs.collect::<Result<BTreeSet<u64>, _>>().map_err(bad)?;
-        // Older programs recorded the first and the last epoch.
+        // Older programs recorded only the first and the last epoch of a range. Every epoch of the range counts.
         if let ([since], Some(last)) = (values(ACTIVE_SINCE), epochs.last().copied()) {
             epochs.extend(number(since, ACTIVE_SINCE).map_err(bad)?..=last);
         }
@@ -160,7 +175,7 @@ impl World {
                 paths.map(|path| PathBuf::from(&**path)).collect()
             }),
             segment_seconds: number(seconds, SEGMENT_SECONDS).map_err(bad)?,
-            denoising: [pld(Modality::Audio)?, pld(Modality::Visual)?],
+            denoising: [denoising(Modality::Audio)?, denoising(Modality::Visual)?],
             active,
             delivered: values(DELIVERED).to_vec(),
             run: (named.iter())
@@ -170,7 +185,7 @@ impl World {
         })
     }
 
-    /// Rows of `settings`.
+    /// The rows of table `settings`.
     pub fn setting_rows(&self) -> Vec<SettingRow> {
         let mut rows = Vec::new();
         let mut push = |name: String, position: usize, value: String| {
@@ -199,16 +214,17 @@ impl World {
             for (position, path) in self.features[at(modality)].iter().enumerate() {
                 push(features_name(modality), position, path.display().to_string());
             }
-            if let Some(pld) = &self.denoising[at(modality)] {
-                push(denoise_name(modality, "k"), 0, pld.k().to_string());
-                push(denoise_name(modality, "alpha"), 0, pld.alpha().to_string());
-                push(denoise_name(modality, "guard"), 0, pld.guard().to_string());
+            if let Some(rule) = &self.denoising[at(modality)] {
+                push(denoise_name(modality, DENOISING_RULE), 0, rule.name().to_owned());
+                for (name, value) in rule.parameters() {
+                    push(denoise_name(modality, name), 0, value.to_string());
+                }
             }
         }
         rows
     }
 
-    /// Rows of `classes`.
+    /// The rows of table `classes`.
     pub fn class_rows(&self) -> Vec<ClassRow> {
         self.each_class(|class, position, modality| {
             let own = self.settings.of(modality);
@@ -220,12 +236,12 @@ impl World {
                 rule: own.rule.name().into(),
                 scale: own.rule.scale(),
                 threshold: own.thresholds[position.index()],
-                cutoff: own.cutoff(position),
+                score_threshold: own.score_threshold(position),
             }
         })
     }
 
-    /// Rows of `prompts`.
+    /// The rows of table `prompts`.
     pub fn prompt_rows(&self) -> Vec<PromptRow> {
         self.each_class(|class, position, modality| PromptRow {
             class: class.clone(),
@@ -245,10 +261,10 @@ impl World {
         rows
     }
 
-    /// PromptEmbeddings of both modalities, for scoring.
+    /// Prompt embeddings of both modalities, prepared for scoring.
     ///
     /// # Errors
-    /// [`PromptError`] with its modality.
+    /// Returns the modality and [`PromptError`] if the embeddings of a modality are not valid.
     pub fn prompt_pair(&self) -> Result<PromptPair, (Modality, PromptError)> {
         let of = |modality: Modality| {
             let set = &self.prompts[at(modality)];
@@ -261,24 +277,24 @@ impl World {
         })
     }
 
-    /// The number that scores are compared with, by modality and class.
-    pub fn cutoffs(&self) -> Vec<((Modality, ClassId), Score)> {
+    /// The threshold of scores, for each modality and class.
+    pub fn thresholds(&self) -> Vec<((Modality, ClassId), Score)> {
         self.each_class(|_, class, modality| {
-            let cutoff = self.settings.of(modality).cutoff(class);
+            let score_threshold = self.settings.of(modality).score_threshold(class);
             (
                 (modality, class),
-                Score::new(cutoff).expect("thresholds are finite"),
+                Score::new(score_threshold).expect("thresholds are finite"),
             )
         })
     }
 
-    /// Position of a class.
+    /// Position of the class with this name. `None` if no class has this name.
     pub fn class_id(&self, name: &str) -> Option<ClassId> {
         let position = self.classes.iter().position(|class| &**class == name)?;
         Some(ClassId(position as u32))
     }
 
-    /// SHA-256 of rule, thresholds and denoising, hex.
+    /// SHA-256 of rules, thresholds and denoising, as hexadecimal text.
     pub fn settings_hash(&self) -> String {
         let mut rows = self.setting_rows();
         rows.retain(|row| row.name.starts_with("denoise."));
@@ -289,7 +305,7 @@ impl World {
         })
     }
 
-    /// SHA-256 of the text embeddings, hex.
+    /// SHA-256 of the text embeddings of both modalities, as hexadecimal text.
     pub fn models_hash(&self) -> String {
         hash(|sum| {
             for modality in Modality::ALL {
@@ -298,7 +314,7 @@ impl World {
         })
     }
 
-    /// SHA-256 of a modality's text embeddings in order, hex.
+    /// SHA-256 of the text embeddings of one modality in order of the classes, as hexadecimal text.
     pub fn prompts_hash(&self, modality: Modality) -> String {
         use sha2::Digest;
         let set = &self.prompts[at(modality)];
@@ -309,7 +325,7 @@ impl World {
     }
 }
 
-/// Names in order, and rule, scale and thresholds.
+/// Names of the classes in order, with rule, scale and thresholds of each modality.
 fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), String> {
     let mut classes: Vec<Arc<str>> = Vec::new();
     let mut own: Both<Option<ModalitySettings>> = [None, None];

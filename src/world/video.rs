@@ -1,4 +1,4 @@
-//! Videos, and which video the key of a feature file names.
+//! One video with its weak label, and which video the key of a feature file names.
 
 use std::sync::Arc;
 
@@ -11,28 +11,29 @@ use crate::ingest::annotations::{KeyError, Roster};
 /// A video with its weak label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Video {
-    /// Hash of the name.
+    /// Hash of the full name.
     pub id: VideoId,
     /// Full name.
     pub name: Arc<str>,
-    /// Part of the data set.
+    /// Split that the video belongs to.
     pub split: vaplan_schemas::rows::Split,
-    /// Weak label, ascending.
+    /// Classes of the weak label in ascending order.
     pub weak: Arc<[ClassId]>,
-    /// File of the weak label.
+    /// File that the weak label comes from.
     pub source: Arc<str>,
 }
 
-/// Which video each key of a feature file means.
+/// Tells which video a key of a feature file names.
 #[derive(Clone, Debug)]
 pub struct Names {
     roster: Roster,
-    /// For each position in the roster the position in [`Plan::videos`]; none: the video exists but is not labelled.
+    /// The index among the labelled videos for each position in the roster. `None`: the video exists, but is not
+    /// labelled.
     chosen: Vec<Option<usize>>,
 }
 
 impl Names {
-    /// Takes all known names, each with its position in [`Plan::videos`]; none: the video is not labelled.
+    /// Takes all known names, each with its index among the labelled videos (`None` if the video is not labelled).
     pub fn new(names: impl IntoIterator<Item = (Arc<str>, Option<usize>)>) -> Names {
         let (names, chosen): (Vec<_>, _) = names.into_iter().unzip();
         Names {
@@ -41,7 +42,7 @@ impl Names {
         }
     }
 
-    /// The meaning of a key.
+    /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
         match self.roster.resolve(key) {
             Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
@@ -57,21 +58,21 @@ impl Names {
 /// The meaning of the key of a feature file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// This video, by its position in the videos of a plan.
+    /// The key names this video, by its index among the labelled videos.
     Video(usize),
-    /// A video that is not labelled, or no known video.
+    /// The key names a video that is not labelled, or no known video.
     Other,
-    /// More than one video.
+    /// The key fits more than one video.
     Ambiguous {
-        /// The key.
+        /// The ambiguous key.
         key: Arc<str>,
-        /// The message that names two of the videos.
+        /// A message that names two of the videos.
         reason: String,
     },
 }
 
 impl Meaning {
-    /// The reject of a key that means more than one video.
+    /// The rejected row for a key that fits more than one video. `None` for any other key.
     pub fn reject(&self, file: &str, row: u64) -> Option<RejectRow> {
         let Meaning::Ambiguous { key, reason } = self else {
             return None;

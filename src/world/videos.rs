@@ -19,7 +19,8 @@ pub(crate) struct LoadedVideos {
 }
 
 impl LoadedVideos {
-    /// Loads the rows of these videos, unless they are loaded. A name that the version lacks has no row.
+    /// Loads the rows of these videos, except the rows that are loaded already. A video that the version lacks gets
+    /// no row.
     pub(crate) fn want(
         &mut self,
         snapshot: &Snapshot,
@@ -38,7 +39,7 @@ impl LoadedVideos {
         Ok(())
     }
 
-    /// Loads the rows of all videos, unless they are loaded.
+    /// Loads the rows of all videos, if they are not loaded already.
     pub(crate) fn want_all(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         if !self.all {
             self.take(snapshot, &Filter::all())?;
@@ -54,18 +55,18 @@ impl LoadedVideos {
         Ok(())
     }
 
-    /// The row of a video whose row was loaded.
+    /// The loaded row of a video. `None` if the row was not loaded or the version lacks the video.
     pub(crate) fn get(&self, name: &str) -> Option<&VideoRow> {
         self.rows.get(name)
     }
 
-    /// All loaded rows, by name.
+    /// All loaded rows in order of name.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &VideoRow> {
         self.rows.values()
     }
 }
 
-/// Modality and feature file of the admitted features; none: the modality has no admitted features.
+/// The feature file of the admitted features of each modality. `None` if the modality has no admitted features.
 pub(crate) fn sources_of(row: &VideoRow) -> Both<(Modality, Option<&Arc<str>>)> {
     [
         (Modality::Audio, row.audio_source.as_ref()),

@@ -163,10 +163,9 @@ fn yamnet_hears_the_dog_and_the_speech_of_the_sample() {
             .find(|track| track.modality == Modality::Audio && &*track.class == class)
             .unwrap();
         track
-            .cells
             .iter()
             .enumerate()
-            .filter(|(_, cell)| cell.label)
+            .filter(|(_, own)| own.label)
             .map(|(at, _)| at)
             .collect()
     };

@@ -36,7 +36,7 @@ fn export(sample: &Sample, videos: usize) {
             };
             for track in tables.labels.iter().filter(own) {
                 let class = CLASSES.iter().position(|class| **class == *track.class).unwrap();
-                for (segment, _) in track.cells.iter().enumerate().filter(|(_, cell)| cell.label) {
+                for (segment, _) in track.iter().enumerate().filter(|(_, cell)| cell.label) {
                     matrix.set(class, segment);
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vaplan::eval::{DenseTruth, EvalError, PredictedLabels, evaluate, predictions};
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelCell, LabelRule, LabelTrack, Split, TruthRow, VideoRow};
+use vaplan_schemas::rows::{LabelTrack, Split, TruthRow, VideoRow};
 
 fn classes() -> Vec<Arc<str>> {
     vec!["Speech".into(), "Dog".into()]
@@ -25,19 +25,11 @@ fn video(name: &str, segments: u32, audio: bool, visual: bool) -> VideoRow {
 
 /// A track of `#` and `.`.
 fn track(video: &str, modality: Modality, class: &str, cells: &str) -> LabelTrack {
-    let cell = |cell| LabelCell {
-        label: cell == '#',
-        rule: LabelRule::Plg,
-        score: Some(0.5),
-        threshold: Some(0.4),
-        why: None,
-    };
-    LabelTrack {
-        video: video.into(),
-        modality,
-        class: class.into(),
-        cells: cells.chars().map(cell).collect(),
-    }
+    let scores = cells
+        .chars()
+        .map(|cell| if cell == '#' { 0.5 } else { 0.3 })
+        .collect();
+    LabelTrack::plg(video.into(), modality, class.into(), scores, 0.4)
 }
 
 fn event(video: &str, modality: Modality, class: &str, onset: u32, offset: u32) -> TruthRow {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelCell, LabelTrack};
+use vaplan_schemas::rows::LabelTrack;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{LabelChanges, Labels, Settings, Videos};
 
@@ -105,7 +105,7 @@ fn a_plan_says_what_the_change_then_touches() {
     let all = labels(&store);
     let rows = |of: &dyn Fn(&LabelTrack) -> bool| -> usize {
         let own = all.iter().filter(|track| of(track));
-        own.map(|track| track.cells.len()).sum()
+        own.map(|track| track.segments()).sum()
     };
 
     let bark = |track: &LabelTrack| track.modality == Modality::Audio && &*track.class == "Bark";
@@ -233,7 +233,8 @@ fn what_is_asked_twice_is_done_once_probabilities_that_are_none_included() {
         [
             ("denoise.visual.alpha", "10"),
             ("denoise.visual.guard", "0.25"),
-            ("denoise.visual.k", "5")
+            ("denoise.visual.k", "5"),
+            ("denoise.visual.rule", "pld")
         ]
     );
     // A video that comes in the same run as its predictions has them.
@@ -264,11 +265,7 @@ fn what_is_asked_twice_is_done_once_probabilities_that_are_none_included() {
     let flips = labels(&store)
         .iter()
         .filter(|track| *track.video == *"vid99999999_0_10" && track.modality == Modality::Visual)
-        .map(|track| {
-            let cells = track.cells.iter();
-            let by_2 = |cell: &&LabelCell| cell.why.as_ref().is_some_and(|why| why.epoch == 2);
-            cells.filter(by_2).count()
-        })
+        .map(|track| track.flips.iter().filter(|(_, why)| why.epoch == 2).count())
         .sum::<usize>();
     assert!([1, 9].contains(&flips), "{flips}");
 }

@@ -120,14 +120,14 @@ fn settings_that_cannot_be_are_refused() {
     for (denoising, expected) in [
         (
             DenoiseRequest {
-                k: Some(0),
+                parameters: [("k".to_owned(), 0.0)].into(),
                 ..DenoiseRequest::default()
             },
-            "denoising: k is 0, expected at least 1",
+            "denoising: k is 0, expected a whole number from 1 to 4294967295",
         ),
         (
             DenoiseRequest {
-                guard: Some(1.5),
+                parameters: [("guard".to_owned(), 1.5)].into(),
                 ..DenoiseRequest::default()
             },
             "denoising: guard is 1.5, expected a number from 0 to 1",
@@ -398,7 +398,7 @@ fn bad_rows_cost_no_other_and_are_told_until_their_file_is_mended() {
     let marked = labels.iter().find(|track| {
         *track.video == *name(1) && track.modality == Modality::Audio && &*track.class == "Bark"
     });
-    assert!(marked.unwrap().cells[3].label);
+    assert!(marked.unwrap().labels[3]);
     assert_eq!(snapshot.read::<UserLabels>().unwrap().len(), 2);
 
     fs::write(&weak, format!("filename,event_labels\n{},Bell\n", name(2))).unwrap();

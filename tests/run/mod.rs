@@ -106,6 +106,6 @@ pub(crate) fn tables(store: &str) -> Tables {
 
 /// Epochs of the flips there are.
 pub(crate) fn flipped_by(labels: &[LabelTrack]) -> BTreeSet<u64> {
-    let cells = labels.iter().flat_map(|track| &track.cells);
-    cells.filter_map(|cell| Some(cell.why.as_ref()?.epoch)).collect()
+    let flips = labels.iter().flat_map(|track| &track.flips);
+    flips.map(|(_, why)| why.epoch).collect()
 }

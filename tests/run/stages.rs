@@ -48,7 +48,7 @@ fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() 
     }
     let held = tables(&sample.path("own"));
     assert_eq!(held.epochs.len(), 9, "three trainings");
-    let flipped = held.labels.iter().flat_map(|track| &track.cells);
+    let flipped = held.labels.iter().flat_map(|track| track.iter());
     let flipped = flipped.filter(|cell| cell.rule == LabelRule::Pld).count();
     assert!(flipped > 20, "{flipped} labels were flipped");
     assert_eq!(plan(&file), stages.map(|stage| format!("{stage} done")));
@@ -261,8 +261,7 @@ fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
     let marks = sample.path("marks.csv");
     let held = tables(&sample.path("own"));
     let track = &held.labels[0];
-    let cell = &track.cells[0];
-    let other = u8::from(!cell.label);
+    let other = u8::from(!track.labels[0]);
     let store = sample.path("own");
     let mark = |rows: &[(&str, usize)]| {
         let of = format!("{},{},{}", track.video, track.modality, track.class);
@@ -276,7 +275,7 @@ fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
     mark(&[(&other.to_string(), 0), ("1", 1)]);
     assert_status(&run(&file), 0);
     let after = tables(&store);
-    let cell = &after.labels[0].cells[0];
+    let cell = after.labels[0].get(0);
     assert_eq!((cell.rule, cell.label), (LabelRule::User, other == 1));
     assert_eq!(after.epochs.len(), 2 * held.epochs.len(), "all is trained on it");
 

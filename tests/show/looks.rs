@@ -5,14 +5,14 @@ use std::sync::Arc;
 use vaplan::show::{Timeline, TimelineRows, TimelineStyle, render};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    ClassRow, FlipLimit, FlipReason, LabelCell, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
+    ClassRow, FlipLimit, FlipReason, LabelRule, LabelTrack, ScoreTrack, Split, TruthRow, VideoRow,
 };
 
 use crate::support::assert_golden;
 
-const CUTOFF: f64 = 0.2;
+const THRESHOLD: f64 = 0.2;
 
-/// Rows of one video of classes Dog, Speech and Frying_(food), cutoff 0.2.
+/// Rows of one video of classes Dog, Speech and Frying_(food), threshold 0.2.
 pub(super) struct Video {
     pub(super) row: VideoRow,
     pub(super) classes: Vec<ClassRow>,
@@ -31,7 +31,7 @@ pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
         rule: "softmax".into(),
         scale: 1.0,
         threshold: 0.6,
-        cutoff: CUTOFF,
+        score_threshold: THRESHOLD,
     };
     Video {
         row: VideoRow {
@@ -55,24 +55,12 @@ pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
 }
 
 impl Video {
-    /// Labels where the score is above the cutoff.
+    /// Labels where the score is above the threshold.
     fn scores(mut self, modality: Modality, class: &str, score: impl Fn(u32) -> f64) -> Video {
         let score: Vec<f64> = (0..self.row.segments).map(score).collect();
-        let cell = |score: &f64| LabelCell {
-            label: *score > CUTOFF,
-            rule: LabelRule::Plg,
-            score: Some(*score),
-            threshold: Some(CUTOFF),
-            why: None,
-        };
         let (video, class): (Arc<str>, Arc<str>) = (self.row.video.clone(), class.into());
-        let cells = score.iter().map(cell).collect();
-        self.labels.push(LabelTrack {
-            video: video.clone(),
-            modality,
-            class: class.clone(),
-            cells,
-        });
+        let track = LabelTrack::plg(video.clone(), modality, class.clone(), score.clone(), THRESHOLD);
+        self.labels.push(track);
         self.scores.push(ScoreTrack {
             video,
             modality,
@@ -200,14 +188,13 @@ fn a_video_without_features_shows_its_truth_or_says_so() {
 fn flips_are_told_with_their_reasons_where_those_are_known() {
     let mut video = video("short", 3, &["Dog"]).scores(Modality::Visual, "Dog", |t| f64::from(t) / 4.0);
     for (segment, flip) in [(0, None), (2, Some((0.012_34, 10.0, 5)))] {
-        let cell = &mut video.labels[0].cells[segment];
-        cell.label = !cell.label;
-        cell.rule = LabelRule::Pld;
-        cell.why = Some(Box::new(FlipReason {
+        let track = &mut video.labels[0];
+        let why = FlipReason {
             epoch: 12,
             loss: Some(4.605),
             limit: flip.map(|(base, alpha, k)| FlipLimit { base, alpha, k }),
-        }));
+        };
+        track.set(segment, !track.labels[segment], LabelRule::Pld, Some(why));
     }
     let text = String::from_utf8(text(&video.timeline(false), PLAIN)).unwrap();
     assert!(

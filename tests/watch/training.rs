@@ -85,7 +85,7 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
     let video = own
         .labels
         .iter()
-        .find(|track| track.cells.iter().any(|cell| cell.rule == LabelRule::Pld));
+        .find(|track| track.iter().any(|cell| cell.rule == LabelRule::Pld));
     let video = video.expect("one with a flip").video.to_string();
     place.deliver_epoch("epoch-0100", &video, 0.5);
     watch.line("epoch-0100");

@@ -1,4 +1,5 @@
-//! Times the evaluator alone, matrices in memory, for `bench/compare/eval.py`: one JSON object on standard output.
+//! Times the evaluator alone, with the matrices in memory, for `bench/compare/eval.py`. Prints one JSON object to
+//! standard output.
 
 use std::time::Instant;
 

@@ -1,26 +1,27 @@
-//! PLD on packed tracks: what `bench/compare/denoise.py` holds against numpy.
+//! Times PLD on packed tracks. `bench/compare/denoise.py` compares the time with numpy.
 //!
-//! `pld PROBABILITY LABEL K ALPHA GUARD THREADS`: two npy files `(N, T)` of f32, a track a row, labels 0 or 1. Prints one
-//! JSON object: seconds of deciding all flips (reading the files left out), and how many there are.
+//! Usage: `pld PROBABILITY LABEL K ALPHA GUARD THREADS`. PROBABILITY and LABEL are npy files of f32 of shape (N, T),
+//! with one track per row; labels are 0 or 1. The program prints one JSON object with the seconds that the flips of all
+//! tracks took, without reading the files, and the number of flips.
 
 use std::path::Path;
 use std::time::Instant;
 
 use vaplan::ingest::npy;
-use vaplan_dataflows::pld::flips;
-use vaplan_dataflows::{Bits, Pld, Probability};
+
+use vaplan_dataflows::{Bits, DenoisingRule, Probability};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [probability, label, k, alpha, guard, threads] = &arguments[..] else {
         return Err("pld PROBABILITY LABEL K ALPHA GUARD THREADS".into());
     };
-    let settings = Pld::new(k.parse()?, alpha.parse()?, guard.parse()?)?;
+    let settings = DenoisingRule::pld(k.parse()?, alpha.parse()?, guard.parse()?)?;
     let threads: usize = threads.parse()?;
     let probability = npy::read_floats(Path::new(probability))?;
     let label = npy::read_floats(Path::new(label))?;
     let segments = *probability.shape.last().ok_or("a number, expected tracks")?;
-    // As the dataflow holds them.
+    // Convert the tracks to the types that the dataflow holds.
     let tracks: Vec<(Bits, Vec<Probability>)> = label
         .data
         .chunks_exact(segments)

@@ -1,12 +1,15 @@
-//! Stores of simulated scores, and the full relabelling that a change is held against.
+//! Makes stores of simulated scores, and times the full relabelling that an incremental change is compared with. Every
+//! mode prints one JSON object.
 //!
-//! `relabel_store epoch STORE EPOCH` and `relabel_store rewrite STORE EPOCH` denoise by an epoch in a resident graph, as a step of `vaplan run`
-//! does, and commit the rows of labels that it changed, or all there are; only that is timed, not loading the graph.
-//!
-//! `relabel_store make STORE VIDEOS` makes a store of that many videos: T = 10, 25 classes, 1.6 weak labels, probabilities
-//! around the threshold. `relabel_store full STORE [EPOCH]` labels all its scores anew with other thresholds, in one run of the
-//! graph, and commits labels and changes; with an epoch, denoised by it, and thresholds as they are. `relabel_store predict STORE EPOCH` adds an epoch whose visual predictions contradict two of
-//! ten labels in a tenth of the tracks. All print one JSON object.
+//! - `relabel_store make STORE VIDEOS` makes a store of VIDEOS videos with T = 10, 25 classes, 1.6 weak labels per
+//!   video, and scores around the threshold.
+//! - `relabel_store full STORE [EPOCH]` labels all scores again with other thresholds in one run of the graph, and
+//!   commits all labels. With EPOCH, it keeps the thresholds and denoises the labels by that epoch.
+//! - `relabel_store predict STORE EPOCH` adds an epoch. Its visual predictions contradict two of ten labels in a tenth
+//!   of the tracks.
+//! - `relabel_store epoch STORE EPOCH` denoises by an epoch in a resident graph, as a step of `vaplan run` does, and
+//!   commits the rows of labels that changed. Only the step and the commit are timed, without loading the graph.
+//! - `relabel_store rewrite STORE EPOCH` is like `epoch`, but commits all rows of labels.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,16 +17,17 @@ use std::time::Instant;
 
 use vaplan::engine::Listener;
 use vaplan::engine::resident::whole;
-use vaplan::engine::rows::{VideoAnswers, label_tracks, score_tracks, video_row};
+use vaplan::engine::rows::{label_tracks, score_tracks, video_row};
 use vaplan::run::graph::Graph;
 use vaplan::run::learner::active;
 use vaplan::world::kept::{counting, latest};
 use vaplan::world::settings::{LabelSettings, SettingsRequest};
 use vaplan::world::{PromptSet, Video, World};
 use vaplan_dataflows::admit::Admitted;
-use vaplan_dataflows::pld::Pld;
+use vaplan_dataflows::denoising::DenoisingRule;
+use vaplan_dataflows::outcome::VideoOutcome;
 use vaplan_dataflows::session::{GraphSession, Rows};
-use vaplan_dataflows::train::{LabelChanges as Lesson, Learner, Learnt, Predicted};
+use vaplan_dataflows::train::{LabelChanges as EpochInput, Learner, Learnt, Predicted};
 use vaplan_dataflows::{
     Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
 };
@@ -82,7 +86,7 @@ fn world() -> Fallible<World> {
     })
 }
 
-/// A number from all the parts, the same in every run.
+/// Returns a pseudo-random number that depends only on `parts`, so that every run makes the same store.
 fn noise(parts: [u64; 4]) -> u64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for part in parts {
@@ -96,7 +100,8 @@ fn noise(parts: [u64; 4]) -> u64 {
 
 fn video(number: u64) -> Video {
     let name: Arc<str> = format!("v{number:010}_0_10").into();
-    // 1.6 on average: one, and with probability 0.5 a second, with 0.1 a third.
+    // A video has 1.6 weak labels on average: one, a second with probability 0.5, and a third with probability 0.1. Two
+    // of them may be the same class.
     let draw = noise([number, 1, 0, 0]) % 10;
     let count = 1 + u64::from(draw < 5) + u64::from(draw < 1);
     let mut weak: Vec<ClassId> = (0..count)
@@ -113,8 +118,8 @@ fn video(number: u64) -> Video {
     }
 }
 
-fn found(world: &World, number: u64, video: &Video) -> VideoAnswers {
-    let mut found = VideoAnswers::default();
+fn found(world: &World, number: u64, video: &Video) -> VideoOutcome {
+    let mut found = VideoOutcome::default();
     for (at, modality) in Modality::ALL.into_iter().enumerate() {
         let cells = || {
             video.weak.iter().flat_map(move |class| {
@@ -128,8 +133,8 @@ fn found(world: &World, number: u64, video: &Video) -> VideoAnswers {
         let record = ScoreRecord::new(SEGMENTS, video.weak.to_vec(), cosines.collect(), scores.collect());
         let settings = world.settings.of(modality);
         let tracks = record.tracks().map(|(class, _, scores)| {
-            let cutoff = settings.cutoff(class);
-            let bits: Bits = scores.iter().map(|score| score.get() > cutoff).collect();
+            let score_threshold = settings.score_threshold(class);
+            let bits: Bits = scores.iter().map(|score| score.get() > score_threshold).collect();
             Track::plg(class, bits)
         });
         found.labels[at] = Some(Arc::new(LabelRecord {
@@ -187,7 +192,7 @@ fn make(store: &Path, videos: u64) -> Fallible<u64> {
             .flat_map(|(number, video)| label_tracks(&world, &video.name, &found(&world, number, &video)));
         let mut rows: Vec<LabelChangeRow> = labels
             .flat_map(|track| {
-                let set = track.cells.iter().enumerate().filter(|(_, cell)| cell.label);
+                let set = track.labels.iter().enumerate().filter(|(_, label)| **label);
                 let row = |segment: usize| LabelChangeRow {
                     version,
                     video: track.video.clone(),
@@ -209,7 +214,8 @@ fn make(store: &Path, videos: u64) -> Fallible<u64> {
     Ok(videos)
 }
 
-/// Adds visual predictions of all videos, 0.03 off the labels but for those they contradict.
+/// Adds visual predictions of all videos. A prediction is 0.03 away from its label, or 0.03 away from the opposite
+/// label if it contradicts the label.
 fn predict(store: &Path, epoch: u64) -> Fallible<u64> {
     let store = Store::open(store)?;
     let lock = store.lock(&mut |_| {})?;
@@ -227,8 +233,8 @@ fn predict(store: &Path, epoch: u64) -> Fallible<u64> {
             .or_insert_with(|| vec![0.01; cells]);
         let seed = [VideoId::of(&track.video).0, 9, u64::from(class.0), 0];
         let contradicted = noise(seed).is_multiple_of(10);
-        for (segment, cell) in track.cells.iter().enumerate() {
-            let likely = cell.label != (contradicted && segment < 2);
+        for (segment, &label) in track.labels.iter().enumerate() {
+            let likely = label != (contradicted && segment < 2);
             own[segment * CLASSES as usize + class.index()] = if likely { 0.97 } else { 0.03 };
         }
     }
@@ -255,11 +261,10 @@ fn predict(store: &Path, epoch: u64) -> Fallible<u64> {
     Ok(tracks.len() as u64)
 }
 
-/// Reads all scores, labels them by other thresholds, writes all labels: what there is without increments.
-/// Predictions of an epoch, as PLD takes them, of the classes of each video; and the world that goes by them.
+/// Activates the predictions of an epoch in `world`, and returns them as PLD reads them: for the classes of each video.
 fn by_epoch(snapshot: &Snapshot, world: &mut World, epoch: u64) -> Fallible<Vec<Predicted>> {
     world.active = Some(active(world, epoch));
-    world.denoising = [None, Some(Pld::default())];
+    world.denoising = [None, Some(DenoisingRule::default())];
     let rows = counting(snapshot, world.active.as_ref(), &Filter::all())?;
     let videos = snapshot.read::<Videos>()?.into_iter();
     let weak: std::collections::BTreeMap<Arc<str>, Arc<[ClassId]>> = videos
@@ -271,11 +276,11 @@ fn by_epoch(snapshot: &Snapshot, world: &mut World, epoch: u64) -> Fallible<Vec<
     Ok(latest(rows, world, &|video| weak.get(video).cloned()))
 }
 
-/// Gives the same predictions at its only step.
+/// Learner with one step, which gives these predictions.
 struct Once(Vec<Predicted>);
 
 impl Learner for Once {
-    fn epoch(&mut self, _step: u64, _labels: Lesson) -> Result<Learnt, String> {
+    fn epoch(&mut self, _step: u64, _labels: EpochInput) -> Result<Learnt, String> {
         Ok(Learnt {
             predictions: Some(std::mem::take(&mut self.0)),
             more: false,
@@ -283,7 +288,7 @@ impl Learner for Once {
     }
 }
 
-/// Seconds of the step and its commit.
+/// Denoises by an epoch in a resident graph, and returns the seconds of the step and its commit.
 fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     let store = Store::open(store)?;
     let lock = store.lock(&mut |_| {})?;
@@ -315,10 +320,11 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
         for name in &names {
             of[bucket_of(name, buckets) as usize].push(name);
         }
-        let answers = graph.answers();
+        let outcome = graph.outcome();
         commit.replace_buckets::<Labels>(|bucket| {
             let own = of[bucket as usize].iter();
-            own.flat_map(|name| answers.labels(&world, name)).collect()
+            own.flat_map(|name| label_tracks(&world, name, outcome.video(VideoId::of(name))))
+                .collect()
         })?;
     } else {
         graph.write(&mut commit, &snapshot, &world, stepped)?;
@@ -329,6 +335,7 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     Ok(seconds)
 }
 
+/// Reads all scores, labels them again, and commits all labels: the work of a program without increments.
 fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
     let store = Store::open(store)?;
     let lock = store.lock(&mut |_| {})?;
@@ -348,7 +355,7 @@ fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
     };
     let videos = snapshot.read::<Videos>()?;
     let mut rows = Rows {
-        cutoffs: world.cutoffs(),
+        thresholds: world.thresholds(),
         predictions,
         denoising: Modality::ALL
             .into_iter()
@@ -393,17 +400,8 @@ fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
         rows.scored.push((VideoId::of(&own[0].1.video), candidate));
     }
     drop(tracks);
-    let (session, outcome) =
-        GraphSession::start(std::thread::available_parallelism()?.get(), rows, Vec::new())?;
-    session.finish()?;
-    let mut found: std::collections::BTreeMap<VideoId, VideoAnswers> = std::collections::BTreeMap::new();
-    let at = |modality| usize::from(modality == Modality::Visual);
-    for ((video, modality, admitted), _) in outcome.admitted {
-        found.entry(video).or_default().admitted[at(modality)] = Some(admitted);
-    }
-    for ((video, modality, record), _) in outcome.labels {
-        found.entry(video).or_default().labels[at(modality)] = Some(record);
-    }
+    let session = GraphSession::start(std::thread::available_parallelism()?.get(), rows, Vec::new())?;
+    let outcome = session.finish()?;
     let mut commit = store.begin(
         &lock,
         CommitInfo {
@@ -421,7 +419,7 @@ fn full(store: &Path, epoch: Option<u64>) -> Fallible<u64> {
     commit.replace_all::<Classes>(&world.class_rows())?;
     commit.replace_buckets::<Labels>(|bucket| {
         let own = of[bucket as usize].iter();
-        own.flat_map(|video| label_tracks(&world, &names[video], &found[video]))
+        own.flat_map(|video| label_tracks(&world, &names[video], outcome.video(*video)))
             .collect()
     })?;
     commit.finish()?;

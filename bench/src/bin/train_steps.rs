@@ -1,9 +1,10 @@
-//! The first steps of a training, for `bench/compare/train.py`: one JSON object on standard output.
+//! Runs the first steps of a training, for `bench/compare/train.py`. Prints one JSON object to standard output.
 //!
 //!     train_steps STORE VISUAL AUDIO CLIPS BATCH STEPS THREADS DROPOUT OUT
 //!
-//! OUT gets what a program beside needs to do the same: `initial.safetensors`, the weights before the first step;
-//! `targets.safetensors`, the labels of the videos in the order of the steps; `order.txt`, their names.
+//! The program writes to the folder OUT what another program needs to run the same steps: `initial.safetensors`, the
+//! weights before the first step; `targets.safetensors`, the labels of the videos in the order of the steps; and
+//! `order.txt`, the names of these videos.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -47,7 +48,7 @@ fn main() -> Result<(), Problem> {
     let mut examples = dataset.of_split(Split::Train, true);
     examples.truncate(settings.batch * steps.parse::<usize>()?);
 
-    // The trainer draws the same order from the same stream.
+    // The trainer draws the same order from a stream with the same seed.
     let mut order = examples.clone();
     Noise::new(settings.seed, 1).shuffle(&mut order);
     let names: Vec<&str> = order.iter().map(|&at| &*dataset.examples[at].name).collect();

@@ -1,114 +1,65 @@
-//! What goes into a session and what comes out.
+//! The input rows of a session, and their division among the workers.
 
 use std::sync::Arc;
 
 use vaplan_schemas::{ClassId, Modality};
 
-use super::worker::Answer;
-use crate::admit::Admitted;
-use crate::changes::Change;
-use crate::fault::Fault;
-use crate::marks::Marks;
-use crate::pld::Pld;
+use crate::denoising::DenoisingRule;
 use crate::prediction::Prediction;
-use crate::records::{Candidate, LabelRecord, Score, VideoId};
+use crate::records::{Candidate, Score, VideoId};
+use crate::user_labels::UserLabelRecord;
 
-/// Rows of the inputs, each as [`Inputs`](crate::graph::Inputs) says.
+/// Rows of the inputs. Each field corresponds to a field of [`Inputs`](crate::graph::Inputs).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
-    /// One per video; classes ascending.
+    /// Weak labels: one row per video, classes ascending.
     pub weak: Vec<(VideoId, Arc<[ClassId]>)>,
-    /// Any number per video and modality.
+    /// Candidates: any number of rows per video and modality.
     pub scored: Vec<(VideoId, Candidate)>,
-    /// One per modality and class.
-    pub cutoffs: Vec<((Modality, ClassId), Score)>,
-    /// At most one per video and modality.
-    pub marks: Vec<(VideoId, (Modality, Arc<Marks>))>,
-    /// At most one per video and modality.
+    /// Thresholds: one row per modality and class.
+    pub thresholds: Vec<((Modality, ClassId), Score)>,
+    /// User labels: at most one row per video and modality.
+    pub user_labels: Vec<(VideoId, (Modality, Arc<UserLabelRecord>))>,
+    /// Predictions: at most one row per video and modality.
     pub predictions: Vec<(VideoId, (Modality, Arc<Prediction>))>,
-    /// At most one per modality.
-    pub denoising: Vec<(Modality, Pld)>,
+    /// Denoising rules: at most one row per modality.
+    pub denoising: Vec<(Modality, DenoisingRule)>,
 }
 
-/// What a version changes in the inputs: a replaced row is one gone and one new.
+/// The input changes of a version. If a row changes, the old row is in `gone` and the new row is in `new`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Updates {
-    /// Rows that were there.
+    /// Rows to remove. Each of them must have been added before.
     pub gone: Rows,
-    /// Rows that are there now.
+    /// Rows to add.
     pub new: Rows,
 }
 
-/// Labels of a video and modality.
-pub type Labelled = (VideoId, Modality, Arc<LabelRecord>);
-
-/// What a version changed: records that came (+1) and went (-1), every list sorted and each record once. Of version 0
-/// it is all there is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Features that count.
-    pub admitted: Vec<((VideoId, Modality, Admitted), isize)>,
-    /// Labels, one record per video and modality.
-    pub labels: Vec<(Labelled, isize)>,
-    /// Labels that both modalities share, one record per video.
-    pub audio_visual: Vec<((VideoId, Arc<LabelRecord>), isize)>,
-    /// What has no effect, and why.
-    pub faults: Vec<((VideoId, Fault), isize)>,
-    /// Cells whose label is another than in the version before.
-    pub changes: Vec<Change>,
-}
-
-impl Outcome {
-    pub(super) fn take(&mut self, answer: Answer) {
-        let Outcome {
-            admitted,
-            labels,
-            audio_visual,
-            faults,
-            changes,
-        } = answer;
-        self.admitted.extend(admitted);
-        self.labels.extend(labels);
-        self.audio_visual.extend(audio_visual);
-        self.faults.extend(faults);
-        self.changes.extend(changes);
-    }
-
-    /// The same for every number of workers. Each worker's part is sorted, and the sort makes use of it.
-    pub(super) fn sort(&mut self) {
-        self.admitted.sort();
-        self.labels.sort();
-        self.audio_visual.sort();
-        self.faults.sort();
-        self.changes.sort();
-    }
-}
-
-/// Rows for each of the workers.
+/// Divides the rows among the workers.
 pub(super) fn shares(rows: Rows, workers: usize) -> Vec<Rows> {
     let Rows {
         weak,
         scored,
-        cutoffs,
-        marks,
+        thresholds,
+        user_labels,
         predictions,
         denoising,
     } = rows;
     let (weak, scored) = (share(weak, workers), share(scored, workers));
-    let (cutoffs, marks) = (share(cutoffs, workers), share(marks, workers));
+    let (thresholds, user_labels) = (share(thresholds, workers), share(user_labels, workers));
     let (predictions, denoising) = (share(predictions, workers), share(denoising, workers));
     let mut shares: Vec<Rows> = Vec::with_capacity(workers);
     let columns = weak
         .into_iter()
         .zip(scored)
-        .zip(cutoffs.into_iter().zip(marks))
+        .zip(thresholds.into_iter().zip(user_labels))
         .zip(predictions.into_iter().zip(denoising));
-    for (((weak, scored), (cutoffs, marks)), (predictions, denoising)) in columns {
+    for (((weak, scored), (thresholds, user_labels)), (predictions, denoising)) in columns {
         shares.push(Rows {
             weak,
             scored,
-            cutoffs,
-            marks,
+            thresholds,
+            user_labels,
             predictions,
             denoising,
         });
@@ -116,7 +67,7 @@ pub(super) fn shares(rows: Rows, workers: usize) -> Vec<Rows> {
     shares
 }
 
-/// A list cut into as many parts as there are workers, of about the same length.
+/// Cuts a list into one part per worker. The lengths of the parts differ by at most 1.
 pub(super) fn share<D>(mut all: Vec<D>, workers: usize) -> Vec<Vec<D>> {
     let mut parts = Vec::with_capacity(workers);
     for left in (1..workers).rev() {

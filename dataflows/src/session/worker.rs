@@ -1,4 +1,4 @@
-//! One worker of a session: its thread, from the first command to the last.
+//! One worker of a session: the thread that runs its commands.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,18 +14,20 @@ use timely::dataflow::operators::{InspectCore, Probe};
 use timely::worker::Worker;
 use vaplan_schemas::Modality;
 
-use super::rows::{Outcome, Updates};
+use super::rows::Updates;
+use crate::changes::Change;
 use crate::feed::Feed;
 use crate::graph::{labelling, learning};
+use crate::outcome::Output;
 use crate::records::{LabelRecord, VideoId};
-use crate::train::{Learner, Seat, Status};
+use crate::train::{Learner, LearnerHandle, Status};
 use crate::workers::{self, StopSignal, WorkersError};
 
-/// What a worker is told.
+/// A command of the session to a worker.
 pub(super) enum Command {
-    /// Its share of the next version.
+    /// Process this share of the next version.
     Version(Box<Share>),
-    /// To break, as a bug would.
+    /// Panic, as a bug would.
     #[cfg(test)]
     Panic,
 }
@@ -36,35 +38,41 @@ pub(super) struct Share {
     pub(super) previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
 }
 
-/// A worker's part of a version: records whose difference is 0 are left out.
-pub(super) type Answer = Outcome;
+/// A worker's part of the output of a version.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// Records that were added (1) and removed (-1), each once.
+    pub(super) outputs: Vec<((VideoId, Output), isize)>,
+    /// Labels that differ from the version before.
+    pub(super) changes: Vec<Change>,
+}
 
 /// The ends of a worker's two channels.
 pub(super) type Ends = (Receiver<Command>, Sender<Answer>);
 
-/// Who learns, until the worker that it sits at has taken it.
-pub(super) struct School {
+/// Holds the learner until worker 0 takes it.
+pub(super) struct LearnerSlot {
     learner: Mutex<Option<Box<dyn Learner>>>,
     pub(super) status: Arc<Status>,
     /// Why training cannot go on.
     pub(super) problem: Arc<OnceLock<String>>,
 }
 
-impl School {
-    pub(super) fn new(learner: Box<dyn Learner>) -> School {
-        School {
+impl LearnerSlot {
+    pub(super) fn new(learner: Box<dyn Learner>) -> LearnerSlot {
+        LearnerSlot {
             learner: Mutex::new(Some(learner)),
             status: Arc::default(),
             problem: Arc::default(),
         }
     }
 
-    /// For the first worker.
-    fn seat(&self, worker: usize, stop: &StopSignal) -> Option<Seat> {
+    /// Returns the learner on worker 0, and `None` on all other workers.
+    fn learner_handle(&self, worker: usize, stop: &StopSignal) -> Option<LearnerHandle> {
         let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
         let learner = learner.take_if(|_| worker == 0)?;
         let (stop, own) = (stop.clone(), self.problem.clone());
-        Some(Seat {
+        Some(LearnerHandle {
             learner,
             status: self.status.clone(),
             fail: Box::new(move |problem| {
@@ -75,13 +83,13 @@ impl School {
     }
 }
 
-/// Starts the threads; `held` counts the updates in their arrangements.
+/// Starts the threads. They keep the number of updates in their arrangements in `held`.
 pub(super) fn spawn(
     workers: usize,
     ends: Vec<Option<Ends>>,
     stop: &StopSignal,
     held: &Arc<AtomicI64>,
-    school: Option<School>,
+    slot: Option<LearnerSlot>,
 ) -> Result<WorkerGuards<Option<()>>, WorkersError> {
     let ends = Mutex::new(ends);
     let held = held.clone();
@@ -89,25 +97,26 @@ pub(super) fn spawn(
         let mut all = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let own = all[worker.index()].take().expect("a worker starts once");
         drop(all);
-        live(worker, own, stop, &held, school.as_ref());
+        live(worker, own, stop, &held, slot.as_ref());
     })
 }
 
-/// Runs a worker from the first command until there are no more, or the signal is set.
+/// Runs the commands of a worker until the channel of commands is closed, or the signal is set.
 fn live(
     worker: &mut Worker,
     (commands, answers): Ends,
     stop: &StopSignal,
     held: &Arc<AtomicI64>,
-    school: Option<&School>,
+    slot: Option<&LearnerSlot>,
 ) {
     count_held(worker, held.clone());
-    let mut graph = Graph::new(worker, school.map(|school| school.seat(worker.index(), stop)));
-    // The first worker steps until the learner has the labels, so that it learns while the caller is busy with them.
-    let learner = school.filter(|_| worker.index() == 0);
-    let told = |version: u64| learner.is_none_or(|school| school.status.knows(version));
+    let mut graph = Graph::new(worker, slot.map(|slot| slot.learner_handle(worker.index(), stop)));
+    // Worker 0 steps until the learner has the labels of the version. The learner then trains while the caller works on
+    // the answer.
+    let learner = slot.filter(|_| worker.index() == 0);
+    let told = |version: u64| learner.is_none_or(|slot| slot.status.knows(version));
     let mut version = 0;
-    // The end of commands is the end of the session.
+    // The channel closes when the session ends.
     while let Ok(command) = commands.recv() {
         match command {
             Command::Version(share) => {
@@ -127,13 +136,13 @@ fn live(
         }
     }
     drop(graph);
-    // The dataflow is not run to its end. Nobody needs its output, and with a learner it may have no end.
+    // Drop the dataflow before its end. No one needs its output, and with a learner the dataflow may never end.
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
     }
 }
 
-/// Counts the updates in all arrangements of the worker as they come, merge and go.
+/// Counts the updates in all arrangements of the worker, by the log events for new, merged and dropped batches.
 fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
     let mut register = worker.log_register().expect("the worker was made with a timer");
     register.insert::<DifferentialEventBuilder, _>("differential/arrange", move |_time, events| {
@@ -154,25 +163,26 @@ fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
 /// Inputs and outputs of the graph on this worker.
 struct Graph {
     feed: Feed,
-    /// Behind every output.
+    /// Follows all outputs of the graph.
     probe: ProbeHandle<u64>,
-    outcome: Rc<RefCell<Outcome>>,
+    answer: Rc<RefCell<Answer>>,
 }
 
 impl Graph {
-    /// `seat`: none where no one learns; within, none where it is at another worker.
-    fn new(worker: &mut Worker, seat: Option<Option<Seat>>) -> Graph {
+    /// Builds the graph. The outer `None` of `learner_handle` says that the session has no learner; the inner `None`
+    /// says that another worker holds the learner.
+    fn new(worker: &mut Worker, learner_handle: Option<Option<LearnerHandle>>) -> Graph {
         worker.dataflow_named("Session", |scope| {
             let (feed, inputs) = Feed::new(scope);
-            let outputs = match seat {
+            let outputs = match learner_handle {
                 None => labelling(inputs),
-                Some(seat) => learning(inputs, seat),
+                Some(learner_handle) => learning(inputs, learner_handle),
             };
-            let outcome = Rc::new(RefCell::new(Outcome::default()));
+            let answer = Rc::new(RefCell::new(Answer::default()));
             let probe = ProbeHandle::new();
             macro_rules! collect {
                 ($output:expr, $field:ident, $update:pat => $made:expr) => {
-                    let to = outcome.clone();
+                    let to = answer.clone();
                     $output
                         .inspect_container(move |event| {
                             if let Ok((_, updates)) = event {
@@ -183,18 +193,18 @@ impl Graph {
                         .probe_with(&probe);
                 };
             }
-            collect!(outputs.admitted, admitted,
-                ((video, (modality, admitted)), _, diff) => ((*video, *modality, admitted.clone()), *diff));
-            collect!(outputs.labels, labels,
-                (((video, modality), record), _, diff) => ((*video, *modality, record.clone()), *diff));
-            collect!(outputs.audio_visual, audio_visual, (record, _, diff) => (record.clone(), *diff));
-            collect!(outputs.faults, faults, (fault, _, diff) => (fault.clone(), *diff));
+            collect!(outputs.admitted, outputs, ((video, (modality, admitted)), _, diff) =>
+                ((*video, Output::Admitted(*modality, admitted.clone())), *diff));
+            collect!(outputs.labels, outputs, (((video, modality), record), _, diff) =>
+                ((*video, Output::Labels(*modality, record.clone())), *diff));
+            collect!(outputs.rejections, outputs, ((video, rejection), _, diff) =>
+                ((*video, Output::Rejection(rejection.clone())), *diff));
             collect!(outputs.changes, changes, change => change.clone());
-            Graph { feed, probe, outcome }
+            Graph { feed, probe, answer }
         })
     }
 
-    /// Hands in updates at the time of now, which then is `next`.
+    /// Feeds the updates at the current time, and then advances the time to `next`.
     fn feed(&mut self, share: Share, next: u64) {
         let feed = &mut self.feed;
         for record in share.previous {
@@ -206,19 +216,15 @@ impl Graph {
                     rows.$input.into_iter().for_each(|row| feed.$input.update(row, diff));
                 )* };
             }
-            update!(weak scored cutoffs marks predictions denoising);
+            update!(weak scored thresholds user_labels predictions denoising);
         }
         feed.advance(next);
     }
 
-    /// What has come out since it was last asked.
+    /// Returns the output since the last call.
     fn collected(&mut self) -> Answer {
-        let mut outcome = self.outcome.take();
-        consolidate(&mut outcome.admitted);
-        consolidate(&mut outcome.labels);
-        consolidate(&mut outcome.audio_visual);
-        consolidate(&mut outcome.faults);
-        outcome.changes.sort_unstable();
-        outcome
+        let mut answer = self.answer.take();
+        consolidate(&mut answer.outputs);
+        answer
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use vaplan_dataflows::{Fault, MarkFault, SetBy};
+use vaplan_dataflows::{Rejection, SetBy, UserLabelRejection};
 
 use crate::oracle::Answer;
 
@@ -19,15 +19,15 @@ const WANTED: [&str; 16] = [
     "changes by plg",
     "changes by pld",
     "changes by user",
-    "faults: missing",
-    "faults: conflict",
-    "faults: lengths",
-    "faults: unscored",
-    "faults: mark without labels",
-    "faults: mark of another class",
-    "faults: mark beyond the end",
-    "faults: prediction of another length",
-    "faults: no probability",
+    "rejections: missing",
+    "rejections: conflict",
+    "rejections: lengths",
+    "rejections: unscored",
+    "rejections: user_label without labels",
+    "rejections: user_label of another class",
+    "rejections: user_label beyond the end",
+    "rejections: prediction of another length",
+    "rejections: no probability",
     "audio-visual cells",
 ];
 
@@ -47,8 +47,8 @@ impl Cover {
                 };
                 self.count(name, 1);
             }
-            for (_, fault) in &answer.faults {
-                self.count(name_of(fault), 1);
+            for (_, rejection) in &answer.rejections {
+                self.count(name_of(rejection), 1);
             }
             for record in answer.audio_visual.values() {
                 self.count("audio-visual cells", record.ones() as usize);
@@ -71,18 +71,18 @@ impl Cover {
     }
 }
 
-fn name_of(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Missing(_) => "faults: missing",
-        Fault::Conflict(..) => "faults: conflict",
-        Fault::Lengths { .. } => "faults: lengths",
-        Fault::Unscored(..) => "faults: unscored",
-        Fault::Mark { why, .. } => match why {
-            MarkFault::Unlabelled => "faults: mark without labels",
-            MarkFault::Class(_) => "faults: mark of another class",
-            MarkFault::Segment { .. } => "faults: mark beyond the end",
+fn name_of(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Missing(_) => "rejections: missing",
+        Rejection::Conflict(..) => "rejections: conflict",
+        Rejection::Lengths { .. } => "rejections: lengths",
+        Rejection::Unscored(..) => "rejections: unscored",
+        Rejection::UserLabel { why, .. } => match why {
+            UserLabelRejection::Unlabelled => "rejections: user_label without labels",
+            UserLabelRejection::Class(_) => "rejections: user_label of another class",
+            UserLabelRejection::Segment { .. } => "rejections: user_label beyond the end",
         },
-        Fault::Prediction { .. } => "faults: prediction of another length",
-        Fault::Probability { .. } => "faults: no probability",
+        Rejection::Prediction { .. } => "rejections: prediction of another length",
+        Rejection::Probability { .. } => "rejections: no probability",
     }
 }

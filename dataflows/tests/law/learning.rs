@@ -12,7 +12,7 @@ use vaplan_dataflows::{LabelRecord, Prediction, Probability};
 use vaplan_schemas::Modality;
 
 use crate::oracle::{Answer, Labels, answers};
-use crate::run::{Held, rows, updates};
+use crate::run::{held, rows, updates};
 use crate::script::{Script, script};
 use crate::world::World;
 
@@ -116,13 +116,13 @@ fn found(worlds: &[World], plan: Plan, workers: usize) -> (Vec<Answer>, Vec<Labe
         labels: Labels::new(),
         told: told.clone(),
     });
-    let mut held = Held::default();
     let start = GraphSession::start_learning(workers, rows(&worlds[0]), Vec::new(), learner);
-    let (mut session, outcome) = start.expect("the session starts");
-    let mut all = vec![held.take(outcome)];
+    let mut session = start.expect("the session starts");
+    let mut all = vec![held(session.outcome())];
     for (nth, pair) in worlds.windows(2).enumerate() {
-        let outcome = session.apply(updates(&pair[0], &pair[1], false));
-        all.push(held.take(outcome.expect("the session lives")));
+        let applied = session.apply(updates(&pair[0], &pair[1], false));
+        applied.expect("the session lives");
+        all.push(held(session.outcome()));
         assert_eq!(session.learning(), plan.epochs > nth as u64 + 1);
     }
     session.finish().expect("the session lives");
@@ -203,7 +203,7 @@ fn a_learner_that_fails_or_panics_ends_the_session_with_what_it_said_and_no_hang
             let world = rows(&World::default());
             let learner = Box::new(Failing { at, panics });
             let start = GraphSession::start_learning(workers, world, Vec::new(), learner);
-            let (mut session, _) = start.expect("the first version waits for no epoch");
+            let mut session = start.expect("the first version waits for no epoch");
             for _ in 0..at {
                 session
                     .apply(Updates::default())
@@ -241,7 +241,7 @@ fn an_epoch_begins_with_its_version_and_the_next_version_waits_for_it() {
             (crossbeam::channel::unbounded(), crossbeam::channel::unbounded());
         let learner = Box::new(Waiting { begun, leave });
         let start = GraphSession::start_learning(workers, rows(&World::default()), Vec::new(), learner);
-        let (mut session, _) = start.expect("the first version waits for no epoch");
+        let mut session = start.expect("the first version waits for no epoch");
         // Without any further call: the caller can be busy with version 0.
         assert_eq!(begins.recv(), Ok(0));
         let next = std::thread::spawn(move || {

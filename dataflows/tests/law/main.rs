@@ -13,7 +13,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use vaplan_dataflows::records::{Bits, Candidate, Cosine, FeatureHash, Score, ScoreRecord, SetBy, VideoId};
-use vaplan_dataflows::{Pld, Prediction, Probability};
+use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::cover::Cover;
@@ -87,7 +87,7 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
     let steps = [
         Step::Introduce(class, Score::new(0.5).unwrap()),
         Step::Weak(video, Some(vec![class])),
-        // 0.5 is on the cutoff, so it is no label.
+        // 0.5 is on the threshold, so it is no label.
         Step::Add(video, candidate(Modality::Audio, [3, 2, 3, 3])),
         Step::Add(video, candidate(Modality::Visual, [3, 3, 1, 1])),
         Step::Predict(
@@ -95,8 +95,8 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
             Modality::Visual,
             Prediction::new(7, 4, vec![class], sure_of_none_but_the_last.to_vec()),
         ),
-        Step::Denoise(Modality::Visual, Some(Pld::new(1, 10.0, 0.5).unwrap())),
-        Step::Mark {
+        Step::Denoise(Modality::Visual, Some(DenoisingRule::pld(1, 10.0, 0.5).unwrap())),
+        Step::UserLabelTrack {
             video,
             modality: Modality::Visual,
             class,

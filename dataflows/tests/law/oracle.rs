@@ -7,7 +7,7 @@ use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::decide::{Denoising, ModalityEvidence, decide_video};
 use vaplan_dataflows::records::{Candidate, LabelRecord, Score, VideoId};
-use vaplan_dataflows::{Bits, Denoised, Fault, Flip, MarkFault, SetBy, Track};
+use vaplan_dataflows::{Bits, Denoised, Flip, Rejection, SetBy, Track, UserLabelRejection};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::World;
@@ -20,7 +20,7 @@ pub(crate) struct Answer {
     pub(crate) admitted: BTreeMap<(VideoId, Modality), Admitted>,
     pub(crate) labels: Labels,
     pub(crate) audio_visual: BTreeMap<VideoId, LabelRecord>,
-    pub(crate) faults: BTreeSet<(VideoId, Fault)>,
+    pub(crate) rejections: BTreeSet<(VideoId, Rejection)>,
     pub(crate) changes: BTreeSet<Change>,
 }
 
@@ -41,9 +41,17 @@ fn answer(world: &World, before: &Labels) -> Answer {
     for (&(video, modality), admitted) in &answer.admitted {
         let mut tracks = Vec::new();
         for (class, _, scores) in admitted.record.tracks() {
-            if let Some(cutoff) = world.cutoffs.get(&(modality, class)) {
-                let label: Vec<bool> = scores.iter().map(|score| score.get() > cutoff.get()).collect();
-                tracks.push(track(world, (video, modality, class), &label, &mut answer.faults));
+            if let Some(score_threshold) = world.thresholds.get(&(modality, class)) {
+                let label: Vec<bool> = scores
+                    .iter()
+                    .map(|score| score.get() > score_threshold.get())
+                    .collect();
+                tracks.push(track(
+                    world,
+                    (video, modality, class),
+                    &label,
+                    &mut answer.rejections,
+                ));
             }
         }
         if !tracks.is_empty() {
@@ -78,20 +86,20 @@ fn decided_alike(world: &World, answer: &Answer) {
     for video in videos {
         let key = |modality| (video, modality);
         let thresholds = Modality::ALL.map(|modality| -> Vec<(ClassId, Score)> {
-            let own = world.cutoffs.iter().filter(|((of, _), _)| *of == modality);
+            let own = world.thresholds.iter().filter(|((of, _), _)| *of == modality);
             own.map(|((_, class), threshold)| (*class, *threshold)).collect()
         });
         let denoising = Modality::ALL.map(|modality| {
             Some(Denoising {
                 prediction: world.predictions.get(&key(modality))?.clone(),
-                settings: *world.denoising.get(&modality)?,
+                rule: *world.denoising.get(&modality)?,
             })
         });
         let evidence = |modality, at: usize| ModalityEvidence {
             scores: answer.admitted.get(&key(modality)).map(|own| &*own.record),
             thresholds: &thresholds[at],
             denoising: denoising[at].as_ref(),
-            user_labels: world.marks.get(&key(modality)).map(|own| &**own),
+            user_labels: world.user_labels.get(&key(modality)).map(|own| &**own),
         };
         let [audio, visual] = [0, 1].map(|at| evidence(Modality::ALL[at], at));
         let decided = decide_video(audio, visual);
@@ -105,7 +113,7 @@ fn decided_alike(world: &World, answer: &Answer) {
         );
         for rejection in decided.rejections {
             assert!(
-                answer.faults.contains(&(video, rejection.clone())),
+                answer.rejections.contains(&(video, rejection.clone())),
                 "{video:?}: {rejection:?}"
             );
         }
@@ -125,15 +133,19 @@ fn admit(world: &World, answer: &mut Answer) {
             found.sort();
             found.dedup();
             if found.is_empty() {
-                answer.faults.insert((video, Fault::Missing(modality)));
+                answer.rejections.insert((video, Rejection::Missing(modality)));
             } else if found.iter().any(|other| other.features != found[0].features) {
                 let sources = found.iter().map(|candidate| candidate.source.clone()).collect();
-                answer.faults.insert((video, Fault::Conflict(modality, sources)));
+                answer
+                    .rejections
+                    .insert((video, Rejection::Conflict(modality, sources)));
             } else if let Some(class) = weak
                 .iter()
                 .find(|class| !found[0].record.classes().contains(class))
             {
-                answer.faults.insert((video, Fault::Unscored(modality, *class)));
+                answer
+                    .rejections
+                    .insert((video, Rejection::Unscored(modality, *class)));
             } else {
                 taken.insert(modality, found[0]);
             }
@@ -145,7 +157,9 @@ fn admit(world: &World, answer: &mut Answer) {
         if let [audio, visual] = lengths[..]
             && audio != visual
         {
-            answer.faults.insert((video, Fault::Lengths { audio, visual }));
+            answer
+                .rejections
+                .insert((video, Rejection::Lengths { audio, visual }));
             continue;
         }
         for (modality, candidate) in taken {
@@ -163,12 +177,17 @@ fn track(
     world: &World,
     (video, modality, class): (VideoId, Modality, ClassId),
     plg: &[bool],
-    faults: &mut BTreeSet<(VideoId, Fault)>,
+    rejections: &mut BTreeSet<(VideoId, Rejection)>,
 ) -> Track {
     let segments = plg.len();
-    let marks = world.marks.get(&(video, modality));
-    let mark = marks.and_then(|marks| marks.classes.iter().find(|mark| mark.class == class));
-    let known = |t: usize| mark.is_some_and(|mark| mark.known.get(t));
+    let user_labels = world.user_labels.get(&(video, modality));
+    let user_label = user_labels.and_then(|user_labels| {
+        user_labels
+            .classes
+            .iter()
+            .find(|user_label| user_label.class == class)
+    });
+    let known = |t: usize| user_label.is_some_and(|user_label| user_label.known.get(t));
     let prediction = world.predictions.get(&(video, modality));
     let settings = world.denoising.get(&modality);
     let mut loss: Vec<Option<f64>> = vec![None; segments];
@@ -186,26 +205,26 @@ fn track(
             }
         }
         if let Some(t) = (0..segments).find(|&t| loss[t].is_none()) {
-            let fault = Fault::Probability {
+            let rejection = Rejection::Probability {
                 modality,
                 epoch: prediction.epoch(),
                 class,
                 segment: t as u32,
                 value: probabilities[t],
             };
-            faults.insert((video, fault));
+            rejections.insert((video, rejection));
         }
         let mut smallest: Vec<f64> = loss.iter().flatten().copied().collect();
         smallest.sort_by(f64::total_cmp);
-        smallest.truncate(settings.k() as usize);
+        smallest.truncate(settings.get("k").unwrap() as usize);
         for loss in &smallest {
             base += loss;
         }
         base /= smallest.len() as f64;
         for t in 0..segments {
             let distance = (f64::from(probabilities[t].raw()) - f64::from(u8::from(plg[t]))).abs();
-            flipped[t] =
-                loss[t].is_some_and(|loss| loss > settings.alpha() * base) && distance > settings.guard();
+            flipped[t] = loss[t].is_some_and(|loss| loss > settings.get("alpha").unwrap() * base)
+                && distance > settings.get("guard").unwrap();
         }
     }
     let bits = |of: &dyn Fn(usize) -> bool| -> Bits {
@@ -219,7 +238,7 @@ fn track(
         class,
         label: (0..segments)
             .map(|t| match known(t) {
-                true => mark.expect("it is known").label.get(t),
+                true => user_label.expect("it is known").label.get(t),
                 false => plg[t] != flipped[t],
             })
             .collect(),
@@ -228,7 +247,7 @@ fn track(
         denoised: (0..segments).any(stands).then(|| {
             Arc::new(Denoised {
                 epoch: prediction.expect("it flipped").epoch(),
-                settings: *settings.expect("it flipped"),
+                rule: *settings.expect("it flipped"),
                 base: Score::new(base).expect("a number"),
                 losses: (0..segments)
                     .filter(|&t| stands(t))
@@ -239,21 +258,29 @@ fn track(
     }
 }
 
-/// Marks and predictions that fit no label.
+/// UserLabelRecord and predictions that fit no label.
 fn misplaced(world: &World, answer: &mut Answer) {
-    for (&(video, modality), marks) in &world.marks {
+    for (&(video, modality), user_labels) in &world.user_labels {
         let record = answer.labels.get(&(video, modality));
-        let mut fault = |why| answer.faults.insert((video, Fault::Mark { modality, why }));
-        for mark in marks.classes.iter().filter(|mark| mark.known.ones() > 0) {
-            let class = mark.class;
+        let mut rejection = |why| {
+            answer
+                .rejections
+                .insert((video, Rejection::UserLabel { modality, why }))
+        };
+        for user_label in user_labels
+            .classes
+            .iter()
+            .filter(|user_label| user_label.known.ones() > 0)
+        {
+            let class = user_label.class;
             match record.map(|record| record.track(class)) {
-                None => fault(MarkFault::Unlabelled),
-                Some(None) => fault(MarkFault::Class(class)),
+                None => rejection(UserLabelRejection::Unlabelled),
+                Some(None) => rejection(UserLabelRejection::Class(class)),
                 Some(Some(track)) => {
                     let segments = track.label.len();
-                    match (segments..mark.known.len()).find(|&t| mark.known.get(t)) {
+                    match (segments..user_label.known.len()).find(|&t| user_label.known.get(t)) {
                         None => continue,
-                        Some(t) => fault(MarkFault::Segment {
+                        Some(t) => rejection(UserLabelRejection::Segment {
                             class,
                             segment: t as u32,
                             segments: segments as u32,
@@ -268,13 +295,13 @@ fn misplaced(world: &World, answer: &mut Answer) {
             && world.denoising.contains_key(&modality)
             && record.tracks[0].label.len() != prediction.segments() as usize
         {
-            let fault = Fault::Prediction {
+            let rejection = Rejection::Prediction {
                 modality,
                 epoch: prediction.epoch(),
                 segments: prediction.segments(),
                 expected: record.tracks[0].label.len() as u32,
             };
-            answer.faults.insert((video, fault));
+            answer.rejections.insert((video, rejection));
         }
     }
 }
@@ -314,7 +341,7 @@ fn changes(before: &Labels, after: &Labels) -> BTreeSet<Change> {
                     let flipped = (0..=segment as usize).filter(|&t| track.pld.get(t));
                     Box::new(Flip {
                         epoch: denoised.epoch,
-                        settings: denoised.settings,
+                        rule: denoised.rule,
                         base: denoised.base,
                         loss: denoised.losses[flipped.count() - 1],
                     })

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
-use vaplan_dataflows::{Pld, Prediction, Probability};
+use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::{Step, World};
@@ -80,9 +80,9 @@ fn good_video(nth: u64) -> impl Strategy<Value = Vec<Step>> {
 
 fn setting() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => cutoff(),
+        2 => score_threshold(),
         2 => denoise(),
-        2 => mark(),
+        2 => user_label(),
     ]
 }
 
@@ -93,9 +93,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (video(), candidate()).prop_map(|(video, candidate)| Step::Add(video, candidate)),
         3 => (video(), candidate()).prop_map(|(video, candidate)| Step::Replace(video, candidate)),
         2 => (0..20usize).prop_map(Step::Remove),
-        5 => cutoff(),
+        5 => score_threshold(),
         1 => (-1..3i8, -2..3i8).prop_map(|(scale, shift)| Step::Rule(scale, shift)),
-        8 => mark(),
+        8 => user_label(),
         2 => (video(), modality()).prop_map(|(video, modality)| Step::Withdraw(video, modality)),
         5 => (video(), modality(), segments().prop_flat_map(prediction))
             .prop_map(|(video, modality, prediction)| Step::Predict(video, modality, prediction)),
@@ -106,7 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn cutoff() -> impl Strategy<Value = Step> {
+fn score_threshold() -> impl Strategy<Value = Step> {
     (
         option::weighted(0.8, modality()),
         option::weighted(0.8, class()),
@@ -121,15 +121,15 @@ fn denoise() -> impl Strategy<Value = Step> {
         prop_oneof![Just(1.0), Just(1.5), Just(3.0), Just(10.0)],
         prop_oneof![Just(0.0), Just(0.5), Just(0.9)],
     )
-        .prop_map(|(k, alpha, guard)| Pld::new(k, alpha, guard).expect("valid"));
+        .prop_map(|(k, alpha, guard)| DenoisingRule::pld(k, alpha, guard).expect("valid"));
     (modality(), option::weighted(0.8, settings))
         .prop_map(|(modality, settings)| Step::Denoise(modality, settings))
 }
 
-fn mark() -> impl Strategy<Value = Step> {
+fn user_label() -> impl Strategy<Value = Step> {
     let range = prop_oneof![8 => (0..4usize, 1..3usize), 1 => (60..72usize, 1..5usize)];
     (video(), modality(), class(), range, any::<bool>()).prop_map(
-        |(video, modality, class, (from, count), label)| Step::Mark {
+        |(video, modality, class, (from, count), label)| Step::UserLabelTrack {
             video,
             modality,
             class,
@@ -162,7 +162,7 @@ fn segments() -> impl Strategy<Value = u32> {
     prop_oneof![8 => Just(3u32), 3 => 1u32..6, 1 => Just(70u32)]
 }
 
-/// Few values, so that equal scores, equal copies and scores on the cutoff happen.
+/// Few values, so that equal scores, equal copies and scores on the threshold happen.
 fn score() -> impl Strategy<Value = Score> {
     (-2i32..=2).prop_map(quarter)
 }

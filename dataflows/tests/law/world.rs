@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vaplan_dataflows::records::{Candidate, Score, ScoreRecord, VideoId};
-use vaplan_dataflows::{Bits, Mark, Marks, Pld, Prediction};
+use vaplan_dataflows::{Bits, DenoisingRule, Prediction, UserLabelRecord, UserLabelTrack};
 use vaplan_schemas::{ClassId, Modality};
 
 /// What a version holds.
@@ -13,10 +13,10 @@ pub(crate) struct World {
     pub(crate) weak: BTreeMap<VideoId, Arc<[ClassId]>>,
     /// A list, since copies may add up.
     pub(crate) scored: Vec<(VideoId, Candidate)>,
-    pub(crate) cutoffs: BTreeMap<(Modality, ClassId), Score>,
-    pub(crate) marks: BTreeMap<(VideoId, Modality), Arc<Marks>>,
+    pub(crate) thresholds: BTreeMap<(Modality, ClassId), Score>,
+    pub(crate) user_labels: BTreeMap<(VideoId, Modality), Arc<UserLabelRecord>>,
     pub(crate) predictions: BTreeMap<(VideoId, Modality), Arc<Prediction>>,
-    pub(crate) denoising: BTreeMap<Modality, Pld>,
+    pub(crate) denoising: BTreeMap<Modality, DenoisingRule>,
 }
 
 /// One change of the world.
@@ -35,7 +35,7 @@ pub(crate) enum Step {
     /// Another rule: every score is replaced, by scale and shift.
     Rule(i8, i8),
     /// A person sets segments of a class from `from` to `to`.
-    Mark {
+    UserLabelTrack {
         video: VideoId,
         modality: Modality,
         class: ClassId,
@@ -43,17 +43,17 @@ pub(crate) enum Step {
         to: usize,
         label: bool,
     },
-    /// A person's marks of a video and modality go.
+    /// A person's user labels of a video and modality go.
     Withdraw(VideoId, Modality),
     /// An epoch's predictions of a video.
     Predict(VideoId, Modality, Prediction),
     /// The predictions of a video go.
     Unpredict(VideoId, Modality),
     /// K, α and guard of a modality, or none.
-    Denoise(Modality, Option<Pld>),
-    /// A class goes: its cutoffs, and it is no longer in any weak label.
+    Denoise(Modality, Option<DenoisingRule>),
+    /// A class goes: its thresholds, and it is no longer in any weak label.
     Retire(ClassId),
-    /// A class comes: with cutoffs, into every weak label.
+    /// A class comes: with thresholds, into every weak label.
     Introduce(ClassId, Score),
 }
 
@@ -78,13 +78,13 @@ impl World {
             }
             Step::Remove(_) => {}
             Step::Cutoff(of, class, score) => {
-                for ((modality, of_class), cutoff) in &mut self.cutoffs {
+                for ((modality, of_class), score_threshold) in &mut self.thresholds {
                     if of.is_none_or(|of| of == *modality) && class.is_none_or(|class| class == *of_class) {
-                        *cutoff = score;
+                        *score_threshold = score;
                     }
                 }
                 if let (Some(modality), Some(class)) = (of, class) {
-                    self.cutoffs.insert((modality, class), score);
+                    self.thresholds.insert((modality, class), score);
                 }
             }
             Step::Rule(scale, shift) => {
@@ -92,7 +92,7 @@ impl World {
                     candidate.record = Arc::new(rescored(&candidate.record, scale, shift));
                 }
             }
-            Step::Mark {
+            Step::UserLabelTrack {
                 video,
                 modality,
                 class,
@@ -100,11 +100,11 @@ impl World {
                 to,
                 label,
             } => {
-                let marks = self.marks.entry((video, modality)).or_default();
-                *marks = Arc::new(marked(marks, class, from..to, label));
+                let user_labels = self.user_labels.entry((video, modality)).or_default();
+                *user_labels = Arc::new(marked(user_labels, class, from..to, label));
             }
             Step::Withdraw(video, modality) => {
-                self.marks.remove(&(video, modality));
+                self.user_labels.remove(&(video, modality));
             }
             Step::Predict(video, modality, prediction) => {
                 self.predictions.insert((video, modality), Arc::new(prediction));
@@ -119,14 +119,14 @@ impl World {
                 self.denoising.remove(&modality);
             }
             Step::Retire(class) => {
-                self.cutoffs.retain(|(_, of), _| *of != class);
+                self.thresholds.retain(|(_, of), _| *of != class);
                 for weak in self.weak.values_mut() {
                     *weak = weak.iter().copied().filter(|of| *of != class).collect();
                 }
             }
             Step::Introduce(class, score) => {
                 for modality in Modality::ALL {
-                    self.cutoffs.insert((modality, class), score);
+                    self.thresholds.insert((modality, class), score);
                 }
                 for weak in self.weak.values_mut() {
                     let mut classes: Vec<ClassId> = weak.iter().copied().chain([class]).collect();
@@ -161,20 +161,25 @@ fn rescored(record: &ScoreRecord, scale: i8, shift: i8) -> ScoreRecord {
 }
 
 /// With some segments of a class set, on top of what was set before.
-fn marked(marks: &Marks, class: ClassId, segments: std::ops::Range<usize>, label: bool) -> Marks {
-    let mut classes: BTreeMap<ClassId, Mark> = marks
+fn marked(
+    user_labels: &UserLabelRecord,
+    class: ClassId,
+    segments: std::ops::Range<usize>,
+    label: bool,
+) -> UserLabelRecord {
+    let mut classes: BTreeMap<ClassId, UserLabelTrack> = user_labels
         .classes
         .iter()
-        .map(|mark| (mark.class, mark.clone()))
+        .map(|user_label| (user_label.class, user_label.clone()))
         .collect();
-    let nothing = Mark {
+    let nothing = UserLabelTrack {
         class,
         known: Bits::default(),
         label: Bits::default(),
     };
     let before = classes.remove(&class).unwrap_or(nothing);
     let len = before.known.len().max(segments.end);
-    let after = Mark {
+    let after = UserLabelTrack {
         class,
         known: (0..len)
             .map(|segment| before.known.get(segment) || segments.contains(&segment))
@@ -187,7 +192,7 @@ fn marked(marks: &Marks, class: ClassId, segments: std::ops::Range<usize>, label
             .collect(),
     };
     classes.insert(class, after);
-    Marks {
+    UserLabelRecord {
         classes: classes.into_values().collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! Does a store version hold what it says, and do its tables agree?
+//! Checks that the files and rows of a store version are sound, and that its tables agree with each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,17 +10,17 @@ use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::parquet_file;
-use crate::rows::{LabelCell, LabelRule, LabelTrack, ScoreTrack, VideoRow};
+use crate::rows::{LabelRule, LabelTrack, ScoreTrack, SegmentLabel, VideoRow};
 use crate::tables::{self, LabelChanges, Labels, Predictions, Scores, Table, VideoPredictions, Videos};
 
-/// Something that is not as it must be.
+/// A problem that the check found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Table it is in.
+    /// The table with the problem.
     pub table: &'static str,
-    /// File, where it is in one.
+    /// The file with the problem, if the problem lies in one file.
     pub file: Option<PathBuf>,
-    /// What is wrong: place, value and what was expected.
+    /// The problem: the place, the value found and what was expected.
     pub what: String,
 }
 
@@ -36,17 +36,19 @@ impl fmt::Display for Problem {
 type Key = (Arc<str>, Modality, Arc<str>);
 
 impl Snapshot {
-    /// Reads the whole version and compares what its tables say.
+    /// Reads the whole version and checks it.
     ///
-    /// Files: there, of the size and rows the log says, readable; what is deleted of them is in them. Rows: in their
-    /// bucket unless they were patched, in order, each key once.
-    /// Between tables: scores and labels have the same tracks, of videos that are there and classes of their weak
-    /// label; a label of rule `plg` is what score and threshold say, one of rule `pld` is not, and its loss is above alpha
-    /// times the base, where that is told; the changes up to this version add up to its labels; an epoch with predictions
-    /// of whole videos has them of the same videos as of segments.
+    /// - Files: each file exists, has the size and number of rows that the log names, and decodes. Rows that a
+    ///   deletion vector deletes exist in the file.
+    /// - Rows: each row is in the file of its bucket or in a patch file. Rows are in order, and each key occurs once.
+    /// - Between tables: scores and labels have the same tracks, and each track belongs to an existing video and a
+    ///   class of its weak label. A label of rule `plg` equals what score and threshold give; a label of rule `pld`
+    ///   does not. If a flip has its loss, alpha and base, the loss is above alpha times the base. The changes up to
+    ///   this version add up to its labels. An epoch with predictions of whole videos has them for the same videos as
+    ///   predictions of segments.
     ///
     /// # Errors
-    /// Where a table's log does not read back, so that there is nothing to compare.
+    /// Returns [`StoreError`] if the log of a table cannot be read, because then there is nothing to compare.
     pub fn check(&self) -> Result<Vec<Problem>, StoreError> {
         let mut problems = Vec::new();
         for found in tables::each(&mut Files(self)) {
@@ -72,7 +74,7 @@ impl Snapshot {
             .map(|row| key(&row.video, row.modality, &row.class))
             .collect();
         for (key, track) in &labels {
-            if !scored.contains(key) && track.cells.iter().any(|cell| cell.rule != LabelRule::User) {
+            if !scored.contains(key) && track.rules.iter().any(|rule| *rule != LabelRule::User) {
                 problems.push(problem(
                     Labels::NAME,
                     format!("{} has labels, but no scores", name(key)),
@@ -85,7 +87,8 @@ impl Snapshot {
         Ok(problems)
     }
 
-    /// Rows of a bucketed table; out of place or order is a problem, a file that does not read is one already.
+    /// Reads the rows of a bucketed table. A row in the wrong bucket or out of order is added to `problems`. Files
+    /// that do not decode are skipped here, because [`check_file`] already reports them.
     fn rows_by_file<T: Table>(
         &self,
         problems: &mut Vec<Problem>,
@@ -159,7 +162,8 @@ impl Snapshot {
         Ok(problems)
     }
 
-    /// Epochs and videos of a table; a file that does not read is a problem already.
+    /// The epochs and videos of a table. Files that do not decode are skipped here, because [`check_file`] already
+    /// reports them.
     fn epochs_and_videos<T: Table>(
         &self,
         key: impl Fn(T::Row) -> (u64, Arc<str>),
@@ -172,13 +176,15 @@ impl Snapshot {
         Ok(keys)
     }
 
-    /// The replay law: a cell that is not in `labels` counts as unset.
+    /// Checks that replaying all label changes gives the labels of this version. A label that is not in `labels`
+    /// counts as unset.
     fn check_changes(&self, labels: &BTreeMap<Key, &LabelTrack>) -> Result<Vec<Problem>, StoreError> {
         let mut set: BTreeSet<(Key, u32)> = BTreeSet::new();
         let mut problems = Vec::new();
         let mut changes = Vec::new();
         for file in self.files(LabelChanges::NAME)? {
-            // One that does not read is a problem already; without it nothing adds up.
+            // [`check_file`] already reports this file. Without its changes the replay cannot add up, so skip the
+            // check.
             let Ok(rows) = snapshot::decode::<LabelChanges>(&file) else {
                 return Ok(problems);
             };
@@ -204,13 +210,13 @@ impl Snapshot {
             }
         }
         for (key, track) in labels {
-            for (segment, cell) in track.cells.iter().enumerate() {
-                if set.remove(&(key.clone(), segment as u32)) != cell.label {
+            for (segment, &label) in track.labels.iter().enumerate() {
+                if set.remove(&(key.clone(), segment as u32)) != label {
                     let what = format!(
                         "{}, segment {segment}: label is {}, the changes add up to {}",
                         name(key),
-                        cell.label,
-                        !cell.label
+                        label,
+                        !label
                     );
                     problems.push(problem(LabelChanges::NAME, what));
                 }
@@ -227,7 +233,7 @@ impl Snapshot {
     }
 }
 
-/// Checks each file of a table for itself.
+/// Checks each file of a table by itself.
 struct Files<'a>(&'a Snapshot);
 
 impl tables::ForTable for Files<'_> {
@@ -253,7 +259,7 @@ fn check_file<T: Table>(file: &DataFile) -> Option<Problem> {
         Ok(found) if found.len() as u64 != file.bytes => {
             return at(format!("{} bytes, expected {}", found.len(), file.bytes));
         }
-        // A flipped bit may well decode.
+        // A file with a flipped bit can still decode, so compare the hash of its content with the hash in its name.
         Ok(found) => {
             let sum = content(&found);
             let name = file.path.file_stem().unwrap_or_default().to_string_lossy();
@@ -312,28 +318,28 @@ fn check_score(
         ));
         return problems;
     };
-    if track.cells.len() != score.score.len() {
+    if track.segments() != score.score.len() {
         let what = format!(
             "{}: {} segments, {} in scores",
             name(&key),
-            track.cells.len(),
+            track.segments(),
             score.score.len()
         );
         problems.push(problem(Labels::NAME, what));
     }
-    for (segment, (cell, &value)) in track.cells.iter().zip(&score.score).enumerate() {
-        let says = cell.threshold.map(|threshold| value > threshold);
-        if cell.rule == LabelRule::Plg && (cell.score != Some(value) || says != Some(cell.label)) {
+    for (segment, (own, &value)) in track.iter().zip(&score.score).enumerate() {
+        let says = own.threshold.map(|threshold| value > threshold);
+        if own.rule == LabelRule::Plg && (own.score != Some(value) || says != Some(own.label)) {
             let what = format!(
                 "{}, segment {segment}: label is {}, of score {:?} and threshold {:?}; `scores` has {value}",
                 name(&key),
-                cell.label,
-                cell.score,
-                cell.threshold
+                own.label,
+                own.score,
+                own.threshold
             );
             problems.push(problem(Labels::NAME, what));
         }
-        if let Some(wrong) = flip_problem(cell, says) {
+        if let Some(wrong) = flip_problem(own, says) {
             problems.push(problem(
                 Labels::NAME,
                 format!("{}, segment {segment}: {wrong}", name(&key)),
@@ -343,18 +349,18 @@ fn check_score(
     problems
 }
 
-/// What is wrong with what a label tells of its flip; `says`: what score and threshold say.
-fn flip_problem(cell: &LabelCell, says: Option<bool>) -> Option<String> {
-    let flipped = cell.rule == LabelRule::Pld;
-    if flipped && says == Some(cell.label) {
+/// Checks the reason of a flip. `says` is the label that score and threshold give.
+fn flip_problem(own: SegmentLabel<'_>, says: Option<bool>) -> Option<String> {
+    let flipped = own.rule == LabelRule::Pld;
+    if flipped && says == Some(own.label) {
         return Some(format!(
             "label is {}, as score and threshold say, expected a flip",
-            cell.label
+            own.label
         ));
     }
-    let why = cell.why.as_deref()?;
+    let why = own.why?;
     if !flipped {
-        let rule = cell.rule.as_str();
+        let rule = own.rule.as_str();
         return Some(format!(
             "why is a flip after epoch {}, expected null for rule `{rule}`",
             why.epoch

@@ -1,18 +1,19 @@
-//! What a checkpoint of a Delta log leaves out.
+//! Leaves actions out of a checkpoint of a Delta log that no reader needs.
 //!
-//! deltalake writes a checkpoint as one Parquet file of every action that counts at its version. Two kinds of actions
-//! would accumulate there although no reader of the store needs them, and every reader would decode them each time:
+//! deltalake writes a checkpoint as one Parquet file with every action that is valid at its version. Two kinds of
+//! actions would accumulate there although no reader of the store needs them, and every reader would decode them each
+//! time:
 //!
 //! | action | left out | why that is safe |
 //! |---|---|---|
 //! | `txn` | app ids that begin with `vaplan-` | Older programs wrote one per commit and never read one back. Commits now carry the one id [`APP_ID`]. |
-//! | `remove` | files that the table still has, with another deletion vector | The `add` of the file says what counts. Delta's VACUUM keeps the file because of the `add`. |
+//! | `remove` | files that the table still has, with another deletion vector | The `add` of the file says which rows are valid. Delta's VACUUM keeps the file because of the `add`. |
 //! | `remove` | files that are no longer on the disk | A `remove` protects a file from being deleted too early, and these files are deleted. |
 //!
 //! A `remove` of a file that is on the disk stays, because a kept store version may need the file.
 //!
-//! [`Durable`](super::durable::Durable) calls this module before it gives a checkpoint its name, so that no reader ever
-//! sees two different files of one name.
+//! [`Durable`](super::durable::Durable) calls this module before it gives a checkpoint its name, so that no reader
+//! ever sees two different files of one name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,19 +33,19 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 /// Delta keeps the last version of every app id in all later checkpoints. One id therefore costs one row, whatever the
 /// number of commits.
 pub(super) const APP_ID: &str = "vaplan";
-/// App ids of older programs begin so; a hash of the inputs follows.
+/// The prefix of the app ids of older programs; a hash of the inputs follows it.
 const OLD_APP_IDS: &str = "vaplan-";
 
-/// Name of the file that names the last checkpoint.
+/// The name of the file that names the last checkpoint.
 pub(super) const HINT: &str = "_last_checkpoint";
 
-/// Is this the name of a checkpoint in one file?
+/// Returns whether this is the name of a checkpoint that consists of one file.
 pub(super) fn is_checkpoint(name: &str) -> bool {
     name.ends_with(".checkpoint.parquet")
 }
 
-/// A checkpoint without the actions that this module leaves out. `table` is the folder of the table. None: the bytes are
-/// not a checkpoint as deltalake writes it, and stay as they are.
+/// Returns a checkpoint without the actions that this module leaves out. `table` is the folder of the table. Returns
+/// `None` if the bytes are not a checkpoint as deltalake writes it; such bytes must stay as they are.
 pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .ok()?
@@ -69,7 +70,8 @@ pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
         })
         .collect();
     let kept = filter_record_batch(&all, &kept).ok()?;
-    // A table has few actions and many columns: statistics and dictionaries of single values would be most of the file.
+    // A table has few actions and many columns, so statistics and dictionaries of single values would be most of the
+    // file.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_statistics_enabled(EnabledStatistics::None)
@@ -83,8 +85,8 @@ pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
     writer.into_inner().ok()
 }
 
-/// `_last_checkpoint` with the number of actions and the size that the checkpoint has now. None: it is not JSON, or names
-/// no checkpoint in one file.
+/// Returns `_last_checkpoint` with the number of actions and the size that the checkpoint has after trimming. Returns
+/// `None` if the text is not JSON, or does not name a checkpoint of one file.
 pub(super) fn hint(text: &[u8], log: &Path) -> Option<Vec<u8>> {
     let mut hint: serde_json::Value = serde_json::from_slice(text).ok()?;
     let version = hint.get("version")?.as_u64()?;
@@ -99,12 +101,12 @@ pub(super) fn hint(text: &[u8], log: &Path) -> Option<Vec<u8>> {
     if fields.contains_key("sizeInBytes") {
         fields.insert("sizeInBytes".to_owned(), size.into());
     }
-    // Of the text as it was.
+    // The checksum was that of the old text.
     fields.remove("checksum");
     serde_json::to_vec(&hint).ok()
 }
 
-/// A text in each action of one kind; none for actions of other kinds.
+/// The text `field` of each action of one kind; `None` for actions of other kinds.
 fn texts(actions: &RecordBatch, kind: &str, field: &str) -> Option<Vec<Option<String>>> {
     let kind: &StructArray = actions.column_by_name(kind)?.as_struct_opt()?;
     let text = cast(kind.column_by_name(field)?, &DataType::Utf8).ok()?;

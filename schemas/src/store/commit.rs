@@ -1,4 +1,4 @@
-//! A store version in the making.
+//! A commit: a store version that is being written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,31 +12,32 @@ use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::tables::Table;
 
-/// About as many videos as a bucket is meant to hold.
+/// The number of videos that a bucket should hold on average.
 const VIDEOS_PER_BUCKET: usize = 1024;
-/// As many buckets as a store has at most.
+/// The largest number of buckets of a store.
 const MOST_BUCKETS: u32 = 1024;
 
-/// What a version says of itself; hashes are SHA-256, hex.
+/// The columns of `versions` that the caller of a commit sets. Hashes are SHA-256, in hex.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommitInfo {
-    /// What was asked, as a command line.
+    /// The command line of the run.
     pub command: String,
-    /// Epoch, where the commit carries one.
+    /// The epoch, if the commit stores the result of an epoch.
     pub epoch: Option<u64>,
     /// Hash of the settings.
     pub settings: String,
-    /// Hash of what embeds.
+    /// Hash of the text embeddings of both modalities.
     pub models: String,
-    /// Hash of every input of the run.
+    /// Hash of all inputs of the run.
     pub inputs: String,
     /// Version of the program.
     pub program: String,
-    /// Videos that the store is going to hold: a new store chooses its buckets by it.
+    /// The number of videos that the store will hold. A new store derives its number of buckets from this number.
     pub videos: usize,
 }
 
-/// A store version in the making: nothing of it is seen before [`Commit::finish`]. Dropped, it never was.
+/// A store version that is being written. Readers see nothing of it before [`Commit::finish`]. If it is dropped, the
+/// store stays as it was.
 #[derive(Debug)]
 pub struct Commit<'a> {
     pub(super) store: &'a Store,
@@ -44,13 +45,13 @@ pub struct Commit<'a> {
     pub(super) previous: Option<Snapshot>,
     version: StoreVersion,
     pub(super) buckets: u32,
-    /// What each touched table is going to hold.
+    /// The files that each touched table will have.
     pub(super) touched: BTreeMap<&'static str, LoggedFiles>,
-    /// Tables that were patched.
+    /// The tables that were patched in this commit.
     pub(super) patched: BTreeSet<&'static str>,
-    /// Do rows only move?
+    /// Whether the commit only moves rows between files and changes no row.
     pub(super) same_rows: bool,
-    /// Written, but neither synced nor named: table, name, file.
+    /// Files that were written, but are neither synced nor named: table, name and scratch file.
     pub(super) unnamed: Vec<(&'static str, String, Scratch)>,
     _lock: &'a WriteLock,
 }
@@ -61,7 +62,8 @@ impl<'a> Commit<'a> {
         lock: &'a WriteLock,
         info: CommitInfo,
     ) -> Result<Commit<'a>, StoreError> {
-        // Under the lock no one else writes: what lies here is of a run that was killed.
+        // This process holds the write lock, so no other process is writing. Files in the scratch folder are left
+        // from a run that was killed.
         let scratch = store.root.join(OWN).join(SCRATCH);
         match std::fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -93,45 +95,47 @@ impl<'a> Commit<'a> {
         })
     }
 
-    /// The version it is going to be.
+    /// The number of the new version.
     pub fn version(&self) -> StoreVersion {
         self.version
     }
 
-    /// Into how many buckets videos are cut.
+    /// The number of buckets of the store.
     pub fn buckets(&self) -> u32 {
         self.buckets
     }
 
-    /// Replaces all rows of a table that has no buckets; `rows` come in any order.
+    /// Replaces all rows of a table that has no buckets. `rows` can have any order.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: a full disk, say; [`StoreError::Unwritable`]: two rows have one key.
+    /// Returns [`StoreError::Io`] if a file cannot be written, for example on a full disk, and
+    /// [`StoreError::Unwritable`] if two rows have the same key.
     ///
     /// # Panics
-    /// For a table that has buckets.
+    /// Panics if the table has buckets.
     pub fn replace_all<T: Table>(&mut self, rows: &[T::Row]) -> Result<(), StoreError> {
         assert!(!T::BUCKETED, "{} is replaced bucket by bucket", T::NAME);
         self.touched.insert(T::NAME, LoggedFiles::new());
         self.write::<T>("all", rows)
     }
 
-    /// Adds rows, in any order, to a table that has no buckets.
+    /// Adds rows to a table that has no buckets. `rows` can have any order.
     ///
     /// # Errors
-    /// As [`Commit::replace_all`].
+    /// Returns the same errors as [`Commit::replace_all`].
     pub fn append<T: Table>(&mut self, rows: &[T::Row]) -> Result<(), StoreError> {
         let prefix = format!("v{:08}", self.version.0);
         self.write::<T>(&prefix, rows)
     }
 
-    /// Replaces the rows of a bucket; they come in any order, and all are of videos of that bucket.
+    /// Replaces the rows of a bucket. `rows` can have any order; each row must be of a video of this bucket.
     ///
     /// # Errors
-    /// As [`Commit::replace_all`], and where a video is of another bucket.
+    /// Returns the same errors as [`Commit::replace_all`], and [`StoreError::Unwritable`] if a video belongs to
+    /// another bucket.
     ///
     /// # Panics
-    /// For a bucket that is not there.
+    /// Panics if the table has no such bucket.
     pub fn replace_bucket<T: Table>(&mut self, bucket: u32, rows: &[T::Row]) -> Result<(), StoreError> {
         let buckets = self.buckets;
         assert!(
@@ -146,13 +150,14 @@ impl<'a> Commit<'a> {
         self.add::<T>(written)
     }
 
-    /// Replaces every bucket of a table, by as many threads as there are cores; `rows` gives those of a bucket.
+    /// Replaces every bucket of a table, with as many threads as there are cores. `rows` returns the rows of a
+    /// bucket.
     ///
     /// # Errors
-    /// As [`Commit::replace_bucket`].
+    /// Returns the same errors as [`Commit::replace_bucket`].
     ///
     /// # Panics
-    /// For a table that has no buckets.
+    /// Panics if the table has no buckets.
     pub fn replace_buckets<T: Table>(
         &mut self,
         rows: impl Fn(u32) -> Vec<T::Row> + Sync,
@@ -167,11 +172,11 @@ impl<'a> Commit<'a> {
         written.into_iter().try_for_each(|written| self.add::<T>(written))
     }
 
-    /// Adds rows to a table that has no buckets, a file a part, by as many threads as there are cores; `rows` gives
-    /// those of a part, no key in two of them.
+    /// Adds rows to a table that has no buckets, one file per part, with as many threads as there are cores. `rows`
+    /// returns the rows of a part. No key may occur in two parts.
     ///
     /// # Errors
-    /// As [`Commit::replace_all`].
+    /// Returns the same errors as [`Commit::replace_all`].
     pub fn append_parts<T: Table>(
         &mut self,
         parts: u32,
@@ -184,7 +189,7 @@ impl<'a> Commit<'a> {
         written.into_iter().try_for_each(|written| self.add::<T>(written))
     }
 
-    /// The entry of a table, which begins as what the version before holds.
+    /// The files that a table will have. At first these are the files of the previous version.
     pub(super) fn touch<T: Table>(&mut self) -> Result<&mut LoggedFiles, StoreError> {
         if !self.touched.contains_key(T::NAME) {
             let files = match &self.previous {
@@ -196,7 +201,7 @@ impl<'a> Commit<'a> {
         Ok(self.touched.get_mut(T::NAME).expect("it was just put there"))
     }
 
-    /// Adds a file of these rows to the table.
+    /// Writes the rows to a file and adds the file to the table.
     pub(super) fn write<T: Table>(&mut self, prefix: &str, rows: &[T::Row]) -> Result<(), StoreError> {
         self.touch::<T>()?;
         let written = Written::new::<T>(self.store, prefix, rows)?;
@@ -213,7 +218,7 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// Where a file of the table lies, be it without its name yet.
+    /// The path of a file of the table: its scratch file if it has no name yet.
     pub(super) fn path_of<T: Table>(&self, name: &str) -> PathBuf {
         let unnamed = self
             .unnamed

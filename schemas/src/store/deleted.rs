@@ -1,4 +1,5 @@
-//! Rows that a data file still holds, but its table no longer: Delta's deletion vectors, inline in the log.
+//! Rows that a data file still holds, but that are no longer in its table: Delta's deletion vectors, inline in the
+//! log.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,16 +8,17 @@ use std::sync::Arc;
 use deltalake::kernel::{DeletionVectorDescriptor, StorageType};
 use roaring::RoaringTreemap;
 
-/// First four bytes of a vector: Delta's magic number of the portable format (PROTOCOL.md, Deletion Vector Format).
+/// The first four bytes of a vector: Delta's magic number of the portable format (PROTOCOL.md, Deletion Vector
+/// Format).
 const MAGIC: u32 = 1_681_511_377;
 
-/// Rows of a data file, counted from 0, that were taken out of the table; never empty.
+/// The deleted rows of a data file, counted from 0. The set is never empty.
 #[derive(Clone, PartialEq)]
 pub struct Deleted {
     rows: Arc<RoaringTreemap>,
 }
 
-// The rows of two vectors are compared one by one; nothing in them is unequal to itself.
+// Two vectors are equal if they have the same row numbers. Row numbers equal themselves, so this equality is total.
 impl Eq for Deleted {}
 
 impl fmt::Debug for Deleted {
@@ -26,18 +28,18 @@ impl fmt::Debug for Deleted {
 }
 
 impl Deleted {
-    /// How many rows.
+    /// The number of deleted rows.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> u64 {
         self.rows.len()
     }
 
-    /// The last of them.
+    /// The largest deleted row number.
     pub fn last(&self) -> u64 {
         self.rows.max().unwrap_or_default()
     }
 
-    /// The rows as runs, in order; no two touch.
+    /// The deleted rows as runs, in order. No two runs touch.
     pub fn ranges(&self) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for row in self.rows.iter() {
@@ -49,10 +51,11 @@ impl Deleted {
         ranges
     }
 
-    /// These rows beside those that were gone before; none for no rows.
+    /// Adds the rows `gone` to the rows that were deleted before. Returns `None` if the result has no rows.
     ///
     /// # Panics
-    /// Where a row was gone before: whoever takes it away holds a place that is no longer there.
+    /// Panics if a row was deleted before. A caller that deletes a row twice holds a [`Place`](super::Place) of
+    /// another version.
     pub(super) fn with(
         before: Option<&Deleted>,
         gone: impl IntoIterator<Item = Range<u64>>,
@@ -70,7 +73,7 @@ impl Deleted {
         (!rows.is_empty()).then(|| Deleted { rows: Arc::new(rows) })
     }
 
-    /// The vector's bytes: magic number and portable bitmap.
+    /// The bytes of the vector: the magic number and the portable bitmap.
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_le_bytes().to_vec();
         self.rows
@@ -79,16 +82,17 @@ impl Deleted {
         bytes
     }
 
-    /// Bytes it takes in the log, before they are made text.
+    /// The size of the vector in bytes, before it is encoded as text in the log.
     pub(super) fn size(&self) -> usize {
         MAGIC.to_le_bytes().len() + self.rows.serialized_size()
     }
 
-    /// As the log has it.
+    /// The descriptor of the vector for the log.
     pub(super) fn descriptor(&self) -> DeletionVectorDescriptor {
         let mut bytes = self.bytes();
         let size = bytes.len();
-        // Z85 makes five characters of four bytes; readers stop where the bitmap ends.
+        // Z85 encodes four bytes as five characters, so the size must be a multiple of 4. Readers stop where the
+        // bitmap ends.
         bytes.resize(size.next_multiple_of(4), 0);
         DeletionVectorDescriptor {
             storage_type: StorageType::Inline,
@@ -99,10 +103,10 @@ impl Deleted {
         }
     }
 
-    /// Reads it back; an empty one is none.
+    /// Reads a vector from the log. Returns `None` for an empty vector.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// Returns a text that says what is wrong with the vector.
     pub(super) fn read(descriptor: &DeletionVectorDescriptor) -> Result<Option<Deleted>, String> {
         if descriptor.storage_type != StorageType::Inline {
             let kind = descriptor.storage_type.as_ref();
@@ -135,7 +139,7 @@ impl Deleted {
     }
 }
 
-/// Runs of rows without those that are deleted.
+/// Removes the deleted rows from runs of rows.
 pub(super) fn without(runs: Vec<Range<usize>>, deleted: Option<&Deleted>) -> Vec<Range<usize>> {
     let Some(deleted) = deleted else { return runs };
     let gone = deleted.ranges();
@@ -152,7 +156,8 @@ pub(super) fn without(runs: Vec<Range<usize>>, deleted: Option<&Deleted>) -> Vec
             }
             start = start.max(hole.end);
         }
-        // The hole that reaches over the end of this run may also cut the next.
+        // A run of deleted rows that reaches beyond the end of this run can also cut the next run, so it is not
+        // consumed here.
         let end = gone
             .peek()
             .map_or(run.end, |hole| hole.start.clamp(start, run.end));

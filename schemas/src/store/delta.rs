@@ -1,4 +1,4 @@
-//! One Delta table: its log, read through `deltalake` and kept while it does not move.
+//! One Delta table: its log, which is read through `deltalake` and cached until it has a new entry.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -19,7 +19,8 @@ use super::entry::{self, Stamp};
 use super::logged::{LoggedFiles, logged};
 use crate::error::StoreError;
 
-/// Shared by all stores of the process, and never dropped, which an async caller could not do.
+/// The async runtime of all stores of the process. It is never dropped, because dropping a runtime inside async code
+/// panics.
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .worker_threads(1)
@@ -28,23 +29,23 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
         .build()
 });
 
-/// A log as it was last read or written; entries are never changed, so only a later one makes it old.
+/// A log as it was last read or written. Entries never change, so only a later entry makes this copy outdated.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     version: u64,
     files: Arc<LoggedFiles>,
-    /// Does the log allow deletion vectors?
+    /// Whether the log allows deletion vectors.
     vectors: bool,
-    /// Names of the columns, as the log has them.
+    /// The names of the columns in the log's schema.
     columns: Arc<[String]>,
-    /// Why the table must not be written, where it must not.
+    /// The reason why the table must not be written, if there is one.
     refused: Option<String>,
 }
 
-/// What is known of the logs of a store's tables, shared by its clones.
+/// The cached logs of a store's tables, shared by all clones of the store.
 pub(super) type KnownLogs = Arc<Mutex<BTreeMap<String, Known>>>;
 
-/// Folder of a table.
+/// The folder of a table.
 #[derive(Clone, Debug)]
 pub(super) struct DeltaFolder {
     pub(super) table: String,
@@ -53,17 +54,17 @@ pub(super) struct DeltaFolder {
     known: KnownLogs,
 }
 
-/// What a table needs to have the files that are wanted.
+/// What must be committed so that a table has the wanted files.
 pub(super) enum Prepared {
-    /// Nothing: this version has them.
+    /// Nothing: the table already has the wanted files at this Delta version.
     Same(u64),
-    /// An entry.
+    /// This entry of the log.
     Entry(Entry),
 }
 
-/// An entry of the log, to be written.
+/// An entry of the log that is not written yet.
 pub(super) struct Entry {
-    /// The version that it makes.
+    /// The Delta version that the entry makes.
     pub(super) version: u64,
     pub(super) text: Vec<u8>,
     known: Known,
@@ -84,19 +85,19 @@ impl DeltaFolder {
         }
     }
 
-    /// Folder of the log.
+    /// The folder of the log.
     pub(super) fn log_path(&self) -> PathBuf {
         self.path.join("_delta_log")
     }
 
-    /// File of an entry.
+    /// The file of an entry.
     pub(super) fn entry_path(&self, version: u64) -> PathBuf {
         self.log_path().join(format!("{version:020}.json"))
     }
 
-    /// Last version in the log; none: there is no table.
+    /// The last version in the log, or `None` if there is no table.
     ///
-    /// Found by listing it, or, where it was read before, by looking for entries that came since.
+    /// If the log was read before, this looks only for entries after the cached version. Otherwise it lists the log.
     pub(super) fn latest(&self) -> Result<Option<u64>, StoreError> {
         if let Some(known) = self.known().get(&self.table).map(|known| known.version)
             && self.entry_path(known).exists()
@@ -122,12 +123,12 @@ impl DeltaFolder {
         Ok(latest)
     }
 
-    /// Data files at a version.
+    /// The data files at a version.
     pub(super) fn files(&self, version: u64) -> Result<Arc<LoggedFiles>, StoreError> {
         Ok(self.at(version)?.files)
     }
 
-    /// Names of the files that an entry adds.
+    /// The names of the files that an entry adds.
     pub(super) fn added(&self, version: u64) -> Result<Vec<String>, StoreError> {
         let path = self.entry_path(version);
         let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
@@ -143,7 +144,7 @@ impl DeltaFolder {
         Ok(added)
     }
 
-    /// The log at a version, kept if it is the last that was seen.
+    /// The log at a version. The log with the highest version is kept in the cache.
     fn at(&self, version: u64) -> Result<Known, StoreError> {
         if let Some(known) = self.known().get(&self.table)
             && known.version == version
@@ -184,7 +185,7 @@ impl DeltaFolder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What makes `wanted` the files of the table, which may not be there yet. Nothing is written.
+    /// Prepares the entry that gives the table the files `wanted`. The table need not exist yet. Nothing is written.
     pub(super) fn prepare(
         &self,
         schema: &SchemaRef,
@@ -212,7 +213,8 @@ impl DeltaFolder {
         if let Some(refused) = known.refused {
             return Err(self.error(DeltaTableError::Generic(refused)));
         }
-        // Said once in the life of a table, or when it gets more columns: then the log is read again.
+        // The log must declare deletion vectors once in the life of a table, and new columns when they are added.
+        // Only then is the log read again.
         let vectors = has_vectors && !known.vectors;
         let say = match vectors || known.columns != columns {
             true => self.wait(async {
@@ -229,20 +231,20 @@ impl DeltaFolder {
         })
     }
 
-    /// An entry was written.
+    /// Updates the cached log after an entry was written.
     pub(super) fn wrote(&self, entry: Entry) {
         self.keep(&entry.known);
     }
 
-    /// URL of the table's folder in the file system.
+    /// The URL of the table's folder in the file system.
     fn location(&self) -> Result<Url, DeltaTableError> {
         Url::from_directory_path(&self.path).map_err(|()| self.no_url())
     }
 
-    /// URL of the table within [`DeltaFolder::files`], whose root is the store's folder.
+    /// The URL of the table within [`DeltaFolder::files`], whose root is the store's folder.
     ///
-    /// The scheme `memory` stands for the given object store. The Delta kernel would look for the path of a `file` URL in
-    /// the root of the file system, where no table is.
+    /// The scheme `memory` stands for the given object store. With a `file` URL, the Delta kernel would look for the
+    /// path in the root of the file system, where there is no table.
     fn url(&self) -> Result<Url, DeltaTableError> {
         Url::parse(&format!("memory:///{}/", self.table)).map_err(|_| self.no_url())
     }
@@ -258,14 +260,14 @@ impl DeltaFolder {
             .build_storage()
     }
 
-    /// Is there a checkpoint of this version?
+    /// Returns whether there is a checkpoint of this version.
     pub(super) fn has_checkpoint(&self, version: u64) -> bool {
         self.log_path()
             .join(format!("{version:020}.checkpoint.parquet"))
             .exists()
     }
 
-    /// Puts what the log says at a version into one file, so that reading it begins there.
+    /// Writes a checkpoint of a version: one file with all that the log says, from which later reads begin.
     pub(super) fn checkpoint(&self, version: u64) -> Result<(), StoreError> {
         self.wait(async {
             let url = self.url()?;
@@ -278,7 +280,8 @@ impl DeltaFolder {
         })
     }
 
-    /// Runs to the end on a thread of its own, so that async callers may call too.
+    /// Runs `work` to its end on its own thread, so that async callers can call this too: blocking on a runtime
+    /// inside async code panics.
     fn wait<T: Send>(
         &self,
         work: impl Future<Output = Result<T, DeltaTableError>> + Send,
@@ -302,12 +305,12 @@ impl DeltaFolder {
     }
 }
 
-/// The failed file at the root of an error, where it is ours or a plain one: full disk, no permission.
+/// Finds the file error that caused an error, such as a full disk or a missing permission.
 fn file_error(error: &DeltaTableError) -> Option<StoreError> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(StoreError::Io { action, path, source }) = error.downcast_ref::<StoreError>() {
-            // `io::Error` is not `Clone`: the number, where there is one, says all.
+            // `io::Error` is not `Clone`. Its number, if it has one, carries the same information.
             let source = match source.raw_os_error() {
                 Some(number) => io::Error::from_raw_os_error(number),
                 None => io::Error::new(source.kind(), source.to_string()),

@@ -109,15 +109,15 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Where the bytes are until they get their name.
+    /// The path of the bytes until they get their name.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Waits until the bytes are on the disk.
     ///
-    /// The file is opened again for that. fsync writes what the system holds of the file, whichever descriptor wrote it,
-    /// and reports a failed write that no other descriptor reported.
+    /// To sync, this opens the file again. fsync writes what the system holds of the file, whichever descriptor wrote
+    /// it, and reports a failed write that no other descriptor has reported.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         if !self.synced {
             fault::point("sync");
@@ -192,7 +192,7 @@ impl std::fmt::Display for Durable {
     }
 }
 
-/// What is written in place of a checkpoint, or of the file that names the last one; none for other files.
+/// The bytes to write in place of a checkpoint or of the file that names the last checkpoint; `None` for other files.
 fn of_checkpoint(target: &Path, payload: &PutPayload) -> Option<Vec<u8>> {
     let log = target.parent()?;
     match target.file_name()?.to_str()? {
@@ -332,8 +332,8 @@ impl ObjectStore for Durable {
     }
 }
 
-/// Sorts a listing by key, as object stores do. The Delta kernel finds gaps in a log that it is given in another order, and
-/// sorts by itself only what it lists by `file` URLs.
+/// Sorts a listing by key, as object stores do. The Delta kernel takes a log in another order for a log with gaps,
+/// and it sorts only what it lists by `file` URLs itself.
 fn sorted(
     listing: BoxStream<'static, object_store::Result<ObjectMeta>>,
 ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
@@ -375,11 +375,12 @@ impl MultipartUpload for Upload {
 
 /// Makes the object store of all tables below `root`.
 ///
-/// Keys are relative to `root`, so that they consist of the store's own names only. Absolute keys would hold the names of
-/// the user's folders, and deltalake, DataFusion and object_store decode `%20`, `\` and `..` in such names differently.
+/// Keys are relative to `root`, so that they consist of the store's own names only. Absolute keys would contain the
+/// names of the user's folders, and deltalake, DataFusion and object_store decode `%20`, `\` and `..` in such names
+/// differently.
 ///
 /// # Errors
-/// [`StoreError::Io`] if `root` does not exist or cannot be resolved.
+/// Returns [`StoreError::Io`] if `root` does not exist or cannot be resolved.
 pub(super) fn durable(root: &Path, scratch: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let failed = |error: object_store::Error| {
         let kind = match error {

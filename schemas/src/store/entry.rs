@@ -1,7 +1,7 @@
-//! One entry of a Delta log, made but not yet written.
+//! Makes the text of one entry of a Delta log, without writing it.
 //!
-//! Its text is deltalake's ([`CommitData`]); the store writes it itself, so that the entries of all tables wait for the
-//! disk together, and no log is read again for it.
+//! deltalake formats the text ([`CommitData`]). The store writes the text itself, so that it can sync the entries of
+//! all tables together and need not read a log again to write to it.
 
 use arrow::datatypes::SchemaRef;
 use deltalake::DeltaTableError;
@@ -22,15 +22,15 @@ use crate::tables;
 const FEATURE: &str = "deletionVectors";
 const PROPERTY: &str = "delta.enableDeletionVectors";
 
-/// Who commits, and for which store version.
+/// The store version and command that an entry records.
 pub(super) struct Stamp<'a> {
     pub(super) version: u64,
     pub(super) command: &'a str,
-    /// Do rows change, or only where they lie?
+    /// Whether rows change. `false` if the entry only moves rows to other files.
     pub(super) data_change: bool,
 }
 
-/// The first entry of a table that is to have these files.
+/// The first entry of a table, with these files.
 pub(super) fn create(
     table: &str,
     location: Url,
@@ -39,7 +39,7 @@ pub(super) fn create(
     stamp: &Stamp<'_>,
 ) -> Result<Vec<u8>, DeltaTableError> {
     let columns = columns_of(schema)?;
-    // Old log entries are what time travel reads.
+    // Time travel reads old log entries, so deltalake must not delete them.
     let keep = [("delta.enableExpiredLogCleanup", "false")];
     let mut metadata = new_metadata(&columns, Vec::<String>::new(), keep)?.with_name(table.to_owned())?;
     let mut protocol: Protocol =
@@ -65,16 +65,16 @@ fn columns_of(schema: &SchemaRef) -> Result<StructType, DeltaTableError> {
     columns.map_err(DeltaTableError::from)
 }
 
-/// The entry that makes `wanted` of the files `found`; none where they are the same.
+/// The entry that changes the files `found` to `wanted`, or `None` if they are the same.
 ///
-/// `say` is what its files ask the log to say first: see [`say`].
+/// `say` has the actions that must come first in the entry: see [`say`].
 pub(super) fn change(
     found: &LoggedFiles,
     wanted: &LoggedFiles,
     stamp: &Stamp<'_>,
     say: Vec<Action>,
 ) -> Result<Option<Vec<u8>>, DeltaTableError> {
-    // Which rows of a file are gone belongs to it: where that changes, the file goes and comes again.
+    // The deleted rows belong to a file in the log. If they change, the entry removes the file and adds it again.
     let same = |file: &LoggedFile, files: &LoggedFiles| {
         let other = files.get(&file.name);
         other.is_some_and(|other| other.deleted == file.deleted)
@@ -116,7 +116,7 @@ fn text(
     Ok(data.get_bytes()?.to_vec())
 }
 
-/// Does the table's log allow deletion vectors?
+/// Returns whether the log of a table allows deletion vectors.
 pub(super) fn allows_vectors(snapshot: &EagerSnapshot) -> bool {
     let features = listed(snapshot.protocol().reader_features());
     features.iter().any(|feature| feature == FEATURE) && has_property(snapshot.metadata())
@@ -131,11 +131,13 @@ fn has_property(metadata: &Metadata) -> bool {
     metadata.configuration().get(PROPERTY).map(String::as_str) == Some("true")
 }
 
-/// What a table's log must say before files with columns that it does not have yet, which are null in the files of
-/// before, and, with `vectors`, before its first deletion vector; nothing where all is said.
+/// The actions that a log needs before it can name new files: the new schema, if the files have columns that the log
+/// does not have, and, with `vectors`, the permission for deletion vectors. Returns no actions if the log already has
+/// them. Columns that a file does not have are null.
 ///
-/// Delta's protocol: reader 3 and writer 7 with the feature `deletionVectors`, and the property that lets writers
-/// make vectors. A table that never had one stays readable by readers that know no vectors.
+/// Deletion vectors need reader version 3 and writer version 7 of Delta's protocol with the feature
+/// `deletionVectors`, and the table property that lets writers make vectors. A table without any deletion vector
+/// stays readable by readers that do not support them.
 pub(super) fn say(
     snapshot: &EagerSnapshot,
     schema: &SchemaRef,
@@ -164,8 +166,8 @@ pub(super) fn say(
     Ok(actions)
 }
 
-/// The columns of now, and behind them the nullable columns that only the log has. Files of an older program hold values in
-/// those, which other readers would no longer find if the log did not name them.
+/// The current columns, followed by the nullable columns that only the log has. Files of an older program hold values
+/// in those columns; other readers would no longer find these values if the log did not name the columns.
 fn with_former(columns: StructType, logged: &StructType) -> Result<StructType, DeltaTableError> {
     let mut fields: Vec<StructField> = columns.fields().cloned().collect();
     let former = logged
@@ -175,9 +177,10 @@ fn with_former(columns: StructType, logged: &StructType) -> Result<StructType, D
     Ok(StructType::try_new(fields)?)
 }
 
-/// The protocol with these features and deletion vectors.
+/// The protocol with the given features and deletion vectors.
 fn with_vectors(reader: &[String], writer: &[String]) -> Result<Protocol, DeltaTableError> {
-    // What writer version 2 stood for; of its two features our tables use neither, and deltalake knows this one.
+    // Writer version 2 implied two features, and version 7 must name them. Our tables use neither, and deltalake
+    // knows only this one.
     let mut writer = writer.to_vec();
     for feature in ["appendOnly", FEATURE] {
         if !writer.iter().any(|known| known == feature) {

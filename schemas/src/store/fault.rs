@@ -1,15 +1,15 @@
-//! Places where a test can end the process as `kill -9` would, and a disk that a test can fill. Both exist in builds
-//! with debug assertions only.
+//! Faults for tests: points where a test can end the process as `kill -9` would, and a disk that a test can fill.
+//! Both exist in builds with debug assertions only.
 //!
-//! `VAPLAN_FAULT` names a place, or gives its number among all places that the process comes to, from 1. A place is every
-//! step that a power cut could interrupt: before a file is written (`write`), synced (`sync`), renamed or linked to its
-//! name (`name`), before a folder is synced (`folder`) and before a file is removed (`remove`). A commit has further
-//! places: `before-file` and `after-file` (around each data file, which has no name yet), `after-files` (all data files
-//! have their names), `before-TABLE` and `after-TABLE` (around the entry in the Delta log of a table), `before-versions`
-//! and `after-versions`.
+//! `VAPLAN_FAULT` names a point, or gives its number among all points that the process reaches, from 1. A point is
+//! every step that a power cut could interrupt: before a file is written (`write`), synced (`sync`), renamed or
+//! linked to its name (`name`), before a folder is synced (`folder`) and before a file is removed (`remove`). A
+//! commit has further points: `before-file` and `after-file` (around each data file, which has no name yet),
+//! `after-files` (all data files have their names), `before-TABLE` and `after-TABLE` (around the entry in the Delta
+//! log of a table), `before-versions` and `after-versions`.
 //!
-//! `VAPLAN_ROOM` is the number of free bytes on a simulated disk. [`room`] takes bytes from it and fails as a full disk
-//! does, [`freed`] gives bytes back. Sizes count in blocks of 4,096 bytes, as most file systems allocate them.
+//! `VAPLAN_ROOM` is the number of free bytes on a simulated disk. [`room`] takes bytes from it and fails as a full
+//! disk does, [`freed`] gives bytes back. Sizes count in blocks of 4,096 bytes, as most file systems allocate them.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ static ROOM: LazyLock<Option<Mutex<u64>>> =
 
 const BLOCK: u64 = 4096;
 
-/// Ends the process if `VAPLAN_FAULT` names this place or its number.
+/// Ends the process if `VAPLAN_FAULT` names this point or its number.
 pub(super) fn point(place: &str) {
     if !cfg!(debug_assertions) {
         return;
@@ -35,10 +35,10 @@ pub(super) fn point(place: &str) {
     }
 }
 
-/// Takes room for so many bytes of a file that is being written.
+/// Takes room for this number of bytes of a file that is being written.
 ///
 /// # Errors
-/// [`io::ErrorKind::StorageFull`] if the simulated disk has less room.
+/// Returns [`io::ErrorKind::StorageFull`] if the simulated disk has less room.
 pub(super) fn room(bytes: usize) -> io::Result<()> {
     if let (true, Some(room)) = (cfg!(debug_assertions), &*ROOM) {
         let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +50,7 @@ pub(super) fn room(bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives back the room of a file of this size, which was removed.
+/// Gives back the room of a removed file of this size.
 pub(super) fn freed(bytes: u64) {
     if let (true, Some(room)) = (cfg!(debug_assertions), &*ROOM) {
         *room.lock().unwrap_or_else(PoisonError::into_inner) += bytes.div_ceil(BLOCK) * BLOCK;

@@ -1,8 +1,8 @@
-//! How a version gets onto the disk.
+//! Finishes a commit: brings a store version onto the disk.
 //!
-//! Everything is written before anything gets a name. Then the disk is waited for four times, whatever the number of
-//! tables: for the bytes of all files; for the names of the data files; for the entries of the tables' logs; and for
-//! the entry of `versions`, with which the version is there.
+//! All files are written before any file gets its name. Then the commit waits for the disk four times, whatever the
+//! number of tables: for the bytes of all files; for the names of the data files; for the entries of the tables'
+//! logs; and for the entry of `versions`. After the fourth wait the version exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use crate::error::StoreError;
 use crate::rows::VersionRow;
 use crate::tables::{self, Table, Versions};
 
-/// As many files of `versions` are put together into one, so that opening the store stays quick.
+/// When `versions` has this many files, they are joined into one, so that opening the store stays quick.
 const VERSION_FILES: usize = 64;
-/// As many entries of a log are read at most, before there is a checkpoint of them.
+/// A log gets a checkpoint every 64 entries, so that a reader reads at most this many entries after it.
 const CHECKPOINT: u64 = 64;
 
-/// An entry on its way to its name.
+/// An entry of a log that is written, but has no name yet.
 struct Waiting {
     folder: DeltaFolder,
     entry: Entry,
@@ -29,10 +29,11 @@ struct Waiting {
 }
 
 impl Commit<'_> {
-    /// Commits each touched table, and last the row of `versions` that names them all.
+    /// Commits each touched table, and last the row of `versions` that names the Delta versions of all tables.
     ///
     /// # Errors
-    /// [`StoreError`]; the version before is then still the latest, and the same work done again ends well.
+    /// Returns [`StoreError`] if a file cannot be written or synced. The previous version then stays the latest
+    /// version, and the same commit can be made again.
     pub fn finish(mut self) -> Result<VersionRow, StoreError> {
         let command = self.info.command.clone();
         let stamp = Stamp {
@@ -49,7 +50,8 @@ impl Commit<'_> {
                 (Some(files), _) => folder.prepare(&schema, files, &stamp)?,
                 (None, None) => continue,
                 (None, Some(before)) if folder.latest()? == Some(before) => Prepared::Same(before),
-                // A killed run moved a table that this one does not touch: back, for readers from outside.
+                // A killed run added an entry to a table that this commit does not touch. Set the table back, because
+                // other Delta readers read the last entry.
                 (None, Some(before)) => folder.prepare(&schema, folder.files(before)?.as_ref(), &stamp)?,
             };
             let delta = match prepared {
@@ -87,13 +89,13 @@ impl Commit<'_> {
         })
     }
 
-    /// Adds the row that names the version to `versions`.
+    /// Adds the row of the new version to `versions`.
     fn add_version(&mut self, row: &VersionRow, stamp: &Stamp<'_>) -> Result<Waiting, StoreError> {
         let folder = self.store.folder(Versions::NAME);
         let files = folder.latest()?.map(|delta| folder.files(delta)).transpose()?;
         let mut files = files.map_or_else(LoggedFiles::new, |files| files.as_ref().clone());
         let mut rows = Vec::new();
-        // `optimize` puts all rows into one file, too.
+        // `optimize` also joins all rows into one file.
         if files.len() >= VERSION_FILES || (self.same_rows && !files.is_empty()) {
             rows = self.store.versions()?;
             files.clear();
@@ -101,7 +103,7 @@ impl Commit<'_> {
         rows.push(row.clone());
         self.touched.insert(Versions::NAME, files);
         self.append::<Versions>(&rows)?;
-        // The row of the version is new, also if the version changes no row of another table.
+        // The row of the version is new data, even if the commit changes no row of another table.
         let stamp = &Stamp {
             data_change: true,
             ..*stamp
@@ -112,14 +114,14 @@ impl Commit<'_> {
         }
     }
 
-    /// The four waits.
+    /// Names the files and waits for the disk four times.
     fn settle(
         mut self,
         mut entries: BTreeMap<&'static str, Waiting>,
         mut versions: Waiting,
     ) -> Result<(), StoreError> {
         let mut files = std::mem::take(&mut self.unnamed);
-        // What the same commit put aside again.
+        // Keep only files that the tables will have: the same commit can write a file and replace it again.
         let wanted = |table: &str, name: &str| {
             let files = self.touched.get(table);
             files.is_some_and(|files| files.contains_key(name))
@@ -152,7 +154,8 @@ impl Commit<'_> {
                 continue;
             }
             fault::point(&format!("before-{table}"));
-            // Of an entry that a killed run linked, too: it may not have come to wait for the disk.
+            // Sync this log even without a new entry: a killed run may have linked an entry and died before it synced
+            // the log.
             let log = self.store.folder(table).log_path();
             if log.exists() {
                 logs.insert(log);
@@ -171,13 +174,13 @@ impl Commit<'_> {
         fault::point("after-versions");
 
         for (folder, delta) in moved {
-            // Not all tables at once.
+            // `turn` differs between tables, so that they do not all write a checkpoint in the same commit.
             let turn: u64 = folder.table.bytes().map(u64::from).sum();
             if (delta + turn).is_multiple_of(CHECKPOINT)
                 && delta > 0
                 && let Err(error) = folder.checkpoint(delta)
             {
-                // The version is there; without a checkpoint the log is only longer to read.
+                // The version is committed. Without the checkpoint, readers only have more entries to read.
                 tracing::warn!(table = folder.table, %error, "no checkpoint");
             }
         }
@@ -186,7 +189,7 @@ impl Commit<'_> {
 }
 
 impl Waiting {
-    /// Gives the entry its name: the table moves.
+    /// Gives the entry its name, which moves the table to its new Delta version.
     fn link(self) -> Result<(DeltaFolder, u64), StoreError> {
         let delta = self.entry.version;
         self.scratch.link(&self.folder.entry_path(delta))?;

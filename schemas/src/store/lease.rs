@@ -1,7 +1,7 @@
-//! Who reads which version: what `vacuum` must leave.
+//! Leases: readers tell `vacuum` which versions it must keep.
 //!
-//! `_vaplan/leases/00000012` is locked, shared, by every reader of version 12. The lock is the open file's: the system
-//! frees it when the process ends, however it ends.
+//! Every reader of version 12 holds a shared lock on the file `_vaplan/leases/00000012`. The lock belongs to the open
+//! file, so the system frees it when the process ends, however it ends.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
-/// A version, held against `vacuum` until this is dropped.
+/// A lease of a version. `vacuum` keeps the version until the lease is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     file: File,
@@ -19,7 +19,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Holds a version; none in a store that this process may not write to, where a reader takes what there is.
+    /// Takes a lease of a version. Returns `None` in a store that this process may not write to: it then reads
+    /// without a lease, and `vacuum` can remove files while it reads.
     pub(super) fn take(folder: &Path, version: u64) -> Result<Option<Lease>, StoreError> {
         let path = folder.join(format!("{version:08}"));
         loop {
@@ -40,12 +41,12 @@ impl Lease {
                     tracing::debug!(path = %path.display(), %error, "no lease");
                     return Ok(None);
                 }
-                // A reader of a full disk still reads.
+                // On a full disk the reader reads without a lease instead of failing.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(None),
                 Err(error) => return Err(StoreError::io("lease", &path)(error)),
             };
             file.lock_shared().map_err(StoreError::io("lease", &path))?;
-            // The last reader before may have taken the file away meanwhile.
+            // Between opening and locking, the last other reader may have removed the file. Then try again.
             if is_at(&file, &path) {
                 return Ok(Some(Lease { file, path }));
             }
@@ -55,7 +56,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Who is alone takes the file away; nothing is lost where that fails.
+        // The last reader removes the file. If that fails, the file stays without a lock, which is harmless.
         if self.file.try_lock().is_ok() && is_at(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
@@ -78,10 +79,10 @@ fn is_at(file: &File, path: &Path) -> bool {
     (own.dev(), own.ino()) == (there.dev(), there.ino())
 }
 
-/// The versions that someone reads.
+/// The versions that some process is reading.
 ///
 /// # Errors
-/// [`StoreError::Io`] where the folder cannot be read.
+/// Returns [`StoreError::Io`] if the folder cannot be read.
 pub(super) fn held(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
     let mut held = BTreeSet::new();
     let entries = match std::fs::read_dir(folder) {
@@ -96,9 +97,10 @@ pub(super) fn held(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
         };
         let file = match File::open(entry.path()) {
             Ok(file) => file,
-            // Its reader is done.
+            // The reader finished in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Another user's: it cannot be asked whether its process still lives.
+            // The file belongs to another user, so it cannot be locked to find out whether its process still runs.
+            // Count the version as held.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 held.insert(version);
                 continue;
@@ -108,7 +110,7 @@ pub(super) fn held(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
         if file.try_lock().is_err() {
             held.insert(version);
         } else if is_at(&file, &entry.path()) {
-            // Left by a process that was killed.
+            // A process that was killed left the file.
             std::fs::remove_file(entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
         }
     }

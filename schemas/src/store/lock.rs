@@ -1,4 +1,4 @@
-//! One writer at a time: of a store, or of any other folder.
+//! The write lock: a store, or any other folder, has one writer at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -6,19 +6,19 @@ use std::path::Path;
 
 use crate::error::StoreError;
 
-/// A store or folder, taken for writing by this process until it is dropped.
+/// The write lock of a store or folder. This process holds the lock until the value is dropped.
 #[derive(Debug)]
 pub struct WriteLock {
-    // The lock is the open file's: the system frees it when the process ends, however it ends.
+    // The lock belongs to the open file, so the system frees it when the process ends, however it ends.
     _file: File,
 }
 
 impl WriteLock {
-    /// Takes the lock of this file, which is made where there is none; waits while another process has it, and says so
-    /// once through `on_wait`.
+    /// Takes the lock of this file, and creates the file if it is missing. If another process holds the lock, this
+    /// calls `on_wait` once with the text in the file and waits.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the file cannot be made or locked.
+    /// Returns [`StoreError::Io`] if the file cannot be created or locked.
     pub fn take(path: &Path, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
         let failed = || StoreError::io("lock", path);
         let mut file = OpenOptions::new()
@@ -38,7 +38,8 @@ impl WriteLock {
             }
             Err(TryLockError::Error(error)) => return Err(failed()(error)),
         }
-        // Who holds it, for those who wait; that it may not last is no harm.
+        // Write the process id for processes that wait. The text need not be synced, because no one depends on it
+        // after a crash.
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "process {}", std::process::id()))

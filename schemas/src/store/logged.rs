@@ -1,4 +1,4 @@
-//! A data file as a Delta log has it.
+//! A data file as a Delta log describes it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,30 +8,30 @@ use deltalake::kernel::{Add, EagerSnapshot, Remove};
 
 use super::deleted::Deleted;
 
-/// A data file as the log has it.
+/// A data file as the log describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LoggedFile {
-    /// Within the folder of the table.
+    /// The file name within the folder of the table.
     pub(super) name: String,
     pub(super) bytes: u64,
-    /// Rows in the file, deleted ones too.
+    /// The number of rows in the file, including deleted rows.
     pub(super) rows: u64,
-    /// Rows of it that are no longer in the table.
+    /// The rows of the file that are no longer in the table.
     pub(super) deleted: Option<Deleted>,
-    /// Statistics in Delta's JSON.
+    /// The statistics, in Delta's JSON.
     pub(super) stats: Option<String>,
 }
 
 /// Data files by name.
 pub(super) type LoggedFiles = BTreeMap<String, LoggedFile>;
 
-/// What a file holds, as its name says.
+/// The rows that a file holds, according to its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
-    /// Rows of one bucket, or all of a table without buckets.
+    /// The rows of one bucket. A table without buckets counts as bucket 0.
     Bucket(u32),
     Patch,
-    /// Rows that stay where they are: of one version of an append-only table.
+    /// Rows of one or more versions of an append-only table. They stay in their file.
     Fixed,
 }
 
@@ -46,7 +46,7 @@ impl Home {
     }
 }
 
-/// The data files that a log says.
+/// The data files that a log names.
 pub(super) fn logged(snapshot: &EagerSnapshot) -> Result<LoggedFiles, DeltaTableError> {
     let file = |view: deltalake::kernel::LogicalFileView| {
         let name = view.path().into_owned();
@@ -68,35 +68,35 @@ pub(super) fn logged(snapshot: &EagerSnapshot) -> Result<LoggedFiles, DeltaTable
 }
 
 impl LoggedFile {
-    /// Hash bucket that the name says, and of how many, as in `b0003of0016-0123456789abcdef.parquet`.
+    /// The bucket in the file name, and the number of buckets, as in `b0003of0016-0123456789abcdef.parquet`.
     pub(super) fn bucket(&self) -> Option<(u32, u32)> {
         bucket(&self.name)
     }
 
-    /// First and last store version of whose rows it is, of an append-only table.
+    /// The first and last store version in the name of a file of an append-only table.
     pub(super) fn versions(&self) -> Option<(u64, u64)> {
         versions(&self.name)
     }
 
-    /// Rows that are in the table.
+    /// The number of rows that are in the table.
     pub(super) fn live(&self) -> u64 {
         let gone = self.deleted.as_ref().map_or(0, Deleted::len);
         self.rows.saturating_sub(gone)
     }
 
-    /// Takes rows of it out of the table.
+    /// Deletes rows of the file.
     pub(super) fn delete(&mut self, gone: impl IntoIterator<Item = Range<u64>>) {
         self.deleted = Deleted::with(self.deleted.as_ref(), gone);
     }
 
-    /// First and last video, as the statistics say.
+    /// The first and last video, according to the statistics.
     pub(super) fn videos(&self) -> Option<(String, String)> {
         let stats: serde_json::Value = serde_json::from_str(self.stats.as_ref()?).ok()?;
         let video = |end: &str| Some(stats.get(end)?.get("video")?.as_str()?.to_owned());
         Some((video("minValues")?, video("maxValues")?))
     }
 
-    /// Statistics as the log is to have them: bounds count rows that are gone too.
+    /// The statistics for a file with deleted rows. Their bounds are wide, because they still count the deleted rows.
     fn wide_stats(&self) -> Option<String> {
         let stats = self.stats.as_ref()?;
         let mut parsed = serde_json::from_str::<serde_json::Value>(stats).ok()?;
@@ -139,7 +139,7 @@ impl LoggedFile {
     }
 }
 
-/// Bucket and number of buckets in the name of a file.
+/// The bucket and the number of buckets in a file name.
 pub(super) fn bucket(name: &str) -> Option<(u32, u32)> {
     let (bucket, rest) = name.strip_prefix('b')?.split_once("of")?;
     let (buckets, _) = rest.split_once('-')?;
@@ -147,13 +147,13 @@ pub(super) fn bucket(name: &str) -> Option<(u32, u32)> {
     (buckets.is_power_of_two() && bucket < buckets).then_some((bucket, buckets))
 }
 
-/// Does the name of a file say that it is of a patch, as in `p00000012-0123456789abcdef.parquet`?
+/// Returns whether the name is that of a patch file, as in `p00000012-0123456789abcdef.parquet`.
 pub(super) fn is_patch(name: &str) -> bool {
     name.starts_with('p')
 }
 
-/// First and last store version in the name of a file of an append-only table: `v00000007-0123456789abcdef.parquet`,
-/// or of several, `v00000007to00000009-0123456789abcdef.parquet`.
+/// The first and last store version in the name of a file of an append-only table:
+/// `v00000007-0123456789abcdef.parquet` for one version, `v00000007to00000009-0123456789abcdef.parquet` for several.
 pub(super) fn versions(name: &str) -> Option<(u64, u64)> {
     let (span, _) = name.strip_prefix('v')?.split_once('-')?;
     match span.split_once("to") {

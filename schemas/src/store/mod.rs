@@ -1,4 +1,4 @@
-//! The store: a directory of Delta tables that move together.
+//! The store: a directory of Delta tables that change together.
 //!
 //! ```text
 //! store/
@@ -6,13 +6,14 @@
 //!   classes/ truth/ rejects/   one file each, replaced as a whole
 //!   videos/ scores/ labels/    one file per hash bucket, replaced one by one
 //!   label_changes/             files of each version, added
-//!   _vaplan/                   what is not a table: `references.rs` lists every folder of it
+//!   _vaplan/                   files that are not tables: `references.rs` lists every folder of it
 //! ```
 //!
-//! Files are named by their content, so that a repeated commit writes nothing new. A reader opens what a row of
-//! `versions` names: a store version is all there or not at all. Everything is fsynced before a commit says it is done.
-//! What a killed run left in the tables is in no version: the next commit compares each table's log with what it wants,
-//! and adds and removes the difference.
+//! The name of a data file has the hash of its content, so that a repeated commit writes no file again. A reader
+//! opens the Delta versions that a row of `versions` names, so it sees a store version completely or not at all. A
+//! commit syncs all its files before it reports success. A killed run can leave entries in the logs of tables that no
+//! version names. The next commit compares each table's log with the files that it wants, and adds and removes the
+//! difference.
 
 mod check;
 mod checkpoint;
@@ -59,14 +60,14 @@ use crate::tables::{Table, Versions};
 use delta::{DeltaFolder, KnownLogs};
 use lease::Lease;
 
-/// Folder of what is not a table.
+/// The folder of the files that are not tables.
 const OWN: &str = "_vaplan";
-/// Folder in it of files that have no name yet.
+/// The folder in [`OWN`] of files that have no name yet.
 const SCRATCH: &str = "scratch";
-/// Folder in it of what is being read.
+/// The folder in [`OWN`] of the leases.
 const LEASES: &str = "leases";
 
-/// A store, open.
+/// An open store.
 ///
 /// ```
 /// use vaplan_schemas::store::Store;
@@ -83,10 +84,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store that is there.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// [`StoreError::NoStore`] where there is none.
+    /// Returns [`StoreError::NoStore`] if there is no store in the folder.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         if !root.is_dir() {
             return Err(StoreError::NoStore {
@@ -103,10 +104,10 @@ impl Store {
         }
     }
 
-    /// Opens a store, or makes the folder of one.
+    /// Opens a store, or creates its folder.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the folder cannot be made.
+    /// Returns [`StoreError::Io`] if the folder cannot be created.
     pub fn create(root: &Path) -> Result<Store, StoreError> {
         let own = root.join(OWN);
         std::fs::create_dir_all(&own).map_err(StoreError::io("make", &own))?;
@@ -121,39 +122,42 @@ impl Store {
         Ok(Store { root, files, known })
     }
 
-    /// Where it is.
+    /// The absolute path of the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Takes the store for writing; waits while another process has it, and says so once through `on_wait`.
+    /// Takes the write lock of the store. If another process holds the lock, this calls `on_wait` once and waits.
     ///
-    /// The lock goes with the guard, and with the process however it ends.
+    /// The lock is released when the guard is dropped or the process ends. The folder `_vaplan` is created if it is
+    /// missing, because git and object storage do not keep empty folders.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the lock file cannot be made.
+    /// Returns [`StoreError::Io`] if the lock file cannot be created or locked.
     pub fn lock(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
-        WriteLock::take(&self.root.join(OWN).join("lock"), on_wait)
+        let own = self.root.join(OWN);
+        std::fs::create_dir_all(&own).map_err(StoreError::io("create the folder", &own))?;
+        WriteLock::take(&own.join("lock"), on_wait)
     }
 
-    /// The folder that work in progress of this name is kept in; not made.
+    /// The folder for work in progress of this name. This function does not create the folder.
     ///
-    /// `name` is ours, never a video's or a user's.
+    /// `name` must be a name of the program's own, never the name of a video or a text of the user.
     pub fn staging_dir(&self, name: &str) -> PathBuf {
         self.root.join(OWN).join("staging").join(name)
     }
 
-    /// The folder of features that were encoded from media for this store; not made.
+    /// The folder of features that were encoded from media for this store. This function does not create the folder.
     pub fn encoded_dir(&self) -> PathBuf {
         self.root.join(OWN).join("encoded")
     }
 
-    /// All versions, first to last.
+    /// All versions, from first to last.
     ///
     /// # Errors
-    /// [`StoreError`] where the log or a row does not read back.
+    /// Returns [`StoreError`] if the log of `versions` or a row cannot be read.
     pub fn versions(&self) -> Result<Vec<VersionRow>, StoreError> {
-        // As in `latest`.
+        // Read a second time after an error, for the same reason as in [`Store::latest`].
         self.all_rows().or_else(|_| self.all_rows())
     }
 
@@ -170,14 +174,15 @@ impl Store {
         Ok(rows)
     }
 
-    /// The last version; none in a store that has none yet.
+    /// The last version, or `None` if the store has no version yet.
     ///
     /// # Errors
-    /// As [`Store::versions`].
+    /// Returns the same errors as [`Store::versions`].
     pub fn latest(&self) -> Result<Option<Snapshot>, StoreError> {
         let mut refused = None;
         loop {
-            // A vacuum may take away what is being read here, before there is a lease: what it leaves is there by then.
+            // There is no lease yet, so a vacuum may remove the files that are being read. Then read a second time:
+            // by then, the files that the vacuum leaves are in place.
             let Some(row) = self.last_row().or_else(|_| self.last_row())? else {
                 return Ok(None);
             };
@@ -185,21 +190,21 @@ impl Store {
             let snapshot = self.lease(row)?;
             match self.openable(version) {
                 Ok(()) => return Ok(Some(snapshot)),
-                // Others have committed, and vacuumed, since its row was read.
+                // Other processes committed and vacuumed after this row was read. Read the last row again.
                 Err(StoreError::Vacuumed { .. }) if refused != Some(version) => refused = Some(version),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Row of the last version.
+    /// The row of the last version.
     fn last_row(&self) -> Result<Option<VersionRow>, StoreError> {
         let folder = self.folder(Versions::NAME);
         let Some(delta) = folder.latest()? else {
             return Ok(None);
         };
         let files = folder.files(delta)?;
-        // A name begins with the version that wrote the file: the last row is in the last file.
+        // A file name begins with the version that wrote the file, so the last row is in the last file.
         let Some(last) = files.values().next_back() else {
             return Ok(None);
         };
@@ -207,10 +212,12 @@ impl Store {
         Ok(rows.into_iter().max_by_key(|row| row.version))
     }
 
-    /// The last version, or the one asked for: what a command that reads opens.
+    /// The requested version, or the last version for `None`. Commands that read a store open it with this function.
     ///
     /// # Errors
-    /// [`StoreError::Empty`], [`StoreError::NoVersion`], [`StoreError::Vacuumed`], and as [`Store::versions`].
+    /// Returns [`StoreError::Empty`] if the store has no version, [`StoreError::NoVersion`] if it does not have the
+    /// requested version, [`StoreError::Vacuumed`] if the files of the version were removed, and the same errors as
+    /// [`Store::versions`].
     pub fn at_version(&self, version: Option<StoreVersion>) -> Result<Snapshot, StoreError> {
         let latest = self.latest()?.ok_or_else(|| StoreError::Empty {
             path: self.root.clone(),
@@ -225,7 +232,8 @@ impl Store {
         match rows.iter().position(|row| row.version == wanted.0) {
             Some(at) => {
                 let snapshot = self.lease(rows.swap_remove(at))?;
-                // Asked with the lease in hand: a vacuum asks for leases after it said what it takes.
+                // Check this after taking the lease: a vacuum publishes the versions that it removes before it lists
+                // the leases, so either this check or the vacuum sees the other.
                 self.openable(wanted)?;
                 Ok(snapshot)
             }
@@ -233,16 +241,16 @@ impl Store {
         }
     }
 
-    /// The version of a row, held while it is read.
+    /// Opens the version of a row and takes its lease.
     fn lease(&self, row: VersionRow) -> Result<Snapshot, StoreError> {
         let lease = Lease::take(&self.root.join(OWN).join(LEASES), row.version)?;
         Ok(Snapshot::new(self.clone(), row, lease))
     }
 
-    /// Begins a version.
+    /// Begins a commit.
     ///
     /// # Errors
-    /// As [`Store::versions`].
+    /// Returns the same errors as [`Store::versions`].
     pub fn begin<'a>(&'a self, lock: &'a WriteLock, info: CommitInfo) -> Result<Commit<'a>, StoreError> {
         Commit::new(self, lock, info)
     }

@@ -1,4 +1,4 @@
-//! Upkeep: patches, deletion vectors and small files into plain files, in a version that changes no row.
+//! `optimize`: rewrites patches, deletion vectors and small files into plain files, as a version that changes no row.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,34 @@ use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::tables::{self, ForTable, Table, Versions};
 
-/// A file of an append-only table that has fewer rows becomes part of a larger one.
+/// A file of an append-only table with fewer rows than this is joined with its neighbours.
 const SMALL: u64 = 1 << 18;
-/// Rows that such a larger file has at most.
+/// The most rows of such a joined file.
 const LARGE: u64 = 1 << 20;
 
-/// What [`Store::optimize`] did.
+/// The result of [`Store::optimize`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Optimized {
-    /// Version that it made; none where there was nothing to do.
+    /// The new version, or `None` if there was nothing to do.
     pub version: Option<StoreVersion>,
-    /// Data files of the version before, and of this one.
+    /// The number of data files before and after.
     pub files: (u64, u64),
-    /// Their size.
+    /// The size of the data files in bytes, before and after.
     pub bytes: (u64, u64),
-    /// Tables whose log got a checkpoint.
+    /// The number of tables whose log got a checkpoint.
     pub checkpoints: u64,
 }
 
 impl Store {
-    /// Rewrites patch files, files with deleted rows and small files into plain files; no row changes. The rows of
-    /// `versions` go into one file. Then writes a checkpoint of the log of every table, so that opening reads one file of
-    /// the log.
+    /// Rewrites patch files, files with deleted rows and small files into plain files, without changing a row. The
+    /// rows of `versions` are joined into one file. Then this writes a checkpoint of the log of every table, so that
+    /// opening a table reads one file of its log.
     ///
-    /// `command` and `program` are what the version says of itself; all else it says is what the version before said.
+    /// `command` and `program` are recorded in the new version. All its other columns are those of the previous
+    /// version.
     ///
     /// # Errors
-    /// As [`Commit::finish`]; [`StoreError::Empty`] where there is no version.
+    /// Returns the same errors as [`Commit::finish`], and [`StoreError::Empty`] if the store has no version.
     pub fn optimize(&self, lock: &WriteLock, command: &str, program: &str) -> Result<Optimized, StoreError> {
         let before = self.at_version(None)?;
         let row = before.version();
@@ -44,7 +45,7 @@ impl Store {
             epoch: row.epoch,
             settings: row.settings.clone(),
             models: row.models.clone(),
-            // A run of the same inputs as before still has nothing to do.
+            // Keep the hash of the inputs, so that a run with the same inputs still finds that it has nothing to do.
             inputs: row.inputs.clone(),
             videos: 0,
         };
@@ -83,7 +84,7 @@ impl Store {
     }
 }
 
-/// Number and size of the files of a version, `versions` left out.
+/// The number and size of the data files of a version, without those of `versions`.
 fn size(store: &Store, version: u64) -> Result<(u64, u64), StoreError> {
     let snapshot = store.at_version(Some(StoreVersion(version)))?;
     let mut size = (0, 0);
@@ -106,7 +107,7 @@ impl ForTable for Fold<'_, '_> {
 }
 
 impl Commit<'_> {
-    /// Rewrites what of a table is not in plain files; a table that is stays untouched.
+    /// Rewrites the files of a table that are not plain. A table with plain files only stays untouched.
     fn fold<T: Table>(&mut self) -> Result<(), StoreError> {
         let files = match &self.previous {
             Some(previous) => previous.logged(T::NAME)?,
@@ -141,7 +142,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Makes one file of several of an append-only table.
+    /// Joins several files of an append-only table into one.
     fn join<T: Table>(&mut self, group: Vec<&LoggedFile>) -> Result<(), StoreError> {
         let spans: Vec<(u64, u64)> = group.iter().filter_map(|file| file.versions()).collect();
         let first = spans.iter().map(|span| span.0).min().unwrap_or_default();
@@ -157,7 +158,7 @@ impl Commit<'_> {
     }
 }
 
-/// Neighbouring files of an append-only table that are to become one.
+/// The groups of neighbouring files of an append-only table that are to become one file.
 fn groups(files: &LoggedFiles) -> Vec<Vec<&LoggedFile>> {
     let mut groups: Vec<Vec<&LoggedFile>> = Vec::new();
     let mut rows = LARGE;
@@ -165,7 +166,7 @@ fn groups(files: &LoggedFiles) -> Vec<Vec<&LoggedFile>> {
         let small = file.live() < SMALL || file.deleted.is_some();
         match groups.last_mut() {
             Some(group) if small && rows + file.live() <= LARGE => group.push(file),
-            // A large file stays, and parts those before it from those after.
+            // A large file stays as it is, and separates the group before it from the group after it.
             _ => groups.push(vec![file]),
         }
         rows = match groups.last() {

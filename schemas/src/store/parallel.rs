@@ -1,12 +1,12 @@
-//! Work on many files by as many threads as there are cores, and at most [`THREADS`].
+//! Works on many files with as many threads as there are cores, but at most [`THREADS`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The most threads that work at once. Each has at most one file open, so that reading and writing tables needs a bounded
-/// number of descriptors on a machine of any size.
+/// The largest number of threads that work at once. Each thread has at most one file open, so that reading and
+/// writing tables needs a bounded number of descriptors on a machine of any size.
 pub(super) const THREADS: usize = 64;
 
-/// Calls `work` with every number below `count`. Returns the results in order, or the error of one call.
+/// Calls `work` with every number below `count`. Returns the results in order, or the error of one of the calls.
 pub(super) fn on_all_cores<R: Send, E: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<R, E> + Sync,

@@ -1,13 +1,15 @@
-//! A small change: rows taken away by deletion vectors, new ones in one file beside the buckets.
+//! A patch: commits a small change. Deletion vectors delete the old rows, and one small file beside the buckets holds
+//! the new rows.
 //!
 //! ```text
-//! gone rows ──▶ deletion vectors of their files ──┬─ a bucket of which much is gone ──▶ written anew, with its rows
-//! new rows ───▶ one patch file ───────────────────┤                                     out of patch files
-//!                                                 └─ too many patch files ────────────▶ the smallest become one
+//! deleted rows ─▶ deletion vectors of their files ──┬─ buckets with many deleted rows ──▶ rewritten, with their rows
+//! new rows ─────▶ one patch file ───────────────────┤                                     out of patch files
+//!                                                   └─ too many patch files ────────────▶ the smallest become one
 //! ```
 //!
-//! So a change costs about its own size, and reading never more than about twice what it would without patches.
-//! What is written anew is bounded by what changes ([`REWRITE`]), but for the moment when half a table lies in patches.
+//! So a change costs about as much as its own rows, and reading costs at most about twice as much as without patches.
+//! The number of rewritten rows is bounded by the number of changed rows ([`REWRITE`]), with one exception: when
+//! patches hold half as many rows as the buckets, all buckets are rewritten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -24,31 +26,35 @@ use crate::error::StoreError;
 use crate::ids::bucket_of;
 use crate::tables::{Table, Versions};
 
-/// As many patch files a table has at most.
+/// The largest number of patch files of a table.
 const PATCHES: usize = 32;
-/// As many of them, the smallest, become one when there would be more: a row is written again only once in so many
-/// commits, and each time into a file that many times as large.
+/// When there would be more patch files, this number of the smallest ones become one. A row is thus rewritten only
+/// once in this number of commits, each time into a file that is this many times as large.
 const MERGED: usize = 24;
-/// A file of which fewer rows are gone is not written anew.
+/// A file with fewer deleted rows than this is not rewritten.
 const FEW: u64 = 256;
-/// For a row that changes, as many rows are written anew at most: a quarter of those in a file are gone when it is due.
+/// The largest number of rows that are rewritten for each row that changes. A file is due when a quarter of its rows
+/// are deleted, so this number keeps up.
 const REWRITE: u64 = 4;
-/// Patches of fewer rows stay patches, however small the table.
+/// Patches with fewer rows than this stay patches, however small the table is.
 const FEW_PATCHED: u64 = 4096;
-/// Largest deletion vector that is kept; what would have a larger one is written anew.
+/// The size in bytes of the largest deletion vector that is kept. A file that would need a larger vector is
+/// rewritten.
 const MOST_BYTES: usize = 64 << 10;
 
 impl Commit<'_> {
-    /// Takes away rows that a scan of the version before found, and adds these, in any order.
+    /// Deletes rows that a scan of the previous version found, and adds the rows `rows`, in any order.
     ///
-    /// The cost is about that of the rows, not of the table. A row that is to be changed is both: gone, and new.
-    /// Rows of files that this commit replaced before are gone already.
+    /// The cost depends on the number of these rows, not on the size of the table. A changed row is both: its old
+    /// form is in `gone`, its new form is in `rows`. If this commit has already replaced the file of a row in `gone`,
+    /// the row is already deleted.
     ///
     /// # Errors
-    /// As [`Commit::replace_all`].
+    /// Returns the same errors as [`Commit::replace_all`].
     ///
     /// # Panics
-    /// For a second patch of a table in one commit, for places of another version or table, and for `versions`.
+    /// Panics on a second patch of a table in one commit, on places of another version or table, and for table
+    /// `versions`.
     pub fn patch<T: Table>(&mut self, gone: &[Place], rows: &[T::Row]) -> Result<(), StoreError> {
         assert!(T::NAME != Versions::NAME, "versions are only added to");
         assert!(
@@ -80,12 +86,12 @@ impl Commit<'_> {
         self.add::<T>(written)
     }
 
-    /// Into how many parts the rows of a table are cut.
+    /// The number of parts that the rows of a table are divided into: its buckets, or 1.
     pub(super) fn cuts<T: Table>(&self) -> u32 {
         if T::BUCKETED { self.buckets } else { 1 }
     }
 
-    /// Writes buckets anew: their live rows, those in patches, and these.
+    /// Rewrites buckets: each gets its live rows, its rows in patch files, and the given rows.
     pub(super) fn rewrite<T: Table>(&mut self, rows: BTreeMap<u32, Vec<T::Row>>) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
@@ -120,7 +126,7 @@ impl Commit<'_> {
         written.into_iter().try_for_each(|written| self.add::<T>(written))
     }
 
-    /// Where `rows` would be one patch file too many, takes the smallest away and their rows into it.
+    /// If `rows` would make one patch file too many, removes the smallest patch files and adds their rows to `rows`.
     fn merge<T: Table>(&mut self, rows: &mut Vec<T::Row>) -> Result<(), StoreError> {
         let mut patches: Vec<LoggedFile> = self
             .touch::<T>()?
@@ -144,7 +150,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Takes the rows of these buckets out of the patch files.
+    /// Removes the rows of these buckets from the patch files and returns them.
     pub(super) fn take_from_patches<T: Table>(
         &mut self,
         buckets: &BTreeSet<u32>,
@@ -182,7 +188,7 @@ impl Commit<'_> {
         Ok(by_bucket)
     }
 
-    /// A bucket is replaced: what patches hold of it is gone.
+    /// Deletes the rows of a replaced bucket from the patch files.
     pub(super) fn take_bucket_from_patches<T: Table>(&mut self, bucket: u32) -> Result<(), StoreError> {
         let is_patched = |file: &LoggedFile| Home::of(file) == Home::Patch;
         if self.touch::<T>()?.values().any(is_patched) {
@@ -201,7 +207,7 @@ impl Commit<'_> {
     }
 }
 
-/// Marks rows as deleted; a file that has no others is out of the table.
+/// Marks rows as deleted. A patch or version file without any other row leaves the table.
 fn take_away(files: &mut LoggedFiles, before: &LoggedFiles, gone: &[Place]) {
     let names: Vec<&String> = before.keys().collect();
     let mut by_file: BTreeMap<u32, Vec<Range<u64>>> = BTreeMap::new();
@@ -216,7 +222,7 @@ fn take_away(files: &mut LoggedFiles, before: &LoggedFiles, gone: &[Place]) {
         let name = names
             .get(number as usize)
             .expect("places are of the version before");
-        // Not there: this commit replaced it.
+        // If the file is missing here, this commit has already replaced it.
         if let Some(file) = files.get_mut(*name) {
             file.delete(ranges);
             assert!(
@@ -225,11 +231,12 @@ fn take_away(files: &mut LoggedFiles, before: &LoggedFiles, gone: &[Place]) {
             );
         }
     }
-    // A bucket that is empty is not dropped, but due: its new rows go there.
+    // A bucket file without live rows stays for now, because its bucket is due: `due` has it rewritten with its new
+    // rows.
     files.retain(|_, file| file.live() > 0 || matches!(Home::of(file), Home::Bucket(_)));
 }
 
-/// The buckets to be written anew, when so many rows change, and so many of them are new.
+/// The buckets that are to be rewritten, when `changed` rows change and `new` of them are new.
 fn due(files: &LoggedFiles, changed: u64, new: u64, buckets: u32) -> BTreeSet<u32> {
     let live = |home: fn(Home) -> bool| -> u64 {
         let own = files.values().filter(|file| home(Home::of(file)));
@@ -251,7 +258,7 @@ fn due(files: &LoggedFiles, changed: u64, new: u64, buckets: u32) -> BTreeSet<u3
             candidates.push((gone.len(), file.live(), bucket));
         }
     }
-    // Those of which most is gone first, as far as the change pays for.
+    // Rewrite the buckets with the most deleted rows first, as many as the change pays for.
     candidates.sort_unstable_by(|a, b| b.cmp(a));
     let mut left = changed.saturating_mul(REWRITE);
     for (_, live, bucket) in candidates {

@@ -6,7 +6,7 @@
 //! | `scratch/*` | a commit, before its files have names | removes it: `vacuum` holds the write lock, so the commit was killed |
 //! | `staging/*` | `label` and `relabel`, until their commit | removes it: the run was killed; the same run scores the shards again |
 //! | `train/features/*` | `train`, `predict`, `run`, `watch --train` | removes it: a copy of features that the next training makes again |
-//! | `shards/NAME/HASH` | `watch` | keeps it if a kept version names `HASH` in a setting `features.*`, else removes it |
+//! | `shards/NAME/HASH` | `watch` | keeps it if a kept version names `HASH` in a setting `features.*`; otherwise removes it |
 //! | `train/*`, `run/*` | trainings | keeps it: checkpoints, from which trainings continue |
 //! | `encoded/*` | `encode`, `label`, `run` | keeps it: feature shards that versions name, and embeddings that no run can make without the media |
 //! | anything else | unknown | keeps it |
@@ -22,25 +22,25 @@ use crate::error::StoreError;
 use crate::rows::VersionRow;
 use crate::tables::{Settings, Table};
 
-/// Settings of these names hold paths of features.
+/// Settings whose names begin with this prefix hold paths of features.
 const FEATURES: &str = "features.";
 /// The folder of delivered features.
 const SHARDS: &str = "shards";
 
-/// What `vacuum` did with a folder of `_vaplan`, or would do.
+/// What `vacuum` removed from a folder of `_vaplan`, or would remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VacuumedFolder {
     /// Path of the folder within the store.
     pub folder: PathBuf,
-    /// Files that were removed, and their size in bytes.
+    /// The number of removed files, and their size in bytes.
     pub removed: (u64, u64),
-    /// Files that stay, and their size in bytes.
+    /// The number of kept files, and their size in bytes.
     pub kept: (u64, u64),
-    /// Why files were removed or stay.
+    /// Why the files were removed or kept.
     pub why: &'static str,
 }
 
-/// Folders whose files no version needs, and why.
+/// Folders whose files no version needs, and the reason.
 const TEMPORARY: [(&str, &str); 3] = [
     (SCRATCH, "files of commits that were killed"),
     ("staging", "scores of runs that were killed"),
@@ -50,7 +50,8 @@ const TEMPORARY: [(&str, &str); 3] = [
     ),
 ];
 
-/// Folders whose files stay, and why. The first one holds the folder `train/features`, which does not count here.
+/// Folders whose files stay, and the reason. The first folder contains the folder `train/features`, which is not
+/// counted here.
 const LASTING: [(&str, &str); 3] = [
     ("train", "checkpoints, from which a training continues"),
     ("run", "checkpoints, from which `run` continues"),
@@ -61,7 +62,7 @@ const LASTING: [(&str, &str); 3] = [
 ];
 
 impl Store {
-    /// Removes what no version at all needs. This writes nothing, so that it works on a full disk.
+    /// Removes the files that no version needs. This writes nothing, so it works on a full disk.
     pub(super) fn remove_temporary(&self, dry: bool) -> Result<Vec<VacuumedFolder>, StoreError> {
         let mut done = Vec::new();
         for (name, why) in TEMPORARY {
@@ -114,7 +115,7 @@ impl Store {
         Ok((done.removed.0 + done.kept.0 > 0).then_some(done))
     }
 
-    /// What stays in `_vaplan`, whatever versions are kept.
+    /// The folders of `_vaplan` that stay, whatever versions are kept.
     pub(super) fn lasting(&self) -> Result<Vec<VacuumedFolder>, StoreError> {
         let mut done = Vec::new();
         for (name, why) in LASTING {
@@ -134,7 +135,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Last parts of the paths of features in the settings of these versions.
+    /// The last parts of the paths of features that the settings of these versions name.
     fn named_features(&self, kept: &[&VersionRow]) -> Result<BTreeSet<String>, StoreError> {
         let table = self.folder(Settings::NAME);
         let mut files = BTreeMap::new();
@@ -146,7 +147,7 @@ impl Store {
         };
         for delta in kept.iter().filter_map(delta).collect::<BTreeSet<u64>>() {
             for file in table.files(delta)?.values() {
-                // Rows that a later version deleted count, too: another kept version may still have them.
+                // Include rows that a later version deleted: another kept version may still have them.
                 let mut file = file.clone();
                 file.deleted = None;
                 files.insert(file.name.clone(), file);
@@ -163,7 +164,7 @@ impl Store {
     }
 }
 
-/// Files and folders of a folder, sorted; none if there is no such folder.
+/// The files and folders in a folder, sorted; empty if there is no such folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let listed = match std::fs::read_dir(folder) {
         Ok(listed) => listed,
@@ -185,12 +186,13 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// Number and bytes of the files at a path: a file, or a folder and all below. A symbolic link counts as a file.
+/// The number and bytes of the files at a path: a file, or a folder with all its files. A symbolic link counts as a
+/// file.
 fn size(path: &Path) -> Result<(u64, u64), StoreError> {
     remove(path, true)
 }
 
-/// Removes what is in a folder, and leaves the folder.
+/// Removes the content of a folder, and leaves the folder.
 fn clear(folder: &Path, dry: bool) -> Result<(u64, u64), StoreError> {
     let mut all = (0, 0);
     for path in entries(folder)? {
@@ -200,7 +202,8 @@ fn clear(folder: &Path, dry: bool) -> Result<(u64, u64), StoreError> {
     Ok(all)
 }
 
-/// Removes a file, or a folder and all below; with `dry` only counts. Returns the number and bytes of the files.
+/// Removes a file, or a folder with all its files; with `dry` it only counts. Returns the number and bytes of the
+/// files.
 fn remove(path: &Path, dry: bool) -> Result<(u64, u64), StoreError> {
     let found = match path.symlink_metadata() {
         Ok(found) => found,

@@ -1,4 +1,4 @@
-//! Reading no more of a table than what is asked for.
+//! Scans: reading only the rows of a table that a filter selects.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -12,10 +12,11 @@ use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::tables::Table;
 
-/// Which rows: of these videos, or of these tracks of any video. The default: none.
+/// Selects rows: those of some videos, and those of some tracks (modality and class) of any video. The default
+/// selects none.
 ///
-/// A row that either names is meant. In a table without `video`, or without `modality` and `class`, the one or the
-/// other selects nothing.
+/// A row is selected if its video or its track is selected. In a table without column `video`, videos select nothing;
+/// in a table without columns `modality` and `class`, tracks select nothing.
 ///
 /// ```
 /// use vaplan_schemas::Modality;
@@ -31,7 +32,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Every row.
+    /// Selects every row.
     pub fn all() -> Filter {
         Filter {
             all: true,
@@ -39,39 +40,39 @@ impl Filter {
         }
     }
 
-    /// The rows of these videos.
+    /// Selects the rows of these videos.
     pub fn videos(videos: impl IntoIterator<Item = Arc<str>>) -> Filter {
         Filter::default().or_videos(videos)
     }
 
-    /// The rows of these tracks, modality and class, of any video.
+    /// Selects the rows of these tracks (modality and class) of any video.
     pub fn tracks(tracks: impl IntoIterator<Item = (Modality, Arc<str>)>) -> Filter {
         Filter::default().or_tracks(tracks)
     }
 
-    /// Also the rows of these videos.
+    /// Also selects the rows of these videos.
     pub fn or_videos(mut self, videos: impl IntoIterator<Item = Arc<str>>) -> Filter {
         self.videos.extend(videos);
         self
     }
 
-    /// Also the rows of these tracks, of any video.
+    /// Also selects the rows of these tracks of any video.
     pub fn or_tracks(mut self, tracks: impl IntoIterator<Item = (Modality, Arc<str>)>) -> Filter {
         self.tracks.extend(tracks);
         self
     }
 
-    /// How many videos it names.
+    /// The number of videos that the filter names.
     pub fn video_count(&self) -> usize {
         self.videos.len()
     }
 
-    /// Does it select every row?
+    /// Returns whether the filter selects every row.
     pub fn is_all(&self) -> bool {
         self.all
     }
 
-    /// Does it select no row of any table?
+    /// Returns whether the filter selects no row of any table.
     pub fn is_none(&self) -> bool {
         !self.all && self.videos.is_empty() && self.tracks.is_empty()
     }
@@ -85,13 +86,13 @@ impl Filter {
     }
 
     pub(super) fn has_track(&self, modality: Modality, class: &Arc<str>) -> bool {
-        // A handful of tracks: a walk is as quick as a look-up, and needs no key made.
+        // A filter has few tracks: comparing each is as quick as a look-up, and needs no allocated key.
         self.tracks
             .iter()
             .any(|(own, name)| *own == modality && name == class)
     }
 
-    /// Does the table have what tracks are told by?
+    /// Returns whether the filter has tracks and the table has the columns `modality` and `class`.
     pub(super) fn selects_tracks<T: Table>(&self) -> bool {
         let schema = T::schema();
         let has = |column| schema.column_with_name(column).is_some();
@@ -99,55 +100,56 @@ impl Filter {
     }
 }
 
-/// Where a row, or the rows of a track, lie in the snapshot they were read from.
+/// The place of a row, or of the rows of a track, in the snapshot from which they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// File, among those of the table in order of their names.
+    /// The number of the file among the files of the table, in order of their names.
     pub(super) file: u32,
-    /// First row in the file.
+    /// The first row in the file.
     pub(super) first: u32,
-    /// How many.
+    /// The number of rows.
     pub(super) rows: u32,
 }
 
-/// A row and where it was found.
+/// A row and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found<R> {
     /// The row, or the track.
     pub row: R,
-    /// Where it lies: what [`super::Commit::patch`] takes it away by.
+    /// Its place. [`super::Commit::patch`] deletes the row by its place.
     pub place: Place,
 }
 
-/// How much a filter selects.
+/// The amount of data that a filter selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Rows on disk: of a track one per segment.
+    /// The number of rows on disk; a track has one per segment.
     pub rows: u64,
-    /// Videos they are of.
+    /// The number of videos of these rows.
     pub videos: u64,
-    /// Files that hold such rows.
+    /// The number of files with such rows.
     pub files: u64,
-    /// Size of these files.
+    /// The size of these files in bytes.
     pub bytes: u64,
 }
 
 impl Snapshot {
-    /// The rows of a filter, by key, and where they lie.
+    /// The rows that a filter selects, in order of their key, with their places.
     ///
-    /// Opened are the files that may hold such rows, by their bucket or statistics; in them only key columns are
-    /// decoded whole, of the others the rows that are selected; by as many threads as there are cores.
+    /// This opens only the files that can hold such rows, according to their bucket or statistics. In these files it
+    /// decodes the key columns completely, and only the selected rows of the other columns. It uses as many threads
+    /// as there are cores.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn scan<T: Table>(&self, filter: &Filter) -> Result<Vec<Found<T::Row>>, StoreError> {
         self.scan_some::<T>(filter, |_| true)
     }
 
-    /// As [`Snapshot::scan`], of the files of the table that are `wanted`.
+    /// Like [`Snapshot::scan`], but reads only the files that `wanted` accepts.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn scan_some<T: Table>(
         &self,
         filter: &Filter,
@@ -162,10 +164,11 @@ impl Snapshot {
         Ok(all)
     }
 
-    /// What `work` makes of what [`Snapshot::scan`] finds, file by file: only a few files are in memory at once.
+    /// Calls `work` with the rows that [`Snapshot::scan`] would find, file by file, so that only a few files are in
+    /// memory at once. Returns the results.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn map_files<T: Table, R: Send>(
         &self,
         filter: &Filter,
@@ -177,10 +180,10 @@ impl Snapshot {
         })
     }
 
-    /// How much [`Snapshot::scan`] would find; only key columns are decoded.
+    /// The amount of data that [`Snapshot::scan`] would find. This decodes only key columns.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn count<T: Table>(&self, filter: &Filter) -> Result<Extent, StoreError> {
         let files = self.candidates::<T>(filter)?;
         let by_file = on_all_cores(files.len(), |number| {
@@ -207,7 +210,7 @@ impl Snapshot {
         Ok(extent)
     }
 
-    /// The files that may hold rows of the filter, and the number of each among all of the table.
+    /// The files that can hold rows of the filter, each with its number among all files of the table.
     fn candidates<T: Table>(&self, filter: &Filter) -> Result<Vec<(u32, DataFile)>, StoreError> {
         let logged = self.logged(T::NAME)?;
         let wanted = Wanted::new::<T>(filter, &logged);
@@ -220,7 +223,7 @@ impl Snapshot {
     }
 }
 
-/// The rows of a filter in a file, by its number.
+/// The rows of a filter in one file, which is given with its number.
 fn found<T: Table>(
     (file, data): &(u32, DataFile),
     filter: &Filter,
@@ -237,11 +240,12 @@ fn found<T: Table>(
     Ok(placed.collect())
 }
 
-/// What files a filter needs.
+/// The files that a filter needs.
 enum Wanted<'a> {
     None,
     All,
-    /// Of these buckets among so many, and of these videos.
+    /// The files of these buckets (bucket, number of buckets), and the files whose statistics allow one of these
+    /// videos.
     Videos(&'a BTreeSet<Arc<str>>, BTreeSet<(u32, u32)>),
 }
 
@@ -279,7 +283,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Rows of a file: a Parquet file of ours never has 2³² of them.
+/// Converts a row number of a file. A data file of the store never has 2³² rows.
 fn small(rows: usize) -> u32 {
     u32::try_from(rows).expect("a data file has fewer than 2^32 rows")
 }

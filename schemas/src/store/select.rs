@@ -1,4 +1,4 @@
-//! The rows of one data file that a reader wants.
+//! Selects and decodes the rows of one data file that a reader wants.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::tables::columns::{Columns, TextColumn};
 /// Runs of rows of a file, in order.
 pub(super) type Runs = Vec<Range<usize>>;
 
-/// A data file, open, and the rows of it that are wanted and still there.
+/// An open data file, and those of its rows that are selected and not deleted.
 pub(super) struct Selected {
     opened: Opened,
-    /// None: all rows of the file.
+    /// `None` means all rows of the file.
     runs: Option<Runs>,
 }
 
 impl Selected {
-    /// Opens a file and finds the rows of `filter`; of the columns only those of the key are decoded.
+    /// Opens a file and finds the rows of `filter`. This decodes only key columns.
     pub(super) fn find<T: Table>(file: &DataFile, filter: &Filter) -> Result<Selected, StoreError> {
         let opened = Opened::open(&file.path, &T::schema())?;
         let runs = if filter.is_all() {
@@ -37,14 +37,14 @@ impl Selected {
         Ok(Selected { opened, runs })
     }
 
-    /// The rows that are there of these runs.
+    /// Opens a file and selects the rows of these runs that are not deleted.
     pub(super) fn these<T: Table>(file: &DataFile, runs: Runs) -> Result<Selected, StoreError> {
         let opened = Opened::open(&file.path, &T::schema())?;
         let runs = Some(without(runs, file.deleted.as_ref()));
         Ok(Selected { opened, runs })
     }
 
-    /// How many rows were found.
+    /// The number of selected rows.
     pub(super) fn rows(&self) -> usize {
         match &self.runs {
             Some(runs) => runs.iter().map(Range::len).sum(),
@@ -52,13 +52,13 @@ impl Selected {
         }
     }
 
-    /// The rows that were found, as runs.
+    /// The selected rows, as runs.
     pub(super) fn into_runs(self) -> Runs {
         let all = || std::iter::once(0..self.opened.rows()).collect();
         self.runs.unwrap_or_else(all)
     }
 
-    /// The videos of the rows that were found, each once; none of a table without videos.
+    /// The videos of the selected rows, each once; empty for a table without videos.
     pub(super) fn videos<T: Table>(&self) -> Result<Vec<Arc<str>>, StoreError> {
         if T::schema().column_with_name("video").is_none() {
             return Ok(Vec::new());
@@ -78,7 +78,7 @@ impl Selected {
         Ok(found)
     }
 
-    /// The rows that were found, and the first place of each.
+    /// The selected rows, each with its first row number in the file.
     pub(super) fn decode<T: Table>(&self) -> Result<Vec<(T::Row, usize)>, StoreError> {
         if self.rows() == 0 {
             return Ok(Vec::new());
@@ -104,7 +104,8 @@ impl Selected {
         }
     }
 
-    /// An error in some rows counts among them; who looks into the file wants it to count from its begin.
+    /// An error in a part of the rows counts rows within that part. Decode the whole file, so that the error names
+    /// the row counted from the start of the file.
     fn in_whole_file<T: Table>(&self, among: crate::TableError) -> StoreError {
         let whole = self.opened.read(None, None).ok();
         let error = whole.and_then(|batch| T::decode(&batch).err());
@@ -112,9 +113,9 @@ impl Selected {
     }
 }
 
-/// Where the rows of a batch lie in its file, handed out in order.
+/// The row numbers in the file of the rows of a batch, handed out in order.
 struct Places<'a> {
-    /// None: the whole file.
+    /// `None` means the whole file.
     runs: Option<&'a [Range<usize>]>,
     next: usize,
 }
@@ -125,7 +126,7 @@ impl<'a> Places<'a> {
         Places { runs, next }
     }
 
-    /// The first of so many rows; none where they do not lie one after another.
+    /// Returns the number of the first of the next `rows` rows, or `None` if these rows are not adjacent.
     fn take(&mut self, rows: usize) -> Option<usize> {
         let first = self.next;
         self.next += rows;
@@ -143,7 +144,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The rows of the filter, gone ones too, by the key columns alone.
+/// The rows of the filter, including deleted rows. This decodes only key columns.
 fn matching<T: Table>(opened: &Opened, filter: &Filter) -> Result<Runs, StoreError> {
     let schema = T::schema();
     let by_video = has(&schema, "video") && filter.wanted_videos().next().is_some();
@@ -186,7 +187,7 @@ fn matching<T: Table>(opened: &Opened, filter: &Filter) -> Result<Runs, StoreErr
     Ok(runs(&hits, |hit| *hit).collect())
 }
 
-/// The maximal runs of items that are wanted.
+/// The maximal runs of items that `wanted` accepts.
 fn runs<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> impl Iterator<Item = Range<usize>> {
     let mut next = 0;
     std::iter::from_fn(move || {
@@ -197,7 +198,7 @@ fn runs<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> impl Iterator<Item = Ran
     })
 }
 
-/// Which rows are of which bucket among `buckets`: runs of rows of one bucket, gone ones too.
+/// The bucket of each row among `buckets` buckets, as runs of rows of one bucket, including deleted rows.
 pub(super) fn homes<T: Table>(
     path: &std::path::Path,
     buckets: u32,

@@ -1,4 +1,4 @@
-//! A store version, for reading.
+//! A snapshot: a store version that is open for reading.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,53 +18,55 @@ use crate::tables::{LabelChanges, Table};
 /// A Parquet file of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
-    /// Where it is, absolute.
+    /// The absolute path.
     pub path: PathBuf,
-    /// Size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Rows that are in the table.
+    /// The number of rows that are in the table.
     pub rows: u64,
-    /// Rows beside them that the file still holds, but the table no longer.
+    /// Rows that the file still holds, but that are no longer in the table.
     pub deleted: Option<Deleted>,
 }
 
 impl DataFile {
-    /// Bucket and number of buckets that a bucketed file is named by.
+    /// The bucket and the number of buckets in the name of a bucket file.
     pub fn bucket(&self) -> Option<(u32, u32)> {
         logged::bucket(self.path.file_name()?.to_str()?)
     }
 
-    /// Is it one of a patch: of rows of any bucket, in order of their key?
+    /// Returns whether this is a patch file. A patch file has rows of any bucket, in order of their key.
     pub fn is_patch(&self) -> bool {
         let name = self.path.file_name().and_then(|name| name.to_str());
         name.is_some_and(logged::is_patch)
     }
 
-    /// Rows in the file, deleted ones too.
+    /// The number of rows in the file, including deleted rows.
     pub(super) fn all_rows(&self) -> u64 {
         self.rows + self.deleted.as_ref().map_or(0, Deleted::len)
     }
 
-    /// First and last store version that a file of an append-only table is named by; none of a file of a patch.
+    /// The first and last store version in the name of a file of an append-only table; `None` for a patch file.
     pub fn versions(&self) -> Option<(u64, u64)> {
         logged::versions(self.path.file_name()?.to_str()?)
     }
 
-    /// Store version that a file of an append-only table is named by; none of a file that holds several.
+    /// The store version in the name of a file of an append-only table; `None` for a file that holds several
+    /// versions.
     pub fn version(&self) -> Option<u64> {
         let (first, last) = self.versions()?;
         (first == last).then_some(first)
     }
 }
 
-/// A store version: every table as the version names it, whatever is committed meanwhile.
+/// An open store version. It reads every table as the version names it, whatever other processes commit in the
+/// meantime.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     store: Store,
     row: VersionRow,
-    /// Files of the tables whose log was read.
+    /// The files of the tables whose log was already read.
     logs: Arc<Mutex<BTreeMap<String, Arc<LoggedFiles>>>>,
-    /// Keeps its files from being vacuumed.
+    /// Keeps `vacuum` from removing the version's files.
     _lease: Option<Arc<Lease>>,
 }
 
@@ -78,26 +80,26 @@ impl Snapshot {
         }
     }
 
-    /// Its row of `versions`.
+    /// The version's row of `versions`.
     pub fn version(&self) -> &VersionRow {
         &self.row
     }
 
-    /// The store it is of.
+    /// The store of the version.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Files of a table by name, sorted; none where the version has no such table.
+    /// The files of a table, sorted by name; empty if the version does not have the table.
     ///
     /// # Errors
-    /// [`StoreError::Delta`] where the log does not read back.
+    /// Returns [`StoreError::Delta`] if the log cannot be read.
     pub fn files(&self, table: &str) -> Result<Vec<DataFile>, StoreError> {
         let folder = self.store.folder(table);
         Ok(data_files(&folder, self.logged(table)?.as_ref()))
     }
 
-    /// The log of a table at this version, read once.
+    /// The log of a table at this version. It is read once and then cached.
     pub(super) fn logged(&self, table: &str) -> Result<Arc<LoggedFiles>, StoreError> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(files) = logs.get(table) {
@@ -111,17 +113,17 @@ impl Snapshot {
         Ok(files)
     }
 
-    /// Delta version of a table; none where the version has no such table.
+    /// The Delta version of a table, or `None` if the version does not have the table.
     pub(super) fn delta(&self, table: &str) -> Option<u64> {
         let named = self.row.tables.iter().find(|(name, _)| name == table);
         named.map(|(_, delta)| *delta)
     }
 
-    /// How many labels each version changed, of those that changed any: told by the log of `label_changes`, and by
-    /// reading the versions of files that hold several.
+    /// The number of labels that each version changed, without versions that changed none. The log of `label_changes`
+    /// has the numbers; only files that hold several versions are read.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn changes_by_version(&self) -> Result<BTreeMap<u64, u64>, StoreError> {
         let mut changes = BTreeMap::new();
         for file in self.files(LabelChanges::NAME)? {
@@ -137,16 +139,18 @@ impl Snapshot {
         Ok(changes)
     }
 
-    /// Files of `versions`, up to this one; where someone else wrote to that table, perhaps later ones too.
+    /// The files of `versions` up to this version. If another program wrote to that table, the files of later
+    /// versions can be included.
     ///
     /// # Errors
-    /// As [`Snapshot::files`].
+    /// Returns the same errors as [`Snapshot::files`].
     pub fn version_files(&self) -> Result<Vec<DataFile>, StoreError> {
         let folder = self.store.folder(crate::tables::Versions::NAME);
         let Some(latest) = folder.latest()? else {
             return Ok(Vec::new());
         };
-        // A version does not name the row that names it, but each is one Delta commit of this table, from 0.
+        // A version does not name the Delta version of `versions` with its own row. But each store version is one
+        // Delta commit of this table, and Delta versions count from 0.
         let own = data_files(
             &folder,
             folder
@@ -159,28 +163,29 @@ impl Snapshot {
         Ok(data_files(&folder, folder.files(latest)?.as_ref()))
     }
 
-    /// All rows of a table, in the order of its files; where it was patched, by key.
+    /// All rows of a table, in the order of its files; a table with patch files is sorted by key.
     ///
     /// # Errors
-    /// [`StoreError`] that names the file which does not read back.
+    /// Returns [`StoreError`] with the name of the file that cannot be read.
     pub fn read<T: Table>(&self) -> Result<Vec<T::Row>, StoreError> {
         self.read_files::<T>(self.files(T::NAME)?, &Filter::all())
     }
 
-    /// The rows of the files of a table that are `wanted`.
+    /// The rows of the files of a table that `wanted` accepts.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn read_some<T: Table>(&self, wanted: impl Fn(&DataFile) -> bool) -> Result<Vec<T::Row>, StoreError> {
         let mut files = self.files(T::NAME)?;
         files.retain(wanted);
         self.read_files::<T>(files, &Filter::all())
     }
 
-    /// The rows of one video, by key; of a bucketed table only its bucket and what was patched are read.
+    /// The rows of one video, in order of their key. Of a bucketed table this reads only the video's bucket and the
+    /// patch files.
     ///
     /// # Errors
-    /// As [`Snapshot::read`].
+    /// Returns the same errors as [`Snapshot::read`].
     pub fn read_video<T: Table>(&self, video: &str) -> Result<Vec<T::Row>, StoreError> {
         let elsewhere = |(bucket, buckets)| crate::bucket_of(video, buckets) != bucket;
         let mut files = self.files(T::NAME)?;
@@ -194,19 +199,20 @@ impl Snapshot {
             let found = Selected::find::<T>(file, filter)?.decode::<T>()?;
             rows.extend(found.into_iter().map(|(row, _)| row));
         }
-        // Rows of a video may lie in several files.
+        // The rows of a video can be in several files.
         if files.iter().any(DataFile::is_patch) {
             rows.sort_by(T::compare);
         }
         Ok(rows)
     }
 
-    /// Into how many buckets the videos are cut; none in a version without bucket files.
+    /// The number of buckets, or `None` if the version has no bucket files.
     ///
     /// # Errors
-    /// As [`Snapshot::files`].
+    /// Returns the same errors as [`Snapshot::files`].
     pub fn buckets(&self) -> Result<Option<u32>, StoreError> {
-        // In `videos` there is hardly ever none; but all its rows may be of patches.
+        // Look in `videos` first, because it nearly always has bucket files. But all its rows can be in patch files,
+        // so look in the other tables too.
         let mut tables = vec![crate::tables::Videos::NAME];
         tables.extend(crate::tables::all().into_iter().map(|(table, _)| table));
         for table in tables {
@@ -223,7 +229,7 @@ fn data_files(folder: &DeltaFolder, files: &LoggedFiles) -> Vec<DataFile> {
     files.values().map(|file| data_file(folder, file)).collect()
 }
 
-/// A file of a table as readers see it.
+/// A file of a table, with its absolute path.
 pub(super) fn data_file(folder: &DeltaFolder, file: &LoggedFile) -> DataFile {
     DataFile {
         path: folder.path.join(&file.name),

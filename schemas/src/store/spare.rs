@@ -1,8 +1,9 @@
-//! Room that `vacuum` can use on a full disk.
+//! Spare room that `vacuum` can use on a full disk.
 //!
-//! `vacuum` must write its mark before it removes the first file that a version names (see [`super::vacuum`]). On a full
-//! disk it could not. Every commit therefore makes sure that there is a file `_vaplan/spare` of 16 KiB, and `vacuum`
-//! removes that file if a write fails for lack of room, writes again, and makes a new one at its end.
+//! `vacuum` must write its mark before it removes the first file that a version names (see [`super::vacuum`]). On a
+//! full disk that write would fail. Every commit therefore makes sure that there is a file `_vaplan/spare` of 16 KiB.
+//! If a write fails for lack of room, `vacuum` removes that file, writes again, and makes a new spare file at its
+//! end.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use super::{OWN, Store, fault};
 use crate::error::StoreError;
 
-/// Size of the file: four blocks of 4,096 bytes. The mark needs one.
+/// The size of the file: four blocks of 4,096 bytes. The mark needs one block.
 const BYTES: usize = 16 << 10;
 
 impl Store {
@@ -18,14 +19,14 @@ impl Store {
         self.root.join(OWN).join("spare")
     }
 
-    /// Makes the file if there is none. A disk without room for the file is no error: the commit or `vacuum` that calls
-    /// this has its own errors for that.
+    /// Makes the file if it is missing. It is no error if the disk has no room for the file: the commit or `vacuum`
+    /// that calls this function reports its own errors on a full disk.
     pub(super) fn keep_spare(&self) {
         let path = self.spare_path();
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == BYTES as u64) {
             return;
         }
-        // Bytes without a pattern, so that a file system that compresses allocates them all.
+        // The bytes have no pattern, so that a file system with compression allocates them all.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let bytes: Vec<u8> = std::iter::repeat_with(|| {
             state ^= state << 13;
@@ -44,7 +45,7 @@ impl Store {
         }
     }
 
-    /// Calls `write`, and once more without the spare file if the disk was full.
+    /// Calls `write`. If the disk was full, removes the spare file and calls `write` once more.
     pub(super) fn with_spare<T>(&self, write: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match write() {
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {

@@ -1,7 +1,8 @@
-//! Removing files that only old versions need.
+//! `vacuum`: removes the files that only old versions need.
 //!
-//! Which versions are gone is on the disk (`_vaplan/vacuumed`) before the first file goes: who opens one of them is told,
-//! and who opened one before holds a lease that keeps it. A run that is killed is simply done again.
+//! Before it removes the first file, `vacuum` writes to `_vaplan/vacuumed` which versions can no longer be opened. A
+//! reader that opens such a version later gets an error, and a reader that opened the version before holds a lease
+//! that keeps it. If the run is killed, the next run finishes its work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,14 +21,15 @@ use crate::tables::{self, Table, Versions};
 
 const MARK: &str = "vacuumed";
 
-/// Which versions can be opened.
+/// The versions that can be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
-    /// This one and all later.
+    /// The first version that can be opened; all later versions can be opened too.
     from: u64,
-    /// Of those before, the ones that were being read.
+    /// Versions before `from` that were being read.
     read: BTreeSet<u64>,
-    /// Until it is known what is being read: the mark before. A run that is killed then leaves it to the next.
+    /// The previous mark, until `vacuum` knows which versions are being read. If the run is killed before that, the
+    /// next run uses this mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<Box<Mark>>,
 }
@@ -38,34 +40,35 @@ impl Mark {
     }
 }
 
-/// What [`Store::vacuum`] removed, or would.
+/// What [`Store::vacuum`] removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vacuumed {
-    /// Versions that can still be opened.
+    /// The versions that can still be opened.
     pub kept: Vec<StoreVersion>,
-    /// Of these, the ones that are kept only because they are read now.
+    /// The versions of `kept` that stay only because a process reads them now.
     pub read: Vec<StoreVersion>,
-    /// Data files that no kept version needs.
+    /// The number of data files that no kept version needs.
     pub files: u64,
-    /// Entries and checkpoints of logs that no kept version needs.
+    /// The number of entries and checkpoints of logs that no kept version needs.
     pub entries: u64,
-    /// Size of both.
+    /// The size of these files in bytes.
     pub bytes: u64,
     /// What was removed and what stays outside the tables.
     pub folders: Vec<VacuumedFolder>,
 }
 
 impl Store {
-    /// Removes files that none of the last `keep` versions needs and no version that is being read; `dry` only counts.
+    /// Removes the files that neither the last `keep` versions need nor any version that is being read. With `dry`,
+    /// it only counts them.
     ///
-    /// Works on a full disk: it removes before it writes, and has a spare file for its mark.
+    /// This works on a full disk: it removes files before it writes, and it has a spare file for its mark.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where a file cannot be removed: the rest goes when it is run again. [`StoreError`] where a log
-    /// does not read back.
+    /// Returns [`StoreError::Io`] if a file cannot be removed; the next run removes the remaining files. Returns
+    /// another [`StoreError`] if a log cannot be read.
     ///
     /// # Panics
-    /// Where `keep` is 0: the latest version always stays.
+    /// Panics if `keep` is 0, because the latest version always stays.
     pub fn vacuum(&self, _lock: &WriteLock, keep: usize, dry: bool) -> Result<Vacuumed, StoreError> {
         assert!(keep > 0, "the latest version always stays");
         let rows = self.versions()?;
@@ -86,7 +89,7 @@ impl Store {
             ..Vacuumed::default()
         };
         if !dry {
-            // Files that no version at all names go first. On a full disk that makes room for the mark.
+            // First remove the files that no version names. On a full disk this makes room for the mark.
             let all: Vec<&VersionRow> = rows.iter().filter(|row| before.keeps(row.version)).collect();
             for (table, deltas) in deltas(&all) {
                 let strays = unneeded(&self.folder(table), &deltas)?;
@@ -94,8 +97,8 @@ impl Store {
                 done.bytes += strays.iter().map(|(_, bytes)| bytes).sum::<u64>();
                 remove(&strays)?;
             }
-            // The mark is published before the leases are listed, so that no new reader can open a version that is about
-            // to be deleted.
+            // Publish the mark before listing the leases, so that no new reader can open a version that is about to
+            // be deleted.
             mark.before = Some(Box::new(before.clone()));
             self.with_spare(|| self.set_mark(&mark))?;
             mark.before = None;
@@ -109,7 +112,7 @@ impl Store {
         done.kept = kept.iter().map(|row| StoreVersion(row.version)).collect();
         done.read = mark.read.iter().copied().map(StoreVersion).collect();
         let deltas = deltas(&kept);
-        // Data files of all tables go before the first checkpoint is written: a checkpoint needs room.
+        // Remove the data files of all tables before writing the first checkpoint, because a checkpoint needs room.
         for (table, deltas) in &deltas {
             let files = unneeded(&self.folder(table), deltas)?;
             done.files += files.len() as u64;
@@ -137,7 +140,7 @@ impl Store {
         Ok(done)
     }
 
-    /// Says so where a version was vacuumed.
+    /// Returns [`StoreError::Vacuumed`] if the files of a version were removed.
     pub(super) fn openable(&self, wanted: StoreVersion) -> Result<(), StoreError> {
         let mark = self.mark()?;
         match mark.keeps(wanted.0) {
@@ -176,7 +179,7 @@ impl Store {
     }
 }
 
-/// Delta versions of each table that these versions need.
+/// The Delta versions of each table that these versions need.
 fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
     let mut deltas: BTreeMap<&'static str, BTreeSet<u64>> = BTreeMap::new();
     for (table, _) in tables::all() {
@@ -186,7 +189,8 @@ fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
         };
         deltas.insert(table, kept.iter().filter_map(of).collect());
     }
-    // A version does not name the row that names it, but each is one Delta commit of this table, from 0.
+    // A version does not name the Delta version of `versions` with its own row. But each store version is one Delta
+    // commit of this table, and Delta versions count from 0.
     let own = kept.iter().map(|row| row.version.saturating_sub(1));
     deltas.insert(Versions::NAME, own.collect());
     deltas
@@ -201,13 +205,15 @@ fn remove(files: &[(PathBuf, u64)]) -> Result<(), StoreError> {
     })
 }
 
-/// Data files that none of these Delta versions names, nor the last.
+/// The data files that neither one of these Delta versions nor the last Delta version names.
 fn unneeded(folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(PathBuf, u64)>, StoreError> {
     let Some(latest) = folder.latest()? else {
         return Ok(Vec::new());
     };
-    // Single ones are looked at; of the run up to the last, the first and what was added since: entries, not logs, are
-    // read. What a killed run left in the log is what readers from outside see, until the next commit.
+    // The needed versions at the end of the log form a run without gaps. For this run, read the log at its first
+    // version, and then only which files each later entry adds. Earlier versions are read one by one. The last
+    // version is always needed, even if a killed run wrote it, because other Delta readers see it until the next
+    // commit.
     let mut run = latest;
     while run > 0 && deltas.contains(&(run - 1)) {
         run -= 1;
@@ -228,7 +234,7 @@ fn unneeded(folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(PathBuf
         .collect())
 }
 
-/// Entries and checkpoints of a log that reading from the version `oldest` on does without.
+/// The entries and checkpoints of a log that are not needed for reading version `oldest` and later versions.
 fn old_entries(folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(PathBuf, u64)>, StoreError> {
     let log = folder.log_path();
     if oldest > 0 && !folder.has_checkpoint(oldest) && !dry {
@@ -245,7 +251,7 @@ fn old_entries(folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(Path
     Ok(old.map(|(_, path, bytes)| (path, bytes)).collect())
 }
 
-/// Files of a folder: name, place, size; none where there is no folder.
+/// The files of a folder: name, path and size; empty if there is no such folder.
 fn list(folder: &Path) -> Result<Vec<(String, PathBuf, u64)>, StoreError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

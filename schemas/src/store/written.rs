@@ -12,14 +12,14 @@ use crate::ids::bucket_of;
 use crate::parquet_file;
 use crate::tables::Table;
 
-/// A file of rows that was written, where it was not there yet.
+/// A file of rows. `scratch` is `None` if the store already has the file.
 pub(super) struct Written {
     pub(super) file: LoggedFile,
     pub(super) scratch: Option<Scratch>,
 }
 
 impl Written {
-    /// Rows of one bucket of so many.
+    /// Writes the rows of one bucket; `(bucket, buckets)` is the bucket and the number of buckets.
     pub(super) fn bucket<T: Table>(
         store: &Store,
         (bucket, buckets): (u32, u32),
@@ -37,7 +37,7 @@ impl Written {
         Written::new::<T>(store, &format!("b{bucket:04}of{buckets:04}"), rows)
     }
 
-    /// A file named by its content; none for no rows.
+    /// Writes rows to a file that is named by its content. Returns `None` if there are no rows.
     pub(super) fn new<T: Table>(
         store: &Store,
         prefix: &str,
@@ -76,7 +76,8 @@ impl Written {
             deleted: None,
             stats: Some(stats::<T>(rows, batch.num_rows())),
         };
-        // Named by its content, and only once that was synced: where it is, it is right.
+        // A file is named by its content, and gets its name only after it was synced. So a file with this name is
+        // complete.
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
             return Ok(Some(Written { file, scratch: None }));
         }
@@ -90,7 +91,7 @@ impl Written {
     }
 }
 
-/// First 16 hexadecimal digits of the SHA-256.
+/// The first 16 hexadecimal digits of the SHA-256 of the bytes.
 pub(super) fn content(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
@@ -101,10 +102,11 @@ pub(super) fn content(bytes: &[u8]) -> String {
         })
 }
 
-/// Delta's statistics: number of rows, and the range of the videos, so that engines skip files.
+/// Delta's statistics: the number of rows and the range of the videos, so that query engines can skip files.
 fn stats<T: Table>(rows: &[T::Row], count: usize) -> String {
     let videos = || rows.iter().filter_map(T::video);
-    // Delta cuts long strings, and the upper end of a cut one would have to be raised.
+    // Delta truncates long strings, and the upper bound of a truncated string would have to be raised. So long names
+    // get no range.
     let range = videos()
         .min()
         .zip(videos().max())

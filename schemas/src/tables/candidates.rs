@@ -9,7 +9,8 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::CandidateRow;
 
-/// The `candidates` table: features that were read and do not count, so that they may when another goes.
+/// The `candidates` table: features that were read, but do not count. They can count later, when the features that
+/// count now are removed.
 ///
 /// Key: all columns. One row per video, modality and file; sorted by key within a bucket.
 #[derive(Clone, Copy, Debug)]

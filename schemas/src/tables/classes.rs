@@ -27,9 +27,9 @@ impl Table for Classes {
             Field::new("modality", text(), false),
             Field::new("prompt", text(), true),            // null: not known
             Field::new("rule", text(), false),             // `softmax` or `logit`
-            Field::new("scale", DataType::Float64, false), // κ
-            Field::new("threshold", DataType::Float64, false), // as asked for: r or θ
-            Field::new("cutoff", DataType::Float64, false), // what scores are compared with: r / C or θ
+            Field::new("scale", DataType::Float64, false), // scale κ of the cosine
+            Field::new("threshold", DataType::Float64, false), // as requested: r or θ
+            Field::new("cutoff", DataType::Float64, false), // the number that scores must exceed: r / C or θ
         ]))
     }
 
@@ -58,7 +58,7 @@ impl Table for Classes {
                 rule.finish(),
                 float(|row| row.scale),
                 float(|row| row.threshold),
-                float(|row| row.cutoff),
+                float(|row| row.score_threshold),
             ],
         )
     }
@@ -76,7 +76,7 @@ impl Table for Classes {
         let (prompt, rule) = (columns.text("prompt")?, columns.required_text("rule")?);
         let position = columns.int32("position")?;
         let (scale, threshold) = (columns.float64("scale")?, columns.float64("threshold")?);
-        let cutoff = columns.float64("cutoff")?;
+        let score_threshold = columns.float64("cutoff")?;
         (0..batch.num_rows())
             .map(|row| {
                 Ok(ClassRow {
@@ -87,7 +87,7 @@ impl Table for Classes {
                     rule: rule.expect(row).clone(),
                     scale: scale.value(row),
                     threshold: threshold.value(row),
-                    cutoff: cutoff.value(row),
+                    score_threshold: score_threshold.value(row),
                 })
             })
             .collect()

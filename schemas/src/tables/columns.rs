@@ -1,4 +1,4 @@
-//! Checked columns of a batch, and builders of dictionary columns.
+//! Reads checked columns from a batch, and builds dictionary and list columns.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
 use crate::error::TableError;
 use crate::ids::Modality;
 
-/// The columns of a table in a batch.
+/// The columns of a batch of one table.
 pub(crate) struct Columns<'a> {
     pub(crate) table: &'static str,
     batch: &'a RecordBatch,
@@ -58,7 +58,7 @@ impl<'a> Columns<'a> {
             })
     }
 
-    /// A column without nulls.
+    /// A column that must have no null.
     fn required<T: Array + Clone + 'static>(
         &self,
         column: &'static str,
@@ -95,17 +95,18 @@ impl<'a> Columns<'a> {
         self.of_type(column, "Float64")
     }
 
-    /// A column that files of before it was added lack: then all null.
+    /// A column that was added to the table later. Files from before the column was added do not have it; all its
+    /// values are then null.
     pub(crate) fn added_float64(&self, column: &'static str) -> Result<Float64Array, TableError> {
         self.added(column, Float64Array::new_null, "Float64")
     }
 
-    /// As [`Columns::added_float64`].
+    /// Like [`Columns::added_float64`].
     pub(crate) fn added_int64(&self, column: &'static str) -> Result<Int64Array, TableError> {
         self.added(column, Int64Array::new_null, "Int64")
     }
 
-    /// A struct column; `None` if the file was written before the column was added.
+    /// A struct column that was added later. Returns `None` if the file does not have it.
     pub(crate) fn added_struct(&self, column: &'static str) -> Result<Option<StructArray>, TableError> {
         match self.batch.column_by_name(column) {
             Some(_) => self.of_type(column, "Struct").map(Some),
@@ -113,7 +114,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The error of a column with another type than expected.
+    /// The error of a column whose type is not the expected type.
     pub(crate) fn wrong(&self, column: &'static str, found: &DataType, expected: &'static str) -> TableError {
         TableError::ColumnType {
             table: self.table,
@@ -123,7 +124,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// As [`Columns::added_float64`].
+    /// Like [`Columns::added_float64`].
     pub(crate) fn added_int32(&self, column: &'static str) -> Result<Int32Array, TableError> {
         self.added(column, Int32Array::new_null, "Int32")
     }
@@ -140,7 +141,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Text of a column that files of before it was added lack: then all null.
+    /// A text column that was added later. If the file does not have it, all its values are null.
     pub(crate) fn added_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         match self.batch.column_by_name(column) {
             Some(_) => self.text(column),
@@ -155,7 +156,7 @@ impl<'a> Columns<'a> {
         self.required(column, "Boolean")
     }
 
-    /// Text, plain or as a dictionary; each distinct value is allocated once.
+    /// A text column, plain or as a dictionary. Each distinct value is allocated once.
     pub(crate) fn text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         let array = self.column(column)?;
         text_column(array).ok_or_else(|| TableError::ColumnType {
@@ -166,7 +167,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// Text without nulls.
+    /// A text column that must have no null.
     pub(crate) fn required_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         let text = self.text(column)?;
         match (0..self.batch.num_rows()).find(|&row| text.get(row).is_none()) {
@@ -175,7 +176,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Lists of text.
+    /// The lists of a column of lists of text.
     pub(crate) fn text_lists(&self, column: &'static str) -> Result<Vec<Vec<Arc<str>>>, TableError> {
         let wrong = |found: String| TableError::ColumnType {
             table: self.table,
@@ -200,7 +201,7 @@ impl<'a> Columns<'a> {
         Ok(rows)
     }
 
-    /// Lists of f32.
+    /// The lists of a column of lists of f32.
     pub(crate) fn float_lists(&self, column: &'static str) -> Result<Vec<Vec<f32>>, TableError> {
         let array = self.column(column)?;
         let wrong = || TableError::ColumnType {
@@ -225,12 +226,12 @@ impl<'a> Columns<'a> {
         Ok(rows)
     }
 
-    /// A number from 0, of a signed column.
+    /// Converts a value of a signed column to an unsigned number, or reports that it is negative.
     pub(crate) fn count(&self, row: usize, column: &'static str, value: i64) -> Result<u64, TableError> {
         u64::try_from(value).map_err(|_| self.value(row, column, value, "a number from 0"))
     }
 
-    /// A number from 0, of a signed column.
+    /// Converts a value of a signed column to an unsigned number, or reports that it is negative.
     pub(crate) fn small_count(
         &self,
         row: usize,
@@ -263,7 +264,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Text by row.
+/// The text of each row. `keys` has one index into `values` per row.
 pub(crate) struct TextColumn {
     keys: Int32Array,
     values: Vec<Option<Arc<str>>>,
@@ -275,7 +276,7 @@ impl TextColumn {
         self.values.get(key)?.as_ref()
     }
 
-    /// What `wanted` says of each row's value, asked once for every distinct value; null: `none`.
+    /// Calls `wanted` once for every distinct value and returns its answer for each row. Rows with null get `none`.
     pub(crate) fn each<T: Copy>(&self, none: T, mut wanted: impl FnMut(&Arc<str>) -> T) -> Vec<T> {
         let answer = |value: &Option<Arc<str>>| value.as_ref().map_or(none, &mut wanted);
         let answers: Vec<T> = self.values.iter().map(answer).collect();
@@ -288,7 +289,7 @@ impl TextColumn {
             .collect()
     }
 
-    /// Of a column that was read as required.
+    /// The text of a row of a column that was read with [`Columns::required_text`].
     pub(crate) fn expect(&self, row: usize) -> &Arc<str> {
         self.get(row).expect("a required column was checked for nulls")
     }
@@ -317,7 +318,7 @@ fn text_column(array: &ArrayRef) -> Option<TextColumn> {
     })
 }
 
-/// Builds a dictionary column; runs of one value cost one look-up.
+/// Builds a dictionary column. A run of the same value costs one look-up.
 #[derive(Default)]
 pub(crate) struct TextBuilder {
     index: BTreeMap<Arc<str>, i32>,
@@ -368,7 +369,8 @@ impl TextBuilder {
     }
 }
 
-/// Text of a fixed set of names, such as the modality.
+/// Builds a text column from few distinct names, such as the modalities. Each pair is a name and the number of rows
+/// that have it.
 pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRef {
     let (mut found, mut keys) = (Vec::<&str>::new(), Vec::<i32>::new());
     for (name, count) in rows {
@@ -382,17 +384,17 @@ pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRe
     Arc::new(DictionaryArray::new(Int32Array::from(keys), Arc::new(values)))
 }
 
-/// A batch of these columns.
+/// Makes a batch of these columns, which must match `schema`.
 pub(crate) fn batch(schema: arrow::datatypes::SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_new(schema, columns).expect("encode makes the columns of its schema")
 }
 
-/// A list of f32 that are all there.
+/// The type of a list of f32 without nulls.
 pub(crate) fn floats() -> DataType {
     DataType::List(Arc::new(Field::new("element", DataType::Float32, false)))
 }
 
-/// A column of lists, each of `width` values.
+/// Builds a column of lists of f32.
 pub(crate) fn float_lists<'a>(lists: impl Iterator<Item = &'a [f32]>) -> ArrayRef {
     let element = Arc::new(Field::new("element", DataType::Float32, false));
     let mut builder = ListBuilder::new(Float32Builder::new()).with_field(element);

@@ -12,7 +12,8 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::EpochRow;
 
-/// The `epochs` table: what each epoch of each training gave; append only.
+/// The `epochs` table: the result of each epoch of each training. Rows are added; only column `flips` is written
+/// again.
 ///
 /// Key: `epoch`. One row per key; sorted by key within a file.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ fn value() -> Field {
     Field::new("value", DataType::Float64, false)
 }
 
-/// Numbers by name.
+/// The type of a map from names to numbers.
 fn numbers() -> DataType {
     let entries = DataType::Struct(Fields::from(vec![key(), value()]));
     DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
@@ -51,7 +52,7 @@ fn encode_numbers<'a>(rows: impl Iterator<Item = &'a [(Arc<str>, f64)]>) -> Arra
     Arc::new(numbers.finish())
 }
 
-/// Numbers of one row, by name.
+/// The numbers of one row, each with its name.
 type Numbers = Vec<(Arc<str>, f64)>;
 
 fn decode_numbers(
@@ -96,15 +97,15 @@ impl Table for Epochs {
     fn schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
             Field::new("epoch", DataType::Int64, false), // from 1, over all trainings of the store
-            Field::new("run", text(), false),            // SHA-256 of what the training was asked, hex
+            Field::new("run", text(), false),            // SHA-256 of all inputs of the training, hex
             Field::new("run_epoch", DataType::Int64, false), // from 1 within the training
-            Field::new("labels", DataType::Int64, false), // store version whose labels it learnt
-            Field::new("videos", DataType::Int64, false), // that it learnt from
-            Field::new("flips", DataType::Int64, true),  // labels flipped after it; null: none were looked at
+            Field::new("labels", DataType::Int64, false), // store version of the labels it trained on
+            Field::new("videos", DataType::Int64, false), // number of videos it trained on
+            Field::new("flips", DataType::Int64, true),  // labels flipped after it; null: PLD did not run
             Field::new("learning_rate", DataType::Float64, false), // of its last step
-            Field::new("seconds", DataType::Float64, false), // it took, with validation
-            Field::new("losses", numbers(), false),      // mean over the batches of each term; `total`
-            Field::new("metrics", numbers(), false),     // percent: `val.fused.segment.type_av` and the like
+            Field::new("seconds", DataType::Float64, false), // duration with validation, in seconds
+            Field::new("losses", numbers(), false), // means over the videos: `total` and its terms; `gradient_norm`
+            Field::new("metrics", numbers(), false), // percent: `val.fused.segment.type_av` and the like
         ]))
     }
 

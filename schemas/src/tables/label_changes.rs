@@ -11,8 +11,8 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::LabelChangeRow;
 
-/// The `label_changes` table; append only. A cell that is not in `labels` counts as unset, so the changes up to a
-/// version add up to the set cells of `labels` at it.
+/// The `label_changes` table; rows are only added. A label that is not in `labels` counts as unset, so the changes up
+/// to a version add up to the set labels of `labels` at that version.
 ///
 /// Key: (`version`, `video`, `modality`, `class`, `segment`). One row per key; sorted by key within a version.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +32,8 @@ impl Table for LabelChanges {
             Field::new("segment", DataType::Int32, false), // from 0
             Field::new("from", DataType::Boolean, false),
             Field::new("to", DataType::Boolean, false), // differs from `from`
-            Field::new("rule", text(), false),          // what set it: `plg`, `pld` or `user`
-            why::field(),                               // why it was flipped; null but for rule `pld`
+            Field::new("rule", text(), false),          // the rule that set it: `plg`, `pld` or `user`
+            why::field(),                               // why PLD flipped the label; null for other rules
         ];
         Arc::new(Schema::new(columns))
     }

@@ -9,11 +9,11 @@ use super::scores::tracks;
 use super::why::{self, Reasons};
 use super::{Table, text};
 use crate::error::TableError;
-use crate::rows::{LabelCell, LabelRule, LabelTrack};
+use crate::rows::{LabelRule, LabelTrack};
 
-/// The `labels` table, for classes of the weak label only: each label, and why it is so.
+/// The `labels` table: each label of a class of the weak label, and the reason for it.
 ///
-/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket; segments count
+/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket. Segments count
 /// from 0 without a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels;
@@ -29,11 +29,11 @@ impl Table for Labels {
             Field::new("modality", text(), false),
             Field::new("class", text(), false),
             Field::new("segment", DataType::Int32, false), // from 0
-            Field::new("label", DataType::Boolean, false), // is the event there
-            Field::new("rule", text(), false),             // what set it: `plg`, `pld` or `user`
-            Field::new("score", DataType::Float64, true),  // what was compared; null for rule `user`
-            Field::new("threshold", DataType::Float64, true), // with what; null for rule `user`
-            why::field(),                                  // why it was flipped; null but for rule `pld`
+            Field::new("label", DataType::Boolean, false), // does the event occur
+            Field::new("rule", text(), false),             // the rule that set it: `plg`, `pld` or `user`
+            Field::new("score", DataType::Float64, true),  // the compared score; null for rule `user`
+            Field::new("threshold", DataType::Float64, true), // the number it was compared with; null for rule `user`
+            why::field(), // why PLD flipped the label; null for other rules
         ];
         Arc::new(Schema::new(columns))
     }
@@ -41,30 +41,24 @@ impl Table for Labels {
     fn encode(rows: &[LabelTrack]) -> RecordBatch {
         let (mut video, mut class) = (TextBuilder::default(), TextBuilder::default());
         for track in rows {
-            video.push_run(&track.video, track.cells.len());
-            class.push_run(&track.class, track.cells.len());
+            video.push_run(&track.video, track.segments());
+            class.push_run(&track.class, track.segments());
         }
-        let cells = || rows.iter().flat_map(|track| &track.cells);
-        let float = |get: fn(&LabelCell) -> Option<f64>| Arc::new(cells().map(get).collect::<Float64Array>());
+        let segments = || rows.iter().flat_map(LabelTrack::iter);
+        let modality = rows
+            .iter()
+            .map(|track| (track.modality.as_str(), track.segments()));
+        let segment = rows.iter().flat_map(|track| 0..track.segments() as i32);
         let columns: Vec<ArrayRef> = vec![
             video.finish(),
-            names(
-                rows.iter()
-                    .map(|track| (track.modality.as_str(), track.cells.len())),
-            ),
+            names(modality),
             class.finish(),
-            Arc::new(Int32Array::from_iter_values(
-                rows.iter().flat_map(|track| 0..track.cells.len() as i32),
-            )),
-            Arc::new(cells().map(|cell| Some(cell.label)).collect::<BooleanArray>()),
-            names(
-                rows.iter()
-                    .flat_map(|track| &track.cells)
-                    .map(|cell| (cell.rule.as_str(), 1)),
-            ),
-            float(|cell| cell.score),
-            float(|cell| cell.threshold),
-            why::encode(|| cells().map(|cell| cell.why.as_deref())),
+            Arc::new(Int32Array::from_iter_values(segment)),
+            Arc::new(segments().map(|own| Some(own.label)).collect::<BooleanArray>()),
+            names(segments().map(|own| (own.rule.as_str(), 1))),
+            Arc::new(segments().map(|own| own.score).collect::<Float64Array>()),
+            Arc::new(segments().map(|own| own.threshold).collect::<Float64Array>()),
+            why::encode(|| segments().map(|own| own.why)),
         ];
         batch(Self::schema(), columns)
     }
@@ -81,24 +75,51 @@ impl Table for Labels {
             columns.optional_float64("threshold")?,
         );
         let why = Reasons::of(&columns)?;
-        let float = |array: &Float64Array, row: usize| array.is_valid(row).then(|| array.value(row));
-        let cell = |row: usize| {
-            Ok(LabelCell {
-                label: label.value(row),
-                rule: label_rule(&columns, row, rule.expect(row))?,
-                score: float(&score, row),
-                threshold: float(&threshold, row),
-                why: why.get(&columns, row)?,
-            })
-        };
         let of_track = |(video, modality, class, rows): super::scores::TrackRows| {
-            let cells = rows.map(cell).collect::<Result<Vec<_>, TableError>>()?;
-            Ok(LabelTrack {
+            let mut track = LabelTrack {
                 video,
                 modality,
                 class,
-                cells,
-            })
+                labels: Vec::with_capacity(rows.len()),
+                rules: Vec::with_capacity(rows.len()),
+                scores: Vec::with_capacity(rows.len()),
+                threshold: None,
+                flips: Vec::new(),
+            };
+            for (segment, row) in rows.enumerate() {
+                let rule = label_rule(&columns, row, rule.expect(row))?;
+                if rule == LabelRule::User {
+                    track.scores.push(0.0);
+                } else {
+                    if score.is_null(row) {
+                        return Err(columns.value(
+                            row,
+                            "score",
+                            "null",
+                            "a number, since the rule is not `user`",
+                        ));
+                    }
+                    track.scores.push(score.value(row));
+                    let own = threshold.is_valid(row).then(|| threshold.value(row));
+                    match (track.threshold, own) {
+                        (_, None) => {
+                            let expected = "a number, since the rule is not `user`";
+                            return Err(columns.value(row, "threshold", "null", expected));
+                        }
+                        (Some(before), Some(own)) if before != own => {
+                            let expected = "the threshold of the other segments of the video and class";
+                            return Err(columns.value(row, "threshold", own, expected));
+                        }
+                        _ => track.threshold = own,
+                    }
+                }
+                track.labels.push(label.value(row));
+                track.rules.push(rule);
+                if let Some(reason) = why.get(&columns, row)? {
+                    track.flips.push((segment as u32, *reason));
+                }
+            }
+            Ok(track)
         };
         tracks(&columns, batch.num_rows())?
             .into_iter()
@@ -107,7 +128,7 @@ impl Table for Labels {
     }
 
     fn height(row: &LabelTrack) -> usize {
-        row.cells.len()
+        row.segments()
     }
 
     fn video(row: &LabelTrack) -> Option<&Arc<str>> {

@@ -1,7 +1,11 @@
 //! One file per table: its schema, its order on disk, and checked reading.
 //!
-//! On disk text is plain UTF-8, dictionary-encoded by Parquet, so that every reader of Delta tables understands it;
-//! in batches it is an arrow dictionary. Delta has no unsigned numbers: a column that counts is signed and checked.
+//! Text columns on disk are plain UTF-8, dictionary-encoded by Parquet, so that every reader of Delta tables
+//! understands them. In batches, text columns are arrow dictionaries. Delta has no unsigned numbers, so columns of
+//! counts are signed, and reading them checks that no value is negative.
+//!
+//! A track is all segments of one video, modality and class in `scores` and `labels`, or all segments of one epoch,
+//! video and modality in `predictions`. In memory, a track is one row type; on disk, it has one row per segment.
 
 mod candidates;
 mod classes;
@@ -48,51 +52,51 @@ use crate::error::TableError;
 
 /// A table of the store.
 pub trait Table {
-    /// What code holds: a row, or all rows of a track.
+    /// The type of a row in memory: one row, or all rows of a track.
     type Row: Clone + Debug + PartialEq + Send + Sync;
 
-    /// Name of the table and of its folder.
+    /// The name of the table and of its folder.
     const NAME: &'static str;
 
-    /// Is it cut by the hash of the video into buckets that are replaced one by one?
+    /// Whether the table is divided into buckets by the hash of the video. Buckets are replaced one by one.
     const BUCKETED: bool;
 
-    /// Schema of its batches.
+    /// The schema of the table's batches.
     fn schema() -> SchemaRef;
 
-    /// Rows to a batch, in the order given.
+    /// Encodes rows into a batch, in the given order.
     fn encode(rows: &[Self::Row]) -> RecordBatch;
 
-    /// A batch to rows; a track must not be cut by the end of the batch.
+    /// Decodes a batch into rows. The end of the batch must not cut a track.
     ///
     /// # Errors
-    /// [`TableError`]: a column that is missing or of another type, or a value that its column does not allow.
+    /// Returns [`TableError`] if a column is missing or has another type, or if a column does not allow a value.
     fn decode(batch: &RecordBatch) -> Result<Vec<Self::Row>, TableError>;
 
-    /// Order of the table's key; equal: the same key.
+    /// Compares the keys of two rows. `Equal` means that the rows have the same key.
     fn compare(a: &Self::Row, b: &Self::Row) -> Ordering;
 
-    /// How many rows on disk it takes: a track has one per segment.
+    /// The number of rows on disk: 1, or the number of segments for a track.
     fn height(_row: &Self::Row) -> usize {
         1
     }
 
-    /// The video of a row, where rows have one.
+    /// The video of a row, if the rows of the table have one.
     fn video(_row: &Self::Row) -> Option<&Arc<str>> {
         None
     }
 }
 
-/// Something that is done for a table, whatever its rows are.
+/// Work that is done for a table, whatever its row type is.
 pub(crate) trait ForTable {
-    /// What comes of it.
+    /// The result of the work.
     type Out;
 
-    /// Does it.
+    /// Does the work for table `T`.
     fn table<T: Table>(&mut self) -> Self::Out;
 }
 
-/// Does it for all tables but `versions`: what a store version is made of.
+/// Does the work for all tables that a store version names: all tables but `versions`.
 pub(crate) fn each<W: ForTable>(work: &mut W) -> Vec<W::Out> {
     vec![
         work.table::<Settings>(),
@@ -112,7 +116,7 @@ pub(crate) fn each<W: ForTable>(work: &mut W) -> Vec<W::Out> {
     ]
 }
 
-/// Names of all tables but `versions`, with the schema of each: what a store version is made of.
+/// The names and schemas of all tables that a store version names: all tables but `versions`.
 pub fn all() -> Vec<(&'static str, SchemaRef)> {
     struct Names;
     impl ForTable for Names {
@@ -125,7 +129,7 @@ pub fn all() -> Vec<(&'static str, SchemaRef)> {
     each(&mut Names)
 }
 
-/// A schema as files have it and others read it: dictionaries are a matter of batches.
+/// The schema of a table in files, as other readers see it. Only batches in memory have dictionary types.
 pub fn plain(schema: &SchemaRef) -> Schema {
     let field = |field: &Arc<Field>| match field.data_type() {
         DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), field.is_nullable()),
@@ -134,7 +138,7 @@ pub fn plain(schema: &SchemaRef) -> Schema {
     Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }
 
-/// Text in a batch.
+/// The type of a text column in a batch.
 fn text() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }

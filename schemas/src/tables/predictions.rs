@@ -9,10 +9,10 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::PredictionTrack;
 
-/// The `predictions` table: a parser's segment probabilities over all classes.
+/// The `predictions` table: the segment probabilities of a parser for all classes.
 ///
-/// Key: (`epoch`, `video`, `modality`, `segment`). One row per key; sorted by key within a file; an epoch adds its files;
-/// segments count from 0 without a gap, and all lists of a track are equally long.
+/// Key: (`epoch`, `video`, `modality`, `segment`). One row per key; sorted by key within a file; each epoch adds its
+/// own files. Segments count from 0 without a gap, and all lists of a track have the same length.
 #[derive(Clone, Copy, Debug)]
 pub struct Predictions;
 

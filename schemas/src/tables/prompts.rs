@@ -25,7 +25,7 @@ impl Table for Prompts {
             Field::new("class", text(), false),
             Field::new("position", DataType::Int32, false), // as in `classes`
             Field::new("modality", text(), false),
-            Field::new("embedding", floats(), false), // D values, of any length but zero
+            Field::new("embedding", floats(), false), // D values; its norm may be any but 0
         ]))
     }
 

@@ -10,7 +10,7 @@ use crate::error::TableError;
 use crate::ids::Modality;
 use crate::rows::{RejectKind, RejectRow, Severity};
 
-/// The `rejects` table: what was left out, and oddities that cost nothing.
+/// The `rejects` table: input that was left out, and notes on odd input that was used.
 ///
 /// Key: all columns. Sorted by key on disk.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +28,9 @@ impl Table for Rejects {
             Field::new("video", text(), true),        // null: not known
             Field::new("severity", text(), false),    // `reject` or `note`
             Field::new("reason", text(), false),      // field, value and what was expected; for people only
-            // Added to tables that were there, so files may lack them.
-            Field::new("kind", text(), true), // why the row is there: the names of `RejectKind`
-            Field::new("modality", text(), true), // null: of no one modality, or of the whole file
+            // These two columns were added later, so older files do not have them.
+            Field::new("kind", text(), true), // the kind of the row: the name of a `RejectKind`
+            Field::new("modality", text(), true), // null: no single modality, or the whole file
         ]))
     }
 
@@ -124,10 +124,11 @@ impl Table for Rejects {
     }
 }
 
-/// A row of a store that has no column `kind`, with the kind and modality that its text says.
+/// Gives a row of a store that has no column `kind` the kind and modality that its text says.
 ///
-/// This is the only place that reads the text of a reason. Programs without the column are released, so the text of their
-/// rows never changes. A row that is not of the label graph stays [`RejectKind::Unknown`] until its file is read again.
+/// This is the only place that reads the text of a reason. It is safe because programs that do not write the column
+/// are already released, so the text of their rows never changes. A row that is not from the label graph stays
+/// [`RejectKind::Unknown`] until its file is read again.
 fn with_kind(row: RejectRow) -> RejectRow {
     let begin = row.video.as_ref().map(|video| format!("video `{video}` "));
     let said = begin.and_then(|begin| row.reason.strip_prefix(&*begin));
@@ -227,7 +228,7 @@ mod tests {
         let found: Vec<RejectKind> = read.iter().map(|row| row.kind).collect();
         assert_eq!(found, kinds.map(|(_, _, kind)| kind));
         assert_eq!(read[0].modality, Some(Modality::Audio));
-        // The kind that is written counts, whatever the text says.
+        // A written kind counts, whatever the text says.
         assert_eq!(Rejects::decode(&written).unwrap(), rows);
     }
 }

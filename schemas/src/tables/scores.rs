@@ -9,9 +9,9 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::ScoreTrack;
 
-/// The `scores` table, for classes of the weak label only.
+/// The `scores` table. It holds scores only for the classes of the weak label.
 ///
-/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket; segments count
+/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket. Segments count
 /// from 0 without a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Scores;
@@ -27,7 +27,7 @@ impl Table for Scores {
             Field::new("modality", text(), false),
             Field::new("class", text(), false),
             Field::new("segment", DataType::Int32, false), // from 0
-            Field::new("cosine", DataType::Float32, false), // of segment and prompt
+            Field::new("cosine", DataType::Float32, false), // cosine of segment and prompt
             Field::new("score", DataType::Float64, false), // probability over all C classes, or scaled cosine
         ]))
     }
@@ -87,10 +87,11 @@ impl Table for Scores {
     }
 }
 
-/// Video, modality, class and rows of a track.
+/// The video, modality and class of a track, and its rows in the batch.
 pub(super) type TrackRows = (Arc<str>, crate::ids::Modality, Arc<str>, std::ops::Range<usize>);
 
-/// Cuts the rows of `scores` or `labels` into tracks: a track begins at segment 0 and counts on.
+/// Divides the rows of `scores` or `labels` into tracks. A track begins at segment 0, and its segments count up
+/// without a gap.
 pub(super) fn tracks(columns: &Columns<'_>, rows: usize) -> Result<Vec<TrackRows>, TableError> {
     let (video, modality) = (
         columns.required_text("video")?,

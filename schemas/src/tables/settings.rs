@@ -9,7 +9,7 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::SettingRow;
 
-/// The `settings` table: what was asked that is of no class, video or epoch.
+/// The `settings` table: the settings of the store that do not belong to a class, video or epoch.
 ///
 /// Key: (`name`, `position`). One row per value; sorted by key on disk.
 #[derive(Clone, Copy, Debug)]

@@ -9,10 +9,12 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::UserLabelRow;
 
-/// The `user_labels` table: what a person set; it outranks rules `plg` and `pld` until it is withdrawn.
+/// The `user_labels` table: labels that a person set. A user label outranks the rules `plg` and `pld` until it is
+/// withdrawn.
 ///
-/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket. A row whose class is
-/// not in the weak label, or whose segment is beyond the end, waits: `rejects` says so.
+/// Key: (`video`, `modality`, `class`, `segment`). One row per key; sorted by key within a bucket. A row has no
+/// effect yet if its class is not in the weak label or its segment is beyond the end of the video; `rejects` then has
+/// a row of kind `user_label`.
 #[derive(Clone, Copy, Debug)]
 pub struct UserLabels;
 
@@ -27,8 +29,8 @@ impl Table for UserLabels {
             Field::new("modality", text(), false),
             Field::new("class", text(), false),
             Field::new("segment", DataType::Int32, false), // from 0
-            Field::new("label", DataType::Boolean, false), // is the event there
-            Field::new("source", text(), false),           // file that said so
+            Field::new("label", DataType::Boolean, false), // does the event occur in the segment
+            Field::new("source", text(), false),           // file that has the user label
         ]))
     }
 

@@ -11,7 +11,8 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::VersionRow;
 
-/// The `versions` table; append only, committed last: a store version is what its row names.
+/// The `versions` table; rows are only added. A commit writes its row last, so a store version exists once its row
+/// exists. The row names the Delta version of each table.
 ///
 /// Key: `version`. One row per key.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +40,12 @@ impl Table for Versions {
         Arc::new(Schema::new(vec![
             Field::new("version", DataType::Int64, false), // from 1
             Field::new("tables", DataType::Map(Arc::new(entries), false), false), // table → Delta version
-            Field::new("epoch", DataType::Int64, true),    // null: the commit carries none
+            Field::new("epoch", DataType::Int64, true),    // null: the commit has no epoch
             Field::new("settings", text(), false),         // SHA-256, hex
             Field::new("models", text(), false),           // SHA-256, hex
             Field::new("inputs", text(), false),           // SHA-256, hex
             Field::new("program", text(), false),          // version of the program
-            Field::new("command", text(), false),          // what was asked
+            Field::new("command", text(), false),          // the command line
             Field::new("committed_at", DataType::Int64, false), // milliseconds since 1970 UTC
         ]))
     }

@@ -9,11 +9,12 @@ use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::VideoPredictionRow;
 
-/// The `video_predictions` table: a parser's probabilities of whole videos, which the protocols of `eval` ask for.
+/// The `video_predictions` table: the probabilities of a parser for whole videos. The protocols of `eval` need them.
 ///
-/// They are no mean of `predictions`: the parser weighs segments and modalities by its attention.
-/// Key: (`epoch`, `video`). One row per key; sorted by key within a file; an epoch adds its files; the three lists of a
-/// row are equally long.
+/// They are not the mean of `predictions`: the parser weighs segments and modalities by its attention.
+///
+/// Key: (`epoch`, `video`). One row per key; sorted by key within a file; each epoch adds its own files. The three
+/// lists of a row have the same length.
 #[derive(Clone, Copy, Debug)]
 pub struct VideoPredictions;
 

@@ -28,7 +28,7 @@ impl Table for Videos {
         Arc::new(Schema::new(vec![
             Field::new("video", text(), false),
             Field::new("split", text(), false), // `train`, `val` or `test`
-            Field::new("segments", DataType::Int32, false), // T; 0: no features were readable
+            Field::new("segments", DataType::Int32, false), // T; 0: no features could be read
             Field::new("segment_seconds", DataType::Float64, false), // length of a segment
             Field::new("weak_labels", DataType::List(item()), false), // in the order of the classes
             Field::new("source", text(), false), // file of the weak label

@@ -1,9 +1,10 @@
-//! The struct column `why` of `labels` and `label_changes`: why denoising flipped a label.
+//! The struct column `why` of `labels` and `label_changes`: the reason for which PLD flipped a label.
 //!
-//! Programs before this column wrote the same numbers into the columns `epoch`, `loss`, `base`, `alpha` and `k`, and still
-//! earlier programs lacked some of those. A file without `why` is read from the old columns. Files are never rewritten for
-//! that: the first commit adds `why` to the schema in the Delta log and keeps the old columns there, so that other readers
-//! still find the reasons of old rows. Rows written since have null in the old columns.
+//! Programs before this column wrote the same numbers into the columns `epoch`, `loss`, `base`, `alpha` and `k`;
+//! still earlier programs did not have some of those columns. A file without `why` is read from the old columns. The
+//! program does not rewrite files to convert them: the first commit adds `why` to the schema in the Delta log and
+//! keeps the old columns there, so that other readers still find the reasons of old rows. Rows written since then
+//! have null in the old columns.
 
 use std::sync::Arc;
 
@@ -15,25 +16,25 @@ use super::columns::Columns;
 use crate::error::TableError;
 use crate::rows::{FlipLimit, FlipReason};
 
-/// Name of the column.
+/// The name of the column.
 pub(crate) const WHY: &str = "why";
 
 fn fields() -> Fields {
     Fields::from(vec![
-        Field::new("epoch", DataType::Int64, true), // of the predictions; from 1, never null
+        Field::new("epoch", DataType::Int64, true), // epoch of the predictions; from 1, never null
         Field::new("loss", DataType::Float64, true), // forward loss of the label
         Field::new("base", DataType::Float64, true), // mean of the K smallest losses of the track
-        Field::new("alpha", DataType::Float64, true), // the loss is above so many times the base
+        Field::new("alpha", DataType::Float64, true), // α: the loss exceeds α times the base
         Field::new("k", DataType::Int32, true),     // K
     ])
 }
 
-/// The column as schemas declare it.
+/// The field of the column in a schema.
 pub(super) fn field() -> Field {
     Field::new(WHY, DataType::Struct(fields()), true)
 }
 
-/// The column, from the reason of each row.
+/// Encodes the column. `rows` yields the reason of each row.
 pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl Fn() -> I) -> ArrayRef {
     let float = |get: fn(&FlipReason) -> Option<f64>| -> ArrayRef {
         Arc::new(rows().map(|why| get(why?)).collect::<Float64Array>())
@@ -52,14 +53,14 @@ pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl 
     Arc::new(column.expect("the columns above are those of the fields"))
 }
 
-/// The reasons of a batch, from `why` or from the columns before it.
+/// The reasons of a batch, read from `why` or from the older columns.
 pub(super) struct Reasons {
     epoch: Int64Array,
     loss: Float64Array,
     base: Float64Array,
     alpha: Float64Array,
     k: Int32Array,
-    /// Rows with a reason; `None` for a batch without `why`.
+    /// Column `why`, whose validity tells which rows have a reason. `None` if the batch has no `why`.
     there: Option<StructArray>,
 }
 
@@ -95,7 +96,7 @@ impl Reasons {
         })
     }
 
-    /// The reason of a row. Some of `base`, `alpha` and `k` without the others are refused.
+    /// The reason of a row. A row with only some of `base`, `alpha` and `k` is an error.
     pub(super) fn get(
         &self,
         columns: &Columns<'_>,

@@ -62,8 +62,7 @@ fn a_track_that_only_one_of_scores_and_labels_has_is_found() {
 #[test]
 fn a_label_that_is_not_what_its_score_says_is_found() {
     let found = problems(|_, labels, _| {
-        let cell = &mut labels[0].cells[0];
-        cell.label = !cell.label;
+        labels[0].labels[0] = !labels[0].labels[0];
     });
     assert!(said(&found, "labels", "segment 0: label is"), "{found:?}");
     assert!(
@@ -115,25 +114,23 @@ fn a_change_that_is_missing_or_too_many_is_found() {
     );
 }
 
-fn why(loss: f64) -> Box<FlipReason> {
+fn why(loss: f64) -> FlipReason {
     let (base, alpha, k) = (0.125, 10.0, 5);
-    Box::new(FlipReason {
+    FlipReason {
         epoch: 3,
         loss: Some(loss),
         limit: Some(FlipLimit { base, alpha, k }),
-    })
+    }
 }
 
 /// Segment 1 of the first track flipped by PLD, with base 0.125, alpha 10 and K 5; and the changes that go with it.
 fn flipped(loss: f64, labels: &mut [LabelTrack], changes: &mut Vec<LabelChangeRow>) {
     let track = &mut labels[0];
-    let cell = &mut track.cells[1];
-    cell.label = !cell.label;
-    cell.rule = LabelRule::Pld;
-    cell.why = Some(why(loss));
+    let label = !track.labels[1];
+    track.set(1, label, LabelRule::Pld, Some(why(loss)));
     let of = |row: &LabelChangeRow| (row.video.clone(), row.modality, row.class.clone(), row.segment);
     let own = (track.video.clone(), track.modality, track.class.clone(), 1);
-    if cell.label {
+    if label {
         let mut change = changes[0].clone();
         (change.video, change.modality, change.class, change.segment) = own;
         changes.push(change);
@@ -156,8 +153,8 @@ fn a_flip_that_its_loss_or_score_does_not_tell_is_found() {
         "{found:?}"
     );
     let found = problems(|_, labels, _| {
-        labels[0].cells[0].rule = LabelRule::Pld;
-        labels[0].cells[1].why = Some(why(1.5));
+        labels[0].rules[0] = LabelRule::Pld;
+        labels[0].flips = vec![(1, why(1.5))];
     });
     assert!(said(&found, "labels", "segment 0: label is"), "{found:?}");
     assert!(

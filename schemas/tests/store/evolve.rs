@@ -138,25 +138,22 @@ fn flipped(world: &World, why: FlipReason) -> (Vec<LabelTrack>, Vec<LabelChangeR
 }
 
 fn flip(track: &mut LabelTrack, why: FlipReason) {
-    let cell = &mut track.cells[1];
-    cell.label = !cell.label;
-    cell.rule = LabelRule::Pld;
-    cell.why = Some(Box::new(why));
+    track.set(1, !track.labels[1], LabelRule::Pld, Some(why));
 }
 
 /// The change of segment 1 of a track that was flipped.
 fn change(version: u64, track: &LabelTrack) -> LabelChangeRow {
-    let cell = &track.cells[1];
+    let own = track.get(1);
     LabelChangeRow {
         version,
         video: track.video.clone(),
         modality: track.modality,
         class: track.class.clone(),
         segment: 1,
-        from: !cell.label,
-        to: cell.label,
-        rule: cell.rule,
-        why: cell.why.clone(),
+        from: !own.label,
+        to: own.label,
+        rule: own.rule,
+        why: own.why.copied().map(Box::new),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use vaplan_schemas::rows::{
-    ClassRow, LabelCell, LabelChangeRow, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack, Split,
-    TruthRow, VersionRow, VideoRow,
+    ClassRow, LabelChangeRow, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack, Split, TruthRow,
+    VersionRow, VideoRow,
 };
 use vaplan_schemas::store::{CommitInfo, Filter, Place, Snapshot, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
@@ -61,7 +61,7 @@ pub(crate) fn classes() -> Vec<ClassRow> {
             rule: "softmax".into(),
             scale: 1.0,
             threshold: 1.0,
-            cutoff: THRESHOLD,
+            score_threshold: THRESHOLD,
         })
     };
     ["Speech", "Dog"]
@@ -103,20 +103,8 @@ pub(crate) fn scores(world: &World) -> Vec<ScoreTrack> {
 }
 
 pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
-    let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| LabelTrack {
-        video: video.clone(),
-        modality: *modality,
-        class: class.clone(),
-        cells: scores
-            .iter()
-            .map(|&score| LabelCell {
-                label: score > THRESHOLD,
-                rule: LabelRule::Plg,
-                score: Some(score),
-                threshold: Some(THRESHOLD),
-                why: None,
-            })
-            .collect(),
+    let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| {
+        LabelTrack::plg(video.clone(), *modality, class.clone(), scores.clone(), THRESHOLD)
     };
     world.iter().map(track).collect()
 }

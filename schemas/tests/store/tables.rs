@@ -10,8 +10,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    CandidateRow, FlipLimit, FlipReason, LabelCell, LabelRule, PredictionTrack, PromptRow, SettingRow,
-    UserLabelRow, VersionRow,
+    CandidateRow, FlipLimit, FlipReason, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow,
+    VersionRow,
 };
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -91,19 +91,15 @@ fn every_table_gives_back_its_rows() {
     }]);
     round_trip::<Predictions>(&predictions());
     let mut tracks = labels(&world);
-    tracks[0].cells[0] = LabelCell {
-        label: true,
-        rule: LabelRule::User,
-        score: None,
-        threshold: None,
-        why: None,
-    };
-    tracks[0].cells[1].why = Some(why());
-    tracks[0].cells[2].why = Some(Box::new(FlipReason {
+    tracks[0].set(0, true, LabelRule::User, None);
+    let without_limit = FlipReason {
         loss: None,
         limit: None,
         ..*why()
-    }));
+    };
+    tracks[0].flips = vec![(1, *why()), (2, without_limit)];
+    let segments = tracks[1].segments();
+    (0..segments).for_each(|segment| tracks[1].set(segment, false, LabelRule::User, None));
     round_trip::<Labels>(&tracks);
     let mut rows = changes(4, &World::new(), &world);
     (rows[1].rule, rows[1].why) = (LabelRule::Pld, Some(why()));
@@ -137,7 +133,7 @@ fn with_field(batch: &RecordBatch, field: &str, array: ArrayRef) -> RecordBatch 
 #[test]
 fn half_a_flip_is_named_by_row() {
     let mut tracks = labels(&world(1, 1));
-    tracks[0].cells[1].why = Some(why());
+    tracks[0].flips = vec![(1, *why())];
     let batch = Labels::encode(&tracks);
     let refused = |column: &str, array: ArrayRef| {
         Labels::decode(&with_field(&batch, column, array))

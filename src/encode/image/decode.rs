@@ -1,4 +1,4 @@
-//! JPEG, PNG and PPM to RGB.
+//! Decodes JPEG, PNG and PPM to RGB.
 
 use std::io::Cursor;
 
@@ -9,19 +9,23 @@ use zune_png::PngDecoder;
 
 use super::Rgb;
 
-/// Pixels on a side beyond which a picture is refused: a small file may claim any size.
+/// Largest number of pixels on a side. The limit is needed because a small file can claim any size.
 const MAX_SIDE: usize = 1 << 14;
-/// Pixels of a picture beyond which it is refused, 192 MiB as RGB.
+/// Largest number of pixels in a picture; as RGB, these are 192 MiB.
 const MAX_PIXELS: usize = 1 << 26;
 
-/// Decodes a picture, whose kind its first bytes tell.
+/// Decodes a picture. The first bytes tell whether it is JPEG, PNG or PPM.
 ///
-/// As Pillow's `convert("RGB")`: alpha is dropped, not blended; grey and palette become RGB. 16-bit samples keep
-/// their upper 8 bits, but those of grey pictures without alpha become 255 if they are larger. Neither an EXIF orientation nor a colour profile is applied. JPEG differs from libjpeg by up
-/// to 4 of 255 where chroma is subsampled.
+/// The result equals that of Pillow's `convert("RGB")`:
+/// - Alpha is dropped, not blended. Grey and palette pictures become RGB.
+/// - Samples of 16 bits keep their upper 8 bits. In grey pictures without alpha, they keep their value instead, and
+///   values above 255 become 255.
+/// - Neither an EXIF orientation nor a colour profile is applied.
+///
+/// For JPEG with subsampled chroma, values differ from those of libjpeg by up to 4 of 255.
 ///
 /// # Errors
-/// What is wrong with it, and what was expected.
+/// Returns a text that says what is wrong with the picture and what was expected.
 pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => jpeg(bytes),
@@ -67,7 +71,7 @@ fn jpeg(bytes: &[u8]) -> Result<Rgb, String> {
 
 fn png(bytes: &[u8]) -> Result<Rgb, String> {
     let problem = |error: zune_png::error::PngDecodeErrors| format!("is no PNG that can be read: {error:?}");
-    // Depth and colour type of the header, which comes first.
+    // The chunk `IHDR` comes first. Bytes 24 and 25 are its depth and colour type: 16 bits, and grey without alpha.
     let grey = bytes.get(12..16) == Some(b"IHDR") && bytes.get(24..26) == Some(&[16, 0]);
     let options = options()
         .png_set_strip_to_8bit(!grey)
@@ -79,7 +83,7 @@ fn png(bytes: &[u8]) -> Result<Rgb, String> {
     let (width, height) = checked(width, height)?;
     let mut data = decoder.decode_raw().map_err(problem)?;
     if grey {
-        // Pillow's `I16_RGB`. A transparent grey (`tRNS`) comes with alpha, which is dropped below.
+        // Convert as Pillow's `I16_RGB` does. A picture with a transparent grey (`tRNS`) has alpha too; `rgb` drops it.
         data = data
             .chunks_exact(2)
             .map(|sample| if sample[0] == 0 { sample[1] } else { 255 })
@@ -89,7 +93,7 @@ fn png(bytes: &[u8]) -> Result<Rgb, String> {
     rgb(width, height, data, space)
 }
 
-/// Brings decoded samples to three a pixel.
+/// Converts decoded samples to three samples per pixel.
 fn rgb(width: usize, height: usize, data: Vec<u8>, space: ColorSpace) -> Result<Rgb, String> {
     let channels = space.num_components();
     if data.len() != width * height * channels {
@@ -111,10 +115,11 @@ fn rgb(width: usize, height: usize, data: Vec<u8>, space: ColorSpace) -> Result<
     Ok(Rgb { width, height, data })
 }
 
-/// Decodes a binary PPM of 8 bits at the start of `bytes`; gives the picture and how many bytes it took.
+/// Decodes a binary PPM of 8 bits at the start of `bytes`. Returns the picture, and the number of bytes that it has.
 ///
 /// # Errors
-/// What is wrong with it; `is cut` where more bytes could mend it.
+/// Returns a text that says what is wrong with the picture. The text begins with `is cut` if bytes are missing at the
+/// end.
 pub fn ppm(bytes: &[u8]) -> Result<(Rgb, usize), String> {
     let mut numbers = [0_usize; 3];
     let mut at = 2;
@@ -136,7 +141,7 @@ pub fn ppm(bytes: &[u8]) -> Result<(Rgb, usize), String> {
         return Err(format!("is a PPM of {} values a sample, expected 256", most + 1));
     }
     let (width, height) = checked(width, height)?;
-    // One byte of white space ends the header.
+    // Exactly one byte of white space ends the header.
     let (from, to) = (at + 1, at + 1 + width * height * 3);
     let data = bytes
         .get(from..to)
@@ -167,7 +172,8 @@ mod tests {
 
     #[test]
     fn grey_of_16_bits_is_cut_off_at_255_as_pillow_does() {
-        // Made by zlib: samples 0, 1, 100, 255, 256, 300, 0x7fff, 0xffff as one row, of grey, grey with alpha, and RGB.
+        // Each file has one row of the samples 0, 1, 100, 255, 256, 300, 0x7fff and 0xffff, compressed with zlib: as
+        // grey, as grey with alpha, and as RGB.
         let values = |file: &[u8]| {
             let picture = decode(file).unwrap();
             assert_eq!((picture.width, picture.height), (8, 1));
@@ -175,7 +181,7 @@ mod tests {
         };
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/media");
         let read = |name: &str| values(&std::fs::read(folder.join(name)).unwrap());
-        // As Pillow 13.0.0 converts them.
+        // The expected values are those of Pillow 13.0.0.
         assert_eq!(read("grey16.png"), [0, 1, 100, 255, 255, 255, 255, 255]);
         assert_eq!(read("greyalpha16.png"), [0, 0, 0, 0, 1, 1, 127, 255]);
         assert_eq!(read("rgb16.png"), [0, 0, 0, 0, 1, 1, 127, 255]);
@@ -208,7 +214,8 @@ mod tests {
             let bytes = std::fs::read(shared.join("golden/images").join(name)).unwrap();
             let whole = decode(&bytes).unwrap();
             for at in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
-                // Either way is fine, as long as nothing panics and the size is told right.
+                // The decoder may return an error or a picture, but it must not panic, and the size of the picture must
+                // match its data.
                 let mut changed = bytes.clone();
                 changed[at] ^= 0x55;
                 for hostile in [&bytes[..at], &changed] {

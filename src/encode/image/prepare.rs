@@ -1,37 +1,37 @@
-//! From a picture to what a model takes.
+//! Turns a picture into the values that a vision model takes.
 
 use serde::{Deserialize, Serialize};
 
 use super::Rgb;
 use super::resize::{Window, resize};
 
-/// How a picture becomes square.
+/// The way in which a picture becomes square.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resize {
-    /// Short side to the size, then the middle: transformers' `CLIPImageProcessor`. torchvision and OpenAI's own
-    /// code begin one pixel later where the margin is odd.
+    /// Resize the short side to the size, then take the middle, as `CLIPImageProcessor` of transformers does. If the
+    /// margin is odd, torchvision and OpenAI's code round half of it, so their middle can begin one pixel later.
     #[default]
     Crop,
-    /// Both sides to the size, whatever the aspect: VALOR, `utils/clip_preprocess.py`.
+    /// Resize both sides to the size, which changes the aspect ratio, as VALOR does in `utils/clip_preprocess.py`.
     Squash,
 }
 
-/// What a vision model wants of a picture.
+/// How pictures are prepared for a vision model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImageSettings {
-    /// Pixels on a side.
+    /// Number of pixels on a side.
     pub size: usize,
-    /// Of red, green and blue, from 0 to 1.
+    /// Means of red, green and blue, for values from 0 to 1.
     pub mean: [f64; 3],
-    /// Of red, green and blue.
+    /// Standard deviations of red, green and blue, for values from 0 to 1.
     pub std: [f64; 3],
-    /// How a picture becomes square.
+    /// The way in which a picture becomes square.
     pub resize: Resize,
 }
 
 impl Default for ImageSettings {
-    /// OpenAI's CLIP: ViT-B/32, B/16 and L/14.
+    /// The settings of OpenAI's CLIP models ViT-B/32, B/16 and L/14.
     fn default() -> ImageSettings {
         ImageSettings {
             size: 224,
@@ -43,12 +43,12 @@ impl Default for ImageSettings {
 }
 
 impl ImageSettings {
-    /// Pixels of the model's size, 8 bits, `[size, size, 3]`.
+    /// Makes the picture square and resizes it to the model's size. Returns 8-bit pixels of shape `[size, size, 3]`.
     pub fn square(&self, picture: &Rgb) -> Vec<u8> {
         let size = self.size;
         let (width, height) = match self.resize {
             Resize::Squash => (size, size),
-            // Truncated, as transformers does.
+            // The long side is rounded down, as in transformers.
             Resize::Crop if picture.width <= picture.height => (size, size * picture.height / picture.width),
             Resize::Crop => (size * picture.width / picture.height, size),
         };
@@ -61,10 +61,10 @@ impl ImageSettings {
         resize(picture, width, height, window).data
     }
 
-    /// `(value / 255 - mean) / std`, appended as `[3, size, size]`.
+    /// Appends the normalised values `(value / 255 - mean) / std`, of shape `[3, size, size]`.
     ///
     /// # Panics
-    /// If the pixels are not of this size.
+    /// Panics if `square` does not have `size * size` pixels.
     pub fn normalise(&self, square: &[u8], out: &mut Vec<f32>) {
         assert_eq!(
             square.len(),
@@ -101,7 +101,7 @@ mod tests {
         decode(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    /// The picture as Pillow decodes it: only JPEG differs.
+    /// Returns the picture as Pillow decodes it; vaplan's decoder gives other values only for JPEG.
     fn pillow(golden: &std::path::Path, file: &str) -> Rgb {
         if file.ends_with(".jpg") {
             return read(&golden.join("images/jpeg420_320x240__pil_decoded.png"));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn squashing_keeps_all_of_the_picture() {
-        // A black tenth at the left, which a crop of the middle third does not show.
+        // The left tenth is black; a crop of the middle third does not contain this part.
         let data = (0..30 * 10)
             .flat_map(|at| [if at % 30 < 3 { 0 } else { 255 }; 3])
             .collect();

@@ -1,39 +1,41 @@
-//! Pillow's bicubic resampling, value for value.
+//! Resamples pictures as Pillow's bicubic filter does, value for value.
 //!
 //! Source: Pillow, `src/libImaging/Resample.c` (`precompute_coeffs`, `normalize_coeffs_8bpc`,
-//! `ImagingResampleHorizontal_8bpc`): horizontal first, rounded to 8 bits between, weights of 22 bits. Nothing else
-//! meets it: `fast_image_resize` is up to 2 of 255 off.
+//! `ImagingResampleHorizontal_8bpc`). The horizontal pass comes first, and its values are rounded to 8 bits. Weights
+//! have 22 bits after the point. The crate `fast_image_resize` is not used, because its values differ by up to 2 of
+//! 255.
 
 use super::Rgb;
 
-/// Half width of the bicubic filter.
+/// Half width of the bicubic filter, in pixels.
 const SUPPORT: f64 = 2.0;
-/// Bits of a weight after the point.
+/// Number of bits of a weight after the point.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// A part of a resized picture: so many pixels from this corner.
+/// A rectangular part of a resized picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// First column.
+    /// The first column.
     pub left: usize,
-    /// First row.
+    /// The first row.
     pub top: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
 }
 
-/// Resizes to `width` by `height` and cuts out a window; what lies outside it is not computed.
+/// Resizes a picture to `width` by `height` pixels, and returns a window of the result. The function does not compute
+/// pixels outside the window.
 ///
 /// # Panics
-/// If the window reaches beyond the resized picture.
+/// Panics if the window reaches beyond the resized picture.
 pub fn resize(picture: &Rgb, width: usize, height: usize, window: Window) -> Rgb {
     assert!(
         window.left + window.width <= width && window.top + window.height <= height,
         "{window:?} lies outside {width} by {height}"
     );
-    // As Pillow, a direction that keeps its size is not resampled at all.
+    // If one dimension keeps its size, it is not resampled, as in Pillow.
     let columns = (picture.width != width).then(|| weights(picture.width, width));
     let rows = (picture.height != height).then(|| weights(picture.height, height));
     let wanted = window.top..window.top + window.height;
@@ -54,7 +56,7 @@ pub fn resize(picture: &Rgb, width: usize, height: usize, window: Window) -> Rgb
     }
 }
 
-/// What one pixel of the result is made of.
+/// The input pixels, from `first` on, and their weights for one pixel of the result.
 struct Weights {
     first: usize,
     values: Vec<i32>,
@@ -73,7 +75,8 @@ fn weights(from: usize, to: usize) -> Vec<Weights> {
     (0..to)
         .map(|at| {
             let center = (at as f64 + 0.5) * scale;
-            // `as` cuts towards zero, and negative to 0, as C's (int) and the check after it.
+            // `as usize` rounds towards zero and turns negative numbers into 0. Pillow does the same with a cast to int
+            // and a check.
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
             let raw: Vec<f64> = (first..end)
@@ -109,7 +112,7 @@ fn round(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The window's columns of these rows.
+/// Computes the horizontal pass: the columns of the window, for these rows of the picture.
 fn horizontal(
     picture: &Rgb,
     columns: Option<&[Weights]>,
@@ -141,7 +144,7 @@ fn horizontal(
     }
 }
 
-/// `first` is the row of the whole picture that `picture` begins with.
+/// Computes the vertical pass; `first` is the row of the whole picture that `picture` begins with.
 fn vertical(picture: &Rgb, rows: &[Weights], first: usize) -> Rgb {
     let stride = picture.width * 3;
     let mut data = Vec::with_capacity(rows.len() * stride);

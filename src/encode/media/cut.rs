@@ -1,38 +1,39 @@
-//! From frames and samples to segments.
+//! Computes which frames and samples belong to which segment.
 //!
-//! A video has as many segments as begin with half their length or more still to come: `max(1, round(duration /
-//! length))`. Its pictures tell the duration, or its sound where it has none: both modalities have equally many
-//! segments. Sound that goes on longer is cut; where it ends before, the rest is silence.
+//! The number of segments of a video is `max(1, round(duration / length))`: the last segment may be cut off if at least
+//! half of it exists. The duration is that of the pictures; for a video without pictures, it is that of the sound.
+//! Both modalities therefore have equally many segments. Sound that is longer is cut, and sound that ends earlier is
+//! continued with silence.
 
 use serde::{Deserialize, Serialize};
 
-/// Which frame stands for a segment.
+/// The rule that chooses the frame of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pick {
-    /// That in the middle of the segment.
+    /// The frame in the middle of the segment.
     #[default]
     Centre,
-    /// One of as many as there are segments, spread from the first to the last frame: VALOR,
-    /// `utils/clip_preprocess.py`, `round(linspace(0, N - 1, T))`.
+    /// T of the N frames, spread evenly from the first to the last: `round(linspace(0, N - 1, T))`, as in VALOR,
+    /// `utils/clip_preprocess.py`.
     Linspace,
 }
 
-/// How a video becomes segments.
+/// The settings for cutting videos into segments.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cut {
-    /// Length of a segment, seconds.
+    /// Length of a segment, in seconds.
     pub seconds: f64,
-    /// Frames per second: of folders of frames, and of those taken from videos.
+    /// Frames per second, both in folders of frames and in the frames that ffmpeg takes from videos.
     pub frame_rate: f64,
-    /// Segments of every video; none: by its duration.
+    /// Number of segments of every video; if `None`, the duration of a video decides.
     pub count: Option<usize>,
-    /// Which frame stands for a segment.
+    /// The rule that chooses the frame of a segment.
     pub pick: Pick,
 }
 
 impl Default for Cut {
-    /// One second; 8 frames a second, as LLP's are extracted publicly.
+    /// Segments of 1 s, and 8 frames per second, as in the public frames of LLP.
     fn default() -> Cut {
         Cut {
             seconds: 1.0,
@@ -44,23 +45,23 @@ impl Default for Cut {
 }
 
 impl Cut {
-    /// Segments of so many seconds.
+    /// Returns the number of segments of a duration in seconds.
     pub fn segments(&self, duration: f64) -> usize {
         self.count
             .unwrap_or_else(|| ((duration / self.seconds).round() as usize).max(1))
     }
 
-    /// Segments of so many frames.
+    /// Returns the number of segments of this number of frames.
     pub fn segments_of_frames(&self, frames: usize) -> usize {
         self.segments(frames as f64 / self.frame_rate)
     }
 
-    /// The frame in the middle of a segment, where there are enough.
+    /// Returns the frame in the middle of a segment. The video may have fewer frames.
     pub fn centre(&self, segment: usize) -> usize {
         ((segment as f64 + 0.5) * self.seconds * self.frame_rate) as usize
     }
 
-    /// The frame of each segment, of so many frames, from 1.
+    /// Returns the frame of each segment of a video with this number of frames, which must be at least 1.
     pub fn frames(&self, frames: usize) -> Vec<usize> {
         let segments = self.segments_of_frames(frames);
         let last = frames - 1;
@@ -68,7 +69,7 @@ impl Cut {
             .map(|segment| match self.pick {
                 Pick::Centre => self.centre(segment).min(last),
                 Pick::Linspace if segments == 1 => 0,
-                // numpy rounds half to even.
+                // Ties round to even, as in numpy.
                 Pick::Linspace => {
                     (segment as f64 * last as f64 / (segments - 1) as f64).round_ties_even() as usize
                 }
@@ -76,7 +77,8 @@ impl Cut {
             .collect()
     }
 
-    /// First sample of a segment at a rate; that of the next is its end.
+    /// Returns the first sample of a segment at a rate. The first sample of the next segment is the end of this
+    /// segment.
     pub fn sample(&self, segment: usize, rate: u32) -> u64 {
         (segment as f64 * self.seconds * f64::from(rate)).round() as u64
     }
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn the_last_segment_is_at_least_half_there() {
         let cut = Cut::default();
-        // LLP's sample: 82 frames are 10.25 s.
+        // A video of LLP has 82 frames, which are 10.25 s.
         assert_eq!(cut.segments_of_frames(82), 10);
         assert_eq!(
             (cut.segments(9.5), cut.segments(9.49), cut.segments(0.01)),
@@ -121,7 +123,7 @@ mod tests {
     fn centres_and_linspace_are_those_of_their_formulas() {
         let cut = Cut::default();
         assert_eq!(cut.frames(82), [4, 12, 20, 28, 36, 44, 52, 60, 68, 76]);
-        // Half of the tenth second: its centre is beyond the end.
+        // Half of the tenth segment exists, so its centre is after the end of the video.
         assert_eq!(cut.frames(76).last(), Some(&75));
         assert_eq!(cut.frames(1), [0]);
         let valor = Cut {

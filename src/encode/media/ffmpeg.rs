@@ -1,7 +1,8 @@
-//! Pictures of a video, by the ffmpeg program.
+//! Runs the ffmpeg program, and reads the pictures of a video from its output.
 //!
-//! Frames come at one rate whatever the video's own (variable rates too), upright as its rotation says, and in its own
-//! size: so that a video and a folder of frames extracted from it give the same segments.
+//! ffmpeg gives frames at a constant rate, also if the video has another or a variable rate. It applies the rotation of
+//! the video and keeps the size of the pictures. A video therefore gives the same segments as a folder of frames that
+//! ffmpeg extracted from the video.
 
 use std::ffi::OsString;
 use std::io::{BufReader, Read};
@@ -17,17 +18,18 @@ use crate::encode::image::decode::ppm;
 use crate::encode::sound::container::{Container, container};
 use crate::ingest::open_regular;
 
-/// Takes a segment and its picture.
+/// The function that receives each segment and its picture.
 type Sink<'a> = &'a mut dyn FnMut(usize, Rgb);
 
-/// Gives the picture of each segment in order, and how many there are.
+/// Passes the picture of each segment to `sink`, in order. Returns the number of segments.
 ///
-/// Only one frame is held at a time.
+/// The function does not collect the frames: it keeps only the current and the last one.
 ///
 /// # Errors
-/// [`MediaError::Ffmpeg`] where the program cannot be started, [`MediaError::Video`] with what it said.
+/// Returns [`MediaError::Ffmpeg`] if the program cannot be started. Returns [`MediaError::Video`], with the message of
+/// ffmpeg, if ffmpeg gives no frame or a damaged one.
 pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Result<usize, MediaError> {
-    // Where frames are spread over the whole, it must be known first how many there are.
+    // `Linspace` needs the total number of frames first, so a first run of ffmpeg counts them, at a small size.
     let wanted = match cut.pick {
         Pick::Centre => None,
         Pick::Linspace => {
@@ -51,7 +53,7 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Resu
             next += 1;
         }
         last = Some(frame);
-        // The rest of a long video need not be decoded.
+        // All segments have their picture, so the rest of a long video need not be decoded.
         match cut.pick {
             Pick::Centre if cut.count == Some(next) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
@@ -59,32 +61,32 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Resu
     })?;
     let segments = cut.segments_of_frames(frames);
     if let Some(last) = last {
-        // The last segment may be half there, and its middle beyond the end.
+        // If exactly half of the last segment exists, its middle is after the last frame: use the last frame.
+        // A fixed number of segments can also be larger than the video.
         for segment in next..segments {
             sink(segment, last.clone());
         }
     }
-    // No segment beyond these had its middle frame: floor(middle) < frames means that half of it is there.
+    // The loop above passed no segment beyond `segments`: if the middle frame of a segment exists, half of the segment
+    // exists, and `segments_of_frames` counts that segment.
     Ok(segments)
 }
 
-/// A running ffmpeg whose output is read.
-///
-/// It is ended when it is dropped.
+/// A running ffmpeg process whose output is read. Dropping the value kills the process.
 pub(crate) struct Running {
     child: Child,
-    /// What it writes.
+    /// The standard output of the process.
     pub(crate) out: BufReader<ChildStdout>,
     said: Option<JoinHandle<String>>,
 }
 
 impl Running {
-    /// Starts ffmpeg on a file; `arguments` follow the name of the file.
+    /// Starts ffmpeg on a file; `arguments` come after the name of the file.
     ///
     /// # Errors
-    /// The error of starting the program.
+    /// Returns the error of the system if the program cannot be started.
     pub(crate) fn start(program: &Path, file: &Path, arguments: &[&str]) -> std::io::Result<Running> {
-        // A name that begins with `-` would be a flag, and one that holds `:` the name of a protocol.
+        // Without `file:`, ffmpeg would read a name that begins with `-` as a flag, and a name with `:` as a protocol.
         let mut input = OsString::from("file:");
         input.push(file);
         let mut child = Command::new(program)
@@ -96,11 +98,11 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()?;
         let out = BufReader::with_capacity(1 << 18, child.stdout.take().expect("its output is piped"));
-        // A thread reads what it says, so that ffmpeg never waits for room in the pipe.
+        // A thread reads the messages of ffmpeg. Otherwise the pipe could fill up, and ffmpeg would wait forever.
         let mut errors = child.stderr.take().expect("its errors are piped");
         let said = std::thread::spawn(move || {
             let mut text = Vec::new();
-            // What cannot be read is missing in a message only.
+            // If reading fails, only a part of an error message is lost.
             let _ = errors.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -111,13 +113,14 @@ impl Running {
         })
     }
 
-    /// Ends it if it still runs, waits for it, and gives its status and the last line that it said.
+    /// Waits for the end of the process; if `kill` is true, kills the process first. Returns its exit status, and the
+    /// last line of its messages.
     ///
     /// # Errors
-    /// The error of waiting.
+    /// Returns the error of the system if waiting fails.
     pub(crate) fn end(&mut self, kill: bool) -> std::io::Result<(ExitStatus, String)> {
         if kill {
-            // It may have ended by itself.
+            // An error means that the process has already ended.
             let _ = self.child.kill();
         }
         let status = self.child.wait()?;
@@ -134,14 +137,15 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.said.is_some() {
-            // Nobody is left who could be told.
+            // A destructor cannot return the error.
             let _ = self.end(true);
         }
     }
 }
 
-/// Arguments that have ffmpeg count times from the start of the whole file, not of the stream that is wanted: it does so
-/// for most containers, but in MPEG streams only if all streams are used.
+/// Returns arguments that make ffmpeg count times from the start of the whole file, and not from the start of one
+/// stream. ffmpeg does this for most containers without arguments. For MPEG streams, it does this only if all streams
+/// are used; the arguments therefore add an output that uses all streams and writes nothing.
 pub(crate) fn whole_clock(file: &Path) -> &'static [&'static str] {
     let streams = open_regular(file).is_ok_and(|(mut file, _)| {
         let told = container(&mut file);
@@ -156,7 +160,7 @@ pub(crate) fn whole_clock(file: &Path) -> &'static [&'static str] {
     }
 }
 
-/// The frames of a video that ffmpeg gives.
+/// The frames of a video, as ffmpeg gives them.
 struct Stream {
     video: PathBuf,
     running: Running,
@@ -164,10 +168,11 @@ struct Stream {
 
 impl Stream {
     fn open(program: &Path, video: &Path, cut: &Cut, filter: &str) -> Result<Stream, MediaError> {
-        // Pictures that begin later than the sound: the first one stands for the time before.
+        // With `start_time=0`, the first picture also fills the time before it, if the pictures begin later than the
+        // sound.
         let rate = format!("fps=fps={}:start_time=0{filter}", cut.frame_rate);
         let mut arguments = vec!["-map", "0:v:0", "-vf", &rate];
-        // Whatever the depth of the video: 8 bits a sample.
+        // `rgb24` gives 8 bits per sample, also if the video has another depth.
         arguments.extend(["-pix_fmt", "rgb24", "-f", "image2pipe", "-c:v", "ppm", "-"]);
         arguments.extend(whole_clock(video));
         let running = Running::start(program, video, &arguments).map_err(|source| MediaError::Ffmpeg {
@@ -181,7 +186,7 @@ impl Stream {
         })
     }
 
-    /// Reads every frame until it is told to stop; gives how many there were.
+    /// Passes every frame to `frame` until that function breaks. Returns the number of frames that were read.
     fn each(mut self, mut frame: impl FnMut(usize, Rgb) -> ControlFlow<()>) -> Result<usize, MediaError> {
         let video = self.video.clone();
         let failed = |problem: String| MediaError::Video {
@@ -203,7 +208,7 @@ impl Stream {
                 Err(problem) => break Err(problem),
             }
         };
-        // It may go on for long; no more of it is wanted.
+        // After a break or an error, ffmpeg could run for a long time, and its frames are not needed: kill it.
         let stop = !matches!(read, Ok(false));
         let (status, said) = self
             .running
@@ -215,17 +220,17 @@ impl Stream {
                 "has no frame that ffmpeg can read ({status}: {said})"
             )));
         }
-        // A video that is cut gives what it has.
+        // If a video is cut off, ffmpeg fails, but the frames before that point are used.
         if !status.success() && !stopped {
             tracing::warn!(video = %video.display(), frames, "ffmpeg stopped early: {said}");
         }
         Ok(frames)
     }
 
-    /// One PPM of the stream; none at its end.
+    /// Reads one PPM picture of the stream. Returns `None` at the end of the stream.
     fn picture(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Rgb>, String> {
         buffer.clear();
-        // The header ends after the third white space behind `P6`: `P6\nWIDTH HEIGHT\n255\n`.
+        // The header ends after the fourth white space: `P6\nWIDTH HEIGHT\n255\n`.
         let mut spaces = 0;
         let mut byte = [0];
         while spaces < 4 {
@@ -271,7 +276,8 @@ mod tests {
 
     use super::*;
 
-    /// A program that does as ffmpeg would: so many frames of 2 by 1 pixels, the nth of colour n; then its status.
+    /// Writes a program that behaves like ffmpeg: it gives this number of frames of 2 by 1 pixels, the nth of colour n,
+    /// and then exits with this status.
     fn program(frames: usize, status: u8) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ffmpeg");

@@ -1,8 +1,9 @@
-//! Which files belong to which video.
+//! Finds the media files of each video.
 //!
-//! In every media folder: `<video>.mp4` (or another video file), `<video>.wav` (or another sound file), and folders
-//! `<video>/` of frames, where `<video>` is a full name or its first 11 characters. Frames stand over a video file,
-//! a sound file over the sound of a video.
+//! A media folder can have `<video>.mp4` (or another video file), `<video>.wav` (or another sound file), and folders
+//! `<video>/` of frames. `<video>` is the full name of a video or its first 11 characters. If a video has both, a
+//! folder of frames is used instead of the pictures of a video file, and a sound file instead of the sound of a video
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,16 +14,16 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{KeyError, Roster};
 
-/// What is a video file.
+/// Extensions of video files.
 const VIDEO: [&str; 14] = [
     "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
 ];
-/// What is a sound file.
+/// Extensions of sound files.
 const SOUND: [&str; 13] = [
     "wav", "flac", "mp3", "ogg", "oga", "opus", "m4a", "aac", "ac3", "mka", "wma", "aif", "aiff",
 ];
 
-/// Where the pictures of a video are.
+/// The folder or file with the pictures of a video.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pictures {
     /// A folder of frames.
@@ -32,7 +33,7 @@ pub enum Pictures {
 }
 
 impl Pictures {
-    /// The folder or file.
+    /// Path of the folder or file.
     pub fn path(&self) -> &Path {
         match self {
             Pictures::Frames(path) | Pictures::Video(path) => path,
@@ -43,13 +44,13 @@ impl Pictures {
 /// The media of one video.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
-    /// Full name where annotations say it, else that of the files.
+    /// The full name from the annotations; without annotations, the name of the files.
     pub name: Arc<str>,
-    /// Its pictures.
+    /// The pictures of the video.
     pub pictures: Option<Pictures>,
-    /// The file with its sound.
+    /// The file with the sound of the video; it can be a video file.
     pub sound: Option<PathBuf>,
-    /// Does it have two files of one kind, of which none is used? A reject says so.
+    /// Does the video have several files of one kind? Then none of these is used, and a rejected row names all of them.
     pub ambiguous: bool,
 }
 
@@ -60,11 +61,14 @@ struct FoundFiles {
     sound: Vec<PathBuf>,
 }
 
-/// Finds the media of all videos, in the order of their names; with names, of these only.
+/// Finds the media of all videos, in the order of their names. If `names` is given, only videos with these names are
+/// used.
+///
+/// A file whose name means two videos becomes a rejected row, and so do two files of one kind for the same video. The
+/// function does not choose one of them, because the choice could be wrong.
 ///
 /// # Errors
-/// [`IngestError::Io`] for a folder that cannot be listed. A name that means two videos, or a video that has two
-/// files of one kind, is a reject: no file is taken by chance.
+/// Returns [`IngestError::Io`] if a folder cannot be listed.
 pub fn find(
     folders: &[PathBuf],
     names: Option<&[Arc<str>]>,
@@ -94,7 +98,7 @@ pub fn find(
                         continue;
                     }
                 },
-                // Without names a folder is a video only if it holds frames.
+                // Without names, a folder counts as a video only if it has frames.
                 _ if kind == MediaKind::Frames
                     && super::frames::list(&path).is_ok_and(|frames| frames.paths.is_empty()) =>
                 {
@@ -149,7 +153,8 @@ enum MediaKind {
     Sound,
 }
 
-/// Name of the video, and what the path holds of it.
+/// Returns the name of the video that a path belongs to, and the kind of media that the path has. Returns `None` for
+/// hidden files and for files that are not media.
 fn kind(path: &Path) -> Option<(&str, MediaKind)> {
     let name = path.file_name()?.to_str()?;
     if name.starts_with('.') {
@@ -158,7 +163,7 @@ fn kind(path: &Path) -> Option<(&str, MediaKind)> {
     if path.is_dir() {
         return Some((name, MediaKind::Frames));
     }
-    // A name may begin with anything, and hold dots.
+    // The name of a video may have dots, so only the part after the last dot is the extension.
     let (stem, extension) = name.rsplit_once('.')?;
     let extension = extension.to_ascii_lowercase();
     if VIDEO.contains(&&*extension) {

@@ -1,4 +1,4 @@
-//! Pictures of a folder or of a video, one per segment.
+//! Lists the frames of a folder in order, and chooses one frame for each segment.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,28 +8,32 @@ use crate::encode::MediaError;
 use crate::encode::image::{Rgb, decode};
 use crate::ingest::{IngestError, open_regular};
 
-/// What is a frame.
+/// Extensions of frames.
 const FRAME: [&str; 4] = ["jpg", "jpeg", "png", "ppm"];
 
-/// Frames of a folder in order, and what is odd about their names.
+/// The frames of a folder in order, with a note if their names are odd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrameList {
-    /// Files, in the order of time.
+    /// Paths of the frames, in order of time.
     pub paths: Vec<PathBuf>,
-    /// A remark for the user if the order is a guess.
+    /// A note for the user if the order is a guess.
     pub note: Option<String>,
 }
 
 /// Lists the frames of a folder in the order of the numbers in their names.
 ///
-/// Names that differ in their numbers only are compared number by number, from the left; a number may have a fraction,
-/// so that `frame2.jpg` comes before `frame10.jpg`, and `00-00-01.125.png` before `00-00-01.25.png`. Names that differ
-/// in more are compared by their last number if all have one and no two have the same, else as text and numbers; a
-/// note then says so. Hidden files are no frames.
+/// If the names differ only in their numbers, the function compares them number by number, from the left. A number may
+/// have a fraction. Therefore `frame2.jpg` comes before `frame10.jpg`, and `00-00-01.125.png` before
+/// `00-00-01.25.png`.
+///
+/// If the names differ in other parts too, the function compares their last numbers, provided that each name has one
+/// and all of them differ. Otherwise it compares the names as text and numbers. In both cases, a note says so.
+///
+/// Hidden files do not count as frames.
 ///
 /// # Errors
-/// [`MediaError::Open`] if the folder cannot be listed; [`MediaError::Picture`] if two names have equal numbers, such
-/// as `1.1.png` and `1.10.png`: they may be meant as times or as counts.
+/// Returns [`MediaError::Open`] if the folder cannot be listed. Returns [`MediaError::Picture`] if the numbers of two
+/// names are equal, such as `1.1.png` and `1.10.png`: these could be times (1.1 s twice) or counts (1 and 10).
 pub fn list(folder: &Path) -> Result<FrameList, MediaError> {
     let mut frames = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
@@ -45,7 +49,8 @@ pub fn list(folder: &Path) -> Result<FrameList, MediaError> {
             frames.push((Name::of(&stem), path));
         }
     }
-    // By text first, so that names of equal numbers have an order, too.
+    // The folder lists its files in any order. Sort them as text first, so that the order after the next (stable) sort
+    // is always the same.
     frames.sort_unstable_by(|a, b| a.1.cmp(&b.1));
     let Some((first, _)) = frames.first() else {
         return Ok(FrameList::default());
@@ -97,20 +102,21 @@ fn name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// A name, split at its numbers.
+/// The name of a frame, split into texts and numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
-    /// What is between the numbers, one more than these.
+    /// The texts before, between and after the numbers; there is one more text than numbers.
     texts: Vec<String>,
     numbers: Vec<Number>,
 }
 
-/// A number in a name; equal are `1.5` and `01.50`.
+/// A number in a name. `1.5` and `01.50` are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Number {
-    /// Digits before the point, without zeros in front: a longer one is larger.
+    /// The digits before the point without leading zeros, and how many they are. More digits mean a larger number, so
+    /// the count is compared first.
     whole: (usize, String),
-    /// Digits behind the point, without zeros at the end, which compare as text does.
+    /// The digits after the point, without zeros at the end. They compare as text.
     fraction: String,
 }
 
@@ -148,10 +154,10 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
-/// Frames of a folder that stand for its segments, in order.
+/// Returns the frames that are chosen for the segments of a folder, in order of the segments.
 ///
 /// # Errors
-/// [`MediaError::Picture`] for a folder without frames, and as of [`list`].
+/// Returns [`MediaError::Picture`] if the folder has no frames. Returns the errors of [`list`].
 pub fn chosen(folder: &Path, cut: &Cut) -> Result<FrameList, MediaError> {
     let FrameList { paths: frames, note } = list(folder)?;
     if frames.is_empty() {
@@ -170,10 +176,10 @@ pub fn chosen(folder: &Path, cut: &Cut) -> Result<FrameList, MediaError> {
     })
 }
 
-/// Bytes of a file.
+/// Reads the bytes of a file.
 ///
 /// # Errors
-/// [`MediaError::Open`].
+/// Returns [`MediaError::Open`] if the path is not a regular file, or if the file cannot be read.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, MediaError> {
     let (mut file, _) = open_regular(path)?;
     let mut bytes = Vec::new();
@@ -181,10 +187,10 @@ pub fn bytes(path: &Path) -> Result<Vec<u8>, MediaError> {
     Ok(bytes)
 }
 
-/// A decoded picture of a file.
+/// Decodes the picture of a file from its bytes; `path` is used in the error.
 ///
 /// # Errors
-/// [`MediaError::Picture`].
+/// Returns [`MediaError::Picture`] if the picture cannot be decoded.
 pub fn picture(path: &Path, bytes: &[u8]) -> Result<Rgb, MediaError> {
     decode(bytes).map_err(|problem| MediaError::Picture {
         path: path.to_owned(),
@@ -235,7 +241,7 @@ mod tests {
         found.paths.iter().map(|path| name(path).into_owned()).collect()
     }
 
-    /// A folder of empty files with these names.
+    /// Makes a folder of empty files with these names.
     fn named(names: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         names

@@ -1,28 +1,29 @@
-//! The sound of an MP4 or QuickTime file as its index (`moov`) describes it: which track, which codec, and when it
-//! begins.
+//! Reads from the index (`moov`) of an MP4 or QuickTime file which sound track is the default, which codec it has, and
+//! when its sound begins.
 //!
-//! symphonia reads neither edit lists nor the default flag of a track. Without them the sound would begin at the wrong
-//! time: an AAC encoder puts 1024 samples or more before the sound (priming), and a sound that starts later than the
-//! pictures begins with an empty edit. ISO/IEC 14496-12, 8.3.2, 8.5.2 and 8.6.6; ISO/IEC 14496-3, 1.6.2.1.
+//! symphonia reads neither edit lists nor the enabled flag of a track. Without edit lists, the sound would begin at the
+//! wrong time: an AAC encoder puts 1024 or more samples before the sound (priming), and the track of a sound that
+//! starts later than the pictures begins with an empty edit. Sources: ISO/IEC 14496-12, 8.3.2, 8.5.2 and 8.6.6; ISO/IEC
+//! 14496-3, 1.6.2.1.
 
 use std::io::{Read, Seek, SeekFrom};
 
-/// Boxes read before the walk ends: a damaged file could name any number.
+/// Largest number of boxes that are read, because a damaged file could have any number of boxes.
 const MAX_BOXES: usize = 4096;
-/// Bytes of a sample entry that are kept: the codec's configuration lies in the first few hundred.
+/// Number of bytes of a sample entry that are kept. The configuration of the codec is in the first few hundred bytes.
 const ENTRY: u64 = 4096;
 
-/// A time in units of a rate.
+/// A time as a number of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticks {
     /// Number of units.
     pub units: u64,
-    /// Units per second; 0 counts as 1.
+    /// Number of units per second; 0 counts as 1.
     pub per_second: u32,
 }
 
 impl Ticks {
-    /// The same time in samples of this rate, rounded down.
+    /// Returns the number of samples of this rate in the same time, rounded down.
     pub(crate) fn samples(self, rate: u32) -> u64 {
         let samples = u128::from(self.units) * u128::from(rate) / u128::from(self.per_second.max(1));
         u64::try_from(samples).unwrap_or(u64::MAX)
@@ -32,33 +33,34 @@ impl Ticks {
 /// The sound track that a player takes by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mp4Sound {
-    /// Position among all tracks, which is symphonia's id of the track.
+    /// Position of the track among all tracks. symphonia uses this position as the id of the track.
     pub track: u32,
-    /// Its codec, and whether vaplan decodes it without ffmpeg.
+    /// The codec of the track.
     pub codec: Codec,
-    /// Silence before the sound: how much later it starts than the file.
+    /// Length of the silence before the sound: the time from the start of the file to the start of the sound.
     pub delay: Ticks,
-    /// Decoded sound that comes before the first sound to be heard.
+    /// Length of the decoded sound that must be dropped at the beginning, because it is not played.
     pub skip: Ticks,
-    /// Length of the sound to be heard; none: to the end of the track.
+    /// Length of the sound that is played; if `None`, the track is played to its end.
     pub take: Option<Ticks>,
-    /// Does the edit list play several parts of the track? Then only ffmpeg puts them together.
+    /// Does the edit list play several parts of the track? Then only ffmpeg can read the sound.
     pub parts: bool,
 }
 
-/// A codec of sound.
+/// A sound codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Codec {
-    /// Its name for a message.
+    /// Name of the codec, for messages.
     pub name: String,
-    /// Does symphonia decode it correctly?
+    /// Does symphonia decode the codec correctly? Otherwise ffmpeg decodes the file.
     pub own: bool,
 }
 
-/// The default sound track of a file; none if the file has no sound track, or no index. The file is left at its start.
+/// Returns the default sound track of a file, or `None` if the file has no sound track or no index. The function sets
+/// the position of the file to its start.
 ///
 /// # Errors
-/// The error of reading the file.
+/// Returns the error of the system if the file cannot be read.
 pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4Sound>> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut walk = Walk {
@@ -74,7 +76,8 @@ pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4
     Ok(choose(units, &tracks))
 }
 
-/// Takes the enabled track with most channels, the first of equals, as ffmpeg does.
+/// Chooses the enabled sound track with the most channels, and the first one of several such tracks, as ffmpeg does. If
+/// no sound track is enabled, all sound tracks are considered.
 fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
     let sounds = || {
         tracks
@@ -85,14 +88,14 @@ fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
     let any = sounds().any(|(_, track)| track.enabled);
     let (position, track) = sounds()
         .filter(|(_, track)| track.enabled || !any)
-        // `max_by_key` keeps the last of equals.
+        // `max_by_key` returns the last of several maxima, so the tracks are reversed to get the first one.
         .rev()
         .max_by_key(|(_, track)| track.channels())?;
     let empty = |track: &Track| -> u64 {
         let first = track.edits.iter().take_while(|edit| edit.begin.is_none());
         first.fold(0, |sum, edit| sum.saturating_add(edit.duration))
     };
-    // ffmpeg and players show a file from the start of its earliest track.
+    // ffmpeg and players begin a file at the start of its earliest track.
     let earliest = tracks
         .iter()
         .filter(|track| [b"soun", b"vide"].contains(&&track.handler))
@@ -115,7 +118,7 @@ fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
             units: first.map_or(0, |(begin, _)| begin),
             per_second: track.units,
         },
-        // A duration of 0 says that the track is played to its end.
+        // A duration of 0 means that the track is played to its end.
         take: first
             .filter(|&(_, duration)| duration > 0)
             .map(|(_, duration)| Ticks {
@@ -132,7 +135,7 @@ struct Track {
     enabled: bool,
     units: u32,
     edits: Vec<Edit>,
-    /// The first sample entry, from its size on.
+    /// The bytes of the first sample entry, which begin with its size.
     entry: Vec<u8>,
 }
 
@@ -146,23 +149,23 @@ impl Track {
 
 #[derive(Clone, Copy, Debug)]
 struct Edit {
-    /// In units of the movie.
+    /// Duration in units of the movie.
     duration: u64,
-    /// In units of the track; none: nothing is played for the duration.
+    /// Begin in units of the track; `None` for an empty edit, which plays nothing for the duration.
     begin: Option<u64>,
 }
 
 struct Walk<'a, F> {
     file: &'a mut F,
     left: usize,
-    /// Units per second of the movie.
+    /// Number of units per second of the movie.
     units: u32,
     tracks: Vec<Track>,
     indexed: bool,
 }
 
 impl<F: Read + Seek> Walk<'_, F> {
-    /// Reads every box of a range; a box that does not fit ends the walk.
+    /// Reads every box in a range of the file. A box that does not fit into the range ends the reading of the range.
     fn boxes(&mut self, mut at: u64, end: u64) -> std::io::Result<()> {
         while at + 8 <= end && self.left > 0 && !self.indexed {
             self.left -= 1;
@@ -187,7 +190,7 @@ impl<F: Read + Seek> Walk<'_, F> {
         match &name {
             b"moov" => {
                 self.boxes(from, to)?;
-                // The fragments behind the index hold no tracks.
+                // The boxes after the index have no tracks, so reading can stop.
                 self.indexed = true;
             }
             b"edts" | b"mdia" | b"minf" | b"stbl" => self.boxes(from, to)?,
@@ -213,7 +216,8 @@ impl<F: Read + Seek> Walk<'_, F> {
             b"mdhd" if room >= 24 => track.units = self.units_of_header()?,
             b"hdlr" if room >= 12 => {
                 let header = self.bytes::<12>()?;
-                // QuickTime puts a handler of data (`dhlr`) into `minf`, too.
+                // QuickTime files have a second handler, of data (`dhlr`), in `minf`. Only the first handler is
+                // the handler of the track.
                 if track.handler == [0; 4] {
                     track.handler.copy_from_slice(&header[8..]);
                 }
@@ -256,7 +260,7 @@ impl<F: Read + Seek> Walk<'_, F> {
         Ok(())
     }
 
-    /// Units per second of `mvhd` and `mdhd`: two dates come before it, of 4 or 8 bytes.
+    /// Reads the number of units per second from `mvhd` or `mdhd`. Two dates of 4 or 8 bytes come before this number.
     fn units_of_header(&mut self) -> std::io::Result<u32> {
         let [version, ..] = self.bytes::<4>()?;
         self.file
@@ -275,7 +279,7 @@ impl<F: Read + Seek> Walk<'_, F> {
     }
 }
 
-/// The codec of a sample entry.
+/// Returns the codec of a sample entry.
 fn codec(entry: &[u8]) -> Codec {
     let kind = entry.get(4..8).unwrap_or(b"none");
     let other = |name: &str| Codec {
@@ -302,13 +306,13 @@ fn codec(entry: &[u8]) -> Codec {
     }
 }
 
-/// The codec of an `mp4a` entry, by its elementary stream descriptor.
+/// Returns the codec of an `mp4a` entry, from its elementary stream descriptor.
 fn mpeg4(entry: &[u8]) -> Codec {
     let made = |name: &str, own| Codec {
         name: name.to_owned(),
         own,
     };
-    // The descriptor's box lies at different places in files of MP4 and of QuickTime.
+    // The offset of the descriptor's box differs between MP4 and QuickTime, so the box is searched by its name.
     let descriptor = entry
         .windows(4)
         .position(|name| name == b"esds")
@@ -326,7 +330,7 @@ fn mpeg4(entry: &[u8]) -> Codec {
     }
 }
 
-/// Object type and decoder settings of an elementary stream descriptor.
+/// Returns the object type and the decoder settings of an elementary stream descriptor.
 fn elementary(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
     let mut kind = None;
     loop {
@@ -342,7 +346,7 @@ fn elementary(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
         }
         let body = rest.get(used..)?;
         match tag {
-            // What is optional in it is left out by all known writers.
+            // All known writers omit the optional fields of this descriptor, so its header has 3 bytes.
             3 => bytes = body.get(3..)?,
             4 => {
                 kind = Some(*body.first()?);
@@ -354,25 +358,25 @@ fn elementary(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// Configuration of AAC.
+/// The configuration of AAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aac {
-    /// 2 is AAC-LC; 5 and 29 are HE-AAC.
+    /// Object type: 2 is AAC-LC; 5 and 29 are HE-AAC.
     pub object: u32,
-    /// Samples per second of the core; 0: written out.
+    /// Samples per second of the core; 0 if the rate is unknown.
     pub rate: u32,
-    /// 1 and 2 are mono and stereo; 0: told elsewhere.
+    /// Channel configuration: 1 is mono, 2 is stereo; 0 means that another part of the stream defines the channels.
     pub channels: u32,
-    /// Does the file say that spectral band replication is used, or that it is not?
+    /// Does the sound use spectral band replication? `None` if the file does not say so.
     pub replication: Option<bool>,
 }
 
-/// Samples per second by index.
+/// Rates of AAC in samples per second, by index.
 const RATES: [u32; 13] = [
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
 ];
 
-/// Samples per second of AAC by index.
+/// Returns the rate of AAC with this index, in samples per second.
 pub(crate) fn aac_rate(index: u32) -> Option<u32> {
     RATES.get(index as usize).copied()
 }
@@ -396,7 +400,8 @@ impl Aac {
         };
         let channels = take(4)?;
         let mut replication = None;
-        // Three flags, of which none adds bits in AAC-LC as usual; then an extension may follow.
+        // Three flags follow. If all are 0, as usual in AAC-LC, they add no further fields, and the next bits can be an
+        // extension that tells whether band replication is used.
         if object == 2 && take(3) == Some(0) && take(11) == Some(0x2b7) && take(5) == Some(5) {
             replication = take(1).map(|flag| flag == 1);
         }
@@ -408,10 +413,12 @@ impl Aac {
         })
     }
 
-    /// Its name, and whether symphonia decodes it: AAC-LC of one or two channels.
+    /// Returns the name of the codec, and whether symphonia decodes it. symphonia decodes AAC-LC with one or two
+    /// channels.
     ///
-    /// Files of HE-AAC need not say that they are: below 24 kHz they usually are, and symphonia would decode the lower
-    /// half of their band only.
+    /// A file of HE-AAC does not always say that it is HE-AAC. A file with a core rate of 24 kHz or less usually is
+    /// HE-AAC, and symphonia would decode only the lower half of its frequencies. Such a file is therefore left to
+    /// ffmpeg.
     pub(crate) fn codec(self) -> Codec {
         let name = match (self.object, self.replication) {
             (5 | 29, _) | (2, Some(true)) => "HE-AAC".to_owned(),
@@ -448,7 +455,7 @@ mod tests {
         bytes
     }
 
-    /// A sample entry of AAC with this configuration.
+    /// Makes a sample entry of AAC with this configuration.
     fn aac_entry(channels: u16, settings: &[u8]) -> Vec<u8> {
         let mut content = vec![0; 28];
         content[16..18].copy_from_slice(&channels.to_be_bytes());
@@ -459,7 +466,8 @@ mod tests {
         atom(b"mp4a", &content)
     }
 
-    /// A track: handler, default or not, its entry, and edits of duration (1000 units per second) and begin (44,100).
+    /// Makes a track from its handler, its enabled flag, its sample entry and its edits. An edit is a duration (1,000
+    /// units per second) and a begin (44,100 units per second).
     fn track(handler: &[u8; 4], enabled: bool, entry: &[u8], edits: &[(u32, i32)]) -> Vec<u8> {
         let mut head = vec![0; 84];
         head[3] = u8::from(enabled);
@@ -513,7 +521,7 @@ mod tests {
         assert_eq!((found.track, found.skip.samples(44_100)), (2, 1024));
         assert_eq!(found.take.map(|take| take.samples(44_100)), Some(44_100));
         assert!(found.codec.own && !found.parts);
-        // With no default one, the first; of several, that with most channels.
+        // If no track is enabled, the first one is chosen; of several enabled tracks, the one with the most channels.
         let first = movie(&[
             track(b"soun", false, &lc, &[]),
             track(b"soun", false, &lc, &[(9, 7)]),
@@ -551,10 +559,10 @@ mod tests {
         };
         let aac = |settings: &[u8]| name(&aac_entry(2, settings));
         assert_eq!(aac(STEREO), ("AAC".to_owned(), true));
-        // 5 + 4 + 4 bits: object 2, 32 kHz, 6 channels.
+        // 5 + 4 + 4 bits: object type 2, 32 kHz, 6 channels.
         assert_eq!(aac(&[0x12, 0xb0]), ("AAC of 6 channels".to_owned(), false));
         assert_eq!(aac(&[0x2b, 0x92, 0x08, 0x00]), ("HE-AAC".to_owned(), false));
-        // 22,050 Hz with an extension that says: band replication, or none.
+        // 22,050 Hz, with an extension which says that band replication is used, or not used.
         assert_eq!(aac(&[0x13, 0x90, 0x56, 0xe5, 0x80]), ("HE-AAC".to_owned(), false));
         assert_eq!(aac(&[0x13, 0x90, 0x56, 0xe5, 0x00]), ("AAC".to_owned(), true));
         assert_eq!(aac(&[0x13, 0x90]).0, "AAC of 22050 Hz, which may be HE-AAC");
@@ -576,7 +584,7 @@ mod tests {
             (0, true, false)
         );
         assert_eq!(read(b"RIFF...."), None);
-        // A damaged file may say anything or nothing, but the walk ends.
+        // For a damaged file, any result is allowed, but reading must end.
         let moov = bytes.len() - 14_281;
         for at in (moov..bytes.len()).step_by(37) {
             let mut changed = bytes.clone();

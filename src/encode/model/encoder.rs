@@ -1,4 +1,4 @@
-//! Batches of media to embeddings of unit length, or to a classifier's scores.
+//! Computes embeddings of unit length, or a classifier's scores, from batches of media.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use crate::encode::image::ImageSettings;
 use crate::encode::sound::mel::MelScale;
 use crate::encode::sound::{SoundFeatures, SoundSettings, patch};
 
-/// A session with what is known of its inputs and of its output.
+/// A session, with its inputs and the name of its output.
 pub(super) struct Model {
     path: PathBuf,
     session: Session,
     ports: Vec<Port>,
     output: String,
     pub(super) sha256: String,
-    /// Size of the batch where the model takes no other.
+    /// Number of rows in a batch, if the model takes only one size.
     fixed: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ impl Model {
             }
         };
         let fixed = usize::try_from(port.shape[0]).ok().filter(|&size| size > 0);
-        // Only scores are told by bytes.
+        // Only a classifier may take or give bytes.
         let bytes = wanted == SCORES;
         if let Some(port) = ports.iter().find(|port| port.is_bytes() && !bytes) {
             return Err(problem(format!("takes `{}` as bytes, expected f32", port.name)));
@@ -82,7 +82,7 @@ impl Model {
             .map(|port| &*port.shape)
     }
 
-    /// Rows of the output, each made unit length; `what` is told where it fails.
+    /// Runs the model, and scales each row of the output to unit length. `what` names the input in an error.
     pub(super) fn run(
         &mut self,
         given: &[(Role, ModelInput<'_>)],
@@ -101,7 +101,8 @@ impl Model {
         Ok(values)
     }
 
-    /// Rows of the output as they are; bytes become numbers.
+    /// Runs the model, and returns the rows of the output unchanged. If `bytes` is given, it converts output bytes to
+    /// numbers.
     fn raw(
         &mut self,
         given: &[(Role, ModelInput<'_>)],
@@ -154,10 +155,10 @@ impl Model {
     }
 }
 
-/// Output of a classifier.
+/// Name of a classifier's output.
 const SCORES: &str = "class_scores";
 
-/// Makes a row unit length.
+/// Scales a row to unit length.
 fn unit(row: &mut [f32]) -> Result<(), &'static str> {
     let square: f64 = row.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     if !square.is_finite() {
@@ -172,36 +173,36 @@ fn unit(row: &mut [f32]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What prepares media for an encoder, in any thread.
+/// How media are prepared for an encoder. Any thread can do the preparation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum Preparation {
-    /// Pictures to pixels.
+    /// Turn pictures into pixels.
     Image(ImageSettings),
-    /// Sound to log-mel features.
+    /// Turn sound into log-mel features.
     Sound(SoundSettings),
-    /// Sound to YAMNet's patches.
+    /// Turn sound into YAMNet's patches.
     Patch(ClassifierSettings),
 }
 
-/// The vision or audio model of a folder.
+/// The vision model, audio model or classifier of a folder.
 pub struct Encoder {
     model: Model,
     kind: ModelKind,
     preparation: Preparation,
-    /// Values of one picture or clip, as prepared.
+    /// Number of prepared values of one picture or clip.
     values: usize,
-    /// Shape of one, without the batch.
+    /// Shape of one picture or clip, without the dimension of the batch.
     shape: Vec<i64>,
-    /// Channels of features: 4 for fused models, which take four of a long clip.
+    /// Number of channels of the features: 4 for fused models, which take four views of a long clip; otherwise 1.
     channels: usize,
     width: usize,
 }
 
 impl Encoder {
-    /// Opens the model, asks what it takes and gives, and runs it once on nothing.
+    /// Opens the model, checks its inputs and its output, and runs it once on zeros.
     ///
     /// # Errors
-    /// [`ModelError`], which says what was found and what is needed.
+    /// Returns [`ModelError`], which says what was found and what was expected, if the model cannot be used.
     pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<Encoder, ModelError> {
         let (role, wanted) = match folder.kind {
             ModelKind::Clip => (Role::Pixels, "image_embeds"),
@@ -276,45 +277,46 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Runs the model on nothing but zeros; gives D.
+    /// Runs the model on one picture or clip of zeros. Returns the number of values of an embedding (D).
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Returns the errors of [`Encoder::encode`].
     pub fn trial(&mut self) -> Result<usize, ModelError> {
         let nothing = vec![0.0; self.values];
         Ok(self.encode(&nothing, "a trial of zeros")?.len())
     }
 
-    /// Its file.
+    /// File of the model.
     pub fn path(&self) -> &std::path::Path {
         &self.model.path
     }
 
-    /// What it wants of media.
+    /// How media are prepared for the model.
     pub fn preparation(&self) -> &Preparation {
         &self.preparation
     }
 
-    /// Values of one picture or clip, as prepared.
+    /// Number of prepared values of one picture or clip.
     pub fn values(&self) -> usize {
         self.values
     }
 
-    /// D.
+    /// Number of values of an embedding (D).
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// SHA-256, hex, of the model.
+    /// SHA-256 of the model, in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.model.sha256
     }
 
-    /// Embeddings of unit length, or a classifier's scores, `[B, width]`, of `[B, values]` prepared values; `what`
-    /// names them in an error.
+    /// Computes embeddings of unit length, or a classifier's scores, of shape `[B, width]`. `prepared` has the prepared
+    /// values, of shape `[B, values]`; `what` names them in an error.
     ///
     /// # Errors
-    /// [`ModelError::Run`], [`ModelError::Embedding`].
+    /// Returns [`ModelError::Run`] if the model fails, [`ModelError::Model`] if its output has another shape than
+    /// expected, and [`ModelError::Embedding`] if an embedding is all zeros or has values that are not finite.
     pub fn encode(&mut self, prepared: &[f32], what: &str) -> Result<Vec<f32>, ModelError> {
         let rows = prepared.len() / self.values;
         let step = self.model.fixed.unwrap_or(rows.max(1));
@@ -323,7 +325,8 @@ impl Encoder {
             let own = part.len() / self.values;
             let mut input = Cow::Borrowed(part);
             if self.channels > 1 {
-                // A clip that is not longer is told four times, as transformers does.
+                // A fused model takes four views of a long clip. This clip is short, so all four are the clip itself,
+                // as in transformers.
                 let repeated = part
                     .chunks_exact(self.values)
                     .flat_map(|clip| clip.repeat(self.channels));
@@ -343,7 +346,8 @@ impl Encoder {
                 Preparation::Patch(ClassifierSettings {
                     input: Some(told), ..
                 }) if self.model.ports[0].is_bytes() => {
-                    // numpy rounds half to even, and so did whoever made the model's scale.
+                    // Ties round to even, as in numpy, so that the bytes equal the bytes that numpy computes for this
+                    // model.
                     let byte = |&value: &f32| {
                         (f64::from(value) / told.scale + f64::from(told.zero))
                             .round_ties_even()
@@ -353,7 +357,8 @@ impl Encoder {
                 }
                 _ => vec![(role, ModelInput::Floats(shape, input))],
             };
-            // transformers marks a lone short clip as longer, so that its fusion has something to fuse.
+            // transformers marks a clip that is alone in its batch as longer, also if it is short. Do the same for
+            // every clip, so that a clip's embedding does not depend on the other clips of its batch.
             given.push((
                 Role::Longer,
                 ModelInput::Whole(vec![step as i64, 1], vec![1; step]),

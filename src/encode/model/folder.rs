@@ -1,14 +1,14 @@
-//! A folder of files, and what its `vaplan.toml` says of them.
+//! Finds the files of a model folder, and reads its `vaplan.toml`.
 //!
 //! ```toml
-//! # vaplan.toml; all is optional for the public exports
-//! kind = "clip"                     # clip or clap; else told by the files there
+//! # vaplan.toml; every key is optional for the public exports
+//! kind = "clip"                     # clip, clap or classifier; default: clip or clap, by the names of the files
 //! media = "vision_model.onnx"       # the vision or audio model
 //! text = "text_model.onnx"
 //! tokenizer = "tokenizer.json"
-//! logit_scale = 100.0               # what `label --rule logit` is to multiply cosines with
+//! logit_scale = 100.0               # the scale that `label --rule logit` multiplies cosines with
 //! max_tokens = 77
-//! pad = 49407                       # id that a text is padded with where the model wants a length
+//! pad = 49407                       # id that a text is padded with if the model takes only one length
 //! [image]
 //! size = 224
 //! mean = [0.48145466, 0.4578275, 0.40821073]
@@ -18,14 +18,14 @@
 //! mel = "slaney"                    # or "htk", for fused models
 //! ```
 //!
-//! A classifier of sound, which gives scores of classes of its own instead of embeddings:
+//! A classifier of sound gives scores of its own classes instead of embeddings:
 //!
 //! ```toml
 //! kind = "classifier"
 //! media = "model.onnx"              # takes YAMNet's patches, [1, 1, 96, 64]
-//! labels = "yamnet_class_map.csv"   # names of its scores: one a line, or the column `display_name` of a CSV file
+//! labels = "yamnet_class_map.csv"   # names of the scores: one in each line, or column `display_name` of a CSV file
 //! scores = "logit"                  # or "probability"
-//! input = { scale = 0.04793788492679596, zero = 144 }    # where it takes and gives bytes
+//! input = { scale = 0.04793788492679596, zero = 144 }    # only if the model takes and gives bytes
 //! output = { scale = 0.7565417289733887, zero = 190 }
 //! ```
 
@@ -39,15 +39,15 @@ use crate::encode::image::{ImageSettings, Resize};
 use crate::encode::sound::SoundSettings;
 use crate::encode::sound::mel::MelScale;
 
-/// What a model encodes.
+/// The kind of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
-    /// Pictures and text.
+    /// Encodes pictures and text.
     Clip,
-    /// Sound and text.
+    /// Encodes sound and text.
     Clap,
-    /// Sound, to scores of classes.
+    /// Computes scores of its own classes from sound.
     Classifier,
 }
 
@@ -61,79 +61,79 @@ impl fmt::Display for ModelKind {
     }
 }
 
-/// What a classifier's scores are.
+/// The kind of scores that a classifier gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassifierScores {
-    /// Probabilities after a sigmoid.
+    /// Logits: a sigmoid turns each score into a probability.
     #[default]
     Logit,
-    /// From 0 to 1.
+    /// Probabilities from 0 to 1.
     Probability,
 }
 
-/// How bytes stand for numbers: `(byte - zero) * scale`.
+/// The numbers that bytes mean: `(byte - zero) * scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantised {
-    /// From byte to byte.
+    /// The difference between the numbers of two consecutive bytes.
     pub scale: f64,
-    /// The byte that is 0.
+    /// The byte that means 0.
     pub zero: u8,
 }
 
-/// What is to be known of a classifier beside its file.
+/// The settings of a classifier, which its ONNX file does not have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClassifierSettings {
-    /// What its scores are.
+    /// The kind of its scores.
     pub scores: ClassifierScores,
-    /// Its input, where it takes bytes.
+    /// The meaning of its input bytes; `None` if the input is floats.
     pub input: Option<Quantised>,
-    /// Its output, where it gives bytes.
+    /// The meaning of its output bytes; `None` if the output is floats.
     pub output: Option<Quantised>,
 }
 
-/// Name of the file that says what the others are.
+/// Name of the settings file of a model folder.
 pub const SETTINGS: &str = "vaplan.toml";
 
-/// Where the public exports have their files, best first.
+/// Subfolders in which the public exports have their files; the first one is preferred.
 const PLACES: [&str; 2] = ["", "onnx"];
 const VISION: [&str; 2] = ["vision_model.onnx", "model.onnx"];
 const AUDIO: [&str; 2] = ["audio_model.onnx", "model.onnx"];
-/// A text model with a mask can be padded, so it is preferred.
+/// The text model with a mask comes first, because its texts can be padded.
 const TEXT: [&str; 3] = ["text_model_with_mask.onnx", "text_model.onnx", "model.onnx"];
 const TOKENIZER: [&str; 1] = ["tokenizer.json"];
 const CLASSIFIER: [&str; 1] = ["model.onnx"];
 const LABELS: [&str; 2] = ["labels.txt", "yamnet_class_map.csv"];
 
-/// All that a folder says of its model.
+/// The files and settings of a model folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFolder {
-    /// The folder.
+    /// Path of the folder.
     pub path: PathBuf,
-    /// What it encodes.
+    /// The kind of the model.
     pub kind: ModelKind,
-    /// Vision or audio model.
+    /// File of the vision model, the audio model or the classifier.
     pub media: PathBuf,
-    /// Text model; the same file as `media` where both are in one, and for a classifier.
+    /// File of the text model; the same file as `media` if one file has both models, and for a classifier.
     pub text: PathBuf,
-    /// Tokenizer of the text model; names of a classifier's scores.
+    /// File of the tokenizer; for a classifier, the file with the names of its scores.
     pub tokenizer: PathBuf,
-    /// What is to be known of a classifier.
+    /// Settings of a classifier.
     pub classifier: ClassifierSettings,
-    /// What cosines are multiplied with to give logits.
+    /// The scale that turns cosines into logits. Default: 100 for CLIP, 18.66 for CLAP, 1 for a classifier.
     pub logit_scale: f64,
-    /// Ids of a text at most, begin and end included.
+    /// Largest number of ids in a text, including begin and end. Default: 77 for CLIP, otherwise 512.
     pub max_tokens: usize,
-    /// Id that texts are padded with; none: CLIP's own, the end of the text, or CLAP's 1.
+    /// Id that texts are padded with; if `None`, the id of the end of the text for CLIP, and 1 for CLAP.
     pub pad: Option<u32>,
-    /// What a vision model wants; `size` is the file's, if it says one.
+    /// How pictures are prepared for a vision model; `size` is from `vaplan.toml`, or else the default.
     pub image: ImageSettings,
-    /// Was `size` told? Otherwise the model's own stands over the default.
+    /// Does `vaplan.toml` give `size`? If not, the size in the model's input shape replaces the default.
     pub image_size_told: bool,
-    /// What an audio model wants.
+    /// How sound is prepared for an audio model.
     pub sound: SoundSettings,
-    /// Was the bank of filters told? Otherwise a fused model's stands over the default.
+    /// Does `vaplan.toml` give `mel`? If not, a fused model gets the HTK filters instead of the default.
     pub mel_told: bool,
 }
 
@@ -173,10 +173,11 @@ struct SoundFile {
 }
 
 impl ModelFolder {
-    /// Finds the files of a folder. Nothing of them is opened but `vaplan.toml`.
+    /// Finds the files of a model folder. The function opens only `vaplan.toml`.
     ///
     /// # Errors
-    /// [`ModelError::Folder`] for a file that is needed and absent, an unknown key, or a number out of range.
+    /// Returns [`ModelError::Folder`] if a needed file is absent, or if `vaplan.toml` cannot be read, has an unknown
+    /// key, or has a number out of range.
     pub fn find(path: &Path) -> Result<ModelFolder, ModelError> {
         let bad = |problem: String| ModelError::Folder {
             path: path.to_owned(),
@@ -241,7 +242,7 @@ impl ModelFolder {
                 input: file.input,
                 output: file.output,
             },
-            // CLAP: of laion/clap-htsat-unfused.
+            // The scale for CLAP is from `laion/clap-htsat-unfused`.
             logit_scale: file.logit_scale.unwrap_or(match kind {
                 ModelKind::Clip => 100.0,
                 ModelKind::Clap => 18.66,
@@ -327,7 +328,7 @@ fn kind_of(path: &Path, file: &SettingsFile) -> Option<ModelKind> {
     }
 }
 
-/// What is there, for an error.
+/// Lists up to 20 files of the folder, for an error message.
 fn listing(path: &Path) -> String {
     let list = |folder: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -1,49 +1,49 @@
-//! Which input takes what, and which output is meant: the session is asked.
+//! Finds out from a session what each input takes, and which output has the embeddings.
 
 use std::borrow::Cow;
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, Tensor, TensorElementType, TensorRef};
 
-/// What an input takes.
+/// The role of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// `[B, 3, size, size]`.
+    /// Pixels, of shape `[B, 3, size, size]`.
     Pixels,
-    /// `[B, 1 or 4, frames, bands]`.
+    /// Log-mel features, of shape `[B, 1 or 4, frames, bands]`.
     Features,
-    /// `[B, S]`.
+    /// Token ids, of shape `[B, S]`.
     Ids,
-    /// `[B, S]`, 1 where there is an id.
+    /// Mask of the token ids, of shape `[B, S]`: 1 for an id of the text, 0 for padding.
     Mask,
-    /// `[B, S]`, zeros.
+    /// Types of the token ids, of shape `[B, S]`: always 0.
     Types,
-    /// `[B, 1]`: is the clip longer than the model takes?
+    /// Flags of shape `[B, 1]`: is the clip longer than the model takes?
     Longer,
 }
 
-/// One input of a session.
+/// An input of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) role: Role,
     element: TensorElementType,
-    /// -1 where any size will do.
+    /// The shape; -1 means that the input takes any size in this dimension.
     pub(super) shape: Vec<i64>,
 }
 
-/// What a session is given.
+/// The value that a session gets for an input.
 pub(super) enum ModelInput<'a> {
-    /// Values of shape.
+    /// Shape and values.
     Floats(Vec<i64>, Cow<'a, [f32]>),
-    /// Values of shape.
+    /// Shape and values.
     Bytes(Vec<i64>, Vec<u8>),
-    /// Values of shape.
+    /// Shape and values.
     Whole(Vec<i64>, Vec<i64>),
 }
 
 impl Port {
-    /// All inputs of a session.
+    /// Returns all inputs of a session, or an error that names an input that vaplan does not know.
     pub(super) fn all(session: &Session) -> Result<Vec<Port>, String> {
         session
             .inputs()
@@ -72,7 +72,7 @@ impl Port {
         let role = match (element, shape.len()) {
             (TensorElementType::Float32, 4) if has("pixel") || has("image") || has("vision") => Role::Pixels,
             (TensorElementType::Float32, 4) if has("feature") || has("audio") || has("mel") => Role::Features,
-            // A name of its own: three channels are a picture.
+            // The name says nothing, but an input with three channels is a picture.
             (TensorElementType::Float32, 4) if shape[1] == 3 => Role::Pixels,
             (TensorElementType::Uint8, 4) => Role::Features,
             (_, 2) if whole && has("mask") => Role::Mask,
@@ -89,12 +89,12 @@ impl Port {
         })
     }
 
-    /// Does it take bytes?
+    /// Does the input take bytes?
     pub(super) fn is_bytes(&self) -> bool {
         self.element == TensorElementType::Uint8
     }
 
-    /// A value for this input.
+    /// Converts a value to the element type of this input.
     pub(super) fn value<'a>(&self, given: &'a ModelInput<'_>) -> ort::Result<SessionInputValue<'a>> {
         Ok(match given {
             ModelInput::Floats(shape, values) => {
@@ -114,7 +114,7 @@ impl Port {
                     Tensor::from_array((shape, values))?.into()
                 }
                 TensorElementType::Int32 => {
-                    // Ids and masks are far below 2^31.
+                    // The cast loses nothing: ids and masks are far below 2^31.
                     let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
                     Tensor::from_array((shape.clone(), values))?.into()
                 }
@@ -124,7 +124,8 @@ impl Port {
     }
 }
 
-/// The output that holds embeddings: of this name, or the only one of f32 and rank 2; of bytes too for a classifier.
+/// Returns the name of the output that has the embeddings: the output with the wanted name, or else the only output of
+/// f32 values and rank 2. If `bytes` is true (for a classifier), the output may also have bytes.
 pub(super) fn output(session: &Session, wanted: &str, bytes: bool) -> Result<String, String> {
     let embeds = |output: &&Outlet| {
         let element = output.dtype().tensor_type();

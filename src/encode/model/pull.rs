@@ -1,6 +1,7 @@
-//! Public exports, fetched from the Hugging Face hub: each file whole and verified, or not at all.
+//! Fetches public exports from the Hugging Face hub. A file is kept only if it arrived whole and passed the checks of
+//! its size and, if the hub gives one, its SHA-256.
 //!
-//! Our own few lines on the reqwest that the store brings already: `hf-hub` 1.0 would bring 60 crates more.
+//! The module uses the crate `reqwest`, which the store needs anyway. The crate `hf-hub` 1.0 would add 60 more crates.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::encode::sum::hex;
 
-/// Short names of exports that are known to have the usual files.
+/// Short names and repositories of exports that are known to have the usual files.
 pub const KNOWN: [(&str, &str); 4] = [
     ("clip-vit-base-patch32", "Xenova/clip-vit-base-patch32"),
     ("clip-vit-base-patch16", "Xenova/clip-vit-base-patch16"),
@@ -22,59 +23,59 @@ pub const KNOWN: [(&str, &str); 4] = [
     ("clap-htsat-unfused", "Xenova/clap-htsat-unfused"),
 ];
 
-/// What is fetched of CLIP, and of CLAP.
+/// The files that are fetched for CLIP, and for CLAP.
 const CLIP: [&str; 3] = ["onnx/vision_model.onnx", "onnx/text_model.onnx", "tokenizer.json"];
 const CLAP: [&str; 3] = ["onnx/audio_model.onnx", "onnx/text_model.onnx", "tokenizer.json"];
 
-/// Where models come from, unless `HF_ENDPOINT` says otherwise.
+/// The default address of the hub; the environment variable `HF_ENDPOINT` replaces it.
 pub const ENDPOINT: &str = "https://huggingface.co";
 
-/// What keeps a model from being fetched.
+/// The reason why a model cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PullError {
-    /// No short name, and no repository.
+    /// The name is neither a short name nor a repository.
     #[error(
         "`{name}` is no model known here, expected <owner>/<repository>, or one of {}",
         known()
     )]
     Name {
-        /// As given.
+        /// The name as the user gave it.
         name: String,
     },
     /// The server cannot be reached.
     #[error("cannot reach `{url}`: is there a network? Models can also be copied into a folder by hand")]
     Network {
-        /// What was asked for.
+        /// The address that was requested.
         url: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// The server says no.
+    /// The server answered with a status that is neither a success nor a redirection, or redirected too often.
     #[error("`{url}` answers {status}, expected a file")]
     Status {
-        /// What was asked for.
+        /// The address that was requested.
         url: String,
-        /// What it said.
+        /// The status of the answer.
         status: StatusCode,
     },
-    /// What came is not what the server said would come.
+    /// The file that arrived differs from the file that the server announced.
     #[error("`{url}` gave {found}, expected {expected}: nothing of it is kept")]
     Damaged {
-        /// What was asked for.
+        /// The address that was requested.
         url: String,
-        /// Bytes or SHA-256.
+        /// Number of bytes, or SHA-256, of the file that arrived.
         found: String,
-        /// As the server said.
+        /// The number of bytes, or the SHA-256, that the server announced.
         expected: String,
     },
     /// A file cannot be written.
     #[error("cannot write `{path}`")]
     Write {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -84,12 +85,13 @@ fn known() -> String {
     KNOWN.map(|(name, _)| name).join(", ")
 }
 
-/// Fetches a model into a folder; files that are there already stay.
+/// Fetches a model into a folder. Files that exist in the folder are not fetched again.
 ///
-/// `name` is one of [`KNOWN`], or a repository with the usual files. `told` hears of every file.
+/// `name` is a short name of [`KNOWN`], or a repository with the usual files. The function calls `told` with the name
+/// and the number of bytes of every file that it fetched.
 ///
 /// # Errors
-/// [`PullError`]; files that came whole before stay.
+/// Returns [`PullError`] if a file cannot be fetched or written. Files that were fetched before the error stay.
 pub fn pull(
     endpoint: &str,
     name: &str,
@@ -114,7 +116,8 @@ pub fn pull(
             url: url("tokenizer.json"),
             source,
         };
-        // The hub tells a file's hash where it sends one on: redirections are followed by hand.
+        // The hub gives the hash of a file only in the answer that redirects to the file. The client must therefore not
+        // follow redirections itself; `get` follows them and reads the headers of each answer.
         let client = Client::builder()
             .redirect(Policy::none())
             .build()
@@ -132,7 +135,8 @@ pub fn pull(
     })
 }
 
-/// Repository of a name: no part of it may lead elsewhere.
+/// Returns the repository of a name. The function refuses names with other characters than those of a repository, so
+/// that a name cannot change the rest of the address.
 fn repository(name: &str) -> Result<&str, PullError> {
     if let Some((_, repository)) = KNOWN.iter().find(|(known, _)| *known == name) {
         return Ok(repository);
@@ -152,7 +156,7 @@ fn repository(name: &str) -> Result<&str, PullError> {
     }
 }
 
-/// What the first answer says of a file.
+/// The size and the hash of a file, as the answers of the hub announce them.
 #[derive(Default)]
 struct Told {
     size: Option<u64>,
@@ -160,7 +164,7 @@ struct Told {
 }
 
 impl Told {
-    /// Of the hub's own headers; only large files have a SHA-256.
+    /// Reads the headers that the hub adds. Only large files have a SHA-256 there.
     fn take(&mut self, headers: &HeaderMap) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(size) = text("x-linked-size").and_then(|size| size.parse().ok()) {
@@ -185,7 +189,7 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
     };
     let folder = to.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(write)?;
-    // A name of its own, so that two processes that fetch the same model do not write into one file.
+    // The temporary name is unique, so that two processes that fetch the same model do not write into one file.
     let mut file = tempfile::Builder::new()
         .prefix(".fetch.")
         .suffix(".part")
@@ -221,14 +225,14 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
         (Ok(()), _, Some(told)) if *told != sum => Err(damaged(format!("SHA-256 {sum}"), told.clone())),
         (Ok(()), ..) => Ok(()),
     };
-    // The temporary file is removed with the error.
+    // On an error, the temporary file is dropped here, and so removed.
     verdict?;
     file.as_file().sync_all().map_err(write)?;
     file.persist(to).map_err(|error| write(error.error))?;
     Ok(bytes)
 }
 
-/// The answer that holds the file, at most five redirections away.
+/// Requests the file, and follows at most five redirections.
 async fn get(client: &Client, url: &str, said: &mut Told) -> Result<Response, PullError> {
     let network = |source| PullError::Network {
         url: url.to_owned(),
@@ -251,7 +255,7 @@ async fn get(client: &Client, url: &str, said: &mut Told) -> Result<Response, Pu
             .get(LOCATION)
             .and_then(|location| location.to_str().ok());
         let next = next.filter(|_| status.is_redirection()).ok_or_else(refused)?;
-        // May be relative to where it came from.
+        // The new address may be relative to the address that redirected.
         at = Url::parse(&at)
             .and_then(|base| base.join(next))
             .map_err(|_| refused())?

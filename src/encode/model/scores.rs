@@ -1,8 +1,9 @@
-//! A classifier's scores in the place of embeddings, so that `label` compares them with thresholds.
+//! Writes a classifier's scores in the place of embeddings, so that `label` can compare the scores with thresholds.
 //!
-//! A segment becomes `(p_1, .., p_C, rest) / scale`, where `p_c` is the probability of class c, and `rest` makes the
-//! length `scale`, the root of C; the text of class c is the unit vector of its place. Their cosine is `p_c / scale`, so
-//! `label --rule logit --audio-scale SCALE --audio-threshold 0.5` is the classifier's own decision.
+//! The feature of a segment is `(p_1, .., p_C, rest) / scale`. Here `p_c` is the probability of class c, `scale` is the
+//! square root of C, and `rest` makes the feature unit length. The text embedding of class c is the unit vector with 1
+//! at position c. The cosine of both is `p_c / scale`. Therefore `label --rule logit --audio-scale SCALE
+//! --audio-threshold 0.5` sets a label if the classifier's probability is above 0.5.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,25 +12,27 @@ use super::ModelError;
 use super::folder::{ClassifierScores, ModelFolder};
 use crate::encode::text::ClassTexts;
 
-/// Which of a classifier's scores stand for each class.
+/// The scores of a classifier that belong to each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassScores {
-    /// Of each class, places among the scores; of several the highest counts.
+    /// For each class, the positions of its scores; if a class has several scores, the highest one is used.
     columns: Vec<Vec<usize>>,
-    /// ClassifierScores of a segment.
+    /// Number of scores that the model gives for a segment.
     found: usize,
     scores: ClassifierScores,
 }
 
-/// A class that no score stands for, and what it was looked for by.
+/// The position of a class without a score, and the prompts by which its score was searched.
 type Unknown = (usize, String);
 
 impl ClassScores {
-    /// Finds the prompts of every class among the names of the scores, be they written small or large, with `_`,
-    /// commas or brackets; gives the classes too that no score stands for, which are never set.
+    /// Finds the scores of every class: a score belongs to a class if the score's name equals a prompt of the class.
+    /// The comparison ignores upper and lower case, `_`, commas and brackets. The function also returns the classes
+    /// without a score; the probability of these classes is always 0.
     ///
     /// # Errors
-    /// [`ModelError::Folder`] where names and scores are not equally many, or cannot be read.
+    /// Returns [`ModelError::Folder`] if the names cannot be read, or if their number differs from the number of
+    /// scores.
     pub fn new(
         folder: &ModelFolder,
         found: usize,
@@ -75,17 +78,17 @@ impl ClassScores {
         ))
     }
 
-    /// Values of a segment as written.
+    /// Number of values of a feature: one for each class, and one for `rest`.
     pub fn width(&self) -> usize {
         self.columns.len() + 1
     }
 
-    /// What a cosine is multiplied with to be a probability.
+    /// The scale that turns a cosine into a probability: the square root of the number of classes.
     pub fn scale(&self) -> f64 {
         (self.columns.len() as f64).sqrt()
     }
 
-    /// ClassifierScores of segments, `[T, found]`, to what is written of them, `[T, width]`.
+    /// Turns the scores of segments, of shape `[T, found]`, into features of shape `[T, width]`.
     pub fn rows(&self, scores: &[f32]) -> Vec<f32> {
         let mut rows = Vec::with_capacity(scores.len() / self.found * self.width());
         for segment in scores.chunks_exact(self.found) {
@@ -111,7 +114,7 @@ impl ClassScores {
         }
     }
 
-    /// The unit vector of every class's place.
+    /// Returns the text embeddings: for each class, the unit vector with 1 at the position of the class.
     pub fn texts(&self, model: &str) -> ClassTexts {
         let width = self.width();
         let cell = |at: usize| if at / width == at % width { 1.0 } else { 0.0 };
@@ -124,7 +127,7 @@ impl ClassScores {
     }
 }
 
-/// Names of scores: one a line, or the column `display_name` of a CSV file.
+/// Reads the names of the scores: one in each line, or the column `display_name` of a CSV file.
 fn names(path: &Path) -> Result<Vec<String>, String> {
     let failed = |problem: String| format!("list of labels `{}` {problem}", path.display());
     if path.extension().is_none_or(|extension| extension != "csv") {
@@ -148,7 +151,7 @@ fn names(path: &Path) -> Result<Vec<String>, String> {
         .collect()
 }
 
-/// Letters and digits in small words.
+/// Turns a name into words of letters and digits, in lower case and separated by one space.
 fn plain(name: &str) -> String {
     let words = name.to_lowercase();
     words

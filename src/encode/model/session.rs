@@ -1,4 +1,4 @@
-//! ONNX to a session, with the hash of its bytes.
+//! Opens an ONNX file as a session, and computes the hash of its bytes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ use crate::encode::runtime;
 use crate::encode::sum::{feed, hex};
 use crate::ingest::open_regular;
 
-/// What a model runs on.
+/// The device that a model runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// Run on the processor.
     #[default]
     Cpu,
-    /// CUDA where the library and the machine have it, else the processor, with a warning.
+    /// Run on CUDA if the library and the machine support it; otherwise warn, and run on the processor.
     Auto,
-    /// CUDA, or an error.
+    /// Run on CUDA; return an error if the library or the machine does not support it.
     Cuda,
 }
 
-/// How models are opened.
+/// The settings for opening models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// What they run on.
+    /// The device that models run on.
     pub device: Device,
-    /// Threads of one session.
+    /// Number of threads of one session.
     pub threads: usize,
-    /// Are weights in files beside the model allowed?
+    /// May ONNX Runtime read weights from other files in the folder of the model?
     pub external_data: bool,
 }
 
@@ -45,13 +45,14 @@ impl Default for SessionOptions {
     }
 }
 
-/// A session and the SHA-256, hex, of all bytes it was made of.
+/// Opens a model. Returns its session, and the SHA-256 (in hexadecimal) of all bytes that the session was made of.
 ///
-/// The model is read once and given to ONNX Runtime as bytes, so that it can name no other file; with
-/// `external_data` ONNX Runtime opens it, and what it names beside it, itself.
+/// The function reads the model once and passes the bytes to ONNX Runtime, so that the model cannot make ONNX Runtime
+/// read other files. With `external_data`, ONNX Runtime itself opens the model and the files of weights that the model
+/// names.
 ///
 /// # Errors
-/// [`ModelError`] naming the file.
+/// Returns [`ModelError`], which names the file, if the model cannot be read or loaded.
 pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, String), ModelError> {
     let model = |problem: String| ModelError::Model {
         path: path.to_owned(),
@@ -73,7 +74,7 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, St
         .map_err(failed)?
         .with_intra_threads(threads)
         .map_err(|error| failed(error.into()))?
-        // Threads that wait for work must not take cores from decoding.
+        // Without this setting, threads that wait for work would keep their cores busy, and decoding would be slower.
         .with_intra_op_spinning(false)
         .map_err(|error| failed(error.into()))?;
     if options.device != Device::Cpu {
@@ -102,11 +103,12 @@ pub(super) fn open(path: &Path, options: &SessionOptions) -> Result<(Session, St
     Ok((session, hex(&Sha256::digest(&bytes))))
 }
 
-/// SHA-256, hex, of all bytes that a session of this file is made of, without opening one: with `external_data` of all
-/// that lies beside the model too, as a model may name its weights' files as it likes.
+/// Returns the SHA-256 (in hexadecimal) of all bytes that a session of this file is made of, without opening a session.
+/// With `external_data`, the hash includes all files beside the model except other models and settings, because a model
+/// may give its files of weights any name.
 ///
 /// # Errors
-/// [`ModelError::Model`] for a file that cannot be read.
+/// Returns [`ModelError::Model`] if a file cannot be read.
 pub fn sha256(path: &Path, external_data: bool) -> Result<String, ModelError> {
     let mut sum = Sha256::new();
     let mut add = |file: &Path| {
@@ -129,7 +131,8 @@ pub fn sha256(path: &Path, external_data: bool) -> Result<String, ModelError> {
     Ok(hex(&sum.finalize()))
 }
 
-/// Files beside a model that may hold its weights, in order: all but other models and settings.
+/// Returns the files beside a model that may have its weights, in order of name: all files except other models and
+/// settings (onnx, json and toml).
 fn beside(path: &Path) -> Vec<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));

@@ -10,7 +10,7 @@ use crate::encode::sound::mel::MelScale;
 use crate::encode::sound::{SoundFeatures, Wave};
 use crate::ingest::{npy, shared};
 
-/// A model folder in a scratch folder: files under the names that a user has them, and a `vaplan.toml`.
+/// Makes a model folder in a temporary folder: the files under the names that users have, and a `vaplan.toml`.
 struct Scratch(tempfile::TempDir);
 
 impl Scratch {
@@ -73,7 +73,7 @@ fn strings(json: &serde_json::Value) -> Vec<String> {
         .collect()
 }
 
-/// Asserts that every row has the direction of the golden one, to `1 - cosine`.
+/// Asserts that every row has the direction of the golden row: `1 - cosine` must be below a limit.
 fn assert_directions(found: &[Vec<f32>], golden: &Path, most: f64) {
     let golden = npy::read_floats(golden).unwrap();
     assert_eq!(golden.data.len(), found.len() * 64);
@@ -93,7 +93,7 @@ fn assert_directions(found: &[Vec<f32>], golden: &Path, most: f64) {
     }
 }
 
-/// Pictures of the goldens, as Pillow decodes them, in order.
+/// Returns the golden pictures in order, as Pillow decodes them.
 fn pictures(golden: &Path) -> Vec<crate::encode::image::Rgb> {
     let names = strings(&json(&golden.join("clip/clip.json"))["images_in_order"]);
     let file = |name: &String| match name.strip_suffix(".jpg") {
@@ -157,7 +157,7 @@ fn clip_gives_the_golden_embeddings_from_split_and_from_combined_files() {
     }
 }
 
-/// Asserts that scaled cosines are the golden logits.
+/// Asserts that scaled cosines equal the golden logits.
 fn assert_logits(media: &[Vec<f32>], texts: &[Vec<f32>], scale: f64, golden: &Path) {
     let golden = npy::read_floats(golden).unwrap().data;
     let found = media.iter().flat_map(|media| {
@@ -209,7 +209,7 @@ fn clap_gives_the_golden_embeddings_from_wav_and_text() {
         }
         let embeddings = encoder.encode(&prepared, "clips").unwrap();
         let rows: Vec<Vec<f32>> = embeddings.chunks(64).map(<[f32]>::to_vec).collect();
-        // The last was resampled from 16 kHz.
+        // The last clip was resampled from 16 kHz.
         assert_directions(&rows, &golden.join("clap/audio_embeds.npy"), 2e-5);
         let mut texts = TextEncoder::open(&folder, &options).unwrap();
         let rows: Vec<Vec<f32>> = prompts.iter().map(|text| texts.encode(text).unwrap()).collect();
@@ -288,7 +288,7 @@ fn a_model_of_another_kind_is_refused_with_its_inputs_and_outputs() {
         refused.contains("vision_model.onnx`: cannot be loaded"),
         "{refused}"
     );
-    // The real size does not fit the tiny model's positions: found at load, by a trial.
+    // The real size does not fit the number of positions of the tiny model. The trial at opening finds this.
     let sized = clip(&golden);
     fs::write(sized.0.path().join("vaplan.toml"), "").unwrap();
     let refused = open(&sized).err().unwrap().to_string();
@@ -330,7 +330,7 @@ fn a_fused_model_is_given_four_times_the_clip_by_its_own_filters() {
                     / 1001.0
             })
             .collect();
-        // Every clip is marked longer, as transformers marks a lone short one.
+        // Every clip is marked as longer, as transformers marks a short clip that is alone in its batch.
         wanted.push(1.0);
         let length = wanted.iter().map(|value| value * value).sum::<f64>().sqrt();
         for (at, (found, wanted)) in found.iter().zip(&wanted).enumerate() {

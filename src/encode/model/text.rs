@@ -1,4 +1,4 @@
-//! Texts to embeddings of unit length.
+//! Computes embeddings of unit length from texts.
 
 use std::borrow::Cow;
 
@@ -17,17 +17,18 @@ pub struct TextEncoder {
     kind: ModelKind,
     most: usize,
     pad: u32,
-    /// Length of texts where the model takes no other.
+    /// Number of ids in a text, if the model takes only one length.
     fixed: Option<usize>,
-    /// Shape of one picture or clip, for models that want both.
+    /// Role and shape of one picture or clip, for models that take text and media together.
     other: (Role, Vec<i64>),
 }
 
 impl TextEncoder {
-    /// Opens the model and its tokenizer.
+    /// Opens the text model of a folder and its tokenizer.
     ///
     /// # Errors
-    /// [`ModelError`], which says what was found and what is needed.
+    /// Returns [`ModelError`], which says what was found and what was expected, if the model or its tokenizer cannot be
+    /// used.
     pub fn open(folder: &ModelFolder, options: &SessionOptions) -> Result<TextEncoder, ModelError> {
         if folder.kind == ModelKind::Classifier {
             return Err(ModelError::Folder {
@@ -85,27 +86,29 @@ impl TextEncoder {
         })
     }
 
-    /// SHA-256, hex, of the model.
+    /// SHA-256 of the model, in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.model.sha256
     }
 
-    /// What it encodes.
+    /// The kind of the model.
     pub fn kind(&self) -> ModelKind {
         self.kind
     }
 
-    /// Embedding of unit length of a text.
+    /// Computes the embedding of a text, of unit length.
     ///
-    /// One text at a time, and padded only where the model wants a length: without a mask padding changes CLAP's
-    /// embeddings (cosine down to 0.92).
+    /// The function encodes one text at a time, so that texts need no padding to a common length. It pads a text only
+    /// if the model takes only one length. In a model without a mask, padding changes the embeddings of CLAP: the
+    /// cosine between the embeddings with and without padding can be as low as 0.92.
     ///
     /// # Errors
-    /// [`ModelError::Run`], [`ModelError::Embedding`].
+    /// Returns [`ModelError::Tokenizer`] if the text cannot be tokenized, [`ModelError::Run`] if the model fails, and
+    /// [`ModelError::Embedding`] if the embedding has no direction.
     pub fn encode(&mut self, text: &str) -> Result<Vec<f32>, ModelError> {
         let mut ids: Vec<i64> = self
             .tokenizer
-            .encode(text, self.most)
+            .encode(text, self.most)?
             .into_iter()
             .map(i64::from)
             .collect();

@@ -1,5 +1,5 @@
-//! Which container a sound is in, by its first bytes: an extension may say anything, and a decoder that guesses takes
-//! the packets of a video for sound.
+//! Finds out the container of a sound file from its first bytes. The extension of a file can be wrong. A decoder that
+//! guesses the container can take the packets of a video for sound.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -8,28 +8,28 @@ use crate::encode::media::mp4::{Aac, Codec, aac_rate};
 /// A container, and how vaplan reads the sound in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
-    /// RIFF with WAVE, and RF64.
+    /// WAV, including RF64 and BW64.
     Wave,
-    /// MP4 and QuickTime, by its index.
+    /// MP4 or QuickTime; the sound track is found by the index of the file.
     Mp4,
-    /// Read by symphonia as it is.
+    /// A container that symphonia reads.
     Plain,
-    /// Read by the ffmpeg program only; the name is for messages.
+    /// A container that only the ffmpeg program reads; the name is for messages.
     Other(String),
-    /// None of these.
+    /// An unknown container.
     Unknown,
 }
 
-/// Bytes looked at: enough for three packets of a transport stream.
+/// Number of bytes that are read: enough for three packets of a transport stream.
 const HEAD: u64 = 4096;
 
-/// Tells the container of a file, and leaves the file at its start.
+/// Returns the container of a file, and sets the position of the file to its start.
 ///
 /// # Errors
-/// The error of reading the file.
+/// Returns the error of the system if the file cannot be read.
 pub(crate) fn container(file: &mut (impl Read + Seek)) -> std::io::Result<Container> {
     let mut at = 0;
-    // Tags may stand before the sound, one after the other.
+    // One or more ID3 tags can come before the sound.
     for _ in 0..4 {
         file.seek(SeekFrom::Start(at))?;
         let mut head = Vec::new();
@@ -65,7 +65,7 @@ fn of(head: &[u8]) -> Container {
         return Container::Plain;
     }
     if at(0, b"OggS") {
-        // The first page holds the header of the first stream, as a rule of sound.
+        // The first page has the header of the first stream, which is usually the sound.
         let vorbis = head.windows(7).take(512).any(|bytes| bytes == b"\x01vorbis");
         let opus = head.windows(8).take(512).any(|bytes| bytes == b"OpusHead");
         return match (vorbis, opus) {
@@ -102,7 +102,7 @@ fn of(head: &[u8]) -> Container {
     if packets(0, 188) || packets(4, 192) {
         return other("an MPEG transport stream");
     }
-    // Writers of MP3 may pad the begin with zeros.
+    // Some writers of MP3 put zeros at the beginning of the file.
     let zeros = head.iter().take_while(|&&byte| byte == 0).count();
     match head[zeros..] {
         [0xff, second, third, fourth, ..] if second & 0xf6 == 0xf0 => adts(third, fourth),
@@ -118,7 +118,7 @@ fn of(head: &[u8]) -> Container {
     }
 }
 
-/// Adds the codec to the name of a container where its header names one in plain text, as Matroska does.
+/// Adds the codec to the name of a container, if the header names the codec in plain text, as Matroska does.
 fn with_codec(head: &[u8], name: &str) -> Container {
     let codec = head.windows(2).enumerate().find_map(|(at, bytes)| {
         let name: &[u8] = head.get(at..).filter(|_| bytes == b"A_")?;
@@ -133,7 +133,7 @@ fn with_codec(head: &[u8], name: &str) -> Container {
     })
 }
 
-/// AAC in frames of its own.
+/// Returns the container of an AAC file that consists of ADTS frames.
 fn adts(third: u8, fourth: u8) -> Container {
     let aac = Aac {
         object: u32::from(third >> 6) + 1,
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(told(b"ID3\x04\0\0\0\0\0\x02..\xff\xfb\x90\x64"), Container::Plain);
         assert_eq!(told(b"\0\0\0\0\xff\xfb\x90\x64"), Container::Plain);
         assert_eq!(told(b"\xff\xfd\x90\x64"), other("MPEG sound of layer I or II"));
-        // ADTS of AAC-LC: 44.1 kHz stereo, 22.05 kHz stereo, 44.1 kHz with 6 channels.
+        // ADTS headers of AAC-LC: 44.1 kHz stereo, 22.05 kHz stereo, 44.1 kHz with 6 channels.
         assert_eq!(told(b"\xff\xf1\x50\x80"), Container::Plain);
         assert_eq!(
             told(b"\xff\xf1\x5c\x80"),

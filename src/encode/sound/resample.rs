@@ -1,38 +1,41 @@
-//! Sound at another rate, at any place: a polyphase filter, so that a piece is had without what lies far from it.
+//! Converts sound to another rate with a polyphase filter. The filter can compute any piece of the output from the
+//! nearby input samples alone.
 //!
-//! A windowed sinc with the pass band and rejection of soxr's HQ setting, which librosa uses: pass band to 0.9136 of
-//! the lower Nyquist frequency, 126 dB down at that frequency (soxr, `src/soxr.c`, `soxr_quality_spec` and
-//! `src/filter.c`). rubato would do, but switches on a feature of num-complex that has arrow built anew.
+//! The filter is a windowed sinc with the pass band and the rejection of soxr's setting HQ, which librosa uses. It
+//! passes frequencies up to 0.9136 of the lower Nyquist frequency, and rejects by 126 dB at that Nyquist frequency
+//! (soxr, `src/soxr.c`, `soxr_quality_spec` and `src/filter.c`). The crate `rubato` could be used instead, but it
+//! enables a feature of `num-complex` that makes cargo compile arrow again.
 
-/// Part of the lower Nyquist frequency that is passed unchanged.
+/// The part of the lower Nyquist frequency that passes unchanged.
 const PASS: f64 = 0.9136;
-/// Rejection beyond it, dB.
+/// Rejection from the lower Nyquist frequency on, in dB.
 const REJECTION: f64 = 126.0;
-/// Phases kept in a table; sounds of odder rates compute their weights as they go.
+/// Largest number of phases whose weights are kept in a table. If a pair of rates has more phases, the weights are
+/// computed for each output sample.
 const TABLE: usize = 1280;
 
-/// From one rate to another.
+/// Converts sound from one rate to another.
 #[derive(Clone, Debug)]
 pub struct Resampler {
-    /// Output samples per `down` input samples.
+    /// Number of output samples for `down` input samples.
     up: usize,
     down: usize,
-    /// Cut-off, as a part of the input rate.
+    /// Cut-off frequency, as a part of the input rate.
     cutoff: f64,
     beta: f64,
-    /// Half width of the filter, input samples.
+    /// Half width of the filter, in input samples.
     half: usize,
-    /// Of each phase, `2 * half` weights; empty where there are too many.
+    /// For each phase, its `2 * half` weights; empty if there are more than `TABLE` phases.
     phases: Vec<Vec<f64>>,
 }
 
 impl Resampler {
-    /// From rate to rate, both above 0.
+    /// Makes a resampler from one rate to another. Both rates must be above 0.
     pub fn new(from: u32, to: u32) -> Resampler {
         let common = gcd(from, to);
         let (up, down) = ((to / common) as usize, (from / common) as usize);
         let lower = f64::from(from.min(to));
-        // Parts of the input rate.
+        // `nyquist` and `band` are parts of the input rate.
         let nyquist = 0.5 * lower / f64::from(from);
         let band = nyquist * (1.0 - PASS);
         let taps = (REJECTION - 7.95) / (14.36 * band);
@@ -50,12 +53,13 @@ impl Resampler {
         made
     }
 
-    /// Samples that `input` samples become.
+    /// Returns the number of output samples of `input` input samples.
     pub fn length(&self, input: u64) -> u64 {
         (input * self.up as u64 + self.down as u64 / 2) / self.down as u64
     }
 
-    /// Input samples that output samples from `first` depend on: from here, to that before the other.
+    /// Returns the range of input samples that the output samples `first..end` depend on: the first one, and the end,
+    /// which is not included.
     pub fn needs(&self, first: u64, end: u64) -> (u64, u64) {
         if self.up == self.down {
             return (first, end);
@@ -65,8 +69,8 @@ impl Resampler {
         (at(first).saturating_sub(half), at(end) + half + 1)
     }
 
-    /// Appends output samples `first..end` of a sound whose samples from `start` on are `input`; what lies outside it
-    /// is silence.
+    /// Appends the output samples `first..end`. `input` has the input samples from `start` on; all other input samples
+    /// count as silence.
     pub fn append(&self, input: &[f32], start: u64, first: u64, end: u64, out: &mut Vec<f32>) {
         for output in first..end {
             if self.up == self.down {
@@ -76,7 +80,7 @@ impl Resampler {
             }
             let place = output * self.down as u64;
             let (whole, phase) = (place / self.up as u64, (place % self.up as u64) as usize);
-            // Of the first weight, relative to the input held; may lie before it.
+            // Position in `input` of the first weight; it is negative if the filter begins before `input`.
             let from = whole as i64 - (self.half as i64 - 1) - start as i64;
             let skip = from.min(0).unsigned_abs() as usize;
             let held = input.get(from.max(0) as usize..).unwrap_or_default();
@@ -95,7 +99,8 @@ impl Resampler {
         }
     }
 
-    /// Weights of input samples `1 - half ..= half` around an output sample that lies `phase / up` after sample 0.
+    /// Returns the weights of the input samples `1 - half ..= half`, for an output sample at the time `phase / up`
+    /// after input sample 0.
     fn weights(&self, phase: usize) -> Vec<f64> {
         let shift = phase as f64 / self.up as f64;
         let bottom = bessel(self.beta);
@@ -110,7 +115,7 @@ impl Resampler {
             2.0 * self.cutoff * sinc * bessel(self.beta * inside.sqrt()) / bottom
         });
         let mut weights: Vec<f64> = weights.collect();
-        // Each phase keeps a constant as it is.
+        // The weights of each phase have sum 1, so that a constant input gives the same constant output.
         let sum: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= sum);
         weights
@@ -121,7 +126,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
-/// Modified Bessel function of order 0.
+/// The modified Bessel function of the first kind, of order 0.
 fn bessel(x: f64) -> f64 {
     let (mut sum, mut term, mut k) = (1.0, 1.0, 1.0);
     while term > sum * 1e-17 {
@@ -220,7 +225,7 @@ mod tests {
         let (begin, rest) = off.split_at(400);
         let worst = |off: &[f32]| off.iter().copied().fold(0.0, f32::max);
         eprintln!("off soxr by {} at the begin, {} after", worst(begin), worst(rest));
-        // Where the tone begins all at once, filters of other lengths ring in other ways.
+        // The tone begins suddenly, and there filters of different lengths ring differently.
         assert!(
             worst(begin) < 1e-4 && worst(rest) < 1e-6,
             "{} {}",

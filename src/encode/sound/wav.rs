@@ -1,31 +1,32 @@
-//! Where the samples of a WAV file are, whatever its header says of sizes.
+//! Finds the samples in a WAV file, even if the sizes in its header are wrong.
 //!
-//! Recorders that stream, or that end early, leave sizes of 0, too small, 0x7FFFFFFF or 0xFFFFFFFF in the header. The
-//! size of the RIFF form is not needed, and the size of the samples is believed only if the file goes on behind them
-//! as it should. RF64 (EBU Tech 3306) keeps sizes beyond 4 GiB in a chunk of its own.
+//! A recorder that streams, or that stops early, can leave wrong sizes in the header: 0, a size that is too small,
+//! 0x7FFFFFFF or 0xFFFFFFFF. Therefore the module ignores the size of the RIFF form. It uses the size of the samples
+//! only if the file ends after the samples, or continues with valid chunks. RF64 (EBU Tech 3306) has sizes above 4 GiB
+//! in the chunk `ds64`.
 
 use std::io::{Read, Seek, SeekFrom};
 
 /// The samples of a WAV file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Samples {
-    /// Content of the chunk `fmt `.
+    /// Contents of the chunk `fmt `.
     pub format: Vec<u8>,
-    /// First byte of the samples.
+    /// Offset of the first byte of the samples in the file.
     pub start: u64,
-    /// How many bytes they are, whole blocks only.
+    /// Number of bytes of the samples; only whole blocks count.
     pub bytes: u64,
 }
 
-/// Bytes of a `fmt ` chunk beyond which it is damaged.
+/// Largest size of a chunk `fmt `, in bytes. A larger chunk is damaged and is ignored.
 const MAX_FORMAT: u64 = 1 << 10;
-/// Chunks looked at.
+/// Largest number of chunks that are read.
 const MAX_CHUNKS: usize = 1 << 10;
 
-/// Finds the samples; none if the file has no format or no samples.
+/// Finds the samples of a file. Returns `None` if the file has no format or no samples.
 ///
 /// # Errors
-/// The error of reading the file.
+/// Returns the error of the system if the file cannot be read.
 pub(crate) fn samples(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Samples>> {
     let length = file.seek(SeekFrom::End(0))?;
     let (mut at, mut large, mut format) = (12, None, None);
@@ -70,7 +71,7 @@ pub(crate) fn samples(file: &mut (impl Read + Seek)) -> std::io::Result<Option<S
             }
             _ => {}
         }
-        // A chunk of odd size is followed by a byte of padding, which some writers leave out.
+        // A byte of padding follows a chunk of odd size. Some writers omit this byte.
         at = body + size;
         if size % 2 == 1 && !named(file, at)? {
             at += 1;
@@ -79,10 +80,10 @@ pub(crate) fn samples(file: &mut (impl Read + Seek)) -> std::io::Result<Option<S
     Ok(None)
 }
 
-/// Does the file end behind samples of this size, or go on with chunks to its end?
+/// Does the file end after samples of this size, or continue with chunks up to its end?
 fn goes_on(file: &mut (impl Read + Seek), body: u64, size: u64, length: u64) -> std::io::Result<bool> {
     let mut at = body + size;
-    // The padding of an odd size may be absent at the end.
+    // The padding after an odd size can be absent: at the end of the file, or before the next chunk.
     if size % 2 == 1 && at < length && !named(file, at)? {
         at += 1;
     }
@@ -97,7 +98,7 @@ fn goes_on(file: &mut (impl Read + Seek), body: u64, size: u64, length: u64) -> 
             return Ok(false);
         };
         at += 8 + u64::from(size) + u64::from(size % 2);
-        // The last chunk may be cut, or lack its padding.
+        // The last chunk may be cut off, or lack its padding.
         if at > length {
             return Ok(true);
         }
@@ -105,7 +106,7 @@ fn goes_on(file: &mut (impl Read + Seek), body: u64, size: u64, length: u64) -> 
     Ok(false)
 }
 
-/// Name and size of the chunk at a place; none at the end of the file.
+/// Returns the name and size of the chunk at an offset, or `None` at the end of the file.
 fn chunk(file: &mut (impl Read + Seek), at: u64) -> std::io::Result<Option<([u8; 4], u32)>> {
     let mut head = [0; 8];
     file.seek(SeekFrom::Start(at))?;
@@ -119,15 +120,15 @@ fn chunk(file: &mut (impl Read + Seek), at: u64) -> std::io::Result<Option<([u8;
     }
 }
 
-/// Is there a chunk with a name of plain text?
+/// Is there a chunk at this offset whose name has only letters, digits, spaces, `_` and `-`?
 fn named(file: &mut (impl Read + Seek), at: u64) -> std::io::Result<bool> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b" _-".contains(byte);
     Ok(chunk(file, at)?.is_some_and(|(name, _)| name.iter().all(plain)))
 }
 
-/// A header with right sizes for these samples, as every reader takes it.
+/// Makes a WAV header with correct sizes for these samples, which every decoder reads.
 ///
-/// None for samples of 4 GiB and more, which such a header cannot tell.
+/// Returns `None` if the file would have 4 GiB or more, because the sizes of this header have 32 bits.
 pub(crate) fn header(samples: &Samples) -> Option<Vec<u8>> {
     let format = samples.format.len() as u64;
     let padded = format + format % 2;
@@ -159,7 +160,8 @@ mod tests {
         [&kind[..], &riff.to_le_bytes(), b"WAVE", &chunks.concat()].concat()
     }
 
-    /// How many bytes of samples a file has that holds 1000, with these chunks around them.
+    /// Returns the number of bytes of samples that `samples` finds in a file with 1000 bytes of samples, with these
+    /// chunks around them.
     fn found(kind: &[u8; 4], riff: u32, before: &[Vec<u8>], size: u32, after: &[u8]) -> Option<u64> {
         let samples: Vec<u8> = (0..1000_u32).map(|at| (at % 7 + 128) as u8).collect();
         let mut chunks = vec![chunk(b"fmt ", 16, FORMAT)];
@@ -189,7 +191,7 @@ mod tests {
                 assert_eq!(found(b"RIFF", riff, &[], size, b""), Some(1000), "{riff} {size}");
             }
         }
-        // A size that fits is believed: what follows is no sound.
+        // A size that fits the file is used: the bytes after the samples are not sound.
         let list = chunk(b"LIST", 10, b"INFOIART\0\0");
         assert_eq!(found(b"RIFF", 0, &[], 1000, &list), Some(1000));
         assert_eq!(found(b"RIFF", 0, &[], 1000, &list[..14]), Some(1000));

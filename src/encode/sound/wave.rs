@@ -1,4 +1,5 @@
-//! Sound files to mono samples at one rate, a piece at a time: an hour is never held whole.
+//! Reads sound files as mono samples at one rate, one piece at a time, so that a long file is never in memory as a
+//! whole.
 
 use std::path::{Path, PathBuf};
 
@@ -6,34 +7,35 @@ use super::decoded::{Decoded, Next};
 use super::resample::Resampler;
 use crate::encode::error::MediaError;
 
-/// A sound file being read: its default sound track, channels averaged.
+/// A sound file that is being read: its default sound track, as the mean of all channels.
 pub struct Wave {
     path: PathBuf,
     decoded: Decoded,
     resampler: Resampler,
-    /// Mono samples of the file from `start` on.
+    /// Decoded mono samples at the rate of the file; the first one is sample `start`.
     held: Vec<f32>,
     start: u64,
-    /// Samples of silence before the sound that are not in `held` yet.
+    /// Number of samples of silence before the sound that are not in `held` yet.
     silence: u64,
-    /// Samples still to be dropped: what an encoder put before the sound (priming).
+    /// Number of decoded samples that must still be dropped, because an encoder put them before the sound (priming).
     skip: u64,
-    /// Samples of sound still to be taken.
+    /// Number of samples of sound that must still be taken.
     take: u64,
     ended: bool,
     broken: u64,
 }
 
-/// Longest silence before a sound: a file that claims more is damaged.
+/// The longest silence before a sound, in seconds (one day). A file that claims more is damaged.
 const MAX_SILENCE_SECONDS: u64 = 86_400;
 
 impl Wave {
-    /// Opens a file; samples will come at `rate`. `program` is the ffmpeg program, for what symphonia does not read.
+    /// Opens a file, to give its samples at `rate`. `program` is the ffmpeg program, which decodes the files that
+    /// symphonia does not read.
     ///
     /// # Errors
-    /// [`MediaError`] for a file that is no regular one, is of an unknown container, or has no sound track that can be
-    /// decoded ([`MediaError::NoSound`] if it has no sound track, [`MediaError::FfmpegSound`] if ffmpeg is needed and
-    /// absent).
+    /// Returns [`MediaError::NoSound`] if the file has no sound track, and [`MediaError::FfmpegSound`] if the file
+    /// needs ffmpeg and ffmpeg cannot be started. Returns another [`MediaError`] if the path is not a regular file, if
+    /// the container is unknown, or if the sound cannot be decoded.
     pub fn open(path: &Path, rate: u32, program: &Path) -> Result<Wave, MediaError> {
         let decoded = Decoded::open(path, program)?;
         let own = decoded.rate;
@@ -61,10 +63,10 @@ impl Wave {
         })
     }
 
-    /// Reads a file whole.
+    /// Reads a whole file.
     ///
     /// # Errors
-    /// As [`Wave::open`] and [`Wave::piece`].
+    /// Returns the errors of [`Wave::open`] and [`Wave::piece`].
     pub fn read(path: &Path, rate: u32, program: &Path) -> Result<Vec<f32>, MediaError> {
         const PIECE: u64 = 1 << 16;
         let mut wave = Wave::open(path, rate, program)?;
@@ -78,19 +80,20 @@ impl Wave {
         }
     }
 
-    /// Appends samples `first..end`, as far as the sound goes; no `first` may lie before that of a call before.
+    /// Appends the samples `first..end`, or fewer if the sound ends earlier. `first` must not be smaller than in an
+    /// earlier call, because earlier samples are dropped.
     ///
-    /// A packet that cannot be decoded is silence of its length, so that nothing after it moves
-    /// ([`Wave::broken`] counts them).
+    /// A packet that cannot be decoded becomes silence of the same length, so that the sound after the packet keeps its
+    /// time. [`Wave::broken`] returns the number of these packets.
     ///
     /// # Errors
-    /// [`MediaError::Sound`] where the file changes its rate.
+    /// Returns [`MediaError::Sound`] if the file changes its rate, or if ffmpeg gives no sound.
     pub fn piece(&mut self, first: u64, end: u64, out: &mut Vec<f32>) -> Result<(), MediaError> {
         let (low, high) = self.resampler.needs(first, end);
         while !self.ended && self.start + (self.held.len() as u64) < high {
             self.decode()?;
             let gone = low.saturating_sub(self.start).min(self.held.len() as u64);
-            // Moving samples costs: only when there is much to drop.
+            // `drain` moves all samples that stay, so it is called only when there are many samples to drop.
             if gone > 1 << 16 {
                 self.held.drain(..gone as usize);
                 self.start += gone;
@@ -105,12 +108,12 @@ impl Wave {
         Ok(())
     }
 
-    /// Packets that were silence because they could not be decoded, so far.
+    /// Number of packets so far that could not be decoded and became silence.
     pub fn broken(&self) -> u64 {
         self.broken
     }
 
-    /// Decodes some more, or ends.
+    /// Decodes the next packet into `held`, or sets `ended` at the end of the sound.
     fn decode(&mut self) -> Result<(), MediaError> {
         if self.silence > 0 {
             let some = self.silence.min(1 << 16);
@@ -122,7 +125,8 @@ impl Wave {
             Next::Samples(mono) => mono,
             Next::Broken(length) => {
                 self.broken += 1;
-                // A packet of more than some seconds is a lie of a damaged file.
+                // No real packet is longer than some seconds. The limit of 2^20 samples keeps a damaged file from
+                // filling the memory.
                 vec![0.0; length.min(1 << 20) as usize]
             }
             Next::End => {
@@ -136,7 +140,7 @@ impl Wave {
         self.take -= taken;
         self.ended = self.take == 0;
         let heard = &mono[dropped as usize..(dropped + taken) as usize];
-        // A sample that is no number would spoil whatever it is mixed into.
+        // NaN or infinity would make every resampled value NaN that the sample contributes to.
         self.held.extend(
             heard
                 .iter()
@@ -153,7 +157,7 @@ mod tests {
 
     const NO_FFMPEG: &str = "/nowhere/ffmpeg";
 
-    /// 16-bit PCM of so many channels.
+    /// A WAV file of 16-bit PCM with this number of channels.
     pub(crate) fn wav(rate: u32, channels: u16, samples: &[i16]) -> Vec<u8> {
         let bytes = samples.len() as u32 * 2;
         let mut file = Vec::new();
@@ -229,7 +233,7 @@ mod tests {
             NO_FFMPEG.as_ref(),
         )
         .unwrap();
-        // 431 packets of 1024, less 1024 of priming.
+        // 431 packets of 1024 samples, without 1024 samples of priming.
         assert!((440_000..=443_000).contains(&samples.len()), "{}", samples.len());
         let loud = samples.iter().map(|sample| sample.abs()).fold(0.0, f32::max);
         assert!((0.05..=1.5).contains(&loud), "{loud}");

@@ -1,14 +1,15 @@
-//! Control links: a star around process 0, on which processes show that they are alive and tell how the run goes.
+//! Control links: each process has one link to process 0. Over it, the processes send heartbeats and report the
+//! progress of the run.
 //!
 //! ```text
 //! reader thread per link ─┐                  ┌─ frames, in order
 //! data links ─────────────┼─ events ─ heed ──┤
 //! workers that panic ─────┘                  └─ the error that ends the run
-//! beat thread ─ a beat on every link
+//! heartbeat thread ─ a heartbeat on every link
 //! ```
 //!
-//! Process 0 tells all others why a run ends, so that each names the process that was lost and not one that gave up
-//! because of it.
+//! Process 0 tells all other processes why a run ends. Each process can then name the process that was lost first, and
+//! not a process that gave up because of the loss.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufReader};
@@ -23,18 +24,19 @@ use super::hosts::Hosts;
 use crate::engine::score::lock;
 use crate::error::cluster::ClusterError;
 
-/// How long process 0 has to say why before a broken data link is an error of its own.
+/// Time after a broken data link in which process 0 can report the cause. After this time, the process reports the
+/// broken link itself.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long the end of a run waits for the others to have heard of it.
+/// Longest time that a process waits at its end for the other processes to close their links.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What happens beside the work.
+/// An event that a process handles while it works or waits.
 pub(crate) enum ClusterEvent {
-    /// A process said something.
+    /// A process sent a frame.
     Frame(usize, Frame),
-    /// A control link ended, and how.
+    /// The control link to a process ended, and why.
     Lost(usize, String),
-    /// A data link ended too soon, and how.
+    /// The data link to a process ended too early, and why.
     Broken(usize, String),
     /// A worker of this process panicked.
     Panicked,
@@ -50,13 +52,13 @@ pub(crate) struct Control {
     events: Receiver<ClusterEvent>,
     early: VecDeque<(usize, Frame)>,
     open: BTreeSet<usize>,
-    /// Processes that owe nothing more: their end is no loss.
+    /// Processes from which no more frames are expected. The end of their links is not an error.
     settled: BTreeSet<usize>,
 }
 
 impl Control {
-    /// Of connected sockets: to all others in process 0, to process 0 in the others. A link without a sign of life
-    /// for `silence` counts as lost.
+    /// Makes the control links from connected sockets. Process 0 has one socket to every other process; every other
+    /// process has one socket to process 0. A link on which nothing arrives for the time `silence` counts as lost.
     pub(crate) fn new(
         hosts: &Hosts,
         streams: BTreeMap<usize, TcpStream>,
@@ -81,7 +83,7 @@ impl Control {
                     return;
                 }
                 for writer in writers {
-                    // A link that cannot be written to is told by its reader.
+                    // Ignore the error: if the link is broken, its reader thread reports that.
                     let _ = frame::write(&mut *lock(&writer), &Frame::Beat);
                 }
             }
@@ -97,25 +99,25 @@ impl Control {
         })
     }
 
-    /// Where others tell what happens.
+    /// Returns a sender, with which other threads report events.
     pub(crate) fn sender(&self) -> Sender<ClusterEvent> {
         self.sender.clone()
     }
 
-    /// Says something to one process.
+    /// Sends a frame to one process.
     pub(crate) fn say(&self, process: usize, frame: &Frame) {
-        // A link that cannot be written to is told by its reader.
+        // Ignore the error: if the link is broken, its reader thread reports that.
         let _ = frame::write(&mut *lock(&self.writers[&process]), frame);
     }
 
-    /// Says something on every link.
+    /// Sends a frame on every link.
     pub(crate) fn say_all(&self, frame: &Frame) {
         for process in self.writers.keys() {
             self.say(*process, frame);
         }
     }
 
-    /// Says something on every link, from another thread.
+    /// Returns a function that sends a frame on every link and that another thread can call.
     pub(crate) fn teller(&self) -> impl Fn(&Frame) + Send + use<> {
         let writers: Vec<Writer> = self.writers.values().cloned().collect();
         move |frame| {
@@ -125,12 +127,14 @@ impl Control {
         }
     }
 
-    /// Nothing more is expected of a process.
+    /// Records that no more frames are expected from a process.
     pub(crate) fn settle(&mut self, process: usize) {
         self.settled.insert(process);
     }
 
-    /// Does work in a thread of its own, and gives it up when the run ends meanwhile: the thread then goes with the
+    /// Runs `work` in a new thread, and handles events until it is done.
+    ///
+    /// If an event ends the run, the function returns the error and leaves the thread running; the thread ends with the
     /// process.
     pub(crate) fn during<T: Send + 'static>(
         &mut self,
@@ -138,7 +142,7 @@ impl Control {
     ) -> Result<T, ClusterError> {
         let (done, result) = bounded(1);
         std::thread::spawn(move || {
-            // Nobody listens where the run ended meanwhile.
+            // The send fails only if the run ended meanwhile, so that no one needs the result.
             let _ = done.send(work());
         });
         let mut broken: Option<(ClusterError, Receiver<Instant>)> = None;
@@ -160,7 +164,7 @@ impl Control {
         }
     }
 
-    /// The next thing that a process says.
+    /// Waits for the next frame from any process.
     pub(crate) fn next(&mut self) -> Result<(usize, Frame), ClusterError> {
         loop {
             if let Some(frame) = self.early.pop_front() {
@@ -184,7 +188,8 @@ impl Control {
             }
             ClusterEvent::Lost(process, why) => {
                 self.open.remove(&process);
-                // What it said before it ended is still to be heard.
+                // The link ended after the last frame of the process. The caller has not read that frame yet, so this
+                // is not an error.
                 if self.settled.contains(&process)
                     || self.early.iter().any(|(by, frame)| *by == process && last(frame))
                 {
@@ -195,16 +200,17 @@ impl Control {
                     why,
                 })
             }
-            // Only the dataflow needs the data links.
+            // Broken data links matter only while the dataflow runs, and `during` handles them there.
             ClusterEvent::Broken(..) => Ok(()),
             ClusterEvent::Panicked => Err(ClusterError::Panicked),
         }
     }
 
-    /// Ends the links, when the others have heard all that was said or a moment has passed.
+    /// Closes the links. Waits until the other processes have closed theirs, but at most for [`FAREWELL`], so that
+    /// frames in flight are not lost.
     pub(crate) fn farewell(mut self) {
         for writer in self.writers.values() {
-            // Fails where the peer has closed already.
+            // The call fails only if the peer has closed the link already.
             let _ = lock(writer).shutdown(Shutdown::Write);
         }
         let until = Instant::now() + FAREWELL;
@@ -218,12 +224,12 @@ impl Control {
     }
 }
 
-/// Is it the last thing that a process says?
+/// Returns whether a process sends no other frame after this one.
 fn last(frame: &Frame) -> bool {
     matches!(frame, Frame::Ended | Frame::Held(_) | Frame::Committed(..))
 }
 
-/// Turns a link into events, to its end.
+/// Reads frames from a link and turns them into events, until the link ends.
 fn listen(process: usize, mut reader: BufReader<TcpStream>, to: &Sender<ClusterEvent>, silence: Duration) {
     loop {
         let event = match frame::read(&mut reader) {

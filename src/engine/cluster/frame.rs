@@ -1,71 +1,62 @@
-//! What the processes say to each other beside the dataflow.
+//! The messages that the processes exchange besides the data of the dataflow.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use vaplan_dataflows::VideoId;
-use vaplan_schemas::Modality;
-use vaplan_schemas::rows::RejectRow;
 
-/// The first thing said on a connection.
+use crate::engine::score::ReadReport;
+
+/// The first message on a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum First {
-    /// To process 0, of its control link: who this is, and what it was asked.
+    /// Opens a control link to process 0: tells who the sender is, and with which request it was started.
     Hello {
-        /// Index of who says it.
+        /// Index of the sending process.
         process: usize,
-        /// What must be the same for all, by what it is called.
+        /// The values that must be equal in all processes, by name.
         asked: BTreeMap<String, String>,
     },
-    /// To any process, of its data link.
+    /// Opens a data link to another process.
     Call {
-        /// Index of who says it.
+        /// Index of the sending process.
         process: usize,
-        /// As in [`Frame::Welcome`].
+        /// The number of [`Frame::Welcome`], so that a process of another run is not taken for a peer.
         session: u64,
     },
 }
 
-/// What is said on a control link.
+/// A message on a control link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Frame {
-    /// All are there and were asked the same; a number that no other run has.
+    /// All processes are connected and have equal requests. The random number identifies this run.
     Welcome(u64),
-    /// This process is alive.
+    /// A heartbeat: the sender is alive.
     Beat,
-    /// Another process writes to the store.
+    /// Process 0 waits, because a process outside the cluster holds the write lock of the store. The text names it.
     Waiting(String),
-    /// Process 0 has the store: positions of the shards that this process reads.
+    /// Process 0 holds the write lock. The numbers are the positions of the shards that the receiver reads.
     Go(Vec<u32>),
-    /// The store holds the answer already.
+    /// The store already has the labels of exactly this request, in this version.
     Held(u64),
-    /// Something of what reading gave this process.
-    ReadFrame(ReadFrame),
-    /// All parts were said.
+    /// A part of the report of the files that the sender read.
+    Report(ReadReport),
+    /// The sender has sent all parts of its report.
     Ended,
-    /// The version, and how many rows it left out.
+    /// Process 0 has committed this version. The second number is the number of rejected rows.
     Committed(u64, u64),
-    /// The run ends, and why.
+    /// The run ends with an error, for this reason.
     Failed(String),
 }
 
-/// What reading gave a process beside the candidates; see [`Read`](crate::engine::score::Read).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ReadFrame {
-    pub(crate) rejects: Vec<RejectRow>,
-    pub(crate) sources: Vec<(VideoId, Modality, Arc<str>)>,
-    pub(crate) audio_visual: u64,
-}
-
-/// Bytes of the longest message that is taken: a stray connection must not make us ask for gigabytes.
+/// Largest length of a message: 64 MiB. Without a limit, a connection from a foreign program could make this process
+/// allocate gigabytes.
 const LONGEST: usize = 64 << 20;
-/// What every message begins with; the last byte counts versions of this protocol.
-const MAGIC: [u8; 4] = *b"vpl\x01";
+/// The first bytes of every message. The last byte is the version of this protocol.
+const MAGIC: [u8; 4] = *b"vpl\x02";
 
-/// Writes a message in one piece.
+/// Writes a message with a single `write_all`.
 pub(crate) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
     let mut bytes = Vec::with_capacity(8 + body.len());
@@ -78,7 +69,8 @@ pub(crate) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result
 /// Reads a message.
 ///
 /// # Errors
-/// `UnexpectedEof` where the peer is gone, `InvalidData` for anything that is no message of ours.
+/// Returns `UnexpectedEof` if the peer has closed the connection, and `InvalidData` if the bytes are not a message of
+/// this version of the protocol.
 pub(crate) fn read<M: DeserializeOwned>(from: &mut impl Read) -> io::Result<M> {
     let mut head = [0; 8];
     from.read_exact(&mut head)?;

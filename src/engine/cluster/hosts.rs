@@ -1,10 +1,10 @@
-//! The hosts file: which processes there are, and where.
+//! The hosts file: the processes of a cluster and their addresses.
 
 use std::path::Path;
 
 use crate::error::cluster::{ClusterError, Peer};
 
-/// The processes of a cluster, and which of them this one is.
+/// The processes of a cluster, and the index of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts {
     addresses: Vec<String>,
@@ -12,11 +12,12 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Reads a file of one `host:port` a line, in the order of the processes; empty lines and those that begin with
-    /// `#` are none.
+    /// Reads a hosts file. Each line is the `host:port` of one process, in order of index. Empty lines and lines that
+    /// begin with `#` are ignored.
     ///
     /// # Errors
-    /// [`ClusterError`] naming the file and line, or a `process` beyond them.
+    /// Returns [`ClusterError`] if the file cannot be read or names no process, if a line is not an address or is there
+    /// twice, or if `process` is not the index of a line.
     pub fn read(path: &Path, process: usize) -> Result<Hosts, ClusterError> {
         let text = std::fs::read_to_string(path).map_err(|source| ClusterError::HostsUnread {
             path: path.to_owned(),
@@ -63,22 +64,22 @@ impl Hosts {
         })
     }
 
-    /// How many there are.
+    /// The number of processes.
     pub fn processes(&self) -> usize {
         self.addresses.len()
     }
 
-    /// Which this one is.
+    /// The index of this process.
     pub fn process(&self) -> usize {
         self.process
     }
 
-    /// This process.
+    /// The index and address of this process.
     pub fn here(&self) -> Peer {
         self.peer(self.process)
     }
 
-    /// A process, by its index.
+    /// The index and address of a process.
     pub fn peer(&self, process: usize) -> Peer {
         Peer {
             process,
@@ -86,13 +87,13 @@ impl Hosts {
         }
     }
 
-    /// Addresses in the order of the processes.
+    /// The addresses, in order of process.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
 }
 
-/// `host:port`; an IPv6 host in brackets.
+/// Returns whether the text is `host:port`, with an IPv6 address in brackets and a port from 1 to 65535.
 fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;

@@ -1,9 +1,10 @@
-//! Data links: what timely's threads read from and write to instead of a bare socket.
+//! Data links: the streams that the threads of timely read and write instead of plain sockets.
 //!
-//! Where a peer goes away, timely 0.31's receive thread panics (`tcp_panic` in `zero_copy/tcp.rs`), which panics the
-//! workers, and joining the rest of the threads may wait for ever for a third process that waits for us. Here it is
-//! told instead, once, and the thread that noticed sleeps until the process ends: whoever waits for the run hears it
-//! and gives up.
+//! If a peer disappears, the receive thread of timely 0.31 panics (`tcp_panic` in `zero_copy/tcp.rs`), and then the
+//! workers panic. Joining the remaining threads can then hang, because a third process may wait for this process.
+//!
+//! A data link avoids this panic. The thread that notices the loss sends [`ClusterEvent::Broken`] and then sleeps until
+//! the process ends. [`Control::during`](super::control::Control::during) receives the event and returns an error.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +14,7 @@ use vaplan_dataflows::timely::communication::allocator::zero_copy::stream::Strea
 
 use super::control::ClusterEvent;
 
-/// A socket to one peer that tells when the peer is gone.
+/// A socket to one peer that reports when the peer is lost.
 pub(crate) struct Link {
     stream: TcpStream,
     peer: usize,
@@ -22,7 +23,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// To the process `peer`.
+    /// Makes the link to process `peer`.
     pub(crate) fn new(stream: TcpStream, peer: usize, events: Sender<ClusterEvent>) -> Link {
         Link {
             stream,
@@ -32,9 +33,9 @@ impl Link {
         }
     }
 
-    /// Tells that the link broke; does not return.
+    /// Reports that the link broke, and then sleeps until the process ends.
     fn broken(&self, why: String) -> ! {
-        // Nobody listens: the run is over.
+        // The send fails only if the run is over, so that no one receives events any more.
         let _ = self.events.send(ClusterEvent::Broken(self.peer, why));
         loop {
             std::thread::park();
@@ -52,7 +53,7 @@ impl Read for Link {
                 Ok(read)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read(buffer),
-            // Reset after its end: all was read.
+            // The peer reset the connection after its last message, so all data was read.
             Err(_) if self.messages.ended => Ok(0),
             Err(error) => self.broken(format!("its data connection broke: {error}")),
         }
@@ -84,16 +85,16 @@ impl Stream for Link {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        // Fails where the peer has closed already: it wants nothing more.
+        // The call fails only if the peer has closed the connection already, and then the peer needs no more data.
         let _ = self.stream.shutdown(how);
         Ok(())
     }
 }
 
-/// Follows timely's messages through a stream of bytes, to know a clean end from a cut.
+/// Follows the messages of timely in a stream of bytes, to tell a clean end from a broken connection.
 ///
-/// Source: `MessageHeader` in timely_communication 0.31, `networking.rs`: six big-endian u64, the fifth the length of
-/// what follows; a message of length 0 is the last.
+/// Source: `MessageHeader` in `networking.rs` of timely_communication 0.31. A header has six big-endian u64; the fifth
+/// is the length of the body that follows. A message of length 0 is the last message.
 #[derive(Debug)]
 struct Messages {
     header: [u8; HEADER],

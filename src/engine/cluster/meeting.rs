@@ -1,14 +1,14 @@
-//! How the processes find each other and agree on what is asked, before any work.
+//! How the processes connect, and check that all were started with the same request, before any work begins.
 //!
 //! ```text
-//! each: listen at its own line
-//!   └─ others ── Hello: index, what is asked ──▶ process 0 ── all there, all the same? ─┬─ Welcome ──▶ others
-//!                                                                                        └─ why not ─▶ others
-//! each: data links to those before it, from those after it
+//! every process: listen at the address of its line in the hosts file
+//!   └─ others ── Hello: index, request ──▶ process 0 ── all connected, all equal? ─┬─ Welcome ──▶ others
+//!                                                                                  └─ Failed ───▶ others
+//! every process: connect data links to lower indexes, accept data links from higher indexes
 //! ```
 //!
-//! timely's own way (`networking.rs` in timely_communication 0.31) waits without end, prints to standard output while
-//! it does, and panics at a stranger's connection.
+//! The start-up of timely itself (`networking.rs` in timely_communication 0.31) is not used. It waits without a time
+//! limit, prints to standard output while it waits, and panics if a foreign program connects.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,17 +20,17 @@ use super::frame::{self, First, Frame};
 use super::hosts::Hosts;
 use crate::error::cluster::{ClusterError, Peer};
 
-/// What must be the same for all, by what it is called.
+/// The values that must be equal in all processes, by name.
 pub(crate) type Asked = BTreeMap<String, String>;
 
-/// Between attempts to connect, or looks for who came.
+/// Pause between two attempts to connect, and between two checks for new connections.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection has to say who it is, and one attempt to connect.
+/// Longest time for one attempt to connect, and for a new connection to send its first message.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A process among the others.
+/// The connections of this process after all processes have met.
 pub(crate) struct Meeting {
-    /// Control links: to all others in process 0, to process 0 in the others.
+    /// Control links. Process 0 has one to every other process; every other process has one to process 0.
     pub(crate) control: BTreeMap<usize, TcpStream>,
     listener: TcpListener,
     hosts: Hosts,
@@ -38,10 +38,11 @@ pub(crate) struct Meeting {
     timeout: Duration,
 }
 
-/// Waits until all processes are there, and sees that all were asked the same.
+/// Waits until all processes are connected, and checks that all have equal requests.
 ///
 /// # Errors
-/// [`ClusterError`]; the same for all processes that came.
+/// Returns [`ClusterError`] if a process does not connect within `timeout`, or requests differ. All processes that
+/// connected fail with the same message.
 pub(crate) fn meet(hosts: &Hosts, asked: Asked, timeout: Duration) -> Result<Meeting, ClusterError> {
     let here = hosts.here();
     let listener = TcpListener::bind(&*here.address).and_then(|listener| {
@@ -69,7 +70,7 @@ pub(crate) fn meet(hosts: &Hosts, asked: Asked, timeout: Duration) -> Result<Mee
     })
 }
 
-/// Process 0: takes the hellos of all others and answers them.
+/// In process 0: receives the hellos of all other processes, and answers them.
 fn receive(
     hosts: &Hosts,
     listener: &TcpListener,
@@ -104,7 +105,7 @@ fn receive(
             continue;
         };
         if process == 0 || process >= hosts.processes() {
-            // Its hosts file has more lines than ours.
+            // The hosts file of the sender differs from the hosts file of this process.
             let peer = Peer {
                 process,
                 address: "of another hosts file".to_owned(),
@@ -115,7 +116,8 @@ fn receive(
             continue;
         }
         let told = differences(&hosts.peer(process), &theirs, asked);
-        // One that was started again, and right, mends it.
+        // Overwrite the differences of an earlier process with this index: a process that was started again with an
+        // equal request repairs them.
         differ.insert(process, told);
         if let Some(first) = came.insert(process, stream)
             && !gone(&first)
@@ -138,7 +140,7 @@ fn receive(
     failure.map_or(Ok(came), Err)
 }
 
-/// All others: say hello to process 0 and hear what it says.
+/// In all other processes: sends a hello to process 0, and waits for its answer.
 fn report(
     hosts: &Hosts,
     asked: Asked,
@@ -167,7 +169,8 @@ fn report(
         process: hosts.process(),
         asked,
     };
-    // It waits for the others as long as it was told to, from when it started.
+    // Process 0 answers when all processes have connected, or when its own timeout ends, so wait a little longer than
+    // that.
     let answered = stream
         .set_read_timeout(Some(timeout + PATIENCE))
         .and_then(|()| frame::write(&mut stream, &hello))
@@ -181,10 +184,11 @@ fn report(
 }
 
 impl Meeting {
-    /// Connects the data links: none to this process itself.
+    /// Connects the data links to all other processes. The entry of this process is `None`.
     ///
     /// # Errors
-    /// [`ClusterError::Lost`], [`ClusterError::Absent`].
+    /// Returns [`ClusterError::Lost`] if a process does not accept the connection, [`ClusterError::Absent`] if a
+    /// process does not connect in time, and [`ClusterError::Listen`] if a socket option cannot be set.
     pub(crate) fn data_links(self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
         let (here, processes) = (self.hosts.process(), self.hosts.processes());
         let until = Instant::now() + self.timeout;
@@ -195,7 +199,7 @@ impl Meeting {
                 process: here,
                 session: self.session,
             };
-            // It listens since before it said hello.
+            // The peer listens already, because every process listens before it sends its hello.
             let called = connect(&peer.address).and_then(|mut stream| {
                 frame::write(&mut stream, &call)?;
                 Ok(stream)
@@ -229,7 +233,7 @@ impl Meeting {
     }
 }
 
-/// The next connection, and what it says first; none: the time is over.
+/// Waits for the next connection, and reads its first message. Returns `None` if no connection comes before `until`.
 fn accept(listener: &TcpListener, until: Instant) -> Option<io::Result<(TcpStream, First)>> {
     loop {
         match listener.accept() {
@@ -249,7 +253,7 @@ fn accept(listener: &TcpListener, until: Instant) -> Option<io::Result<(TcpStrea
     }
 }
 
-/// Connects to the first of a name's addresses that answers.
+/// Resolves the name, and connects to the first of its addresses that answers.
 fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address in address.to_socket_addrs()? {
@@ -265,14 +269,14 @@ fn connect(address: &str) -> io::Result<TcpStream> {
 }
 
 fn answer(mut stream: &TcpStream, frame: &Frame) {
-    // Where it is gone, its link will tell.
+    // Ignore the error: if the process is lost, its control link reports that.
     let _ = frame::write(&mut stream, frame);
 }
 
-/// Has the other end closed?
+/// Returns whether the peer has closed the connection.
 fn gone(stream: &TcpStream) -> bool {
     let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
-    // It has nothing to say before it is answered.
+    // A peer sends nothing between its hello and the answer, so data to read can only be the end of the stream.
     !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
@@ -288,7 +292,7 @@ fn absent(hosts: &Hosts, missing: impl IntoIterator<Item = usize>, timeout: Dura
     }
 }
 
-/// In what `theirs` differs from `ours`, that of process 0; empty where it does not.
+/// Describes in which values `theirs` differs from `ours`, the values of process 0. Empty if all values are equal.
 fn differences(peer: &Peer, theirs: &Asked, ours: &Asked) -> String {
     const NONE: &str = "nothing";
     let mut told = String::new();
@@ -310,7 +314,7 @@ fn differences(peer: &Peer, theirs: &Asked, ours: &Asked) -> String {
     format!("{peer} differs in {told}")
 }
 
-/// Enough of a hash to tell two apart.
+/// Shortens a value, such as a hash, to its first 12 characters.
 fn short(value: &str) -> &str {
     value.get(..12).unwrap_or(value)
 }

@@ -1,11 +1,12 @@
 //! Links between the processes of one run.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
 //! | [`hosts`] | the hosts file |
-//! | `meeting` | how the processes find each other and agree on what is asked |
-//! | `control` | signs of life, and why a run ends; `frame` is what is said |
-//! | `link` | timely's sockets, so that a lost peer is an error and not a panic |
+//! | `meeting` | how the processes connect, and check that all were started with the same request |
+//! | `control` | control links: heartbeats, progress, and the reason why a run ends |
+//! | `frame` | the messages of the control links, and how they are encoded |
+//! | `link` | the sockets of timely, wrapped so that a lost peer is an error and not a panic |
 
 pub(crate) mod control;
 pub(crate) mod frame;

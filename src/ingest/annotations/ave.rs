@@ -1,11 +1,12 @@
-//! Annotations of AVE (Audio-Visual Event localization): one event a video, seen and heard from start to end.
+//! Annotations of AVE (Audio-Visual Event localization): one event per video, both audible and visible.
 //!
-//! `trainSet.txt`, `valSet.txt` and `testSet.txt`, lines of `Category&VideoID&Quality&StartTime&EndTime` without a
-//! header (a first line of these words is passed over); times in whole seconds, the end not included. A video is named
-//! by its id. Train videos have their category as weak label and no dense events: localization is weakly supervised.
+//! The files `trainSet.txt`, `valSet.txt` and `testSet.txt` have lines of
+//! `Category&VideoID&Quality&StartTime&EndTime` without a header; a first line with exactly these words is skipped.
+//! Times are whole seconds, and the end is not included. The id is the name of a video. A training video has its
+//! category as weak label, but no dense events, because localization is weakly supervised.
 //!
-//! Classes are those of `classes.txt`, or else the categories found, sorted (D: the public code numbers them in files
-//! that come with its features).
+//! Classes are those of `classes.txt`, or else the categories of the files in alphabetical order (D: the public code
+//! numbers the classes in files that come with its features).
 //!
 //! Source: `data/Annotations.txt` and the split files of YapengTian/AVE-ECCV18.
 
@@ -28,7 +29,7 @@ const SPLITS: [(Split, &str); 3] = [
 ];
 const HEADER: &str = "Category&VideoID&Quality&StartTime&EndTime";
 
-/// The split files of a folder; none: it is no folder of AVE.
+/// The split files of a folder. An empty list means that the folder is no AVE folder.
 pub(super) fn find(folder: &Path) -> Vec<(Split, PathBuf)> {
     let files = SPLITS.map(|(split, name)| (split, folder.join(name)));
     files.into_iter().filter(|(_, path)| path.exists()).collect()
@@ -44,10 +45,11 @@ struct Line<'a> {
     offset: u32,
 }
 
-/// Reads the split files that [`find`] gave.
+/// Reads the split files that [`find`] returned. A bad line becomes a rejected row.
 ///
 /// # Errors
-/// [`IngestError::Io`], [`IngestError::Kind`], and a class list that is none. A bad line is a reject.
+/// - Returns [`IngestError::Io`] or [`IngestError::Kind`] if a file cannot be read.
+/// - Returns [`IngestError::ClassList`] if `classes.txt` is not a valid list of classes.
 pub(super) fn read(
     folder: &Path,
     files: &[(Split, PathBuf)],
@@ -145,7 +147,7 @@ fn collect(lines: Vec<Line<'_>>, classes: Vec<Arc<str>>, mut rejects: Vec<Reject
     }
 }
 
-/// Class, video, first second, first second after.
+/// Class, video, first second, and first second after the event.
 fn parse(line: &str) -> Result<(&str, &str, u32, u32), String> {
     let fields: Vec<&str> = line.split('&').map(str::trim).collect();
     let [class, video, _, start, end] = fields[..] else {

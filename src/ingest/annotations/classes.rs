@@ -1,4 +1,4 @@
-//! Names and order of classes.
+//! Names and order of the classes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ pub const LLP_CLASSES: [&str; 25] = [
     "Clapping",
 ];
 
-/// A longer list of classes is not one: the file is something else.
+/// Largest number of classes. A longer list is probably another kind of file.
 const MAX_CLASSES: usize = 100_000;
 
-/// Reads class names, one a line in order; empty lines and spaces around names do not count.
+/// Reads class names in order, one per line. Empty lines, and spaces around names, are ignored.
 ///
 /// # Errors
-/// [`IngestError::ClassList`] if the list is empty or not text, or names a class twice or with a comma or tab in it,
-/// which annotation files could not name.
+/// Returns [`IngestError::ClassList`] if the list is empty or not UTF-8, if it has a class twice or too many classes,
+/// or if a name has a comma, tab or NUL: annotation files cannot contain such a name.
 pub fn read_classes(path: &Path) -> Result<Vec<Arc<str>>, IngestError> {
     use std::io::Read;
     let bad = |row: usize, problem: String| IngestError::ClassList {
@@ -95,7 +95,8 @@ pub fn read_classes(path: &Path) -> Result<Vec<Arc<str>>, IngestError> {
     Ok(classes)
 }
 
-/// The known name most like `name` by Damerau-Levenshtein, and how much, from 0 to 1.
+/// The known name with the highest Damerau-Levenshtein similarity to `name`, and this similarity from 0 to 1. Without
+/// known names the result is an empty name and -1.
 pub(crate) fn nearest<'a>(name: &str, known: &'a [Arc<str>]) -> (&'a str, f64) {
     let mut best = ("", -1.0);
     for candidate in known {
@@ -107,9 +108,9 @@ pub(crate) fn nearest<'a>(name: &str, known: &'a [Arc<str>]) -> (&'a str, f64) {
     best
 }
 
-/// "unknown class", with what may have been meant.
+/// The message that a class is unknown, with the most similar known class.
 pub(crate) fn unknown_class(name: &str, known: &[Arc<str>]) -> String {
-    // A name may be a whole file by mistake.
+    // Show at most 80 characters, because the name may be a whole file by mistake.
     let shown: String = name.escape_default().to_string().chars().take(80).collect();
     format!(
         "class `{shown}` is unknown, expected one of {} (nearest: `{}`)",

@@ -1,4 +1,4 @@
-//! Rows of the dense files, and the events they make.
+//! Rows of the dense files, and the events that they give.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use super::folder::Files;
 use super::{AnnotatedVideo, DenseEvent, position, tsv};
 use crate::ingest::error::IngestError;
 
-/// A row of a dense file, times read.
+/// A row of a dense file with parsed times.
 pub(super) struct DenseRow {
-    /// Position in [`Files::dense`].
+    /// Position of the file in [`Files::dense`].
     pub(super) file: usize,
     pub(super) line: u64,
     video: String,
@@ -68,7 +68,7 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<De
     Ok(rows)
 }
 
-/// A whole number; `3.0` is one too, since pandas writes so where a column had a gap.
+/// Parses a whole number. `3.0` is accepted, because pandas writes whole numbers so in a column with missing values.
 fn time(text: &str) -> Option<u32> {
     let whole = text.split_once('.').map_or(text, |(whole, rest)| {
         if !rest.is_empty() && rest.bytes().all(|digit| digit == b'0') {
@@ -98,7 +98,8 @@ pub(super) fn events(
         .map(|(i, video)| (&*video.name, i))
         .collect();
     let mut events = Vec::with_capacity(rows.len());
-    // Noted once: (file, video) of no split, classes per video outside its weak label with the first such row.
+    // Give one note per file and video without a split, and one note per video with classes outside its weak label
+    // (at the first such row).
     let mut strangers = BTreeSet::new();
     let mut outside: BTreeMap<usize, (usize, u64, BTreeSet<ClassId>)> = BTreeMap::new();
     for row in rows {

@@ -1,4 +1,4 @@
-//! Which file of the folder is which, and the order of its classes.
+//! Finds the files of an annotation folder, and determines the order of its classes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use super::classes::{LLP_CLASSES, nearest, read_classes};
 use super::{dense, position, weak};
 use crate::ingest::error::IngestError;
 
-/// A class this like one of LLP's is that one, misspelt (D).
+/// An unknown class with at least this similarity to a class of LLP counts as a misspelling (D).
 const MISSPELT: f64 = 0.8;
-/// One label in this many may be of an unknown class before the data set is taken for another one (D).
+/// If at least one label in this many has an unknown class, and an unknown class is no misspelling, the folder counts
+/// as another data set than LLP (D).
 const FOREIGN: usize = 10;
 
-/// What an annotation folder holds.
+/// The files of an annotation folder.
 pub(super) struct Files {
     pub(super) splits: Vec<(Split, PathBuf)>,
     pub(super) dense: Vec<(Modality, PathBuf)>,
@@ -40,7 +41,8 @@ impl Files {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
             let entry = entry.map_err(IngestError::io("list", folder))?;
-            // A name that is not UTF-8 is none of ours; a hidden one is an editor's or a copying program's.
+            // Ignore names that are not UTF-8, which no annotation file has, and hidden files, which editors and copy
+            // programs leave.
             if let Ok(name) = entry.file_name().into_string()
                 && !name.starts_with('.')
             {
@@ -88,7 +90,7 @@ impl Files {
     }
 }
 
-/// The order of `classes.txt`, or LLP's if the classes are LLP's.
+/// The order of `classes.txt`. Without this file, LLP's order, if the classes are LLP's.
 pub(super) fn class_order(
     files: &Files,
     weak_rows: &[weak::WeakRow],
@@ -123,7 +125,8 @@ pub(super) fn class_order(
                 nearest: near.to_owned(),
             });
         }
-        // Enough to know; comparing every label of a large foreign data set would take long.
+        // More than 1000 unknown labels are enough to decide. Comparing every label of a large foreign data set would
+        // take long.
         if unknown > 1000 && foreign.is_some() {
             break;
         }

@@ -1,12 +1,12 @@
-//! From names in feature and label files to videos.
+//! Resolves names in feature and label files to videos.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Characters of a video's name that feature files are keyed by (C: VALOR `dataset.py`, `name[:11]`).
+/// Number of characters of a video's name that feature files use as key (C: VALOR `dataset.py`, `name[:11]`).
 pub const KEY_CHARS: usize = 11;
 
-/// The first 11 characters, the key of public feature files; the whole of a shorter name.
+/// The first 11 characters of a name, which are the key in public feature files. A shorter name is its own key.
 ///
 /// ```
 /// use vaplan::ingest::annotations::key11;
@@ -19,9 +19,9 @@ pub fn key11(name: &str) -> &str {
         .map_or(name, |(end, _)| &name[..end])
 }
 
-/// Splits `<id>_<start>_<end>` at its last two `_`; start and end are seconds, maybe decimal.
+/// Splits `<id>_<start>_<end>` at its last two `_`. Start and end are seconds, and may have decimals.
 ///
-/// None: the name has another form, as those of other data sets may.
+/// `None` if the name has another form, which names of other data sets may have.
 ///
 /// ```
 /// use vaplan::ingest::annotations::split_name;
@@ -35,7 +35,7 @@ pub fn split_name(name: &str) -> Option<(&str, f64, f64)> {
     Some((id, seconds(start)?, seconds(end)?))
 }
 
-/// Which video a key of a feature or label file means.
+/// Tells which video a key of a feature or label file means.
 ///
 /// ```
 /// use vaplan::ingest::annotations::{KeyError, Roster};
@@ -49,38 +49,39 @@ pub fn split_name(name: &str) -> Option<(&str, f64, f64)> {
 pub struct Roster {
     names: Vec<Arc<str>>,
     full: BTreeMap<Arc<str>, usize>,
-    /// Positions of the first and last name with the key, in the order of names.
+    /// Positions of the first and the last name with this key, in alphabetical order of names.
     short: BTreeMap<Arc<str>, (usize, usize)>,
 }
 
-/// Why a key means no video.
+/// The reason why a key means no video.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// No video of that name, nor any with that beginning.
+    /// No video has this name or begins with this key.
     #[error("no annotated video has this name or these first {KEY_CHARS} characters")]
     Unknown,
-    /// More than one video begins so.
+    /// Several videos begin with this key.
     #[error("key `{key}` means both `{first}` and `{second}`, expected a full name")]
     Ambiguous {
-        /// The key.
+        /// The ambiguous key.
         key: String,
-        /// A video it means.
+        /// Name of a video that the key fits.
         first: Arc<str>,
-        /// Another.
+        /// Name of another video that the key fits.
         second: Arc<str>,
     },
 }
 
 impl Roster {
-    /// Of video names, in order; a name's position is what [`Roster::resolve`] gives.
+    /// A roster of these video names. [`Roster::resolve`] returns the position of a name in this list.
     pub fn new<S: Into<Arc<str>>>(names: impl IntoIterator<Item = S>) -> Roster {
         let mut roster = Roster::default();
         for (position, name) in names.into_iter().enumerate() {
             let name: Arc<str> = name.into();
             let key: Arc<str> = key11(&name).into();
             let (first, last) = roster.short.entry(key).or_insert((position, position));
-            // Not in the order they come in: what is said of a key depends on the names alone.
+            // Keep the first and last name in alphabetical order, so that the message about an ambiguous key depends
+            // on the names only, not on their order in the list.
             if *first != position && name < roster.names[*first] {
                 *first = position;
             }
@@ -93,10 +94,12 @@ impl Roster {
         roster
     }
 
-    /// Position of the video that `key` means: its full name, or its first 11 characters where no other has them.
+    /// Position of the video that `key` means. `key` is the full name, or the first 11 characters if no other video
+    /// begins with them.
     ///
     /// # Errors
-    /// [`KeyError::Ambiguous`] when two videos begin so, [`KeyError::Unknown`] when none does.
+    /// - Returns [`KeyError::Ambiguous`] if several videos begin with `key`.
+    /// - Returns [`KeyError::Unknown`] if no video has this name or begins with `key`.
     pub fn resolve(&self, key: &str) -> Result<usize, KeyError> {
         if let Some(&position) = self.full.get(key) {
             return Ok(position);
@@ -112,7 +115,7 @@ impl Roster {
         }
     }
 
-    /// Whether [`Roster::resolve`] knows `key`, be it ambiguous: the `wanted` of
+    /// Whether a video has this name or key, even if the key is ambiguous. This function can be the `wanted` of
     /// [`FeatureInput::open`](crate::ingest::features::FeatureInput::open).
     pub fn knows(&self, key: &str) -> bool {
         self.full.contains_key(key) || self.short.contains_key(key)

@@ -4,7 +4,8 @@ use vaplan_schemas::rows::Severity;
 
 use super::*;
 
-/// Two videos of each split that agree with each other, of LLP's classes.
+/// Two training videos, one validation video and one test video with LLP's classes, in files that agree with each
+/// other.
 const TRAIN: &str = "filename\tevent_labels\n-rf_Eufr_X4_20_30\tSpeech,Dog\nBBBBBBBBBBB_1.5_11.5\tCar\n";
 const VAL: &str = "filename\tevent_labels\nVVVVVVVVVVV_0_10\tCat\n";
 const TEST: &str = "filename\tevent_labels\nTTTTTTTTTTT_0_10\tSpeech,Car\n";
@@ -45,7 +46,7 @@ impl Folder {
         error.replace(&self.0.path().display().to_string(), "DIR")
     }
 
-    /// `severity file:row video: reason` of each.
+    /// Each rejected row and note as `severity file:row video: reason`.
     fn complaints(&self) -> Vec<String> {
         let show = |reject: &RejectRow| {
             let row = reject.row.map_or_else(|| "-".to_owned(), |row| row.to_string());
@@ -340,6 +341,7 @@ fn the_public_llp_files_are_read_whole_with_each_quirk_noted() {
     assert_eq!(noted("", "`Clapping` twice"), 1);
     assert_eq!(noted("", "outside the weak label"), 54);
     assert_eq!(read.rejects.len(), 6 + 15 + 1 + 54);
-    // 4131 and 2496 rows; 14 and 11 of no split, of which one is no event either, and five more that are none.
+    // The audio file has 4131 rows: 14 are of no split, and 5 more are no events. The visual file has 2496 rows: 11
+    // are of no split, and 1 more is no event.
     assert_eq!(read.events.len(), (4_131 - 14 - 5) + (2_496 - 1 - 11));
 }

@@ -1,4 +1,4 @@
-//! Rows of a tab-separated file, with the header checked and malformed rows set aside.
+//! Reads rows of a tab-separated file, checks the header, and rejects malformed rows.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -8,18 +8,18 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
 
-/// The wanted fields of one line.
+/// The requested fields of one line.
 pub(super) struct TsvRow<const N: usize> {
-    /// Line, from 1 as an editor counts.
+    /// Number of the line, from 1.
     pub(super) line: u64,
-    /// In the order asked for.
+    /// Fields in the order of the requested columns.
     pub(super) fields: [String; N],
 }
 
-/// Reads the columns named, whatever their order; malformed lines go to `rejects`.
+/// Reads the columns with these names, in any order in the file. Malformed lines go to `rejects`.
 ///
-/// Fields are not quoted in the public files, and a stray quote must not swallow the lines after it: quotes are
-/// plain characters, except around a whole field.
+/// Quotes are ordinary characters, except around a whole field. The public files do not quote fields, and a single
+/// quote in a field must not join it with the lines after it.
 pub(super) fn read<const N: usize>(
     path: &Path,
     columns: [&'static str; N],
@@ -101,7 +101,7 @@ pub(super) fn read<const N: usize>(
     Ok(rows)
 }
 
-/// Without spaces around it, nor the quotes around a whole field.
+/// The field without spaces around it and without quotes around the whole field.
 fn unquoted(field: &str) -> &str {
     let field = field.trim();
     field

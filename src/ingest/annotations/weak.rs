@@ -1,4 +1,4 @@
-//! Rows of the split files, and the videos they make.
+//! Rows of the split files, and the videos that they give.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use super::folder::Files;
 use super::{AnnotatedVideo, position, tsv};
 use crate::ingest::error::IngestError;
 
-/// A row of a split file, or of the full list.
+/// A row of a split file.
 pub(super) struct WeakRow {
-    /// Position in [`Files::splits`].
+    /// Position of the file in [`Files::splits`].
     pub(super) file: usize,
     pub(super) line: u64,
     pub(super) video: String,
-    /// Not empty each; may be doubled.
+    /// Class names. None of them is empty; a name may occur twice.
     pub(super) labels: Vec<String>,
 }
 
@@ -80,7 +80,8 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<We
     Ok(rows)
 }
 
-/// One video per name: rows that agree make one, rows that conflict none.
+/// Makes one video of each name. If several rows of a name agree, they give one video; if they differ, the name gives
+/// no video.
 pub(super) fn videos(
     rows: Vec<WeakRow>,
     files: &Files,
@@ -165,7 +166,8 @@ pub(super) fn videos(
     videos
 }
 
-/// The full list adds nothing; where all splits are there, it can tell of videos that they lack.
+/// Compares the full list with the splits. The list adds no videos, but if all three splits are there, videos that
+/// they lack, and labels that differ, become notes.
 fn compare_full(
     files: &Files,
     videos: &[AnnotatedVideo],
@@ -186,7 +188,7 @@ fn compare_full(
     let mut malformed = Vec::new();
     let rows = match tsv::read(path, ["filename", "event_labels"], &mut malformed) {
         Ok(rows) => rows,
-        // Nothing is taken from this file, so nothing is lost with it.
+        // A note is enough, because no video depends on this file.
         Err(error) => return note(RejectKind::UnreadableFile, None, None, error.chain()),
     };
     for row in malformed {

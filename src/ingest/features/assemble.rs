@@ -1,4 +1,4 @@
-//! From rows to batches of whole videos.
+//! Assembles rows into batches of whole videos.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::{FeatureBatch, FeatureEvent, VideoSpan};
 
-/// Values of one video beyond which it is rejected, 512 MiB as f32: no file may fill the memory with one name.
+/// Largest number of values of one video, 512 MiB as f32. A larger video is rejected, so that no file can fill the
+/// memory with rows of one name.
 pub(super) const MAX_VIDEO_VALUES: usize = 1 << 27;
 
-/// Where events go.
+/// The function that receives the events.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(FeatureEvent) -> ControlFlow<()>;
 
-/// Collects rows until some whole videos are there.
+/// Collects rows until a batch of whole videos is complete.
 pub(super) struct Assembler<'a> {
     modality: Modality,
     batch_rows: usize,
@@ -22,19 +23,19 @@ pub(super) struct Assembler<'a> {
     width: usize,
     data: Vec<f32>,
     videos: Vec<VideoSpan>,
-    /// Rows of `videos`.
+    /// Number of rows of `videos`.
     rows: usize,
     open: Option<Open>,
     stopped: bool,
 }
 
-/// The video whose rows are coming in.
+/// The video whose rows are being read.
 struct Open {
     key: Arc<str>,
     file: Arc<str>,
     row: u64,
     segments: u32,
-    /// It was rejected: its rows are passed over.
+    /// Whether the video was rejected. Its further rows are ignored.
     bad: bool,
 }
 
@@ -53,12 +54,12 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// Whether the sink wants no more.
+    /// Whether the sink asked to stop.
     pub(super) fn stopped(&self) -> bool {
         self.stopped
     }
 
-    /// A whole video of `rows` rows, which `read` appends and tells the size of.
+    /// Adds a whole video. `read` appends its values and returns the numbers of rows and columns.
     pub(super) fn whole<E>(
         &mut self,
         key: &str,
@@ -73,7 +74,7 @@ impl<'a> Assembler<'a> {
             self.data = tail;
         }
         self.width = width;
-        // More would not fit in memory.
+        // More than 2³² rows would not fit in memory.
         let segments = u32::try_from(rows).unwrap_or(u32::MAX);
         self.videos.push(VideoSpan {
             key: key.into(),
@@ -88,9 +89,10 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    /// One row; segments of a video come in order from 0.
+    /// Adds one row. The segments of a video must come in order from 0.
     ///
-    /// The same name from segment 0 again is the video once more: whoever takes the batches sees it twice.
+    /// If a name comes again with segment 0, the rows are the same video a second time: the receiver of the batches
+    /// gets it twice.
     pub(super) fn row(
         &mut self,
         file: &Arc<str>,
@@ -134,7 +136,8 @@ impl<'a> Assembler<'a> {
             Ok(0) => return self.spoil(row, "feature is empty, expected floats".to_owned()),
             Ok(width) if width == self.width => {}
             Ok(width) if before == self.rows * self.width && expected == 0 => {
-                // Its first row: what came before goes out, in its own width.
+                // This is the first row of its video. Deliver the earlier videos first, because they have another
+                // width.
                 let tail = self.data.split_off(before);
                 self.flush();
                 (self.data, self.width) = (tail, width);
@@ -156,14 +159,14 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// A row that belongs to no video, or whose name cannot be read: the video before it ends there.
+    /// Rejects a row without a valid video name or modality. The video before the row ends there.
     pub(super) fn stray(&mut self, file: &Arc<str>, row: u64, reason: String) {
         self.close();
         let reject = RejectRow::reject(RejectKind::FeatureRow, &**file, reason);
         self.reject(reject.row(row).modality(self.modality));
     }
 
-    /// Rejects the video whose rows are coming in, whole.
+    /// Rejects the whole video whose rows are being read.
     fn spoil(&mut self, row: u64, reason: String) {
         self.data.truncate(self.rows * self.width);
         let Some(open) = &mut self.open else { return };
@@ -179,7 +182,8 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// The file cannot be read on from `row`: its last video may be cut, so it is left out.
+    /// Handles a file that cannot be read from `row` on. Its last video may be incomplete, so that the video is left
+    /// out.
     pub(super) fn broken(&mut self, file: &Arc<str>, row: u64, problem: String) {
         self.data.truncate(self.rows * self.width);
         let video = self
@@ -214,7 +218,7 @@ impl<'a> Assembler<'a> {
             return;
         }
         let data = std::mem::take(&mut self.data);
-        // As much again will come, and to grow on the way costs a copy.
+        // The next batch probably has the same size. Reserving its memory now avoids copies while it grows.
         self.data.reserve_exact(data.capacity());
         let videos = std::mem::take(&mut self.videos);
         self.rows = 0;
@@ -227,7 +231,7 @@ impl<'a> Assembler<'a> {
         self.stopped = (self.sink)(FeatureEvent::Batch(batch)).is_break();
     }
 
-    /// All that is left.
+    /// Delivers all remaining rows.
     pub(super) fn finish(mut self) {
         self.close();
         self.flush();

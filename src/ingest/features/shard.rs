@@ -1,4 +1,4 @@
-//! Reading of one shard.
+//! Reads one shard.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const VIDEO: usize = 0;
 const SEGMENT: usize = 1;
 const MODALITY: usize = 2;
 
-/// One video per file, named by it.
+/// Reads npy files with one video each. The name of the file is the key of the video.
 pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize, sink: Sink<'_>) {
     let mut assembler = Assembler::new(modality, batch_rows, sink);
     let mut reader = npy::Reader::default();
@@ -48,14 +48,14 @@ pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize,
     assembler.finish();
 }
 
-/// Name of the video whose features a file holds.
+/// Key of the video whose features a file holds.
 pub(super) fn key_of(path: &Path) -> &str {
     path.file_stem()
         .and_then(|stem| stem.to_str())
         .unwrap_or_default()
 }
 
-/// Rows of any number of videos.
+/// Reads a Parquet file with rows of any number of videos.
 pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, sink: Sink<'_>) {
     let mut assembler = Assembler::new(modality, batch_rows, sink);
     let file: Arc<str> = path.display().to_string().into();

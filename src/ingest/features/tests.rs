@@ -14,7 +14,7 @@ use super::*;
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 
-/// What a shard gave: per video key, segments, first row and values; and the complaints.
+/// The result of reading a shard: key, segments, first row and values of each video; batch sizes; and rejected rows.
 #[derive(Debug, Default, PartialEq)]
 struct Given {
     videos: Vec<(String, u32, u64, Vec<f32>)>,
@@ -86,14 +86,14 @@ fn format(float: FloatType, layout: FeatureLayout) -> ShardFormat {
     }
 }
 
-/// Values of segment `t` of video `v`, exact as f16.
+/// Values of video `v`, which f16 represents exactly.
 fn values(v: usize, segments: usize) -> Vec<f32> {
     (0..segments * 3)
         .map(|at| ((v * 64 + at) % 2048) as f32 / 8.0)
         .collect()
 }
 
-/// `count` videos of 1 to 4 segments.
+/// Writes `count` videos of 1 to 4 segments.
 fn shard(path: &Path, format: ShardFormat, count: usize) {
     let mut writer = ShardWriter::create(path, format).unwrap();
     for v in 0..count {
@@ -135,7 +135,7 @@ fn every_form_a_shard_is_written_in_reads_back_in_whole_videos() {
     }
 }
 
-/// Writes columns as they are, with the arrow writer's defaults.
+/// Writes these columns with the default settings of the arrow writer.
 fn table(path: &Path, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer =
@@ -431,7 +431,7 @@ fn a_bad_page_loses_the_rows_after_it_and_not_those_before() {
             .unwrap();
     }
     writer.finish().unwrap();
-    // The first page of the second row group; 1,024 rows of 16 KiB are in the first.
+    // Damage the first page of the second row group. The first row group has 1,024 rows of 16 KiB.
     let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
     let page = usize::try_from(reader.metadata().row_group(1).column(3).data_page_offset()).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
@@ -439,7 +439,7 @@ fn a_bad_page_loses_the_rows_after_it_and_not_those_before() {
     std::fs::write(&path, bytes).unwrap();
     let given = read_file(&path);
     assert_eq!(names(&given).first(), Some(&("v000", 4)));
-    // Nothing tells that the last video before the damage has no more rows.
+    // The last video before the damage is left out, because it may have more rows.
     assert_eq!(given.videos.len(), 255);
     assert!(
         given
@@ -464,7 +464,7 @@ fn a_bad_page_loses_the_rows_after_it_and_not_those_before() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever happens to a good shard: no panic, every batch is of one shape, and a cut one says so.
+    /// Random changes of a good shard cause no panic, every batch has one shape, and a cut file is reported.
     #[test]
     fn damaged_shards_never_panic_and_cut_ones_are_told(
         packed in any::<bool>(),

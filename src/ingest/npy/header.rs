@@ -1,36 +1,36 @@
-//! Magic, version and the dictionary after them.
+//! Parses the magic bytes, the version, and the dictionary after them.
 
 use std::fmt;
 
 use super::{NpyProblem, Shape};
 
-/// Longest header read, bytes; numpy itself writes 118 or a few hundred, and reads 10,000.
+/// Largest length of a header in bytes. numpy writes 118 to a few hundred bytes, and reads at most 10,000.
 pub const MAX_HEADER: u64 = 1 << 16;
 
-/// More axes than numpy allows are refused.
+/// Largest number of axes, as in numpy.
 const MAX_AXES: usize = 64;
 
-/// Family of a dtype.
+/// Kind of a dtype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtypeKind {
-    /// `f`
+    /// Floating-point number, `f`.
     Float,
-    /// `i`
+    /// Signed integer, `i`.
     Signed,
-    /// `u`
+    /// Unsigned integer, `u`.
     Unsigned,
-    /// `b`
+    /// Boolean, `b`.
     Bool,
 }
 
 /// Type of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dtype {
-    /// Family.
+    /// Kind of the values.
     pub kind: DtypeKind,
-    /// Bytes per value: 1, 2, 4 or 8.
+    /// Number of bytes per value: 1, 2, 4 or 8.
     pub width: u8,
-    /// Most significant byte first.
+    /// Whether the most significant byte comes first.
     pub big_endian: bool,
 }
 
@@ -56,25 +56,25 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// What a header says; its size agrees with the file's.
+/// The contents of a header whose size agrees with the size of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Type of the values.
     pub dtype: Dtype,
-    /// First axis fastest.
+    /// Whether the first axis changes fastest.
     pub fortran: bool,
     /// Size of each axis.
     pub shape: Shape,
-    /// First byte of the data.
+    /// Position of the first byte of the data.
     pub data_at: u64,
 }
 
-/// Reads the header of a file of `length` bytes that begins with `start`: all of it, or [`MAX_HEADER`] bytes.
+/// Parses the header of a file of `length` bytes. `start` has the whole file, or its first [`MAX_HEADER`] bytes.
 ///
-/// Allocates a few hundred bytes, whatever the header says.
+/// The function allocates a few hundred bytes, even if the header states a huge size.
 ///
 /// # Errors
-/// Any [`NpyProblem`] but those of values.
+/// Returns any [`NpyProblem`] that a header can cause.
 pub fn parse_header(start: &[u8], length: u64) -> Result<Header, NpyProblem> {
     let Some(rest) = start.strip_prefix(b"\x93NUMPY") else {
         return Err(NpyProblem::Magic {
@@ -138,7 +138,8 @@ pub fn parse_header(start: &[u8], length: u64) -> Result<Header, NpyProblem> {
     }
 }
 
-/// Of the Python literal `{'descr': '<f4', 'fortran_order': False, 'shape': (10, 512), }`: these keys, in any order.
+/// Parser of the Python literal `{'descr': '<f4', 'fortran_order': False, 'shape': (10, 512), }`, with these keys in
+/// any order.
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
@@ -256,14 +257,14 @@ impl<'a> Parser<'a> {
             value = next;
             self.at += 1;
         }
-        // Python 2 wrote long integers so.
+        // Python 2 wrote long integers with an `L`.
         if value.is_some() && self.text.get(self.at) == Some(&b'L') {
             self.at += 1;
         }
         value.ok_or_else(|| self.error(EXPECTED))
     }
 
-    /// No escapes: none of the words has one.
+    /// Reads a string in quotes. Escapes are not supported, because no expected string has one.
     fn string(&mut self, expected: &'static str) -> Result<&'a [u8], NpyProblem> {
         self.blanks();
         let Some(&quote @ (b'\'' | b'"')) = self.text.get(self.at) else {

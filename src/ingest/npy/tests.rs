@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A file as numpy writes it, with any header text and data.
+/// A file in numpy's format, with any text as header and any data.
 fn npy(dictionary: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((dictionary.len() as u16).to_le_bytes());
@@ -35,7 +35,7 @@ fn ints(bytes: &[u8]) -> Result<NdArray<i64>, IngestError> {
     read_ints(&scratch(bytes).1)
 }
 
-/// The message, with the path cut out.
+/// The error message, without the path.
 fn refusal(bytes: &[u8]) -> String {
     let (_folder, path) = scratch(bytes);
     let message = read_floats(&path)
@@ -105,14 +105,14 @@ fn integers_of_every_width_sign_and_byte_order_are_read() {
 
 #[test]
 fn fortran_order_is_transposed_for_any_number_of_axes() {
-    // numpy: np.asfortranarray(np.arange(6, dtype='u1').reshape(2, 3))
+    // The bytes of numpy for np.asfortranarray(np.arange(6, dtype='u1').reshape(2, 3)).
     assert_eq!(
         ints(&of("|u1", "True", "(2, 3)", &[0, 3, 1, 4, 2, 5]))
             .unwrap()
             .data,
         [0, 1, 2, 3, 4, 5]
     );
-    // np.arange(8).reshape(2, 2, 2)
+    // The bytes of numpy for np.arange(8).reshape(2, 2, 2) in Fortran order.
     let cube = ints(&of("|u1", "True", "(2, 2, 2)", &[0, 4, 2, 6, 1, 5, 3, 7])).unwrap();
     assert_eq!(cube.data, [0, 1, 2, 3, 4, 5, 6, 7]);
     let data: Vec<u8> = [0.0_f32, 3.0, 1.0, 4.0, 2.0, 5.0]
@@ -280,7 +280,7 @@ fn what_is_written_is_what_numpy_writes_and_reads_back() {
     let values = [0.5, -1.25, 3.0, 0.0, 1.0, 65504.0];
     write_f32(&path, &[2, 3], &values).unwrap();
     let bytes = std::fs::read(&path).unwrap();
-    // Byte for byte what numpy 2.2 writes for float32 (2, 3).
+    // The same bytes that numpy 2.2 writes for a float32 array of shape (2, 3).
     let header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
     assert_eq!(&bytes[..header.len()], header);
     assert_eq!((bytes.len(), bytes[127]), (128 + 24, b'\n'));
@@ -369,7 +369,8 @@ fn every_golden_array_is_read() {
 }
 
 proptest! {
-    /// Whatever is changed in a good file, reading ends in an answer, and what it gives fits the file.
+    /// After any change of a good file, the reader returns a result or an error, and a result fits the size of the
+    /// file.
     #[test]
     fn mutants_never_panic_nor_give_more_than_the_file_holds(
         which in 0_usize..6,

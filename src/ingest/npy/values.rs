@@ -1,4 +1,4 @@
-//! From bytes to numbers, in C order.
+//! Converts bytes to numbers, in C order.
 
 use super::NpyProblem;
 use super::header::{DtypeKind, Header};
@@ -54,7 +54,7 @@ pub(super) fn append_ints(
         let shift = 64 - 8 * width as u32;
         out.push(match header.dtype.kind {
             DtypeKind::Signed => (bits << shift).cast_signed() >> shift,
-            // numpy takes any byte for a boolean.
+            // numpy accepts any byte as a boolean.
             DtypeKind::Bool => i64::from(bits != 0),
             _ => i64::try_from(bits).map_err(|_| NpyProblem::Value { index, value: bits })?,
         });
@@ -71,7 +71,7 @@ fn reserve<T>(out: &mut Vec<T>, count: usize) -> Result<(), NpyProblem> {
     out.try_reserve(count).map_err(|_| NpyProblem::Memory { bytes })
 }
 
-/// Last axis fastest, of values whose first axis is fastest.
+/// Reorders values whose first axis changes fastest, so that the last axis changes fastest.
 fn to_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Result<Vec<T>, NpyProblem> {
     let mut out = Vec::new();
     reserve(&mut out, values.len())?;
@@ -79,7 +79,7 @@ fn to_c_order<T: Copy>(values: &[T], shape: &[usize]) -> Result<Vec<T>, NpyProbl
     let mut stride = 1_usize;
     for &axis in shape {
         strides.push(stride);
-        // Only an array with an empty axis can wrap, and that has no values.
+        // The product can only wrap if another axis is empty. The array has no values then.
         stride = stride.wrapping_mul(axis);
     }
     let mut index = vec![0; shape.len()];

@@ -1,4 +1,4 @@
-//! Arrays as numpy writes them: version 1.0, little-endian, C order, data at a multiple of 64 bytes.
+//! Writes arrays as numpy does: version 1.0, little-endian, C order, with the data at a multiple of 64 bytes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,34 +11,34 @@ use crate::ingest::error::IngestError;
 /// Writes `values`, rounded to the nearest f16, as an array of `shape`.
 ///
 /// # Errors
-/// [`IngestError::Io`].
+/// Returns [`IngestError::Io`] if the file cannot be written.
 ///
 /// # Panics
-/// If `shape` has another number of values.
+/// Panics if the number of values does not fit `shape`.
 pub fn write_f16(path: &Path, shape: &[usize], values: &[f32]) -> Result<(), IngestError> {
     write(path, "<f2", shape, values, |value| {
         f16::from_f32(value).to_le_bytes()
     })
 }
 
-/// Writes `values` as an array of `shape`.
+/// Writes `values` as an array of f32 with this `shape`.
 ///
 /// # Errors
-/// As [`write_f16`].
+/// Returns [`IngestError::Io`] if the file cannot be written.
 ///
 /// # Panics
-/// As [`write_f16`].
+/// Panics if the number of values does not fit `shape`.
 pub fn write_f32(path: &Path, shape: &[usize], values: &[f32]) -> Result<(), IngestError> {
     write(path, "<f4", shape, values, f32::to_le_bytes)
 }
 
-/// Writes `values` as an array of `shape`.
+/// Writes `values` as an array of i64 with this `shape`.
 ///
 /// # Errors
-/// As [`write_f16`].
+/// Returns [`IngestError::Io`] if the file cannot be written.
 ///
 /// # Panics
-/// As [`write_f16`].
+/// Panics if the number of values does not fit `shape`.
 pub fn write_i64(path: &Path, shape: &[usize], values: &[i64]) -> Result<(), IngestError> {
     write(path, "<i8", shape, values, i64::to_le_bytes)
 }
@@ -61,7 +61,7 @@ fn write<T: Copy, const N: usize>(
         "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}",
         axes.join(", ")
     );
-    // Magic, version and length are 10 bytes, the newline is one.
+    // Magic, version and length take 10 bytes, and the newline at the end takes one byte.
     let padding = (64 - (dictionary.len() + 11) % 64) % 64;
     let length = u16::try_from(dictionary.len() + padding + 1).expect("no array has that many axes");
     let work = || -> std::io::Result<()> {

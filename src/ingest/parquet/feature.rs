@@ -1,4 +1,4 @@
-//! The feature column, in each of its encodings.
+//! Reads the feature column in each of its encodings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ pub(crate) enum Packed {
     F32,
 }
 
-/// How a row's feature is stored.
+/// How the feature of a row is stored.
 pub(super) enum Encoding {
-    /// Fixed-size binary of little-endian floats: `leaf` is the column's position among all leaves.
+    /// Fixed-size binary of little-endian floats. `leaf` is the position of the column among all leaf columns.
     Packed {
         leaf: usize,
         optional: bool,
         dtype: Packed,
         width: usize,
     },
-    /// List of floats, fixed-size or not.
+    /// List of floats, of fixed or variable size.
     List,
 }
 
@@ -112,7 +112,7 @@ impl Encoding {
     }
 }
 
-/// Packed features of one row group.
+/// Reader of the packed features of one row group.
 pub(super) struct PackedReader {
     reader: ColumnReaderImpl<FixedLenByteArrayType>,
     optional: bool,
@@ -150,7 +150,7 @@ impl PackedReader {
         })
     }
 
-    /// The next `count` rows.
+    /// Reads the next `count` rows.
     pub(super) fn next(&mut self, count: usize) -> Result<Features, String> {
         let mut values = Vec::with_capacity(count);
         let mut levels = Vec::new();
@@ -231,7 +231,7 @@ impl Features {
         })
     }
 
-    /// Appends the feature of a row, and gives its width; an error is what is wrong with that row.
+    /// Appends the feature of a row and returns its width. The error describes the problem with this row.
     pub(crate) fn append(&self, row: usize, out: &mut Vec<f32>) -> Result<usize, String> {
         let null = || format!("{FEATURE} is null, expected floats");
         match self {

@@ -1,4 +1,4 @@
-//! A file read at positions, never beyond its end.
+//! Reads a file at given positions, and never beyond its end.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -9,15 +9,15 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-/// The parquet crate's own reader of files allocates whatever a damaged footer says, and shares one position among
-/// all readers.
+/// An input file for the parquet crate. The crate's own reader of files allocates as much as a damaged footer states,
+/// and all its readers share one file position.
 #[derive(Clone)]
 pub(super) struct Source {
     file: Arc<File>,
     length: u64,
 }
 
-/// A place in the file.
+/// A reader at a position in the file.
 pub(super) struct At {
     file: Arc<File>,
     position: u64,
@@ -50,7 +50,7 @@ impl ChunkReader for Source {
     type T = BufReader<At>;
 
     fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        // Page headers take some 30 bytes; the page itself comes by `get_bytes`.
+        // A page header has about 30 bytes, so that a small buffer is enough. The page itself is read by `get_bytes`.
         Ok(BufReader::with_capacity(
             512,
             At {

@@ -1,7 +1,8 @@
-//! A pickle machine that can only build plain data and name tensors.
+//! A pickle machine that builds only plain data and descriptions of tensors.
 //!
-//! Opcodes: Python, `Lib/pickletools.py`; those that `torch.save` writes, with protocols 2 to 4. A name to call is taken
-//! only if it is in [`CALLS`]; everything else is refused by name, before anything is done with it.
+//! It supports the opcodes that `torch.save` writes, with protocols 2 to 4 (Python, `Lib/pickletools.py`). A pickle
+//! may call only the names in [`CALLS`]. Every other name is refused with an error that names it, before anything is
+//! done with it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,14 +12,14 @@ use tch::Kind;
 use super::super::error::WeightsProblem;
 use super::{format, kind_of};
 
-/// What may be called: it makes a dict, or a tensor out of a storage.
+/// The functions that a pickle may call. They make a dict, or a tensor from a storage.
 const CALLS: [&str; 4] = [
     "collections.OrderedDict",
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
 ];
-/// Objects on the stack beyond which a pickle is refused.
+/// The largest number of objects on the stack. A pickle with more is refused.
 const MAX_STACK: usize = 1 << 20;
 
 /// A tensor as the pickle describes it.
@@ -26,32 +27,32 @@ const MAX_STACK: usize = 1 << 20;
 pub(super) struct Rebuilt {
     pub(super) key: String,
     pub(super) kind: Kind,
-    /// In elements.
+    /// The first element, counted in elements of the storage.
     pub(super) offset: i64,
     pub(super) size: Vec<i64>,
     pub(super) stride: Vec<i64>,
 }
 
-/// What a pickle holds. Tuples, lists and dicts (keys and values in turn) are places in a [`Heap`]: the pickle may nest
-/// or share them as deeply as it likes, and dropping them is no recursion.
+/// An object of a pickle. Tuples, lists and dicts (keys and values alternate) are indices into a [`Heap`]. So a
+/// pickle can nest or share them to any depth, and dropping them needs no recursion.
 #[derive(Clone, Debug)]
 pub(super) enum Object {
     Nothing,
-    /// A number or text of no use here.
+    /// A number or text that a state dict does not need.
     Other,
     Int(i64),
     Text(Rc<str>),
     Tuple(usize),
     List(usize),
     Dict(usize),
-    /// `module.name`.
+    /// A function or class, as `module.name`.
     Name(Rc<str>),
     Storage(Rc<str>, Kind),
     Tensor(Rc<Rebuilt>),
     Mark,
 }
 
-/// The containers of a pickle.
+/// The contents of all tuples, lists and dicts of a pickle.
 #[derive(Debug, Default)]
 struct Heap(Vec<Vec<Object>>);
 
@@ -62,17 +63,18 @@ impl Heap {
     }
 }
 
-/// A pickle that was run.
+/// The result of running a pickle.
 #[derive(Debug)]
 pub(super) struct Pickled {
     root: Object,
     heap: Heap,
-    /// Bytes it took.
+    /// The length of the pickle in bytes.
     pub(super) length: usize,
 }
 
 impl Pickled {
-    /// The tensors of the dict, or of the first of `holders` in it that has some, by name.
+    /// The tensors by name: those of the root dict, or of the first dict under one of the keys `holders` that has
+    /// tensors.
     pub(super) fn tensors(&self, holders: &[&str]) -> Vec<(String, Rc<Rebuilt>)> {
         let found = self.tensors_of(&self.root);
         if !found.is_empty() {
@@ -104,7 +106,7 @@ impl Pickled {
         self.pairs(object).filter_map(tensor).collect()
     }
 
-    /// The items of a list of text.
+    /// The items of the root, if it is a list of text.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
         let Object::List(place) = &self.root else {
             return None;
@@ -117,7 +119,7 @@ impl Pickled {
     }
 }
 
-/// Runs one pickle.
+/// The state of a running pickle.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -139,7 +141,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs to the end of the pickle.
+    /// Runs the pickle to its end.
     pub(super) fn run(mut self) -> Step<Pickled> {
         loop {
             let place = self.at;
@@ -270,7 +272,8 @@ impl<'a> Machine<'a> {
                     let made = self.call(&callee, &arguments)?;
                     self.push(made)?;
                 }
-                // The `_metadata` of a state dict: versions of its modules.
+                // The state to set is the `_metadata` of a state dict, which has the versions of its modules. It is
+                // not needed.
                 b'b' => drop(self.pop()?),
                 _ => return Err(self.odd(place, code)),
             }
@@ -380,7 +383,7 @@ impl<'a> Machine<'a> {
         self.items(object)?.iter().map(int).collect()
     }
 
-    /// `('storage', torch.FloatStorage, key, location, elements)`.
+    /// Makes a storage from `('storage', torch.FloatStorage, key, location, elements)`.
     fn storage(&self, id: &Object) -> Option<Object> {
         match self.items(id)? {
             [Object::Text(what), Object::Name(class), Object::Text(key), ..] if **what == *"storage" => {
@@ -391,7 +394,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Makes what one of [`CALLS`] would.
+    /// Makes the result of a function of [`CALLS`].
     fn call(&mut self, callee: &Object, arguments: &Object) -> Step<Object> {
         let Object::Name(name) = callee else {
             return Err(format("the pickle calls what is no function"));
@@ -426,7 +429,7 @@ fn int(object: &Object) -> Option<i64> {
     }
 }
 
-/// A little-endian whole number; one that is no i64 is of no use here.
+/// Makes a little-endian whole number. A number that does not fit into an i64 is not needed here.
 fn long(bytes: &[u8]) -> Object {
     if bytes.len() > 8 {
         return Object::Other;

@@ -1,12 +1,12 @@
-//! Reads PyTorch state dicts without executing any of their pickles.
+//! Reads PyTorch state dicts without executing their pickles.
 //!
 //! ```text
 //! since 1.6   zip, stored: <name>/data.pkl, <name>/data/<key> ...
 //! before      pickles one after the other: magic, protocol, system, OBJECT, keys; then per key: elements u64, bytes
 //! ```
 //!
-//! The object is a dict of tensors, or a dict that holds one under `state_dict`, `model` or `model_state_dict`. A
-//! leading `module.` of all names (`DataParallel`) is removed.
+//! The object is a dict of tensors, or a dict that holds such a dict under `state_dict`, `model` or
+//! `model_state_dict`. If all names begin with `module.` (`DataParallel`), this prefix is removed.
 //!
 //! Source: `torch/serialization.py` (`_save`, `_legacy_save`), `torch/_utils.py` (`_rebuild_tensor_v2`).
 
@@ -27,30 +27,32 @@ use machine::{Machine, Pickled, Rebuilt};
 
 /// `torch.serialization.MAGIC_NUMBER`, 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// Keys under which training scripts put the state dict.
+/// The keys under which training scripts put the state dict.
 const HOLDERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 
-/// Limit of the size of all tensors together, in file lengths: tensors may share a storage.
+/// The largest size of all tensors together, as a multiple of the file's length. It is above 1 because tensors can
+/// share a storage.
 const MOST_SHARED: usize = 8;
 
 fn format(problem: impl Into<String>) -> WeightsProblem {
     WeightsProblem::Format(problem.into())
 }
 
-/// Whether a file begins like a PyTorch file.
+/// Returns whether a file begins like a PyTorch file.
 pub(super) fn is_pt(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04") || is_legacy(file)
 }
 
-/// PROTO 2, LONG1, 10 bytes, the magic number.
+/// Returns whether a file begins like the old format: PROTO 2, LONG1, 10 bytes, the magic number.
 fn is_legacy(file: &[u8]) -> bool {
     file.starts_with(&[0x80, 2, 0x8a, 10]) && file[4..].starts_with(&MAGIC)
 }
 
-/// Reads the bytes of a file that [`is_pt`].
+/// Reads the bytes of a file for which [`is_pt`] is true.
 ///
 /// # Errors
-/// [`WeightsProblem::Call`] for a pickle that asks for anything but tensors, [`WeightsProblem::Format`].
+/// Returns [`WeightsProblem::Call`] if a pickle calls a function that does not make a tensor, and
+/// [`WeightsProblem::Format`] if the file is invalid.
 pub(super) fn read(file: &[u8]) -> Result<Weights, WeightsProblem> {
     let (pickled, storages) = if is_legacy(file) {
         legacy(file)?
@@ -58,7 +60,7 @@ pub(super) fn read(file: &[u8]) -> Result<Weights, WeightsProblem> {
         zipped(file)?
     };
     let mut tensors = BTreeMap::new();
-    // Tensors may share a storage, as tied weights do. The limit keeps a small file from filling the memory.
+    // Tensors can share a storage, as tied weights do. The limit prevents a small file from filling the memory.
     let mut room = file.len().saturating_mul(MOST_SHARED);
     for (name, rebuilt) in state_dict(&pickled)? {
         let tensor = materialize(&rebuilt, &storages, room)?;
@@ -91,7 +93,7 @@ fn zipped(file: &[u8]) -> Result<(Pickled, Storages), WeightsProblem> {
     let mut entry = |name: &str| -> Result<Vec<u8>, WeightsProblem> {
         let entry = archive.by_name(name).map_err(bad)?;
         let mut bytes = Vec::new();
-        // Stored, not compressed: an entry is no longer than the file.
+        // Entries are stored without compression, so an entry is not longer than the file.
         entry
             .take(file.len() as u64)
             .read_to_end(&mut bytes)
@@ -120,7 +122,7 @@ fn legacy(file: &[u8]) -> Result<(Pickled, Storages), WeightsProblem> {
         rest = &rest[pickled.length..];
         Ok(pickled)
     };
-    // Magic number, protocol version, what system it was.
+    // The magic number, the protocol version and the description of the system.
     for _ in 0..3 {
         next()?;
     }
@@ -135,7 +137,7 @@ fn legacy(file: &[u8]) -> Result<(Pickled, Storages), WeightsProblem> {
             .split_first_chunk::<8>()
             .ok_or_else(|| format(format!("ends before storage `{key}`")))?;
         let size = sizes.get(&key).copied();
-        // A storage that no tensor uses has no known size: nothing behind it can be found.
+        // The size of a storage that no tensor uses is unknown, so the storages after it cannot be found.
         let size = size.ok_or_else(|| format(format!("has a storage `{key}` that no tensor uses")))?;
         let bytes = usize::try_from(u64::from_le_bytes(*count))
             .ok()
@@ -148,7 +150,7 @@ fn legacy(file: &[u8]) -> Result<(Pickled, Storages), WeightsProblem> {
     Ok((pickled, storages))
 }
 
-/// The tensors of a dict, or of the one it holds.
+/// The tensors of the dict, or of the dict that it holds.
 fn state_dict(pickled: &Pickled) -> Result<Vec<(String, Rc<Rebuilt>)>, WeightsProblem> {
     let found = pickled.tensors(&HOLDERS);
     if found.is_empty() {
@@ -159,7 +161,7 @@ fn state_dict(pickled: &Pickled) -> Result<Vec<(String, Rc<Rebuilt>)>, WeightsPr
     Ok(found)
 }
 
-/// The values of a tensor, contiguous, at most `room` bytes.
+/// Copies the values of a tensor into a contiguous tensor of at most `room` bytes.
 fn materialize(rebuilt: &Rebuilt, storages: &Storages, room: usize) -> Result<Tensor, WeightsProblem> {
     let Rebuilt {
         key,
@@ -182,7 +184,7 @@ fn materialize(rebuilt: &Rebuilt, storages: &Storages, room: usize) -> Result<Te
     if own == 0 {
         return tensor(&[], size, *kind);
     }
-    // More elements than the storage has: some stride is 0 or overlaps, as of no parameter.
+    // If the tensor has more elements than the storage, a stride is 0 or elements overlap. No parameter is like that.
     let shaped = size.len() == stride.len() && stride.iter().all(|&step| step >= 0) && own <= count;
     let mut ends = size.iter().zip(stride);
     let last = ends.try_fold(*offset, |at, (&axis, &step)| {

@@ -1,4 +1,4 @@
-//! `tests/torch/make.py` writes these files as `torch.save` does.
+//! Tests on files that `tests/torch/make.py` writes in the formats of `torch.save`.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn both_formats_give_the_tensors_with_offset_and_stride_and_without_the_prefix()
 #[test]
 fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
     let refused = read(&file("evil.pt")).unwrap_err();
-    // The module that `os.system` says it is from.
+    // The pickle names `os.system` by the module that defines it.
     let found = "posix.system".to_owned();
     assert_eq!(refused, WeightsProblem::Call { found });
 }
@@ -94,7 +94,7 @@ fn a_tensor_that_says_to_be_larger_than_its_storage_is_refused_before_it_takes_m
 
 #[test]
 fn a_pickle_nested_without_end_is_no_overflow() {
-    // [[[[...]]]]: a list, kept; a list around it, kept; and so on.
+    // [[[[...]]]]: a list is memoised, a list around it is memoised, and so on.
     let mut pickle = vec![0x80, 2, b']', b'q', 0];
     for _ in 0..300_000 {
         pickle.extend([b']', b'h', 0, b'a', b'q', 0]);

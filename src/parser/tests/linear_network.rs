@@ -1,6 +1,6 @@
 //! A second network, which exists in tests only: one linear map per modality, and means over the segments.
 //!
-//! It is all that a new network needs: this file, and one line in the registry.
+//! A new network needs no more than this: one file, and one line in the registry.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::parser::noise::Noise;
 use crate::parser::parameters::{Declared, Parameters, linear, matrix};
 use crate::parser::weights::Weights;
 
-/// Settings of the network.
+/// The settings of the network.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::parser) struct LinearSettings {
-    /// Probability that a feature is dropped in training.
+    /// The probability that a feature is dropped in training.
     feature_dropout: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Tests of pooled features and of label matrices, and a second network.
+//! Tests of pooled features, label matrices and device names, and a second network.
 
 pub(super) mod linear_network;
 mod second_network;
@@ -39,7 +39,8 @@ fn open(path: &Path, cache: &Path, lengths: &Lengths) -> (FeatureTable, u64) {
     (table.unwrap(), read)
 }
 
-/// Video A of four frames, two a segment; B of as many as segments; C of a number that is no multiple.
+/// A folder with three videos: A has four frames, which is two per segment; B has one frame per segment; the number
+/// of frames of C is not a multiple of its number of segments.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, rows: usize, values: &[f32]| {
@@ -85,7 +86,7 @@ fn a_second_reading_maps_the_copy_until_a_file_or_a_length_changes() {
     npy::write_f32(&folder.path().join("BBBBBBBBBBB.npy"), &[4, 2], &[1.0; 8]).unwrap();
     let (_, read) = open(folder.path(), cache.path(), &lengths());
     assert_eq!(read, 3);
-    // A copy that was cut is made anew.
+    // A copy that was truncated is made again.
     for file in std::fs::read_dir(cache.path()).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "f32") {
@@ -143,7 +144,8 @@ fn of_several_classes_seen_and_heard_the_one_that_both_hold_more_probable_is_kep
     let video = VideoProbabilities {
         video: "AAAAAAAAAAA".into(),
         classes: 3,
-        // Segment 0: class 0 is surer to the ear, class 1 to both; segment 1: class 2 is heard and not seen.
+        // Segment 0: class 0 has the higher audio probability, class 1 the higher minimum over both modalities.
+        // Segment 1: class 2 is set in audio and not in visual.
         segments: [
             vec![0.9, 0.7, 0.1, 0.2, 0.1, 0.8],
             vec![0.6, 0.8, 0.1, 0.2, 0.1, 0.4],

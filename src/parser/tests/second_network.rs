@@ -1,4 +1,4 @@
-//! A network that is not HAN goes through every command by its name alone.
+//! Tests that a network other than HAN works with every command when only its name is given.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -24,7 +24,7 @@ use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver,
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, Network as _, TrainError, Weights};
 
-/// A folder with the built-in sample, its features and three equal stores of its labels.
+/// A folder with the built-in sample, its features, and three equal stores of its labels.
 struct Fixture {
     folder: tempfile::TempDir,
 }
@@ -102,7 +102,8 @@ impl Fixture {
         }
     }
 
-    /// Trains two epochs; with `stop`, only the first one is kept, as if the program was killed in the second.
+    /// Trains two epochs. With `stop`, only the first epoch is kept, as if the program was killed in the second
+    /// epoch.
     fn train(&self, store: &str, stop: bool) -> Option<TrainSummary> {
         let request = self.request(store);
         let mut progress = |progress| {
@@ -112,7 +113,8 @@ impl Fixture {
         catch_unwind(AssertUnwindSafe(|| train::run(&request, &mut progress).unwrap())).ok()
     }
 
-    /// Trains one epoch that is committed and whose checkpoint is not promoted, as if the program was killed in between.
+    /// Trains one epoch that is committed and whose checkpoint is not promoted, as if the program was killed in
+    /// between.
     fn train_and_stop_after_the_commit(&self, store: &str) {
         let request = self.request(store);
         let store = Store::open(&request.store).unwrap();
@@ -165,10 +167,10 @@ impl TrainingDriver for StopAfterCommit {
     }
 }
 
-/// A network that is not HAN, and one of its own settings.
+/// Names a network that is not HAN, and sets one of its own settings.
 const SETTINGS: &str = "network = 'linear'\nfeature_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
 
-/// Runs a command of the program, which must end with status 0.
+/// Runs a command of the program and asserts that its exit status is 0.
 fn vaplan(words: &[&str]) {
     let cli = Cli::try_parse_from([&["vaplan", "--quiet"], words].concat()).unwrap();
     let status = cli.run(&mut Vec::new()).unwrap();
@@ -206,7 +208,8 @@ fn a_second_network_trains_resumes_bit_for_bit_and_predicts() {
     let summary = fixture.train("third", false).unwrap();
     assert_eq!((summary.epochs, summary.resumed), (2, None));
     let repeated = fixture.checkpoint("third", "last.safetensors");
-    // The metadata names another store version: the one of the epoch that was committed before.
+    // The metadata differs: it names the store version of the epoch that was committed before. So compare the tensors
+    // only.
     assert!(
         Weights::read(&repeated).unwrap().tensors == saved.tensors,
         "the weights differ"
@@ -216,7 +219,7 @@ fn a_second_network_trains_resumes_bit_for_bit_and_predicts() {
     let numbers: Vec<(u64, u64)> = epochs.iter().map(|row| (row.epoch, row.run_epoch)).collect();
     assert_eq!(numbers, [(1, 1), (2, 2)]);
 
-    // What the store holds of the best epoch, `predict` gives from the checkpoint.
+    // `predict` computes from the checkpoint the same probabilities that the store holds for the best epoch.
     let store = Store::open(&fixture.folder.path().join("one")).unwrap();
     let snapshot = store.at_version(None).unwrap();
     assert_eq!(snapshot.read::<Epochs>().unwrap().len(), 2);

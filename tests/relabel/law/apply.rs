@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use vaplan::ingest::npy;
 use vaplan::world::changes::{Changes, WeakEdit};
 use vaplan::world::settings::{ClassThreshold, RuleName};
+use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
 use super::files::{Rows, WIDE, WIDTH, write_npy, write_parquet};
@@ -481,9 +482,9 @@ impl World {
         });
         if let Some((modalities, k, alpha, guard)) = asks {
             let asked = &mut asked.denoising;
-            asked.k = Some(k);
-            asked.alpha = Some([1.0, 1.5, 3.0, 10.0][usize::from(alpha)]);
-            asked.guard = Some([0.0, 0.5, 0.9][usize::from(guard)]);
+            let alpha = [1.0, 1.5, 3.0, 10.0][usize::from(alpha)];
+            let guard = [0.0, 0.5, 0.9][usize::from(guard)];
+            asked.parameters = parameters(k, alpha, guard);
             asked.modalities = modalities;
         }
         let comes = asked.rows.predictions.is_some() && asked.to_version.is_none();
@@ -498,12 +499,18 @@ impl World {
             };
             let (k, alpha, guard) = own.unwrap_or((5, 10.0, 0.5));
             *own = on.then_some((
-                asked.k.unwrap_or(k),
-                asked.alpha.unwrap_or(alpha),
-                asked.guard.unwrap_or(guard),
+                asked.parameters.get("k").map_or(k, |k| *k as u32),
+                asked.parameters.get("alpha").copied().unwrap_or(alpha),
+                asked.parameters.get("guard").copied().unwrap_or(guard),
             ));
         }
     }
+}
+
+/// Parameters of rule `pld`.
+pub(crate) fn parameters(k: u32, alpha: f64, guard: f64) -> RuleParameters {
+    let named = [("k", f64::from(k)), ("alpha", alpha), ("guard", guard)];
+    named.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Sure and unsure, right and wrong, and what is no probability.

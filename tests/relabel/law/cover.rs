@@ -105,7 +105,7 @@ impl Cover {
         };
         let patched = patched(Labels::NAME) || patched(Scores::NAME);
         self.count("stores with holes and patches", usize::from(patched));
-        for cell in found.labels.iter().flat_map(|track| &track.cells) {
+        for cell in found.labels.iter().flat_map(|track| track.iter()) {
             match cell.rule {
                 LabelRule::Plg => {}
                 LabelRule::Pld => self.count("labels by pld", 1),

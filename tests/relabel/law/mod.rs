@@ -223,7 +223,7 @@ fn step(
     }
     let labels = after.read::<Labels>().map_err(failed("labels"))?;
     told_why(&told, &labels)?;
-    let flipped = labels.iter().flat_map(|track| &track.cells);
+    let flipped = labels.iter().flat_map(LabelTrack::iter);
     let flipped = flipped.filter(|cell| cell.rule == LabelRule::Pld).count();
     if let Some(flips) = &summary.flips {
         prop_assert_eq!(total(flips), flipped as u64, "flips told, and flips in `labels`");
@@ -257,9 +257,9 @@ fn told_why(told: &[LabelChangeRow], labels: &[LabelTrack]) -> Result<(), TestCa
             .find(|track| (&track.video, track.modality, &track.class) == key);
         if let Some(cell) = track
             .filter(|_| flipped)
-            .map(|track| &track.cells[row.segment as usize])
+            .map(|track| track.get(row.segment as usize))
         {
-            prop_assert_eq!(&cell.why, &row.why);
+            prop_assert_eq!(cell.why, row.why.as_deref());
             let why = row.why.as_ref().expect("checked above");
             let limit = why
                 .limit
@@ -316,7 +316,7 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
     denoising.modalities = Some(Vec::new());
     for modality in Modality::ALL {
         if let Some((k, alpha, guard)) = world.now.denoising[at(modality)] {
-            (denoising.k, denoising.alpha, denoising.guard) = (Some(k), Some(alpha), Some(guard));
+            denoising.parameters = apply::parameters(k, alpha, guard);
             denoising.modalities.as_mut().expect("set above").push(modality);
         }
     }

@@ -48,15 +48,14 @@ impl Stayed {
         };
         self.told += 1;
         let part = Part::load(&snapshot, resolved, touched, workers, &quiet())?;
-        let cells = self.resident.apply(&part)?;
+        let outcome = self.resident.apply(&part)?;
         patch::commit(
             &self.store,
             Some(&lock),
             &snapshot,
             &request(root, changes, workers, false),
             &part,
-            &self.resident.answers,
-            cells,
+            outcome,
         )
     }
 

@@ -1,4 +1,4 @@
-//! What a person set.
+//! Labels that a person set.
 
 use std::sync::Arc;
 
@@ -6,31 +6,33 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::bits::Bits;
-use crate::fault::{Fault, MarkFault};
 use crate::records::{Denoised, Score, Track};
+use crate::rejection::{Rejection, UserLabelRejection};
 
-/// What a person set in one video and modality; it outranks PLG and PLD until it is withdrawn.
+/// The user labels of one video and modality. A user label outranks PLG and PLD until the person withdraws it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Marks {
-    /// Per class, strictly ascending.
-    pub classes: Vec<Mark>,
+pub struct UserLabelRecord {
+    /// One track per class, classes strictly ascending.
+    pub classes: Vec<UserLabelTrack>,
 }
 
-/// What a person set of one class.
+/// The user labels of one class.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Mark {
-    /// Which class.
+pub struct UserLabelTrack {
+    /// Class of the user labels.
     pub class: ClassId,
-    /// Segments that were set, to either label.
+    /// Segments that have a user label, whether the label is 0 or 1.
     pub known: Bits,
-    /// To which; where `known` is unset it means nothing.
+    /// The label of each segment. A bit has no meaning if the segment is not in `known`.
     pub label: Bits,
 }
 
-impl Mark {
-    /// Puts the marks on a track: labels, who set them, and no flips below them. A fault where the first mark beyond
-    /// the end is; those before it count.
-    pub(crate) fn apply(&self, modality: Modality, track: &mut Track) -> Option<Fault> {
+impl UserLabelTrack {
+    /// Replaces the labels of a track by the user labels, and removes the flips of the replaced labels.
+    ///
+    /// Returns a rejection that names the first user label beyond the last segment of the track, if there is one. The
+    /// user labels within the track count all the same.
+    pub(crate) fn apply(&self, modality: Modality, track: &mut Track) -> Option<Rejection> {
         let segments = track.label.len();
         let marked = |segment: usize| self.known.get(segment);
         if (0..segments).any(marked) {
@@ -43,9 +45,9 @@ impl Mark {
             unflip(track, marked);
         }
         let segment = (segments..self.known.len()).find(|&segment| marked(segment))? as u32;
-        Some(Fault::Mark {
+        Some(Rejection::UserLabel {
             modality,
-            why: MarkFault::Segment {
+            why: UserLabelRejection::Segment {
                 class: self.class,
                 segment,
                 segments: segments as u32,
@@ -53,13 +55,13 @@ impl Mark {
         })
     }
 
-    /// Some segment is set.
+    /// Returns whether at least one segment has a user label.
     pub(crate) fn says_something(&self) -> bool {
         self.known.ones() > 0
     }
 }
 
-/// Takes the flips of some segments out of a track: no one is told of a flip that does not count.
+/// Removes the flips of some segments from a track. The tables would otherwise report flips that a user label replaced.
 fn unflip(track: &mut Track, of: impl Fn(usize) -> bool) {
     let Some(denoised) = track.denoised.take() else {
         return;

@@ -1,0 +1,216 @@
+//! The registry of denoising rules: how the predictions of an epoch change the labels of a track.
+//!
+//! A new rule needs one module with its decision, and one line in each `match` of this file. Records, tables, settings,
+//! the configuration of `run` and the command line carry the name and the numeric parameters of a rule, so they do not
+//! change.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bits::Bits;
+use crate::pld::{self, Pld, PldError};
+use crate::prediction::Probability;
+
+/// Parameters of a rule by name, such as `alpha` of rule `pld`.
+pub type RuleParameters = BTreeMap<String, f64>;
+
+/// Names of all rules, in the order of help texts.
+pub const RULES: [&str; 1] = [Pld::NAME];
+
+/// The rule by which predictions change labels, with its parameters.
+///
+/// ```
+/// use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
+/// let rule = DenoisingRule::new("pld", &RuleParameters::from([("alpha".to_owned(), 4.0)])).unwrap();
+/// assert_eq!(rule, DenoisingRule::pld(5, 4.0, 0.5).unwrap());
+/// assert_eq!(rule.to_string(), "pld alpha=4 guard=0.5 k=5");
+/// let refused = DenoisingRule::new("vote", &RuleParameters::new()).unwrap_err();
+/// assert_eq!(refused.to_string(), "the denoising rule is `vote`, expected one of: pld");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DenoisingRule {
+    /// Pseudo label denoising of VAPLAN.
+    Pld(Pld),
+}
+
+/// The decision of a rule for one track.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flips {
+    /// A bit for each segment whose label is to be flipped. The length is that of the labels.
+    pub flipped: Bits,
+    /// Loss of each segment; `None` if the prediction of the segment is not a probability.
+    pub losses: Vec<Option<f64>>,
+    /// The base of the track, which the losses were compared with; `None` if the track has no loss.
+    pub base: Option<f64>,
+}
+
+/// A rule or parameter that cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DenoisingRuleError {
+    /// The name is not in [`RULES`].
+    #[error("the denoising rule is `{0}`, expected one of: {list}", list = RULES.join(", "))]
+    Rule(String),
+    /// The rule has no such parameter.
+    #[error("`{parameter}` is not a parameter of the denoising rule `{rule}`, expected one of: {}", .expected.join(", "))]
+    Parameter {
+        /// Name of the rule.
+        rule: &'static str,
+        /// Name that was given.
+        parameter: String,
+        /// Names that the rule has.
+        expected: Vec<&'static str>,
+    },
+    /// A parameter of rule `pld` is outside its range.
+    #[error(transparent)]
+    Pld(#[from] PldError),
+}
+
+impl DenoisingRule {
+    /// Makes the rule of this name. Parameters that are not given have their defaults.
+    ///
+    /// # Errors
+    /// Returns [`DenoisingRuleError`] for an unknown name, an unknown parameter, or a value outside its range.
+    pub fn new(name: &str, parameters: &RuleParameters) -> Result<DenoisingRule, DenoisingRuleError> {
+        let default = match name {
+            Pld::NAME => DenoisingRule::Pld(Pld::default()),
+            _ => return Err(DenoisingRuleError::Rule(name.to_owned())),
+        };
+        default.with(parameters)
+    }
+
+    /// Makes rule `pld` with these parameters.
+    ///
+    /// # Errors
+    /// Returns [`DenoisingRuleError::Pld`] if a parameter is outside its range (see [`Pld::new`]).
+    pub fn pld(k: u32, alpha: f64, guard: f64) -> Result<DenoisingRule, DenoisingRuleError> {
+        Ok(DenoisingRule::Pld(Pld::new(k, alpha, guard)?))
+    }
+
+    /// Returns the same rule with some parameters changed.
+    ///
+    /// # Errors
+    /// Returns [`DenoisingRuleError`] for an unknown parameter, or a value outside its range.
+    pub fn with(self, changes: &RuleParameters) -> Result<DenoisingRule, DenoisingRuleError> {
+        let mut all = self.parameters();
+        for (name, value) in changes {
+            match all.iter_mut().find(|(own, _)| own == name) {
+                Some((_, own)) => *own = *value,
+                None => {
+                    return Err(DenoisingRuleError::Parameter {
+                        rule: self.name(),
+                        parameter: name.clone(),
+                        expected: all.iter().map(|(name, _)| *name).collect(),
+                    });
+                }
+            }
+        }
+        let value = |name: &str| {
+            all.iter()
+                .find(|(own, _)| *own == name)
+                .expect("a parameter of the rule")
+                .1
+        };
+        Ok(match self {
+            DenoisingRule::Pld(_) => DenoisingRule::Pld(Pld::from_numbers(value)?),
+        })
+    }
+
+    /// The name of the rule, as settings, the configuration and the command line write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DenoisingRule::Pld(_) => Pld::NAME,
+        }
+    }
+
+    /// The names and values of all parameters, in order of name.
+    pub fn parameters(&self) -> Vec<(&'static str, f64)> {
+        match self {
+            DenoisingRule::Pld(pld) => pld.numbers(),
+        }
+    }
+
+    /// The value of a parameter; `None` if the rule has no such parameter.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        let own = self.parameters();
+        own.into_iter()
+            .find_map(|(own, value)| (own == name).then_some(value))
+    }
+
+    /// Decides which labels of a track to flip.
+    ///
+    /// # Shapes
+    /// `labels` and `probabilities`: `[T]`, one class.
+    pub fn flips(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
+        match self {
+            DenoisingRule::Pld(settings) => pld::flips(labels, probabilities, *settings),
+        }
+    }
+}
+
+impl Default for DenoisingRule {
+    /// Rule `pld` with its defaults.
+    fn default() -> DenoisingRule {
+        DenoisingRule::Pld(Pld::default())
+    }
+}
+
+impl fmt::Display for DenoisingRule {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(self.name())?;
+        for (name, value) in self.parameters() {
+            write!(to, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_is_made_again_from_its_name_and_parameters() {
+        for name in RULES {
+            let rule = DenoisingRule::new(name, &RuleParameters::new()).unwrap();
+            let given = rule
+                .parameters()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value));
+            let given: RuleParameters = given.map(|(name, value)| (name, value * 0.5 + 0.5)).collect();
+            let changed = rule.with(&given);
+            if let Ok(changed) = changed {
+                let parameters = changed.parameters().into_iter();
+                let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).collect();
+                assert_eq!(DenoisingRule::new(changed.name(), &parameters), Ok(changed));
+            }
+            assert!(rule.parameters().is_sorted_by_key(|(name, _)| *name), "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_and_impossible_parameters_are_refused_with_what_is_expected() {
+        let refused = |name: &str, value: f64| {
+            let given = RuleParameters::from([(name.to_owned(), value)]);
+            DenoisingRule::new("pld", &given).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused("beta", 1.0),
+            "`beta` is not a parameter of the denoising rule `pld`, expected one of: alpha, guard, k"
+        );
+        assert_eq!(
+            refused("k", 0.0),
+            "k is 0, expected a whole number from 1 to 4294967295"
+        );
+        assert_eq!(
+            refused("k", 2.5),
+            "k is 2.5, expected a whole number from 1 to 4294967295"
+        );
+        assert_eq!(
+            refused("alpha", -1.0),
+            "alpha is -1, expected a finite number above 0"
+        );
+    }
+}

@@ -11,7 +11,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: native ## Label, train, denoise and score a built-in sample
-	$(CARGO) build --workspace --bin vaplan
+	$(CARGO) build --workspace --bin vaplan --bin vaplan-torch
 	@$${CARGO_TARGET_DIR:-target}/debug/vaplan demo $(ARGS)
 
 check: native structure ## Daily work, a few minutes: structure, formatting, clippy, unit tests of the libraries

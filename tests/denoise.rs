@@ -164,7 +164,7 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
     );
     let said = stdout(&output);
     assert!(
-        said.starts_with("epoch 2, visual: k 5, alpha 10, guard 0.5\n"),
+        said.starts_with("epoch 2, visual: pld alpha=10 guard=0.5 k=5\n"),
         "{said}"
     );
     let all = format!("\nall      {:<5} {to_set:>9} {to_unset:>9}\n", 16);

@@ -34,6 +34,8 @@ mod sample;
 mod session;
 mod show;
 mod small_store;
+#[cfg(feature = "train")]
+mod start;
 mod store_paths;
 mod support;
 mod synth;

@@ -267,7 +267,7 @@ fn a_name_that_makes_no_file_is_left_out_and_told() {
 fn help_says_that_results_are_simulated() {
     let output = run(["synth", "--help"]);
     assert!(
-        stdout(&output).contains("results on simulated features"),
+        stdout(&output).contains("results on them say nothing about real data"),
         "{}",
         stdout(&output)
     );

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
+use crate::flips::Flips;
 use crate::pld::{self, Pld, PldError};
 use crate::prediction::Probability;
 
@@ -33,17 +34,6 @@ pub const RULES: [&str; 1] = [Pld::NAME];
 pub enum DenoisingRule {
     /// Pseudo label denoising of VAPLAN.
     Pld(Pld),
-}
-
-/// The decision of a rule for one track.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Flips {
-    /// A bit for each segment whose label is to be flipped. The length is that of the labels.
-    pub flipped: Bits,
-    /// Loss of each segment; `None` if the prediction of the segment is not a probability.
-    pub losses: Vec<Option<f64>>,
-    /// The base of the track, which the losses were compared with; `None` if the track has no loss.
-    pub base: Option<f64>,
 }
 
 /// A rule or parameter that cannot be used.

@@ -22,6 +22,7 @@
 //! | [`mod@similarity`] | the batched matrix product of segments and prompts, outside differential |
 //! | [`mod@admit`] | which features of a video count, and why the other features are rejected |
 //! | [`mod@threshold`] | operator: scores and thresholds to PLG labels |
+//! | [`flips`] | the decision of a denoising rule for one track |
 //! | [`pld`] | rule `pld`: forward losses, their base, and the labels to flip |
 //! | [`denoising`] | the registry of denoising rules |
 //! | [`mod@denoise`] | operator: predictions and the denoising rule of their modality |
@@ -44,6 +45,7 @@ pub mod decide;
 pub mod denoise;
 pub mod denoising;
 pub mod feed;
+pub mod flips;
 pub mod graph;
 pub mod labels;
 pub mod outcome;

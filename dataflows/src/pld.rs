@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
-use crate::denoising::Flips;
+use crate::flips::Flips;
 use crate::prediction::Probability;
 use crate::score::Score;
 

@@ -119,7 +119,7 @@ pub fn train<'scope>(
             // Workers without the learner drop their capability here, so that they do not hold the frontier.
             let mut thread = handle.map(|handle| {
                 let wake = scope.worker().sync_activator_for(info.address.to_vec());
-                TrainingThread::begin(handle, capability, wake)
+                LearnerThread::begin(handle, capability, wake)
             });
             let mut untold: BTreeMap<u64, LabelChanges> = BTreeMap::new();
             move |(input, frontier), output| {
@@ -157,7 +157,7 @@ type EpochInput = (u64, LabelChanges);
 type Answer = Result<Learnt, String>;
 
 /// The training thread, as worker 0 sees it.
-struct TrainingThread {
+struct LearnerThread {
     status: Arc<Status>,
     fail: Box<dyn Fn(String)>,
     /// Capability of the version whose epoch is running or comes next.
@@ -170,8 +170,8 @@ struct TrainingThread {
     thread: Option<JoinHandle<()>>,
 }
 
-impl TrainingThread {
-    fn begin(handle: LearnerHandle, capability: Capability<u64>, wake: SyncActivator) -> TrainingThread {
+impl LearnerThread {
+    fn begin(handle: LearnerHandle, capability: Capability<u64>, wake: SyncActivator) -> LearnerThread {
         let LearnerHandle {
             mut learner,
             status,
@@ -189,7 +189,7 @@ impl TrainingThread {
                 let _ = wake.activate();
             }
         });
-        TrainingThread {
+        LearnerThread {
             status,
             fail,
             capability,
@@ -254,7 +254,7 @@ impl TrainingThread {
     }
 }
 
-impl Drop for TrainingThread {
+impl Drop for LearnerThread {
     fn drop(&mut self) {
         // Close the channel of epochs. The thread ends after the epoch that is running.
         self.epochs = None;

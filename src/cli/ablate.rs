@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         supervisions: args.lines.clone(),
         seeds: args.seeds.clone(),
         split: args.split,
-        device: args.training.machine.device,
+        device: args.training.machine.device()?,
         kept: args.source.folder().join("ablate"),
     };
     args.training.machine.set_threads();

@@ -124,10 +124,15 @@ pub(super) struct MachineArgs {
     threads: Option<NonZeroUsize>,
     /// Device to compute on: cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", env = "VAPLAN_DEVICE", value_parser = crate::parser::device)]
-    pub(super) device: tch::Device,
+    device: tch::Device,
 }
 
 impl MachineArgs {
+    /// The device, after a check that libtorch sees it.
+    pub(super) fn device(&self) -> anyhow::Result<tch::Device> {
+        crate::parser::available(self.device).map_err(anyhow::Error::msg)
+    }
+
     /// Sets the number of libtorch's threads for the whole process.
     pub(super) fn set_threads(&self) {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

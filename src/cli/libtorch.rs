@@ -18,34 +18,6 @@ pub fn set_threads(threads: usize) -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
-/// Restarts the program with OpenMP threads that sleep while they wait, unless `OMP_WAIT_POLICY` is set already.
-///
-/// OpenMP's threads wait by spinning otherwise, and take the cores from the dataflow's workers: `demo` took 96 to 219 s
-/// instead of 22 s on two cores. OpenMP reads the variable when libtorch is loaded, which is before `main`, so the
-/// program must start again. The process id stays the same. `main` calls this before anything else is done.
-pub fn wait_asleep() {
-    use std::os::unix::process::CommandExt;
-    const POLICY: &str = "OMP_WAIT_POLICY";
-    if std::env::var_os(POLICY).is_some() {
-        return;
-    }
-    let mut arguments = std::env::args_os();
-    let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else {
-        return;
-    };
-    // A program that was started through the dynamic loader (`ld-linux.so vaplan`) has the loader as its executable.
-    if program
-        .file_name()
-        .is_none_or(|file| file.as_encoded_bytes().starts_with(b"ld-"))
-    {
-        return;
-    }
-    let mut again = std::process::Command::new(program);
-    again.arg0(name).args(arguments).env(POLICY, "PASSIVE");
-    // `exec` returns only if it failed. The program then goes on as it was started: its results are the same, later.
-    let _ = again.exec();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,8 @@ mod denoise;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;
+#[cfg(feature = "train")]
+mod handover;
 mod label;
 #[cfg(feature = "train")]
 mod learning;
@@ -31,6 +33,7 @@ mod optimize;
 mod panics;
 #[cfg(feature = "train")]
 mod predict;
+pub mod program;
 mod progress;
 #[cfg(feature = "query")]
 mod prompt;
@@ -144,40 +147,51 @@ enum Command {
 }
 
 impl Cli {
-    /// Returns whether the command computes with libtorch. `main` then restarts the program with OpenMP threads that
-    /// sleep while they wait ([`libtorch::wait_asleep`]).
+    /// Returns whether the command computes with libtorch, so that `vaplan-torch` must run it.
     #[cfg(feature = "train")]
-    pub fn learns(&self) -> bool {
+    pub fn needs_libtorch(&self) -> bool {
         match &self.command {
-            Command::Run(_) | Command::Train(_) | Command::Predict(_) | Command::Ablate(_) => true,
-            Command::Demo(_) => true,
+            Command::Run(args) => args.needs_libtorch(),
+            Command::Train(_) | Command::Predict(_) | Command::Ablate(_) | Command::Demo(_) => true,
+            Command::Plan(args) => args.of_a_run(),
             Command::Watch(args) => args.learns(),
             _ => false,
         }
     }
 
-    /// Runs the command. Results go to `out`; everything else goes to standard error.
+    /// Runs the command. Results go to `out`, everything else to standard error.
     ///
     /// # Errors
-    /// Returns an error if the command was not done. The exit status is then 2.
+    /// Returns the error that prevented the command from completing. The exit status is then 2.
+    #[cfg(feature = "train")]
     pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         let global = &self.global;
-        logging::start(global);
-        panics::silence_contained();
         match &self.command {
+            Command::Run(args) => self.begin(|| run::run(args, global, out)),
+            Command::Train(args) => self.begin(|| train::run(args, global, out)),
+            Command::Predict(args) => self.begin(|| predict::run(args, global, out)),
+            Command::Ablate(args) => self.begin(|| ablate::run(args, global, out)),
+            Command::Demo(args) => self.begin(|| demo::run(args, global, out)),
+            Command::Plan(args) if args.of_a_run() => self.begin(|| run::plan(args, global, out)),
+            Command::Watch(args) if args.learns() => self.begin(|| watch::run_learning(args, global, out)),
+            _ => self.run_without_libtorch(out),
+        }
+    }
+
+    /// Runs the command, as [`Cli::run`] does, if the command does not compute with libtorch.
+    ///
+    /// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of `vaplan`.
+    ///
+    /// # Errors
+    /// As [`Cli::run`]; also if the command computes with libtorch.
+    pub fn run_without_libtorch(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        let global = &self.global;
+        self.begin(|| match &self.command {
             #[cfg(feature = "encode")]
             Command::Encode(args) => encode::run(args, global, out),
             Command::Label(args) => label::run(args, global, out),
             Command::Relabel(args) => relabel::run(args, global, out),
-            Command::Plan(args) => relabel::plan(args, global, out),
-            #[cfg(feature = "train")]
-            Command::Run(args) => run::run(args, global, out),
-            #[cfg(feature = "train")]
-            Command::Train(args) => train::run(args, global, out),
-            #[cfg(feature = "train")]
-            Command::Predict(args) => predict::run(args, global, out),
-            #[cfg(feature = "train")]
-            Command::Ablate(args) => ablate::run(args, global, out),
+            Command::Plan(args) => relabel::plan(args, out),
             Command::Calibrate(args) => calibrate::run(args, global, out),
             Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
@@ -192,9 +206,26 @@ impl Cli {
             Command::Models(args) => models::run(args, global, out),
             Command::Vacuum(args) => vacuum::run(args, global, out),
             Command::Synth(args) => synth::run(args, global, out),
-            Command::Demo(args) => demo::run(args, global, out),
             Command::Completions(args) => completions::run(args, global, out),
-        }
+            #[cfg(not(feature = "train"))]
+            Command::Demo(args) => demo::run(args, global, out),
+            #[cfg(feature = "train")]
+            Command::Run(args) if !args.needs_libtorch() => run::print_default(out),
+            #[cfg(feature = "train")]
+            Command::Run(_)
+            | Command::Train(_)
+            | Command::Predict(_)
+            | Command::Ablate(_)
+            | Command::Demo(_) => {
+                anyhow::bail!("this program is not linked to libtorch, which the command computes with")
+            }
+        })
+    }
+
+    fn begin(&self, command: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+        logging::start(&self.global);
+        panics::silence_contained();
+        command()
     }
 
     /// Returns the options that every command takes.

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         clips,
         target,
         heads: args.heads,
-        device: args.machine.device,
+        device: args.machine.device()?,
         command: global.command_line(),
     };
     args.machine.set_threads();

@@ -59,7 +59,7 @@ pub(super) struct PlanArgs {
     /// File of a `run`, to list its stages instead of estimating changes
     #[cfg(feature = "train")]
     #[arg(value_name = "CONFIG", conflicts_with = "store")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Store to read
     #[cfg_attr(
         feature = "train",
@@ -152,10 +152,10 @@ struct ChangeArgs {
     /// Number of the epoch of --predictions, at least 1
     #[arg(long, value_name = "N", requires = "predictions", value_parser = clap::value_parser!(u64).range(1..))]
     epoch: Option<u64>,
-    /// Modalities whose labels PLD may flip: visual, audio, or both; without a value, PLD flips nothing [default: the
+    /// Modalities whose labels predictions may flip: visual, audio, both (visual,audio) or none [default: the
     /// store's setting, or visual for the first epoch]
     #[arg(long, value_name = "MODALITIES", value_delimiter = ',', num_args = 0..)]
-    denoise: Option<Vec<Modality>>,
+    denoise: Option<Vec<DenoisedModality>>,
     #[command(flatten)]
     denoising: RuleArgs,
     /// Store version whose rule, thresholds, prompts and denoising settings are restored, in a new version
@@ -163,7 +163,36 @@ struct ChangeArgs {
     to_version: Option<u64>,
 }
 
+/// A value of `--denoise`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DenoisedModality {
+    /// Audio labels.
+    Audio,
+    /// Visual labels.
+    Visual,
+    /// No labels.
+    None,
+}
+
 impl ChangeArgs {
+    /// The modalities of `--denoise`; an empty list for `none`.
+    fn denoised(&self) -> anyhow::Result<Option<Vec<Modality>>> {
+        let Some(given) = &self.denoise else {
+            return Ok(None);
+        };
+        let modality = |own: &DenoisedModality| match own {
+            DenoisedModality::Audio => Some(Modality::Audio),
+            DenoisedModality::Visual => Some(Modality::Visual),
+            DenoisedModality::None => None,
+        };
+        let modalities: Vec<Modality> = given.iter().filter_map(modality).collect();
+        anyhow::ensure!(
+            modalities.is_empty() || modalities.len() == given.len(),
+            "--denoise names `none` beside a modality, expected `none` alone"
+        );
+        Ok(Some(modalities))
+    }
+
     fn changes(&self) -> anyhow::Result<Changes> {
         let mut rows = ChangeRows::default();
         let weak = [
@@ -219,7 +248,7 @@ impl ChangeArgs {
             features: [self.audio.clone(), self.visual.clone()],
             removed: [self.remove_audio.clone(), self.remove_visual.clone()],
             epoch: None,
-            denoising: self.denoising.request(self.denoise.clone()),
+            denoising: self.denoising.request(self.denoised()?),
             to_version: self.to_version,
             delivered: Vec::new(),
         })
@@ -341,11 +370,16 @@ pub(super) fn print_version(summary: &RelabelSummary, out: &mut dyn Write) -> st
     }
 }
 
-pub(super) fn plan(args: &PlanArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    #[cfg(feature = "train")]
-    if let Some(config) = &args.config {
-        return super::run::plan(config, _global, out);
+#[cfg(feature = "train")]
+impl PlanArgs {
+    /// Returns whether the command plans a run, not a change of a store.
+    pub(super) fn of_a_run(&self) -> bool {
+        self.config.is_some()
     }
+}
+
+/// Estimates the work of a change. `run::plan` plans a run.
+pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = args.store.as_ref().context("expected --store")?;
     let estimate = estimate::estimate(store, &args.changes.some()?)?;
     write!(out, "{estimate}")?;

@@ -2,13 +2,16 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use anyhow::Context as _;
+
 use super::learning::epoch_line;
 use super::progress::Bar;
+use super::relabel::PlanArgs;
 use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
@@ -60,14 +63,14 @@ fn cores() -> NonZeroUsize {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let Some(config) = &args.config else {
-        out.write_all(DEFAULT.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
+        return print_default(out);
     };
+    let device = crate::parser::available(args.machine.device).map_err(anyhow::Error::msg)?;
     let request = RunRequest {
         config: config.clone(),
         workers: args.machine.workers.unwrap_or_else(cores).get(),
         threads: args.machine.threads.unwrap_or_else(cores),
-        device: args.machine.device,
+        device,
         command: global.command_line(),
     };
     if args.check {
@@ -172,6 +175,19 @@ fn stepping(bar: &Arc<Bar>) -> run::learner::OnLearnerProgress {
     })
 }
 
+/// Prints a file with every key and its default.
+pub(super) fn print_default(out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    out.write_all(DEFAULT.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Returns whether the command reads a run, whose networks are libtorch's.
+    pub(super) fn needs_libtorch(&self) -> bool {
+        self.config.is_some()
+    }
+}
+
 fn check(request: &RunRequest, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     Config::read(&request.config)?;
     let Some(todo) = Todo::new(request)? else {
@@ -187,7 +203,8 @@ fn check(request: &RunRequest, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
 }
 
 /// Prints which stages of a run are done.
-pub(super) fn plan(config: &Path, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+pub(super) fn plan(args: &PlanArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let config = args.config.as_ref().context("expected CONFIG")?;
     let request = RunRequest {
         config: config.to_owned(),
         workers: 1,

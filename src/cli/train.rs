@@ -39,7 +39,7 @@ impl Args {
             version: self.source.version(),
             features: self.source.features(),
             settings: self.training.settings()?,
-            device: self.training.machine.device,
+            device: self.training.machine.device()?,
             out: self.out.clone().unwrap_or_else(|| self.source.folder()),
             command: global.command_line(),
         })

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -65,37 +66,47 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let stop = StopHandle::default();
-    end_on_signals(stop.clone())?;
-    let request = WatchRequest {
+    let request = request(args);
+    run_request(&request, global, out)
+}
+
+/// Runs a watch with a training beside it.
+#[cfg(feature = "train")]
+pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    use watch::training::OwnTrainingRequest;
+    let device = args.training.machine.device()?;
+    let mut request = request(args);
+    let training = |config: &PathBuf| -> Arc<dyn watch::BesideTraining> {
+        let config = config.clone();
+        Arc::new(OwnTrainingRequest { config, device })
+    };
+    request.training = args.training.train.as_ref().map(training);
+    args.training.machine.set_threads();
+    run_request(&request, global, out)
+}
+
+fn request(args: &Args) -> WatchRequest {
+    WatchRequest {
         store: args.store.clone(),
         inbox: args.inbox.clone(),
-        stop,
-        workers: args.workers.map_or_else(cores, |workers| workers.get()),
+        stop: StopHandle::default(),
+        workers: super::workers(args.workers),
         status: args.status.clone(),
         metrics: args.metrics,
         #[cfg(feature = "train")]
-        training: args
-            .training
-            .train
-            .clone()
-            .map(|config| watch::training::OwnTrainingRequest {
-                config,
-                device: args.training.machine.device,
-            }),
-    };
+        training: None,
+    }
+}
+
+fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    end_on_signals(request.stop.clone())?;
     let say = |line: String| {
         if !global.quiet {
             super::stderr::tell(&line);
         }
     };
-    #[cfg(feature = "train")]
-    if args.learns() {
-        args.training.machine.set_threads();
-    }
     let mut written = Ok(());
-    watch::run(&request, &mut |told| match told {
+    watch::run(request, &mut |told| match told {
         WatchProgress::Loaded {
             version,
             videos,

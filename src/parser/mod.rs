@@ -80,12 +80,23 @@ pub fn device(name: &str) -> Result<tch::Device, String> {
         other => other.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
     };
     let number: usize = number.ok_or_else(|| format!("device is `{name}`, expected cpu, cuda or cuda:N"))?;
+    Ok(tch::Device::Cuda(number))
+}
+
+/// Checks that libtorch sees the device.
+///
+/// # Errors
+/// Returns a message with the number of GPUs that libtorch sees.
+pub fn available(device: tch::Device) -> Result<tch::Device, String> {
+    let tch::Device::Cuda(number) = device else {
+        return Ok(device);
+    };
     let found = tch::Cuda::device_count();
     if usize::try_from(found).is_ok_and(|found| number < found) {
-        return Ok(tch::Device::Cuda(number));
+        return Ok(device);
     }
     Err(format!(
-        "device is `{name}`, but libtorch sees {found} GPUs: expected LIBTORCH at a CUDA build of libtorch"
+        "device is `cuda:{number}`, but libtorch sees {found} GPUs: expected LIBTORCH at a CUDA build of libtorch"
     ))
 }
 

@@ -471,7 +471,10 @@ mod tests {
         assert!(refused("stor = 'x'").contains("(nearest: `store`)"));
         assert!(with("[train]\nepoch = 3").contains("(nearest: `epochs`)"));
         assert!(with("[denoise]\nschedule = 'onc'").contains("expected one of `once`, `every`, `off`"));
-        assert_eq!(with("[denoise]\nk = 0"), "[denoise] k is 0, expected at least 1");
+        assert_eq!(
+            with("[denoise]\nk = 0"),
+            "[denoise] k is 0, expected a whole number from 1 to 4294967295"
+        );
         assert_eq!(
             with("[denoise]\nevery = 0"),
             "[denoise] every is 0, expected at least 1"

@@ -72,7 +72,7 @@ pub struct WatchRequest {
     pub metrics: Option<SocketAddr>,
     /// Training beside the watch. `None`: epochs come only from deliveries.
     #[cfg(feature = "train")]
-    pub training: Option<training::OwnTrainingRequest>,
+    pub training: Option<std::sync::Arc<dyn BesideTraining>>,
 }
 
 /// Progress of a watch.
@@ -210,6 +210,43 @@ pub fn run(request: &WatchRequest, told: &mut dyn FnMut(WatchProgress<'_>)) -> R
     result
 }
 
+/// A training that a watch runs beside its batches. The watch knows it by this trait only, so that a program that never
+/// makes one is not linked to libtorch.
+#[cfg(feature = "train")]
+pub trait BesideTraining: std::fmt::Debug + Send + Sync {
+    /// Reads the inputs of the training, and takes the lock of its checkpoints.
+    ///
+    /// # Errors
+    /// Returns [`WatchError`] if the inputs cannot be used.
+    fn prepare(&self, store: &Store) -> Result<Box<dyn ReadyTraining>, WatchError>;
+}
+
+/// A training that is ready to start.
+#[cfg(feature = "train")]
+pub trait ReadyTraining {
+    /// Starts the training thread, which calls `wake` when it has a report.
+    fn start(self: Box<Self>, wake: Box<dyn Fn() + Send>) -> Box<dyn RunningTraining>;
+}
+
+/// A training that runs. Dropping it ends the training thread.
+#[cfg(feature = "train")]
+pub trait RunningTraining {
+    /// Commits the next report of the training, if there is one. Returns false if the watch has to stop.
+    ///
+    /// # Errors
+    /// Returns [`WatchError`] if the store cannot be written.
+    fn commit_report(
+        &self,
+        batches: &mut Batches<'_>,
+        events: &mut Events,
+        board: &mut Board,
+        told: &mut dyn FnMut(WatchProgress<'_>),
+    ) -> Result<bool, WatchError>;
+
+    /// Tells the training that the store has a new version.
+    fn news(&self);
+}
+
 fn watch(
     request: &WatchRequest,
     board: &mut Board,
@@ -221,7 +258,7 @@ fn watch(
     let asked = request
         .training
         .as_ref()
-        .map(|asked| asked.read(&store))
+        .map(|asked| asked.prepare(&store))
         .transpose()?;
     let inbox = Inbox::open(&request.inbox)?;
     let mut events = Events::start(&request.inbox, &request.stop);
@@ -239,21 +276,18 @@ fn watch(
         LOOK_ALONE
     };
     #[cfg(feature = "train")]
-    let training = asked.map(|asked| training::TrainingThread::start(asked, events.waker()));
+    let training = asked.map(|asked| asked.start(Box::new(events.waker())));
     while !events.stopped() {
         #[cfg(feature = "train")]
         if let Some(training) = &training
-            && let Some(report) = training.report()
+            && !training.commit_report(&mut batches, &mut events, board, told)?
         {
-            if !batches.learnt(report, &mut events, board, told)? {
-                break;
-            }
-            training.go_on();
+            break;
         }
         // Make the next batch immediately, because deliveries may have come while the last batch was made.
         if batches.next(&mut events, board, told)? {
             #[cfg(feature = "train")]
-            training.iter().for_each(training::TrainingThread::news);
+            training.iter().for_each(|training| training.news());
             continue;
         }
         match events.wait(look) {

@@ -28,7 +28,10 @@ use vaplan_schemas::rows::{Split, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
-use super::WatchError;
+use super::batch::Batches;
+use super::events::Events;
+use super::status::Board;
+use super::{BesideTraining, ReadyTraining, RunningTraining, WatchError, WatchProgress};
 use crate::engine::resident::delta;
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
@@ -93,12 +96,10 @@ pub enum OwnTrainingReport {
 /// it began at.
 pub const FOLDER: &str = "_vaplan/train/watch";
 
-impl OwnTrainingRequest {
-    /// Reads the file, and takes the lock of the checkpoints.
-    ///
+impl BesideTraining for OwnTrainingRequest {
     /// # Errors
     /// Returns [`WatchError::Config`] if the file cannot be used, or names another store or schedule `once`.
-    pub fn read(&self, store: &Store) -> Result<PreparedTraining, WatchError> {
+    fn prepare(&self, store: &Store) -> Result<Box<dyn ReadyTraining>, WatchError> {
         let (config, _) = Config::read(&self.config)?;
         let bad = |problem: String| RunError::Config {
             path: self.config.clone(),
@@ -116,12 +117,12 @@ impl OwnTrainingRequest {
             let problem = "[denoise] schedule is `once`, expected `every` or `off`: a training beside a watch has no end";
             return Err(bad(problem.to_owned()).into());
         }
-        Ok(PreparedTraining {
+        Ok(Box::new(PreparedTraining {
             device: self.device,
             config,
             store: store.clone(),
             _lock: lock(&store.root().join(FOLDER))?,
-        })
+        }))
     }
 }
 
@@ -161,9 +162,9 @@ pub struct TrainingThread {
     thread: Option<JoinHandle<()>>,
 }
 
-impl TrainingThread {
-    /// Starts the thread. `wake` is called when there is a report.
-    pub fn start(prepared: PreparedTraining, wake: impl Fn() + Send + 'static) -> TrainingThread {
+impl ReadyTraining for PreparedTraining {
+    fn start(self: Box<Self>, wake: Box<dyn Fn() + Send>) -> Box<dyn RunningTraining> {
+        let prepared = *self;
         // At most one report, one answer and one notice of a new version are on the way.
         let (report, reports) = bounded(1);
         let (answers, answered) = bounded(1);
@@ -175,33 +176,40 @@ impl TrainingThread {
             stop: stop.clone(),
             report,
             answered,
-            wake: Box::new(wake),
+            wake,
             seen: RefCell::default(),
         };
         let thread = std::thread::spawn(move || own.run(&heard));
-        TrainingThread {
+        Box::new(TrainingThread {
             reports,
             answers: Some(answers),
             news: Some(news),
             stop,
             thread: Some(thread),
-        }
+        })
     }
+}
 
-    /// Returns the next report, if there is one. The thread then waits for [`TrainingThread::go_on`].
-    pub fn report(&self) -> Option<OwnTrainingReport> {
-        self.reports.try_recv().ok()
-    }
-
-    /// Tells the thread that its last report is committed.
-    pub fn go_on(&self) {
-        if let Some(answers) = &self.answers {
+impl RunningTraining for TrainingThread {
+    fn commit_report(
+        &self,
+        batches: &mut Batches<'_>,
+        events: &mut Events,
+        board: &mut Board,
+        told: &mut dyn FnMut(WatchProgress<'_>),
+    ) -> Result<bool, WatchError> {
+        let Ok(report) = self.reports.try_recv() else {
+            return Ok(true);
+        };
+        let goes_on = batches.learnt(report, events, board, told)?;
+        // The thread waits until its report is committed.
+        if let Some(answers) = self.answers.as_ref().filter(|_| goes_on) {
             let _ = answers.try_send(());
         }
+        Ok(goes_on)
     }
 
-    /// Tells the thread that the store has a new version.
-    pub fn news(&self) {
+    fn news(&self) {
         if let Some(news) = &self.news {
             let _ = news.try_send(());
         }

@@ -296,7 +296,10 @@ fn a_file_that_cannot_be_used_is_refused_before_anything_is_written() {
     let sample = Sample::new("1");
     for (settings, said) in [
         ("[train]\nepoch = 3\n", "(nearest: `epochs`)"),
-        ("[denoise]\nk = 0\n", "[denoise] k is 0, expected at least 1"),
+        (
+            "[denoise]\nk = 0\n",
+            "[denoise] k is 0, expected a whole number from 1 to 4294967295",
+        ),
         ("[label]\nrule = 'logit'\n", "rule `logit` has no audio threshold"),
         ("[train_features]\nclips = 'nowhere'\n", "nowhere"),
     ] {

@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = |tracks: &[(Bits, Vec<Probability>)]| -> u64 {
         let own = tracks
             .iter()
-            .map(|(labels, probabilities)| u64::from(flips(labels, probabilities, settings).flipped.ones()));
+            .map(|(labels, probabilities)| u64::from(settings.flips(labels, probabilities).flipped.ones()));
         own.sum()
     };
     let share = tracks.len().div_ceil(threads.max(1)).max(1);

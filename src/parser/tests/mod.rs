@@ -134,7 +134,7 @@ fn a_device_is_named_or_refused_with_what_would_do() {
     let refused = super::device("gpu").unwrap_err();
     assert_eq!(refused, "device is `gpu`, expected cpu, cuda or cuda:N");
     if !tch::Cuda::is_available() {
-        let refused = super::device("cuda").unwrap_err();
+        let refused = super::available(Device::Cuda(0)).unwrap_err();
         assert!(refused.contains("expected LIBTORCH at a CUDA build"), "{refused}");
     }
 }

@@ -1,0 +1,11 @@
+//! The program that `vaplan` starts for commands that compute with libtorch. It has all commands of `vaplan`.
+//!
+//! A program that is linked to libtorch loads 540 MB of libraries before `main`: that takes 0.3 s of CPU time, more than a
+//! small relabel. `vaplan` itself is therefore not linked to libtorch.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vaplan::cli::program::main_with_libtorch()
+}

@@ -1,0 +1,50 @@
+//! The `main` functions of the two programs.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::{Cli, stderr};
+
+/// Runs `vaplan`: a command that computes with libtorch is handed over to `vaplan-torch`, in the same process.
+///
+/// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    #[cfg(feature = "train")]
+    if cli.needs_libtorch() {
+        let error = super::handover::hand_over();
+        stderr::tell(&error);
+        return ExitCode::from(2);
+    }
+    finish(|out| cli.run_without_libtorch(out))
+}
+
+/// Runs `vaplan-torch`, which has all commands.
+#[cfg(feature = "train")]
+pub fn main_with_libtorch() -> ExitCode {
+    let cli = Cli::parse();
+    finish(|out| cli.run(out))
+}
+
+fn finish(command: impl FnOnce(&mut dyn Write) -> anyhow::Result<ExitCode>) -> ExitCode {
+    let mut out = anstream::stdout().lock();
+    let done = command(&mut out).and_then(|code| out.flush().map(|()| code).map_err(Into::into));
+    match done {
+        Ok(code) => code,
+        // A reader that closed the pipe (`| head`) wants no more output and no message.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            stderr::tell(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

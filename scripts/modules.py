@@ -29,7 +29,7 @@ CRATES = {
     "schemas": ("vaplan_schemas", ("vaplan_dataflows", "vaplan")),
     "dataflows": ("vaplan_dataflows", ("vaplan",)),
 }
-# What belongs to a program, not to a library: only src/cli and src/main.rs name it.
+# What belongs to a program, not to a library: only src/cli and src/bin name it.
 PROGRAM_ONLY = ("clap", "signal_hook", "indicatif", "anstream")
 PANIC_HOOK = ("panic", "set_hook")
 # Files that may still break the rule above. An entry that is no longer needed fails the check, too.
@@ -57,7 +57,7 @@ class Reader:
         # name in code → module of the picture, for other crates of the workspace
         self.outside = outside
         self.files = sources(folder)
-        self.modules = {self._top(source) for source in self.files} - {"lib", "main"}
+        self.modules = {self._top(source) for source in self.files} - {"lib", "bin"}
         self.exports: dict[str, str] = {}
         self.graph: Graph = {module: {} for module in sorted(self.modules)}
 
@@ -97,7 +97,7 @@ class Reader:
         while index < len(stream):
             while inline and index > inline[-1][1]:
                 inline.pop()
-            here = ([] if module == ["main"] else module) + [name for name, _ in inline]
+            here = ([] if module[:1] == ["bin"] else module) + [name for name, _ in inline]
             text = stream[index].text
             if text == "mod" and index + 2 < len(stream) and stream[index + 2].text == "{":
                 inline.append((stream[index + 1].text, matching(stream, index + 2)))
@@ -134,7 +134,7 @@ class Reader:
             crate = self.outside[parts[0]]
             if crate:
                 return crate
-            base: list[str] = []  # main.rs names the library
+            base: list[str] = []  # programs name the library
             parts = parts[1:]
         elif parts[0] in ("crate", "self", "super"):
             base = [] if parts[0] == "crate" else list(here)
@@ -325,7 +325,7 @@ def _shortest_cycle(graph: dict[str, dict[str, list[Use]]]) -> list[str] | None:
 
 
 def direction(root: pathlib.Path) -> list[str]:
-    """Breaches of schemas ◀ dataflows ◀ src ◀ cli, main."""
+    """Breaches of schemas ◀ dataflows ◀ src ◀ cli, bin."""
     found = []
     for folder, (_, forbidden) in CRATES.items():
         for source in sources(root / folder / "src"):
@@ -334,7 +334,7 @@ def direction(root: pathlib.Path) -> list[str]:
                     path = source.path.relative_to(root).as_posix()
                     found.append(f"{path}:{source.line(token.at)} names `{token.text}`, which is above {folder}")
     for module, used in Reader(root, root / "src", {"vaplan": ""}).read().items():
-        if module != "main":
+        if module != "bin":
             found += [f"{use} names `crate::cli`, which is above {module}" for use in used.get("cli", [])]
     return found
 
@@ -345,7 +345,7 @@ def program_only(root: pathlib.Path, leftovers: frozenset[str] = LEFTOVERS) -> l
     for folder in [*(f"{crate}/src" for crate in CRATES), "src"]:
         for source in sources(root / folder):
             path = source.path.relative_to(root).as_posix()
-            if path == "src/main.rs" or path.startswith("src/cli/"):
+            if path.startswith(("src/bin/", "src/cli/")):
                 continue
             for index, token in enumerate(source.tokens):
                 named = token.text if token.text in PROGRAM_ONLY and _names_crate(source.tokens, index) else None
@@ -354,7 +354,7 @@ def program_only(root: pathlib.Path, leftovers: frozenset[str] = LEFTOVERS) -> l
                 if named and path in leftovers:
                     needed.add(path)
                 elif named:
-                    found.append(f"{path}:{source.line(token.at)} names `{named}`, which only src/cli and src/main.rs may name")
+                    found.append(f"{path}:{source.line(token.at)} names `{named}`, which only src/cli and src/bin may name")
     found += [f"scripts/modules.py: {path} no longer needs its entry in LEFTOVERS" for path in sorted(leftovers - needed)]
     return found
 

@@ -127,7 +127,7 @@ fn a_panic_in_an_operator_of_denoising_ends_relabel_and_leaves_the_version() {
         "--epoch",
         "1",
     ];
-    assert_status(&run(&epoch.map(str::to_owned)), 0);
+    assert_status(&run(epoch.map(str::to_owned)), 0);
     // A user label touches a whole video, so the graph denoises the video again.
     let user = sample.path("user.csv");
     let row = format!("{},visual,{},1,1", name(0), CLASSES[0]);

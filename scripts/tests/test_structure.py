@@ -78,10 +78,10 @@ class Dependencies(unittest.TestCase):
         self.assertEqual(edges(tree(self, files)), {"a": ["b"], "d": ["c"]})
 
     def test_main_and_the_crates_of_the_workspace_count(self):
-        files = {"src/main.rs": "fn main() { vaplan::cli::run() }", "src/cli.rs": "use vaplan_schemas::ids::A; use crate::a;"}
+        files = {"src/bin/a.rs": "fn main() { vaplan::cli::run() }", "src/cli.rs": "use vaplan_schemas::ids::A; use crate::a;"}
         files |= {"src/a.rs": "fn f(x: vaplan_dataflows::B) {}", "dataflows/src/b.rs": "use vaplan_schemas::x; use crate::c;", "dataflows/src/c.rs": ""}
         root = tree(self, files)
-        self.assertEqual(edges(root), {"main": ["cli"], "cli": ["a", "schemas"], "a": ["dataflows"]})
+        self.assertEqual(edges(root), {"bin": ["cli"], "cli": ["a", "schemas"], "a": ["dataflows"]})
         self.assertEqual(edges(root, "dataflows"), {"b": ["c"]})
 
 
@@ -130,13 +130,13 @@ class Checks(unittest.TestCase):
 
     def test_a_crate_or_module_that_reaches_up_is_named(self):
         files = {"schemas/src/a.rs": "use vaplan_dataflows::x;", "dataflows/src/a.rs": "use vaplan::x;", "src/cli.rs": ""}
-        files |= {"src/a.rs": "use crate::cli::Args;", "src/main.rs": "use vaplan::cli::Args;"}
+        files |= {"src/a.rs": "use crate::cli::Args;", "src/bin/a.rs": "use vaplan::cli::Args;"}
         said = modules.direction(tree(self, files))
         self.assertEqual(len(said), 3, said)
         self.assertIn("src/a.rs:1 names `crate::cli`, which is above a", said)
 
     def test_only_the_command_line_may_use_what_belongs_to_a_program(self):
-        files = {"src/cli/x.rs": "use clap::Args;", "src/main.rs": "use clap::Parser;", "src/a.rs": "#[derive(clap::ValueEnum)]\nenum A {}"}
+        files = {"src/cli/x.rs": "use clap::Args;", "src/bin/a.rs": "use clap::Parser;", "src/a.rs": "#[derive(clap::ValueEnum)]\nenum A {}"}
         files |= {"src/b.rs": "fn f() { std::panic::set_hook(x) }", "src/c.rs": "use signal_hook;", "src/d.rs": "let clap = request.clap;"}
         root = tree(self, files)
         self.assertEqual([place.split(" ")[0] for place in modules.program_only(root)], ["src/a.rs:1", "src/b.rs:1", "src/c.rs:1"])

@@ -13,7 +13,7 @@ use super::CalibrateError;
 use crate::error::LabelError;
 use crate::eval::{VideoParse, store};
 use crate::world::epochs;
-use crate::world::kept::{counting, latest};
+use crate::world::evidence::{counting, latest};
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, World, at};
 

@@ -119,7 +119,7 @@ fn apply(
     match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
         Scope::Part(touched) => {
-            let part = part::Part::load(snapshot, resolved, touched, request.workers, listener)?;
+            let part = part::TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
             let outcome = part.label(request.workers)?;
             listener.check()?;
             listener.tell(Progress::Committing);

@@ -31,7 +31,7 @@ use crate::world::{Meaning, Names};
 
 /// The features that were read again.
 #[derive(Debug, Default)]
-pub(super) struct Reread {
+pub(super) struct RereadFeatures {
     /// All candidates of each video that was scored again.
     pub(super) candidates: BTreeMap<VideoId, Vec<Candidate>>,
     /// Files that were read. Their new rejected rows replace the old ones.
@@ -47,7 +47,7 @@ pub(super) fn reread(
     touched: &mut Touched,
     workers: usize,
     listener: &Listener,
-) -> Result<Reread, LabelError> {
+) -> Result<RereadFeatures, LabelError> {
     let looked: Both<Vec<PathBuf>> = resolved.paths.clone().map(|paths| paths.into_iter().collect());
     let mut spares = spares(snapshot, &Filter::videos(touched.videos.iter().cloned()))?;
     // If no copy was admitted, the graph needs every copy to explain why, so all copies are read again. If a copy was
@@ -63,14 +63,14 @@ pub(super) fn reread(
     let unsettled = spares.iter().filter(unsettled);
     touched.rescored.extend(unsettled.map(|row| row.video.clone()));
     if looked.iter().all(Vec::is_empty) && touched.rescored.is_empty() {
-        return Ok(Reread::default());
+        return Ok(RereadFeatures::default());
     }
     inputs::check(snapshot.store(), &resolved.after)?;
     // A key can be the first 11 characters of a name, so the names of all videos are needed to tell what a key stands
     // for.
     resolved.known.want_all(snapshot)?;
     let mut reader = Reader::new(resolved)?;
-    let mut reread = Reread::default();
+    let mut reread = RereadFeatures::default();
 
     let mut shards = Vec::new();
     for modality in Modality::ALL {

@@ -24,12 +24,12 @@ use vaplan_schemas::Modality;
 use super::Listener;
 use super::commit::{Classification, Previous};
 use super::plan::Plan;
-use super::score::{Job, ReadReport, lock, scored};
+use super::score::{ReadReport, ScoringJob, lock, scored};
 use super::stage::Stage;
-use super::workers::{GatherTarget, Team, WorkerSlice};
+use super::workers::{GatherTarget, WorkerGroup, WorkerSlice};
 use crate::error::LabelError;
 use crate::world::at;
-use crate::world::kept::Kept;
+use crate::world::evidence::StoredEvidence;
 
 /// Inputs of the dataflow.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct FlowInput {
     /// Labels of the version before. In a cluster, only process 0 has them.
     pub previous: Option<Arc<Previous>>,
     /// User labels and predictions. In a cluster, only process 0 has them.
-    pub kept: Arc<Kept>,
+    pub evidence: Arc<StoredEvidence>,
 }
 
 /// Runs the graph to its end.
@@ -54,8 +54,12 @@ pub struct FlowInput {
 /// # Errors
 /// Returns [`LabelError::Stage`] if a finished shard cannot be written to the stage, and [`LabelError::Stopped`] if the
 /// dataflow does not reach its end.
-pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<(Outcome, ReadReport), LabelError> {
-    let (job, loaded) = Job::new(&given.plan, Some(&given.stage), &given.shards, listener);
+pub fn run(
+    given: &FlowInput,
+    team: WorkerGroup,
+    listener: &Listener,
+) -> Result<(Outcome, ReadReport), LabelError> {
+    let (job, loaded) = ScoringJob::new(&given.plan, Some(&given.stage), &given.shards, listener);
     let previous = given.previous.as_ref().map(|previous| {
         let classes = Classification::new(&given.plan.world.classes, Some(previous));
         previous.records(&classes)
@@ -63,7 +67,7 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<(Outcom
     let previous = Arc::new(previous.unwrap_or_default());
     let loaded = Arc::new(loaded);
     let outcome = Arc::new(Mutex::new(Outcome::default()));
-    let (shared, to, kept) = (job.clone(), outcome.clone(), given.kept.clone());
+    let (shared, to, evidence) = (job.clone(), outcome.clone(), given.evidence.clone());
     let team = Arc::new(team);
     let place = team.place();
     let crew = team.clone();
@@ -95,7 +99,7 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<(Outcom
             let world = &job.plan.world;
             let thresholds = world.thresholds().into_iter();
             thresholds.for_each(|entry| feed.thresholds.insert(entry));
-            let user_labels = kept.user_labels.iter().cloned();
+            let user_labels = evidence.user_labels.iter().cloned();
             user_labels.for_each(|entry| feed.user_labels.insert(entry));
             for modality in Modality::ALL {
                 if let Some(settings) = world.denoising[at(modality)] {
@@ -103,7 +107,7 @@ pub fn run(given: &FlowInput, team: Team, listener: &Listener) -> Result<(Outcom
                 }
             }
         }
-        for (nth, entry) in kept.predictions.iter().enumerate() {
+        for (nth, entry) in evidence.predictions.iter().enumerate() {
             if here.has(nth) {
                 feed.predictions.insert(entry.clone());
             }

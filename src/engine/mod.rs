@@ -24,7 +24,7 @@
 //! | [`rebase`] | moves the inputs of a store to another folder |
 //! | [`whole`] | a change that touches every score |
 //! | [`session`] | a store version that stays in memory between changes |
-//! | [`resident`], `mirror` | the graph of a session, and a copy of the rows that were fed to the graph |
+//! | [`resident`], `held_rows` | the graph of a session, and a copy of the rows that were fed to the graph |
 //! | `progress` | progress reports and cancelling |
 
 pub mod change;
@@ -32,7 +32,7 @@ pub mod cluster;
 pub mod commit;
 pub mod features;
 pub mod flow;
-mod mirror;
+mod held_rows;
 pub mod part;
 pub mod patch;
 pub mod plan;

@@ -12,13 +12,13 @@ use vaplan_schemas::store::{Filter, Found, Snapshot};
 use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
-use super::features::{Reread, reread};
+use super::features::{RereadFeatures, reread};
 use crate::engine::Listener;
 use crate::engine::commit::label_records;
 use crate::engine::rows::Sources;
 use crate::error::LabelError;
+use crate::world::evidence::{self, StoredEvidence, counting};
 use crate::world::flips::Reflipped;
-use crate::world::kept::{self, Kept, counting};
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
@@ -26,15 +26,15 @@ use crate::world::{Video, World, at};
 
 /// The part of a store that a change can touch.
 #[derive(Debug)]
-pub struct Part {
+pub struct TouchedRows {
     pub(super) resolved: Resolved,
     pub(super) touched: Touched,
-    pub(super) reread: Reread,
+    pub(super) reread: RereadFeatures,
     /// Rows of the part in the store version before the change, sorted by key.
     pub(super) old: Old,
     /// User labels of the touched videos and tracks after the change.
     pub(super) user: Vec<UserLabelRow>,
-    pub(super) kept: Kept,
+    pub(super) evidence: StoredEvidence,
     /// Videos after the change. If only tracks of a video are touched, its weak label has the touched classes only.
     pub(super) videos: BTreeMap<VideoId, Video>,
     /// Names of all touched videos, before or after the change.
@@ -53,7 +53,7 @@ pub(super) struct Old {
     pub(super) labels: Vec<Found<LabelTrack>>,
 }
 
-impl Part {
+impl TouchedRows {
     /// Reads the rows of the part from the tables, and reads and scores the features that must be read again.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Part {
         mut touched: Touched,
         workers: usize,
         listener: &Listener,
-    ) -> Result<Part, LabelError> {
+    ) -> Result<TouchedRows, LabelError> {
         let reread = reread(snapshot, &mut resolved, &mut touched, workers, listener)?;
         let whole = Filter::videos(touched.videos.iter().cloned());
         // Load every touched class for both modalities. Otherwise `admit` would report the class as unscored.
@@ -91,11 +91,11 @@ impl Part {
         };
         let removed: BTreeSet<Arc<str>> = resolved.removed().cloned().collect();
         let user = user_after(&old.user, &resolved, &removed);
-        let mut part = Part {
+        let mut part = TouchedRows {
             videos: BTreeMap::new(),
             names: BTreeMap::new(),
             candidates: Vec::new(),
-            kept: Kept::default(),
+            evidence: StoredEvidence::default(),
             resolved,
             touched,
             reread,
@@ -214,7 +214,7 @@ impl Part {
     /// Loads the user labels and predictions of the videos after the change.
     fn keep(&mut self, snapshot: &Snapshot) -> Result<(), LabelError> {
         let after = &self.resolved.after;
-        self.kept.user_labels = kept::user_labels(&self.user, after);
+        self.evidence.user_labels = evidence::user_labels(&self.user, after);
         if after.active.is_some() {
             let names = self.videos.values().map(|video| video.name.clone());
             let stored = counting(snapshot, after.active.as_ref(), &Filter::videos(names))?;
@@ -231,9 +231,9 @@ impl Part {
             tracks.extend(self.resolved.predictions.iter().cloned());
             let videos = &self.videos;
             let weak = |name: &str| videos.get(&VideoId::of(name)).map(|video| video.weak.clone());
-            self.kept.predictions = kept::latest(tracks, after, &weak);
+            self.evidence.predictions = evidence::latest(tracks, after, &weak);
         }
-        self.kept
+        self.evidence
             .predictions
             .retain(|(video, _)| self.videos.contains_key(video));
         Ok(())
@@ -244,7 +244,7 @@ impl Part {
         let after = &self.resolved.after;
         let denoising = Modality::ALL.into_iter();
         let user_labels = self
-            .kept
+            .evidence
             .user_labels
             .iter()
             .filter(|(video, _)| self.videos.contains_key(video));
@@ -257,7 +257,7 @@ impl Part {
             scored: self.candidates.clone(),
             thresholds: after.thresholds(),
             user_labels: user_labels.cloned().collect(),
-            predictions: self.kept.predictions.clone(),
+            predictions: self.evidence.predictions.clone(),
             denoising: denoising
                 .filter_map(|modality| Some((modality, after.denoising[at(modality)]?)))
                 .collect(),
@@ -265,7 +265,7 @@ impl Part {
     }
 
     /// Whether the part holds the rows of a track. The part holds every touched class for both modalities (see
-    /// [`Part::load`]).
+    /// [`TouchedRows::load`]).
     pub(super) fn holds(&self, modality: Modality, class: &str, video: &str) -> bool {
         let Touched { videos, tracks, .. } = &self.touched;
         let class = || self.resolved.after.class_id(class);

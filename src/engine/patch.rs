@@ -14,14 +14,14 @@ use vaplan_schemas::tables::{
 use vaplan_schemas::{Modality, StoreError};
 
 use super::change::{RelabelRequest, RelabelSummary};
-use super::part::Part;
+use super::part::TouchedRows;
 use crate::engine::commit::{Classification, append_changes, change_rows};
 use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row};
 use crate::error::LabelError;
+use crate::world::evidence::of_epochs;
 use crate::world::flips;
 use crate::world::flips::Flips;
 use crate::world::hash::{feed, hash};
-use crate::world::kept::of_epochs;
 use crate::world::rejects;
 use crate::world::resolve::Resolved;
 
@@ -119,7 +119,7 @@ pub fn commit(
     lock: Option<&WriteLock>,
     snapshot: &Snapshot,
     request: &RelabelRequest,
-    part: &Part,
+    part: &TouchedRows,
     outcome: &Outcome,
 ) -> Result<RelabelSummary, LabelError> {
     let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
@@ -214,7 +214,7 @@ pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), 
 }
 
 /// Counts all flips of PLD after the change: the flips of this part, and the flips that the change leaves as they are.
-fn all_flips(part: &Part, outcome: &Outcome) -> Flips {
+fn all_flips(part: &TouchedRows, outcome: &Outcome) -> Flips {
     let after = &part.resolved.after;
     let mut all = Flips::new();
     for own in part
@@ -264,7 +264,7 @@ pub(super) fn epochs(
 
 fn diffs(
     snapshot: &Snapshot,
-    part: &Part,
+    part: &TouchedRows,
     outcome: &Outcome,
     epochs: Diff<Epochs>,
     told: &[RejectRow],
@@ -371,7 +371,7 @@ pub(super) fn truth(
 }
 
 /// Rejected rows and notes of the files that this run read, and of the videos that it labelled.
-fn told(part: &Part, outcome: &Outcome) -> Vec<RejectRow> {
+fn told(part: &TouchedRows, outcome: &Outcome) -> Vec<RejectRow> {
     let mut rows = part.resolved.rejects.clone();
     rows.extend(part.reread.rejects.iter().cloned());
     for name in &part.touched.videos {
@@ -386,7 +386,7 @@ fn told(part: &Part, outcome: &Outcome) -> Vec<RejectRow> {
 /// The rows of table `rejects` after the change; `None` if the table stays as it is.
 fn rejects(
     snapshot: &Snapshot,
-    part: &Part,
+    part: &TouchedRows,
     told: &[RejectRow],
 ) -> Result<Option<Vec<RejectRow>>, LabelError> {
     let before = snapshot.read::<Rejects>()?;

@@ -19,7 +19,7 @@ use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
-use super::score::{Job, Tag};
+use super::score::{BatchTag, ScoringJob};
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::Meaning;
@@ -33,11 +33,11 @@ const WAITING: usize = 16;
 /// Starts a reader thread for this worker, and emits its batches.
 pub(super) fn read<'scope>(
     scope: Scope<'scope, u64>,
-    job: &Arc<Job>,
-) -> Stream<'scope, u64, Vec<(Tag, SegmentBatch)>> {
+    job: &Arc<ScoringJob>,
+) -> Stream<'scope, u64, Vec<(BatchTag, SegmentBatch)>> {
     let job = job.clone();
     source(scope, "Read", move |capability, info| {
-        let (sender, receiver): (Sender<(Tag, SegmentBatch)>, Receiver<_>) = bounded(WAITING);
+        let (sender, receiver): (Sender<(BatchTag, SegmentBatch)>, Receiver<_>) = bounded(WAITING);
         let wake = scope.worker().sync_activator_for(info.address.to_vec());
         let activator = scope.activator_for(info.address);
         std::thread::spawn(move || {
@@ -82,7 +82,7 @@ impl Drop for Wake {
 }
 
 /// Reads shards one after the other. Each reader takes the next shard from the list that all readers share.
-fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
+fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake: &Wake) {
     panic_point("reader");
     let send = |message| {
         let gone = sender.send(message).is_err() || job.is_cancelled();
@@ -105,7 +105,7 @@ fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
                     ControlFlow::Continue(())
                 }
                 FeatureEvent::Batch(batch) => match segment_batch(batch, width, &job.plan, &mut rejects) {
-                    Some(batch) => send((Tag::Rows, batch)),
+                    Some(batch) => send((BatchTag::Rows, batch)),
                     None => ControlFlow::Continue(()),
                 },
             };
@@ -120,7 +120,7 @@ fn read_shards(job: &Job, sender: &Sender<(Tag, SegmentBatch)>, wake: &Wake) {
             data: Vec::new(),
             spans: Vec::new(),
         };
-        if send((Tag::End(at, rejects), end)).is_break() {
+        if send((BatchTag::End(at, rejects), end)).is_break() {
             return;
         }
     }

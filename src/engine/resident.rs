@@ -11,9 +11,9 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Settings, Table, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
-use super::mirror::Mirror;
+use super::held_rows::HeldRows;
 use crate::engine::Listener;
-use crate::engine::part::Part;
+use crate::engine::part::TouchedRows;
 use crate::error::LabelError;
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
@@ -34,7 +34,7 @@ const MADE_OF: [&str; 6] = [
 #[derive(Debug)]
 pub struct Resident {
     session: GraphSession,
-    mirror: Mirror,
+    held_rows: HeldRows,
     /// Store version that the graph holds.
     version: VersionRow,
     /// Epochs whose predictions count.
@@ -58,10 +58,10 @@ impl Resident {
         let part = whole(store, snapshot, workers, listener)?;
         let delivered = part.world().delivered.clone();
         let active = active(&part);
-        let mut mirror = Mirror::default();
+        let mut held_rows = HeldRows::default();
         let rows = part.rows();
         let whole: Vec<VideoId> = rows.weak.iter().map(|(video, _)| *video).collect();
-        let rows = mirror.take(rows, whole, &[]).new;
+        let rows = held_rows.take(rows, whole, &[]).new;
         let previous = part.previous();
         drop(part);
         let session = GraphSession::start(workers, rows, previous).map_err(stopped)?;
@@ -79,7 +79,7 @@ impl Resident {
         }
         Ok(Resident {
             session,
-            mirror,
+            held_rows,
             version: snapshot.version().clone(),
             active,
             delivered,
@@ -90,10 +90,10 @@ impl Resident {
     ///
     /// # Errors
     /// Returns [`LabelError::Stopped`] if a worker failed. The session has ended in that case.
-    pub fn apply(&mut self, part: &Part) -> Result<&Outcome, LabelError> {
+    pub fn apply(&mut self, part: &TouchedRows) -> Result<&Outcome, LabelError> {
         self.delivered.clone_from(&part.world().delivered);
         self.active = active(part);
-        let updates = self.mirror.take(part.rows(), part.whole(), &part.rescaled());
+        let updates = self.held_rows.take(part.rows(), part.whole(), &part.rescaled());
         self.session.apply(updates).map_err(stopped)?;
         Ok(self.session.outcome())
     }
@@ -141,7 +141,7 @@ impl Resident {
 
     /// The number of videos that the graph has rows of.
     pub fn videos(&self) -> usize {
-        self.mirror.videos()
+        self.held_rows.videos()
     }
 
     /// The number of updates in the arrangements of the graph.
@@ -167,7 +167,7 @@ pub fn whole(
     snapshot: &Snapshot,
     workers: usize,
     listener: &Listener,
-) -> Result<Part, LabelError> {
+) -> Result<TouchedRows, LabelError> {
     let resolved = Resolved::new(store, snapshot, &Changes::default())?;
     let classes = 0..resolved.after.classes.len() as u32;
     let tracks = classes.flat_map(|class| Modality::ALL.map(|modality| (modality, ClassId(class))));
@@ -175,10 +175,10 @@ pub fn whole(
         tracks: tracks.collect(),
         ..Touched::default()
     };
-    Part::load(snapshot, resolved, all, workers, listener)
+    TouchedRows::load(snapshot, resolved, all, workers, listener)
 }
 
-fn active(part: &Part) -> BTreeSet<u64> {
+fn active(part: &TouchedRows) -> BTreeSet<u64> {
     let active = part.world().active.iter();
     active.flat_map(|active| active.epochs.iter().copied()).collect()
 }

@@ -25,7 +25,7 @@ use super::{Listener, Progress};
 use crate::error::LabelError;
 
 /// The state that all workers and readers of a run share.
-pub(super) struct Job {
+pub(super) struct ScoringJob {
     pub(super) plan: Arc<Plan>,
     /// The stage for finished shards; `None` if their scores are not kept for a later run.
     stage: Option<Stage>,
@@ -50,7 +50,7 @@ pub struct ReadReport {
 
 /// The role of a batch in its shard.
 #[derive(Clone, Debug)]
-pub(super) enum Tag {
+pub(super) enum BatchTag {
     /// The batch has rows of the shard.
     Rows,
     /// The shard at this position in the plan is read to its end. The rows are those that the reader rejected.
@@ -60,7 +60,7 @@ pub(super) enum Tag {
 /// A candidate of a video, with time and difference.
 pub(super) type ScoredUpdate = ((VideoId, Candidate), u64, isize);
 
-impl Job {
+impl ScoringJob {
     /// Makes the job for the shards at these positions. Also returns the shards among them that an earlier run staged;
     /// the job does not read those again.
     pub(super) fn new(
@@ -68,7 +68,7 @@ impl Job {
         stage: Option<&Stage>,
         shards: &[usize],
         listener: &Listener,
-    ) -> (Arc<Job>, Vec<StagedShard>) {
+    ) -> (Arc<ScoringJob>, Vec<StagedShard>) {
         let (mut loaded, mut unread) = (Vec::new(), Vec::new());
         for &at in shards {
             match stage.and_then(|stage| stage.load(&plan.shards[at].key)) {
@@ -84,7 +84,7 @@ impl Job {
         for shard in &mut loaded {
             read.take(shard);
         }
-        let job = Job {
+        let job = ScoringJob {
             plan: plan.clone(),
             stage: stage.cloned(),
             listener: listener.clone(),
@@ -159,7 +159,7 @@ impl ReadReport {
 /// staged when it is complete.
 pub(super) fn scored<'scope>(
     scope: Scope<'scope, u64>,
-    job: &Arc<Job>,
+    job: &Arc<ScoringJob>,
 ) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
     let job = job.clone();
     scope.region_named("Shards", |inner| {
@@ -174,8 +174,8 @@ pub(super) fn scored<'scope>(
 /// Candidates cannot be emitted earlier: a video can have a rejected row anywhere in the shard, and
 /// [`StagedShard::end`] then drops its candidate.
 fn keep<'scope>(
-    scored: Stream<'scope, u64, Vec<(Tag, Vec<Scored>)>>,
-    job: Arc<Job>,
+    scored: Stream<'scope, u64, Vec<(BatchTag, Vec<Scored>)>>,
+    job: Arc<ScoringJob>,
 ) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
     scored.unary(Pipeline, "Stage", move |_capability, _info| {
         // The shard that the reader of this worker is reading. A reader reads one shard at a time.
@@ -187,7 +187,7 @@ fn keep<'scope>(
                 for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
                     panic_point("stage");
                     shard.take(scored, &job.plan);
-                    if let Tag::End(position, rejects) = tag {
+                    if let BatchTag::End(position, rejects) = tag {
                         shard.end(rejects, &job.plan);
                         let done = std::mem::take(&mut shard);
                         session.give_iterator(done.candidates.iter().map(|entry| (entry.clone(), at, 1)));
@@ -213,7 +213,7 @@ pub fn score(
         return Ok((Vec::new(), ReadReport::default()));
     }
     let all: Vec<usize> = (0..plan.shards.len()).collect();
-    let (job, _) = Job::new(plan, None, &all, listener);
+    let (job, _) = ScoringJob::new(plan, None, &all, listener);
     let found = Arc::new(Mutex::new(Vec::new()));
     let (shared, to) = (job.clone(), found.clone());
     let ended = workers::run(workers, move |worker, stop| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::change::{RelabelRequest, RelabelSummary};
-use super::part::Part;
+use super::part::TouchedRows;
 use super::resident::Resident;
 use super::{Listener, Progress, patch, whole};
 use crate::error::LabelError;
@@ -155,7 +155,7 @@ impl Session {
 /// A change that is resolved against a version and whose inputs are read, but that the graph has not applied yet.
 pub(crate) enum PreparedChange {
     /// The rows that the change can touch.
-    Part(Box<Part>),
+    Part(Box<TouchedRows>),
     /// The change touches every score, so that all videos must be labelled again.
     Everything(Box<Resolved>),
 }
@@ -175,7 +175,7 @@ pub(crate) fn prepare(
     let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
         Scope::Everything => PreparedChange::Everything(Box::new(resolved)),
         Scope::Part(touched) => {
-            let part = Part::load(snapshot, resolved, touched, request.workers, listener)?;
+            let part = TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
             PreparedChange::Part(Box::new(part))
         }
     };
@@ -195,7 +195,7 @@ impl Resident {
         lock: &WriteLock,
         snapshot: &Snapshot,
         request: &RelabelRequest,
-        part: &Part,
+        part: &TouchedRows,
     ) -> Result<RelabelSummary, LabelError> {
         let outcome = self.apply(part)?;
         patch::commit(store, Some(lock), snapshot, request, part, outcome)

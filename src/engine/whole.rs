@@ -15,14 +15,14 @@ use crate::engine::commit::{self, Asked, Classification, Previous, change_rows};
 use crate::engine::flow::FlowInput;
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::stage::Stage;
-use crate::engine::workers::Team;
+use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress, flow};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
 use crate::world::at;
+use crate::world::evidence::{self, StoredEvidence, counting};
 use crate::world::flips;
 use crate::world::inputs;
-use crate::world::kept::{self, Kept, counting};
 use crate::world::resolve::Resolved;
 use crate::world::{Meaning, Names};
 
@@ -76,9 +76,9 @@ pub(crate) fn run(
     // Add the new predictions last: of two predictions of one video and epoch, `latest` takes the later one in the
     // list.
     tracks.extend(predicted.new.iter().cloned());
-    let kept = Kept {
-        user_labels: kept::user_labels(&user, world),
-        predictions: kept::latest(tracks, world, &|_| None),
+    let stored = StoredEvidence {
+        user_labels: evidence::user_labels(&user, world),
+        predictions: evidence::latest(tracks, world, &|_| None),
     };
     let previous = Arc::new(Previous::read(snapshot)?);
     let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
@@ -95,9 +95,9 @@ pub(crate) fn run(
         plan: Arc::new(plan),
         stage,
         previous: Some(previous.clone()),
-        kept: Arc::new(kept),
+        evidence: Arc::new(stored),
     };
-    let (outcome, mut read) = flow::run(&given, Team::alone(request.workers), listener)?;
+    let (outcome, mut read) = flow::run(&given, WorkerGroup::alone(request.workers), listener)?;
     let plan = &given.plan;
     let mut summary = RelabelSummary {
         videos: (plan.videos.len() as u64, 0),

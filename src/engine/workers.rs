@@ -17,7 +17,7 @@ use super::cluster::link::Link;
 use crate::error::LabelError;
 
 /// The workers of a run.
-pub struct Team {
+pub struct WorkerGroup {
     workers: usize,
     process: usize,
     others: Option<Others>,
@@ -29,10 +29,10 @@ struct Others {
     events: Sender<ClusterEvent>,
 }
 
-impl Team {
+impl WorkerGroup {
     /// Makes a team whose workers are all threads of this process.
-    pub fn alone(workers: usize) -> Team {
-        Team {
+    pub fn alone(workers: usize) -> WorkerGroup {
+        WorkerGroup {
             workers,
             process: 0,
             others: None,
@@ -45,9 +45,9 @@ impl Team {
         process: usize,
         links: Vec<Option<Link>>,
         events: Sender<ClusterEvent>,
-    ) -> Team {
+    ) -> WorkerGroup {
         let links = Mutex::new(links);
-        Team {
+        WorkerGroup {
             workers,
             process,
             others: Some(Others { links, events }),

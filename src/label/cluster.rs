@@ -25,22 +25,22 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
 use super::plan::open;
-use super::{Begun, LabelRequest, STAGE};
+use super::{LabelRequest, Preparation, STAGE};
 use crate::engine::cluster::control::Control;
 use crate::engine::cluster::frame::Frame;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::link::Link;
-use crate::engine::cluster::meeting::{Asked, Meeting, meet};
+use crate::engine::cluster::meeting::{Asked, ClusterConnections, meet};
 use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::{Plan, weak_hash};
 use crate::engine::score::ReadReport;
 use crate::engine::stage::Stage;
-use crate::engine::workers::Team;
+use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
 use crate::error::cluster::ClusterError;
+use crate::world::evidence::StoredEvidence;
 use crate::world::hash::{feed, hash};
-use crate::world::kept::Kept;
 
 /// The longest silence after which a process does not yet count as lost. Each process sends a message every second.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -134,7 +134,7 @@ fn lead(
     request: &LabelRequest,
     plan: Plan,
     hosts: &Hosts,
-    meeting: Meeting,
+    meeting: ClusterConnections,
     control: &mut Control,
     listener: &Listener,
 ) -> Result<ClusterOutcome, LabelError> {
@@ -148,12 +148,12 @@ fn lead(
         })
     })??;
     let ready = match super::begin(plan, store.clone(), lock)? {
-        Begun::Held(version) => {
+        Preparation::Held(version) => {
             control.say_all(&Frame::Held(version.version));
             let summary = LabelSummary { version, done: None };
             return Ok(ClusterOutcome::Led(Box::new(summary)));
         }
-        Begun::Ready(ready) => ready,
+        Preparation::Ready(ready) => ready,
     };
     let seal = seal(&store);
     fs::write(&seal, session.to_string()).map_err(|source| LabelError::Stage {
@@ -191,7 +191,7 @@ fn follow(
     request: &LabelRequest,
     plan: Plan,
     hosts: &Hosts,
-    meeting: Meeting,
+    meeting: ClusterConnections,
     control: &mut Control,
     listener: &Listener,
 ) -> Result<ClusterOutcome, LabelError> {
@@ -223,7 +223,7 @@ fn follow(
         stage: Stage::open(&store.staging_dir(STAGE))?,
         shards: share.into_iter().map(|shard| shard as usize).collect(),
         previous: None,
-        kept: Arc::new(Kept::default()),
+        evidence: Arc::new(StoredEvidence::default()),
     };
     let (_, report) = labelled(request, given, hosts, links, control, listener)?;
     for part in parts(report) {
@@ -241,7 +241,10 @@ fn follow(
 }
 
 /// Makes the links of the dataflow to all other processes.
-fn connected(meeting: Meeting, control: &mut Control) -> Result<Vec<Option<TcpStream>>, LabelError> {
+fn connected(
+    meeting: ClusterConnections,
+    control: &mut Control,
+) -> Result<Vec<Option<TcpStream>>, LabelError> {
     Ok(control.during(move || meeting.data_links())??)
 }
 
@@ -259,7 +262,7 @@ fn labelled(
     let links = links
         .map(|(peer, stream)| stream.map(|stream| Link::new(stream, peer, sender.clone())))
         .collect();
-    let team = Team::of_cluster(request.workers, hosts.process(), links, sender);
+    let team = WorkerGroup::of_cluster(request.workers, hosts.process(), links, sender);
     let listener = listener.clone();
     control.during(move || flow::run(&given, team, &listener))?
 }

@@ -16,11 +16,11 @@ use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
 use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::Plan;
 use crate::engine::score::ReadReport;
-use crate::engine::workers::Team;
+use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
 use crate::error::LabelError;
 use crate::world::World;
-use crate::world::kept::Kept;
+use crate::world::evidence::StoredEvidence;
 use crate::world::settings::SettingsRequest;
 
 /// A request to label feature shards into a store: the inputs, the settings and the store.
@@ -115,11 +115,11 @@ pub(crate) fn run_plan(
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let ready = match begin(plan, store, lock)? {
-        Begun::Held(version) => return Ok(LabelSummary { version, done: None }),
-        Begun::Ready(ready) => ready,
+        Preparation::Held(version) => return Ok(LabelSummary { version, done: None }),
+        Preparation::Ready(ready) => ready,
     };
     let all = (0..ready.given.plan.shards.len()).collect();
-    let (outcome, report) = flow::run(&ready.given(all), Team::alone(request.workers), listener)?;
+    let (outcome, report) = flow::run(&ready.given(all), WorkerGroup::alone(request.workers), listener)?;
     ready.commit(request, outcome, report, listener)
 }
 
@@ -127,21 +127,21 @@ pub(crate) fn run_plan(
 const STAGE: &str = "label";
 
 /// A run that has opened and locked its store.
-enum Begun {
+enum Preparation {
     /// The store already has the labels of this request, in this version.
     Held(VersionRow),
     /// All inputs of the dataflow are read.
-    Ready(Box<Ready>),
+    Ready(Box<PreparedLabelling>),
 }
 
 /// All inputs of the dataflow, and the store for its results.
-struct Ready {
+struct PreparedLabelling {
     store: Store,
     lock: WriteLock,
     given: FlowInput,
 }
 
-fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelError> {
+fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, LabelError> {
     tracing::debug!(videos = plan.videos.len(), shards = plan.shards.len(), "planned");
     let latest = store.latest()?;
     let before = latest.as_ref().map(World::read).transpose()?;
@@ -149,21 +149,21 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
     if let (Some(latest), Some(before)) = (&latest, &before) {
         let same = |wanted: &(_, _)| (&before.denoising, &before.active) == (&wanted.0, &wanted.1);
         if latest.version().inputs == plan.inputs && denoised.as_ref().is_none_or(same) {
-            return Ok(Begun::Held(latest.version().clone()));
+            return Ok(Preparation::Held(latest.version().clone()));
         }
     }
     // User labels and predictions stay valid until they are withdrawn, whatever is labelled again. So the new version
     // keeps them.
-    let kept = match (&latest, before) {
+    let evidence = match (&latest, before) {
         (Some(latest), Some(before)) => {
             (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
             plan.world.delivered = before.delivered;
             if plan.world.run.is_empty() {
                 plan.world.run = before.run;
             }
-            Kept::read(latest, &plan.world)?
+            StoredEvidence::read(latest, &plan.world)?
         }
-        _ => Kept::default(),
+        _ => StoredEvidence::default(),
     };
     let given = FlowInput {
         plan: Arc::new(plan),
@@ -174,12 +174,16 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Begun, LabelEr
             .map(commit::Previous::read)
             .transpose()?
             .map(Arc::new),
-        kept: Arc::new(kept),
+        evidence: Arc::new(evidence),
     };
-    Ok(Begun::Ready(Box::new(Ready { store, lock, given })))
+    Ok(Preparation::Ready(Box::new(PreparedLabelling {
+        store,
+        lock,
+        given,
+    })))
 }
 
-impl Ready {
+impl PreparedLabelling {
     /// The inputs of a process that reads the shards at these positions.
     fn given(&self, shards: Vec<usize>) -> FlowInput {
         FlowInput {

@@ -10,7 +10,7 @@ use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 use super::error::TrainError;
 use super::probabilities::VideoProbabilities;
 use crate::world::World;
-use crate::world::kept::last_epoch;
+use crate::world::evidence::last_epoch;
 
 /// The largest number of videos in one data file of predictions.
 const VIDEOS: usize = 2000;

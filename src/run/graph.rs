@@ -16,7 +16,7 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::RunError;
 use crate::engine::commit::{Classification, append_changes};
-use crate::engine::part::Part;
+use crate::engine::part::TouchedRows;
 use crate::engine::patch::Diff;
 use crate::engine::rows::label_tracks;
 use crate::world::rejects;
@@ -53,7 +53,7 @@ impl Graph {
     /// # Errors
     /// Returns [`RunError::Stopped`] if the dataflow ended early.
     pub fn start(
-        part: &Part,
+        part: &TouchedRows,
         denoising: Both<Option<DenoisingRule>>,
         keeps: bool,
         workers: usize,
@@ -189,7 +189,7 @@ impl Graph {
 }
 
 /// Returns the classes of the weak label of each video.
-pub fn weak(part: &Part) -> BTreeMap<VideoId, Arc<[ClassId]>> {
+pub fn weak(part: &TouchedRows) -> BTreeMap<VideoId, Arc<[ClassId]>> {
     part.rows().weak.into_iter().collect()
 }
 

@@ -30,7 +30,7 @@ use crate::parser::trainer::TrainStep;
 use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, TrainSettings, record};
-use crate::world::kept;
+use crate::world::evidence;
 use crate::world::{Active, World};
 
 /// Result of a step of the run.
@@ -314,7 +314,7 @@ impl RunLearner {
         world.active = Some(active(&world, epoch));
         let tracks = predicted.iter().flat_map(|video| video.rows(epoch).0).collect();
         let weak = |name: &str| self.weak.get(&VideoId::of(name)).cloned();
-        kept::latest(tracks, &world, &weak)
+        evidence::latest(tracks, &world, &weak)
     }
 }
 

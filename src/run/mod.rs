@@ -59,7 +59,7 @@ use crate::label;
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::world::Both;
-use crate::world::kept::last_epoch;
+use crate::world::evidence::last_epoch;
 
 /// A run, as a caller requests it.
 #[derive(Clone, Debug)]
@@ -360,7 +360,7 @@ impl Begun<'_> {
         &self,
         writer: &Writer<'_>,
         snapshot: &Snapshot,
-        part: &crate::engine::part::Part,
+        part: &crate::engine::part::TouchedRows,
         learnt: VecDeque<RunStage>,
         (reports, commits): (
             crossbeam::channel::Sender<StepReport>,

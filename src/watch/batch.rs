@@ -13,7 +13,7 @@ use super::order::Order;
 use super::status::{Board, Times};
 use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
-use crate::engine::part::Part;
+use crate::engine::part::TouchedRows;
 use crate::engine::resident::Resident;
 use crate::engine::{patch, whole};
 use crate::error::LabelError;
@@ -337,7 +337,9 @@ impl<'a> Batches<'a> {
         let prepared = Resolved::new(self.store, snapshot, &request.changes).and_then(|mut resolved| {
             let part = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
                 Scope::Everything => return Ok(Err(resolved)),
-                Scope::Part(touched) => Part::load(snapshot, resolved, touched, self.workers, &listener)?,
+                Scope::Part(touched) => {
+                    TouchedRows::load(snapshot, resolved, touched, self.workers, &listener)?
+                }
             };
             Ok(Ok(part))
         });

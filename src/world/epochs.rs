@@ -9,7 +9,7 @@ use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Epochs, Predictions, Videos};
 
 use crate::error::LabelError;
-use crate::world::kept::has_epoch;
+use crate::world::evidence::has_epoch;
 use crate::world::{Active, World};
 
 /// Name of the metric that decides which epoch of a training is the best.

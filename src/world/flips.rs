@@ -19,7 +19,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::resolve::Resolved;
 use crate::error::LabelError;
-use crate::world::kept::{columns, counting, latest_tracks, prediction};
+use crate::world::evidence::{columns, counting, latest_tracks, prediction};
 use crate::world::{World, at};
 
 /// Number of labels that PLD flipped, by modality and class: first the labels that it set, then those that it unset.
@@ -49,7 +49,7 @@ pub fn total(flips: &Flips) -> u64 {
 
 /// A track whose flips the change leaves as they are, and the number of these flips.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stays {
+pub struct UnchangedFlips {
     /// Full name of the video.
     pub video: Arc<str>,
     /// Modality of the labels.
@@ -73,14 +73,14 @@ pub struct Reflipped {
 
 /// How a change of predictions, or of the settings of PLD, affects the labels of the store.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Moved {
+pub(crate) struct AffectedLabels {
     /// Videos that only the label graph can decide. Examples are a rejected prediction, and a user label that hides a
     /// score.
     pub(crate) videos: BTreeSet<Arc<str>>,
     /// Tracks with other flips, in videos that are not in `videos`.
     pub(crate) flipped: Vec<Reflipped>,
     /// Tracks whose flips stay, in videos that are not in `videos`.
-    pub(crate) stay: Vec<Stays>,
+    pub(crate) stay: Vec<UnchangedFlips>,
 }
 
 /// The decision of PLD for a track.
@@ -104,11 +104,15 @@ struct Both {
 
 /// Finds the videos and tracks that a change affects. If `all` is set, the result has every video with changed
 /// predictions or settings, even if its labels stay the same.
-pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Result<Moved, LabelError> {
+pub(crate) fn moved(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    all: bool,
+) -> Result<AffectedLabels, LabelError> {
     let (was, is) = (&resolved.before, &resolved.after);
     let same = was.active == is.active && was.denoising == is.denoising && resolved.predictions.is_empty();
     if same && !resolved.asks_for_flips {
-        return Ok(Moved::default());
+        return Ok(AffectedLabels::default());
     }
     let both = Both::read(snapshot, resolved)?;
     let fresh: BTreeSet<(VideoId, Modality)> = resolved
@@ -125,16 +129,16 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
     let differing: BTreeSet<VideoId> = keys().filter(|key| differs(key)).map(|key| key.0).collect();
     if all {
         let named = |id: &VideoId| both.names.get(id).cloned();
-        return Ok(Moved {
+        return Ok(AffectedLabels {
             videos: differing.iter().filter_map(named).collect(),
-            ..Moved::default()
+            ..AffectedLabels::default()
         });
     }
     let looked: BTreeSet<VideoId> = match resolved.asks_for_flips {
         true => keys().map(|key| key.0).collect(),
         false => differing.clone(),
     };
-    let mut moved = Moved::default();
+    let mut moved = AffectedLabels::default();
     for row in snapshot.read::<Rejects>()? {
         let video = row.video.as_deref().filter(|_| row.kind.is_of_predictions());
         moved.videos.extend(
@@ -150,7 +154,7 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
         false => Filter::videos(looked.iter().filter_map(|id| both.names.get(id).cloned())),
     };
     let look = |tracks: Vec<Found<LabelTrack>>| {
-        let mut own = Moved::default();
+        let mut own = AffectedLabels::default();
         for Found { row: track, place } in tracks {
             let id = VideoId::of(&track.video);
             if !looked.contains(&id) {
@@ -173,7 +177,7 @@ pub(crate) fn moved(snapshot: &Snapshot, resolved: &Resolved, all: bool) -> Resu
             }
             let flips = track.flipped();
             if flips != [0, 0] {
-                own.stay.push(Stays {
+                own.stay.push(UnchangedFlips {
                     video: track.video,
                     modality: track.modality,
                     class: track.class,

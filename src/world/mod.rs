@@ -20,10 +20,10 @@
 pub(crate) mod both;
 pub mod changes;
 pub mod epochs;
+pub mod evidence;
 pub mod flips;
 pub(crate) mod hash;
 pub(crate) mod inputs;
-pub mod kept;
 pub(crate) mod predictions;
 pub mod rejects;
 pub mod resolve;

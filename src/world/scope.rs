@@ -7,7 +7,7 @@ use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::flips::{self, Reflipped, Stays};
+use super::flips::{self, Reflipped, UnchangedFlips};
 use super::resolve::Resolved;
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
@@ -34,7 +34,7 @@ pub struct Touched {
     /// Tracks in which only the flips of PLD change. The list can also hold tracks that `videos` or `tracks` cover.
     pub flipped: Vec<Reflipped>,
     /// Flips of PLD that the change leaves as they are. Filled only if the change asks for the number of all flips.
-    pub stay: Vec<Stays>,
+    pub stay: Vec<UnchangedFlips>,
 }
 
 /// Which videos count as touched after a change of predictions or of K, α, guard or modalities.

@@ -20,7 +20,7 @@ use vaplan::engine::resident::whole;
 use vaplan::engine::rows::{label_tracks, score_tracks, video_row};
 use vaplan::run::graph::Graph;
 use vaplan::run::learner::active;
-use vaplan::world::kept::{counting, latest};
+use vaplan::world::evidence::{counting, latest};
 use vaplan::world::settings::{LabelSettings, SettingsRequest};
 use vaplan::world::{PromptSet, Video, World};
 use vaplan_dataflows::admit::Admitted;

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The connections of this process after all processes have met.
-pub(crate) struct Meeting {
+pub(crate) struct ClusterConnections {
     /// Control links. Process 0 has one to every other process; every other process has one to process 0.
     pub(crate) control: BTreeMap<usize, TcpStream>,
     listener: TcpListener,
@@ -43,7 +43,11 @@ pub(crate) struct Meeting {
 /// # Errors
 /// Returns [`ClusterError`] if a process does not connect within `timeout`, or requests differ. All processes that
 /// connected fail with the same message.
-pub(crate) fn meet(hosts: &Hosts, asked: Asked, timeout: Duration) -> Result<Meeting, ClusterError> {
+pub(crate) fn meet(
+    hosts: &Hosts,
+    asked: Asked,
+    timeout: Duration,
+) -> Result<ClusterConnections, ClusterError> {
     let here = hosts.here();
     let listener = TcpListener::bind(&*here.address).and_then(|listener| {
         listener.set_nonblocking(true)?;
@@ -61,7 +65,7 @@ pub(crate) fn meet(hosts: &Hosts, asked: Asked, timeout: Duration) -> Result<Mee
         let (leader, session) = report(hosts, asked, until, timeout)?;
         (BTreeMap::from([(0, leader)]), session)
     };
-    Ok(Meeting {
+    Ok(ClusterConnections {
         control,
         listener,
         hosts: hosts.clone(),
@@ -183,7 +187,7 @@ fn report(
     }
 }
 
-impl Meeting {
+impl ClusterConnections {
     /// Connects the data links to all other processes. The entry of this process is `None`.
     ///
     /// # Errors

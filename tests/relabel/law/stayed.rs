@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vaplan::engine::part::Part;
+use vaplan::engine::part::TouchedRows;
 use vaplan::engine::patch;
 use vaplan::engine::resident::Resident;
 use vaplan::error::LabelError;
@@ -47,7 +47,7 @@ impl Stayed {
             return Ok(summary);
         };
         self.told += 1;
-        let part = Part::load(&snapshot, resolved, touched, workers, &quiet())?;
+        let part = TouchedRows::load(&snapshot, resolved, touched, workers, &quiet())?;
         let outcome = self.resident.apply(&part)?;
         patch::commit(
             &self.store,

@@ -1,5 +1,5 @@
 //! A copy of the rows that were fed to the graph, by video. The graph can retract a row only if exactly the same row
-//! was added before, so the mirror must keep the rows that it added.
+//! was added before, so the held_rows must keep the rows that it added.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::{Both, at};
 
-/// All rows that were fed to the graph. The mirror shares the records with the graph and does not copy them.
+/// All rows that were fed to the graph. The held_rows shares the records with the graph and does not copy them.
 #[derive(Debug, Default)]
-pub(super) struct Mirror {
+pub(super) struct HeldRows {
     videos: BTreeMap<VideoId, Held>,
     thresholds: BTreeMap<(Modality, ClassId), Score>,
     denoising: BTreeMap<Modality, DenoisingRule>,
@@ -37,13 +37,13 @@ enum Says {
     Scores,
 }
 
-impl Mirror {
-    /// The number of videos that the mirror has rows of.
+impl HeldRows {
+    /// The number of videos that the held_rows has rows of.
     pub(super) fn videos(&self) -> usize {
         self.videos.len()
     }
 
-    /// Replaces rows of the mirror by `rows`, and returns the differences as updates for the graph.
+    /// Replaces rows of the held_rows by `rows`, and returns the differences as updates for the graph.
     ///
     /// For the videos in `whole`, `rows` must have all rows. For all other videos, only the scores of the modalities in
     /// `rescaled` are taken from `rows`. `rows` must have all thresholds and denoising rules.
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_gone_or_new_and_what_is_not_told_of_stays() {
-        let mut mirror = Mirror::default();
-        let first = mirror.take(video(1, 0.1, 0.2), [VideoId(1)], &[]);
+        let mut held_rows = HeldRows::default();
+        let first = held_rows.take(video(1, 0.1, 0.2), [VideoId(1)], &[]);
         assert_eq!(first.gone, Rows::default());
         assert_eq!(
             (
@@ -200,12 +200,12 @@ mod tests {
             (1, 2, 1)
         );
         assert_eq!(
-            mirror.take(video(1, 0.1, 0.2), [VideoId(1)], &[]),
+            held_rows.take(video(1, 0.1, 0.2), [VideoId(1)], &[]),
             Updates::default()
         );
         // From a video that is not in `whole`, only the scores of a rescaled modality are taken.
-        assert_eq!(mirror.take(video(1, 0.9, 0.9), [], &[]), Updates::default());
-        let rescaled = mirror.take(video(1, 0.9, 0.9), [], &[Modality::Audio]);
+        assert_eq!(held_rows.take(video(1, 0.9, 0.9), [], &[]), Updates::default());
+        let rescaled = held_rows.take(video(1, 0.9, 0.9), [], &[Modality::Audio]);
         let audio = |score| vec![(VideoId(1), candidate(Modality::Audio, score))];
         let visual = |score| (VideoId(1), candidate(Modality::Visual, score));
         assert_eq!(rescaled.gone.scored, [audio(0.1), vec![visual(0.2)]].concat());
@@ -213,7 +213,7 @@ mod tests {
         assert!(rescaled.new.weak.is_empty());
         // A removed video leaves no rows.
         let thresholds = video(1, 0.0, 0.0).thresholds;
-        let gone = mirror.take(
+        let gone = held_rows.take(
             Rows {
                 thresholds,
                 ..Rows::default()
@@ -223,6 +223,6 @@ mod tests {
         );
         assert_eq!((gone.gone.weak.len(), gone.gone.scored.len()), (1, 2));
         assert_eq!(gone.new, Rows::default());
-        assert_eq!(mirror.videos(), 0);
+        assert_eq!(held_rows.videos(), 0);
     }
 }

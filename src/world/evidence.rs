@@ -16,21 +16,21 @@ pub type Of<T> = (VideoId, (Modality, Arc<T>));
 
 /// User labels and predictions, with classes as positions in a [`World`].
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct StoredEvidence {
     /// User labels: at most one record per video and modality.
     pub user_labels: Vec<Of<UserLabelRecord>>,
     /// The latest prediction that counts: at most one per video and modality.
     pub predictions: Vec<Of<Prediction>>,
 }
 
-impl Kept {
+impl StoredEvidence {
     /// Reads the user labels and predictions of all videos of a version. User labels of classes that the world does
     /// not have stay in their table without effect.
     ///
     /// # Errors
     /// Returns [`StoreError`] if a table cannot be read.
-    pub fn read(snapshot: &Snapshot, world: &World) -> Result<Kept, StoreError> {
-        Ok(Kept {
+    pub fn read(snapshot: &Snapshot, world: &World) -> Result<StoredEvidence, StoreError> {
+        Ok(StoredEvidence {
             user_labels: user_labels(&snapshot.read::<UserLabels>()?, world),
             predictions: latest(
                 counting(snapshot, world.active.as_ref(), &Filter::all())?,

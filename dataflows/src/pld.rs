@@ -21,6 +21,8 @@ use crate::score::Score;
 /// Probabilities are clamped to this distance from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users
 /// do).
 const CLAMP: f64 = 1e-7;
+/// Largest K: column `why.k` of the tables is a 32-bit number with a sign.
+const MOST_K: u32 = i32::MAX as u32;
 
 /// The settings K, α and guard of one modality.
 ///
@@ -28,7 +30,7 @@ const CLAMP: f64 = 1e-7;
 /// use vaplan_dataflows::pld::Pld;
 /// assert_eq!(Pld::default(), Pld::new(5, 10.0, 0.5).unwrap());
 /// let refused = Pld::new(0, 10.0, 0.5).unwrap_err();
-/// assert_eq!(refused.to_string(), "k is 0, expected a whole number from 1 to 4294967295");
+/// assert_eq!(refused.to_string(), "k is 0, expected a whole number from 1 to 2147483647");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pld {
@@ -42,7 +44,7 @@ pub struct Pld {
 #[non_exhaustive]
 pub enum PldError {
     /// K, the number of losses whose mean is the base, is not a whole number of at least 1.
-    #[error("k is {0}, expected a whole number from 1 to {max}", max = u32::MAX)]
+    #[error("k is {0}, expected a whole number from 1 to {max}", max = MOST_K)]
     K(f64),
     /// α is not a finite number above 0.
     #[error("alpha is {0}, expected a finite number above 0")]
@@ -62,7 +64,7 @@ impl Pld {
     /// Returns [`PldError`] as [`Pld::new`] does, and also if `k` is not a whole number.
     pub(crate) fn from_numbers(value: impl Fn(&str) -> f64) -> Result<Pld, PldError> {
         let k = value("k");
-        if k.fract() != 0.0 || !(1.0..=f64::from(u32::MAX)).contains(&k) {
+        if k.fract() != 0.0 || !(1.0..=f64::from(MOST_K)).contains(&k) {
             return Err(PldError::K(k));
         }
         Pld::new(k as u32, value("alpha"), value("guard"))
@@ -82,8 +84,8 @@ impl Pld {
     /// # Errors
     /// Returns [`PldError`] if `k` is 0, `alpha` is not finite and above 0, or `guard` is outside 0 to 1.
     pub fn new(k: u32, alpha: f64, guard: f64) -> Result<Pld, PldError> {
-        if k == 0 {
-            return Err(PldError::K(0.0));
+        if k == 0 || k > MOST_K {
+            return Err(PldError::K(f64::from(k)));
         }
         let alpha = Score::new(alpha)
             .filter(|alpha| alpha.get().is_finite() && alpha.get() > 0.0)
@@ -246,7 +248,7 @@ mod tests {
         let refused = |k, alpha, guard| Pld::new(k, alpha, guard).unwrap_err().to_string();
         assert_eq!(
             refused(0, 10.0, 0.5),
-            "k is 0, expected a whole number from 1 to 4294967295"
+            "k is 0, expected a whole number from 1 to 2147483647"
         );
         assert_eq!(
             refused(5, 0.0, 0.5),

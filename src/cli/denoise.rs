@@ -35,7 +35,7 @@ pub(super) struct DenoiseArgs {
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
     /// Epoch whose predictions are used [default: the best epoch that predicted train videos]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=crate::world::resolve::MOST_EPOCH))]
     epoch: Option<u64>,
     #[command(flatten)]
     rule: RuleArgs,
@@ -76,7 +76,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
     let request = DenoisingRequest {
         store: args.store.clone(),
         epoch: args.epoch,
-        denoising: args.rule.request(args.modality.map(ModalityChoice::modalities)),
+        denoising: args.rule.request(args.modality.map(ModalityChoice::modalities))?,
         workers: workers(args.workers),
         dry_run: args.dry_run,
         command: global.command_line(),

@@ -150,11 +150,11 @@ struct ChangeArgs {
     #[arg(long, value_name = "PATH", requires = "epoch")]
     predictions: Option<PathBuf>,
     /// Number of the epoch of --predictions, at least 1
-    #[arg(long, value_name = "N", requires = "predictions", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "predictions", value_parser = clap::value_parser!(u64).range(1..=crate::world::resolve::MOST_EPOCH))]
     epoch: Option<u64>,
-    /// Modalities whose labels predictions may flip: visual, audio, both (visual,audio) or none [default: the
+    /// Modalities whose labels predictions may flip: visual, audio, both, or none [default: the
     /// store's setting, or visual for the first epoch]
-    #[arg(long, value_name = "MODALITIES", value_delimiter = ',', num_args = 0..)]
+    #[arg(long, value_name = "MODALITIES", value_delimiter = ',')]
     denoise: Option<Vec<DenoisedModality>>,
     #[command(flatten)]
     denoising: RuleArgs,
@@ -170,7 +170,9 @@ enum DenoisedModality {
     Audio,
     /// Visual labels.
     Visual,
-    /// No labels.
+    /// Labels of both modalities.
+    Both,
+    /// No labels; the store also forgets the rule and its parameters.
     None,
 }
 
@@ -180,16 +182,19 @@ impl ChangeArgs {
         let Some(given) = &self.denoise else {
             return Ok(None);
         };
-        let modality = |own: &DenoisedModality| match own {
-            DenoisedModality::Audio => Some(Modality::Audio),
-            DenoisedModality::Visual => Some(Modality::Visual),
-            DenoisedModality::None => None,
-        };
-        let modalities: Vec<Modality> = given.iter().filter_map(modality).collect();
         anyhow::ensure!(
-            modalities.is_empty() || modalities.len() == given.len(),
+            given.len() == 1 || !given.contains(&DenoisedModality::None),
             "--denoise names `none` beside a modality, expected `none` alone"
         );
+        let modalities = |own: &DenoisedModality| match own {
+            DenoisedModality::Audio => &[Modality::Audio][..],
+            DenoisedModality::Visual => &[Modality::Visual],
+            DenoisedModality::Both => &Modality::ALL,
+            DenoisedModality::None => &[],
+        };
+        let mut modalities: Vec<Modality> = given.iter().flat_map(modalities).copied().collect();
+        modalities.sort();
+        modalities.dedup();
         Ok(Some(modalities))
     }
 
@@ -248,7 +253,7 @@ impl ChangeArgs {
             features: [self.audio.clone(), self.visual.clone()],
             removed: [self.remove_audio.clone(), self.remove_visual.clone()],
             epoch: None,
-            denoising: self.denoising.request(self.denoised()?),
+            denoising: self.denoising.request(self.denoised()?)?,
             to_version: self.to_version,
             delivered: Vec::new(),
         })

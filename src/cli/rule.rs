@@ -16,20 +16,24 @@ pub(super) struct RuleArgs {
     k: Option<u32>,
     /// Factor of the base above which a loss is abnormal, above 0 [default: the store's setting, or 10 for the first
     /// epoch]
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
     alpha: Option<f64>,
     /// Smallest difference of label and prediction, from 0 to 1, that a flip must exceed; 0 turns the guard off
     /// [default: the store's setting, or 0.5 for the first epoch]
-    #[arg(long, value_name = "G")]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
     guard: Option<f64>,
-    /// Parameter of the denoising rule, such as alpha=4; may be repeated
+    /// Parameter of the denoising rule, such as alpha=4. May be repeated for other parameters; --k, --alpha and --guard are
+    /// short for --parameter k=K, alpha=A and guard=G
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     parameter: Vec<(String, f64)>,
 }
 
 impl RuleArgs {
     /// The request, for these modalities.
-    pub(super) fn request(&self, modalities: Option<Vec<Modality>>) -> DenoiseRequest {
+    ///
+    /// # Errors
+    /// Returns an error that names a parameter that is given twice.
+    pub(super) fn request(&self, modalities: Option<Vec<Modality>>) -> anyhow::Result<DenoiseRequest> {
         let named = [
             ("k", self.k.map(f64::from)),
             ("alpha", self.alpha),
@@ -38,12 +42,19 @@ impl RuleArgs {
         let named = named
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let parameters: RuleParameters = named.chain(self.parameter.iter().cloned()).collect();
-        DenoiseRequest {
+        let mut parameters = RuleParameters::new();
+        for (name, value) in named.chain(self.parameter.iter().cloned()) {
+            if let Some(before) = parameters.insert(name.clone(), value) {
+                anyhow::bail!(
+                    "the parameter `{name}` is given twice, as {before} and {value}, expected it once"
+                );
+            }
+        }
+        Ok(DenoiseRequest {
             rule: self.denoise_rule.clone(),
             parameters,
             modalities,
-        }
+        })
     }
 }
 

@@ -5,7 +5,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use tokenizers::ModelWrapper;
 use vaplan_schemas::contain::contain;
+
+/// A text that every tokenizer has ids for.
+const PROBE: &str = "a";
 
 /// A tokenizer cannot be used, or cannot encode a text.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,14 @@ impl Tokenizer {
             .map_err(|panic| failed(format!("is not a tokenizer: {panic}")))?
             .map_err(|error| failed(format!("is not a tokenizer: {error}")))?;
         inner.with_padding(None);
+        // Dropout is for training: equal texts would get different ids.
+        if let ModelWrapper::BPE(model) = inner.get_model()
+            && model.dropout.is_some()
+        {
+            let mut model = model.clone();
+            model.dropout = None;
+            inner.with_model(model);
+        }
         inner
             .with_truncation(None)
             .expect("taking truncation away cannot fail");
@@ -58,6 +70,14 @@ impl Tokenizer {
                  `post_processor` of type RobertaProcessing or TemplateProcessing adds them"
             )));
         };
+        let around = made.ids(PROBE)?;
+        if around.len() < 3 || around.first() != ends.first() || around.last() != Some(&end) {
+            return Err(failed(format!(
+                "encodes the text `{PROBE}` as {around:?}, expected the id {} first, the id {end} last, and ids of the text \
+                 between them",
+                ends[0]
+            )));
+        }
         made.end = end;
         Ok(made)
     }

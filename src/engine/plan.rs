@@ -125,10 +125,11 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
             sum.update(rule.scale().to_bits().to_le_bytes());
         })
     };
+    let machine = vectors();
     let planned = input.shards.into_iter().map(|shard| {
         let inputs = inputs(&shard);
         PlannedShard {
-            key: staged(&inputs),
+            key: staging_key(&inputs, env!("CARGO_PKG_VERSION"), &machine),
             inputs,
             shard,
             modality,
@@ -141,9 +142,10 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
 /// otherwise a run would read old staged scores wrongly.
 const STAGED: &str = "2";
 
-/// The key under which the scores of a shard are staged.
-fn staged(inputs: &str) -> String {
-    hash(|sum| feed(sum, [inputs, env!("CARGO_PKG_VERSION"), STAGED, &vectors()]))
+/// The key under which the scores of a shard are staged. Scores of another program version, or of a processor with other
+/// vector instructions, are scored again, because they can differ in the last bits.
+fn staging_key(inputs: &str, program: &str, vectors: &str) -> String {
+    hash(|sum| feed(sum, [inputs, program, STAGED, vectors]))
 }
 
 /// Names the vector instructions that `matrixmultiply` and the kernels of this program choose from at run time. Scores
@@ -182,4 +184,24 @@ pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_other_inputs_programs_and_processors_are_staged_under_other_keys() {
+        let machine = vectors();
+        let own = staging_key("inputs", "0.1.0", &machine);
+        assert_eq!(own, staging_key("inputs", "0.1.0", &machine));
+        for other in [
+            staging_key("others", "0.1.0", &machine),
+            staging_key("inputs", "0.1.1", &machine),
+            staging_key("inputs", "0.1.0", &format!("{machine} avx1024")),
+        ] {
+            assert_ne!(own, other);
+        }
+        assert!(machine.starts_with(std::env::consts::ARCH), "{machine}");
+    }
 }

@@ -268,6 +268,10 @@ impl Config {
     /// # Errors
     /// Returns a message with the key, its value and the expected value, if a key is invalid.
     pub fn parse(text: &str) -> Result<Config, String> {
+        let table: toml::Table = toml::from_str(text).map_err(|error| said(&error))?;
+        if let Some(denoise) = table.get("denoise").and_then(toml::Value::as_table) {
+            check_parameters(denoise).map_err(|problem| format!("[denoise] {problem}"))?;
+        }
         let config: Config = toml::from_str(text).map_err(|error| said(&error))?;
         config.check()?;
         Ok(config)
@@ -438,6 +442,37 @@ impl Config {
     }
 }
 
+/// Checks the keys of `[denoise]` that are not fields of [`Denoise`]: each is a parameter of the rule, and a number. serde
+/// would name neither the key nor the nearest one.
+fn check_parameters(denoise: &toml::Table) -> Result<(), String> {
+    const KEYS: [&str; 5] = ["schedule", "every", "warmup", "modalities", "rule"];
+    let rule = match denoise.get("rule").map(toml::Value::as_str) {
+        None => DenoisingRule::default(),
+        // Reading the file refuses a rule that is no text.
+        Some(None) => return Ok(()),
+        Some(Some(name)) => {
+            DenoisingRule::new(name, &RuleParameters::new()).map_err(|error| error.to_string())?
+        }
+    };
+    let parameters: Vec<&str> = rule.parameters().into_iter().map(|(name, _)| name).collect();
+    for (key, value) in denoise.iter().filter(|(key, _)| !KEYS.contains(&&***key)) {
+        if !parameters.contains(&&**key) {
+            let known = KEYS.iter().chain(&parameters);
+            let likeness = |known: &&&str| (strsim::jaro_winkler(key, known) * 1e6) as u64;
+            let nearest = known.max_by_key(likeness).expect("there are keys");
+            let rule = rule.name();
+            return Err(format!(
+                "unknown key `{key}` (nearest: `{nearest}`); the parameters of rule `{rule}` are {}",
+                parameters.join(", ")
+            ));
+        }
+        if !value.is_integer() && !value.is_float() {
+            return Err(format!("{key} is {value}, expected a number"));
+        }
+    }
+    Ok(())
+}
+
 /// Returns the message of the TOML parser. For an unknown key, it also names the nearest valid key.
 fn said(error: &toml::de::Error) -> String {
     let text = error.to_string();
@@ -473,7 +508,7 @@ mod tests {
         assert!(with("[denoise]\nschedule = 'onc'").contains("expected one of `once`, `every`, `off`"));
         assert_eq!(
             with("[denoise]\nk = 0"),
-            "[denoise] k is 0, expected a whole number from 1 to 4294967295"
+            "[denoise] k is 0, expected a whole number from 1 to 2147483647"
         );
         assert_eq!(
             with("[denoise]\nevery = 0"),

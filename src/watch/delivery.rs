@@ -13,6 +13,7 @@ use super::inbox::InboxEntry;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::{IngestError, open_regular};
 use crate::world::changes::{Changes, WeakEdit};
+use crate::world::resolve::MOST_EPOCH;
 
 /// Kind of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +59,9 @@ impl DeliveryKind {
                 return unknown();
             }
             return match rest[..digits].parse() {
-                Ok(epoch) if epoch > 0 => Ok(DeliveryKind::Epoch(epoch)),
+                Ok(epoch) if (1..=MOST_EPOCH).contains(&epoch) => Ok(DeliveryKind::Epoch(epoch)),
                 _ => Err(format!(
-                    "epoch is `{}`, expected a number from 1 after `epoch-`",
+                    "epoch is `{}`, expected a number from 1 to {MOST_EPOCH} after `epoch-`",
                     &rest[..digits]
                 )),
             };
@@ -291,8 +292,12 @@ mod tests {
             Err("is a folder, expected a file".to_owned())
         );
         assert_eq!(
+            DeliveryKind::of("epoch-18446744073709551615", true).unwrap_err(),
+            "epoch is `18446744073709551615`, expected a number from 1 to 9007199254740992 after `epoch-`"
+        );
+        assert_eq!(
             DeliveryKind::of("epoch-0", true),
-            Err("epoch is `0`, expected a number from 1 after `epoch-`".to_owned())
+            Err("epoch is `0`, expected a number from 1 to 9007199254740992 after `epoch-`".to_owned())
         );
     }
 

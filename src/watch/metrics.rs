@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tiny_http::{Header, Method, Response, Server};
-
 use super::WatchError;
+use super::http;
 use super::status::{Figures, lock};
 
 /// Upper bounds of the buckets in seconds. They are close together below 0.1 s, where the commit of one changed video
@@ -47,27 +46,14 @@ pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<Socket
             "expected a loopback address, such as 127.0.0.1:9464".to_owned(),
         ));
     }
-    let server = Server::http(address).map_err(|error| failed(error.to_string()))?;
-    let own = server.server_addr().to_ip().unwrap_or(address);
-    let work = move || {
-        for request in server.incoming_requests() {
-            let known = request.url() == "/metrics" && *request.method() == Method::Get;
-            let (status, body) = match known {
-                true => (200, text(&lock(&figures))),
-                false => (404, "see /metrics\n".to_owned()),
-            };
-            let kind = Header::from_bytes("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
-            let mut response = Response::from_string(body).with_status_code(status);
-            if let Ok(kind) = kind {
-                response.add_header(kind);
-            }
-            // The answer fails if the client has closed the connection. The next request is served in any case.
-            drop(request.respond(response));
-        }
-    };
-    let started = std::thread::Builder::new().name("metrics".to_owned()).spawn(work);
-    started.map_err(|error| failed(error.to_string()))?;
-    Ok(own)
+    let pages = move |path: &str| (path == "/metrics").then(|| text(&lock(&figures)));
+    let served = http::serve(
+        address,
+        "metrics",
+        "text/plain; version=0.0.4; charset=utf-8",
+        Arc::new(pages),
+    );
+    served.map_err(|error| failed(error.to_string()))
 }
 
 fn text(figures: &Figures) -> String {

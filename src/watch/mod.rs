@@ -31,7 +31,8 @@ pub mod batch;
 pub mod blame;
 pub mod delivery;
 pub mod events;
-pub mod inbox;
+pub mod http;
+mod inbox;
 #[cfg(feature = "train")]
 mod learnt;
 pub mod metrics;

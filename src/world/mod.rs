@@ -9,7 +9,7 @@
 //! | [`state`] | [`World`]: everything that labels depend on except single videos, as a store version records it |
 //! | [`video`] | one video, and which video the key of a feature file names |
 //! | `inputs` | the paths of the inputs of a store, and their move to another folder |
-//! | [`kept`] | user labels and predictions that a store version holds |
+//! | [`evidence`] | user labels and predictions that a store version holds |
 //! | [`rejects`] | rejections of the label graph as rows of table `rejects` |
 //! | [`changes`] | [`Changes`](changes::Changes): the changes that a user asks for |
 //! | [`resolve`] | the world before and after a change |

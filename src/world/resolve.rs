@@ -91,6 +91,7 @@ impl Resolved {
         resolved.weak(snapshot, &changes.rows.weak)?;
         resolved.user(snapshot, &changes.rows.user)?;
         if let Some(given) = &changes.rows.predictions {
+            check_epoch(given.epoch)?;
             let classes = resolved.after.classes.len();
             let read = predictions::tracks(
                 snapshot,
@@ -463,6 +464,19 @@ fn back_to(now: &World, then: &World) -> Result<World, LabelError> {
     })
 }
 
+/// Largest number of an epoch from outside. The tables hold numbers up to 2^63 - 1, and later epochs of the store count on
+/// from here.
+pub const MOST_EPOCH: u64 = 1 << 53;
+
+fn check_epoch(epoch: u64) -> Result<(), LabelError> {
+    match epoch {
+        1..=MOST_EPOCH => Ok(()),
+        _ => Err(LabelError::Change(format!(
+            "the epoch is {epoch}, expected a number from 1 to {MOST_EPOCH}"
+        ))),
+    }
+}
+
 fn denoising(
     now: &Both<Option<DenoisingRule>>,
     request: &DenoiseRequest,
@@ -483,6 +497,14 @@ fn denoising(
         };
         let changed = changed.map_err(|error| LabelError::Change(format!("denoising: {error}")))?;
         *own = on.then_some(changed);
+    }
+    let names_rule = request.rule.is_some() || !request.parameters.is_empty();
+    if names_rule && after.iter().all(Option::is_none) {
+        return Err(LabelError::Change(
+            "the change names a denoising rule or its parameters, but no modality is denoised after it, so they would have \
+             no effect: name the modalities to denoise (`--denoise visual`), or leave the rule out"
+                .to_owned(),
+        ));
     }
     Ok(after)
 }

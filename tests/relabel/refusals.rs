@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use vaplan::engine::Listener;
 use vaplan::ingest::npy;
 use vaplan::relabel::{self, RelabelRequest, estimate};
-use vaplan::world::changes::{ChangeRows, Changes, DenoiseRequest, WeakEdit};
+use vaplan::world::changes::{ChangeRows, Changes, DenoiseRequest, EpochPredictions, WeakEdit};
 use vaplan::world::settings::{ClassThreshold, RuleName, SettingsRequest};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Rejects, UserLabels, Videos};
 
-use crate::sample::{Sample, WIDTH, name};
+use crate::sample::{CLASSES, Sample, WIDTH, name};
 use crate::support::{assert_status, run, stderr, stdout};
 
 fn latest(sample: &Sample) -> Snapshot {
@@ -123,7 +123,7 @@ fn settings_that_cannot_be_are_refused() {
                 parameters: [("k".to_owned(), 0.0)].into(),
                 ..DenoiseRequest::default()
             },
-            "denoising: k is 0, expected a whole number from 1 to 4294967295",
+            "denoising: k is 0, expected a whole number from 1 to 2147483647",
         ),
         (
             DenoiseRequest {
@@ -413,4 +413,75 @@ fn bad_rows_cost_no_other_and_are_told_until_their_file_is_mended() {
     assert_status(&relabel(), 0);
     assert_eq!(told(&latest(&sample)), []);
     assert_eq!(latest(&sample).check().unwrap(), []);
+}
+
+#[test]
+fn numbers_that_the_tables_cannot_hold_are_refused_and_the_store_stays_whole() {
+    let sample = Sample::new(12);
+    assert_status(&sample.label("store", &[]), 0);
+    let store = sample.path("store").display().to_string();
+    let folder = sample.path("predictions/visual");
+    std::fs::create_dir_all(&folder).unwrap();
+    let values = vec![0.5; 10 * CLASSES.len()];
+    npy::write_f32(
+        &folder.join(format!("{}.npy", name(0))),
+        &[10, CLASSES.len()],
+        &values,
+    )
+    .unwrap();
+    let predictions = sample.path("predictions").display().to_string();
+    let relabel = |more: &[&str]| {
+        let first = ["relabel", "--store", &store];
+        run(first.iter().chain(more))
+    };
+    for (change, said) in [
+        (
+            &["--predictions", &predictions, "--epoch", "18446744073709551615"][..],
+            "18446744073709551615 is not in 1..=9007199254740992",
+        ),
+        (
+            &["--predictions", &predictions, "--epoch", "1", "--k", "2147483648"],
+            "k is 2147483648, expected a whole number from 1 to 2147483647",
+        ),
+        (&["--alpha", "4"], "no modality is denoised"),
+        (
+            &["--denoise", "none", "--parameter", "k=3"],
+            "no modality is denoised",
+        ),
+        (
+            &["--denoise", "visual", "--k", "4", "--parameter", "k=3"],
+            "`k` is given twice, as 4 and 3",
+        ),
+        (&["--denoise", "visual,none"], "expected `none` alone"),
+        (
+            &["--denoise", "both", "--alpha", "-1"],
+            "alpha is -1, expected a finite number above 0",
+        ),
+    ] {
+        let refused = relabel(change);
+        assert_status(&refused, 2);
+        assert!(
+            stderr(&refused).contains(said),
+            "{change:?}: {}",
+            stderr(&refused)
+        );
+    }
+    let changes = Changes {
+        rows: ChangeRows {
+            predictions: Some(EpochPredictions {
+                epoch: u64::MAX,
+                rows: Vec::new(),
+            }),
+            ..ChangeRows::default()
+        },
+        ..Changes::default()
+    };
+    assert_refused(
+        &sample,
+        changes,
+        "the epoch is 18446744073709551615, expected a number from 1 to 9007199254740992",
+    );
+    assert_status(&run(["check", "--store", &store]), 0);
+    assert_status(&relabel(&["--denoise", "both", "--alpha", "4"]), 0);
+    assert_status(&relabel(&["--denoise", "none"]), 0);
 }

@@ -298,7 +298,7 @@ fn a_file_that_cannot_be_used_is_refused_before_anything_is_written() {
         ("[train]\nepoch = 3\n", "(nearest: `epochs`)"),
         (
             "[denoise]\nk = 0\n",
-            "[denoise] k is 0, expected a whole number from 1 to 4294967295",
+            "[denoise] k is 0, expected a whole number from 1 to 2147483647",
         ),
         ("[label]\nrule = 'logit'\n", "rule `logit` has no audio threshold"),
         ("[train_features]\nclips = 'nowhere'\n", "nowhere"),

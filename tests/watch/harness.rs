@@ -100,6 +100,11 @@ impl Watch {
         Watch { child, lines, status }
     }
 
+    /// Number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that holds this.
     #[track_caller]
     pub(crate) fn line(&self, wanted: &str) -> String {

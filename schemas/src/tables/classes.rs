@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Float64Array, Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int32, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::ClassRow;
@@ -51,7 +51,7 @@ impl Table for Classes {
             vec![
                 class.finish(),
                 Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|row| row.position as i32),
+                    rows.iter().map(|row| int32(row.position)),
                 )),
                 names(rows.iter().map(|row| (row.modality.as_str(), 1))),
                 prompt.finish(),

@@ -404,3 +404,19 @@ pub(crate) fn float_lists<'a>(lists: impl Iterator<Item = &'a [f32]>) -> ArrayRe
     }
     Arc::new(builder.finish())
 }
+/// A number as a column of type Int32 holds it.
+///
+/// # Panics
+/// Panics if the number is too large. Readers of input refuse such numbers before. The panic happens before a commit writes
+/// anything; a number that wraps around would make the table unreadable in every later version.
+pub(super) fn int32(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or_else(|_| panic!("{value} does not fit a column of type Int32"))
+}
+
+/// A number as a column of type Int64 holds it.
+///
+/// # Panics
+/// As [`int32`].
+pub(super) fn int64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or_else(|_| panic!("{value} does not fit a column of type Int64"))
+}

@@ -7,7 +7,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch};
+use super::columns::{Columns, TextBuilder, batch, int64};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::EpochRow;
@@ -116,16 +116,13 @@ impl Table for Epochs {
         }
         let int = |get: fn(&EpochRow) -> u64| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(
-                rows.iter().map(|row| get(row) as i64),
+                rows.iter().map(|row| int64(get(row))),
             ))
         };
         let float = |get: fn(&EpochRow) -> f64| -> ArrayRef {
             Arc::new(Float64Array::from_iter_values(rows.iter().map(get)))
         };
-        let flips: Int64Array = rows
-            .iter()
-            .map(|row| row.flips.map(|flips| flips as i64))
-            .collect();
+        let flips: Int64Array = rows.iter().map(|row| row.flips.map(int64)).collect();
         batch(
             Self::schema(),
             vec![

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int32, int64, names};
 use super::labels::label_rule;
 use super::why::{self, Reasons};
 use super::{Table, text};
@@ -49,13 +49,13 @@ impl Table for LabelChanges {
         };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(
-                rows.iter().map(|row| row.version as i64),
+                rows.iter().map(|row| int64(row.version)),
             )),
             video.finish(),
             names(rows.iter().map(|row| (row.modality.as_str(), 1))),
             class.finish(),
             Arc::new(Int32Array::from_iter_values(
-                rows.iter().map(|row| row.segment as i32),
+                rows.iter().map(|row| int32(row.segment)),
             )),
             boolean(|row| row.from),
             boolean(|row| row.to),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, float_lists, floats, names};
+use super::columns::{Columns, TextBuilder, batch, float_lists, floats, int64, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::PredictionTrack;
@@ -38,7 +38,7 @@ impl Table for Predictions {
         }
         let epochs = rows
             .iter()
-            .flat_map(|track| std::iter::repeat_n(track.epoch as i64, track.segments() as usize));
+            .flat_map(|track| std::iter::repeat_n(int64(track.epoch), track.segments() as usize));
         let segments = rows.iter().flat_map(|track| 0..track.segments() as i32);
         let lists = rows
             .iter()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, float_lists, floats, names};
+use super::columns::{Columns, TextBuilder, batch, float_lists, floats, int32, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::PromptRow;
@@ -32,7 +32,7 @@ impl Table for Prompts {
     fn encode(rows: &[PromptRow]) -> RecordBatch {
         let mut class = TextBuilder::default();
         rows.iter().for_each(|row| class.push(&row.class));
-        let position = Int32Array::from_iter_values(rows.iter().map(|row| row.position as i32));
+        let position = Int32Array::from_iter_values(rows.iter().map(|row| int32(row.position)));
         batch(
             Self::schema(),
             vec![

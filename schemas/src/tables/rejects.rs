@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int64, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::ids::Modality;
@@ -50,11 +50,7 @@ impl Table for Rejects {
             Self::schema(),
             vec![
                 file,
-                Arc::new(
-                    rows.iter()
-                        .map(|row| row.row.map(|row| row as i64))
-                        .collect::<Int64Array>(),
-                ),
+                Arc::new(rows.iter().map(|row| row.row.map(int64)).collect::<Int64Array>()),
                 video,
                 names(rows.iter().map(|row| match row.severity {
                     Severity::Reject => ("reject", 1),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch};
+use super::columns::{Columns, TextBuilder, batch, int32};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::SettingRow;
@@ -34,7 +34,7 @@ impl Table for Settings {
             name.push(&row.name);
             value.push(&row.value);
         }
-        let position = Int32Array::from_iter_values(rows.iter().map(|row| row.position as i32));
+        let position = Int32Array::from_iter_values(rows.iter().map(|row| int32(row.position)));
         batch(
             Self::schema(),
             vec![name.finish(), Arc::new(position), value.finish()],

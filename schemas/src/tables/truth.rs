@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int32, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::TruthRow;
@@ -43,10 +43,10 @@ impl Table for Truth {
                 names(rows.iter().map(|row| (row.modality.as_str(), 1))),
                 class.finish(),
                 Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|row| row.onset as i32),
+                    rows.iter().map(|row| int32(row.onset)),
                 )),
                 Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|row| row.offset as i32),
+                    rows.iter().map(|row| int32(row.offset)),
                 )),
             ],
         )

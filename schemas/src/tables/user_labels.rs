@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int32, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::UserLabelRow;
@@ -42,7 +42,7 @@ impl Table for UserLabels {
             texts[2].push(&row.source);
         }
         let [video, class, source] = texts.map(TextBuilder::finish);
-        let segment = Int32Array::from_iter_values(rows.iter().map(|row| row.segment as i32));
+        let segment = Int32Array::from_iter_values(rows.iter().map(|row| int32(row.segment)));
         let label: BooleanArray = rows.iter().map(|row| Some(row.label)).collect();
         batch(
             Self::schema(),

@@ -6,7 +6,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch};
+use super::columns::{Columns, TextBuilder, batch, int64};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::VersionRow;
@@ -63,7 +63,7 @@ impl Table for Versions {
         for row in rows {
             for (table, version) in &row.tables {
                 tables.keys().append_value(table);
-                tables.values().append_value(*version as i64);
+                tables.values().append_value(int64(*version));
             }
             tables.append(true).expect("as many keys as values");
             let own = [
@@ -83,12 +83,12 @@ impl Table for Versions {
             Self::schema(),
             vec![
                 Arc::new(Int64Array::from_iter_values(
-                    rows.iter().map(|row| row.version as i64),
+                    rows.iter().map(|row| int64(row.version)),
                 )),
                 tables,
                 Arc::new(
                     rows.iter()
-                        .map(|row| row.epoch.map(|epoch| epoch as i64))
+                        .map(|row| row.epoch.map(int64))
                         .collect::<Int64Array>(),
                 ),
                 settings,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, float_lists, floats};
+use super::columns::{Columns, TextBuilder, batch, float_lists, floats, int64};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::VideoPredictionRow;
@@ -42,7 +42,7 @@ impl Table for VideoPredictions {
             Self::schema(),
             vec![
                 Arc::new(Int64Array::from_iter_values(
-                    rows.iter().map(|row| row.epoch as i64),
+                    rows.iter().map(|row| int64(row.epoch)),
                 )),
                 video.finish(),
                 float_lists(rows.iter().map(|row| row.probability.as_slice())),

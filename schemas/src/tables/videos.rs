@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, int32, names};
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::VideoRow;
@@ -58,7 +58,7 @@ impl Table for Videos {
                 video,
                 names(rows.iter().map(|row| (row.split.as_str(), 1))),
                 Arc::new(Int32Array::from_iter_values(
-                    rows.iter().map(|row| row.segments as i32),
+                    rows.iter().map(|row| int32(row.segments)),
                 )),
                 Arc::new(Float64Array::from_iter_values(
                     rows.iter().map(|row| row.segment_seconds),

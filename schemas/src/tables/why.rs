@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Arra
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
-use super::columns::Columns;
+use super::columns::{Columns, int32, int64};
 use crate::error::TableError;
 use crate::rows::{FlipLimit, FlipReason};
 
@@ -39,8 +39,8 @@ pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl 
     let float = |get: fn(&FlipReason) -> Option<f64>| -> ArrayRef {
         Arc::new(rows().map(|why| get(why?)).collect::<Float64Array>())
     };
-    let epoch = rows().map(|why| Some(why?.epoch as i64));
-    let k = rows().map(|why| Some(why?.limit?.k as i32));
+    let epoch = rows().map(|why| Some(int64(why?.epoch)));
+    let k = rows().map(|why| Some(int32(why?.limit?.k)));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(epoch.collect::<Int64Array>()),
         float(|why| why.loss),

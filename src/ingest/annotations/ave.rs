@@ -157,8 +157,11 @@ fn parse(line: &str) -> Result<(&str, &str, u32, u32), String> {
         return Err("category or video is empty or holds NUL, expected names".to_owned());
     }
     let seconds = |name: &str, text: &str| {
-        let value = text.parse::<u32>();
-        value.map_err(|_| format!("{name} is `{text}`, expected whole seconds"))
+        let value = text
+            .parse::<i32>()
+            .ok()
+            .and_then(|value| u32::try_from(value).ok());
+        value.ok_or_else(|| format!("{name} is `{text}`, expected whole seconds"))
     };
     let (onset, offset) = (seconds("StartTime", start)?, seconds("EndTime", end)?);
     if onset >= offset {

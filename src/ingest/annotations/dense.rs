@@ -77,7 +77,8 @@ fn time(text: &str) -> Option<u32> {
             text
         }
     });
-    whole.parse().ok()
+    // The tables hold numbers up to 2^31 - 1.
+    whole.parse().ok().filter(|time| i32::try_from(*time).is_ok())
 }
 
 pub(super) fn events(

@@ -489,7 +489,7 @@ impl World {
         }
         let comes = asked.rows.predictions.is_some() && asked.to_version.is_none();
         let first = asked.epoch.is_some() || first && comes;
-        let asked = &asked.denoising;
+        let asked = &mut asked.denoising;
         let off = self.now.denoising == [None; 2];
         for modality in Modality::ALL {
             let own = &mut self.now.denoising[at(modality)];
@@ -503,6 +503,10 @@ impl World {
                 asked.parameters.get("alpha").copied().unwrap_or(alpha),
                 asked.parameters.get("guard").copied().unwrap_or(guard),
             ));
+        }
+        // Parameters without a modality that they apply to are refused.
+        if self.now.denoising == [None; 2] {
+            asked.parameters.clear();
         }
     }
 }

@@ -10,7 +10,8 @@ use vaplan::ingest::label_folder::LabelFolder;
 use vaplan::ingest::npy;
 use vaplan::ingest::text::TextEmbeddings;
 
-use crate::support::scratch;
+use crate::sample::Sample;
+use crate::support::{assert_status, scratch, stderr};
 
 fn classes() -> Vec<Arc<str>> {
     ["Speech", "Dog", "Car"].map(Arc::from).to_vec()
@@ -189,5 +190,54 @@ fn label_files_of_anything_but_zeros_and_ones_are_rejected_by_cell() {
             "`{}`: holds no .npy file, expected `<video>.npy`",
             empty.path().display()
         )
+    );
+}
+
+#[test]
+fn rows_that_end_in_tabs_are_read_and_annotations_without_a_usable_row_say_why() {
+    let sample = Sample::new(12);
+    let path = sample.path("annotations/small_train.csv");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (header, rows) = text.split_once('\n').unwrap();
+    let tabs: String = rows.lines().map(|row| format!("{row}\t\t\n")).collect();
+    std::fs::write(&path, format!("{header}\n{tabs}")).unwrap();
+    assert_status(&sample.label("store", &[]), 0);
+    let fields: String = rows.lines().map(|row| format!("{row}\tmore\n")).collect();
+    std::fs::write(&path, format!("{header}\n{fields}")).unwrap();
+    for other in [
+        "small_test_pd.csv",
+        "small_eval_audio.csv",
+        "small_eval_visual.csv",
+    ] {
+        std::fs::remove_file(sample.path("annotations").join(other)).unwrap();
+    }
+    let refused = sample.label("other", &[]);
+    assert_status(&refused, 2);
+    let said = stderr(&refused);
+    assert!(
+        said.contains("9 of their rows were rejected")
+            && said.contains("small_train.csv`, row 2: line has 3 fields, expected 2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn features_of_no_annotated_video_are_counted_with_an_example() {
+    let sample = Sample::new(12);
+    for nth in 0..2 {
+        std::fs::rename(
+            sample.features("visual", nth),
+            sample.path(&format!("visual/clip{nth}.mp4.npy")),
+        )
+        .unwrap();
+    }
+    let labelled = sample.label("store", &[]);
+    assert_status(&labelled, 1);
+    let said = stderr(&labelled);
+    assert!(
+        said.contains("file name matches no annotated video")
+            && said.contains("files=2")
+            && said.contains("example=clip"),
+        "{said}"
     );
 }

@@ -521,3 +521,48 @@ fn an_epoch_that_denoises_gets_no_predictions_of_more_videos() {
         "{refused}"
     );
 }
+
+#[test]
+fn eval_of_an_epoch_says_which_splits_it_predicted_and_scores_epochs_from_outside() {
+    let case = labelled();
+    case.epoch(1, &[Split::Train], Some(50.0));
+    let eval = |more: &[&str]| {
+        let first = ["eval", "--store", &case.store, "--split", "test", "--epoch"];
+        run(first.iter().chain(more))
+    };
+    let refused = eval(&["1"]);
+    assert_status(&refused, 2);
+    assert!(
+        stderr(&refused).contains("predicted no video of split `test`")
+            && stderr(&refused).contains("18 of split `train`"),
+        "{}",
+        stderr(&refused)
+    );
+    // An epoch from outside: probabilities of segments, of one modality alone.
+    let folder = case.sample.path("predictions/visual");
+    std::fs::create_dir_all(&folder).unwrap();
+    for nth in 18..24 {
+        let values = vec![0.9; 10 * CLASSES.len()];
+        npy::write_f32(
+            &folder.join(format!("{}.npy", name(nth))),
+            &[10, CLASSES.len()],
+            &values,
+        )
+        .unwrap();
+    }
+    let folder = case.sample.path("predictions").display().to_string();
+    assert_status(
+        &case.relabel(&["--predictions", &folder, "--epoch", "7", "--denoise", "visual"]),
+        0,
+    );
+    let refused = eval(&["7"]);
+    assert_status(&refused, 2);
+    assert!(
+        stderr(&refused).contains("--protocol segment"),
+        "{}",
+        stderr(&refused)
+    );
+    let scored = eval(&["7", "--protocol", "segment"]);
+    assert!(scored.status.code() != Some(2), "{}", stderr(&scored));
+    assert!(stdout(&scored).contains("segment"), "{}", stdout(&scored));
+}

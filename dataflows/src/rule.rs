@@ -41,7 +41,7 @@ impl Rule {
     /// ```
     /// use vaplan_dataflows::rule::Rule;
     /// assert_eq!(Rule::Softmax { scale: 1.0 }.score_threshold(1.0, 25), 0.04);
-    /// assert_eq!(Rule::Logit { scale: 100.0 }.threshold(21.5, 25), 21.5);
+    /// assert_eq!(Rule::Logit { scale: 100.0 }.score_threshold(21.5, 25), 21.5);
     /// ```
     pub fn score_threshold(self, threshold: f64, classes: usize) -> f64 {
         match self {

@@ -1,5 +1,7 @@
 //! `vaplan eval`.
 
+#[cfg(feature = "train")]
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,10 +9,14 @@ use std::process::ExitCode;
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::{RejectRow, Split};
 use vaplan_schemas::store::Store;
+#[cfg(feature = "train")]
+use vaplan_schemas::{store::Snapshot, tables::Videos};
 
 use super::choice::choices;
 use super::{Global, notes};
 use crate::eval::{DenseTruth, PredictedLabels, Protocol, Task, evaluate, localize, predictions, store};
+#[cfg(feature = "train")]
+use crate::parser::{Gate, probabilities::VideoProbabilities};
 
 /// Score labels against dense truth
 ///
@@ -73,7 +79,7 @@ pub(super) struct EvalArgs {
     /// Rule by which probabilities become 0s and 1s
     #[cfg(feature = "train")]
     #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch", value_parser = super::learning::gate())]
-    protocol: crate::parser::Gate,
+    protocol: Gate,
     /// Split to score: train, val or test
     #[arg(long, value_name = "SPLIT")]
     split: Split,
@@ -166,6 +172,47 @@ struct EvalInputs {
 }
 
 impl EvalArgs {
+    /// Checks that an epoch predicted the split, and has the probabilities that the protocol needs.
+    #[cfg(feature = "train")]
+    fn check_epoch(
+        &self,
+        epoch: u64,
+        snapshot: &Snapshot,
+        truth: &DenseTruth,
+        predicted: &[VideoProbabilities],
+    ) -> anyhow::Result<()> {
+        let (protocol, split) = (self.protocol.as_str(), self.split);
+        let outside = predicted.iter().any(|video| video.all.is_empty());
+        anyhow::ensure!(
+            !outside || self.protocol == Gate::Segment,
+            "epoch {epoch} came from outside and has no probabilities of whole videos, which protocol `{protocol}` needs: \
+             choose `--protocol segment`"
+        );
+        let names: BTreeSet<&str> = predicted.iter().map(|video| &*video.video).collect();
+        if truth.videos.iter().any(|video| names.contains(&*video.name)) {
+            return Ok(());
+        }
+        let mut splits: BTreeMap<&str, usize> = BTreeMap::new();
+        for row in snapshot.read::<Videos>()? {
+            if names.contains(&*row.video) {
+                *splits.entry(row.split.as_str()).or_default() += 1;
+            }
+        }
+        let splits: Vec<String> = splits
+            .iter()
+            .map(|(split, videos)| format!("{videos} of split `{split}`"))
+            .collect();
+        anyhow::bail!(
+            "epoch {epoch} predicted no video of split `{split}` that has dense truth. It predicted {}: choose another split \
+             or epoch",
+            if splits.is_empty() {
+                "no video of this version".to_owned()
+            } else {
+                splits.join(", ")
+            }
+        )
+    }
+
     fn read(&self) -> anyhow::Result<EvalInputs> {
         let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
@@ -174,6 +221,7 @@ impl EvalArgs {
             let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
             let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
             let predicted = crate::parser::record::read(&snapshot, epoch)?;
+            self.check_epoch(epoch, &snapshot, &truth, &predicted)?;
             return Ok(EvalInputs {
                 predictions: crate::parser::validate::labels(&truth, &predicted, |video| match self.task {
                     Task::Avvp => video.labels(self.protocol),

@@ -50,12 +50,10 @@ pub(super) fn gate() -> impl TypedValueParser<Value = Gate> {
     let help = |gate| match gate {
         Gate::Fused => "The segment's and the video's probability are at least 0.5 (HAN)",
         Gate::Own => "The segment's and the modality's probability are at least 0.5 (MA, JoMoLD, LSLD)",
+        Gate::Segment => "The segment's probability is at least 0.5 (for epochs from outside)",
     };
-    named(
-        Gate::ALL
-            .map(|value| (value, value.as_str(), help(value)))
-            .to_vec(),
-    )
+    let all = [Gate::Fused, Gate::Own, Gate::Segment];
+    named(all.map(|value| (value, value.as_str(), help(value))).to_vec())
 }
 
 /// Features that the network takes.

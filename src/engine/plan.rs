@@ -82,6 +82,11 @@ impl Plan {
         })
     }
 
+    /// Whether a key of a feature file names a known video, labelled or not.
+    pub fn knows(&self, key: &str) -> bool {
+        self.names.knows(key)
+    }
+
     /// Returns which video a key of a feature file stands for.
     pub fn meaning(&self, key: &str) -> Meaning {
         self.names.meaning(key)

@@ -19,7 +19,7 @@ use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
-use super::score::{BatchTag, ScoringJob};
+use super::score::{BatchTag, ScoringJob, lock};
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::Meaning;
@@ -104,10 +104,13 @@ fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake
                     rejects.push(row);
                     ControlFlow::Continue(())
                 }
-                FeatureEvent::Batch(batch) => match segment_batch(batch, width, &job.plan, &mut rejects) {
-                    Some(batch) => send((BatchTag::Rows, batch)),
-                    None => ControlFlow::Continue(()),
-                },
+                FeatureEvent::Batch(batch) => {
+                    note_unknown(job, &batch);
+                    match segment_batch(batch, width, &job.plan, &mut rejects) {
+                        Some(batch) => send((BatchTag::Rows, batch)),
+                        None => ControlFlow::Continue(()),
+                    }
+                }
             };
             stopped |= flow.is_break();
             flow
@@ -124,6 +127,16 @@ fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake
             return;
         }
     }
+}
+
+/// Counts the videos of a batch that no annotation knows. Files of npy are counted when they are listed, by their names.
+fn note_unknown(job: &ScoringJob, batch: &FeatureBatch) {
+    let mut unknown = batch.videos.iter().filter(|span| !job.plan.knows(&span.key));
+    let Some(first) = unknown.next() else { return };
+    let mut told = lock(&job.unknown);
+    told.0 += 1 + unknown.count() as u64;
+    told.1
+        .get_or_insert_with(|| (first.key.to_string(), first.file.to_string()));
 }
 
 /// Finds the video of each span of a batch. Spans of videos outside the plan, and spans with a wrong width, are

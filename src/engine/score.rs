@@ -37,6 +37,8 @@ pub(super) struct ScoringJob {
     cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
     read: Mutex<ReadReport>,
+    /// Videos of Parquet shards that no annotation knows, and an example: its name and file.
+    pub(super) unknown: Mutex<(u64, Option<(String, String)>)>,
 }
 
 /// The output of reading and scoring besides the candidates. The order of the entries is not defined.
@@ -94,6 +96,7 @@ impl ScoringJob {
             cancelled: AtomicBool::new(false),
             error: Mutex::new(None),
             read: Mutex::new(read),
+            unknown: Mutex::default(),
         };
         (Arc::new(job), loaded)
     }
@@ -109,6 +112,12 @@ impl ScoringJob {
             return Err(error);
         }
         self.listener.check()?;
+        if let (videos, Some((example, file))) = std::mem::take(&mut *lock(&self.unknown)) {
+            tracing::warn!(
+                videos, %example, %file,
+                "features whose video matches no annotated video are not used"
+            );
+        }
         let (finished, wanted) = (self.finished.load(Ordering::SeqCst), self.pending.len());
         if finished != wanted {
             return Err(LabelError::Stopped(format!(

@@ -81,12 +81,14 @@ pub enum LabelError {
         second: String,
     },
     /// The splits asked for hold no video.
-    #[error("`{annotations}` has no video of split {splits}")]
+    #[error("`{annotations}` has no video of split {splits}{}", first_reject(.rejected))]
     NoVideos {
         /// Annotation folder.
         annotations: PathBuf,
         /// Splits asked for.
         splits: String,
+        /// Number of rejected rows of the annotations, and the first of them with its reason.
+        rejected: Option<(usize, String)>,
     },
     /// Scores of a finished shard could not be kept.
     #[error("cannot {action} `{path}`")]
@@ -105,4 +107,12 @@ pub enum LabelError {
     /// The dataflow did not start, or a part of it went away before the end.
     #[error("the dataflow stopped early: {0}")]
     Stopped(String),
+}
+
+/// The rejected rows of annotations that have no video at all, as the end of a message.
+fn first_reject(rejected: &Option<(usize, String)>) -> String {
+    let told = rejected.as_ref();
+    told.map_or_else(String::new, |(count, first)| {
+        format!(": {count} of their rows were rejected, the first is {first}")
+    })
 }

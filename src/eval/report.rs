@@ -21,6 +21,8 @@ pub enum Protocol {
     Fused,
     /// A label is 1 if the probabilities of the segment and of the modality are both at least 0.5 (MA, JoMoLD, LSLD).
     Own,
+    /// A label is 1 if the probability of the segment is at least 0.5.
+    Segment,
 }
 
 impl Protocol {
@@ -30,6 +32,7 @@ impl Protocol {
             Protocol::Labels => "labels",
             Protocol::Fused => "fused",
             Protocol::Own => "own",
+            Protocol::Segment => "segment",
         }
     }
 }

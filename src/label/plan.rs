@@ -1,5 +1,6 @@
 //! Opens and checks every input of a labelling run, before any work begins.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +32,15 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let (videos, chosen) = choose(&annotations, &request.splits);
     if videos.is_empty() {
         let splits: Vec<&str> = request.splits.iter().map(|split| split.as_str()).collect();
+        let first = annotations.rejects.first();
         return Err(LabelError::NoVideos {
+            rejected: first.map(|row| {
+                let line = row.row.map_or_else(String::new, |line| format!(", row {line}"));
+                (
+                    annotations.rejects.len(),
+                    format!("`{}`{line}: {}", row.file, row.reason),
+                )
+            }),
             annotations: request.annotations.clone(),
             splits: splits.join(", "),
         });
@@ -65,8 +74,25 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     for modality in Modality::ALL {
         for path in &world.features[at(modality)] {
             // An ambiguous key counts as wanted, so that it is read and can be rejected by name.
-            let wanted = |key: &str| names.meaning(key) != Meaning::Other;
+            let unknown = RefCell::new((0_u64, String::new()));
+            let wanted = |key: &str| {
+                if !names.knows(key) {
+                    let mut unknown = unknown.borrow_mut();
+                    unknown.0 += 1;
+                    if unknown.1.is_empty() {
+                        key.clone_into(&mut unknown.1);
+                    }
+                }
+                names.meaning(key) != Meaning::Other
+            };
             let input = FeatureInput::open(path, modality, &wanted)?;
+            let (files, example) = unknown.into_inner();
+            if files > 0 {
+                tracing::warn!(
+                    folder = %path.display(), files, %example,
+                    "{modality} features whose file name matches no annotated video are not used"
+                );
+            }
             shards.extend(planned(input, &world, &weak_hash));
         }
     }

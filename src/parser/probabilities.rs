@@ -21,9 +21,9 @@ pub struct VideoProbabilities {
     pub classes: usize,
     /// P^a and P^v, `[T, C]` each: audio and visual, by segment.
     pub segments: [Vec<f32>; 2],
-    /// p^a and p^v, `[C]` each: audio and visual, whole video.
+    /// p^a and p^v, `[C]` each: audio and visual, whole video. Empty if the predictions came from outside.
     pub modalities: [Vec<f32>; 2],
-    /// p, `[C]`: both modalities, whole video.
+    /// p, `[C]`: both modalities, whole video. Empty if the predictions came from outside.
     pub all: Vec<f32>,
 }
 
@@ -85,6 +85,21 @@ pub fn predict_split(parser: &dyn Parser, dataset: &Dataset, split: Split) -> Ve
 }
 
 impl VideoProbabilities {
+    /// Makes the probabilities of predictions from outside: those of one or both modalities of one video.
+    pub fn of_tracks(tracks: &[PredictionTrack]) -> VideoProbabilities {
+        let of = |modality: Modality| {
+            let own = tracks.iter().find(|track| track.modality == modality);
+            own.map_or_else(Vec::new, |track| track.probability.clone())
+        };
+        VideoProbabilities {
+            video: tracks[0].video.clone(),
+            classes: tracks[0].classes as usize,
+            segments: Modality::ALL.map(of),
+            modalities: [Vec::new(), Vec::new()],
+            all: Vec::new(),
+        }
+    }
+
     /// Makes the probabilities from rows of the tables.
     pub fn of_rows(
         video: &VideoPredictionRow,
@@ -104,16 +119,23 @@ impl VideoProbabilities {
     ///
     /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); the function of the same name
     /// of JoMoLD (`own`).
+    ///
+    /// # Panics
+    /// Panics if the protocol needs probabilities of the whole video and there are none.
     pub fn labels(&self, gate: Gate) -> PredictedLabels {
         let [audio, visual] = [0, 1].map(|modality| {
             let over = match gate {
-                Gate::Fused => &self.all,
-                Gate::Own => &self.modalities[modality],
+                Gate::Fused => Some(&self.all),
+                Gate::Own => Some(&self.modalities[modality]),
+                Gate::Segment => None,
             };
+            if self.segments[modality].is_empty() {
+                return None;
+            }
             let mut bits = BitMatrix::new(self.classes, self.segments[modality].len() / self.classes);
             for (at, probability) in self.segments[modality].iter().enumerate() {
                 let class = at % self.classes;
-                if *probability >= 0.5 && over[class] >= 0.5 {
+                if *probability >= 0.5 && over.is_none_or(|over| over[class] >= 0.5) {
                     bits.set(class, at / self.classes);
                 }
             }

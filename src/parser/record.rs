@@ -219,7 +219,7 @@ fn of_epoch<T: Table>(snapshot: &Snapshot, epoch: u64) -> Result<Vec<T::Row>, Tr
     Ok(snapshot.read_some::<T>(wanted)?)
 }
 
-/// The predictions of an epoch, sorted by video.
+/// The predictions of an epoch, sorted by video. An epoch from outside has probabilities of segments only.
 ///
 /// # Errors
 /// Returns [`TrainError::Settings`] with the epochs of the store, if the epoch has no predictions, and
@@ -231,6 +231,10 @@ pub fn read(snapshot: &Snapshot, epoch: u64) -> Result<Vec<VideoProbabilities>, 
     let mut videos: Vec<VideoPredictionRow> = of_epoch::<VideoPredictions>(snapshot, epoch)?;
     videos.retain(|video| video.epoch == epoch);
     videos.sort_by(VideoPredictions::compare);
+    if videos.is_empty() && !tracks.is_empty() {
+        let videos = tracks.chunk_by(|a, b| a.video == b.video);
+        return Ok(videos.map(VideoProbabilities::of_tracks).collect());
+    }
     if videos.is_empty() {
         let epochs: Vec<String> = snapshot
             .read::<Epochs>()?

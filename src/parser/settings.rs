@@ -74,10 +74,13 @@ pub enum Gate {
     /// A label is set if the probabilities of the segment and of the modality are at least 0.5 (grade C, MA, JoMoLD,
     /// LSLD).
     Own,
+    /// A label is set if the probability of the segment is at least 0.5 (grade D). For predictions from outside, which
+    /// have no probabilities of whole videos.
+    Segment,
 }
 
 impl Gate {
-    /// Both protocols.
+    /// The protocols that score every epoch of a training.
     pub const ALL: [Gate; 2] = [Gate::Fused, Gate::Own];
 
     /// The same protocol in `eval`.
@@ -85,6 +88,7 @@ impl Gate {
         match self {
             Gate::Fused => Protocol::Fused,
             Gate::Own => Protocol::Own,
+            Gate::Segment => Protocol::Segment,
         }
     }
 

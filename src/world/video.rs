@@ -42,6 +42,11 @@ impl Names {
         }
     }
 
+    /// Whether a key names a known video, labelled or not. An ambiguous key counts as known.
+    pub fn knows(&self, key: &str) -> bool {
+        !matches!(self.roster.resolve(key), Err(KeyError::Unknown))
+    }
+
     /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
         match self.roster.resolve(key) {

@@ -70,7 +70,9 @@ pub(super) fn read<const N: usize>(
         let mut reject = |reason: String| {
             rejects.push(RejectRow::reject(RejectKind::MalformedLine, &*file, reason).row(line));
         };
-        if record.len() != header.len() {
+        // Some editors and spreadsheets end every row with separators: empty fields beyond the header are no fields.
+        let beyond = record.iter().skip(header.len());
+        if record.len() < header.len() || beyond.into_iter().any(|field| !field.trim_ascii().is_empty()) {
             reject(format!(
                 "line has {} fields, expected {}",
                 record.len(),

@@ -66,8 +66,7 @@ pub(super) struct FeatureArgs {
     /// Audio features, as --visual
     #[arg(long, value_name = "PATH", env = "VAPLAN_AUDIO", required = true)]
     pub(super) audio: Vec<PathBuf>,
-    /// Clip features such as R(2+1)D, as --visual; required if the checkpoint's network takes clip features [default:
-    /// none]
+    /// Clip features such as R(2+1)D, as --visual; required if the network takes clip features [default: none]
     #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
     pub(super) clips: Vec<PathBuf>,
 }

@@ -3,8 +3,8 @@
 //!
 //! The filter is a windowed sinc with the pass band and the rejection of soxr's setting HQ, which librosa uses. It
 //! passes frequencies up to 0.9136 of the lower Nyquist frequency, and rejects by 126 dB at that Nyquist frequency
-//! (soxr, `src/soxr.c`, `soxr_quality_spec` and `src/filter.c`). The crate `rubato` could be used instead, but it
-//! enables a feature of `num-complex` that makes cargo compile arrow again.
+//! (soxr, `src/soxr.c`, `soxr_quality_spec` and `src/filter.c`). The crate `rubato` 5.0.1 is
+//! not used, because it misses the golden values of soxr: docs/encode.md has the numbers.
 
 /// The part of the lower Nyquist frequency that passes unchanged.
 const PASS: f64 = 0.9136;

@@ -57,7 +57,7 @@ enum Outcome {
 /// - If the two modalities have different numbers of segments, no candidate of the video counts.
 /// - Features of a video without a weak label are ignored without a rejection.
 ///
-/// Only scores of classes in the weak label pass (METHOD.md, PLG 4, grade P). After a change, work is proportional to
+/// Only scores of classes in the weak label pass (docs/method.md, PLG 4, grade P). After a change, work is proportional to
 /// the videos that changed.
 pub fn admit<'scope, T: Timestamp + Lattice>(
     weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,

@@ -152,7 +152,7 @@ impl ModalityEvidence<'_> {
 /// `scores`: `[T]`; returns `[T]`.
 ///
 /// # Source
-/// METHOD.md, PLG 3: `softmax` (grade D), `logit` (grade C: VALOR, `get_segment_pseudo_labels` in
+/// docs/method.md, PLG 3: `softmax` (grade D), `logit` (grade C: VALOR, `get_segment_pseudo_labels` in
 /// `utils/clip_preprocess.py`; as in that code, a score equal to the threshold sets no label).
 ///
 /// ```
@@ -291,7 +291,7 @@ fn set_by_user(
     }
 }
 
-/// Returns the labels that are set in both modalities: an audio-visual event is audible and visible (METHOD.md, grade
+/// Returns the labels that are set in both modalities: an audio-visual event is audible and visible (docs/method.md, grade
 /// C). Returns `None` if one of the two modalities has no labels.
 pub fn audio_visual(audio: Option<&LabelRecord>, visual: Option<&LabelRecord>) -> Option<LabelRecord> {
     Some(audio?.meet(visual?))

@@ -28,7 +28,7 @@ use crate::workers::panic_point;
 /// modality. Operator [`labels`](mod@crate::labels) then decides the flips, because only that operator has all tracks
 /// of a video together.
 ///
-/// Source: METHOD.md, "PLD".
+/// Source: docs/method.md, "PLD".
 pub fn denoise<'scope, T: Timestamp + Lattice>(
     predictions: VecCollection<'scope, T, (VideoId, (Modality, Arc<Prediction>))>,
     denoising: VecCollection<'scope, T, (Modality, DenoisingRule)>,

@@ -5,7 +5,7 @@
 //! probabilities ──┘                  └──────────────────────────┘
 //! ```
 //!
-//! Source: METHOD.md, "PLD" (forward loss: grade P; base, strictness and guard: grade D).
+//! Source: docs/method.md, "PLD" (forward loss: grade P; base, strictness and guard: grade D).
 //!
 //! Losses compare the predictions with the labels that PLG sets now, never with labels that PLD flipped before (grade
 //! D). The flips of an epoch therefore replace the flips of the epoch before. The labels depend on the latest
@@ -18,7 +18,7 @@ use crate::flips::Flips;
 use crate::prediction::Probability;
 use crate::score::Score;
 
-/// Probabilities are clamped to this distance from 0 and 1, so that no loss is infinite (METHOD.md, as PyTorch users
+/// Probabilities are clamped to this distance from 0 and 1, so that no loss is infinite (docs/method.md, as PyTorch users
 /// do).
 const CLAMP: f64 = 1e-7;
 /// Largest K: column `why.k` of the tables is a 32-bit number with a sign.
@@ -113,7 +113,7 @@ impl Pld {
 }
 
 impl Default for Pld {
-    /// The defaults: K = 5, α = 10, guard = 0.5 (METHOD.md, grade D).
+    /// The defaults: K = 5, α = 10, guard = 0.5 (docs/method.md, grade D).
     fn default() -> Pld {
         Pld::new(5, 10.0, 0.5).expect("valid")
     }

@@ -247,7 +247,7 @@ impl LabelRecord {
         tracks.map(|track| u64::from(track.label.ones())).sum()
     }
 
-    /// Returns the labels that are set in both records: an audio-visual event is heard and seen (METHOD.md, grade C).
+    /// Returns the labels that are set in both records: an audio-visual event is heard and seen (docs/method.md, grade C).
     ///
     /// The result does not tell what set the labels; every label counts as [`SetBy::Plg`]. The two records tell it.
     pub fn meet(&self, other: &LabelRecord) -> LabelRecord {

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 /// How the cosines of a segment become scores. PLG sets a label if score > threshold (strictly).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Rule {
-    /// The score is a probability: the softmax of scale · cosine over all C classes (METHOD.md, PLG 3, grade D).
+    /// The score is a probability: the softmax of scale · cosine over all C classes (docs/method.md, PLG 3, grade D).
     Softmax {
         /// The scale κ.
         scale: f64,
     },
-    /// The score is scale · cosine (METHOD.md, PLG 3, grade C: VALOR, `get_segment_pseudo_labels`).
+    /// The score is scale · cosine (docs/method.md, PLG 3, grade C: VALOR, `get_segment_pseudo_labels`).
     Logit {
         /// The scale κ.
         scale: f64,

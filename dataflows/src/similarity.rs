@@ -265,7 +265,7 @@ pub enum Scored {
 ///
 /// Work is proportional to the rows. The operator keeps no state.
 ///
-/// Source: METHOD.md, PLG 2 and 3. Crate `matrixmultiply` computes the matrix product.
+/// Source: docs/method.md, PLG 2 and 3. Crate `matrixmultiply` computes the matrix product.
 pub fn similarity<'scope, T: Timestamp, G: Clone + 'static>(
     batches: Stream<'scope, T, Vec<(G, SegmentBatch)>>,
     prompts: Arc<PromptPair>,

@@ -32,7 +32,7 @@ pub(crate) fn slot(video: VideoId) -> u8 {
 /// The join works on records of one video, modality and class, never of one segment. A changed threshold of a class
 /// recomputes only the videos that have the class in their weak label. A changed video recomputes only that video.
 ///
-/// Source: METHOD.md, PLG 3 (see [`plg`]).
+/// Source: docs/method.md, PLG 3 (see [`plg`]).
 pub fn threshold<'scope, T: Timestamp + Lattice>(
     admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
     thresholds: VecCollection<'scope, T, ((Modality, ClassId), Score)>,

@@ -3,7 +3,7 @@
 //! Two kinds of work are contained:
 //!
 //! - Decoding a file with a crate that can panic on damaged bytes. The `parquet` crate panicked on 18 of 40,000
-//!   mutated files (DEPENDENCIES.md). The caller reports the file as damaged.
+//!   mutated files. The caller reports the file as damaged.
 //! - The work of a thread that another thread waits for: an encoder session or a training epoch. The caller sends the
 //!   message to the waiting thread, which then ends with an error. Without the message, the waiting thread would wait
 //!   forever.

@@ -1,6 +1,6 @@
 //! Parquet files: encoding to bytes, and reading with every panic contained.
 //!
-//! The parquet crate can panic on a damaged file (18 of 40,000 mutated files, DEPENDENCIES.md), so every read goes
+//! The parquet crate can panic on a damaged file (18 of 40,000 mutated files), so every read goes
 //! through [`contain`].
 
 use std::ops::Range;

@@ -197,7 +197,7 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
         return Err(CalibrateError::Folds { folds, videos: count });
     }
     let how = &request.how;
-    // If the store denoises no modality, choose PLD for the visual modality, the default of METHOD.md (grade P).
+    // If the store denoises no modality, choose PLD for the visual modality, the default of docs/method.md (grade P).
     let denoised = |modality: &Modality| match world.denoising.iter().any(Option::is_some) {
         true => world.denoising[at(*modality)].is_some(),
         false => *modality == Modality::Visual,

@@ -9,7 +9,7 @@ use crate::eval::{Evaluator, Level};
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, at};
 
-/// The values of the grid. METHOD.md has K = 5, α = 10 and guard = 0.5 (grade D).
+/// The values of the grid. docs/method.md has K = 5, α = 10 and guard = 0.5 (grade D).
 const K: [u32; 6] = [1, 2, 3, 5, 7, 10];
 const ALPHA: [f64; 10] = [1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0];
 const GUARD: [f64; 8] = [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
@@ -17,7 +17,7 @@ const GUARD: [f64; 8] = [0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95];
 /// The best K, α and guard for the modalities to denoise. All of them get the same values. `None` if no values of the
 /// grid improve the metric.
 ///
-/// If several values are equally good, the defaults of METHOD.md win, and then the first values of the grid. For
+/// If several values are equally good, the defaults of docs/method.md win, and then the first values of the grid. For
 /// several modalities, the function maximises the sum of their metrics.
 pub fn best(
     videos: &[&CalibrationVideo],

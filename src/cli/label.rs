@@ -284,21 +284,22 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
             bar.say(&format!("... and {more} more {what}: SELECT * FROM rejects"));
         }
     }
-    let share = |set: u64| 100.0 * set as f64 / (done.cells.max(2) / 2) as f64;
+    // A modality without labels has 0 of 0 set.
+    let share = |set: u64, of: u64| 100.0 * set as f64 / of.max(1) as f64;
     writeln!(
         out,
         "version {version}: {} videos, {} records labelled",
         done.videos, done.records
     )?;
-    for (what, set) in [
-        ("audio", done.audio),
-        ("visual", done.visual),
-        ("audio_visual", done.audio_visual),
+    for (what, set, of) in [
+        ("audio", done.audio, done.of[0]),
+        ("visual", done.visual, done.of[1]),
+        ("audio_visual", done.audio_visual, done.of_both),
     ] {
         writeln!(
             out,
             "  {what:<12} {set:>9} segment labels set ({:.1} %)",
-            share(set)
+            share(set, of)
         )?;
     }
     writeln!(

@@ -154,7 +154,11 @@ pub fn commit(
         ..LabelCounts::default()
     };
     for own in outcome.videos.values() {
-        done.audio_visual += own.audio_visual().map_or(0, |record| record.ones());
+        if let Some(both) = own.audio_visual() {
+            done.audio_visual += both.ones();
+            let lengths = both.tracks.iter().map(|track| track.label.len() as u64);
+            done.of_both += lengths.sum::<u64>();
+        }
     }
     for (_, modality, record) in outcome.labels() {
         done.records += 1;
@@ -163,7 +167,7 @@ pub fn commit(
             Modality::Audio => done.audio += set,
             Modality::Visual => done.visual += set,
         }
-        done.cells += record
+        done.of[modality.index()] += record
             .tracks
             .iter()
             .map(|track| track.label.len() as u64)

@@ -74,8 +74,10 @@ pub struct LabelCounts {
     pub visual: u64,
     /// Number of labels that are set in both modalities.
     pub audio_visual: u64,
-    /// Number of labels in both modalities, set or not.
-    pub cells: u64,
+    /// Number of audio labels, and of visual labels, set or not.
+    pub of: [u64; 2],
+    /// Number of labels of videos that have labels in both modalities, set in both or not.
+    pub of_both: u64,
     /// Number of labels that differ from the version before.
     pub changes: u64,
     /// Number of rejected rows.

@@ -1,6 +1,6 @@
 //! Segment accuracy of task AVE: the one event that is both audible and visible in a segment, or background.
 //!
-//! METHOD.md, "AVE task": a segment has the class that both modalities have. A segment without such a class is
+//! docs/method.md, "AVE task": a segment has the class that both modalities have. A segment without such a class is
 //! background.
 
 use std::fmt;
@@ -62,7 +62,7 @@ pub struct Localization {
 
 /// Compares the class that is both audible and visible with the true class, segment by segment.
 ///
-/// If several classes are both audible and visible in a segment, the first in class order counts (METHOD.md, grade
+/// If several classes are both audible and visible in a segment, the first in class order counts (docs/method.md, grade
 /// D). AVE annotates one class per video; callers therefore reduce predictions to the most probable class before the
 /// call.
 ///

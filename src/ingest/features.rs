@@ -1,6 +1,6 @@
 //! Reads segment features from npy folders and Parquet shards, as batches of whole videos.
 //!
-//! **npy folder**: `<key>.npy` has shape `(T, D)` and holds one video, as published for LLP (METHOD.md). The key is
+//! **npy folder**: `<key>.npy` has shape `(T, D)` and holds one video, as published for LLP (docs/method.md). The key is
 //! the full name of the video or its first 11 characters. **Parquet shards**: each row is a segment, with these
 //! columns:
 //!

@@ -8,7 +8,7 @@
 //! An epoch then reads 100 kB per video of LLP instead of 700 kB, and the system caches the file in memory.
 //!
 //! Pooling does not change what the network computes, because the mean of a segment's frames commutes with the linear
-//! map after it (METHOD.md, "PLE").
+//! map after it (docs/method.md, "PLE").
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};

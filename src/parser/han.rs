@@ -10,7 +10,7 @@
 //! Source (grade C): `MMIL_Net`, `Encoder`, `HANLayer` in `nets/net_audiovisual.py` of YapengTian/AVVP-ECCV20.
 //! Parameters have the same names. Three things differ:
 //!
-//! - The inputs are means of the 8 frames per segment, which computes the same function (METHOD.md).
+//! - The inputs are means of the 8 frames per segment, which computes the same function (docs/method.md).
 //! - Both modalities pass a layer as one batch.
 //! - A second layer takes the output of the first layer. In the source, every layer takes the input of the first
 //!   layer, so that only the last layer has an effect. With one layer, as published, both are the same.

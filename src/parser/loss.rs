@@ -1,6 +1,6 @@
 //! The loss of a batch: HAN's basic loss, and the richness of pseudo labels.
 //!
-//! METHOD.md, "PLE". The basic loss is HAN's, `main_avvp.py` (grade C), with LEAP's targets. The richness terms are
+//! docs/method.md, "PLE". The basic loss is HAN's, `main_avvp.py` (grade C), with LEAP's targets. The richness terms are
 //! those of VAPLAN (arXiv 2406.00919). That paper describes them in words; the formula is ours (grade D).
 
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ pub struct Targets {
 impl Targets {
     /// Replaces the labels of each modality by the labels that both modalities have.
     ///
-    /// METHOD.md, "AVE task": PL-AV is PL-A and PL-V; a segment without any such label is background.
+    /// docs/method.md, "AVE task": PL-AV is PL-A and PL-V; a segment without any such label is background.
     pub fn audio_visual(self) -> Targets {
         let both = &self.audio * &self.visual; // [B, T, C]
         Targets {

@@ -98,7 +98,7 @@ impl Gate {
     }
 }
 
-/// The settings of a training. The defaults are HAN's (METHOD.md, "Training defaults").
+/// The settings of a training. The defaults are HAN's (docs/method.md, "Training defaults").
 ///
 /// In TOML and JSON, the network's name (key `network`) and its own settings stand beside the other keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

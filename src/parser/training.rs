@@ -137,7 +137,7 @@ pub trait TrainingDriver {
 /// The metadata key of [`TrainingSpec::data`]. It has the name that older checkpoints use.
 const DATA: &str = "learnt";
 const LAST: &str = "last.safetensors";
-const BEST: &str = "best.safetensors";
+pub(crate) const BEST: &str = "best.safetensors";
 /// The checkpoint of an epoch that may not be committed yet. `NEXT_BEST` has its weights if the epoch is the best so
 /// far.
 const NEXT: &str = "next.safetensors";

@@ -20,7 +20,7 @@ use super::files::{provider, register};
 /// The SQL that defines the view `events`.
 ///
 /// The view has one row per maximal run of consecutive set labels of a video, modality and class. `modality` is
-/// `audio`, `visual`, or `audio_visual` for runs of segments that are set in both (METHOD.md: AV = A and V, grade C).
+/// `audio`, `visual`, or `audio_visual` for runs of segments that are set in both (docs/method.md: AV = A and V, grade C).
 /// `onset` and `offset` are seconds from the start of the video: segment number times `videos.segment_seconds`.
 /// `offset` is the end of the last segment. `score` is the mean over the run of the scores that were compared with
 /// the threshold; for an audio-visual run it is the mean over both modalities. User labels have no score and are left

@@ -12,7 +12,7 @@ use vaplan_schemas::rows::Split;
 use super::config::{Config, Every, Schedule};
 use super::learner::active;
 use crate::engine::plan::Denoised;
-use crate::parser::TrainSettings;
+use crate::parser::{Supervision, TrainSettings};
 use crate::world::hash::{feed, hash};
 use crate::world::{Both, World};
 
@@ -142,9 +142,9 @@ impl Ledger {
     }
 }
 
-/// Returns all stages of a run, in order. `labels` is a hash of everything that the labels depend on, and `features` is
-/// a hash of the parser's features.
-pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
+/// Returns all stages of a run, in order. `labels` is a hash of everything that the labels depend on, `unmarked` the same hash
+/// without user labels, and `features` a hash of the parser's features.
+pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str) -> Vec<RunStage> {
     let key = |parts: &[&str]| hash(|sum| feed(sum, parts.iter().copied()));
     let text = |settings: &TrainSettings| serde_json::to_string(settings).expect("settings are JSON");
     let mut denoise = config.denoise.clone();
@@ -186,7 +186,13 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
             richness: None,
             ..config.train.clone()
         };
-        train(supervision.as_str(), settings, labels, None)
+        // A parser that learns weak labels does not learn user labels, so these must not repeat its training.
+        let learnt = if supervision == Supervision::Weak {
+            unmarked
+        } else {
+            labels
+        };
+        train(supervision.as_str(), settings, learnt, None)
     }));
     match config.denoise.schedule {
         Schedule::Off => stages.push(train(PLE, config.train.clone(), labels, None)),
@@ -220,7 +226,6 @@ pub fn stages(config: &Config, labels: &str, features: &str) -> Vec<RunStage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parser::Supervision;
     use vaplan_dataflows::denoising::RuleParameters;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
@@ -228,9 +233,9 @@ mod tests {
             baselines: vec![Supervision::Weak],
             ..Config::default()
         };
-        let before = stages(&config, "labels", "features");
+        let before = stages(&config, ("labels", "unmarked"), "features");
         change(&mut config);
-        let after = stages(&config, "labels", "features");
+        let after = stages(&config, ("labels", "unmarked"), "features");
         let other = after.into_iter().filter(|stage| !before.contains(stage));
         other.map(|stage| stage.name).collect()
     }
@@ -271,9 +276,20 @@ mod tests {
         );
         let config = Config::default();
         let (one, other) = (
-            stages(&config, "labels", "features"),
-            stages(&config, "others", "features"),
+            stages(&config, ("labels", "unmarked"), "features"),
+            stages(&config, ("others", "others unmarked"), "features"),
         );
         assert!(one.iter().zip(&other).all(|(one, other)| one.key != other.key));
+        let marked = stages(&config, ("marked", "unmarked"), "features");
+        let same = one
+            .iter()
+            .zip(&marked)
+            .filter(|(one, other)| one.key == other.key);
+        let same: Vec<&str> = same.map(|(one, _)| one.name.as_str()).collect();
+        assert_eq!(
+            same,
+            ["weak"],
+            "user labels do not repeat the training on weak labels"
+        );
     }
 }

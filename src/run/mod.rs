@@ -61,6 +61,9 @@ use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::world::Both;
 use crate::world::evidence::last_epoch;
 
+/// Folder in a store with the checkpoints of its run. Each stage that trains has a folder of its name.
+const CHECKPOINTS: &str = "_vaplan/run";
+
 /// A run, as a caller requests it.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
@@ -253,7 +256,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     if open.is_empty() {
         return Ok(Summary {
             versions: writer.version - before,
-            table: table::ScoreTable::of(&stages, &writer.ledger),
+            table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
             rejected,
         });
     }
@@ -283,7 +286,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     }
     Ok(Summary {
         versions: store.at_version(None)?.version().version - before,
-        table: table::ScoreTable::of(&stages, &writer.ledger),
+        table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
         rejected,
     })
 }
@@ -383,7 +386,7 @@ impl Begun<'_> {
                 .filter_map(|(name, done)| Some((name.clone(), done.epoch?)))
                 .collect(),
             stages: learnt,
-            folder: self.config.store.join("_vaplan/run"),
+            folder: self.config.store.join(CHECKPOINTS),
             device: self.request.device,
             last: last_epoch(snapshot)?,
             began: (epochs.iter())

@@ -1,19 +1,23 @@
 //! The final table: how good labels and parsers are, against dense truth.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
+use crate::parser::training::BEST;
 
 /// The final table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreTable {
     /// Names and scores of the rows: labels first, then parsers.
     pub rows: Vec<(String, Line)>,
+    /// Name, best epoch and checkpoint of each parser in `rows`.
+    pub parsers: Vec<(String, u64, PathBuf)>,
 }
 
 impl ScoreTable {
-    /// Makes the table of the stages that are done.
-    pub fn of(stages: &[RunStage], ledger: &Ledger) -> ScoreTable {
+    /// Makes the table of the stages that are done. `folder` holds the checkpoints of the run.
+    pub fn of(stages: &[RunStage], ledger: &Ledger, folder: &Path) -> ScoreTable {
         let mut of_labels: Vec<&RunStage> = Vec::new();
         let mut of_parsers: Vec<&RunStage> = Vec::new();
         for stage in stages {
@@ -22,6 +26,12 @@ impl ScoreTable {
                 false => of_parsers.push(stage),
             }
         }
+        let parser = |stage: &&RunStage| {
+            let epoch = ledger.done(stage)?.epoch?;
+            let checkpoint = folder.join(&stage.name).join(BEST);
+            Some((title(&stage.name), epoch, checkpoint))
+        };
+        let parsers = of_parsers.iter().filter_map(parser).collect();
         let rows = of_labels.into_iter().chain(of_parsers).flat_map(|stage| {
             let lines = ledger.done(stage).map(|done| done.lines.clone());
             let title = title(&stage.name);
@@ -30,7 +40,10 @@ impl ScoreTable {
                 .into_iter()
                 .map(move |line| (title.clone(), line))
         });
-        ScoreTable { rows: rows.collect() }
+        ScoreTable {
+            rows: rows.collect(),
+            parsers,
+        }
     }
 }
 
@@ -81,6 +94,9 @@ impl fmt::Display for ScoreTable {
                 write!(f, " | {accuracy:>8.1}")?;
             }
             writeln!(f)?;
+        }
+        for (title, epoch, checkpoint) in &self.parsers {
+            writeln!(f, "{title}: epoch {epoch} of the store, {}", checkpoint.display())?;
         }
         Ok(())
     }

@@ -70,9 +70,9 @@ impl Todo {
             clips: trained.clips.iter().cloned().collect(),
             cache: config.store.join("_vaplan/train/features"),
         };
-        let marks = marks(latest.as_ref())?;
-        let key = hash(|sum| feed(sum, [&*plan.inputs, &marks]));
-        let stages = ledger::stages(&config, &key, &features(&paths)?);
+        let key = |user_labels: &str| hash(|sum| feed(sum, [&*plan.inputs, user_labels]));
+        let (labels, unmarked) = (key(&user_labels(latest.as_ref())?), key(&user_labels(None)?));
+        let stages = ledger::stages(&config, (&labels, &unmarked), &features(&paths)?);
         ledger.keep(&stages);
         // Denoise again if another command changed the denoising of the store, or if the file no longer asks for it.
         let compares = ledger.compares(&stages);
@@ -125,7 +125,7 @@ pub(super) fn latest(store: &Path) -> Result<Option<Snapshot>, StoreError> {
 
 /// Returns a hash of the user labels. It is made from the rows and not from the files: the same labels may be delivered
 /// in other files, and a file may hold a label that was withdrawn later.
-fn marks(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
+fn user_labels(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
     let mut rows = snapshot.map_or(Ok(Vec::new()), Snapshot::read::<UserLabels>)?;
     rows.sort_by(UserLabels::compare);
     Ok(hash(|sum| {

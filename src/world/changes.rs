@@ -50,7 +50,7 @@ pub struct DenoiseRequest {
     /// New values of parameters of the rule, such as `alpha` of rule `pld`.
     pub parameters: RuleParameters,
     /// The program denoises exactly these modalities. `None` keeps the modalities of the store; the first epoch of a
-    /// store that denoises no modality then turns on the denoising of visual labels (METHOD.md, PLD, grade P).
+    /// store that denoises no modality then turns on the denoising of visual labels (docs/method.md, PLD, grade P).
     pub modalities: Option<Vec<Modality>>,
 }
 

@@ -13,15 +13,15 @@ use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
 
-/// Default visual threshold of rule `softmax`, relative to uniform (METHOD.md, PLG 3, grade D: 0.041 at C = 25).
+/// Default visual threshold of rule `softmax`, relative to uniform (docs/method.md, PLG 3, grade D: 0.041 at C = 25).
 pub const VISUAL_THRESHOLD: f64 = 1.025;
-/// Default audio threshold of rule `softmax`, relative to uniform (METHOD.md, PLG 3, grade D: 0.038 at C = 25).
+/// Default audio threshold of rule `softmax`, relative to uniform (docs/method.md, PLG 3, grade D: 0.038 at C = 25).
 pub const AUDIO_THRESHOLD: f64 = 0.95;
 /// Default scale of rule `softmax` (grade D).
 pub const SOFTMAX_SCALE: f64 = 1.0;
-/// Default visual scale of rule `logit`: the logit scale of OpenAI's CLIP (ENCODERS.md).
+/// Default visual scale of rule `logit`: the logit scale of OpenAI's CLIP.
 pub const CLIP_SCALE: f64 = 100.0;
-/// Default audio scale of rule `logit`: the logit scale of LAION's clap-htsat-unfused (ENCODERS.md, reported).
+/// Default audio scale of rule `logit`: the logit scale of LAION's clap-htsat-unfused (as reported; the file itself was not read).
 pub const CLAP_SCALE: f64 = 18.66;
 
 /// Name of a rule.

@@ -45,7 +45,7 @@ fn evaluate(classes: usize, videos: &[Video]) -> Evaluator {
     evaluator
 }
 
-/// The definition of METHOD.md, "Evaluation", with nothing clever.
+/// The definition of docs/method.md, "Evaluation", with nothing clever.
 mod definition {
     use super::{Grid, Video};
 

@@ -220,7 +220,7 @@ fn what_is_asked_twice_is_done_once_probabilities_that_are_none_included() {
         stdout(&again),
         "nothing to do: the store holds what the change asks for\n"
     );
-    // The first epoch turns denoising on for visual (METHOD.md), and the settings say so.
+    // The first epoch turns denoising on for visual (docs/method.md), and the settings say so.
     let snapshot = Store::open(Path::new(&store)).unwrap().latest().unwrap().unwrap();
     let settings = snapshot.read::<Settings>().unwrap();
     let of: Vec<(&str, &str)> = settings

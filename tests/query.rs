@@ -289,3 +289,26 @@ fn completions_know_the_commands() {
     assert_status(&output, 0);
     assert!(stdout(&output).contains("label") && stdout(&output).contains("query"));
 }
+
+#[test]
+fn a_memory_limit_ends_a_query_that_needs_more_with_an_error() {
+    let sample = Sample::new(24);
+    assert_status(&sample.label("store", &[]), 0);
+    let store = sample.path("store").display().to_string();
+    // Every label beside every label: millions of groups.
+    let sql = "SELECT a.video, b.video, a.segment * 1000 + b.segment AS n, count(*) FROM labels a CROSS JOIN labels b \
+               GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 1";
+    let query = |memory: &str, sql: &str| run(["query", "--store", &store, "--memory", memory, sql]);
+    assert_status(&query("512MiB", "SELECT count(*) FROM labels"), 0);
+    let refused = query("1KiB", sql);
+    assert_status(&refused, 2);
+    let said = stderr(&refused).to_lowercase();
+    assert!(said.contains("memory") || said.contains("resources"), "{said}");
+    let refused = query("much", sql);
+    assert_status(&refused, 2);
+    assert!(
+        stderr(&refused).contains("expected a whole number above 0"),
+        "{}",
+        stderr(&refused)
+    );
+}

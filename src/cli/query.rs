@@ -43,11 +43,30 @@ pub(super) struct QueryArgs {
     /// File to write the answer to [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Most memory for sorts, joins and groups, such as 512MiB or 2GiB; more is written to temporary files, or the query fails
+    /// [default: no limit]
+    #[arg(long, value_name = "SIZE", env = "VAPLAN_QUERY_MEMORY", value_parser = size)]
+    memory: Option<usize>,
+}
+
+/// Reads a number of bytes, with or without one of the units KiB, MiB and GiB.
+fn size(text: &str) -> Result<usize, String> {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units
+        .into_iter()
+        .find_map(|(name, shift)| Some((text.strip_suffix(name)?, shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let bytes = number.trim().parse::<usize>().ok();
+    let bytes = bytes.and_then(|number| number.checked_mul(1 << shift));
+    let bytes = bytes.filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| {
+        format!("`{text}` is no size, expected a whole number above 0 with KiB, MiB or GiB, such as 512MiB")
+    })
 }
 
 pub(super) fn run(args: &QueryArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let snapshot = Store::open(&args.store)?.at_version(args.version.map(StoreVersion))?;
-    let session = QuerySession::open(&snapshot)?;
+    let session = QuerySession::with_memory(&snapshot, args.memory)?;
     let sql = match &args.sql {
         Some(sql) => sql.clone(),
         None if std::io::stdin().is_terminal() => {

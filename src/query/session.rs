@@ -7,6 +7,8 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use futures::StreamExt;
@@ -70,6 +72,15 @@ impl QuerySession {
     /// Returns [`QueryError::Store`] if the store's log cannot be read, [`QueryError::Sql`] if a table cannot be
     /// registered, and [`QueryError::Threads`] if the operating system refuses to start threads.
     pub fn open(snapshot: &Snapshot) -> Result<QuerySession, QueryError> {
+        QuerySession::with_memory(snapshot, None)
+    }
+
+    /// Opens a session as [`QuerySession::open`] does, whose queries hold at most `memory` bytes in sorts, joins and groups.
+    /// Operators that can spill write more than that to temporary files; a query whose other operators need more fails.
+    ///
+    /// # Errors
+    /// As [`QuerySession::open`].
+    pub fn with_memory(snapshot: &Snapshot, memory: Option<usize>) -> Result<QuerySession, QueryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vaplan-query")
             .enable_all()
@@ -80,7 +91,12 @@ impl QuerySession {
         let config = SessionConfig::new()
             .with_information_schema(true)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-        let context = SessionContext::new_with_config(config);
+        let limits = match memory {
+            Some(bytes) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))),
+            None => RuntimeEnvBuilder::new(),
+        };
+        let limits = limits.build_arc().map_err(QueryError::sql)?;
+        let context = SessionContext::new_with_config_rt(config, limits);
         let root = snapshot.store().root();
         register(&context, root).map_err(QueryError::sql)?;
         let version = snapshot.version().version;

@@ -96,7 +96,11 @@ impl fmt::Display for ScoreTable {
             writeln!(f)?;
         }
         for (title, epoch, checkpoint) in &self.parsers {
-            writeln!(f, "{title}: epoch {epoch} of the store, {}", checkpoint.display())?;
+            writeln!(
+                f,
+                "checkpoint of {title}: epoch {epoch} of the store, {}",
+                checkpoint.display()
+            )?;
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
 //! A small HTTP server for pages on a loopback address.
 //!
-//! The server holds bounded resources, whatever a client sends: one thread, at most [`CONNECTIONS`] connections at a time,
-//! [`HEADER_BYTES`] bytes of a request's header, no body, and [`CONNECTION_TIME`] for a connection. One request is served on
-//! each connection.
+//! The server holds bounded resources, whatever a client sends: one thread, at most 32 connections at a time, 16 KiB of a
+//! request's header, no body, and 10 s for a connection. One request is served on each connection.
 
 use std::convert::Infallible;
 use std::io;

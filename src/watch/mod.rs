@@ -31,8 +31,8 @@ pub mod batch;
 pub mod blame;
 pub mod delivery;
 pub mod events;
-pub mod http;
-mod inbox;
+mod http;
+pub mod inbox;
 #[cfg(feature = "train")]
 mod learnt;
 pub mod metrics;

@@ -141,7 +141,7 @@ fn ave_is_scored_by_the_accuracy_of_segments() {
         ],
     );
     let (output, _) = example("ave.toml", &folder);
-    let table = stdout(&output);
+    let table = &super::scores(&output);
     assert!(table.lines().next().unwrap().ends_with("| accuracy"), "{table}");
     let accuracies = table.lines().skip(1).map(|line| {
         let last = line.split_whitespace().last().unwrap();

@@ -1,8 +1,8 @@
 //! A run that is killed at random moments, and with 1 or 2 workers, ends in the same tables.
 
-use super::{SMALL, command, config, tables};
+use super::{SMALL, command, config, scores, tables};
 use crate::sample::Numbers;
-use crate::support::{assert_status, stderr, stdout};
+use crate::support::{assert_status, stderr};
 use crate::train::Sample;
 
 /// Kills of each schedule.
@@ -53,7 +53,7 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
                         .map(str::to_owned),
                 );
                 match output.status.code() {
-                    Some(0) => break stdout(&output).to_owned(),
+                    Some(0) => break scores(&output),
                     // By a signal, as by kill -9.
                     None => kills += 1,
                     Some(_) => assert_status(&output, 0),
@@ -62,7 +62,7 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
             };
             println!("{schedule}, {workers} workers: killed at {places:?}");
             assert_eq!(kills, KILLS, "{places:?}");
-            assert_eq!(table, stdout(&whole_run), "{name}");
+            assert_eq!(table, scores(&whole_run), "{name}");
             let found = tables(&sample.path(&name));
             assert_eq!(found.epochs, wanted.epochs, "{name}");
             assert!(
@@ -103,6 +103,7 @@ fn a_run_killed_after_every_version_it_makes_ends_in_the_same_tables() {
     assert_eq!((kills, found.versions), (wanted.versions, wanted.versions));
     assert_eq!(found.epochs, wanted.epochs);
     assert!(found == wanted, "labels, changes, predictions or versions differ");
-    let table = stdout(&last).trim_start_matches("nothing to do: the store holds what the file asks for\n");
-    assert_eq!(table, stdout(&whole_run));
+    let table = scores(&last);
+    let table = table.trim_start_matches("nothing to do: the store holds what the file asks for\n");
+    assert_eq!(table, scores(&whole_run));
 }

@@ -104,6 +104,13 @@ pub(crate) fn tables(store: &str) -> Tables {
     }
 }
 
+/// The output of a run without the lines about checkpoints, which name the store and its numbers of epochs.
+pub(crate) fn scores(output: &Output) -> String {
+    let lines = stdout(output).lines();
+    let scores = lines.filter(|line| !line.starts_with("checkpoint of "));
+    scores.map(|line| format!("{line}\n")).collect()
+}
+
 /// Epochs of the flips there are.
 pub(crate) fn flipped_by(labels: &[LabelTrack]) -> BTreeSet<u64> {
     let flips = labels.iter().flat_map(|track| &track.flips);

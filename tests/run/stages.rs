@@ -5,7 +5,7 @@ use std::fs;
 
 use vaplan_schemas::rows::LabelRule;
 
-use super::{SMALL, config, flipped_by, plan, run, tables};
+use super::{SMALL, config, flipped_by, plan, run, scores, tables};
 use crate::support::{assert_status, run as vaplan, stderr, stdout};
 use crate::train::Sample;
 
@@ -217,7 +217,7 @@ fn a_baseline_that_comes_later_learns_the_labels_of_plg() {
             fs::write(&path, format!("baselines = [{baselines}]\n{text}")).unwrap();
             let output = run(&path);
             assert_status(&output, 0);
-            stdout(&output).to_owned()
+            scores(&output)
         };
         let at_once = format!("{name}-at-once");
         let wanted = with(&at_once, "'pseudo'");
@@ -287,7 +287,11 @@ fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
     let cell = after.labels[0].get(0);
     assert_eq!((cell.rule, cell.label), (LabelRule::User, other == 1));
     let again = after.epochs.len() - held.epochs.len();
-    assert_eq!((held.epochs.len(), again), (9, 6), "both parsers are trained on it, but not the weak baseline");
+    assert_eq!(
+        (held.epochs.len(), again),
+        (9, 6),
+        "both parsers are trained on it, but not the weak baseline"
+    );
 
     // The same marks in other files are the same; one that is withdrawn is not.
     let all_done = || {

@@ -105,4 +105,4 @@ pub use self::relabel::estimate::{Estimate, estimate};
 pub use self::relabel::run as relabel;
 pub use self::sample::sample;
 pub use self::world::changes::{Changes, DenoiseRequest, WeakEdit};
-pub use self::world::settings::{ClassThreshold, RuleName, SettingsRequest};
+pub use self::world::settings::{ClassThreshold, RuleName, SettingsRequest, ThresholdsFile};

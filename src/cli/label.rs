@@ -16,7 +16,7 @@ use crate::engine::cluster::hosts::Hosts;
 use crate::engine::{Listener, Progress};
 use crate::label::cluster::{self, ClusterOutcome};
 use crate::label::{self, LabelRequest};
-use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 
 /// Label feature shards, or media, into a store
 ///
@@ -187,9 +187,9 @@ impl LabelArgs {
         Ok(Some(encoded))
     }
 
-    fn request(&self, global: &Global) -> LabelRequest {
+    fn request(&self, global: &Global) -> anyhow::Result<LabelRequest> {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        LabelRequest {
+        Ok(LabelRequest {
             store: self.store.clone(),
             annotations: self.annotations.clone(),
             classes: self.classes.clone(),
@@ -206,11 +206,11 @@ impl LabelArgs {
                 audio_threshold: self.audio_threshold,
                 visual_scale: self.visual_scale,
                 audio_scale: self.audio_scale,
-                file: self.thresholds.clone(),
+                file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             },
             workers: self.workers.map_or_else(cores, |workers| workers.get()),
             command: global.command_line(),
-        }
+        })
     }
 }
 
@@ -220,7 +220,7 @@ const SHOWN: usize = 5;
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
-    let mut request = args.request(global);
+    let mut request = args.request(global)?;
     #[cfg(feature = "encode")]
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));

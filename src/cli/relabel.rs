@@ -17,7 +17,7 @@ use crate::engine::rebase::{self, RebaseRequest};
 use crate::engine::{Listener, Progress};
 use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
 use crate::world::changes::{ChangeRows, Changes, WeakEdit, of_class};
-use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest};
+use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest, ThresholdsFile};
 
 /// Change a store, at a cost that depends on what the change touches
 ///
@@ -246,7 +246,7 @@ impl ChangeArgs {
                 audio_threshold: self.audio_threshold,
                 visual_scale: self.visual_scale,
                 audio_scale: self.audio_scale,
-                file: self.thresholds.clone(),
+                file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             },
             thresholds: thresholds.collect(),
             rows,

@@ -9,8 +9,9 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
 use super::RunError;
+use crate::error::LabelError;
 use crate::parser::{Supervision, TrainSettings};
-use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 use crate::world::{Both, at};
 
 /// Text of a file with every key, its default and its meaning.
@@ -422,7 +423,10 @@ impl Config {
     }
 
     /// Returns rule, scales and thresholds as a labelling request takes them.
-    pub fn settings(&self) -> SettingsRequest {
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Settings`] if the thresholds file cannot be read.
+    pub fn settings(&self) -> Result<SettingsRequest, LabelError> {
         let Label {
             rule,
             visual_threshold,
@@ -431,14 +435,14 @@ impl Config {
             audio_scale,
             thresholds,
         } = self.label.clone();
-        SettingsRequest {
+        Ok(SettingsRequest {
             rule,
             visual_threshold,
             audio_threshold,
             visual_scale,
             audio_scale,
-            file: thresholds,
-        }
+            file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
+        })
     }
 }
 

@@ -196,7 +196,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
     } = told;
     let (config, text) = Config::read(&request.config)?;
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
-    let mut asked = label_request(&config, request);
+    let mut asked = label_request(&config, request)?;
     // Hold the encoded media until the end, because they hold the lock of their folder: another process could otherwise
     // change the features while the run reads them.
     #[cfg(feature = "encode")]

@@ -50,7 +50,7 @@ impl Todo {
     pub fn new(request: &RunRequest) -> Result<Option<Todo>, RunError> {
         let (config, text) = Config::read(&request.config)?;
         #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
-        let mut label = label_request(&config, request);
+        let mut label = label_request(&config, request)?;
         #[cfg(feature = "encode")]
         if !encode::known(&config, request, &mut label)? {
             return Ok(None);
@@ -156,9 +156,9 @@ fn features(paths: &FeaturePaths) -> Result<String, RunError> {
 }
 
 /// Returns the labelling request of a file. The caller adds the features that are encoded from media.
-pub(super) fn label_request(config: &Config, request: &RunRequest) -> label::LabelRequest {
+pub(super) fn label_request(config: &Config, request: &RunRequest) -> Result<label::LabelRequest, RunError> {
     let features = config.features.clone();
-    label::LabelRequest {
+    Ok(label::LabelRequest {
         store: config.store.clone(),
         annotations: config.data.annotations.clone(),
         classes: config.data.classes.clone(),
@@ -169,8 +169,8 @@ pub(super) fn label_request(config: &Config, request: &RunRequest) -> label::Lab
         left_out: Vec::new(),
         splits: config.data.splits.clone(),
         segment_seconds: config.data.segment_seconds,
-        settings: config.settings(),
+        settings: config.settings()?,
         workers: request.workers,
         command: request.command.clone(),
-    }
+    })
 }

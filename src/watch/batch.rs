@@ -13,15 +13,14 @@ use super::order::Order;
 use super::status::{Board, Times};
 use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
-use crate::engine::part::TouchedRows;
 use crate::engine::resident::Resident;
+use crate::engine::session::{PreparedChange, prepare};
 use crate::engine::{patch, whole};
 use crate::error::LabelError;
 use crate::error::chain;
 use crate::relabel::{RelabelRequest, RelabelSummary};
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{PredictionScope, Scope};
 
 /// Result of a batch.
 #[derive(Clone, Debug, Default)]
@@ -334,21 +333,13 @@ impl<'a> Batches<'a> {
     ) -> Result<End, WatchError> {
         let began = Instant::now();
         let listener = quiet();
-        let prepared = Resolved::new(self.store, snapshot, &request.changes).and_then(|mut resolved| {
-            let part = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
-                Scope::Everything => return Ok(Err(resolved)),
-                Scope::Part(touched) => {
-                    TouchedRows::load(snapshot, resolved, touched, self.workers, &listener)?
-                }
-            };
-            Ok(Ok(part))
-        });
+        let prepared = prepare(self.store, snapshot, request, &listener);
         times.prepare += began.elapsed();
         if dropped() {
             return Ok(End::Dropped);
         }
         let (made, way) = match prepared {
-            Ok(Ok(part)) => {
+            Ok(PreparedChange::Part(part)) => {
                 let began = Instant::now();
                 let outcome = self.resident.apply(&part)?;
                 times.graph = began.elapsed();
@@ -357,9 +348,9 @@ impl<'a> Batches<'a> {
                 times.commit = began.elapsed();
                 (Ok(made), Way::Through)
             }
-            Ok(Err(resolved)) => {
+            Ok(PreparedChange::Everything(resolved)) => {
                 let began = Instant::now();
-                let made = whole::run(self.store, Some(lock), snapshot, request, resolved, &listener);
+                let made = whole::run(self.store, Some(lock), snapshot, request, *resolved, &listener);
                 times.commit = began.elapsed();
                 (made, Way::Past)
             }

@@ -10,10 +10,12 @@ use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 
 use super::inbox::InboxEntry;
+use crate::error::LabelError;
 use crate::ingest::features::{FeatureEvent, FeatureInput};
-use crate::ingest::{IngestError, open_regular};
+use crate::ingest::open_regular;
 use crate::world::changes::{Changes, WeakEdit};
 use crate::world::resolve::MOST_EPOCH;
+use crate::world::settings::ThresholdsFile;
 
 /// Kind of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,13 +178,13 @@ impl Delivery {
     /// Adds the changes of the delivery to `changes`. `place` is the copy of delivered features.
     ///
     /// # Errors
-    /// Returns [`IngestError`] if the file as a whole cannot be read.
-    pub fn ask(&self, place: &Path, changes: &mut Changes) -> Result<(), IngestError> {
+    /// Returns [`LabelError`] if the file as a whole cannot be read.
+    pub fn ask(&self, place: &Path, changes: &mut Changes) -> Result<(), LabelError> {
         let path = self.entry.path.clone();
         match self.kind {
             DeliveryKind::Weak(edit) => changes.rows.read_weak(edit, &path)?,
             DeliveryKind::User => changes.rows.read_user(&path)?,
-            DeliveryKind::Thresholds => changes.settings.file = Some(path),
+            DeliveryKind::Thresholds => changes.settings.file = Some(ThresholdsFile::read(&path)?),
             DeliveryKind::Features(modality) => {
                 changes.features[crate::world::at(modality)].push(place.to_owned());
             }

@@ -50,6 +50,52 @@ impl Choice for RuleName {
     ];
 }
 
+/// The contents of a thresholds file, read by [`ThresholdsFile::read`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThresholdsFile {
+    /// Path of the file, for messages.
+    path: PathBuf,
+    settings: SettingsFile,
+}
+
+impl ThresholdsFile {
+    /// Reads a thresholds file. [`LabelSettings::resolve`] checks its classes.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Settings`] if the file cannot be read, or has an unknown key or a value of a wrong type.
+    pub fn read(path: &Path) -> Result<ThresholdsFile, LabelError> {
+        let bad = |problem: String| bad_file(path, problem);
+        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        let settings = toml::from_str(&text).map_err(|error| bad(error.to_string().trim().to_owned()))?;
+        Ok(ThresholdsFile {
+            path: path.to_owned(),
+            settings,
+        })
+    }
+
+    /// The settings, after a check that every class of the file is known.
+    fn check(&self, classes: &[Arc<str>]) -> Result<SettingsFile, LabelError> {
+        let (audio, visual) = (&self.settings.audio.classes, &self.settings.visual.classes);
+        for (section, listed) in [("audio", audio), ("visual", visual)] {
+            let is_unknown = |name: &&String| !classes.iter().any(|class| **class == ***name);
+            if let Some(unknown) = listed.keys().find(is_unknown) {
+                let nearest = nearest(unknown, classes).unwrap_or_default();
+                return Err(bad_file(
+                    &self.path,
+                    format!(
+                        "[{section}.classes] has `{unknown}`, no class of the annotations (nearest: `{nearest}`)"
+                    ),
+                ));
+            }
+        }
+        Ok(self.settings.clone())
+    }
+}
+
+fn bad_file(path: &Path, problem: String) -> LabelError {
+    LabelError::Settings(format!("thresholds file `{}`: {problem}", path.display()))
+}
+
 /// Settings that the command-line flags give. `None` takes the value of the file, or the default.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsRequest {
@@ -63,8 +109,8 @@ pub struct SettingsRequest {
     pub visual_scale: Option<f64>,
     /// Scale κ of the audio modality.
     pub audio_scale: Option<f64>,
-    /// Path of a TOML file with rule, scales and thresholds, also per class.
-    pub file: Option<PathBuf>,
+    /// Contents of a thresholds file: rule, scales and thresholds, also per class.
+    pub file: Option<ThresholdsFile>,
 }
 
 impl SettingsRequest {
@@ -98,7 +144,7 @@ type Flags = (Option<f64>, Option<f64>);
 /// [audio]
 /// default = 0.95
 /// ```
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct SettingsFile {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +155,7 @@ struct SettingsFile {
     visual: ModalityFile,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ModalityFile {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +207,7 @@ impl LabelSettings {
     /// is not a valid number, or rule `logit` has no threshold for a class.
     pub fn resolve(request: &SettingsRequest, classes: &[Arc<str>]) -> Result<LabelSettings, LabelError> {
         let file = match &request.file {
-            Some(path) => read(path, classes)?,
+            Some(file) => file.check(classes)?,
             None => SettingsFile::default(),
         };
         let rule = request.rule.or(file.rule).unwrap_or(RuleName::Softmax);
@@ -188,7 +234,7 @@ impl LabelSettings {
         single: &[ClassThreshold],
     ) -> Result<LabelSettings, LabelError> {
         let file = match &request.file {
-            Some(path) => read(path, classes)?,
+            Some(file) => file.check(classes)?,
             None => SettingsFile::default(),
         };
         let rule = request.rule.or(file.rule);
@@ -333,26 +379,6 @@ fn finite(modality: Modality, class: &str, threshold: f64) -> Result<f64, LabelE
     )))
 }
 
-fn read(path: &Path, classes: &[Arc<str>]) -> Result<SettingsFile, LabelError> {
-    let bad =
-        |problem: String| LabelError::Settings(format!("thresholds file `{}`: {problem}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    let file: SettingsFile =
-        toml::from_str(&text).map_err(|error| bad(error.to_string().trim().to_owned()))?;
-    for (section, listed) in [("audio", &file.audio.classes), ("visual", &file.visual.classes)] {
-        if let Some(unknown) = listed
-            .keys()
-            .find(|name| !classes.iter().any(|class| **class == ***name))
-        {
-            let nearest = nearest(unknown, classes).unwrap_or_default();
-            return Err(bad(format!(
-                "[{section}.classes] has `{unknown}`, no class of the annotations (nearest: `{nearest}`)"
-            )));
-        }
-    }
-    Ok(file)
-}
-
 fn nearest<'a>(name: &str, classes: &'a [Arc<str>]) -> Option<&'a str> {
     let likeness = |class: &str| strsim::jaro_winkler(name, class);
     classes
@@ -369,17 +395,18 @@ mod tests {
         ["Speech", "Dog"].map(Arc::from).to_vec()
     }
 
-    fn file(text: &str) -> (tempfile::TempDir, SettingsRequest) {
+    fn read(text: &str) -> Result<ThresholdsFile, LabelError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.toml");
         std::fs::write(&path, text).unwrap();
-        (
-            folder,
-            SettingsRequest {
-                file: Some(path),
-                ..SettingsRequest::default()
-            },
-        )
+        ThresholdsFile::read(&path)
+    }
+
+    fn file(text: &str) -> SettingsRequest {
+        SettingsRequest {
+            file: Some(read(text).unwrap()),
+            ..SettingsRequest::default()
+        }
     }
 
     #[test]
@@ -392,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_class_of_the_file_stands_over_its_default_and_a_flag_over_both() {
-        let (_folder, mut request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
+        let mut request = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
         let settings = LabelSettings::resolve(&request, &classes()).unwrap();
         assert_eq!(settings.visual.thresholds, [1.5, 2.0]);
         request.visual_threshold = Some(3.0);
@@ -424,9 +451,9 @@ mod tests {
 
     #[test]
     fn a_change_leaves_what_it_does_not_name() {
-        let (_folder, request) = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
+        let request = file("[visual]\ndefault = 1.5\n[visual.classes]\nDog = 2\n");
         let before = LabelSettings::resolve(&request, &classes()).unwrap();
-        let (_other, request) = file("[visual.classes]\nSpeech = 1.25\n");
+        let request = file("[visual.classes]\nSpeech = 1.25\n");
         let single = ClassThreshold {
             modality: Modality::Audio,
             class: "Dog".into(),
@@ -461,15 +488,12 @@ mod tests {
 
     #[test]
     fn an_unknown_key_or_class_is_refused_with_what_would_do() {
-        let (_folder, request) = file("[visul]\ndefault = 1.5\n");
-        let refused = LabelSettings::resolve(&request, &classes())
-            .unwrap_err()
-            .to_string();
+        let refused = read("[visul]\ndefault = 1.5\n").unwrap_err().to_string();
         assert!(
             refused.contains("unknown field `visul`, expected one of `rule`, `audio`, `visual`"),
             "{refused}"
         );
-        let (_folder, request) = file("[audio.classes]\nDgo = 1.5\n");
+        let request = file("[audio.classes]\nDgo = 1.5\n");
         let refused = LabelSettings::resolve(&request, &classes())
             .unwrap_err()
             .to_string();

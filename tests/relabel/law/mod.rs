@@ -27,7 +27,7 @@ use vaplan::engine::Listener;
 use vaplan::relabel::{self, RelabelSummary};
 use vaplan::world::changes::{Changes, WeakEdit};
 use vaplan::world::flips::total;
-use vaplan::world::settings::SettingsRequest;
+use vaplan::world::settings::{SettingsRequest, ThresholdsFile};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule, LabelTrack, Split};
 use vaplan_schemas::store::{Snapshot, Store};
@@ -89,7 +89,7 @@ fn label(
         splits: vec![Split::Train, Split::Val, Split::Test],
         segment_seconds: 1.0,
         settings: SettingsRequest {
-            file: Some(world.folder.join("settings.toml")),
+            file: Some(ThresholdsFile::read(&world.folder.join("settings.toml")).unwrap()),
             ..SettingsRequest::default()
         },
         workers,

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Checks that a type has one name in the whole workspace (LANGUAGE rule of CONTRIBUTING.md, "Names").
 
-Reads every `struct`, `enum`, `union` and `trait` that is `pub`, `pub(crate)`, `pub(super)` or `pub(in ..)` in the program code of
-schemas/, dataflows/, src/ and bench/, tests left out. Two types of one name fail, except `Args`: each command of src/cli has one.
+Reads every `struct`, `enum`, `union`, `trait` and type alias that is `pub`, `pub(crate)`, `pub(super)` or `pub(in ..)` in schemas/,
+dataflows/, src/, bench/ and tests/. Modules under `#[cfg(test)]` are left out. Two types of one name fail, except `Args`: each command
+of src/cli has one.
 
     scripts/type_names.py [--root DIR]      exit status 1 and a list of the names that occur more than once
 """
@@ -14,10 +15,10 @@ import sys
 
 from rust_source import Source, matching, sources
 
-FOLDERS = ("schemas/src", "dataflows/src", "src", "bench/src")
+FOLDERS = ("schemas/src", "schemas/tests", "dataflows/src", "dataflows/tests", "src", "bench/src", "tests")
 # Names that may still have several types. A name that is unique by now must leave this list, or the check fails.
 LEFTOVERS: frozenset[str] = frozenset()
-KINDS = ("struct", "enum", "union", "trait")
+KINDS = ("struct", "enum", "union", "trait", "type")
 
 
 def public_types(source: Source) -> list[tuple[str, int]]:

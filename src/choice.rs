@@ -59,3 +59,16 @@ pub struct UnknownChoice {
     /// All names of the set.
     pub expected: Vec<&'static str>,
 }
+
+/// The known name that is most like `name`; `None` if no name is known.
+///
+/// ```
+/// use vaplan::choice::nearest;
+/// assert_eq!(nearest("evry", ["rule", "every"]), Some("every"));
+/// assert_eq!(nearest("evry", []), None);
+/// ```
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |known: &str| strsim::jaro_winkler(name, known);
+    let known = known.into_iter();
+    known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+}

@@ -98,7 +98,7 @@ pub use vaplan_schemas::{Modality, StoreError, StoreVersion, rows, tables};
 
 pub use self::engine::change::{RelabelRequest, RelabelSummary};
 pub use self::engine::session::Session;
-pub use self::engine::{CancelToken, LabelCounts, LabelSummary, Listener, Progress};
+pub use self::engine::{CancelToken, LabelCounts, LabelSummary, Listener, Progress, SetLabels};
 pub use self::error::LabelError;
 pub use self::label::{LabelRequest, run as label};
 pub use self::relabel::estimate::{Estimate, estimate};

@@ -6,7 +6,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::support::{assert_status, run, scratch, stderr, stdout};
-use crate::train::{Sample, metric};
+use crate::train::{TrainingSample, metric};
 
 const CATEGORIES: [&str; 5] = [
     "Bark",
@@ -35,7 +35,7 @@ pub(crate) fn annotations() -> tempfile::TempDir {
     folder
 }
 
-fn accuracy(sample: &Sample, more: &[&str]) -> Value {
+fn accuracy(sample: &TrainingSample, more: &[&str]) -> Value {
     let store = sample.path("store");
     let words = ["eval", "--store", &store, "--task", "ave", "--split", "test"];
     let output = run([&words[..], &["--format", "json"], more].concat());
@@ -45,7 +45,7 @@ fn accuracy(sample: &Sample, more: &[&str]) -> Value {
 
 #[test]
 fn a_video_of_ave_is_labelled_learnt_and_localized() {
-    let sample = Sample::of(annotations(), "1");
+    let sample = TrainingSample::of(annotations(), "1");
     let labels = accuracy(&sample, &[]);
     assert_eq!(
         (&labels["protocol"], &labels["split"], &labels["segments"]),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use vaplan::ingest::features::{FeatureEvent, FeatureInput};
 use vaplan::ingest::npy;
-use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use vaplan_schemas::Modality;
 
+use crate::sample::write_shard;
 use crate::support::scratch;
 
 /// Keys read and complaints made, each complaint as `file: reason` with the folder cut out.
@@ -32,18 +32,8 @@ fn read(folder: &Path) -> (Vec<String>, Vec<String>) {
 }
 
 fn shard(path: &Path, videos: &[&str]) {
-    let format = ShardFormat {
-        modality: Modality::Visual,
-        width: 2,
-        float: FloatType::F32,
-        layout: FeatureLayout::Packed,
-        model: None,
-    };
-    let mut writer = ShardWriter::create(path, format).unwrap();
-    for video in videos {
-        writer.append(video, &[1.0, 2.0, 3.0, 4.0]).unwrap();
-    }
-    writer.finish().unwrap();
+    let rows = videos.iter().map(|video| (*video, vec![1.0, 2.0, 3.0, 4.0]));
+    write_shard(path, 2, rows);
 }
 
 fn fifo(path: PathBuf) {

@@ -10,8 +10,8 @@ use vaplan::ingest::label_folder::LabelFolder;
 use vaplan::ingest::npy;
 use vaplan::ingest::text::TextEmbeddings;
 
-use crate::sample::Sample;
-use crate::support::{assert_status, scratch, stderr};
+use crate::sample::{Sample, WIDTH, key, write_shard};
+use crate::support::{assert_status, run, scratch, stderr, vaplan};
 
 fn classes() -> Vec<Arc<str>> {
     ["Speech", "Dog", "Car"].map(Arc::from).to_vec()
@@ -221,6 +221,8 @@ fn rows_that_end_in_tabs_are_read_and_annotations_without_a_usable_row_say_why()
     );
 }
 
+const UNUSED: &str = "features that match no annotated video are not used";
+
 #[test]
 fn features_of_no_annotated_video_are_counted_with_an_example() {
     let sample = Sample::new(12);
@@ -234,10 +236,46 @@ fn features_of_no_annotated_video_are_counted_with_an_example() {
     let labelled = sample.label("store", &[]);
     assert_status(&labelled, 1);
     let said = stderr(&labelled);
-    assert!(
-        said.contains("file name matches no annotated video")
-            && said.contains("files=2")
-            && said.contains("example=clip"),
-        "{said}"
+    assert_eq!(said.matches(UNUSED).count(), 1, "{said}");
+    let path = format!(
+        "features=2 example=clip0.mp4 path={}",
+        sample.path("visual").display()
     );
+    assert!(said.contains(&path), "{said}");
+}
+
+#[test]
+fn features_of_no_annotated_video_in_a_shard_are_counted_once_also_after_a_kill() {
+    let sample = Sample::new(12);
+    std::fs::remove_dir_all(sample.path("visual")).unwrap();
+    std::fs::create_dir(sample.path("visual")).unwrap();
+    let shard = sample.path("visual/all.parquet");
+    let unknown = (0..2).map(|nth| format!("clip{nth}.mp4"));
+    let values = |nth: usize| (0..10 * WIDTH).map(|at| ((nth + at) % 5) as f32 + 0.5).collect();
+    let videos = unknown.chain((2..12).map(key)).enumerate();
+    write_shard(&shard, WIDTH, videos.map(|(nth, video)| (video, values(nth))));
+    let mut killed = vaplan();
+    killed.args(sample.arguments("store"));
+    let killed = killed.env("VAPLAN_FAULT", "before-versions").output().unwrap();
+    assert_eq!(killed.status.code(), None, "{}", stderr(&killed));
+    assert!(!stderr(&killed).contains(UNUSED), "{}", stderr(&killed));
+    let labelled = sample.label("store", &[]);
+    assert_status(&labelled, 1);
+    let said = stderr(&labelled);
+    assert!(said.contains("going on: "), "{said}");
+    assert_eq!(said.matches(UNUSED).count(), 1, "{said}");
+    let path = format!("features=2 example=clip0.mp4 path={}", shard.display());
+    assert!(said.contains(&path), "{said}");
+    // A change that reads the shard again does not repeat what `label` said.
+    let (store, visual) = (sample.path("store"), sample.path("visual"));
+    let features = ["--visual", visual.to_str().unwrap()];
+    let relabelled = run(["relabel", "--store", store.to_str().unwrap()]
+        .into_iter()
+        .chain(features));
+    assert!(
+        matches!(relabelled.status.code(), Some(0 | 1)),
+        "{}",
+        stderr(&relabelled)
+    );
+    assert!(!stderr(&relabelled).contains(UNUSED), "{}", stderr(&relabelled));
 }

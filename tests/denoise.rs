@@ -18,19 +18,19 @@ use crate::support::{assert_status, run, stderr, stdout};
 const WRONG: usize = 6;
 
 /// A labelled store of 24 videos, 18 of them of split train and 6 of test.
-pub(crate) struct Labelled {
+pub(crate) struct LabelledSample {
     sample: Sample,
     pub(crate) store: String,
 }
 
-pub(crate) fn labelled() -> Labelled {
+pub(crate) fn labelled() -> LabelledSample {
     let sample = Sample::new(24);
     assert_status(&sample.label("store", &[]), 0);
     let store = sample.path("store").display().to_string();
-    Labelled { sample, store }
+    LabelledSample { sample, store }
 }
 
-impl Labelled {
+impl LabelledSample {
     pub(crate) fn latest(&self) -> Snapshot {
         Store::open(Path::new(&self.store))
             .unwrap()
@@ -286,7 +286,7 @@ fn the_best_epoch_with_predictions_of_train_videos_counts_and_no_other() {
     case.epoch(2, &Split::ALL, Some(49.0));
     case.epoch(3, &[Split::Test], Some(60.0));
     assert_status(&case.denoise(&[]), 0);
-    let epochs = |case: &Labelled| {
+    let epochs = |case: &LabelledSample| {
         let labels = case.latest().read::<Labels>().unwrap();
         let flips = labels.iter().flat_map(|track| &track.flips);
         let mut epochs: Vec<u64> = flips.map(|(_, why)| why.epoch).collect();

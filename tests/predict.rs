@@ -8,17 +8,17 @@ use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter}
 use vaplan_schemas::Modality;
 
 use crate::support::{assert_status, run, stderr, stdout};
-use crate::train::Sample;
+use crate::train::TrainingSample;
 
 /// A checkpoint trained for one epoch on features of width 32.
-fn trained() -> Sample {
-    let sample = Sample::new("1");
+fn trained() -> TrainingSample {
+    let sample = TrainingSample::new("1");
     assert_status(&sample.train("store", "", "1"), 0);
     sample
 }
 
 /// Predicts videos of these names, whose features have this width, into the folder `npy`.
-fn predict(sample: &Sample, videos: &[&str], width: usize) -> Output {
+fn predict(sample: &TrainingSample, videos: &[&str], width: usize) -> Output {
     let shard = |modality: Modality| {
         let path = sample.path(&format!("{modality}.parquet"));
         let format = ShardFormat {

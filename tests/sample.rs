@@ -8,6 +8,8 @@ use std::process::Output;
 use std::sync::Arc;
 
 use vaplan::ingest::npy;
+use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
     EpochRow, LabelChangeRow, LabelTrack, PredictionTrack, RejectRow, ScoreTrack, VideoPredictionRow,
     VideoRow,
@@ -191,6 +193,26 @@ impl Tables {
             rejects: snapshot.read::<Rejects>().unwrap(),
         }
     }
+}
+
+/// Writes a Parquet shard of visual features, each video with rows of this width.
+pub(crate) fn write_shard(
+    path: &Path,
+    width: usize,
+    videos: impl IntoIterator<Item = (impl AsRef<str>, Vec<f32>)>,
+) {
+    let format = ShardFormat {
+        modality: Modality::Visual,
+        width,
+        float: FloatType::F32,
+        layout: FeatureLayout::Packed,
+        model: None,
+    };
+    let mut writer = ShardWriter::create(path, format).unwrap();
+    for (video, values) in videos {
+        writer.append(video.as_ref(), &values).unwrap();
+    }
+    writer.finish().unwrap();
 }
 
 /// An epoch of the training `run`, as `train` leaves it: its row, these predictions, and none of videos as a whole.

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::tables::Table;
+
 /// The built program, in an environment that has nothing of the caller's to change its answers.
 pub(crate) fn vaplan() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vaplan"));
@@ -91,4 +94,11 @@ pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     }
     eprintln!("SKIPPED: {name} needs ../shared");
     None
+}
+
+/// All rows of a table, sorted by key. The files of a table are sorted by bucket.
+pub(crate) fn sorted<T: Table>(snapshot: &Snapshot) -> Vec<T::Row> {
+    let mut rows = snapshot.read::<T>().unwrap();
+    rows.sort_by(T::compare);
+    rows
 }

@@ -11,22 +11,22 @@ use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
 /// Annotated videos with simulated features, labelled.
-pub(crate) struct Sample {
+pub(crate) struct TrainingSample {
     pub(crate) folder: tempfile::TempDir,
 }
 
-impl Sample {
+impl TrainingSample {
     /// The built-in sample: 40 videos to learn from, 16 to choose by, 24 to test with, each simulated so many times.
-    pub(crate) fn new(repeat: &str) -> Sample {
+    pub(crate) fn new(repeat: &str) -> TrainingSample {
         let folder = scratch();
         let dir = folder.path().to_str().unwrap();
         assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);
-        Sample::of(folder, repeat)
+        TrainingSample::of(folder, repeat)
     }
 
     /// The videos of `annotations` in this folder.
-    pub(crate) fn of(folder: tempfile::TempDir, repeat: &str) -> Sample {
-        let sample = Sample { folder };
+    pub(crate) fn of(folder: tempfile::TempDir, repeat: &str) -> TrainingSample {
+        let sample = TrainingSample { folder };
         let (given, features) = (sample.path("annotations"), sample.path("features"));
         let synth = [
             "synth",
@@ -164,7 +164,7 @@ pub(crate) fn metric(row: &EpochRow, name: &str) -> f64 {
 
 #[test]
 fn a_small_model_learns_the_sample_and_its_epochs_are_in_the_store() {
-    let sample = Sample::new("20");
+    let sample = TrainingSample::new("20");
     let config = "learning_rate = 0.002\n";
     let output = sample.train("store", config, "10");
     assert_status(&output, 0);
@@ -266,7 +266,7 @@ fn a_small_model_learns_the_sample_and_its_epochs_are_in_the_store() {
 
 #[test]
 fn killed_in_epoch_3_of_5_and_begun_again_it_ends_in_the_same_bytes() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     sample.copy("other");
     assert_status(&sample.train("store", "", "5"), 0);
 
@@ -294,7 +294,7 @@ fn killed_in_epoch_3_of_5_and_begun_again_it_ends_in_the_same_bytes() {
 
 #[test]
 fn a_training_goes_on_whatever_else_is_done_to_the_store_meanwhile() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     sample.copy("other");
     assert_status(&sample.train("store", "", "5"), 0);
     sample.kill_in_the_third_epoch("other");
@@ -332,7 +332,7 @@ fn a_training_goes_on_whatever_else_is_done_to_the_store_meanwhile() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_batch_named_and_the_last_checkpoint_kept() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     assert_status(&sample.train("store", "", "1"), 0);
     let kept = fs::read(sample.checkpoint("store")).unwrap();
     let output = sample.train("store", "learning_rate = 1e30\nbatch = 8\n", "2");
@@ -348,7 +348,7 @@ fn a_loss_that_is_no_number_stops_with_the_batch_named_and_the_last_checkpoint_k
 
 #[test]
 fn what_cannot_be_trained_is_refused_with_what_would_do() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let refused = |output: Output, text: &str| {
         assert_status(&output, 2);
         assert!(stderr(&output).contains(text), "{}", stderr(&output));
@@ -381,7 +381,7 @@ fn what_cannot_be_trained_is_refused_with_what_would_do() {
 
 #[test]
 fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let store = sample.path("store");
     let file = sample.path("train.toml");
     fs::write(&file, "hidden = 16\nfeedforward = 16\nbest_split = \"val\"\n").unwrap();

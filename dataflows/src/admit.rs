@@ -42,7 +42,7 @@ enum Fact {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-enum Outcome {
+enum VideoAdmission {
     Admitted(Modality, Admitted),
     Rejection(Rejection),
 }
@@ -80,12 +80,12 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
             })
             .map(|(video, outcome)| (video, outcome));
         let admitted = outcomes.clone().flat_map(|(video, outcome)| match outcome {
-            Outcome::Admitted(modality, admitted) => Some((video, (modality, admitted))),
-            Outcome::Rejection(_) => None,
+            VideoAdmission::Admitted(modality, admitted) => Some((video, (modality, admitted))),
+            VideoAdmission::Rejection(_) => None,
         });
         let rejections = outcomes.flat_map(|(video, outcome)| match outcome {
-            Outcome::Admitted(..) => None,
-            Outcome::Rejection(rejection) => Some((video, rejection)),
+            VideoAdmission::Admitted(..) => None,
+            VideoAdmission::Rejection(rejection) => Some((video, rejection)),
         });
         Admission {
             admitted: admitted.leave_region(scope),
@@ -106,7 +106,7 @@ pub(crate) fn assert_there<F: std::fmt::Debug>(video: VideoId, facts: &[(&F, isi
 }
 
 /// Computes the outcomes of one video from its distinct facts, which are in order.
-fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
+fn outcomes(facts: &[&Fact]) -> Vec<VideoAdmission> {
     panic_point("admit");
     let Some(weak) = facts.iter().find_map(|fact| match fact {
         Fact::Weak(classes) => Some(classes),
@@ -118,7 +118,7 @@ fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
     let mut one_of = |modality| match one_candidate(facts, modality, weak) {
         Ok(admitted) => Some(admitted),
         Err(rejection) => {
-            rejections.push(Outcome::Rejection(rejection));
+            rejections.push(VideoAdmission::Rejection(rejection));
             None
         }
     };
@@ -128,11 +128,11 @@ fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
     match (audio, visual) {
         (Some(audio), Some(visual)) if audio.record.segments() != visual.record.segments() => {
             let (audio, visual) = (audio.record.segments(), visual.record.segments());
-            outcomes.push(Outcome::Rejection(Rejection::Lengths { audio, visual }));
+            outcomes.push(VideoAdmission::Rejection(Rejection::Lengths { audio, visual }));
         }
         (audio, visual) => {
-            outcomes.extend(audio.map(|admitted| Outcome::Admitted(Modality::Audio, admitted)));
-            outcomes.extend(visual.map(|admitted| Outcome::Admitted(Modality::Visual, admitted)));
+            outcomes.extend(audio.map(|admitted| VideoAdmission::Admitted(Modality::Audio, admitted)));
+            outcomes.extend(visual.map(|admitted| VideoAdmission::Admitted(Modality::Visual, admitted)));
         }
     }
     outcomes

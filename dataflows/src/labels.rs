@@ -42,7 +42,7 @@ enum Fact {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-enum Outcome {
+enum VideoDecision {
     Of(Modality, Arc<LabelRecord>),
     // The rejection is boxed to keep the enum small, because there are many label records and few rejections.
     Rejection(Box<Rejection>),
@@ -83,8 +83,8 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
         // them.
         let (labels, rejections) = gathered.inner.ok_err::<Vec<_>, _, Vec<_>, _, _>(
             |((video, outcome), time, diff)| match outcome {
-                Outcome::Of(modality, record) => Ok((((video, modality), record), time, diff)),
-                Outcome::Rejection(rejection) => Err(((video, *rejection), time, diff)),
+                VideoDecision::Of(modality, record) => Ok((((video, modality), record), time, diff)),
+                VideoDecision::Rejection(rejection) => Err(((video, *rejection), time, diff)),
             },
         );
         Labelled {
@@ -95,13 +95,13 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
 }
 
 /// Decides the labels of one video from its distinct facts, which are in order.
-fn outcomes(facts: &[&Fact]) -> Vec<Outcome> {
+fn outcomes(facts: &[&Fact]) -> Vec<VideoDecision> {
     panic_point("decide");
     let [audio, visual] = Modality::ALL.map(|modality| of_modality(modality, facts));
     let rejections = audio.rejections.into_iter().chain(visual.rejections);
-    let mut outcomes: Vec<Outcome> = rejections.map(Box::new).map(Outcome::Rejection).collect();
+    let mut outcomes: Vec<VideoDecision> = rejections.map(Box::new).map(VideoDecision::Rejection).collect();
     for (modality, record) in Modality::ALL.into_iter().zip([audio.labels, visual.labels]) {
-        outcomes.extend(record.map(|record| Outcome::Of(modality, Arc::new(record))));
+        outcomes.extend(record.map(|record| VideoDecision::Of(modality, Arc::new(record))));
     }
     outcomes
 }

@@ -92,7 +92,7 @@ impl Outcome {
             Output::Rejection(rejection) if diff > 0 => drop(own.rejections.insert(rejection)),
             Output::Rejection(rejection) => drop(own.rejections.remove(&rejection)),
         }
-        if *own == EMPTY {
+        if diff < 0 && *own == EMPTY {
             self.videos.remove(&video);
         }
     }

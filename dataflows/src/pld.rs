@@ -11,6 +11,8 @@
 //! D). The flips of an epoch therefore replace the flips of the epoch before. The labels depend on the latest
 //! predictions only, so no history of flips is needed to compute them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
@@ -58,25 +60,29 @@ impl Pld {
     /// Name of the rule.
     pub const NAME: &'static str = "pld";
 
-    /// Makes the settings from the parameters of [`Pld::numbers`].
+    /// Makes the settings from the values of [`Pld::parameters`].
     ///
     /// # Errors
     /// Returns [`PldError`] as [`Pld::new`] does, and also if `k` is not a whole number.
-    pub(crate) fn from_numbers(value: impl Fn(&str) -> f64) -> Result<Pld, PldError> {
-        let k = value("k");
+    ///
+    /// # Panics
+    /// Panics if a parameter is missing.
+    pub(crate) fn from_parameters(values: &BTreeMap<String, f64>) -> Result<Pld, PldError> {
+        let k = values["k"];
         if k.fract() != 0.0 || !(1.0..=f64::from(MOST_K)).contains(&k) {
             return Err(PldError::K(k));
         }
-        Pld::new(k as u32, value("alpha"), value("guard"))
+        Pld::new(k as u32, values["alpha"], values["guard"])
     }
 
-    /// The parameters, in order of name.
-    pub(crate) fn numbers(self) -> Vec<(&'static str, f64)> {
-        vec![
+    /// The values of the parameters by name.
+    pub(crate) fn parameters(self) -> BTreeMap<String, f64> {
+        let named = [
             ("alpha", self.alpha()),
             ("guard", self.guard()),
             ("k", f64::from(self.k)),
-        ]
+        ];
+        named.map(|(name, value)| (name.to_owned(), value)).into()
     }
 
     /// Makes the settings. With a guard of 1, PLD flips no label.

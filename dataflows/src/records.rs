@@ -251,12 +251,16 @@ impl LabelRecord {
     ///
     /// The result does not tell what set the labels; every label counts as [`SetBy::Plg`]. The two records tell it.
     pub fn meet(&self, other: &LabelRecord) -> LabelRecord {
-        let mut tracks = Vec::with_capacity(self.tracks.len());
-        for track in &self.tracks {
-            if let Some(other) = other.track(track.class) {
-                tracks.push(Track::plg(track.class, track.label.meet(&other.label)));
-            }
+        let tracks = self.shared(other);
+        LabelRecord {
+            tracks: tracks.map(|(class, label)| Track::plg(class, label)).collect(),
         }
-        LabelRecord { tracks }
+    }
+
+    /// The labels that are set in both records, for each class that both have.
+    pub fn shared<'a>(&'a self, other: &'a LabelRecord) -> impl Iterator<Item = (ClassId, Bits)> + 'a {
+        self.tracks
+            .iter()
+            .filter_map(|track| Some((track.class, track.label.meet(&other.track(track.class)?.label))))
     }
 }

@@ -30,7 +30,7 @@ pub use self::rows::{Rows, Updates};
 use self::worker::{Answer, Command, LearnerSlot, Share};
 use crate::outcome::Outcome;
 use crate::records::{LabelRecord, VideoId};
-use crate::train::{Learner, Status};
+use crate::train::{Learner, LearnerStatus};
 use crate::workers::{StopSignal, WorkersError};
 
 /// Why a session cannot go on. The state of the session is lost; the caller must start a new one from its own inputs.
@@ -72,7 +72,7 @@ pub struct GraphSession {
     guards: Option<WorkerGuards<Option<()>>>,
     stop: StopSignal,
     held: Arc<AtomicI64>,
-    learner: Option<Arc<Status>>,
+    learner: Option<Arc<LearnerStatus>>,
     problem: Arc<OnceLock<String>>,
     version: u64,
     outcome: Outcome,

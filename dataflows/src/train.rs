@@ -31,10 +31,10 @@ use crate::prediction::Prediction;
 use crate::records::{LabelRecord, VideoId};
 
 /// The label record of a video and modality.
-type Labels = ((VideoId, Modality), Arc<LabelRecord>);
+type KeyedRecord = ((VideoId, Modality), Arc<LabelRecord>);
 
 /// Label records that were added (+1) and removed (-1), sorted, each record once.
-pub type LabelChanges = Vec<(Labels, isize)>;
+pub type RecordChanges = Vec<(KeyedRecord, isize)>;
 
 /// The prediction of a video and modality.
 pub type Predicted = (VideoId, (Modality, Arc<Prediction>));
@@ -47,7 +47,7 @@ pub trait Learner: Send {
     /// # Errors
     /// Returns a message if the training cannot go on. [`LearnerHandle::fail`] gets the message, and the dataflow
     /// cannot complete another version.
-    fn epoch(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, String>;
+    fn epoch(&mut self, step: u64, labels: RecordChanges) -> Result<Learnt, String>;
 }
 
 /// The result of an epoch.
@@ -65,7 +65,7 @@ pub struct LearnerHandle {
     /// The model in training.
     pub learner: Box<dyn Learner>,
     /// Progress of the learner.
-    pub status: Arc<Status>,
+    pub status: Arc<LearnerStatus>,
     /// Called with the reason why no further epoch will end. It must stop the workers, because otherwise a worker that
     /// waits for the next version would wait for ever.
     pub fail: Box<dyn Fn(String)>,
@@ -73,23 +73,23 @@ pub struct LearnerHandle {
 
 /// Progress of a learner, shared between the operator and the code that waits for it.
 #[derive(Debug)]
-pub struct Status {
+pub struct LearnerStatus {
     /// Number of versions whose labels the learner has.
-    told: AtomicU64,
+    received: AtomicU64,
     /// Number of versions that have an epoch; `u64::MAX` until the learner says that there are no more epochs.
     steps: AtomicU64,
 }
 
-impl Default for Status {
-    fn default() -> Status {
-        Status {
-            told: AtomicU64::new(0),
+impl Default for LearnerStatus {
+    fn default() -> LearnerStatus {
+        LearnerStatus {
+            received: AtomicU64::new(0),
             steps: AtomicU64::new(u64::MAX),
         }
     }
 }
 
-impl Status {
+impl LearnerStatus {
     /// Returns whether version `step` has an epoch. This is known when the epoch of the version before has ended. Until
     /// then, the function returns true.
     pub fn learns(&self, step: u64) -> bool {
@@ -98,7 +98,7 @@ impl Status {
 
     /// Returns whether the learner has the labels of version `step`, or does not need them.
     pub fn knows(&self, step: u64) -> bool {
-        self.told.load(Ordering::SeqCst) > step || !self.learns(step)
+        self.received.load(Ordering::SeqCst) > step || !self.learns(step)
     }
 }
 
@@ -108,11 +108,11 @@ impl Status {
 /// `handle` is `Some` on worker 0 only. `labels` holds at most one record per video and modality. Besides the work of
 /// the learner, work is proportional to the records that changed and to the predictions that the learner returns.
 pub fn train<'scope>(
-    labels: VecCollection<'scope, u64, Labels>,
+    labels: VecCollection<'scope, u64, KeyedRecord>,
     handle: Option<LearnerHandle>,
 ) -> VecCollection<'scope, u64, Predicted> {
     let scope = labels.scope();
-    let to_one = Exchange::new(|_: &(Labels, u64, isize)| 0);
+    let to_one = Exchange::new(|_: &(KeyedRecord, u64, isize)| 0);
     let predictions = labels
         .inner
         .unary_frontier(to_one, "Train", move |capability, info| {
@@ -121,12 +121,12 @@ pub fn train<'scope>(
                 let wake = scope.worker().sync_activator_for(info.address.to_vec());
                 LearnerThread::begin(handle, capability, wake)
             });
-            let mut untold: BTreeMap<u64, LabelChanges> = BTreeMap::new();
+            let mut waiting: BTreeMap<u64, RecordChanges> = BTreeMap::new();
             move |(input, frontier), output| {
                 input.for_each_time(|_time, updates| {
                     for (record, at, diff) in updates.flat_map(|updates| updates.drain(..)) {
                         if thread.is_some() {
-                            untold.entry(at).or_default().push((record, diff));
+                            waiting.entry(at).or_default().push((record, diff));
                         }
                     }
                 });
@@ -135,15 +135,15 @@ pub fn train<'scope>(
                     output.session(&own.capability).give_iterator(updates.into_iter());
                     if !own.go_on() {
                         thread = None;
-                        untold.clear();
+                        waiting.clear();
                         return;
                     }
                 }
                 let step = *own.capability.time();
                 if !own.learning && !frontier.less_equal(&step) {
-                    let later = untold.split_off(&(step + 1));
-                    let mut labels: LabelChanges = untold.values_mut().flat_map(std::mem::take).collect();
-                    untold = later;
+                    let later = waiting.split_off(&(step + 1));
+                    let mut labels: RecordChanges = waiting.values_mut().flat_map(std::mem::take).collect();
+                    waiting = later;
                     consolidate(&mut labels);
                     own.tell(step, labels);
                 }
@@ -153,12 +153,12 @@ pub fn train<'scope>(
 }
 
 /// A version and its label changes.
-type EpochInput = (u64, LabelChanges);
-type Answer = Result<Learnt, String>;
+type EpochInput = (u64, RecordChanges);
+type EpochResult = Result<Learnt, String>;
 
 /// The training thread, as worker 0 sees it.
 struct LearnerThread {
-    status: Arc<Status>,
+    status: Arc<LearnerStatus>,
     fail: Box<dyn Fn(String)>,
     /// Capability of the version whose epoch is running or comes next.
     capability: Capability<u64>,
@@ -166,7 +166,7 @@ struct LearnerThread {
     more: bool,
     given: Vec<Predicted>,
     epochs: Option<Sender<EpochInput>>,
-    answers: Receiver<Answer>,
+    answers: Receiver<EpochResult>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -179,7 +179,7 @@ impl LearnerThread {
         } = handle;
         // Each channel needs room for one message only, because there is at most one epoch at a time.
         let (epochs, received) = bounded::<EpochInput>(1);
-        let (answer, answers) = bounded::<Answer>(1);
+        let (answer, answers) = bounded::<EpochResult>(1);
         let thread = std::thread::spawn(move || {
             for (step, labels) in received {
                 let learnt = contain(|| learner.epoch(step, labels));
@@ -202,12 +202,12 @@ impl LearnerThread {
         }
     }
 
-    fn tell(&mut self, step: u64, labels: LabelChanges) {
+    fn tell(&mut self, step: u64, labels: RecordChanges) {
         self.learning = true;
         let epochs = self.epochs.as_ref().expect("it is there until the end");
         // This fails only if the thread ended early. `answer` then finds the channel of answers closed and reports it.
         let _ = epochs.send((step, labels));
-        self.status.told.store(step + 1, Ordering::SeqCst);
+        self.status.received.store(step + 1, Ordering::SeqCst);
     }
 
     /// Returns the updates of the predictions if an epoch has ended; `None` if the epoch is still running, has failed,

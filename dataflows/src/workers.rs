@@ -231,6 +231,7 @@ fn own<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Panics once in a process if the environment variable `VAPLAN_FAULT` is `panic-PLACE`. The function does this only in
 /// builds with debug assertions. Tests use it to check that a panic in any operator ends a run with an error.
 #[doc(hidden)]
+#[inline]
 pub fn panic_point(place: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};

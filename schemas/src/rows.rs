@@ -73,6 +73,11 @@ impl LabelRule {
             LabelRule::User => "user",
         }
     }
+
+    /// Whether the rule compares a score with a threshold: every rule but `user` does.
+    pub fn compares(self) -> bool {
+        self != LabelRule::User
+    }
 }
 
 /// A row of `classes`; key (`position`, `modality`).
@@ -231,11 +236,11 @@ impl LabelTrack {
             let at = self.flips.partition_point(|(at, _)| (*at as usize) < segment);
             self.flips.insert(at, (segment as u32, why));
         }
-        if rule == LabelRule::User {
+        if !rule.compares() {
             self.scores[segment] = 0.0;
             self.threshold = self
                 .threshold
-                .filter(|_| self.rules.iter().any(|rule| *rule != LabelRule::User));
+                .filter(|_| self.rules.iter().any(|rule| rule.compares()));
         }
     }
 
@@ -250,7 +255,7 @@ impl LabelTrack {
     /// Panics if the track has no such segment.
     pub fn get(&self, segment: usize) -> SegmentLabel<'_> {
         let rule = self.rules[segment];
-        let compared = rule != LabelRule::User;
+        let compared = rule.compares();
         let flip = self.flips.binary_search_by_key(&segment, |(at, _)| *at as usize);
         SegmentLabel {
             label: self.labels[segment],

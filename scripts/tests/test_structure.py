@@ -155,6 +155,14 @@ class TypeNames(unittest.TestCase):
             {"Kind": ["schemas/src/c.rs:1", "src/a.rs:2"], "Request": ["src/a.rs:1", "src/b.rs:1"]},
         )
 
+    def test_aliases_and_tests_count_as_well(self):
+        files = {"src/a.rs": "pub type Key = u8;\npub struct World;\ntrait T { type Item; }", "src/b.rs": "pub(super) type Key = u16;"}
+        files |= {"tests/c.rs": "pub(crate) struct World;", "dataflows/tests/law/d.rs": "pub(crate) enum World {}\ntype Item = u8;"}
+        self.assertEqual(
+            type_names.duplicates(tree(self, files)),
+            {"Key": ["src/a.rs:1", "src/b.rs:1"], "World": ["dataflows/tests/law/d.rs:1", "src/a.rs:2", "tests/c.rs:1"]},
+        )
+
     def test_each_command_has_args_of_its_own(self):
         files = {"src/cli/a.rs": "pub(super) struct Args {}", "src/cli/b.rs": "pub(super) struct Args {}"}
         self.assertEqual(type_names.duplicates(tree(self, files)), {})

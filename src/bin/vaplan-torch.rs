@@ -1,7 +1,7 @@
 //! The program that `vaplan` starts for commands that compute with libtorch. It has all commands of `vaplan`.
 //!
-//! A program that is linked to libtorch loads 540 MB of libraries before `main`: that takes 0.3 s of CPU time, more than a
-//! small relabel. `vaplan` itself is therefore not linked to libtorch.
+//! A program that is linked to libtorch loads all libraries of libtorch before `main`. That takes 0.3 s, longer than a small
+//! relabel. `vaplan` itself is therefore not linked to libtorch.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;

@@ -31,7 +31,7 @@ use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::eval::{EvalError, Evaluator, Level};
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, World, at};
+use crate::world::{Both, World};
 use sample::{CalibrationSample, CalibrationVideo};
 
 /// Segment-level score that calibration maximises, defined as in [`crate::eval`]: the mean of the F-scores of the
@@ -199,7 +199,7 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     let how = &request.how;
     // If the store denoises no modality, choose PLD for the visual modality, the default of docs/method.md (grade P).
     let denoised = |modality: &Modality| match world.denoising.iter().any(Option::is_some) {
-        true => world.denoising[at(*modality)].is_some(),
+        true => world.denoising[modality.index()].is_some(),
         false => *modality == Modality::Visual,
     };
     let denoised: Vec<Modality> = how.modalities.iter().copied().filter(denoised).collect();

@@ -6,8 +6,8 @@ use vaplan_schemas::Modality;
 use super::CalibrationMetric;
 use super::sample::CalibrationVideo;
 use crate::eval::{Evaluator, Level};
+use crate::world::Both;
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, at};
 
 /// The values of the grid. docs/method.md has K = 5, α = 10 and guard = 0.5 (grade D).
 const K: [u32; 6] = [1, 2, 3, 5, 7, 10];
@@ -37,7 +37,7 @@ pub fn best(
     for pld in grid() {
         let mut tried = [None, None];
         for modality in modalities {
-            tried[at(*modality)] = Some(pld);
+            tried[modality.index()] = Some(pld);
         }
         let value = value(&tried);
         if value > best {

@@ -15,7 +15,7 @@ use crate::eval::{VideoParse, store};
 use crate::world::epochs;
 use crate::world::evidence::{counting, latest};
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, World, at};
+use crate::world::{Both, World};
 
 /// The videos of a split, for calibration.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct CalibrationVideo {
 impl CalibrationVideo {
     /// Scores of a class. `None` if the class is not in the weak label or has no scores.
     pub fn scores(&self, modality: Modality, class: ClassId) -> Option<&[f64]> {
-        let mut tracks = self.tracks[at(modality)].iter();
+        let mut tracks = self.tracks[modality.index()].iter();
         tracks.find(|(own, _)| *own == class).map(|(_, scores)| &**scores)
     }
 
@@ -56,16 +56,16 @@ impl CalibrationVideo {
     pub fn labels(&self, settings: &LabelSettings, pld: &Both<Option<DenoisingRule>>) -> VideoParse {
         let mut parse = VideoParse::new(self.truth.audio.classes(), self.segments);
         for modality in Modality::ALL {
-            let prediction = self.predictions[at(modality)].as_ref();
+            let prediction = self.predictions[modality.index()].as_ref();
             let prediction = prediction.filter(|own| own.segments() as usize == self.segments);
             let matrix = match modality {
                 Modality::Audio => &mut parse.audio,
                 Modality::Visual => &mut parse.visual,
             };
-            for (class, scores) in &self.tracks[at(modality)] {
+            for (class, scores) in &self.tracks[modality.index()] {
                 let score_threshold = settings.of(modality).score_threshold(*class);
                 let labels: Bits = scores.iter().map(|score| *score > score_threshold).collect();
-                let flipped = pld[at(modality)].zip(prediction.and_then(|own| own.of(*class)));
+                let flipped = pld[modality.index()].zip(prediction.and_then(|own| own.of(*class)));
                 let flipped = flipped.map(|(rule, own)| rule.flips(&labels, own).flipped);
                 let flipped = |segment| flipped.as_ref().is_some_and(|flipped| flipped.get(segment));
                 for (segment, label) in labels.iter().enumerate() {
@@ -121,7 +121,7 @@ impl CalibrationSample {
             }
             if let Some(class) = world.class_id(&class) {
                 let own = tracks.entry(VideoId::of(&video)).or_default();
-                own[at(modality)].push((class, score));
+                own[modality.index()].push((class, score));
             }
         }
         let (epoch, mut predictions) = predictions(snapshot, world, split, epoch, &filter)?;
@@ -172,7 +172,7 @@ fn predictions(
     };
     let mut found = EpochPredictions::new();
     for (video, (modality, prediction)) in latest(tracks, &world, &|_| None) {
-        found.entry(video).or_default()[at(modality)] = Some(prediction);
+        found.entry(video).or_default()[modality.index()] = Some(prediction);
     }
     Ok((Some(epoch), found))
 }

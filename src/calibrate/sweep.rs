@@ -15,7 +15,6 @@ use vaplan_schemas::{ClassId, Modality};
 use super::CalibrationMetric;
 use super::sample::CalibrationVideo;
 use crate::eval::metric::{ClassMean, ConfusionCounts};
-use crate::world::at;
 use crate::world::settings::LabelSettings;
 
 /// The best range of score thresholds: `lower` is part of the range, `upper` is not.
@@ -149,7 +148,7 @@ fn pairs_of(
     swept: &dyn Fn(ClassId) -> bool,
     mut cells: impl FnMut(usize, Cell),
 ) -> Vec<Pair> {
-    let other = Modality::ALL[1 - at(modality)];
+    let other = Modality::ALL[1 - modality.index()];
     let truth = |of: Modality| match of {
         Modality::Audio => &video.truth.audio,
         Modality::Visual => &video.truth.visual,

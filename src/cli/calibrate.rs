@@ -15,7 +15,7 @@ use super::denoise::ModalityChoice;
 use crate::calibrate::{self, CalibrateRequest, CalibrationGoal, CalibrationMetric, CalibrationReport};
 use crate::choice::Choice;
 use crate::eval::Level;
-use crate::world::{World, at};
+use crate::world::World;
 
 /// Choose the thresholds that score best on videos with dense truth
 ///
@@ -159,7 +159,7 @@ fn print(report: &CalibrationReport, request: &CalibrateRequest, out: &mut dyn W
 /// Command line that denoises with the chosen K, alpha and guard.
 fn denoise_line(report: &CalibrationReport) -> Option<String> {
     let epoch = report.epoch?;
-    let denoised = |modality: &Modality| report.choice.pld[at(*modality)].is_some();
+    let denoised = |modality: &Modality| report.choice.pld[modality.index()].is_some();
     let denoised: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
     let Some(rule) = report.choice.pld.iter().flatten().next() else {
         return Some(format!("no flip by epoch {epoch} improves the score"));

@@ -101,7 +101,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
 /// Prints the flips and, if dense truth is known, the scores.
 pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
     for modality in Modality::ALL {
-        let rule = denoised.summary.denoising[crate::world::at(modality)];
+        let rule = denoised.summary.denoising[modality.index()];
         if let Some(rule) = rule {
             writeln!(out, "epoch {}, {modality}: {rule}", denoised.epoch)?;
         }

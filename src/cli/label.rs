@@ -224,20 +224,20 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
     #[cfg(feature = "encode")]
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));
-    let told = bar.clone();
+    let own_bar = bar.clone();
     let listener = Listener::new(move |progress| match progress {
-        Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
+        Progress::Waiting(holder) => own_bar.say(&format!("waiting: the store is being written by {holder}")),
         Progress::Planned { shards, staged } => {
-            told.total(shards as u64);
-            told.add(staged as u64);
+            own_bar.total(shards as u64);
+            own_bar.add(staged as u64);
             if staged > 0 {
-                told.say(&format!(
+                own_bar.say(&format!(
                     "going on: {staged} of {shards} shards were scored by a run before"
                 ));
             }
         }
-        Progress::Shard { .. } => told.add(1),
-        Progress::Committing => told.message("committing"),
+        Progress::Shard { .. } => own_bar.add(1),
+        Progress::Committing => own_bar.message("committing"),
     });
     let hosts = args.hosts.as_deref().zip(args.process);
     let outcome = match hosts {
@@ -284,22 +284,21 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
             bar.say(&format!("... and {more} more {what}: SELECT * FROM rejects"));
         }
     }
-    // A modality without labels has 0 of 0 set.
-    let share = |set: u64, of: u64| 100.0 * set as f64 / of.max(1) as f64;
     writeln!(
         out,
         "version {version}: {} videos, {} records labelled",
         done.videos, done.records
     )?;
-    for (what, set, of) in [
-        ("audio", done.audio, done.of[0]),
-        ("visual", done.visual, done.of[1]),
-        ("audio_visual", done.audio_visual, done.of_both),
+    for (what, labels) in [
+        ("audio", done.audio),
+        ("visual", done.visual),
+        ("audio_visual", done.audio_visual),
     ] {
         writeln!(
             out,
-            "  {what:<12} {set:>9} segment labels set ({:.1} %)",
-            share(set, of)
+            "  {what:<12} {:>9} segment labels set ({:.1} %)",
+            labels.set,
+            labels.percent()
         )?;
     }
     writeln!(

@@ -174,15 +174,15 @@ impl MediaArgs {
 
     /// Returns a listener that shows the progress of encoding on a bar.
     pub(super) fn listener(bar: &Arc<Bar>) -> EncodeListener {
-        let told = bar.clone();
+        let own_bar = bar.clone();
         Arc::new(move |progress| match progress {
             EncodeProgress::Waiting(holder) => {
-                told.say(&format!("waiting: the folder is being written by {holder}"))
+                own_bar.say(&format!("waiting: the folder is being written by {holder}"))
             }
-            EncodeProgress::Planned { videos } => told.total(videos),
-            EncodeProgress::Read { videos } => told.add(videos),
+            EncodeProgress::Planned { videos } => own_bar.total(videos),
+            EncodeProgress::Read { videos } => own_bar.add(videos),
             EncodeProgress::Encoded { .. } => {}
-            EncodeProgress::Writing => told.message("writing"),
+            EncodeProgress::Writing => own_bar.message("writing"),
         })
     }
 }

@@ -339,12 +339,12 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 /// Returns a progress bar of shards, and the listener that updates it.
 pub(super) fn listener(doing: &'static str, global: &Global) -> (Arc<Bar>, Listener) {
     let bar = Arc::new(Bar::new(doing, "shards", global));
-    let told = bar.clone();
+    let own_bar = bar.clone();
     let listener = Listener::new(move |progress| match progress {
-        Progress::Waiting(holder) => told.say(&format!("waiting: the store is being written by {holder}")),
-        Progress::Planned { shards, .. } => told.total(shards as u64),
-        Progress::Shard { .. } => told.add(1),
-        Progress::Committing => told.message("committing"),
+        Progress::Waiting(holder) => own_bar.say(&format!("waiting: the store is being written by {holder}")),
+        Progress::Planned { shards, .. } => own_bar.total(shards as u64),
+        Progress::Shard { .. } => own_bar.add(1),
+        Progress::Committing => own_bar.message("committing"),
     });
     (bar, listener)
 }

@@ -89,14 +89,14 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
             "denoised by epoch {epoch}: {set} labels set, {unset} unset"
         )),
     };
-    let told = RunListener {
+    let listener = RunListener {
         progress: &mut progress,
         #[cfg(feature = "encode")]
         encode: super::media::MediaArgs::listener(&bar),
         label: labelling(&bar),
         step: stepping(&bar),
     };
-    let summary = run::run(&request, told)?;
+    let summary = run::run(&request, listener)?;
     bar.finish();
     let rejected = notes::report(&summary.rejected, global.quiet);
     if summary.versions == 0 {

@@ -106,7 +106,7 @@ fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> 
         }
     };
     let mut written = Ok(());
-    watch::run(request, &mut |told| match told {
+    watch::run(request, &mut |progress| match progress {
         WatchProgress::Loaded {
             version,
             videos,

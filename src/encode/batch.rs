@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 
-use super::cache::{Key, Piece};
+use super::cache::{CacheKey, Piece};
 
 /// Prepared segments that a model will encode together.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,7 @@ pub struct Batch {
     /// For each piece, the name of its video.
     pub names: Vec<Arc<str>>,
     /// For each video that ends in this batch: its key, and its number of segments.
-    pub totals: Vec<(Key, u32)>,
+    pub totals: Vec<(CacheKey, u32)>,
     /// Prepared values, row by row.
     pub values: Vec<f32>,
 }

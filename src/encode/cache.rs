@@ -21,13 +21,13 @@ use super::error::EncodeError;
 use super::sum::hex;
 
 /// SHA-256 (in hexadecimal) of everything that the embeddings of one video and modality depend on.
-pub type Key = String;
+pub type CacheKey = String;
 
 /// Consecutive segments of one video in a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
     /// Key of the video and modality.
-    pub key: Key,
+    pub key: CacheKey,
     /// The first segment.
     pub first: u32,
     /// Number of segments.
@@ -42,7 +42,7 @@ pub struct EncodedBatch {
     /// The segments of the rows, in the order of the rows.
     pub pieces: Vec<Piece>,
     /// The number of segments of each video that ends in this batch. The number is known only at the end of a video.
-    pub totals: Vec<(Key, u32)>,
+    pub totals: Vec<(CacheKey, u32)>,
     /// The embeddings, of shape `[segments, width]`.
     pub values: Vec<f32>,
 }
@@ -65,8 +65,8 @@ struct Place {
 struct Index {
     files: Vec<PathBuf>,
     /// For each key: the place of each segment, or `None` for segments that the cache does not have.
-    places: BTreeMap<Key, Vec<Option<Place>>>,
-    totals: BTreeMap<Key, u32>,
+    places: BTreeMap<CacheKey, Vec<Option<Place>>>,
+    totals: BTreeMap<CacheKey, u32>,
 }
 
 /// The folder of batches, with an index of the segments in them.

@@ -24,7 +24,7 @@ use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::batch::Batch;
-use super::cache::{Cache, Key};
+use super::cache::{Cache, CacheKey};
 use super::error::EncodeError;
 use super::operator::{BatchOutcome, Credits, SessionPool, encode};
 use super::read::{GROUP, ReadEvent, Reading, SharedMedia, read_group};
@@ -34,7 +34,7 @@ use super::{EncodeListener, EncodeProgress};
 #[derive(Debug, Default)]
 pub struct EncodeResults {
     /// For each video (by its position in the list of media) and modality: the key of its embeddings in the cache.
-    pub keys: BTreeMap<(usize, Modality), Key>,
+    pub keys: BTreeMap<(usize, Modality), CacheKey>,
     /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
     /// Number of segments that were encoded; segments from the cache do not count.

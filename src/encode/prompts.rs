@@ -132,25 +132,25 @@ impl ClassPrompts {
 
 fn of(
     section: &str,
-    told: &ModalityPrompts,
+    settings: &ModalityPrompts,
     default: &str,
     classes: &[Arc<str>],
 ) -> Result<Vec<Vec<String>>, String> {
-    if let Some(class) = told
+    if let Some(class) = settings
         .classes
         .keys()
         .find(|name| !classes.iter().any(|class| **class == ***name))
     {
         return Err(format!("[{section}.classes]: {}", unknown_class(class, classes)));
     }
-    let templates = told
+    let templates = settings
         .templates
         .as_ref()
         .map_or_else(|| vec![default.to_owned()], OneOrMore::list);
     classes
         .iter()
         .map(|class| {
-            let own = told
+            let own = settings
                 .classes
                 .get(&**class)
                 .map_or_else(|| templates.clone(), OneOrMore::list);

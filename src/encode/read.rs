@@ -14,7 +14,7 @@ use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::batch::{Batch, Batcher};
-use super::cache::{Cache, Key};
+use super::cache::{Cache, CacheKey};
 use super::error::MediaError;
 use super::image::{ImageSettings, Rgb};
 use super::media::frames::FrameList;
@@ -59,16 +59,16 @@ pub enum ReadEvent {
     Batch(Modality, Batch),
     /// The key of a video (by its position in the list of media) and modality. The cache has the embeddings under this
     /// key when all batches of the video are encoded.
-    Key(usize, Modality, Key),
+    Key(usize, Modality, CacheKey),
     /// A rejected row if the modality of a video cannot be read, or a note if its media are odd.
     Row(RejectRow),
 }
 
 /// The function that receives the events.
-pub type Sink<'a> = &'a mut dyn FnMut(ReadEvent);
+pub type OnReadEvent<'a> = &'a mut dyn FnMut(ReadEvent);
 
 /// Reads the videos of a group; `first` is the position of the first one in the list of media.
-pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media], sink: Sink<'_>) {
+pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media], sink: OnReadEvent<'_>) {
     // Both batchers call the same sink, so a `RefCell` shares it; the calls never overlap.
     let mut events: Vec<ReadEvent> = Vec::new();
     let sink = std::cell::RefCell::new(sink);
@@ -87,7 +87,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
         samples: Vec::new(),
     };
     for (at, media) in group.iter().enumerate() {
-        let mut told = None;
+        let mut segments_of_pictures = None;
         if media.ambiguous && media.pictures.is_none() && media.sound.is_none() {
             // `find` has already made a rejected row that names the two files.
             continue;
@@ -98,7 +98,7 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
             let done = contained(|| reader.pictures(media, target, &mut visual, &mut events));
             match done {
                 Ok((key, segments)) => {
-                    told = Some(segments);
+                    segments_of_pictures = Some(segments);
                     events.push(ReadEvent::Key(first + at, Modality::Visual, key));
                 }
                 Err(reason) => events.push(reject(media, Modality::Visual, Severity::Reject, reason)),
@@ -107,8 +107,8 @@ pub fn read_group(reading: &Reading, cache: &Cache, first: usize, group: &[Media
         if let Some(target) = &reading.audio
             && !(media.ambiguous && media.sound.is_none())
         {
-            let told = told.or_else(|| reader.frames_tell(media));
-            match contained(|| reader.sound(media, target, told, &mut audio, &mut events)) {
+            let segments_of_pictures = segments_of_pictures.or_else(|| reader.frames_tell(media));
+            match contained(|| reader.sound(media, target, segments_of_pictures, &mut audio, &mut events)) {
                 Ok(key) => events.push(ReadEvent::Key(first + at, Modality::Audio, key)),
                 Err(reason) => events.push(reject(media, Modality::Audio, Severity::Reject, reason)),
             }
@@ -176,7 +176,7 @@ impl Reader<'_> {
         target: &ModelTarget,
         batcher: &mut Batcher<'_>,
         events: &mut Vec<ReadEvent>,
-    ) -> Result<(Key, u32), MediaError> {
+    ) -> Result<(CacheKey, u32), MediaError> {
         let Preparation::Image(settings) = &target.preparation else {
             unreachable!("a vision model wants pictures");
         };
@@ -248,15 +248,15 @@ impl Reader<'_> {
         (frames > 0).then(|| self.reading.cut.segments_of_frames(frames) as u32)
     }
 
-    /// Reads the sound of a video, and returns its key. `told` is the number of segments of the video's pictures.
+    /// Reads the sound of a video, and returns its key. `segments_of_pictures` is the number of segments of the video's pictures.
     fn sound(
         &mut self,
         media: &Media,
         target: &ModelTarget,
-        told: Option<u32>,
+        segments_of_pictures: Option<u32>,
         batcher: &mut Batcher<'_>,
         events: &mut Vec<ReadEvent>,
-    ) -> Result<Key, MediaError> {
+    ) -> Result<CacheKey, MediaError> {
         let Some(front) = &mut self.front else {
             unreachable!("an audio model wants sound");
         };
@@ -274,9 +274,15 @@ impl Reader<'_> {
             });
         };
         let cut = &self.reading.cut;
-        let told = told.or(cut.count.map(|count| count as u32));
+        let segments_of_pictures = segments_of_pictures.or(cut.count.map(|count| count as u32));
         let key = key(
-            &["sound", READING, &json(target), &json(&cut.seconds), &json(&told)],
+            &[
+                "sound",
+                READING,
+                &json(target),
+                &json(&cut.seconds),
+                &json(&segments_of_pictures),
+            ],
             &[of_file(path)?],
         );
         if let Some(segments) = self.cache.whole(&key) {
@@ -299,8 +305,8 @@ impl Reader<'_> {
                     problem: "has no samples".to_owned(),
                 });
             }
-            let more = match told {
-                Some(told) => segment < told,
+            let more = match segments_of_pictures {
+                Some(segments_of_pictures) => segment < segments_of_pictures,
                 // The same rule as for frames: the last segment must have at least half of its samples.
                 None => segment == 0 || there * 2 >= to - from,
             };
@@ -359,7 +365,7 @@ fn json(value: &impl Serialize) -> String {
 
 /// Returns the SHA-256 (in hexadecimal) of these texts. Each text is hashed after its length, so that no two different
 /// lists have the same bytes.
-pub fn key(settings: &[&str], contents: &[String]) -> Key {
+pub fn key(settings: &[&str], contents: &[String]) -> CacheKey {
     let mut sum = Sha256::new();
     for text in settings
         .iter()

@@ -24,7 +24,7 @@ use crate::error::LabelError;
 use crate::ingest::IngestError;
 use crate::world::Both;
 use crate::world::changes::Changes;
-use crate::world::flips::Flips;
+use crate::world::flips::FlipCounts;
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope};
 
@@ -60,7 +60,7 @@ pub struct RelabelSummary {
     /// after a dry run, or if the change labelled all videos again.
     pub rows: Vec<(&'static str, u64, u64)>,
     /// The numbers of all labels that PLD flips after the change; `None` unless the change names an epoch of the store.
-    pub flips: Option<Flips>,
+    pub flips: Option<FlipCounts>,
     /// The denoising rules of audio and visual after the change; `None` for a modality that is not denoised.
     pub denoising: Both<Option<DenoisingRule>>,
     /// Rejected rows and notes of the inputs that this run read.

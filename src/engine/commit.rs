@@ -18,8 +18,8 @@ use super::rows::{self, Sources, candidate_rows, label_tracks, score_tracks, vid
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
+use crate::world::Video;
 use crate::world::rejects;
-use crate::world::{Video, at};
 
 /// The labels of the version before.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Classification {
 }
 
 /// The data of a commit that do not come from the labelling run.
-pub struct Asked<'a> {
+pub struct CommitRequest<'a> {
     /// Command, hashes and epoch for table `versions`.
     pub info: CommitInfo,
     /// Writes the tables of user labels, predictions and epochs.
@@ -143,7 +143,7 @@ pub fn commit(
     store: &Store,
     lock: &WriteLock,
     plan: &Plan,
-    asked: &Asked<'_>,
+    asked: &CommitRequest<'_>,
     mut outcome: Outcome,
     mut read: ReadReport,
     previous: Option<&Previous>,
@@ -154,24 +154,18 @@ pub fn commit(
         ..LabelCounts::default()
     };
     for own in outcome.videos.values() {
-        if let Some(both) = own.audio_visual() {
-            done.audio_visual += both.ones();
-            let lengths = both.tracks.iter().map(|track| track.label.len() as u64);
-            done.of_both += lengths.sum::<u64>();
+        if let [Some(audio), Some(visual)] = &own.labels {
+            let both = audio.shared(visual);
+            both.for_each(|(_, labels)| done.audio_visual.add(&labels));
         }
     }
     for (_, modality, record) in outcome.labels() {
         done.records += 1;
-        let set = record.ones();
-        match modality {
-            Modality::Audio => done.audio += set,
-            Modality::Visual => done.visual += set,
-        }
-        done.of[modality.index()] += record
-            .tracks
-            .iter()
-            .map(|track| track.label.len() as u64)
-            .sum::<u64>();
+        let count = match modality {
+            Modality::Audio => &mut done.audio,
+            Modality::Visual => &mut done.visual,
+        };
+        record.tracks.iter().for_each(|track| count.add(&track.label));
     }
     let rejects = reject_rows(plan, &outcome, &mut read);
     let mut commit = store.begin(lock, asked.info.clone())?;
@@ -191,7 +185,7 @@ pub fn commit(
 
     let mut sources: BTreeMap<VideoId, Sources> = BTreeMap::new();
     for (video, modality, source) in read.sources {
-        sources.entry(video).or_default()[at(modality)].insert(source);
+        sources.entry(video).or_default()[modality.index()].insert(source);
     }
     let buckets = commit.buckets();
     let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); buckets as usize];

@@ -22,11 +22,11 @@ use crate::engine::score::{ReadReport, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
+use crate::world::Both;
 use crate::world::inputs;
 use crate::world::resolve::{Resolved, is_npy};
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
-use crate::world::{Both, at};
 use crate::world::{Meaning, Names};
 
 /// The features that were read again.
@@ -57,7 +57,7 @@ pub(super) fn reread(
         .known
         .want(snapshot, spares.iter().map(|row| row.video.clone()))?;
     let unsettled = |row: &&CandidateRow| {
-        let source = |row: &CandidateRow| sources_of(resolved.known.get(&row.video)?)[at(row.modality)].1;
+        let source = |row: &CandidateRow| sources_of(resolved.known.get(&row.video)?)[row.modality.index()].1;
         source(row).is_none()
     };
     let unsettled = spares.iter().filter(unsettled);
@@ -74,11 +74,9 @@ pub(super) fn reread(
 
     let mut shards = Vec::new();
     for modality in Modality::ALL {
-        for path in looked[at(modality)].iter().filter(|path| path.exists()) {
+        for path in looked[modality.index()].iter().filter(|path| path.exists()) {
             if counts(resolved, modality, path) {
-                shards.extend(open(modality, path, &|key| {
-                    reader.plan.meaning(key) != Meaning::Other
-                })?);
+                shards.extend(open(modality, path, &|key| reader.plan.meaning(key).is_wanted())?);
             }
         }
     }
@@ -94,7 +92,7 @@ pub(super) fn reread(
         spares = self::spares(snapshot, &Filter::all())?;
         for row in resolved.known.rows() {
             let gone = |(modality, source): (Modality, Option<&Arc<str>>)| {
-                source.is_some_and(|source| under(source, &looked[at(modality)]))
+                source.is_some_and(|source| under(source, &looked[modality.index()]))
             };
             if sources_of(row).into_iter().any(gone) {
                 touched.rescored.insert(row.video.clone());
@@ -102,7 +100,7 @@ pub(super) fn reread(
         }
         let gone = spares
             .iter()
-            .filter(|row| under(&row.source, &looked[at(row.modality)]));
+            .filter(|row| under(&row.source, &looked[row.modality.index()]));
         touched.rescored.extend(gone.map(|row| row.video.clone()));
     }
     touched.videos.extend(touched.rescored.iter().cloned());
@@ -138,7 +136,7 @@ fn under(file: &str, paths: &[PathBuf]) -> bool {
 
 /// Returns whether the path is an input after the change, or is in one.
 fn counts(resolved: &Resolved, modality: Modality, path: &Path) -> bool {
-    let inputs = &resolved.after.features[at(modality)];
+    let inputs = &resolved.after.features[modality.index()];
     inputs.iter().any(|input| path.starts_with(input))
 }
 
@@ -214,8 +212,8 @@ impl Reader {
         let mut files: Both<BTreeSet<PathBuf>> = Default::default();
         let mut add = |modality: Modality, source: &str| {
             let path = Path::new(source);
-            if !under(source, &looked[at(modality)]) && counts(resolved, modality, path) {
-                files[at(modality)].insert(path.to_owned());
+            if !under(source, &looked[modality.index()]) && counts(resolved, modality, path) {
+                files[modality.index()].insert(path.to_owned());
             }
         };
         // A key of 11 characters can stand for another video if a video with these first characters is added or
@@ -259,32 +257,32 @@ impl Reader {
             let wanted = |key: &str| match self.plan.meaning(key) {
                 Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
                 Meaning::Ambiguous { .. } => unplaced.iter().any(|name| name.starts_with(key)),
-                Meaning::Other => false,
+                Meaning::NotLabelled | Meaning::Unknown => false,
             };
             for modality in Modality::ALL {
-                for input in &resolved.after.features[at(modality)] {
+                for input in &resolved.after.features[modality.index()] {
                     for shard in open(modality, input, &wanted)? {
                         let holds = shard.keys().iter().any(|key| wanted(key));
                         let unread = shard.files().iter().filter(|file| {
-                            holds && !under(&file.display().to_string(), &looked[at(modality)])
+                            holds && !under(&file.display().to_string(), &looked[modality.index()])
                         });
-                        files[at(modality)].extend(unread.cloned());
+                        files[modality.index()].extend(unread.cloned());
                     }
                 }
             }
         }
         for modality in Modality::ALL {
-            let other = Modality::ALL[1 - at(modality)];
+            let other = Modality::ALL[1 - modality.index()];
             let shared = |path: &&PathBuf| {
-                counts(resolved, other, path) && !under(&path.display().to_string(), &looked[at(other)])
+                counts(resolved, other, path) && !under(&path.display().to_string(), &looked[other.index()])
             };
-            let shared: Vec<PathBuf> = files[at(modality)].iter().filter(shared).cloned().collect();
-            files[at(other)].extend(shared);
+            let shared: Vec<PathBuf> = files[modality.index()].iter().filter(shared).cloned().collect();
+            files[other.index()].extend(shared);
         }
         // Do not read an npy file that belongs to no video. Listing it in `self.files` removes its rejected rows.
         for files in &mut files {
             files.retain(|path| {
-                let read = !is_npy(path) || self.plan.meaning(key_of(path)) != Meaning::Other;
+                let read = !is_npy(path) || self.plan.meaning(key_of(path)).is_wanted();
                 if !read {
                     self.files.insert(path.display().to_string());
                 }

@@ -28,7 +28,6 @@ use super::score::{ReadReport, ScoringJob, lock, scored};
 use super::stage::Stage;
 use super::workers::{GatherTarget, WorkerGroup, WorkerSlice};
 use crate::error::LabelError;
-use crate::world::at;
 use crate::world::evidence::StoredEvidence;
 
 /// Inputs of the dataflow.
@@ -70,13 +69,13 @@ pub fn run(
     let (shared, to, evidence) = (job.clone(), outcome.clone(), given.evidence.clone());
     let team = Arc::new(team);
     let place = team.place();
-    let crew = team.clone();
+    let group = team.clone();
     team.run(move |worker, stop| {
         let everywhere = WorkerSlice {
             index: worker.index(),
             of: worker.peers(),
         };
-        let here = crew.within(worker.index());
+        let here = group.within(worker.index());
         let job = shared.clone();
         let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
             let (feed, inputs) = Feed::new(scope);
@@ -102,7 +101,7 @@ pub fn run(
             let user_labels = evidence.user_labels.iter().cloned();
             user_labels.for_each(|entry| feed.user_labels.insert(entry));
             for modality in Modality::ALL {
-                if let Some(settings) = world.denoising[at(modality)] {
+                if let Some(settings) = world.denoising[modality.index()] {
                     feed.denoising.insert((modality, settings));
                 }
             }

@@ -9,7 +9,7 @@ use vaplan_dataflows::session::{Rows, Updates};
 use vaplan_dataflows::{Candidate, Prediction, Score, UserLabelRecord, VideoId};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::world::{Both, at};
+use crate::world::Both;
 
 /// All rows that were fed to the graph. The held_rows shares the records with the graph and does not copy them.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ struct Held {
 
 /// Which rows of a video are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
+enum ReplacedRows {
     All,
     /// Only the scores of rescaled modalities. All other rows of the video stay.
     Scores,
@@ -54,39 +54,42 @@ impl HeldRows {
         rescaled: &[Modality],
     ) -> Updates {
         let mut updates = Updates::default();
-        let mut after: BTreeMap<VideoId, (Says, Held)> = BTreeMap::new();
+        let mut after: BTreeMap<VideoId, (ReplacedRows, Held)> = BTreeMap::new();
         for video in whole {
-            after.insert(video, (Says::All, Held::default()));
+            after.insert(video, (ReplacedRows::All, Held::default()));
         }
         for (video, candidate) in rows.scored {
             if rescaled.contains(&candidate.modality) {
-                after.entry(video).or_insert((Says::Scores, Held::default()));
+                after
+                    .entry(video)
+                    .or_insert((ReplacedRows::Scores, Held::default()));
             }
             if let Some((_, held)) = after.get_mut(&video) {
                 held.scored.push(candidate);
             }
         }
-        let whole = |after: &mut BTreeMap<VideoId, (Says, Held)>, video: VideoId, set: &dyn Fn(&mut Held)| {
-            if let Some((Says::All, held)) = after.get_mut(&video) {
-                set(held);
-            }
-        };
+        let whole =
+            |after: &mut BTreeMap<VideoId, (ReplacedRows, Held)>, video: VideoId, set: &dyn Fn(&mut Held)| {
+                if let Some((ReplacedRows::All, held)) = after.get_mut(&video) {
+                    set(held);
+                }
+            };
         for (video, weak) in rows.weak {
             whole(&mut after, video, &|held| held.weak = Some(weak.clone()));
         }
         for (video, (modality, user_labels)) in rows.user_labels {
             whole(&mut after, video, &|held| {
-                held.user_labels[at(modality)] = Some(user_labels.clone());
+                held.user_labels[modality.index()] = Some(user_labels.clone());
             });
         }
         for (video, (modality, prediction)) in rows.predictions {
             whole(&mut after, video, &|held| {
-                held.predictions[at(modality)] = Some(prediction.clone());
+                held.predictions[modality.index()] = Some(prediction.clone());
             });
         }
         for (video, (says, mut held)) in after {
             let before = self.videos.remove(&video).unwrap_or_default();
-            if says == Says::Scores {
+            if says == ReplacedRows::Scores {
                 let (scored, mut others) = (held.scored, before.clone());
                 others.scored.retain(|own| !rescaled.contains(&own.modality));
                 let new = scored.into_iter().filter(|own| rescaled.contains(&own.modality));
@@ -124,7 +127,7 @@ fn differ(video: VideoId, before: &Held, after: &Held, updates: &mut Updates) {
                 .extend(held.scored.iter().map(|own| (video, own.clone())));
         }
         for modality in Modality::ALL {
-            let place = at(modality);
+            let place = modality.index();
             if held.user_labels[place] != other.user_labels[place] {
                 let own = held.user_labels[place].iter();
                 rows.user_labels

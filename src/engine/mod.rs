@@ -44,9 +44,11 @@ pub mod rows;
 pub mod score;
 pub mod session;
 pub mod stage;
+pub mod unknown;
 pub mod whole;
 pub mod workers;
 
+use vaplan_dataflows::Bits;
 use vaplan_schemas::rows::{RejectRow, Severity, VersionRow};
 
 pub use progress::{CancelToken, Listener, Progress};
@@ -68,16 +70,12 @@ pub struct LabelCounts {
     pub videos: u64,
     /// Number of label records: one per video and modality that has labels.
     pub records: u64,
-    /// Number of labels that are set in audio.
-    pub audio: u64,
-    /// Number of labels that are set in visual.
-    pub visual: u64,
-    /// Number of labels that are set in both modalities.
-    pub audio_visual: u64,
-    /// Number of audio labels, and of visual labels, set or not.
-    pub of: [u64; 2],
-    /// Number of labels of videos that have labels in both modalities, set in both or not.
-    pub of_both: u64,
+    /// Audio labels.
+    pub audio: SetLabels,
+    /// Visual labels.
+    pub visual: SetLabels,
+    /// Labels of the videos that have labels in both modalities. Set are those that are set in both.
+    pub audio_visual: SetLabels,
     /// Number of labels that differ from the version before.
     pub changes: u64,
     /// Number of rejected rows.
@@ -86,6 +84,28 @@ pub struct LabelCounts {
     pub notes: u64,
     /// The rejected rows and notes, so that the caller can show the first of them.
     pub rejected: Vec<RejectRow>,
+}
+
+/// How many labels there are, and how many of them are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetLabels {
+    /// Number of labels that are set.
+    pub set: u64,
+    /// Number of labels, set or not.
+    pub of: u64,
+}
+
+impl SetLabels {
+    /// Counts the labels of a track.
+    pub(crate) fn add(&mut self, labels: &Bits) {
+        self.set += u64::from(labels.ones());
+        self.of += labels.len() as u64;
+    }
+
+    /// The share of the labels that are set, in percent; 0 if there are no labels.
+    pub fn percent(self) -> f64 {
+        100.0 * self.set as f64 / self.of.max(1) as f64
+    }
 }
 
 impl LabelCounts {

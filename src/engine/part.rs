@@ -22,7 +22,7 @@ use crate::world::flips::Reflipped;
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
-use crate::world::{Video, World, at};
+use crate::world::{Video, World};
 
 /// The part of a store that a change can touch.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl TouchedRows {
                     .iter()
                     .map(|found| &found.row)
                     .filter(|track| track.modality == modality);
-                let source = row.and_then(|row| sources_of(row)[at(modality)].1.cloned());
+                let source = row.and_then(|row| sources_of(row)[modality.index()].1.cloned());
                 let rule = after.settings.of(modality).rule;
                 let before = self.resolved.before.settings.of(modality).rule;
                 if let Some(record) = record(own, after, &weak, (before != rule).then_some(rule))? {
@@ -259,7 +259,7 @@ impl TouchedRows {
             user_labels: user_labels.cloned().collect(),
             predictions: self.evidence.predictions.clone(),
             denoising: denoising
-                .filter_map(|modality| Some((modality, after.denoising[at(modality)]?)))
+                .filter_map(|modality| Some((modality, after.denoising[modality.index()]?)))
                 .collect(),
         }
     }
@@ -323,7 +323,7 @@ impl TouchedRows {
     pub(super) fn sources(&self, video: VideoId) -> Sources {
         let mut sources = Sources::default();
         for candidate in self.reread.candidates.get(&video).into_iter().flatten() {
-            sources[at(candidate.modality)].insert(candidate.source.clone());
+            sources[candidate.modality.index()].insert(candidate.source.clone());
         }
         sources
     }

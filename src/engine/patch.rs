@@ -20,7 +20,7 @@ use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row}
 use crate::error::LabelError;
 use crate::world::evidence::of_epochs;
 use crate::world::flips;
-use crate::world::flips::Flips;
+use crate::world::flips::FlipCounts;
 use crate::world::hash::{feed, hash};
 use crate::world::rejects;
 use crate::world::resolve::Resolved;
@@ -63,7 +63,7 @@ impl<T: Table> Diff<T> {
         self.gone.is_empty() && self.new.is_empty()
     }
 
-    pub(crate) fn write(&self, commit: &mut Commit<'_>, counts: &mut Counts) -> Result<(), StoreError> {
+    pub(crate) fn write(&self, commit: &mut Commit<'_>, counts: &mut RowCounts) -> Result<(), StoreError> {
         if self.is_empty() {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl<T: Table> Diff<T> {
     }
 }
 
-pub(crate) type Counts = Vec<(&'static str, u64, u64)>;
+pub(crate) type RowCounts = Vec<(&'static str, u64, u64)>;
 
 /// All row changes of one store version.
 struct Diffs {
@@ -134,14 +134,14 @@ pub fn commit(
     let after = &part.resolved.after;
     let flips = request.changes.epoch.map(|_| all_flips(part, outcome));
     let epochs = epochs(snapshot, request, flips.as_ref())?;
-    let told = told(part, outcome);
-    let diffs = diffs(snapshot, part, outcome, epochs, &told)?;
+    let rejected = graph_rejects(part, outcome);
+    let diffs = diffs(snapshot, part, outcome, epochs, &rejected)?;
     let classes = Classification::new(&after.classes, None);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
         set: changes.iter().filter(|change| change.to).count() as u64,
         unset: changes.iter().filter(|change| !change.to).count() as u64,
-        rejected: told,
+        rejected,
         denoising: after.denoising,
         flips,
         ..RelabelSummary::default()
@@ -214,9 +214,9 @@ pub(super) fn world(commit: &mut Commit<'_>, resolved: &Resolved) -> Result<(), 
 }
 
 /// Counts all flips of PLD after the change: the flips of this part, and the flips that the change leaves as they are.
-fn all_flips(part: &TouchedRows, outcome: &Outcome) -> Flips {
+fn all_flips(part: &TouchedRows, outcome: &Outcome) -> FlipCounts {
     let after = &part.resolved.after;
-    let mut all = Flips::new();
+    let mut all = FlipCounts::new();
     for own in part
         .touched
         .stay
@@ -247,7 +247,7 @@ fn all_flips(part: &TouchedRows, outcome: &Outcome) -> Flips {
 pub(super) fn epochs(
     snapshot: &Snapshot,
     request: &RelabelRequest,
-    flips: Option<&Flips>,
+    flips: Option<&FlipCounts>,
 ) -> Result<Diff<Epochs>, LabelError> {
     let mut old = match request.changes.epoch {
         Some(_) => snapshot.scan::<Epochs>(&Filter::all())?,
@@ -267,7 +267,7 @@ fn diffs(
     part: &TouchedRows,
     outcome: &Outcome,
     epochs: Diff<Epochs>,
-    told: &[RejectRow],
+    rejected: &[RejectRow],
 ) -> Result<Diffs, LabelError> {
     let after = &part.resolved.after;
     let (mut videos, mut candidates, mut scores, mut labels) =
@@ -306,7 +306,7 @@ fn diffs(
         video_predictions: video_predictions(snapshot, &removed)?,
         epochs,
         truth: truth(snapshot, &removed)?,
-        rejects: rejects(snapshot, part, told)?,
+        rejects: rejects(snapshot, part, rejected)?,
         world: part.resolved.before != *after,
     })
 }
@@ -371,7 +371,7 @@ pub(super) fn truth(
 }
 
 /// Rejected rows and notes of the files that this run read, and of the videos that it labelled.
-fn told(part: &TouchedRows, outcome: &Outcome) -> Vec<RejectRow> {
+fn graph_rejects(part: &TouchedRows, outcome: &Outcome) -> Vec<RejectRow> {
     let mut rows = part.resolved.rejects.clone();
     rows.extend(part.reread.rejects.iter().cloned());
     for name in &part.touched.videos {
@@ -387,7 +387,7 @@ fn told(part: &TouchedRows, outcome: &Outcome) -> Vec<RejectRow> {
 fn rejects(
     snapshot: &Snapshot,
     part: &TouchedRows,
-    told: &[RejectRow],
+    rejected: &[RejectRow],
 ) -> Result<Option<Vec<RejectRow>>, LabelError> {
     let before = snapshot.read::<Rejects>()?;
     let looked = |file: &str| {
@@ -411,7 +411,7 @@ fn rejects(
     let (was, is) = (&part.resolved.before, &part.resolved.after);
     let stay = before.iter().filter(|row| stays(row)).cloned();
     let mut after: Vec<RejectRow> = stay.map(|row| rejects::with_inputs(row, was, is)).collect();
-    after.extend(told.iter().cloned());
+    after.extend(rejected.iter().cloned());
     after.sort();
     after.dedup();
     let mut sorted = before;

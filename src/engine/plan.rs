@@ -11,6 +11,7 @@ use vaplan_dataflows::similarity::PromptPair;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, TruthRow};
 
+use super::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::seen::one_spelling;
@@ -37,12 +38,14 @@ pub struct Plan {
     /// SHA-256 of all inputs that the labels depend on, in hex.
     pub inputs: String,
     /// Denoising rules, and the epochs whose predictions count; `None` takes both from the version before.
-    pub denoised: Option<Denoised>,
+    pub denoised: Option<DenoisingState>,
+    /// Features in npy files that belong to no annotated video. Their files are not read.
+    pub unknown: UnknownVideos,
     pub(crate) names: Names,
 }
 
 /// The denoising rule of each modality, and the epochs whose predictions count.
-pub type Denoised = (Both<Option<DenoisingRule>>, Option<Active>);
+pub type DenoisingState = (Both<Option<DenoisingRule>>, Option<Active>);
 
 /// A feature shard and the keys of its scores.
 #[derive(Clone, Debug)]
@@ -78,13 +81,9 @@ impl Plan {
             shards: Vec::new(),
             inputs: String::new(),
             denoised: None,
+            unknown: UnknownVideos::default(),
             names,
         })
-    }
-
-    /// Whether a key of a feature file names a known video, labelled or not.
-    pub fn knows(&self, key: &str) -> bool {
-        self.names.knows(key)
     }
 
     /// Returns which video a key of a feature file stands for.
@@ -145,7 +144,7 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
 
 /// Layout version of staged shards. Raise it with each change of `StagedShard` that the reader would not detect;
 /// otherwise a run would read old staged scores wrongly.
-const STAGED: &str = "2";
+const STAGED: &str = "3";
 
 /// The key under which the scores of a shard are staged. Scores of another program version, or of a processor with other
 /// vector instructions, are scored again, because they can differ in the last bits.

@@ -19,7 +19,7 @@ use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
 use super::plan::Plan;
-use super::score::{BatchTag, ScoringJob, lock};
+use super::score::{BatchTag, LeftOut, ScoringJob};
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::Meaning;
@@ -96,21 +96,18 @@ fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake
     while let Some(&at) = job.pending.get(job.next.fetch_add(1, Ordering::Relaxed)) {
         let shard = &job.plan.shards[at];
         let width = job.plan.prompts.of(shard.modality).width();
-        let mut rejects = Vec::new();
+        let mut left_out = LeftOut::default();
         let mut stopped = false;
         shard.shard.read(BATCH_ROWS, &mut |event| {
             let flow = match event {
                 FeatureEvent::Reject(row) => {
-                    rejects.push(row);
+                    left_out.rejects.push(row);
                     ControlFlow::Continue(())
                 }
-                FeatureEvent::Batch(batch) => {
-                    note_unknown(job, &batch);
-                    match segment_batch(batch, width, &job.plan, &mut rejects) {
-                        Some(batch) => send((BatchTag::Rows, batch)),
-                        None => ControlFlow::Continue(()),
-                    }
-                }
+                FeatureEvent::Batch(batch) => match segment_batch(batch, width, &job.plan, &mut left_out) {
+                    Some(batch) => send((BatchTag::Rows, batch)),
+                    None => ControlFlow::Continue(()),
+                },
             };
             stopped |= flow.is_break();
             flow
@@ -123,20 +120,10 @@ fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake
             data: Vec::new(),
             spans: Vec::new(),
         };
-        if send((BatchTag::End(at, rejects), end)).is_break() {
+        if send((BatchTag::End(at, left_out), end)).is_break() {
             return;
         }
     }
-}
-
-/// Counts the videos of a batch that no annotation knows. Files of npy are counted when they are listed, by their names.
-fn note_unknown(job: &ScoringJob, batch: &FeatureBatch) {
-    let mut unknown = batch.videos.iter().filter(|span| !job.plan.knows(&span.key));
-    let Some(first) = unknown.next() else { return };
-    let mut told = lock(&job.unknown);
-    told.0 += 1 + unknown.count() as u64;
-    told.1
-        .get_or_insert_with(|| (first.key.to_string(), first.file.to_string()));
 }
 
 /// Finds the video of each span of a batch. Spans of videos outside the plan, and spans with a wrong width, are
@@ -145,7 +132,7 @@ fn segment_batch(
     batch: FeatureBatch,
     width: usize,
     plan: &Plan,
-    rejects: &mut Vec<RejectRow>,
+    left_out: &mut LeftOut,
 ) -> Option<SegmentBatch> {
     let FeatureBatch {
         modality,
@@ -158,7 +145,10 @@ fn segment_batch(
     for span in videos {
         let values = span.segments as usize * found;
         let meaning = plan.meaning(&span.key);
-        rejects.extend(meaning.reject(&span.file, span.row));
+        left_out.rejects.extend(meaning.reject(&span.file, span.row));
+        if meaning == Meaning::Unknown {
+            left_out.unknown.note(&span.key, &span.file);
+        }
         if let Meaning::Video(position) = meaning {
             let video = &plan.videos[position];
             if found == width {
@@ -180,7 +170,9 @@ fn segment_batch(
                     "{modality} feature has width {found}, expected {width} as the {modality} text embeddings"
                 );
                 let reject = RejectRow::reject(RejectKind::FeatureRow, &*span.file, reason);
-                rejects.push(reject.row(span.row).video(&*video.name).modality(modality));
+                left_out
+                    .rejects
+                    .push(reject.row(span.row).video(&*video.name).modality(modality));
             }
         }
         from += values;

@@ -26,7 +26,7 @@ use crate::world::changes::Changes;
 use crate::world::inputs::PathMove;
 use crate::world::resolve::Resolved;
 use crate::world::videos::sources_of;
-use crate::world::{Meaning, Names, World, at, rejects};
+use crate::world::{Meaning, Names, World, rejects};
 
 /// A request to record a new folder for inputs that were moved.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ pub(super) fn commit(
         inputs = moved(&moves, &resolved.before);
     }
     for modality in Modality::ALL {
-        let paths = &mut resolved.after.features[at(modality)];
+        let paths = &mut resolved.after.features[modality.index()];
         let mut seen = BTreeSet::new();
         *paths = std::mem::take(paths)
             .into_iter()
@@ -189,7 +189,7 @@ impl PathRows {
             .filter(|row| {
                 let own = admitted
                     .get(&row.video)
-                    .map(|video| sources_of(video)[at(row.modality)].1);
+                    .map(|video| sources_of(video)[row.modality.index()].1);
                 own.flatten() != Some(&row.source)
             })
             .collect();
@@ -261,7 +261,10 @@ fn check(
     let names = Names::new(names);
     let mut plan = Plan::of_store(after, videos, names)?;
     for modality in Modality::ALL {
-        for path in after.features[at(modality)].iter().filter(|path| is_moved(path)) {
+        for path in after.features[modality.index()]
+            .iter()
+            .filter(|path| is_moved(path))
+        {
             let wanted = |key: &str| matches!(plan.meaning(key), Meaning::Video(_));
             let shards = FeatureInput::open(path, modality, &wanted)?.shards;
             plan.shards.extend(shards.into_iter().map(|shard| PlannedShard {

@@ -10,15 +10,15 @@ use vaplan_schemas::rows::{CandidateRow, LabelChangeRow, LabelRule, LabelTrack, 
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::world::flips::flip_reason;
-use crate::world::{Both, Video, World, at};
+use crate::world::{Both, Video, World};
 
 /// The feature files of a video that were read, by modality, whether or not their features count.
 pub type Sources = Both<BTreeSet<Arc<str>>>;
 
 /// Makes the row of table `videos`.
 pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow {
-    let source = |modality| {
-        let admitted = found.admitted[at(modality)].as_ref()?;
+    let source = |modality: Modality| {
+        let admitted = found.admitted[modality.index()].as_ref()?;
         Some(admitted.source.clone())
     };
     let segments = found
@@ -46,10 +46,10 @@ pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow
 pub fn candidate_rows(video: &Video, found: &VideoOutcome, sources: &Sources) -> Vec<CandidateRow> {
     let mut rows = Vec::new();
     for modality in Modality::ALL {
-        let counts = found.admitted[at(modality)]
+        let counts = found.admitted[modality.index()]
             .as_ref()
             .map(|admitted| &admitted.source);
-        for source in sources[at(modality)]
+        for source in sources[modality.index()]
             .iter()
             .filter(|source| Some(*source) != counts)
         {
@@ -67,7 +67,7 @@ pub fn candidate_rows(video: &Video, found: &VideoOutcome, sources: &Sources) ->
 pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec<ScoreTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
-        let Some(admitted) = &found.admitted[at(modality)] else {
+        let Some(admitted) = &found.admitted[modality.index()] else {
             continue;
         };
         tracks.extend(admitted.record.tracks().map(|(class, cosine, score)| ScoreTrack {
@@ -86,7 +86,8 @@ pub fn score_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec
 pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec<LabelTrack> {
     let mut tracks = Vec::new();
     for modality in Modality::ALL {
-        let (Some(admitted), Some(labels)) = (&found.admitted[at(modality)], &found.labels[at(modality)])
+        let (Some(admitted), Some(labels)) =
+            (&found.admitted[modality.index()], &found.labels[modality.index()])
         else {
             continue;
         };
@@ -112,7 +113,6 @@ fn label_track(
     let rules: Vec<LabelRule> = (0..scores.len())
         .map(|segment| rule(track.set_by(segment)))
         .collect();
-    let is_compared = |rule: &LabelRule| *rule != LabelRule::User;
     let scores = scores.iter().zip(&rules);
     // Only flips get a reason. If the rows had the loss of every label, each epoch would change every row of the table.
     let flip = |segment: usize| Some((segment as u32, flip_reason(&track.flip(segment)?)));
@@ -122,9 +122,9 @@ fn label_track(
         class: world.classes[class.index()].clone(),
         labels: track.label.iter().collect(),
         scores: scores
-            .map(|(score, rule)| if is_compared(rule) { score.get() } else { 0.0 })
+            .map(|(score, rule)| if rule.compares() { score.get() } else { 0.0 })
             .collect(),
-        threshold: (rules.iter().any(is_compared))
+        threshold: (rules.iter().any(|rule| rule.compares()))
             .then(|| world.settings.of(modality).score_threshold(class)),
         flips: (0..rules.len()).filter_map(flip).collect(),
         rules,

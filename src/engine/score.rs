@@ -21,6 +21,7 @@ use vaplan_schemas::rows::RejectRow;
 use super::plan::Plan;
 use super::read::read;
 use super::stage::{Stage, StagedShard};
+use super::unknown::UnknownVideos;
 use super::{Listener, Progress};
 use crate::error::LabelError;
 
@@ -37,8 +38,6 @@ pub(super) struct ScoringJob {
     cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
     read: Mutex<ReadReport>,
-    /// Videos of Parquet shards that no annotation knows, and an example: its name and file.
-    pub(super) unknown: Mutex<(u64, Option<(String, String)>)>,
 }
 
 /// The output of reading and scoring besides the candidates. The order of the entries is not defined.
@@ -48,6 +47,8 @@ pub struct ReadReport {
     pub rejects: Vec<RejectRow>,
     /// The feature file of each candidate, with its video and modality.
     pub sources: Vec<(VideoId, Modality, Arc<str>)>,
+    /// Features in Parquet files that belong to no annotated video.
+    pub unknown: UnknownVideos,
 }
 
 /// The role of a batch in its shard.
@@ -55,8 +56,17 @@ pub struct ReadReport {
 pub(super) enum BatchTag {
     /// The batch has rows of the shard.
     Rows,
-    /// The shard at this position in the plan is read to its end. The rows are those that the reader rejected.
-    End(usize, Vec<RejectRow>),
+    /// The shard at this position in the plan is read to its end. The reader did not emit the rest of its rows.
+    End(usize, LeftOut),
+}
+
+/// The rows of a shard that its reader did not emit.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut {
+    /// Rejected rows and notes.
+    pub rejects: Vec<RejectRow>,
+    /// Features that belong to no annotated video.
+    pub unknown: UnknownVideos,
 }
 
 /// A candidate of a video, with time and difference.
@@ -96,7 +106,6 @@ impl ScoringJob {
             cancelled: AtomicBool::new(false),
             error: Mutex::new(None),
             read: Mutex::new(read),
-            unknown: Mutex::default(),
         };
         (Arc::new(job), loaded)
     }
@@ -112,12 +121,6 @@ impl ScoringJob {
             return Err(error);
         }
         self.listener.check()?;
-        if let (videos, Some((example, file))) = std::mem::take(&mut *lock(&self.unknown)) {
-            tracing::warn!(
-                videos, %example, %file,
-                "features whose video matches no annotated video are not used"
-            );
-        }
         let (finished, wanted) = (self.finished.load(Ordering::SeqCst), self.pending.len());
         if finished != wanted {
             return Err(LabelError::Stopped(format!(
@@ -154,10 +157,12 @@ impl ReadReport {
     pub(crate) fn add(&mut self, part: ReadReport) {
         self.rejects.extend(part.rejects);
         self.sources.extend(part.sources);
+        self.unknown.add(part.unknown);
     }
 
     fn take(&mut self, shard: &mut StagedShard) {
         self.rejects.append(&mut shard.rejects);
+        self.unknown.add(std::mem::take(&mut shard.unknown));
         let sources = shard.candidates.iter();
         self.sources
             .extend(sources.map(|(video, candidate)| (*video, candidate.modality, candidate.source.clone())));
@@ -196,8 +201,8 @@ fn keep<'scope>(
                 for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
                     panic_point("stage");
                     shard.take(scored, &job.plan);
-                    if let BatchTag::End(position, rejects) = tag {
-                        shard.end(rejects, &job.plan);
+                    if let BatchTag::End(position, left_out) = tag {
+                        shard.end(left_out, &job.plan);
                         let done = std::mem::take(&mut shard);
                         session.give_iterator(done.candidates.iter().map(|entry| (entry.clone(), at, 1)));
                         job.finish(position, done);

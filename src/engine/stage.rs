@@ -18,6 +18,8 @@ use vaplan_dataflows::{Candidate, VideoId};
 use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::plan::Plan;
+use super::score::LeftOut;
+use super::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::world::Meaning;
 
@@ -28,6 +30,8 @@ pub struct StagedShard {
     pub candidates: Vec<(VideoId, Candidate)>,
     /// Rejected rows and notes.
     pub rejects: Vec<RejectRow>,
+    /// Features that belong to no annotated video.
+    pub unknown: UnknownVideos,
     /// Number of segments that were scored.
     pub segments: u64,
 }
@@ -54,9 +58,10 @@ impl StagedShard {
         }
     }
 
-    /// Completes the shard with the rows that the reader rejected. If a file has a rejected row of a video, the shard
+    /// Completes the shard with the rows that the reader did not emit. If a file has a rejected row of a video, the shard
     /// drops the candidate of that video in that file. A copy in another file is not affected.
-    pub fn end(&mut self, rejects: Vec<RejectRow>, plan: &Plan) {
+    pub fn end(&mut self, left_out: LeftOut, plan: &Plan) {
+        let LeftOut { rejects, unknown } = left_out;
         let mut bad: BTreeSet<(VideoId, &str)> = BTreeSet::new();
         for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
             if let Some(Meaning::Video(position)) = row.video.as_deref().map(|key| plan.meaning(key)) {
@@ -66,6 +71,7 @@ impl StagedShard {
         self.candidates
             .retain(|(video, candidate)| !bad.contains(&(*video, &*candidate.source)));
         self.rejects.extend(rejects);
+        self.unknown.add(unknown);
     }
 }
 
@@ -165,6 +171,10 @@ mod tests {
         StagedShard {
             candidates: vec![(VideoId(3), candidate)],
             rejects: Vec::new(),
+            unknown: UnknownVideos {
+                count: 1,
+                example: Some(("clip".into(), "a.parquet".into())),
+            },
             segments: 2,
         }
     }

@@ -11,7 +11,7 @@ use vaplan_schemas::tables::{Rejects, Truth, UserLabels};
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::user_after;
 use super::patch::{Diff, epochs, info, predictions, video_predictions};
-use crate::engine::commit::{self, Asked, Classification, Previous, change_rows};
+use crate::engine::commit::{self, Classification, CommitRequest, Previous, change_rows};
 use crate::engine::flow::FlowInput;
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::stage::Stage;
@@ -19,12 +19,11 @@ use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress, flow};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
-use crate::world::at;
+use crate::world::Names;
 use crate::world::evidence::{self, StoredEvidence, counting};
 use crate::world::flips;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
-use crate::world::{Meaning, Names};
 
 /// Labels all videos again and commits the result as one store version.
 ///
@@ -51,8 +50,8 @@ pub(crate) fn run(
     let weak = weak_hash(&world.classes, &plan.videos);
     let mut files = BTreeSet::new();
     for modality in Modality::ALL {
-        for path in &world.features[at(modality)] {
-            let wanted = |key: &str| plan.meaning(key) != Meaning::Other;
+        for path in &world.features[modality.index()] {
+            let wanted = |key: &str| plan.meaning(key).is_wanted();
             let input = FeatureInput::open(path, modality, &wanted)?;
             let read = input.shards.iter().flat_map(|shard| shard.files());
             files.extend(read.map(|file| file.display().to_string()));
@@ -105,7 +104,7 @@ pub(crate) fn run(
         unset: outcome.changes.iter().filter(|change| !change.to).count() as u64,
         denoising: world.denoising,
         flips: request.changes.epoch.map(|_| {
-            let mut all = flips::Flips::new();
+            let mut all = flips::FlipCounts::new();
             let records = outcome.labels();
             flips::count(
                 &mut all,
@@ -127,7 +126,7 @@ pub(crate) fn run(
     };
     listener.check()?;
     listener.tell(Progress::Committing);
-    let asked = Asked {
+    let asked = CommitRequest {
         info: info(snapshot, request, &resolved),
         also: &|commit| {
             user_labels.write(commit, &mut Vec::new())?;

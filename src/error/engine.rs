@@ -111,8 +111,8 @@ pub enum LabelError {
 
 /// The rejected rows of annotations that have no video at all, as the end of a message.
 fn first_reject(rejected: &Option<(usize, String)>) -> String {
-    let told = rejected.as_ref();
-    told.map_or_else(String::new, |(count, first)| {
+    let first = rejected.as_ref();
+    first.map_or_else(String::new, |(count, first)| {
         format!(": {count} of their rows were rejected, the first is {first}")
     })
 }

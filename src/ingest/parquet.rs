@@ -42,7 +42,7 @@ pub(crate) const WIDTH_KEY: &str = "vaplan.width";
 
 /// Type of a column other than the feature column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Key {
+pub(crate) enum ColumnKind {
     /// Text: plain, large, view or dictionary.
     Text,
     /// Integers of any width.
@@ -53,7 +53,7 @@ pub(crate) enum Key {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyColumn {
     pub(crate) name: &'static str,
-    pub(crate) key: Key,
+    pub(crate) kind: ColumnKind,
     pub(crate) optional: bool,
 }
 
@@ -135,10 +135,10 @@ impl EmbeddingFile {
                     return Err(bad(format!("no column `{name}` (columns found: {})", names())));
                 }
                 Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary)
-                    if column.key == Key::Text => {}
-                Some(found) if column.key == Key::Whole && found.is_integer() => {}
+                    if column.kind == ColumnKind::Text => {}
+                Some(found) if column.kind == ColumnKind::Whole && found.is_integer() => {}
                 Some(found) => {
-                    let expected = if column.key == Key::Text {
+                    let expected = if column.kind == ColumnKind::Text {
                         "text"
                     } else {
                         "integers"
@@ -260,7 +260,7 @@ impl GroupReaders {
                 keys.push(None);
                 continue;
             };
-            let wanted = if column.key == Key::Text {
+            let wanted = if column.kind == ColumnKind::Text {
                 DataType::Utf8
             } else {
                 DataType::Int64

@@ -10,7 +10,7 @@ use super::annotations::unknown_class;
 use super::error::IngestError;
 use super::npy;
 use super::open::open_regular;
-use super::parquet::{EmbeddingFile, Key, KeyColumn};
+use super::parquet::{ColumnKind, EmbeddingFile, KeyColumn};
 
 /// One embedding per class, row-major, in the order of the classes and not normalised.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +30,12 @@ pub struct TextEmbeddings {
 const COLUMNS: [KeyColumn; 2] = [
     KeyColumn {
         name: "class",
-        key: Key::Text,
+        kind: ColumnKind::Text,
         optional: false,
     },
     KeyColumn {
         name: "prompt",
-        key: Key::Text,
+        kind: ColumnKind::Text,
         optional: true,
     },
 ];

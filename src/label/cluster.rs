@@ -30,7 +30,7 @@ use crate::engine::cluster::control::Control;
 use crate::engine::cluster::frame::Frame;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::link::Link;
-use crate::engine::cluster::meeting::{Asked, ClusterConnections, meet};
+use crate::engine::cluster::meeting::{ClusterConnections, RequestValues, meet};
 use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::{Plan, weak_hash};
 use crate::engine::score::ReadReport;
@@ -97,7 +97,7 @@ pub fn run(
 }
 
 /// The hashes and values that must be the same in all processes, each with its name.
-fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> Asked {
+fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> RequestValues {
     let features = |modality: Modality| {
         let shards = plan.shards.iter().filter(|shard| shard.modality == modality);
         let named: Vec<String> = shards.map(|shard| shard.shard.fingerprint()).collect();
@@ -105,7 +105,7 @@ fn asked(request: &LabelRequest, hosts: &Hosts, plan: &Plan) -> Asked {
     };
     let text = |modality| plan.world.prompts_hash(modality);
     let of = |(name, value): (&str, String)| (name.to_owned(), value);
-    Asked::from(
+    RequestValues::from(
         [
             ("program version", env!("CARGO_PKG_VERSION").to_owned()),
             (
@@ -140,11 +140,11 @@ fn lead(
 ) -> Result<ClusterOutcome, LabelError> {
     let (session, links) = (meeting.session, connected(meeting, control)?);
     let store = Store::create(&request.store)?;
-    let (to_lock, told, teller) = (store.clone(), listener.clone(), control.teller());
+    let (to_lock, to_tell, say_all) = (store.clone(), listener.clone(), control.broadcaster());
     let lock = control.during(move || {
         to_lock.lock(&mut |holder| {
-            told.tell(Progress::Waiting(holder.to_owned()));
-            teller(&Frame::Waiting(holder.to_owned()));
+            to_tell.tell(Progress::Waiting(holder.to_owned()));
+            say_all(&Frame::Waiting(holder.to_owned()));
         })
     })??;
     let ready = match super::begin(plan, store.clone(), lock)? {
@@ -289,10 +289,12 @@ fn deal(shards: usize, processes: usize, staged: impl Fn(usize) -> bool) -> Vec<
 fn parts(report: ReadReport) -> impl Iterator<Item = ReadReport> {
     let mut rejects = report.rejects.into_iter();
     let mut sources = report.sources.into_iter();
+    let mut unknown = report.unknown;
     std::iter::from_fn(move || {
         let part = ReadReport {
             rejects: rejects.by_ref().take(ROWS).collect(),
             sources: sources.by_ref().take(ROWS).collect(),
+            unknown: std::mem::take(&mut unknown),
         };
         (part != ReadReport::default()).then_some(part)
     })
@@ -307,9 +309,9 @@ fn unexpected(hosts: &Hosts, process: usize, frame: &Frame) -> LabelError {
     })
 }
 
-/// The text by which the other processes are told of an error.
+/// The text of an error for the other processes.
 fn reason(hosts: &Hosts, error: &LabelError) -> String {
-    let mut told = crate::error::chain(error);
+    let mut reason = crate::error::chain(error);
     let leads = hosts.process() == 0;
     let named = matches!(
         error,
@@ -319,14 +321,15 @@ fn reason(hosts: &Hosts, error: &LabelError) -> String {
     );
     // Process 0 adds which process failed, if the error does not say it.
     if leads && !named {
-        told = format!("{} failed: {told}", hosts.here());
+        reason = format!("{} failed: {reason}", hosts.here());
     }
-    told
+    reason
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::unknown::UnknownVideos;
 
     #[test]
     fn every_shard_is_dealt_once_and_both_kinds_evenly() {
@@ -351,9 +354,12 @@ mod tests {
     fn parts_add_up_to_what_was_read() {
         let source = |nth: u64| (vaplan_dataflows::VideoId(nth), Modality::Audio, "a.npy".into());
         let sources: Vec<_> = (0..2 * ROWS as u64 + 1).map(source).collect();
+        let mut unknown = UnknownVideos::default();
+        unknown.note("clip", "a.parquet");
         let report = ReadReport {
             rejects: Vec::new(),
             sources: sources.clone(),
+            unknown: unknown.clone(),
         };
         let mut sum = ReadReport::default();
         let mut count = 0;
@@ -361,6 +367,6 @@ mod tests {
             count += 1;
             sum.add(part);
         }
-        assert_eq!((count, sum.sources), (3, sources));
+        assert_eq!((count, sum.sources, sum.unknown), (3, sources, unknown));
     }
 }

@@ -213,7 +213,7 @@ impl PreparedLabelling {
             previous,
             ..
         } = &self.given;
-        let asked = commit::Asked {
+        let asked = commit::CommitRequest {
             info: CommitInfo {
                 command: request.command.clone(),
                 epoch: None,
@@ -225,9 +225,12 @@ impl PreparedLabelling {
             },
             also: &|_| Ok(()),
         };
+        let mut unknown = plan.unknown.clone();
+        unknown.add(report.unknown.clone());
         let previous = previous.as_deref();
         let summary = commit::commit(&self.store, &self.lock, plan, &asked, outcome, report, previous)?;
         tracing::debug!(version = summary.version.version, "committed");
+        unknown.warn();
         stage.clear();
         Ok(summary)
     }

@@ -11,6 +11,7 @@ use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 
 use super::LabelRequest;
 use crate::engine::plan::{Plan, index, planned, weak_hash};
+use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::{Annotations, read_classes};
@@ -19,7 +20,7 @@ use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
-use crate::world::{Meaning, Names, Video, World, at};
+use crate::world::{Meaning, Names, Video, World};
 
 /// Opens every input.
 ///
@@ -64,35 +65,25 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let prompts = world
         .prompt_pair()
         .map_err(|(modality, problem)| LabelError::Prompts {
-            path: texts[at(modality)].clone(),
+            path: texts[modality.index()].clone(),
             problem,
         })?;
     let names = annotations.videos.iter().map(|video| video.name.clone());
     let names = Names::new(names.zip(chosen.iter().copied()));
     let weak_hash = weak_hash(&annotations.classes, &videos);
     let mut shards = Vec::new();
+    let unknown = RefCell::new(UnknownVideos::default());
     for modality in Modality::ALL {
-        for path in &world.features[at(modality)] {
-            // An ambiguous key counts as wanted, so that it is read and can be rejected by name.
-            let unknown = RefCell::new((0_u64, String::new()));
+        for path in &world.features[modality.index()] {
+            let folder = path.to_string_lossy();
             let wanted = |key: &str| {
-                if !names.knows(key) {
-                    let mut unknown = unknown.borrow_mut();
-                    unknown.0 += 1;
-                    if unknown.1.is_empty() {
-                        key.clone_into(&mut unknown.1);
-                    }
+                let meaning = names.meaning(key);
+                if meaning == Meaning::Unknown {
+                    unknown.borrow_mut().note(key, &folder);
                 }
-                names.meaning(key) != Meaning::Other
+                meaning.is_wanted()
             };
             let input = FeatureInput::open(path, modality, &wanted)?;
-            let (files, example) = unknown.into_inner();
-            if files > 0 {
-                tracing::warn!(
-                    folder = %path.display(), files, %example,
-                    "{modality} features whose file name matches no annotated video are not used"
-                );
-            }
             shards.extend(planned(input, &world, &weak_hash));
         }
     }
@@ -147,6 +138,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
         shards,
         inputs,
         denoised: None,
+        unknown: unknown.into_inner(),
         names,
     })
 }

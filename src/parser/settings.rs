@@ -9,6 +9,7 @@ use super::error::TrainError;
 use super::registry::NetworkSettings;
 use super::tagged::with_network;
 use super::{AdamConfig, LossConfig, OptimizerName, TargetName};
+use crate::choice::nearest;
 use crate::eval::{Protocol, Task};
 
 /// The labels and the loss that the network is trained with: one line of the paper's ablation each.
@@ -266,8 +267,7 @@ impl TrainSettings {
         }
         let metric = self.best_metric();
         if !metrics.contains(&metric) {
-            let likeness = |name: &&&str| (strsim::jaro_winkler(name, metric) * 1e6) as u64;
-            let nearest = metrics.iter().max_by_key(likeness).expect("there are ten");
+            let nearest = nearest(metric, metrics.iter().copied()).expect("there are ten");
             return Err(TrainError::Settings(format!(
                 "best_metric is `{metric}`, expected one of {} (nearest: `{nearest}`)",
                 metrics.join(", ")

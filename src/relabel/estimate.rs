@@ -9,7 +9,6 @@ use vaplan_schemas::tables::{Labels, Scores, Videos};
 use vaplan_schemas::{Modality, StoreError};
 
 use crate::error::LabelError;
-use crate::world::at;
 use crate::world::changes::Changes;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
@@ -70,11 +69,11 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
     let keys = began.elapsed().as_secs_f64();
     let mut features = (0, 0);
     for modality in Modality::ALL {
-        let inputs = &resolved.after.features[at(modality)];
+        let inputs = &resolved.after.features[modality.index()];
         let all: Vec<_> = if everything {
             inputs.iter().collect()
         } else {
-            resolved.paths[at(modality)].iter().collect()
+            resolved.paths[modality.index()].iter().collect()
         };
         for path in all {
             let (files, bytes) = size(path);

@@ -15,7 +15,7 @@ use super::learner::{StepReport, active};
 use super::ledger::{FinishedStage, Ledger, RunStage, StageKind};
 use super::{RunError, RunProgress, score};
 use crate::engine::patch::Diff;
-use crate::engine::plan::Denoised;
+use crate::engine::plan::DenoisingState;
 use crate::eval::Task;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record;
@@ -40,7 +40,7 @@ pub fn ledger(world: &World) -> Ledger {
 }
 
 /// Returns the denoising settings and active predictions of a world.
-pub fn denoised(world: &World) -> Denoised {
+pub fn denoised(world: &World) -> DenoisingState {
     (world.denoising, world.active.clone())
 }
 
@@ -93,12 +93,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Returns the denoising settings and active predictions of the last version.
-    pub fn denoised(&self) -> Denoised {
+    pub fn denoised(&self) -> DenoisingState {
         denoised(&self.world)
     }
 
     /// Returns the denoising settings and active predictions that the labels must have after all stages are done.
-    pub fn wanted(&self, stages: &[RunStage], pld: Both<Option<DenoisingRule>>) -> Denoised {
+    pub fn wanted(&self, stages: &[RunStage], pld: Both<Option<DenoisingRule>>) -> DenoisingState {
         self.ledger.denoised(stages, &self.world, pld)
     }
 

@@ -1,5 +1,6 @@
 //! The file of a run: one TOML file. Its paths are relative to the folder of the file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +10,11 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
 use super::RunError;
+use crate::choice::nearest;
 use crate::error::LabelError;
 use crate::parser::{Supervision, TrainSettings};
+use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
-use crate::world::{Both, at};
 
 /// Text of a file with every key, its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -165,7 +167,7 @@ pub struct Denoise {
     pub rule: String,
     /// All other keys of the section: parameters of the rule.
     #[serde(flatten)]
-    pub parameters: RuleParameters,
+    pub parameters: BTreeMap<String, ParameterValue>,
 }
 
 /// Epochs of a training after which the labels are denoised.
@@ -228,6 +230,63 @@ impl Default for Data {
     }
 }
 
+/// The value of a key of `[denoise]` that is a parameter of the rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ParameterValue {
+    /// A number.
+    Number(f64),
+    /// Another value, which [`Denoise::rule`] refuses by its key.
+    Other(toml::Value),
+}
+
+impl Denoise {
+    /// Keys that are not parameters of the rule.
+    const KEYS: [&str; 5] = ["schedule", "every", "warmup", "modalities", "rule"];
+
+    /// The denoising rule, with the defaults of parameters that the section does not name.
+    ///
+    /// # Errors
+    /// Returns a message for an unknown rule, an unknown key, and a value that is no number or outside its range.
+    pub fn rule(&self) -> Result<DenoisingRule, String> {
+        let defaults = DenoisingRule::new(&self.rule, &RuleParameters::new());
+        let defaults = defaults.map_err(|error| error.to_string())?.parameters();
+        let mut given = RuleParameters::new();
+        for (key, value) in &self.parameters {
+            if !defaults.contains_key(key) {
+                let parameters: Vec<&str> = defaults.keys().map(String::as_str).collect();
+                let known = Self::KEYS.into_iter().chain(parameters.iter().copied());
+                return Err(format!(
+                    "unknown key `{key}` (nearest: `{}`); the parameters of rule `{}` are {}",
+                    nearest(key, known).expect("there are keys"),
+                    self.rule,
+                    parameters.join(", ")
+                ));
+            }
+            match value {
+                ParameterValue::Number(number) => given.insert(key.clone(), *number),
+                ParameterValue::Other(other) => return Err(format!("{key} is {other}, expected a number")),
+            };
+        }
+        DenoisingRule::new(&self.rule, &given).map_err(|error| error.to_string())
+    }
+
+    /// Names every parameter of the rule. Sections that mean the same are then equal.
+    pub(super) fn complete(&mut self) {
+        if let Ok(rule) = self.rule() {
+            self.parameters = values(rule);
+        }
+    }
+}
+
+/// All parameters of a rule, as values of a section.
+fn values(rule: DenoisingRule) -> BTreeMap<String, ParameterValue> {
+    let parameters = rule.parameters().into_iter();
+    parameters
+        .map(|(name, value)| (name, ParameterValue::Number(value)))
+        .collect()
+}
+
 impl Default for Denoise {
     fn default() -> Denoise {
         let rule = DenoisingRule::default();
@@ -237,11 +296,7 @@ impl Default for Denoise {
             warmup: 5,
             modalities: vec![Modality::Visual],
             rule: rule.name().to_owned(),
-            parameters: rule
-                .parameters()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
+            parameters: values(rule),
         }
     }
 }
@@ -269,10 +324,6 @@ impl Config {
     /// # Errors
     /// Returns a message with the key, its value and the expected value, if a key is invalid.
     pub fn parse(text: &str) -> Result<Config, String> {
-        let table: toml::Table = toml::from_str(text).map_err(|error| said(&error))?;
-        if let Some(denoise) = table.get("denoise").and_then(toml::Value::as_table) {
-            check_parameters(denoise).map_err(|problem| format!("[denoise] {problem}"))?;
-        }
         let config: Config = toml::from_str(text).map_err(|error| said(&error))?;
         config.check()?;
         Ok(config)
@@ -407,17 +458,11 @@ impl Config {
 
     /// Returns the denoising rule of each modality that is denoised.
     pub fn denoising(&self) -> Result<Both<Option<DenoisingRule>>, String> {
-        let Denoise {
-            schedule,
-            modalities,
-            rule,
-            parameters,
-            ..
-        } = &self.denoise;
-        let rule = DenoisingRule::new(rule, parameters).map_err(|error| error.to_string())?;
+        let rule = self.denoise.rule()?;
         let mut both = [None, None];
-        for modality in modalities.iter().filter(|_| *schedule != Schedule::Off) {
-            both[at(*modality)] = Some(rule);
+        let off = self.denoise.schedule == Schedule::Off;
+        for modality in self.denoise.modalities.iter().filter(|_| !off) {
+            both[modality.index()] = Some(rule);
         }
         Ok(both)
     }
@@ -446,37 +491,6 @@ impl Config {
     }
 }
 
-/// Checks the keys of `[denoise]` that are not fields of [`Denoise`]: each is a parameter of the rule, and a number. serde
-/// would name neither the key nor the nearest one.
-fn check_parameters(denoise: &toml::Table) -> Result<(), String> {
-    const KEYS: [&str; 5] = ["schedule", "every", "warmup", "modalities", "rule"];
-    let rule = match denoise.get("rule").map(toml::Value::as_str) {
-        None => DenoisingRule::default(),
-        // Reading the file refuses a rule that is no text.
-        Some(None) => return Ok(()),
-        Some(Some(name)) => {
-            DenoisingRule::new(name, &RuleParameters::new()).map_err(|error| error.to_string())?
-        }
-    };
-    let parameters: Vec<&str> = rule.parameters().into_iter().map(|(name, _)| name).collect();
-    for (key, value) in denoise.iter().filter(|(key, _)| !KEYS.contains(&&***key)) {
-        if !parameters.contains(&&**key) {
-            let known = KEYS.iter().chain(&parameters);
-            let likeness = |known: &&&str| (strsim::jaro_winkler(key, known) * 1e6) as u64;
-            let nearest = known.max_by_key(likeness).expect("there are keys");
-            let rule = rule.name();
-            return Err(format!(
-                "unknown key `{key}` (nearest: `{nearest}`); the parameters of rule `{rule}` are {}",
-                parameters.join(", ")
-            ));
-        }
-        if !value.is_integer() && !value.is_float() {
-            return Err(format!("{key} is {value}, expected a number"));
-        }
-    }
-    Ok(())
-}
-
 /// Returns the message of the TOML parser. For an unknown key, it also names the nearest valid key.
 fn said(error: &toml::de::Error) -> String {
     let text = error.to_string();
@@ -484,8 +498,7 @@ fn said(error: &toml::de::Error) -> String {
     let unknown = words
         .next()
         .filter(|_| error.message().starts_with("unknown field"));
-    let likeness = |unknown: &str, key: &&str| (strsim::jaro_winkler(unknown, key) * 1e6) as u64;
-    let nearest = unknown.and_then(|unknown| words.max_by_key(|key| likeness(unknown, key)));
+    let nearest = unknown.and_then(|unknown| nearest(unknown, words));
     let nearest = nearest.map_or(String::new(), |key| format!(" (nearest: `{key}`)"));
     format!("{}{nearest}", text.trim())
 }

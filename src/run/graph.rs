@@ -20,7 +20,7 @@ use crate::engine::part::TouchedRows;
 use crate::engine::patch::Diff;
 use crate::engine::rows::label_tracks;
 use crate::world::rejects;
-use crate::world::{Both, World, at};
+use crate::world::{Both, World};
 
 /// The graph, and the label records that it holds.
 pub struct Graph {
@@ -65,7 +65,7 @@ impl Graph {
         rows.predictions.clone_from(&outside);
         rows.denoising = Modality::ALL
             .into_iter()
-            .filter_map(|modality| Some((modality, denoising[at(modality)]?)))
+            .filter_map(|modality| Some((modality, denoising[modality.index()]?)))
             .collect();
         let session =
             GraphSession::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
-use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
+use vaplan_dataflows::train::{Learner, Learnt, Predicted, RecordChanges};
 use vaplan_dataflows::{LabelRecord, VideoId};
 use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::Split;
@@ -131,7 +131,7 @@ pub struct RunLearner {
 }
 
 impl Learner for RunLearner {
-    fn epoch(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, String> {
+    fn epoch(&mut self, step: u64, labels: RecordChanges) -> Result<Learnt, String> {
         let learnt = contain(|| self.step(step, labels));
         let learnt =
             learnt.unwrap_or_else(|panic| Err(RunError::Stopped(format!("training panicked: {panic}"))));
@@ -145,7 +145,7 @@ impl Learner for RunLearner {
 }
 
 impl RunLearner {
-    fn step(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, RunError> {
+    fn step(&mut self, step: u64, labels: RecordChanges) -> Result<Learnt, RunError> {
         if step > 0 {
             let gone = |_| RunError::Stopped("the thread that commits epochs ended".to_owned());
             self.version = self.commits.recv().map_err(gone)?;
@@ -176,7 +176,7 @@ impl RunLearner {
     }
 
     /// Applies label changes to the data set.
-    fn relabel(&mut self, labels: &LabelChanges) -> Result<(), RunError> {
+    fn relabel(&mut self, labels: &RecordChanges) -> Result<(), RunError> {
         let mut now: BTreeMap<(VideoId, Modality), Option<&LabelRecord>> = BTreeMap::new();
         for ((key, record), diff) in labels {
             match diff > &0 {
@@ -219,11 +219,11 @@ impl RunLearner {
             .given
             .expect("a stage that is left has an epoch or its best predictions to give")
         {
-            Given::Best(best, predicted) => {
+            AdvanceResult::Best(best, predicted) => {
                 let report = self.complete(&training, stage, best, predicted)?;
                 Ok((report, None))
             }
-            Given::Epoch(mut trained) => {
+            AdvanceResult::Epoch(mut trained) => {
                 let key = (stage.key.clone(), next);
                 let number = *self.numbers.entry(key).or_insert(self.last + 1);
                 trained.row.epoch = number;
@@ -323,11 +323,11 @@ impl RunLearner {
 struct StageDriver<'a> {
     more_splits: Vec<Split>,
     on_progress: &'a mut OnLearnerProgress,
-    given: Option<Given>,
+    given: Option<AdvanceResult>,
 }
 
 /// Result of one call of [`Training::advance`].
-enum Given {
+enum AdvanceResult {
     Epoch(Box<TrainedEpoch>),
     Best(u64, Vec<(Split, Vec<VideoProbabilities>)>),
 }
@@ -350,7 +350,7 @@ impl TrainingDriver for StageDriver<'_> {
     }
 
     fn commit_epoch(&mut self, _spec: &TrainingSpec, trained: TrainedEpoch) -> Result<Committed, RunError> {
-        self.given = Some(Given::Epoch(Box::new(trained)));
+        self.given = Some(AdvanceResult::Epoch(Box::new(trained)));
         Ok(Committed::Later)
     }
 
@@ -360,7 +360,7 @@ impl TrainingDriver for StageDriver<'_> {
         epoch: u64,
         predicted: Vec<(Split, Vec<VideoProbabilities>)>,
     ) -> Result<Committed, RunError> {
-        self.given = Some(Given::Best(epoch, predicted));
+        self.given = Some(AdvanceResult::Best(epoch, predicted));
         Ok(Committed::Later)
     }
 }

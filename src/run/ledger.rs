@@ -11,7 +11,7 @@ use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
 use super::learner::active;
-use crate::engine::plan::Denoised;
+use crate::engine::plan::DenoisingState;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::hash::{feed, hash};
 use crate::world::{Both, World};
@@ -128,7 +128,12 @@ impl Ledger {
     /// Returns the denoising settings and active predictions that the labels must have after all `stages` are done.
     /// They are those of [`Ledger::active`] if its key is that of a stage that denoises: a finished stage
     /// [`StageKind::Denoise`], or a training with schedule `every`. Otherwise no predictions are active.
-    pub fn denoised(&self, stages: &[RunStage], world: &World, pld: Both<Option<DenoisingRule>>) -> Denoised {
+    pub fn denoised(
+        &self,
+        stages: &[RunStage],
+        world: &World,
+        pld: Both<Option<DenoisingRule>>,
+    ) -> DenoisingState {
         let denoises = |stage: &RunStage| match &stage.kind {
             StageKind::Score => false,
             StageKind::Denoise { .. } => self.done(stage).is_some(),
@@ -153,10 +158,7 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
         (denoise.every, denoise.warmup) = (0, 0);
     }
     // A parameter that the file does not name counts with its default, so that naming it changes no key.
-    if let Ok(rule) = DenoisingRule::new(&denoise.rule, &denoise.parameters) {
-        let parameters = rule.parameters().into_iter();
-        denoise.parameters = parameters.map(|(name, value)| (name.to_owned(), value)).collect();
-    }
+    denoise.complete();
     let denoise = serde_json::to_string(&denoise).expect("settings are JSON");
     let train = |name: &str, settings: TrainSettings, on: &str, every: Option<Every>| RunStage {
         name: name.to_owned(),
@@ -226,7 +228,7 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vaplan_dataflows::denoising::RuleParameters;
+    use crate::run::config::ParameterValue;
 
     fn changed(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config {
@@ -248,7 +250,10 @@ mod tests {
             ["weak", "ple", "pld", "ple+pld"]
         );
         assert_eq!(
-            changed(|config| config.denoise.parameters.extend([("alpha".to_owned(), 5.0)])),
+            changed(|config| config
+                .denoise
+                .parameters
+                .extend([("alpha".to_owned(), ParameterValue::Number(5.0))])),
             ["pld", "ple+pld"]
         );
         assert_eq!(
@@ -257,7 +262,7 @@ mod tests {
             "a baseline is what its name says"
         );
         assert_eq!(
-            changed(|config| config.denoise.parameters = RuleParameters::new()),
+            changed(|config| config.denoise.parameters.clear()),
             [""; 0],
             "the defaults"
         );

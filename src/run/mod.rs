@@ -186,14 +186,14 @@ pub struct RunListener<'a> {
 ///
 /// # Errors
 /// Returns [`RunError`] if the run cannot continue. The versions that it committed stay in the store.
-pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunError> {
+pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, RunError> {
     let RunListener {
         progress,
         #[cfg(feature = "encode")]
             encode: encoding,
         label: listener,
         step,
-    } = told;
+    } = listener;
     let (config, text) = Config::read(&request.config)?;
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut asked = label_request(&config, request)?;
@@ -261,7 +261,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
         });
     }
     let pld = config.denoising().map_err(RunError::Stopped)?;
-    let begun = Begun {
+    let context = RunContext {
         config: &config,
         request,
         paths: &paths,
@@ -271,8 +271,8 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
         pld,
     };
     match learnt.is_empty() {
-        true => begun.score(&mut writer, &open)?,
-        false => begun.learn(&mut writer, &snapshot, (&open, learnt), step, progress)?,
+        true => context.score(&mut writer, &open)?,
+        false => context.learn(&mut writer, &snapshot, (&open, learnt), step, progress)?,
     }
     writer.remember()?;
     let wanted = writer.wanted(&stages, pld);
@@ -292,7 +292,7 @@ pub fn run(request: &RunRequest, told: RunListener<'_>) -> Result<Summary, RunEr
 }
 
 /// State that the stages of a run share.
-struct Begun<'a> {
+struct RunContext<'a> {
     config: &'a Config,
     request: &'a RunRequest,
     paths: &'a FeaturePaths,
@@ -302,7 +302,7 @@ struct Begun<'a> {
     pld: Both<Option<DenoisingRule>>,
 }
 
-impl Begun<'_> {
+impl RunContext<'_> {
     /// Scores the labels of the latest version for the stages that only score.
     fn score(&self, writer: &mut Writer<'_>, open: &[RunStage]) -> Result<(), RunError> {
         for stage in open.iter().filter(|stage| stage.kind == StageKind::Score) {

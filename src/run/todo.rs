@@ -13,7 +13,7 @@ use super::config::Config;
 use super::encode;
 use super::ledger::{self, Ledger, RunStage, StageKind};
 use super::{RunError, RunRequest, commit};
-use crate::engine::plan::{Denoised, Plan};
+use crate::engine::plan::{DenoisingState, Plan};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
 use crate::label;
@@ -36,7 +36,7 @@ pub struct Todo {
     /// Whether the labels must be made.
     pub labels: bool,
     /// Denoising settings and active predictions that the labels must have before the first stage that is not done.
-    pub(super) denoised: Denoised,
+    pub(super) denoised: DenoisingState,
     /// Whether no predictions are active after all stages are done, too.
     pub(super) for_good: bool,
 }
@@ -82,7 +82,11 @@ impl Todo {
             config.denoising().map_err(RunError::Stopped)?,
         );
         let for_good = wanted.1.is_none();
-        let denoised = if compares { Denoised::default() } else { wanted };
+        let denoised = if compares {
+            DenoisingState::default()
+        } else {
+            wanted
+        };
         let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
         let learns = stages
             .iter()

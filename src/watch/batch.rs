@@ -73,7 +73,7 @@ impl<'a> Batches<'a> {
         inbox: &'a Inbox,
         request: &WatchRequest,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Batches<'a>, WatchError> {
         let snapshot = store.at_version(None)?;
         let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
@@ -85,7 +85,7 @@ impl<'a> Batches<'a> {
             command: format!("vaplan watch --store {store_path} --inbox {inbox_path}"),
             resident,
         };
-        batches.loaded(false, board, told);
+        batches.loaded(false, board, on_progress);
         Ok(batches)
     }
 
@@ -97,10 +97,10 @@ impl<'a> Batches<'a> {
         &mut self,
         events: &mut Events,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<bool, WatchError> {
         let began = Instant::now();
-        let (mut deliveries, failed) = self.read(board, told)?;
+        let (mut deliveries, failed) = self.read(board, on_progress)?;
         if deliveries.is_empty() {
             if failed {
                 board.state("watching", None)?;
@@ -109,10 +109,10 @@ impl<'a> Batches<'a> {
         }
         board.state("working", None)?;
         let hashed = began.elapsed();
-        let Some(lock) = events.lock(self.store, told)? else {
+        let Some(lock) = events.lock(self.store, on_progress)? else {
             return Ok(false);
         };
-        let latest = self.latest(board, told)?;
+        let latest = self.latest(board, on_progress)?;
         // While the watch waited for the lock, other files may have taken the names of these deliveries. Leave such
         // names out; the next listing of the inbox has the new files.
         deliveries.retain(|delivery| delivery.entry.lies());
@@ -126,7 +126,7 @@ impl<'a> Batches<'a> {
         }
         if deliveries.is_empty() && !again.is_empty() {
             let again = again.len();
-            told(WatchProgress::Batch(&BatchSummary {
+            on_progress(WatchProgress::Batch(&BatchSummary {
                 again,
                 ..BatchSummary::default()
             }));
@@ -145,7 +145,7 @@ impl<'a> Batches<'a> {
             times,
             events,
             board,
-            told,
+            on_progress,
         )?;
         drop(lock);
         board.state("watching", None)?;
@@ -156,14 +156,14 @@ impl<'a> Batches<'a> {
     pub(super) fn latest(
         &mut self,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Snapshot, WatchError> {
         let latest = self.store.at_version(None)?;
         match self.resident.is_of(&latest)? {
             // Another process changed no table that the graph is made from. For example, it committed an epoch of a
             // training.
             true => self.resident.moved(latest.version().clone()),
-            false => self.reload(&latest, true, board, told)?,
+            false => self.reload(&latest, true, board, on_progress)?,
         }
         Ok(latest)
     }
@@ -172,7 +172,7 @@ impl<'a> Batches<'a> {
     fn read(
         &self,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(Vec<Delivery>, bool), WatchError> {
         let (mut deliveries, mut failed) = (Vec::new(), false);
         let mut order = Order::default();
@@ -188,7 +188,7 @@ impl<'a> Batches<'a> {
             match kind.and_then(|kind| Delivery::read(entry.clone(), kind)) {
                 Ok(delivery) => deliveries.extend(delivery),
                 Err(reason) => {
-                    self.fail(&entry, &reason, board, told)?;
+                    self.fail(&entry, &reason, board, on_progress)?;
                     failed = true;
                 }
             }
@@ -215,7 +215,7 @@ impl<'a> Batches<'a> {
         mut times: Times,
         events: &Events,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let mut usable = Vec::new();
         for delivery in batch {
@@ -225,14 +225,14 @@ impl<'a> Batches<'a> {
                         usable.push(delivery);
                     }
                 }
-                Err(reason) => self.fail(&delivery.entry, &reason, board, told)?,
+                Err(reason) => self.fail(&delivery.entry, &reason, board, on_progress)?,
             }
         }
         let mut alone = false;
         while !usable.is_empty() && !events.stopped() {
             let error = match self.commit(&usable, snapshot, lock, &mut times, events)? {
                 End::Made(summary, way) => {
-                    return self.acknowledge(usable, again, *summary, way, times, board, told);
+                    return self.acknowledge(usable, again, *summary, way, times, board, on_progress);
                 }
                 End::Dropped => return Ok(()),
                 End::Refused(error) => error,
@@ -242,14 +242,14 @@ impl<'a> Batches<'a> {
             };
             if among.len() == 1 {
                 let delivery = usable.remove(among.start);
-                self.fail(&delivery.entry, &chain(&error), board, told)?;
+                self.fail(&delivery.entry, &chain(&error), board, on_progress)?;
                 continue;
             }
             if !std::mem::replace(&mut alone, true) {
                 let (all, reasons) = (usable.len(), self.refused(&usable, snapshot)?);
                 for (delivery, reason) in std::mem::take(&mut usable).into_iter().zip(reasons) {
                     match reason {
-                        Some(reason) => self.fail(&delivery.entry, &reason, board, told)?,
+                        Some(reason) => self.fail(&delivery.entry, &reason, board, on_progress)?,
                         None => usable.push(delivery),
                     }
                 }
@@ -289,7 +289,7 @@ impl<'a> Batches<'a> {
             delivery.ask(&place::of(self.store, delivery), &mut changes)?;
             if let DeliveryKind::Features(modality) = delivery.kind {
                 let replaced = place::replaced(self.store, delivery, &inputs);
-                changes.removed[crate::world::at(modality)].extend(replaced);
+                changes.removed[modality.index()].extend(replaced);
             }
         }
         Ok(changes)
@@ -372,7 +372,7 @@ impl<'a> Batches<'a> {
         way: Way,
         mut times: Times,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let committed = SystemTime::now();
         let began = Instant::now();
@@ -381,7 +381,7 @@ impl<'a> Batches<'a> {
         if let Some(version) = &summary.version {
             if way == Way::Past {
                 let latest = self.store.at_version(None)?;
-                self.reload(&latest, false, board, told)?;
+                self.reload(&latest, false, board, on_progress)?;
             }
             self.resident.moved(version.clone());
         }
@@ -406,7 +406,7 @@ impl<'a> Batches<'a> {
             self.resident.held(),
         );
         board.state("working", None)?;
-        told(WatchProgress::Batch(&done));
+        on_progress(WatchProgress::Batch(&done));
         Ok(())
     }
 
@@ -416,18 +416,18 @@ impl<'a> Batches<'a> {
         snapshot: &Snapshot,
         others: bool,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         self.resident = Resident::load(self.store, snapshot, self.workers, &quiet())?;
-        self.loaded(others, board, told);
+        self.loaded(others, board, on_progress);
         Ok(())
     }
 
-    fn loaded(&self, others: bool, board: &mut Board, told: &mut dyn FnMut(WatchProgress<'_>)) {
+    fn loaded(&self, others: bool, board: &mut Board, on_progress: &mut dyn FnMut(WatchProgress<'_>)) {
         let (version, videos) = (self.resident.version(), self.resident.videos());
         board.loaded();
         board.holds(version, videos, self.resident.held());
-        told(WatchProgress::Loaded {
+        on_progress(WatchProgress::Loaded {
             version,
             videos,
             others,
@@ -439,13 +439,13 @@ impl<'a> Batches<'a> {
         entry: &InboxEntry,
         reason: &str,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         if self.inbox.fail(entry, reason)? {
             board.failed();
             board.state("working", None)?;
             let name = &entry.name;
-            told(WatchProgress::Failed { name, reason });
+            on_progress(WatchProgress::Failed { name, reason });
         }
         Ok(())
     }

@@ -186,7 +186,7 @@ impl Delivery {
             DeliveryKind::User => changes.rows.read_user(&path)?,
             DeliveryKind::Thresholds => changes.settings.file = Some(ThresholdsFile::read(&path)?),
             DeliveryKind::Features(modality) => {
-                changes.features[crate::world::at(modality)].push(place.to_owned());
+                changes.features[modality.index()].push(place.to_owned());
             }
             DeliveryKind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
         }

@@ -31,8 +31,8 @@ enum Message {
 /// Queue of the events. Other threads wait for the events and send them.
 #[derive(Debug)]
 pub struct Events {
-    tell: Sender<Message>,
-    told: Receiver<Message>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
     stop: Arc<AtomicBool>,
     notified: bool,
     /// Whether an event [`WatchEvent::Look`] came while the watch waited for the lock of the store.
@@ -53,14 +53,14 @@ impl StopHandle {
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         let wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tell) = &*wake {
+        if let Some(sender) = &*wake {
             // The send fails only if the watch has ended.
-            drop(tell.send(Message::Event(WatchEvent::Stop)));
+            drop(sender.send(Message::Event(WatchEvent::Stop)));
         }
     }
 
-    fn listen(&self, tell: Sender<Message>) {
-        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(tell);
+    fn listen(&self, sender: Sender<Message>) {
+        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     }
 }
 
@@ -76,21 +76,21 @@ impl std::fmt::Debug for Message {
 impl Events {
     /// Begins to listen to the inbox and to `stop`.
     pub fn start(inbox: &Path, stop: &StopHandle) -> Events {
-        let (tell, told) = channel();
-        stop.listen(tell.clone());
+        let (sender, receiver) = channel();
+        stop.listen(sender.clone());
         let stop = stop.stopped.clone();
-        let notified = match notify(inbox, tell.clone()) {
+        let notified = match notify(inbox, sender.clone()) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(
-                    "the inbox is looked at every second: the system does not tell of it: {error}"
+                    "the system cannot report changes of the inbox, so `watch` looks every second: {error}"
                 );
                 false
             }
         };
         Events {
-            tell,
-            told,
+            sender,
+            receiver,
             stop,
             notified,
             changed: false,
@@ -105,9 +105,9 @@ impl Events {
     /// Returns a function that sends [`WatchEvent::Look`], so that the watch looks again.
     #[cfg(feature = "train")]
     pub fn waker(&self) -> impl Fn() + Send + 'static {
-        let tell = self.tell.clone();
+        let sender = self.sender.clone();
         // Sending fails only if the watch has ended.
-        move || drop(tell.send(Message::Event(WatchEvent::Look)))
+        move || drop(sender.send(Message::Event(WatchEvent::Look)))
     }
 
     /// Returns whether the watch has to stop.
@@ -124,13 +124,13 @@ impl Events {
         if std::mem::take(&mut self.changed) {
             return Some(WatchEvent::Look);
         }
-        let first = match self.told.recv_timeout(most) {
+        let first = match self.receiver.recv_timeout(most) {
             Ok(Message::Event(event)) => event,
             Ok(Message::Waiting(_)) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 return None;
             }
         };
-        while let (WatchEvent::Look, Ok(next)) = (&first, self.told.try_recv()) {
+        while let (WatchEvent::Look, Ok(next)) = (&first, self.receiver.try_recv()) {
             if let Message::Event(event @ WatchEvent::Stop) = next {
                 return Some(event);
             }
@@ -145,27 +145,27 @@ impl Events {
     pub fn lock(
         &mut self,
         store: &Store,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Option<WriteLock>, WatchError> {
         // An earlier wait may have taken the message to stop out of the queue, so look at the flag as well.
         if self.stopped() {
             return Ok(None);
         }
-        let (store, tell) = (store.clone(), self.tell.clone());
+        let (store, sender) = (store.clone(), self.sender.clone());
         // A wait for a lock cannot be interrupted. The wait has a thread of its own, which is left behind if the watch
         // stops.
         std::thread::spawn(move || {
-            let lock = store.lock(&mut |holder| drop(tell.send(Message::Waiting(holder.to_owned()))));
-            drop(tell.send(Message::Event(WatchEvent::Locked(Box::new(lock)))));
+            let lock = store.lock(&mut |holder| drop(sender.send(Message::Waiting(holder.to_owned()))));
+            drop(sender.send(Message::Event(WatchEvent::Locked(Box::new(lock)))));
         });
         // `self` holds a sender, so `recv` waits and does not fail.
-        while let Ok(message) = self.told.recv() {
+        while let Ok(message) = self.receiver.recv() {
             match message {
                 Message::Event(WatchEvent::Locked(lock)) => return Ok(Some((*lock)?)),
                 Message::Event(WatchEvent::Stop) => return Ok(None),
                 // The caller listed the inbox before it waited for the lock, so remember to look again.
                 Message::Event(WatchEvent::Look) => self.changed = true,
-                Message::Waiting(holder) => told(WatchProgress::Waiting(holder)),
+                Message::Waiting(holder) => on_progress(WatchProgress::Waiting(holder)),
             }
         }
         Ok(None)
@@ -173,7 +173,7 @@ impl Events {
 }
 
 #[cfg(target_os = "linux")]
-fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
+fn notify(inbox: &Path, sender: Sender<Message>) -> std::io::Result<()> {
     use rustix::fs::inotify;
     let queue = inotify::init(inotify::CreateFlags::CLOEXEC)?;
     // A file that is written in place counts when it is closed. Deliveries should be renamed instead, so that they are
@@ -188,7 +188,7 @@ fn notify(inbox: &Path, tell: Sender<Message>) -> std::io::Result<()> {
             let mut reader = inotify::Reader::new(queue, &mut buffer);
             loop {
                 match reader.next() {
-                    Ok(_) if tell.send(Message::Event(WatchEvent::Look)).is_ok() => {}
+                    Ok(_) if sender.send(Message::Event(WatchEvent::Look)).is_ok() => {}
                     Err(rustix::io::Errno::INTR) => {}
                     Ok(_) | Err(_) => return,
                 }
@@ -210,23 +210,23 @@ mod tests {
     fn what_came_while_the_store_was_waited_for_is_not_waited_for_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create(&folder.path().join("store")).unwrap();
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let mut events = Events {
-            tell: tell.clone(),
-            told,
+            sender: sender.clone(),
+            receiver,
             stop: Arc::default(),
             notified: true,
             changed: false,
         };
         let nothing = Duration::from_millis(1);
-        tell.send(Message::Event(WatchEvent::Look)).unwrap();
+        sender.send(Message::Event(WatchEvent::Look)).unwrap();
         let held = events.lock(&store, &mut |_| ()).unwrap();
         assert!(held.is_some());
         assert!(matches!(events.wait(nothing), Some(WatchEvent::Look)));
         assert!(events.wait(nothing).is_none(), "once");
         // Stop as a signal does, while another lock of the store is held.
         events.stop.store(true, Ordering::SeqCst);
-        tell.send(Message::Event(WatchEvent::Stop)).unwrap();
+        sender.send(Message::Event(WatchEvent::Stop)).unwrap();
         assert!(events.lock(&store, &mut |_| ()).unwrap().is_none());
         assert!(matches!(events.wait(nothing), Some(WatchEvent::Stop)));
     }

@@ -108,8 +108,8 @@ fn answer(request: &Request<Incoming>, content_type: &'static str, pages: &Pages
     let host = request.headers().get(HOST);
     let (status, text) = if !is_own_host(host) {
         // A web page of another site can make a browser on this machine send requests, but cannot choose their Host.
-        let told = "the Host of the request is not `localhost` or a loopback address\n";
-        (StatusCode::FORBIDDEN, told.to_owned())
+        let reason = "the Host of the request is not `localhost` or a loopback address\n";
+        (StatusCode::FORBIDDEN, reason.to_owned())
     } else if request.method() != Method::GET && request.method() != Method::HEAD {
         (StatusCode::METHOD_NOT_ALLOWED, "expected GET\n".to_owned())
     } else {

@@ -48,7 +48,7 @@ impl Identity {
     /// # Errors
     /// Returns an error if the path does not exist or cannot be read.
     pub fn of(path: &Path) -> io::Result<Identity> {
-        path.symlink_metadata().map(|meta| Identity::told(&meta))
+        path.symlink_metadata().map(|meta| Identity::of_metadata(&meta))
     }
 
     /// Returns the number and the modification time of the file. The number of the device is left out, because it can
@@ -61,7 +61,7 @@ impl Identity {
         bytes
     }
 
-    fn told(meta: &Metadata) -> Identity {
+    fn of_metadata(meta: &Metadata) -> Identity {
         Identity {
             device: meta.dev(),
             number: meta.ino(),

@@ -30,19 +30,19 @@ impl Batches<'_> {
         report: OwnTrainingReport,
         events: &mut Events,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<bool, WatchError> {
         let (run, training) = match &report {
             OwnTrainingReport::Rests(why) => {
                 board.training(format!("at rest: {why}"));
                 board.state("watching", None)?;
-                told(WatchProgress::Rests(why));
+                on_progress(WatchProgress::Rests(why));
                 return Ok(true);
             }
             OwnTrainingReport::Failed(reason) => {
                 board.training(format!("failed: {reason}"));
                 board.state("watching", None)?;
-                told(WatchProgress::TrainingFailed(reason));
+                on_progress(WatchProgress::TrainingFailed(reason));
                 return Ok(true);
             }
             OwnTrainingReport::Epoch { run, of, trained, .. } => {
@@ -50,10 +50,10 @@ impl Batches<'_> {
             }
             OwnTrainingReport::Denoise { run, .. } | OwnTrainingReport::Trained { run, .. } => (run, None),
         };
-        let Some(lock) = events.lock(self.store, told)? else {
+        let Some(lock) = events.lock(self.store, on_progress)? else {
             return Ok(false);
         };
-        let latest = self.latest(board, told)?;
+        let latest = self.latest(board, on_progress)?;
         let recorder = Recorder {
             store: self.store.clone(),
             command: self.command.clone(),
@@ -65,7 +65,7 @@ impl Batches<'_> {
                 let predicted = there(&latest, trained.predicted)?;
                 let row = recorder.record_locked(&lock, trained.row, &predicted)?;
                 board.epoch();
-                told(WatchProgress::Epoch {
+                on_progress(WatchProgress::Epoch {
                     row: &row,
                     better: trained.better,
                 });
@@ -80,7 +80,7 @@ impl Batches<'_> {
                         .is_some_and(|active| active.epochs.contains(number))
                 };
                 if let Some(number) = number.filter(|number| !done(number)) {
-                    self.denoise(number, denoising, (&latest, &lock), board, told)?;
+                    self.denoise(number, denoising, (&latest, &lock), board, on_progress)?;
                 }
             }
             OwnTrainingReport::Trained { best, predicted, .. } => {
@@ -94,7 +94,7 @@ impl Batches<'_> {
             }
             OwnTrainingReport::Rests(_) | OwnTrainingReport::Failed(_) => {}
         }
-        let latest = self.latest(board, told)?;
+        let latest = self.latest(board, on_progress)?;
         training.into_iter().for_each(|at| board.training(at));
         board.holds(
             latest.version().version,
@@ -103,7 +103,7 @@ impl Batches<'_> {
         );
         board.state("watching", None)?;
         if let Some(epoch) = done {
-            told(WatchProgress::Trained { epoch });
+            on_progress(WatchProgress::Trained { epoch });
         }
         Ok(true)
     }
@@ -115,7 +115,7 @@ impl Batches<'_> {
         denoising: DenoiseRequest,
         (latest, lock): (&Snapshot, &WriteLock),
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let request = relabel::RelabelRequest {
             store: self.store.root().to_owned(),
@@ -136,17 +136,16 @@ impl Batches<'_> {
                 if let (Way::Through, Some(version)) = (way, summary.version) {
                     self.resident.moved(version);
                 }
-                told(WatchProgress::Denoised {
+                on_progress(WatchProgress::Denoised {
                     epoch,
                     version,
                     cells,
                 });
             }
             // For example, the epoch has no predictions of labelled videos.
-            End::Refused(error @ LabelError::Change(_)) => told(WatchProgress::TrainingFailed(&format!(
-                "labels are not denoised by epoch {epoch}: {}",
-                chain(&error)
-            ))),
+            End::Refused(error @ LabelError::Change(_)) => on_progress(WatchProgress::TrainingFailed(
+                &format!("labels are not denoised by epoch {epoch}: {}", chain(&error)),
+            )),
             End::Refused(error) => return Err(error.into()),
             End::Dropped => {}
         }

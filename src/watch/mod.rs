@@ -200,9 +200,9 @@ const LOOK_BESIDE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Returns [`WatchError`] if the watch cannot continue. The store keeps its last version, and deliveries that were not
 /// committed stay in the inbox.
-pub fn run(request: &WatchRequest, told: &mut dyn FnMut(WatchProgress<'_>)) -> Result<(), WatchError> {
+pub fn run(request: &WatchRequest, on_progress: &mut dyn FnMut(WatchProgress<'_>)) -> Result<(), WatchError> {
     let mut board = Board::new(request.status.clone());
-    let result = watch(request, &mut board, told);
+    let result = watch(request, &mut board, on_progress);
     match &result {
         Ok(()) => board.state("stopped", None)?,
         // Return the error that ended the watch, even if the status cannot be written either.
@@ -219,57 +219,35 @@ pub trait BesideTraining: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Returns [`WatchError`] if the inputs cannot be used.
-    fn prepare(&self, store: &Store) -> Result<Box<dyn ReadyTraining>, WatchError>;
+    fn prepare(&self, store: &Store) -> Result<StartTraining, WatchError>;
 }
 
-/// A training that is ready to start.
+/// Starts the training thread. The thread calls the function that is given when it has a report.
 #[cfg(feature = "train")]
-pub trait ReadyTraining {
-    /// Starts the training thread, which calls `wake` when it has a report.
-    fn start(self: Box<Self>, wake: Box<dyn Fn() + Send>) -> Box<dyn RunningTraining>;
-}
-
-/// A training that runs. Dropping it ends the training thread.
-#[cfg(feature = "train")]
-pub trait RunningTraining {
-    /// Commits the next report of the training, if there is one. Returns false if the watch has to stop.
-    ///
-    /// # Errors
-    /// Returns [`WatchError`] if the store cannot be written.
-    fn commit_report(
-        &self,
-        batches: &mut Batches<'_>,
-        events: &mut Events,
-        board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
-    ) -> Result<bool, WatchError>;
-
-    /// Tells the training that the store has a new version.
-    fn news(&self);
-}
+pub type StartTraining = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> training::TrainingThread>;
 
 fn watch(
     request: &WatchRequest,
     board: &mut Board,
-    told: &mut dyn FnMut(WatchProgress<'_>),
+    on_progress: &mut dyn FnMut(WatchProgress<'_>),
 ) -> Result<(), WatchError> {
     let store = Store::open(&request.store)?;
     // Read the file of the training first, so that an invalid file is reported before the watch waits for anything.
     #[cfg(feature = "train")]
-    let asked = request
+    let start = request
         .training
         .as_ref()
-        .map(|asked| asked.prepare(&store))
+        .map(|training| training.prepare(&store))
         .transpose()?;
     let inbox = Inbox::open(&request.inbox)?;
     let mut events = Events::start(&request.inbox, &request.stop);
     if let Some(address) = request.metrics {
         let address = metrics::serve(address, board.figures())?;
         board.serves(address);
-        told(WatchProgress::Metrics(address));
+        on_progress(WatchProgress::Metrics(address));
     }
     board.state("loading", None)?;
-    let mut batches = Batches::load(&store, &inbox, request, board, told)?;
+    let mut batches = Batches::load(&store, &inbox, request, board, on_progress)?;
     board.state("watching", None)?;
     let look = if events.notified() {
         LOOK_BESIDE
@@ -277,16 +255,16 @@ fn watch(
         LOOK_ALONE
     };
     #[cfg(feature = "train")]
-    let training = asked.map(|asked| asked.start(Box::new(events.waker())));
+    let training = start.map(|start| start(Box::new(events.waker())));
     while !events.stopped() {
         #[cfg(feature = "train")]
         if let Some(training) = &training
-            && !training.commit_report(&mut batches, &mut events, board, told)?
+            && !training.commit_report(&mut batches, &mut events, board, on_progress)?
         {
             break;
         }
         // Make the next batch immediately, because deliveries may have come while the last batch was made.
-        if batches.next(&mut events, board, told)? {
+        if batches.next(&mut events, board, on_progress)? {
             #[cfg(feature = "train")]
             training.iter().for_each(|training| training.news());
             continue;
@@ -299,6 +277,6 @@ fn watch(
     #[cfg(feature = "train")]
     drop(training);
     batches.finish()?;
-    told(WatchProgress::Stopped);
+    on_progress(WatchProgress::Stopped);
     Ok(())
 }

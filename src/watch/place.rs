@@ -12,7 +12,7 @@ use vaplan_schemas::store::Store;
 use super::WatchError;
 use super::delivery::{Delivery, DeliveryKind};
 use crate::ingest::{absolute, open_regular};
-use crate::world::{Both, at};
+use crate::world::Both;
 
 /// Returns the folder with the copies of all deliveries of this name.
 fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
@@ -42,7 +42,7 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
     let recorded = |path: PathBuf| absolute(&path).unwrap_or(path);
     let (own, folder) = (recorded(of(store, delivery)), recorded(folder(store, delivery)));
     let same = |path: &&PathBuf| **path != own && path.starts_with(&folder);
-    inputs[at(modality)].iter().filter(same).cloned().collect()
+    inputs[modality.index()].iter().filter(same).cloned().collect()
 }
 
 /// Copies a delivery's features to their place and syncs them. A copy that exists stays. Returns false if the delivery

@@ -31,7 +31,7 @@ use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Video
 use super::batch::Batches;
 use super::events::Events;
 use super::status::Board;
-use super::{BesideTraining, ReadyTraining, RunningTraining, WatchError, WatchProgress};
+use super::{BesideTraining, StartTraining, WatchError, WatchProgress};
 use crate::engine::resident::delta;
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
@@ -43,9 +43,9 @@ use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, TrainError};
 use crate::run::RunError;
 use crate::run::config::{Config, Every, Schedule};
+use crate::world::World;
 use crate::world::changes::DenoiseRequest;
 use crate::world::hash::{feed, hash};
-use crate::world::{World, at};
 
 /// A training beside a watch, as a caller requests it.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ pub const FOLDER: &str = "_vaplan/train/watch";
 impl BesideTraining for OwnTrainingRequest {
     /// # Errors
     /// Returns [`WatchError::Config`] if the file cannot be used, or names another store or schedule `once`.
-    fn prepare(&self, store: &Store) -> Result<Box<dyn ReadyTraining>, WatchError> {
+    fn prepare(&self, store: &Store) -> Result<StartTraining, WatchError> {
         let (config, _) = Config::read(&self.config)?;
         let bad = |problem: String| RunError::Config {
             path: self.config.clone(),
@@ -117,18 +117,19 @@ impl BesideTraining for OwnTrainingRequest {
             let problem = "[denoise] schedule is `once`, expected `every` or `off`: a training beside a watch has no end";
             return Err(bad(problem.to_owned()).into());
         }
-        Ok(Box::new(PreparedTraining {
+        let prepared = PreparedTraining {
             device: self.device,
             config,
             store: store.clone(),
             _lock: lock(&store.root().join(FOLDER))?,
-        }))
+        };
+        Ok(Box::new(move |wake| prepared.start(wake)))
     }
 }
 
 /// A training beside a watch that is ready to begin, and holds the lock of its checkpoints.
 #[derive(Debug)]
-pub struct PreparedTraining {
+struct PreparedTraining {
     device: tch::Device,
     config: Config,
     store: Store,
@@ -152,7 +153,7 @@ fn lock(folder: &Path) -> Result<File, WatchError> {
     }
 }
 
-/// The training thread, as the watch sees it.
+/// The training thread, as the watch sees it. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct TrainingThread {
     reports: Receiver<OwnTrainingReport>,
@@ -162,17 +163,16 @@ pub struct TrainingThread {
     thread: Option<JoinHandle<()>>,
 }
 
-impl ReadyTraining for PreparedTraining {
-    fn start(self: Box<Self>, wake: Box<dyn Fn() + Send>) -> Box<dyn RunningTraining> {
-        let prepared = *self;
+impl PreparedTraining {
+    fn start(self, wake: Box<dyn Fn() + Send>) -> TrainingThread {
         // At most one report, one answer and one notice of a new version are on the way.
         let (report, reports) = bounded(1);
         let (answers, answered) = bounded(1);
         let (news, heard) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let own = OwnTraining {
-            folder: prepared.store.root().join(FOLDER),
-            prepared,
+            folder: self.store.root().join(FOLDER),
+            prepared: self,
             stop: stop.clone(),
             report,
             answered,
@@ -180,28 +180,32 @@ impl ReadyTraining for PreparedTraining {
             seen: RefCell::default(),
         };
         let thread = std::thread::spawn(move || own.run(&heard));
-        Box::new(TrainingThread {
+        TrainingThread {
             reports,
             answers: Some(answers),
             news: Some(news),
             stop,
             thread: Some(thread),
-        })
+        }
     }
 }
 
-impl RunningTraining for TrainingThread {
-    fn commit_report(
+impl TrainingThread {
+    /// Commits the next report of the training, if there is one. Returns false if the watch has to stop.
+    ///
+    /// # Errors
+    /// Returns [`WatchError`] if the store cannot be written.
+    pub(super) fn commit_report(
         &self,
         batches: &mut Batches<'_>,
         events: &mut Events,
         board: &mut Board,
-        told: &mut dyn FnMut(WatchProgress<'_>),
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<bool, WatchError> {
         let Ok(report) = self.reports.try_recv() else {
             return Ok(true);
         };
-        let goes_on = batches.learnt(report, events, board, told)?;
+        let goes_on = batches.learnt(report, events, board, on_progress)?;
         // The thread waits until its report is committed.
         if let Some(answers) = self.answers.as_ref().filter(|_| goes_on) {
             let _ = answers.try_send(());
@@ -209,7 +213,8 @@ impl RunningTraining for TrainingThread {
         Ok(goes_on)
     }
 
-    fn news(&self) {
+    /// Tells the training that the store has a new version.
+    pub(super) fn news(&self) {
         if let Some(news) = &self.news {
             let _ = news.try_send(());
         }
@@ -353,12 +358,14 @@ impl OwnTraining {
         let epochs = spec.settings.epochs;
         if self.every().is_some_and(|every| every.due(epoch, epochs)) {
             let denoise = &self.prepared.config.denoise;
+            let rule = denoise.rule().expect("the file was checked when it was read");
             self.tell(OwnTrainingReport::Denoise {
                 run: spec.run.clone(),
                 epoch,
                 denoising: DenoiseRequest {
-                    rule: Some(denoise.rule.clone()),
-                    parameters: denoise.parameters.clone(),
+                    rule: Some(rule.name().to_owned()),
+                    // All of them: a parameter that the file does not name has its default, not the value of the store.
+                    parameters: rule.parameters(),
                     modalities: Some(denoise.modalities.clone()),
                 },
             })?;
@@ -470,9 +477,9 @@ impl OwnTraining {
     /// deliveries.
     fn paths(&self, world: &World) -> FeaturePaths {
         let named = &self.prepared.config.train_features;
-        let of = |named: &Option<PathBuf>, modality| match named {
+        let of = |named: &Option<PathBuf>, modality: Modality| match named {
             Some(path) => vec![path.clone()],
-            None => world.features[at(modality)].clone(),
+            None => world.features[modality.index()].clone(),
         };
         FeaturePaths {
             audio: of(&named.audio, Modality::Audio),

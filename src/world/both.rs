@@ -1,14 +1,4 @@
 //! A pair of values, one for each modality.
 
-use vaplan_schemas::Modality;
-
-/// One value for each modality, in the order of [`Modality::ALL`]: audio first, then visual.
+/// One value for each modality, at the place [`Modality::index`](vaplan_schemas::Modality::index): audio first, then visual.
 pub type Both<T> = [T; 2];
-
-/// The index of a modality's value in a [`Both`].
-pub(crate) fn at(modality: Modality) -> usize {
-    match modality {
-        Modality::Audio => 0,
-        Modality::Visual => 1,
-    }
-}

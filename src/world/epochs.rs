@@ -123,7 +123,7 @@ fn splits(snapshot: &Snapshot) -> Result<BTreeMap<Arc<str>, Split>, LabelError> 
 
 /// Lists the epochs that the store has predictions of, for a message.
 fn said(predicted: &BTreeMap<u64, BTreeSet<Split>>) -> String {
-    let mut told: Vec<String> = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     let epochs: Vec<(&u64, &BTreeSet<Split>)> = predicted.iter().collect();
     for run in epochs.chunk_by(|a, b| *a.0 + 1 == *b.0 && a.1 == b.1) {
         let (first, last) = (run[0].0, run[run.len() - 1].0);
@@ -132,11 +132,11 @@ fn said(predicted: &BTreeMap<u64, BTreeSet<Split>>) -> String {
             true => first.to_string(),
             false => format!("{first} to {last}"),
         };
-        told.push(format!("{span} of {}", splits.join(", ")));
+        parts.push(format!("{span} of {}", splits.join(", ")));
     }
-    match told.is_empty() {
+    match parts.is_empty() {
         true => "it has none of any epoch".to_owned(),
-        false => format!("it has epochs {}", told.join("; ")),
+        false => format!("it has epochs {}", parts.join("; ")),
     }
 }
 

@@ -19,15 +19,15 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::resolve::Resolved;
 use crate::error::LabelError;
+use crate::world::World;
 use crate::world::evidence::{columns, counting, latest_tracks, prediction};
-use crate::world::{World, at};
 
 /// Number of labels that PLD flipped, by modality and class: first the labels that it set, then those that it unset.
-pub type Flips = BTreeMap<(Modality, Arc<str>), [u64; 2]>;
+pub type FlipCounts = BTreeMap<(Modality, Arc<str>), [u64; 2]>;
 
 /// Adds the flips of these records to `flips`.
 pub(crate) fn count<'a>(
-    flips: &mut Flips,
+    flips: &mut FlipCounts,
     world: &World,
     records: impl IntoIterator<Item = (Modality, &'a LabelRecord)>,
 ) {
@@ -43,7 +43,7 @@ pub(crate) fn count<'a>(
 }
 
 /// Total number of flips.
-pub fn total(flips: &Flips) -> u64 {
+pub fn total(flips: &FlipCounts) -> u64 {
     flips.values().flatten().sum()
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct AffectedLabels {
 }
 
 /// The decision of PLD for a track.
-enum Says {
+enum FlipDecision {
     /// The flips of the track stay as they are.
     Same,
     /// PLD gives the track other flips.
@@ -94,7 +94,7 @@ enum Says {
 }
 
 /// The predictions that count before and after the change.
-struct Both {
+struct CountedPredictions {
     names: BTreeMap<VideoId, Arc<str>>,
     before: BTreeMap<(VideoId, Modality), u64>,
     after: BTreeMap<(VideoId, Modality), PredictionTrack>,
@@ -114,7 +114,7 @@ pub(crate) fn moved(
     if same && !resolved.asks_for_flips {
         return Ok(AffectedLabels::default());
     }
-    let both = Both::read(snapshot, resolved)?;
+    let both = CountedPredictions::read(snapshot, resolved)?;
     let fresh: BTreeSet<(VideoId, Modality)> = resolved
         .predictions
         .iter()
@@ -122,7 +122,7 @@ pub(crate) fn moved(
         .collect();
     let differs = |key: &(VideoId, Modality)| {
         let after = both.after.get(key).map(|track| track.epoch);
-        let settings = was.denoising[at(key.1)] != is.denoising[at(key.1)];
+        let settings = was.denoising[key.1.index()] != is.denoising[key.1.index()];
         settings || fresh.contains(key) || both.before.get(key).copied() != after
     };
     let keys = || both.before.keys().chain(both.after.keys());
@@ -162,15 +162,15 @@ pub(crate) fn moved(
             }
             let says = match differing.contains(&id) {
                 true => both.says(is, id, &track),
-                false => Says::Same,
+                false => FlipDecision::Same,
             };
             match says {
-                Says::Same => {}
-                Says::Unclear => {
+                FlipDecision::Same => {}
+                FlipDecision::Unclear => {
                     own.videos.insert(track.video);
                     continue;
                 }
-                Says::Other(expected) => {
+                FlipDecision::Other(expected) => {
                     own.flipped.push(reflipped(track, place, expected));
                     continue;
                 }
@@ -195,8 +195,8 @@ pub(crate) fn moved(
     Ok(moved)
 }
 
-impl Both {
-    fn read(snapshot: &Snapshot, resolved: &Resolved) -> Result<Both, LabelError> {
+impl CountedPredictions {
+    fn read(snapshot: &Snapshot, resolved: &Resolved) -> Result<CountedPredictions, LabelError> {
         let (was, is) = (&resolved.before, &resolved.after);
         let mut names: BTreeMap<VideoId, Arc<str>> = BTreeMap::new();
         let tracks = counting(snapshot, was.active.as_ref(), &Filter::all())?;
@@ -223,7 +223,7 @@ impl Both {
             Some(active) => (latest_tracks(tracks, active), columns(active, is)),
             None => Default::default(),
         };
-        Ok(Both {
+        Ok(CountedPredictions {
             names,
             before,
             after,
@@ -232,39 +232,43 @@ impl Both {
     }
 
     /// Compares the flips that PLD now gives a track with the flips that the track has.
-    fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> Says {
+    fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> FlipDecision {
         let Some(class) = world.class_id(&track.class) else {
-            return Says::Same;
+            return FlipDecision::Same;
         };
         let denoising = self.denoising(world, id, track.modality, class);
         let has_flips = track.rules.contains(&LabelRule::Pld);
         if denoising.is_none() && !has_flips {
-            return Says::Same;
+            return FlipDecision::Same;
         }
         let Some((scores, threshold)) = scored(track) else {
-            return Says::Unclear;
+            return FlipDecision::Unclear;
         };
         let of_track = |own: &Denoising| own.prediction.segments() as usize == track.segments();
         if !denoising.as_ref().is_none_or(of_track) {
-            return Says::Unclear;
+            return FlipDecision::Unclear;
         }
         let labels = plg(&scores, threshold);
         let (expected, rejection) = decide_track(track.modality, class, labels, denoising.as_ref());
         if rejection.is_some() {
-            return Says::Unclear;
+            return FlipDecision::Unclear;
         }
         let same = (0..track.segments()).all(|segment| {
             let (own, why) = (track.get(segment), expected.flip(segment));
             (own.rule == LabelRule::Pld) == why.is_some() && own.why.copied() == why.as_ref().map(flip_reason)
         });
-        if same { Says::Same } else { Says::Other(expected) }
+        if same {
+            FlipDecision::Same
+        } else {
+            FlipDecision::Other(expected)
+        }
     }
 
     /// The prediction and settings of PLD for one class. A video has few classes in its weak label, but its
     /// predictions have all classes: one column is enough here.
     fn denoising(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Denoising> {
         let track = self.after.get(&(id, modality))?;
-        let rule = world.denoising[at(modality)]?;
+        let rule = world.denoising[modality.index()]?;
         let own = self.columns.binary_search_by_key(&class, |(of, _)| *of);
         let columns = own.map_or(&[][..], |at| &self.columns[at..=at]);
         Some(Denoising {
@@ -290,15 +294,11 @@ pub(crate) fn flip_reason(flip: &Flip) -> FlipReason {
         epoch: flip.epoch,
         loss: Some(flip.loss.get()),
         // A rule without these parameters has the epoch and the loss as its reason.
-        limit: flip
-            .rule
-            .get("alpha")
-            .zip(flip.rule.get("k"))
-            .map(|(alpha, k)| FlipLimit {
-                base: flip.base.get(),
-                alpha,
-                k: k as u32,
-            }),
+        limit: flip.rule.limit().map(|(alpha, k)| FlipLimit {
+            base: flip.base.get(),
+            alpha,
+            k,
+        }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
-use super::{World, at};
+use super::World;
 use crate::error::LabelError;
 
 /// Checks that the features of a store can be found, before a change reads any of them.
@@ -19,7 +19,7 @@ use crate::error::LabelError;
 pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
     check_absolute(store, world)?;
     for modality in Modality::ALL {
-        for path in &world.features[at(modality)] {
+        for path in &world.features[modality.index()] {
             if !path.exists() {
                 return Err(LabelError::InputGone {
                     store: store.root().to_owned(),

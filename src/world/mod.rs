@@ -34,6 +34,5 @@ pub mod video;
 pub(crate) mod videos;
 
 pub use both::Both;
-pub(crate) use both::at;
 pub use state::{Active, PromptSet, World};
 pub use video::{Meaning, Names, Video};

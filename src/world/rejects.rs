@@ -10,7 +10,7 @@ use vaplan_dataflows::rejection::{Rejection, UserLabelRejection};
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::{ClassId, Modality};
 
-use super::{World, at};
+use super::World;
 
 /// Value of column `file` for a rejection of user labels: the user labels of one video can come from several files.
 const USER_LABELS: &str = "user_labels";
@@ -113,7 +113,7 @@ fn kind(rejection: &Rejection) -> (RejectKind, Modality) {
 
 /// Value of column `file` for a rejection that concerns all inputs of a modality.
 fn inputs(world: &World, modality: Modality) -> String {
-    let paths = world.features[at(modality)].iter();
+    let paths = world.features[modality.index()].iter();
     let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
     paths.join(", ")
 }

@@ -17,7 +17,7 @@ use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::unknown_class;
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, PromptSet, Video, World, at};
+use crate::world::{Both, PromptSet, Video, World};
 
 /// The world before and after a change, and the rows of the change that passed the checks.
 #[derive(Clone, Debug)]
@@ -126,8 +126,8 @@ impl Resolved {
     /// Sets the inputs after the change. A path of the change that lies outside all inputs becomes a new input.
     fn features(&mut self, changes: &Changes) -> Result<(), LabelError> {
         for modality in Modality::ALL {
-            let inputs = &mut self.after.features[at(modality)];
-            for path in &changes.features[at(modality)] {
+            let inputs = &mut self.after.features[modality.index()];
+            for path in &changes.features[modality.index()] {
                 let inside = inputs.iter().any(|input| path.starts_with(input));
                 match (inside, path.exists()) {
                     (false, true) if path.is_file() && is_npy(path) => {
@@ -149,7 +149,7 @@ impl Resolved {
                     }
                 }
             }
-            for path in &changes.removed[at(modality)] {
+            for path in &changes.removed[modality.index()] {
                 if let Some(position) = inputs.iter().position(|input| input == path) {
                     inputs.remove(position);
                 } else if !path.exists() && inputs.iter().any(|input| path.starts_with(input)) {
@@ -166,16 +166,20 @@ impl Resolved {
                         inputs.join(", ")
                     )));
                 }
-                self.paths[at(modality)].insert(path.clone());
+                self.paths[modality.index()].insert(path.clone());
             }
         }
         // The rejected rows of a file are replaced when the file is read again. If one file is an input of both
         // modalities, read it for both; otherwise the rejected rows of the other modality would be lost.
         for modality in Modality::ALL {
-            let other = 1 - at(modality);
+            let other = 1 - modality.index();
             let inputs = &self.after.features[other];
             let shared = |path: &&PathBuf| inputs.iter().any(|input| path.starts_with(input));
-            let shared: Vec<PathBuf> = self.paths[at(modality)].iter().filter(shared).cloned().collect();
+            let shared: Vec<PathBuf> = self.paths[modality.index()]
+                .iter()
+                .filter(shared)
+                .cloned()
+                .collect();
             self.paths[other].extend(shared);
         }
         Ok(())
@@ -367,7 +371,7 @@ fn after(before: World, changes: &Changes) -> Result<World, LabelError> {
         &changes.thresholds,
     )?;
     for modality in Modality::ALL {
-        world.prompts[at(modality)] = prompts(&before, &world.classes, modality, changes)?;
+        world.prompts[modality.index()] = prompts(&before, &world.classes, modality, changes)?;
     }
     Ok(world)
 }
@@ -378,9 +382,9 @@ fn prompts(
     modality: Modality,
     changes: &Changes,
 ) -> Result<PromptSet, LabelError> {
-    let old = &before.prompts[at(modality)];
+    let old = &before.prompts[modality.index()];
     let mut missing: BTreeSet<&Arc<str>> = BTreeSet::new();
-    let mut set = match &changes.rows.texts[at(modality)] {
+    let mut set = match &changes.rows.texts[modality.index()] {
         Some(rows) => {
             let (width, data, texts) = rows.of(classes)?;
             PromptSet { width, data, texts }
@@ -485,7 +489,7 @@ fn denoising(
     let mut after = *now;
     let off = now.iter().all(Option::is_none);
     for modality in Modality::ALL {
-        let own = &mut after[at(modality)];
+        let own = &mut after[modality.index()];
         let on = match &request.modalities {
             Some(modalities) => modalities.contains(&modality),
             None => own.is_some() || (off && first_epoch && modality == Modality::Visual),

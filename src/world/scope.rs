@@ -11,7 +11,7 @@ use super::flips::{self, Reflipped, UnchangedFlips};
 use super::resolve::Resolved;
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
-use crate::world::{World, at};
+use crate::world::World;
 
 /// The videos and tracks that a change can touch, or everything.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +93,10 @@ fn everything(before: &World, after: &World) -> bool {
         || Modality::ALL.into_iter().any(|modality| {
             let softmax = matches!(after.settings.of(modality).rule, Rule::Softmax { .. });
             let rule = before.settings.of(modality).rule != after.settings.of(modality).rule;
-            let (was, is) = (&before.prompts[at(modality)], &after.prompts[at(modality)]);
+            let (was, is) = (
+                &before.prompts[modality.index()],
+                &after.prompts[modality.index()],
+            );
             // If the width of the prompts changes, features that were rejected because of their width may fit now. No
             // table lists these features, so that all features must be read again.
             was.width != is.width || (softmax && (rule || was != is))
@@ -106,8 +109,8 @@ fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) 
     let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
     for modality in Modality::ALL {
         let (was, is) = (
-            &resolved.before.prompts[at(modality)],
-            &resolved.after.prompts[at(modality)],
+            &resolved.before.prompts[modality.index()],
+            &resolved.after.prompts[modality.index()],
         );
         for (position, class) in resolved.after.classes.iter().enumerate() {
             let id = ClassId(position as u32);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::choice::Choice;
+use crate::choice::{Choice, nearest};
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
 
@@ -79,7 +79,7 @@ impl ThresholdsFile {
         for (section, listed) in [("audio", audio), ("visual", visual)] {
             let is_unknown = |name: &&String| !classes.iter().any(|class| **class == ***name);
             if let Some(unknown) = listed.keys().find(is_unknown) {
-                let nearest = nearest(unknown, classes).unwrap_or_default();
+                let nearest = nearest(unknown, classes.iter().map(|class| &**class)).unwrap_or_default();
                 return Err(bad_file(
                     &self.path,
                     format!(
@@ -377,14 +377,6 @@ fn finite(modality: Modality, class: &str, threshold: f64) -> Result<f64, LabelE
     Err(LabelError::Settings(format!(
         "{modality} threshold of class `{class}` is {threshold}, expected a finite number"
     )))
-}
-
-fn nearest<'a>(name: &str, classes: &'a [Arc<str>]) -> Option<&'a str> {
-    let likeness = |class: &str| strsim::jaro_winkler(name, class);
-    classes
-        .iter()
-        .map(|class| &**class)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 #[cfg(test)]

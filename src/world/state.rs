@@ -21,9 +21,9 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
 
+use super::Both;
 use super::hash::{feed, hash};
 use super::settings::{LabelSettings, ModalitySettings};
-use super::{Both, at};
 use crate::error::LabelError;
 use crate::ingest::text::TextEmbeddings;
 
@@ -126,7 +126,7 @@ impl World {
         let texts = class_texts(&class_rows, classes.len());
         let rows = snapshot.read::<tables::Prompts>()?;
         let [audio, visual] = Modality::ALL.map(|modality| {
-            prompt_set(&rows, modality, classes.len(), texts[at(modality)].clone()).map_err(bad)
+            prompt_set(&rows, modality, classes.len(), texts[modality.index()].clone()).map_err(bad)
         });
         let denoising = |modality| -> Result<Option<DenoisingRule>, LabelError> {
             let prefix = denoise_name(modality, "");
@@ -211,13 +211,13 @@ impl World {
             push(format!("{RUN}{name}"), 0, value.to_string());
         }
         for modality in Modality::ALL {
-            for (position, path) in self.features[at(modality)].iter().enumerate() {
+            for (position, path) in self.features[modality.index()].iter().enumerate() {
                 push(features_name(modality), position, path.display().to_string());
             }
-            if let Some(rule) = &self.denoising[at(modality)] {
+            if let Some(rule) = &self.denoising[modality.index()] {
                 push(denoise_name(modality, DENOISING_RULE), 0, rule.name().to_owned());
                 for (name, value) in rule.parameters() {
-                    push(denoise_name(modality, name), 0, value.to_string());
+                    push(denoise_name(modality, &name), 0, value.to_string());
                 }
             }
         }
@@ -232,7 +232,7 @@ impl World {
                 class: class.clone(),
                 position: position.0,
                 modality,
-                prompt: self.prompts[at(modality)].texts[position.index()].clone(),
+                prompt: self.prompts[modality.index()].texts[position.index()].clone(),
                 rule: own.rule.name().into(),
                 scale: own.rule.scale(),
                 threshold: own.thresholds[position.index()],
@@ -247,7 +247,7 @@ impl World {
             class: class.clone(),
             position: position.0,
             modality,
-            embedding: self.prompts[at(modality)].row(position).to_vec(),
+            embedding: self.prompts[modality.index()].row(position).to_vec(),
         })
     }
 
@@ -267,7 +267,7 @@ impl World {
     /// Returns the modality and [`PromptError`] if the embeddings of a modality are not valid.
     pub fn prompt_pair(&self) -> Result<PromptPair, (Modality, PromptError)> {
         let of = |modality: Modality| {
-            let set = &self.prompts[at(modality)];
+            let set = &self.prompts[modality.index()];
             PromptEmbeddings::new(&set.data, set.width, self.settings.of(modality).rule)
                 .map_err(|error| (modality, error))
         };
@@ -317,7 +317,7 @@ impl World {
     /// SHA-256 of the text embeddings of one modality in order of the classes, as hexadecimal text.
     pub fn prompts_hash(&self, modality: Modality) -> String {
         use sha2::Digest;
-        let set = &self.prompts[at(modality)];
+        let set = &self.prompts[modality.index()];
         hash(|sum| {
             sum.update((set.width as u64).to_le_bytes());
             set.data.iter().for_each(|value| sum.update(value.to_le_bytes()));
@@ -347,7 +347,7 @@ fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), Stri
                 ));
             }
         };
-        let settings = own[at(row.modality)].get_or_insert_with(|| ModalitySettings {
+        let settings = own[row.modality.index()].get_or_insert_with(|| ModalitySettings {
             rule,
             thresholds: Vec::new(),
         });
@@ -374,7 +374,7 @@ fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), Stri
 fn class_texts(rows: &[ClassRow], classes: usize) -> Both<Vec<Option<Arc<str>>>> {
     let mut texts = [vec![None; classes], vec![None; classes]];
     for row in rows {
-        texts[at(row.modality)][row.position as usize] = row.prompt.clone();
+        texts[row.modality.index()][row.position as usize] = row.prompt.clone();
     }
     texts
 }

@@ -42,16 +42,11 @@ impl Names {
         }
     }
 
-    /// Whether a key names a known video, labelled or not. An ambiguous key counts as known.
-    pub fn knows(&self, key: &str) -> bool {
-        !matches!(self.roster.resolve(key), Err(KeyError::Unknown))
-    }
-
     /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
         match self.roster.resolve(key) {
-            Ok(position) => self.chosen[position].map_or(Meaning::Other, Meaning::Video),
-            Err(KeyError::Unknown) => Meaning::Other,
+            Ok(position) => self.chosen[position].map_or(Meaning::NotLabelled, Meaning::Video),
+            Err(KeyError::Unknown) => Meaning::Unknown,
             Err(ambiguous) => Meaning::Ambiguous {
                 key: key.into(),
                 reason: ambiguous.to_string(),
@@ -65,8 +60,10 @@ impl Names {
 pub enum Meaning {
     /// The key names this video, by its index among the labelled videos.
     Video(usize),
-    /// The key names a video that is not labelled, or no known video.
-    Other,
+    /// The key names a known video that is not labelled.
+    NotLabelled,
+    /// The key names no known video.
+    Unknown,
     /// The key fits more than one video.
     Ambiguous {
         /// The ambiguous key.
@@ -77,6 +74,11 @@ pub enum Meaning {
 }
 
 impl Meaning {
+    /// Whether features under the key must be read. An ambiguous key is read, so that it can be rejected by name.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self, Meaning::Video(_) | Meaning::Ambiguous { .. })
+    }
+
     /// The rejected row for a key that fits more than one video. `None` for any other key.
     pub fn reject(&self, file: &str, row: u64) -> Option<RejectRow> {
         let Meaning::Ambiguous { key, reason } = self else {

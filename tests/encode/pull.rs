@@ -11,10 +11,10 @@ use super::Studio;
 use crate::support::{assert_status, run, scratch, stderr, stdout};
 
 /// An answer: status line, headers, body.
-type Answer = (&'static str, Vec<String>, Vec<u8>);
+type Reply = (&'static str, Vec<String>, Vec<u8>);
 
 /// Serves these paths until the test's process ends; gives the address.
-fn serve(answers: BTreeMap<String, Answer>) -> String {
+fn serve(answers: BTreeMap<String, Reply>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -47,7 +47,7 @@ fn serve(answers: BTreeMap<String, Answer>) -> String {
 }
 
 /// The tiny CLIP as the hub has it: models by a redirection that tells their hash, the tokenizer at once.
-fn hub(studio: &Studio) -> BTreeMap<String, Answer> {
+fn hub(studio: &Studio) -> BTreeMap<String, Reply> {
     let at = |file: &str| format!("/own/tiny-clip/resolve/main/{file}");
     let mut answers = BTreeMap::new();
     for (file, from) in [

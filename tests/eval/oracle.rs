@@ -49,14 +49,14 @@ fn evaluate(classes: usize, videos: &[Video]) -> Evaluator {
 mod definition {
     use super::{Grid, Video};
 
-    pub(super) type Counts = (f64, f64, f64);
+    pub(super) type MatchCounts = (f64, f64, f64);
 
     pub(super) fn both([audio, visual]: &[Grid; 2]) -> Grid {
         let meet = |(a, v): (&Vec<bool>, &Vec<bool>)| a.iter().zip(v).map(|(a, v)| *a && *v).collect();
         audio.iter().zip(visual).map(meet).collect()
     }
 
-    pub(super) fn segments(predicted: &[bool], truth: &[bool]) -> Counts {
+    pub(super) fn segments(predicted: &[bool], truth: &[bool]) -> MatchCounts {
         let count = |p: bool, t: bool| {
             predicted
                 .iter()
@@ -89,18 +89,18 @@ mod definition {
         })
     }
 
-    pub(super) fn runs(predicted: &[bool], truth: &[bool]) -> Counts {
+    pub(super) fn runs(predicted: &[bool], truth: &[bool]) -> MatchCounts {
         let (predicted, truth) = (events(predicted), events(truth));
         let hits = predicted.iter().filter(|event| matched(event, &truth)).count();
         let misses = truth.iter().filter(|event| !matched(event, &predicted)).count();
         (hits as f64, (predicted.len() - hits) as f64, misses as f64)
     }
 
-    fn f_score((tp, fp, fn_): Counts) -> Option<f64> {
+    fn f_score((tp, fp, fn_): MatchCounts) -> Option<f64> {
         (tp + fp + fn_ > 0.0).then(|| 2.0 * tp / (2.0 * tp + fp + fn_))
     }
 
-    fn class_mean(counts: &[Counts]) -> f64 {
+    fn class_mean(counts: &[MatchCounts]) -> f64 {
         let scores: Vec<f64> = counts.iter().filter_map(|counts| f_score(*counts)).collect();
         if scores.is_empty() {
             1.0
@@ -110,16 +110,16 @@ mod definition {
     }
 
     /// A, V, AV, Type@AV, Event@AV.
-    pub(super) fn level(videos: &[Video], count: fn(&[bool], &[bool]) -> Counts) -> [f64; 5] {
+    pub(super) fn level(videos: &[Video], count: fn(&[bool], &[bool]) -> MatchCounts) -> [f64; 5] {
         let mut sums = [0.0; 4];
         for video in videos {
-            let per_class = |predicted: &Grid, truth: &Grid| -> Vec<Counts> {
+            let per_class = |predicted: &Grid, truth: &Grid| -> Vec<MatchCounts> {
                 predicted.iter().zip(truth).map(|(p, t)| count(p, t)).collect()
             };
             let audio = per_class(&video.predicted[0], &video.truth[0]);
             let visual = per_class(&video.predicted[1], &video.truth[1]);
             let meet = per_class(&both(&video.predicted), &both(&video.truth));
-            let together: Vec<Counts> = audio
+            let together: Vec<MatchCounts> = audio
                 .iter()
                 .zip(&visual)
                 .map(|(a, v)| (a.0 + v.0, a.1 + v.1, a.2 + v.2))

@@ -4,7 +4,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Predictions, Rejects};
 
-use super::law::files::{Rows, write_parquet};
+use super::law::files::{FeatureRows, write_parquet};
 use crate::sample::{CLASSES, Sample, name};
 use crate::support::{assert_status, run};
 
@@ -13,7 +13,7 @@ fn of_a_video_that_a_file_has_once_well_and_once_badly_none_counts() {
     let sample = Sample::new(8);
     assert_status(&sample.label("store", &[]), 0);
     let (store, file) = (sample.path("store"), sample.path("epoch.parquet"));
-    let rows = |nth: usize, values: usize| Rows {
+    let rows = |nth: usize, values: usize| FeatureRows {
         key: name(nth),
         modality: Modality::Audio,
         width: CLASSES.len(),

@@ -10,7 +10,7 @@ use super::copied;
 use crate::sample::{Sample, name};
 use crate::support::{assert_status, vaplan};
 
-type Tables = (
+type KilledTables = (
     Vec<VideoRow>,
     Vec<ScoreTrack>,
     Vec<LabelTrack>,
@@ -20,7 +20,7 @@ type Tables = (
 );
 
 /// Version, tables, and how many changes there were; the version is whole.
-fn read(store: &Path) -> (u64, Tables) {
+fn read(store: &Path) -> (u64, KilledTables) {
     let snapshot = Store::open(store).unwrap().latest().unwrap().unwrap();
     assert_eq!(snapshot.check().unwrap(), []);
     let tables = (

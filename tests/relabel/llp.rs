@@ -10,7 +10,7 @@ use vaplan_schemas::tables::{
 };
 use vaplan_schemas::{Modality, StoreVersion};
 
-use crate::support::{assert_status, run, scratch, shared, stdout};
+use crate::support::{assert_status, run, scratch, shared, sorted, stdout};
 
 fn version(store: &Path, version: u64) -> Snapshot {
     let store = Store::open(store).unwrap();
@@ -22,12 +22,7 @@ fn assert_same<T: Table>(first: &Snapshot, last: &Snapshot)
 where
     T::Row: PartialEq,
 {
-    let read = |snapshot: &Snapshot| {
-        let mut rows = snapshot.read::<T>().unwrap();
-        rows.sort_by(T::compare);
-        rows
-    };
-    let (first, last) = (read(first), read(last));
+    let (first, last) = (sorted::<T>(first), sorted::<T>(last));
     assert!(
         first == last,
         "{} is as it was: {} rows, {}",

@@ -9,7 +9,7 @@ use vaplan_schemas::tables::{Epochs, Videos};
 
 use crate::sample;
 use crate::support::{assert_status, run as vaplan, stdout};
-use crate::train::Sample;
+use crate::train::TrainingSample;
 
 /// Runs an example in a folder that has its data, with settings that take seconds.
 fn example(name: &str, folder: &Path) -> (Output, String) {
@@ -129,7 +129,7 @@ fn a_data_set_of_a_few_classes_without_val_is_denoised_while_it_trains() {
 
 #[test]
 fn ave_is_scored_by_the_accuracy_of_segments() {
-    let sample = Sample::of(crate::ave::annotations(), "1");
+    let sample = TrainingSample::of(crate::ave::annotations(), "1");
     let folder = Path::new(&sample.path("")).to_owned();
     put(
         &folder,

@@ -3,7 +3,7 @@
 use super::{SMALL, command, config, scores, tables};
 use crate::sample::Numbers;
 use crate::support::{assert_status, stderr};
-use crate::train::Sample;
+use crate::train::TrainingSample;
 
 /// Kills of each schedule.
 const KILLS: usize = 10;
@@ -12,7 +12,7 @@ const FIRST: u64 = 130;
 
 #[test]
 fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_workers() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let mut went_on = Vec::new();
     // Other moments: VAPLAN_SEED=1 and so on.
     let seed = std::env::var("VAPLAN_SEED").map_or(0, |seed| seed.parse().expect("a number"));
@@ -80,7 +80,7 @@ fn a_run_killed_at_ten_random_moments_ends_in_the_same_tables_with_1_and_2_worke
 
 #[test]
 fn a_run_killed_after_every_version_it_makes_ends_in_the_same_tables() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let settings = format!("{SMALL}schedule = 'every'\nevery = 1\nwarmup = 1\n");
     let whole = config(&sample, "whole", &settings);
     let whole_run = command(&whole, "1").output().unwrap();

@@ -13,19 +13,17 @@ use vaplan_schemas::rows::{
     EpochRow, LabelChangeRow, LabelTrack, PredictionTrack, RejectRow, ScoreTrack, VideoPredictionRow,
 };
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{
-    Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, Table, VideoPredictions,
-};
+use vaplan_schemas::tables::{Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, VideoPredictions};
 
-use crate::support::{assert_status, stdout, vaplan};
-use crate::train::Sample;
+use crate::support::{assert_status, sorted, stdout, vaplan};
+use crate::train::TrainingSample;
 
 /// Settings with which a run takes a second or two; labels are flipped for little.
 const SMALL: &str = "[train]\nepochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n\
                      [denoise]\nalpha = 1.05\nguard = 0.3\n";
 
 /// Writes a file for a run of the sample into a store of this name; gives its path.
-pub(crate) fn config(sample: &Sample, store: &str, settings: &str) -> String {
+pub(crate) fn config(sample: &TrainingSample, store: &str, settings: &str) -> String {
     let path = sample.path(&format!("{store}.toml"));
     // The sample's own annotations, or those of its copies.
     let own = match Path::new(&sample.path("features/annotations")).exists() {
@@ -64,7 +62,7 @@ fn plan(config: &str) -> Vec<String> {
 
 /// What a store holds in the end, but for what time it took.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Tables {
+pub(crate) struct RunTables {
     pub(crate) versions: u64,
     pub(crate) labels: Vec<LabelTrack>,
     pub(crate) predictions: Vec<PredictionTrack>,
@@ -75,31 +73,20 @@ pub(crate) struct Tables {
     pub(crate) epochs: Vec<EpochRow>,
 }
 
-pub(crate) fn tables(store: &str) -> Tables {
+pub(crate) fn tables(store: &str) -> RunTables {
     let snapshot = Store::open(Path::new(store)).unwrap().at_version(None).unwrap();
-    let mut labels = snapshot.read::<Labels>().unwrap();
-    labels.sort_by(Labels::compare);
-    let mut predictions = snapshot.read::<Predictions>().unwrap();
-    predictions.sort_by(Predictions::compare);
-    let mut videos = snapshot.read::<VideoPredictions>().unwrap();
-    videos.sort_by(VideoPredictions::compare);
-    let mut epochs = snapshot.read::<Epochs>().unwrap();
-    epochs.sort_by(Epochs::compare);
+    let mut epochs = sorted::<Epochs>(&snapshot);
     epochs.iter_mut().for_each(|row| row.seconds = 0.0);
-    let mut changes = snapshot.read::<LabelChanges>().unwrap();
-    changes.sort_by(LabelChanges::compare);
-    let mut scores = snapshot.read::<Scores>().unwrap();
-    scores.sort_by(Scores::compare);
     let mut rejects = snapshot.read::<Rejects>().unwrap();
     rejects.sort();
-    Tables {
-        changes,
-        scores,
+    RunTables {
+        changes: sorted::<LabelChanges>(&snapshot),
+        scores: sorted::<Scores>(&snapshot),
         rejects,
         versions: snapshot.version().version,
-        labels,
-        predictions,
-        videos,
+        labels: sorted::<Labels>(&snapshot),
+        predictions: sorted::<Predictions>(&snapshot),
+        videos: sorted::<VideoPredictions>(&snapshot),
         epochs,
     }
 }

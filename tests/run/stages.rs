@@ -7,7 +7,7 @@ use vaplan_schemas::rows::LabelRule;
 
 use super::{SMALL, config, flipped_by, plan, run, scores, tables};
 use crate::support::{assert_status, run as vaplan, stderr, stdout};
-use crate::train::Sample;
+use crate::train::TrainingSample;
 
 /// Rows of the final table whose title is this, by split and protocol.
 fn rows(table: &str, title: &str) -> Vec<String> {
@@ -23,7 +23,7 @@ fn rows(table: &str, title: &str) -> Vec<String> {
 
 #[test]
 fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() {
-    let sample = Sample::new("2");
+    let sample = TrainingSample::new("2");
     let file = config(&sample, "own", SMALL);
     let stages = ["label", "plg", "weak", "ple", "pld", "ple+pld"];
     assert_eq!(plan(&file), stages.map(|stage| format!("{stage} to be done")));
@@ -72,7 +72,7 @@ fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() 
 
 #[test]
 fn the_labels_of_a_run_are_those_of_a_store_labelled_anew_from_what_it_led_to() {
-    let sample = Sample::new("2");
+    let sample = TrainingSample::new("2");
     for (name, schedule) in [
         ("once", ""),
         ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
@@ -90,7 +90,7 @@ fn the_labels_of_a_run_are_those_of_a_store_labelled_anew_from_what_it_led_to() 
 
 #[test]
 fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let file = config(&sample, "own", SMALL);
     assert_status(&run(&file), 0);
     let before = tables(&sample.path("own"));
@@ -130,7 +130,7 @@ fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
 
 #[test]
 fn what_another_command_made_of_the_labels_is_taken_back() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let file = config(&sample, "own", SMALL);
     assert_status(&run(&file), 0);
     let store = sample.path("own");
@@ -175,7 +175,7 @@ fn what_another_command_made_of_the_labels_is_taken_back() {
 
 #[test]
 fn a_file_that_was_done_before_another_is_done_again_as_it_was() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     for (name, schedule) in [
         ("once", ""),
         ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
@@ -206,7 +206,7 @@ fn a_file_that_was_done_before_another_is_done_again_as_it_was() {
 
 #[test]
 fn a_baseline_that_comes_later_learns_the_labels_of_plg() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     for (name, schedule) in [
         ("once", ""),
         ("every", "schedule = 'every'\nevery = 1\nwarmup = 1\n"),
@@ -226,7 +226,7 @@ fn a_baseline_that_comes_later_learns_the_labels_of_plg() {
         assert_eq!(with(name, "'pseudo'"), wanted, "{name}");
         let after = tables(&sample.path(name));
         assert_eq!(after.labels, held.labels, "{name}: denoised as before");
-        let losses = |tables: &super::Tables| -> Vec<_> {
+        let losses = |tables: &super::RunTables| -> Vec<_> {
             let rows = tables
                 .epochs
                 .iter()
@@ -242,7 +242,7 @@ fn a_baseline_that_comes_later_learns_the_labels_of_plg() {
 
 #[test]
 fn a_run_is_the_same_however_its_file_is_spelled() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let file = config(&sample, "own", &SMALL.replace("epochs = 3", "epochs = 1"));
     assert_status(&run(&file), 0);
     let folder = sample.path("");
@@ -264,7 +264,7 @@ fn a_run_is_the_same_however_its_file_is_spelled() {
 
 #[test]
 fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     let file = config(&sample, "own", SMALL);
     assert_status(&run(&file), 0);
     let marks = sample.path("marks.csv");
@@ -307,7 +307,7 @@ fn what_a_person_sets_between_two_runs_is_learnt_by_the_second() {
 
 #[test]
 fn a_file_that_cannot_be_used_is_refused_before_anything_is_written() {
-    let sample = Sample::new("1");
+    let sample = TrainingSample::new("1");
     for (settings, said) in [
         ("[train]\nepoch = 3\n", "(nearest: `epochs`)"),
         (

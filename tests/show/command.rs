@@ -6,12 +6,12 @@ use vaplan_schemas::bucket_of;
 use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::{Classes, Labels, Scores, Truth, Videos};
 
-use super::looks::{Video, dog, video};
+use super::looks::{VideoRows, dog, video};
 use crate::sample::Sample;
 use crate::support::{assert_golden, assert_status, run, scratch, stderr, stdout, vaplan};
 
 /// A store of these videos; the truth of all of them.
-fn store(videos: &[Video]) -> tempfile::TempDir {
+fn store(videos: &[VideoRows]) -> tempfile::TempDir {
     let folder = scratch();
     let store = Store::create(&folder.path().join("store")).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -27,7 +27,7 @@ fn store(videos: &[Video]) -> tempfile::TempDir {
         let own = videos
             .iter()
             .filter(|video| bucket_of(&video.row.video, commit.buckets()) == bucket);
-        let mut own: Vec<&Video> = own.collect();
+        let mut own: Vec<&VideoRows> = own.collect();
         own.sort_by_key(|video| video.row.video.clone());
         let rows: Vec<_> = own.iter().map(|video| video.row.clone()).collect();
         let labels: Vec<_> = own.iter().flat_map(|video| video.labels.clone()).collect();

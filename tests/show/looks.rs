@@ -13,7 +13,7 @@ use crate::support::assert_golden;
 const THRESHOLD: f64 = 0.2;
 
 /// Rows of one video of classes Dog, Speech and Frying_(food), threshold 0.2.
-pub(super) struct Video {
+pub(super) struct VideoRows {
     pub(super) row: VideoRow,
     pub(super) classes: Vec<ClassRow>,
     pub(super) labels: Vec<LabelTrack>,
@@ -21,7 +21,7 @@ pub(super) struct Video {
     pub(super) truth: Vec<TruthRow>,
 }
 
-pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
+pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> VideoRows {
     let classes = ["Speech", "Dog", "Frying_(food)"];
     let class = |(position, class): (usize, &&str), modality| ClassRow {
         class: Arc::from(*class),
@@ -33,7 +33,7 @@ pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
         threshold: 0.6,
         score_threshold: THRESHOLD,
     };
-    Video {
+    VideoRows {
         row: VideoRow {
             video: name.into(),
             split: Split::Test,
@@ -54,9 +54,9 @@ pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> Video {
     }
 }
 
-impl Video {
+impl VideoRows {
     /// Labels where the score is above the threshold.
-    fn scores(mut self, modality: Modality, class: &str, score: impl Fn(u32) -> f64) -> Video {
+    fn scores(mut self, modality: Modality, class: &str, score: impl Fn(u32) -> f64) -> VideoRows {
         let score: Vec<f64> = (0..self.row.segments).map(score).collect();
         let (video, class): (Arc<str>, Arc<str>) = (self.row.video.clone(), class.into());
         let track = LabelTrack::plg(video.clone(), modality, class.clone(), score.clone(), THRESHOLD);
@@ -71,7 +71,7 @@ impl Video {
         self
     }
 
-    fn truth(mut self, modality: Modality, class: &str, onset: u32, offset: u32) -> Video {
+    fn truth(mut self, modality: Modality, class: &str, onset: u32, offset: u32) -> VideoRows {
         self.truth.push(TruthRow {
             video: self.row.video.clone(),
             modality,
@@ -109,7 +109,7 @@ const COLOURED: TimelineStyle = TimelineStyle {
 };
 
 /// Ten seconds: a dog is heard throughout and seen at the end; frying is heard, outside the weak label.
-pub(super) fn dog() -> Video {
+pub(super) fn dog() -> VideoRows {
     video("-rf_AAAAAAA_20_30", 10, &["Speech", "Dog"])
         .scores(Modality::Audio, "Dog", |t| 0.15 + 0.02 * f64::from(t))
         .scores(Modality::Audio, "Speech", |t| if t == 9 { f64::NAN } else { 0.1 })

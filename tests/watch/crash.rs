@@ -5,12 +5,12 @@ use std::fs;
 use rustix::process::Signal;
 use vaplan_schemas::store::Store;
 
-use super::harness::Place;
+use super::harness::WatchedStore;
 use crate::sample::{Tables, name};
 use crate::support::{assert_status, run};
 
 /// A mark in a class that the video is labelled with.
-fn mark(place: &Place, nth: usize) -> String {
+fn mark(place: &WatchedStore, nth: usize) -> String {
     let videos = Tables::read(&place.store()).videos;
     let video = videos
         .iter()
@@ -25,7 +25,7 @@ fn mark(place: &Place, nth: usize) -> String {
 
 #[test]
 fn killed_between_commit_and_acknowledgement_a_delivery_counts_once() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let mut watch = place.watch(&[], Some("after-versions"));
     place.deliver("a.user.csv", mark(&place, 0));
     assert_eq!(watch.end().code(), None, "killed");
@@ -41,8 +41,8 @@ fn killed_between_commit_and_acknowledgement_a_delivery_counts_once() {
 
 #[test]
 fn killed_in_the_middle_of_a_commit_the_version_before_stands_and_the_next_run_makes_it() {
-    let place = Place::new(12);
-    let whole = Place::new(12);
+    let place = WatchedStore::new(12);
+    let whole = WatchedStore::new(12);
     let watch = whole.watch(&[], None).ready();
     whole.deliver("a.user.csv", mark(&whole, 0));
     watch.line("version 2: ");
@@ -88,7 +88,7 @@ fn killed_in_the_middle_of_a_commit_the_version_before_stands_and_the_next_run_m
 
 #[test]
 fn a_signal_while_it_waits_for_the_store_stops_it_and_leaves_the_delivery() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let store = Store::open(&place.store()).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
@@ -105,7 +105,7 @@ fn a_signal_while_it_waits_for_the_store_stops_it_and_leaves_the_delivery() {
 
 #[test]
 fn a_signal_while_it_works_leaves_a_batch_done_or_as_it_was() {
-    let place = Place::new(60);
+    let place = WatchedStore::new(60);
     for nth in 0..6 {
         let mut watch = place.watch(&[], None).ready();
         let name = format!("{nth}.user.csv");
@@ -135,7 +135,7 @@ fn a_signal_while_it_works_leaves_a_batch_done_or_as_it_was() {
 
 #[test]
 fn what_another_process_relabels_meanwhile_is_seen_and_kept() {
-    let place = Place::new(24);
+    let place = WatchedStore::new(24);
     let alone = place.copy("alone");
     let watch = place.watch(&[], None).ready();
     place.deliver("a.user.csv", mark(&place, 0));

@@ -9,7 +9,7 @@ use vaplan_schemas::rows::SettingRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Candidates, Classes, LabelChanges, Predictions, Settings, UserLabels};
 
-use super::harness::{Place, Watch, copy};
+use super::harness::{Watch, WatchedStore, copy};
 use crate::sample::{Tables, key, name};
 use crate::support::{assert_status, run};
 
@@ -55,11 +55,11 @@ struct Case {
 
 enum Make {
     Text(&'static str),
-    By(fn(&Place, &str)),
+    By(fn(&WatchedStore, &str)),
 }
 
 impl Case {
-    fn make(&self, place: &Place) {
+    fn make(&self, place: &WatchedStore) {
         match self.make {
             Make::Text(text) => place.deliver(self.name, text),
             Make::By(make) => make(place, self.name),
@@ -149,7 +149,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// A folder of npy of 10 segments, each below a folder of it.
-fn folder(place: &Place, name: &str, videos: &[(&str, usize)]) {
+fn folder(place: &WatchedStore, name: &str, videos: &[(&str, usize)]) {
     let beside = place.inbox(".folder");
     fs::create_dir(&beside).unwrap();
     for (below, nth) in videos {
@@ -164,7 +164,7 @@ fn folder(place: &Place, name: &str, videos: &[(&str, usize)]) {
 }
 
 /// Probabilities of every `step`th video: low where labels are, so that some flip.
-fn epoch(place: &Place, name: &str, step: usize) {
+fn epoch(place: &WatchedStore, name: &str, step: usize) {
     let beside = place.inbox(".epoch");
     for modality in ["audio", "visual"] {
         fs::create_dir_all(beside.join(modality)).unwrap();
@@ -180,14 +180,14 @@ fn epoch(place: &Place, name: &str, step: usize) {
 }
 
 /// Where features that were delivered lie.
-fn placed(place: &Place, name: &str) -> Option<PathBuf> {
+fn placed(place: &WatchedStore, name: &str) -> Option<PathBuf> {
     let folder = place.store().join("_vaplan/shards").join(name);
     let entry = fs::read_dir(folder).ok()?.next()?;
     Some(entry.unwrap().path())
 }
 
 /// Asks `relabel` for what a delivery asks for, as if it still lay in the inbox.
-fn relabel(place: &Place, store: &Path, name: &str, flags: &[&str]) -> Vec<String> {
+fn relabel(place: &WatchedStore, store: &Path, name: &str, flags: &[&str]) -> Vec<String> {
     let (done, lies) = (place.inbox("done").join(name), place.inbox(name));
     let at = placed(place, name).unwrap_or_else(|| {
         match done.is_dir() {
@@ -211,7 +211,7 @@ fn relabel(place: &Place, store: &Path, name: &str, flags: &[&str]) -> Vec<Strin
         .collect()
 }
 
-fn tidy(place: &Place, name: &str) {
+fn tidy(place: &WatchedStore, name: &str) {
     let lies = place.inbox(name);
     match lies.is_dir() {
         true => fs::remove_dir_all(lies).unwrap(),
@@ -221,7 +221,7 @@ fn tidy(place: &Place, name: &str) {
 
 #[test]
 fn every_kind_of_delivery_gives_the_tables_of_the_same_relabel() {
-    let place = Place::new(24);
+    let place = WatchedStore::new(24);
     let other = place.copy("other");
     let watch = place.watch(&[], None).ready();
     let mut version = 1;
@@ -258,7 +258,7 @@ fn every_kind_of_delivery_gives_the_tables_of_the_same_relabel() {
 
 #[test]
 fn all_that_lies_there_is_one_version_and_gives_the_tables_of_one_relabel() {
-    let place = Place::new(24);
+    let place = WatchedStore::new(24);
     let other = place.copy("other");
     let chosen: Vec<Case> = cases()
         .into_iter()
@@ -289,7 +289,7 @@ fn all_that_lies_there_is_one_version_and_gives_the_tables_of_one_relabel() {
 
 #[test]
 fn labels_are_those_of_labelling_afresh() {
-    let place = Place::new(24);
+    let place = WatchedStore::new(24);
     let watch = place.watch(&[], None).ready();
     place.deliver(
         "a.weak.csv",
@@ -327,7 +327,7 @@ fn labels_are_those_of_labelling_afresh() {
 
 #[test]
 fn a_shard_of_the_same_name_takes_the_place_of_the_one_before() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     place.deliver(
         "a.weak.csv",
@@ -352,7 +352,7 @@ fn a_shard_of_the_same_name_takes_the_place_of_the_one_before() {
 
 #[test]
 fn a_file_that_is_delivered_again_is_a_change_of_its_own() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let high = "[visual]\ndefault = 1.2\n";
     place.deliver("a.thresholds.toml", high);
@@ -377,7 +377,7 @@ fn a_file_that_is_delivered_again_is_a_change_of_its_own() {
 
 #[test]
 fn a_correction_that_is_withdrawn_and_delivered_again_holds() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let label = |label: &str| {
         format!(
@@ -403,7 +403,7 @@ fn a_correction_that_is_withdrawn_and_delivered_again_holds() {
 
 #[test]
 fn an_edit_of_a_delivered_file_does_not_reach_the_store() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     place.deliver(
         "a.weak.csv",
@@ -427,7 +427,7 @@ fn an_edit_of_a_delivered_file_does_not_reach_the_store() {
 
 #[test]
 fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     place.deliver(
         "z.user.csv",
         format!("video,modality,class,label,segment\n{},audio,Bark,1,2\n", name(0)),

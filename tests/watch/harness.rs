@@ -19,7 +19,7 @@ use crate::support::{assert_status, vaplan};
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A labelled sample with an inbox.
-pub(crate) struct Place {
+pub(crate) struct WatchedStore {
     pub(crate) sample: Sample,
 }
 
@@ -30,13 +30,13 @@ pub(crate) struct Watch {
     status: PathBuf,
 }
 
-impl Place {
+impl WatchedStore {
     /// So many videos, labelled into `store`.
-    pub(crate) fn new(videos: usize) -> Place {
+    pub(crate) fn new(videos: usize) -> WatchedStore {
         let sample = Sample::new(videos);
         assert_status(&sample.label("store", &[]), 0);
         fs::create_dir(sample.path("inbox")).unwrap();
-        Place { sample }
+        WatchedStore { sample }
     }
 
     pub(crate) fn store(&self) -> PathBuf {

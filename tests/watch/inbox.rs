@@ -6,7 +6,7 @@ use vaplan_schemas::rows::UserLabelRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::UserLabels;
 
-use super::harness::Place;
+use super::harness::WatchedStore;
 use crate::sample::{Tables, key, name};
 use crate::support::run;
 
@@ -18,18 +18,18 @@ fn mark(nth: usize, segment: usize) -> String {
     )
 }
 
-fn marks(place: &Place) -> Vec<UserLabelRow> {
+fn marks(place: &WatchedStore) -> Vec<UserLabelRow> {
     let latest = Store::open(&place.store()).unwrap().at_version(None).unwrap();
     latest.read::<UserLabels>().unwrap()
 }
 
-fn segments(place: &Place) -> Vec<u32> {
+fn segments(place: &WatchedStore) -> Vec<u32> {
     marks(place).iter().map(|row| row.segment).collect()
 }
 
 #[test]
 fn what_comes_by_the_name_of_one_that_waits_is_read_as_itself() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let store = Store::open(&place.store()).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
@@ -49,7 +49,7 @@ fn what_comes_by_the_name_of_one_that_waits_is_read_as_itself() {
 
 #[test]
 fn an_input_of_the_store_that_is_away_ends_the_watch_and_fails_no_delivery() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let (features, away) = (place.sample.path("audio"), place.sample.path("away"));
     fs::rename(&features, &away).unwrap();
@@ -74,7 +74,7 @@ fn an_input_of_the_store_that_is_away_ends_the_watch_and_fails_no_delivery() {
 
 #[test]
 fn a_video_that_is_removed_and_comes_back_comes_without_its_marks_as_if_apart() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let other = place.copy("other");
     place.deliver("a.user.csv", mark(3, 1));
     place.deliver("b.weak-remove.csv", format!("filename\n{}\n", name(3)));
@@ -110,7 +110,7 @@ fn a_video_that_is_removed_and_comes_back_comes_without_its_marks_as_if_apart() 
 
 #[test]
 fn of_many_epochs_only_the_next_is_read() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let values = vec![0.5_f32; 30];
     for epoch in ["epoch-0001", "epoch-0002"] {
         let beside = place.inbox(".epoch");
@@ -134,7 +134,7 @@ fn of_many_epochs_only_the_next_is_read() {
 
 #[test]
 fn a_name_as_long_as_can_be_fails_as_any_other() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let long = format!("{}.json", "x".repeat(250));
     place.deliver(&long, "{}");
     place.deliver("a.user.csv", mark(0, 1));

@@ -8,13 +8,13 @@ use vaplan_schemas::rows::PredictionTrack;
 use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::Predictions;
 
-use super::harness::Place;
+use super::harness::WatchedStore;
 use crate::sample::{CLASSES, key, name};
 use crate::support::{assert_status, run, stderr};
 
 #[test]
 fn memory_does_not_grow_with_versions() {
-    let place = Place::new(60);
+    let place = WatchedStore::new(60);
     let watch = place.watch(&["--quiet"], None);
     let mut held = Vec::new();
     let batches = 150;
@@ -40,7 +40,7 @@ fn memory_does_not_grow_with_versions() {
 }
 
 /// Another process writes predictions of an epoch, as `vaplan train` does.
-fn train(place: &Place, epoch: u64) {
+fn train(place: &WatchedStore, epoch: u64) {
     let store = Store::open(&place.store()).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
     let before = store.at_version(None).unwrap().version().clone();
@@ -67,7 +67,7 @@ fn train(place: &Place, epoch: u64) {
 
 #[test]
 fn what_another_process_wrote_is_loaded_only_where_the_graph_is_made_of_it() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&[], None).ready();
     let mark = |segment| {
         let name = name(0);
@@ -97,7 +97,7 @@ fn what_another_process_wrote_is_loaded_only_where_the_graph_is_made_of_it() {
 
 #[test]
 fn figures_are_served_on_loopback_and_nowhere_else() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&["--metrics", "127.0.0.1:0"], None).ready();
     place.deliver(
         "a.user.csv",
@@ -153,7 +153,7 @@ fn figures_are_served_on_loopback_and_nowhere_else() {
 
 #[test]
 fn without_a_version_there_is_nothing_to_watch() {
-    let place = Place::new(4);
+    let place = WatchedStore::new(4);
     let (none, inbox) = (place.sample.path("none"), place.inbox(""));
     let refused = run([
         "watch",
@@ -179,7 +179,7 @@ fn first_line(address: &str, request: &str) -> String {
 
 #[test]
 fn no_request_ends_a_watch_or_costs_it_a_thread_for_each_connection() {
-    let place = Place::new(12);
+    let place = WatchedStore::new(12);
     let watch = place.watch(&["--metrics", "127.0.0.1:0"], None).ready();
     let address = watch.status()["metrics"].as_str().unwrap().to_owned();
     let own = "Host: 127.0.0.1\r\n";

@@ -10,24 +10,24 @@ use vaplan_schemas::rows::LabelRule;
 use super::harness::Watch;
 use crate::run::{config, flipped_by, tables};
 use crate::support::{assert_status, run, stderr, vaplan};
-use crate::train::Sample;
+use crate::train::TrainingSample;
 
 /// Three epochs of a second or less; after the first and the second labels are denoised, for little.
 const SMALL: &str = "[train]\nepochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n\
                      [denoise]\nschedule = 'every'\nevery = 1\nwarmup = 1\nalpha = 1.05\nguard = 0.3\n";
 
 /// A labelled store, and a file that says how to train beside it.
-struct Place {
-    sample: Sample,
+struct WatchedStore {
+    sample: TrainingSample,
     file: String,
 }
 
-impl Place {
-    fn new(settings: &str) -> Place {
-        let sample = Sample::new("1");
+impl WatchedStore {
+    fn new(settings: &str) -> WatchedStore {
+        let sample = TrainingSample::new("1");
         let file = config(&sample, "store", settings);
         std::fs::create_dir(sample.path("inbox")).unwrap();
-        Place { sample, file }
+        WatchedStore { sample, file }
     }
 
     fn watch(&self, fault: Option<&str>) -> Watch {
@@ -66,7 +66,7 @@ impl Place {
 
 #[test]
 fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
-    let place = Place::new(SMALL);
+    let place = WatchedStore::new(SMALL);
     let watch = place.watch(None);
     watch.line("denoised by epoch 1");
     watch.line("denoised by epoch 2");
@@ -115,7 +115,7 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
 
 #[test]
 fn killed_anywhere_a_training_goes_on_to_what_it_would_have_been() {
-    let (whole, killed) = (Place::new(SMALL), Place::new(SMALL));
+    let (whole, killed) = (WatchedStore::new(SMALL), WatchedStore::new(SMALL));
     let watch = whole.watch(None);
     watch.line("training rests: all there is was learnt");
     watch.stop();
@@ -154,7 +154,7 @@ fn killed_anywhere_a_training_goes_on_to_what_it_would_have_been() {
 #[test]
 fn a_signal_is_heeded_while_another_process_has_the_store() {
     // One that does not end before the store is held.
-    let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
+    let place = WatchedStore::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
     let watch = place.watch(None);
     watch.line("epoch 1: ");
     let store = vaplan_schemas::store::Store::open(Path::new(&place.store())).unwrap();
@@ -168,7 +168,7 @@ fn a_signal_is_heeded_while_another_process_has_the_store() {
 
 #[test]
 fn what_another_process_changes_is_learnt_by_a_training_at_rest() {
-    let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 1"));
+    let place = WatchedStore::new(&SMALL.replace("epochs = 3", "epochs = 1"));
     let watch = place.watch(None);
     watch.line("training rests: all there is was learnt");
     let before = tables(&place.store()).epochs.len();
@@ -201,7 +201,7 @@ fn what_another_process_changes_is_learnt_by_a_training_at_rest() {
 
 #[test]
 fn a_signal_ends_a_training_in_the_middle_of_an_epoch() {
-    let place = Place::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
+    let place = WatchedStore::new(&SMALL.replace("epochs = 3", "epochs = 100000"));
     let watch = place.watch(None);
     watch.line("denoised by epoch 2");
     // What trains gives the cores back while it waits.
@@ -223,7 +223,7 @@ fn a_signal_ends_a_training_in_the_middle_of_an_epoch() {
 
 #[test]
 fn a_delivery_is_learnt_by_the_next_epoch() {
-    let place = Place::new(
+    let place = WatchedStore::new(
         &SMALL
             .replace("epochs = 3", "epochs = 100000")
             .replace("'every'", "'off'"),
@@ -254,7 +254,7 @@ fn a_delivery_is_learnt_by_the_next_epoch() {
 
 #[test]
 fn a_file_that_asks_for_what_cannot_be_is_refused_before_anything_is_loaded() {
-    let place = Place::new("[train]\nepochs = 1\n");
+    let place = WatchedStore::new("[train]\nepochs = 1\n");
     let refused = |file: &str| {
         let inbox = place.sample.path("inbox");
         let watch = [

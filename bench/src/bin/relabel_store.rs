@@ -27,7 +27,7 @@ use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::outcome::VideoOutcome;
 use vaplan_dataflows::session::{GraphSession, Rows};
-use vaplan_dataflows::train::{LabelChanges as EpochInput, Learner, Learnt, Predicted};
+use vaplan_dataflows::train::{Learner, Learnt, Predicted, RecordChanges as EpochInput};
 use vaplan_dataflows::{
     Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
 };

@@ -20,7 +20,7 @@ use crate::feed::Feed;
 use crate::graph::{labelling, learning};
 use crate::outcome::Output;
 use crate::records::{LabelRecord, VideoId};
-use crate::train::{Learner, LearnerHandle, Status};
+use crate::train::{Learner, LearnerHandle, LearnerStatus};
 use crate::workers::{self, StopSignal, WorkersError};
 
 /// A command of the session to a worker.
@@ -53,7 +53,7 @@ pub(super) type Ends = (Receiver<Command>, Sender<Answer>);
 /// Holds the learner until worker 0 takes it.
 pub(super) struct LearnerSlot {
     learner: Mutex<Option<Box<dyn Learner>>>,
-    pub(super) status: Arc<Status>,
+    pub(super) status: Arc<LearnerStatus>,
     /// Why training cannot go on.
     pub(super) problem: Arc<OnceLock<String>>,
 }
@@ -114,7 +114,7 @@ fn live(
     // Worker 0 steps until the learner has the labels of the version. The learner then trains while the caller works on
     // the answer.
     let learner = slot.filter(|_| worker.index() == 0);
-    let told = |version: u64| learner.is_none_or(|slot| slot.status.knows(version));
+    let knows = |version: u64| learner.is_none_or(|slot| slot.status.knows(version));
     let mut version = 0;
     // The channel closes when the session ends.
     while let Ok(command) = commands.recv() {
@@ -122,7 +122,7 @@ fn live(
             Command::Version(share) => {
                 graph.feed(*share, version + 1);
                 let probe = graph.probe.clone();
-                let waits = || probe.less_than(&(version + 1)) || !told(version);
+                let waits = || probe.less_than(&(version + 1)) || !knows(version);
                 if stop.step_while(worker, waits).is_err() {
                     break;
                 }

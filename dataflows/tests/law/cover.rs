@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use vaplan_dataflows::{Rejection, SetBy, UserLabelRejection};
 
-use crate::oracle::Answer;
+use crate::oracle::VersionOutput;
 
 /// Counts by name.
 #[derive(Default)]
-pub(crate) struct Cover(RefCell<BTreeMap<&'static str, u64>>);
+pub(crate) struct GraphCoverage(RefCell<BTreeMap<&'static str, u64>>);
 
 /// What must have come up.
 const WANTED: [&str; 16] = [
@@ -31,12 +31,12 @@ const WANTED: [&str; 16] = [
     "audio-visual cells",
 ];
 
-impl Cover {
+impl GraphCoverage {
     pub(crate) fn count(&self, name: &'static str, by: usize) {
         *self.0.borrow_mut().entry(name).or_default() += by as u64;
     }
 
-    pub(crate) fn see(&self, answers: &[Answer]) {
+    pub(crate) fn see(&self, answers: &[VersionOutput]) {
         self.count("versions", answers.len());
         for answer in answers {
             for change in &answer.changes {

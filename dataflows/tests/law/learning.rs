@@ -1,4 +1,4 @@
-//! The law with someone who learns: predictions of the labels of a version have their say in the next.
+//! The law with a learner: its predictions for the labels of a version are inputs of the next version.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,18 +7,18 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use vaplan_dataflows::records::VideoId;
 use vaplan_dataflows::session::{GraphSession, SessionError, Updates};
-use vaplan_dataflows::train::{LabelChanges, Learner, Learnt, Predicted};
+use vaplan_dataflows::train::{Learner, Learnt, Predicted, RecordChanges};
 use vaplan_dataflows::{LabelRecord, Prediction, Probability};
 use vaplan_schemas::Modality;
 
-use crate::oracle::{Answer, Labels, answers};
+use crate::inputs::GraphInputs;
+use crate::oracle::{LabelRecords, VersionOutput, answers};
 use crate::run::{held, rows, updates};
 use crate::script::{Script, script};
-use crate::world::World;
 
-/// A learner that needs no network: what it predicts is a function of the epoch and the labels.
+/// A learner without a network: its predictions are a function of the epoch and the labels.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
+struct TrainingPlan {
     /// Epochs.
     epochs: u64,
     /// Every how many epochs it predicts.
@@ -28,10 +28,10 @@ struct Plan {
 /// Epochs of learners are later than those of scripts.
 const LATER: u64 = 1000;
 
-impl Plan {
-    fn predict(self, step: u64, labels: &Labels) -> Option<Vec<Predicted>> {
+impl TrainingPlan {
+    fn predict(self, step: u64, labels: &LabelRecords) -> Option<Vec<Predicted>> {
         let predicts = step.is_multiple_of(self.every);
-        // Each time it leaves out others: what it said of them goes.
+        // Each time it leaves out other videos, so that their earlier predictions are removed.
         let of = |video: VideoId| !(video.0 + step).is_multiple_of(3);
         let own = labels.iter().filter(|((video, _), _)| of(*video));
         predicts.then(|| own.map(|(key, record)| predicted(step, *key, record)).collect())
@@ -60,17 +60,17 @@ fn predicted(step: u64, (video, modality): (VideoId, Modality), record: &LabelRe
     (video, (modality, Arc::new(prediction)))
 }
 
-/// What a learner was told, step by step.
-type Told = Arc<Mutex<Vec<Labels>>>;
+/// The labels that a learner received, step by step.
+type ReceivedLabels = Arc<Mutex<Vec<LabelRecords>>>;
 
 struct Scripted {
-    plan: Plan,
-    labels: Labels,
-    told: Told,
+    plan: TrainingPlan,
+    labels: LabelRecords,
+    received: ReceivedLabels,
 }
 
 impl Learner for Scripted {
-    fn epoch(&mut self, step: u64, labels: LabelChanges) -> Result<Learnt, String> {
+    fn epoch(&mut self, step: u64, labels: RecordChanges) -> Result<Learnt, String> {
         let (gone, new): (Vec<_>, Vec<_>) = labels.into_iter().partition(|(_, diff)| *diff < 0);
         for ((key, record), _) in gone {
             assert_eq!(self.labels.remove(&key).as_ref(), Some(&*record), "{key:?} goes");
@@ -78,9 +78,9 @@ impl Learner for Scripted {
         for ((key, record), _) in new {
             assert_eq!(self.labels.insert(key, (*record).clone()), None, "comes once");
         }
-        let mut told = self.told.lock().unwrap();
-        assert_eq!(told.len() as u64, step, "steps come one by one");
-        told.push(self.labels.clone());
+        let mut received = self.received.lock().unwrap();
+        assert_eq!(received.len() as u64, step, "steps come one by one");
+        received.push(self.labels.clone());
         Ok(Learnt {
             predictions: self.plan.predict(step, &self.labels),
             more: self.plan.more(step),
@@ -89,13 +89,13 @@ impl Learner for Scripted {
 }
 
 /// The plain loop.
-fn expected(worlds: &[World], plan: Plan) -> Vec<Answer> {
-    let (mut before, mut given) = (Labels::new(), BTreeMap::new());
+fn expected(versions: &[GraphInputs], plan: TrainingPlan) -> Vec<VersionOutput> {
+    let (mut before, mut given) = (LabelRecords::new(), BTreeMap::new());
     let mut all = Vec::new();
-    for (step, world) in worlds.iter().enumerate() {
-        let mut world = world.clone();
-        world.predictions.extend(given.clone());
-        let answer = answers(&[world], &before).remove(0);
+    for (step, inputs) in versions.iter().enumerate() {
+        let mut inputs = inputs.clone();
+        inputs.predictions.extend(given.clone());
+        let answer = answers(&[inputs], &before).remove(0);
         before = answer.labels.clone();
         let step = step as u64;
         if let Some(predictions) = plan.predict(step, &before).filter(|_| step < plan.epochs) {
@@ -109,25 +109,29 @@ fn expected(worlds: &[World], plan: Plan) -> Vec<Answer> {
     all
 }
 
-fn found(worlds: &[World], plan: Plan, workers: usize) -> (Vec<Answer>, Vec<Labels>) {
-    let told = Told::default();
+fn found(
+    versions: &[GraphInputs],
+    plan: TrainingPlan,
+    workers: usize,
+) -> (Vec<VersionOutput>, Vec<LabelRecords>) {
+    let received = ReceivedLabels::default();
     let learner = Box::new(Scripted {
         plan,
-        labels: Labels::new(),
-        told: told.clone(),
+        labels: LabelRecords::new(),
+        received: received.clone(),
     });
-    let start = GraphSession::start_learning(workers, rows(&worlds[0]), Vec::new(), learner);
+    let start = GraphSession::start_learning(workers, rows(&versions[0]), Vec::new(), learner);
     let mut session = start.expect("the session starts");
     let mut all = vec![held(session.outcome())];
-    for (nth, pair) in worlds.windows(2).enumerate() {
+    for (nth, pair) in versions.windows(2).enumerate() {
         let applied = session.apply(updates(&pair[0], &pair[1], false));
         applied.expect("the session lives");
         all.push(held(session.outcome()));
         assert_eq!(session.learning(), plan.epochs > nth as u64 + 1);
     }
     session.finish().expect("the session lives");
-    let told = told.lock().unwrap().clone();
-    (all, told)
+    let received = received.lock().unwrap().clone();
+    (all, received)
 }
 
 #[test]
@@ -138,26 +142,31 @@ fn with_a_learner_every_version_is_what_the_plain_loop_says_for_1_2_and_3_worker
         max_shrink_iters: 500,
         ..ProptestConfig::default()
     };
-    let plan = (1..7u64, 1..4u64).prop_map(|(epochs, every)| Plan { epochs, every });
+    let plan = (1..7u64, 1..4u64).prop_map(|(epochs, every)| TrainingPlan { epochs, every });
     let flips = Mutex::new(0);
-    let law = |(script, plan): (Script, Plan)| {
-        let mut worlds = script.worlds();
+    let law = |(script, plan): (Script, TrainingPlan)| {
+        let mut versions = script.versions();
         // Epochs at which nothing else changes.
-        worlds.extend(vec![worlds[worlds.len() - 1].clone(); 2]);
-        let expected = expected(&worlds, plan);
+        versions.extend(vec![versions[versions.len() - 1].clone(); 2]);
+        let expected = expected(&versions, plan);
         for workers in 1..=3 {
-            let (found, told) = found(&worlds, plan, workers);
+            let (found, received) = found(&versions, plan, workers);
             for (version, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 prop_assert_eq!(found, expected, "version {}, {} workers", version, workers);
             }
             prop_assert_eq!(found.len(), expected.len());
-            // Where the session ends with the last version, its epoch may be told of or not.
-            let labels: Vec<&Labels> = expected.iter().map(|answer| &answer.labels).collect();
-            let least = (plan.epochs as usize).min(worlds.len() - 1);
-            prop_assert!(told.len() >= least, "{} of {}", told.len(), least);
-            prop_assert!(told.iter().zip(&labels).all(|(told, labels)| told == *labels));
+            // If the session ends with the last version, the learner may have received its labels or not.
+            let labels: Vec<&LabelRecords> = expected.iter().map(|answer| &answer.labels).collect();
+            let least = (plan.epochs as usize).min(versions.len() - 1);
+            prop_assert!(received.len() >= least, "{} of {}", received.len(), least);
+            prop_assert!(
+                received
+                    .iter()
+                    .zip(&labels)
+                    .all(|(received, labels)| received == *labels)
+            );
         }
-        let denoised = |answer: &Answer| {
+        let denoised = |answer: &VersionOutput| {
             let tracks = answer.labels.values().flat_map(|record| &record.tracks);
             let by = tracks.filter_map(|track| track.denoised.as_ref());
             by.filter(|denoised| denoised.epoch >= LATER).count()
@@ -180,7 +189,7 @@ struct Failing {
 }
 
 impl Learner for Failing {
-    fn epoch(&mut self, step: u64, _labels: LabelChanges) -> Result<Learnt, String> {
+    fn epoch(&mut self, step: u64, _labels: RecordChanges) -> Result<Learnt, String> {
         if step == self.at {
             assert!(!self.panics, "of a bug");
             return Err(format!("the loss of epoch {step} is NaN"));
@@ -200,9 +209,9 @@ fn a_learner_that_fails_or_panics_ends_the_session_with_what_it_said_and_no_hang
             (2, false, "the loss of epoch 2 is NaN"),
             (1, true, "training panicked: of a bug"),
         ] {
-            let world = rows(&World::default());
+            let inputs = rows(&GraphInputs::default());
             let learner = Box::new(Failing { at, panics });
-            let start = GraphSession::start_learning(workers, world, Vec::new(), learner);
+            let start = GraphSession::start_learning(workers, inputs, Vec::new(), learner);
             let mut session = start.expect("the first version waits for no epoch");
             for _ in 0..at {
                 session
@@ -218,13 +227,13 @@ fn a_learner_that_fails_or_panics_ends_the_session_with_what_it_said_and_no_hang
 }
 
 /// Waits for leave to end an epoch.
-struct Waiting {
+struct WaitingLearner {
     begun: crossbeam::channel::Sender<u64>,
     leave: crossbeam::channel::Receiver<()>,
 }
 
-impl Learner for Waiting {
-    fn epoch(&mut self, step: u64, _labels: LabelChanges) -> Result<Learnt, String> {
+impl Learner for WaitingLearner {
+    fn epoch(&mut self, step: u64, _labels: RecordChanges) -> Result<Learnt, String> {
         self.begun.send(step).expect("the test listens");
         self.leave.recv().expect("the test gives leave");
         Ok(Learnt {
@@ -239,8 +248,8 @@ fn an_epoch_begins_with_its_version_and_the_next_version_waits_for_it() {
     for workers in [1, 2] {
         let ((begun, begins), (let_go, leave)) =
             (crossbeam::channel::unbounded(), crossbeam::channel::unbounded());
-        let learner = Box::new(Waiting { begun, leave });
-        let start = GraphSession::start_learning(workers, rows(&World::default()), Vec::new(), learner);
+        let learner = Box::new(WaitingLearner { begun, leave });
+        let start = GraphSession::start_learning(workers, rows(&GraphInputs::default()), Vec::new(), learner);
         let mut session = start.expect("the first version waits for no epoch");
         // Without any further call: the caller can be busy with version 0.
         assert_eq!(begins.recv(), Ok(0));

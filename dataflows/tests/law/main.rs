@@ -1,12 +1,12 @@
-//! The law: after any script of changes, the answer is that of a plain loop over the world as it is, at every version
+//! The law: after any script of changes, the output equals that of a plain loop over the inputs, at every version
 //! and with 1, 2 and 3 workers.
 
 mod cover;
+mod inputs;
 mod learning;
 mod oracle;
 mod run;
 mod script;
-mod world;
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use vaplan_dataflows::records::{Bits, Candidate, Cosine, FeatureHash, Score, Sco
 use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::cover::Cover;
-use crate::oracle::{Labels, answers};
-use crate::run::{Run, run};
+use crate::cover::GraphCoverage;
+use crate::inputs::{GraphChange, GraphInputs};
+use crate::oracle::{LabelRecords, answers};
+use crate::run::{ScriptOptions, run};
 use crate::script::{Script, script};
-use crate::world::{Step, World};
 
 /// How many scripts are run.
 const CASES: u32 = 512;
@@ -31,7 +31,7 @@ fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers_with_a_restar
         Ok(cases) => cases.parse().expect("VAPLAN_SOAK is a number of cases"),
         Err(_) => CASES,
     };
-    let cover = Cover::default();
+    let cover = GraphCoverage::default();
     let config = ProptestConfig {
         cases,
         // A failing script is printed; what it taught belongs in a test of its own.
@@ -43,22 +43,22 @@ fn every_version_is_what_the_plain_loop_says_for_1_2_and_3_workers_with_a_restar
     // No restart where it falls behind the end.
     let how = (1..8usize, any::<bool>());
     let law = |(script, (restart, whole)): (Script, (usize, bool))| {
-        let worlds = script.worlds();
-        let expected = answers(&worlds, &Labels::new());
+        let versions = script.versions();
+        let expected = answers(&versions, &LabelRecords::new());
         for workers in 1..=3 {
-            let how = Run {
+            let how = ScriptOptions {
                 workers,
                 restart,
                 whole,
             };
-            let found = run(&worlds, how);
+            let found = run(&versions, how);
             for (version, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 prop_assert_eq!(found, expected, "version {}, {} workers", version, workers);
             }
             prop_assert_eq!(found.len(), expected.len());
         }
         cover.count("cases", 1);
-        cover.count("restarts", usize::from(restart < worlds.len()));
+        cover.count("restarts", usize::from(restart < versions.len()));
         cover.see(&expected);
         Ok(())
     };
@@ -85,18 +85,18 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
     };
     let sure_of_none_but_the_last = [0.01, 0.01, 0.01, 0.99].map(Probability::new);
     let steps = [
-        Step::Introduce(class, Score::new(0.5).unwrap()),
-        Step::Weak(video, Some(vec![class])),
+        GraphChange::Introduce(class, Score::new(0.5).unwrap()),
+        GraphChange::Weak(video, Some(vec![class])),
         // 0.5 is on the threshold, so it is no label.
-        Step::Add(video, candidate(Modality::Audio, [3, 2, 3, 3])),
-        Step::Add(video, candidate(Modality::Visual, [3, 3, 1, 1])),
-        Step::Predict(
+        GraphChange::Add(video, candidate(Modality::Audio, [3, 2, 3, 3])),
+        GraphChange::Add(video, candidate(Modality::Visual, [3, 3, 1, 1])),
+        GraphChange::Predict(
             video,
             Modality::Visual,
             Prediction::new(7, 4, vec![class], sure_of_none_but_the_last.to_vec()),
         ),
-        Step::Denoise(Modality::Visual, Some(DenoisingRule::pld(1, 10.0, 0.5).unwrap())),
-        Step::UserLabelTrack {
+        GraphChange::Denoise(Modality::Visual, Some(DenoisingRule::pld(1, 10.0, 0.5).unwrap())),
+        GraphChange::UserLabelTrack {
             video,
             modality: Modality::Visual,
             class,
@@ -105,13 +105,13 @@ fn a_person_outranks_denoising_and_denoising_outranks_the_scores() {
             label: true,
         },
     ];
-    let world = steps.into_iter().fold(World::default(), World::after);
-    let how = Run {
+    let inputs = steps.into_iter().fold(GraphInputs::default(), GraphInputs::after);
+    let how = ScriptOptions {
         workers: 1,
         restart: 0,
         whole: false,
     };
-    let answer = run(&[world], how).remove(0);
+    let answer = run(&[inputs], how).remove(0);
     let shown = |bits: &Bits| format!("{bits:?}");
     let audio = &answer.labels[&(video, Modality::Audio)].tracks[0];
     let visual = &answer.labels[&(video, Modality::Visual)].tracks[0];

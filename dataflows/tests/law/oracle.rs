@@ -7,47 +7,47 @@ use vaplan_dataflows::admit::Admitted;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::decide::{Denoising, ModalityEvidence, decide_video};
 use vaplan_dataflows::records::{Candidate, LabelRecord, Score, VideoId};
-use vaplan_dataflows::{Bits, Denoised, Flip, Rejection, SetBy, Track, UserLabelRejection};
+use vaplan_dataflows::{Bits, Denoised, DenoisingRule, Flip, Rejection, SetBy, Track, UserLabelRejection};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::world::World;
+use crate::inputs::GraphInputs;
 
-pub(crate) type Labels = BTreeMap<(VideoId, Modality), LabelRecord>;
+pub(crate) type LabelRecords = BTreeMap<(VideoId, Modality), LabelRecord>;
 
 /// What a version must give.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct VersionOutput {
     pub(crate) admitted: BTreeMap<(VideoId, Modality), Admitted>,
-    pub(crate) labels: Labels,
+    pub(crate) labels: LabelRecords,
     pub(crate) audio_visual: BTreeMap<VideoId, LabelRecord>,
     pub(crate) rejections: BTreeSet<(VideoId, Rejection)>,
     pub(crate) changes: BTreeSet<Change>,
 }
 
 /// The answer of each version; `previous` are the labels before the first.
-pub(crate) fn answers(worlds: &[World], previous: &Labels) -> Vec<Answer> {
+pub(crate) fn answers(versions: &[GraphInputs], previous: &LabelRecords) -> Vec<VersionOutput> {
     let mut before = previous.clone();
-    let answer = |world| {
-        let answer = answer(world, &before);
+    let answer = |inputs| {
+        let answer = answer(inputs, &before);
         before = answer.labels.clone();
         answer
     };
-    worlds.iter().map(answer).collect()
+    versions.iter().map(answer).collect()
 }
 
-fn answer(world: &World, before: &Labels) -> Answer {
-    let mut answer = Answer::default();
-    admit(world, &mut answer);
+fn answer(inputs: &GraphInputs, before: &LabelRecords) -> VersionOutput {
+    let mut answer = VersionOutput::default();
+    admit(inputs, &mut answer);
     for (&(video, modality), admitted) in &answer.admitted {
         let mut tracks = Vec::new();
         for (class, _, scores) in admitted.record.tracks() {
-            if let Some(score_threshold) = world.thresholds.get(&(modality, class)) {
+            if let Some(score_threshold) = inputs.thresholds.get(&(modality, class)) {
                 let label: Vec<bool> = scores
                     .iter()
                     .map(|score| score.get() > score_threshold.get())
                     .collect();
                 tracks.push(track(
-                    world,
+                    inputs,
                     (video, modality, class),
                     &label,
                     &mut answer.rejections,
@@ -58,7 +58,7 @@ fn answer(world: &World, before: &Labels) -> Answer {
             answer.labels.insert((video, modality), LabelRecord { tracks });
         }
     }
-    misplaced(world, &mut answer);
+    misplaced(inputs, &mut answer);
     for (&(video, modality), audio) in &answer.labels {
         let visual = answer.labels.get(&(video, Modality::Visual));
         if let (Modality::Audio, Some(visual)) = (modality, visual) {
@@ -76,30 +76,30 @@ fn answer(world: &World, before: &Labels) -> Answer {
         }
     }
     answer.changes = changes(before, &answer.labels);
-    decided_alike(world, &answer);
+    decided_alike(inputs, &answer);
     answer
 }
 
 /// Holds [`decide_video`] to the plain loop, for every video that has features that count.
-fn decided_alike(world: &World, answer: &Answer) {
+fn decided_alike(inputs: &GraphInputs, answer: &VersionOutput) {
     let videos: BTreeSet<VideoId> = answer.admitted.keys().map(|(video, _)| *video).collect();
     for video in videos {
         let key = |modality| (video, modality);
         let thresholds = Modality::ALL.map(|modality| -> Vec<(ClassId, Score)> {
-            let own = world.thresholds.iter().filter(|((of, _), _)| *of == modality);
+            let own = inputs.thresholds.iter().filter(|((of, _), _)| *of == modality);
             own.map(|((_, class), threshold)| (*class, *threshold)).collect()
         });
         let denoising = Modality::ALL.map(|modality| {
             Some(Denoising {
-                prediction: world.predictions.get(&key(modality))?.clone(),
-                rule: *world.denoising.get(&modality)?,
+                prediction: inputs.predictions.get(&key(modality))?.clone(),
+                rule: *inputs.denoising.get(&modality)?,
             })
         });
         let evidence = |modality, at: usize| ModalityEvidence {
             scores: answer.admitted.get(&key(modality)).map(|own| &*own.record),
             thresholds: &thresholds[at],
             denoising: denoising[at].as_ref(),
-            user_labels: world.user_labels.get(&key(modality)).map(|own| &**own),
+            user_labels: inputs.user_labels.get(&key(modality)).map(|own| &**own),
         };
         let [audio, visual] = [0, 1].map(|at| evidence(Modality::ALL[at], at));
         let decided = decide_video(audio, visual);
@@ -120,12 +120,12 @@ fn decided_alike(world: &World, answer: &Answer) {
     }
 }
 
-fn admit(world: &World, answer: &mut Answer) {
-    for (&video, weak) in &world.weak {
+fn admit(inputs: &GraphInputs, answer: &mut VersionOutput) {
+    for (&video, weak) in &inputs.weak {
         let mut taken: BTreeMap<Modality, &Candidate> = BTreeMap::new();
         for modality in Modality::ALL {
             let mut found: Vec<&Candidate> = Vec::new();
-            for (owner, candidate) in &world.scored {
+            for (owner, candidate) in &inputs.scored {
                 if *owner == video && candidate.modality == modality {
                     found.push(candidate);
                 }
@@ -172,15 +172,15 @@ fn admit(world: &World, answer: &mut Answer) {
     }
 }
 
-/// Labels of PLG, flipped, and then set by a person.
+/// LabelRecords of PLG, flipped, and then set by a person.
 fn track(
-    world: &World,
+    inputs: &GraphInputs,
     (video, modality, class): (VideoId, Modality, ClassId),
     plg: &[bool],
     rejections: &mut BTreeSet<(VideoId, Rejection)>,
 ) -> Track {
     let segments = plg.len();
-    let user_labels = world.user_labels.get(&(video, modality));
+    let user_labels = inputs.user_labels.get(&(video, modality));
     let user_label = user_labels.and_then(|user_labels| {
         user_labels
             .classes
@@ -188,12 +188,12 @@ fn track(
             .find(|user_label| user_label.class == class)
     });
     let known = |t: usize| user_label.is_some_and(|user_label| user_label.known.get(t));
-    let prediction = world.predictions.get(&(video, modality));
-    let settings = world.denoising.get(&modality);
+    let prediction = inputs.predictions.get(&(video, modality));
+    let settings = inputs.denoising.get(&modality);
     let mut loss: Vec<Option<f64>> = vec![None; segments];
     let mut flipped = vec![false; segments];
     let mut base = 0.0;
-    if let (Some(prediction), Some(settings)) = (prediction, settings)
+    if let (Some(prediction), Some(DenoisingRule::Pld(pld))) = (prediction, settings)
         && prediction.segments() as usize == segments
         && let Some(probabilities) = prediction.of(class)
     {
@@ -216,15 +216,14 @@ fn track(
         }
         let mut smallest: Vec<f64> = loss.iter().flatten().copied().collect();
         smallest.sort_by(f64::total_cmp);
-        smallest.truncate(settings.get("k").unwrap() as usize);
+        smallest.truncate(pld.k() as usize);
         for loss in &smallest {
             base += loss;
         }
         base /= smallest.len() as f64;
         for t in 0..segments {
             let distance = (f64::from(probabilities[t].raw()) - f64::from(u8::from(plg[t]))).abs();
-            flipped[t] = loss[t].is_some_and(|loss| loss > settings.get("alpha").unwrap() * base)
-                && distance > settings.get("guard").unwrap();
+            flipped[t] = loss[t].is_some_and(|loss| loss > pld.alpha() * base) && distance > pld.guard();
         }
     }
     let bits = |of: &dyn Fn(usize) -> bool| -> Bits {
@@ -259,8 +258,8 @@ fn track(
 }
 
 /// UserLabelRecord and predictions that fit no label.
-fn misplaced(world: &World, answer: &mut Answer) {
-    for (&(video, modality), user_labels) in &world.user_labels {
+fn misplaced(inputs: &GraphInputs, answer: &mut VersionOutput) {
+    for (&(video, modality), user_labels) in &inputs.user_labels {
         let record = answer.labels.get(&(video, modality));
         let mut rejection = |why| {
             answer
@@ -290,9 +289,9 @@ fn misplaced(world: &World, answer: &mut Answer) {
             };
         }
     }
-    for (&(video, modality), prediction) in &world.predictions {
+    for (&(video, modality), prediction) in &inputs.predictions {
         if let Some(record) = answer.labels.get(&(video, modality))
-            && world.denoising.contains_key(&modality)
+            && inputs.denoising.contains_key(&modality)
             && record.tracks[0].label.len() != prediction.segments() as usize
         {
             let rejection = Rejection::Prediction {
@@ -306,8 +305,8 @@ fn misplaced(world: &World, answer: &mut Answer) {
     }
 }
 
-fn changes(before: &Labels, after: &Labels) -> BTreeSet<Change> {
-    let ones = |labels: &Labels| -> BTreeSet<(VideoId, Modality, ClassId, u32)> {
+fn changes(before: &LabelRecords, after: &LabelRecords) -> BTreeSet<Change> {
+    let ones = |labels: &LabelRecords| -> BTreeSet<(VideoId, Modality, ClassId, u32)> {
         let mut ones = BTreeSet::new();
         for ((video, modality), record) in labels {
             for track in &record.tracks {

@@ -9,12 +9,12 @@ use vaplan_dataflows::records::{LabelRecord, VideoId};
 use vaplan_dataflows::session::{GraphSession, Rows, Updates};
 use vaplan_schemas::Modality;
 
-use crate::oracle::Answer;
-use crate::world::World;
+use crate::inputs::GraphInputs;
+use crate::oracle::VersionOutput;
 
 /// How a script is run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct ScriptOptions {
     pub(crate) workers: usize,
     /// Before the version at this place the process ends, and another starts with it.
     pub(crate) restart: usize,
@@ -22,14 +22,14 @@ pub(crate) struct Run {
     pub(crate) whole: bool,
 }
 
-/// What the session gives for each of the worlds.
-pub(crate) fn run(worlds: &[World], how: Run) -> Vec<Answer> {
-    let mut answers: Vec<Answer> = Vec::new();
+/// The output of the session at each version.
+pub(crate) fn run(versions: &[GraphInputs], how: ScriptOptions) -> Vec<VersionOutput> {
+    let mut answers: Vec<VersionOutput> = Vec::new();
     let mut running: Option<GraphSession> = None;
-    for (version, world) in worlds.iter().enumerate() {
+    for (version, inputs) in versions.iter().enumerate() {
         let session = match running.take_if(|_| version != how.restart) {
             Some(mut session) => {
-                let applied = session.apply(updates(&worlds[version - 1], world, how.whole));
+                let applied = session.apply(updates(&versions[version - 1], inputs, how.whole));
                 applied.expect("the session lives");
                 session
             }
@@ -38,7 +38,7 @@ pub(crate) fn run(worlds: &[World], how: Run) -> Vec<Answer> {
                     Some(before) => as_tables_say(&before.finish().expect("the session lives")),
                     None => Vec::new(),
                 };
-                GraphSession::start(how.workers, rows(world), previous).expect("the session starts")
+                GraphSession::start(how.workers, rows(inputs), previous).expect("the session starts")
             }
         };
         answers.push(held(session.outcome()));
@@ -47,35 +47,35 @@ pub(crate) fn run(worlds: &[World], how: Run) -> Vec<Answer> {
     answers
 }
 
-/// All rows of a world.
-pub(crate) fn rows(world: &World) -> Rows {
+/// All rows of the inputs.
+pub(crate) fn rows(inputs: &GraphInputs) -> Rows {
     let of_video = |(video, modality): (VideoId, Modality)| (video, modality);
     Rows {
-        weak: (world.weak.iter().map(|(video, weak)| (*video, weak.clone()))).collect(),
-        scored: world.scored.clone(),
-        thresholds: (world
+        weak: (inputs.weak.iter().map(|(video, weak)| (*video, weak.clone()))).collect(),
+        scored: inputs.scored.clone(),
+        thresholds: (inputs
             .thresholds
             .iter()
             .map(|(key, score_threshold)| (*key, *score_threshold)))
         .collect(),
-        user_labels: (world.user_labels.iter())
+        user_labels: (inputs.user_labels.iter())
             .map(|(key, user_labels)| {
                 let (video, modality) = of_video(*key);
                 (video, (modality, user_labels.clone()))
             })
             .collect(),
-        predictions: (world.predictions.iter())
+        predictions: (inputs.predictions.iter())
             .map(|(key, prediction)| {
                 let (video, modality) = of_video(*key);
                 (video, (modality, prediction.clone()))
             })
             .collect(),
-        denoising: (world.denoising.iter().map(|(key, settings)| (*key, *settings))).collect(),
+        denoising: (inputs.denoising.iter().map(|(key, settings)| (*key, *settings))).collect(),
     }
 }
 
-/// From one world to the next.
-pub(crate) fn updates(from: &World, to: &World, whole: bool) -> Updates {
+/// The updates from one version to the next.
+pub(crate) fn updates(from: &GraphInputs, to: &GraphInputs, whole: bool) -> Updates {
     let (mut gone, mut new) = (rows(from), rows(to));
     if !whole {
         cancel(&mut gone.weak, &mut new.weak);
@@ -99,7 +99,7 @@ fn cancel<D: PartialEq>(gone: &mut Vec<D>, new: &mut Vec<D>) {
     });
 }
 
-/// Labels as a table keeps them: without what the flips were decided by.
+/// LabelRecords as a table keeps them: without what the flips were decided by.
 fn as_tables_say(outcome: &Outcome) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
     let plain = |track: &Track| Track {
         denoised: None,
@@ -113,13 +113,13 @@ fn as_tables_say(outcome: &Outcome) -> Vec<((VideoId, Modality), Arc<LabelRecord
 }
 
 /// The output of a session, in the form of the oracle.
-pub(crate) fn held(outcome: &Outcome) -> Answer {
+pub(crate) fn held(outcome: &Outcome) -> VersionOutput {
     assert!(outcome.changes.is_sorted(), "changes are sorted");
     let changes: BTreeSet<_> = outcome.changes.iter().cloned().collect();
     assert_eq!(changes.len(), outcome.changes.len(), "a change is said once");
-    let mut answer = Answer {
+    let mut answer = VersionOutput {
         changes,
-        ..Answer::default()
+        ..VersionOutput::default()
     };
     for (&video, own) in &outcome.videos {
         for modality in Modality::ALL {

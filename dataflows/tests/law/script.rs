@@ -1,4 +1,4 @@
-//! Random worlds and what happens to them.
+//! Random versions and what happens to them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreReco
 use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::world::{Step, World};
+use crate::inputs::{GraphChange, GraphInputs};
 
 const CLASSES: u32 = 4;
 const VIDEOS: u64 = 5;
@@ -17,21 +17,21 @@ const VIDEOS: u64 = 5;
 /// What happens, version by version.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    versions: Vec<Vec<Step>>,
+    changes: Vec<Vec<GraphChange>>,
 }
 
 impl Script {
-    /// The world after each version; before the first there are all classes and nothing else.
-    pub(crate) fn worlds(&self) -> Vec<World> {
-        let mut world = (0..CLASSES).fold(World::default(), |world, class| {
-            world.after(Step::Introduce(ClassId(class), quarter(0)))
+    /// The inputs after each version; before the first there are all classes and nothing else.
+    pub(crate) fn versions(&self) -> Vec<GraphInputs> {
+        let mut inputs = (0..CLASSES).fold(GraphInputs::default(), |inputs, class| {
+            inputs.after(GraphChange::Introduce(ClassId(class), quarter(0)))
         });
-        let mut worlds = Vec::new();
-        for steps in &self.versions {
-            world = steps.iter().cloned().fold(world, World::after);
-            worlds.push(world.clone());
+        let mut versions = Vec::new();
+        for steps in &self.changes {
+            inputs = steps.iter().cloned().fold(inputs, GraphInputs::after);
+            versions.push(inputs.clone());
         }
-        worlds
+        versions
     }
 }
 
@@ -41,18 +41,18 @@ pub(crate) fn script() -> impl Strategy<Value = Script> {
         .map(|nth| option::weighted(0.7, good_video(nth)))
         .collect();
     let settings = vec(setting(), 0..8);
-    let versions = vec(vec(step(), 1..8), 1..6);
-    (start, settings, versions).prop_map(|(start, settings, versions)| {
+    let changes = vec(vec(step(), 1..8), 1..6);
+    (start, settings, changes).prop_map(|(start, settings, changes)| {
         let mut first = start.into_iter().flatten().collect::<Vec<_>>().concat();
         first.extend(settings);
         Script {
-            versions: [vec![first], versions].concat(),
+            changes: [vec![first], changes].concat(),
         }
     })
 }
 
 /// A video with a weak label, features of both modalities and, mostly, predictions that fit them.
-fn good_video(nth: u64) -> impl Strategy<Value = Vec<Step>> {
+fn good_video(nth: u64) -> impl Strategy<Value = Vec<GraphChange>> {
     let video = video_of(nth);
     segments().prop_flat_map(move |segments| {
         let candidates = (
@@ -66,19 +66,19 @@ fn good_video(nth: u64) -> impl Strategy<Value = Vec<Step>> {
         let weak = prop_oneof![2 => Just(all_classes()), 1 => classes()];
         (weak, candidates, predictions).prop_map(move |(weak, (heard, seen), (audio, visual))| {
             let mut steps = vec![
-                Step::Weak(video, Some(weak)),
-                Step::Replace(video, heard),
-                Step::Replace(video, seen),
+                GraphChange::Weak(video, Some(weak)),
+                GraphChange::Replace(video, heard),
+                GraphChange::Replace(video, seen),
             ];
             for (modality, prediction) in Modality::ALL.into_iter().zip([audio, visual]) {
-                steps.extend(prediction.map(|prediction| Step::Predict(video, modality, prediction)));
+                steps.extend(prediction.map(|prediction| GraphChange::Predict(video, modality, prediction)));
             }
             steps
         })
     })
 }
 
-fn setting() -> impl Strategy<Value = Step> {
+fn setting() -> impl Strategy<Value = GraphChange> {
     prop_oneof![
         2 => score_threshold(),
         2 => denoise(),
@@ -86,36 +86,36 @@ fn setting() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = GraphChange> {
     prop_oneof![
-        3 => (video(), classes()).prop_map(|(video, classes)| Step::Weak(video, Some(classes))),
-        1 => video().prop_map(|video| Step::Weak(video, None)),
-        2 => (video(), candidate()).prop_map(|(video, candidate)| Step::Add(video, candidate)),
-        3 => (video(), candidate()).prop_map(|(video, candidate)| Step::Replace(video, candidate)),
-        2 => (0..20usize).prop_map(Step::Remove),
+        3 => (video(), classes()).prop_map(|(video, classes)| GraphChange::Weak(video, Some(classes))),
+        1 => video().prop_map(|video| GraphChange::Weak(video, None)),
+        2 => (video(), candidate()).prop_map(|(video, candidate)| GraphChange::Add(video, candidate)),
+        3 => (video(), candidate()).prop_map(|(video, candidate)| GraphChange::Replace(video, candidate)),
+        2 => (0..20usize).prop_map(GraphChange::Remove),
         5 => score_threshold(),
-        1 => (-1..3i8, -2..3i8).prop_map(|(scale, shift)| Step::Rule(scale, shift)),
+        1 => (-1..3i8, -2..3i8).prop_map(|(scale, shift)| GraphChange::Rule(scale, shift)),
         8 => user_label(),
-        2 => (video(), modality()).prop_map(|(video, modality)| Step::Withdraw(video, modality)),
+        2 => (video(), modality()).prop_map(|(video, modality)| GraphChange::Withdraw(video, modality)),
         5 => (video(), modality(), segments().prop_flat_map(prediction))
-            .prop_map(|(video, modality, prediction)| Step::Predict(video, modality, prediction)),
-        1 => (video(), modality()).prop_map(|(video, modality)| Step::Unpredict(video, modality)),
+            .prop_map(|(video, modality, prediction)| GraphChange::Predict(video, modality, prediction)),
+        1 => (video(), modality()).prop_map(|(video, modality)| GraphChange::Unpredict(video, modality)),
         4 => denoise(),
-        1 => class().prop_map(Step::Retire),
-        2 => (class(), score()).prop_map(|(class, score)| Step::Introduce(class, score)),
+        1 => class().prop_map(GraphChange::Retire),
+        2 => (class(), score()).prop_map(|(class, score)| GraphChange::Introduce(class, score)),
     ]
 }
 
-fn score_threshold() -> impl Strategy<Value = Step> {
+fn score_threshold() -> impl Strategy<Value = GraphChange> {
     (
         option::weighted(0.8, modality()),
         option::weighted(0.8, class()),
         score(),
     )
-        .prop_map(|(modality, class, score)| Step::Cutoff(modality, class, score))
+        .prop_map(|(modality, class, score)| GraphChange::Cutoff(modality, class, score))
 }
 
-fn denoise() -> impl Strategy<Value = Step> {
+fn denoise() -> impl Strategy<Value = GraphChange> {
     let settings = (
         1..6u32,
         prop_oneof![Just(1.0), Just(1.5), Just(3.0), Just(10.0)],
@@ -123,13 +123,13 @@ fn denoise() -> impl Strategy<Value = Step> {
     )
         .prop_map(|(k, alpha, guard)| DenoisingRule::pld(k, alpha, guard).expect("valid"));
     (modality(), option::weighted(0.8, settings))
-        .prop_map(|(modality, settings)| Step::Denoise(modality, settings))
+        .prop_map(|(modality, settings)| GraphChange::Denoise(modality, settings))
 }
 
-fn user_label() -> impl Strategy<Value = Step> {
+fn user_label() -> impl Strategy<Value = GraphChange> {
     let range = prop_oneof![8 => (0..4usize, 1..3usize), 1 => (60..72usize, 1..5usize)];
     (video(), modality(), class(), range, any::<bool>()).prop_map(
-        |(video, modality, class, (from, count), label)| Step::UserLabelTrack {
+        |(video, modality, class, (from, count), label)| GraphChange::UserLabelTrack {
             video,
             modality,
             class,

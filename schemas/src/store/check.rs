@@ -74,7 +74,7 @@ impl Snapshot {
             .map(|row| key(&row.video, row.modality, &row.class))
             .collect();
         for (key, track) in &labels {
-            if !scored.contains(key) && track.rules.iter().any(|rule| *rule != LabelRule::User) {
+            if !scored.contains(key) && track.rules.iter().any(|rule| rule.compares()) {
                 problems.push(problem(
                     Labels::NAME,
                     format!("{} has labels, but no scores", name(key)),

@@ -47,6 +47,7 @@ impl Table for LabelChanges {
         let boolean = |get: fn(&LabelChangeRow) -> bool| {
             Arc::new(rows.iter().map(|row| Some(get(row))).collect::<BooleanArray>())
         };
+        let whys: Vec<_> = rows.iter().map(|row| row.why.as_deref()).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(
                 rows.iter().map(|row| int64(row.version)),
@@ -60,7 +61,7 @@ impl Table for LabelChanges {
             boolean(|row| row.from),
             boolean(|row| row.to),
             names(rows.iter().map(|row| (row.rule.as_str(), 1))),
-            why::encode(|| rows.iter().map(|row| row.why.as_deref())),
+            why::encode(&whys),
         ];
         batch(Self::schema(), columns)
     }

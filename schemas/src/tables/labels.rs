@@ -9,7 +9,7 @@ use super::scores::tracks;
 use super::why::{self, Reasons};
 use super::{Table, text};
 use crate::error::TableError;
-use crate::rows::{LabelRule, LabelTrack};
+use crate::rows::{FlipReason, LabelRule, LabelTrack};
 
 /// The `labels` table: each label of a class of the weak label, and the reason for it.
 ///
@@ -44,21 +44,30 @@ impl Table for Labels {
             video.push_run(&track.video, track.segments());
             class.push_run(&track.class, track.segments());
         }
-        let segments = || rows.iter().flat_map(LabelTrack::iter);
         let modality = rows
             .iter()
             .map(|track| (track.modality.as_str(), track.segments()));
         let segment = rows.iter().flat_map(|track| 0..track.segments() as i32);
+        let labels = rows.iter().flat_map(|track| &track.labels);
+        let rules = rows.iter().flat_map(|track| &track.rules);
+        let scores = rows.iter().flat_map(|track| {
+            let scores = track.rules.iter().zip(&track.scores);
+            scores.map(|(rule, score)| rule.compares().then_some(*score))
+        });
+        let thresholds = rows.iter().flat_map(|track| {
+            let rules = track.rules.iter();
+            rules.map(|rule| track.threshold.filter(|_| rule.compares()))
+        });
         let columns: Vec<ArrayRef> = vec![
             video.finish(),
             names(modality),
             class.finish(),
             Arc::new(Int32Array::from_iter_values(segment)),
-            Arc::new(segments().map(|own| Some(own.label)).collect::<BooleanArray>()),
-            names(segments().map(|own| (own.rule.as_str(), 1))),
-            Arc::new(segments().map(|own| own.score).collect::<Float64Array>()),
-            Arc::new(segments().map(|own| own.threshold).collect::<Float64Array>()),
-            why::encode(|| segments().map(|own| own.why)),
+            Arc::new(labels.map(|label| Some(*label)).collect::<BooleanArray>()),
+            names(rules.map(|rule| (rule.as_str(), 1))),
+            Arc::new(scores.collect::<Float64Array>()),
+            Arc::new(thresholds.collect::<Float64Array>()),
+            why::encode(&whys(rows)),
         ];
         batch(Self::schema(), columns)
     }
@@ -88,7 +97,7 @@ impl Table for Labels {
             };
             for (segment, row) in rows.enumerate() {
                 let rule = label_rule(&columns, row, rule.expect(row))?;
-                if rule == LabelRule::User {
+                if !rule.compares() {
                     track.scores.push(0.0);
                 } else {
                     if score.is_null(row) {
@@ -134,6 +143,19 @@ impl Table for Labels {
     fn video(row: &LabelTrack) -> Option<&Arc<str>> {
         Some(&row.video)
     }
+}
+
+/// The reason of each row of these tracks. Few labels are flips, so a track has its reasons in a list of their own.
+fn whys(rows: &[LabelTrack]) -> Vec<Option<&FlipReason>> {
+    let mut whys = Vec::new();
+    for track in rows {
+        let first = whys.len();
+        whys.resize(first + track.segments(), None);
+        for (segment, why) in &track.flips {
+            whys[first + *segment as usize] = Some(why);
+        }
+    }
+    whys
 }
 
 pub(super) fn label_rule(columns: &Columns<'_>, row: usize, name: &str) -> Result<LabelRule, TableError> {

@@ -34,13 +34,13 @@ pub(super) fn field() -> Field {
     Field::new(WHY, DataType::Struct(fields()), true)
 }
 
-/// Encodes the column. `rows` yields the reason of each row.
-pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl Fn() -> I) -> ArrayRef {
+/// Encodes the column from the reason of each row.
+pub(super) fn encode(rows: &[Option<&FlipReason>]) -> ArrayRef {
     let float = |get: fn(&FlipReason) -> Option<f64>| -> ArrayRef {
-        Arc::new(rows().map(|why| get(why?)).collect::<Float64Array>())
+        Arc::new(rows.iter().map(|why| get((*why)?)).collect::<Float64Array>())
     };
-    let epoch = rows().map(|why| Some(int64(why?.epoch)));
-    let k = rows().map(|why| Some(int32(why?.limit?.k)));
+    let epoch = rows.iter().map(|why| Some(int64((*why)?.epoch)));
+    let k = rows.iter().map(|why| Some(int32((*why)?.limit?.k)));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(epoch.collect::<Int64Array>()),
         float(|why| why.loss),
@@ -48,7 +48,7 @@ pub(super) fn encode<'a, I: Iterator<Item = Option<&'a FlipReason>>>(rows: impl 
         float(|why| Some(why.limit?.alpha)),
         Arc::new(k.collect::<Int32Array>()),
     ];
-    let there: NullBuffer = rows().map(|why| why.is_some()).collect::<Vec<bool>>().into();
+    let there: NullBuffer = rows.iter().map(Option::is_some).collect::<Vec<bool>>().into();
     let column = StructArray::try_new(fields(), columns, Some(there));
     Arc::new(column.expect("the columns above are those of the fields"))
 }

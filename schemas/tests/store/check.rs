@@ -8,7 +8,7 @@ use vaplan_schemas::rows::{
 use vaplan_schemas::store::{CommitInfo, Problem, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Scores, VideoPredictions, Videos};
 
-use crate::support::{World, changes, labels, scores, videos, world};
+use crate::support::{ScoredTracks, changes, labels, scored, scores, videos};
 
 /// Problems of a store in one bucket whose tables were tampered with before they were written.
 fn problems(
@@ -16,13 +16,13 @@ fn problems(
 ) -> Vec<Problem> {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let world = world(6, 1);
-    let (mut score_rows, mut label_rows) = (scores(&world), labels(&world));
-    let mut change_rows = changes(1, &World::new(), &world);
+    let scored = scored(6, 1);
+    let (mut score_rows, mut label_rows) = (scores(&scored), labels(&scored));
+    let mut change_rows = changes(1, &ScoredTracks::new(), &scored);
     tamper(&mut score_rows, &mut label_rows, &mut change_rows);
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
-    commit.replace_bucket::<Videos>(0, &videos(&world)).unwrap();
+    commit.replace_bucket::<Videos>(0, &videos(&scored)).unwrap();
     commit.replace_bucket::<Scores>(0, &score_rows).unwrap();
     commit.replace_bucket::<Labels>(0, &label_rows).unwrap();
     commit.append::<LabelChanges>(&change_rows).unwrap();

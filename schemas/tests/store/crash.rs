@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::Store;
 
-use crate::support::{World, assert_holds, commit, world};
+use crate::support::{ScoredTracks, assert_holds, commit, scored};
 
 const PLACE: &str = "VAPLAN_TEST_STORE";
 
-fn before() -> World {
-    world(23, 1)
+fn before() -> ScoredTracks {
+    scored(23, 1)
 }
 
-fn after() -> World {
-    world(23, 2)
+fn after() -> ScoredTracks {
+    scored(23, 2)
 }
 
 /// Commits [`after`] over [`before`]: in the store that the environment names it is the process that the other tests
@@ -27,7 +27,7 @@ fn child() {
     let place = named.as_ref().map_or(own.path(), Path::new);
     let store = Store::create(place).unwrap();
     if named.is_err() {
-        commit(&store, &World::new(), &before()).unwrap();
+        commit(&store, &ScoredTracks::new(), &before()).unwrap();
     }
     let row = commit(&store, &before(), &after()).unwrap();
     assert_eq!(row.version, 2);
@@ -66,7 +66,7 @@ fn points() -> Vec<String> {
 fn crashed(point: &str) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    commit(&store, &World::new(), &before()).unwrap();
+    commit(&store, &ScoredTracks::new(), &before()).unwrap();
     crash(folder.path(), point);
     (folder, store)
 }
@@ -91,7 +91,7 @@ fn a_crash_anywhere_leaves_the_version_before_and_the_same_run_ends_well() {
 fn a_crash_anywhere_leaves_nothing_of_its_own_in_a_run_of_something_else() {
     for point in points() {
         let (folder, store) = crashed(&point);
-        let other = world(7, 3);
+        let other = scored(7, 3);
         assert_eq!(commit(&store, &before(), &other).unwrap().version, 2);
         let snapshot = store.latest().unwrap().unwrap();
         assert_holds(&snapshot, &other);
@@ -143,8 +143,8 @@ fn a_crash_in_the_first_commit_leaves_a_store_without_versions_that_can_be_fille
     crash(folder.path(), "after-labels");
     let store = Store::open(folder.path()).unwrap();
     assert!(store.latest().unwrap().is_none());
-    let other = world(7, 3);
-    commit(&store, &World::new(), &other).unwrap();
+    let other = scored(7, 3);
+    commit(&store, &ScoredTracks::new(), &other).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     assert_holds(&snapshot, &other);
     assert_eq!(snapshot.check().unwrap(), []);

@@ -7,12 +7,12 @@ use vaplan_schemas::StoreError;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Videos};
 
-use crate::support::{World, assert_holds, commit, world};
+use crate::support::{ScoredTracks, assert_holds, commit, scored};
 
 fn store() -> (tempfile::TempDir, Store, Snapshot) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    commit(&store, &World::new(), &world(23, 1)).unwrap();
+    commit(&store, &ScoredTracks::new(), &scored(23, 1)).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     (folder, store, snapshot)
 }
@@ -95,7 +95,7 @@ fn no_flipped_bit_panics_and_check_finds_each() {
 #[test]
 fn a_broken_log_is_named_and_other_versions_read() {
     let (folder, store, _) = store();
-    let (before, after) = (world(23, 1), world(23, 2));
+    let (before, after) = (scored(23, 1), scored(23, 2));
     commit(&store, &before, &after).unwrap();
     let log = folder.path().join("labels/_delta_log/00000000000000000001.json");
     std::fs::write(&log, b"{\"add\": nonsense").unwrap();
@@ -119,12 +119,12 @@ fn a_place_that_cannot_be_written_is_named_and_the_version_before_stays() {
     let (folder, store, _) = store();
     let log = folder.path().join("rejects/_delta_log/00000000000000000001.json");
     std::fs::create_dir(&log).unwrap();
-    let refused = commit(&store, &world(23, 1), &world(9, 2)).unwrap_err();
+    let refused = commit(&store, &scored(23, 1), &scored(9, 2)).unwrap_err();
     assert!(chain(&refused).contains("rejects"), "{}", chain(&refused));
-    assert_holds(&store.latest().unwrap().unwrap(), &world(23, 1));
+    assert_holds(&store.latest().unwrap().unwrap(), &scored(23, 1));
     std::fs::remove_dir(&log).unwrap();
-    commit(&store, &world(23, 1), &world(9, 2)).unwrap();
-    assert_holds(&store.latest().unwrap().unwrap(), &world(9, 2));
+    commit(&store, &scored(23, 1), &scored(9, 2)).unwrap();
+    assert_holds(&store.latest().unwrap().unwrap(), &scored(9, 2));
 }
 
 /// Needs a small file system, which only root can mount: elsewhere it says that it was left out.
@@ -136,9 +136,9 @@ fn a_full_disk_is_named_and_the_version_before_stays() {
         return;
     };
     let store = Store::create(&folder.path().join("store")).unwrap();
-    let mut held = World::new();
+    let mut held = ScoredTracks::new();
     for salt in 1..200 {
-        let next = world(40, salt);
+        let next = scored(40, salt);
         match commit(&store, &held, &next) {
             Ok(_) => held = next,
             Err(error) => {

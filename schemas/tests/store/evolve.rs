@@ -13,7 +13,7 @@ use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelChangeRow, LabelRule, Lab
 use vaplan_schemas::store::{CommitInfo, Filter, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table, Videos};
 
-use crate::support::{World, changes, labels, scores, videos, world};
+use crate::support::{ScoredTracks, changes, labels, scored, scores, videos};
 
 /// A table of labels as programs before column `why` wrote it: its first `N` columns of those below.
 struct Old<T, const N: usize>(PhantomData<T>);
@@ -122,9 +122,9 @@ fn said(root: &Path, table: &str, entry: u64) -> Option<Vec<String>> {
     })
 }
 
-/// Labels of a world, of which segment 1 of track 4 is flipped, and the changes that led to them.
-fn flipped(world: &World, why: FlipReason) -> (Vec<LabelTrack>, Vec<LabelChangeRow>) {
-    let (mut tracks, mut rows) = (labels(world), changes(1, &World::new(), world));
+/// Labels of a scored, of which segment 1 of track 4 is flipped, and the changes that led to them.
+fn flipped(scored: &ScoredTracks, why: FlipReason) -> (Vec<LabelTrack>, Vec<LabelChangeRow>) {
+    let (mut tracks, mut rows) = (labels(scored), changes(1, &ScoredTracks::new(), scored));
     let track = &mut tracks[4];
     flip(track, why);
     let own = change(1, track);
@@ -158,13 +158,13 @@ fn change(version: u64, track: &LabelTrack) -> LabelChangeRow {
 }
 
 /// A store of one bucket as an older program wrote it: its `labels` has the first `L` columns, its `label_changes` `C`.
-fn old<const L: usize, const C: usize>(root: &Path, world: &World, why: FlipReason) {
+fn old<const L: usize, const C: usize>(root: &Path, scored: &ScoredTracks, why: FlipReason) {
     let store = Store::create(root).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
-    commit.replace_bucket::<Videos>(0, &videos(world)).unwrap();
-    commit.replace_bucket::<Scores>(0, &scores(world)).unwrap();
-    let (tracks, rows) = flipped(world, why);
+    commit.replace_bucket::<Videos>(0, &videos(scored)).unwrap();
+    commit.replace_bucket::<Scores>(0, &scores(scored)).unwrap();
+    let (tracks, rows) = flipped(scored, why);
     commit.replace_bucket::<Old<Labels, L>>(0, &tracks).unwrap();
     commit.append::<Old<LabelChanges, C>>(&rows).unwrap();
     commit.finish().unwrap();
@@ -194,12 +194,12 @@ const WHY: FlipReason = FlipReason {
 fn goes_on<const L: usize, const C: usize>(of_labels: FlipReason, of_changes: FlipReason) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("store");
-    let world = world(6, 1);
-    old::<L, C>(&root, &world, WHY);
+    let scored = scored(6, 1);
+    old::<L, C>(&root, &scored, WHY);
     let store = Store::open(&root).unwrap();
     let first = store.at_version(None).unwrap();
-    let mut expected = flipped(&world, of_labels).0;
-    let rows = flipped(&world, of_changes).1;
+    let mut expected = flipped(&scored, of_labels).0;
+    let rows = flipped(&scored, of_changes).1;
     assert_eq!(first.read::<Labels>().unwrap(), expected);
     assert_eq!(first.read::<LabelChanges>().unwrap(), rows);
     assert_eq!(first.check().unwrap(), []);
@@ -235,7 +235,7 @@ fn goes_on<const L: usize, const C: usize>(of_labels: FlipReason, of_changes: Fl
     }
     assert_eq!(
         first.read::<Labels>().unwrap(),
-        flipped(&world, of_labels).0,
+        flipped(&scored, of_labels).0,
         "version 1 is as it was"
     );
 }

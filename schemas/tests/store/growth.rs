@@ -7,12 +7,12 @@ use arrow::array::{Array, AsArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use vaplan_schemas::store::Store;
 
-use crate::support::{World, assert_holds, commit, patch, world};
+use crate::support::{ScoredTracks, assert_holds, commit, patch, scored};
 
 /// A store of `versions` versions of these videos: each version changes a score of one video.
-fn changed(folder: &Path, mut held: World, versions: u64) -> (Store, World) {
+fn changed(folder: &Path, mut held: ScoredTracks, versions: u64) -> (Store, ScoredTracks) {
     let store = Store::create(folder).unwrap();
-    commit(&store, &World::new(), &held).unwrap();
+    commit(&store, &ScoredTracks::new(), &held).unwrap();
     for version in 2..=versions {
         let mut next = held.clone();
         let at = version as usize * 7 % next.len();
@@ -25,16 +25,16 @@ fn changed(folder: &Path, mut held: World, versions: u64) -> (Store, World) {
 }
 
 /// Videos of 60 segments.
-fn long(videos: usize) -> World {
-    let mut world = world(videos, 1);
+fn long(videos: usize) -> ScoredTracks {
+    let mut scored = scored(videos, 1);
     let mut state = 7_u64;
-    for scores in world.values_mut() {
+    for scores in scored.values_mut() {
         scores.resize_with(60, || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 54) as f64 / 1024.0
         });
     }
-    world
+    scored
 }
 
 /// How many actions of each kind the newest checkpoint of a table has; none: the table has no checkpoint.
@@ -64,7 +64,7 @@ fn checkpointed(folder: &Path, table: &str) -> Option<BTreeMap<String, usize>> {
 #[test]
 fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back() {
     let folder = tempfile::tempdir().unwrap();
-    let (_store, held) = changed(folder.path(), world(40, 1), 70);
+    let (_store, held) = changed(folder.path(), scored(40, 1), 70);
     let mut checkpoints = 0;
     for table in ["labels", "scores", "label_changes", "rejects", "versions"] {
         let Some(kinds) = checkpointed(folder.path(), table) else {
@@ -85,7 +85,7 @@ fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back(
 #[test]
 fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, held) = changed(folder.path(), world(12, 1), 9);
+    let (store, held) = changed(folder.path(), scored(12, 1), 9);
     let files = || store.latest().unwrap().unwrap().version_files().unwrap().len();
     assert_eq!(files(), 9);
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -98,7 +98,7 @@ fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do()
         let versions: Vec<u64> = store.versions().unwrap().iter().map(|row| row.version).collect();
         assert_eq!(versions, (1..=10).collect::<Vec<_>>());
         let first = store.at_version(Some(vaplan_schemas::StoreVersion(1))).unwrap();
-        assert_holds(&first, &world(12, 1));
+        assert_holds(&first, &scored(12, 1));
         assert_holds(&store.latest().unwrap().unwrap(), &held);
     }
 }
@@ -144,7 +144,7 @@ fn after_200_changes_optimize_and_vacuum_leave_at_most_six_fifths_of_a_fresh_sto
         "{done:?}"
     );
     let other = Store::create(&fresh).unwrap();
-    commit(&other, &World::new(), &held).unwrap();
+    commit(&other, &ScoredTracks::new(), &held).unwrap();
     let (worn, fresh) = (size(&worn), size(&fresh));
     println!("{before} bytes after 200 changes, {worn} vacuumed, {fresh} fresh");
     assert!(worn * 5 <= fresh * 6, "{worn} bytes, {fresh} fresh");

@@ -9,14 +9,14 @@ use vaplan_schemas::store::{CommitInfo, Store};
 use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, StoreVersion, TableError, bucket_of};
 
-use crate::support::{VIDEOS, World, assert_holds, commit, labels, patch, truth, world};
+use crate::support::{ScoredTracks, VIDEOS, assert_holds, commit, labels, patch, scored, truth};
 
 #[test]
 fn what_is_committed_is_read_back_by_any_store_opened_later() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("a store, with % in its name");
-    let after = world(23, 1);
-    let row = commit(&Store::create(&place).unwrap(), &World::new(), &after).unwrap();
+    let after = scored(23, 1);
+    let row = commit(&Store::create(&place).unwrap(), &ScoredTracks::new(), &after).unwrap();
     assert_eq!(row.version, 1);
     let snapshot = Store::open(&place).unwrap().latest().unwrap().unwrap();
     assert_eq!(snapshot.version(), &row);
@@ -29,8 +29,8 @@ fn what_is_committed_is_read_back_by_any_store_opened_later() {
 fn a_video_is_read_from_its_bucket_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let after = world(23, 1);
-    commit(&store, &World::new(), &after).unwrap();
+    let after = scored(23, 1);
+    commit(&store, &ScoredTracks::new(), &after).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     let video = "../1/..";
     for file in snapshot.files("labels").unwrap() {
@@ -55,13 +55,13 @@ fn a_video_is_read_from_its_bucket_alone() {
 fn every_version_stays_readable_after_three() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let worlds = [World::new(), world(23, 1), world(23, 2), world(11, 2)];
-    for pair in worlds.windows(2) {
+    let versions = [ScoredTracks::new(), scored(23, 1), scored(23, 2), scored(11, 2)];
+    for pair in versions.windows(2) {
         commit(&store, &pair[0], &pair[1]).unwrap();
     }
     for version in 1..=3 {
         let snapshot = store.at_version(Some(StoreVersion(version))).unwrap();
-        assert_holds(&snapshot, &worlds[version as usize]);
+        assert_holds(&snapshot, &versions[version as usize]);
         assert_eq!(snapshot.check().unwrap(), []);
     }
     let versions: Vec<u64> = store.versions().unwrap().iter().map(|row| row.version).collect();
@@ -74,8 +74,8 @@ fn every_version_stays_readable_after_three() {
 fn a_change_of_one_video_rewrites_one_bucket_of_each_table() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let before = world(40, 1);
-    commit(&store, &World::new(), &before).unwrap();
+    let before = scored(40, 1);
+    commit(&store, &ScoredTracks::new(), &before).unwrap();
     let first = store.latest().unwrap().unwrap();
     let mut after = before.clone();
     let (_, scores) = after.iter_mut().next().unwrap();
@@ -130,8 +130,8 @@ fn many_versions_are_put_together_and_all_listed() {
 fn a_reader_sees_the_version_before_until_the_next_is_whole() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let (before, after) = (world(23, 1), world(23, 2));
-    commit(&store, &World::new(), &before).unwrap();
+    let (before, after) = (scored(23, 1), scored(23, 2));
+    commit(&store, &ScoredTracks::new(), &before).unwrap();
     let reader = store.latest().unwrap().unwrap();
     commit(&store, &before, &after).unwrap();
     // Its logs and files are read only now.
@@ -144,9 +144,9 @@ fn stores_opened_side_by_side_see_each_others_versions() {
     let folder = tempfile::tempdir().unwrap();
     let one = Store::create(folder.path()).unwrap();
     let two = Store::create(folder.path()).unwrap();
-    let mut held = World::new();
+    let mut held = ScoredTracks::new();
     for step in 0..6 {
-        let after = world(20, step);
+        let after = scored(20, step);
         let (store, other) = if step % 2 == 0 { (&one, &two) } else { (&two, &one) };
         let commit = if step % 3 == 0 { commit } else { patch };
         assert_eq!(commit(store, &held, &after).unwrap().version, step + 1);
@@ -161,8 +161,8 @@ fn stores_opened_side_by_side_see_each_others_versions() {
 fn a_commit_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let before = world(23, 1);
-    commit(&store, &World::new(), &before).unwrap();
+    let before = scored(23, 1);
+    commit(&store, &ScoredTracks::new(), &before).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut dropped = store.begin(&lock, CommitInfo::default()).unwrap();
     dropped.replace_all::<Truth>(&[]).unwrap();
@@ -227,7 +227,7 @@ fn rows_in_any_order_are_sorted_and_rows_of_one_key_or_another_bucket_refused() 
         panic!("{refused:?}");
     };
     assert_eq!((table, row), ("truth", 2));
-    let tracks = labels(&world(5, 1));
+    let tracks = labels(&scored(5, 1));
     let bucket = bucket_of(&tracks[0].video, 4);
     let refused = commit
         .replace_bucket::<Labels>((bucket + 1) % 4, &tracks[..1])
@@ -294,32 +294,32 @@ proptest! {
     fn any_script_of_commits_reads_as_its_model_at_every_version(script in steps()) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create(folder.path()).unwrap();
-        let mut worlds = vec![World::new()];
+        let mut versions = vec![ScoredTracks::new()];
         for (as_patch, step) in &script {
-            let mut world = worlds.last().unwrap().clone();
+            let mut scored = versions.last().unwrap().clone();
             for (video, track) in step {
                 let key = (format!("v{video}_0_10").into(), Modality::Visual, "Dog".into());
                 match track {
                     Some(bits) => {
                         let scores = bits.iter().map(|&bit| if bit { 0.75 } else { 0.25 });
-                        world.insert(key, scores.collect());
+                        scored.insert(key, scores.collect());
                     }
                     None => {
-                        world.remove(&key);
+                        scored.remove(&key);
                     }
                 }
             }
             let commit = if *as_patch { patch } else { commit };
-            commit(&store, worlds.last().unwrap(), &world).unwrap();
-            worlds.push(world);
+            commit(&store, versions.last().unwrap(), &scored).unwrap();
+            versions.push(scored);
         }
-        for (version, world) in worlds.iter().enumerate().skip(1) {
+        for (version, scored) in versions.iter().enumerate().skip(1) {
             let snapshot = store.at_version(Some(StoreVersion(version as u64))).unwrap();
-            assert_holds(&snapshot, world);
+            assert_holds(&snapshot, scored);
             prop_assert_eq!(snapshot.check().unwrap(), []);
         }
         let latest = store.latest().unwrap().unwrap();
-        prop_assert_eq!(latest.read::<Videos>().unwrap().len(), worlds.last().unwrap().len());
-        prop_assert_eq!(latest.read::<Scores>().unwrap().len(), worlds.last().unwrap().len());
+        prop_assert_eq!(latest.read::<Videos>().unwrap().len(), versions.last().unwrap().len());
+        prop_assert_eq!(latest.read::<Scores>().unwrap().len(), versions.last().unwrap().len());
     }
 }

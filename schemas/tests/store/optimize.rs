@@ -7,7 +7,7 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::{LabelChanges, Truth};
 
-use crate::support::{World, assert_holds, commit, patch, truth, world};
+use crate::support::{ScoredTracks, assert_holds, commit, patch, scored, truth};
 
 fn names(snapshot: &Snapshot, table: &str) -> BTreeSet<String> {
     let files = snapshot.files(table).unwrap();
@@ -16,29 +16,29 @@ fn names(snapshot: &Snapshot, table: &str) -> BTreeSet<String> {
 }
 
 /// A store that was patched some times.
-fn worn(folder: &Path) -> (Store, Vec<World>) {
+fn worn(folder: &Path) -> (Store, Vec<ScoredTracks>) {
     let store = Store::create(folder).unwrap();
-    let mut worlds = vec![World::new()];
+    let mut versions = vec![ScoredTracks::new()];
     for salt in 1..8 {
-        let mut next = worlds.last().unwrap().clone();
-        let fresh = world(40, salt);
+        let mut next = versions.last().unwrap().clone();
+        let fresh = scored(40, salt);
         let changed = fresh
             .into_iter()
             .enumerate()
             .filter(|(nth, _)| salt == 1 || (nth / 2) % 7 == salt as usize % 7);
         next.extend(changed.map(|(_, entry)| entry));
         let commit = if salt == 1 { commit } else { patch };
-        commit(&store, worlds.last().unwrap(), &next).unwrap();
-        worlds.push(next);
+        commit(&store, versions.last().unwrap(), &next).unwrap();
+        versions.push(next);
     }
-    (store, worlds)
+    (store, versions)
 }
 
 #[test]
 fn optimize_changes_no_row_and_leaves_plain_files_and_checkpoints() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, worlds) = worn(folder.path());
-    let last = worlds.last().unwrap();
+    let (store, versions) = worn(folder.path());
+    let last = versions.last().unwrap();
     let before = store.latest().unwrap().unwrap();
     let (changes, rows) = (
         before.read::<LabelChanges>().unwrap(),
@@ -67,21 +67,21 @@ fn optimize_changes_no_row_and_leaves_plain_files_and_checkpoints() {
     // The files are those of a store that never was patched.
     let plain = tempfile::tempdir().unwrap();
     let other = Store::create(plain.path()).unwrap();
-    commit(&other, &World::new(), last).unwrap();
+    commit(&other, &ScoredTracks::new(), last).unwrap();
     let other = other.latest().unwrap().unwrap();
     for table in ["videos", "scores", "labels"] {
         assert_eq!(names(&after, table), names(&other, table), "{table}");
     }
     // Older versions are as they were; there is nothing to do a second time.
-    for (version, world) in worlds.iter().enumerate().skip(1) {
+    for (version, scored) in versions.iter().enumerate().skip(1) {
         let version = Some(StoreVersion(version as u64));
-        assert_holds(&store.at_version(version).unwrap(), world);
+        assert_holds(&store.at_version(version).unwrap(), scored);
     }
     let again = store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
     assert_eq!((again.version, again.checkpoints), (None, 0));
     assert_eq!(store.latest().unwrap().unwrap().version().version, 8);
     drop(lock);
-    let next = world(33, 20);
+    let next = scored(33, 20);
     patch(&store, last, &next).unwrap();
     let latest = store.latest().unwrap().unwrap();
     assert_holds(&latest, &next);

@@ -9,26 +9,28 @@ use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{StoreVersion, bucket_of};
 
-use crate::support::{World, assert_holds, commit, labels, patch, places, scores, truth, videos, world};
+use crate::support::{
+    ScoredTracks, assert_holds, commit, labels, patch, places, scored, scores, truth, videos,
+};
 
 /// A store of one version.
-fn store(world: &World) -> (tempfile::TempDir, Store) {
+fn store(scored: &ScoredTracks) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    commit(&store, &World::new(), world).unwrap();
+    commit(&store, &ScoredTracks::new(), scored).unwrap();
     (folder, store)
 }
 
-/// The world with other scores of the videos that `wanted` says, by their number.
-fn changed(world: &World, wanted: impl Fn(usize) -> bool) -> World {
-    let names: BTreeSet<Arc<str>> = world.keys().map(|(video, ..)| video.clone()).collect();
+/// The scored with other scores of the videos that `wanted` says, by their number.
+fn changed(scored: &ScoredTracks, wanted: impl Fn(usize) -> bool) -> ScoredTracks {
+    let names: BTreeSet<Arc<str>> = scored.keys().map(|(video, ..)| video.clone()).collect();
     let wanted: BTreeSet<&Arc<str>> = names
         .iter()
         .enumerate()
         .filter(|(number, _)| wanted(*number))
         .map(|(_, name)| name)
         .collect();
-    let mut after = world.clone();
+    let mut after = scored.clone();
     for ((video, ..), scores) in &mut after {
         if wanted.contains(video) {
             scores.iter_mut().for_each(|score| *score = 1.0 - *score);
@@ -71,7 +73,7 @@ fn actions(store: &Store, table: &str, kind: &str) -> Vec<Value> {
 
 #[test]
 fn a_patch_adds_one_file_a_table_and_takes_no_file_away() {
-    let before = world(40, 1);
+    let before = scored(40, 1);
     let (_folder, store) = store(&before);
     let first = store.latest().unwrap().unwrap();
     let after = changed(&before, |number| number % 10 == 3);
@@ -104,7 +106,7 @@ fn a_patch_adds_one_file_a_table_and_takes_no_file_away() {
 
 #[test]
 fn only_a_table_with_deleted_rows_asks_readers_for_more() {
-    let before = world(40, 1);
+    let before = scored(40, 1);
     let (_folder, store) = store(&before);
     patch(&store, &before, &changed(&before, |number| number == 7)).unwrap();
     let versions = |table: &str| -> Vec<i64> {
@@ -148,35 +150,35 @@ fn only_a_table_with_deleted_rows_asks_readers_for_more() {
 
 #[test]
 fn many_patches_become_one_and_every_version_reads() {
-    let mut worlds = vec![world(40, 1)];
-    let (_folder, store) = store(&worlds[0]);
+    let mut versions = vec![scored(40, 1)];
+    let (_folder, store) = store(&versions[0]);
     let mut most = 0;
     for step in 0..40 {
-        let before = worlds.last().unwrap();
+        let before = versions.last().unwrap();
         let after = changed(before, |number| number == (step * 7) % 40);
         patch(&store, before, &after).unwrap();
         most = most.max(patches(&store.latest().unwrap().unwrap(), "labels"));
-        worlds.push(after);
+        versions.push(after);
     }
     assert!((25..=32).contains(&most), "{most} patch files at most");
-    for (version, world) in worlds.iter().enumerate().step_by(5) {
+    for (version, scored) in versions.iter().enumerate().step_by(5) {
         let version = Some(StoreVersion(version as u64 + 1));
         let snapshot = store.at_version(version).unwrap();
-        assert_holds(&snapshot, world);
+        assert_holds(&snapshot, scored);
         assert_eq!(snapshot.check().unwrap(), []);
     }
 }
 
 #[test]
 fn a_bucket_of_which_a_quarter_is_gone_is_written_anew_with_its_patched_rows() {
-    let mut worlds = vec![world(900, 1)];
-    let (_folder, store) = store(&worlds[0]);
+    let mut versions = vec![scored(900, 1)];
+    let (_folder, store) = store(&versions[0]);
     // A tenth each time: 900 videos, 225 a bucket, 1,350 rows of scores.
     for step in 0..5 {
-        let before = worlds.last().unwrap();
+        let before = versions.last().unwrap();
         let after = changed(before, |number| number % 10 == step);
         patch(&store, before, &after).unwrap();
-        worlds.push(after);
+        versions.push(after);
     }
     let first = names(&store.at_version(Some(StoreVersion(1))).unwrap(), "scores");
     let buckets = |version| {
@@ -190,17 +192,17 @@ fn a_bucket_of_which_a_quarter_is_gone_is_written_anew_with_its_patched_rows() {
         let gone = file.deleted.as_ref().map_or(0, |gone| gone.len());
         assert!(file.is_patch() || gone * 2 <= file.rows, "{file:?}");
     }
-    for (version, world) in worlds.iter().enumerate() {
+    for (version, scored) in versions.iter().enumerate() {
         let version = Some(StoreVersion(version as u64 + 1));
         let snapshot = store.at_version(version).unwrap();
-        assert_holds(&snapshot, world);
+        assert_holds(&snapshot, scored);
         assert_eq!(snapshot.check().unwrap(), []);
     }
 }
 
 #[test]
 fn a_change_of_everything_leaves_buckets_and_no_patches() {
-    let before = world(300, 1);
+    let before = scored(300, 1);
     let (_folder, store) = store(&before);
     let after = changed(&before, |_| true);
     patch(&store, &before, &after).unwrap();
@@ -211,19 +213,19 @@ fn a_change_of_everything_leaves_buckets_and_no_patches() {
         assert_eq!(patches(&latest, table), 0, "{table}");
         assert_eq!(names(&latest, table).len(), 4, "{table}");
     }
-    patch(&store, &after, &World::new()).unwrap();
+    patch(&store, &after, &ScoredTracks::new()).unwrap();
     let latest = store.latest().unwrap().unwrap();
-    assert_holds(&latest, &World::new());
+    assert_holds(&latest, &ScoredTracks::new());
     assert_eq!(names(&latest, "scores").len(), 0);
 }
 
 #[test]
 fn patches_that_outgrow_half_the_buckets_are_folded_into_them() {
-    let before = world(400, 1);
+    let before = scored(400, 1);
     let (_folder, store) = store(&before);
     // New videos alone: nothing of a bucket is gone.
     let mut after = before.clone();
-    for ((video, modality, class), scores) in world(1_200, 2) {
+    for ((video, modality, class), scores) in scored(1_200, 2) {
         let video = format!("new {video}").into();
         after.insert((video, modality, class), scores);
     }
@@ -237,7 +239,7 @@ fn patches_that_outgrow_half_the_buckets_are_folded_into_them() {
 
 #[test]
 fn a_bucket_that_is_replaced_loses_its_patched_rows_too() {
-    let before = world(40, 1);
+    let before = scored(40, 1);
     let (_folder, store) = store(&before);
     let after = changed(&before, |number| number % 4 == 1);
     patch(&store, &before, &after).unwrap();
@@ -250,7 +252,7 @@ fn a_bucket_that_is_replaced_loses_its_patched_rows_too() {
         .filter(|row| own(1)(&row.video))
         .collect();
     let snapshot = store.latest().unwrap().unwrap();
-    let two: Vec<_> = labels(&world(40, 3))
+    let two: Vec<_> = labels(&scored(40, 3))
         .into_iter()
         .filter(|row| own(2)(&row.video))
         .collect();
@@ -273,7 +275,7 @@ fn a_bucket_that_is_replaced_loses_its_patched_rows_too() {
 
 #[test]
 fn a_table_without_buckets_is_patched_too() {
-    let before = world(5, 1);
+    let before = scored(5, 1);
     let (_folder, store) = store(&before);
     let event = |onset| {
         let mut event = truth().remove(0);
@@ -305,7 +307,7 @@ fn a_table_without_buckets_is_patched_too() {
 
 #[test]
 fn a_key_that_a_patch_adds_twice_is_found() {
-    let before = world(20, 1);
+    let before = scored(20, 1);
     let (_folder, store) = store(&before);
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
@@ -320,7 +322,7 @@ fn a_key_that_a_patch_adds_twice_is_found() {
 
 #[test]
 fn the_same_patch_done_again_is_the_same_files() {
-    let before = world(40, 1);
+    let before = scored(40, 1);
     let after = changed(&before, |number| number % 9 == 2);
     let (_folder, one) = store(&before);
     let (_other, two) = store(&before);
@@ -328,7 +330,7 @@ fn the_same_patch_done_again_is_the_same_files() {
         // The first of two was given up.
         let lock = store.lock(&mut |_| {}).unwrap();
         let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
-        commit.patch::<Videos>(&[], &videos(&world(3, 9))[..1]).unwrap();
+        commit.patch::<Videos>(&[], &videos(&scored(3, 9))[..1]).unwrap();
         drop(commit);
         drop(lock);
         patch(store, &before, &after).unwrap();
@@ -346,12 +348,12 @@ fn the_same_patch_done_again_is_the_same_files() {
 
 #[test]
 fn a_long_log_is_read_from_its_checkpoint_on() {
-    let mut world = world(8, 1);
-    let (folder, store) = store(&world);
+    let mut scored = scored(8, 1);
+    let (folder, store) = store(&scored);
     for step in 0..70 {
-        let after = changed(&world, |number| number == step % 8);
-        patch(&store, &world, &after).unwrap();
-        world = after;
+        let after = changed(&scored, |number| number == step % 8);
+        patch(&store, &scored, &after).unwrap();
+        scored = after;
     }
     for table in ["scores", "labels", "versions"] {
         let log = folder.path().join(table).join("_delta_log");
@@ -371,9 +373,9 @@ fn a_long_log_is_read_from_its_checkpoint_on() {
     }
     let latest = Store::open(folder.path()).unwrap().latest().unwrap().unwrap();
     assert_eq!(latest.version().version, 71);
-    assert_holds(&latest, &world);
+    assert_holds(&latest, &scored);
     assert_eq!(latest.check().unwrap(), []);
-    let after = changed(&world, |number| number == 3);
-    patch(&Store::open(folder.path()).unwrap(), &world, &after).unwrap();
+    let after = changed(&scored, |number| number == 3);
+    patch(&Store::open(folder.path()).unwrap(), &scored, &after).unwrap();
     assert_holds(&store.latest().unwrap().unwrap(), &after);
 }

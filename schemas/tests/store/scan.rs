@@ -7,14 +7,14 @@ use vaplan_schemas::store::{Filter, Snapshot, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, bucket_of};
 
-use crate::support::{World, classes, commit, labels, patch, truth, videos, world};
+use crate::support::{ScoredTracks, classes, commit, labels, patch, scored, truth, videos};
 
 /// A store of buckets and patches: of every seventh video the scores were changed later.
-fn patched() -> (tempfile::TempDir, Snapshot, World) {
+fn patched() -> (tempfile::TempDir, Snapshot, ScoredTracks) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
-    let before = world(40, 1);
-    commit(&store, &World::new(), &before).unwrap();
+    let before = scored(40, 1);
+    commit(&store, &ScoredTracks::new(), &before).unwrap();
     let mut after = before.clone();
     for (number, scores) in after.values_mut().enumerate() {
         if number % 7 == 0 {
@@ -30,29 +30,29 @@ fn rows<T: Table>(snapshot: &Snapshot, filter: &Filter) -> Vec<T::Row> {
     found.into_iter().map(|found| found.row).collect()
 }
 
-fn tracks(world: &World, wanted: impl Fn(&LabelTrack) -> bool) -> Vec<LabelTrack> {
-    labels(world).into_iter().filter(wanted).collect()
+fn tracks(scored: &ScoredTracks, wanted: impl Fn(&LabelTrack) -> bool) -> Vec<LabelTrack> {
+    labels(scored).into_iter().filter(wanted).collect()
 }
 
 #[test]
 fn a_scan_finds_the_rows_of_its_videos_and_tracks_by_key_and_no_others() {
-    let (_folder, snapshot, world) = patched();
-    let names: Vec<Arc<str>> = videos(&world).into_iter().map(|row| row.video).collect();
+    let (_folder, snapshot, scored) = patched();
+    let names: Vec<Arc<str>> = videos(&scored).into_iter().map(|row| row.video).collect();
     let some: Vec<Arc<str>> = names.iter().step_by(3).cloned().collect();
     let by_video = |track: &LabelTrack| some.contains(&track.video);
     let dogs = |track: &LabelTrack| (track.modality, &*track.class) == (Modality::Visual, "Dog");
     let filter = Filter::videos(some.clone());
-    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&world, by_video));
+    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&scored, by_video));
     let filter = Filter::tracks([(Modality::Visual, "Dog".into())]);
-    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&world, dogs));
+    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&scored, dogs));
     let filter = filter.or_videos(some.clone());
     assert_eq!(
         rows::<Labels>(&snapshot, &filter),
-        tracks(&world, |track| by_video(track) || dogs(track))
+        tracks(&scored, |track| by_video(track) || dogs(track))
     );
     assert_eq!(
         rows::<Labels>(&snapshot, &Filter::all()),
-        tracks(&world, |_| true)
+        tracks(&scored, |_| true)
     );
     assert_eq!(rows::<Labels>(&snapshot, &Filter::default()), []);
     assert_eq!(
@@ -63,7 +63,7 @@ fn a_scan_finds_the_rows_of_its_videos_and_tracks_by_key_and_no_others() {
 
 #[test]
 fn a_table_without_the_columns_of_a_filter_gives_nothing() {
-    let (_folder, snapshot, world) = patched();
+    let (_folder, snapshot, scored) = patched();
     let tracks = Filter::tracks([(Modality::Audio, "Dog".into())]);
     assert_eq!(rows::<Videos>(&snapshot, &tracks), []);
     assert_eq!(rows::<Rejects>(&snapshot, &tracks), []);
@@ -72,17 +72,17 @@ fn a_table_without_the_columns_of_a_filter_gives_nothing() {
     let expected: Vec<_> = classes().into_iter().filter(dogs).collect();
     assert_eq!(expected.len(), 1);
     assert_eq!(rows::<Classes>(&snapshot, &tracks), expected);
-    let every = Filter::videos(videos(&world).into_iter().map(|row| row.video));
+    let every = Filter::videos(videos(&scored).into_iter().map(|row| row.video));
     assert_eq!(rows::<Classes>(&snapshot, &every), []);
     // Rejects have videos, but the one here is of none.
     assert_eq!(rows::<Rejects>(&snapshot, &every), []);
-    assert_eq!(rows::<Videos>(&snapshot, &every), videos(&world));
+    assert_eq!(rows::<Videos>(&snapshot, &every), videos(&scored));
 }
 
 #[test]
 fn files_that_cannot_hold_a_video_of_the_filter_are_not_opened() {
-    let (_folder, snapshot, world) = patched();
-    let names: Vec<Arc<str>> = videos(&world).into_iter().map(|row| row.video).collect();
+    let (_folder, snapshot, scored) = patched();
+    let names: Vec<Arc<str>> = videos(&scored).into_iter().map(|row| row.video).collect();
     let wanted = &names[5];
     let buckets = snapshot.buckets().unwrap().unwrap();
     for table in ["labels", "scores"] {
@@ -97,7 +97,7 @@ fn files_that_cannot_hold_a_video_of_the_filter_are_not_opened() {
     }
     let filter = Filter::videos([wanted.clone()]);
     let own = |track: &LabelTrack| track.video == *wanted;
-    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&world, own));
+    assert_eq!(rows::<Labels>(&snapshot, &filter), tracks(&scored, own));
     assert_eq!(rows::<Scores>(&snapshot, &filter).len(), 2);
     // By the statistics of patch files: no name is behind this one.
     for file in snapshot.files("labels").unwrap() {
@@ -117,8 +117,8 @@ fn files_that_cannot_hold_a_video_of_the_filter_are_not_opened() {
 
 #[test]
 fn a_count_says_what_a_scan_would_find() {
-    let (_folder, snapshot, world) = patched();
-    let name = videos(&world)[5].video.clone();
+    let (_folder, snapshot, scored) = patched();
+    let name = videos(&scored)[5].video.clone();
     for filter in [
         Filter::all(),
         Filter::default(),

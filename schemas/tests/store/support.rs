@@ -19,13 +19,13 @@ pub(crate) const THRESHOLD: f64 = 0.5;
 pub(crate) const VIDEOS: usize = 4 * 1024;
 
 /// Scores per segment of video, modality and class: all else follows from them.
-pub(crate) type World = BTreeMap<Key, Vec<f64>>;
+pub(crate) type ScoredTracks = BTreeMap<Key, Vec<f64>>;
 /// Video, modality and class.
 type Key = (Arc<str>, Modality, Arc<str>);
 
-/// `videos` videos of odd names with 3 segments, one class each; `salt` tells worlds apart.
-pub(crate) fn world(videos: usize, salt: u64) -> World {
-    let mut world = World::new();
+/// `videos` videos of odd names with 3 segments, one class each; `salt` tells versions apart.
+pub(crate) fn scored(videos: usize, salt: u64) -> ScoredTracks {
+    let mut scored = ScoredTracks::new();
     for number in 0..videos {
         let name: Arc<str> = match number % 5 {
             0 => format!("-rf_{number}_{}", number + 10).into(),
@@ -45,10 +45,10 @@ pub(crate) fn world(videos: usize, salt: u64) -> World {
                     .wrapping_mul(2_654_435_761);
                 (mixed % 1000) as f64 / 1000.0
             };
-            world.insert((name.clone(), modality, class), (0..3).map(score).collect());
+            scored.insert((name.clone(), modality, class), (0..3).map(score).collect());
         }
     }
-    world
+    scored
 }
 
 pub(crate) fn classes() -> Vec<ClassRow> {
@@ -71,9 +71,9 @@ pub(crate) fn classes() -> Vec<ClassRow> {
         .collect()
 }
 
-pub(crate) fn videos(world: &World) -> Vec<VideoRow> {
+pub(crate) fn videos(scored: &ScoredTracks) -> Vec<VideoRow> {
     let mut rows: BTreeMap<Arc<str>, VideoRow> = BTreeMap::new();
-    for ((video, _, class), scores) in world {
+    for ((video, _, class), scores) in scored {
         let row = rows.entry(video.clone()).or_insert_with(|| VideoRow {
             video: video.clone(),
             split: Split::Val,
@@ -91,7 +91,7 @@ pub(crate) fn videos(world: &World) -> Vec<VideoRow> {
     rows.into_values().collect()
 }
 
-pub(crate) fn scores(world: &World) -> Vec<ScoreTrack> {
+pub(crate) fn scores(scored: &ScoredTracks) -> Vec<ScoreTrack> {
     let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| ScoreTrack {
         video: video.clone(),
         modality: *modality,
@@ -99,20 +99,20 @@ pub(crate) fn scores(world: &World) -> Vec<ScoreTrack> {
         cosine: scores.iter().map(|score| *score as f32 / 2.0).collect(),
         score: scores.clone(),
     };
-    world.iter().map(track).collect()
+    scored.iter().map(track).collect()
 }
 
-pub(crate) fn labels(world: &World) -> Vec<LabelTrack> {
+pub(crate) fn labels(scored: &ScoredTracks) -> Vec<LabelTrack> {
     let track = |((video, modality, class), scores): (&Key, &Vec<f64>)| {
         LabelTrack::plg(video.clone(), *modality, class.clone(), scores.clone(), THRESHOLD)
     };
-    world.iter().map(track).collect()
+    scored.iter().map(track).collect()
 }
 
-/// From one world to the next; a cell that is not there counts as unset.
-pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelChangeRow> {
-    let set = |world: &World, key: &Key, segment: usize| {
-        world
+/// From one scored to the next; a cell that is not there counts as unset.
+pub(crate) fn changes(version: u64, before: &ScoredTracks, after: &ScoredTracks) -> Vec<LabelChangeRow> {
+    let set = |scored: &ScoredTracks, key: &Key, segment: usize| {
+        scored
             .get(key)
             .and_then(|scores| scores.get(segment))
             .is_some_and(|&score| score > THRESHOLD)
@@ -122,7 +122,7 @@ pub(crate) fn changes(version: u64, before: &World, after: &World) -> Vec<LabelC
     keys.dedup();
     let mut rows = Vec::new();
     for key in keys {
-        let segments = [before, after].map(|world| world.get(key).map_or(0, Vec::len));
+        let segments = [before, after].map(|scored| scored.get(key).map_or(0, Vec::len));
         for segment in 0..segments[0].max(segments[1]) {
             let (from, to) = (set(before, key, segment), set(after, key, segment));
             if from != to {
@@ -153,13 +153,17 @@ pub(crate) fn truth() -> Vec<TruthRow> {
     }]
 }
 
-pub(crate) fn rejects(world: &World) -> Vec<RejectRow> {
+pub(crate) fn rejects(scored: &ScoredTracks) -> Vec<RejectRow> {
     let reason = "class `Dgo` is unknown, did you mean `Dog`";
-    vec![RejectRow::note(RejectKind::UnknownClass, "val.csv", reason).row(world.len() as u64)]
+    vec![RejectRow::note(RejectKind::UnknownClass, "val.csv", reason).row(scored.len() as u64)]
 }
 
 /// Commits `after` as the version that follows `before`.
-pub(crate) fn commit(store: &Store, before: &World, after: &World) -> Result<VersionRow, StoreError> {
+pub(crate) fn commit(
+    store: &Store,
+    before: &ScoredTracks,
+    after: &ScoredTracks,
+) -> Result<VersionRow, StoreError> {
     let lock = store.lock(&mut |_| {})?;
     let info = CommitInfo {
         command: "vaplan label".into(),
@@ -176,8 +180,8 @@ pub(crate) fn commit(store: &Store, before: &World, after: &World) -> Result<Ver
     commit.replace_all::<Rejects>(&rejects(after))?;
     commit.append::<LabelChanges>(&changes(commit.version().0, before, after))?;
     let buckets = commit.buckets();
-    let own = |world: &World, bucket: u32| -> World {
-        let own = world
+    let own = |scored: &ScoredTracks, bucket: u32| -> ScoredTracks {
+        let own = scored
             .iter()
             .filter(|((video, ..), _)| bucket_of(video, buckets) == bucket);
         own.map(|(key, scores)| (key.clone(), scores.clone())).collect()
@@ -200,7 +204,11 @@ pub(crate) fn commit(store: &Store, before: &World, after: &World) -> Result<Ver
 }
 
 /// Commits `after` as the version that follows `before` as a patch of what differs.
-pub(crate) fn patch(store: &Store, before: &World, after: &World) -> Result<VersionRow, StoreError> {
+pub(crate) fn patch(
+    store: &Store,
+    before: &ScoredTracks,
+    after: &ScoredTracks,
+) -> Result<VersionRow, StoreError> {
     let lock = store.lock(&mut |_| {})?;
     let info = CommitInfo {
         command: "vaplan relabel".into(),
@@ -209,14 +217,14 @@ pub(crate) fn patch(store: &Store, before: &World, after: &World) -> Result<Vers
         ..CommitInfo::default()
     };
     let mut commit = store.begin(&lock, info)?;
-    let same = |(key, scores): &(&Key, &Vec<f64>), other: &World| other.get(*key) == Some(*scores);
+    let same = |(key, scores): &(&Key, &Vec<f64>), other: &ScoredTracks| other.get(*key) == Some(*scores);
     let changed: BTreeSet<Arc<str>> = before
         .iter()
         .filter(|entry| !same(entry, after))
         .chain(after.iter().filter(|entry| !same(entry, before)))
         .map(|((video, ..), _)| video.clone())
         .collect();
-    let new: World = after
+    let new: ScoredTracks = after
         .iter()
         .filter(|((video, ..), _)| changed.contains(video))
         .map(|(key, scores)| (key.clone(), scores.clone()))
@@ -246,8 +254,8 @@ pub(crate) fn places<T: Table>(
     Ok(found.into_iter().flatten().map(|found| found.place).collect())
 }
 
-/// The snapshot holds this world: every table, row for row.
-pub(crate) fn assert_holds(snapshot: &Snapshot, world: &World) {
+/// The snapshot holds this scored: every table, row for row.
+pub(crate) fn assert_holds(snapshot: &Snapshot, scored: &ScoredTracks) {
     fn sorted<R: std::fmt::Debug>(rows: Vec<R>) -> Vec<String> {
         let mut rows: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
         rows.sort();
@@ -255,10 +263,10 @@ pub(crate) fn assert_holds(snapshot: &Snapshot, world: &World) {
     }
     assert_eq!(snapshot.read::<Classes>().unwrap(), classes());
     assert_eq!(snapshot.read::<Truth>().unwrap(), truth());
-    assert_eq!(snapshot.read::<Rejects>().unwrap(), rejects(world));
-    assert_eq!(sorted(snapshot.read::<Videos>().unwrap()), sorted(videos(world)));
-    assert_eq!(sorted(snapshot.read::<Scores>().unwrap()), sorted(scores(world)));
-    assert_eq!(sorted(snapshot.read::<Labels>().unwrap()), sorted(labels(world)));
+    assert_eq!(snapshot.read::<Rejects>().unwrap(), rejects(scored));
+    assert_eq!(sorted(snapshot.read::<Videos>().unwrap()), sorted(videos(scored)));
+    assert_eq!(sorted(snapshot.read::<Scores>().unwrap()), sorted(scores(scored)));
+    assert_eq!(sorted(snapshot.read::<Labels>().unwrap()), sorted(labels(scored)));
 }
 
 /// The batch with one column replaced.

@@ -7,7 +7,7 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::{Snapshot, Store};
 
 use crate::damage::{Tmpfs, chain};
-use crate::support::{World, assert_holds, commit, patch, world};
+use crate::support::{ScoredTracks, assert_holds, commit, patch, scored};
 
 const PLACE: &str = "VAPLAN_TEST_STORE";
 const ACTION: &str = "VAPLAN_TEST_ACTION";
@@ -39,7 +39,7 @@ impl Action {
     }
 
     /// What the latest version holds when it is done.
-    fn leaves(self) -> World {
+    fn leaves(self) -> ScoredTracks {
         match self {
             Action::Patch => after(),
             Action::Optimize | Action::Vacuum => held(),
@@ -48,29 +48,29 @@ impl Action {
 }
 
 /// Of the third version, the latest of the store that is swept.
-fn held() -> World {
-    let mut held = world(10, 1);
+fn held() -> ScoredTracks {
+    let mut held = scored(10, 1);
     let first = held.len() / 2;
     held.values_mut().nth(first).unwrap()[1] = 0.75;
     held.values_mut().last().unwrap()[0] = 0.25;
     held
 }
 
-fn after() -> World {
+fn after() -> ScoredTracks {
     let mut after = held();
     after.pop_first();
     after.values_mut().nth(4).unwrap()[2] = 0.625;
-    after.extend(world(11, 2).into_iter().rev().take(2));
+    after.extend(scored(11, 2).into_iter().rev().take(2));
     after
 }
 
 /// Three versions, two of them patches.
 fn prepared(folder: &Path) -> Store {
     let store = Store::create(folder).unwrap();
-    let worlds = [World::new(), world(10, 1), world(10, 3), held()];
-    commit(&store, &worlds[0], &worlds[1]).unwrap();
-    patch(&store, &worlds[1], &worlds[2]).unwrap();
-    patch(&store, &worlds[2], &worlds[3]).unwrap();
+    let versions = [ScoredTracks::new(), scored(10, 1), scored(10, 3), held()];
+    commit(&store, &versions[0], &versions[1]).unwrap();
+    patch(&store, &versions[1], &versions[2]).unwrap();
+    patch(&store, &versions[2], &versions[3]).unwrap();
     store
 }
 
@@ -122,8 +122,8 @@ fn assert_readable(store: &Store, action: Action, what: &str) -> Snapshot {
     let snapshot = store.latest().unwrap().unwrap();
     let version = snapshot.version().version;
     assert!((3..=4).contains(&version), "{what}");
-    let world = if version == 4 { action.leaves() } else { held() };
-    assert_holds(&snapshot, &world);
+    let scored = if version == 4 { action.leaves() } else { held() };
+    assert_holds(&snapshot, &scored);
     snapshot
 }
 
@@ -155,7 +155,7 @@ fn sweep(action: Action) {
         // Older versions are never touched: now and then is enough.
         if action != Action::Vacuum && points % 8 == 0 {
             let first = store.at_version(Some(StoreVersion(1))).unwrap();
-            assert_holds(&first, &world(10, 1));
+            assert_holds(&first, &scored(10, 1));
         }
         // Killed after its last step it is done; else the same again ends well.
         if action != Action::Patch || store.latest().unwrap().unwrap().version().version == 3 {
@@ -220,7 +220,7 @@ fn a_vacuum_killed_before_any_step_and_run_again_leaves_what_is_being_read() {
         let lock = store.lock(&mut |_| {}).unwrap();
         let done = store.vacuum(&lock, 1, false).unwrap();
         assert_eq!(done.read, [StoreVersion(1)], "killed at point {point}");
-        assert_holds(&reader, &world(10, 1));
+        assert_holds(&reader, &scored(10, 1));
         if !killed {
             assert!(point > 5, "{point} points");
             break;
@@ -301,10 +301,10 @@ fn a_patch_on_a_full_disk_leaves_the_version_before_and_vacuum_makes_room() {
         return;
     };
     let store = Store::create(&folder.path().join("store")).unwrap();
-    let mut held = world(40, 1);
-    commit(&store, &World::new(), &held).unwrap();
+    let mut held = scored(40, 1);
+    commit(&store, &ScoredTracks::new(), &held).unwrap();
     for salt in 2..400 {
-        let next = world(40, salt);
+        let next = scored(40, salt);
         match patch(&store, &held, &next) {
             Ok(_) => held = next,
             Err(error) => {

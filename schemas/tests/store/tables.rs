@@ -18,7 +18,7 @@ use vaplan_schemas::tables::{
     UserLabels, Versions, Videos, all,
 };
 
-use crate::support::{World, changes, classes, labels, rejects, scores, truth, videos, with, world};
+use crate::support::{ScoredTracks, changes, classes, labels, rejects, scored, scores, truth, videos, with};
 
 fn version() -> VersionRow {
     VersionRow {
@@ -57,13 +57,13 @@ fn round_trip<T: Table>(rows: &[T::Row]) {
 
 #[test]
 fn every_table_gives_back_its_rows() {
-    let world = world(9, 1);
+    let scored = scored(9, 1);
     round_trip::<Classes>(&classes());
-    round_trip::<Videos>(&videos(&world));
+    round_trip::<Videos>(&videos(&scored));
     round_trip::<Truth>(&truth());
-    round_trip::<Scores>(&scores(&world));
-    round_trip::<LabelChanges>(&changes(4, &World::new(), &world));
-    round_trip::<Rejects>(&rejects(&world));
+    round_trip::<Scores>(&scores(&scored));
+    round_trip::<LabelChanges>(&changes(4, &ScoredTracks::new(), &scored));
+    round_trip::<Rejects>(&rejects(&scored));
     round_trip::<Versions>(&[version()]);
     round_trip::<Settings>(&[SettingRow {
         name: "features.audio".into(),
@@ -90,7 +90,7 @@ fn every_table_gives_back_its_rows() {
         source: "mine.csv".into(),
     }]);
     round_trip::<Predictions>(&predictions());
-    let mut tracks = labels(&world);
+    let mut tracks = labels(&scored);
     tracks[0].set(0, true, LabelRule::User, None);
     let without_limit = FlipReason {
         loss: None,
@@ -101,7 +101,7 @@ fn every_table_gives_back_its_rows() {
     let segments = tracks[1].segments();
     (0..segments).for_each(|segment| tracks[1].set(segment, false, LabelRule::User, None));
     round_trip::<Labels>(&tracks);
-    let mut rows = changes(4, &World::new(), &world);
+    let mut rows = changes(4, &ScoredTracks::new(), &scored);
     (rows[1].rule, rows[1].why) = (LabelRule::Pld, Some(why()));
     round_trip::<LabelChanges>(&rows);
 }
@@ -132,7 +132,7 @@ fn with_field(batch: &RecordBatch, field: &str, array: ArrayRef) -> RecordBatch 
 
 #[test]
 fn half_a_flip_is_named_by_row() {
-    let mut tracks = labels(&world(1, 1));
+    let mut tracks = labels(&scored(1, 1));
     tracks[0].flips = vec![(1, *why())];
     let batch = Labels::encode(&tracks);
     let refused = |column: &str, array: ArrayRef| {
@@ -223,7 +223,7 @@ fn a_column_of_another_type_is_named() {
 
 #[test]
 fn a_bad_value_is_named_by_row_and_column() {
-    let batch = Scores::encode(&scores(&world(2, 1)));
+    let batch = Scores::encode(&scores(&scored(2, 1)));
     let rows = batch.num_rows();
     let refused = |column: &str, array: ArrayRef| {
         Scores::decode(&with(&batch, column, array))
@@ -277,7 +277,7 @@ fn a_bad_value_is_named_by_row_and_column() {
 
 #[test]
 fn unknown_rules_and_negative_counts_are_named() {
-    let batch = Labels::encode(&labels(&world(1, 1)));
+    let batch = Labels::encode(&labels(&scored(1, 1)));
     let rule: ArrayRef = Arc::new(StringArray::from_iter_values(
         (0..batch.num_rows()).map(|row| if row == 1 { "guess" } else { "plg" }),
     ));

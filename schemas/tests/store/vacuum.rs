@@ -9,21 +9,21 @@ use vaplan_schemas::store::{CommitInfo, Store, Vacuumed};
 use vaplan_schemas::tables::{Labels, Settings, Truth};
 use vaplan_schemas::{StoreError, StoreVersion};
 
-use crate::support::{World, assert_holds, commit, labels, patch, truth, world};
+use crate::support::{ScoredTracks, assert_holds, commit, labels, patch, scored, truth};
 
 const PLACE: &str = "VAPLAN_TEST_LEASE";
 
 /// Seven versions: patches, and a bucket-wise commit between.
-fn worn(folder: &Path) -> (Store, Vec<World>) {
+fn worn(folder: &Path) -> (Store, Vec<ScoredTracks>) {
     let store = Store::create(folder).unwrap();
-    let mut worlds = vec![World::new()];
+    let mut versions = vec![ScoredTracks::new()];
     for salt in 1..8 {
-        let next = world(20 + salt as usize, 1 + salt / 3);
+        let next = scored(20 + salt as usize, 1 + salt / 3);
         let commit = if salt % 3 == 1 { commit } else { patch };
-        commit(&store, worlds.last().unwrap(), &next).unwrap();
-        worlds.push(next);
+        commit(&store, versions.last().unwrap(), &next).unwrap();
+        versions.push(next);
     }
-    (store, worlds)
+    (store, versions)
 }
 
 fn data_files(folder: &Path) -> BTreeSet<PathBuf> {
@@ -46,7 +46,7 @@ fn opened(store: &Store, versions: u64) -> Vec<u64> {
 #[test]
 fn kept_versions_read_as_before_and_all_else_is_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, worlds) = worn(folder.path());
+    let (store, versions) = worn(folder.path());
     let stray = folder.path().join("labels/p00000099-0123456789abcdef.parquet");
     std::fs::write(&stray, b"of a killed commit").unwrap();
     let before = data_files(folder.path());
@@ -66,7 +66,7 @@ fn kept_versions_read_as_before_and_all_else_is_gone() {
         assert_eq!(opened(&store, 7), [5, 6, 7]);
         for version in 5..=7 {
             let snapshot = store.at_version(Some(StoreVersion(version))).unwrap();
-            assert_holds(&snapshot, &worlds[version as usize]);
+            assert_holds(&snapshot, &versions[version as usize]);
             assert_eq!(snapshot.check().unwrap(), []);
             let rows: u64 = snapshot
                 .version_files()
@@ -101,8 +101,8 @@ fn kept_versions_read_as_before_and_all_else_is_gone() {
     }
     assert_eq!(after, named);
     drop(lock);
-    let next = world(12, 9);
-    patch(&store, &worlds[7], &next).unwrap();
+    let next = scored(12, 9);
+    patch(&store, &versions[7], &next).unwrap();
     let latest = store.latest().unwrap().unwrap();
     assert_holds(&latest, &next);
     assert_eq!(latest.check().unwrap(), []);
@@ -118,7 +118,7 @@ fn kept_versions_read_as_before_and_all_else_is_gone() {
 #[test]
 fn a_version_that_is_read_stays_until_its_reader_is_done() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, worlds) = worn(folder.path());
+    let (store, versions) = worn(folder.path());
     let reader = Store::open(folder.path()).unwrap();
     let reader = reader.at_version(Some(StoreVersion(2))).unwrap();
     let other = reader.clone();
@@ -127,7 +127,7 @@ fn a_version_that_is_read_stays_until_its_reader_is_done() {
         let done = store.vacuum(&lock, 1, false).unwrap();
         assert_eq!(done.read, [StoreVersion(2)]);
         assert_eq!(opened(&store, 7), [2, 7]);
-        assert_holds(&other, &worlds[2]);
+        assert_holds(&other, &versions[2]);
     }
     drop(reader);
     assert_eq!(store.vacuum(&lock, 1, false).unwrap().read, [StoreVersion(2)]);
@@ -159,14 +159,14 @@ fn child() {
     }
     assert_eq!(
         snapshot.read::<Labels>().unwrap().len(),
-        labels(&world(20, 1)).len()
+        labels(&scored(20, 1)).len()
     );
 }
 
 fn two_versions(folder: &Path) -> Store {
     let store = Store::create(folder).unwrap();
-    commit(&store, &World::new(), &world(20, 1)).unwrap();
-    commit(&store, &world(20, 1), &world(20, 2)).unwrap();
+    commit(&store, &ScoredTracks::new(), &scored(20, 1)).unwrap();
+    commit(&store, &scored(20, 1), &scored(20, 2)).unwrap();
     store
 }
 
@@ -185,7 +185,7 @@ fn a_version_that_another_process_reads_stays_until_that_is_killed() {
     assert!(lines.any(|line| line.unwrap().contains("reading")));
     let lock = store.lock(&mut |_| {}).unwrap();
     assert_eq!(store.vacuum(&lock, 1, false).unwrap().read, [StoreVersion(1)]);
-    assert_holds(&store.at_version(Some(StoreVersion(1))).unwrap(), &world(20, 1));
+    assert_holds(&store.at_version(Some(StoreVersion(1))).unwrap(), &scored(20, 1));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(store.vacuum(&lock, 1, false).unwrap().read, []);
@@ -218,7 +218,7 @@ fn a_mark_that_does_not_read_is_an_error_and_one_that_is_ahead_says_vacuumed() {
 #[test]
 fn the_log_that_a_killed_run_moved_stays_readable_from_outside() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, worlds) = worn(folder.path());
+    let (store, versions) = worn(folder.path());
     // As if a run had been killed after its entry of `truth`.
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
@@ -231,7 +231,7 @@ fn the_log_that_a_killed_run_moved_stays_readable_from_outside() {
     let store = Store::open(folder.path()).unwrap();
     assert_eq!(store.latest().unwrap().unwrap().version().version, 7);
     store.vacuum(&lock, 1, false).unwrap();
-    assert_holds(&store.latest().unwrap().unwrap(), &worlds[7]);
+    assert_holds(&store.latest().unwrap().unwrap(), &versions[7]);
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
     commit.replace_all::<Truth>(&truth()).unwrap();
     commit.finish().unwrap();
@@ -241,7 +241,7 @@ fn the_log_that_a_killed_run_moved_stays_readable_from_outside() {
 #[test]
 fn delivered_features_stay_as_long_as_a_kept_version_names_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, worlds) = worn(folder.path());
+    let (store, versions) = worn(folder.path());
     let shards = folder.path().join("_vaplan/shards");
     let place = |hash: &str| shards.join("audio").join(format!("{hash}.parquet"));
     let name = |hashes: &[&str]| {
@@ -281,5 +281,5 @@ fn delivered_features_stay_as_long_as_a_kept_version_names_them() {
     assert_eq!(shards(&dry).unwrap().removed, (2, 8));
     store.vacuum(&lock, 1, false).unwrap();
     assert_eq!(there(), [false, true, false]);
-    assert_holds(&store.latest().unwrap().unwrap(), &worlds[7]);
+    assert_holds(&store.latest().unwrap().unwrap(), &versions[7]);
 }

@@ -134,17 +134,21 @@ mod tests {
             let mut values = Vec::new();
             let picture = pillow(&golden, image["file"].as_str().unwrap());
             settings.normalise(&settings.square(&picture), &mut values);
-            let told = &image["pixel_values_224"];
+            let golden_value = &image["pixel_values_224"];
             let near = |from: usize, key: &str| {
-                for (value, told) in values[from..].iter().zip(told[key].as_array().unwrap()) {
-                    let told = told.as_f64().unwrap();
-                    assert!((f64::from(*value) - told).abs() < 1e-6, "{value} against {told}");
+                for (value, golden_value) in values[from..].iter().zip(golden_value[key].as_array().unwrap())
+                {
+                    let golden_value = golden_value.as_f64().unwrap();
+                    assert!(
+                        (f64::from(*value) - golden_value).abs() < 1e-6,
+                        "{value} against {golden_value}"
+                    );
                 }
             };
             near(0, "first8");
             near(75_000, "mid8");
             let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-            assert!((sum - told["sum"].as_f64().unwrap()).abs() < 0.05);
+            assert!((sum - golden_value["sum"].as_f64().unwrap()).abs() < 0.05);
         }
         let small = ImageSettings {
             size: 64,

@@ -19,7 +19,7 @@ use crate::encode::sound::container::{Container, container};
 use crate::ingest::open_regular;
 
 /// The function that receives each segment and its picture.
-type Sink<'a> = &'a mut dyn FnMut(usize, Rgb);
+type OnPicture<'a> = &'a mut dyn FnMut(usize, Rgb);
 
 /// Passes the picture of each segment to `sink`, in order. Returns the number of segments.
 ///
@@ -28,7 +28,7 @@ type Sink<'a> = &'a mut dyn FnMut(usize, Rgb);
 /// # Errors
 /// Returns [`MediaError::Ffmpeg`] if the program cannot be started. Returns [`MediaError::Video`], with the message of
 /// ffmpeg, if ffmpeg gives no frame or a damaged one.
-pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: Sink<'_>) -> Result<usize, MediaError> {
+pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: OnPicture<'_>) -> Result<usize, MediaError> {
     // `Linspace` needs the total number of frames first, so a first run of ffmpeg counts them, at a small size.
     let wanted = match cut.pick {
         Pick::Centre => None,
@@ -148,8 +148,8 @@ impl Drop for Running {
 /// are used; the arguments therefore add an output that uses all streams and writes nothing.
 pub(crate) fn whole_clock(file: &Path) -> &'static [&'static str] {
     let streams = open_regular(file).is_ok_and(|(mut file, _)| {
-        let told = container(&mut file);
-        told.is_ok_and(
+        let kind = container(&mut file);
+        kind.is_ok_and(
             |container| matches!(container, Container::Other(name) if name.starts_with("an MPEG ")),
         )
     });

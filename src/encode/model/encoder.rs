@@ -135,9 +135,11 @@ impl Model {
                 let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
                 (shape, values.to_vec())
             }
-            Some(told) => {
+            Some(quantization) => {
                 let (shape, values) = output.try_extract_tensor::<u8>().map_err(failed)?;
-                let number = |&byte: &u8| ((f64::from(byte) - f64::from(told.zero)) * told.scale) as f32;
+                let number = |&byte: &u8| {
+                    ((f64::from(byte) - f64::from(quantization.zero)) * quantization.scale) as f32
+                };
                 (shape, values.iter().map(number).collect())
             }
         };
@@ -254,13 +256,13 @@ impl Encoder {
                         &asked[1..]
                     )));
                 }
-                let told = folder.classifier.clone();
-                if model.ports[0].is_bytes() && told.input.is_none() {
+                let ports = folder.classifier.clone();
+                if model.ports[0].is_bytes() && ports.input.is_none() {
                     return Err(problem(
                         "takes bytes, expected `input` with scale and zero in vaplan.toml".to_owned(),
                     ));
                 }
-                (Preparation::Patch(told), shape, 1)
+                (Preparation::Patch(ports), shape, 1)
             }
         };
         let values: usize = shape.iter().map(|&size| size as usize).product::<usize>() / channels;
@@ -344,12 +346,13 @@ impl Encoder {
             };
             let mut given = match &self.preparation {
                 Preparation::Patch(ClassifierSettings {
-                    input: Some(told), ..
+                    input: Some(quantization),
+                    ..
                 }) if self.model.ports[0].is_bytes() => {
                     // Ties round to even, as in numpy, so that the bytes equal the bytes that numpy computes for this
                     // model.
                     let byte = |&value: &f32| {
-                        (f64::from(value) / told.scale + f64::from(told.zero))
+                        (f64::from(value) / quantization.scale + f64::from(quantization.zero))
                             .round_ties_even()
                             .clamp(0.0, 255.0) as u8
                     };
@@ -367,7 +370,7 @@ impl Encoder {
                 given.push((role, ModelInput::Whole(vec![1, 2], vec![value; 2])));
             }
             let mut rows = match &self.preparation {
-                Preparation::Patch(told) => self.model.raw(&given, step, what, told.output)?,
+                Preparation::Patch(ports) => self.model.raw(&given, step, what, ports.output)?,
                 _ => self.model.run(&given, step, what)?,
             };
             if rows.iter().any(|value| !value.is_finite()) {

@@ -188,8 +188,8 @@ impl ModelFolder {
                 "is no folder, expected one with ONNX files and a tokenizer.json".to_owned(),
             ));
         }
-        let told = path.join(SETTINGS);
-        let file: SettingsFile = match std::fs::read_to_string(&told) {
+        let settings_path = path.join(SETTINGS);
+        let file: SettingsFile = match std::fs::read_to_string(&settings_path) {
             Ok(text) => toml::from_str(&text)
                 .map_err(|error| bad(format!("{SETTINGS}: {}", error.to_string().trim())))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => SettingsFile::default(),
@@ -204,7 +204,7 @@ impl ModelFolder {
                 ))
             })?,
         };
-        let find = |told: &Option<PathBuf>, names: &[&str], what: &str| match told {
+        let find = |named: &Option<PathBuf>, names: &[&str], what: &str| match named {
             Some(name) if path.join(name).is_file() => Ok(path.join(name)),
             Some(name) => Err(bad(format!(
                 "{SETTINGS} names the {what} `{}`, which is no file",
@@ -279,7 +279,7 @@ impl ModelFolder {
         if let Some(bad) = quantised
             .iter()
             .flatten()
-            .find(|told| !(told.scale.is_finite() && told.scale > 0.0))
+            .find(|quantization| !(quantization.scale.is_finite() && quantization.scale > 0.0))
         {
             return Err(format!(
                 "scale of input or output is {}, expected a number above 0",

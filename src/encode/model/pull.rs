@@ -87,7 +87,7 @@ fn known() -> String {
 
 /// Fetches a model into a folder. Files that exist in the folder are not fetched again.
 ///
-/// `name` is a short name of [`KNOWN`], or a repository with the usual files. The function calls `told` with the name
+/// `name` is a short name of [`KNOWN`], or a repository with the usual files. The function calls `on_file` with the name
 /// and the number of bytes of every file that it fetched.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub fn pull(
     name: &str,
     revision: &str,
     folder: &Path,
-    told: &mut dyn FnMut(&str, u64),
+    on_file: &mut dyn FnMut(&str, u64),
 ) -> Result<(), PullError> {
     let repository = repository(name)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -129,7 +129,7 @@ pub fn pull(
                 continue;
             }
             let bytes = fetch(&client, &url(file), &to).await?;
-            told(file, bytes);
+            on_file(file, bytes);
         }
         Ok(())
     })
@@ -158,12 +158,12 @@ fn repository(name: &str) -> Result<&str, PullError> {
 
 /// The size and the hash of a file, as the answers of the hub announce them.
 #[derive(Default)]
-struct Told {
+struct AnnouncedFile {
     size: Option<u64>,
     sha256: Option<String>,
 }
 
-impl Told {
+impl AnnouncedFile {
     /// Reads the headers that the hub adds. Only large files have a SHA-256 there.
     fn take(&mut self, headers: &HeaderMap) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -180,9 +180,9 @@ impl Told {
 }
 
 async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> {
-    let mut said = Told::default();
-    let mut response = get(client, url, &mut said).await?;
-    let expected = said.size.or(response.content_length());
+    let mut announced = AnnouncedFile::default();
+    let mut response = get(client, url, &mut announced).await?;
+    let expected = announced.size.or(response.content_length());
     let write = |source| PullError::Write {
         path: to.to_owned(),
         source,
@@ -214,7 +214,7 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
         expected,
     };
     let sum = hex(&sum.finalize());
-    let verdict = match (received, expected, &said.sha256) {
+    let verdict = match (received, expected, &announced.sha256) {
         (_, Some(expected), _) if expected != bytes => {
             Err(damaged(format!("{bytes} bytes"), format!("{expected} bytes")))
         }
@@ -222,7 +222,9 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
             url: url.to_owned(),
             source,
         }),
-        (Ok(()), _, Some(told)) if *told != sum => Err(damaged(format!("SHA-256 {sum}"), told.clone())),
+        (Ok(()), _, Some(announced)) if *announced != sum => {
+            Err(damaged(format!("SHA-256 {sum}"), announced.clone()))
+        }
         (Ok(()), ..) => Ok(()),
     };
     // On an error, the temporary file is dropped here, and so removed.
@@ -233,7 +235,7 @@ async fn fetch(client: &Client, url: &str, to: &Path) -> Result<u64, PullError> 
 }
 
 /// Requests the file, and follows at most five redirections.
-async fn get(client: &Client, url: &str, said: &mut Told) -> Result<Response, PullError> {
+async fn get(client: &Client, url: &str, announced: &mut AnnouncedFile) -> Result<Response, PullError> {
     let network = |source| PullError::Network {
         url: url.to_owned(),
         source,
@@ -241,7 +243,7 @@ async fn get(client: &Client, url: &str, said: &mut Told) -> Result<Response, Pu
     let mut at = url.to_owned();
     for _ in 0..6 {
         let response = client.get(&at).send().await.map_err(network)?;
-        said.take(response.headers());
+        announced.take(response.headers());
         let status = response.status();
         if status.is_success() {
             return Ok(response);

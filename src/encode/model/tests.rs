@@ -181,8 +181,11 @@ fn clap_gives_the_golden_embeddings_from_wav_and_text() {
         return;
     };
     let golden = shared.join("golden");
-    let told = json(&golden.join("clap/clap.json"));
-    let (prompts, clips) = (strings(&told["prompts"]), strings(&told["clips_in_order"]));
+    let golden_value = json(&golden.join("clap/clap.json"));
+    let (prompts, clips) = (
+        strings(&golden_value["prompts"]),
+        strings(&golden_value["clips_in_order"]),
+    );
     let scratches = [
         clap(&golden, "text_model.onnx"),
         clap(&golden, "text_model_with_mask.onnx"),

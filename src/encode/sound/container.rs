@@ -157,30 +157,30 @@ mod tests {
 
     #[test]
     fn containers_are_told_by_their_first_bytes() {
-        let told = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
+        let of = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
         let other = |name: &str| Container::Other(name.to_owned());
-        assert_eq!(told(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
-        assert_eq!(told(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
-        assert_eq!(told(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
+        assert_eq!(of(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
+        assert_eq!(of(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
+        assert_eq!(of(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
         let mut stream = vec![0; 600];
         (0..3).for_each(|nth| stream[nth * 188] = 0x47);
-        assert_eq!(told(&stream), other("an MPEG transport stream"));
-        assert_eq!(told(b"\0\0\0\x18ftypisom"), Container::Mp4);
-        assert_eq!(told(b"ID3\x04\0\0\0\0\0\x02..\xff\xfb\x90\x64"), Container::Plain);
-        assert_eq!(told(b"\0\0\0\0\xff\xfb\x90\x64"), Container::Plain);
-        assert_eq!(told(b"\xff\xfd\x90\x64"), other("MPEG sound of layer I or II"));
+        assert_eq!(of(&stream), other("an MPEG transport stream"));
+        assert_eq!(of(b"\0\0\0\x18ftypisom"), Container::Mp4);
+        assert_eq!(of(b"ID3\x04\0\0\0\0\0\x02..\xff\xfb\x90\x64"), Container::Plain);
+        assert_eq!(of(b"\0\0\0\0\xff\xfb\x90\x64"), Container::Plain);
+        assert_eq!(of(b"\xff\xfd\x90\x64"), other("MPEG sound of layer I or II"));
         // ADTS headers of AAC-LC: 44.1 kHz stereo, 22.05 kHz stereo, 44.1 kHz with 6 channels.
-        assert_eq!(told(b"\xff\xf1\x50\x80"), Container::Plain);
+        assert_eq!(of(b"\xff\xf1\x50\x80"), Container::Plain);
         assert_eq!(
-            told(b"\xff\xf1\x5c\x80"),
+            of(b"\xff\xf1\x5c\x80"),
             other("AAC of 22050 Hz, which may be HE-AAC")
         );
-        assert_eq!(told(b"\xff\xf1\x51\x80"), other("AAC of 6 channels"));
+        assert_eq!(of(b"\xff\xf1\x51\x80"), other("AAC of 6 channels"));
         assert_eq!(
-            told(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),
+            of(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),
             other("A_OPUS in Matroska or WebM")
         );
-        assert_eq!(told(b"some text that is no sound"), Container::Unknown);
-        assert_eq!(told(b""), Container::Unknown);
+        assert_eq!(of(b"some text that is no sound"), Container::Unknown);
+        assert_eq!(of(b""), Container::Unknown);
     }
 }

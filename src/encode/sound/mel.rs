@@ -113,14 +113,14 @@ mod tests {
             let bank = MelBank::new(scale, 48_000, 513, 64, 50.0, 14_000.0);
             let golden = json[key].as_array().unwrap();
             assert_eq!(bank.len(), golden.len());
-            for ((first, weights), told) in bank.bands.iter().zip(golden) {
-                assert_eq!(*first as u64, told["start"].as_u64().unwrap());
-                let values = told["values"].as_array().unwrap();
+            for ((first, weights), golden_value) in bank.bands.iter().zip(golden) {
+                assert_eq!(*first as u64, golden_value["start"].as_u64().unwrap());
+                let values = golden_value["values"].as_array().unwrap();
                 assert_eq!(weights.len(), values.len());
-                for (weight, told) in weights.iter().zip(values) {
+                for (weight, golden_value) in weights.iter().zip(values) {
                     assert!(
-                        (weight - told.as_f64().unwrap()).abs() < 1e-12,
-                        "{weight} against {told}"
+                        (weight - golden_value.as_f64().unwrap()).abs() < 1e-12,
+                        "{weight} against {golden_value}"
                     );
                 }
             }

@@ -52,13 +52,13 @@ pub(crate) fn samples(file: &mut (impl Read + Seek)) -> std::io::Result<Option<S
             }
             b"data" => {
                 let Some(format) = format else { return Ok(None) };
-                let told = match (size, large) {
+                let stated = match (size, large) {
                     (0xffff_ffff, Some(large)) => large,
                     _ => size,
                 };
                 let all = length.saturating_sub(body);
-                let bytes = if told <= all && goes_on(file, body, told, length)? {
-                    told
+                let bytes = if stated <= all && goes_on(file, body, stated, length)? {
+                    stated
                 } else {
                     all
                 };

@@ -118,7 +118,7 @@ impl Control {
     }
 
     /// Returns a function that sends a frame on every link and that another thread can call.
-    pub(crate) fn teller(&self) -> impl Fn(&Frame) + Send + use<> {
+    pub(crate) fn broadcaster(&self) -> impl Fn(&Frame) + Send + use<> {
         let writers: Vec<Writer> = self.writers.values().cloned().collect();
         move |frame| {
             for writer in &writers {

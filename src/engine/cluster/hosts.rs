@@ -115,8 +115,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         std::fs::write(&path, text).unwrap();
-        let told = |error: ClusterError| error.to_string().replace(path.to_str().unwrap(), "hosts");
-        Hosts::read(&path, process).map_err(told)
+        let message = |error: ClusterError| error.to_string().replace(path.to_str().unwrap(), "hosts");
+        Hosts::read(&path, process).map_err(message)
     }
 
     #[test]
@@ -137,10 +137,10 @@ mod tests {
             "http://a:1",
             "a:1 b:1",
         ] {
-            let told = format!(
+            let message = format!(
                 "hosts file `hosts`, line 2: `{line}`, expected host:port with a port from 1 to 65535"
             );
-            assert_eq!(read(&format!("x:1\n{line}\n"), 0), Err(told));
+            assert_eq!(read(&format!("x:1\n{line}\n"), 0), Err(message));
         }
         assert_eq!(
             read("a:1\nb:1\na:1\n", 0).unwrap_err(),

@@ -21,7 +21,7 @@ use super::hosts::Hosts;
 use crate::error::cluster::{ClusterError, Peer};
 
 /// The values that must be equal in all processes, by name.
-pub(crate) type Asked = BTreeMap<String, String>;
+pub(crate) type RequestValues = BTreeMap<String, String>;
 
 /// Pause between two attempts to connect, and between two checks for new connections.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ pub(crate) struct ClusterConnections {
 /// connected fail with the same message.
 pub(crate) fn meet(
     hosts: &Hosts,
-    asked: Asked,
+    asked: RequestValues,
     timeout: Duration,
 ) -> Result<ClusterConnections, ClusterError> {
     let here = hosts.here();
@@ -78,7 +78,7 @@ pub(crate) fn meet(
 fn receive(
     hosts: &Hosts,
     listener: &TcpListener,
-    asked: &Asked,
+    asked: &RequestValues,
     until: Instant,
     timeout: Duration,
     session: u64,
@@ -119,10 +119,10 @@ fn receive(
             failure = Some(failed);
             continue;
         }
-        let told = differences(&hosts.peer(process), &theirs, asked);
+        let differing = differences(&hosts.peer(process), &theirs, asked);
         // Overwrite the differences of an earlier process with this index: a process that was started again with an
         // equal request repairs them.
-        differ.insert(process, told);
+        differ.insert(process, differing);
         if let Some(first) = came.insert(process, stream)
             && !gone(&first)
         {
@@ -131,10 +131,10 @@ fn receive(
             failure = Some(twice);
         }
     }
-    differ.retain(|_, told| !told.is_empty());
+    differ.retain(|_, differing| !differing.is_empty());
     if !differ.is_empty() {
-        let told: Vec<String> = differ.into_values().collect();
-        failure = Some(ClusterError::Differ(told.join("; ")));
+        let differing: Vec<String> = differ.into_values().collect();
+        failure = Some(ClusterError::Differ(differing.join("; ")));
     }
     let frame = match &failure {
         Some(failure) => Frame::Failed(failure.to_string()),
@@ -147,7 +147,7 @@ fn receive(
 /// In all other processes: sends a hello to process 0, and waits for its answer.
 fn report(
     hosts: &Hosts,
-    asked: Asked,
+    asked: RequestValues,
     until: Instant,
     timeout: Duration,
 ) -> Result<(TcpStream, u64), ClusterError> {
@@ -297,9 +297,9 @@ fn absent(hosts: &Hosts, missing: impl IntoIterator<Item = usize>, timeout: Dura
 }
 
 /// Describes in which values `theirs` differs from `ours`, the values of process 0. Empty if all values are equal.
-fn differences(peer: &Peer, theirs: &Asked, ours: &Asked) -> String {
+fn differences(peer: &Peer, theirs: &RequestValues, ours: &RequestValues) -> String {
     const NONE: &str = "nothing";
-    let mut told = String::new();
+    let mut differing = String::new();
     let names = ours
         .keys()
         .chain(theirs.keys().filter(|name| !ours.contains_key(*name)));
@@ -307,15 +307,20 @@ fn differences(peer: &Peer, theirs: &Asked, ours: &Asked) -> String {
         let (their, our) = (theirs.get(name), ours.get(name));
         if their != our {
             let say = |value: Option<&String>| value.map_or(NONE.to_owned(), |value| short(value).to_owned());
-            let comma = if told.is_empty() { "" } else { ", " };
-            write!(told, "{comma}{name} ({}, process 0 has {})", say(their), say(our))
-                .expect("a String takes everything");
+            let comma = if differing.is_empty() { "" } else { ", " };
+            write!(
+                differing,
+                "{comma}{name} ({}, process 0 has {})",
+                say(their),
+                say(our)
+            )
+            .expect("a String takes everything");
         }
     }
-    if told.is_empty() {
-        return told;
+    if differing.is_empty() {
+        return differing;
     }
-    format!("{peer} differs in {told}")
+    format!("{peer} differs in {differing}")
 }
 
 /// Shortens a value, such as a hash, to its first 12 characters.
@@ -329,7 +334,7 @@ mod tests {
 
     #[test]
     fn differences_name_each_thing_and_both_values() {
-        let asked = |pairs: &[(&str, &str)]| -> Asked {
+        let asked = |pairs: &[(&str, &str)]| -> RequestValues {
             pairs
                 .iter()
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))

@@ -13,13 +13,13 @@ use super::{FeatureBatch, FeatureEvent, VideoSpan};
 pub(super) const MAX_VIDEO_VALUES: usize = 1 << 27;
 
 /// The function that receives the events.
-pub(super) type Sink<'a> = &'a mut dyn FnMut(FeatureEvent) -> ControlFlow<()>;
+pub(super) type OnFeature<'a> = &'a mut dyn FnMut(FeatureEvent) -> ControlFlow<()>;
 
 /// Collects rows until a batch of whole videos is complete.
 pub(super) struct Assembler<'a> {
     modality: Modality,
     batch_rows: usize,
-    sink: Sink<'a>,
+    sink: OnFeature<'a>,
     width: usize,
     data: Vec<f32>,
     videos: Vec<VideoSpan>,
@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl<'a> Assembler<'a> {
-    pub(super) fn new(modality: Modality, batch_rows: usize, sink: Sink<'a>) -> Assembler<'a> {
+    pub(super) fn new(modality: Modality, batch_rows: usize, sink: OnFeature<'a>) -> Assembler<'a> {
         Assembler {
             modality,
             batch_rows: batch_rows.max(1),

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
-use super::assemble::{Assembler, Sink};
+use super::assemble::{Assembler, OnFeature};
 use crate::ingest::npy;
-use crate::ingest::parquet::{EmbeddingFile, Key, KeyColumn};
+use crate::ingest::parquet::{ColumnKind, EmbeddingFile, KeyColumn};
 
 const COLUMNS: [KeyColumn; 3] = [
     KeyColumn {
         name: "video",
-        key: Key::Text,
+        kind: ColumnKind::Text,
         optional: false,
     },
     KeyColumn {
         name: "segment",
-        key: Key::Whole,
+        kind: ColumnKind::Whole,
         optional: false,
     },
     KeyColumn {
         name: "modality",
-        key: Key::Text,
+        kind: ColumnKind::Text,
         optional: true,
     },
 ];
@@ -32,7 +32,7 @@ const SEGMENT: usize = 1;
 const MODALITY: usize = 2;
 
 /// Reads npy files with one video each. The name of the file is the key of the video.
-pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize, sink: Sink<'_>) {
+pub(super) fn read_npy(files: &[PathBuf], modality: Modality, batch_rows: usize, sink: OnFeature<'_>) {
     let mut assembler = Assembler::new(modality, batch_rows, sink);
     let mut reader = npy::Reader::default();
     for path in files {
@@ -56,7 +56,7 @@ pub(super) fn key_of(path: &Path) -> &str {
 }
 
 /// Reads a Parquet file with rows of any number of videos.
-pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, sink: Sink<'_>) {
+pub(super) fn read_parquet(path: &Path, modality: Modality, batch_rows: usize, sink: OnFeature<'_>) {
     let mut assembler = Assembler::new(modality, batch_rows, sink);
     let file: Arc<str> = path.display().to_string().into();
     let table = match EmbeddingFile::open(path, &COLUMNS) {

@@ -86,11 +86,11 @@ impl Encoding {
             ));
         }
         let width = bytes / size;
-        if let Some(told) = stated.get(WIDTH_KEY)
-            && told.parse() != Ok(width)
+        if let Some(expected_width) = stated.get(WIDTH_KEY)
+            && expected_width.parse() != Ok(width)
         {
             return Err(format!(
-                "metadata `{WIDTH_KEY}` is `{told}`, expected {width} for {bytes} bytes a row"
+                "metadata `{WIDTH_KEY}` is `{expected_width}`, expected {width} for {bytes} bytes a row"
             ));
         }
         let schema = metadata.parquet_schema();

@@ -1,4 +1,4 @@
-//! A run of a script: its files written, its flags, and the world after it.
+//! One run of a script: writes its files, and computes its flags and the inputs after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,9 +10,9 @@ use vaplan::world::settings::{ClassThreshold, RuleName};
 use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
-use super::files::{Rows, WIDE, WIDTH, write_npy, write_parquet};
+use super::files::{FeatureRows, WIDE, WIDTH, write_npy, write_parquet};
+use super::inputs::{ActiveEpochs, EpochPredictionInput, NAMES, StoreInputs, Weak, key, name, prompt_of};
 use super::script::Step;
-use super::world::{Active, NAMES, Predictions, Weak, World, at, key, name, prompt_of};
 
 /// Thresholds: relative to uniform, and of the logit.
 fn level(rule: RuleName, level: u8) -> f64 {
@@ -22,7 +22,7 @@ fn level(rule: RuleName, level: u8) -> f64 {
     }
 }
 
-impl World {
+impl StoreInputs {
     /// What to ask for, with the files it names in `changes` (a folder) and among the features.
     pub(crate) fn change(&mut self, steps: &[Step], changes: &Path) -> Changes {
         std::fs::create_dir_all(changes).unwrap();
@@ -83,7 +83,7 @@ impl World {
         let old = self.now.classes.clone();
         self.now.classes = order.iter().map(|&class| NAMES[class].to_owned()).collect();
         for modality in Modality::ALL {
-            let prompts = &mut self.now.prompts[at(modality)];
+            let prompts = &mut self.now.prompts[modality.index()];
             let width = prompts[&old[0]].len();
             for class in self.now.classes.iter().filter(|class| !old.contains(class)) {
                 let own = prompt_of(modality, class, seed, width);
@@ -108,7 +108,7 @@ impl World {
                 let width = if wide { WIDE } else { WIDTH };
                 for class in self.now.classes.clone() {
                     let own = prompt_of(modality, &class, seed, width);
-                    self.now.prompts[at(modality)].insert(class, own);
+                    self.now.prompts[modality.index()].insert(class, own);
                 }
                 let path = changes.join(format!("texts_{modality}.npy"));
                 self.write_texts(&path, modality);
@@ -116,7 +116,7 @@ impl World {
                 asked.rows.prompts.retain(|prompt| prompt.modality != modality);
             }
             Step::Prompt(modality, class, seed) if self.has(NAMES[class]) => {
-                let own = self.now.prompts[at(modality)].get_mut(NAMES[class]).unwrap();
+                let own = self.now.prompts[modality.index()].get_mut(NAMES[class]).unwrap();
                 if own.len() != WIDTH {
                     return;
                 }
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// As METHOD and the help say: what is not named stays, a new class or rule takes the defaults.
-    fn settings(&mut self, before: &super::world::Settled, steps: &[Step], asked: &mut Changes) {
+    fn settings(&mut self, before: &super::inputs::Settled, steps: &[Step], asked: &mut Changes) {
         let flags = &mut asked.settings;
         let mut rule = before.rule;
         for step in steps {
@@ -152,9 +152,9 @@ impl World {
         for step in steps {
             match *step {
                 Step::Rule { level: own, .. } => all = [Some(level(rule, own)); 2],
-                Step::AllThresholds(modality, own) => all[at(modality)] = Some(level(rule, own)),
+                Step::AllThresholds(modality, own) => all[modality.index()] = Some(level(rule, own)),
                 Step::Scale(modality, own) => {
-                    scale[at(modality)] = Some(match rule {
+                    scale[modality.index()] = Some(match rule {
                         RuleName::Softmax => 0.5 + f64::from(own),
                         RuleName::Logit => 20.0 * f64::from(own + 1),
                     });
@@ -165,7 +165,7 @@ impl World {
         [flags.audio_threshold, flags.visual_threshold] = all;
         [flags.audio_scale, flags.visual_scale] = scale;
         for modality in Modality::ALL {
-            let own = at(modality);
+            let own = modality.index();
             self.now.scale[own] = scale[own].unwrap_or(match (rule == before.rule, rule, modality) {
                 (true, ..) => before.scale[own],
                 (false, RuleName::Softmax, _) => 1.0,
@@ -184,7 +184,7 @@ impl World {
                 && self.has(NAMES[class])
             {
                 let threshold = level(rule, own);
-                self.now.thresholds[at(modality)].insert(NAMES[class].to_owned(), threshold);
+                self.now.thresholds[modality.index()].insert(NAMES[class].to_owned(), threshold);
                 asked.thresholds.push(ClassThreshold {
                     modality,
                     class: NAMES[class].into(),
@@ -209,14 +209,18 @@ impl World {
                     Some(None) => std::fs::write(&path, "no npy").unwrap(),
                     None => drop(std::fs::remove_file(&path)),
                 }
-                let named = if *folder { self.inputs[0][0].clone() } else { path };
+                let named = if *folder {
+                    self.features[0][0].clone()
+                } else {
+                    path
+                };
                 asked.features[0].push(named);
             }
             Step::Shard { shard, rows, folder } => {
                 let path = self.shard(*shard);
                 match rows {
                     Some(rows) => {
-                        let rows: Vec<Rows> = rows
+                        let rows: Vec<FeatureRows> = rows
                             .iter()
                             .map(|(video, full, content)| content.rows(key(*video, *full), Modality::Visual))
                             .collect();
@@ -224,31 +228,37 @@ impl World {
                     }
                     None => drop(std::fs::remove_file(&path)),
                 }
-                let named = if *folder { self.inputs[1][0].clone() } else { path };
+                let named = if *folder {
+                    self.features[1][0].clone()
+                } else {
+                    path
+                };
                 asked.features[1].push(named);
             }
             Step::Both { rows, of } => {
                 let path = self.both();
-                let there = |world: &World, modality: Modality| world.inputs[at(modality)].contains(&path);
+                let there = |inputs: &StoreInputs, modality: Modality| {
+                    inputs.features[modality.index()].contains(&path)
+                };
                 let removed = asked.removed.iter().flatten().any(|gone| *gone == path);
                 match rows {
                     Some(_) if removed => {}
                     Some(rows) => {
-                        let rows: Vec<Rows> = rows
+                        let rows: Vec<FeatureRows> = rows
                             .iter()
                             .map(|(video, modality, content)| content.rows(key(*video, true), *modality))
                             .collect();
                         write_parquet(&path, "feature", &rows);
                         for &modality in of {
-                            asked.features[at(modality)].push(path.clone());
+                            asked.features[modality.index()].push(path.clone());
                             if !there(self, modality) {
-                                self.inputs[at(modality)].push(path.clone());
+                                self.features[modality.index()].push(path.clone());
                             }
                         }
                         // A file that changed is named wherever it counts.
                         for modality in Modality::ALL {
-                            if there(self, modality) && !asked.features[at(modality)].contains(&path) {
-                                asked.features[at(modality)].push(path.clone());
+                            if there(self, modality) && !asked.features[modality.index()].contains(&path) {
+                                asked.features[modality.index()].push(path.clone());
                             }
                         }
                     }
@@ -263,7 +273,7 @@ impl World {
     fn unname(&mut self, asked: &mut Changes, delete: bool) {
         let path = self.both();
         let named = asked.features.iter().flatten().any(|named| *named == path);
-        let there = self.inputs.iter().flatten().any(|input| *input == path);
+        let there = self.features.iter().flatten().any(|input| *input == path);
         let removed = asked.removed.iter().flatten().any(|gone| *gone == path);
         if named || removed || !there {
             return;
@@ -272,15 +282,15 @@ impl World {
             std::fs::remove_file(&path).unwrap();
         }
         for modality in Modality::ALL {
-            if self.inputs[at(modality)].contains(&path) {
+            if self.features[modality.index()].contains(&path) {
                 // A file that went may be named either way.
                 let list = if delete {
                     &mut asked.features
                 } else {
                     &mut asked.removed
                 };
-                list[at(modality)].push(path.clone());
-                self.inputs[at(modality)].retain(|input| *input != path);
+                list[modality.index()].push(path.clone());
+                self.features[modality.index()].retain(|input| *input != path);
             }
         }
     }
@@ -376,7 +386,7 @@ impl World {
         }
         let classes = self.now.classes.clone();
         // A class that no epoch knew yet comes with one.
-        let lacks = |active: &Active| classes.iter().any(|class| !active.classes.contains(class));
+        let lacks = |active: &ActiveEpochs| classes.iter().any(|class| !active.classes.contains(class));
         let lacks = self.active.as_ref().is_some_and(lacks);
         let Some((later, mut tracks, parquet)) = own.or(lacks.then(|| (1, Vec::new(), false))) else {
             return;
@@ -388,14 +398,14 @@ impl World {
             Some(last) => (last + u64::from(later)).saturating_sub(1).max(1),
         };
         // An epoch has one list of classes.
-        let other = |own: &Predictions| !own.tracks.is_empty() && own.classes != classes;
+        let other = |own: &EpochPredictionInput| !own.tracks.is_empty() && own.classes != classes;
         let epoch = match self.predictions.get(&epoch) {
             Some(own) if other(own) => 1 + self.predictions.keys().max().unwrap(),
             _ => epoch,
         };
         let mut active = match &self.active {
             Some(active) if active.classes == classes => active.clone(),
-            _ => Active {
+            _ => ActiveEpochs {
                 epochs: BTreeSet::new(),
                 classes: classes.clone(),
             },
@@ -411,7 +421,8 @@ impl World {
             Step::Choose(nth) => Some(*nth),
             _ => None,
         });
-        let knows = |own: &Predictions| self.now.classes.iter().all(|class| own.classes.contains(class));
+        let knows =
+            |own: &EpochPredictionInput| self.now.classes.iter().all(|class| own.classes.contains(class));
         let own = self
             .predictions
             .iter()
@@ -422,7 +433,7 @@ impl World {
         };
         let (epoch, classes) = own[nth % own.len()].clone();
         asked.epoch = Some(epoch);
-        self.active = Some(Active {
+        self.active = Some(ActiveEpochs {
             epochs: BTreeSet::from([epoch]),
             classes,
         });
@@ -438,7 +449,7 @@ impl World {
         asked: &mut Changes,
     ) {
         let classes = self.now.classes.len();
-        let mut rows: BTreeMap<(Modality, String), Rows> = BTreeMap::new();
+        let mut rows: BTreeMap<(Modality, String), FeatureRows> = BTreeMap::new();
         let mut known = BTreeSet::new();
         for &(video, full, modality, segments, pattern) in tracks {
             let key = key(video, full);
@@ -452,7 +463,7 @@ impl World {
             {
                 continue;
             }
-            let own = Rows {
+            let own = FeatureRows {
                 key: key.clone(),
                 modality,
                 width: classes,
@@ -465,7 +476,7 @@ impl World {
                 own.tracks.insert((video, modality), values);
             }
         }
-        let rows: Vec<Rows> = rows.into_values().collect();
+        let rows: Vec<FeatureRows> = rows.into_values().collect();
         let path = write_predictions(&changes.join("epoch"), parquet, &rows);
         asked.rows.read_predictions(&path, epoch).unwrap();
     }
@@ -492,7 +503,7 @@ impl World {
         let asked = &mut asked.denoising;
         let off = self.now.denoising == [None; 2];
         for modality in Modality::ALL {
-            let own = &mut self.now.denoising[at(modality)];
+            let own = &mut self.now.denoising[modality.index()];
             let on = match &asked.modalities {
                 Some(modalities) => modalities.contains(&modality),
                 None => own.is_some() || (off && first && modality == Modality::Visual),
@@ -529,7 +540,7 @@ fn probability(cell: usize, pattern: u8) -> f32 {
 }
 
 /// In one of the two forms.
-pub(crate) fn write_predictions(path: &Path, parquet: bool, rows: &[Rows]) -> PathBuf {
+pub(crate) fn write_predictions(path: &Path, parquet: bool, rows: &[FeatureRows]) -> PathBuf {
     if parquet {
         let path = path.with_extension("parquet");
         write_parquet(&path, "probability", rows);

@@ -8,12 +8,12 @@ use vaplan_schemas::rows::{LabelChangeRow, LabelRule};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{Labels, Scores, Table};
 
-use super::script::{Run, Step};
-use super::tables::Tables;
+use super::script::{Request, Step};
+use super::tables::StoreTables;
 
 /// Counts by name.
 #[derive(Default)]
-pub(crate) struct Cover(RefCell<BTreeMap<&'static str, u64>>);
+pub(crate) struct StoreCoverage(RefCell<BTreeMap<&'static str, u64>>);
 
 /// What must have come up.
 const WANTED: [&str; 38] = [
@@ -57,12 +57,12 @@ const WANTED: [&str; 38] = [
     "rejects: probabilities",
 ];
 
-impl Cover {
+impl StoreCoverage {
     pub(crate) fn count(&self, name: &'static str, by: usize) {
         *self.0.borrow_mut().entry(name).or_default() += by as u64;
     }
 
-    pub(crate) fn run(&self, run: &Run, summary: &RelabelSummary, told: &[LabelChangeRow]) {
+    pub(crate) fn run(&self, run: &Request, summary: &RelabelSummary, told: &[LabelChangeRow]) {
         self.count("versions", usize::from(summary.version.is_some()));
         self.count(
             "runs that changed nothing",
@@ -98,7 +98,7 @@ impl Cover {
         }
     }
 
-    pub(crate) fn end(&self, found: &Tables, snapshot: &Snapshot) {
+    pub(crate) fn end(&self, found: &StoreTables, snapshot: &Snapshot) {
         let patched = |table: &str| {
             let files = snapshot.files(table).unwrap();
             files.iter().any(|file| file.deleted.is_some()) && files.iter().any(|file| file.is_patch())

@@ -28,9 +28,9 @@ pub(crate) enum Flaw {
     Wide,
 }
 
-/// Rows of one video and modality, `[segments, width]`.
+/// FeatureRows of one video and modality, `[segments, width]`.
 #[derive(Clone, Debug)]
-pub(crate) struct Rows {
+pub(crate) struct FeatureRows {
     pub(crate) key: String,
     pub(crate) modality: Modality,
     pub(crate) width: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Rows {
 }
 
 impl Content {
-    pub(crate) fn rows(self, key: String, modality: Modality) -> Rows {
+    pub(crate) fn rows(self, key: String, modality: Modality) -> FeatureRows {
         let (seed, segments, flaw) = match self {
             Content::Good { seed, segments } => (seed, segments, None),
             Content::Bad(flaw, segments) => (0, segments, Some(flaw)),
@@ -51,7 +51,7 @@ impl Content {
             Some(Flaw::Zero) => values[last..].fill(0.0),
             Some(Flaw::Wide) | None => {}
         }
-        Rows {
+        FeatureRows {
             key,
             modality,
             width,
@@ -75,13 +75,13 @@ pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-pub(crate) fn write_npy(path: &Path, rows: &Rows) {
+pub(crate) fn write_npy(path: &Path, rows: &FeatureRows) {
     let segments = rows.values.len() / rows.width;
     npy::write_f32(path, &[segments, rows.width], &rows.values).unwrap();
 }
 
 /// One row per segment; the values are a list in a column of this name.
-pub(crate) fn write_parquet(path: &Path, column: &str, videos: &[Rows]) {
+pub(crate) fn write_parquet(path: &Path, column: &str, videos: &[FeatureRows]) {
     let (mut names, mut modalities, mut segments) = (Vec::new(), Vec::new(), Vec::new());
     let mut values = ListBuilder::new(Float32Builder::new());
     for video in videos {

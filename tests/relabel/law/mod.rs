@@ -1,21 +1,21 @@
-//! The law, on stores and files: whatever is changed, in whatever order, the tables are those of a store made anew.
+//! The law on stores and files: after any changes in any order, the tables equal those of a store that is made anew.
 //!
 //! ```text
 //! one store ── run, run, run … ─┬─ its tables ═ those of the store made anew
-//! model ─ what the inputs are ──┘        ║        ├─ `label` on them changes no label
-//! its copy ─ one session, told ── its tables      └─ `check` finds nothing
+//! inputs after these runs ──────┘        ║        ├─ `label` on them changes no label
+//! its copy ─ one session ──────── its tables      └─ `check` finds nothing
 //! ```
 //!
-//! Every run is a process's work from the store alone: a restart before each. Workers are 1, 2 or 3, run by run. The copy
-//! is changed by one session that stays, as `watch` does it.
+//! Each run reads the store again, as a new process does. The number of workers is 1, 2 or 3 and changes from run to run.
+//! One session makes the same changes in the copy, as `watch` does.
 
 mod apply;
 mod cover;
 pub(super) mod files;
+mod inputs;
 mod script;
 mod stayed;
 mod tables;
-mod world;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,12 +34,12 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Videos};
 
 use apply::write_predictions;
-use cover::Cover;
-use files::Rows;
-use script::{Run, script};
+use cover::StoreCoverage;
+use files::FeatureRows;
+use inputs::StoreInputs;
+use script::{Request, script};
 use stayed::Stayed;
-use tables::Tables;
-use world::{World, at};
+use tables::StoreTables;
 
 use super::copied;
 
@@ -73,23 +73,23 @@ fn scratch() -> tempfile::TempDir {
 
 /// Labels what the annotations say, with the first input of each modality.
 fn label(
-    world: &World,
+    inputs: &StoreInputs,
     store: &Path,
     workers: usize,
 ) -> Result<vaplan::engine::LabelSummary, vaplan::error::LabelError> {
     let request = vaplan::LabelRequest {
         store: store.to_owned(),
-        annotations: world.folder.join("annotations"),
+        annotations: inputs.folder.join("annotations"),
         classes: None,
-        visual: world.inputs[1][0].clone(),
-        visual_text: world.text(Modality::Visual),
-        audio: world.inputs[0][0].clone(),
-        audio_text: world.text(Modality::Audio),
+        visual: inputs.features[1][0].clone(),
+        visual_text: inputs.text(Modality::Visual),
+        audio: inputs.features[0][0].clone(),
+        audio_text: inputs.text(Modality::Audio),
         left_out: Vec::new(),
         splits: vec![Split::Train, Split::Val, Split::Test],
         segment_seconds: 1.0,
         settings: SettingsRequest {
-            file: Some(ThresholdsFile::read(&world.folder.join("settings.toml")).unwrap()),
+            file: Some(ThresholdsFile::read(&inputs.folder.join("settings.toml")).unwrap()),
             ..SettingsRequest::default()
         },
         workers,
@@ -120,7 +120,7 @@ fn request(store: &Path, changes: &Changes, workers: usize, dry_run: bool) -> re
 /// The store that every script begins with, of two buckets, beside the files it is of.
 struct Base {
     folder: tempfile::TempDir,
-    world: World,
+    inputs: StoreInputs,
 }
 
 impl Base {
@@ -128,8 +128,8 @@ impl Base {
         let folder = scratch();
         let case = folder.path().join("case");
         std::fs::create_dir(&case).unwrap();
-        let mut world = World::first(&case);
-        world.write();
+        let mut inputs = StoreInputs::first(&case);
+        inputs.write();
         let train = case.join("annotations/law_train.csv");
         let mut text = std::fs::read_to_string(&train).unwrap();
         let mut gone = "filename\n".to_owned();
@@ -140,25 +140,25 @@ impl Base {
         std::fs::write(&train, text).unwrap();
         std::fs::write(case.join("gone.csv"), gone).unwrap();
         let store = case.join("store");
-        label(&world, &store, 2).unwrap();
+        label(&inputs, &store, 2).unwrap();
         let mut changes = Changes::default();
         let gone = case.join("gone.csv");
         changes.rows.read_weak(WeakEdit::Remove, &gone).unwrap();
         let summary = relabel(&store, &changes, 2, false).unwrap();
         assert_eq!((summary.set, summary.unset), (0, 0), "they have no features");
-        world.history.insert(1, world.now.clone());
-        world.history.insert(2, world.now.clone());
+        inputs.history.insert(1, inputs.now.clone());
+        inputs.history.insert(2, inputs.now.clone());
         let snapshot = Store::open(&store).unwrap().latest().unwrap().unwrap();
-        assert_eq!(snapshot.read::<Videos>().unwrap().len(), world.videos.len());
+        assert_eq!(snapshot.read::<Videos>().unwrap().len(), inputs.videos.len());
         copied(&case, &folder.path().join("base"));
-        Base { folder, world }
+        Base { folder, inputs }
     }
 
     /// Everything as it was at first.
-    fn restore(&self) -> World {
+    fn restore(&self) -> StoreInputs {
         let folder = self.folder.path();
         copied(&folder.join("base"), &folder.join("case"));
-        self.world.clone()
+        self.inputs.clone()
     }
 }
 
@@ -174,15 +174,15 @@ fn changes_of(snapshot: &Snapshot, version: u64) -> Vec<LabelChangeRow> {
 
 /// One run of a script, on the store and on its copy; and what it says of itself.
 fn step(
-    world: &mut World,
+    inputs: &mut StoreInputs,
     store: &Path,
     stayed: &mut Stayed,
     nth: usize,
-    run: &Run,
-    cover: &Cover,
+    run: &Request,
+    cover: &StoreCoverage,
 ) -> Result<(), TestCaseError> {
     let before = latest(store);
-    let changes = world.change(&run.steps, &world.folder.join(format!("changes/{nth}")));
+    let changes = inputs.change(&run.steps, &inputs.folder.join(format!("changes/{nth}")));
     let dry = match run.dry {
         true => Some(relabel(store, &changes, run.workers, true).map_err(failed("dry run"))?),
         false => None,
@@ -195,7 +195,7 @@ fn step(
     let told = match &summary.version {
         Some(_) => {
             prop_assert_eq!(version, before.version().version + 1);
-            world.history.insert(version, world.now.clone());
+            inputs.history.insert(version, inputs.now.clone());
             changes_of(&after, version)
         }
         None => {
@@ -239,7 +239,7 @@ fn step(
         let removes = changes.rows.weak.iter().any(|row| row.edit == WeakEdit::Remove);
         if let Some(version) = again.version {
             prop_assert!(removes, "once more commits nothing");
-            world.history.insert(version.version, world.now.clone());
+            inputs.history.insert(version.version, inputs.now.clone());
         }
         cover.count("runs once more", 1);
     }
@@ -278,12 +278,12 @@ fn told_why(told: &[LabelChangeRow], labels: &[LabelTrack]) -> Result<(), TestCa
 type Predicted = BTreeSet<(u64, String, Modality)>;
 
 /// The store has the predictions that came, of all epochs, and none of videos that went.
-fn predictions_are_those_that_came(world: &World, snapshot: &Snapshot) -> Result<(), TestCaseError> {
+fn predictions_are_those_that_came(inputs: &StoreInputs, snapshot: &Snapshot) -> Result<(), TestCaseError> {
     let rows = snapshot.read::<Predictions>().map_err(failed("predictions"))?;
     let found = rows
         .iter()
         .map(|row| (row.epoch, row.video.to_string(), row.modality));
-    let came = world.predictions.iter().flat_map(|(epoch, own)| {
+    let came = inputs.predictions.iter().flat_map(|(epoch, own)| {
         own.tracks
             .keys()
             .map(|(video, modality)| (*epoch, video.clone(), *modality))
@@ -292,20 +292,20 @@ fn predictions_are_those_that_came(world: &World, snapshot: &Snapshot) -> Result
     Ok(())
 }
 
-/// A store made of what the inputs are now, and nothing else.
-fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
-    label(world, store, 2).map_err(failed("label anew"))?;
-    let folder = world.folder.join("changes/anew");
+/// Makes a store of the inputs as they are now.
+fn anew(inputs: &StoreInputs, store: &Path) -> Result<(), TestCaseError> {
+    label(inputs, store, 2).map_err(failed("label anew"))?;
+    let folder = inputs.folder.join("changes/anew");
     std::fs::create_dir_all(&folder).unwrap();
     let mut changes = Changes::default();
     for modality in Modality::ALL {
-        changes.features[at(modality)] = world.inputs[at(modality)][1..].to_vec();
+        changes.features[modality.index()] = inputs.features[modality.index()][1..].to_vec();
     }
-    if !world.marks.is_empty() {
+    if !inputs.marks.is_empty() {
         let mut text = "video,modality,class,label,segment\n".to_owned();
-        for ((video, modality, class, segment), label) in &world.marks {
+        for ((video, modality, class, segment), label) in &inputs.marks {
             // A mark of a class that is not there waits for it.
-            if world.has(class) {
+            if inputs.has(class) {
                 text += &format!("{video},{modality},{class},{},{segment}\n", u8::from(*label));
             }
         }
@@ -315,20 +315,20 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
     let denoising = &mut changes.denoising;
     denoising.modalities = Some(Vec::new());
     for modality in Modality::ALL {
-        if let Some((k, alpha, guard)) = world.now.denoising[at(modality)] {
+        if let Some((k, alpha, guard)) = inputs.now.denoising[modality.index()] {
             denoising.parameters = apply::parameters(k, alpha, guard);
             denoising.modalities.as_mut().expect("set above").push(modality);
         }
     }
-    for &epoch in world.active.iter().flat_map(|active| &active.epochs) {
-        let rows = world.predicted(epoch);
-        let rows = rows.into_iter().map(|(key, modality, values)| Rows {
+    for &epoch in inputs.active.iter().flat_map(|active| &active.epochs) {
+        let rows = inputs.predicted(epoch);
+        let rows = rows.into_iter().map(|(key, modality, values)| FeatureRows {
             key,
             modality,
-            width: world.now.classes.len(),
+            width: inputs.now.classes.len(),
             values,
         });
-        let rows: Vec<Rows> = rows.collect();
+        let rows: Vec<FeatureRows> = rows.collect();
         if rows.is_empty() {
             continue;
         }
@@ -344,32 +344,32 @@ fn anew(world: &World, store: &Path) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn holds(base: &Base, runs: &[Run], cover: &Cover) -> Result<(), TestCaseError> {
-    let mut world = base.restore();
-    let store = world.folder.join("store");
-    let copy = copied(&store, &world.folder.join("stayed"));
+fn holds(base: &Base, runs: &[Request], cover: &StoreCoverage) -> Result<(), TestCaseError> {
+    let mut inputs = base.restore();
+    let store = inputs.folder.join("store");
+    let copy = copied(&store, &inputs.folder.join("stayed"));
     let mut stayed = Stayed::load(&copy).map_err(failed("load"))?;
     for (nth, run) in runs.iter().enumerate() {
-        step(&mut world, &store, &mut stayed, nth, run, cover)?;
+        step(&mut inputs, &store, &mut stayed, nth, run, cover)?;
     }
-    world.write();
+    inputs.write();
     let snapshot = latest(&store);
-    let found = Tables::read(&snapshot, &world);
+    let found = StoreTables::read(&snapshot, &inputs);
     cover.count("changes told to a session that stays", stayed.told);
     stayed.finish().map_err(failed("finish"))?;
-    let differences = Tables::read(&latest(&copy), &world).differences(&found);
+    let differences = StoreTables::read(&latest(&copy), &inputs).differences(&found);
     prop_assert!(differences.is_empty(), "the session that stays:\n{}", differences);
     prop_assert_eq!(
         latest(&copy).read::<LabelChanges>().unwrap(),
         snapshot.read::<LabelChanges>().unwrap()
     );
-    let fresh = world.folder.join("fresh");
-    anew(&world, &fresh)?;
-    let wanted = Tables::read(&latest(&fresh), &world);
+    let fresh = inputs.folder.join("fresh");
+    anew(&inputs, &fresh)?;
+    let wanted = StoreTables::read(&latest(&fresh), &inputs);
     // Marks of classes that are not there are in no store made anew.
-    let marks = world.marks.iter().map(|(cell, label)| (cell.clone(), *label));
+    let marks = inputs.marks.iter().map(|(cell, label)| (cell.clone(), *label));
     prop_assert_eq!(&found.marks, &marks.collect::<Vec<_>>(), "marks");
-    let wanted = Tables {
+    let wanted = StoreTables {
         marks: found.marks.clone(),
         ..wanted
     };
@@ -379,18 +379,18 @@ fn holds(base: &Base, runs: &[Run], cover: &Cover) -> Result<(), TestCaseError> 
         "+ only in the store that was changed, - only in the store made anew\n{}",
         differences
     );
-    predictions_are_those_that_came(&world, &snapshot)?;
+    predictions_are_those_that_came(&inputs, &snapshot)?;
     let problems = snapshot.check().map_err(failed("check"))?;
     prop_assert!(problems.is_empty(), "check: {:?}", problems);
     cover.end(&found, &snapshot);
-    if world.inputs.iter().all(|inputs| inputs.len() == 1) {
-        let summary = label(&world, &store, 1).map_err(failed("label after"))?;
+    if inputs.features.iter().all(|inputs| inputs.len() == 1) {
+        let summary = label(&inputs, &store, 1).map_err(failed("label after"))?;
         let after = latest(&store);
         prop_assert_eq!(
             changes_of(&after, summary.version.version),
             changes_of(&snapshot, summary.version.version)
         );
-        let differences = Tables::read(&after, &world).differences(&found);
+        let differences = StoreTables::read(&after, &inputs).differences(&found);
         prop_assert!(
             differences.is_empty(),
             "label on the same store:\n{}",
@@ -407,7 +407,7 @@ fn a_changed_store_is_the_store_made_anew_for_1_2_and_3_workers_with_a_restart_b
         Ok(cases) => cases.parse().expect("VAPLAN_SOAK is a number of cases"),
         Err(_) => CASES,
     };
-    let cover = Cover::default();
+    let cover = StoreCoverage::default();
     let base = Base::new();
     let config = ProptestConfig {
         cases,
@@ -416,7 +416,7 @@ fn a_changed_store_is_the_store_made_anew_for_1_2_and_3_workers_with_a_restart_b
         max_shrink_iters: 120,
         ..ProptestConfig::default()
     };
-    let law = |runs: Vec<Run>| {
+    let law = |runs: Vec<Request>| {
         let held = holds(&base, &runs, &cover);
         cover.count("scripts", 1);
         held

@@ -77,7 +77,7 @@ pub(crate) enum Step {
 
 /// What is asked at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
+pub(crate) struct Request {
     pub(crate) steps: Vec<Step>,
     pub(crate) workers: usize,
     /// First as a dry run.
@@ -86,13 +86,13 @@ pub(crate) struct Run {
     pub(crate) again: bool,
 }
 
-pub(crate) fn script() -> impl Strategy<Value = Vec<Run>> {
+pub(crate) fn script() -> impl Strategy<Value = Vec<Request>> {
     vec(run(), 1..6)
 }
 
-fn run() -> impl Strategy<Value = Run> {
+fn run() -> impl Strategy<Value = Request> {
     let flags = (1..4usize, any::<bool>(), proptest::bool::weighted(0.3));
-    (vec(step(), 1..4), flags).prop_map(|(steps, (workers, dry, again))| Run {
+    (vec(step(), 1..4), flags).prop_map(|(steps, (workers, dry, again))| Request {
         steps,
         workers,
         dry,

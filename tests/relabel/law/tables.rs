@@ -1,4 +1,4 @@
-//! What a store holds, so far as the law speaks of it.
+//! The tables of a store that the law compares.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -9,21 +9,15 @@ use vaplan_schemas::rows::{
 };
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{
-    Candidates, Classes, Labels, Prompts, Rejects, Scores, Table, Truth, UserLabels, Videos,
+    Candidates, Classes, Labels, Prompts, Rejects, Scores, Truth, UserLabels, Videos,
 };
 
-use super::world::{Cell, World};
-
-/// A table by key: files come by bucket.
-fn sorted<T: Table>(snapshot: &Snapshot) -> Vec<T::Row> {
-    let mut rows = snapshot.read::<T>().unwrap();
-    rows.sort_by(T::compare);
-    rows
-}
+use super::inputs::{SegmentKey, StoreInputs};
+use crate::support::sorted;
 
 /// The tables, by key.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Tables {
+pub(crate) struct StoreTables {
     pub(crate) videos: Vec<VideoRow>,
     pub(crate) candidates: Vec<CandidateRow>,
     pub(crate) scores: Vec<ScoreTrack>,
@@ -32,17 +26,17 @@ pub(crate) struct Tables {
     pub(crate) prompts: Vec<PromptRow>,
     pub(crate) truth: Vec<TruthRow>,
     pub(crate) rejects: Vec<RejectRow>,
-    pub(crate) marks: Vec<(Cell, bool)>,
+    pub(crate) marks: Vec<(SegmentKey, bool)>,
 }
 
-impl Tables {
+impl StoreTables {
     /// Without what says which file of a change something came from: a store made anew has other files.
-    pub(crate) fn read(snapshot: &Snapshot, world: &World) -> Tables {
+    pub(crate) fn read(snapshot: &Snapshot, inputs: &StoreInputs) -> StoreTables {
         let mut videos = sorted::<Videos>(snapshot);
         for row in &mut videos {
             row.source = Arc::from("");
         }
-        let (changes, annotations) = (world.folder.join("changes"), world.folder.join("annotations"));
+        let (changes, annotations) = (inputs.folder.join("changes"), inputs.folder.join("annotations"));
         let mut rejects = sorted::<Rejects>(snapshot);
         rejects.retain(|row| {
             let of = |folder: &Path| Path::new(&row.file).starts_with(folder);
@@ -58,7 +52,7 @@ impl Tables {
             );
             (cell, row.label)
         };
-        Tables {
+        StoreTables {
             videos,
             candidates: sorted::<Candidates>(snapshot),
             scores: sorted::<Scores>(snapshot),
@@ -72,7 +66,7 @@ impl Tables {
     }
 
     /// What differs, a few rows of each table; empty: nothing.
-    pub(crate) fn differences(&self, other: &Tables) -> String {
+    pub(crate) fn differences(&self, other: &StoreTables) -> String {
         let mut said = String::new();
         differ(&mut said, "videos", &self.videos, &other.videos);
         differ(&mut said, "candidates", &self.candidates, &other.candidates);

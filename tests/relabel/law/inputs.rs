@@ -1,9 +1,10 @@
-//! What a plain reading of the changes says the inputs are, after each run; and the files that say so.
+//! The inputs of a store after each run, computed directly from the changes, and the files of the changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vaplan::ingest::annotations::key11;
+use vaplan::world::Both;
 use vaplan::world::settings::RuleName;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -13,13 +14,6 @@ use super::script::{CLASSES, SHARDS, VIDEOS};
 
 /// Classes that there may be, by name.
 pub(crate) const NAMES: [&str; CLASSES] = ["Bark", "Bell", "Horn", "Saw", "Song"];
-
-/// Of audio and visual.
-pub(crate) type Both<T> = [T; 2];
-
-pub(crate) fn at(modality: Modality) -> usize {
-    usize::from(modality == Modality::Visual)
-}
 
 /// Full name: every third has the key of the one before.
 pub(crate) fn name(nth: usize) -> String {
@@ -54,46 +48,46 @@ pub(crate) struct Settled {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Active {
+pub(crate) struct ActiveEpochs {
     pub(crate) epochs: BTreeSet<u64>,
     pub(crate) classes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Predictions {
+pub(crate) struct EpochPredictionInput {
     pub(crate) classes: Vec<String>,
     pub(crate) tracks: BTreeMap<(String, Modality), Vec<f32>>,
 }
 
-pub(crate) type Cell = (String, Modality, String, u32);
+pub(crate) type SegmentKey = (String, Modality, String, u32);
 pub(crate) type Event = (String, Modality, String, u32, u32);
 
 /// All but the features, which are the files.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
+pub(crate) struct StoreInputs {
     pub(crate) folder: PathBuf,
     pub(crate) now: Settled,
     pub(crate) videos: BTreeMap<String, Weak>,
-    pub(crate) inputs: Both<Vec<PathBuf>>,
-    pub(crate) marks: BTreeMap<Cell, bool>,
+    pub(crate) features: Both<Vec<PathBuf>>,
+    pub(crate) marks: BTreeMap<SegmentKey, bool>,
     /// By epoch: its classes, and `[T, C]` of each video and modality.
-    pub(crate) predictions: BTreeMap<u64, Predictions>,
-    pub(crate) active: Option<Active>,
+    pub(crate) predictions: BTreeMap<u64, EpochPredictionInput>,
+    pub(crate) active: Option<ActiveEpochs>,
     pub(crate) truth: BTreeSet<Event>,
     /// By store version.
     pub(crate) history: BTreeMap<u64, Settled>,
 }
 
-impl World {
-    /// A world of ten videos and its feature files, in a folder.
-    pub(crate) fn first(folder: &Path) -> World {
+impl StoreInputs {
+    /// Inputs of ten videos, with their feature files, in a folder.
+    pub(crate) fn first(folder: &Path) -> StoreInputs {
         let classes: Vec<String> = NAMES[..4].iter().map(|&name| name.to_owned()).collect();
         let thresholds = |value: f64| classes.iter().map(|class| (class.clone(), value)).collect();
         let prompts = |modality| {
             let of = |class: &String| (class.clone(), prompt_of(modality, class, 0, WIDTH));
             classes.iter().map(of).collect()
         };
-        let mut world = World {
+        let mut inputs = StoreInputs {
             folder: folder.to_owned(),
             now: Settled {
                 rule: RuleName::Softmax,
@@ -104,7 +98,7 @@ impl World {
                 classes,
             },
             videos: BTreeMap::new(),
-            inputs: [vec![folder.join("audio")], vec![folder.join("visual")]],
+            features: [vec![folder.join("audio")], vec![folder.join("visual")]],
             marks: BTreeMap::new(),
             predictions: BTreeMap::new(),
             active: None,
@@ -125,10 +119,10 @@ impl World {
             if weak.split != Split::Train {
                 for class in &weak.classes {
                     let event = (name(nth), Modality::ALL[nth % 2], class.clone(), 1, 3);
-                    world.truth.insert(event);
+                    inputs.truth.insert(event);
                 }
             }
-            world.videos.insert(name(nth), weak);
+            inputs.videos.insert(name(nth), weak);
             let segments = if nth == 7 { 9 } else { 4 };
             let content = Content::Good {
                 seed: nth as u8,
@@ -136,21 +130,21 @@ impl World {
             };
             // Where two share a key, full names tell.
             let key = key(nth, nth % 3 != 1);
-            write_npy(&world.npy(&key), &content.rows(key.clone(), Modality::Audio));
+            write_npy(&inputs.npy(&key), &content.rows(key.clone(), Modality::Audio));
             shards[nth % SHARDS].push(content.rows(key, Modality::Visual));
         }
         for (nth, videos) in shards.iter().enumerate() {
-            write_parquet(&world.shard(nth), "feature", videos);
+            write_parquet(&inputs.shard(nth), "feature", videos);
         }
         // What is never removed: neither folder is ever empty.
         let content = Content::Good { seed: 0, segments: 4 };
         write_npy(
-            &world.npy("nobody"),
+            &inputs.npy("nobody"),
             &content.rows("nobody".to_owned(), Modality::Audio),
         );
         let anchor = [content.rows(name(0), Modality::Visual)];
         write_parquet(&folder.join("visual/z.parquet"), "feature", &anchor);
-        world
+        inputs
     }
 
     pub(crate) fn npy(&self, key: &str) -> PathBuf {
@@ -180,7 +174,7 @@ impl World {
         begin.next().is_none().then(|| first.clone())
     }
 
-    /// Predictions of an epoch in the classes of now; a class that they lack must not be.
+    /// Predictions of an epoch, in the order of the present classes. Every one of these classes must have predictions.
     pub(crate) fn predicted(&self, epoch: u64) -> Vec<(String, Modality, Vec<f32>)> {
         let Some(active) = &self.active else {
             return Vec::new();
@@ -241,7 +235,7 @@ impl World {
     }
 
     pub(crate) fn write_texts(&self, path: &Path, modality: Modality) {
-        let prompts = &self.now.prompts[at(modality)];
+        let prompts = &self.now.prompts[modality.index()];
         let rows: Vec<&Vec<f32>> = self.now.classes.iter().map(|class| &prompts[class]).collect();
         let values: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
         vaplan::ingest::npy::write_f32(path, &[rows.len(), rows[0].len()], &values).unwrap();
@@ -254,10 +248,10 @@ impl World {
         };
         let mut text = format!("rule = \"{rule}\"\n");
         for modality in Modality::ALL {
-            let scale = self.now.scale[at(modality)];
+            let scale = self.now.scale[modality.index()];
             text += &format!("[{modality}]\nscale = {scale:?}\n[{modality}.classes]\n");
             for class in &self.now.classes {
-                text += &format!("{class} = {:?}\n", self.now.thresholds[at(modality)][class]);
+                text += &format!("{class} = {:?}\n", self.now.thresholds[modality.index()][class]);
             }
         }
         text
@@ -268,7 +262,7 @@ impl World {
 pub(crate) fn prompt_of(modality: Modality, class: &str, seed: u8, width: usize) -> Vec<f32> {
     let nth = NAMES.iter().position(|name| *name == class).unwrap();
     numbers(
-        1000 + 100 * at(modality) as u64 + 10 * nth as u64 + 1000 * u64::from(seed),
+        1000 + 100 * modality.index() as u64 + 10 * nth as u64 + 1000 * u64::from(seed),
         width,
     )
 }

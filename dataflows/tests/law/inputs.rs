@@ -1,4 +1,4 @@
-//! What a version holds, before any dataflow, and what can happen to it.
+//! The inputs of a graph version, and their changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use vaplan_dataflows::records::{Candidate, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::{Bits, DenoisingRule, Prediction, UserLabelRecord, UserLabelTrack};
 use vaplan_schemas::{ClassId, Modality};
 
-/// What a version holds.
+/// The inputs of a graph version.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct World {
+pub(crate) struct GraphInputs {
     pub(crate) weak: BTreeMap<VideoId, Arc<[ClassId]>>,
     /// A list, since copies may add up.
     pub(crate) scored: Vec<(VideoId, Candidate)>,
@@ -19,9 +19,9 @@ pub(crate) struct World {
     pub(crate) denoising: BTreeMap<Modality, DenoisingRule>,
 }
 
-/// One change of the world.
+/// One change of the inputs.
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
+pub(crate) enum GraphChange {
     /// A weak label is set, replaced or removed.
     Weak(VideoId, Option<Vec<ClassId>>),
     /// A shard says something of a video and modality, beside what others say.
@@ -57,27 +57,27 @@ pub(crate) enum Step {
     Introduce(ClassId, Score),
 }
 
-impl World {
+impl GraphInputs {
     /// What the step makes of it.
-    pub(crate) fn after(mut self, step: Step) -> World {
+    pub(crate) fn after(mut self, step: GraphChange) -> GraphInputs {
         match step {
-            Step::Weak(video, Some(classes)) => {
+            GraphChange::Weak(video, Some(classes)) => {
                 self.weak.insert(video, classes.into());
             }
-            Step::Weak(video, None) => {
+            GraphChange::Weak(video, None) => {
                 self.weak.remove(&video);
             }
-            Step::Add(video, candidate) => self.scored.push((video, candidate)),
-            Step::Replace(video, candidate) => {
+            GraphChange::Add(video, candidate) => self.scored.push((video, candidate)),
+            GraphChange::Replace(video, candidate) => {
                 self.scored
                     .retain(|(owner, other)| (*owner, other.modality) != (video, candidate.modality));
                 self.scored.push((video, candidate));
             }
-            Step::Remove(nth) if nth < self.scored.len() => {
+            GraphChange::Remove(nth) if nth < self.scored.len() => {
                 self.scored.remove(nth);
             }
-            Step::Remove(_) => {}
-            Step::Cutoff(of, class, score) => {
+            GraphChange::Remove(_) => {}
+            GraphChange::Cutoff(of, class, score) => {
                 for ((modality, of_class), score_threshold) in &mut self.thresholds {
                     if of.is_none_or(|of| of == *modality) && class.is_none_or(|class| class == *of_class) {
                         *score_threshold = score;
@@ -87,12 +87,12 @@ impl World {
                     self.thresholds.insert((modality, class), score);
                 }
             }
-            Step::Rule(scale, shift) => {
+            GraphChange::Rule(scale, shift) => {
                 for (_, candidate) in &mut self.scored {
                     candidate.record = Arc::new(rescored(&candidate.record, scale, shift));
                 }
             }
-            Step::UserLabelTrack {
+            GraphChange::UserLabelTrack {
                 video,
                 modality,
                 class,
@@ -103,28 +103,28 @@ impl World {
                 let user_labels = self.user_labels.entry((video, modality)).or_default();
                 *user_labels = Arc::new(marked(user_labels, class, from..to, label));
             }
-            Step::Withdraw(video, modality) => {
+            GraphChange::Withdraw(video, modality) => {
                 self.user_labels.remove(&(video, modality));
             }
-            Step::Predict(video, modality, prediction) => {
+            GraphChange::Predict(video, modality, prediction) => {
                 self.predictions.insert((video, modality), Arc::new(prediction));
             }
-            Step::Unpredict(video, modality) => {
+            GraphChange::Unpredict(video, modality) => {
                 self.predictions.remove(&(video, modality));
             }
-            Step::Denoise(modality, Some(settings)) => {
+            GraphChange::Denoise(modality, Some(settings)) => {
                 self.denoising.insert(modality, settings);
             }
-            Step::Denoise(modality, None) => {
+            GraphChange::Denoise(modality, None) => {
                 self.denoising.remove(&modality);
             }
-            Step::Retire(class) => {
+            GraphChange::Retire(class) => {
                 self.thresholds.retain(|(_, of), _| *of != class);
                 for weak in self.weak.values_mut() {
                     *weak = weak.iter().copied().filter(|of| *of != class).collect();
                 }
             }
-            Step::Introduce(class, score) => {
+            GraphChange::Introduce(class, score) => {
                 for modality in Modality::ALL {
                     self.thresholds.insert((modality, class), score);
                 }

@@ -7,9 +7,7 @@ use vaplan::ingest::npy;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelRule, LabelTrack, PredictionTrack, SettingRow, Severity, Split, VideoRow};
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
-use vaplan_schemas::tables::{
-    Epochs, LabelChanges, Labels, Predictions, Rejects, Settings, VideoPredictions, Videos,
-};
+use vaplan_schemas::tables::{Epochs, Labels, Predictions, Rejects, Settings, VideoPredictions, Videos};
 
 use crate::sample::{CLASSES, Sample, commit_epoch, name};
 use crate::support::{assert_status, run, stderr, stdout};
@@ -145,7 +143,7 @@ fn labels_that_the_epoch_contradicts_flip_and_say_why() {
             );
         }
     }
-    let changes = after.read::<LabelChanges>().unwrap();
+    let changes = crate::support::label_changes(&after);
     let own: Vec<_> = changes
         .iter()
         .filter(|row| row.version == after.version().version)
@@ -229,7 +227,7 @@ fn a_dry_run_says_what_the_run_then_does_and_once_more_does_nothing() {
     let is_change = |line: &&str| line.starts_with(['+', '-']);
     let rest: Vec<&str> = dry.lines().filter(|line| !is_change(line)).collect();
     assert_eq!(rest, done.lines().take(rest.len()).collect::<Vec<_>>());
-    let changes = case.latest().read::<LabelChanges>().unwrap();
+    let changes = crate::support::label_changes(&case.latest());
     let own = changes.iter().filter(|row| row.version == 3).count();
     assert!(own > 16, "{own}");
     assert_eq!(dry.lines().filter(is_change).count(), own);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelRule, Split};
-use vaplan_schemas::tables::{LabelChanges, Labels, Predictions};
+use vaplan_schemas::tables::{Labels, Predictions};
 
 use crate::denoise::labelled;
 use crate::sample::name;
@@ -85,7 +85,7 @@ fn every_query_of_the_documentation_has_an_answer() {
         flipped as u64
     );
     assert_eq!(epochs[0]["epoch"], 12);
-    let changes = snapshot.read::<LabelChanges>().unwrap();
+    let changes = crate::support::label_changes(&snapshot);
     let of_pld = changes
         .iter()
         .filter(|row| row.why.as_ref().is_some_and(|why| why.epoch == 12));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, ScoreTrack};
+use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack, ScoreTrack};
 use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table, Videos};
 
@@ -73,7 +73,9 @@ fn patched() -> (Sample, String) {
     }
     assert!(!changes.is_empty());
     commit.patch::<Labels>(&gone, &after).unwrap();
-    commit.append::<LabelChanges>(&changes).unwrap();
+    commit
+        .append::<LabelChanges>(&LabelChangeTrack::group(changes))
+        .unwrap();
     commit.finish().unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     assert_eq!(snapshot.check().unwrap(), []);

@@ -15,9 +15,7 @@ use vaplan_schemas::rows::{
     VideoRow,
 };
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
-use vaplan_schemas::tables::{
-    Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, VideoPredictions, Videos,
-};
+use vaplan_schemas::tables::{Epochs, Labels, Predictions, Rejects, Scores, VideoPredictions, Videos};
 
 use crate::support;
 
@@ -189,7 +187,7 @@ impl Tables {
             videos: snapshot.read::<Videos>().unwrap(),
             scores: snapshot.read::<Scores>().unwrap(),
             labels: snapshot.read::<Labels>().unwrap(),
-            changes: snapshot.read::<LabelChanges>().unwrap(),
+            changes: crate::support::label_changes(&snapshot),
             rejects: snapshot.read::<Rejects>().unwrap(),
         }
     }

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{ClassRow, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, Split, VideoRow};
+use vaplan_schemas::rows::{
+    ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack, Split, VideoRow,
+};
 use vaplan_schemas::store::{Commit, CommitInfo, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Scores, Videos};
 use vaplan_schemas::{Modality, bucket_of};
@@ -110,7 +112,7 @@ fn write_labels(commit: &mut Commit<'_>, tracks: &[LabelTrack]) {
     }
 }
 
-fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<LabelChangeRow> {
+fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<LabelChangeTrack> {
     let mut rows = Vec::new();
     for (nth, track) in after.iter().enumerate() {
         for (segment, cell) in track.iter().enumerate() {
@@ -130,7 +132,7 @@ fn changes(version: u64, before: &[LabelTrack], after: &[LabelTrack]) -> Vec<Lab
             }
         }
     }
-    rows
+    LabelChangeTrack::group(rows)
 }
 
 fn class_row(class: &str, position: u32, modality: Modality) -> ClassRow {

@@ -3,8 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack};
 use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::tables::Table;
+use vaplan_schemas::tables::{LabelChanges, Table};
+
+/// The changes of single labels that the versions up to this one made, by version and key.
+pub(crate) fn label_changes(snapshot: &Snapshot) -> Vec<LabelChangeRow> {
+    let rows = snapshot.read::<LabelChanges>().unwrap();
+    let mut changes: Vec<LabelChangeRow> = rows.iter().flat_map(LabelChangeTrack::changes).collect();
+    changes.sort_by(|a, b| {
+        let key = (a.version, &a.video, a.modality, &a.class, a.segment);
+        key.cmp(&(b.version, &b.video, b.modality, &b.class, b.segment))
+    });
+    changes
+}
 
 /// The built program, in an environment that has nothing of the caller's to change its answers.
 pub(crate) fn vaplan() -> Command {

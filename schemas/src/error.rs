@@ -83,6 +83,16 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// An environment variable has a value that cannot be used.
+    #[error("environment variable {variable} is `{value}`, expected {expected}")]
+    Variable {
+        /// The name of the variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that it may have.
+        expected: &'static str,
+    },
     /// There is no store at this path.
     #[error("`{path}` is no store: it has no `versions` table; `vaplan label --store` makes one")]
     NoStore {

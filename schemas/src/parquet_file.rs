@@ -36,7 +36,11 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
         .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
     // These columns hold almost only distinct values, so a dictionary would cost time and save no space.
-    for column in [&["cosine"][..], &["score"], &["why", "loss"]] {
+    for column in [
+        &["cosine", "list", "element"][..],
+        &["score", "list", "element"],
+        &["why", "list", "element", "loss"],
+    ] {
         let path = column
             .iter()
             .map(|part| (*part).to_owned())
@@ -99,6 +103,11 @@ impl Opened {
     /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The columns of the file.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
     }
 
     /// The number of rows according to the footer.

@@ -15,7 +15,7 @@ pub mod quality;
 use std::path::PathBuf;
 
 use vaplan_schemas::StoreVersion;
-use vaplan_schemas::rows::Split;
+use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, Split};
 use vaplan_schemas::store::{DataFile, Snapshot, Store};
 use vaplan_schemas::tables::LabelChanges;
 
@@ -112,10 +112,10 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
 }
 
 /// Returns the rows of `label_changes` that a version added.
-fn changes(store: &Store, version: u64) -> Result<Vec<vaplan_schemas::rows::LabelChangeRow>, LabelError> {
+fn changes(store: &Store, version: u64) -> Result<Vec<LabelChangeRow>, LabelError> {
     let after: Snapshot = store.at_version(Some(StoreVersion(version)))?;
     let own = |file: &DataFile| file.version().is_none_or(|of| of == version);
     let mut rows = after.read_some::<LabelChanges>(own)?;
     rows.retain(|row| row.version == version);
-    Ok(rows)
+    Ok(rows.iter().flat_map(LabelChangeTrack::changes).collect())
 }

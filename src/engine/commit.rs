@@ -6,10 +6,10 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
-use vaplan_schemas::rows::{LabelChangeRow, LabelTrack, RejectRow};
+use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack, RejectRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
-    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Table, Truth, Videos,
+    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
 };
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
@@ -245,7 +245,10 @@ pub fn change_rows<'a>(
         Some(rows::change_row(version, names(change.video)?, class, change))
     };
     let mut rows: Vec<LabelChangeRow> = changes.iter().filter_map(row).collect();
-    rows.sort_by(LabelChanges::compare);
+    rows.sort_by(|a, b| {
+        let key = (&a.video, a.modality, &a.class, a.segment);
+        key.cmp(&(&b.video, b.modality, &b.class, b.segment))
+    });
     rows
 }
 
@@ -283,17 +286,18 @@ pub fn append_changes<'a>(
         .map(|own| (name(own[0].video), own))
         .collect();
     videos.sort_unstable_by_key(|(name, _)| *name);
-    let row = |video: &Arc<str>, change: &Change| {
-        rows::change_row(version, video, classes.name(change.class), change)
-    };
     // Choose the number of videos per part so that each file has about `CHANGE_ROWS` rows.
     let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);
     let share = videos.len().div_ceil(parts).max(1);
     let parts: Vec<&[(&Arc<str>, &[Change])]> = videos.chunks(share).collect();
     commit.append_parts::<LabelChanges>(parts.len() as u32, |part| {
+        let row = |video: &Arc<str>, change: &Change| {
+            rows::change_row(version, video, classes.name(change.class), change)
+        };
         let own = parts[part as usize].iter();
-        own.flat_map(|(video, changes)| changes.iter().map(|change| row(video, change)))
-            .collect()
+        LabelChangeTrack::group(
+            own.flat_map(|(video, changes)| changes.iter().map(move |change| row(video, change))),
+        )
     })
 }
 

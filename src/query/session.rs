@@ -18,6 +18,7 @@ use vaplan_schemas::tables::{self, Table, Versions};
 
 use super::QueryError;
 use super::files::{provider, register};
+use super::segments::segments;
 
 /// The SQL that defines the view `events`.
 ///
@@ -61,7 +62,7 @@ pub struct TableEntry {
     pub name: &'static str,
     /// The columns, in order.
     pub schema: SchemaRef,
-    /// The number of rows, from the store's log. `None` for a view.
+    /// The number of rows, from the store's log. `None` for views and for tables with one row per segment.
     pub rows: Option<u64>,
 }
 
@@ -102,7 +103,7 @@ impl QuerySession {
         let version = snapshot.version().version;
         let mut entries = Vec::new();
         let mut files = Vec::new();
-        for (name, schema) in tables::all() {
+        for (name, schema) in snapshot.tables()? {
             files.push((name, schema, snapshot.files(name)?));
         }
         let mut versions = snapshot.version_files()?;
@@ -110,8 +111,12 @@ impl QuerySession {
         files.push((Versions::NAME, Versions::schema(), versions));
         for (name, schema, files) in files {
             let schema = Arc::new(tables::plain(&schema));
-            let rows = Some(files.iter().map(|file| file.rows).sum());
-            let table = provider(root, &schema, &files).map_err(QueryError::sql)?;
+            let stored = provider(root, &schema, &files).map_err(QueryError::sql)?;
+            let table = segments(name, stored).map_err(QueryError::sql)?;
+            // The log counts tracks, and only the data files say how many segments they have.
+            let is_stored = table.schema() == schema;
+            let rows = is_stored.then(|| files.iter().map(|file| file.rows).sum());
+            let schema = table.schema();
             context.register_table(name, table).map_err(QueryError::sql)?;
             entries.push(TableEntry { name, schema, rows });
         }

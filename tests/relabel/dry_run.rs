@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::LabelTrack;
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{LabelChanges, Labels, Settings, Videos};
+use vaplan_schemas::tables::{Labels, Settings, Videos};
 
 use crate::sample::{Sample, name};
 use crate::support::{assert_status, run, stderr, stdout};
@@ -66,7 +66,7 @@ fn a_dry_run_prints_the_changes_that_the_run_then_commits_and_writes_nothing() {
         assert_status(&done, status);
         let snapshot = Store::open(Path::new(&store)).unwrap().latest().unwrap().unwrap();
         let version = snapshot.version().version;
-        let changes = snapshot.read::<LabelChanges>().unwrap();
+        let changes = crate::support::label_changes(&snapshot);
         let line = |row: &vaplan_schemas::rows::LabelChangeRow| {
             let sign = if row.to { '+' } else { '-' };
             let (video, modality, class, segment) = (&row.video, row.modality, &row.class, row.segment);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use vaplan_schemas::rows::{LabelTrack, RejectRow, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{LabelChanges, Labels, Rejects, Scores, UserLabels, Videos};
+use vaplan_schemas::tables::{Labels, Rejects, Scores, UserLabels, Videos};
 
 use super::copied;
 use crate::sample::{Sample, name};
@@ -29,7 +29,7 @@ fn read(store: &Path) -> (u64, KilledTables) {
         snapshot.read::<Labels>().unwrap(),
         snapshot.read::<UserLabels>().unwrap(),
         snapshot.read::<Rejects>().unwrap(),
-        snapshot.read::<LabelChanges>().unwrap().len(),
+        crate::support::label_changes(&snapshot).len(),
     );
     (snapshot.version().version, tables)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{
-    Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Table, Truth, Videos,
+    Candidates, Classes, Labels, Prompts, Rejects, Scores, Settings, Table, Truth, Videos,
 };
 use vaplan_schemas::{Modality, StoreVersion};
 
@@ -84,7 +84,7 @@ fn a_threshold_changed_and_changed_back_leaves_all_llp_videos_as_they_were() {
     assert_same::<Truth>(&first, &last);
     assert_same::<Rejects>(&first, &last);
 
-    let changes = last.read::<LabelChanges>().unwrap();
+    let changes = crate::support::label_changes(&last);
     let of = |version: u64| -> Vec<LabelChangeRow> {
         let own = changes.iter().filter(|row| row.version == version);
         own.cloned().collect()

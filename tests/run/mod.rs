@@ -13,7 +13,7 @@ use vaplan_schemas::rows::{
     EpochRow, LabelChangeRow, LabelTrack, PredictionTrack, RejectRow, ScoreTrack, VideoPredictionRow,
 };
 use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{Epochs, LabelChanges, Labels, Predictions, Rejects, Scores, VideoPredictions};
+use vaplan_schemas::tables::{Epochs, Labels, Predictions, Rejects, Scores, VideoPredictions};
 
 use crate::support::{assert_status, sorted, stdout, vaplan};
 use crate::train::TrainingSample;
@@ -80,7 +80,7 @@ pub(crate) fn tables(store: &str) -> RunTables {
     let mut rejects = snapshot.read::<Rejects>().unwrap();
     rejects.sort();
     RunTables {
-        changes: sorted::<LabelChanges>(&snapshot),
+        changes: crate::support::label_changes(&snapshot),
         scores: sorted::<Scores>(&snapshot),
         rejects,
         versions: snapshot.version().version,

@@ -31,10 +31,10 @@ use vaplan_dataflows::train::{Learner, Learnt, Predicted, RecordChanges as Epoch
 use vaplan_dataflows::{
     Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
 };
-use vaplan_schemas::rows::{LabelChangeRow, LabelRule, PredictionTrack, Split};
+use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, PredictionTrack, Split};
 use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{
-    Classes, LabelChanges, Labels, Predictions, Prompts, Scores, Settings as SettingsTable, Table, Videos,
+    Classes, LabelChanges, Labels, Predictions, Prompts, Scores, Settings as SettingsTable, Videos,
 };
 use vaplan_schemas::{ClassId, Modality, bucket_of};
 
@@ -190,25 +190,21 @@ fn make(store: &Path, videos: u64) -> Fallible<u64> {
     commit.append_parts::<LabelChanges>(buckets, |bucket| {
         let labels = own(bucket)
             .flat_map(|(number, video)| label_tracks(&world, &video.name, &found(&world, number, &video)));
-        let mut rows: Vec<LabelChangeRow> = labels
-            .flat_map(|track| {
-                let set = track.labels.iter().enumerate().filter(|(_, label)| **label);
-                let row = |segment: usize| LabelChangeRow {
-                    version,
-                    video: track.video.clone(),
-                    modality: track.modality,
-                    class: track.class.clone(),
-                    segment: segment as u32,
-                    from: false,
-                    to: true,
-                    rule: LabelRule::Plg,
-                    why: None,
-                };
-                set.map(|(segment, _)| row(segment)).collect::<Vec<_>>()
-            })
-            .collect();
-        rows.sort_by(LabelChanges::compare);
-        rows
+        let set = |track: LabelTrack| LabelChangeTrack {
+            version,
+            segments: (0..)
+                .zip(&track.labels)
+                .filter(|(_, label)| **label)
+                .map(|(segment, _)| segment)
+                .collect(),
+            video: track.video,
+            modality: track.modality,
+            class: track.class,
+            to: true,
+            rule: LabelRule::Plg,
+            why: Vec::new(),
+        };
+        labels.map(set).filter(|row| !row.segments.is_empty()).collect()
     })?;
     commit.finish()?;
     Ok(videos)

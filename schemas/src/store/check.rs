@@ -10,7 +10,7 @@ use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::parquet_file;
-use crate::rows::{LabelRule, LabelTrack, ScoreTrack, SegmentLabel, VideoRow};
+use crate::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack, SegmentLabel, VideoRow};
 use crate::tables::{self, LabelChanges, Labels, Predictions, Scores, Table, VideoPredictions, Videos};
 
 /// A problem that the check found.
@@ -191,7 +191,7 @@ impl Snapshot {
             changes.extend(rows);
         }
         changes.sort_by_key(|row| row.version);
-        for row in changes {
+        for row in changes.iter().flat_map(LabelChangeTrack::changes) {
             let cell = (key(&row.video, row.modality, &row.class), row.segment);
             let held = if row.to {
                 set.insert(cell.clone())

@@ -51,6 +51,8 @@ pub struct Commit<'a> {
     pub(super) patched: BTreeSet<&'static str>,
     /// Whether the commit only moves rows between files and changes no row.
     pub(super) same_rows: bool,
+    /// The number of labels whose change this commit adds to `label_changes`.
+    pub(super) changed_labels: u64,
     /// Files that were written, but are neither synced nor named: table, name and scratch file.
     pub(super) unnamed: Vec<(&'static str, String, Scratch)>,
     _lock: &'a WriteLock,
@@ -90,6 +92,7 @@ impl<'a> Commit<'a> {
             touched: BTreeMap::new(),
             patched: BTreeSet::new(),
             same_rows: false,
+            changed_labels: 0,
             unnamed: Vec::new(),
             _lock: lock,
         })
@@ -125,6 +128,7 @@ impl<'a> Commit<'a> {
     /// Returns the same errors as [`Commit::replace_all`].
     pub fn append<T: Table>(&mut self, rows: &[T::Row]) -> Result<(), StoreError> {
         let prefix = format!("v{:08}", self.version.0);
+        self.changed_labels += rows.iter().map(T::changed_labels).sum::<u64>();
         self.write::<T>(&prefix, rows)
     }
 
@@ -184,9 +188,15 @@ impl<'a> Commit<'a> {
     ) -> Result<(), StoreError> {
         let (store, prefix) = (self.store, format!("v{:08}", self.version.0));
         self.touch::<T>()?;
-        let part = |part: usize| Written::new::<T>(store, &prefix, &rows(part as u32));
-        let written = on_all_cores(parts as usize, part)?;
-        written.into_iter().try_for_each(|written| self.add::<T>(written))
+        let written = on_all_cores(parts as usize, |part| {
+            let rows = rows(part as u32);
+            let changed: u64 = rows.iter().map(T::changed_labels).sum();
+            Ok::<_, StoreError>((changed, Written::new::<T>(store, &prefix, &rows)?))
+        })?;
+        written.into_iter().try_for_each(|(changed, written)| {
+            self.changed_labels += changed;
+            self.add::<T>(written)
+        })
     }
 
     /// The files that a table will have. At first these are the files of the previous version.

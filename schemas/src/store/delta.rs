@@ -128,6 +128,11 @@ impl DeltaFolder {
         Ok(self.at(version)?.files)
     }
 
+    /// Whether the table has this column at a version.
+    pub(super) fn has_column(&self, version: u64, column: &str) -> Result<bool, StoreError> {
+        Ok(self.at(version)?.columns.iter().any(|own| own == column))
+    }
+
     /// The names of the files that an entry adds.
     pub(super) fn added(&self, version: u64) -> Result<Vec<String>, StoreError> {
         let path = self.entry_path(version);

@@ -168,12 +168,18 @@ pub(super) fn say(
 
 /// The current columns, followed by the nullable columns that only the log has. Files of an older program hold values
 /// in those columns; other readers would no longer find these values if the log did not name the columns.
+///
+/// If the log has a column without nulls that is no longer there, the table changed its layout. The commit then writes
+/// every file anew, so no file holds a former column.
 fn with_former(columns: StructType, logged: &StructType) -> Result<StructType, DeltaTableError> {
     let mut fields: Vec<StructField> = columns.fields().cloned().collect();
     let former = logged
         .fields()
         .filter(|field| columns.field(field.name()).is_none());
-    fields.extend(former.filter(|field| field.is_nullable()).cloned());
+    let former: Vec<&StructField> = former.collect();
+    if former.iter().all(|field| field.is_nullable()) {
+        fields.extend(former.into_iter().cloned());
+    }
     Ok(StructType::try_new(fields)?)
 }
 

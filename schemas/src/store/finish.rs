@@ -35,6 +35,7 @@ impl Commit<'_> {
     /// Returns [`StoreError`] if a file cannot be written or synced. The previous version then stays the latest
     /// version, and the same commit can be made again.
     pub fn finish(mut self) -> Result<VersionRow, StoreError> {
+        self.renew()?;
         let command = self.info.command.clone();
         let stamp = Stamp {
             command: &command,
@@ -73,6 +74,7 @@ impl Commit<'_> {
             inputs: self.info.inputs.clone(),
             program: self.info.program.clone(),
             command: self.info.command.clone(),
+            changed_labels: Some(self.changed_labels),
             committed_at: chrono::Utc::now().timestamp_millis(),
         };
         let versions = self.add_version(&row, &stamp)?;

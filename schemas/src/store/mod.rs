@@ -24,6 +24,7 @@ mod durable;
 mod entry;
 mod fault;
 mod finish;
+mod former;
 mod lease;
 mod lock;
 mod logged;
@@ -81,7 +82,14 @@ pub struct Store {
     root: PathBuf,
     files: Arc<dyn ObjectStore>,
     known: KnownLogs,
+    plain_bytes: u64,
 }
+
+/// A commit writes files of at most this size anew rather than patch them: see [`Store::with_plain_bytes`]. Writing 8 MiB
+/// anew takes about as long as the syncs of a commit.
+const PLAIN_BYTES: u64 = 8 << 20;
+/// The environment variable that replaces [`PLAIN_BYTES`].
+const PLAIN_BYTES_VARIABLE: &str = "VAPLAN_PLAIN_BYTES";
 
 impl Store {
     /// Opens an existing store.
@@ -119,7 +127,32 @@ impl Store {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let files = durable::durable(&root, &root.join(OWN).join(SCRATCH))?;
         let known = KnownLogs::default();
-        Ok(Store { root, files, known })
+        let plain_bytes = match std::env::var(PLAIN_BYTES_VARIABLE) {
+            Ok(text) => text.parse().map_err(|_| StoreError::Variable {
+                variable: PLAIN_BYTES_VARIABLE,
+                value: text,
+                expected: "a number of bytes, such as 8388608",
+            })?,
+            Err(_) => PLAIN_BYTES,
+        };
+        Ok(Store {
+            root,
+            files,
+            known,
+            plain_bytes,
+        })
+    }
+
+    /// Sets the size of files, in bytes, that a commit writes anew rather than patch. The default is 8 MiB, or the value of
+    /// the environment variable `VAPLAN_PLAIN_BYTES`.
+    ///
+    /// A table whose changed files have at most this size together gets neither patch files nor deletion vectors, so that
+    /// every reader of Delta tables opens it. With 0, each change is a patch. The files of an append-only table from which
+    /// rows are deleted may have eight times this size.
+    #[must_use]
+    pub fn with_plain_bytes(mut self, bytes: u64) -> Store {
+        self.plain_bytes = bytes;
+        self
     }
 
     /// The absolute path of the store.

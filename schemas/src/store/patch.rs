@@ -10,6 +10,10 @@
 //! So a change costs about as much as its own rows, and reading costs at most about twice as much as without patches.
 //! The number of rewritten rows is bounded by the number of changed rows ([`REWRITE`]), with one exception: when
 //! patches hold half as many rows as the buckets, all buckets are rewritten.
+//!
+//! A small change is different: if the files that hold its rows have at most 8 MiB together, the commit writes
+//! these files anew. The table then has neither patch files nor deletion vectors, and every reader of Delta tables opens
+//! it, also one that knows no deletion vectors (reader version 1 of Delta's protocol).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -32,12 +36,16 @@ const PATCHES: usize = 32;
 /// once in this number of commits, each time into a file that is this many times as large.
 const MERGED: usize = 24;
 /// A file with fewer deleted rows than this is not rewritten.
-const FEW: u64 = 256;
+const FEW: u64 = 32;
 /// The largest number of rows that are rewritten for each row that changes. A file is due when a quarter of its rows
 /// are deleted, so this number keeps up.
 const REWRITE: u64 = 4;
 /// Patches with fewer rows than this stay patches, however small the table is.
-const FEW_PATCHED: u64 = 4096;
+const FEW_PATCHED: u64 = 2048;
+/// The files of append-only tables may be this many times as large as those of other tables to be written anew
+/// ([`Store::with_plain_bytes`](super::Store::with_plain_bytes)), because their rows are rarely deleted: predictions, for
+/// example, only if the same epoch is given again.
+const PLAIN_FIXED: u64 = 8;
 /// The size in bytes of the largest deletion vector that is kept. A file that would need a larger vector is
 /// rewritten.
 const MOST_BYTES: usize = 64 << 10;
@@ -70,7 +78,16 @@ impl Commit<'_> {
         let gone: u64 = gone.iter().map(|place| u64::from(place.rows)).sum();
         let new: u64 = rows.iter().map(|row| T::height(row) as u64).sum();
         let buckets = self.cuts::<T>();
-        let due = due(self.touch::<T>()?, gone + new, new, buckets);
+        if !T::BUCKETED && self.rewrite_fixed_files::<T>()? {
+            return self.append::<T>(rows);
+        }
+        let homes: BTreeSet<u32> = rows.iter().map(|row| home_of::<T>(row, buckets)).collect();
+        let limit = self.store.plain_bytes;
+        let files = self.touch::<T>()?;
+        let due = match plain(files, &homes, buckets, limit) {
+            Some(due) => due,
+            None => due(files, gone + new, new, buckets),
+        };
         let mut by_bucket: BTreeMap<u32, Vec<T::Row>> = due.iter().map(|due| (*due, Vec::new())).collect();
         let mut patch = Vec::new();
         for row in rows {
@@ -124,6 +141,23 @@ impl Commit<'_> {
             }
         })?;
         written.into_iter().try_for_each(|written| self.add::<T>(written))
+    }
+
+    /// Writes the files of an append-only table anew that have deleted rows. Returns false, and does nothing, if these
+    /// files are large or the table has files of another kind.
+    fn rewrite_fixed_files<T: Table>(&mut self) -> Result<bool, StoreError> {
+        let limit = self.store.plain_bytes.saturating_mul(PLAIN_FIXED);
+        let files = self.touch::<T>()?;
+        if files.values().any(|file| Home::of(file) != Home::Fixed) {
+            return Ok(false);
+        }
+        let with_gone = || files.values().filter(|file| file.deleted.is_some());
+        if limit == 0 || with_gone().map(|file| file.bytes).sum::<u64>() > limit {
+            return Ok(false);
+        }
+        let names: Vec<String> = with_gone().map(|file| file.name.clone()).collect();
+        names.iter().try_for_each(|name| self.rewrite_fixed::<T>(name))?;
+        Ok(true)
     }
 
     /// If `rows` would make one patch file too many, removes the smallest patch files and adds their rows to `rows`.
@@ -234,6 +268,27 @@ fn take_away(files: &mut LoggedFiles, before: &LoggedFiles, gone: &[Place]) {
     // A bucket file without live rows stays for now, because its bucket is due: `due` has it rewritten with its new
     // rows.
     files.retain(|_, file| file.live() > 0 || matches!(Home::of(file), Home::Bucket(_)));
+}
+
+/// The buckets to rewrite so that the table has neither patch files nor deletion vectors, if their files are small enough.
+/// `homes` are the buckets of the new rows.
+fn plain(files: &LoggedFiles, homes: &BTreeSet<u32>, buckets: u32, limit: u64) -> Option<BTreeSet<u32>> {
+    let mut due = homes.clone();
+    for file in files.values() {
+        match Home::of(file) {
+            Home::Bucket(bucket) if file.deleted.is_some() => drop(due.insert(bucket)),
+            Home::Patch => due = (0..buckets).collect(),
+            Home::Bucket(_) | Home::Fixed => {}
+        }
+    }
+    let rewritten = |file: &&LoggedFile| match Home::of(file) {
+        Home::Bucket(bucket) => due.contains(&bucket),
+        Home::Patch => true,
+        Home::Fixed => false,
+    };
+    let bytes: u64 = files.values().filter(rewritten).map(|file| file.bytes).sum();
+    // Without a limit, a table without files would be written plainly, too.
+    (limit > 0 && bytes <= limit).then_some(due)
 }
 
 /// The buckets that are to be rewritten, when `changed` rows change and `new` of them are new.

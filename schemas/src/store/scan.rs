@@ -100,7 +100,7 @@ impl Filter {
     }
 }
 
-/// The place of a row, or of the rows of a track, in the snapshot from which they were read.
+/// The place of a row in the snapshot from which it was read. A row in memory can have several rows on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The number of the file among the files of the table, in order of their names.
@@ -123,7 +123,7 @@ pub struct Found<R> {
 /// The amount of data that a filter selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The number of rows on disk; a track has one per segment.
+    /// The number of rows on disk.
     pub rows: u64,
     /// The number of videos of these rows.
     pub videos: u64,
@@ -229,11 +229,11 @@ fn found<T: Table>(
     filter: &Filter,
 ) -> Result<Vec<Found<T::Row>>, StoreError> {
     let found = Selected::find::<T>(data, filter)?.decode::<T>()?;
-    let placed = found.into_iter().map(|(row, first)| {
+    let placed = found.into_iter().map(|(row, rows)| {
         let place = Place {
             file: *file,
-            first: small(first),
-            rows: small(T::height(&row)),
+            first: small(rows.start),
+            rows: small(rows.len()),
         };
         Found { row, place }
     });

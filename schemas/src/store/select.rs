@@ -78,21 +78,26 @@ impl Selected {
         Ok(found)
     }
 
-    /// The selected rows, each with its first row number in the file.
-    pub(super) fn decode<T: Table>(&self) -> Result<Vec<(T::Row, usize)>, StoreError> {
+    /// The selected rows, each with its row numbers in the file.
+    pub(super) fn decode<T: Table>(&self) -> Result<Vec<(T::Row, Range<usize>)>, StoreError> {
         if self.rows() == 0 {
             return Ok(Vec::new());
         }
         let batch = self.opened.read(None, self.runs.as_deref())?;
         let rows = T::decode(&batch).map_err(|source| self.in_whole_file::<T>(source))?;
+        let height = match T::is_former(self.opened.schema()) {
+            true => T::former_height,
+            false => T::height,
+        };
         let mut places = Places::new(self.runs.as_deref());
         let mut placed = Vec::with_capacity(rows.len());
         for row in rows {
-            let first = places.take(T::height(&row)).ok_or_else(|| StoreError::File {
+            let height = height(&row);
+            let first = places.take(height).ok_or_else(|| StoreError::File {
                 path: self.opened.path().to_owned(),
                 problem: "a track lies in pieces, expected its rows one after another".to_owned(),
             })?;
-            placed.push((row, first));
+            placed.push((row, first..first + height));
         }
         Ok(placed)
     }

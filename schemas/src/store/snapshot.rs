@@ -1,8 +1,10 @@
 //! A snapshot: a store version that is open for reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
 
 use super::Store;
 use super::deleted::Deleted;
@@ -13,7 +15,7 @@ use super::scan::Filter;
 use super::select::Selected;
 use crate::error::StoreError;
 use crate::rows::VersionRow;
-use crate::tables::{LabelChanges, Table};
+use crate::tables::{self, ForTable, LabelChanges, Table};
 
 /// A Parquet file of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,15 @@ impl Snapshot {
         Ok(data_files(&folder, self.logged(table)?.as_ref()))
     }
 
+    /// The names of all tables but `versions`, and the schemas that their files have in this version. A table that an older
+    /// program wrote can have a former layout.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Snapshot::files`].
+    pub fn tables(&self) -> Result<Vec<(&'static str, SchemaRef)>, StoreError> {
+        tables::each(&mut Schemas(self)).into_iter().collect()
+    }
+
     /// The log of a table at this version. It is read once and then cached.
     pub(super) fn logged(&self, table: &str) -> Result<Arc<LoggedFiles>, StoreError> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,23 +130,32 @@ impl Snapshot {
         named.map(|(_, delta)| *delta)
     }
 
-    /// The number of labels that each version changed, without versions that changed none. The log of `label_changes`
-    /// has the numbers; only files that hold several versions are read.
+    /// The number of labels that each version changed, without versions that changed none. `versions` has the numbers;
+    /// files of `label_changes` are read only for versions of a program that did not count them.
     ///
     /// # Errors
     /// Returns the same errors as [`Snapshot::read`].
     pub fn changes_by_version(&self) -> Result<BTreeMap<u64, u64>, StoreError> {
         let mut changes = BTreeMap::new();
-        for file in self.files(LabelChanges::NAME)? {
-            match file.version() {
-                Some(version) => *changes.entry(version).or_default() += file.rows,
-                None => {
-                    for row in decode::<LabelChanges>(&file)? {
-                        *changes.entry(row.version).or_default() += 1;
-                    }
+        let mut uncounted = BTreeSet::new();
+        for row in self.store.versions()? {
+            match row.changed_labels {
+                Some(changed) => drop(changes.insert(row.version, changed)),
+                None => drop(uncounted.insert(row.version)),
+            }
+        }
+        let may_hold = |file: &DataFile| match file.versions() {
+            Some((first, last)) => uncounted.range(first..=last).next().is_some(),
+            None => true,
+        };
+        if !uncounted.is_empty() {
+            for row in self.read_some::<LabelChanges>(may_hold)? {
+                if uncounted.contains(&row.version) {
+                    *changes.entry(row.version).or_default() += row.segments.len() as u64;
                 }
             }
         }
+        changes.retain(|_, changed| *changed > 0);
         Ok(changes)
     }
 
@@ -222,6 +242,21 @@ impl Snapshot {
             }
         }
         Ok(None)
+    }
+}
+
+struct Schemas<'a>(&'a Snapshot);
+
+impl ForTable for Schemas<'_> {
+    type Out = Result<(&'static str, SchemaRef), StoreError>;
+
+    fn table<T: Table>(&mut self) -> Self::Out {
+        let former = match (T::FORMER, self.0.delta(T::NAME)) {
+            (Some(column), Some(delta)) => self.0.store.folder(T::NAME).has_column(delta, column)?,
+            _ => false,
+        };
+        let schema = if former { T::former_schema() } else { T::schema() };
+        Ok((T::NAME, schema))
     }
 }
 

@@ -295,7 +295,7 @@ impl TextColumn {
     }
 }
 
-fn text_column(array: &ArrayRef) -> Option<TextColumn> {
+pub(super) fn text_column(array: &ArrayRef) -> Option<TextColumn> {
     let is_text = |data_type: &DataType| {
         matches!(
             data_type,

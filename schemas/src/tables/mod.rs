@@ -4,15 +4,19 @@
 //! understands them. In batches, text columns are arrow dictionaries. Delta has no unsigned numbers, so columns of
 //! counts are signed, and reading them checks that no value is negative.
 //!
-//! A track is all segments of one video, modality and class in `scores` and `labels`, or all segments of one epoch,
-//! video and modality in `predictions`. In memory, a track is one row type; on disk, it has one row per segment.
+//! A track is all segments of one video, modality and class. `scores` and `labels` have one row per track, with a list of
+//! one value per segment in each column that depends on the segment. `label_changes` has one row for the segments of a
+//! track that change together. `predictions` has one row per segment; in memory, all segments of one epoch, video and
+//! modality are one [`PredictionTrack`](crate::rows::PredictionTrack).
 
+mod by_segment;
 mod candidates;
 mod classes;
 pub(crate) mod columns;
 mod epochs;
 mod label_changes;
 mod labels;
+mod lists;
 mod predictions;
 mod prompts;
 mod rejects;
@@ -61,6 +65,10 @@ pub trait Table {
     /// Whether the table is divided into buckets by the hash of the video. Buckets are replaced one by one.
     const BUCKETED: bool;
 
+    /// A column that only files of programs before the current layout have. The first commit that touches a table with
+    /// such files writes the whole table anew. `None` if the layout never changed.
+    const FORMER: Option<&str> = None;
+
     /// The schema of the table's batches.
     fn schema() -> SchemaRef;
 
@@ -76,9 +84,29 @@ pub trait Table {
     /// Compares the keys of two rows. `Equal` means that the rows have the same key.
     fn compare(a: &Self::Row, b: &Self::Row) -> Ordering;
 
-    /// The number of rows on disk: 1, or the number of segments for a track.
+    /// The number of rows on disk: 1, or the number of segments for a [`PredictionTrack`](crate::rows::PredictionTrack).
     fn height(_row: &Self::Row) -> usize {
         1
+    }
+
+    /// The schema of the layout before, if there is one.
+    fn former_schema() -> SchemaRef {
+        Self::schema()
+    }
+
+    /// Whether a file with these columns was written by a program before the current layout of the table.
+    fn is_former(schema: &Schema) -> bool {
+        Self::FORMER.is_some_and(|column| schema.column_with_name(column).is_some())
+    }
+
+    /// Like [`Table::height`], in a file for which [`Table::is_former`] holds.
+    fn former_height(row: &Self::Row) -> usize {
+        Self::height(row)
+    }
+
+    /// The number of labels whose change a row of `label_changes` records; 0 for other tables.
+    fn changed_labels(_row: &Self::Row) -> u64 {
+        0
     }
 
     /// The video of a row, if the rows of the table have one.
@@ -131,11 +159,21 @@ pub fn all() -> Vec<(&'static str, SchemaRef)> {
 
 /// The schema of a table in files, as other readers see it. Only batches in memory have dictionary types.
 pub fn plain(schema: &SchemaRef) -> Schema {
-    let field = |field: &Arc<Field>| match field.data_type() {
-        DataType::Dictionary(_, value) => Field::new(field.name(), (**value).clone(), field.is_nullable()),
-        _ => field.as_ref().clone(),
-    };
-    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
+    fn plain(field: &Field) -> Field {
+        let data_type = match field.data_type() {
+            DataType::Dictionary(_, value) => (**value).clone(),
+            DataType::List(values) => DataType::List(Arc::new(plain(values))),
+            other => other.clone(),
+        };
+        Field::new(field.name(), data_type, field.is_nullable())
+    }
+    Schema::new(
+        schema
+            .fields()
+            .iter()
+            .map(|field| plain(field))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The type of a text column in a batch.

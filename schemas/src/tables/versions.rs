@@ -47,6 +47,7 @@ impl Table for Versions {
             Field::new("program", text(), false),          // version of the program
             Field::new("command", text(), false),          // the command line
             Field::new("committed_at", DataType::Int64, false), // milliseconds since 1970 UTC
+            Field::new("changed_labels", DataType::Int64, true), // null: written by a program before this column
         ]))
     }
 
@@ -99,6 +100,11 @@ impl Table for Versions {
                 Arc::new(Int64Array::from_iter_values(
                     rows.iter().map(|row| row.committed_at),
                 )),
+                Arc::new(
+                    rows.iter()
+                        .map(|row| row.changed_labels.map(int64))
+                        .collect::<Int64Array>(),
+                ),
             ],
         )
     }
@@ -119,6 +125,7 @@ impl Table for Versions {
             columns.required_text("program")?,
         );
         let (command, committed_at) = (columns.required_text("command")?, columns.int64("committed_at")?);
+        let changed_labels = columns.added_int64("changed_labels")?;
         let tables = tables(&columns, batch)?;
         tables
             .into_iter()
@@ -126,6 +133,10 @@ impl Table for Versions {
             .map(|(row, tables)| {
                 let epoch = match epoch.is_valid(row) {
                     true => Some(columns.count(row, "epoch", epoch.value(row))?),
+                    false => None,
+                };
+                let changed_labels = match changed_labels.is_valid(row) {
+                    true => Some(columns.count(row, "changed_labels", changed_labels.value(row))?),
                     false => None,
                 };
                 Ok(VersionRow {
@@ -138,6 +149,7 @@ impl Table for Versions {
                     program: program.expect(row).to_string(),
                     command: command.expect(row).to_string(),
                     committed_at: committed_at.value(row),
+                    changed_labels,
                 })
             })
             .collect()

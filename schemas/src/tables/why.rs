@@ -1,10 +1,9 @@
-//! The struct column `why` of `labels` and `label_changes`: the reason for which PLD flipped a label.
+//! The column `why` of `labels` and `label_changes`: the reasons for which PLD flipped labels.
+//!
+//! The column is a list of structs, one per segment. Before, with one row per segment, it was a struct.
 //!
 //! Programs before this column wrote the same numbers into the columns `epoch`, `loss`, `base`, `alpha` and `k`;
-//! still earlier programs did not have some of those columns. A file without `why` is read from the old columns. The
-//! program does not rewrite files to convert them: the first commit adds `why` to the schema in the Delta log and
-//! keeps the old columns there, so that other readers still find the reasons of old rows. Rows written since then
-//! have null in the old columns.
+//! still earlier programs did not have some of those columns. A file without `why` is read from the old columns.
 
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Type};
 
 use super::columns::{Columns, int32, int64};
+use super::lists::{Lists, list};
 use crate::error::TableError;
 use crate::rows::{FlipLimit, FlipReason};
 
@@ -29,12 +29,17 @@ fn fields() -> Fields {
     ])
 }
 
-/// The field of the column in a schema.
+/// The field of the column in a schema: a list with one reason or null per segment, or null if there is no reason.
+pub(super) fn list_field() -> Field {
+    Field::new(WHY, list(DataType::Struct(fields()), true), true)
+}
+
+/// The field of the column in the former layout, with one row per segment.
 pub(super) fn field() -> Field {
     Field::new(WHY, DataType::Struct(fields()), true)
 }
 
-/// Encodes the column from the reason of each row.
+/// Encodes the values of the lists.
 pub(super) fn encode(rows: &[Option<&FlipReason>]) -> ArrayRef {
     let float = |get: fn(&FlipReason) -> Option<f64>| -> ArrayRef {
         Arc::new(rows.iter().map(|why| get((*why)?)).collect::<Float64Array>())
@@ -76,6 +81,18 @@ impl Reasons {
                 there: None,
             });
         };
+        Reasons::of_struct(columns, why)
+    }
+
+    /// The reasons in the lists of column `why`.
+    pub(super) fn of_list(columns: &Columns<'_>, lists: &Lists) -> Result<Reasons, TableError> {
+        let values = lists.values();
+        let why = values.as_struct_opt();
+        let wrong = || columns.wrong(WHY, values.data_type(), "List(Struct)");
+        Reasons::of_struct(columns, why.ok_or_else(wrong)?.clone())
+    }
+
+    fn of_struct(columns: &Columns<'_>, why: StructArray) -> Result<Reasons, TableError> {
         let missing = |name: &str| columns.wrong(WHY, why.data_type(), why_expected(name));
         let float = |name: &'static str| {
             let column = why
@@ -96,32 +113,34 @@ impl Reasons {
         })
     }
 
-    /// The reason of a row. A row with only some of `base`, `alpha` and `k` is an error.
+    /// The reason at a place of the column or of the values of its lists; errors name `row`. A reason with only some of
+    /// `base`, `alpha` and `k` is an error.
     pub(super) fn get(
         &self,
         columns: &Columns<'_>,
+        at: usize,
         row: usize,
     ) -> Result<Option<Box<FlipReason>>, TableError> {
         let (there, prefix) = match &self.there {
-            Some(why) => (why.is_valid(row), true),
-            None => (self.epoch.is_valid(row), false),
+            Some(why) => (why.is_valid(at), true),
+            None => (self.epoch.is_valid(at), false),
         };
         if !there {
             return Ok(None);
         }
         let name = |within: &'static str, before: &'static str| if prefix { within } else { before };
-        if self.epoch.is_null(row) {
+        if self.epoch.is_null(at) {
             return Err(columns.value(row, name("why.epoch", "epoch"), "null", "a number from 0"));
         }
         let limit = match [
-            self.base.is_valid(row),
-            self.alpha.is_valid(row),
-            self.k.is_valid(row),
+            self.base.is_valid(at),
+            self.alpha.is_valid(at),
+            self.k.is_valid(at),
         ] {
             [true, true, true] => Some(FlipLimit {
-                base: self.base.value(row),
-                alpha: self.alpha.value(row),
-                k: columns.small_count(row, name("why.k", "k"), self.k.value(row))?,
+                base: self.base.value(at),
+                alpha: self.alpha.value(at),
+                k: columns.small_count(row, name("why.k", "k"), self.k.value(at))?,
             }),
             [false, false, false] => None,
             [base, alpha, _] => {
@@ -135,8 +154,8 @@ impl Reasons {
             }
         };
         Ok(Some(Box::new(FlipReason {
-            epoch: columns.count(row, name("why.epoch", "epoch"), self.epoch.value(row))?,
-            loss: self.loss.is_valid(row).then(|| self.loss.value(row)),
+            epoch: columns.count(row, name("why.epoch", "epoch"), self.epoch.value(at))?,
+            loss: self.loss.is_valid(at).then(|| self.loss.value(at)),
             limit,
         })))
     }

@@ -2,20 +2,20 @@
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
-    FlipLimit, FlipReason, LabelChangeRow, LabelRule, LabelTrack, PredictionTrack, ScoreTrack,
+    FlipLimit, FlipReason, LabelChangeTrack, LabelRule, LabelTrack, PredictionTrack, ScoreTrack,
     VideoPredictionRow,
 };
-use vaplan_schemas::store::{CommitInfo, Problem, Store};
+use vaplan_schemas::store::{CommitInfo, Problem};
 use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Scores, VideoPredictions, Videos};
 
-use crate::support::{ScoredTracks, changes, labels, scored, scores, videos};
+use crate::support::{ScoredTracks, changes, create, labels, scored, scores, videos};
 
 /// Problems of a store in one bucket whose tables were tampered with before they were written.
 fn problems(
-    tamper: impl FnOnce(&mut Vec<ScoreTrack>, &mut Vec<LabelTrack>, &mut Vec<LabelChangeRow>),
+    tamper: impl FnOnce(&mut Vec<ScoreTrack>, &mut Vec<LabelTrack>, &mut Vec<LabelChangeTrack>),
 ) -> Vec<Problem> {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let scored = scored(6, 1);
     let (mut score_rows, mut label_rows) = (scores(&scored), labels(&scored));
     let mut change_rows = changes(1, &ScoredTracks::new(), &scored);
@@ -103,7 +103,7 @@ fn a_change_that_is_missing_or_too_many_is_found() {
         "label_changes",
         "the changes add up to false"
     ));
-    let found = problems(|_, _, changes| changes[0].segment = 99);
+    let found = problems(|_, _, changes| changes[0].segments = vec![99]);
     assert!(
         said(
             &found,
@@ -124,18 +124,26 @@ fn why(loss: f64) -> FlipReason {
 }
 
 /// Segment 1 of the first track flipped by PLD, with base 0.125, alpha 10 and K 5; and the changes that go with it.
-fn flipped(loss: f64, labels: &mut [LabelTrack], changes: &mut Vec<LabelChangeRow>) {
+fn flipped(loss: f64, labels: &mut [LabelTrack], changes: &mut Vec<LabelChangeTrack>) {
     let track = &mut labels[0];
     let label = !track.labels[1];
     track.set(1, label, LabelRule::Pld, Some(why(loss)));
-    let of = |row: &LabelChangeRow| (row.video.clone(), row.modality, row.class.clone(), row.segment);
-    let own = (track.video.clone(), track.modality, track.class.clone(), 1);
     if label {
-        let mut change = changes[0].clone();
-        (change.video, change.modality, change.class, change.segment) = own;
-        changes.push(change);
+        changes.push(LabelChangeTrack {
+            video: track.video.clone(),
+            modality: track.modality,
+            class: track.class.clone(),
+            segments: vec![1],
+            ..changes[0].clone()
+        });
     } else {
-        changes.retain(|row| of(row) != own);
+        let own = (&track.video, track.modality, &track.class);
+        for row in changes.iter_mut() {
+            if (&row.video, row.modality, &row.class) == own {
+                row.segments.retain(|segment| *segment != 1);
+            }
+        }
+        changes.retain(|row| !row.segments.is_empty());
     }
 }
 
@@ -170,7 +178,7 @@ fn a_flip_that_its_loss_or_score_does_not_tell_is_found() {
 #[test]
 fn an_epoch_of_which_one_table_lacks_a_video_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let track = |epoch, video: &str| PredictionTrack {
         epoch,
         video: video.into(),

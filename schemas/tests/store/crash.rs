@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::Store;
 
-use crate::support::{ScoredTracks, assert_holds, commit, scored};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, scored};
 
 const PLACE: &str = "VAPLAN_TEST_STORE";
 
@@ -25,7 +25,7 @@ fn child() {
     let own = tempfile::tempdir().unwrap();
     let named = std::env::var(PLACE);
     let place = named.as_ref().map_or(own.path(), Path::new);
-    let store = Store::create(place).unwrap();
+    let store = create(place).unwrap();
     if named.is_err() {
         commit(&store, &ScoredTracks::new(), &before()).unwrap();
     }
@@ -65,7 +65,7 @@ fn points() -> Vec<String> {
 
 fn crashed(point: &str) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     commit(&store, &ScoredTracks::new(), &before()).unwrap();
     crash(folder.path(), point);
     (folder, store)
@@ -141,7 +141,7 @@ fn a_crash_after_the_last_commit_leaves_the_new_version() {
 fn a_crash_in_the_first_commit_leaves_a_store_without_versions_that_can_be_filled() {
     let folder = tempfile::tempdir().unwrap();
     crash(folder.path(), "after-labels");
-    let store = Store::open(folder.path()).unwrap();
+    let store = open(folder.path()).unwrap();
     assert!(store.latest().unwrap().is_none());
     let other = scored(7, 3);
     commit(&store, &ScoredTracks::new(), &other).unwrap();

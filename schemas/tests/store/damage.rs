@@ -7,11 +7,11 @@ use vaplan_schemas::StoreError;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Videos};
 
-use crate::support::{ScoredTracks, assert_holds, commit, scored};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, scored};
 
 fn store() -> (tempfile::TempDir, Store, Snapshot) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     commit(&store, &ScoredTracks::new(), &scored(23, 1)).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     (folder, store, snapshot)
@@ -99,7 +99,7 @@ fn a_broken_log_is_named_and_other_versions_read() {
     commit(&store, &before, &after).unwrap();
     let log = folder.path().join("labels/_delta_log/00000000000000000001.json");
     std::fs::write(&log, b"{\"add\": nonsense").unwrap();
-    let latest = Store::open(folder.path()).unwrap().latest().unwrap().unwrap();
+    let latest = open(folder.path()).unwrap().latest().unwrap().unwrap();
     let message = chain(&latest.read::<Labels>().unwrap_err());
     assert!(message.contains("labels"), "{message}");
     assert_eq!(latest.read::<Videos>().unwrap().len(), 23);
@@ -113,7 +113,7 @@ fn a_place_that_cannot_be_written_is_named_and_the_version_before_stays() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();
-    let message = chain(&Store::create(&file.join("store")).unwrap_err());
+    let message = chain(&create(&file.join("store")).unwrap_err());
     assert!(message.contains("file"), "{message}");
 
     let (folder, store, _) = store();
@@ -135,7 +135,7 @@ fn a_full_disk_is_named_and_the_version_before_stays() {
         eprintln!("LEFT OUT: a_full_disk_is_named_and_the_version_before_stays needs to mount a tmpfs");
         return;
     };
-    let store = Store::create(&folder.path().join("store")).unwrap();
+    let store = create(&folder.path().join("store")).unwrap();
     let mut held = ScoredTracks::new();
     for salt in 1..200 {
         let next = scored(40, salt);

@@ -7,11 +7,11 @@ use arrow::array::{Array, AsArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use vaplan_schemas::store::Store;
 
-use crate::support::{ScoredTracks, assert_holds, commit, patch, scored};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, scored};
 
 /// A store of `versions` versions of these videos: each version changes a score of one video.
 fn changed(folder: &Path, mut held: ScoredTracks, versions: u64) -> (Store, ScoredTracks) {
-    let store = Store::create(folder).unwrap();
+    let store = create(folder).unwrap();
     commit(&store, &ScoredTracks::new(), &held).unwrap();
     for version in 2..=versions {
         let mut next = held.clone();
@@ -76,7 +76,7 @@ fn the_newest_checkpoint_holds_one_transaction_and_no_removed_file_that_is_back(
         assert!(kinds["remove"] < 2 * 70, "{table}: {kinds:?}");
     }
     assert!(checkpoints > 2, "{checkpoints}");
-    let again = Store::open(folder.path()).unwrap();
+    let again = open(folder.path()).unwrap();
     let latest = again.latest().unwrap().unwrap();
     assert_holds(&latest, &held);
     assert_eq!(latest.check().unwrap(), []);
@@ -94,7 +94,7 @@ fn optimize_puts_the_rows_of_versions_into_one_file_and_then_has_nothing_to_do()
     assert_eq!(files(), 1);
     let again = store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
     assert_eq!(again.version, None, "{again:?}");
-    for store in [store.clone(), Store::open(folder.path()).unwrap()] {
+    for store in [store.clone(), open(folder.path()).unwrap()] {
         let versions: Vec<u64> = store.versions().unwrap().iter().map(|row| row.version).collect();
         assert_eq!(versions, (1..=10).collect::<Vec<_>>());
         let first = store.at_version(Some(vaplan_schemas::StoreVersion(1))).unwrap();
@@ -143,7 +143,7 @@ fn after_200_changes_optimize_and_vacuum_leave_at_most_six_fifths_of_a_fresh_sto
         500_000,
         "{done:?}"
     );
-    let other = Store::create(&fresh).unwrap();
+    let other = create(&fresh).unwrap();
     commit(&other, &ScoredTracks::new(), &held).unwrap();
     let (worn, fresh) = (size(&worn), size(&fresh));
     println!("{before} bytes after 200 changes, {worn} vacuumed, {fresh} fresh");

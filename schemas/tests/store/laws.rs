@@ -5,20 +5,22 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::store::CommitInfo;
 use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, StoreVersion, TableError, bucket_of};
 
-use crate::support::{ScoredTracks, VIDEOS, assert_holds, commit, labels, patch, scored, truth};
+use crate::support::{
+    ScoredTracks, VIDEOS, assert_holds, commit, create, labels, open, patch, scored, truth,
+};
 
 #[test]
 fn what_is_committed_is_read_back_by_any_store_opened_later() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("a store, with % in its name");
     let after = scored(23, 1);
-    let row = commit(&Store::create(&place).unwrap(), &ScoredTracks::new(), &after).unwrap();
+    let row = commit(&create(&place).unwrap(), &ScoredTracks::new(), &after).unwrap();
     assert_eq!(row.version, 1);
-    let snapshot = Store::open(&place).unwrap().latest().unwrap().unwrap();
+    let snapshot = open(&place).unwrap().latest().unwrap().unwrap();
     assert_eq!(snapshot.version(), &row);
     assert_eq!(snapshot.buckets().unwrap(), Some(4));
     assert_holds(&snapshot, &after);
@@ -28,7 +30,7 @@ fn what_is_committed_is_read_back_by_any_store_opened_later() {
 #[test]
 fn a_video_is_read_from_its_bucket_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let after = scored(23, 1);
     commit(&store, &ScoredTracks::new(), &after).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
@@ -54,7 +56,7 @@ fn a_video_is_read_from_its_bucket_alone() {
 #[test]
 fn every_version_stays_readable_after_three() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let versions = [ScoredTracks::new(), scored(23, 1), scored(23, 2), scored(11, 2)];
     for pair in versions.windows(2) {
         commit(&store, &pair[0], &pair[1]).unwrap();
@@ -73,7 +75,7 @@ fn every_version_stays_readable_after_three() {
 #[test]
 fn a_change_of_one_video_rewrites_one_bucket_of_each_table() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let before = scored(40, 1);
     commit(&store, &ScoredTracks::new(), &before).unwrap();
     let first = store.latest().unwrap().unwrap();
@@ -97,7 +99,7 @@ fn a_change_of_one_video_rewrites_one_bucket_of_each_table() {
 #[test]
 fn many_versions_are_put_together_and_all_listed() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
     for number in 1..=70 {
         let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
@@ -129,7 +131,7 @@ fn many_versions_are_put_together_and_all_listed() {
 #[test]
 fn a_reader_sees_the_version_before_until_the_next_is_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let (before, after) = (scored(23, 1), scored(23, 2));
     commit(&store, &ScoredTracks::new(), &before).unwrap();
     let reader = store.latest().unwrap().unwrap();
@@ -142,8 +144,8 @@ fn a_reader_sees_the_version_before_until_the_next_is_whole() {
 #[test]
 fn stores_opened_side_by_side_see_each_others_versions() {
     let folder = tempfile::tempdir().unwrap();
-    let one = Store::create(folder.path()).unwrap();
-    let two = Store::create(folder.path()).unwrap();
+    let one = create(folder.path()).unwrap();
+    let two = create(folder.path()).unwrap();
     let mut held = ScoredTracks::new();
     for step in 0..6 {
         let after = scored(20, step);
@@ -160,7 +162,7 @@ fn stores_opened_side_by_side_see_each_others_versions() {
 #[test]
 fn a_commit_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let before = scored(23, 1);
     commit(&store, &ScoredTracks::new(), &before).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -181,7 +183,7 @@ fn a_commit_that_is_dropped_leaves_nothing() {
 #[test]
 fn the_second_writer_waits_for_the_first_and_neither_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let lock = store.lock(&mut |_| panic!("no one else writes")).unwrap();
     let (told, waiting) = mpsc::channel();
     let second = std::thread::spawn({
@@ -208,7 +210,7 @@ fn the_second_writer_waits_for_the_first_and_neither_is_lost() {
 #[test]
 fn rows_in_any_order_are_sorted_and_rows_of_one_key_or_another_bucket_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
     let info = CommitInfo {
         videos: VIDEOS,
@@ -263,13 +265,13 @@ fn rows_in_any_order_are_sorted_and_rows_of_one_key_or_another_bucket_refused() 
 fn a_folder_that_is_no_store_is_named_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");
-    let message = Store::open(&none).unwrap_err().to_string();
+    let message = open(&none).unwrap_err().to_string();
     assert!(
         message.contains("none") && message.contains("vaplan label --store"),
         "{message}"
     );
     assert!(!none.exists());
-    let store = Store::create(&none).unwrap();
+    let store = create(&none).unwrap();
     assert!(store.latest().unwrap().is_none());
     let message = store.at_version(None).unwrap_err().to_string();
     assert!(message.contains("has no version yet"), "{message}");
@@ -293,7 +295,7 @@ proptest! {
     #[test]
     fn any_script_of_commits_reads_as_its_model_at_every_version(script in steps()) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(folder.path()).unwrap();
+        let store = create(folder.path()).unwrap();
         let mut versions = vec![ScoredTracks::new()];
         for (as_patch, step) in &script {
             let mut scored = versions.last().unwrap().clone();

@@ -7,7 +7,7 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::{LabelChanges, Truth};
 
-use crate::support::{ScoredTracks, assert_holds, commit, patch, scored, truth};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, scored, truth};
 
 fn names(snapshot: &Snapshot, table: &str) -> BTreeSet<String> {
     let files = snapshot.files(table).unwrap();
@@ -17,7 +17,7 @@ fn names(snapshot: &Snapshot, table: &str) -> BTreeSet<String> {
 
 /// A store that was patched some times.
 fn worn(folder: &Path) -> (Store, Vec<ScoredTracks>) {
-    let store = Store::create(folder).unwrap();
+    let store = create(folder).unwrap();
     let mut versions = vec![ScoredTracks::new()];
     for salt in 1..8 {
         let mut next = versions.last().unwrap().clone();
@@ -49,7 +49,7 @@ fn optimize_changes_no_row_and_leaves_plain_files_and_checkpoints() {
     let done = store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
     assert_eq!(done.version, Some(StoreVersion(8)));
     assert!(done.files.1 < done.files.0, "{done:?}");
-    let after = Store::open(folder.path()).unwrap().latest().unwrap().unwrap();
+    let after = open(folder.path()).unwrap().latest().unwrap().unwrap();
     assert_eq!(after.version().inputs, before.version().inputs);
     assert_eq!(after.version().command, "vaplan optimize");
     assert_holds(&after, last);
@@ -66,7 +66,7 @@ fn optimize_changes_no_row_and_leaves_plain_files_and_checkpoints() {
     }
     // The files are those of a store that never was patched.
     let plain = tempfile::tempdir().unwrap();
-    let other = Store::create(plain.path()).unwrap();
+    let other = create(plain.path()).unwrap();
     commit(&other, &ScoredTracks::new(), last).unwrap();
     let other = other.latest().unwrap().unwrap();
     for table in ["videos", "scores", "labels"] {
@@ -92,7 +92,7 @@ fn optimize_changes_no_row_and_leaves_plain_files_and_checkpoints() {
 #[test]
 fn optimize_puts_a_table_without_buckets_into_one_file() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut expected = Vec::new();
     for onset in 0..5 {

@@ -10,13 +10,13 @@ use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{StoreVersion, bucket_of};
 
 use crate::support::{
-    ScoredTracks, assert_holds, commit, labels, patch, places, scored, scores, truth, videos,
+    ScoredTracks, assert_holds, commit, create, labels, open, patch, places, scored, scores, truth, videos,
 };
 
 /// A store of one version.
 fn store(scored: &ScoredTracks) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     commit(&store, &ScoredTracks::new(), scored).unwrap();
     (folder, store)
 }
@@ -371,11 +371,11 @@ fn a_long_log_is_read_from_its_checkpoint_on() {
             std::fs::remove_file(log.join(entry)).unwrap();
         }
     }
-    let latest = Store::open(folder.path()).unwrap().latest().unwrap().unwrap();
+    let latest = open(folder.path()).unwrap().latest().unwrap().unwrap();
     assert_eq!(latest.version().version, 71);
     assert_holds(&latest, &scored);
     assert_eq!(latest.check().unwrap(), []);
     let after = changed(&scored, |number| number == 3);
-    patch(&Store::open(folder.path()).unwrap(), &scored, &after).unwrap();
+    patch(&open(folder.path()).unwrap(), &scored, &after).unwrap();
     assert_holds(&store.latest().unwrap().unwrap(), &after);
 }

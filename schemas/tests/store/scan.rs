@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use vaplan_schemas::rows::LabelTrack;
-use vaplan_schemas::store::{Filter, Snapshot, Store};
+use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, bucket_of};
 
-use crate::support::{ScoredTracks, classes, commit, labels, patch, scored, truth, videos};
+use crate::support::{ScoredTracks, classes, commit, create, labels, patch, scored, truth, videos};
 
 /// A store of buckets and patches: of every seventh video the scores were changed later.
 fn patched() -> (tempfile::TempDir, Snapshot, ScoredTracks) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(folder.path()).unwrap();
+    let store = create(folder.path()).unwrap();
     let before = scored(40, 1);
     commit(&store, &ScoredTracks::new(), &before).unwrap();
     let mut after = before.clone();

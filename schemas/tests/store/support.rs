@@ -1,13 +1,14 @@
 //! A small data set, and how it is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use vaplan_schemas::rows::{
-    ClassRow, LabelChangeRow, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack, Split, TruthRow,
-    VersionRow, VideoRow,
+    ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack,
+    Split, TruthRow, VersionRow, VideoRow,
 };
 use vaplan_schemas::store::{CommitInfo, Filter, Place, Snapshot, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
@@ -110,7 +111,7 @@ pub(crate) fn labels(scored: &ScoredTracks) -> Vec<LabelTrack> {
 }
 
 /// From one scored to the next; a cell that is not there counts as unset.
-pub(crate) fn changes(version: u64, before: &ScoredTracks, after: &ScoredTracks) -> Vec<LabelChangeRow> {
+pub(crate) fn changes(version: u64, before: &ScoredTracks, after: &ScoredTracks) -> Vec<LabelChangeTrack> {
     let set = |scored: &ScoredTracks, key: &Key, segment: usize| {
         scored
             .get(key)
@@ -140,7 +141,7 @@ pub(crate) fn changes(version: u64, before: &ScoredTracks, after: &ScoredTracks)
             }
         }
     }
-    rows
+    LabelChangeTrack::group(rows)
 }
 
 pub(crate) fn truth() -> Vec<TruthRow> {
@@ -156,6 +157,17 @@ pub(crate) fn truth() -> Vec<TruthRow> {
 pub(crate) fn rejects(scored: &ScoredTracks) -> Vec<RejectRow> {
     let reason = "class `Dgo` is unknown, did you mean `Dog`";
     vec![RejectRow::note(RejectKind::UnknownClass, "val.csv", reason).row(scored.len() as u64)]
+}
+
+/// Creates a store that patches every change, however small the store is. Most tests are about patches;
+/// [`crate::plain`] has those of small stores that stay plain.
+pub(crate) fn create(root: &Path) -> Result<Store, StoreError> {
+    Store::create(root).map(|store| store.with_plain_bytes(0))
+}
+
+/// Opens a store as [`create`] makes it.
+pub(crate) fn open(root: &Path) -> Result<Store, StoreError> {
+    Store::open(root).map(|store| store.with_plain_bytes(0))
 }
 
 /// Commits `after` as the version that follows `before`.

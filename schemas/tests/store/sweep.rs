@@ -7,7 +7,7 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::{Snapshot, Store};
 
 use crate::damage::{Tmpfs, chain};
-use crate::support::{ScoredTracks, assert_holds, commit, patch, scored};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, scored};
 
 const PLACE: &str = "VAPLAN_TEST_STORE";
 const ACTION: &str = "VAPLAN_TEST_ACTION";
@@ -66,7 +66,7 @@ fn after() -> ScoredTracks {
 
 /// Three versions, two of them patches.
 fn prepared(folder: &Path) -> Store {
-    let store = Store::create(folder).unwrap();
+    let store = create(folder).unwrap();
     let versions = [ScoredTracks::new(), scored(10, 1), scored(10, 3), held()];
     commit(&store, &versions[0], &versions[1]).unwrap();
     patch(&store, &versions[1], &versions[2]).unwrap();
@@ -95,7 +95,7 @@ fn copy(from: &Path, to: &Path) {
 fn child() {
     if let (Ok(place), Ok(named)) = (std::env::var(PLACE), std::env::var(ACTION)) {
         let action = ACTIONS.into_iter().find(|action| format!("{action:?}") == named);
-        action.unwrap().run(&Store::open(Path::new(&place)).unwrap());
+        action.unwrap().run(&open(Path::new(&place)).unwrap());
         return;
     }
     for action in ACTIONS {
@@ -146,7 +146,7 @@ fn sweep(action: Action) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env("VAPLAN_FAULT", (points + 1).to_string());
         let killed = !run_child(command, &place, action).status.success();
-        let store = Store::open(&place).unwrap();
+        let store = open(&place).unwrap();
         assert_readable(&store, action, &what);
         if !killed {
             break;
@@ -212,7 +212,7 @@ fn a_vacuum_killed_before_any_step_and_run_again_leaves_what_is_being_read() {
     for point in 1.. {
         let place = folder.path().join(point.to_string());
         copy(&original, &place);
-        let store = Store::open(&place).unwrap();
+        let store = open(&place).unwrap();
         let reader = store.at_version(Some(StoreVersion(1))).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env("VAPLAN_FAULT", point.to_string());
@@ -267,12 +267,12 @@ fn a_folder_without_permission_is_named_and_the_version_before_stays() {
             told.contains(closed.split('/').next().unwrap()) && told.contains("PermissionDenied"),
             "{closed}: {told}"
         );
-        let store = Store::open(&place).unwrap();
+        let store = open(&place).unwrap();
         assert_eq!(assert_whole(&store, Action::Patch, closed).version().version, 3);
         mode(&place.join(closed), 0o755);
         let output = run_child(as_nobody(), &place, Action::Patch);
         assert!(output.status.success(), "{output:?}");
-        let store = Store::open(&place).unwrap();
+        let store = open(&place).unwrap();
         assert_eq!(assert_whole(&store, Action::Patch, closed).version().version, 4);
     }
 }
@@ -300,7 +300,7 @@ fn a_patch_on_a_full_disk_leaves_the_version_before_and_vacuum_makes_room() {
         eprintln!("LEFT OUT: a_patch_on_a_full_disk needs to mount a tmpfs");
         return;
     };
-    let store = Store::create(&folder.path().join("store")).unwrap();
+    let store = create(&folder.path().join("store")).unwrap();
     let mut held = scored(40, 1);
     commit(&store, &ScoredTracks::new(), &held).unwrap();
     for salt in 2..400 {
@@ -337,7 +337,7 @@ fn a_vacuum_works_on_a_simulated_full_disk() {
     command.env("VAPLAN_ROOM", "0");
     let output = run_child(command, &place, Action::Vacuum);
     assert!(output.status.success(), "{output:?}");
-    let store = Store::open(&place).unwrap();
+    let store = open(&place).unwrap();
     assert_holds(&assert_whole(&store, Action::Vacuum, "full"), &held());
     assert!(store.at_version(Some(StoreVersion(2))).is_err());
     assert!(place.join("_vaplan/spare").exists());

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    StringViewArray, StructArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StringViewArray, StructArray,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use vaplan_schemas::Modality;
@@ -30,6 +31,7 @@ fn version() -> VersionRow {
         inputs: "i".into(),
         program: "0.1.0".into(),
         command: "vaplan label".into(),
+        changed_labels: Some(5),
         committed_at: 1_700_000_000_123,
     }
 }
@@ -102,7 +104,7 @@ fn every_table_gives_back_its_rows() {
     (0..segments).for_each(|segment| tracks[1].set(segment, false, LabelRule::User, None));
     round_trip::<Labels>(&tracks);
     let mut rows = changes(4, &ScoredTracks::new(), &scored);
-    (rows[1].rule, rows[1].why) = (LabelRule::Pld, Some(why()));
+    (rows[1].rule, rows[1].why) = (LabelRule::Pld, vec![*why(); rows[1].segments.len()]);
     round_trip::<LabelChanges>(&rows);
 }
 
@@ -120,14 +122,17 @@ fn why() -> Box<FlipReason> {
 
 /// A batch of `labels` in which one field of `why` is another.
 fn with_field(batch: &RecordBatch, field: &str, array: ArrayRef) -> RecordBatch {
-    let why = batch.column_by_name("why").unwrap().as_struct();
+    let lists = batch.column_by_name("why").unwrap().as_list::<i32>();
+    let why = lists.values().as_struct();
     let at = why.column_names().iter().position(|name| *name == field).unwrap();
     let mut fields: Vec<_> = why.fields().iter().cloned().collect();
     let mut columns = why.columns().to_vec();
     fields[at] = Arc::new(Field::new(field, array.data_type().clone(), true));
     columns[at] = array;
-    let why = StructArray::try_new(fields.into(), columns, why.nulls().cloned()).unwrap();
-    with(batch, "why", Arc::new(why))
+    let why: ArrayRef = Arc::new(StructArray::try_new(fields.into(), columns, why.nulls().cloned()).unwrap());
+    let field = Arc::new(Field::new("element", why.data_type().clone(), true));
+    let lists = ListArray::new(field, lists.offsets().clone(), why, lists.nulls().cloned());
+    with(batch, "why", Arc::new(lists))
 }
 
 #[test]
@@ -140,19 +145,20 @@ fn half_a_flip_is_named_by_row() {
             .unwrap_err()
             .to_string()
     };
-    let rows = batch.num_rows();
+    // The values of the lists: segments 0 to 2 of the first track. The second track has no flip.
+    let rows = 3;
     assert_eq!(
         refused("alpha", Arc::new(Float64Array::new_null(rows))),
-        "table `labels`, row 1: why.alpha is null, expected a number, or base, alpha and k all null"
+        "table `labels`, row 0: why.alpha is null, expected a number, or base, alpha and k all null"
     );
     assert_eq!(
         refused("epoch", Arc::new(Int64Array::new_null(rows))),
-        "table `labels`, row 1: why.epoch is null, expected a number from 0"
+        "table `labels`, row 0: why.epoch is null, expected a number from 0"
     );
     let k = |row: usize| (row == 1).then_some(-1);
     assert_eq!(
         refused("k", Arc::new((0..rows).map(k).collect::<Int32Array>())),
-        "table `labels`, row 1: why.k is -1, expected a number from 0"
+        "table `labels`, row 0: why.k is -1, expected a number from 0"
     );
     assert_eq!(
         refused("base", Arc::new(Int32Array::new_null(rows))),
@@ -230,35 +236,18 @@ fn a_bad_value_is_named_by_row_and_column() {
             .unwrap_err()
             .to_string()
     };
-    let segments = batch
-        .column_by_name("segment")
-        .unwrap()
-        .as_primitive::<arrow::datatypes::Int32Type>();
-    let changed = |row: usize, value: Option<i32>| -> ArrayRef {
-        let values = (0..rows).map(|at| {
-            if at == row {
-                value
-            } else {
-                Some(segments.value(at))
-            }
-        });
-        Arc::new(Int32Array::from_iter(values))
+    let cosines = batch.column_by_name("cosine").unwrap().as_list::<i32>();
+    let short = OffsetBuffer::from_lengths([3, 3, 2].into_iter().chain(std::iter::repeat_n(3, rows - 3)));
+    let values = cosines.values().slice(0, 3 * rows - 1);
+    let DataType::List(field) = cosines.data_type() else {
+        panic!("cosines are lists");
     };
     assert_eq!(
-        refused("segment", changed(4, Some(2))),
-        "table `scores`, row 4: segment is 2, expected the segment after the row before"
-    );
-    assert_eq!(
-        refused("segment", changed(3, Some(1))),
-        "table `scores`, row 3: segment is 1, expected 0, where a track begins"
-    );
-    assert_eq!(
-        refused("segment", changed(4, Some(-1))),
-        "table `scores`, row 4: segment is -1, expected the segment after the row before"
-    );
-    assert_eq!(
-        refused("segment", changed(5, None)),
-        "table `scores`, row 5: segment is null, expected Int32"
+        refused(
+            "cosine",
+            Arc::new(ListArray::new(field.clone(), short, values, None))
+        ),
+        "table `scores`, row 2: cosine is a list of 2, expected as many values as the other lists of the row"
     );
     let modality = |row: usize, name: Option<&'static str>| -> ArrayRef {
         Arc::new(StringViewArray::from_iter(
@@ -278,15 +267,61 @@ fn a_bad_value_is_named_by_row_and_column() {
 #[test]
 fn unknown_rules_and_negative_counts_are_named() {
     let batch = Labels::encode(&labels(&scored(1, 1)));
-    let rule: ArrayRef = Arc::new(StringArray::from_iter_values(
-        (0..batch.num_rows()).map(|row| if row == 1 { "guess" } else { "plg" }),
-    ));
+    let lists = |lengths: &[usize], name: &str, values: ArrayRef| -> ArrayRef {
+        let field = Arc::new(Field::new("element", values.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
+        assert_eq!(values.len(), lengths.iter().sum::<usize>(), "{name}");
+        Arc::new(ListArray::new(field, offsets, values, None))
+    };
+    let refused = |column: &str, array: ArrayRef| {
+        let batch = with(&batch, column, array);
+        Labels::decode(&batch).unwrap_err().to_string()
+    };
+    let rules = |names: Vec<&str>| -> ArrayRef { Arc::new(StringArray::from(names)) };
+    let guess = rules(vec!["plg", "plg", "plg", "plg", "guess", "plg"]);
     assert_eq!(
-        Labels::decode(&with(&batch, "rule", rule))
-            .unwrap_err()
-            .to_string(),
+        refused("rule", lists(&[3, 3], "rule", guess)),
         "table `labels`, row 1: rule is `guess`, expected `plg`, `pld` or `user`"
     );
+    assert_eq!(
+        refused("rule", lists(&[3, 2], "rule", rules(vec!["plg"; 5]))),
+        "table `labels`, row 1: rule is a list of 2, expected as many values as the other lists of the row"
+    );
+    let set: ArrayRef = Arc::new(BooleanArray::from(vec![true; 3]));
+    assert_eq!(
+        refused("label", lists(&[0, 3], "label", set)),
+        "table `labels`, row 0: label is an empty list, expected a value per segment"
+    );
+    let score: ArrayRef = Arc::new(Float64Array::from_iter((0..6).map(|at| (at != 4).then_some(0.5))));
+    assert_eq!(
+        refused("score", lists(&[3, 3], "score", score)),
+        "table `labels`, row 1: score is null, expected a number, since the rule is not `user`"
+    );
+    let threshold: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.5), None]));
+    assert_eq!(
+        refused("threshold", threshold),
+        "table `labels`, row 1: threshold is null, expected a number, since a rule is not `user`"
+    );
+
+    let rows = changes(2, &ScoredTracks::new(), &scored(9, 1));
+    let batch = LabelChanges::encode(&rows[..1]);
+    let refused = |segments: Vec<i32>| {
+        let lists = lists(
+            &[segments.len()],
+            "segments",
+            Arc::new(Int32Array::from(segments)),
+        );
+        let batch = with(&batch, "segments", lists);
+        LabelChanges::decode(&batch).unwrap_err().to_string()
+    };
+    for segments in [vec![], vec![1, 1], vec![2, 0], vec![-1, 0]] {
+        let found =
+            format!("segments is {segments:?}, expected a list of segments from 0, ascending and not empty");
+        assert_eq!(
+            refused(segments),
+            format!("table `label_changes`, row 0: {found}")
+        );
+    }
 }
 
 #[test]
@@ -301,7 +336,7 @@ fn null_is_where_the_schema_allows_it_and_nowhere_else() {
         let expected: &[&str] = match table {
             "classes" => &["prompt"],
             "videos" => &["audio_source", "visual_source"],
-            "labels" => &["score", "threshold", "why"],
+            "labels" => &["threshold", "why"],
             "label_changes" => &["why"],
             "epochs" => &["flips"],
             "rejects" => &["row", "video", "kind", "modality"],

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
 use vaplan_schemas::rows::{EpochRow, VideoPredictionRow};
-use vaplan_schemas::store::{CommitInfo, Store};
+use vaplan_schemas::store::CommitInfo;
 use vaplan_schemas::tables::{Epochs, Table, VideoPredictions};
 
-use crate::support::with;
+use crate::support::{create, with};
 
 fn epochs() -> Vec<EpochRow> {
     let row = |epoch: u64, flips, metrics: &[(&str, f64)]| EpochRow {
@@ -44,7 +44,7 @@ fn predictions() -> Vec<VideoPredictionRow> {
 
 fn again<T: Table>(rows: &[T::Row]) -> Vec<T::Row> {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::create(&folder.path().join("store")).unwrap();
+    let store = create(&folder.path().join("store")).unwrap();
     let lock = store.lock(&mut |_| ()).unwrap();
     let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
     commit.append::<T>(rows).unwrap();

@@ -9,13 +9,13 @@ use vaplan_schemas::store::{CommitInfo, Store, Vacuumed};
 use vaplan_schemas::tables::{Labels, Settings, Truth};
 use vaplan_schemas::{StoreError, StoreVersion};
 
-use crate::support::{ScoredTracks, assert_holds, commit, labels, patch, scored, truth};
+use crate::support::{ScoredTracks, assert_holds, commit, create, labels, open, patch, scored, truth};
 
 const PLACE: &str = "VAPLAN_TEST_LEASE";
 
 /// Seven versions: patches, and a bucket-wise commit between.
 fn worn(folder: &Path) -> (Store, Vec<ScoredTracks>) {
-    let store = Store::create(folder).unwrap();
+    let store = create(folder).unwrap();
     let mut versions = vec![ScoredTracks::new()];
     for salt in 1..8 {
         let next = scored(20 + salt as usize, 1 + salt / 3);
@@ -62,7 +62,7 @@ fn kept_versions_read_as_before_and_all_else_is_gone() {
     assert!(after.is_subset(&before));
     assert_eq!(before.len() - after.len(), done.files as usize);
     assert!(done.files > 5 && done.entries > 5 && done.bytes > 0, "{done:?}");
-    for store in [store.clone(), Store::open(folder.path()).unwrap()] {
+    for store in [store.clone(), open(folder.path()).unwrap()] {
         assert_eq!(opened(&store, 7), [5, 6, 7]);
         for version in 5..=7 {
             let snapshot = store.at_version(Some(StoreVersion(version))).unwrap();
@@ -119,7 +119,7 @@ fn kept_versions_read_as_before_and_all_else_is_gone() {
 fn a_version_that_is_read_stays_until_its_reader_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let (store, versions) = worn(folder.path());
-    let reader = Store::open(folder.path()).unwrap();
+    let reader = open(folder.path()).unwrap();
     let reader = reader.at_version(Some(StoreVersion(2))).unwrap();
     let other = reader.clone();
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -149,7 +149,7 @@ fn child() {
     let own = tempfile::tempdir().unwrap();
     let named = std::env::var(PLACE);
     let store = match &named {
-        Ok(place) => Store::open(Path::new(place)).unwrap(),
+        Ok(place) => open(Path::new(place)).unwrap(),
         Err(_) => two_versions(own.path()),
     };
     let snapshot = store.at_version(Some(StoreVersion(1))).unwrap();
@@ -164,7 +164,7 @@ fn child() {
 }
 
 fn two_versions(folder: &Path) -> Store {
-    let store = Store::create(folder).unwrap();
+    let store = create(folder).unwrap();
     commit(&store, &ScoredTracks::new(), &scored(20, 1)).unwrap();
     commit(&store, &scored(20, 1), &scored(20, 2)).unwrap();
     store
@@ -228,7 +228,7 @@ fn the_log_that_a_killed_run_moved_stays_readable_from_outside() {
         .path()
         .join("versions/_delta_log/00000000000000000007.json");
     std::fs::remove_file(log).unwrap();
-    let store = Store::open(folder.path()).unwrap();
+    let store = open(folder.path()).unwrap();
     assert_eq!(store.latest().unwrap().unwrap().version().version, 7);
     store.vacuum(&lock, 1, false).unwrap();
     assert_holds(&store.latest().unwrap().unwrap(), &versions[7]);

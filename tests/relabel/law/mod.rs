@@ -31,7 +31,7 @@ use vaplan::world::settings::{SettingsRequest, ThresholdsFile};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{LabelChangeRow, LabelRule, LabelTrack, Split};
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::{LabelChanges, Labels, Predictions, Videos};
+use vaplan_schemas::tables::{Labels, Predictions, Videos};
 
 use apply::write_predictions;
 use cover::StoreCoverage;
@@ -167,7 +167,7 @@ fn latest(store: &Path) -> Snapshot {
 }
 
 fn changes_of(snapshot: &Snapshot, version: u64) -> Vec<LabelChangeRow> {
-    let mut rows = snapshot.read::<LabelChanges>().unwrap();
+    let mut rows = crate::support::label_changes(&snapshot);
     rows.retain(|row| row.version == version);
     rows
 }
@@ -360,8 +360,8 @@ fn holds(base: &Base, runs: &[Request], cover: &StoreCoverage) -> Result<(), Tes
     let differences = StoreTables::read(&latest(&copy), &inputs).differences(&found);
     prop_assert!(differences.is_empty(), "the session that stays:\n{}", differences);
     prop_assert_eq!(
-        latest(&copy).read::<LabelChanges>().unwrap(),
-        snapshot.read::<LabelChanges>().unwrap()
+        crate::support::label_changes(&latest(&copy)),
+        crate::support::label_changes(&snapshot)
     );
     let fresh = inputs.folder.join("fresh");
     anew(&inputs, &fresh)?;

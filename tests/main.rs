@@ -20,6 +20,7 @@ mod log;
 mod old_store;
 mod open_outside;
 mod panics;
+mod passes;
 mod patched;
 mod pld_golden;
 mod plg_golden;

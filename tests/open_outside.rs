@@ -46,7 +46,7 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
     let (annotations, features, store) = (place("annotations"), place("features"), place("store"));
     let synth = ["synth", "--annotations", &annotations, "--out", &features];
     assert_status(&run(synth), 0);
-    // Labelled, and labelled anew: tables of a store that was patched are held to `query` in patched.rs.
+    // Labelled, labelled anew, and changed. Tables of a store with deletion vectors are compared in patched.rs.
     let paths = [
         ("--annotations", "annotations"),
         ("--visual", "features/visual"),
@@ -64,6 +64,35 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
     // A second version, with more visual labels.
     words.extend(["--visual-threshold", "1.01"].map(str::to_owned));
     assert_status(&run(&words), 0);
+    // A third version, by a small change: one threshold of one class, and user labels.
+    let user = place("user.csv");
+    let video = {
+        let query = [
+            "query",
+            "--store",
+            &store,
+            "--format",
+            "csv",
+            "SELECT video, class FROM labels WHERE modality = 'audio' ORDER BY video LIMIT 1",
+        ];
+        stdout(&run(query)).lines().nth(1).expect("a row").to_owned()
+    };
+    let (video, class) = video.split_once(',').unwrap();
+    std::fs::write(
+        &user,
+        format!("video,modality,class,segment,label\n{video},audio,{class},0,1\n"),
+    )
+    .unwrap();
+    let change = [
+        "relabel",
+        "--store",
+        &store,
+        "--visual-threshold",
+        "1.02",
+        "--user",
+        &user,
+    ];
+    assert_status(&run(change), 0);
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_store.py");
     let output = Command::new(python).arg(script).arg(&store).output().unwrap();
@@ -72,7 +101,7 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
 
     let number = |value: &Value| value.as_f64().expect("a number");
     let set = |modality: &str| format!("SELECT count(*) FROM labels WHERE label AND modality = '{modality}'");
-    for version in ["1", "2"] {
+    for version in ["1", "2", "3"] {
         let polars = &seen["polars"][version];
         for (value, sql) in [
             (&polars["rows"], "SELECT count(*) FROM labels"),
@@ -98,9 +127,11 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
     assert!(first < second, "versions are told apart: {first} and {second}");
 
     let duckdb = &seen["duckdb"];
-    assert_eq!(duckdb["set"], seen["polars"]["2"]["set"]);
-    assert_eq!(duckdb["rows"], seen["polars"]["2"]["rows"]);
-    let all = ask(&store, "2", "SELECT count(*) FROM labels WHERE label");
+    for reader in ["duckdb", "pandas"] {
+        assert_eq!(seen[reader]["set"], seen["polars"]["3"]["set"], "{reader}");
+        assert_eq!(seen[reader]["rows"], seen["polars"]["3"]["rows"], "{reader}");
+    }
+    let all = ask(&store, "3", "SELECT count(*) FROM labels WHERE label");
     assert_eq!(
         number(&duckdb["changes_add_up"]),
         all,

@@ -50,6 +50,7 @@ fn a_panic_in_any_part_of_label_ends_it_without_a_version_and_a_rerun_completes(
         "read",
         "similarity",
         "stage",
+        "load",
         "admit",
         "threshold",
         "decide",

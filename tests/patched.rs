@@ -18,7 +18,7 @@ use crate::support::{assert_status, run, stdout};
 fn patched() -> (Sample, String) {
     let sample = Sample::new(48);
     assert_status(&sample.label("store", &[]), 0);
-    let store = Store::open(&sample.path("store")).unwrap();
+    let store = Store::open(&sample.path("store")).unwrap().with_plain_bytes(0);
     let lock = store.lock(&mut |_| ()).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     let filter = Filter::videos((0..48).step_by(9).map(|nth| name(nth).into()));

@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(high.get(), 0.25);
 /// assert!(Score::new(f64::NAN).is_none());
 /// ```
+///
+/// Serialized, a score is the f64. Formats with variable-length integers, such as postcard, would need 10 bytes for the
+/// bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "f64", try_from = "f64")]
 pub struct Score(u64);
 
 impl Score {
@@ -45,6 +49,20 @@ impl Score {
     }
 }
 
+impl From<Score> for f64 {
+    fn from(score: Score) -> f64 {
+        score.get()
+    }
+}
+
+impl TryFrom<f64> for Score {
+    type Error = &'static str;
+
+    fn try_from(value: f64) -> Result<Score, &'static str> {
+        Score::new(value).ok_or("a score is NaN, expected a number")
+    }
+}
+
 impl fmt::Debug for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Score({})", self.get())
@@ -52,7 +70,10 @@ impl fmt::Debug for Score {
 }
 
 /// The cosine of a segment and a prompt, stored as its bits. The order of this type is not the order of the numbers.
+///
+/// Serialized, a cosine is the f32, as [`Score`] is the f64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "f32", from = "f32")]
 pub struct Cosine(u32);
 
 impl Cosine {
@@ -64,6 +85,18 @@ impl Cosine {
     /// Returns the number.
     pub fn get(self) -> f32 {
         f32::from_bits(self.0)
+    }
+}
+
+impl From<Cosine> for f32 {
+    fn from(cosine: Cosine) -> f32 {
+        cosine.get()
+    }
+}
+
+impl From<f32> for Cosine {
+    fn from(value: f32) -> Cosine {
+        Cosine::new(value)
     }
 }
 

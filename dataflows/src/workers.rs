@@ -113,6 +113,21 @@ impl StopSignal {
         Ok(())
     }
 
+    /// Steps a worker until all its dataflows have ended. Every record of these dataflows has then passed every operator
+    /// of this worker.
+    ///
+    /// # Errors
+    /// Returns [`Stopped`] if the signal is set while a dataflow is left.
+    pub fn finish(&self, worker: &mut Worker) -> Result<(), Stopped> {
+        while worker.has_dataflows() {
+            if self.is_set() {
+                return Err(Stopped);
+            }
+            worker.step_or_park(Some(LONGEST_PARK));
+        }
+        Ok(())
+    }
+
     /// Runs `logic` and then the worker's dataflows to their end. Returns `None` if the signal was set before that.
     ///
     /// A panic of `logic`, or of an operator of the worker, sets the signal. The worker has no dataflow left
@@ -123,9 +138,8 @@ impl StopSignal {
         let index = worker.index();
         let done = catch_unwind(AssertUnwindSafe(|| {
             let made = logic(worker);
-            while worker.has_dataflows() && !self.is_set() {
-                worker.step_or_park(Some(LONGEST_PARK));
-            }
+            // If the signal is set, the test of `whole` below finds the dataflows that are left.
+            let _ = self.finish(worker);
             made
         }));
         let made = done.map_err(|payload| self.panicked(index, &*payload)).ok();

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use vaplan_schemas::store::Store;
 
+use clap::builder::TypedValueParser;
+
 use super::Global;
 
 /// Merge the patches of many small changes, so that a store reads as fast as a new one
@@ -18,13 +20,21 @@ pub(super) struct Args {
     /// Store to rewrite
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
     store: PathBuf,
+    /// Reader version of Delta's protocol that the tables may ask for. With 1, readers without deletion vectors (pandas,
+    /// pyarrow) open the latest version. Patches of later changes ask for 3 again
+    #[arg(long, value_name = "VERSION", default_value_t = 3, value_parser = clap::builder::PossibleValuesParser::new(["1", "3"]).map(|version| if version == "1" { 1u8 } else { 3 }))]
+    reader: u8,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = Store::open(&args.store)?;
     let lock =
         store.lock(&mut |holder| super::stderr::tell(&format!("waiting for {holder}, which writes")))?;
-    let done = store.optimize(&lock, &global.command_line(), env!("CARGO_PKG_VERSION"))?;
+    let (command, program) = (global.command_line(), env!("CARGO_PKG_VERSION"));
+    let done = match args.reader {
+        1 => store.optimize_for_every_reader(&lock, &command, program)?,
+        _ => store.optimize(&lock, &command, program)?,
+    };
     match done.version {
         Some(version) => writeln!(
             out,

@@ -1,4 +1,4 @@
-//! Writes the outcome of a whole run into all tables as one store version.
+//! Writes the passes of a whole run into all tables as one store version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,58 +7,20 @@ use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
 use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack, RejectRow};
-use vaplan_schemas::store::{Commit, CommitInfo, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, Store, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
 };
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
+use super::flow::LabelledPass;
 use super::plan::Plan;
-use super::rows::{self, Sources, candidate_rows, label_tracks, score_tracks, video_row};
+use super::rows::{self, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
 use crate::world::Video;
 use crate::world::rejects;
-
-/// The labels of the version before.
-#[derive(Debug)]
-pub struct Previous {
-    tracks: Vec<LabelTrack>,
-    names: BTreeMap<VideoId, Arc<str>>,
-}
-
-impl Previous {
-    /// Reads the labels of a version.
-    ///
-    /// # Errors
-    /// Returns [`StoreError`] if the table cannot be read (see [`Snapshot::read`]).
-    pub fn read(snapshot: &Snapshot) -> Result<Previous, StoreError> {
-        let tracks = snapshot.read::<Labels>()?;
-        let names = tracks
-            .iter()
-            .map(|track| (VideoId::of(&track.video), track.video.clone()))
-            .collect();
-        Ok(Previous { tracks, names })
-    }
-
-    /// Returns the name of a video; `None` if the video had no labels.
-    pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
-        self.names.get(&video)
-    }
-
-    /// Returns one label record per video and modality, with the class numbers of `classes`.
-    ///
-    /// # Panics
-    /// Panics if `classes` was not made with these labels (see [`Classification::new`]).
-    pub fn records(&self, classes: &Classification) -> Vec<((VideoId, Modality), Arc<LabelRecord>)> {
-        let class = |name: &str| {
-            let class = classes.id(name);
-            Some(class.expect("the classification was made with these tracks"))
-        };
-        label_records(&self.tracks, class)
-    }
-}
 
 /// Turns label tracks into one record per video and modality. `class` gives the number of a class; tracks of classes
 /// without a number are left out.
@@ -90,15 +52,12 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// Numbers the classes of a run and of the version before.
-    pub fn new(classes: &[Arc<str>], previous: Option<&Previous>) -> Classification {
+    /// Numbers the classes of a run and the classes of the version before.
+    pub fn new(classes: &[Arc<str>], former: &[Arc<str>]) -> Classification {
         let mut made = Classification {
             names: Vec::new(),
             ids: BTreeMap::new(),
         };
-        let former = previous
-            .iter()
-            .flat_map(|previous| previous.tracks.iter().map(|track| &track.class));
         for name in classes.iter().chain(former) {
             if !made.ids.contains_key(name) {
                 made.ids.insert(name.clone(), ClassId(made.names.len() as u32));
@@ -108,7 +67,8 @@ impl Classification {
         made
     }
 
-    fn id(&self, name: &str) -> Option<ClassId> {
+    /// Returns the number of a class.
+    pub(super) fn id(&self, name: &str) -> Option<ClassId> {
         self.ids.get(name).copied()
     }
 
@@ -127,106 +87,117 @@ impl Classification {
     }
 }
 
-/// The data of a commit that do not come from the labelling run.
-pub struct CommitRequest<'a> {
-    /// Command, hashes and epoch for table `versions`.
-    pub info: CommitInfo,
-    /// Writes the tables of user labels, predictions and epochs.
-    pub also: &'a dyn Fn(&mut Commit<'_>) -> Result<(), StoreError>,
+/// A store version whose tables are being written, pass by pass.
+pub struct VersionWriter<'a> {
+    commit: Commit<'a>,
+    plan: &'a Plan,
+    classes: &'a Classification,
+    counts: LabelCounts,
+    /// Rejected rows of the graph.
+    rejects: Vec<RejectRow>,
 }
 
-/// Writes all tables as one store version.
-///
-/// # Errors
-/// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
-pub fn commit(
-    store: &Store,
-    lock: &WriteLock,
-    plan: &Plan,
-    asked: &CommitRequest<'_>,
-    mut outcome: Outcome,
-    mut read: ReadReport,
-    previous: Option<&Previous>,
-) -> Result<LabelSummary, LabelError> {
-    let mut done = LabelCounts {
-        videos: plan.videos.len() as u64,
-        changes: outcome.changes.len() as u64,
-        ..LabelCounts::default()
-    };
-    for own in outcome.videos.values() {
-        if let [Some(audio), Some(visual)] = &own.labels {
-            let both = audio.shared(visual);
-            both.for_each(|(_, labels)| done.audio_visual.add(&labels));
-        }
+impl<'a> VersionWriter<'a> {
+    /// Begins a store version. `classes` has the classes of the plan and of the version before.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Store`] if the store cannot be written.
+    pub fn begin(
+        store: &'a Store,
+        lock: &'a WriteLock,
+        info: CommitInfo,
+        plan: &'a Plan,
+        classes: &'a Classification,
+    ) -> Result<VersionWriter<'a>, LabelError> {
+        let mut commit = store.begin(lock, info)?;
+        let world = &plan.world;
+        commit.replace_all::<Settings>(&world.setting_rows())?;
+        commit.replace_all::<Classes>(&world.class_rows())?;
+        commit.replace_all::<Prompts>(&world.prompt_rows())?;
+        commit.replace_all::<Truth>(&plan.truth)?;
+        commit.clear::<Videos>();
+        commit.clear::<Candidates>();
+        commit.clear::<Scores>();
+        commit.clear::<Labels>();
+        Ok(VersionWriter {
+            commit,
+            plan,
+            classes,
+            counts: LabelCounts {
+                videos: plan.videos.len() as u64,
+                ..LabelCounts::default()
+            },
+            rejects: Vec::new(),
+        })
     }
-    for (_, modality, record) in outcome.labels() {
-        done.records += 1;
-        let count = match modality {
-            Modality::Audio => &mut done.audio,
-            Modality::Visual => &mut done.visual,
-        };
-        record.tracks.iter().for_each(|track| count.add(&track.label));
-    }
-    let rejects = reject_rows(plan, &outcome, &mut read);
-    let mut commit = store.begin(lock, asked.info.clone())?;
-    let world = &plan.world;
-    commit.replace_all::<Settings>(&world.setting_rows())?;
-    commit.replace_all::<Classes>(&world.class_rows())?;
-    commit.replace_all::<Prompts>(&world.prompt_rows())?;
-    commit.replace_all::<Truth>(&plan.truth)?;
-    commit.replace_all::<Rejects>(&rejects)?;
-    let changes = std::mem::take(&mut outcome.changes);
-    let names = |video| {
-        plan.name(video)
-            .or_else(|| previous.and_then(|previous| previous.names.get(&video)))
-    };
-    let classes = Classification::new(&world.classes, previous);
-    append_changes(&mut commit, &classes, changes, names)?;
 
-    let mut sources: BTreeMap<VideoId, Sources> = BTreeMap::new();
-    for (video, modality, source) in read.sources {
-        sources.entry(video).or_default()[modality.index()].insert(source);
+    /// Writes the rows of a pass.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Store`] if the store cannot be written.
+    pub fn write(&mut self, mut labelled: LabelledPass) -> Result<(), LabelError> {
+        let plan = self.plan;
+        self.counts.count_labels(&labelled.outcome);
+        self.rejects.extend(graph_rejects(plan, &labelled.outcome));
+        let changes = std::mem::take(&mut labelled.outcome.changes);
+        append_changes(&mut self.commit, self.classes, changes, |video| {
+            labelled.name(plan, video)
+        })?;
+
+        let (world, pass) = (&plan.world, &labelled.pass);
+        let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); pass.buckets.len()];
+        for video in plan.videos_of(pass.ids()) {
+            by_bucket[(pass.bucket_of(video.id) - pass.buckets.start) as usize].push(video);
+        }
+        for videos in &mut by_bucket {
+            videos.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let rows = |video: &Video| labelled.outcome.video(video.id);
+        let of = |bucket: u32| by_bucket[(bucket - pass.buckets.start) as usize].iter();
+        let commit = &mut self.commit;
+        commit.fill_buckets::<Videos>(pass.buckets.clone(), |bucket| {
+            of(bucket)
+                .map(|video| video_row(world, video, rows(video)))
+                .collect()
+        })?;
+        commit.fill_buckets::<Candidates>(pass.buckets.clone(), |bucket| {
+            of(bucket)
+                .flat_map(|video| candidate_rows(video, rows(video), &labelled.sources_of(video.id)))
+                .collect()
+        })?;
+        commit.fill_buckets::<Scores>(pass.buckets.clone(), |bucket| {
+            of(bucket)
+                .flat_map(|video| score_tracks(world, &video.name, rows(video)))
+                .collect()
+        })?;
+        commit.fill_buckets::<Labels>(pass.buckets.clone(), |bucket| {
+            of(bucket)
+                .flat_map(|video| label_tracks(world, &video.name, rows(video)))
+                .collect()
+        })?;
+        Ok(())
     }
-    let buckets = commit.buckets();
-    let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); buckets as usize];
-    for video in &plan.videos {
-        by_bucket[vaplan_schemas::bucket_of(&video.name, buckets) as usize].push(video);
+
+    /// Commits the version. `also` writes the tables of user labels, predictions and epochs.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
+    pub fn finish(
+        mut self,
+        read: ReadReport,
+        also: impl FnOnce(&mut Commit<'_>) -> Result<(), StoreError>,
+    ) -> Result<LabelSummary, LabelError> {
+        let rejects = reject_rows(self.plan, self.rejects, read);
+        self.commit.replace_all::<Rejects>(&rejects)?;
+        also(&mut self.commit)?;
+        tracing::debug!("tables written");
+        let version = self.commit.finish()?;
+        self.counts.count_rejects(rejects);
+        Ok(LabelSummary {
+            version,
+            done: Some(self.counts),
+        })
     }
-    for videos in &mut by_bucket {
-        videos.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    let unread = Sources::default();
-    let sources = |video: &Video| sources.get(&video.id).unwrap_or(&unread);
-    let rows = |video: &Video| outcome.video(video.id);
-    let of = |bucket: u32| by_bucket[bucket as usize].iter();
-    commit.replace_buckets::<Videos>(|bucket| {
-        of(bucket)
-            .map(|video| video_row(world, video, rows(video)))
-            .collect()
-    })?;
-    commit.replace_buckets::<Candidates>(|bucket| {
-        of(bucket)
-            .flat_map(|video| candidate_rows(video, rows(video), sources(video)))
-            .collect()
-    })?;
-    commit.replace_buckets::<Scores>(|bucket| {
-        of(bucket)
-            .flat_map(|video| score_tracks(world, &video.name, rows(video)))
-            .collect()
-    })?;
-    commit.replace_buckets::<Labels>(|bucket| {
-        of(bucket)
-            .flat_map(|video| label_tracks(world, &video.name, rows(video)))
-            .collect()
-    })?;
-    (asked.also)(&mut commit)?;
-    tracing::debug!(buckets, "tables written");
-    let version = commit.finish()?;
-    done.count_rejects(rejects);
-    Ok(LabelSummary {
-        version,
-        done: Some(done),
-    })
 }
 
 /// Approximate number of rows of `label_changes` per data file. Memory holds the rows of the files that are being
@@ -301,18 +272,29 @@ pub fn append_changes<'a>(
     })
 }
 
-/// Returns the rows of table `rejects`: those of the annotations, of reading and scoring, and of the graph. The rows
-/// are sorted, and each row is there once.
-pub fn reject_rows(plan: &Plan, outcome: &Outcome, read: &mut ReadReport) -> Vec<RejectRow> {
-    let mut rows = plan.rejects.clone();
-    rows.append(&mut read.rejects);
-    for (video, own) in &outcome.videos {
+/// Returns the rejected rows of the graph, for the videos of the plan.
+pub fn graph_rejects(plan: &Plan, outcome: &Outcome) -> Vec<RejectRow> {
+    let mut rows = Vec::new();
+    for (video, own) in outcome
+        .videos
+        .iter()
+        .filter(|(_, own)| !own.rejections.is_empty())
+    {
         // A rejected user label may belong to a video outside the selected splits. Such a row is left out.
         if let Some(name) = plan.name(*video) {
             let of_video = own.rejections.iter();
             rows.extend(of_video.flat_map(|rejection| rejects::rows(&plan.world, name, rejection)));
         }
     }
+    rows
+}
+
+/// Returns the rows of table `rejects`: those of the annotations, of reading and scoring, and of the graph. The rows
+/// are sorted, and each row is there once.
+pub fn reject_rows(plan: &Plan, of_graph: Vec<RejectRow>, read: ReadReport) -> Vec<RejectRow> {
+    let mut rows = plan.rejects.clone();
+    rows.extend(read.rejects);
+    rows.extend(of_graph);
     rows.sort();
     rows.dedup();
     rows

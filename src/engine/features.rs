@@ -81,8 +81,8 @@ pub(super) fn reread(
         }
     }
     let (candidates, read) = reader.read(shards, workers, listener)?;
-    let held = read.sources.iter();
-    let held = held.filter_map(|(video, ..)| reader.plan.name(*video).cloned());
+    let held = candidates.iter();
+    let held = held.filter_map(|(video, _)| reader.plan.name(*video).cloned());
     touched.rescored.extend(held);
     touched.rescored.extend(reader.rejected(&read));
     reread.rejects.extend(read.rejects);

@@ -1,141 +1,329 @@
-//! The dataflow of a whole labelling run.
+//! The dataflows of a whole labelling run: one per pass.
 //!
 //! ```text
-//! shards to read ── read, score ──────────┐
-//! shards that an earlier run staged ──────┴─ candidates ─┐
-//! weak labels, thresholds ───────────────────────────────┼─ labelling ─▶ outcome
-//! user labels, predictions, previous labels ─────────────┘
+//! staged candidates of the pass ───────────────────────────────────┐
+//! weak labels of the pass, thresholds ─────────────────────────────┼─ labelling ─▶ outcome of the pass ═ channel ═▶ writer
+//! user labels, predictions, labels of the version before (before) ─┘
 //! ```
 //!
-//! In a cluster, every process reads and scores its own shards. Process 0 gathers the outcome, because process 0 writes
-//! the tables.
+//! All workers step through the passes together, with a new dataflow for each pass, so that the memory of a pass is free
+//! when its rows are written. The writer takes the outcome of one pass while the workers label the next pass. The channel
+//! holds no pass: if the writer is slower, the workers wait.
+//!
+//! In a cluster, every process reads the candidates of the shards that it staged. Process 0 gathers the outcome, because
+//! process 0 writes the tables.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use vaplan_dataflows::differential_dataflow::AsCollection;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use vaplan_dataflows::VideoId;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::{Inputs, Outputs, labelling};
 use vaplan_dataflows::outcome::{Outcome, Output};
-use vaplan_dataflows::timely::dataflow::ProbeHandle;
-use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Probe};
+use vaplan_dataflows::timely::dataflow::Stream;
+use vaplan_dataflows::timely::dataflow::operators::InspectCore;
+use vaplan_dataflows::timely::dataflow::operators::vec::Map;
 use vaplan_dataflows::workers::panic_point;
 use vaplan_schemas::Modality;
 
-use super::Listener;
-use super::commit::{Classification, Previous};
+use super::before::VersionBefore;
+use super::passes::{Pass, Passes};
 use super::plan::Plan;
-use super::score::{ReadReport, ScoringJob, lock, scored};
+use super::rows::Sources;
+use super::score::lock;
 use super::stage::Stage;
 use super::workers::{GatherTarget, WorkerGroup, WorkerSlice};
 use crate::error::LabelError;
-use crate::world::evidence::StoredEvidence;
 
-/// Inputs of the dataflow.
+/// Inputs of the dataflows.
 #[derive(Clone)]
 pub struct FlowInput {
     /// Videos, prompts, settings and shards.
     pub plan: Arc<Plan>,
     /// Folder of the scores of finished shards.
     pub stage: Stage,
-    /// Positions in the plan of the shards that this process reads.
+    /// Positions in the plan of the shards that this process has staged.
     pub shards: Vec<usize>,
-    /// Labels of the version before. In a cluster, only process 0 has them.
-    pub previous: Option<Arc<Previous>>,
-    /// User labels and predictions. In a cluster, only process 0 has them.
-    pub evidence: Arc<StoredEvidence>,
+    /// The passes of the run.
+    pub passes: Passes,
+    /// The version before. In a cluster, only process 0 has it.
+    pub before: Arc<VersionBefore>,
 }
 
-/// Runs the graph to its end.
-///
-/// Returns the outcome, and the report of the files that this process read. In a cluster, process 0 gets the outcome of
-/// all processes, and the other processes get an empty outcome.
+/// The labels of one pass, complete.
+#[derive(Debug)]
+pub struct LabelledPass {
+    /// The buckets.
+    pub pass: Pass,
+    /// The output of the graph.
+    pub outcome: Outcome,
+    /// The feature file of each candidate, with its video and modality, sorted.
+    sources: Vec<Source>,
+    /// Names of the videos that only the version before has.
+    removed: BTreeMap<VideoId, Arc<str>>,
+}
+
+/// The feature file of a candidate.
+type Source = (VideoId, Modality, Arc<str>);
+/// A pass, or the error that ends the run.
+type PassResult = Result<LabelledPass, LabelError>;
+
+impl LabelledPass {
+    /// Returns the name of a video of the plan or of the version before.
+    pub fn name<'a>(&'a self, plan: &'a Plan, video: VideoId) -> Option<&'a Arc<str>> {
+        plan.name(video).or_else(|| self.removed.get(&video))
+    }
+
+    /// The feature files of a video that were read.
+    pub(super) fn sources_of(&self, video: VideoId) -> Sources {
+        let first = self.sources.partition_point(|(own, ..)| *own < video);
+        let mut sources = Sources::default();
+        for (_, modality, source) in self.sources[first..].iter().take_while(|(own, ..)| *own == video) {
+            sources[modality.index()].insert(source.clone());
+        }
+        sources
+    }
+}
+
+/// How a process waits for the threads that label.
+pub trait Wait {
+    /// Waits for the next message; `None` if there is none any more.
+    ///
+    /// # Errors
+    /// Returns an error if the run ends meanwhile for another reason.
+    fn next<T>(&mut self, from: &Receiver<T>) -> Result<Option<T>, LabelError>;
+
+    /// Whether the threads of this process end by themselves after an error of the run.
+    fn ends_after_error(&self) -> bool;
+}
+
+/// The only process of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Wait for Alone {
+    fn next<T>(&mut self, from: &Receiver<T>) -> Result<Option<T>, LabelError> {
+        Ok(from.recv().ok())
+    }
+
+    fn ends_after_error(&self) -> bool {
+        true
+    }
+}
+
+/// Labels all passes on the workers of a group, and calls `write` with each pass, in order. In a cluster, `write` is called
+/// in process 0 only.
 ///
 /// # Errors
-/// Returns [`LabelError::Stage`] if a finished shard cannot be written to the stage, and [`LabelError::Stopped`] if the
-/// dataflow does not reach its end.
-pub fn run(
-    given: &FlowInput,
+/// Returns [`LabelError::Stage`] if staged scores cannot be read, [`LabelError::Stopped`] if a dataflow does not reach its
+/// end, and the errors of `write` and `wait`.
+pub fn label(
+    given: FlowInput,
     team: WorkerGroup,
-    listener: &Listener,
-) -> Result<(Outcome, ReadReport), LabelError> {
-    let (job, loaded) = ScoringJob::new(&given.plan, Some(&given.stage), &given.shards, listener);
-    let previous = given.previous.as_ref().map(|previous| {
-        let classes = Classification::new(&given.plan.world.classes, Some(previous));
-        previous.records(&classes)
+    wait: &mut impl Wait,
+    write: &mut dyn FnMut(LabelledPass) -> Result<(), LabelError>,
+) -> Result<(), LabelError> {
+    let (to_writer, passes) = bounded(0);
+    let (ended, end) = bounded(1);
+    std::thread::spawn(move || {
+        // The send fails only if the run has ended with an error meanwhile.
+        let _ = ended.send(run_workers(given, team, to_writer));
     });
-    let previous = Arc::new(previous.unwrap_or_default());
-    let loaded = Arc::new(loaded);
-    let outcome = Arc::new(Mutex::new(Outcome::default()));
-    let (shared, to, evidence) = (job.clone(), outcome.clone(), given.evidence.clone());
-    let team = Arc::new(team);
-    let place = team.place();
-    let group = team.clone();
-    team.run(move |worker, stop| {
-        let everywhere = WorkerSlice {
-            index: worker.index(),
-            of: worker.peers(),
-        };
-        let here = group.within(worker.index());
-        let job = shared.clone();
-        let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (feed, inputs) = Feed::new(scope);
-            let read = scored(scope, &job).as_collection();
-            let outputs = labelling(Inputs {
-                scored: inputs.scored.concat(read),
-                ..inputs
-            });
-            (feed, collect(outputs, place, &to))
-        });
-        let videos = job.plan.videos.iter().enumerate();
-        for (_, video) in videos.filter(|(nth, _)| everywhere.has(*nth)) {
-            feed.weak.insert((video.id, video.weak.clone()));
-        }
-        let candidates = loaded.iter().flat_map(|shard| &shard.candidates).enumerate();
-        for (_, entry) in candidates.filter(|(nth, _)| here.has(*nth)) {
-            feed.scored.insert(entry.clone());
-        }
-        if everywhere.index == 0 {
-            let world = &job.plan.world;
-            let thresholds = world.thresholds().into_iter();
-            thresholds.for_each(|entry| feed.thresholds.insert(entry));
-            let user_labels = evidence.user_labels.iter().cloned();
-            user_labels.for_each(|entry| feed.user_labels.insert(entry));
-            for modality in Modality::ALL {
-                if let Some(settings) = world.denoising[modality.index()] {
-                    feed.denoising.insert((modality, settings));
+    let written = loop {
+        match wait.next(&passes) {
+            Ok(Some(Ok(pass))) => {
+                if let Err(error) = write(pass) {
+                    break Err(error);
                 }
             }
+            Ok(Some(Err(error))) | Err(error) => break Err(error),
+            Ok(None) => break Ok(()),
         }
-        for (nth, entry) in evidence.predictions.iter().enumerate() {
-            if here.has(nth) {
-                feed.predictions.insert(entry.clone());
+    };
+    // Without the receiver, the next worker that sends a pass stops all workers.
+    drop(passes);
+    match written {
+        Err(error) => {
+            if wait.ends_after_error() {
+                let _ = end.recv();
             }
+            Err(error)
         }
-        for (nth, entry) in previous.iter().enumerate() {
-            if here.has(nth) {
-                feed.previous.insert(entry.clone());
-            }
+        Ok(()) => {
+            let lost = || LabelError::Stopped("the thread of the workers ended without a result".to_owned());
+            wait.next(&end)?.unwrap_or_else(|| Err(lost()))
         }
-        drop(feed);
-        // If another worker panicked, this returns `Stopped`. `team.run` then reports the panic.
-        let _ = stop.step_while(worker, || !probe.done());
-    })?;
-    let read = job.end()?;
-    let mut outcome = std::mem::take(&mut *lock(&outcome));
-    outcome.changes.sort_unstable();
-    Ok((outcome, read))
+    }
 }
 
-/// Adds the outputs of the graph to `outcome`. The probe follows the changes only. The other outputs are complete when
-/// the workers have ended, because a worker ends only after its whole dataflow has ended.
-fn collect(
-    outputs: Outputs<'_, u64>,
-    target: GatherTarget,
-    outcome: &Arc<Mutex<Outcome>>,
-) -> ProbeHandle<u64> {
+fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) -> Result<(), LabelError> {
+    let team = Arc::new(team);
+    let results = Arc::new(Results {
+        workers: team.workers(),
+        open: Mutex::default(),
+        done: Mutex::default(),
+    });
+    let (group, shared) = (team.clone(), results.clone());
+    let passes = given.passes.count();
+    team.run(move |worker, stop| {
+        let slices = Slices {
+            everywhere: WorkerSlice {
+                index: worker.index(),
+                of: worker.peers(),
+            },
+            here: group.within(worker.index()),
+        };
+        for (nth, pass) in given.passes.iter().enumerate() {
+            let result = shared.of_pass(nth);
+            let target = group.place();
+            let mut feed = worker.dataflow::<u64, _, _>(|scope| {
+                let (feed, inputs) = Feed::new(scope);
+                collect_sources(&inputs, target, &result);
+                collect(labelling(inputs), target, &result);
+                feed
+            });
+            let removed = match fill(&mut feed, &given, &pass, slices) {
+                Ok(removed) => removed,
+                Err(error) => {
+                    // The send fails only if the run has ended with another error.
+                    let _ = writer.send(Err(error));
+                    stop.set();
+                    return;
+                }
+            };
+            drop(feed);
+            lock(&result).removed.extend(removed);
+            drop(result);
+            if stop.finish(worker).is_err() {
+                // Another worker panicked, or the run has ended. `team.run` reports a panic.
+                return;
+            }
+            let Some(labelled) = shared.finished(nth, pass) else {
+                continue;
+            };
+            if group.gathers() && writer.send(Ok(labelled)).is_err() {
+                stop.set();
+                return;
+            }
+        }
+    })?;
+    let done = *lock(&results.done);
+    match done == passes {
+        true => Ok(()),
+        false => Err(LabelError::Stopped(format!(
+            "{done} of {passes} passes were labelled"
+        ))),
+    }
+}
+
+/// The work of one worker.
+#[derive(Clone, Copy)]
+struct Slices {
+    /// The share of the worker in work that all processes divide.
+    everywhere: WorkerSlice,
+    /// The share of the worker in the work of its process.
+    here: WorkerSlice,
+}
+
+/// Feeds the inputs of a pass to the graph. Returns the names of videos that only the version before has.
+fn fill(
+    feed: &mut Feed,
+    given: &FlowInput,
+    pass: &Pass,
+    slices: Slices,
+) -> Result<Vec<(VideoId, Arc<str>)>, LabelError> {
+    let plan = &given.plan;
+    for (nth, video) in plan.videos_of(pass.ids()).enumerate() {
+        if slices.everywhere.has(nth) {
+            feed.weak.insert((video.id, video.weak.clone()));
+        }
+    }
+    for (nth, &shard) in given.shards.iter().enumerate() {
+        if slices.here.has(nth) {
+            panic_point("load");
+            let insert = |video, candidate| feed.scored.insert((video, candidate));
+            given.stage.candidates(&plan.shards[shard].key, pass, insert)?;
+        }
+    }
+    if slices.everywhere.index == 0 {
+        let thresholds = plan.world.thresholds().into_iter();
+        thresholds.for_each(|entry| feed.thresholds.insert(entry));
+        for modality in Modality::ALL {
+            if let Some(settings) = plan.world.denoising[modality.index()] {
+                feed.denoising.insert((modality, settings));
+            }
+        }
+    }
+    let mut removed = Vec::new();
+    for (nth, bucket) in pass.buckets.clone().enumerate() {
+        if slices.here.has(nth) {
+            let before = given.before.bucket_rows(bucket)?;
+            let previous = before.previous.into_iter();
+            previous.for_each(|entry| feed.previous.insert(entry));
+            let user_labels = before.evidence.user_labels.into_iter();
+            user_labels.for_each(|entry| feed.user_labels.insert(entry));
+            let predictions = before.evidence.predictions.into_iter();
+            predictions.for_each(|entry| feed.predictions.insert(entry));
+            removed.extend(before.removed);
+        }
+    }
+    Ok(removed)
+}
+
+/// The outcomes of the passes that the workers of this process are labelling.
+struct Results {
+    workers: usize,
+    /// The outcome of each pass, and the number of workers that have finished the pass.
+    open: Mutex<BTreeMap<usize, (Arc<Mutex<PassOutcome>>, usize)>>,
+    /// The number of passes that all workers have finished.
+    done: Mutex<usize>,
+}
+
+#[derive(Debug, Default)]
+struct PassOutcome {
+    outcome: Outcome,
+    sources: Vec<Source>,
+    removed: BTreeMap<VideoId, Arc<str>>,
+}
+
+impl Results {
+    fn of_pass(&self, nth: usize) -> Arc<Mutex<PassOutcome>> {
+        lock(&self.open).entry(nth).or_default().0.clone()
+    }
+
+    /// Records that a worker has finished a pass. Returns the pass to the last worker.
+    fn finished(&self, nth: usize, pass: Pass) -> Option<LabelledPass> {
+        let mut open = lock(&self.open);
+        let (_, finished) = open.get_mut(&nth).expect("the worker has opened the pass");
+        *finished += 1;
+        if *finished < self.workers {
+            return None;
+        }
+        let (outcome, _) = open.remove(&nth).expect("the pass was just there");
+        *lock(&self.done) += 1;
+        drop(open);
+        let PassOutcome {
+            mut outcome,
+            mut sources,
+            removed,
+        } = std::mem::take(&mut *lock(&outcome));
+        outcome.changes.sort_unstable();
+        sources.sort_unstable();
+        Some(LabelledPass {
+            pass,
+            outcome,
+            sources,
+            removed,
+        })
+    }
+}
+
+/// Adds the outputs of the graph to the outcome of a pass.
+fn collect(outputs: Outputs<'_, u64>, target: GatherTarget, to: &Arc<Mutex<PassOutcome>>) {
     macro_rules! collect {
         ($output:expr, $place:literal, $route:expr, $record:pat => $made:expr) => {
-            let to = outcome.clone();
+            let to = to.clone();
             target
                 .gather($output.inner, $route)
                 .inspect_container(move |event| {
@@ -144,7 +332,7 @@ fn collect(
                         let mut to = lock(&to);
                         for ($record, _, diff) in updates {
                             let (video, output) = $made;
-                            to.update(*video, output, *diff);
+                            to.outcome.update(*video, output, *diff);
                         }
                     }
                 });
@@ -156,15 +344,28 @@ fn collect(
         (video, Output::Labels(*modality, record.clone())));
     collect!(outputs.rejections, "rejections", |((video, _), _, _)| video.0, (video, rejection) =>
         (video, Output::Rejection(rejection.clone())));
-    let to = outcome.clone();
-    let (probe, _) = target
+    let to = to.clone();
+    target
         .gather(outputs.changes, |change| change.video.0)
         .inspect_container(move |event| {
             if let Ok((_, changes)) = event {
                 panic_point("changes");
-                lock(&to).changes.extend_from_slice(changes);
+                lock(&to).outcome.changes.extend_from_slice(changes);
             }
-        })
-        .probe();
-    probe
+        });
+}
+
+/// Adds the feature file of each candidate to the outcome of a pass.
+fn collect_sources(inputs: &Inputs<'_, u64>, target: GatherTarget, to: &Arc<Mutex<PassOutcome>>) {
+    let to = to.clone();
+    let candidates = inputs.scored.clone().inner;
+    let sources: Stream<'_, u64, Vec<Source>> =
+        candidates.map(|((video, candidate), _, _)| (video, candidate.modality, candidate.source));
+    target
+        .gather(sources, |(video, ..)| video.0)
+        .inspect_container(move |event| {
+            if let Ok((_, sources)) = event {
+                lock(&to).sources.extend_from_slice(sources);
+            }
+        });
 }

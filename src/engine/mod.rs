@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! a whole run (flow):
-//! shards ── read ── similarity ── stage ─┐
-//!                                        ├─ labelling ─▶ outcome ── commit ─▶ a version of all tables
-//! the version before, user labels ───────┘
+//! shards ── read ── similarity ── stage ═ scores on disk, by group of videos
+//! pass after pass: scores of the pass ──────────────────────┐
+//!                  its rows in the version before (before) ─┴─ labelling ─▶ outcome ── commit ─ rows of the pass
+//! after the last pass: a version of all tables
 //!
 //! a change of a store (change):
 //! a part of the store ── part ── labelling ─▶ changed rows ── patch ─▶ a version of the tables that change
@@ -15,8 +16,10 @@
 //! |---|---|
 //! | [`plan`] | the inputs of a labelling run |
 //! | [`score`], `read` | read shards and score them into candidates |
-//! | [`stage`] | the scores of finished shards, kept on disk until the commit |
-//! | [`flow`] | the dataflow of a whole run |
+//! | [`stage`], `sections` | the scores of finished shards, kept on disk until the commit |
+//! | [`passes`] | the ranges of buckets that are labelled and written together |
+//! | [`before`], `spill` | the labels, user labels and predictions of the version before, by bucket |
+//! | [`flow`] | the dataflows of a whole run, one per pass |
 //! | [`workers`], [`cluster`] | timely's workers: threads of one process, or of several processes |
 //! | [`rows`], [`commit`] | turn the outcome into table rows, and write the rows as one store version |
 //! | [`change`] | turns one change into one store version |
@@ -27,6 +30,7 @@
 //! | [`resident`], `held_rows` | the graph of a session, and a copy of the rows that were fed to the graph |
 //! | `progress` | progress reports and cancelling |
 
+pub mod before;
 pub mod change;
 pub mod cluster;
 pub mod commit;
@@ -34,6 +38,7 @@ pub mod features;
 pub mod flow;
 mod held_rows;
 pub mod part;
+pub mod passes;
 pub mod patch;
 pub mod plan;
 mod progress;
@@ -42,13 +47,17 @@ pub mod rebase;
 pub mod resident;
 pub mod rows;
 pub mod score;
+mod sections;
 pub mod session;
+mod spill;
 pub mod stage;
 pub mod unknown;
 pub mod whole;
 pub mod workers;
 
 use vaplan_dataflows::Bits;
+use vaplan_dataflows::outcome::Outcome;
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity, VersionRow};
 
 pub use progress::{CancelToken, Listener, Progress};
@@ -109,6 +118,25 @@ impl SetLabels {
 }
 
 impl LabelCounts {
+    /// Counts the labels and changes of an outcome.
+    pub(crate) fn count_labels(&mut self, outcome: &Outcome) {
+        self.changes += outcome.changes.len() as u64;
+        for own in outcome.videos.values() {
+            if let [Some(audio), Some(visual)] = &own.labels {
+                let both = audio.shared(visual);
+                both.for_each(|(_, labels)| self.audio_visual.add(&labels));
+            }
+        }
+        for (_, modality, record) in outcome.labels() {
+            self.records += 1;
+            let count = match modality {
+                Modality::Audio => &mut self.audio,
+                Modality::Visual => &mut self.visual,
+            };
+            record.tracks.iter().for_each(|track| count.add(&track.label));
+        }
+    }
+
     pub(crate) fn count_rejects(&mut self, rows: Vec<RejectRow>) {
         self.rejects = rows.iter().filter(|row| row.severity == Severity::Reject).count() as u64;
         self.notes = rows.len() as u64 - self.rejects;

@@ -136,7 +136,7 @@ pub fn commit(
     let epochs = epochs(snapshot, request, flips.as_ref())?;
     let rejected = graph_rejects(part, outcome);
     let diffs = diffs(snapshot, part, outcome, epochs, &rejected)?;
-    let classes = Classification::new(&after.classes, None);
+    let classes = Classification::new(&after.classes, &[]);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
         set: changes.iter().filter(|change| change.to).count() as u64,

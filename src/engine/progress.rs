@@ -24,7 +24,7 @@ pub enum Progress {
         /// Number of segments in the shard.
         segments: u64,
     },
-    /// All labels are computed, and the run is writing the tables.
+    /// All features that the run needs are scored. The run labels the videos and writes the tables.
     Committing,
 }
 

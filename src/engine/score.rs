@@ -1,8 +1,11 @@
 //! Reads and scores the shards of a run, and the job that all workers and readers of the run share.
 //!
 //! ```text
-//! reader thread ═ bounded channel ═▶ shards ── similarity ── stage ─▶ scored        one of each per worker
+//! reader thread ═ bounded channel ═▶ shards ── similarity ── complete shards ─▶ stage, or candidates
 //! ```
+//!
+//! There is one of each per worker. A run of all videos stages its shards ([`stage_shards`]), so that no candidate stays
+//! in memory. A change of some videos needs the candidates of few shards in memory ([`score`]).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,16 +14,14 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::similarity::{Scored, similarity};
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
-use vaplan_dataflows::timely::dataflow::operators::{InspectCore, Leave, Probe};
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::workers::panic_point;
 use vaplan_dataflows::{Candidate, VideoId, workers};
-use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 
 use super::plan::Plan;
 use super::read::read;
-use super::stage::{Stage, StagedShard};
+use super::stage::{ShardHead, Stage, StagedShard};
 use super::unknown::UnknownVideos;
 use super::{Listener, Progress};
 use crate::error::LabelError;
@@ -28,7 +29,7 @@ use crate::error::LabelError;
 /// The state that all workers and readers of a run share.
 pub(super) struct ScoringJob {
     pub(super) plan: Arc<Plan>,
-    /// The stage for finished shards; `None` if their scores are not kept for a later run.
+    /// The stage for finished shards; `None` if their candidates stay in memory.
     stage: Option<Stage>,
     listener: Listener,
     /// Positions in the plan of the shards to read.
@@ -38,6 +39,8 @@ pub(super) struct ScoringJob {
     cancelled: AtomicBool,
     error: Mutex<Option<LabelError>>,
     read: Mutex<ReadReport>,
+    /// The candidates of finished shards, if there is no stage.
+    candidates: Mutex<Vec<(VideoId, Candidate)>>,
 }
 
 /// The output of reading and scoring besides the candidates. The order of the entries is not defined.
@@ -45,8 +48,6 @@ pub(super) struct ScoringJob {
 pub struct ReadReport {
     /// Rejected rows and notes of reading and scoring.
     pub rejects: Vec<RejectRow>,
-    /// The feature file of each candidate, with its video and modality.
-    pub sources: Vec<(VideoId, Modality, Arc<str>)>,
     /// Features in Parquet files that belong to no annotated video.
     pub unknown: UnknownVideos,
 }
@@ -69,45 +70,60 @@ pub struct LeftOut {
     pub unknown: UnknownVideos,
 }
 
-/// A candidate of a video, with time and difference.
-pub(super) type ScoredUpdate = ((VideoId, Candidate), u64, isize);
-
 impl ScoringJob {
-    /// Makes the job for the shards at these positions. Also returns the shards among them that an earlier run staged;
-    /// the job does not read those again.
-    pub(super) fn new(
+    /// Makes the job for the shards at these positions. The job does not read the shards among them that an earlier run
+    /// staged.
+    fn new(
         plan: &Arc<Plan>,
         stage: Option<&Stage>,
         shards: &[usize],
+        workers: usize,
         listener: &Listener,
-    ) -> (Arc<ScoringJob>, Vec<StagedShard>) {
-        let (mut loaded, mut unread) = (Vec::new(), Vec::new());
-        for &at in shards {
-            match stage.and_then(|stage| stage.load(&plan.shards[at].key)) {
-                Some(shard) => loaded.push(shard),
-                None => unread.push(at),
+    ) -> Arc<ScoringJob> {
+        let mut read = ReadReport::default();
+        let mut pending = Vec::new();
+        let heads = match stage {
+            Some(stage) => staged_heads(plan, stage, shards, workers),
+            None => vec![None; shards.len()],
+        };
+        for (&at, head) in shards.iter().zip(heads) {
+            match head {
+                Some(head) => read.take(head),
+                None => pending.push(at),
             }
         }
         listener.tell(Progress::Planned {
             shards: shards.len(),
-            staged: loaded.len(),
+            staged: shards.len() - pending.len(),
         });
-        let mut read = ReadReport::default();
-        for shard in &mut loaded {
-            read.take(shard);
-        }
-        let job = ScoringJob {
+        Arc::new(ScoringJob {
             plan: plan.clone(),
             stage: stage.cloned(),
             listener: listener.clone(),
-            pending: unread,
+            pending,
             next: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             cancelled: AtomicBool::new(false),
             error: Mutex::new(None),
             read: Mutex::new(read),
-        };
-        (Arc::new(job), loaded)
+            candidates: Mutex::default(),
+        })
+    }
+
+    /// Reads and scores the shards of the job on timely workers of this process.
+    fn run(self: &Arc<Self>, workers: usize) -> Result<ReadReport, LabelError> {
+        if !self.pending.is_empty() {
+            let job = self.clone();
+            let ended = workers::run(workers, move |worker, stop| {
+                worker.dataflow::<u64, _, _>(|scope| scored(scope, &job));
+                // If another worker panicked, this returns `Stopped`. `workers::run` then reports the panic.
+                let _ = stop.finish(worker);
+            });
+            // Reader threads can run longer than the workers. The flag keeps such a thread from reading further shards.
+            self.cancelled.store(true, Ordering::Relaxed);
+            ended.map_err(|error| LabelError::Stopped(error.to_string()))?;
+        }
+        self.end()
     }
 
     /// Returns whether reader threads must stop, because the run failed or the caller cancelled it.
@@ -116,7 +132,7 @@ impl ScoringJob {
     }
 
     /// Returns the report after the dataflow has ended, or the error of the run.
-    pub(super) fn end(&self) -> Result<ReadReport, LabelError> {
+    fn end(&self) -> Result<ReadReport, LabelError> {
         if let Some(error) = lock(&self.error).take() {
             return Err(error);
         }
@@ -137,80 +153,102 @@ impl ScoringJob {
     }
 
     fn finish(&self, position: usize, mut shard: StagedShard) {
-        let key = &self.plan.shards[position].key;
-        if let Some(Err(error)) = self.stage.as_ref().map(|stage| stage.keep(key, &shard)) {
-            self.fail(error);
-            return;
+        let plan = &self.plan;
+        match &self.stage {
+            Some(stage) => {
+                let key = &plan.shards[position].key;
+                if let Err(error) = stage.keep(key, &mut shard, plan.videos.len()) {
+                    self.fail(error);
+                    return;
+                }
+            }
+            None => lock(&self.candidates).append(&mut shard.candidates),
         }
         point("after-shard");
         self.listener.tell(Progress::Shard {
-            segments: shard.segments,
+            segments: shard.head.segments,
         });
-        lock(&self.read).take(&mut shard);
+        lock(&self.read).take(shard.head);
         let finished = self.finished.fetch_add(1, Ordering::SeqCst) + 1;
         tracing::debug!(finished, of = self.pending.len(), "shard done");
     }
+}
+
+/// Checks which of the shards at these positions an earlier run staged, on several threads, and returns their heads.
+fn staged_heads(plan: &Plan, stage: &Stage, shards: &[usize], threads: usize) -> Vec<Option<ShardHead>> {
+    let check = |shards: &[usize]| -> Vec<Option<ShardHead>> {
+        let heads = shards
+            .iter()
+            .map(|&at| stage.check(&plan.shards[at].key, plan.videos.len()));
+        heads.collect()
+    };
+    std::thread::scope(|scope| {
+        let parts = shards.chunks(shards.len().div_ceil(threads.max(1)).max(1));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || check(part))).collect();
+        let heads = threads.into_iter().map(|thread| thread.join());
+        heads
+            .flat_map(|heads| heads.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 impl ReadReport {
     /// Adds a part of the report of another process.
     pub(crate) fn add(&mut self, part: ReadReport) {
         self.rejects.extend(part.rejects);
-        self.sources.extend(part.sources);
         self.unknown.add(part.unknown);
     }
 
-    fn take(&mut self, shard: &mut StagedShard) {
-        self.rejects.append(&mut shard.rejects);
-        self.unknown.add(std::mem::take(&mut shard.unknown));
-        let sources = shard.candidates.iter();
-        self.sources
-            .extend(sources.map(|(video, candidate)| (*video, candidate.modality, candidate.source.clone())));
+    fn take(&mut self, head: ShardHead) {
+        self.rejects.extend(head.rejects);
+        self.unknown.add(head.unknown);
     }
 }
 
-/// Reads and scores the shards of the job, and emits their candidates as updates. If the job has a stage, each shard is
-/// staged when it is complete.
-pub(super) fn scored<'scope>(
-    scope: Scope<'scope, u64>,
-    job: &Arc<ScoringJob>,
-) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
-    let job = job.clone();
+/// Reads and scores the shards of the job, and finishes each shard when it is complete.
+fn scored(scope: Scope<'_, u64>, job: &Arc<ScoringJob>) {
     scope.region_named("Shards", |inner| {
-        let batches = read(inner, &job);
+        let batches = read(inner, job);
         let scored = similarity(batches, job.plan.prompts.clone());
-        keep(scored, job).leave(scope)
-    })
+        finish(scored, job.clone());
+    });
 }
 
-/// Collects the candidates of a shard, and stages and emits them when the shard is complete.
+/// Collects the candidates of a shard, and finishes the shard when it is complete.
 ///
-/// Candidates cannot be emitted earlier: a video can have a rejected row anywhere in the shard, and
-/// [`StagedShard::end`] then drops its candidate.
-fn keep<'scope>(
-    scored: Stream<'scope, u64, Vec<(BatchTag, Vec<Scored>)>>,
-    job: Arc<ScoringJob>,
-) -> Stream<'scope, u64, Vec<ScoredUpdate>> {
-    scored.unary(Pipeline, "Stage", move |_capability, _info| {
-        // The shard that the reader of this worker is reading. A reader reads one shard at a time.
-        let mut shard = StagedShard::default();
-        move |input, output| {
-            input.for_each_time(|time, batches| {
-                let at = *time.time();
-                let mut session = output.session(&time);
-                for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
-                    panic_point("stage");
-                    shard.take(scored, &job.plan);
-                    if let BatchTag::End(position, left_out) = tag {
-                        shard.end(left_out, &job.plan);
-                        let done = std::mem::take(&mut shard);
-                        session.give_iterator(done.candidates.iter().map(|entry| (entry.clone(), at, 1)));
-                        job.finish(position, done);
-                    }
+/// Candidates cannot be used earlier: a video can have a rejected row anywhere in the shard, and [`StagedShard::end`]
+/// then drops its candidate.
+fn finish(scored: Stream<'_, u64, Vec<(BatchTag, Vec<Scored>)>>, job: Arc<ScoringJob>) {
+    // The shard that the reader of this worker is reading. A reader reads one shard at a time.
+    let mut shard = StagedShard::default();
+    scored.sink(Pipeline, "Stage", move |(input, _frontier)| {
+        input.for_each_time(|_time, batches| {
+            for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
+                panic_point("stage");
+                shard.take(scored, &job.plan);
+                if let BatchTag::End(position, left_out) = tag {
+                    shard.end(left_out, &job.plan);
+                    job.finish(position, std::mem::take(&mut shard));
                 }
-            });
-        }
-    })
+            }
+        });
+    });
+}
+
+/// Reads and scores the shards of a plan at these positions, and stages them. Shards that an earlier run staged are not
+/// read again.
+///
+/// # Errors
+/// Returns [`LabelError::Stage`] if a finished shard cannot be written to the stage, [`LabelError::Stopped`] if the
+/// dataflow does not reach its end, and [`LabelError::Cancelled`] if the listener's token was cancelled.
+pub fn stage_shards(
+    plan: &Arc<Plan>,
+    stage: &Stage,
+    shards: &[usize],
+    workers: usize,
+    listener: &Listener,
+) -> Result<ReadReport, LabelError> {
+    ScoringJob::new(plan, Some(stage), shards, workers, listener).run(workers)
 }
 
 /// Reads and scores the shards of a plan without labelling or staging. The order of the candidates is not defined.
@@ -227,29 +265,9 @@ pub fn score(
         return Ok((Vec::new(), ReadReport::default()));
     }
     let all: Vec<usize> = (0..plan.shards.len()).collect();
-    let (job, _) = ScoringJob::new(plan, None, &all, listener);
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let (shared, to) = (job.clone(), found.clone());
-    let ended = workers::run(workers, move |worker, stop| {
-        let (job, to) = (shared.clone(), to.clone());
-        let probe = worker.dataflow::<u64, _, _>(|scope| {
-            let (probe, _) = scored(scope, &job)
-                .inspect_container(move |event| {
-                    if let Ok((_, updates)) = event {
-                        lock(&to).extend(updates.iter().map(|(entry, _, _)| entry.clone()));
-                    }
-                })
-                .probe();
-            probe
-        });
-        // If another worker panicked, this returns `Stopped`. `workers::run` then reports the panic.
-        let _ = stop.step_while(worker, || !probe.done());
-    });
-    // Reader threads can run longer than the workers. The flag keeps such a thread from reading further shards.
-    job.cancelled.store(true, Ordering::Relaxed);
-    ended.map_err(|error| LabelError::Stopped(error.to_string()))?;
-    let read = job.end()?;
-    let candidates = std::mem::take(&mut *lock(&found));
+    let job = ScoringJob::new(plan, None, &all, workers, listener);
+    let read = job.run(workers)?;
+    let candidates = std::mem::take(&mut *lock(&job.candidates));
     Ok((candidates, read))
 }
 

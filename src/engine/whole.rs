@@ -6,21 +6,23 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
-use vaplan_schemas::tables::{Rejects, Truth, UserLabels};
+use vaplan_schemas::tables::{LabelChanges, Rejects, Table, Truth, UserLabels};
 
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::user_after;
 use super::patch::{Diff, epochs, info, predictions, video_predictions};
-use crate::engine::commit::{self, Classification, CommitRequest, Previous, change_rows};
-use crate::engine::flow::FlowInput;
+use crate::engine::before::VersionBefore;
+use crate::engine::commit::{self, VersionWriter, change_rows};
+use crate::engine::flow::{self, Alone, FlowInput};
+use crate::engine::passes::Passes;
 use crate::engine::plan::{Plan, planned, weak_hash};
+use crate::engine::score::stage_shards;
 use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
-use crate::engine::{Listener, Progress, flow};
+use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
 use crate::world::Names;
-use crate::world::evidence::{self, StoredEvidence, counting};
 use crate::world::flips;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
@@ -68,18 +70,9 @@ pub(crate) fn run(
     let old = snapshot.scan::<UserLabels>(&Filter::all())?;
     let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
     let user_labels = Diff::<UserLabels>::of(&old, user.clone());
-    let mut tracks = counting(snapshot, world.active.as_ref(), &Filter::all())?;
     let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
     let predicted = predictions(snapshot, &resolved, &removed)?;
     let of_videos = video_predictions(snapshot, &removed)?;
-    // Add the new predictions last: of two predictions of one video and epoch, `latest` takes the later one in the
-    // list.
-    tracks.extend(predicted.new.iter().cloned());
-    let stored = StoredEvidence {
-        user_labels: evidence::user_labels(&user, world),
-        predictions: evidence::latest(tracks, world, &|_| None),
-    };
-    let previous = Arc::new(Previous::read(snapshot)?);
     let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
         action: "make",
         path: std::env::temp_dir(),
@@ -89,54 +82,83 @@ pub(crate) fn run(
         Some(_) => store.staging_dir("relabel"),
         None => folder.path().to_owned(),
     })?;
+    let plan = Arc::new(plan);
+    let shards: Vec<usize> = (0..plan.shards.len()).collect();
+    let read = stage_shards(&plan, &stage, &shards, request.workers, listener)?;
+    let buckets = store.next_buckets(0)?;
+    let mut before = VersionBefore::open(snapshot, &resolved.before.classes, &plan, &stage, buckets)?;
+    before.replace_user_labels(&user)?;
+    // Of two predictions of one video and epoch, the one that is added last counts.
+    before.add_predictions(predicted.new.clone())?;
+    let before = Arc::new(before);
     let given = FlowInput {
-        shards: (0..plan.shards.len()).collect(),
-        plan: Arc::new(plan),
-        stage,
-        previous: Some(previous.clone()),
-        evidence: Arc::new(stored),
+        passes: Passes::new(&plan, buckets, &before.videos_by_bucket()?),
+        plan: plan.clone(),
+        stage: stage.clone(),
+        shards,
+        before: before.clone(),
     };
-    let (outcome, mut read) = flow::run(&given, WorkerGroup::alone(request.workers), listener)?;
-    let plan = &given.plan;
+    let world = &plan.world;
+    let mut all_flips = request.changes.epoch.map(|_| flips::FlipCounts::new());
     let mut summary = RelabelSummary {
         videos: (plan.videos.len() as u64, 0),
-        set: outcome.changes.iter().filter(|change| change.to).count() as u64,
-        unset: outcome.changes.iter().filter(|change| !change.to).count() as u64,
         denoising: world.denoising,
-        flips: request.changes.epoch.map(|_| {
-            let mut all = flips::FlipCounts::new();
-            let records = outcome.labels();
-            flips::count(
-                &mut all,
-                world,
-                records.map(|(_, modality, record)| (modality, record)),
-            );
-            all
-        }),
         ..RelabelSummary::default()
     };
-    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
-    let Some(lock) = lock else {
-        let classes = Classification::new(&plan.world.classes, Some(&previous));
-        let names = |video| plan.name(video).or_else(|| previous.name(video));
-        let version = snapshot.version().version + 1;
-        summary.changes = change_rows(version, &classes, &outcome.changes, names);
-        summary.rejected = commit::reject_rows(plan, &outcome, &mut read);
+    let mut of_graph = Vec::new();
+    let version = snapshot.version().version + 1;
+    let mut writer = match lock {
+        Some(lock) => {
+            listener.tell(Progress::Committing);
+            let info = info(snapshot, request, &resolved);
+            Some(VersionWriter::begin(store, lock, info, &plan, before.classes())?)
+        }
+        None => None,
+    };
+    flow::label(
+        given,
+        WorkerGroup::alone(request.workers),
+        &mut Alone,
+        &mut |pass| {
+            listener.check()?;
+            let changes = &pass.outcome.changes;
+            let set = changes.iter().filter(|change| change.to).count() as u64;
+            summary.set += set;
+            summary.unset += changes.len() as u64 - set;
+            if let Some(all) = &mut all_flips {
+                let records = pass.outcome.labels();
+                flips::count(
+                    all,
+                    world,
+                    records.map(|(_, modality, record)| (modality, record)),
+                );
+            }
+            match &mut writer {
+                Some(writer) => writer.write(pass),
+                None => {
+                    let names = |video| pass.name(&plan, video);
+                    let rows = change_rows(version, before.classes(), changes, names);
+                    summary.changes.extend(rows);
+                    of_graph.extend(commit::graph_rejects(&plan, &pass.outcome));
+                    Ok(())
+                }
+            }
+        },
+    )?;
+    summary.flips = all_flips;
+    let Some(writer) = writer else {
+        summary.changes.sort_by(LabelChanges::compare);
+        summary.rejected = commit::reject_rows(&plan, of_graph, read);
         return Ok(summary);
     };
-    listener.check()?;
-    listener.tell(Progress::Committing);
-    let asked = CommitRequest {
-        info: info(snapshot, request, &resolved),
-        also: &|commit| {
-            user_labels.write(commit, &mut Vec::new())?;
-            of_videos.write(commit, &mut Vec::new())?;
-            of_epoch.write(commit, &mut Vec::new())?;
-            predicted.write(commit, &mut Vec::new())
-        },
-    };
-    let done = commit::commit(store, lock, plan, &asked, outcome, read, Some(&previous))?;
-    given.stage.clear();
+    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
+    let done = writer.finish(read, |commit| {
+        user_labels.write(commit, &mut Vec::new())?;
+        of_videos.write(commit, &mut Vec::new())?;
+        of_epoch.write(commit, &mut Vec::new())?;
+        predicted.write(commit, &mut Vec::new())
+    })?;
+    stage.clear();
     summary.version = Some(done.version);
     summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
     Ok(summary)

@@ -62,6 +62,16 @@ impl WorkerGroup {
         }
     }
 
+    /// The number of workers of this process.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Returns whether the results of all processes are gathered in this process.
+    pub(super) fn gathers(&self) -> bool {
+        self.process == 0
+    }
+
     /// Returns where the results of all processes are gathered.
     pub(super) fn place(&self) -> GatherTarget {
         GatherTarget(self.others.as_ref().map(|_| self.workers as u64))

@@ -1,15 +1,15 @@
 //! One labelling run by several processes that see the same files.
 //!
 //! ```text
-//! every process: plan ── meeting ── data links ─┬─ dataflow, each process its shards ─┬─ process 0: commit
-//!                 same plan? ┘                  │                                     └─ others: send their parts to 0
-//! process 0: store's lock, version before ──────┘
+//! every process: plan ── meeting ── its shards: read, score, stage ══ passes: its candidates ─┬─ process 0: rows, commit
+//!                 same plan? ┘                                     all staged ┘               └─ others: outcome to 0
+//! process 0: store's lock, version before ─────────────────────────────────────┘
 //! ```
 //!
-//! Process 0 leads the run. It holds the store's lock, assigns the shards to the processes, receives the rows for the
-//! tables, and commits. If a process is lost before it has sent its part, the run ends on all processes and nothing
-//! is committed. The next run uses the staged scores again, with any number of processes. If a process is lost after
-//! it has sent its part, the run continues.
+//! Process 0 leads the run. It holds the store's lock, assigns the shards to the processes, and tells them the passes when
+//! all shards are staged. It gathers the labels of each pass, writes the tables, and commits. If a process is lost before
+//! the last pass is labelled, the run ends on all processes and nothing is committed. The next run uses the staged scores
+//! again, with any number of processes. If a process is lost after that, the run continues.
 //!
 //! The links between processes are in [`engine::cluster`](crate::engine::cluster).
 
@@ -20,12 +20,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
 use super::plan::open;
 use super::{LabelRequest, Preparation, STAGE};
+use crate::engine::before::VersionBefore;
 use crate::engine::cluster::control::Control;
 use crate::engine::cluster::frame::Frame;
 use crate::engine::cluster::hosts::Hosts;
@@ -33,13 +33,12 @@ use crate::engine::cluster::link::Link;
 use crate::engine::cluster::meeting::{ClusterConnections, RequestValues, meet};
 use crate::engine::flow::{self, FlowInput};
 use crate::engine::plan::{Plan, weak_hash};
-use crate::engine::score::ReadReport;
+use crate::engine::score::{ReadReport, stage_shards};
 use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
 use crate::error::cluster::ClusterError;
-use crate::world::evidence::StoredEvidence;
 use crate::world::hash::{feed, hash};
 
 /// The longest silence after which a process does not yet count as lost. Each process sends a message every second.
@@ -161,27 +160,26 @@ fn lead(
         path: seal,
         source,
     })?;
-    let (plan, stage) = (&ready.given.plan, &ready.given.stage);
+    let (plan, stage) = (&ready.plan, &ready.stage);
     let staged = |shard: usize| stage.has(&plan.shards[shard].key);
     let mut shares = deal(plan.shards.len(), hosts.processes(), staged);
     for (process, share) in shares.iter().enumerate().skip(1) {
         control.say(process, &Frame::Go(share.clone()));
     }
-    let own = std::mem::take(&mut shares[0]);
-    let own = ready.given(own.into_iter().map(|shard| shard as usize).collect());
-    let (outcome, mut report) = labelled(request, own, hosts, links, control, listener)?;
+    let own = positions(std::mem::take(&mut shares[0]));
+    let mut report = staged_shards(request, plan, stage, own.clone(), control, listener)?;
     let mut missing: BTreeSet<usize> = (1..hosts.processes()).collect();
     while !missing.is_empty() {
         match control.next()? {
-            (process, Frame::Ended) => {
-                missing.remove(&process);
-                control.settle(process);
-            }
+            (process, Frame::Staged) => drop(missing.remove(&process)),
             (_, Frame::Report(part)) => report.add(part),
             (process, frame) => return Err(unexpected(hosts, process, &frame)),
         }
     }
-    let summary = ready.commit(request, outcome, report, listener)?;
+    let input = ready.input(own)?;
+    control.say_all(&Frame::Passes(input.passes.clone()));
+    let team = team(request, hosts, links, control);
+    let summary = ready.commit(request, input, report, team, control, listener)?;
     let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
     control.say_all(&Frame::Committed(summary.version.version, rejects));
     Ok(ClusterOutcome::Led(Box::new(summary)))
@@ -218,17 +216,27 @@ fn follow(
     if sealed != session.to_string() {
         return Err(elsewhere().into());
     }
-    let given = FlowInput {
-        plan: Arc::new(plan),
-        stage: Stage::open(&store.staging_dir(STAGE))?,
-        shards: share.into_iter().map(|shard| shard as usize).collect(),
-        previous: None,
-        evidence: Arc::new(StoredEvidence::default()),
-    };
-    let (_, report) = labelled(request, given, hosts, links, control, listener)?;
+    let (plan, stage) = (Arc::new(plan), Stage::open(&store.staging_dir(STAGE))?);
+    let share = positions(share);
+    let report = staged_shards(request, &plan, &stage, share.clone(), control, listener)?;
     for part in parts(report) {
         control.say(0, &Frame::Report(part));
     }
+    control.say(0, &Frame::Staged);
+    let passes = match control.next()? {
+        (_, Frame::Passes(passes)) => passes,
+        (process, frame) => return Err(unexpected(hosts, process, &frame)),
+    };
+    let input = FlowInput {
+        // Only process 0 reads the version before.
+        before: Arc::new(VersionBefore::none(&plan, &stage, 0)),
+        plan,
+        stage,
+        shards: share,
+        passes,
+    };
+    let team = team(request, hosts, links, control);
+    flow::label(input, team, control, &mut |_| Ok(()))?;
     control.say(0, &Frame::Ended);
     listener.tell(Progress::Committing);
     match control.next()? {
@@ -248,23 +256,36 @@ fn connected(
     Ok(control.during(move || meeting.data_links())??)
 }
 
-/// Runs this process's part of the dataflow.
-fn labelled(
+/// Reads, scores and stages the shards of this process.
+fn staged_shards(
     request: &LabelRequest,
-    given: FlowInput,
-    hosts: &Hosts,
-    links: Vec<Option<TcpStream>>,
+    plan: &Arc<Plan>,
+    stage: &Stage,
+    shards: Vec<usize>,
     control: &mut Control,
     listener: &Listener,
-) -> Result<(Outcome, ReadReport), LabelError> {
+) -> Result<ReadReport, LabelError> {
+    let (plan, stage, workers, listener) = (plan.clone(), stage.clone(), request.workers, listener.clone());
+    control.during(move || stage_shards(&plan, &stage, &shards, workers, &listener))?
+}
+
+/// Makes the group of the workers of all processes.
+fn team(
+    request: &LabelRequest,
+    hosts: &Hosts,
+    links: Vec<Option<TcpStream>>,
+    control: &Control,
+) -> WorkerGroup {
     let sender = control.sender();
     let links = links.into_iter().enumerate();
     let links = links
         .map(|(peer, stream)| stream.map(|stream| Link::new(stream, peer, sender.clone())))
         .collect();
-    let team = WorkerGroup::of_cluster(request.workers, hosts.process(), links, sender);
-    let listener = listener.clone();
-    control.during(move || flow::run(&given, team, &listener))?
+    WorkerGroup::of_cluster(request.workers, hosts.process(), links, sender)
+}
+
+fn positions(share: Vec<u32>) -> Vec<usize> {
+    share.into_iter().map(|shard| shard as usize).collect()
 }
 
 /// A file by which processes recognise that they see the same store: it holds the number of the session.
@@ -285,15 +306,13 @@ fn deal(shards: usize, processes: usize, staged: impl Fn(usize) -> bool) -> Vec<
     shares
 }
 
-/// Divides a report into pieces of at most [`ROWS`] rows and [`ROWS`] sources.
+/// Divides a report into pieces of at most [`ROWS`] rows.
 fn parts(report: ReadReport) -> impl Iterator<Item = ReadReport> {
     let mut rejects = report.rejects.into_iter();
-    let mut sources = report.sources.into_iter();
     let mut unknown = report.unknown;
     std::iter::from_fn(move || {
         let part = ReadReport {
             rejects: rejects.by_ref().take(ROWS).collect(),
-            sources: sources.by_ref().take(ROWS).collect(),
             unknown: std::mem::take(&mut unknown),
         };
         (part != ReadReport::default()).then_some(part)
@@ -328,6 +347,8 @@ fn reason(hosts: &Hosts, error: &LabelError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vaplan_schemas::rows::{RejectKind, RejectRow};
+
     use super::*;
     use crate::engine::unknown::UnknownVideos;
 
@@ -352,13 +373,12 @@ mod tests {
 
     #[test]
     fn parts_add_up_to_what_was_read() {
-        let source = |nth: u64| (vaplan_dataflows::VideoId(nth), Modality::Audio, "a.npy".into());
-        let sources: Vec<_> = (0..2 * ROWS as u64 + 1).map(source).collect();
+        let row = |nth: usize| RejectRow::note(RejectKind::EmptyFile, format!("{nth}.npy"), "has no rows");
+        let rejects: Vec<_> = (0..2 * ROWS + 1).map(row).collect();
         let mut unknown = UnknownVideos::default();
         unknown.note("clip", "a.parquet");
         let report = ReadReport {
-            rejects: Vec::new(),
-            sources: sources.clone(),
+            rejects: rejects.clone(),
             unknown: unknown.clone(),
         };
         let mut sum = ReadReport::default();
@@ -367,6 +387,6 @@ mod tests {
             count += 1;
             sum.add(part);
         }
-        assert_eq!((count, sum.sources, sum.unknown), (3, sources, unknown));
+        assert_eq!((count, sum.rejects, sum.unknown), (3, rejects, unknown));
     }
 }

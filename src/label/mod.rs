@@ -9,18 +9,20 @@ pub(crate) mod plan;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
-use vaplan_schemas::store::{CommitInfo, Store, WriteLock};
+use vaplan_schemas::store::{CommitInfo, Snapshot, Store, WriteLock};
 
-use crate::engine::flow::{self, FlowInput};
+use crate::engine::before::VersionBefore;
+use crate::engine::commit::VersionWriter;
+use crate::engine::flow::{self, Alone, FlowInput, Wait};
+use crate::engine::passes::{Passes, bucketed_videos};
 use crate::engine::plan::Plan;
-use crate::engine::score::ReadReport;
+use crate::engine::score::{ReadReport, stage_shards};
+use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
-use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
+use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
 use crate::world::World;
-use crate::world::evidence::StoredEvidence;
 use crate::world::settings::SettingsRequest;
 
 /// A request to label feature shards into a store: the inputs, the settings and the store.
@@ -118,9 +120,11 @@ pub(crate) fn run_plan(
         Preparation::Held(version) => return Ok(LabelSummary { version, done: None }),
         Preparation::Ready(ready) => ready,
     };
-    let all = (0..ready.given.plan.shards.len()).collect();
-    let (outcome, report) = flow::run(&ready.given(all), WorkerGroup::alone(request.workers), listener)?;
-    ready.commit(request, outcome, report, listener)
+    let all: Vec<usize> = (0..ready.plan.shards.len()).collect();
+    let report = stage_shards(&ready.plan, &ready.stage, &all, request.workers, listener)?;
+    let input = ready.input(all)?;
+    let team = WorkerGroup::alone(request.workers);
+    ready.commit(request, input, report, team, &mut Alone, listener)
 }
 
 /// The name of the folder of staged shards.
@@ -130,15 +134,18 @@ const STAGE: &str = "label";
 enum Preparation {
     /// The store already has the labels of this request, in this version.
     Held(VersionRow),
-    /// All inputs of the dataflow are read.
+    /// The run can begin.
     Ready(Box<PreparedLabelling>),
 }
 
-/// All inputs of the dataflow, and the store for its results.
+/// The plan of a run, the version before, and the store for the results.
 struct PreparedLabelling {
     store: Store,
     lock: WriteLock,
-    given: FlowInput,
+    plan: Arc<Plan>,
+    stage: Stage,
+    /// The version before and its classes.
+    before: Option<(Snapshot, Vec<Arc<str>>)>,
 }
 
 fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, LabelError> {
@@ -152,86 +159,82 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, L
             return Ok(Preparation::Held(latest.version().clone()));
         }
     }
-    // User labels and predictions stay valid until they are withdrawn, whatever is labelled again. So the new version
-    // keeps them.
-    let evidence = match (&latest, before) {
+    let before = match (latest, before) {
         (Some(latest), Some(before)) => {
+            // User labels and predictions stay valid until they are withdrawn, whatever is labelled again. So the new
+            // version keeps them.
             (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
             plan.world.delivered = before.delivered;
             if plan.world.run.is_empty() {
                 plan.world.run = before.run;
             }
-            StoredEvidence::read(latest, &plan.world)?
+            Some((latest, before.classes))
         }
-        _ => StoredEvidence::default(),
-    };
-    let given = FlowInput {
-        plan: Arc::new(plan),
-        stage: stage::Stage::open(&store.staging_dir(STAGE))?,
-        shards: Vec::new(),
-        previous: latest
-            .as_ref()
-            .map(commit::Previous::read)
-            .transpose()?
-            .map(Arc::new),
-        evidence: Arc::new(evidence),
+        _ => None,
     };
     Ok(Preparation::Ready(Box::new(PreparedLabelling {
+        stage: Stage::open(&store.staging_dir(STAGE))?,
+        plan: Arc::new(plan),
         store,
         lock,
-        given,
+        before,
     })))
 }
 
 impl PreparedLabelling {
-    /// The inputs of a process that reads the shards at these positions.
-    fn given(&self, shards: Vec<usize>) -> FlowInput {
-        FlowInput {
+    /// Divides the run into passes, after the shards of this process at these positions were staged.
+    fn input(&self, shards: Vec<usize>) -> Result<FlowInput, LabelError> {
+        let (plan, stage) = (&self.plan, &self.stage);
+        let buckets = self.store.next_buckets(bucketed_videos(plan.videos.len()))?;
+        let before = match &self.before {
+            Some((latest, classes)) => VersionBefore::open(latest, classes, plan, stage, buckets)?,
+            None => VersionBefore::none(plan, stage, buckets),
+        };
+        let passes = Passes::new(plan, buckets, &before.videos_by_bucket()?);
+        tracing::debug!(buckets, passes = passes.count(), "scored");
+        Ok(FlowInput {
+            plan: plan.clone(),
+            stage: stage.clone(),
             shards,
-            ..self.given.clone()
-        }
+            passes,
+            before: Arc::new(before),
+        })
     }
 
-    /// Commits the results of the dataflow.
+    /// Labels all passes, and commits the result.
     fn commit(
         self,
         request: &LabelRequest,
-        outcome: Outcome,
+        input: FlowInput,
         report: ReadReport,
+        team: WorkerGroup,
+        wait: &mut impl Wait,
         listener: &Listener,
     ) -> Result<LabelSummary, LabelError> {
-        tracing::debug!(
-            videos = outcome.videos.len(),
-            changes = outcome.changes.len(),
-            "labelled"
-        );
-        listener.check()?;
         listener.tell(Progress::Committing);
-        let FlowInput {
-            plan,
-            stage,
-            previous,
-            ..
-        } = &self.given;
-        let asked = commit::CommitRequest {
-            info: CommitInfo {
-                command: request.command.clone(),
-                epoch: None,
-                settings: plan.world.settings_hash(),
-                models: plan.world.models_hash(),
-                inputs: plan.inputs.clone(),
-                program: env!("CARGO_PKG_VERSION").to_owned(),
-                videos: plan.videos.len(),
-            },
-            also: &|_| Ok(()),
+        let plan = &self.plan;
+        let info = CommitInfo {
+            command: request.command.clone(),
+            epoch: None,
+            settings: plan.world.settings_hash(),
+            models: plan.world.models_hash(),
+            inputs: plan.inputs.clone(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            videos: bucketed_videos(plan.videos.len()),
         };
         let mut unknown = plan.unknown.clone();
         unknown.add(report.unknown.clone());
-        let previous = previous.as_deref();
-        let summary = commit::commit(&self.store, &self.lock, plan, &asked, outcome, report, previous)?;
+        let before = input.before.clone();
+        let mut writer = VersionWriter::begin(&self.store, &self.lock, info, plan, before.classes())?;
+        flow::label(input, team, wait, &mut |pass| {
+            listener.check()?;
+            writer.write(pass)
+        })?;
+        tracing::debug!("labelled");
+        let summary = writer.finish(report, |_| Ok(()))?;
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
-        stage.clear();
+        self.stage.clear();
         Ok(summary)
     }
 }

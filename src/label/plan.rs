@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
-use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
+use vaplan_schemas::{ClassId, Modality};
 
 use super::LabelRequest;
-use crate::engine::plan::{Plan, index, planned, weak_hash};
+use crate::engine::plan::{Plan, VideoIndex, planned, weak_hash};
 use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::absolute;
@@ -46,7 +46,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             splits: splits.join(", "),
         });
     }
-    let by_id = index(&videos)?;
+    let index = VideoIndex::new(&videos)?;
     let world = World {
         settings,
         prompts: [
@@ -131,7 +131,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     Ok(Plan {
         world,
         videos,
-        by_id,
+        index,
         truth,
         rejects,
         prompts: Arc::new(prompts),
@@ -146,6 +146,8 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
 fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<Video>, Vec<Option<usize>>) {
     let mut videos = Vec::new();
     let mut chosen = Vec::with_capacity(annotations.videos.len());
+    // Many videos have the same weak label, and share one allocation.
+    let mut weak: BTreeMap<&[ClassId], Arc<[ClassId]>> = BTreeMap::new();
     for video in &annotations.videos {
         chosen.push(splits.contains(&video.split).then_some(videos.len()));
         if splits.contains(&video.split) {
@@ -153,7 +155,10 @@ fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<Video>, Vec<Optio
                 id: VideoId::of(&video.name),
                 name: video.name.clone(),
                 split: video.split,
-                weak: video.weak.clone().into(),
+                weak: weak
+                    .entry(&video.weak[..])
+                    .or_insert_with(|| video.weak.clone().into())
+                    .clone(),
                 source: video.source.clone(),
             });
         }

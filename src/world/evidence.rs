@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_dataflows::{Prediction, Probability, UserLabelRecord, UserLabelTrack, VideoId};
 use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
 use vaplan_schemas::store::{DataFile, Filter, Found, Snapshot};
-use vaplan_schemas::tables::{Epochs, Predictions, Table, UserLabels};
+use vaplan_schemas::tables::{Epochs, Predictions, Table};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::{Active, World};
@@ -21,24 +21,6 @@ pub struct StoredEvidence {
     pub user_labels: Vec<Of<UserLabelRecord>>,
     /// The latest prediction that counts: at most one per video and modality.
     pub predictions: Vec<Of<Prediction>>,
-}
-
-impl StoredEvidence {
-    /// Reads the user labels and predictions of all videos of a version. User labels of classes that the world does
-    /// not have stay in their table without effect.
-    ///
-    /// # Errors
-    /// Returns [`StoreError`] if a table cannot be read.
-    pub fn read(snapshot: &Snapshot, world: &World) -> Result<StoredEvidence, StoreError> {
-        Ok(StoredEvidence {
-            user_labels: user_labels(&snapshot.read::<UserLabels>()?, world),
-            predictions: latest(
-                counting(snapshot, world.active.as_ref(), &Filter::all())?,
-                world,
-                &|_| None,
-            ),
-        })
-    }
 }
 
 /// Converts rows of `user_labels`, in any order, into records of the label graph.
@@ -83,16 +65,46 @@ pub fn of_epochs(
     if epochs.is_empty() {
         return Ok(Vec::new());
     }
+    let wanted = files_of(snapshot, epochs)?;
+    let mut found = snapshot.scan_some::<Predictions>(filter, wanted)?;
+    found.retain(|found| epochs.contains(&found.row.epoch));
+    Ok(found)
+}
+
+/// Calls `take` with the predictions of these epochs for all videos, file by file, so that only one file is in memory.
+///
+/// # Errors
+/// Returns [`StoreError`] if a table cannot be read, and the error of `take`.
+pub fn each_file_of_epochs<E: From<StoreError>>(
+    snapshot: &Snapshot,
+    epochs: &BTreeSet<u64>,
+    take: &mut dyn FnMut(Vec<PredictionTrack>) -> Result<(), E>,
+) -> Result<(), E> {
+    if epochs.is_empty() {
+        return Ok(());
+    }
+    let wanted = files_of(snapshot, epochs)?;
+    let files = snapshot.files(Predictions::NAME)?;
+    for file in files.iter().filter(|file| wanted(file)) {
+        let mut rows = snapshot.read_some::<Predictions>(|other| other.path == file.path)?;
+        rows.retain(|row| epochs.contains(&row.epoch));
+        take(rows)?;
+    }
+    Ok(())
+}
+
+/// Returns a function that tells whether a file of table `predictions` may hold one of these epochs.
+fn files_of(
+    snapshot: &Snapshot,
+    epochs: &BTreeSet<u64>,
+) -> Result<impl Fn(&DataFile) -> bool + use<>, StoreError> {
     let versions = snapshot.store().versions()?;
     let versions = versions
         .iter()
         .filter(|row| row.epoch.is_some_and(|epoch| epochs.contains(&epoch)));
     let versions: BTreeSet<u64> = versions.map(|row| row.version).collect();
     // A file without a single version (from a patch or a rewrite of several versions) may hold any epoch.
-    let wanted = |file: &DataFile| file.version().is_none_or(|version| versions.contains(&version));
-    let mut found = snapshot.scan_some::<Predictions>(filter, wanted)?;
-    found.retain(|found| epochs.contains(&found.row.epoch));
-    Ok(found)
+    Ok(move |file: &DataFile| file.version().is_none_or(|version| versions.contains(&version)))
 }
 
 /// Whether the store version has a prediction of this epoch.

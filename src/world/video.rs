@@ -6,7 +6,7 @@ use vaplan_dataflows::VideoId;
 use vaplan_schemas::ClassId;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
-use crate::ingest::annotations::{KeyError, Roster};
+use crate::ingest::annotations::{KeyError, key11};
 
 /// A video with its weak label.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,34 +23,65 @@ pub struct Video {
     pub source: Arc<str>,
 }
 
-/// Tells which video a key of a feature file names.
+/// Tells which video a key of a feature file names, as [`Roster`](crate::ingest::annotations::Roster) does. A plan keeps
+/// the names of all videos of a run, so this type needs only 24 bytes per video beside the names.
 #[derive(Clone, Debug)]
 pub struct Names {
-    roster: Roster,
-    /// The index among the labelled videos for each position in the roster. `None`: the video exists, but is not
-    /// labelled.
-    chosen: Vec<Option<usize>>,
+    names: Vec<Arc<str>>,
+    /// Positions in `names`, in alphabetical order of names. All names that begin with a key are together.
+    order: Vec<u32>,
+    /// The index among the labelled videos for each position in `names`; [`NOT_LABELLED`] if the video is not labelled.
+    chosen: Vec<u32>,
 }
+
+const NOT_LABELLED: u32 = u32::MAX;
 
 impl Names {
     /// Takes all known names, each with its index among the labelled videos (`None` if the video is not labelled).
+    ///
+    /// # Panics
+    /// Panics if there are 2^32 - 1 or more names.
     pub fn new(names: impl IntoIterator<Item = (Arc<str>, Option<usize>)>) -> Names {
-        let (names, chosen): (Vec<_>, _) = names.into_iter().unzip();
-        Names {
-            roster: Roster::new(names),
-            chosen,
-        }
+        let index = |chosen: Option<usize>| match chosen {
+            Some(position) => u32::try_from(position).expect("fewer than 2^32 videos"),
+            None => NOT_LABELLED,
+        };
+        let (names, chosen): (Vec<Arc<str>>, Vec<u32>) = names
+            .into_iter()
+            .map(|(name, chosen)| (name, index(chosen)))
+            .unzip();
+        let mut order: Vec<u32> = (0..u32::try_from(names.len()).expect("fewer than 2^32 videos")).collect();
+        order.sort_unstable_by(|a, b| names[*a as usize].cmp(&names[*b as usize]));
+        Names { names, order, chosen }
     }
 
     /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
-        match self.roster.resolve(key) {
-            Ok(position) => self.chosen[position].map_or(Meaning::NotLabelled, Meaning::Video),
-            Err(KeyError::Unknown) => Meaning::Unknown,
-            Err(ambiguous) => Meaning::Ambiguous {
-                key: key.into(),
-                reason: ambiguous.to_string(),
-            },
+        let name = |position: &u32| &*self.names[*position as usize];
+        let first = self.order.partition_point(|position| name(position) < key);
+        let later = &self.order[first..];
+        let fits = |position: &&u32| name(position) == key || key11(name(position)) == key;
+        let Some(own) = later.first().filter(fits) else {
+            return Meaning::Unknown;
+        };
+        if name(own) != key {
+            let count = later.partition_point(|position| name(position).starts_with(key));
+            let last = later[count - 1];
+            if last != *own {
+                let ambiguous = KeyError::Ambiguous {
+                    key: key.to_owned(),
+                    first: self.names[*own as usize].clone(),
+                    second: self.names[last as usize].clone(),
+                };
+                return Meaning::Ambiguous {
+                    key: key.into(),
+                    reason: ambiguous.to_string(),
+                };
+            }
+        }
+        match self.chosen[*own as usize] {
+            NOT_LABELLED => Meaning::NotLabelled,
+            position => Meaning::Video(position as usize),
         }
     }
 }
@@ -86,5 +117,52 @@ impl Meaning {
         };
         let reject = RejectRow::reject(RejectKind::AmbiguousKey, file, reason.clone());
         Some(reject.row(row).video(&**key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::annotations::Roster;
+
+    #[test]
+    fn keys_mean_the_videos_that_the_roster_tells() {
+        let names = [
+            "AAAAAAAAAAA_20_30",
+            "AAAAAAAAAAA_0_10",
+            "AAAAAAAAAAAB",
+            "BBBBBBBBBBB_0_10",
+            "BBBBBBBBBBB",
+            "short",
+            "ééééééééééé_0_10",
+            "CCCCCCCCCCC_0_10",
+            "CCCCCCCCCC",
+        ];
+        let roster = Roster::new(names);
+        // Every third video is not labelled.
+        let chosen = |position: usize| (position % 3 != 2).then_some(position);
+        let known = (0..)
+            .zip(names)
+            .map(|(position, name)| (name.into(), chosen(position)));
+        let known = Names::new(known);
+        let mut keys: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        for name in names {
+            keys.extend(name.char_indices().map(|(end, _)| name[..end].to_owned()));
+            keys.extend([format!("{name}x"), key11(name).to_owned()]);
+        }
+        for key in keys {
+            let wanted = match roster.resolve(&key) {
+                Ok(position) => chosen(position).map_or(Meaning::NotLabelled, Meaning::Video),
+                Err(KeyError::Unknown) => Meaning::Unknown,
+                Err(ambiguous) => Meaning::Ambiguous {
+                    key: (&*key).into(),
+                    reason: ambiguous.to_string(),
+                },
+            };
+            assert_eq!(known.meaning(&key), wanted, "{key}");
+        }
+        assert!(matches!(known.meaning("AAAAAAAAAAA"), Meaning::Ambiguous { .. }));
+        assert_eq!(known.meaning("BBBBBBBBBBB"), Meaning::Video(4));
+        assert_eq!(Names::new([]).meaning(""), Meaning::Unknown);
     }
 }

@@ -17,8 +17,15 @@ store = Path(sys.argv[1])
 COUNTS = "count(*) AS rows, count(*) FILTER (WHERE label) AS set_, count(DISTINCT video) AS videos"
 
 
+def segments(tracks, *columns):
+    """One row per segment: `columns` are the lists of a track, of which each has one value per segment."""
+    numbers = pl.int_ranges(pl.col(columns[0]).list.len()).alias("segment")
+    return tracks.with_columns(numbers).explode("segment", *columns)
+
+
 def answer(labels, scores):
-    scores = scores.sort("video", "modality", "class", "segment")
+    labels = segments(labels.drop("why"), "label", "rule", "score")
+    scores = segments(scores, "cosine", "score").sort("video", "modality", "class", "segment")
     rows = scores.select("video", "modality", "class", "segment", "score").iter_rows()
     return {
         "labels": f"{labels.height},{int(labels['label'].sum())},{labels['video'].n_unique()}",
@@ -43,7 +50,7 @@ for row in pl.read_delta(str(store / "versions")).sort("version").iter_rows(name
     for reader, read in (("polars", by_polars), ("deltalake", by_deltalake)):
         seen[reader][str(row["version"])] = answer(*(read(name, tables[name]) for name in ("labels", "scores")))
 
-labels = by_polars("labels", None)
+labels = segments(by_polars("labels", None).drop("why"), "label", "rule", "score")
 seen["duckdb"] = ",".join(map(str, duckdb.sql(f"SELECT {COUNTS} FROM labels").fetchall()[0]))
 print(json.dumps(seen, default=int))
 

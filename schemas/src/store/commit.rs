@@ -1,6 +1,7 @@
 //! A commit: a store version that is being written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use super::durable::Scratch;
@@ -51,11 +52,32 @@ pub struct Commit<'a> {
     pub(super) patched: BTreeSet<&'static str>,
     /// Whether the commit only moves rows between files and changes no row.
     pub(super) same_rows: bool,
+    /// Whether tables without deletion vectors shall ask for reader version 1 again.
+    pub(super) plain_reader: bool,
     /// The number of labels whose change this commit adds to `label_changes`.
     pub(super) changed_labels: u64,
     /// Files that were written, but are neither synced nor named: table, name and scratch file.
     pub(super) unnamed: Vec<(&'static str, String, Scratch)>,
     _lock: &'a WriteLock,
+}
+
+/// The number of buckets after a commit on top of `previous`, if the store will then hold this number of videos.
+fn buckets(previous: Option<&Snapshot>, videos: usize) -> Result<u32, StoreError> {
+    if let Some(buckets) = previous.map(Snapshot::buckets).transpose()?.flatten() {
+        return Ok(buckets);
+    }
+    let wanted = videos.div_ceil(VIDEOS_PER_BUCKET).next_power_of_two();
+    Ok(u32::try_from(wanted).unwrap_or(MOST_BUCKETS).min(MOST_BUCKETS))
+}
+
+impl Store {
+    /// The number of buckets that the next commit will have, if the store will then hold this number of videos.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] if the latest version cannot be read.
+    pub fn next_buckets(&self, videos: usize) -> Result<u32, StoreError> {
+        buckets(self.latest()?.as_ref(), videos)
+    }
 }
 
 impl<'a> Commit<'a> {
@@ -76,13 +98,7 @@ impl<'a> Commit<'a> {
         store.keep_spare();
         let previous = store.latest()?;
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
-        let buckets = match previous.as_ref().map(Snapshot::buckets).transpose()?.flatten() {
-            Some(buckets) => buckets,
-            None => {
-                let wanted = info.videos.div_ceil(VIDEOS_PER_BUCKET).next_power_of_two();
-                u32::try_from(wanted).unwrap_or(MOST_BUCKETS).min(MOST_BUCKETS)
-            }
-        };
+        let buckets = buckets(previous.as_ref(), info.videos)?;
         Ok(Commit {
             store,
             info,
@@ -92,6 +108,7 @@ impl<'a> Commit<'a> {
             touched: BTreeMap::new(),
             patched: BTreeSet::new(),
             same_rows: false,
+            plain_reader: false,
             changed_labels: 0,
             unnamed: Vec::new(),
             _lock: lock,
@@ -166,12 +183,34 @@ impl<'a> Commit<'a> {
         &mut self,
         rows: impl Fn(u32) -> Vec<T::Row> + Sync,
     ) -> Result<(), StoreError> {
-        assert!(T::BUCKETED, "{} has no buckets", T::NAME);
+        self.clear::<T>();
+        self.fill_buckets::<T>(0..self.buckets, rows)
+    }
+
+    /// Removes all rows of a table. A caller that has the new rows bucket by bucket adds these rows with
+    /// [`Commit::fill_buckets`].
+    pub fn clear<T: Table>(&mut self) {
         self.touched.insert(T::NAME, LoggedFiles::new());
-        let (store, buckets) = (self.store, self.buckets);
-        let written = on_all_cores(buckets as usize, |bucket| {
-            let bucket = bucket as u32;
-            Written::bucket::<T>(store, (bucket, buckets), &rows(bucket))
+    }
+
+    /// Adds the rows of these buckets, with as many threads as there are cores. `rows` returns the rows of a bucket. The
+    /// buckets must be empty (see [`Commit::clear`]).
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Commit::replace_bucket`].
+    ///
+    /// # Panics
+    /// Panics if the table has no buckets.
+    pub fn fill_buckets<T: Table>(
+        &mut self,
+        buckets: Range<u32>,
+        rows: impl Fn(u32) -> Vec<T::Row> + Sync,
+    ) -> Result<(), StoreError> {
+        assert!(T::BUCKETED, "{} has no buckets", T::NAME);
+        let (store, of) = (self.store, self.buckets);
+        let written = on_all_cores(buckets.len(), |nth| {
+            let bucket = buckets.start + nth as u32;
+            Written::bucket::<T>(store, (bucket, of), &rows(bucket))
         })?;
         written.into_iter().try_for_each(|written| self.add::<T>(written))
     }

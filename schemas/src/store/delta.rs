@@ -128,6 +128,11 @@ impl DeltaFolder {
         Ok(self.at(version)?.files)
     }
 
+    /// Whether the log of a version allows deletion vectors.
+    pub(super) fn allows_vectors(&self, version: u64) -> Result<bool, StoreError> {
+        Ok(self.at(version)?.vectors)
+    }
+
     /// Whether the table has this column at a version.
     pub(super) fn has_column(&self, version: u64, column: &str) -> Result<bool, StoreError> {
         Ok(self.at(version)?.columns.iter().any(|own| own == column))
@@ -221,17 +226,21 @@ impl DeltaFolder {
         // The log must declare deletion vectors once in the life of a table, and new columns when they are added.
         // Only then is the log read again.
         let vectors = has_vectors && !known.vectors;
-        let say = match vectors || known.columns != columns {
+        let forbids = stamp.plain_reader && known.vectors && !has_vectors;
+        let say = match vectors || forbids || known.columns != columns {
             true => self.wait(async {
                 let log = self.log()?;
                 let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(latest)).await?;
-                entry::say(&snapshot, schema, vectors)
+                match forbids {
+                    true => entry::forbid_vectors(&snapshot),
+                    false => entry::say(&snapshot, schema, vectors),
+                }
             })?,
             false => Vec::new(),
         };
         let text = entry::change(&known.files, wanted, stamp, say).map_err(|error| self.error(error))?;
         Ok(match text {
-            Some(text) => made(latest + 1, text, known.vectors || has_vectors),
+            Some(text) => made(latest + 1, text, (known.vectors && !forbids) || has_vectors),
             None => Prepared::Same(latest),
         })
     }

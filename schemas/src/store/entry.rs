@@ -26,6 +26,8 @@ const PROPERTY: &str = "delta.enableDeletionVectors";
 pub(super) struct Stamp<'a> {
     pub(super) version: u64,
     pub(super) command: &'a str,
+    /// Whether the log of a table without deletion vectors shall no longer allow them.
+    pub(super) plain_reader: bool,
     /// Whether rows change. `false` if the entry only moves rows to other files.
     pub(super) data_change: bool,
 }
@@ -42,8 +44,7 @@ pub(super) fn create(
     // Time travel reads old log entries, so deltalake must not delete them.
     let keep = [("delta.enableExpiredLogCleanup", "false")];
     let mut metadata = new_metadata(&columns, Vec::<String>::new(), keep)?.with_name(table.to_owned())?;
-    let mut protocol: Protocol =
-        serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))?;
+    let mut protocol = plain_protocol()?;
     if files.values().any(|file| file.deleted.is_some()) {
         protocol = with_vectors(&[], &[])?;
         metadata = metadata.add_config_key(PROPERTY.to_owned(), "true".to_owned())?;
@@ -81,7 +82,7 @@ pub(super) fn change(
     };
     let gone: Vec<&LoggedFile> = found.values().filter(|file| !same(file, wanted)).collect();
     let new: Vec<&LoggedFile> = wanted.values().filter(|file| !same(file, found)).collect();
-    if gone.is_empty() && new.is_empty() {
+    if gone.is_empty() && new.is_empty() && say.is_empty() {
         return Ok(None);
     }
     let mut actions = say;
@@ -164,6 +165,30 @@ pub(super) fn say(
         actions.push(Action::Metadata(metadata));
     }
     Ok(actions)
+}
+
+/// The actions after which a log asks for reader version 1, which every reader has. The table must have no deletion vector.
+/// Returns no actions if the log never allowed deletion vectors, or needs a feature of another program.
+pub(super) fn forbid_vectors(snapshot: &EagerSnapshot) -> Result<Vec<Action>, DeltaTableError> {
+    let protocol = snapshot.protocol();
+    let only_vectors = listed(protocol.reader_features())
+        .iter()
+        .all(|feature| feature == FEATURE);
+    if protocol.min_reader_version() <= 1 || !only_vectors {
+        return Ok(Vec::new());
+    }
+    let mut actions = vec![Action::Protocol(plain_protocol()?)];
+    if has_property(snapshot.metadata()) {
+        let metadata = snapshot.metadata().clone().remove_config_key(PROPERTY)?;
+        actions.push(Action::Metadata(metadata));
+    }
+    Ok(actions)
+}
+
+/// The protocol of a table that every reader opens.
+fn plain_protocol() -> Result<Protocol, DeltaTableError> {
+    let versions = json!({ "minReaderVersion": 1, "minWriterVersion": 2 });
+    Ok(serde_json::from_value(versions)?)
 }
 
 /// The current columns, followed by the nullable columns that only the log has. Files of an older program hold values

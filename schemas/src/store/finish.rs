@@ -40,6 +40,7 @@ impl Commit<'_> {
         let stamp = Stamp {
             command: &command,
             version: self.version().0,
+            plain_reader: self.plain_reader,
             data_change: !self.same_rows,
         };
         let mut named: BTreeMap<String, u64> = BTreeMap::new();

@@ -37,6 +37,30 @@ impl Store {
     /// # Errors
     /// Returns the same errors as [`Commit::finish`], and [`StoreError::Empty`] if the store has no version.
     pub fn optimize(&self, lock: &WriteLock, command: &str, program: &str) -> Result<Optimized, StoreError> {
+        self.rewrite(lock, command, program, false)
+    }
+
+    /// Like [`Store::optimize`]. Afterwards the log of every table asks for reader version 1 of Delta's protocol, so that
+    /// readers without deletion vectors open the latest version. A later patch asks for reader version 3 again.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Store::optimize`].
+    pub fn optimize_for_every_reader(
+        &self,
+        lock: &WriteLock,
+        command: &str,
+        program: &str,
+    ) -> Result<Optimized, StoreError> {
+        self.rewrite(lock, command, program, true)
+    }
+
+    fn rewrite(
+        &self,
+        lock: &WriteLock,
+        command: &str,
+        program: &str,
+        plain_reader: bool,
+    ) -> Result<Optimized, StoreError> {
         let before = self.at_version(None)?;
         let row = before.version();
         let info = CommitInfo {
@@ -51,6 +75,7 @@ impl Store {
         };
         let mut commit = self.begin(lock, info)?;
         commit.same_rows = true;
+        commit.plain_reader = plain_reader;
         tables::each(&mut Fold(&mut commit))
             .into_iter()
             .collect::<Result<(), _>>()?;
@@ -113,6 +138,15 @@ impl Commit<'_> {
             Some(previous) => previous.logged(T::NAME)?,
             None => return Ok(()),
         };
+        if self.plain_reader
+            && let Some(delta) = self
+                .previous
+                .as_ref()
+                .and_then(|previous| previous.delta(T::NAME))
+            && self.store.folder(T::NAME).allows_vectors(delta)?
+        {
+            self.touch::<T>()?;
+        }
         let mut files_of: BTreeMap<u32, u32> = BTreeMap::new();
         let mut due: BTreeMap<u32, Vec<T::Row>> = BTreeMap::new();
         let mut patched = false;

@@ -46,24 +46,24 @@ fn why(whys: &[Option<FlipReason>]) -> ArrayRef {
 
 /// How a program wrote the reasons of flips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reasons {
+pub(crate) enum FormerReasons {
     /// The first columns of `loss`, `epoch`, `base`, `alpha`, `k` in `labels`; `epoch`, `loss`, ... in `label_changes`.
     Columns(usize),
     Struct,
 }
 
-impl Reasons {
-    pub(crate) const fn of(code: u8) -> Reasons {
+impl FormerReasons {
+    pub(crate) const fn of(code: u8) -> FormerReasons {
         match code {
-            0 => Reasons::Struct,
-            columns => Reasons::Columns(columns as usize),
+            0 => FormerReasons::Struct,
+            columns => FormerReasons::Columns(columns as usize),
         }
     }
 
     fn columns(self, first: [&str; 2], whys: &[Option<FlipReason>]) -> Vec<(&'static str, ArrayRef)> {
         match self {
-            Reasons::Struct => vec![("why", why(whys))],
-            Reasons::Columns(count) => {
+            FormerReasons::Struct => vec![("why", why(whys))],
+            FormerReasons::Columns(count) => {
                 let all = reasons(whys);
                 let order = [first[0], first[1], "base", "alpha", "k"];
                 let of = |name: &&str| all.iter().find(|(own, _)| own == name).unwrap().clone();
@@ -158,7 +158,7 @@ fn each<R>(rows: &[R], segments: impl Fn(&R) -> usize) -> Vec<(&R, usize)> {
     rows.iter().flat_map(own).collect()
 }
 
-/// `labels` with one row per segment, with the reasons as [`Reasons::of`] `CODE`.
+/// `labels` with one row per segment, with the reasons as [`FormerReasons::of`] `CODE`.
 pub(crate) struct FormerLabels<const CODE: u8>;
 
 impl<const CODE: u8> Table for FormerLabels<CODE> {
@@ -190,7 +190,7 @@ impl<const CODE: u8> Table for FormerLabels<CODE> {
         let threshold = cells.iter().map(|cell| cell.threshold);
         columns.push(("threshold", Arc::new(threshold.collect::<Float64Array>())));
         let whys: Vec<_> = cells.iter().map(|cell| cell.why.copied()).collect();
-        columns.extend(Reasons::of(CODE).columns(["loss", "epoch"], &whys));
+        columns.extend(FormerReasons::of(CODE).columns(["loss", "epoch"], &whys));
         batch(columns)
     }
 
@@ -211,7 +211,7 @@ impl<const CODE: u8> Table for FormerLabels<CODE> {
     }
 }
 
-/// `label_changes` with one row per segment, with the reasons as [`Reasons::of`] `CODE`.
+/// `label_changes` with one row per segment, with the reasons as [`FormerReasons::of`] `CODE`.
 pub(crate) struct FormerChanges<const CODE: u8>;
 
 impl<const CODE: u8> Table for FormerChanges<CODE> {
@@ -237,7 +237,7 @@ impl<const CODE: u8> Table for FormerChanges<CODE> {
         columns.push(("to", boolean(|row| row.to)));
         columns.push(("rule", text(rows.iter().map(|row| row.rule.as_str()))));
         let whys: Vec<_> = rows.iter().map(|row| row.why.as_deref().copied()).collect();
-        columns.extend(Reasons::of(CODE).columns(["epoch", "loss"], &whys));
+        columns.extend(FormerReasons::of(CODE).columns(["epoch", "loss"], &whys));
         batch(columns)
     }
 

@@ -164,6 +164,45 @@ fn rows_are_taken_out_of_the_files_of_a_table_that_is_only_added_to() {
 }
 
 #[test]
+fn optimize_makes_a_patched_store_one_that_every_reader_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = scored(20, 1);
+    commit(
+        &Store::create(folder.path()).unwrap(),
+        &ScoredTracks::new(),
+        &first,
+    )
+    .unwrap();
+    let store = open(folder.path()).unwrap();
+    let second = changed(&first, 0);
+    patch(&store, &first, &second).unwrap();
+    let lock = store.lock(&mut |_| {}).unwrap();
+    store.optimize(&lock, "vaplan optimize", "0.1.0").unwrap();
+    assert_eq!(readers(folder.path(), "labels"), [1, 3]);
+    for times in 0..2 {
+        let done = store
+            .optimize_for_every_reader(&lock, "vaplan optimize --reader 1", "0.1.0")
+            .unwrap();
+        assert_eq!(
+            done.version.is_some(),
+            times == 0,
+            "nothing is left to do after the first time"
+        );
+        let snapshot = open(folder.path()).unwrap().latest().unwrap().unwrap();
+        assert_holds(&snapshot, &second);
+        assert_eq!(snapshot.check().unwrap(), []);
+        for table in ["videos", "scores", "labels"] {
+            assert_eq!(readers(folder.path(), table), [1, 3, 1], "{table}");
+        }
+    }
+    drop(lock);
+    // The store can be patched again.
+    patch(&store, &second, &changed(&second, 1)).unwrap();
+    assert_eq!(readers(folder.path(), "labels"), [1, 3, 1, 3]);
+    assert_holds(&store.latest().unwrap().unwrap(), &changed(&second, 1));
+}
+
+#[test]
 fn with_plain_bytes_of_0_every_change_is_a_patch() {
     let folder = tempfile::tempdir().unwrap();
     let first = scored(20, 1);

@@ -21,7 +21,9 @@ use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
 
 use super::frame::{self, Frame};
 use super::hosts::Hosts;
+use crate::engine::flow::Wait;
 use crate::engine::score::lock;
+use crate::error::LabelError;
 use crate::error::cluster::ClusterError;
 
 /// Time after a broken data link in which process 0 can report the cause. After this time, the process reports the
@@ -52,8 +54,8 @@ pub(crate) struct Control {
     events: Receiver<ClusterEvent>,
     early: VecDeque<(usize, Frame)>,
     open: BTreeSet<usize>,
-    /// Processes from which no more frames are expected. The end of their links is not an error.
-    settled: BTreeSet<usize>,
+    /// The first data link that ended too early, and the end of the time in which process 0 can report the cause.
+    broken: Option<(ClusterError, Receiver<Instant>)>,
 }
 
 impl Control {
@@ -95,7 +97,7 @@ impl Control {
             sender,
             events,
             early: VecDeque::new(),
-            settled: BTreeSet::new(),
+            broken: None,
         })
     }
 
@@ -127,11 +129,6 @@ impl Control {
         }
     }
 
-    /// Records that no more frames are expected from a process.
-    pub(crate) fn settle(&mut self, process: usize) {
-        self.settled.insert(process);
-    }
-
     /// Runs `work` in a new thread, and handles events until it is done.
     ///
     /// If an event ends the run, the function returns the error and leaves the thread running; the thread ends with the
@@ -145,19 +142,27 @@ impl Control {
             // The send fails only if the run ended meanwhile, so that no one needs the result.
             let _ = done.send(work());
         });
-        let mut broken: Option<(ClusterError, Receiver<Instant>)> = None;
+        self.wait(&result)?.ok_or(ClusterError::Panicked)
+    }
+
+    /// Waits for the next message of a thread of this process, and handles events until it comes. Returns `None` if the
+    /// sender is gone.
+    pub(crate) fn wait<T>(&mut self, from: &Receiver<T>) -> Result<Option<T>, ClusterError> {
         loop {
-            let waited = broken.as_ref().map_or_else(never, |(_, waited)| waited.clone());
+            let waited = self
+                .broken
+                .as_ref()
+                .map_or_else(never, |(_, waited)| waited.clone());
             select! {
-                recv(result) -> value => return value.map_err(|_| ClusterError::Panicked),
+                recv(from) -> message => return Ok(message.ok()),
                 recv(self.events) -> event => match event.expect("this holds a sender") {
                     ClusterEvent::Broken(process, why) => {
                         let lost = ClusterError::Lost { peer: self.hosts.peer(process), why };
-                        broken.get_or_insert((lost, crossbeam::channel::after(GRACE)));
+                        self.broken.get_or_insert((lost, crossbeam::channel::after(GRACE)));
                     }
                     event => self.heed(event)?,
                 },
-                recv(waited) -> _ => if let Some((lost, _)) = broken {
+                recv(waited) -> _ => if let Some((lost, _)) = self.broken.take() {
                     return Err(lost);
                 },
             }
@@ -190,9 +195,7 @@ impl Control {
                 self.open.remove(&process);
                 // The link ended after the last frame of the process. The caller has not read that frame yet, so this
                 // is not an error.
-                if self.settled.contains(&process)
-                    || self.early.iter().any(|(by, frame)| *by == process && last(frame))
-                {
+                if self.early.iter().any(|(by, frame)| *by == process && last(frame)) {
                     return Ok(());
                 }
                 Err(ClusterError::Lost {
@@ -200,7 +203,7 @@ impl Control {
                     why,
                 })
             }
-            // Broken data links matter only while the dataflow runs, and `during` handles them there.
+            // Broken data links matter only while a dataflow runs, and `wait` handles them there.
             ClusterEvent::Broken(..) => Ok(()),
             ClusterEvent::Panicked => Err(ClusterError::Panicked),
         }
@@ -221,6 +224,17 @@ impl Control {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl Wait for Control {
+    fn next<T>(&mut self, from: &Receiver<T>) -> Result<Option<T>, LabelError> {
+        Ok(self.wait(from)?)
+    }
+
+    fn ends_after_error(&self) -> bool {
+        // The threads of timely wait for the other processes, and end with this process.
+        false
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::passes::Passes;
 use crate::engine::score::ReadReport;
 
 /// The first message on a connection.
@@ -42,7 +43,11 @@ pub(crate) enum Frame {
     Held(u64),
     /// A part of the report of the files that the sender read.
     Report(ReadReport),
-    /// The sender has sent all parts of its report.
+    /// The sender has staged its shards and has sent all parts of its report.
+    Staged,
+    /// All processes have staged their shards. All processes label these passes.
+    Passes(Passes),
+    /// The sender has labelled its part of all passes.
     Ended,
     /// Process 0 has committed this version. The second number is the number of rejected rows.
     Committed(u64, u64),
@@ -54,7 +59,7 @@ pub(crate) enum Frame {
 /// allocate gigabytes.
 const LONGEST: usize = 64 << 20;
 /// The first bytes of every message. The last byte is the version of this protocol.
-const MAGIC: [u8; 4] = *b"vpl\x02";
+const MAGIC: [u8; 4] = *b"vpl\x03";
 
 /// Writes a message with a single `write_all`.
 pub(crate) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {

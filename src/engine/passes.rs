@@ -183,7 +183,8 @@ mod tests {
                         let own = &videos[pass.buckets.start as usize..pass.buckets.end as usize];
                         let step = (videos.len() / groups as usize).max(1);
                         let held = own.chunks(step).map(|unit| unit.iter().sum::<u64>());
-                        let (total, filled) = (held.clone().sum::<u64>(), held.filter(|unit| *unit > 0).count());
+                        let (total, filled) =
+                            (held.clone().sum::<u64>(), held.filter(|unit| *unit > 0).count());
                         assert!(total <= most || filled == 1, "{what}: {total}");
                     }
                     assert_eq!(next, None, "{what}: the last pass ends at the last id");

@@ -8,6 +8,8 @@
 //!
 //! Each run reads the store again, as a new process does. The number of workers is 1, 2 or 3 and changes from run to run.
 //! One session makes the same changes in the copy, as `watch` does.
+//!
+//! With `VAPLAN_PASS_VIDEOS=1` in the environment, every run that labels all videos has one pass per video.
 
 mod apply;
 mod cover;
@@ -167,7 +169,7 @@ fn latest(store: &Path) -> Snapshot {
 }
 
 fn changes_of(snapshot: &Snapshot, version: u64) -> Vec<LabelChangeRow> {
-    let mut rows = crate::support::label_changes(&snapshot);
+    let mut rows = crate::support::label_changes(snapshot);
     rows.retain(|row| row.version == version);
     rows
 }

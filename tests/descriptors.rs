@@ -22,7 +22,9 @@ const VIDEOS: usize = 100;
 
 /// Runs the program with at most [`LIMIT`] descriptors.
 fn limited(arguments: &[&str]) -> Output {
-    let program = vaplan();
+    let mut program = vaplan();
+    // Every change is a patch, as in a store of this many buckets with many videos.
+    program.env("VAPLAN_PLAIN_BYTES", "0");
     let mut shell = std::process::Command::new("sh");
     shell
         .args(["-c", &format!("ulimit -n {LIMIT}; exec \"$0\" \"$@\"")])

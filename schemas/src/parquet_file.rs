@@ -28,11 +28,17 @@ use crate::error::StoreError;
 /// batches, which are then concatenated.
 const MOST_ROWS: usize = 1 << 20;
 
+/// The largest number of rows of a data page. A reader of few rows decodes only the pages that hold these rows. A bucket
+/// of `labels` has about 4,000 rows, so it has about 16 pages per column.
+const PAGE_ROWS: usize = 256;
+
 /// Encodes a batch as the bytes of a Parquet file. The same batch always gives the same bytes.
 pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(MOST_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_created_by(format!("vaplan {}", env!("CARGO_PKG_VERSION")));
     // These columns hold almost only distinct values, so a dictionary would cost time and save no space.

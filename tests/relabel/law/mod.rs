@@ -45,6 +45,10 @@ use tables::StoreTables;
 
 use super::copied;
 
+/// Set in the process of [`the_law_holds_for_patches`].
+const PATCHED: &str = "VAPLAN_LAW_OF_PATCHES";
+/// How many scripts that process runs.
+const PATCHED_CASES: u32 = 12;
 /// How many scripts are run.
 const CASES: u32 = 40;
 /// Videos that are there only so that a store has two buckets, and that go before a script begins.
@@ -407,7 +411,10 @@ fn holds(base: &Base, runs: &[Request], cover: &StoreCoverage) -> Result<(), Tes
 fn a_changed_store_is_the_store_made_anew_for_1_2_and_3_workers_with_a_restart_before_each_run() {
     let cases = match std::env::var("VAPLAN_SOAK") {
         Ok(cases) => cases.parse().expect("VAPLAN_SOAK is a number of cases"),
-        Err(_) => CASES,
+        Err(_) => match std::env::var_os(PATCHED) {
+            Some(_) => PATCHED_CASES,
+            None => CASES,
+        },
     };
     let cover = StoreCoverage::default();
     let base = Base::new();
@@ -427,6 +434,21 @@ fn a_changed_store_is_the_store_made_anew_for_1_2_and_3_workers_with_a_restart_b
         panic!("{broken}");
     }
     cover.report(cases >= 10 * CASES);
+}
+
+/// The stores of the scripts are small, so their changes write files anew. In the process that this test starts, every
+/// change is a patch, as in a large store.
+#[test]
+fn the_law_holds_for_patches() {
+    let law = "relabel::law::a_changed_store_is_the_store_made_anew_for_1_2_and_3_workers_with_a_restart_before_each_run";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([law, "--exact"])
+        .envs([("VAPLAN_PLAIN_BYTES", "0"), (PATCHED, "1")])
+        .env_remove("VAPLAN_SOAK")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
 }
 
 /// The same scripts every time, or a merge would wait on chance; `VAPLAN_SOAK` draws others in every run.

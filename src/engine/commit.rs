@@ -1,6 +1,6 @@
 //! Writes the outcome of a whole run into all tables as one store version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::changes::Change;
@@ -13,13 +13,14 @@ use vaplan_schemas::tables::{
 };
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
+use super::lost::{self, LabelledVideos};
 use super::plan::Plan;
 use super::rows::{self, Sources, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
-use crate::world::Video;
 use crate::world::rejects;
+use crate::world::{Both, Video};
 
 /// The labels of the version before.
 #[derive(Debug)]
@@ -45,6 +46,21 @@ impl Previous {
     /// Returns the name of a video; `None` if the video had no labels.
     pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
         self.names.get(&video)
+    }
+
+    /// The videos of a plan that had labels.
+    fn labelled(&self, plan: &Plan) -> LabelledVideos {
+        let mut touched: Both<BTreeSet<VideoId>> = Default::default();
+        for track in &self.tracks {
+            let video = VideoId::of(&track.video);
+            if plan.by_id.contains_key(&video) {
+                touched[track.modality.index()].insert(video);
+            }
+        }
+        LabelledVideos {
+            count: [touched[0].len(), touched[1].len()],
+            touched,
+        }
     }
 
     /// Returns one label record per video and modality, with the class numbers of `classes`.
@@ -131,6 +147,8 @@ impl Classification {
 pub struct CommitRequest<'a> {
     /// Command, hashes and epoch for table `versions`.
     pub info: CommitInfo,
+    /// Whether to commit also if most videos lose the labels of a modality.
+    pub allow_missing: bool,
     /// Writes the tables of user labels, predictions and epochs.
     pub also: &'a dyn Fn(&mut Commit<'_>) -> Result<(), StoreError>,
 }
@@ -138,7 +156,8 @@ pub struct CommitRequest<'a> {
 /// Writes all tables as one store version.
 ///
 /// # Errors
-/// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
+/// Returns [`LabelError::Store`] if the store cannot be written, and [`LabelError::Lost`] if most videos would lose the
+/// labels of a modality. The version before is then still the latest.
 pub fn commit(
     store: &Store,
     lock: &WriteLock,
@@ -167,7 +186,13 @@ pub fn commit(
         };
         record.tracks.iter().for_each(|track| count.add(&track.label));
     }
+    for (modality, labels) in [(Modality::Audio, done.audio), (Modality::Visual, done.visual)] {
+        labels.warn(modality, plan.world.settings.of(modality).rule.name());
+    }
     let rejects = reject_rows(plan, &outcome, &mut read);
+    if let (Some(previous), false) = (previous, asked.allow_missing) {
+        lost::check(&previous.labelled(plan), &outcome, &rejects)?;
+    }
     let mut commit = store.begin(lock, asked.info.clone())?;
     let world = &plan.world;
     commit.replace_all::<Settings>(&world.setting_rows())?;

@@ -128,6 +128,8 @@ pub(crate) fn run(
     listener.tell(Progress::Committing);
     let asked = CommitRequest {
         info: info(snapshot, request, &resolved),
+        allow_missing: request.changes.allow_missing
+            || request.changes.removed.iter().any(|removed| !removed.is_empty()),
         also: &|commit| {
             user_labels.write(commit, &mut Vec::new())?;
             of_videos.write(commit, &mut Vec::new())?;

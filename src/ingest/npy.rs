@@ -46,7 +46,11 @@ const MAX_FILE_NAME: usize = 255;
 /// Returns whether a path has the extension of an npy file or of an npz archive, in small or capital letters.
 pub(crate) fn is_npy(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| ["npy", "npz"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
+    extension.is_some_and(|extension| {
+        ["npy", "npz"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
 }
 
 /// The reason why `<name>.npy` cannot be a file in a folder. `None` if it can. The name of a video is data and must

@@ -10,7 +10,7 @@ mod feature;
 mod source;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
@@ -61,7 +61,6 @@ pub(crate) struct KeyColumn {
 
 /// An open file whose schema was checked.
 pub(crate) struct EmbeddingFile {
-    path: PathBuf,
     source: Arc<Source>,
     metadata: ArrowReaderMetadata,
     keys: Vec<(KeyColumn, Option<usize>)>,
@@ -165,7 +164,6 @@ impl EmbeddingFile {
         let stated = stated(&metadata, &feature);
         let encoding = Encoding::find(&metadata, at, &stated).map_err(bad)?;
         Ok(EmbeddingFile {
-            path: path.to_owned(),
             source,
             metadata,
             keys,
@@ -177,11 +175,6 @@ impl EmbeddingFile {
     /// Number of rows that the metadata of the file states.
     pub(crate) fn row_count(&self) -> u64 {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
-    }
-
-    /// Path of the file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Whether the file has the key column at position `column`.

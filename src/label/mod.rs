@@ -19,6 +19,7 @@ use crate::engine::score::ReadReport;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress, commit, stage};
 use crate::error::LabelError;
+use crate::ingest::features::ColumnNames;
 use crate::world::World;
 use crate::world::evidence::StoredEvidence;
 use crate::world::settings::SettingsRequest;
@@ -52,6 +53,11 @@ pub struct LabelRequest {
     pub segment_seconds: f64,
     /// The rule, scales and thresholds.
     pub settings: SettingsRequest,
+    /// Whether the labels are committed also if most videos lose the labels of a modality, because their features are
+    /// missing or cannot be used.
+    pub allow_missing: bool,
+    /// The names of the columns of feature shards.
+    pub columns: ColumnNames,
     /// The number of timely workers.
     pub workers: usize,
     /// The command line, for the `versions` table.
@@ -84,6 +90,8 @@ impl LabelRequest {
             splits: Split::ALL.to_vec(),
             segment_seconds: 1.0,
             settings: SettingsRequest::default(),
+            allow_missing: false,
+            columns: ColumnNames::default(),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             command: "vaplan::label".to_owned(),
         }
@@ -223,6 +231,7 @@ impl PreparedLabelling {
                 program: env!("CARGO_PKG_VERSION").to_owned(),
                 videos: plan.videos.len(),
             },
+            allow_missing: request.allow_missing,
             also: &|_| Ok(()),
         };
         let mut unknown = plan.unknown.clone();

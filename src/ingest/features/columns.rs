@@ -115,7 +115,10 @@ impl FromStr for ColumnNames {
         let mut all = names.all();
         all.sort_unstable();
         match all.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("`{text}` names column `{}` twice, expected four columns", pair[0])),
+            Some(pair) => Err(format!(
+                "`{text}` names column `{}` twice, expected four columns",
+                pair[0]
+            )),
             None => Ok(names),
         }
     }
@@ -129,7 +132,11 @@ mod tests {
 
     #[test]
     fn names_read_back_from_their_text_and_wrong_pairs_are_refused() {
-        for text in ["", "video=id", "video=a b,segment=t,modality=kind,feature=clip.emb"] {
+        for text in [
+            "",
+            "video=id",
+            "video=a b,segment=t,modality=kind,feature=clip.emb",
+        ] {
             let names: ColumnNames = text.parse().unwrap();
             assert_eq!(names.to_string(), text);
         }

@@ -112,7 +112,9 @@ fn hidden(path: &Path) -> bool {
 fn of_other(folder: &Path, modality: Modality) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let own = name.strip_prefix("modality=").unwrap_or(&name);
-    Modality::ALL.iter().any(|other| *other != modality && other.as_str() == own)
+    Modality::ALL
+        .iter()
+        .any(|other| *other != modality && other.as_str() == own)
 }
 
 /// Names the files of a shard of npy files for messages.

@@ -51,7 +51,9 @@ pub(super) fn order(file: &ShardFile, modality: Modality) -> RowOrder {
     let (mut in_order, mut zero, mut one) = ([true; 2], false, false);
     let read = file.each_key(modality, |_, key, segment| {
         let (name, before) = &mut previous;
-        let next = before.filter(|_| *name == key).map(|before: i64| before.saturating_add(1));
+        let next = before
+            .filter(|_| *name == key)
+            .map(|before: i64| before.saturating_add(1));
         for (first, in_order) in (0..).zip(&mut in_order) {
             // A repeated name that begins with the first segment is a second copy of the video.
             *in_order &= segment.is_some() && (segment == next || segment == Some(first));
@@ -95,11 +97,18 @@ impl VideoRows {
         let mut copies: Vec<(usize, Option<i64>, u64)> = Vec::with_capacity(self.rows.len());
         let mut copy = 0;
         for (at, &(segment, row)) in self.rows.iter().enumerate() {
-            copy = if at > 0 && self.rows[at - 1].0 == segment { copy + 1 } else { 0 };
+            copy = if at > 0 && self.rows[at - 1].0 == segment {
+                copy + 1
+            } else {
+                0
+            };
             copies.push((copy, segment, row));
         }
         copies.sort_unstable();
-        self.rows = copies.into_iter().map(|(_, segment, row)| (segment, row)).collect();
+        self.rows = copies
+            .into_iter()
+            .map(|(_, segment, row)| (segment, row))
+            .collect();
     }
 }
 
@@ -111,7 +120,8 @@ pub(super) fn counted_from_one(file: &str, modality: Modality) -> RejectRow {
 
 /// Passes the rows of unordered videos to the assembler, video by video.
 pub(super) fn assemble(file: &ShardFile, videos: &[VideoRows], assembler: &mut Assembler<'_>) {
-    let most = usize::try_from(MAX_HELD_BYTES / file.row_bytes().saturating_mul(2).max(1)).unwrap_or(usize::MAX);
+    let most =
+        usize::try_from(MAX_HELD_BYTES / file.row_bytes().saturating_mul(2).max(1)).unwrap_or(usize::MAX);
     let mut videos = videos;
     while !videos.is_empty() && !assembler.stopped() {
         let mut rows = 0;
@@ -133,7 +143,10 @@ pub(super) fn assemble(file: &ShardFile, videos: &[VideoRows], assembler: &mut A
 type RowFeatures = Result<Vec<f32>, String>;
 
 fn assemble_part(file: &ShardFile, part: &[VideoRows], assembler: &mut Assembler<'_>) {
-    let mut wanted: Vec<u64> = part.iter().flat_map(|video| video.rows.iter().map(|(_, row)| *row)).collect();
+    let mut wanted: Vec<u64> = part
+        .iter()
+        .flat_map(|video| video.rows.iter().map(|(_, row)| *row))
+        .collect();
     wanted.sort_unstable();
     let mut found: Vec<RowFeatures> = Vec::with_capacity(wanted.len());
     let read = file.each_feature(|row, features| {
@@ -144,7 +157,12 @@ fn assemble_part(file: &ShardFile, part: &[VideoRows], assembler: &mut Assembler
         found.len() < wanted.len()
     });
     for video in part {
-        let place = |row: u64| wanted.binary_search(&row).ok().filter(|place| *place < found.len());
+        let place = |row: u64| {
+            wanted
+                .binary_search(&row)
+                .ok()
+                .filter(|place| *place < found.len())
+        };
         // The rest of a damaged file cannot be read. A video with a row there is left out as a whole.
         if video.rows.iter().any(|(_, row)| place(*row).is_none()) {
             continue;

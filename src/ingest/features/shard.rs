@@ -105,7 +105,9 @@ impl ShardFile {
     ) -> Result<(), Broken> {
         self.table.each_key(|rows| {
             for index in 0..rows.count {
-                let own = rows.text(MODALITY, index).is_none_or(|own| own == modality.as_str());
+                let own = rows
+                    .text(MODALITY, index)
+                    .is_none_or(|own| own == modality.as_str());
                 if let Some(video) = self.video(rows, index).filter(|_| own) {
                     sink(rows.first + index as u64, video, rows.whole(SEGMENT, index));
                 }
@@ -121,7 +123,9 @@ impl ShardFile {
     ) -> Result<(), Broken> {
         self.table.each(|rows| {
             (0..rows.count).all(|index| {
-                sink(rows.first + index as u64, &|data| rows.features.append(index, data))
+                sink(rows.first + index as u64, &|data| {
+                    rows.features.append(index, data)
+                })
             })
         })
     }

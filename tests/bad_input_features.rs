@@ -104,8 +104,8 @@ fn odd_npy_files_are_named_and_the_good_ones_beside_them_read() {
             "a.npy: `a.npy` is a FIFO, expected a regular file",
             "b.npy: `b.npy` is a folder, expected a regular file",
             "c.npy: `c.npy` is a symbolic link that leads nowhere, expected a regular file",
-            "d.npy: npy file `d.npy`: is an npz archive that cannot be read: invalid Zip archive: Could not find central \
-             directory end, expected one array: save it with `numpy.savez(file, array)`",
+            "d.npy: npy file `d.npy`: is an npz archive that cannot be read: invalid Zip archive: Invalid zip header, \
+             expected one array: save it with `numpy.savez(file, array)`",
             "e.npy: npy file `e.npy`: shape is (2, 2, 1), expected two axes, neither empty, beside axes of length 1",
             "f.npy: npy file `f.npy`: shape is (0, 2), expected two axes, neither empty, beside axes of length 1",
             "g.npy: npy file `g.npy`: data is 7 bytes, expected 8 for shape (1, 2) of float32",

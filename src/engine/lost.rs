@@ -41,7 +41,12 @@ pub(crate) fn check(
         if lost * 2 > had {
             let rejected =
                 |row: &&RejectRow| row.severity == Severity::Reject && row.modality == Some(modality);
-            let first = rejects.iter().find(rejected);
+            // The rows of files tell why the features cannot be used; the rows of the graph only tell that none are left.
+            let of_file = |row: &&RejectRow| rejected(row) && !row.kind.is_of_graph();
+            let first = rejects
+                .iter()
+                .find(of_file)
+                .or_else(|| rejects.iter().find(rejected));
             return Err(LabelError::Lost {
                 modality,
                 lost,

@@ -139,8 +139,9 @@ impl<'a> Assembler<'a> {
         let number = i64::from(expected) + first;
         if segment != Some(number) {
             let found = segment.map_or_else(|| "null".to_owned(), |segment| segment.to_string());
-            let reason =
-                format!("segment is {found}, expected {number}: a video has each segment from {first} on");
+            let reason = format!(
+                "segment is {found}, expected {number}: a video has each segment once, from {first} on"
+            );
             return self.spoil(row, reason);
         }
         let before = self.data.len();

@@ -33,12 +33,12 @@ pub(super) enum RowOrder {
         /// The number of the first segment: 0 or 1.
         first: i64,
         /// The rows of each video, by the number of its first row.
-        videos: Vec<VideoRows>,
+        videos: Vec<UnorderedVideo>,
     },
 }
 
 /// The rows of a video in a file.
-pub(super) struct VideoRows {
+pub(super) struct UnorderedVideo {
     key: Arc<str>,
     /// Segment and row, ascending. A segment is `None` if the value is null.
     rows: Vec<(Option<i64>, u64)>,
@@ -80,16 +80,16 @@ pub(super) fn order(file: &ShardFile, modality: Modality) -> RowOrder {
     if read.is_err() {
         return RowOrder::InOrder { first: 0 };
     }
-    let mut videos: Vec<VideoRows> = videos
+    let mut videos: Vec<UnorderedVideo> = videos
         .into_iter()
-        .map(|(key, rows)| VideoRows { key, rows })
+        .map(|(key, rows)| UnorderedVideo { key, rows })
         .collect();
     videos.sort_by_key(|video| video.rows.first().map(|(_, row)| *row));
-    videos.iter_mut().for_each(VideoRows::sort);
+    videos.iter_mut().for_each(UnorderedVideo::sort);
     RowOrder::Unordered { first, videos }
 }
 
-impl VideoRows {
+impl UnorderedVideo {
     /// Sorts the rows by segment. If segments repeat, the first rows of all segments come first, then the second rows:
     /// each sequence is a copy of the video.
     fn sort(&mut self) {
@@ -119,7 +119,7 @@ pub(super) fn counted_from_one(file: &str, modality: Modality) -> RejectRow {
 }
 
 /// Passes the rows of unordered videos to the assembler, video by video.
-pub(super) fn assemble(file: &ShardFile, videos: &[VideoRows], assembler: &mut Assembler<'_>) {
+pub(super) fn assemble(file: &ShardFile, videos: &[UnorderedVideo], assembler: &mut Assembler<'_>) {
     let most =
         usize::try_from(MAX_HELD_BYTES / file.row_bytes().saturating_mul(2).max(1)).unwrap_or(usize::MAX);
     let mut videos = videos;
@@ -142,7 +142,7 @@ pub(super) fn assemble(file: &ShardFile, videos: &[VideoRows], assembler: &mut A
 /// The features of a row, or the reason why they cannot be used.
 type RowFeatures = Result<Vec<f32>, String>;
 
-fn assemble_part(file: &ShardFile, part: &[VideoRows], assembler: &mut Assembler<'_>) {
+fn assemble_part(file: &ShardFile, part: &[UnorderedVideo], assembler: &mut Assembler<'_>) {
     let mut wanted: Vec<u64> = part
         .iter()
         .flat_map(|video| video.rows.iter().map(|(_, row)| *row))

@@ -52,7 +52,7 @@ fn npy_text_embeddings_of_another_shape_or_with_bad_values_are_refused_by_class(
     );
     assert_eq!(
         written(&[6], &[1.0; 6]),
-        "npy file `t.npy`: shape is (6,), expected two axes, neither empty"
+        "npy file `t.npy`: shape is (6,), expected two axes, neither empty, beside axes of length 1"
     );
     assert_eq!(
         written(&[3, 2], &[1.0, 1.0, 1.0, f32::NAN, 1.0, 1.0]),

@@ -311,10 +311,11 @@ fn a_store_that_cannot_be_made_says_where() {
 }
 
 #[test]
-fn a_video_whose_rows_go_on_elsewhere_in_a_shard_is_left_out_as_a_whole() {
+fn a_video_whose_rows_go_on_elsewhere_in_a_shard_is_read_as_a_whole() {
     let sample = Sample::new(3);
     // Written by hand: the writer of shards does not write such a file.
     visual_shards(&sample, &[("a.parquet", &[(0, 0.1), (1, 0.2), (2, 0.3)])]);
+    assert_status(&sample.label("together", &[]), 0);
     let path = sample.path("visual/a.parquet");
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
         fs::File::open(&path).unwrap(),
@@ -335,22 +336,148 @@ fn a_video_whose_rows_go_on_elsewhere_in_a_shard_is_left_out_as_a_whole() {
     let mut writer = parquet::arrow::ArrowWriter::try_new(file, torn.schema(), Some(properties)).unwrap();
     writer.write(&torn).unwrap();
     writer.close().unwrap();
+    assert_status(&sample.label("store", &[]), 0);
+    let [together, torn] = ["together", "store"].map(|store| Tables::read(&sample.path(store)));
+    assert_eq!(torn.scores, together.scores);
+    assert_eq!(torn.labels, together.labels);
+}
+
+/// Writes visual features of this width for all videos.
+fn visual_of_width(sample: &Sample, videos: usize, width: usize) {
+    for nth in 0..videos {
+        sample.write_features("visual", nth, 10, &vec![0.5; 10 * width]);
+    }
+}
+
+#[test]
+fn features_of_a_wrong_width_do_not_replace_good_labels_by_none() {
+    let sample = Sample::new(8);
+    assert_status(&sample.label("store", &[]), 0);
+    let store = sample.path("store").display().to_string();
+    let good = Tables::read(&sample.path("store"));
+    visual_of_width(&sample, 8, WIDTH + 1);
+    let visual = sample.path("visual").display().to_string();
+    let relabel = ["relabel", "--store", &store, "--visual", &visual];
+    for refused in [sample.label("store", &[]), crate::support::run(relabel)] {
+        assert_status(&refused, 2);
+        let said = stderr(&refused);
+        assert!(
+            said.contains("8 of 8 videos with visual labels would lose all of them")
+                && said.contains("has width 9, expected 8")
+                && said.contains("`--allow-missing`"),
+            "{said}"
+        );
+        assert_eq!(Tables::read(&sample.path("store")), good, "nothing is committed");
+    }
+    // Half of the videos are rejected rows beside good ones.
+    visual_of_width(&sample, 4, WIDTH);
     assert_status(&sample.label("store", &[]), 1);
-    let tables = Tables::read(&sample.path("store"));
-    let visual = |nth: usize| {
-        tables
-            .labels
-            .iter()
-            .any(|track| *track.video == *name(nth) && track.modality == Modality::Visual)
-    };
-    assert!(!visual(0) && visual(1) && visual(2), "{:?}", tables.rejects);
-    let told = tables
-        .rejects
-        .iter()
-        .find(|row| row.video.as_deref() == Some(&*name(0)) && row.row.is_some());
-    assert!(
-        told.is_some_and(|row| row.reason.contains("segment")),
-        "{:?}",
-        tables.rejects
+    visual_of_width(&sample, 8, WIDTH + 1);
+    assert_status(
+        &crate::support::run(relabel.iter().chain(&["--allow-missing"])),
+        1,
     );
+    let labels = Tables::read(&sample.path("store")).labels;
+    assert!(labels.iter().all(|track| track.modality == Modality::Audio));
+}
+
+#[test]
+fn files_replaced_by_others_of_the_same_size_and_time_are_read_again() {
+    let sample = Sample::new(4);
+    assert_status(&sample.label("store", &[]), 0);
+    let before = Tables::read(&sample.path("store"));
+    let path = sample.features("visual", 0);
+    let time = path.metadata().unwrap().modified().unwrap();
+    sample.write_features("visual", 0, 10, &[0.25; 10 * WIDTH]);
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let again = sample.label("store", &[]);
+    assert_status(&again, 0);
+    assert!(!stdout(&again).starts_with("nothing to do"), "{}", stdout(&again));
+    assert_ne!(Tables::read(&sample.path("store")).scores, before.scores);
+    assert!(stdout(&sample.label("store", &[])).starts_with("nothing to do"));
+}
+
+#[test]
+fn thresholds_that_set_every_label_or_none_are_told() {
+    let sample = Sample::new(4);
+    let told = |threshold: &str| {
+        let output = sample.label("store", &["--visual-threshold", threshold]);
+        assert_status(&output, 0);
+        stderr(&output).to_owned()
+    };
+    assert!(told("0.041").contains("set every label of a modality"));
+    assert!(told("100").contains("set no label of a modality"));
+    assert!(!told("1.0").contains("of a modality"));
+}
+
+#[test]
+fn columns_of_other_names_are_recorded_for_later_changes() {
+    use arrow::array::{ArrayRef, ListArray, RecordBatch, StringArray, UInt32Array};
+    let sample = Sample::new(2);
+    let folder = sample.path("visual");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let write = |value: f32| {
+        let videos = StringArray::from_iter_values((0..20).map(|row| name(row / 10)));
+        let numbers = UInt32Array::from_iter_values((0..20).map(|row| row % 10));
+        let feature = |row: usize| Some((0..WIDTH).map(move |at| Some(value + ((row + at) % 5) as f32)));
+        let features =
+            ListArray::from_iter_primitive::<arrow::datatypes::Float32Type, _, _>((0..20).map(feature));
+        let columns: [(&str, ArrayRef); 3] = [
+            ("id", std::sync::Arc::new(videos)),
+            ("second", std::sync::Arc::new(numbers)),
+            ("embedding", std::sync::Arc::new(features)),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let file = fs::File::create(folder.join("a.parquet")).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    };
+    write(0.5);
+    let columns = ["--columns", "video=id,segment=second,feature=embedding"];
+    assert_status(&sample.label("store", &columns), 0);
+    let before = Tables::read(&sample.path("store")).scores;
+    write(3.5);
+    let (store, visual) = (sample.path("store"), folder.display().to_string());
+    let relabel = ["relabel", "--store", store.to_str().unwrap(), "--visual", &visual];
+    assert_status(&crate::support::run(relabel), 0);
+    assert_ne!(Tables::read(&store).scores, before);
+}
+
+#[test]
+fn show_says_which_modality_is_missing_and_why() {
+    let sample = Sample::new(2);
+    fs::remove_file(sample.features("visual", 0)).unwrap();
+    assert_status(&sample.label("store", &[]), 1);
+    let store = sample.path("store").display().to_string();
+    let show = |nth: usize| crate::support::run(["show", "--store", &store, &name(nth)]);
+    let (missing, whole) = (show(0), show(1));
+    assert_status(&missing, 0);
+    let said = format!("`{}` has no visual labels: ", name(0));
+    assert!(
+        stderr(&missing).contains(&said) && !stderr(&missing).contains("no audio labels"),
+        "{}",
+        stderr(&missing)
+    );
+    assert_eq!(stderr(&whole), "");
+}
+
+#[test]
+fn eval_scores_several_splits_each_by_itself() {
+    let sample = Sample::new(8);
+    assert_status(&sample.label("store", &[]), 0);
+    let store = sample.path("store").display().to_string();
+    let eval = |split: &str| {
+        let output = crate::support::run(["eval", "--store", &store, "--split", split]);
+        assert_status(&output, 0);
+        stdout(&output).to_owned()
+    };
+    let one = eval("test");
+    assert_eq!(eval("test,test"), format!("split test\n{one}\nsplit test\n{one}"));
 }

@@ -35,7 +35,7 @@ use crate::parser::{Gate, probabilities::VideoProbabilities};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vaplan eval --store store --split test
+  vaplan eval --store store --split val,test
   vaplan eval --store store --split test --per-class --format json
   vaplan eval --annotations llp --audio-labels audio --visual-labels visual --split val")]
 pub(super) struct EvalArgs {
@@ -80,13 +80,13 @@ pub(super) struct EvalArgs {
     #[cfg(feature = "train")]
     #[arg(long, value_name = "PROTOCOL", default_value = "fused", requires = "epoch", value_parser = super::learning::gate())]
     protocol: Gate,
-    /// Split to score: train, val or test
-    #[arg(long, value_name = "SPLIT")]
-    split: Split,
+    /// Splits to score, each by itself: train, val or test; several by comma
+    #[arg(long, value_name = "SPLITS", value_delimiter = ',', required = true)]
+    split: Vec<Split>,
     /// Task to score
     #[arg(long, value_name = "TASK", default_value = "avvp", value_parser = choices::<Task>())]
     task: Task,
-    /// Format of the result
+    /// Format of the result: a table, or one JSON object for each split
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: EvalFormat,
     /// Add the segment-level F-score of each class, with counts summed over all videos (task avvp only)
@@ -107,12 +107,26 @@ pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyh
     if args.task == Task::Ave && args.per_class {
         anyhow::bail!("--per-class is given with --task ave, expected --per-class only with --task avvp");
     }
+    let several = args.split.len() > 1;
+    let mut complete = true;
+    for (position, &split) in args.split.iter().enumerate() {
+        if let (true, EvalFormat::Table) = (several, args.format) {
+            let space = if position > 0 { "\n" } else { "" };
+            writeln!(out, "{space}split {split}")?;
+        }
+        complete &= score(args, split, global, out)?;
+    }
+    Ok(ExitCode::from(u8::from(!complete)))
+}
+
+/// Scores one split. Returns whether nothing was left out.
+fn score(args: &EvalArgs, split: Split, global: &Global, out: &mut dyn Write) -> anyhow::Result<bool> {
     let EvalInputs {
         truth,
         predictions,
         rejects,
         protocol,
-    } = args.read()?;
+    } = args.read(split)?;
     let rejected = notes::report(&rejects, global.quiet);
     if args.task == Task::Ave {
         let report = localize(&truth, &predictions, protocol)?;
@@ -126,12 +140,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyh
                 "{count} of {all} videos lack labels of a modality, scored as background"
             ));
         }
-        let complete = rejected == 0 && report.missing == 0;
-        return Ok(if complete {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(1)
-        });
+        return Ok(rejected == 0 && report.missing == 0);
     }
     let mut report = evaluate(&truth, &predictions, args.per_class)?;
     report.protocol = protocol;
@@ -152,12 +161,7 @@ pub(super) fn run(args: &EvalArgs, global: &Global, out: &mut dyn Write) -> anyh
         EvalFormat::Table => write!(out, "{report}")?,
         EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
     }
-    let complete = rejected == 0 && report.missing.is_empty();
-    Ok(if complete {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(rejected == 0 && report.missing.is_empty())
 }
 
 /// Labels to score, and the truth to score them against.
@@ -176,12 +180,13 @@ impl EvalArgs {
     #[cfg(feature = "train")]
     fn check_epoch(
         &self,
+        split: Split,
         epoch: u64,
         snapshot: &Snapshot,
         truth: &DenseTruth,
         predicted: &[VideoProbabilities],
     ) -> anyhow::Result<()> {
-        let (protocol, split) = (self.protocol.as_str(), self.split);
+        let protocol = self.protocol.as_str();
         let outside = predicted.iter().any(|video| video.all.is_empty());
         anyhow::ensure!(
             !outside || self.protocol == Gate::Segment,
@@ -213,15 +218,15 @@ impl EvalArgs {
         )
     }
 
-    fn read(&self) -> anyhow::Result<EvalInputs> {
+    fn read(&self, split: Split) -> anyhow::Result<EvalInputs> {
         let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
         #[cfg(feature = "train")]
         if let (Some(folder), Some(epoch)) = (&self.store, self.epoch) {
             let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
-            let truth = store::truth_of_snapshot(&snapshot, self.split, annotations.as_ref())?;
+            let truth = store::truth_of_snapshot(&snapshot, split, annotations.as_ref())?;
             let predicted = crate::parser::record::read(&snapshot, epoch)?;
-            self.check_epoch(epoch, &snapshot, &truth, &predicted)?;
+            self.check_epoch(split, epoch, &snapshot, &truth, &predicted)?;
             return Ok(EvalInputs {
                 predictions: crate::parser::validate::labels(&truth, &predicted, |video| match self.task {
                     Task::Avvp => video.labels(self.protocol),
@@ -235,14 +240,14 @@ impl EvalArgs {
         let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
         {
             (_, Some(annotations), Some(audio), Some(visual)) => {
-                let truth = DenseTruth::of_annotations(annotations, self.split)?;
+                let truth = DenseTruth::of_annotations(annotations, split)?;
                 let (predictions, more) = predictions::of_folders(&truth, annotations, audio, visual)?;
                 rejects = more;
                 (truth, predictions)
             }
             (Some(folder), ..) => {
                 let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
-                store::of_snapshot(&snapshot, self.split, annotations.as_ref())?
+                store::of_snapshot(&snapshot, split, annotations.as_ref())?
             }
             _ => anyhow::bail!("expected --store, or --annotations, --audio-labels and --visual-labels"),
         };

@@ -14,6 +14,7 @@ use super::choice::choices;
 use super::progress::Bar;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::{Listener, Progress};
+use crate::ingest::features::ColumnNames;
 use crate::label::cluster::{self, ClusterOutcome};
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
@@ -102,6 +103,14 @@ pub(super) struct LabelArgs {
         env = "VAPLAN_SEGMENT_SECONDS"
     )]
     segment_seconds: f64,
+    /// Names of the columns of Parquet features that differ from video, segment, modality and feature, such as
+    /// video=id,feature=embedding. The store records them
+    #[arg(long, value_name = "COLUMN=NAME,..", env = "VAPLAN_COLUMNS")]
+    columns: Option<ColumnNames>,
+    /// Commit also if most videos of the store lose all labels of a modality, because their features are missing or
+    /// cannot be used
+    #[arg(long)]
+    allow_missing: bool,
     /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
@@ -208,6 +217,8 @@ impl LabelArgs {
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             },
+            allow_missing: self.allow_missing,
+            columns: self.columns.clone().unwrap_or_default(),
             workers: self.workers.map_or_else(cores, |workers| workers.get()),
             command: global.command_line(),
         })

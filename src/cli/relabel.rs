@@ -158,6 +158,9 @@ struct ChangeArgs {
     denoise: Option<Vec<DenoisedModality>>,
     #[command(flatten)]
     denoising: RuleArgs,
+    /// Commit also if most videos lose all labels of a modality, because their features are missing or cannot be used
+    #[arg(long)]
+    allow_missing: bool,
     /// Store version whose rule, thresholds, prompts and denoising settings are restored, in a new version
     #[arg(long, value_name = "N")]
     to_version: Option<u64>,
@@ -256,6 +259,7 @@ impl ChangeArgs {
             denoising: self.denoising.request(self.denoised()?)?,
             to_version: self.to_version,
             delivered: Vec::new(),
+            allow_missing: self.allow_missing,
         })
     }
 

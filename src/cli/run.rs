@@ -24,11 +24,19 @@ use crate::run::{self, RunListener, RunProgress, RunRequest, Todo};
 /// contradicts, trains the parser again on the denoised labels, and prints a table with the scores of labels and
 /// parsers against the dense truth. Every stage and every epoch is one store version.
 ///
+/// If another command changed thresholds, denoising or predictions of the store since the last run, the command refuses
+/// to take the change back without --force, and lists what differs from the file.
+///
 /// Finished work is not repeated. A run that was killed continues at its stage, shard and epoch. A finished run only
 /// prints its table. A changed file repeats the stages that depend on the change; `vaplan plan CONFIG` lists them.
 ///
 /// `--print-default` prints every key with its default; docs/run.md explains the keys. Paths are relative to the file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan run --print-default > run.toml
+  vaplan plan run.toml
+  vaplan run run.toml --threads 4")]
 pub(super) struct Args {
     /// TOML file that describes the run
     #[arg(value_name = "CONFIG", required_unless_present = "print_default")]
@@ -39,6 +47,9 @@ pub(super) struct Args {
     /// Print a file with every key and its default, and stop
     #[arg(long, conflicts_with = "config")]
     print_default: bool,
+    /// Take back what another command changed of thresholds, denoising or predictions since the last run
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     machine: Machine,
 }
@@ -71,6 +82,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         workers: args.machine.workers.unwrap_or_else(cores).get(),
         threads: args.machine.threads.unwrap_or_else(cores),
         device,
+        force: args.force,
         command: global.command_line(),
     };
     if args.check {
@@ -210,6 +222,7 @@ pub(super) fn plan(args: &PlanArgs, global: &Global, out: &mut dyn Write) -> any
         workers: 1,
         threads: NonZeroUsize::MIN,
         device: tch::Device::Cpu,
+        force: false,
         command: global.command_line(),
     };
     let Some(todo) = Todo::new(&request)? else {

@@ -11,7 +11,7 @@ use vaplan_schemas::store::Store;
 use super::{Global, notes};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
-use crate::show::{TimelineStyle, read, render};
+use crate::show::{TimelineStyle, missing, read, render};
 
 /// Width in columns if standard output is not a terminal.
 const WIDTH: usize = 80;
@@ -60,6 +60,13 @@ pub(super) fn run(args: &ShowArgs, global: &Global, out: &mut dyn Write) -> anyh
     let plain = anstream::AutoStream::choice(&std::io::stdout()) == ColorChoice::Never;
     let width = args.width.or_else(terminal).unwrap_or(WIDTH);
     render(&timeline, TimelineStyle { plain, width }, out)?;
+    for (modality, reasons) in missing(&snapshot, &timeline)? {
+        let why = match reasons.as_slice() {
+            [] => String::new(),
+            reasons => format!(": {}", reasons.join("; ")),
+        };
+        super::stderr::tell(&format!("`{}` has no {modality} labels{why}", timeline.video));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

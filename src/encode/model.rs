@@ -13,6 +13,7 @@
 pub mod encoder;
 pub mod folder;
 mod ports;
+mod preprocessor;
 pub mod pull;
 pub mod scores;
 pub mod session;

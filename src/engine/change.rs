@@ -18,7 +18,7 @@ use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::rebase::{self, RebaseRequest};
-use super::{part, patch, whole};
+use super::{lost, part, patch, whole};
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::IngestError;
@@ -121,6 +121,7 @@ fn apply(
         Scope::Part(touched) => {
             let part = part::TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
             let outcome = part.label(request.workers)?;
+            lost::check_part(&part, &outcome, &request.changes)?;
             listener.check()?;
             listener.tell(Progress::Committing);
             patch::commit(store, lock, snapshot, request, &part, &outcome)

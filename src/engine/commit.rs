@@ -14,6 +14,7 @@ use vaplan_schemas::tables::{
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
 use super::flow::LabelledPass;
+use super::lost::LostLabels;
 use super::plan::Plan;
 use super::rows::{self, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
@@ -95,6 +96,7 @@ pub struct VersionWriter<'a> {
     counts: LabelCounts,
     /// Rejected rows of the graph.
     rejects: Vec<RejectRow>,
+    lost: LostLabels,
 }
 
 impl<'a> VersionWriter<'a> {
@@ -128,6 +130,7 @@ impl<'a> VersionWriter<'a> {
                 ..LabelCounts::default()
             },
             rejects: Vec::new(),
+            lost: LostLabels::default(),
         })
     }
 
@@ -139,6 +142,7 @@ impl<'a> VersionWriter<'a> {
         let plan = self.plan;
         self.counts.count_labels(&labelled.outcome);
         self.rejects.extend(graph_rejects(plan, &labelled.outcome));
+        self.lost.add(&labelled.labelled_before, &labelled.outcome);
         let changes = std::mem::take(&mut labelled.outcome.changes);
         append_changes(&mut self.commit, self.classes, changes, |video| {
             labelled.name(plan, video)
@@ -178,16 +182,28 @@ impl<'a> VersionWriter<'a> {
         Ok(())
     }
 
-    /// Commits the version. `also` writes the tables of user labels, predictions and epochs.
+    /// Commits the version. `also` writes the tables of user labels, predictions and epochs. With `allow_missing`, the
+    /// version is committed also if most videos lose the labels of a modality.
     ///
     /// # Errors
-    /// Returns [`LabelError::Store`] if the store cannot be written. The version before is then still the latest.
+    /// Returns [`LabelError::Store`] if the store cannot be written, and [`LabelError::Lost`] if most videos would lose the
+    /// labels of a modality. The version before is then still the latest.
     pub fn finish(
         mut self,
         read: ReadReport,
+        allow_missing: bool,
         also: impl FnOnce(&mut Commit<'_>) -> Result<(), StoreError>,
     ) -> Result<LabelSummary, LabelError> {
+        for (modality, labels) in [
+            (Modality::Audio, self.counts.audio),
+            (Modality::Visual, self.counts.visual),
+        ] {
+            labels.warn(modality, self.plan.world.settings.of(modality).rule.name());
+        }
         let rejects = reject_rows(self.plan, self.rejects, read);
+        if !allow_missing {
+            self.lost.check(&rejects)?;
+        }
         self.commit.replace_all::<Rejects>(&rejects)?;
         also(&mut self.commit)?;
         tracing::debug!("tables written");

@@ -22,9 +22,10 @@ use crate::engine::score::{ReadReport, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{FeatureInput, Shard};
+use crate::ingest::npy::is_npy;
 use crate::world::Both;
 use crate::world::inputs;
-use crate::world::resolve::{Resolved, is_npy};
+use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
 use crate::world::{Meaning, Names};
@@ -178,9 +179,10 @@ impl Reader {
             let files = shard.files().iter().map(|file| file.display().to_string());
             self.files.extend(files);
         }
+        let columns = self.plan.world.columns.clone();
         let shards = shards.into_iter().map(|shard| PlannedShard {
             modality: shard.modality(),
-            shard,
+            shard: shard.with_columns(&columns),
             // These shards are not staged, so they need no keys.
             inputs: String::new(),
             key: String::new(),
@@ -262,6 +264,7 @@ impl Reader {
             for modality in Modality::ALL {
                 for input in &resolved.after.features[modality.index()] {
                     for shard in open(modality, input, &wanted)? {
+                        let shard = shard.with_columns(&resolved.after.columns);
                         let holds = shard.keys().iter().any(|key| wanted(key));
                         let unread = shard.files().iter().filter(|file| {
                             holds && !under(&file.display().to_string(), &looked[modality.index()])

@@ -62,6 +62,8 @@ pub struct LabelledPass {
     sources: Vec<Source>,
     /// Names of the videos that only the version before has.
     removed: BTreeMap<VideoId, Arc<str>>,
+    /// The videos of the plan that have labels in the version before, each with its modality.
+    pub(super) labelled_before: Vec<(VideoId, Modality)>,
 }
 
 /// The feature file of a candidate.
@@ -183,8 +185,8 @@ fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) 
                 collect(labelling(inputs), target, &result);
                 feed
             });
-            let removed = match fill(&mut feed, &given, &pass, slices) {
-                Ok(removed) => removed,
+            let filled = match fill(&mut feed, &given, &pass, slices) {
+                Ok(filled) => filled,
                 Err(error) => {
                     // The send fails only if the run has ended with another error.
                     let _ = writer.send(Err(error));
@@ -193,7 +195,11 @@ fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) 
                 }
             };
             drop(feed);
-            lock(&result).removed.extend(removed);
+            {
+                let mut result = lock(&result);
+                result.removed.extend(filled.removed);
+                result.labelled_before.extend(filled.labelled_before);
+            }
             drop(result);
             if stop.finish(worker).is_err() {
                 // Another worker panicked, or the run has ended. `team.run` reports a panic.
@@ -226,13 +232,17 @@ struct Slices {
     here: WorkerSlice,
 }
 
-/// Feeds the inputs of a pass to the graph. Returns the names of videos that only the version before has.
-fn fill(
-    feed: &mut Feed,
-    given: &FlowInput,
-    pass: &Pass,
-    slices: Slices,
-) -> Result<Vec<(VideoId, Arc<str>)>, LabelError> {
+/// What the version before says of the videos of a pass.
+#[derive(Default)]
+struct Filled {
+    /// Names of videos that only the version before has.
+    removed: Vec<(VideoId, Arc<str>)>,
+    /// The videos of the plan that have labels in the version before, each with its modality.
+    labelled_before: Vec<(VideoId, Modality)>,
+}
+
+/// Feeds the inputs of a pass to the graph.
+fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Result<Filled, LabelError> {
     let plan = &given.plan;
     for (nth, video) in plan.videos_of(pass.ids()).enumerate() {
         if slices.everywhere.has(nth) {
@@ -255,20 +265,24 @@ fn fill(
             }
         }
     }
-    let mut removed = Vec::new();
+    let mut filled = Filled::default();
     for (nth, bucket) in pass.buckets.clone().enumerate() {
         if slices.here.has(nth) {
             let before = given.before.bucket_rows(bucket)?;
+            let labelled = before.previous.iter().map(|(key, _)| *key);
+            filled
+                .labelled_before
+                .extend(labelled.filter(|(video, _)| plan.name(*video).is_some()));
             let previous = before.previous.into_iter();
             previous.for_each(|entry| feed.previous.insert(entry));
             let user_labels = before.evidence.user_labels.into_iter();
             user_labels.for_each(|entry| feed.user_labels.insert(entry));
             let predictions = before.evidence.predictions.into_iter();
             predictions.for_each(|entry| feed.predictions.insert(entry));
-            removed.extend(before.removed);
+            filled.removed.extend(before.removed);
         }
     }
-    Ok(removed)
+    Ok(filled)
 }
 
 /// The outcomes of the passes that the workers of this process are labelling.
@@ -285,6 +299,7 @@ struct PassOutcome {
     outcome: Outcome,
     sources: Vec<Source>,
     removed: BTreeMap<VideoId, Arc<str>>,
+    labelled_before: Vec<(VideoId, Modality)>,
 }
 
 impl Results {
@@ -307,6 +322,7 @@ impl Results {
             mut outcome,
             mut sources,
             removed,
+            labelled_before,
         } = std::mem::take(&mut *lock(&outcome));
         outcome.changes.sort_unstable();
         sources.sort_unstable();
@@ -315,6 +331,7 @@ impl Results {
             outcome,
             sources,
             removed,
+            labelled_before,
         })
     }
 }

@@ -24,6 +24,7 @@
 //! | [`rows`], [`commit`] | turn the outcome into table rows, and write the rows as one store version |
 //! | [`change`] | turns one change into one store version |
 //! | [`features`], [`part`], [`patch`] | read, label and write only the rows that a change can touch |
+//! | `lost` | refuses a commit that would unset the labels of most videos |
 //! | [`rebase`] | moves the inputs of a store to another folder |
 //! | [`whole`] | a change that touches every score |
 //! | [`session`] | a store version that stays in memory between changes |
@@ -37,6 +38,7 @@ pub mod commit;
 pub mod features;
 pub mod flow;
 mod held_rows;
+pub(crate) mod lost;
 pub mod part;
 pub mod passes;
 pub mod patch;
@@ -109,6 +111,23 @@ impl SetLabels {
     pub(crate) fn add(&mut self, labels: &Bits) {
         self.set += u64::from(labels.ones());
         self.of += labels.len() as u64;
+    }
+
+    /// Logs a warning if the thresholds set all labels of a modality, or none. Such thresholds often are of another rule,
+    /// for example a probability, while thresholds of rule `softmax` are multiples of 1/C.
+    pub(crate) fn warn(self, modality: vaplan_schemas::Modality, rule: &str) {
+        let share = match self.set {
+            _ if self.of == 0 => return,
+            0 => "no label",
+            set if set == self.of => "every label",
+            _ => return,
+        };
+        let labels = self.of;
+        tracing::warn!(
+            %modality, labels, rule,
+            "the thresholds set {share} of a modality: a threshold of rule `softmax` is a multiple of 1/C (default 1.025 \
+             for visual and 0.95 for audio), and a threshold of rule `logit` is the logit itself"
+        );
     }
 
     /// The share of the labels that are set, in percent; 0 if there are no labels.

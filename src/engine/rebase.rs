@@ -268,7 +268,7 @@ fn check(
             let wanted = |key: &str| matches!(plan.meaning(key), Meaning::Video(_));
             let shards = FeatureInput::open(path, modality, &wanted)?.shards;
             plan.shards.extend(shards.into_iter().map(|shard| PlannedShard {
-                shard,
+                shard: shard.with_columns(&after.columns),
                 modality,
                 inputs: String::new(),
                 key: String::new(),

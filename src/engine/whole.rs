@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
-use vaplan_schemas::tables::{LabelChanges, Rejects, Table, Truth, UserLabels};
+use vaplan_schemas::tables::{Rejects, Truth, UserLabels};
 
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::user_after;
@@ -147,12 +147,17 @@ pub(crate) fn run(
     )?;
     summary.flips = all_flips;
     let Some(writer) = writer else {
-        summary.changes.sort_by(LabelChanges::compare);
+        summary.changes.sort_by(|a, b| {
+            let key = (&a.video, a.modality, &a.class, a.segment);
+            key.cmp(&(&b.video, b.modality, &b.class, b.segment))
+        });
         summary.rejected = commit::reject_rows(&plan, of_graph, read);
         return Ok(summary);
     };
     let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
-    let done = writer.finish(read, |commit| {
+    let removed = &request.changes.removed;
+    let allow_missing = request.changes.allow_missing || removed.iter().any(|removed| !removed.is_empty());
+    let done = writer.finish(read, allow_missing, |commit| {
         user_labels.write(commit, &mut Vec::new())?;
         of_videos.write(commit, &mut Vec::new())?;
         of_epoch.write(commit, &mut Vec::new())?;

@@ -62,6 +62,23 @@ pub enum LabelError {
         /// Working directory.
         here: PathBuf,
     },
+    /// Most videos would lose the labels of a modality, because their features are missing or cannot be used.
+    #[error(
+        "{lost} of {had} videos with {modality} labels would lose all of them, because their {modality} features are \
+         missing or cannot be used{}: nothing was committed. Correct the features, or add `--allow-missing` to commit \
+         the loss",
+        first.as_ref().map_or_else(String::new, |first| format!("; the first rejected row is {first}"))
+    )]
+    Lost {
+        /// Modality of the labels.
+        modality: Modality,
+        /// Number of videos that would lose their labels.
+        lost: usize,
+        /// Number of videos with labels in the latest version.
+        had: usize,
+        /// File and reason of the first rejected row, if there is one.
+        first: Option<String>,
+    },
     /// Text embeddings that are no directions.
     #[error("`{path}`: {problem}")]
     Prompts {

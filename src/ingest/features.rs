@@ -1,15 +1,18 @@
 //! Reads segment features from npy folders and Parquet shards, as batches of whole videos.
 //!
 //! **npy folder**: `<key>.npy` has shape `(T, D)` and holds one video, as published for LLP (docs/method.md). The key is
-//! the full name of the video or its first 11 characters. **Parquet shards**: each row is a segment, with these
+//! the full name of the video or its first 11 characters. Values are floats or integers. **Parquet shards**: each row is a segment, with these
 //! columns:
 //!
 //! | column | type | contents |
 //! |---|---|---|
 //! | `video` | text, dictionary or not | full name, or its first 11 characters |
-//! | `segment` | any integer | from 0; the rows of a video are together and in order |
-//! | `feature` | fixed-size binary, or list of f16, f32 or f64 | D values |
+//! | `segment` | any integer | from 0, or from 1 if no row of the file has segment 0; rows can be in any order |
+//! | `feature` | fixed-size binary, or list of f16, f32, f64 or integers | D values |
 //! | `modality` | text, optional | `audio` or `visual`; rows of the other modality are ignored |
+//!
+//! [`ColumnNames`] gives these columns other names. A file without the column `video` in a folder `video=<name>` has the
+//! rows of that video. If a folder has no such file, the files in the folders below it are read.
 //!
 //! Fixed-size binary has packed little-endian f16 or f32 values. Metadata of the column or of the file names the type
 //! (`vaplan.dtype`: `f16` or `f32`) and D (`vaplan.width`, optional). The reader is ten times faster on fixed-size
@@ -19,6 +22,9 @@
 //! devices and broken links are rejected, and the message names what was found.
 
 mod assemble;
+mod columns;
+mod find;
+mod order;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -32,7 +38,11 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 
 use super::error::IngestError;
+use super::npy::is_npy;
 use super::seen::Seen;
+use find::FoundFiles;
+
+pub use columns::ColumnNames;
 
 /// Features of several whole videos of one modality, row-major `[rows, width]`.
 ///
@@ -70,6 +80,7 @@ pub struct Shard {
     pub name: String,
     modality: Modality,
     source: Source,
+    columns: ColumnNames,
 }
 
 #[derive(Clone, Debug)]
@@ -125,8 +136,8 @@ impl FeatureInput {
 
     /// Finds the shards of a folder of npy files, of a folder of Parquet files, or of one Parquet file.
     ///
-    /// `wanted` tells which keys are needed: npy files with other keys are not opened. Parquet files whose name
-    /// begins with `.` or `_` are ignored. A bad file in the folder is no error here: reading its shard gives a
+    /// `wanted` tells which keys are needed: npy files with other keys are not opened. [`find::files`] tells which files
+    /// and folders are read. A bad file in the folder is no error here: reading its shard gives a
     /// rejected row.
     ///
     /// # Errors
@@ -143,16 +154,18 @@ impl FeatureInput {
             problem,
         };
         let meta = path.metadata().map_err(IngestError::io("read", path))?;
-        let parquet = |path: PathBuf| Shard {
-            name: path.display().to_string(),
+        let shard = |name: String, source: Source| Shard {
+            name,
             modality,
-            source: Source::Parquet(path),
+            source,
+            columns: ColumnNames::default(),
         };
+        let parquet = |path: PathBuf| shard(path.display().to_string(), Source::Parquet(path));
         if !meta.is_dir() {
             // Refuse a FIFO, device or socket here: `path` is the whole input, so that a rejected row would leave no
             // features.
             super::open::open_regular(path)?;
-            if path.extension().is_some_and(|extension| extension == "npy") {
+            if is_npy(path) {
                 return Err(problem("is one npy file, expected a folder of them".to_owned()));
             }
             return Ok(FeatureInput {
@@ -160,23 +173,11 @@ impl FeatureInput {
                 shards: vec![parquet(path.to_owned())],
             });
         }
-        let (mut npy, mut shards, mut others) = (Vec::new(), Vec::new(), 0_usize);
-        for entry in std::fs::read_dir(path).map_err(IngestError::io("list", path))? {
-            let name = entry.map_err(IngestError::io("list", path))?.file_name();
-            let file = Path::new(&name);
-            match file.extension().and_then(|extension| extension.to_str()) {
-                // Take every npy file, even if its name begins with `.` or `_`: names of videos may begin with any
-                // character.
-                Some("npy") => npy.push(path.join(&name)),
-                Some("parquet")
-                    if !name.as_encoded_bytes().starts_with(b".")
-                        && !name.as_encoded_bytes().starts_with(b"_") =>
-                {
-                    shards.push(path.join(&name));
-                }
-                _ => others += 1,
-            }
-        }
+        let FoundFiles {
+            mut npy,
+            parquet: mut shards,
+            others,
+        } = find::files(path, modality)?;
         match (npy.is_empty(), shards.is_empty()) {
             (false, false) => {
                 let (npy, shards) = (npy.len(), shards.len());
@@ -197,25 +198,10 @@ impl FeatureInput {
             (false, true) => {
                 npy.retain(|path| wanted(shard::key_of(path)));
                 npy.sort_unstable();
-                let name = |path: &Path| {
-                    path.file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned()
-                };
-                let shard = |files: &[PathBuf]| Shard {
-                    name: format!(
-                        "{}/{}..{}",
-                        path.display(),
-                        name(&files[0]),
-                        name(&files[files.len() - 1])
-                    ),
-                    modality,
-                    source: Source::Npy(files.to_vec()),
-                };
+                let of = |files: &[PathBuf]| shard(find::span(path, files), Source::Npy(files.to_vec()));
                 Ok(FeatureInput {
                     modality,
-                    shards: npy.chunks(NPY_FILES).map(shard).collect(),
+                    shards: npy.chunks(NPY_FILES).map(of).collect(),
                 })
             }
         }
@@ -226,8 +212,8 @@ impl FeatureInput {
     /// Makes shards of exactly these files, npy and Parquet. A file that does not exist becomes a rejected row when
     /// its shard is read.
     pub fn of_files(modality: Modality, files: impl IntoIterator<Item = PathBuf>) -> FeatureInput {
-        let is_npy = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "npy");
-        let (mut npy, mut others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_npy);
+        let (mut npy, mut others): (Vec<PathBuf>, Vec<PathBuf>) =
+            files.into_iter().partition(|path| is_npy(path));
         npy.sort_unstable();
         others.sort_unstable();
         let of_npy = npy.chunks(NPY_FILES).map(|files| Source::Npy(files.to_vec()));
@@ -241,6 +227,7 @@ impl FeatureInput {
                 name,
                 modality,
                 source,
+                columns: ColumnNames::default(),
             }
         });
         FeatureInput {
@@ -251,6 +238,15 @@ impl FeatureInput {
 }
 
 impl Shard {
+    /// The same shard, read with these names of the columns.
+    #[must_use]
+    pub fn with_columns(self, columns: &ColumnNames) -> Shard {
+        Shard {
+            columns: columns.clone(),
+            ..self
+        }
+    }
+
     /// Paths of the files of the shard.
     pub fn files(&self) -> &[PathBuf] {
         match &self.source {
@@ -264,17 +260,21 @@ impl Shard {
     pub fn keys(&self) -> std::collections::BTreeSet<String> {
         match &self.source {
             Source::Npy(paths) => paths.iter().map(|path| shard::key_of(path).to_owned()).collect(),
-            Source::Parquet(path) => super::parquet::texts(path, "video").unwrap_or_default(),
+            Source::Parquet(path) => match super::parquet::texts(path, &self.columns.video) {
+                Some(videos) => videos,
+                None => self.columns.video_of_path(path).into_iter().collect(),
+            },
         }
     }
 
-    /// A hash of the paths, sizes and modification times of the files. The hash stays the same until a file is
-    /// rewritten, and does not depend on how the path of the folder is written.
+    /// A hash of the identity of the files ([`seen`](super::seen)) and of the names of the columns. The hash stays the
+    /// same until a file is rewritten or replaced, and does not depend on how the path of the folder is written.
     ///
     /// The value is a SHA-256 in hexadecimal. A missing file enters the hash as missing.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.modality.as_str());
+        hash.update(self.columns.to_string());
         let mut seen = Seen::default();
         self.files().iter().for_each(|path| seen.feed(&mut hash, path));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -296,7 +296,9 @@ impl Shard {
     pub fn read(&self, batch_rows: usize, sink: &mut dyn FnMut(FeatureEvent) -> ControlFlow<()>) {
         match &self.source {
             Source::Npy(files) => shard::read_npy(files, self.modality, batch_rows, sink),
-            Source::Parquet(path) => shard::read_parquet(path, self.modality, batch_rows, sink),
+            Source::Parquet(path) => {
+                shard::read_parquet(path, &self.columns, self.modality, batch_rows, sink);
+            }
         }
     }
 }

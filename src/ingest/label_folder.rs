@@ -46,7 +46,7 @@ impl LabelFolder {
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
             let path = entry.map_err(IngestError::io("list", folder))?.path();
-            if path.extension().is_some_and(|extension| extension == "npy") {
+            if npy::is_npy(&path) {
                 paths.push(path);
             }
         }

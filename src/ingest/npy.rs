@@ -6,6 +6,9 @@
 //! hostile files: ndarray-npy aborts on a huge shape, and npyz accepts trailing bytes and returns no elements for the
 //! shape (2^32, 2^32).
 //!
+//! A `.npz` archive with one array is read as that array ([`archive`]). Features may have axes of length 1 beside
+//! `(T, D)`, as networks give them with a batch axis, and may be integers, as VGGish features are.
+//!
 //! Format: numpy, `numpy/lib/format.py` (NEP 1).
 //!
 //! ```
@@ -19,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod archive;
 mod header;
 #[cfg(test)]
 mod tests;
@@ -38,6 +42,16 @@ pub use write::{write_f16, write_f32, write_i64};
 
 /// Largest number of bytes of a file name on the file systems of Linux and macOS.
 const MAX_FILE_NAME: usize = 255;
+
+/// Returns whether a path has the extension of an npy file or of an npz archive, in small or capital letters.
+pub(crate) fn is_npy(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| {
+        ["npy", "npz"]
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
+}
 
 /// The reason why `<name>.npy` cannot be a file in a folder. `None` if it can. The name of a video is data and must
 /// never act as a path.
@@ -140,6 +154,12 @@ pub enum NpyProblem {
         found: Shape,
         /// Shape expected.
         expected: String,
+    },
+    /// An npz archive does not hold one array.
+    #[error("is an npz archive that {found}, expected one array: save it with `numpy.savez(file, array)`")]
+    Archive {
+        /// What the archive holds, or why it cannot be read.
+        found: String,
     },
     /// An unsigned value is larger than the largest i64.
     #[error("value {index} is {value}, expected at most 9223372036854775807")]
@@ -254,13 +274,28 @@ pub struct Reader {
 type ShapeCheck<'a> = &'a dyn Fn(&[usize]) -> Result<(), NpyProblem>;
 
 impl Reader {
-    /// Appends a matrix of floats to `out`, row-major. Returns the numbers of rows and columns.
+    /// Appends a matrix of floats or integers to `out`, row-major. Returns the numbers of rows and columns.
     ///
     /// # Errors
-    /// Returns the errors of [`read_floats`]. `out` is unchanged then.
+    /// Returns the errors of [`read_floats`] and [`read_ints`]. `out` is unchanged then.
     pub fn append_matrix(&mut self, path: &Path, out: &mut Vec<f32>) -> Result<(usize, usize), IngestError> {
-        let shape = self.floats(path, out, &|shape| two_axes(shape).map(drop))?;
-        Ok((shape[0], shape[1]))
+        let problem = |problem| IngestError::Npy {
+            path: path.to_owned(),
+            problem,
+        };
+        let check: ShapeCheck<'_> = &|shape| two_axes(shape).map(drop);
+        let (header, shape) = self.load(path, check, |header| match header.dtype.kind {
+            DtypeKind::Bool => Err(header.dtype.refused("floats or integers")),
+            _ => Ok(()),
+        })?;
+        if header.dtype.kind == DtypeKind::Float {
+            values::append_floats(&self.bytes, &header, &shape, out).map_err(problem)?;
+        } else {
+            let mut whole = Vec::new();
+            values::append_ints(&self.bytes, &header, &shape, &mut whole).map_err(problem)?;
+            out.extend(whole.iter().map(|&value| value as f32));
+        }
+        two_axes(&shape).map_err(problem)
     }
 
     fn floats(
@@ -308,11 +343,17 @@ impl Reader {
             path: path.to_owned(),
             problem,
         };
-        let (mut file, length) = open_regular(path)?;
+        let (mut file, mut length) = open_regular(path)?;
         // One read gets the header, and for a feature file of usual size also the data.
-        let first = length.min(MAX_HEADER);
+        let mut first = length.min(MAX_HEADER);
         self.bytes.clear();
         self.fill(&mut file, path, first)?;
+        if archive::is_archive(&self.bytes) {
+            archive::read_array(file, &mut self.bytes).map_err(problem)?;
+            length = self.bytes.len() as u64;
+            first = length;
+            file = open_regular(path)?.0;
+        }
         let header = parse_header(&self.bytes, length).map_err(problem)?;
         dtype(&header).map_err(problem)?;
         // No axis can be longer than the file, unless another axis is empty.
@@ -362,12 +403,21 @@ impl Reader {
     }
 }
 
+/// Returns the numbers of rows and columns of an array with two axes. Axes of length 1 before the last axis do not count
+/// if there are more than two: networks give `(1, T, D)` and `(T, 1, D)`.
 fn two_axes(shape: &[usize]) -> Result<(usize, usize), NpyProblem> {
-    match *shape {
+    let mut axes = shape.to_vec();
+    while axes.len() > 2 {
+        let Some(single) = axes[..axes.len() - 1].iter().position(|&axis| axis == 1) else {
+            break;
+        };
+        axes.remove(single);
+    }
+    match *axes {
         [rows, cols] if rows > 0 && cols > 0 => Ok((rows, cols)),
         _ => Err(NpyProblem::Shape {
             found: Shape(shape.iter().map(|&axis| axis as u64).collect()),
-            expected: "two axes, neither empty".to_owned(),
+            expected: "two axes, neither empty, beside axes of length 1".to_owned(),
         }),
     }
 }

@@ -10,7 +10,7 @@ mod feature;
 mod source;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
@@ -30,8 +30,10 @@ pub(crate) use feature::Features;
 
 /// Number of rows decoded at a time, so that their pages and floats stay in the second-level cache.
 const STEP: usize = 256;
+/// Number of rows decoded at a time, if only key columns are read.
+const KEY_STEP: usize = 8192;
 
-/// Name of the feature column.
+/// Name of the feature column, unless the caller gives another name.
 pub(crate) const FEATURE: &str = "feature";
 /// Name of the feature column in files of predictions, as in table `predictions`.
 const PROBABILITY: &str = "probability";
@@ -50,21 +52,21 @@ pub(crate) enum ColumnKind {
 }
 
 /// A column to read in addition to the feature column.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeyColumn {
-    pub(crate) name: &'static str,
+    pub(crate) name: Arc<str>,
     pub(crate) kind: ColumnKind,
     pub(crate) optional: bool,
 }
 
 /// An open file whose schema was checked.
 pub(crate) struct EmbeddingFile {
-    path: PathBuf,
     source: Arc<Source>,
     metadata: ArrowReaderMetadata,
     keys: Vec<(KeyColumn, Option<usize>)>,
     encoding: Encoding,
-    feature: usize,
+    /// Position and name of the feature column.
+    feature: (usize, String),
 }
 
 /// Some consecutive rows of the file.
@@ -100,8 +102,12 @@ pub(crate) struct Broken {
 }
 
 impl EmbeddingFile {
-    /// Opens a file, and checks that it has the columns with the expected types.
-    pub(crate) fn open(path: &Path, columns: &[KeyColumn]) -> Result<EmbeddingFile, IngestError> {
+    /// Opens a file, and checks that it has the key columns and the column `feature` with the expected types.
+    pub(crate) fn open(
+        path: &Path,
+        columns: &[KeyColumn],
+        feature: &str,
+    ) -> Result<EmbeddingFile, IngestError> {
         let (file, length) = open_regular(path)?;
         let bad = |problem: String| IngestError::Parquet {
             path: path.to_owned(),
@@ -127,11 +133,11 @@ impl EmbeddingFile {
         let find = |name: &str| schema.fields().iter().position(|field| field.name() == name);
         let mut keys = Vec::with_capacity(columns.len());
         for column in columns {
-            let at = find(column.name);
+            let at = find(&column.name);
             match at.map(|at| schema.field(at).data_type()) {
                 None if column.optional => {}
                 None => {
-                    let name = column.name;
+                    let name = &column.name;
                     return Err(bad(format!("no column `{name}` (columns found: {})", names())));
                 }
                 Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary)
@@ -149,20 +155,20 @@ impl EmbeddingFile {
                     )));
                 }
             }
-            keys.push((*column, at));
+            keys.push((column.clone(), at));
         }
-        let feature = find(FEATURE)
+        let at = find(feature)
             .or_else(|| find(PROBABILITY))
-            .ok_or_else(|| bad(format!("no column `{FEATURE}` (columns found: {})", names())))?;
-        let stated = stated(&metadata);
-        let encoding = Encoding::find(&metadata, feature, &stated).map_err(bad)?;
+            .ok_or_else(|| bad(format!("no column `{feature}` (columns found: {})", names())))?;
+        let feature = schema.field(at).name().clone();
+        let stated = stated(&metadata, &feature);
+        let encoding = Encoding::find(&metadata, at, &stated).map_err(bad)?;
         Ok(EmbeddingFile {
-            path: path.to_owned(),
             source,
             metadata,
             keys,
             encoding,
-            feature,
+            feature: (at, feature),
         })
     }
 
@@ -171,17 +177,37 @@ impl EmbeddingFile {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
-    /// Path of the file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Whether the file has the key column at position `column`.
+    pub(crate) fn has_column(&self, column: usize) -> bool {
+        self.keys[column].1.is_some()
+    }
+
+    /// Number of bytes of a row in memory, without compression, on average.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let bytes: u64 = groups
+            .map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0))
+            .fold(0, u64::saturating_add);
+        bytes.div_ceil(self.row_count().max(1))
     }
 
     /// Delivers all rows in order, until `sink` returns false.
-    pub(crate) fn each(&self, mut sink: impl FnMut(&RowGroup) -> bool) -> Result<(), Broken> {
+    pub(crate) fn each(&self, sink: impl FnMut(&RowGroup) -> bool) -> Result<(), Broken> {
+        self.deliver(true, sink)
+    }
+
+    /// Delivers the key columns of all rows in order, without features, until `sink` returns false.
+    pub(crate) fn each_key(&self, sink: impl FnMut(&RowGroup) -> bool) -> Result<(), Broken> {
+        self.deliver(false, sink)
+    }
+
+    fn deliver(&self, features: bool, mut sink: impl FnMut(&RowGroup) -> bool) -> Result<(), Broken> {
         let mut first = 0_u64;
         for group in 0..self.metadata.metadata().num_row_groups() {
             let broken = |row: u64, problem: String| Broken { row, problem };
-            let mut readers = self.group(group).map_err(|problem| broken(first, problem))?;
+            let mut readers = self
+                .group(group, features)
+                .map_err(|problem| broken(first, problem))?;
             let count = self.metadata.metadata().row_group(group).num_rows();
             let end = u64::try_from(count)
                 .ok()
@@ -207,15 +233,16 @@ impl EmbeddingFile {
     }
 
     /// Opens readers of one row group. They do not depend on other row groups.
-    fn group(&self, group: usize) -> Result<GroupReaders, String> {
+    fn group(&self, group: usize, features: bool) -> Result<GroupReaders, String> {
         let mut roots: Vec<usize> = self.keys.iter().filter_map(|(_, at)| *at).collect();
-        let packed = match &self.encoding {
+        let values = match &self.encoding {
+            _ if !features => ValuesReader::None,
             Encoding::Packed {
                 leaf,
                 optional,
                 dtype,
                 width,
-            } => Some(PackedReader::open(
+            } => ValuesReader::Packed(PackedReader::open(
                 &self.source,
                 self.metadata.metadata(),
                 group,
@@ -225,8 +252,8 @@ impl EmbeddingFile {
                 *width,
             )?),
             Encoding::List => {
-                roots.push(self.feature);
-                None
+                roots.push(self.feature.0);
+                ValuesReader::List
             }
         };
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.iter().copied());
@@ -234,17 +261,26 @@ impl EmbeddingFile {
             ParquetRecordBatchReaderBuilder::new_with_metadata((*self.source).clone(), self.metadata.clone())
                 .with_projection(mask)
                 .with_row_groups(vec![group])
-                .with_batch_size(STEP)
+                .with_batch_size(if features { STEP } else { KEY_STEP })
                 .build()
         };
         let keys = contain(open)?.map_err(|error| error.to_string())?;
-        Ok(GroupReaders { keys, packed })
+        Ok(GroupReaders { keys, values })
     }
 }
 
 struct GroupReaders {
     keys: ParquetRecordBatchReader,
-    packed: Option<PackedReader>,
+    values: ValuesReader,
+}
+
+/// Where the features of a row group come from.
+enum ValuesReader {
+    Packed(PackedReader),
+    /// Arrow reads the lists beside the key columns.
+    List,
+    /// Only key columns are read.
+    None,
 }
 
 impl GroupReaders {
@@ -256,7 +292,7 @@ impl GroupReaders {
         let count = batch.num_rows();
         let mut keys = Vec::with_capacity(file.keys.len());
         for (column, at) in &file.keys {
-            let Some(array) = at.and_then(|_| batch.column_by_name(column.name)) else {
+            let Some(array) = at.and_then(|_| batch.column_by_name(&column.name)) else {
                 keys.push(None);
                 continue;
             };
@@ -268,15 +304,15 @@ impl GroupReaders {
             let cast = contain(|| arrow::compute::cast(array, &wanted))?;
             keys.push(Some(cast.map_err(|error| error.to_string())?));
         }
-        let features = match &mut self.packed {
-            Some(packed) => packed.next(count)?,
-            None => {
+        let features = match &mut self.values {
+            ValuesReader::Packed(packed) => packed.next(count)?,
+            ValuesReader::List => {
                 let column = batch
-                    .column_by_name(FEATURE)
-                    .or_else(|| batch.column_by_name(PROBABILITY))
+                    .column_by_name(&file.feature.1)
                     .ok_or("the feature column is gone")?;
                 Features::of_list(column)?
             }
+            ValuesReader::None => Features::Unread,
         };
         Ok(RowGroup {
             first,
@@ -292,7 +328,7 @@ impl GroupReaders {
 }
 
 /// Metadata of the file and of the feature column. The feature column takes precedence.
-fn stated(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
+fn stated(metadata: &ArrowReaderMetadata, feature: &str) -> BTreeMap<String, String> {
     let mut stated = BTreeMap::new();
     if let Some(pairs) = metadata.metadata().file_metadata().key_value_metadata() {
         for pair in pairs {
@@ -306,7 +342,7 @@ fn stated(metadata: &ArrowReaderMetadata) -> BTreeMap<String, String> {
     let with_schema =
         contain(|| ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new()));
     if let Ok(Ok(with_schema)) = with_schema
-        && let Ok(field) = with_schema.schema().field_with_name(FEATURE)
+        && let Ok(field) = with_schema.schema().field_with_name(feature)
     {
         stated.extend(
             field

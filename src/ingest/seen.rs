@@ -1,4 +1,10 @@
-//! Hashes files by path, size and modification time. The hash stays the same until a file is rewritten.
+//! The identity of an input file: its path, size, modification time, change time (ctime) and inode number.
+//!
+//! This is the one rule by which the program decides whether an input is the same as before, without reading its
+//! contents. Size and modification time alone are not enough: `cp -p`, `rsync`, `tar` and `git` give other contents the
+//! modification time of the original. No program can set the change time, and the inode number tells two files apart
+//! that were made within one tick of the clock. If a file with equal contents has another identity, for example after a
+//! copy to another disk, it counts as changed and is read again.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +30,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Feeds one file. A missing file is fed without size and time.
+    /// Feeds one file. A missing file is fed without size, times and inode number.
     pub(crate) fn feed(&mut self, sum: &mut Sha256, path: &Path) {
         let folder = path.parent().unwrap_or(Path::new(""));
         if self.folder.as_ref().is_none_or(|(written, _)| written != folder) {
@@ -36,7 +42,14 @@ impl Seen {
         sum.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         sum.update([0]);
         if let Ok(meta) = path.metadata() {
-            for number in [meta.len().cast_signed(), meta.mtime(), meta.mtime_nsec()] {
+            for number in [
+                meta.len().cast_signed(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                meta.ctime(),
+                meta.ctime_nsec(),
+                meta.ino().cast_signed(),
+            ] {
                 sum.update(number.to_le_bytes());
             }
         }
@@ -68,5 +81,21 @@ mod tests {
         assert_ne!(before, after);
         std::fs::remove_file(&file).unwrap();
         assert!(![before, after].contains(&sum(&file)), "gone");
+    }
+    #[test]
+    fn a_file_of_the_same_size_and_modification_time_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a.npy"), "1").unwrap();
+        let before = sum(&at("a.npy"));
+        let time = at("a.npy").metadata().unwrap().modified().unwrap();
+        // Renamed over it: another inode.
+        std::fs::write(at("b.npy"), "2").unwrap();
+        let file = std::fs::File::options().write(true).open(at("b.npy")).unwrap();
+        file.set_modified(time).unwrap();
+        drop(file);
+        std::fs::rename(at("b.npy"), at("a.npy")).unwrap();
+        assert_eq!(at("a.npy").metadata().unwrap().modified().unwrap(), time);
+        assert_ne!(before, sum(&at("a.npy")));
     }
 }

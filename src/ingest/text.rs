@@ -10,7 +10,7 @@ use super::annotations::unknown_class;
 use super::error::IngestError;
 use super::npy;
 use super::open::open_regular;
-use super::parquet::{ColumnKind, EmbeddingFile, KeyColumn};
+use super::parquet::{ColumnKind, EmbeddingFile, FEATURE, KeyColumn};
 
 /// One embedding per class, row-major, in the order of the classes and not normalised.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,18 +27,14 @@ pub struct TextEmbeddings {
     pub sha256: String,
 }
 
-const COLUMNS: [KeyColumn; 2] = [
-    KeyColumn {
-        name: "class",
+/// The columns beside the embeddings.
+fn columns() -> [KeyColumn; 2] {
+    [("class", false), ("prompt", true)].map(|(name, optional)| KeyColumn {
+        name: name.into(),
         kind: ColumnKind::Text,
-        optional: false,
-    },
-    KeyColumn {
-        name: "prompt",
-        kind: ColumnKind::Text,
-        optional: true,
-    },
-];
+        optional,
+    })
+}
 
 impl TextEmbeddings {
     /// Reads an npy file of shape `(C, D)` in the order of `classes`, or a Parquet file with columns `class`,
@@ -91,7 +87,8 @@ impl TextRows {
     /// # Errors
     /// Returns [`IngestError::Text`] if rows differ in width, and the errors of reading npy and Parquet files.
     pub fn read(path: &Path) -> Result<TextRows, IngestError> {
-        if path.extension().is_some_and(|extension| extension == "parquet") {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
             return read_parquet(path);
         }
         let matrix = npy::read_floats(path)?.into_matrix(path)?;
@@ -162,7 +159,7 @@ impl TextRows {
 }
 
 fn read_parquet(path: &Path) -> Result<TextRows, IngestError> {
-    let file = EmbeddingFile::open(path, &COLUMNS)?;
+    let file = EmbeddingFile::open(path, &columns(), FEATURE)?;
     let (mut classes, mut prompts, mut data) = (Vec::new(), Vec::new(), Vec::new());
     let mut width = None;
     let mut failed = None;

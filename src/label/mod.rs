@@ -22,6 +22,7 @@ use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
+use crate::ingest::features::ColumnNames;
 use crate::world::World;
 use crate::world::settings::SettingsRequest;
 
@@ -54,6 +55,11 @@ pub struct LabelRequest {
     pub segment_seconds: f64,
     /// The rule, scales and thresholds.
     pub settings: SettingsRequest,
+    /// Whether the labels are committed also if most videos lose the labels of a modality, because their features are
+    /// missing or cannot be used.
+    pub allow_missing: bool,
+    /// The names of the columns of feature shards.
+    pub columns: ColumnNames,
     /// The number of timely workers.
     pub workers: usize,
     /// The command line, for the `versions` table.
@@ -86,6 +92,8 @@ impl LabelRequest {
             splits: Split::ALL.to_vec(),
             segment_seconds: 1.0,
             settings: SettingsRequest::default(),
+            allow_missing: false,
+            columns: ColumnNames::default(),
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             command: "vaplan::label".to_owned(),
         }
@@ -231,7 +239,7 @@ impl PreparedLabelling {
             writer.write(pass)
         })?;
         tracing::debug!("labelled");
-        let summary = writer.finish(report, |_| Ok(()))?;
+        let summary = writer.finish(report, request.allow_missing, |_| Ok(()))?;
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
         self.stage.clear();

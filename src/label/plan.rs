@@ -54,6 +54,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             TextEmbeddings::read(&request.visual_text, &annotations.classes)?.into(),
         ],
         features: [vec![absolute(&request.audio)?], vec![absolute(&request.visual)?]],
+        columns: request.columns.clone(),
         segment_seconds: request.segment_seconds,
         denoising: [None, None],
         active: None,

@@ -153,12 +153,6 @@ pub enum WeightsProblem {
         /// The name of the missing tensor.
         name: String,
     },
-    /// A tensor is not a parameter of the network.
-    #[error("has a tensor `{name}`, which is not a parameter of the network")]
-    Unknown {
-        /// The name of the tensor.
-        name: String,
-    },
     /// A tensor has a wrong shape.
     #[error("tensor `{name}` has shape {found:?}, expected {expected}")]
     Shape {

@@ -83,9 +83,13 @@ pub fn run(
         weights.metadata.insert(han::HEADS.to_owned(), heads.to_string());
     }
     let parser = registry::load(&mut weights, request.device).map_err(&bad)?;
-    if let Some(name) = weights.tensors.keys().find(|name| !name.starts_with("adam.")) {
-        let name = name.clone();
-        return Err(bad(super::WeightsProblem::Unknown { name }).into());
+    let mut others = weights.tensors.keys().filter(|name| !name.starts_with("adam."));
+    if let Some(first) = others.next() {
+        let count = 1 + others.count();
+        tracing::warn!(
+            checkpoint = %path.display(), tensors = count, %first,
+            "tensors that are no parameters of the network are not used"
+        );
     }
     match &request.target {
         PredictTarget::Npy(folder) => to_folder(request, folder, &*parser, on_videos),

@@ -10,6 +10,10 @@ use super::error::{NetworkError, WeightsProblem};
 use super::{pt, safetensors};
 use crate::ingest::open_regular;
 
+/// The prefixes of names in the state dicts of wrapped modules: `DataParallel` (`module.`), `torch.compile`
+/// (`_orig_mod.`), and training scripts or Lightning modules that hold the network as an attribute.
+const WRAPPERS: [&str; 5] = ["module.", "_orig_mod.", "model.", "net.", "network."];
+
 /// The content of a file of weights: tensors by name, and metadata by key.
 #[derive(Debug, Default)]
 pub struct Weights {
@@ -45,7 +49,31 @@ impl Weights {
         } else {
             safetensors::decode(&bytes)
         };
-        weights.map_err(bad)
+        weights.map(Weights::without_wrappers).map_err(bad)
+    }
+
+    /// Removes the prefixes that wrappers of PyTorch modules put before the names of all parameters.
+    ///
+    /// A file can have tensors of other objects beside the wrapped network, such as a counter or a loss. If at least half
+    /// of the names have a prefix, the tensors without this prefix are dropped.
+    fn without_wrappers(mut self) -> Weights {
+        loop {
+            let wrapped = |prefix: &&&str| {
+                let count = self
+                    .tensors
+                    .keys()
+                    .filter(|name| name.starts_with(**prefix))
+                    .count();
+                count > 0 && count * 2 >= self.tensors.len()
+            };
+            let Some(prefix) = WRAPPERS.iter().find(wrapped) else {
+                return self;
+            };
+            let own = std::mem::take(&mut self.tensors).into_iter();
+            let strip =
+                |(name, tensor): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+            self.tensors = own.filter_map(strip).collect();
+        }
     }
 
     /// Writes a safetensors file. Equal content gives equal bytes. A file with the same name is replaced in one step.
@@ -99,4 +127,40 @@ pub(super) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, NetworkError> {
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(tensors: &[&str]) -> Vec<String> {
+        let tensor = |name: &&str| ((*name).to_owned(), Tensor::from_slice(&[1.0_f32]));
+        let weights = Weights {
+            tensors: tensors.iter().map(tensor).collect(),
+            metadata: BTreeMap::new(),
+        };
+        weights.without_wrappers().tensors.into_keys().collect()
+    }
+
+    #[test]
+    fn prefixes_of_wrappers_are_removed_and_tensors_beside_the_weights_dropped() {
+        let plain = ["a.weight", "b.bias"];
+        assert_eq!(names(&plain), plain);
+        for prefix in [
+            "module.",
+            "_orig_mod.",
+            "model.",
+            "net.",
+            "module._orig_mod.",
+            "model.module.",
+        ] {
+            let wrapped = plain.map(|name| format!("{prefix}{name}"));
+            let mut given: Vec<&str> = wrapped.iter().map(String::as_str).collect();
+            assert_eq!(names(&given), plain, "{prefix}");
+            given.push("criterion.weight");
+            assert_eq!(names(&given), plain, "{prefix} and another tensor");
+        }
+        let few = ["a.weight", "b.bias", "module.c"];
+        assert_eq!(names(&few), few, "most names have no prefix");
+    }
 }

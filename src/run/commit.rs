@@ -13,7 +13,7 @@ use vaplan_schemas::tables::{Epochs, Settings};
 use super::graph::{Graph, StepChanges};
 use super::learner::{StepReport, active};
 use super::ledger::{FinishedStage, Ledger, RunStage, StageKind};
-use super::{RunError, RunProgress, score};
+use super::{RunError, RunProgress, foreign, score};
 use crate::engine::patch::Diff;
 use crate::engine::plan::DenoisingState;
 use crate::eval::Task;
@@ -25,10 +25,20 @@ use crate::world::{Both, World};
 const CONFIG: &str = "config";
 const STATE: &str = "state";
 
-/// Returns the entries of [`World::run`] that record a run: the text of its file, and its ledger as JSON.
-pub fn remembered(config: &Arc<str>, ledger: &Ledger) -> BTreeMap<Arc<str>, Arc<str>> {
+/// Returns the entries of [`World::run`] that record a run: the text of its file, its ledger as JSON, and a hash of the
+/// thresholds and of the denoising that it leaves (see [`foreign`]).
+pub fn remembered(
+    config: &Arc<str>,
+    ledger: &Ledger,
+    world: &World,
+    denoised: &DenoisingState,
+) -> BTreeMap<Arc<str>, Arc<str>> {
     let state = serde_json::to_string(ledger).expect("names and numbers are JSON");
-    BTreeMap::from([(CONFIG.into(), config.clone()), (STATE.into(), Arc::from(state))])
+    BTreeMap::from([
+        (CONFIG.into(), config.clone()),
+        (STATE.into(), Arc::from(state)),
+        (foreign::LEFT.into(), foreign::left(world, denoised).into()),
+    ])
 }
 
 /// Returns the ledger in a world. It is empty if the world has none, or one that this program cannot read.
@@ -301,7 +311,7 @@ impl<'a> Writer<'a> {
                 videos: 0,
             },
         )?;
-        self.world.run = remembered(&self.config, &self.ledger);
+        self.world.run = remembered(&self.config, &self.ledger, &self.world, &self.denoised());
         commit.replace_all::<Settings>(&self.world.setting_rows())?;
         if let Some(epoch) = about.epoch {
             // A new epoch has no predictions in the store. For an epoch that exists, add only the predictions that are

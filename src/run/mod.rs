@@ -21,12 +21,14 @@
 //! | [`graph`] | the resident graph of a run, and its output |
 //! | [`commit`] | commits a step as one store version |
 //! | [`score`], [`table`] | make the final table |
+//! | `foreign` | finds out what another command changed since the last run |
 //! | `encode` | encodes media into features, if the program is built with feature `encode` |
 
 pub mod commit;
 pub mod config;
 #[cfg(feature = "encode")]
 pub mod encode;
+mod foreign;
 pub mod graph;
 pub mod learner;
 pub mod ledger;
@@ -75,6 +77,8 @@ pub struct RunRequest {
     pub threads: NonZeroUsize,
     /// Device to compute on.
     pub device: tch::Device,
+    /// Whether the run takes back what another command changed of the labels since the last run.
+    pub force: bool,
     /// Command line of the run, for the `versions` table.
     pub command: String,
 }
@@ -161,6 +165,17 @@ pub enum RunError {
         /// Command line that made the latest version.
         command: String,
     },
+    /// Another command changed the labels since the last run, and the run would take the change back.
+    #[error(
+        "another command changed the labels of store `{store}` since the last run, and this run would take the change \
+         back: {changes}. Write these values into the file of the run to keep them, or add `--force` to take them back"
+    )]
+    Foreign {
+        /// Store of the run.
+        store: PathBuf,
+        /// What differs from the file.
+        changes: String,
+    },
     /// The dataflow ended early.
     #[error("the run stopped early: {0}")]
     Stopped(String),
@@ -216,7 +231,14 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         labels,
         denoised,
         for_good,
+        foreign,
     } = Todo::of(config, text, asked)?;
+    if !foreign.is_empty() && !request.force {
+        return Err(RunError::Foreign {
+            store: config.store,
+            changes: foreign.join("; "),
+        });
+    }
     let before = latest(&config.store)?.map_or(0, |snapshot| snapshot.version().version);
     let mut rejected = Vec::new();
     progress(RunProgress::Stage {
@@ -227,7 +249,8 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         if for_good {
             ledger.active = None;
         }
-        plan.world.run = commit::remembered(&text, &ledger);
+        let state = plan.denoised.clone().unwrap_or_default();
+        plan.world.run = commit::remembered(&text, &ledger, &plan.world, &state);
         let summary = label::run_plan(plan, &label, &listener)?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
     }
@@ -280,7 +303,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         // A baseline was trained after all other stages, and learnt the labels of PLG. Label once more, so that the
         // last version has the denoised labels that the file asks for.
         let mut plan = label::plan::open(&label)?;
-        plan.world.run = commit::remembered(&text, &writer.ledger);
+        plan.world.run = commit::remembered(&text, &writer.ledger, &plan.world, &wanted);
         plan.denoised = Some(wanted);
         label::run_plan(plan, &label, &listener)?;
     }

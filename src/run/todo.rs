@@ -12,10 +12,10 @@ use super::config::Config;
 #[cfg(feature = "encode")]
 use super::encode;
 use super::ledger::{self, Ledger, RunStage, StageKind};
-use super::{RunError, RunRequest, commit};
+use super::{RunError, RunRequest, commit, foreign};
 use crate::engine::plan::{DenoisingState, Plan};
 use crate::error::LabelError;
-use crate::ingest::features::FeatureInput;
+use crate::ingest::features::{ColumnNames, FeatureInput};
 use crate::label;
 use crate::parser::FeaturePaths;
 use crate::world::World;
@@ -39,6 +39,8 @@ pub struct Todo {
     pub(super) denoised: DenoisingState,
     /// Whether no predictions are active after all stages are done, too.
     pub(super) for_good: bool,
+    /// What another command changed of the labels since the last run, and this run takes back.
+    pub(super) foreign: Vec<String>,
 }
 
 impl Todo {
@@ -82,12 +84,15 @@ impl Todo {
             config.denoising().map_err(RunError::Stopped)?,
         );
         let for_good = wanted.1.is_none();
+        let at_end = wanted.clone();
         let denoised = if compares {
             DenoisingState::default()
         } else {
             wanted
         };
-        let other = world.is_some_and(|world| commit::denoised(&world) != denoised);
+        let other = world
+            .as_ref()
+            .is_some_and(|world| commit::denoised(world) != denoised);
         let learns = stages
             .iter()
             .any(|stage| stage.kind != StageKind::Score && ledger.done(stage).is_none());
@@ -95,10 +100,13 @@ impl Todo {
         // If a stage must be trained, the graph of the training takes the flips back. Otherwise label again to remove
         // them.
         let labels = !latest.as_ref().is_some_and(held) || (other && !learns);
+        // While a stage is trained, the denoising can differ from the one at the end, so compare with that of the end.
+        let foreign = world.map_or_else(Vec::new, |world| foreign::changes(&world, &plan.world, &at_end));
         plan.denoised = Some(denoised.clone());
         Ok(Todo {
             denoised,
             for_good,
+            foreign,
             config,
             text,
             plan,
@@ -174,6 +182,8 @@ pub(super) fn label_request(config: &Config, request: &RunRequest) -> Result<lab
         splits: config.data.splits.clone(),
         segment_seconds: config.data.segment_seconds,
         settings: config.settings()?,
+        allow_missing: false,
+        columns: ColumnNames::default(),
         workers: request.workers,
         command: request.command.clone(),
     })

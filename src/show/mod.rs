@@ -13,6 +13,6 @@ pub mod render;
 pub mod timeline;
 
 pub use find::{FindError, find};
-pub use read::{ShowError, read};
+pub use read::{ShowError, missing, read};
 pub use render::{TimelineStyle, render};
 pub use timeline::{Lane, Timeline, TimelineRows, TimelineTrack};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use vaplan_schemas::StoreError;
-use vaplan_schemas::rows::{Split, TruthRow, VideoRow};
+use vaplan_schemas::rows::{RejectRow, Severity, Split, TruthRow, VideoRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
+use vaplan_schemas::{Modality, StoreError};
 
 use super::find::{FindError, find};
 use super::timeline::{Timeline, TimelineRows};
@@ -51,6 +51,27 @@ pub fn read(
         scores: &snapshot.read_video::<tables::Scores>(&video.video)?,
         truth: truth.as_deref(),
     }))
+}
+
+/// The modalities in which a video has a weak label and no labels, with the reasons of its rejected rows.
+///
+/// # Errors
+/// Returns [`ShowError::Store`] if a table cannot be read.
+pub fn missing(snapshot: &Snapshot, timeline: &Timeline) -> Result<Vec<(Modality, Vec<String>)>, ShowError> {
+    let labels = snapshot.read_video::<tables::Labels>(&timeline.video)?;
+    let mut missing = Vec::new();
+    for modality in Modality::ALL {
+        if timeline.weak_labels.is_empty() || labels.iter().any(|track| track.modality == modality) {
+            continue;
+        }
+        let own = |row: &RejectRow| {
+            let video = row.video.as_deref() == Some(&*timeline.video);
+            video && row.severity == Severity::Reject && row.modality.is_none_or(|own| own == modality)
+        };
+        let rows = snapshot.read::<tables::Rejects>()?.into_iter().filter(own);
+        missing.push((modality, rows.map(|row| row.reason).collect()));
+    }
+    Ok(missing)
 }
 
 /// True events of `video`. `None` if no video of its split has an event.

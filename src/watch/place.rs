@@ -89,10 +89,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), WatchError> {
         fs::create_dir(to).map_err(WatchError::io("make", to))?;
         for entry in fs::read_dir(from).map_err(WatchError::io("list", from))? {
             let entry = entry.map_err(WatchError::io("list", from))?;
-            // Features are only in the folder itself, so folders below it are left out.
-            if !entry.path().is_dir() {
-                copy(&entry.path(), &to.join(entry.file_name()))?;
-            }
+            copy(&entry.path(), &to.join(entry.file_name()))?;
         }
         return sync(to);
     }

@@ -39,6 +39,9 @@ pub struct Changes {
     pub to_version: Option<u64>,
     /// Hashes of the deliveries to an inbox that make up the change; the new store version records them.
     pub delivered: Vec<Arc<str>>,
+    /// Whether the change is committed also if most videos lose the labels of a modality, because their features are
+    /// missing or cannot be used.
+    pub allow_missing: bool,
 }
 
 /// New rule, parameters and modalities of denoising. What is not given keeps the value of the store.
@@ -55,7 +58,7 @@ pub struct DenoiseRequest {
 }
 
 impl Changes {
-    /// Whether the change asks for nothing. The field `delivered` is not considered.
+    /// Whether the change asks for nothing. The fields `delivered` and `allow_missing` are not considered.
     pub fn is_empty(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()

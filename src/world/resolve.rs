@@ -16,6 +16,7 @@ use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::unknown_class;
+use crate::ingest::npy::is_npy;
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, PromptSet, Video, World};
 
@@ -341,11 +342,6 @@ impl Resolved {
         }
         Ok(())
     }
-}
-
-/// Whether the path has the extension of an npy file, which holds the features of one video.
-pub(crate) fn is_npy(path: &std::path::Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "npy")
 }
 
 /// Number of deliveries that a store version remembers. A version with more new deliveries remembers all of its new

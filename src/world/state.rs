@@ -25,6 +25,7 @@ use super::Both;
 use super::hash::{feed, hash};
 use super::settings::{LabelSettings, ModalitySettings};
 use crate::error::LabelError;
+use crate::ingest::features::ColumnNames;
 use crate::ingest::text::TextEmbeddings;
 
 /// Text embeddings of the classes for one modality.
@@ -69,6 +70,8 @@ pub struct World {
     pub prompts: Both<PromptSet>,
     /// Files and folders of features. The paths are absolute, except in stores of older programs.
     pub features: Both<Vec<PathBuf>>,
+    /// Names of the columns of Parquet features.
+    pub columns: ColumnNames,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
     /// K, α and guard of each modality. `None` if PLD does not denoise the modality.
@@ -94,6 +97,7 @@ const SEGMENT_SECONDS: &str = "segment_seconds";
 const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
+const COLUMNS: &str = "features.columns";
 const DELIVERED: &str = "inbox.delivered";
 const RUN: &str = "run.";
 /// The setting `denoise.MODALITY.rule`; the other settings of this prefix are the parameters of the rule.
@@ -174,6 +178,10 @@ impl World {
                 let paths = values(&features_name(modality)).iter();
                 paths.map(|path| PathBuf::from(&**path)).collect()
             }),
+            columns: match values(COLUMNS) {
+                [names, ..] => names.parse().map_err(bad)?,
+                [] => ColumnNames::default(),
+            },
             segment_seconds: number(seconds, SEGMENT_SECONDS).map_err(bad)?,
             denoising: [denoising(Modality::Audio)?, denoising(Modality::Visual)?],
             active,
@@ -203,6 +211,10 @@ impl World {
             for (position, class) in active.classes.iter().enumerate() {
                 push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
             }
+        }
+        // Stores with the default names have no such row, as those of older programs.
+        if self.columns != ColumnNames::default() {
+            push(COLUMNS.to_owned(), 0, self.columns.to_string());
         }
         for (position, delivery) in self.delivered.iter().enumerate() {
             push(DELIVERED.to_owned(), position, delivery.to_string());

@@ -129,7 +129,7 @@ fn a_changed_file_redoes_what_depends_on_the_change_and_nothing_else() {
 }
 
 #[test]
-fn what_another_command_made_of_the_labels_is_taken_back() {
+fn what_another_command_made_of_the_labels_is_taken_back_only_by_force() {
     let sample = TrainingSample::new("1");
     let file = config(&sample, "own", SMALL);
     assert_status(&run(&file), 0);
@@ -150,7 +150,17 @@ fn what_another_command_made_of_the_labels_is_taken_back() {
         assert_status(&vaplan([change, &["--store", &store]].concat()), 0);
         assert_ne!(tables(&store).labels, held.labels, "{change:?}");
         assert_eq!(plan(&file)[0], "label to be done", "{change:?}");
-        let again = run(&file);
+        let changed = tables(&store);
+        let refused = run(&file);
+        assert_status(&refused, 2);
+        assert!(
+            stderr(&refused).contains("would take the change back: ")
+                && stderr(&refused).contains("`--force`"),
+            "{change:?}: {}",
+            stderr(&refused)
+        );
+        assert_eq!(tables(&store), changed, "{change:?}: nothing is written");
+        let again = super::command(&file, "2").arg("--force").output().unwrap();
         assert_status(&again, 0);
         assert!(
             !stdout(&again).starts_with("nothing"),

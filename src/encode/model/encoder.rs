@@ -398,7 +398,8 @@ fn image_settings(folder: &ModelFolder, asked: &[i64]) -> Result<ImageSettings, 
         }
         if size != image.size as i64 {
             return Err(format!(
-                "takes pictures of {:?}, expected {} on a side",
+                "takes pictures of {:?}, expected {} on a side: set `size = {size}` below `[image]` in vaplan.toml, or \
+                 correct `crop_size` in preprocessor_config.json",
                 &asked[2..],
                 image.size
             ));

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelError;
+use super::{ModelError, preprocessor};
 use crate::encode::image::{ImageSettings, Resize};
 use crate::encode::sound::SoundSettings;
 use crate::encode::sound::mel::MelScale;
@@ -127,9 +127,10 @@ pub struct ModelFolder {
     pub max_tokens: usize,
     /// Id that texts are padded with; if `None`, the id of the end of the text for CLIP, and 1 for CLAP.
     pub pad: Option<u32>,
-    /// How pictures are prepared for a vision model; `size` is from `vaplan.toml`, or else the default.
+    /// How pictures are prepared for a vision model; each value is from `vaplan.toml`, or else from
+    /// `preprocessor_config.json`, or else the default.
     pub image: ImageSettings,
-    /// Does `vaplan.toml` give `size`? If not, the size in the model's input shape replaces the default.
+    /// Does one of these files give `size`? If not, the size in the model's input shape replaces the default.
     pub image_size_told: bool,
     /// How sound is prepared for an audio model.
     pub sound: SoundSettings,
@@ -173,7 +174,7 @@ struct SoundFile {
 }
 
 impl ModelFolder {
-    /// Finds the files of a model folder. The function opens only `vaplan.toml`.
+    /// Finds the files of a model folder. The function opens only `vaplan.toml` and `preprocessor_config.json`.
     ///
     /// # Errors
     /// Returns [`ModelError::Folder`] if a needed file is absent, or if `vaplan.toml` cannot be read, has an unknown
@@ -231,6 +232,8 @@ impl ModelFolder {
                 find(&file.tokenizer, &TOKENIZER, "tokenizer")?,
             ),
         };
+        let mut usual = ImageSettings::default();
+        let sized = kind == ModelKind::Clip && preprocessor::apply(path, &mut usual).map_err(bad)?;
         let made = ModelFolder {
             path: path.to_owned(),
             kind,
@@ -253,15 +256,12 @@ impl ModelFolder {
                 ModelKind::Clap | ModelKind::Classifier => 512,
             }),
             pad: file.pad,
-            image_size_told: file.image.size.is_some(),
-            image: {
-                let usual = ImageSettings::default();
-                ImageSettings {
-                    size: file.image.size.unwrap_or(usual.size),
-                    mean: file.image.mean.unwrap_or(usual.mean),
-                    std: file.image.std.unwrap_or(usual.std),
-                    resize: file.image.resize.unwrap_or(usual.resize),
-                }
+            image_size_told: file.image.size.is_some() || sized,
+            image: ImageSettings {
+                size: file.image.size.unwrap_or(usual.size),
+                mean: file.image.mean.unwrap_or(usual.mean),
+                std: file.image.std.unwrap_or(usual.std),
+                resize: file.image.resize.unwrap_or(usual.resize),
             },
             mel_told: file.sound.mel.is_some(),
             sound: SoundSettings {

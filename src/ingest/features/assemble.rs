@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
+use super::shard::RowKey;
 use super::{FeatureBatch, FeatureEvent, VideoSpan};
 
 /// Largest number of values of one video, 512 MiB as f32. A larger video is rejected, so that no file can fill the
@@ -19,6 +20,8 @@ pub(super) type OnFeature<'a> = &'a mut dyn FnMut(FeatureEvent) -> ControlFlow<(
 pub(super) struct Assembler<'a> {
     modality: Modality,
     batch_rows: usize,
+    /// The number of the first segment in the file: 0 or 1.
+    first: i64,
     sink: OnFeature<'a>,
     width: usize,
     data: Vec<f32>,
@@ -40,10 +43,17 @@ struct Open {
 }
 
 impl<'a> Assembler<'a> {
-    pub(super) fn new(modality: Modality, batch_rows: usize, sink: OnFeature<'a>) -> Assembler<'a> {
+    /// Makes an assembler for files whose segments are counted from `first`.
+    pub(super) fn new(
+        modality: Modality,
+        batch_rows: usize,
+        first: i64,
+        sink: OnFeature<'a>,
+    ) -> Assembler<'a> {
         Assembler {
             modality,
             batch_rows: batch_rows.max(1),
+            first,
             sink,
             width: 0,
             data: Vec::new(),
@@ -89,22 +99,25 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    /// Adds one row. The segments of a video must come in order from 0.
+    /// Adds one row. The segments of a video must come in order from the first one.
     ///
-    /// If a name comes again with segment 0, the rows are the same video a second time: the receiver of the batches
+    /// If a name comes again with the first segment, the rows are the same video a second time: the receiver of the batches
     /// gets it twice.
     pub(super) fn row(
         &mut self,
         file: &Arc<str>,
-        row: u64,
-        key: &str,
-        segment: Option<i64>,
+        RowKey {
+            row,
+            video: key,
+            segment,
+        }: RowKey<'_>,
         append: impl FnOnce(&mut Vec<f32>) -> Result<usize, String>,
     ) {
+        let first = self.first;
         let same = self
             .open
             .as_ref()
-            .is_some_and(|open| *open.key == *key && (segment != Some(0) || open.bad));
+            .is_some_and(|open| *open.key == *key && (segment != Some(first) || open.bad));
         if !same {
             self.close();
             if self.rows >= self.batch_rows {
@@ -123,12 +136,13 @@ impl<'a> Assembler<'a> {
             return;
         }
         let expected = open.segments;
-        if segment != Some(i64::from(expected)) {
+        let number = i64::from(expected) + first;
+        if segment != Some(number) {
             let found = segment.map_or_else(|| "null".to_owned(), |segment| segment.to_string());
-            return self.spoil(
-                row,
-                format!("segment is {found}, expected {expected}: a video's rows are together and in order"),
+            let reason = format!(
+                "segment is {found}, expected {number}: a video has each segment once, from {first} on"
             );
+            return self.spoil(row, reason);
         }
         let before = self.data.len();
         match append(&mut self.data) {
@@ -144,7 +158,7 @@ impl<'a> Assembler<'a> {
             }
             Ok(width) => {
                 let reason = format!(
-                    "feature has {width} values, expected {} as segment 0 has",
+                    "feature has {width} values, expected {} as segment {first} has",
                     self.width
                 );
                 return self.spoil(row, reason);
@@ -159,9 +173,8 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// Rejects a row without a valid video name or modality. The video before the row ends there.
+    /// Rejects a row without a valid video name or modality.
     pub(super) fn stray(&mut self, file: &Arc<str>, row: u64, reason: String) {
-        self.close();
         let reject = RejectRow::reject(RejectKind::FeatureRow, &**file, reason);
         self.reject(reject.row(row).modality(self.modality));
     }
@@ -198,7 +211,8 @@ impl<'a> Assembler<'a> {
         self.reject(RejectRow { video, ..reject });
     }
 
-    fn close(&mut self) {
+    /// Ends the video whose rows are being read.
+    pub(super) fn close(&mut self) {
         if let Some(open) = self.open.take()
             && !open.bad
             && open.segments > 0

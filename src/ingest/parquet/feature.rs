@@ -43,27 +43,30 @@ impl Encoding {
         column: usize,
         stated: &BTreeMap<String, String>,
     ) -> Result<Encoding, String> {
-        const LISTS: &str = "fixed-size binary, or a list of 16, 32 or 64 bit floats";
-        let found = metadata.schema().field(column).data_type();
-        let float =
-            |item: &DataType| matches!(item, DataType::Float16 | DataType::Float32 | DataType::Float64);
-        match found {
+        const LISTS: &str = "fixed-size binary, or a list of integers or of 16, 32 or 64 bit floats";
+        let field = metadata.schema().field(column);
+        let number = |item: &DataType| {
+            let float = matches!(item, DataType::Float16 | DataType::Float32 | DataType::Float64);
+            float || item.is_integer()
+        };
+        match field.data_type() {
             DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
-                if float(item.data_type()) =>
+                if number(item.data_type()) =>
             {
                 Ok(Encoding::List)
             }
-            DataType::FixedSizeBinary(bytes) => Encoding::packed(metadata, *bytes, stated),
-            _ => Err(format!("column `{FEATURE}` is {found}, expected {LISTS}")),
+            DataType::FixedSizeBinary(bytes) => Encoding::packed(metadata, field.name(), *bytes, stated),
+            found => Err(format!("column `{}` is {found}, expected {LISTS}", field.name())),
         }
     }
 
     fn packed(
         metadata: &ArrowReaderMetadata,
+        name: &str,
         bytes: i32,
         stated: &BTreeMap<String, String>,
     ) -> Result<Encoding, String> {
-        let bytes = usize::try_from(bytes).map_err(|_| format!("column `{FEATURE}` has {bytes} bytes"))?;
+        let bytes = usize::try_from(bytes).map_err(|_| format!("column `{name}` has {bytes} bytes"))?;
         let dtype = match stated.get(DTYPE_KEY).map(String::as_str) {
             Some("f16") => Packed::F16,
             Some("f32") => Packed::F32,
@@ -74,7 +77,7 @@ impl Encoding {
             }
             None => {
                 return Err(format!(
-                    "column `{FEATURE}` is {bytes} bytes a row of unknown type, expected metadata `{DTYPE_KEY}` = \
+                    "column `{name}` is {bytes} bytes a row of unknown type, expected metadata `{DTYPE_KEY}` = \
                      `f16` or `f32` of the column or the file"
                 ));
             }
@@ -82,7 +85,7 @@ impl Encoding {
         let size = if dtype == Packed::F16 { 2 } else { 4 };
         if bytes == 0 || bytes % size != 0 {
             return Err(format!(
-                "column `{FEATURE}` is {bytes} bytes a row, expected a multiple of {size}"
+                "column `{name}` is {bytes} bytes a row, expected a multiple of {size}"
             ));
         }
         let width = bytes / size;
@@ -96,12 +99,12 @@ impl Encoding {
         let schema = metadata.parquet_schema();
         let leaf = (0..schema.num_columns()).find(|&leaf| {
             let column = schema.column(leaf);
-            column.path().parts() == [FEATURE]
+            column.path().parts() == [name]
                 && column.physical_type() == PhysicalType::FIXED_LEN_BYTE_ARRAY
                 && column.max_rep_level() == 0
                 && column.max_def_level() <= 1
         });
-        let leaf = leaf.ok_or_else(|| format!("column `{FEATURE}` is nested, expected one value a row"))?;
+        let leaf = leaf.ok_or_else(|| format!("column `{name}` is nested, expected one value a row"))?;
         let optional = schema.column(leaf).max_def_level() == 1;
         Ok(Encoding::Packed {
             leaf,
@@ -199,6 +202,8 @@ pub(crate) enum Features {
         values: ArrayRef,
         bounds: Vec<usize>,
     },
+    /// Only the key columns of the rows were read.
+    Unread,
 }
 
 impl Features {
@@ -224,9 +229,17 @@ impl Features {
             }
             other => return Err(format!("column `{FEATURE}` is {other}, expected a list")),
         };
+        // Integers become floats, as in an npy file.
+        let values = match values.data_type() {
+            item if item.is_integer() => {
+                let cast = contain(|| arrow::compute::cast(values, &DataType::Float32))?;
+                cast.map_err(|error| error.to_string())?
+            }
+            _ => values.clone(),
+        };
         Ok(Features::List {
             list: list.clone(),
-            values: values.clone(),
+            values,
             bounds,
         })
     }
@@ -235,6 +248,7 @@ impl Features {
     pub(crate) fn append(&self, row: usize, out: &mut Vec<f32>) -> Result<usize, String> {
         let null = || format!("{FEATURE} is null, expected floats");
         match self {
+            Features::Unread => Err(format!("{FEATURE} was not read")),
             Features::Packed { values, dtype, width } => {
                 let bytes = values
                     .get(row)

@@ -5,8 +5,8 @@
 //! before      pickles one after the other: magic, protocol, system, OBJECT, keys; then per key: elements u64, bytes
 //! ```
 //!
-//! The object is a dict of tensors, or a dict that holds such a dict under `state_dict`, `model` or
-//! `model_state_dict`. If all names begin with `module.` (`DataParallel`), this prefix is removed.
+//! The object is a dict of tensors, or a dict that holds such a dict under one of the keys [`HOLDERS`]. Other keys beside
+//! it, such as the epoch or the state of the optimizer, are ignored.
 //!
 //! Source: `torch/serialization.py` (`_save`, `_legacy_save`), `torch/_utils.py` (`_rebuild_tensor_v2`).
 
@@ -28,7 +28,16 @@ use machine::{Machine, Pickled, Rebuilt};
 /// `torch.serialization.MAGIC_NUMBER`, 0x1950a86a20f9469cfc6c, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// The keys under which training scripts put the state dict.
-const HOLDERS: [&str; 3] = ["state_dict", "model", "model_state_dict"];
+const HOLDERS: [&str; 8] = [
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "params",
+];
 
 /// The largest size of all tensors together, as a multiple of the file's length. It is above 1 because tensors can
 /// share a storage.
@@ -66,11 +75,6 @@ pub(super) fn read(file: &[u8]) -> Result<Weights, WeightsProblem> {
         let tensor = materialize(&rebuilt, &storages, room)?;
         room -= tensor.numel() * tensor.kind().elt_size_in_bytes();
         tensors.insert(name, tensor);
-    }
-    let prefixed = tensors.keys().all(|name| name.starts_with("module."));
-    if prefixed {
-        let strip = |(name, tensor): (String, Tensor)| (name["module.".len()..].to_owned(), tensor);
-        tensors = tensors.into_iter().map(strip).collect();
     }
     Ok(Weights {
         tensors,
@@ -154,9 +158,10 @@ fn legacy(file: &[u8]) -> Result<(Pickled, Storages), WeightsProblem> {
 fn state_dict(pickled: &Pickled) -> Result<Vec<(String, Rc<Rebuilt>)>, WeightsProblem> {
     let found = pickled.tensors(&HOLDERS);
     if found.is_empty() {
-        return Err(format(
-            "is no state dict: expected a dict of tensors, or one under `state_dict`, `model` or `model_state_dict`",
-        ));
+        return Err(format(format!(
+            "is no state dict: expected a dict of tensors, or one under `{}`",
+            HOLDERS.join("`, `")
+        )));
     }
     Ok(found)
 }

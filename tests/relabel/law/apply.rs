@@ -26,7 +26,10 @@ impl StoreInputs {
     /// What to ask for, with the files it names in `changes` (a folder) and among the features.
     pub(crate) fn change(&mut self, steps: &[Step], changes: &Path) -> Changes {
         std::fs::create_dir_all(changes).unwrap();
-        let mut asked = Changes::default();
+        let mut asked = Changes {
+            allow_missing: true,
+            ..Changes::default()
+        };
         for step in steps {
             self.back(step, &mut asked);
         }

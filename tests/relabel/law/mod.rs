@@ -98,6 +98,8 @@ fn label(
             file: Some(ThresholdsFile::read(&inputs.folder.join("settings.toml")).unwrap()),
             ..SettingsRequest::default()
         },
+        allow_missing: true,
+        columns: Default::default(),
         workers,
         command: "vaplan label".to_owned(),
     };

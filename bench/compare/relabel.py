@@ -88,7 +88,7 @@ def main():
             keep(name, run([vaplan, "relabel", "--quiet", "--store", copy(store, work), *change])[0])
         keep("full", json.loads(run([stores, "full", copy(store, work)])[1])["seconds"])
         keep("numpy", json.loads(run([*by_hand, "numpy", packed])[1])["seconds"])
-        keep("polars", json.loads(run([*by_hand, "polars", store, work])[1])["seconds"])
+        keep("polars", json.loads(run([*by_hand, "polars", packed])[1])["seconds"])
     print(f"{options.videos} videos x 10 segments x 2 modalities x 1.6 classes; best of {options.rounds}, each synced")
     print(f"  all anew: vaplan {best['full']:.2f} s, Polars {best['polars']:.2f} s, numpy {best['numpy']:.2f} s")
     for name in changes:

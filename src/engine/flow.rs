@@ -288,11 +288,13 @@ fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Resu
 /// The outcomes of the passes that the workers of this process are labelling.
 struct Results {
     workers: usize,
-    /// The outcome of each pass, and the number of workers that have finished the pass.
-    open: Mutex<BTreeMap<usize, (Arc<Mutex<PassOutcome>>, usize)>>,
+    open: Mutex<BTreeMap<usize, OpenPass>>,
     /// The number of passes that all workers have finished.
     done: Mutex<usize>,
 }
+
+/// The outcome of a pass, and the number of workers that have finished the pass.
+type OpenPass = (Arc<Mutex<PassOutcome>>, usize);
 
 #[derive(Debug, Default)]
 struct PassOutcome {

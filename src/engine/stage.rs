@@ -220,7 +220,7 @@ impl Stage {
 
 /// Sorts candidates by video, and encodes those of each group.
 fn encode_groups(candidates: &mut [(VideoId, Candidate)], bits: u32) -> io::Result<Vec<Vec<u8>>> {
-    candidates.sort_by(|a, b| a.0.cmp(&b.0));
+    candidates.sort_by_key(|(video, _)| *video);
     let mut groups = vec![Vec::new(); 1 << bits];
     for own in candidates.chunk_by(|a, b| top_bits(a.0, bits) == top_bits(b.0, bits)) {
         let mut group = StagedGroup {

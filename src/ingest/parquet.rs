@@ -242,7 +242,7 @@ impl EmbeddingFile {
                 optional,
                 dtype,
                 width,
-            } => ValuesReader::Packed(PackedReader::open(
+            } => ValuesReader::Packed(Box::new(PackedReader::open(
                 &self.source,
                 self.metadata.metadata(),
                 group,
@@ -250,7 +250,7 @@ impl EmbeddingFile {
                 *optional,
                 *dtype,
                 *width,
-            )?),
+            )?)),
             Encoding::List => {
                 roots.push(self.feature.0);
                 ValuesReader::List
@@ -276,7 +276,7 @@ struct GroupReaders {
 
 /// Where the features of a row group come from.
 enum ValuesReader {
-    Packed(PackedReader),
+    Packed(Box<PackedReader>),
     /// Arrow reads the lists beside the key columns.
     List,
     /// Only key columns are read.

@@ -48,7 +48,7 @@ answer["duckdb"] = {
 frame = DeltaTable(str(store / "labels")).to_pandas().explode(["label", "rule", "score"])
 answer["pandas"] = {
     "rows": len(frame),
-    "set": {m: int(frame.loc[frame["modality"] == m, "label"].sum()) for m in ("audio", "visual")},
+    "set": {m: int(frame.loc[frame["modality"] == m, "label"].astype(bool).sum()) for m in ("audio", "visual")},
 }
 print(json.dumps(answer, default=int))
 

@@ -1,9 +1,10 @@
 """Relabelling all cells by hand: numpy on packed arrays, and Polars on Parquet.
 
-    relabel.py pack STORE OUT        scores of a store's first version as packed arrays
+    relabel.py pack STORE OUT        scores of a store's first version as packed arrays, and as Parquet with one row per segment
     relabel.py numpy OUT             labels from packed arrays, written and synced; prints seconds
-    relabel.py polars STORE OUT      labels from the store's Parquet, written and synced; prints seconds
-    relabel.py merge STORE VIDEOS    sets one cell of each of so many videos by deltalake's MERGE; prints seconds
+    relabel.py polars OUT            labels from that Parquet, written and synced; prints seconds
+    relabel.py merge STORE VIDEOS    sets one segment of each of so many videos by deltalake's MERGE, in a copy of `labels` with
+                                     one row per segment; prints the seconds of MERGE
 """
 
 import glob
@@ -30,7 +31,10 @@ def pack(store, out):
     import polars as pl
 
     os.makedirs(out, exist_ok=True)
-    table = pl.scan_parquet(scores(store)).select(
+    segments = (pl.scan_parquet(scores(store)).with_columns(pl.int_ranges(pl.col("score").list.len(), dtype=pl.Int32).alias("segment"))
+                .explode("segment", "cosine", "score").select("video", "modality", "class", "segment", "cosine", "score"))
+    segments.sink_parquet(f"{out}/segments.parquet", compression="snappy")
+    table = pl.scan_parquet(f"{out}/segments.parquet").select(
         pl.col("score"),
         (pl.col("class").str.slice(6).cast(pl.UInt8) + 25 * (pl.col("modality") == "visual").cast(pl.UInt8)).alias("track"),
     ).collect()
@@ -49,12 +53,12 @@ def with_numpy(out):
     return time.perf_counter() - start
 
 
-def with_polars(store, out):
+def with_polars(out):
     import polars as pl
 
     start = time.perf_counter()
     cutoffs = pl.LazyFrame([{"class": name, "modality": modality, "threshold": cutoff} for name in CLASSES for modality, cutoff in CUTOFF.items()])
-    labels = (pl.scan_parquet(scores(store)).join(cutoffs, on=["class", "modality"], how="left", maintain_order="left")
+    labels = (pl.scan_parquet(f"{out}/segments.parquet").join(cutoffs, on=["class", "modality"], how="left", maintain_order="left")
               .with_columns((pl.col("score") > pl.col("threshold")).alias("label"), pl.lit("plg").alias("rule"))
               .select("video", "modality", "class", "segment", "label", "rule", "score", "threshold"))
     labels.sink_parquet(f"{out}/labels.parquet", compression="snappy")
@@ -63,12 +67,16 @@ def with_polars(store, out):
 
 
 def with_merge(store, videos):
+    import polars as pl
     import pyarrow as pa
     from deltalake import DeltaTable
 
+    copy = f"{store}/labels_by_segment"
+    (pl.read_delta(f"{store}/labels").drop("why").with_columns(pl.int_ranges(pl.col("label").list.len(), dtype=pl.Int32).alias("segment"))
+     .explode("segment", "label", "rule", "score").write_delta(copy, mode="overwrite"))
     names = [f"v{number:010}_0_10" for number in range(0, 100 * videos, 100)]
     start = time.perf_counter()
-    table = DeltaTable(f"{store}/labels")
+    table = DeltaTable(copy)
     # The same cells that the CSV of user labels names.
     source = pa.table({"video": names, "modality": ["visual"] * videos, "segment": pa.array([3] * videos, pa.int32())})
     (table.merge(source, "t.video = s.video AND t.modality = s.modality AND t.segment = s.segment", source_alias="s", target_alias="t")
@@ -83,8 +91,8 @@ def main():
             return
         case ["numpy", out]:
             seconds = with_numpy(out)
-        case ["polars", store, out]:
-            seconds = with_polars(store, out)
+        case ["polars", out]:
+            seconds = with_polars(out)
         case ["merge", store, videos]:
             seconds = with_merge(store, int(videos))
         case _:

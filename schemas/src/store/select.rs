@@ -16,6 +16,8 @@ use crate::tables::columns::{Columns, TextColumn};
 
 /// Runs of rows of a file, in order.
 pub(super) type Runs = Vec<Range<usize>>;
+/// A row or track of a table, with its row numbers in the file.
+pub(super) type PlacedRow<R> = (R, Range<usize>);
 
 /// An open data file, and those of its rows that are selected and not deleted.
 pub(super) struct Selected {
@@ -79,7 +81,7 @@ impl Selected {
     }
 
     /// The selected rows, each with its row numbers in the file.
-    pub(super) fn decode<T: Table>(&self) -> Result<Vec<(T::Row, Range<usize>)>, StoreError> {
+    pub(super) fn decode<T: Table>(&self) -> Result<Vec<PlacedRow<T::Row>>, StoreError> {
         if self.rows() == 0 {
             return Ok(Vec::new());
         }

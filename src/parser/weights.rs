@@ -56,7 +56,7 @@ impl Weights {
     ///
     /// A file can have tensors of other objects beside the wrapped network, such as a counter or a loss. If at least half
     /// of the names have a prefix, the tensors without this prefix are dropped.
-    fn without_wrappers(mut self) -> Weights {
+    pub(super) fn without_wrappers(mut self) -> Weights {
         loop {
             let wrapped = |prefix: &&&str| {
                 let count = self

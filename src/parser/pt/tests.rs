@@ -15,7 +15,7 @@ fn values(tensor: &Tensor) -> (Vec<i64>, Vec<f32>) {
 #[test]
 fn both_formats_give_the_tensors_with_offset_and_stride_and_without_the_prefix() {
     for name in ["small.pt", "small_legacy.pt"] {
-        let weights = read(&file(name)).unwrap().tensors;
+        let weights = read(&file(name)).unwrap().without_wrappers().tensors;
         let names: Vec<&str> = weights.keys().map(String::as_str).collect();
         assert_eq!(names, ["fc.bias", "fc.turned", "fc.weight"], "{name}");
         let weight = vec![0.0, 0.25, 0.5, 0.75, 1.0, 1.25];

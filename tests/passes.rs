@@ -51,7 +51,7 @@ fn sample() -> Sample {
     let mut values = vec![0.5; 10 * WIDTH];
     values[12] = f32::NAN;
     sample.write_features("visual", 7, 10, &values);
-    sample.write_features("visual", 9, 4, &vec![0.5; 4 * WIDTH]);
+    sample.write_features("visual", 9, 4, &[0.5; 4 * WIDTH]);
     // A second copy of the features of a video, under its other name. It differs from the first copy.
     let copy = sample.path("visual").join(format!("{}.npy", name(11)));
     npy::write_f32(&copy, &[10, WIDTH], &vec![0.25; 10 * WIDTH]).unwrap();

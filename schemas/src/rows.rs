@@ -336,7 +336,7 @@ impl LabelChangeTrack {
     /// ```
     /// use vaplan_schemas::Modality;
     /// use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelRule};
-    /// let change = |segment, to| LabelChangeRow {
+    /// let change = |segment, to: bool| LabelChangeRow {
     ///     version: 2,
     ///     video: "clip".into(),
     ///     modality: Modality::Audio,

@@ -117,7 +117,7 @@ impl Pass {
 }
 
 /// The number of bits of a group in the staged shards of a plan of this number of videos: a group has at most a quarter
-/// of a pass, as far as [`MOST_GROUP_BITS`] allows.
+/// of a pass, as far as `MOST_GROUP_BITS` allows.
 pub fn group_bits(videos: usize) -> u32 {
     let wanted = videos.div_ceil((pass_videos() / 4).max(1)).max(1);
     wanted.next_power_of_two().trailing_zeros().min(MOST_GROUP_BITS)

@@ -1,7 +1,7 @@
 //! The stage keeps the scores of finished shards on disk until the commit. The passes of a run read the scores from the
 //! stage, and the next run after a kill need not score these shards again.
 //!
-//! Each shard has one file (see [`sections`]). The name of the file is a hash of all inputs that the scores depend on.
+//! Each shard has one file (see `sections.rs`). The name of the file is a hash of all inputs that the scores depend on.
 //! The head has the rejected rows of the shard. The sections have its candidates, one section per group of videos (see
 //! [`passes`](super::passes)), so that a pass reads its own candidates only.
 //!

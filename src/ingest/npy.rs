@@ -6,7 +6,7 @@
 //! hostile files: ndarray-npy aborts on a huge shape, and npyz accepts trailing bytes and returns no elements for the
 //! shape (2^32, 2^32).
 //!
-//! A `.npz` archive with one array is read as that array ([`archive`]). Features may have axes of length 1 beside
+//! A `.npz` archive with one array is read as that array (`archive.rs`). Features may have axes of length 1 beside
 //! `(T, D)`, as networks give them with a batch axis, and may be integers, as VGGish features are.
 //!
 //! Format: numpy, `numpy/lib/format.py` (NEP 1).

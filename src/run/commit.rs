@@ -26,7 +26,7 @@ const CONFIG: &str = "config";
 const STATE: &str = "state";
 
 /// Returns the entries of [`World::run`] that record a run: the text of its file, its ledger as JSON, and a hash of the
-/// thresholds and of the denoising that it leaves (see [`foreign`]).
+/// thresholds and of the denoising that it leaves (see `foreign`).
 pub fn remembered(
     config: &Arc<str>,
     ledger: &Ledger,

@@ -113,9 +113,9 @@ pub enum ClusterError {
         /// Its error.
         reason: String,
     },
-    /// What process 0 said of why the run ends.
+    /// Process 0 ended the run. Holds the reason that process 0 sent.
     #[error("{0}")]
-    Told(String),
+    EndedByLeader(String),
     /// A process that has another store than process 0.
     #[error("store `{store}` is not that of {leader}, expected one folder that all processes see")]
     Store {

@@ -85,8 +85,7 @@ pub struct Store {
     plain_bytes: u64,
 }
 
-/// A commit writes files of at most this size anew rather than patch them: see [`Store::with_plain_bytes`]. Writing 8 MiB
-/// anew takes about as long as the syncs of a commit.
+/// A commit writes files of at most this size anew rather than patch them: see [`Store::with_plain_bytes`].
 const PLAIN_BYTES: u64 = 8 << 20;
 /// The environment variable that replaces [`PLAIN_BYTES`].
 const PLAIN_BYTES_VARIABLE: &str = "VAPLAN_PLAIN_BYTES";

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, ListArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array,
+    ListArray, PrimitiveArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type};
+use arrow::datatypes::{DataType, Field};
 
 use super::columns::{Columns, TextColumn, text_column};
 use crate::error::TableError;
@@ -117,38 +118,44 @@ impl Lists {
         Ok(values.clone())
     }
 
-    /// The values of all lists.
-    pub(super) fn float32(&self, columns: &Columns<'_>) -> Result<Float32Array, TableError> {
-        let expected = "List(Float32)";
-        let values = self.lists.values().as_primitive_opt::<Float32Type>();
-        let values = values.ok_or_else(|| self.wrong(columns, expected))?;
-        self.no_null(columns, expected)?;
-        Ok(values.clone())
+    /// The values of all lists, which may be null.
+    fn optional<P: ArrowPrimitiveType>(
+        &self,
+        columns: &Columns<'_>,
+        expected: &'static str,
+    ) -> Result<PrimitiveArray<P>, TableError> {
+        let values = self.lists.values().as_primitive_opt::<P>();
+        values.cloned().ok_or_else(|| self.wrong(columns, expected))
     }
 
-    /// The values of all lists.
-    pub(super) fn float64(&self, columns: &Columns<'_>) -> Result<Float64Array, TableError> {
-        let expected = "List(Float64)";
-        let values = self.optional_float64(columns)?;
+    fn required<P: ArrowPrimitiveType>(
+        &self,
+        columns: &Columns<'_>,
+        expected: &'static str,
+    ) -> Result<PrimitiveArray<P>, TableError> {
+        let values = self.optional(columns, expected)?;
         self.no_null(columns, expected)?;
         Ok(values)
     }
 
+    /// The values of all lists.
+    pub(super) fn float32(&self, columns: &Columns<'_>) -> Result<Float32Array, TableError> {
+        self.required(columns, "List(Float32)")
+    }
+
+    /// The values of all lists.
+    pub(super) fn float64(&self, columns: &Columns<'_>) -> Result<Float64Array, TableError> {
+        self.required(columns, "List(Float64)")
+    }
+
     /// The values of all lists, which may be null.
     pub(super) fn optional_float64(&self, columns: &Columns<'_>) -> Result<Float64Array, TableError> {
-        let values = self.lists.values().as_primitive_opt::<Float64Type>();
-        values
-            .cloned()
-            .ok_or_else(|| self.wrong(columns, "List(Float64)"))
+        self.optional(columns, "List(Float64)")
     }
 
     /// The values of all lists.
     pub(super) fn int32(&self, columns: &Columns<'_>) -> Result<Int32Array, TableError> {
-        let expected = "List(Int32)";
-        let values = self.lists.values().as_primitive_opt::<Int32Type>();
-        let values = values.ok_or_else(|| self.wrong(columns, expected))?;
-        self.no_null(columns, expected)?;
-        Ok(values.clone())
+        self.required(columns, "List(Int32)")
     }
 
     /// The texts of all lists.

@@ -7,7 +7,7 @@ use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{Labels, Predictions, all};
 use vaplan_schemas::{Modality, rows::PredictionTrack};
 
-use crate::support::{ScoredTracks, assert_holds, commit, open, patch, places, scored};
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, places, scored};
 
 /// The reader versions that the log of a table asks for, one per protocol action.
 fn readers(root: &Path, table: &str) -> Vec<u64> {
@@ -57,6 +57,15 @@ fn changed(before: &ScoredTracks, first: usize) -> ScoredTracks {
         vec![0.75; 3],
     );
     after
+}
+
+/// A store of one version that patches every change, and its rows.
+fn always_patched() -> (tempfile::TempDir, Store, ScoredTracks) {
+    let folder = tempfile::tempdir().unwrap();
+    let first = scored(20, 1);
+    let store = create(folder.path()).unwrap();
+    commit(&store, &ScoredTracks::new(), &first).unwrap();
+    (folder, store, first)
 }
 
 #[test]
@@ -165,15 +174,7 @@ fn rows_are_taken_out_of_the_files_of_a_table_that_is_only_added_to() {
 
 #[test]
 fn optimize_makes_a_patched_store_one_that_every_reader_opens() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = scored(20, 1);
-    commit(
-        &Store::create(folder.path()).unwrap(),
-        &ScoredTracks::new(),
-        &first,
-    )
-    .unwrap();
-    let store = open(folder.path()).unwrap();
+    let (folder, store, first) = always_patched();
     let second = changed(&first, 0);
     patch(&store, &first, &second).unwrap();
     let lock = store.lock(&mut |_| {}).unwrap();
@@ -204,15 +205,7 @@ fn optimize_makes_a_patched_store_one_that_every_reader_opens() {
 
 #[test]
 fn with_plain_bytes_of_0_every_change_is_a_patch() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = scored(20, 1);
-    commit(
-        &Store::create(folder.path()).unwrap(),
-        &ScoredTracks::new(),
-        &first,
-    )
-    .unwrap();
-    let store = open(folder.path()).unwrap();
+    let (_folder, store, first) = always_patched();
     patch(&store, &first, &changed(&first, 0)).unwrap();
     let snapshot = store.latest().unwrap().unwrap();
     assert!(!is_plain(&snapshot, "labels"));

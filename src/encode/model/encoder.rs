@@ -393,7 +393,7 @@ fn image_settings(folder: &ModelFolder, asked: &[i64]) -> Result<ImageSettings, 
         return Err(format!("takes pictures of {} channels, expected 3", asked[1]));
     }
     for &size in asked[2..].iter().filter(|&&size| size > 0) {
-        if !folder.image_size_told {
+        if !folder.image_size_given {
             image.size = size as usize;
         }
         if size != image.size as i64 {

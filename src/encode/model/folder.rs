@@ -131,7 +131,7 @@ pub struct ModelFolder {
     /// `preprocessor_config.json`, or else the default.
     pub image: ImageSettings,
     /// Does one of these files give `size`? If not, the size in the model's input shape replaces the default.
-    pub image_size_told: bool,
+    pub image_size_given: bool,
     /// How sound is prepared for an audio model.
     pub sound: SoundSettings,
     /// Does `vaplan.toml` give `mel`? If not, a fused model gets the HTK filters instead of the default.
@@ -256,7 +256,7 @@ impl ModelFolder {
                 ModelKind::Clap | ModelKind::Classifier => 512,
             }),
             pad: file.pad,
-            image_size_told: file.image.size.is_some() || sized,
+            image_size_given: file.image.size.is_some() || sized,
             image: ImageSettings {
                 size: file.image.size.unwrap_or(usual.size),
                 mean: file.image.mean.unwrap_or(usual.mean),

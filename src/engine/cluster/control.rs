@@ -182,7 +182,7 @@ impl Control {
 
     fn heed(&mut self, event: ClusterEvent) -> Result<(), ClusterError> {
         match event {
-            ClusterEvent::Frame(0, Frame::Failed(reason)) => Err(ClusterError::Told(reason)),
+            ClusterEvent::Frame(0, Frame::Failed(reason)) => Err(ClusterError::EndedByLeader(reason)),
             ClusterEvent::Frame(process, Frame::Failed(reason)) => Err(ClusterError::Failed {
                 peer: self.hosts.peer(process),
                 reason,

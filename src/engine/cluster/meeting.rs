@@ -181,7 +181,7 @@ fn report(
         .and_then(|()| frame::read(&mut stream));
     match answered {
         Ok(Frame::Welcome(session)) => Ok((stream, session)),
-        Ok(Frame::Failed(why)) => Err(ClusterError::Told(why)),
+        Ok(Frame::Failed(why)) => Err(ClusterError::EndedByLeader(why)),
         Ok(other) => Err(lost(format!("it said {other:?}, expected Welcome"))),
         Err(error) => Err(lost(error.to_string())),
     }

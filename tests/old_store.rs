@@ -81,6 +81,38 @@ fn an_old_store_opens_and_its_labels_are_those_of_todays_program() {
 }
 
 #[test]
+fn sql_and_timelines_of_an_old_store_are_those_of_a_store_of_today() {
+    let folder = copied();
+    let folder = folder.path();
+    fresh(folder);
+    let same = |line: &str, more: &[&str]| {
+        let answers = ["store", "fresh"].map(|store| {
+            let words = line.split_whitespace().chain(["--store", store]);
+            let words = words.chain(more.iter().copied());
+            let answer = vaplan().current_dir(folder).args(words).output().unwrap();
+            assert_status(&answer, 0);
+            stdout(&answer).to_owned()
+        });
+        assert_eq!(answers[0], answers[1], "{line} {more:?}");
+        assert!(answers[0].lines().count() > 2, "{}", answers[0]);
+    };
+    for version in ["1", "4"] {
+        for sql in [
+            "SELECT * FROM scores ORDER BY video, modality, class, segment",
+            "SELECT * FROM labels ORDER BY video, modality, class, segment",
+            "SELECT * FROM label_changes ORDER BY version, video, modality, class, segment",
+            "SELECT * FROM events ORDER BY video, modality, class, onset",
+        ] {
+            same("query --format csv", &["--version", version, sql]);
+        }
+        same(
+            "show --width 100",
+            &["--version", version, "--", "vid00000000_0_10"],
+        );
+    }
+}
+
+#[test]
 fn an_old_store_relabels_as_a_fresh_one_does_and_stays_whole() {
     let folder = copied();
     let folder = folder.path();

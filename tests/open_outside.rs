@@ -1,4 +1,4 @@
-//! A store's tables, opened from outside as a user would: Polars and DuckDB from Python.
+//! A store's tables, opened from outside as a user would: Polars, DuckDB and pandas from Python.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,8 +35,8 @@ fn ask(store: &str, version: &str, sql: &str) -> f64 {
 }
 
 #[test]
-fn polars_and_duckdb_read_every_version_as_query_does() {
-    let Some(python) = python("polars_and_duckdb_read_every_version_as_query_does") else {
+fn polars_duckdb_and_pandas_read_every_version_as_query_does() {
+    let Some(python) = python("polars_duckdb_and_pandas_read_every_version_as_query_does") else {
         return;
     };
     let folder = scratch();
@@ -94,14 +94,76 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
     ];
     assert_status(&run(change), 0);
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_store.py");
-    let output = Command::new(python).arg(script).arg(&store).output().unwrap();
-    assert_status(&output, 0);
-    let seen: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let seen = look(&python, &store, "1");
+    compare(&seen, &store, &["1", "2", "3"]);
+    let first = seen["polars"]["1"]["set"]["visual"].as_f64();
+    let second = seen["polars"]["2"]["set"]["visual"].as_f64();
+    assert!(
+        first < second,
+        "versions are told apart: {first:?} and {second:?}"
+    );
 
+    // Every kind of upkeep, and flips of PLD, leave tables that all of these readers open.
+    let epoch = place("epoch");
+    let videos = stdout(&run([
+        "query",
+        "--store",
+        &store,
+        "--format",
+        "csv",
+        "SELECT video FROM videos",
+    ]))
+    .to_owned();
+    std::fs::create_dir_all(format!("{epoch}/visual")).unwrap();
+    for (nth, video) in videos.lines().skip(1).enumerate() {
+        // One segment of each video contradicts its labels, whatever they are, in every class of one half.
+        let values: Vec<f32> = (0..10 * 25)
+            .map(|cell| f32::from(u8::from((cell / 25 + nth) % 10 == 0)).clamp(0.01, 0.99))
+            .collect();
+        vaplan::ingest::npy::write_f32(
+            Path::new(&format!("{epoch}/visual/{video}.npy")),
+            &[10, 25],
+            &values,
+        )
+        .unwrap();
+    }
+    let flips = [
+        "relabel",
+        "--store",
+        &store,
+        "--predictions",
+        &epoch,
+        "--epoch",
+        "1",
+    ];
+    assert_status(&run(flips), 0);
+    let flipped = ask(&store, "4", "SELECT count(*) FROM labels WHERE rule = 'pld'");
+    assert!(flipped > 0.0, "the epoch flips labels");
+    compare(&look(&python, &store, "4"), &store, &["4"]);
+    for upkeep in [&["optimize"][..], &["vacuum", "--keep", "1"]] {
+        let words = upkeep.iter().copied().chain(["--store", &store]);
+        assert_status(&run(words), 0);
+        compare(&look(&python, &store, "4"), &store, &["4"]);
+    }
+}
+
+/// What the readers see in the store, at versions from `first` on.
+fn look(python: &Path, store: &str, first: &str) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_store.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args([store, first])
+        .output()
+        .unwrap();
+    assert_status(&output, 0);
+    serde_json::from_str(stdout(&output)).unwrap()
+}
+
+/// Asserts that the readers see what `query` sees: Polars in all of these versions, the others in the last one.
+fn compare(seen: &Value, store: &str, versions: &[&str]) {
     let number = |value: &Value| value.as_f64().expect("a number");
     let set = |modality: &str| format!("SELECT count(*) FROM labels WHERE label AND modality = '{modality}'");
-    for version in ["1", "2", "3"] {
+    for version in versions {
         let polars = &seen["polars"][version];
         for (value, sql) in [
             (&polars["rows"], "SELECT count(*) FROM labels"),
@@ -112,28 +174,24 @@ fn polars_and_duckdb_read_every_version_as_query_does() {
         ] {
             assert_eq!(
                 number(value),
-                ask(&store, version, sql),
+                ask(store, version, sql),
                 "version {version}: {sql}"
             );
         }
-        let sum = ask(&store, version, "SELECT sum(score) FROM scores");
+        let sum = ask(store, version, "SELECT sum(score) FROM scores");
         assert!(
             (number(&polars["score_sum"]) - sum).abs() < 1e-9 * sum,
             "version {version}: {polars} and {sum}"
         );
     }
-    let first = number(&seen["polars"]["1"]["set"]["visual"]);
-    let second = number(&seen["polars"]["2"]["set"]["visual"]);
-    assert!(first < second, "versions are told apart: {first} and {second}");
-
-    let duckdb = &seen["duckdb"];
-    for reader in ["duckdb", "pandas"] {
-        assert_eq!(seen[reader]["set"], seen["polars"]["3"]["set"], "{reader}");
-        assert_eq!(seen[reader]["rows"], seen["polars"]["3"]["rows"], "{reader}");
+    let last = versions.last().unwrap();
+    for reader in ["duckdb", "delta_scan", "pandas"] {
+        assert_eq!(seen[reader]["set"], seen["polars"][last]["set"], "{reader}");
+        assert_eq!(seen[reader]["rows"], seen["polars"][last]["rows"], "{reader}");
     }
-    let all = ask(&store, "3", "SELECT count(*) FROM labels WHERE label");
+    let all = ask(store, last, "SELECT count(*) FROM labels WHERE label");
     assert_eq!(
-        number(&duckdb["changes_add_up"]),
+        number(&seen["duckdb"]["changes_add_up"]),
         all,
         "changes add up to the labels"
     );

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow::datatypes::Float32Type;
+use parquet::arrow::ArrowWriter;
 use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use vaplan_schemas::Modality;
 
@@ -120,4 +124,80 @@ fn a_folder_that_was_there_before_stays_and_scratch_folders_go_even_after_an_err
         stderr(&output)
     );
     assert_eq!(names(&sample.path("npy")), ["audio", "features.part", "visual"]);
+}
+
+/// Writes the features of the sample's store as one Parquet file with columns `id`, `t` and `embedding`.
+fn renamed(sample: &TrainingSample, modality: &str) -> String {
+    let path = sample.path(&format!("{modality}-renamed.parquet"));
+    let (mut ids, mut segments, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    let folder = sample.path(&format!("features/{modality}"));
+    for name in names(&folder) {
+        let array = vaplan::ingest::npy::read_floats(Path::new(&format!("{folder}/{name}"))).unwrap();
+        let width = array.shape[1];
+        for (segment, row) in array.data.chunks(width).enumerate() {
+            ids.push(name.trim_end_matches(".npy").to_owned());
+            segments.push(segment as i64);
+            values.push(Some(row.iter().copied().map(Some).collect::<Vec<_>>()));
+        }
+    }
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(StringArray::from(ids))),
+        ("t", Arc::new(Int64Array::from(segments))),
+        (
+            "embedding",
+            Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(values)),
+        ),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    path
+}
+
+#[test]
+fn columns_of_other_names_are_learnt_from_and_predicted_as_the_same_features() {
+    const COLUMNS: &str = "video=id,segment=t,feature=embedding";
+    let sample = trained();
+    let (audio, visual) = (renamed(&sample, "audio"), renamed(&sample, "visual"));
+    let checkpoint = sample.path("store/_vaplan/train/best.safetensors");
+    let predict = |audio: &str, visual: &str, npy: &str, more: &[&str]| {
+        let words = [
+            "predict",
+            "--checkpoint",
+            &checkpoint,
+            "--threads",
+            "1",
+            "--npy",
+            npy,
+        ];
+        run([&words[..], &["--audio", audio, "--visual", visual], more].concat())
+    };
+    let (own, other) = (sample.path("own"), sample.path("other"));
+    let features = ["audio", "visual"].map(|modality| sample.path(&format!("features/{modality}")));
+    assert_status(&predict(&features[0], &features[1], &own, &[]), 0);
+    assert_status(&predict(&audio, &visual, &other, &["--columns", COLUMNS]), 0);
+    let files = names(&format!("{own}/visual"));
+    assert!(files.len() > 10, "{files:?}");
+    for file in files {
+        let read = |folder: &str| fs::read(format!("{folder}/visual/{file}")).unwrap();
+        assert_eq!(read(&own), read(&other), "{file}");
+    }
+    let refused = predict(&audio, &visual, &other, &[]);
+    assert_status(&refused, 2);
+
+    // A run labels and learns from the same columns, and says so to the store.
+    let settings = format!("columns = '{COLUMNS}'\n[train]\nepochs = 1\nhidden = 16\nfeedforward = 16\n");
+    let config = crate::run::config(&sample, "named", &settings);
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("'features/visual'", &format!("'{visual}'"));
+    fs::write(&config, text.replace("'features/audio'", &format!("'{audio}'"))).unwrap();
+    let own = crate::run::config(&sample, "plain", &settings.replace(COLUMNS, ""));
+    let rows = [config, own].map(|config| {
+        let output = run(["run", &config, "--threads", "1", "--workers", "2"]);
+        assert_status(&output, 0);
+        crate::run::scores(&output)
+    });
+    assert_eq!(rows[0], rows[1]);
 }

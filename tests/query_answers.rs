@@ -53,6 +53,80 @@ fn events_are_the_maximal_runs_of_labels_and_where_both_modalities_meet() {
 }
 
 #[test]
+fn the_column_offset_needs_no_quotes_and_stays_a_keyword_before_a_number() {
+    let folder = scratch();
+    let store = small_store(folder.path(), "store");
+    let csv = |sql: &str| {
+        let output = query(&store, [sql, "--format", "csv"]);
+        assert_status(&output, 0);
+        stdout(&output).to_owned()
+    };
+    assert_eq!(csv(&EVENTS.replace('"', "")), csv(EVENTS));
+    for (sql, expected) in [
+        ("SELECT max(offset - onset) AS most FROM events", "most\n6.0\n"),
+        (
+            "SELECT e.offset FROM events e ORDER BY offset, onset LIMIT 1 OFFSET 1",
+            "offset\n4.0\n",
+        ),
+        (
+            "SELECT Offset AS offset FROM events WHERE offset IN (6) LIMIT 1",
+            "offset\n6.0\n",
+        ),
+        (
+            "SELECT count(*) AS n FROM events GROUP BY offset HAVING offset > 5",
+            "n\n2\n",
+        ),
+        (
+            "SELECT 'offset 3' AS offset FROM events LIMIT 1 OFFSET (0)",
+            "offset\noffset 3\n",
+        ),
+    ] {
+        assert_eq!(csv(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn whole_numbers_that_overflow_are_an_error_and_not_another_number() {
+    let folder = scratch();
+    let store = small_store(folder.path(), "store");
+    let large = "(SELECT segment, 9223372036854775800 + segment AS x FROM labels)";
+    for sql in [
+        "SELECT 9223372036854775807 + 1",
+        &format!("SELECT x + 100 FROM {large}"),
+        &format!("SELECT x * 2 FROM {large}"),
+        &format!("SELECT -x - 100 FROM {large}"),
+        &format!("SELECT sum(x) FROM {large}"),
+        &format!("SELECT segment, sum(x) FROM {large} GROUP BY segment"),
+        &format!(
+            "SELECT sum(x) OVER (ORDER BY segment ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) FROM {large}"
+        ),
+        &format!("SELECT * FROM {large} WHERE x + 100 > 0"),
+    ] {
+        let output = query(&store, [sql]);
+        assert_status(&output, 2);
+        let said = stderr(&output).to_lowercase();
+        assert!(
+            said.contains("overflow") || said.contains("out of range"),
+            "{sql}: {said}"
+        );
+    }
+    let output = query(
+        &store,
+        [
+            "SELECT sum(segment) AS sum, sum(segment + 2 * segment) AS of_three, sum(DISTINCT segment) AS alone, \
+             sum(score) AS score, -1 * min(segment) AS least, count(*) - 1 AS n FROM labels",
+            "--format",
+            "csv",
+        ],
+    );
+    assert_status(&output, 0);
+    assert_eq!(
+        stdout(&output),
+        "sum,of_three,alone,score,least,n\n36,108,15,4.5,0,17\n"
+    );
+}
+
+#[test]
 fn a_version_is_as_it_was_and_the_latest_is_the_default() {
     let folder = scratch();
     let store = small_store(folder.path(), "store");

@@ -4,6 +4,7 @@ mod crash;
 mod deliveries;
 mod harness;
 mod inbox;
+mod lost;
 mod stays;
 #[cfg(feature = "train")]
 mod training;

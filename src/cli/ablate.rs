@@ -18,6 +18,10 @@ use crate::parser::ablate::{self, AblateProgress, AblateRequest};
 /// writes no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
 /// that a second run trains only the networks that are missing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan ablate --store store --visual res152 --audio vggish --clips r2plus1d_18
+  vaplan ablate --store store --visual clip --audio clap --config train.toml --split test")]
 pub(super) struct Args {
     #[command(flatten)]
     source: LabelSourceArgs,

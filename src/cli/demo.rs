@@ -78,7 +78,7 @@ const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, r
                    FROM label_changes WHERE rule = 'pld' GROUP BY modality, class, label \
                    ORDER BY flips DESC, modality, class, label LIMIT 9";
 #[cfg(all(feature = "query", not(feature = "train")))]
-const SQL: &str = "SELECT class, modality, count(*) AS events, round(avg(\"offset\" - onset), 1) AS mean_seconds \
+const SQL: &str = "SELECT class, modality, count(*) AS events, round(avg(offset - onset), 1) AS mean_seconds \
                    FROM events GROUP BY class, modality ORDER BY events DESC, class, modality LIMIT 9";
 
 pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -26,6 +26,10 @@ use crate::encode::{self, EncodeRequest};
 ///
 /// Media that cannot be read are left out, listed, and make the exit status 1.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan encode --media videos --clip models/clip --clap models/clap --out features
+  vaplan encode --media videos --clip models/clip --annotations annotations --segments 10 --out features")]
 #[command(mut_arg("media", |media| media.required(true)))]
 pub(super) struct Args {
     /// Folder to write

@@ -9,6 +9,7 @@ use vaplan_schemas::rows::EpochRow;
 
 use super::libtorch;
 use crate::eval::Task;
+use crate::ingest::features::ColumnNames;
 use crate::parser::{FeaturePaths, Gate, Supervision, TrainSettings};
 
 /// A line about an epoch. `score` is the score that the best epoch is chosen by, if there is one.
@@ -69,6 +70,10 @@ pub(super) struct FeatureArgs {
     /// Clip features such as R(2+1)D, as --visual; required if the network takes clip features [default: none]
     #[arg(long, value_name = "PATH", env = "VAPLAN_CLIPS")]
     pub(super) clips: Vec<PathBuf>,
+    /// Names of the columns of Parquet features that differ from video, segment, modality and feature, such as
+    /// video=id,feature=embedding
+    #[arg(long, value_name = "COLUMN=NAME,..", env = "VAPLAN_COLUMNS")]
+    pub(super) columns: Option<ColumnNames>,
 }
 
 impl FeatureArgs {
@@ -78,6 +83,7 @@ impl FeatureArgs {
             audio: self.audio.clone(),
             visual: self.visual.clone(),
             clips: self.clips.clone(),
+            columns: self.columns.clone().unwrap_or_default(),
             cache,
         }
     }

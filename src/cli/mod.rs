@@ -249,3 +249,49 @@ fn quoted(word: &str) -> String {
         format!("{word:?}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Splits a line as a shell does, with single and double quotes.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (Some(open), _) if open == letter => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(letter);
+                    word.get_or_insert_default();
+                }
+                (None, ' ') => words.extend(word.take()),
+                _ => word.get_or_insert_default().push(letter),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_example_is_a_command_line() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            if ["demo", "help", "plan"].contains(&name) {
+                continue;
+            }
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_else(|| panic!("`{name}` has no examples"));
+            let lines = help.lines().filter_map(|line| line.strip_prefix("  vaplan "));
+            let lines: Vec<&str> = lines.collect();
+            assert!(!lines.is_empty(), "`{name}`: {help}");
+            for line in lines {
+                // What a shell does with the output is not the program's.
+                let words = words(&format!("vaplan {line}")).into_iter();
+                let parsed = Cli::try_parse_from(words.take_while(|word| word != "|" && word != ">"));
+                assert!(parsed.is_ok(), "`{line}`: {}", parsed.err().unwrap());
+            }
+        }
+    }
+}

@@ -15,6 +15,10 @@ use crate::encode::model::{Encoder, ModelFolder, ModelKind, SessionOptions, Text
 /// The command opens every model, reads its inputs and outputs, and runs it once. A folder that cannot be used is
 /// reported on standard error and makes the exit status 1.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan models models/clip models/clap
+  vaplan models pull clip-vit-base-patch32")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -16,6 +16,10 @@ use super::Global;
 /// that changes no row, and writes a checkpoint of the log of every table. The files of older versions stay until
 /// `vacuum` removes them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan optimize --store store
+  vaplan optimize --store store --reader 1")]
 pub(super) struct Args {
     /// Store to rewrite
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

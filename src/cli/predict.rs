@@ -21,6 +21,10 @@ use crate::parser::predict::{self, PredictRequest, PredictTarget};
 ///
 /// With --store, the command predicts the videos of a store and writes a new epoch, which `eval --epoch` scores.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan predict --checkpoint best.safetensors --visual clip --audio clap --npy predictions
+  vaplan predict --checkpoint HAN.pt --visual res152 --audio vggish --clips r2plus1d_18 --store store")]
 pub(super) struct Args {
     /// Checkpoint with the weights: .safetensors or .pt
     #[arg(long, value_name = "FILE")]
@@ -51,12 +55,18 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         (None, Some(npy)) => PredictTarget::Npy(npy.clone()),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };
-    let FeatureArgs { audio, visual, clips } = args.features.clone();
+    let FeatureArgs {
+        audio,
+        visual,
+        clips,
+        columns,
+    } = args.features.clone();
     let request = PredictRequest {
         checkpoint: args.checkpoint.clone(),
         audio,
         visual,
         clips,
+        columns: columns.unwrap_or_default(),
         target,
         heads: args.heads,
         device: args.machine.device()?,

@@ -27,6 +27,12 @@ use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest, Threshol
 ///
 /// Bad rows of the given files are left out, listed in the table rejects, and make the exit status 1.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan relabel --store store --threshold visual/Dog=1.1
+  vaplan relabel --store store --user corrections.csv --dry-run
+  vaplan relabel --store store --predictions epoch-7 --epoch 7 --denoise visual
+  vaplan relabel --store store --weak-add new_videos.csv --visual clip --audio clap")]
 pub(super) struct Args {
     /// Store to change
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

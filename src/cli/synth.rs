@@ -32,6 +32,10 @@ use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 ///
 /// A folder that has a synth.json is overwritten. Any other folder must be empty.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan synth --annotations annotations --out features
+  vaplan synth --annotations annotations --videos 64 --repeat 625 --parquet --out features")]
 #[command(verbatim_doc_comment)]
 pub(super) struct SynthArgs {
     /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv

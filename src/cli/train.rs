@@ -22,6 +22,10 @@ use crate::parser::train::{self, TrainProgress, TrainRequest, TrainSummary};
 ///
 /// Settings come from --config over the defaults, and from flags over both. docs/train.md lists them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan train --store store --visual clip --audio clap
+  vaplan train --store store --visual res152 --audio vggish --clips r2plus1d_18 --supervision weak")]
 pub(super) struct Args {
     #[command(flatten)]
     source: LabelSourceArgs,

@@ -16,6 +16,9 @@ use super::Global;
 /// that killed runs left, delivered features that no kept version names, and pooled features of trainings. It prints
 /// which folders stay and why. It also works on a full disk.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan vacuum --store store --keep 5")]
 pub(super) struct Args {
     /// Store to remove files from
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

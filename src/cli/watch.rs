@@ -22,6 +22,10 @@ use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 /// reason beside it. Each delivery is applied once, even if the process is killed at any moment: every store version
 /// records the last 1,024 deliveries.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan watch --store store --inbox inbox
+  vaplan watch --store store --inbox inbox --metrics 127.0.0.1:9100")]
 pub(super) struct Args {
     /// Store to change
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

@@ -63,12 +63,12 @@ impl LostLabels {
     }
 }
 
-/// Checks [`LostLabels`] for the part of a store that a change touches. A modality whose inputs the change removes by name is
-/// not checked.
+/// Checks [`LostLabels`] for the part of a store that a change touches. A modality whose inputs the change removes by name,
+/// and does not replace, is not checked.
 ///
 /// # Errors
 /// Returns the errors of [`LostLabels::check`].
-pub(super) fn check_part(part: &TouchedRows, outcome: &Outcome, changes: &Changes) -> Result<(), LabelError> {
+pub(crate) fn check_part(part: &TouchedRows, outcome: &Outcome, changes: &Changes) -> Result<(), LabelError> {
     if changes.allow_missing {
         return Ok(());
     }
@@ -78,7 +78,9 @@ pub(super) fn check_part(part: &TouchedRows, outcome: &Outcome, changes: &Change
         .iter()
         .map(|found| (VideoId::of(&found.row.video), found.row.modality))
         .filter(|(video, modality)| {
-            part.videos.contains_key(video) && changes.removed[modality.index()].is_empty()
+            let at = modality.index();
+            let removes = !changes.removed[at].is_empty() && changes.features[at].is_empty();
+            part.videos.contains_key(video) && !removes
         })
         .collect();
     let mut lost = LostLabels::default();

@@ -394,7 +394,7 @@ pub(super) fn user_after(
                         class: edit.class.clone(),
                         segment,
                         label,
-                        source: edit.origin.file.clone(),
+                        source: edit.source.clone(),
                     };
                     cells.insert(key, row);
                 }

@@ -9,8 +9,10 @@
 //! A caller without files, such as a server, makes the rows itself. Rows name classes as text, because only the store
 //! knows its classes.
 
+mod user;
+
 use std::collections::BTreeSet;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ use super::features::{FeatureEvent, FeatureInput};
 use super::sheet::{self, optional, required};
 use super::text::TextRows;
 use super::{IngestError, absolute, npy};
+
+pub use user::{UserEditRow, UserSpan};
 
 /// Rows of a change. By default there are no rows.
 #[derive(Clone, Debug, Default)]
@@ -88,55 +92,6 @@ pub struct WeakEditRow {
     pub split: Option<Split>,
     /// Source of the row.
     pub origin: Origin,
-}
-
-/// One edit of user labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserEditRow {
-    /// Full name of the video.
-    pub video: Arc<str>,
-    /// Modality of the labels.
-    pub modality: Modality,
-    /// Name of the class.
-    pub class: Arc<str>,
-    /// Segments from 0. The end is the first segment after the range.
-    pub segments: Range<u32>,
-    /// The label of these segments. `None` withdraws the user labels.
-    pub label: Option<bool>,
-    /// Source of the row.
-    pub origin: Origin,
-}
-
-impl UserEditRow {
-    /// Largest segment number of a user label, 1,048,576. No video has so many segments.
-    pub const MOST_SEGMENT: u32 = 1 << 20;
-    /// Largest number of segments of one row, 16,384. Each segment becomes a row of table `user_labels`, so that one
-    /// wrong digit could otherwise make millions of rows.
-    pub const MOST_OF_A_ROW: u32 = 1 << 14;
-
-    /// Checks the segments of the row.
-    ///
-    /// # Errors
-    /// Returns a message with the value found and the value expected, if the range is empty, has more than
-    /// [`Self::MOST_OF_A_ROW`] segments, or begins after segment [`Self::MOST_SEGMENT`].
-    pub fn check(&self) -> Result<(), String> {
-        let Range { start, end } = self.segments;
-        if start >= end {
-            return Err(format!("onset is {start}, expected less than offset {end}"));
-        }
-        let most = Self::MOST_OF_A_ROW;
-        if end - start > most {
-            return Err(format!(
-                "onset {start} and offset {end} are {} segments, expected at most {most} in a row",
-                end - start
-            ));
-        }
-        if start > Self::MOST_SEGMENT {
-            let most = Self::MOST_SEGMENT;
-            return Err(format!("segment is {start}, expected a segment from 0 to {most}"));
-        }
-        Ok(())
-    }
 }
 
 /// The text embedding of one class.
@@ -237,38 +192,6 @@ impl ChangeRows {
                 split,
                 origin,
             });
-        }
-        Ok(())
-    }
-
-    /// Reads user labels: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and either `segment`,
-    /// or `onset` and `offset` (segment numbers; the offset is the first segment after the range).
-    ///
-    /// # Errors
-    /// Returns the errors of [`ChangeRows::read_weak`].
-    pub fn read_user(&mut self, path: &Path) -> Result<(), IngestError> {
-        let columns = [
-            required("video"),
-            required("modality"),
-            required("class"),
-            required("label"),
-            optional("segment"),
-            optional("onset"),
-            optional("offset"),
-        ];
-        let (path, file) = self.file(path)?;
-        for row in sheet::read(&path, columns, &mut self.rejects)? {
-            let origin = Origin {
-                file: file.clone(),
-                row: Some(row.line),
-            };
-            match user_row(row.fields.each_ref().map(Option::as_deref), origin.clone()) {
-                Ok(row) => self.user.push(row),
-                Err((kind, reason)) => {
-                    let video = row.fields[0].as_deref();
-                    self.rejects.push(origin.reject(kind, video, reason));
-                }
-            }
         }
         Ok(())
     }
@@ -377,51 +300,6 @@ fn prediction_inputs(path: &Path) -> Result<Vec<(Modality, PathBuf)>, IngestErro
     Ok(of_each().map(|modality| (modality, path.to_owned())).collect())
 }
 
-fn user_row(fields: [Option<&str>; 7], origin: Origin) -> Result<UserEditRow, (RejectKind, String)> {
-    let [video, modality, class, label, segment, onset, offset] = fields;
-    let bad = |reason: String| (RejectKind::FieldValue, reason);
-    let Some(video) = video else {
-        let reason = "video is empty, expected a name".to_owned();
-        return Err((RejectKind::EmptyName, reason));
-    };
-    let modality = modality.unwrap_or_default();
-    let modality: Modality = modality
-        .parse()
-        .map_err(|_| bad(format!("modality is `{modality}`, expected `audio` or `visual`")))?;
-    let label = match label {
-        Some("0") => Some(false),
-        Some("1") => Some(true),
-        Some("withdraw") => None,
-        other => {
-            let found = other.unwrap_or_default();
-            return Err(bad(format!("label is `{found}`, expected 0, 1 or `withdraw`")));
-        }
-    };
-    let number = |name: &str, text: &str| {
-        let most = UserEditRow::MOST_SEGMENT;
-        let value = text.parse::<u32>().ok().filter(|value| *value <= most);
-        value.ok_or_else(|| bad(format!("{name} is `{text}`, expected a segment from 0 to {most}")))
-    };
-    let segments = match (segment, onset, offset) {
-        (Some(segment), None, None) => {
-            let first = number("segment", segment)?;
-            first..first + 1
-        }
-        (None, Some(onset), Some(offset)) => number("onset", onset)?..number("offset", offset)?,
-        _ => return Err(bad("expected either segment, or onset and offset".to_owned())),
-    };
-    let row = UserEditRow {
-        video: video.into(),
-        modality,
-        class: class.unwrap_or_default().into(),
-        segments,
-        label,
-        origin,
-    };
-    row.check().map_err(bad)?;
-    Ok(row)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,41 +342,5 @@ mod tests {
         let mut rows = ChangeRows::default();
         rows.read_weak(WeakEdit::Remove, gone.path()).unwrap();
         assert!(rows.weak[0].classes.is_empty() && !rows.is_empty());
-    }
-
-    #[test]
-    fn user_labels_by_segment_or_range_and_bad_rows_with_their_line() {
-        let csv = file(
-            "video,modality,class,label,segment,onset,offset\n\
-             a,audio,Dog,1,3,,\n\
-             a,visual,Dog,withdraw,,2,5\n\
-             a,smell,Dog,1,3,,\n\
-             a,audio,Dog,maybe,3,,\n\
-             a,audio,Dog,1,3,2,5\n\
-             a,audio,Dog,1,-1,,\n\
-             a,audio,Dog,1,,5,5\n\
-             a,audio,Dog,1,,0,20000\n\
-             ,audio,Dog,1,3,,\n",
-        );
-        let mut rows = ChangeRows::default();
-        rows.read_user(csv.path()).unwrap();
-        let found: Vec<_> = rows
-            .user
-            .iter()
-            .map(|row| (row.segments.clone(), row.label))
-            .collect();
-        assert_eq!(found, [(3..4, Some(true)), (2..5, None)]);
-        assert_eq!(
-            reasons(&rows.rejects),
-            [
-                "4: modality is `smell`, expected `audio` or `visual` (field_value)",
-                "5: label is `maybe`, expected 0, 1 or `withdraw` (field_value)",
-                "6: expected either segment, or onset and offset (field_value)",
-                "7: segment is `-1`, expected a segment from 0 to 1048576 (field_value)",
-                "8: onset is 5, expected less than offset 5 (field_value)",
-                "9: onset 0 and offset 20000 are 20000 segments, expected at most 16384 in a row (field_value)",
-                "10: video is empty, expected a name (empty_name)",
-            ]
-        );
     }
 }

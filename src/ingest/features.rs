@@ -237,6 +237,18 @@ impl FeatureInput {
     }
 }
 
+impl FeatureInput {
+    /// The same shards, read with these names of the columns.
+    #[must_use]
+    pub fn with_columns(self, columns: &ColumnNames) -> FeatureInput {
+        let shards = self.shards.into_iter();
+        FeatureInput {
+            modality: self.modality,
+            shards: shards.map(|shard| shard.with_columns(columns)).collect(),
+        }
+    }
+}
+
 impl Shard {
     /// The same shard, read with these names of the columns.
     #[must_use]

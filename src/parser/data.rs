@@ -16,6 +16,7 @@ use super::error::TrainError;
 use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
 use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
+use crate::ingest::features::ColumnNames;
 use crate::world::hash::feed;
 
 /// The paths of the features, and the folder of their pooled copies.
@@ -27,6 +28,8 @@ pub struct FeaturePaths {
     pub visual: Vec<PathBuf>,
     /// Clip features: folders and files. Empty if the network takes no clip features.
     pub clips: Vec<PathBuf>,
+    /// Names of the columns of Parquet features.
+    pub columns: ColumnNames,
     /// The folder of the pooled copies.
     pub cache: PathBuf,
 }
@@ -55,7 +58,7 @@ impl FeatureTables {
         on_videos: &mut dyn FnMut(u64),
     ) -> Result<FeatureTables, TrainError> {
         let audio = FeatureTable::open(
-            &paths.audio,
+            (&paths.audio, &paths.columns),
             Modality::Audio,
             (names, lengths),
             &paths.cache,
@@ -71,7 +74,7 @@ impl FeatureTables {
         }
         let mut visual = |paths_of: &[PathBuf]| {
             FeatureTable::open(
-                paths_of,
+                (paths_of, &paths.columns),
                 Modality::Visual,
                 (names, &lengths),
                 &paths.cache,

@@ -25,7 +25,7 @@ use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
-use crate::ingest::features::{FeatureEvent, FeatureInput, VideoSpan};
+use crate::ingest::features::{ColumnNames, FeatureEvent, FeatureInput, VideoSpan};
 use crate::world::hash::{feed, hash};
 
 /// The number of rows that are read at a time.
@@ -66,7 +66,7 @@ struct Index {
 pub type OnVideos<'a> = &'a mut dyn FnMut(u64);
 
 impl FeatureTable {
-    /// Reads the features of the videos `names`, or maps the copy that an earlier call left in `cache`.
+    /// Reads the features of the videos `names` from paths, with these names of the columns of Parquet files, or maps the copy that an earlier call left in `cache`.
     ///
     /// The rows of a video are pooled to T rows: each is the mean of one of T equal parts. T is the number in
     /// `lengths`, or the number of rows if `lengths` does not have the video. A video is rejected if its number of
@@ -78,14 +78,14 @@ impl FeatureTable {
     /// video of `names`, [`TrainError::Io`] if the copy cannot be written, and [`TrainError::Network`] if the copy
     /// cannot be mapped.
     pub fn open(
-        paths: &[PathBuf],
+        (paths, columns): (&[PathBuf], &ColumnNames),
         modality: Modality,
         (names, lengths): (&[Arc<str>], &Lengths),
         cache: &Path,
         on_videos: OnVideos<'_>,
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
-        let input = FeatureInput::open_all(paths, modality, &|key| roster.knows(key))?;
+        let input = FeatureInput::open_all(paths, modality, &|key| roster.knows(key))?.with_columns(columns);
         let name = hash(|sum| {
             sum.update(b"pooled 1");
             for name in names {

@@ -18,7 +18,7 @@ use super::record::Recorder;
 use super::train::classes_of;
 use super::{NetworkError, Parser, Weights, han, registry};
 use crate::eval::store::classes as class_names;
-use crate::ingest::features::{FeatureInput, Shard};
+use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
 use crate::ingest::npy;
 use crate::world::hash::{feed, hash};
 
@@ -42,6 +42,8 @@ pub struct PredictRequest {
     pub visual: Vec<PathBuf>,
     /// Clip features: folders and files. Empty if the network takes no clip features.
     pub clips: Vec<PathBuf>,
+    /// Names of the columns of Parquet features.
+    pub columns: ColumnNames,
     /// The place for the predictions.
     pub target: PredictTarget,
     /// The number of attention heads of a HAN; `None` means the number in the checkpoint, or 1 if the checkpoint has
@@ -104,7 +106,7 @@ fn to_folder(
     on_videos: &mut dyn FnMut(u64, u64),
 ) -> Result<PredictSummary, TrainError> {
     let mut rejects = Vec::new();
-    let mut names = names(&request.audio)?;
+    let mut names = names(&request.audio, &request.columns)?;
     names.retain(|name| match npy::file_name_problem(name) {
         None => true,
         Some(problem) => {
@@ -224,6 +226,7 @@ fn open(
         audio: request.audio.clone(),
         visual: request.visual.clone(),
         clips: request.clips.clone(),
+        columns: request.columns.clone(),
         cache: cache.to_owned(),
     };
     let features = FeatureTables::open(&paths, names, lengths, &mut |_| ())?;
@@ -263,8 +266,8 @@ fn all(
 }
 
 /// The names of the videos in the audio features, sorted.
-fn names(audio: &[PathBuf]) -> Result<Vec<Arc<str>>, TrainError> {
-    let input = FeatureInput::open_all(audio, Modality::Audio, &|_| true)?;
+fn names(audio: &[PathBuf], columns: &ColumnNames) -> Result<Vec<Arc<str>>, TrainError> {
+    let input = FeatureInput::open_all(audio, Modality::Audio, &|_| true)?.with_columns(columns);
     let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();
     Ok(names.into_iter().map(Arc::from).collect())
 }

@@ -3,6 +3,8 @@
 //! | module | contents |
 //! |---|---|
 //! | [`session`] | the tables of one store version and the view `events`, read-only |
+//! | `words` | SQL text as statements, in which `offset` needs no quotes |
+//! | `overflow` | errors for whole numbers that overflow |
 //! | `segments` | tables with one row per segment, over tables of tracks |
 //! | [`output`] | an answer as a text table, CSV, JSON or Parquet |
 //! | [`QueryError`] | why a query has no answer |
@@ -10,8 +12,10 @@
 mod error;
 mod files;
 pub mod output;
+mod overflow;
 mod segments;
 pub mod session;
+mod words;
 
 pub use error::QueryError;
 pub use output::AnswerFormat;

@@ -12,7 +12,7 @@ use datafusion::arrow::compute::{not, take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::datasource::TableType;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
@@ -29,6 +29,9 @@ use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table};
 
 /// The largest number of rows of a batch of segments, unless one track has more.
 const BATCH_ROWS: usize = 1 << 16;
+
+/// The column with the number of the segment, which tables with one row per segment have.
+const SEGMENT: &str = "segment";
 
 /// Where the values of a column come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ fn columns(table: &str) -> Option<Columns> {
         ("video", Track("video")),
         ("modality", Track("modality")),
         ("class", Track("class")),
-        ("segment", Number),
+        (SEGMENT, Number),
         ("cosine", List("cosine")),
         ("score", List("score")),
     ];
@@ -61,7 +64,7 @@ fn columns(table: &str) -> Option<Columns> {
         ("video", Track("video")),
         ("modality", Track("modality")),
         ("class", Track("class")),
-        ("segment", Number),
+        (SEGMENT, Number),
         ("label", List("label")),
         ("rule", List("rule")),
         ("score", List("score")),
@@ -73,7 +76,7 @@ fn columns(table: &str) -> Option<Columns> {
         ("video", Track("video")),
         ("modality", Track("modality")),
         ("class", Track("class")),
-        ("segment", List("segments")),
+        (SEGMENT, List("segments")),
         ("from", Not("to")),
         ("to", Track("to")),
         ("rule", Track("rule")),
@@ -94,7 +97,8 @@ pub(super) fn segments(name: &str, tracks: Arc<dyn TableProvider>) -> Result<Arc
         return Ok(tracks);
     };
     let stored = tracks.schema();
-    if stored.column_with_name(lengths).is_none() {
+    // Tables of tracks have no such column: their lists have one value per segment, or list the segments.
+    if stored.column_with_name(SEGMENT).is_some() {
         return Ok(tracks);
     }
     let field = |(name, origin): &(&'static str, Origin)| {
@@ -106,10 +110,12 @@ pub(super) fn segments(name: &str, tracks: Arc<dyn TableProvider>) -> Result<Arc
             }
             Origin::List(own) => {
                 let field = stored.field_with_name(own)?;
-                let DataType::List(values) = field.data_type() else {
-                    unreachable!("column `{own}` of the store is a list");
-                };
-                (values.data_type().clone(), values.is_nullable())
+                match field.data_type() {
+                    DataType::List(values) => (values.data_type().clone(), values.is_nullable()),
+                    other => {
+                        return plan_err!("column `{own}` of table `{name}` is {other}, expected a list");
+                    }
+                }
             }
         };
         Ok(Field::new(*name, data_type, nullable))

@@ -10,7 +10,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use tokio::runtime::Runtime;
 use vaplan_schemas::store::Snapshot;
@@ -18,7 +18,9 @@ use vaplan_schemas::tables::{self, Table, Versions};
 
 use super::QueryError;
 use super::files::{provider, register};
+use super::overflow::{CheckedArithmetic, CheckedSum};
 use super::segments::segments;
+use super::words;
 
 /// The SQL that defines the view `events`.
 ///
@@ -98,6 +100,8 @@ impl QuerySession {
         };
         let limits = limits.build_arc().map_err(QueryError::sql)?;
         let context = SessionContext::new_with_config_rt(config, limits);
+        context.add_analyzer_rule(Arc::new(CheckedArithmetic));
+        context.register_udaf(CheckedSum::default().into());
         let root = snapshot.store().root();
         register(&context, root).map_err(QueryError::sql)?;
         let version = snapshot.version().version;
@@ -154,14 +158,14 @@ impl QuerySession {
     /// # Errors
     /// Returns [`QueryError::Sql`] if the text does not parse, and [`QueryError::Statements`] if it has no statement.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, QueryError> {
-        let statements = DFParser::parse_sql(sql).map_err(QueryError::sql)?;
+        let statements = words::statements(sql)?;
         if statements.is_empty() {
             return Err(QueryError::Statements {
                 found: 0,
                 expected: "at least one",
             });
         }
-        Ok(statements.into())
+        Ok(statements)
     }
 
     /// Parses a text of exactly one statement.

@@ -12,6 +12,7 @@ use vaplan_schemas::rows::Split;
 use super::RunError;
 use crate::choice::nearest;
 use crate::error::LabelError;
+use crate::ingest::features::ColumnNames;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
@@ -107,6 +108,9 @@ pub struct FeaturesConfig {
     pub visual_text: Option<PathBuf>,
     /// Audio text embeddings.
     pub audio_text: Option<PathBuf>,
+    /// Names of the columns of Parquet features. `None`: the default names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnNames>,
 }
 
 /// Features that the parser learns from. `None`: the labelled features.
@@ -119,6 +123,9 @@ pub struct TrainFeatures {
     pub audio: Option<PathBuf>,
     /// Clip features, such as R(2+1)D. `None`: the network takes none.
     pub clips: Option<PathBuf>,
+    /// Names of the columns of Parquet features. `None`: those of the labelled features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnNames>,
 }
 
 /// Settings of PLG. A key that is `None` has the default of `label`.
@@ -372,6 +379,7 @@ impl Config {
             audio,
             visual_text,
             audio_text,
+            columns: _,
         } = &self.features;
         for (modality, text, named) in [
             (Modality::Visual, "visual_text", [visual, visual_text]),
@@ -435,6 +443,7 @@ impl Config {
             audio,
             visual_text,
             audio_text,
+            columns: _,
         } = &mut self.features;
         let train = &mut self.train_features;
         let features = [visual, audio, visual_text, audio_text];
@@ -454,6 +463,13 @@ impl Config {
                 .for_each(own);
         }
         self
+    }
+
+    /// Returns the names of the columns of the labelled features, then those of the features that the parser learns from.
+    pub fn columns(&self) -> [ColumnNames; 2] {
+        let labelled = self.features.columns.clone().unwrap_or_default();
+        let learnt = self.train_features.columns.clone();
+        [labelled.clone(), learnt.unwrap_or(labelled)]
     }
 
     /// Returns the denoising rule of each modality that is denoised.

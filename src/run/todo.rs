@@ -15,7 +15,7 @@ use super::ledger::{self, Ledger, RunStage, StageKind};
 use super::{RunError, RunRequest, commit, foreign};
 use crate::engine::plan::{DenoisingState, Plan};
 use crate::error::LabelError;
-use crate::ingest::features::{ColumnNames, FeatureInput};
+use crate::ingest::features::FeatureInput;
 use crate::label;
 use crate::parser::FeaturePaths;
 use crate::world::World;
@@ -70,6 +70,7 @@ impl Todo {
             audio: vec![trained.audio.clone().unwrap_or_else(|| label.audio.clone())],
             visual: vec![trained.visual.clone().unwrap_or_else(|| label.visual.clone())],
             clips: trained.clips.iter().cloned().collect(),
+            columns: config.columns()[1].clone(),
             cache: config.store.join("_vaplan/train/features"),
         };
         let key = |user_labels: &str| hash(|sum| feed(sum, [&*plan.inputs, user_labels]));
@@ -150,15 +151,16 @@ fn user_labels(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
 }
 
 /// Returns a hash of the features that the parser learns from.
-fn features(paths: &FeaturePaths) -> Result<String, RunError> {
+fn features(features: &FeaturePaths) -> Result<String, RunError> {
     let all = [
-        (Modality::Audio, &paths.audio),
-        (Modality::Visual, &paths.visual),
-        (Modality::Visual, &paths.clips),
+        (Modality::Audio, &features.audio),
+        (Modality::Visual, &features.visual),
+        (Modality::Visual, &features.clips),
     ];
     let mut fingerprints = Vec::new();
     for (modality, paths) in all {
         let input = FeatureInput::open_all(paths, modality, &|_| true).map_err(LabelError::from)?;
+        let input = input.with_columns(&features.columns);
         // The number of shards separates the kinds. Without it, the last shards of one kind could count as the first of
         // the next kind, and two different inputs would get one hash.
         fingerprints.push(input.shards.len().to_string());
@@ -183,7 +185,7 @@ pub(super) fn label_request(config: &Config, request: &RunRequest) -> Result<lab
         segment_seconds: config.data.segment_seconds,
         settings: config.settings()?,
         allow_missing: false,
-        columns: ColumnNames::default(),
+        columns: config.columns()[0].clone(),
         workers: request.workers,
         command: request.command.clone(),
     })

@@ -15,10 +15,12 @@ use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
 use crate::engine::resident::Resident;
 use crate::engine::session::{PreparedChange, prepare};
-use crate::engine::{patch, whole};
+use crate::engine::{lost, patch, whole};
 use crate::error::LabelError;
 use crate::error::chain;
+use crate::ingest::features::ColumnNames;
 use crate::relabel::{RelabelRequest, RelabelSummary};
+use crate::world::World;
 use crate::world::changes::Changes;
 use crate::world::resolve::Resolved;
 
@@ -218,8 +220,13 @@ impl<'a> Batches<'a> {
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let mut usable = Vec::new();
+        // Only features have columns whose names the store knows.
+        let columns = match batch.iter().any(Delivery::has_features) {
+            true => World::read(snapshot)?.columns,
+            false => ColumnNames::default(),
+        };
         for delivery in batch {
-            match delivery.check() {
+            match delivery.check(&columns) {
                 Ok(()) => {
                     if place::put(self.store, &delivery)? {
                         usable.push(delivery);
@@ -237,6 +244,10 @@ impl<'a> Batches<'a> {
                 End::Dropped => return Ok(()),
                 End::Refused(error) => error,
             };
+            if matches!(error, LabelError::Lost { .. }) {
+                // The graph has the change already, and the tables do not.
+                self.reload(snapshot, false, board, on_progress)?;
+            }
             let Some(among) = blamed(&error, &usable, self.store) else {
                 return Err(error.into());
             };
@@ -282,7 +293,7 @@ impl<'a> Batches<'a> {
         let mut changes = Changes::default();
         let features = |delivery: &&Delivery| matches!(delivery.kind, DeliveryKind::Features(_));
         let inputs = match batch.iter().any(|delivery| features(&delivery)) {
-            true => crate::world::World::read(snapshot)?.features,
+            true => World::read(snapshot)?.features,
             false => Default::default(),
         };
         for delivery in batch {
@@ -343,6 +354,9 @@ impl<'a> Batches<'a> {
                 let began = Instant::now();
                 let outcome = self.resident.apply(&part)?;
                 times.graph = began.elapsed();
+                if let Err(error) = lost::check_part(&part, &outcome, &request.changes) {
+                    return Ok(End::Refused(error));
+                }
                 let began = Instant::now();
                 let made = patch::commit(self.store, Some(lock), snapshot, request, &part, outcome)?;
                 times.commit = began.elapsed();

@@ -28,6 +28,7 @@ pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<R
         }
         LabelError::Settings(_)
         | LabelError::Change(_)
+        | LabelError::Lost { .. }
         | LabelError::Prompts { .. }
         | LabelError::Collision { .. } => Some(0..batch.len()),
         _ => None,

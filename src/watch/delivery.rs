@@ -11,7 +11,7 @@ use vaplan_schemas::Modality;
 
 use super::inbox::InboxEntry;
 use crate::error::LabelError;
-use crate::ingest::features::{FeatureEvent, FeatureInput};
+use crate::ingest::features::{ColumnNames, FeatureEvent, FeatureInput};
 use crate::ingest::open_regular;
 use crate::world::changes::{Changes, WeakEdit};
 use crate::world::resolve::MOST_EPOCH;
@@ -149,17 +149,23 @@ impl Delivery {
         }))
     }
 
+    /// Does the delivery hold features?
+    pub fn has_features(&self) -> bool {
+        matches!(self.kind, DeliveryKind::Features(_))
+    }
+
     /// Checks that a delivery of features has at least one row that can be read. Bad rows beside good ones are rejected
-    /// later, when the features are read.
+    /// later, when the features are read. `columns` has the store's names of the columns of Parquet features.
     ///
     /// # Errors
     /// Returns the reason why the delivery cannot be used.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self, columns: &ColumnNames) -> Result<(), String> {
         let DeliveryKind::Features(modality) = self.kind else {
             return Ok(());
         };
         let input = FeatureInput::open(&self.entry.path, modality, &|_| true)
-            .map_err(|error| crate::error::chain(&error))?;
+            .map_err(|error| crate::error::chain(&error))?
+            .with_columns(columns);
         if input.shards.iter().any(|shard| !shard.keys().is_empty()) {
             return Ok(());
         }

@@ -485,6 +485,7 @@ impl OwnTraining {
             audio: of(&named.audio, Modality::Audio),
             visual: of(&named.visual, Modality::Visual),
             clips: named.clips.iter().cloned().collect(),
+            columns: named.columns.clone().unwrap_or_else(|| world.columns.clone()),
             cache: self.folder.join("features"),
         }
     }

@@ -12,7 +12,8 @@ use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
 pub use crate::ingest::changes::{
-    ChangeRows, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow, WeakEdit, WeakEditRow,
+    ChangeRows, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow, UserSpan, WeakEdit,
+    WeakEditRow,
 };
 use crate::world::Both;
 use crate::world::settings::{ClassThreshold, SettingsRequest};

@@ -30,6 +30,7 @@ pub mod resolve;
 pub mod scope;
 pub mod settings;
 pub mod state;
+pub(crate) mod user;
 pub mod video;
 pub(crate) mod videos;
 

@@ -10,7 +10,8 @@ use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
-use super::changes::{Changes, DenoiseRequest, UserEditRow, WeakEdit, WeakEditRow};
+use super::changes::{Changes, DenoiseRequest, WeakEdit, WeakEditRow};
+use super::user::UserEdit;
 use super::videos::LoadedVideos;
 use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
@@ -30,7 +31,7 @@ pub struct Resolved {
     /// Weak labels after the change, for the videos that the change names. `None` if the change removes the video.
     pub(crate) weak: BTreeMap<Arc<str>, Option<WeakNow>>,
     /// User labels to set and to withdraw, in this order.
-    pub(crate) user: Vec<UserEditRow>,
+    pub(crate) user: Vec<UserEdit>,
     /// The predictions that come with the change.
     pub(crate) predictions: Vec<PredictionTrack>,
     /// Whether the caller wants the number of all flips, not only of the changed ones.
@@ -90,7 +91,7 @@ impl Resolved {
         };
         resolved.features(changes)?;
         resolved.weak(snapshot, &changes.rows.weak)?;
-        resolved.user(snapshot, &changes.rows.user)?;
+        resolved.resolve_user(snapshot, &changes.rows.user)?;
         if let Some(given) = &changes.rows.predictions {
             check_epoch(given.epoch)?;
             let classes = resolved.after.classes.len();
@@ -317,30 +318,12 @@ impl Resolved {
         names.into_iter().filter_map(video).collect()
     }
 
-    fn user(&mut self, snapshot: &Snapshot, rows: &[UserEditRow]) -> Result<(), LabelError> {
-        self.known
-            .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
-        for row in rows {
-            let checked = if self.after.class_id(&row.class).is_none() {
-                Err((
-                    RejectKind::UnknownClass,
-                    unknown_class(&row.class, &self.after.classes),
-                ))
-            } else if self.weak_of(&row.video).is_none() {
-                let reason = "video is not in the store, expected one that is".to_owned();
-                Err((RejectKind::UnknownVideo, reason))
-            } else {
-                row.check().map_err(|reason| (RejectKind::FieldValue, reason))
-            };
-            match checked {
-                Ok(()) => self.user.push(row.clone()),
-                Err((kind, reason)) => {
-                    let reject = row.origin.reject(kind, Some(&row.video), reason);
-                    self.rejects.push(reject);
-                }
-            }
-        }
-        Ok(())
+    /// The names of all videos after the change. The rows of all videos must be loaded before the call.
+    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
+        let there = self.known.rows().map(|row| &row.video);
+        let there = there.filter(|name| !self.weak.contains_key(*name));
+        let come = self.weak.iter().filter(|(_, now)| now.is_some());
+        there.chain(come.map(|(name, _)| name)).cloned().collect()
     }
 }
 

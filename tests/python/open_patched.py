@@ -1,10 +1,11 @@
-"""Opens the tables of a patched store from outside: Polars, the deltalake package's SQL, DuckDB on Polars' rows.
+"""Opens the tables of a patched store from outside: Polars, the deltalake package's SQL, DuckDB's `delta_scan`.
 
     .venv/bin/python tests/python/open_patched.py STORE
 
 Prints JSON that tests/patched.rs holds against `vaplan query`: for each store version and reader, counts of `labels`
 and every row of `scores`, sorted by key.
 """
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -50,7 +51,10 @@ for row in pl.read_delta(str(store / "versions")).sort("version").iter_rows(name
     for reader, read in (("polars", by_polars), ("deltalake", by_deltalake)):
         seen[reader][str(row["version"])] = answer(*(read(name, tables[name]) for name in ("labels", "scores")))
 
-labels = segments(by_polars("labels", None).drop("why"), "label", "rule", "score")
+package = Path(importlib.util.find_spec("duckdb_extension_delta").origin).parent
+extension = package / "extensions" / f"v{duckdb.__version__}" / "delta.duckdb_extension"
+duckdb.sql(f"LOAD '{extension}'")
+labels = duckdb.sql(f"SELECT video, unnest(label) AS label FROM delta_scan('{store / 'labels'}')")
 seen["duckdb"] = ",".join(map(str, duckdb.sql(f"SELECT {COUNTS} FROM labels").fetchall()[0]))
 print(json.dumps(seen, default=int))
 

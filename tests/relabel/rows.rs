@@ -8,7 +8,8 @@ use std::sync::Arc;
 use vaplan::ingest::text::TextRows;
 use vaplan::relabel::{self, RelabelRequest};
 use vaplan::world::changes::{
-    ChangeRows, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow, WeakEdit, WeakEditRow,
+    ChangeRows, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow, UserSpan, WeakEdit,
+    WeakEditRow,
 };
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -82,7 +83,7 @@ fn changes_as_rows_and_as_files_make_the_same_version() {
                 video: name(1).into(),
                 modality: Modality::Audio,
                 class: "Bark".into(),
-                segments: 2..5,
+                span: UserSpan::Segments(2..5),
                 label: Some(true),
                 origin: origin(&user, 2),
             }],
@@ -149,4 +150,49 @@ fn changes_as_rows_and_as_files_make_the_same_version() {
     assert_eq!(both[0], both[1]);
     assert_eq!(both[0].2.0.len(), 9, "the new video is there");
     assert_eq!((both[0].3.1.len(), both[0].3.2.len()), (3, 1));
+}
+
+#[test]
+fn user_labels_take_short_names_and_seconds() {
+    let sample = labelled();
+    copied(&sample.path("store"), &sample.path("other"));
+    let relabel = |store: &str, name: &str, text: &str| {
+        let csv = file(&sample, name, text);
+        let (store, csv) = (sample.path(store), csv.display().to_string());
+        crate::support::run(["relabel", "--store", store.to_str().unwrap(), "--user", &csv])
+    };
+    let full = format!(
+        "video,modality,class,label,onset,offset\n{0},audio,Bark,1,2,5\n{0},visual,Bark,0,4,5\n",
+        name(1)
+    );
+    crate::support::assert_status(&relabel("store", "full.csv", &full), 0);
+    let short = format!(
+        "video,modality,class,label,start_seconds,end_seconds\n{0},audio,Bark,1,1.6,5.4\n{0},visual,Bark,0,4.2,4.4\n\
+         vid,audio,Bark,1,1,2\n",
+        crate::sample::key(1)
+    );
+    let output = relabel("other", "short.csv", &short);
+    crate::support::assert_status(&output, 1);
+    let read = |store: &str| {
+        let latest = Store::open(&sample.path(store))
+            .unwrap()
+            .at_version(None)
+            .unwrap();
+        let user = latest.read::<UserLabels>().unwrap();
+        let user = user
+            .into_iter()
+            .map(|row| (row.video, row.modality, row.class, row.segment, row.label));
+        (user.collect::<Vec<_>>(), latest.read::<Labels>().unwrap())
+    };
+    assert_eq!(read("store"), read("other"));
+    assert_eq!(read("store").0.len(), 4);
+    let latest = Store::open(&sample.path("other"))
+        .unwrap()
+        .at_version(None)
+        .unwrap();
+    let reasons: Vec<String> = (latest.read::<Rejects>().unwrap().into_iter())
+        .filter(|row| row.row == Some(4))
+        .map(|row| row.reason)
+        .collect();
+    assert_eq!(reasons, ["video is not in the store, expected one that is"]);
 }

@@ -100,9 +100,6 @@ fn valors_rule_and_training_need_no_other_program() {
     let path = folder.path();
     synth(path, "made", &["--dim", "24"]);
     put(path, &ENCODED);
-    let thresholds =
-        "[visual]\ndefault = 20.0\n[visual.classes]\n\"Speech\" = 21.0\n[audio]\ndefault = 4.0\n";
-    fs::write(path.join("thresholds.toml"), thresholds).unwrap();
     let (output, store) = example("valor.toml", path);
     assert_eq!(rows(stdout(&output), "parser, "), 12, "{}", stdout(&output));
     let snapshot = Store::open(Path::new(&store)).unwrap().at_version(None).unwrap();

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use vaplan::cli::libtorch::set_threads;
+use vaplan::ingest::features::ColumnNames;
 use vaplan::parser::{Dataset, FeaturePaths, TrainSettings, Trainer};
 use vaplan::parser::{Han, HanSettings, NetworkSettings, Noise, Weights};
 use vaplan_schemas::rows::Split;
@@ -39,6 +40,7 @@ fn main() -> Result<(), Problem> {
         audio: vec![PathBuf::from(audio)],
         visual: vec![PathBuf::from(visual)],
         clips: vec![PathBuf::from(clips)],
+        columns: ColumnNames::default(),
         cache: Path::new(store).join("_vaplan/train/features"),
     };
     let began = Instant::now();

@@ -7,7 +7,7 @@ use ort::session::{Session, SessionInputValue};
 
 use super::ModelError;
 use super::folder::{ClassifierSettings, ModelFolder, ModelKind, Quantised};
-use super::ports::{ModelInput, Port, Role, output};
+use super::ports::{ModelInput, Port, Role, floats, output};
 use super::session::{SessionOptions, open};
 use crate::encode::image::ImageSettings;
 use crate::encode::sound::mel::MelScale;
@@ -48,8 +48,8 @@ impl Model {
                 };
                 let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
                 let what = match role {
-                    Role::Pixels => "pixel_values (f32, rank 4)",
-                    Role::Features => "input_features (f32, rank 4)",
+                    Role::Pixels => "pixel_values (f32 or f16, rank 4)",
+                    Role::Features => "input_features (f32 or f16, rank 4)",
                     _ => "input_ids (i64, rank 2)",
                 };
                 let names = names.join(", ");
@@ -62,7 +62,10 @@ impl Model {
         // Only a classifier may take or give bytes.
         let bytes = wanted == SCORES;
         if let Some(port) = ports.iter().find(|port| port.is_bytes() && !bytes) {
-            return Err(problem(format!("takes `{}` as bytes, expected f32", port.name)));
+            return Err(problem(format!(
+                "takes `{}` as bytes, expected f32 or f16",
+                port.name
+            )));
         }
         let output = output(&session, wanted, bytes).map_err(problem)?;
         Ok(Model {
@@ -131,16 +134,13 @@ impl Model {
         let outputs = self.session.run(inputs).map_err(failed)?;
         let output = &outputs[self.output.as_str()];
         let (shape, values) = match bytes {
-            None => {
-                let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
-                (shape, values.to_vec())
-            }
+            None => floats(output).map_err(failed)?,
             Some(quantization) => {
                 let (shape, values) = output.try_extract_tensor::<u8>().map_err(failed)?;
                 let number = |&byte: &u8| {
                     ((f64::from(byte) - f64::from(quantization.zero)) * quantization.scale) as f32
                 };
-                (shape, values.iter().map(number).collect())
+                (shape.clone(), values.iter().map(number).collect())
             }
         };
         match shape[..] {

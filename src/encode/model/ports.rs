@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{Outlet, Tensor, TensorElementType, TensorRef};
+use ort::value::{DynValue, Outlet, Shape, Tensor, TensorElementType, TensorRef};
 
 /// The role of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Port {
         let name = input.name();
         let unknown = || {
             format!(
-                "takes `{name}` ({}), expected pixel_values or input_features of f32 and rank 4, or input_ids, \
+                "takes `{name}` ({}), expected pixel_values or input_features of f32 or f16 and rank 4, or input_ids, \
                  attention_mask, token_type_ids of i64 and rank 2 (inputs: {})",
                 input.dtype(),
                 names(session.inputs())
@@ -67,13 +69,14 @@ impl Port {
         };
         let shape: Vec<i64> = shape.to_vec();
         let whole = matches!(element, TensorElementType::Int64 | TensorElementType::Int32);
+        let floats = is_float(element);
         let lower = name.to_ascii_lowercase();
         let has = |part: &str| lower.contains(part);
         let role = match (element, shape.len()) {
-            (TensorElementType::Float32, 4) if has("pixel") || has("image") || has("vision") => Role::Pixels,
-            (TensorElementType::Float32, 4) if has("feature") || has("audio") || has("mel") => Role::Features,
+            (_, 4) if floats && (has("pixel") || has("image") || has("vision")) => Role::Pixels,
+            (_, 4) if floats && (has("feature") || has("audio") || has("mel")) => Role::Features,
             // The name says nothing, but an input with three channels is a picture.
-            (TensorElementType::Float32, 4) if shape[1] == 3 => Role::Pixels,
+            (_, 4) if floats && shape[1] == 3 => Role::Pixels,
             (TensorElementType::Uint8, 4) => Role::Features,
             (_, 2) if whole && has("mask") => Role::Mask,
             (_, 2) if whole && has("type") => Role::Types,
@@ -97,6 +100,11 @@ impl Port {
     /// Converts a value to the element type of this input.
     pub(super) fn value<'a>(&self, given: &'a ModelInput<'_>) -> ort::Result<SessionInputValue<'a>> {
         Ok(match given {
+            ModelInput::Floats(shape, values) if self.element == TensorElementType::Float16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                Tensor::from_array((shape.clone(), halves))?.into()
+            }
             ModelInput::Floats(shape, values) => {
                 TensorRef::from_array_view((shape.clone(), &**values))?.into()
             }
@@ -124,12 +132,27 @@ impl Port {
     }
 }
 
+/// Does a model compute with floats of this type that vaplan converts to and from f32?
+fn is_float(element: TensorElementType) -> bool {
+    matches!(element, TensorElementType::Float32 | TensorElementType::Float16)
+}
+
+/// Returns the shape and the values of an output of f32 or f16 values.
+pub(super) fn floats(output: &DynValue) -> ort::Result<(Shape, Vec<f32>)> {
+    if output.dtype().tensor_type() == Some(TensorElementType::Float16) {
+        let (shape, halves) = output.try_extract_tensor::<f16>()?;
+        return Ok((shape.clone(), halves.to_f32_vec()));
+    }
+    let (shape, values) = output.try_extract_tensor::<f32>()?;
+    Ok((shape.clone(), values.to_vec()))
+}
+
 /// Returns the name of the output that has the embeddings: the output with the wanted name, or else the only output of
-/// f32 values and rank 2. If `bytes` is true (for a classifier), the output may also have bytes.
+/// f32 or f16 values and rank 2. If `bytes` is true (for a classifier), the output may also have bytes.
 pub(super) fn output(session: &Session, wanted: &str, bytes: bool) -> Result<String, String> {
     let embeds = |output: &&Outlet| {
         let element = output.dtype().tensor_type();
-        (element == Some(TensorElementType::Float32) || bytes && element == Some(TensorElementType::Uint8))
+        (element.is_some_and(is_float) || bytes && element == Some(TensorElementType::Uint8))
             && output
                 .dtype()
                 .tensor_shape()
@@ -139,7 +162,7 @@ pub(super) fn output(session: &Session, wanted: &str, bytes: bool) -> Result<Str
         return match embeds(&output) {
             true => Ok(wanted.to_owned()),
             false => Err(format!(
-                "gives `{wanted}` as {}, expected f32 of rank 2",
+                "gives `{wanted}` as {}, expected f32 or f16 of rank 2",
                 output.dtype()
             )),
         };
@@ -148,7 +171,7 @@ pub(super) fn output(session: &Session, wanted: &str, bytes: bool) -> Result<Str
     match (others.next(), others.next()) {
         (Some(only), None) => Ok(only.name().to_owned()),
         _ => Err(format!(
-            "gives {}, expected `{wanted}`, or one output of f32 and rank 2",
+            "gives {}, expected `{wanted}`, or one output of f32 or f16 and rank 2",
             names(session.outputs())
         )),
     }

@@ -157,6 +157,31 @@ fn clip_gives_the_golden_embeddings_from_split_and_from_combined_files() {
     }
 }
 
+#[test]
+fn models_of_f16_give_the_golden_embeddings_within_their_precision() {
+    let Some(shared) = shared("models_of_f16_give_the_golden_embeddings") else {
+        return;
+    };
+    let golden = shared.join("golden");
+    let prompts = strings(&json(&golden.join("clip/clip.json"))["prompts"]);
+    let fp16 = |name: &str| {
+        let file = format!("tests/golden/onnx/clip_{name}_fp16.onnx");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+    };
+    let scratch = clip(&golden)
+        .with(fp16("vision_model"), "onnx/vision_model.onnx")
+        .with(fp16("text_model"), "onnx/text_model.onnx");
+    let folder = scratch.find().unwrap();
+    let options = SessionOptions::default();
+    let mut encoder = Encoder::open(&folder, &options).unwrap();
+    // f16 has 11 bits of precision; an input that was read as f32 bits would have no direction in common.
+    let found = images(&mut encoder, &golden, 4);
+    assert_directions(&found, &golden.join("clip/image_embeds.npy"), 1e-4);
+    let mut texts = TextEncoder::open(&folder, &options).unwrap();
+    let rows: Vec<Vec<f32>> = prompts.iter().map(|text| texts.encode(text).unwrap()).collect();
+    assert_directions(&rows, &golden.join("clip/text_embeds.npy"), 1e-4);
+}
+
 /// Asserts that scaled cosines equal the golden logits.
 fn assert_logits(media: &[Vec<f32>], texts: &[Vec<f32>], scale: f64, golden: &Path) {
     let golden = npy::read_floats(golden).unwrap().data;
@@ -275,7 +300,7 @@ fn a_model_of_another_kind_is_refused_with_its_inputs_and_outputs() {
     let swapped = clip(&golden).with(golden.join("clip/text_model.onnx"), "onnx/vision_model.onnx");
     let refused = open(&swapped).err().unwrap().to_string();
     assert!(
-        refused.contains("no input for pixel_values (f32, rank 4), expected one (inputs: input_ids)"),
+        refused.contains("no input for pixel_values (f32 or f16, rank 4), expected one (inputs: input_ids)"),
         "{refused}"
     );
     let other = clip(&golden).with(

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ingest::parquet::FEATURE;
 
 /// Names of the columns that a Parquet shard of features has.
@@ -18,7 +20,8 @@ use crate::ingest::parquet::FEATURE;
 /// assert_eq!(names.to_string(), "video=id,feature=embedding");
 /// # Ok::<(), String>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ColumnNames {
     /// Column with the name of the video.
     pub video: Arc<str>,
@@ -84,6 +87,20 @@ impl fmt::Display for ColumnNames {
         let pairs = pairs.filter(|(default, name)| ***default != ***name);
         let pairs: Vec<String> = pairs.map(|(default, name)| format!("{default}={name}")).collect();
         f.write_str(&pairs.join(","))
+    }
+}
+
+impl From<ColumnNames> for String {
+    fn from(names: ColumnNames) -> String {
+        names.to_string()
+    }
+}
+
+impl TryFrom<String> for ColumnNames {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<ColumnNames, String> {
+        text.parse()
     }
 }
 

@@ -13,6 +13,7 @@ use vaplan_schemas::Modality;
 use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
 use super::probabilities::VideoProbabilities;
 use super::settings::Gate;
+use crate::ingest::features::ColumnNames;
 use crate::ingest::npy;
 
 fn names() -> Vec<Arc<str>> {
@@ -28,7 +29,7 @@ fn lengths() -> Lengths {
 fn open(path: &Path, cache: &Path, lengths: &Lengths) -> (FeatureTable, u64) {
     let mut read = 0;
     let table = FeatureTable::open(
-        &[path.to_owned()],
+        (&[path.to_owned()], &ColumnNames::default()),
         Modality::Visual,
         (&names(), lengths),
         cache,
@@ -211,7 +212,7 @@ fn many_that_find_the_cache_cold_at_once_all_read_the_same() {
         let names = (&*names, &Lengths::new());
         start.wait();
         let table = FeatureTable::open(
-            &[folder.path().to_owned()],
+            (&[folder.path().to_owned()], &ColumnNames::default()),
             Modality::Visual,
             names,
             cache.path(),

@@ -14,6 +14,7 @@ use vaplan_schemas::tables::{Epochs, Predictions};
 use super::linear_network::LinearNetwork;
 use crate::cli::Cli;
 use crate::ingest::annotations::key11;
+use crate::ingest::features::ColumnNames;
 use crate::ingest::npy;
 use crate::parser::predict::{self, PredictRequest, PredictTarget};
 use crate::parser::probabilities::VideoProbabilities;
@@ -92,6 +93,7 @@ impl Fixture {
                 audio: features("audio"),
                 visual: features("visual"),
                 clips: Vec::new(),
+                columns: ColumnNames::default(),
                 cache: out.join("features"),
             },
             settings: toml::from_str(SETTINGS).unwrap(),
@@ -231,6 +233,7 @@ fn a_second_network_trains_resumes_bit_for_bit_and_predicts() {
         audio: vec![fixture.path("features/audio").into()],
         visual: vec![fixture.path("features/visual").into()],
         clips: Vec::new(),
+        columns: ColumnNames::default(),
         target: PredictTarget::Npy(fixture.path("npy").into()),
         heads: None,
         device: tch::Device::Cpu,

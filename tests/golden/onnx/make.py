@@ -1,8 +1,9 @@
-"""Writes add_one.onnx (y = x + 1 for x of shape (N, 3), f32) fused.onnx and picky.onnx.
+"""Writes add_one.onnx (y = x + 1 for x of shape (N, 3), f32), fused.onnx, picky.onnx and fp16 models.
 
     python3 -m venv venv && venv/bin/pip install onnx && venv/bin/python make.py
 """
 import pathlib
+import sys
 
 import onnx
 from onnx import TensorProto, helper
@@ -55,3 +56,16 @@ graph = helper.make_graph(
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 onnx.checker.check_model(model)
 onnx.save(model, pathlib.Path(__file__).with_name("picky.onnx"))
+
+# fp16 exports, as Hugging Face's `onnx-community` folders have them: weights, inputs and outputs are f16. They are the tiny
+# models of golden/clip and golden/clap (../shared), converted; golden/ keeps the f32 ones and their embeddings.
+#
+#     venv/bin/pip install onnxconverter-common && venv/bin/python make.py ../../../shared/golden
+if len(sys.argv) > 1:
+    from onnxconverter_common import float16
+
+    golden = pathlib.Path(sys.argv[1])
+    for kind, name in [("clip", "vision_model"), ("clip", "text_model")]:
+        model = onnx.load(golden / kind / f"{name}.onnx")
+        model = float16.convert_float_to_float16(model, keep_io_types=False)
+        onnx.save(model, pathlib.Path(__file__).with_name(f"{kind}_{name}_fp16.onnx"))

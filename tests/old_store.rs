@@ -99,7 +99,9 @@ fn sql_and_timelines_of_an_old_store_are_those_of_a_store_of_today() {
     for version in ["1", "4"] {
         for sql in [
             "SELECT * FROM scores ORDER BY video, modality, class, segment",
-            "SELECT * FROM labels ORDER BY video, modality, class, segment",
+            // A track has one threshold. Before, the segments with a user label had none.
+            "SELECT video, modality, class, segment, label, rule, score, CASE WHEN rule <> 'user' THEN threshold END, \
+             why FROM labels ORDER BY video, modality, class, segment",
             "SELECT * FROM label_changes ORDER BY version, video, modality, class, segment",
             "SELECT * FROM events ORDER BY video, modality, class, onset",
         ] {

@@ -143,7 +143,8 @@ fn polars_duckdb_and_pandas_read_every_version_as_query_does() {
     for upkeep in [&["optimize"][..], &["vacuum", "--keep", "1"]] {
         let words = upkeep.iter().copied().chain(["--store", &store]);
         assert_status(&run(words), 0);
-        compare(&look(&python, &store, "4"), &store, &["4"]);
+        // `optimize` makes a version that changes no row.
+        compare(&look(&python, &store, "5"), &store, &["5"]);
     }
 }
 

@@ -66,7 +66,7 @@ fn the_column_offset_needs_no_quotes_and_stays_a_keyword_before_a_number() {
         ("SELECT max(offset - onset) AS most FROM events", "most\n6.0\n"),
         (
             "SELECT e.offset FROM events e ORDER BY offset, onset LIMIT 1 OFFSET 1",
-            "offset\n4.0\n",
+            "offset\n3.0\n",
         ),
         (
             "SELECT Offset AS offset FROM events WHERE offset IN (6) LIMIT 1",
@@ -74,7 +74,7 @@ fn the_column_offset_needs_no_quotes_and_stays_a_keyword_before_a_number() {
         ),
         (
             "SELECT count(*) AS n FROM events GROUP BY offset HAVING offset > 5",
-            "n\n2\n",
+            "n\n4\n",
         ),
         (
             "SELECT 'offset 3' AS offset FROM events LIMIT 1 OFFSET (0)",
@@ -122,7 +122,7 @@ fn whole_numbers_that_overflow_are_an_error_and_not_another_number() {
     assert_status(&output, 0);
     assert_eq!(
         stdout(&output),
-        "sum,of_three,alone,score,least,n\n36,108,15,4.5,0,17\n"
+        "sum,of_three,alone,score,least,n\n36,108,15,5.75,0,17\n"
     );
 }
 

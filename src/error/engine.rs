@@ -65,8 +65,8 @@ pub enum LabelError {
     /// Most videos would lose the labels of a modality, because their features are missing or cannot be used.
     #[error(
         "{lost} of {had} videos with {modality} labels would lose all of them, because their {modality} features are \
-         missing or cannot be used{}: nothing was committed. Correct the features, or add `--allow-missing` to commit \
-         the loss",
+         missing or cannot be used{}: nothing was committed. Correct the features, or commit the loss by \
+         `--allow-missing` of `label` or `relabel`",
         first.as_ref().map_or_else(String::new, |first| format!("; the first rejected row is {first}"))
     )]
     Lost {

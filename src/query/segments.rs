@@ -31,7 +31,7 @@ use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table};
 const BATCH_ROWS: usize = 1 << 16;
 
 /// The column with the number of the segment, which tables with one row per segment have.
-const SEGMENT: &str = "segment";
+pub(super) const SEGMENT: &str = "segment";
 
 /// Where the values of a column come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use vaplan_schemas::tables::{self, Table, Versions};
 
 use super::QueryError;
 use super::files::{provider, register};
+use super::former;
 use super::overflow::{CheckedArithmetic, CheckedSum};
 use super::segments::segments;
 use super::words;
@@ -115,8 +116,14 @@ impl QuerySession {
         files.push((Versions::NAME, Versions::schema(), versions));
         for (name, schema, files) in files {
             let schema = Arc::new(tables::plain(&schema));
-            let stored = provider(root, &schema, &files).map_err(QueryError::sql)?;
-            let table = segments(name, stored).map_err(QueryError::sql)?;
+            let former = former::view(&context, root, &schema, &files).map_err(QueryError::sql)?;
+            let table = match former {
+                Some(view) => view,
+                None => {
+                    let stored = provider(root, &schema, &files).map_err(QueryError::sql)?;
+                    segments(name, stored).map_err(QueryError::sql)?
+                }
+            };
             // The log counts tracks, and only the data files say how many segments they have.
             let is_stored = table.schema() == schema;
             let rows = is_stored.then(|| files.iter().map(|file| file.rows).sum());

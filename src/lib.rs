@@ -72,6 +72,8 @@ pub mod eval;
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;
+#[doc(hidden)]
+pub mod matrices;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod parser;

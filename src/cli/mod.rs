@@ -178,6 +178,15 @@ impl Cli {
         }
     }
 
+    /// Runs the command. Results go to `out`, everything else to standard error.
+    ///
+    /// # Errors
+    /// Returns the error that prevented the command from completing. The exit status is then 2.
+    #[cfg(not(feature = "train"))]
+    pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        self.run_without_libtorch(out)
+    }
+
     /// Runs the command, as [`Cli::run`] does, if the command does not compute with libtorch.
     ///
     /// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of `vaplan`.

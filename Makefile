@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test python soak bench structure lint clean tools native venv pyvenv
+.PHONY: help demo check test python pytorch soak bench structure lint clean tools native venv pyvenv
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -24,8 +24,13 @@ test: native venv ## Run every test
 
 python: pyvenv ## Build the Python package into .venv-py, check its types and run its tests (PROFILE=release: as users get it)
 	cd python && ../.venv-py/bin/python -m mypy
-	.venv-py/bin/python -m pytest -q python/tests
-	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan
+	.venv-py/bin/python -m pytest -q python/tests --ignore python/tests/torch
+	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan --ignore-glob '*/vaplan/torch/*'
+
+pytorch: pyvenv ## Install PyTorch (3 GB) beside the Python package, and run the tests that need it
+	.venv-py/bin/python -m pip --quiet --disable-pip-version-check install torch==2.13.0
+	.venv-py/bin/python -m pytest -q python/tests/torch
+	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan.torch
 
 soak: tools ## Check that incremental equals batch on 10,000 random scripts of changes (VAPLAN_SOAK) and on 500 with stores and files (VAPLAN_SOAK_STORES)
 	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture

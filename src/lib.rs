@@ -69,6 +69,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod eval;
 #[doc(hidden)]
+pub mod export;
+#[doc(hidden)]
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;

@@ -129,7 +129,8 @@ pub fn scores(
 ) -> Result<VideoMatrices<f64>, MatrixError> {
     let mut matrices = VideoMatrices::new(snapshot, split, f64::NAN)?;
     matrices.fill::<Scores, _>(snapshot, |track| {
-        (track.modality == modality).then(|| ClassTrack(track.video, track.class, track.score))
+        let own = ClassTrack(track.video, track.class, track.score);
+        (track.modality == modality).then_some(own)
     })?;
     Ok(matrices)
 }

@@ -12,10 +12,13 @@ use std::io;
 
 use pyo3::PyErr;
 use pyo3::create_exception;
-use pyo3::exceptions::{PyFileNotFoundError, PyLookupError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{
+    PyFileExistsError, PyFileNotFoundError, PyLookupError, PyOSError, PyRuntimeError, PyValueError,
+};
 use vaplan::calibrate::CalibrateError;
 use vaplan::denoise::DenoiseError;
 use vaplan::eval::EvalError;
+use vaplan::export::ExportError;
 use vaplan::ingest::IngestError;
 use vaplan::matrices::MatrixError;
 use vaplan::query::QueryError;
@@ -154,6 +157,18 @@ impl IntoException for MatrixError {
         match self {
             MatrixError::Label(error) => error.into_exception(),
             MatrixError::Size { .. } => pyo3::exceptions::PyMemoryError::new_err(chain(&self)),
+            _ => VaplanError::new_err(chain(&self)),
+        }
+    }
+}
+
+impl IntoException for ExportError {
+    fn into_exception(self) -> PyErr {
+        match self {
+            ExportError::Matrix(error) => error.into_exception(),
+            ExportError::Ingest(error) => error.into_exception(),
+            ExportError::NotEmpty { .. } => PyFileExistsError::new_err(chain(&self)),
+            ExportError::NoVideos { .. } => PyValueError::new_err(chain(&self)),
             _ => VaplanError::new_err(chain(&self)),
         }
     }

@@ -7,6 +7,8 @@ use numpy::{Element, PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use vaplan::choice::Choice as _;
+use vaplan::export::{self, ExportFormat, ExportRequest};
 use vaplan::matrices::{self, VideoMatrices};
 use vaplan::query::{QueryError, QuerySession};
 use vaplan::rows::Split;
@@ -136,6 +138,37 @@ impl Snapshot {
         out.set_item("classes", texts(py, &weak.classes)?)?;
         out.set_item("values", values)?;
         Ok(out)
+    }
+
+    /// Writes the labels into a new folder, and returns the number of videos and those that were left out.
+    fn export(
+        &self,
+        py: Python<'_>,
+        format: &str,
+        out: PathBuf,
+        split_names: Option<Vec<String>>,
+    ) -> PyResult<(usize, Vec<(String, String)>)> {
+        let format = ExportFormat::parse(format).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let splits = match split_names {
+            Some(names) => names
+                .iter()
+                .map(|name| name.parse().map_err(PyValueError::new_err))
+                .collect::<PyResult<_>>()?,
+            None => Split::ALL.to_vec(),
+        };
+        let request = ExportRequest {
+            store: self.path(),
+            version: Some(StoreVersion(self.version())),
+            splits,
+            format,
+            out,
+        };
+        let done = interruptible(py, |_| export::run(&request))?;
+        let left_out = done
+            .left_out
+            .iter()
+            .map(|(name, reason)| (name.to_string(), reason.clone()));
+        Ok((done.videos, left_out.collect()))
     }
 
     /// The timeline of one video.

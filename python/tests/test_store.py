@@ -127,3 +127,23 @@ def test_a_damaged_file_is_an_error_of_the_package(own):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(_native.VaplanError, match="labels"):
         own.labels("train")
+
+
+def test_exports_hold_the_labels(store, tmp_path):
+    assert store.export("valor", tmp_path / "valor", splits=["test"]) == (24, [])
+    for modality in ("audio", "visual"):
+        names, values, _, classes = store.labels("test", modality)
+        assert len(list((tmp_path / "valor" / modality).iterdir())) == 24
+        for name, labels in zip(names, values):
+            found = np.load(tmp_path / "valor" / modality / f"{name[:11]}.npy")
+            assert found.dtype == np.int64 and (found == labels).all()
+    assert (tmp_path / "valor/classes.txt").read_text().splitlines() == classes
+    assert store.export("huggingface", tmp_path / "hf") == (80, [])
+    frame = pl.read_parquet(tmp_path / "hf/data/train-00000-of-00001.parquet")
+    names, values, _, _ = store.labels("train", "visual")
+    assert frame["video"].to_list() == names
+    assert (np.array(frame["visual_labels"].to_list()) == values).all()
+    with pytest.raises(FileExistsError, match="is not empty, expected a folder that is new or empty"):
+        store.export("activitynet", tmp_path / "hf")
+    with pytest.raises(ValueError, match="format is `npz`, expected one of `valor`, `llp-csv`"):
+        store.export("npz", tmp_path / "x")

@@ -282,6 +282,27 @@ class Store:
         """
         return Timeline(self._native.show(video, width))
 
+    def export(
+        self, format: str, out: PathLike, splits: Optional[Sequence[str]] = None
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """Writes the labels for other programs into a folder that is new or empty, as ``vaplan export`` does.
+
+        Args:
+            format: ``valor`` (``audio/<id>.npy`` and ``visual/<id>.npy``, ``(T, C)`` int64, a file for every video),
+                ``llp-csv`` (annotation files), ``activitynet`` (JSON) or ``huggingface`` (Parquet).
+            out: the folder. It appears complete or not at all.
+            splits: splits to write [default: all].
+
+        Returns:
+            Number of videos that were written, and names and reasons of those that were left out.
+
+        Raises:
+            FileExistsError: the folder has files.
+            ValueError: the format or a split is unknown, or the splits have no video.
+        """
+        names = [splits] if isinstance(splits, str) else splits
+        return self._native.export(format, os.fspath(out), None if names is None else list(names))
+
     # ---- changes
 
     def relabel(self, *, dry_run: bool = False, workers: Optional[int] = None, **changes: Any) -> Change:

@@ -340,7 +340,6 @@ fn matrix<T: numpy::Element>(
 
 /// PLG labels `[rows, C]`.
 #[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the Python file names them")]
 pub(crate) fn generate<'py>(
     py: Python<'py>,
     cosine: Numbers<'py>,

@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak bench structure lint clean tools native venv
+.PHONY: help demo check test python pytorch soak bench structure lint clean tools native venv pyvenv
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -21,6 +21,16 @@ check: native structure ## Daily work, a few minutes: structure, formatting, cli
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)
+
+python: pyvenv ## Build the Python package into .venv-py, check its types and run its tests (PROFILE=release: as users get it)
+	cd python && ../.venv-py/bin/python -m mypy
+	.venv-py/bin/python -m pytest -q python/tests --ignore python/tests/torch
+	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan --ignore-glob '*/vaplan/torch/*'
+
+pytorch: pyvenv ## Install PyTorch (3 GB) beside the Python package, and run the tests that need it
+	.venv-py/bin/python -m pip --quiet --disable-pip-version-check install torch==2.13.0
+	.venv-py/bin/python -m pytest -q python/tests/torch
+	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan.torch
 
 soak: tools ## Check that incremental equals batch on 10,000 random scripts of changes (VAPLAN_SOAK) and on 500 with stores and files (VAPLAN_SOAK_STORES)
 	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture
@@ -42,9 +52,9 @@ lint: native structure ## Everything that CI checks beside the tests: structure,
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-clean: ## Remove target/ and .venv; third_party/ (540 MB to fetch) stays
+clean: ## Remove target/, .venv and .venv-py; third_party/ (540 MB to fetch) stays
 	$(CARGO) clean
-	rm -rf .venv
+	rm -rf .venv .venv-py
 
 tools:
 	@for tool in $(CARGO) python3 c++; do \
@@ -57,3 +67,6 @@ native: tools
 
 venv: tools
 	@scripts/test-venv.sh
+
+pyvenv: tools
+	@scripts/python-venv.sh

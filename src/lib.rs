@@ -69,9 +69,13 @@ pub mod error;
 #[doc(hidden)]
 pub mod eval;
 #[doc(hidden)]
+pub mod export;
+#[doc(hidden)]
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;
+#[doc(hidden)]
+pub mod matrices;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod parser;

@@ -14,6 +14,7 @@ mod docs_queries;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;
+mod export;
 mod feature_forms;
 mod label;
 mod label_faults;

@@ -26,6 +26,7 @@
 //! | [`pld`] | rule `pld`: forward losses, their base, and the labels to flip |
 //! | [`denoising`] | the registry of denoising rules |
 //! | [`mod@denoise`] | operator: predictions and the denoising rule of their modality |
+//! | [`dense`] | PLG and PLD on dense matrices, for callers without a store |
 //! | [`mod@user_labels`] | labels that a person set |
 //! | [`mod@labels`] | operator: PLG labels, predictions and user labels to one record per video and modality |
 //! | [`mod@outcome`] | the outputs by video: the container between the graph and the tables |
@@ -44,6 +45,7 @@ pub mod changes;
 pub mod decide;
 pub mod denoise;
 pub mod denoising;
+pub mod dense;
 pub mod feed;
 pub mod flips;
 pub mod graph;

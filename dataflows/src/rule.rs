@@ -50,7 +50,7 @@ impl Rule {
         }
     }
 
-    /// Computes the scores of one segment in f64, in order of class.
+    /// Computes the scores of one segment in f64, in order of class. The cosines are of any type that f64 holds exactly.
     ///
     /// # Shapes
     /// `cosines`: `[C]`; `scores`: `[C]`, overwritten.
@@ -58,13 +58,13 @@ impl Rule {
     /// ```
     /// use vaplan_dataflows::rule::Rule;
     /// let mut scores = [0.0; 4];
-    /// Rule::Softmax { scale: 1.0 }.score(&[0.5; 4], &mut scores);
+    /// Rule::Softmax { scale: 1.0 }.score(&[0.5_f32; 4], &mut scores);
     /// assert_eq!(scores, [0.25; 4]);
     /// ```
-    pub fn score(self, cosines: &[f32], scores: &mut [f64]) {
+    pub fn score<F: Copy + Into<f64>>(self, cosines: &[F], scores: &mut [f64]) {
         let scale = self.scale();
         for (score, &cosine) in scores.iter_mut().zip(cosines) {
-            *score = scale * f64::from(cosine);
+            *score = scale * cosine.into();
         }
         if let Rule::Softmax { .. } = self {
             // Subtract the largest value first. Otherwise `exp` overflows if κ is large.

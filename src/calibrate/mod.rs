@@ -191,22 +191,42 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     let snapshot: Snapshot = store.at_version(request.version).map_err(LabelError::from)?;
     let world = World::read(&snapshot)?;
     let sample = CalibrationSample::read(&snapshot, &world, request.split, request.epoch)?;
-    let videos: Vec<&CalibrationVideo> = sample.videos.iter().collect();
-    let (folds, count) = (request.folds, videos.len());
-    if !(2..=count).contains(&folds) {
-        return Err(CalibrateError::Folds { folds, videos: count });
-    }
-    let how = &request.how;
     // If the store denoises no modality, choose PLD for the visual modality, the default of docs/method.md (grade P).
     let denoised = |modality: &Modality| match world.denoising.iter().any(Option::is_some) {
         true => world.denoising[modality.index()].is_some(),
         false => *modality == Modality::Visual,
     };
-    let denoised: Vec<Modality> = how.modalities.iter().copied().filter(denoised).collect();
+    let denoised = request.how.modalities.iter().copied().filter(denoised);
+    of_sample(
+        &sample,
+        &world.settings,
+        &denoised.collect::<Vec<_>>(),
+        &request.how,
+        request.folds,
+    )
+}
+
+/// Chooses the thresholds, and K, α and guard of PLD for the modalities `denoised`, that score best on the videos of a
+/// sample. `now` are the settings before; only the thresholds of the modalities of `how` change.
+///
+/// # Errors
+/// Returns [`CalibrateError::Folds`] if the number of folds is not between 2 and the number of videos.
+pub fn of_sample(
+    sample: &CalibrationSample,
+    now: &LabelSettings,
+    denoised: &[Modality],
+    how: &CalibrationGoal,
+    folds: usize,
+) -> Result<CalibrationReport, CalibrateError> {
+    let videos: Vec<&CalibrationVideo> = sample.videos.iter().collect();
+    let count = videos.len();
+    if !(2..=count).contains(&folds) {
+        return Err(CalibrateError::Folds { folds, videos: count });
+    }
     let choose = |videos: &[&CalibrationVideo]| {
-        let settings = search::search(videos, &world.settings, how);
+        let settings = search::search(videos, now, how);
         let pld = match sample.epoch {
-            Some(_) => pld::best(videos, &settings, &denoised, how.metric),
+            Some(_) => pld::best(videos, &settings, denoised, how.metric),
             None => [None, None],
         };
         CalibratedSettings { settings, pld }
@@ -216,8 +236,8 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     let level =
         |settings: &LabelSettings, pld: &Both<Option<DenoisingRule>>| pld::level(&videos, settings, pld);
     let mut held = [
-        Evaluator::new(world.classes.len()),
-        Evaluator::new(world.classes.len()),
+        Evaluator::new(now.audio.thresholds.len()),
+        Evaluator::new(now.audio.thresholds.len()),
     ];
     for fold in 0..folds {
         let (own, others): (Vec<_>, Vec<_>) = videos
@@ -234,7 +254,7 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
     let segment = |held: &Evaluator| held.scores().expect("there are videos").segment;
     let [thresholds, with_pld] = held.each_ref().map(segment);
     Ok(CalibrationReport {
-        now: level(&world.settings, &plain),
+        now: level(now, &plain),
         thresholds: CalibrationGain {
             in_sample: level(&choice.settings, &plain),
             held_out: thresholds,

@@ -15,6 +15,7 @@ mod denoise;
 #[cfg(feature = "encode")]
 mod encode;
 mod eval;
+mod export;
 #[cfg(feature = "train")]
 mod handover;
 mod label;
@@ -136,6 +137,7 @@ enum Command {
     Query(query::QueryArgs),
     Show(show::ShowArgs),
     Log(log::LogArgs),
+    Export(export::ExportArgs),
     Check(check::CheckArgs),
     Optimize(optimize::Args),
     Vacuum(vacuum::Args),
@@ -178,6 +180,15 @@ impl Cli {
         }
     }
 
+    /// Runs the command. Results go to `out`, everything else to standard error.
+    ///
+    /// # Errors
+    /// Returns the error that prevented the command from completing. The exit status is then 2.
+    #[cfg(not(feature = "train"))]
+    pub fn run(&self, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+        self.run_without_libtorch(out)
+    }
+
     /// Runs the command, as [`Cli::run`] does, if the command does not compute with libtorch.
     ///
     /// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of `vaplan`.
@@ -200,6 +211,7 @@ impl Cli {
             Command::Query(args) => query::run(args, global, out),
             Command::Show(args) => show::run(args, global, out),
             Command::Log(args) => log::run(args, global, out),
+            Command::Export(args) => export::run(args, global, out),
             Command::Check(args) => check::run(args, global, out),
             Command::Optimize(args) => optimize::run(args, global, out),
             #[cfg(feature = "encode")]

@@ -28,6 +28,25 @@ pub fn main_with_libtorch() -> ExitCode {
     finish(|out| cli.run(out))
 }
 
+/// Runs `vaplan` with these arguments, as another program that contains the library does. `arguments` begins with the name
+/// of the program. Returns the exit status.
+///
+/// Commands that compute with libtorch are refused, because the other program is not linked to libtorch. Arguments that are
+/// not valid, `--help` and `--version` end the process, as they end `vaplan`.
+pub fn main_with(arguments: Vec<std::ffi::OsString>) -> u8 {
+    let words = arguments.iter().skip(1);
+    let words = words.map(|word| super::quoted(&word.to_string_lossy()));
+    let asked = std::iter::once("vaplan".to_owned()).chain(words);
+    let asked = asked.collect::<Vec<_>>().join(" ");
+    let mut cli = Cli::parse_from(arguments);
+    cli.global.asked = Some(asked);
+    let code = finish(|out| cli.run_without_libtorch(out));
+    // An `ExitCode` can be compared, but does not give its number.
+    (0..=u8::MAX)
+        .find(|status| ExitCode::from(*status) == code)
+        .unwrap_or(2)
+}
+
 fn finish(command: impl FnOnce(&mut dyn Write) -> anyhow::Result<ExitCode>) -> ExitCode {
     let mut out = anstream::stdout().lock();
     let done = command(&mut out).and_then(|code| out.flush().map(|()| code).map_err(Into::into));

@@ -15,9 +15,8 @@ pub mod quality;
 use std::path::PathBuf;
 
 use vaplan_schemas::StoreVersion;
-use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, Split};
-use vaplan_schemas::store::{DataFile, Snapshot, Store};
-use vaplan_schemas::tables::LabelChanges;
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Store;
 
 use crate::engine::Listener;
 use crate::error::LabelError;
@@ -99,7 +98,7 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
         // before the new one.
         Some(version) => {
             let before = StoreVersion(version.version - 1);
-            summary.changes = changes(&store, version.version)?;
+            summary.changes = relabel::changes(&store, version.version)?;
             store.at_version(Some(before)).map_err(LabelError::from)?
         }
         None => latest,
@@ -109,13 +108,4 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
         quality: quality::of_changes(&before, &summary.changes)?,
         summary,
     })
-}
-
-/// Returns the rows of `label_changes` that a version added.
-fn changes(store: &Store, version: u64) -> Result<Vec<LabelChangeRow>, LabelError> {
-    let after: Snapshot = store.at_version(Some(StoreVersion(version)))?;
-    let own = |file: &DataFile| file.version().is_none_or(|of| of == version);
-    let mut rows = after.read_some::<LabelChanges>(own)?;
-    rows.retain(|row| row.version == version);
-    Ok(rows.iter().flat_map(LabelChangeTrack::changes).collect())
 }

@@ -274,6 +274,7 @@ impl TouchedRows {
     }
 
     /// Names of all touched videos, before or after the change.
+    #[cfg(feature = "train")]
     pub(crate) fn names(&self) -> &BTreeMap<VideoId, Arc<str>> {
         &self.names
     }

@@ -39,6 +39,31 @@ impl BitMatrix {
         }
     }
 
+    /// The matrix of an array `[segments, classes]`, row-major. A bit is 1 if the value is not 0.
+    ///
+    /// ```
+    /// use vaplan::eval::BitMatrix;
+    /// let matrix = BitMatrix::of_cells(2, &[0.0, 1.0, 1.0, 1.0]);
+    /// assert_eq!((matrix.segments(), matrix.get(0, 0), matrix.get(0, 1), matrix.get(1, 0)), (2, false, true, true));
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if the number of values is not a multiple of `classes`.
+    pub fn of_cells(classes: usize, cells: &[f64]) -> BitMatrix {
+        let segments = cells.len().checked_div(classes).unwrap_or(0);
+        assert_eq!(segments * classes, cells.len(), "whole segments");
+        let mut matrix = BitMatrix::new(classes, segments);
+        for (segment, row) in cells.chunks_exact(classes.max(1)).enumerate() {
+            let words = matrix.words[segment / 64..]
+                .iter_mut()
+                .step_by(matrix.words_per_row);
+            for (word, cell) in words.zip(row) {
+                *word |= u64::from(*cell != 0.0) << (segment % 64);
+            }
+        }
+        matrix
+    }
+
     /// Number C of classes.
     pub fn classes(&self) -> usize {
         self.classes
@@ -164,6 +189,27 @@ mod tests {
         assert_eq!(matrix.runs(0).count(), 0);
         matrix.set_range(0, 8, 15);
         assert_eq!(matrix.runs(0).collect::<Vec<_>>(), [(8, 10)]);
+    }
+
+    #[test]
+    fn cells_of_many_segments_are_read_by_segment_and_class() {
+        let (classes, segments) = (3, 130);
+        let set = |class: usize, segment: usize| (7 * segment + 3 * class).is_multiple_of(5);
+        let cells: Vec<f64> = (0..segments * classes)
+            .map(|cell| f64::from(u8::from(set(cell % classes, cell / classes))))
+            .collect();
+        let matrix = BitMatrix::of_cells(classes, &cells);
+        for class in 0..classes {
+            for segment in 0..segments {
+                assert_eq!(
+                    matrix.get(class, segment),
+                    set(class, segment),
+                    "{class}, {segment}"
+                );
+            }
+        }
+        assert_eq!(BitMatrix::of_cells(0, &[]).segments(), 0);
+        assert_eq!(BitMatrix::of_cells(4, &[]).segments(), 0);
     }
 
     #[test]

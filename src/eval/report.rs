@@ -25,7 +25,24 @@ pub enum Protocol {
     Segment,
 }
 
+/// Probability from which a label is set, in every protocol.
+pub const LEAST_PROBABILITY: f64 = 0.5;
+
 impl Protocol {
+    /// Whether a probability of a segment sets the label. `whole` is the probability of the video (`fused`) or of the
+    /// modality (`own`), and `None` if the protocol does not ask for it.
+    ///
+    /// Source (grade C): `eval` in `main_avvp.py` of YapengTian/AVVP-ECCV20 (`fused`); the function of the same name of
+    /// JoMoLD (`own`).
+    ///
+    /// ```
+    /// use vaplan::eval::Protocol;
+    /// assert!(Protocol::sets(0.5, Some(0.5)) && !Protocol::sets(0.9, Some(0.4)) && Protocol::sets(0.9, None));
+    /// ```
+    pub fn sets(segment: f64, whole: Option<f64>) -> bool {
+        segment >= LEAST_PROBABILITY && whole.is_none_or(|whole| whole >= LEAST_PROBABILITY)
+    }
+
     /// The name of the protocol in JSON and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use super::Parser;
 use super::data::{Dataset, FeatureTables};
 use super::features::FeaturePlace;
 use super::settings::Gate;
-use crate::eval::{BitMatrix, PredictedLabels};
+use crate::eval::{BitMatrix, PredictedLabels, Protocol};
 
 /// The probabilities of one video.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,7 +135,8 @@ impl VideoProbabilities {
             let mut bits = BitMatrix::new(self.classes, self.segments[modality].len() / self.classes);
             for (at, probability) in self.segments[modality].iter().enumerate() {
                 let class = at % self.classes;
-                if *probability >= 0.5 && over.is_none_or(|over| over[class] >= 0.5) {
+                let whole = over.map(|over| f64::from(over[class]));
+                if Protocol::sets(f64::from(*probability), whole) {
                     bits.set(class, at / self.classes);
                 }
             }

@@ -1,6 +1,7 @@
 //! A read-only SQL session over the tables of one store version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -32,6 +33,9 @@ use super::words;
 /// the threshold; for an audio-visual run it is the mean over both modalities. User labels have no score and are left
 /// out of the mean.
 pub const EVENTS: &str = include_str!("events.sql");
+
+/// Time between two looks whether an answer is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A read-only SQL session over one store version.
 ///
@@ -248,6 +252,21 @@ impl AnswerRows<'_> {
     /// The columns of the answer. They are known before the first row.
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
+    }
+
+    /// The next batch, as [`Iterator::next`] gives it. While the batch is computed, this asks `go_on` every 50 ms, and
+    /// returns `None` if the answer is no longer wanted.
+    pub fn next_while(&mut self, go_on: impl Fn() -> bool) -> Option<Result<RecordBatch, QueryError>> {
+        loop {
+            let next = self
+                .runtime
+                .block_on(async { tokio::time::timeout(LOOK, self.stream.next()).await });
+            match next {
+                Ok(batch) => return batch.map(|batch| batch.map_err(QueryError::sql)),
+                Err(_) if go_on() => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 

@@ -1,0 +1,239 @@
+"""Changing a store from Python: the same tables as from the command line."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import vaplan
+
+
+def command(*words, status=0):
+    done = subprocess.run([sys.executable, "-m", "vaplan", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def tables(store):
+    """The labels and predictions of a store, in order."""
+    return [sorted(map(repr, store.table(name).to_pylist())) for name in ("labels", "predictions", "user_labels")]
+
+
+def probabilities(store, seed):
+    """Probabilities that contradict some labels of both modalities."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for modality in ("audio", "visual"):
+        labels = store.labels("train", modality)
+        sure = np.abs(labels.values - generator.uniform(0, 0.02, labels.values.shape))
+        wrong = generator.random(labels.values.shape) < 0.05
+        found[modality] = np.where(wrong, 1 - sure, sure).astype(np.float32)
+        found["names"] = labels.names
+    return found
+
+
+def write(folder, given):
+    for modality in ("audio", "visual"):
+        (folder / modality).mkdir(parents=True)
+        for name, values in zip(given["names"], given[modality]):
+            np.save(folder / modality / f"{name}.npy", values)
+    return folder
+
+
+@pytest.fixture
+def twin(made, tmp_path):
+    """A second copy of the store, for the command line."""
+    import shutil
+
+    shutil.copytree(made / "store", tmp_path / "twin")
+    return tmp_path / "twin"
+
+
+def test_epochs_from_memory_give_the_tables_of_epochs_from_files(own, twin, tmp_path):
+    with own.session() as session:
+        for epoch in (1, 2, 3):
+            given = probabilities(own, epoch)
+            change = session.apply(predictions={"epoch": epoch, **given})
+            files = write(tmp_path / f"epoch{epoch}", given)
+            command("relabel", "--store", twin, "--predictions", files, "--epoch", epoch)
+            assert change.version == epoch + 1 == own.version == session.version
+            assert change.changes.num_rows == change.set + change.unset > 0
+    assert tables(own) == tables(vaplan.open(twin))
+    assert np.array_equal(own.predictions(3, "train", "audio").values, given["audio"])
+    flipped = set(own.table("labels", where="rule = 'pld'")["modality"].to_pylist())
+    assert flipped == {"visual"}
+    change = own.denoise(epoch=1, modalities=["audio", "visual"], alpha=4)
+    command("denoise", "--store", twin, "--epoch", 1, "--modality", "both", "--alpha", 4)
+    assert change.flips is not None and sum(change.flips) > 0
+    assert tables(own) == tables(vaplan.open(twin))
+
+
+def test_a_change_by_relabel_equals_one_by_a_session_and_by_dicts(own, twin):
+    given = probabilities(own, 7)
+    dicts = {modality: dict(zip(given["names"], given[modality])) for modality in ("audio", "visual")}
+    dry = own.relabel(predictions={"epoch": 4, **given}, dry_run=True)
+    assert dry.version is None and own.version == 1
+    change = own.relabel(predictions={"epoch": 4, **given})
+    other = vaplan.open(twin)
+    other.session().apply({"predictions": {"epoch": 4, **dicts}}, list_changes=False)
+    assert tables(own) == tables(other)
+    assert dry.changes.to_pylist() == change.changes.to_pylist()
+    assert set(change.changes["rule"].to_pylist()) == {"pld"}
+
+
+def test_lengths_leave_out_padding(own, twin):
+    given = probabilities(own, 8)
+    padded = {key: np.pad(given[key], ((0, 0), (0, 3), (0, 0))) for key in ("audio", "visual")}
+    lengths = np.full(len(given["names"]), 10)
+    own.relabel(predictions={"epoch": 1, "names": given["names"], "lengths": lengths, **padded})
+    vaplan.open(twin).relabel(predictions={"epoch": 1, **given})
+    assert tables(own) == tables(vaplan.open(twin))
+
+
+def test_user_labels_of_every_form_are_set_and_withdrawn(own):
+    name = own.labels("train").names[0]
+    track = own.table("labels", where=f"video = '{name}' AND modality = 'visual'").to_pylist()[0]
+    row = {"video": name, "modality": "visual", "class": track["class"]}
+    before = track["label"]
+    change = own.relabel(user_labels=[{**row, "segment": track["segment"], "label": not before}])
+    assert change.changes.to_pylist() == [
+        {**row, "segment": track["segment"], "before": before, "after": not before, "rule": "user"}
+    ]
+    frame = pd.DataFrame([{**row, "segment": track["segment"], "label": None}])
+    assert own.relabel(user_labels=frame).set + own.relabel(user_labels=frame).unset <= 1
+    assert own.table("user_labels").num_rows == 0
+    change = own.relabel(user_labels=[{**row, "onset": 0, "offset": 10, "label": True}])
+    assert own.labels("train").values[0, :, own.labels().classes.index(track["class"])].all()
+    unknown = own.relabel(user_labels=[{**row, "class": "Unicorn", "segment": 0, "label": 1}])
+    assert unknown.version is not None or unknown.rejected
+    assert any("Unicorn" in rejected["reason"] for rejected in unknown.rejected)
+
+
+def test_weak_labels_and_thresholds_change(own):
+    name = own.labels("train").names[0]
+    own.relabel(add_weak={name: ["Dog"]})
+    dog = own.weak_labels("train").classes.index("Dog")
+    assert own.weak_labels("train").values[0, dog] == 1
+    own.relabel(thresholds={"visual": {"Dog": -100.0}})
+    assert own.labels("train").values[0, :, dog].all()
+    own.relabel(remove_weak={name: ["Dog"]})
+    assert not own.labels("train").values[0, :, dog].any()
+    own.relabel(weak={name: None})
+    assert name not in own.labels("train").names
+    own.relabel(to_version=1, thresholds={"audio": 0.9})
+    assert own.relabel(thresholds={"audio": 0.9}).version is None
+    assert own.version == own.latest().version
+
+
+def test_a_plan_commits_nothing(own):
+    plan = own.plan(thresholds={"visual": 1.1})
+    assert plan["tracks"] == 25 and not plan["everything"] and plan["tables"]["labels"]["rows"] > 0
+    assert own.latest().version == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"threshold": 1}, ValueError, "an argument of the change is 'threshold', expected one of 'rule', 'thresholds'"),
+        ({"thresholds": 1.0}, TypeError, "thresholds is of type float, expected a dict with 'audio' or 'visual'"),
+        ({"thresholds": {"both": 1}}, ValueError, "a key of thresholds is 'both', expected one of 'audio', 'visual'"),
+        ({"thresholds": {"audio": "x"}}, TypeError, "thresholds['audio'] is 'x', expected a number"),
+        ({"thresholds": {"audio": float("nan")}}, ValueError, "audio threshold of class `Speech` is NaN, expected a finite number"),
+        ({"thresholds": {"audio": {"Dgo": 1}}}, ValueError, "threshold of audio: "),
+        ({"thresholds": "none.toml"}, ValueError, "thresholds file `none.toml`: "),
+        ({"predictions": 3}, TypeError, "predictions is of type int, expected a dict with 'epoch', 'audio', 'visual'"),
+        ({"predictions": {"audio": {}}}, ValueError, "predictions has no 'epoch', expected its number, from 1"),
+        ({"predictions": {"epoch": 0}}, ValueError, 'predictions["epoch"] is 0, expected 1 to '),
+        ({"predictions": {"epoch": 1}}, ValueError, "predictions has neither 'audio' nor 'visual', expected at least one"),
+        (
+            {"predictions": {"epoch": 1, "audio": np.zeros((1, 10, 25))}},
+            TypeError,
+            'predictions["names"] is missing or no list, expected the name of each video of predictions["audio"]',
+        ),
+        (
+            {"predictions": {"epoch": 1, "audio": {"v": np.full((10, 25), np.nan)}}},
+            ValueError,
+            "predictions[\"audio\"]['v'][0, 0] is nan, expected a number from 0 to 1",
+        ),
+        ({"user_labels": [{"video": "v"}]}, ValueError, "user_labels[0] has no 'modality', expected video, modality, class"),
+        (
+            {"user_labels": [{"video": "v", "modality": "audio", "class": "Dog", "label": 2, "segment": 1}]},
+            ValueError,
+            "user_labels[0]['label'] is 2, expected true, false or None",
+        ),
+        (
+            {"user_labels": [{"video": "v", "modality": "audio", "class": "Dog", "label": 1, "onset": 3, "offset": 2}]},
+            ValueError,
+            "user_labels[0]: onset is 3, expected less than offset 2",
+        ),
+        ({"weak": {"v": "Dog"}}, TypeError, "weak['v'] is 'Dog', expected a list of classes"),
+        ({"epoch": 5}, ValueError, "store version 1 has no predictions of epoch 5"),
+        ({"denoise": {"k": 0}}, ValueError, "denoising: k is 0, expected a whole number from 1 to 2147483647"),
+        ({"to_version": 8}, LookupError, "store has no version 8, expected 1 to 1"),
+    ],
+)
+def test_a_bad_change_is_named_and_commits_nothing(own, change, error, message):
+    with own.session() as session:
+        for make in (own.relabel, session.apply):
+            with pytest.raises(error) as raised:
+                make(**change)
+            assert str(raised.value).startswith(message)
+        assert session.apply(thresholds={"visual": 1.05}).version == 2
+
+
+def test_predictions_of_other_classes_are_rejected_rows(own):
+    name = own.labels("train").names[0]
+    change = own.relabel(predictions={"epoch": 1, "audio": {name: np.zeros((10, 24))}})
+    assert [row["video"] for row in change.rejected] == [name]
+    assert "24 values, expected 25, one per class" in change.rejected[0]["reason"]
+
+
+def test_a_closed_session_says_so(own):
+    session = own.session()
+    session.close()
+    session.close()
+    with pytest.raises(vaplan.VaplanError, match="the session is closed"):
+        session.apply(thresholds={"visual": 1.05})
+    with pytest.raises(ValueError, match="workers is 0, expected at least 1"):
+        own.session(workers=0)
+
+
+def test_threads_share_a_session(own):
+    errors = []
+
+    def change(session, threshold):
+        try:
+            session.apply(thresholds={"visual": threshold})
+        except Exception as error:
+            errors.append(error)
+
+    with own.session() as session:
+        threads = [threading.Thread(target=change, args=(session, 1.03 + nth / 100)) for nth in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == [] and session.version == own.latest().version
+    assert not own.relabel(thresholds={"visual": 1.0}).rejected
+
+
+def test_label_equals_the_command(made, tmp_path):
+    inputs = {
+        "visual": made / "features/visual",
+        "visual_text": made / "features/visual_text.npy",
+        "audio": made / "features/audio",
+        "audio_text": made / "features/audio_text.npy",
+    }
+    done = vaplan.label(tmp_path / "a", made / "annotations", thresholds={"visual": 1.01}, splits=["val"], **inputs)
+    assert done.labelled and done.videos == 16 and done.store.version == 1 == done.version
+    flags = [word for key, path in inputs.items() for word in (f"--{key.replace('_', '-')}", path)]
+    flags += ["--annotations", made / "annotations", "--visual-threshold", "1.01", "--split", "val"]
+    command("label", "--store", tmp_path / "b", *flags)
+    assert tables(done.store) == tables(vaplan.open(tmp_path / "b"))
+    again = vaplan.label(tmp_path / "a", made / "annotations", thresholds={"visual": 1.01}, splits=["val"], **inputs)
+    assert not again.labelled and again.version == 1
+    with pytest.raises(OSError, match="nowhere"):
+        vaplan.label(tmp_path / "c", "nowhere", **inputs)

@@ -1,0 +1,84 @@
+"""The program `vaplan` of the wheel."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vaplan
+
+MODULE = [sys.executable, "-m", "vaplan"]
+
+
+def run(*words, **environment):
+    words = [*MODULE, *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_the_program_is_on_the_path_and_a_module():
+    script = Path(sys.executable).with_name("vaplan")
+    for words in ([str(script)], MODULE):
+        done = subprocess.run([*words, "--version"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"vaplan {vaplan.__version__}\n")
+
+
+def test_commands_print_and_exit_as_the_program_does(store):
+    done = run("eval", "--store", store.path, "--split", "test", "--format", "json")
+    assert done.returncode == 0 and json.loads(done.stdout)["videos"] == 24
+    missing = run("show", "--store", store.path, "nobody")
+    assert missing.returncode == 2 and missing.stderr.startswith("vaplan: no video `nobody`")
+    unknown = run("lable")
+    assert unknown.returncode == 2 and "unrecognized subcommand 'lable'" in unknown.stderr
+
+
+def test_the_versions_table_has_the_command_line(own):
+    run("relabel", "--store", own.path, "--visual-threshold", "1.05")
+    commands = own.versions()["command"].to_pylist()
+    assert commands[1].startswith("vaplan relabel --store ") and commands[1].endswith("--visual-threshold 1.05")
+    own.refresh().relabel(thresholds={"visual": 1.06})
+    assert own.versions()["command"].to_pylist()[2] == "vaplan.relabel(thresholds={'visual': 1.06})"
+
+
+def test_training_says_what_it_needs():
+    done = run("train", "--help", VAPLAN_TORCH="/nowhere/vaplan-torch")
+    assert done.returncode == 2
+    assert "command `train` computes with libtorch, which this package does not contain" in done.stderr
+    assert "`/nowhere/vaplan-torch` is no file" in done.stderr
+
+
+def test_training_is_handed_to_the_program_that_is_named(tmp_path):
+    program = tmp_path / "vaplan-torch"
+    program.write_text('#!/bin/sh\necho "$VAPLAN_HANDED_OVER $*"\n')
+    program.chmod(0o755)
+    done = run("train", "--store", "x", VAPLAN_TORCH=str(program))
+    assert (done.returncode, done.stdout) == (0, "1 train --store x\n")
+
+
+def test_the_extension_is_not_linked_to_libtorch():
+    words = ["readelf", "-d", vaplan._native.__file__]
+    linked = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[2:]
+    needed = [line.split("[")[1] for line in linked if "(NEEDED)" in line]
+    assert needed and not any("torch" in name or "python" in name for name in needed)
+
+
+INTERRUPTED = """
+import sys, vaplan
+store = vaplan.open(sys.argv[1])
+try:
+    print("ready", flush=True)
+    store.sql("SELECT count(*) FROM labels a, labels b, labels c WHERE a.score < b.score AND b.score < c.score")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_stops_a_query(store):
+    child = subprocess.Popen([sys.executable, "-c", INTERRUPTED, store.path], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=300)[0] == "interrupted\n"

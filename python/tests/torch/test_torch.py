@@ -1,0 +1,199 @@
+"""`vaplan.torch`, with the installed package torch. `make python-torch` runs these tests in an environment of their own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import vaplan
+from vaplan.torch import HAN, ParserOutputs, RichnessLoss, SegmentDataset, _checkpoint, collate
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    """Network, inputs, targets, expected tensors and numbers of the public PyTorch code."""
+    folder = shared / "golden/han"
+    network = HAN.from_checkpoint(folder / "weights.safetensors").eval()
+    inputs, _ = _checkpoint.read(folder / "inputs.safetensors")
+    expected, _ = _checkpoint.read(folder / "expected.safetensors")
+    return network, inputs, expected, json.loads((folder / "expected.json").read_text())
+
+
+def forward(network, inputs):
+    return network(inputs["audio"], inputs["visual"], inputs["visual_st"])
+
+
+def loss_of(loss, outputs, inputs):
+    return loss(outputs, inputs["pseudo_audio"], inputs["pseudo_visual"], inputs["video_label"])
+
+
+def test_outputs_are_those_of_the_public_network(golden):
+    network, inputs, expected, _ = golden
+    with torch.no_grad():
+        outputs = forward(network, inputs)
+    pairs = {
+        "segment_prob": torch.stack([outputs.segment_audio, outputs.segment_visual], 2),
+        "video_prob": outputs.video,
+        "audio_prob": outputs.audio,
+        "visual_prob": outputs.visual,
+    }
+    for name, found in pairs.items():
+        assert (found - expected[name]).abs().max() < 1e-5, name
+
+
+def test_losses_and_gradients_are_those_of_the_public_code(golden):
+    network, inputs, _, numbers = golden
+    outputs = forward(network, inputs)
+    loss = loss_of(RichnessLoss(), outputs, inputs)
+    wanted = numbers["losses"]
+    basic = sum(loss.terms[name] for name in ("video", "audio", "visual")).item()
+    assert basic == pytest.approx(wanted["basic_pseudo"], abs=1e-5)
+    assert loss.total.item() == pytest.approx(wanted["total"], abs=1e-5)
+    for name in wanted:
+        if name in loss.terms:
+            assert loss.terms[name].item() == pytest.approx(wanted[name], abs=1e-5), name
+    smoothed = loss_of(RichnessLoss("smoothed", richness=0), outputs, inputs)
+    assert smoothed.total.item() == pytest.approx(wanted["basic_smoothed"], abs=1e-5)
+    network.zero_grad()
+    loss.total.backward()
+    for name, norm in numbers["grad_norms"].items():
+        found = network.get_parameter(name).grad.norm().item()
+        assert found == pytest.approx(norm, rel=1e-4, abs=1e-6), name
+
+
+def test_five_steps_of_adam_have_the_losses_of_the_public_code(golden, shared):
+    _, inputs, _, numbers = golden
+    network = HAN.from_checkpoint(shared / "golden/han/weights.safetensors").eval()
+    adam = torch.optim.Adam(network.parameters(), lr=numbers["adam"]["lr"])
+    for wanted in numbers["adam"]["total_loss"]:
+        loss = loss_of(RichnessLoss(), forward(network, inputs), inputs).total
+        assert loss.item() == pytest.approx(wanted, rel=1e-4)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+
+def test_padding_does_not_change_a_video(golden):
+    network, inputs, _, _ = golden
+    short = {name: inputs[name][:2, :6] for name in ("audio", "visual_st")}
+    frames = inputs["visual"].view(4, 10, 8, 2048).mean(2)[:2]
+    labels, weak = inputs["pseudo_audio"][:2, :6], inputs["video_label"][:2]
+    padding = torch.zeros(2, 10, dtype=torch.bool)
+    padding[:, 6:] = True
+    with torch.no_grad():
+        alone = network(short["audio"], frames[:, :6], short["visual_st"])
+        padded = network(inputs["audio"][:2], frames, inputs["visual_st"][:2], padding)
+    assert (padded.segment_visual[:, :6] - alone.segment_visual).abs().max() < 1e-5
+    assert (padded.video - alone.video).abs().max() < 1e-5
+    longer = torch.nn.functional.pad(labels, (0, 0, 0, 4))
+    options = {"segment": 0.3}
+    full = RichnessLoss(**options)(padded, longer, longer, weak, ~padding)
+    assert full.total.item() == pytest.approx(RichnessLoss(**options)(alone, labels, labels, weak).total.item(), abs=1e-5)
+
+
+def test_checkpoints_come_back_from_every_form(golden, tmp_path):
+    network, inputs, _, _ = golden
+    network.save_checkpoint(tmp_path / "own.safetensors")
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "parallel.pt")
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, tmp_path / "wrapped.pt")
+    wanted = forward(network, inputs).video
+    for source in (tmp_path / "own.safetensors", tmp_path / "parallel.pt", tmp_path / "wrapped.pt", network.state_dict()):
+        assert torch.equal(forward(HAN.from_checkpoint(source).eval(), inputs).video, wanted)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "own.safetensors").read_bytes()[:1000])
+    for bad in (tmp_path / "cut.safetensors", {"x": torch.zeros(1)}):
+        with pytest.raises(ValueError):
+            HAN.from_checkpoint(bad)
+
+
+@pytest.fixture
+def data(made, own):
+    features = {name: made / "features" / name for name in ("audio", "visual")}
+    return own, features
+
+
+def test_workers_give_every_video_and_see_new_labels(data):
+    store, features = data
+    dataset = SegmentDataset(store, features, split="train")
+    loader = DataLoader(
+        dataset, batch_size=7, shuffle=True, num_workers=2, collate_fn=collate, persistent_workers=True
+    )
+
+    def labels():
+        found = {}
+        for batch in loader:
+            assert batch["audio"].shape[1:] == (10, 32) and batch["within"].all()
+            found.update(zip(batch["name"], batch["visual_labels"].numpy()))
+        return np.stack([found[name] for name in sorted(found)])
+
+    assert (labels() == store.labels("train").values).all()
+    store.relabel(thresholds={"visual": 1.05})
+    assert (labels() != store.labels("train").values).any(), "a version does not change by itself"
+    assert dataset.refresh() == store.version == 2
+    assert (labels() == store.labels("train").values).all()
+    weak = np.stack([dataset[n]["weak"].numpy() for n in range(len(dataset))])
+    assert (weak == store.weak_labels("train").values).all()
+    store.relabel(weak={dataset.names[0]: None})
+    with pytest.raises(ValueError, match="version 3 has other videos, lengths or classes than version 2"):
+        dataset.refresh()
+    assert SegmentDataset(store, features, version=1).version == 1
+
+
+def test_missing_features_name_the_video(data, tmp_path):
+    store, features = data
+    with pytest.raises(FileNotFoundError, match="expected a folder of npy files"):
+        SegmentDataset(store, {"audio": tmp_path / "nothing"})
+    with pytest.raises(ValueError, match="features\\['audio'\\] has no video"):
+        SegmentDataset(store, {"audio": {}})[0]
+    dataset = SegmentDataset(store, {"audio": lambda name: np.zeros((1, 10, 4)), "frames": lambda name: np.zeros((80, 3))})
+    assert dataset[0]["audio"].shape == (10, 4) and dataset[0]["frames"].shape == (80, 3)
+    with pytest.raises(ValueError, match="have shape \\(7, 4\\), expected \\(10, D\\)"):
+        SegmentDataset(store, {"audio": lambda name: np.zeros((7, 4))})[0]
+
+
+def test_a_training_loop_with_pld_ends_in_the_labels_of_relabel_epoch_by_epoch(data, tmp_path):
+    store, features = data
+    shutil.copytree(store.path, tmp_path / "twin")
+    twin = vaplan.open(tmp_path / "twin")
+    dataset = SegmentDataset(store, features, split="train")
+    torch.manual_seed(1)
+    network = HAN(32, 32, None, len(dataset.classes), hidden=32, feedforward=32)
+    adam, loss_function = torch.optim.Adam(network.parameters(), lr=3e-3), RichnessLoss()
+    flipped = 0
+    with store.session() as session:
+        for epoch in range(1, 7):
+            network.train()
+            for batch in DataLoader(dataset, batch_size=8, shuffle=True, collate_fn=collate):
+                outputs = network(batch["audio"], batch["visual"])
+                loss = loss_function(outputs, batch["audio_labels"], batch["visual_labels"], batch["weak"], batch["within"])
+                adam.zero_grad()
+                loss.total.backward()
+                adam.step()
+            network.eval()
+            everything = collate([dataset[n] for n in range(len(dataset))])
+            with torch.no_grad():
+                outputs: ParserOutputs = network(everything["audio"], everything["visual"])
+            predictions = {
+                "epoch": epoch,
+                "names": everything["name"],
+                "audio": outputs.segment_audio,
+                "visual": outputs.segment_visual,
+            }
+            change = session.apply(predictions=predictions, denoise={"alpha": 2, "guard": 0.3})
+            flipped += change.changes.num_rows
+            for modality, values in (("audio", outputs.segment_audio), ("visual", outputs.segment_visual)):
+                (tmp_path / f"{epoch}/{modality}").mkdir(parents=True)
+                for name, own in zip(everything["name"], values):
+                    np.save(tmp_path / f"{epoch}/{modality}/{name}.npy", own.numpy())
+            words = ["relabel", "--store", twin.path, "--predictions", tmp_path / str(epoch), "--epoch", epoch]
+            words += ["--alpha", 2, "--guard", 0.3]
+            assert vaplan._native.run(["vaplan", "--quiet", *map(str, words)]) == 0
+            dataset.refresh()
+    assert flipped > 0
+    rows = [sorted(map(repr, own.refresh().table("labels").to_pylist())) for own in (store, twin)]
+    assert rows[0] == rows[1]

@@ -1,0 +1,75 @@
+"""The commands that compute with libtorch.
+
+The wheel contains no libtorch. The commands below run in the program ``vaplan-torch``, which is built from the repository
+and linked to libtorch. This module finds that program, and the libtorch of the installed package ``torch`` for it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Optional
+
+#: The commands that only ``vaplan-torch`` has.
+COMMANDS = ("train", "predict", "ablate", "run")
+#: The environment variable with the path of ``vaplan-torch``.
+VARIABLE = "VAPLAN_TORCH"
+#: The version of libtorch that the crate `tch` of this release is made for.
+TORCH = "2.13"
+
+
+def command_of(arguments: list[str]) -> Optional[str]:
+    """The command of these arguments, if it computes with libtorch."""
+    words = [word for word in arguments if not word.startswith("-")]
+    return words[0] if words and words[0] in COMMANDS else None
+
+
+def program() -> Optional[Path]:
+    """The program ``vaplan-torch``: named by the environment variable, or on the PATH."""
+    named = os.environ.get(VARIABLE) or shutil.which("vaplan-torch")
+    return Path(named) if named else None
+
+
+def libtorch() -> tuple[Optional[Path], str]:
+    """The folder of libtorch's libraries in the installed package ``torch``, and its version. Does not import torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None, "not installed"
+    return Path(spec.origin).parent / "lib", importlib.metadata.version("torch")
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Replaces this process by ``vaplan-torch``. Returns 2 after a message if that is not possible."""
+    found = program()
+    folder, version = libtorch()
+    fits = folder is not None and version.split("+")[0].startswith(TORCH + ".")
+    if found is None or not found.is_file():
+        state = f"`{found}` is no file" if found else f"it is not on the PATH, and {VARIABLE} is not set"
+        tell(
+            f"command `{command}` computes with libtorch, which this package does not contain. It needs the program "
+            f"`vaplan-torch`: {state}. Build it in the repository with `cargo build --release --bin vaplan-torch`, and set "
+            f"{VARIABLE} to its path. To train from Python, use your own PyTorch with `store.session()`"
+        )
+        return 2
+    environment = dict(os.environ, VAPLAN_HANDED_OVER="1")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if fits:
+        paths = [str(folder), *filter(None, [environment.get("LD_LIBRARY_PATH")])]
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
+    else:
+        tell(f"package torch is {version}, expected {TORCH}: `vaplan-torch` uses the libtorch that it was built with")
+    sys.stdout.flush()
+    try:
+        os.execve(found, ["vaplan", *arguments], environment)
+    except OSError as error:
+        tell(f"cannot start `{found}`: {error.strerror}, expected the program `vaplan-torch` of this release")
+    return 2
+
+
+def tell(message: str) -> None:
+    """Prints a message as the program does."""
+    print(f"vaplan: {message}", file=sys.stderr)

@@ -1,0 +1,67 @@
+//! `vaplan export`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::Split;
+
+use super::Global;
+use super::choice::choices;
+use crate::export::{self, ExportFormat, ExportRequest};
+
+/// Write the labels of a store in the formats of other programs
+///
+/// `valor` writes audio/<id>.npy and visual/<id>.npy of shape (T, C), int64, for every video, also for a video without a
+/// set label; the id is the first 11 characters of the name, or the full name if several videos have these characters.
+/// `llp-csv` writes annotation files as LLP has them, with the labels as dense events. `activitynet` writes labels.json.
+/// `huggingface` writes Parquet files and a dataset card. The folder must not exist, or be empty; it appears complete or
+/// not at all.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vaplan export --store store --format valor --out labels
+  vaplan export --store store --format huggingface --split train --out dataset")]
+pub(super) struct ExportArgs {
+    /// Store to read
+    #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
+    store: PathBuf,
+    /// Store version to read [default: the latest]
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", value_parser = choices::<ExportFormat>())]
+    format: ExportFormat,
+    /// Splits to write: train, val or test; several by comma [default: all]
+    #[arg(long, value_name = "SPLITS", value_delimiter = ',')]
+    split: Vec<Split>,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub(super) fn run(args: &ExportArgs, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let request = ExportRequest {
+        store: args.store.clone(),
+        version: args.version.map(StoreVersion),
+        splits: match args.split.as_slice() {
+            [] => Split::ALL.to_vec(),
+            splits => splits.to_vec(),
+        },
+        format: args.format,
+        out: args.out.clone(),
+    };
+    let summary = export::run(&request)?;
+    writeln!(
+        out,
+        "{} videos of version {} in {}",
+        summary.videos,
+        summary.version,
+        args.out.display()
+    )?;
+    for (video, reason) in &summary.left_out {
+        super::stderr::tell(&format!("video `{video}` was left out: {reason}"));
+    }
+    Ok(ExitCode::from(u8::from(!summary.left_out.is_empty())))
+}

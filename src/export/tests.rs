@@ -1,0 +1,126 @@
+//! Exports of the sample, read again.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::engine::Listener;
+use crate::eval::predictions::of_folders;
+use crate::eval::{DenseTruth, store};
+use crate::ingest::annotations::Annotations;
+
+struct Sample {
+    folder: tempfile::TempDir,
+    request: crate::LabelRequest,
+}
+
+fn sample() -> Sample {
+    let folder = tempfile::tempdir().unwrap();
+    let request = crate::sample(folder.path()).unwrap();
+    crate::label(&request, &Listener::silent()).unwrap();
+    Sample { folder, request }
+}
+
+impl Sample {
+    fn export(&self, format: ExportFormat, splits: &[Split]) -> (PathBuf, ExportSummary) {
+        let out = self.folder.path().join(format.name());
+        let request = ExportRequest {
+            store: self.request.store.clone(),
+            version: None,
+            splits: splits.to_vec(),
+            format,
+            out: out.clone(),
+        };
+        let summary = run(&request).unwrap();
+        assert_eq!(summary.version, 1);
+        (out, summary)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Store::open(&self.request.store)
+            .unwrap()
+            .at_version(None)
+            .unwrap()
+    }
+}
+
+#[test]
+fn valor_folders_score_like_the_store_and_have_every_video() {
+    let sample = sample();
+    let (out, summary) = sample.export(ExportFormat::Valor, &Split::ALL);
+    assert_eq!((summary.videos, summary.left_out.len()), (80, 0));
+    assert_eq!(std::fs::read_dir(out.join("visual")).unwrap().count(), 80);
+    let annotations = Annotations::read(&sample.request.annotations).unwrap();
+    let truth = DenseTruth::of_annotations(&annotations, Split::Test).unwrap();
+    let (labels, rejects) =
+        of_folders(&truth, &annotations, &out.join("audio"), &out.join("visual")).unwrap();
+    assert!(rejects.is_empty());
+    let (truth_of_store, labels_of_store) =
+        store::of_snapshot(&sample.snapshot(), Split::Test, None).unwrap();
+    let score = |truth, labels| crate::eval::evaluate(truth, labels, false).unwrap().scores;
+    assert_eq!(score(&truth, &labels), score(&truth_of_store, &labels_of_store));
+}
+
+#[test]
+fn llp_files_are_annotations_with_the_labels_as_truth() {
+    let sample = sample();
+    let (out, _) = sample.export(ExportFormat::LlpCsv, &[Split::Test]);
+    let again = Annotations::read(&out).unwrap();
+    assert_eq!(again.videos.len(), 24);
+    let truth = DenseTruth::of_annotations(&again, Split::Test).unwrap();
+    let (_, labels) = store::of_snapshot(&sample.snapshot(), Split::Test, Some(&again)).unwrap();
+    let scores = crate::eval::evaluate(&truth, &labels, false).unwrap().scores;
+    for (name, score) in scores.named() {
+        assert_eq!(score, 100.0, "{name}");
+    }
+}
+
+#[test]
+fn activitynet_and_parquet_hold_every_set_label() {
+    let sample = sample();
+    let rows = sample
+        .snapshot()
+        .read::<vaplan_schemas::tables::Labels>()
+        .unwrap();
+    let set: usize = rows
+        .iter()
+        .map(|row| row.labels.iter().filter(|label| **label).count())
+        .sum();
+    let (out, _) = sample.export(ExportFormat::ActivityNet, &Split::ALL);
+    let text = std::fs::read_to_string(out.join("labels.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let videos: BTreeMap<String, serde_json::Value> =
+        serde_json::from_value(document["database"].clone()).unwrap();
+    let length = |annotation: &serde_json::Value| {
+        annotation["segment"][1].as_f64().unwrap() - annotation["segment"][0].as_f64().unwrap()
+    };
+    let annotations = videos
+        .values()
+        .flat_map(|video| video["annotations"].as_array().unwrap());
+    assert_eq!(annotations.map(length).sum::<f64>(), set as f64);
+    assert_eq!(videos.len(), 80);
+
+    let (out, _) = sample.export(ExportFormat::HuggingFace, &[Split::Val, Split::Test]);
+    assert!(!out.join("data/train-00000-of-00001.parquet").exists());
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("  - split: validation\n    path: data/validation-00000-of-00001.parquet\n"));
+}
+
+#[test]
+fn a_folder_with_files_is_refused_and_kept() {
+    let sample = sample();
+    let (out, _) = sample.export(ExportFormat::LlpCsv, &[Split::Test]);
+    let mut request = ExportRequest {
+        store: sample.request.store.clone(),
+        version: None,
+        splits: vec![Split::Test],
+        format: ExportFormat::Valor,
+        out: out.clone(),
+    };
+    let error = run(&request).unwrap_err();
+    assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");
+    assert!(out.join("AVVP_eval_audio.csv").exists());
+    request.out = sample.folder.path().join("none");
+    request.splits.clear();
+    assert!(matches!(run(&request).unwrap_err(), ExportError::NoVideos { .. }));
+    assert!(!request.out.exists());
+}

@@ -82,3 +82,13 @@ def test_ctrl_c_stops_a_query(store):
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=300)[0] == "interrupted\n"
+
+
+def test_every_public_name_is_there_and_the_program_loads_neither_numpy_nor_pyarrow():
+    for name in vaplan.__all__:
+        assert getattr(vaplan, name) is not None and name in dir(vaplan)
+    with pytest.raises(AttributeError, match="module 'vaplan' has no attribute 'evaluat'"):
+        vaplan.evaluat  # noqa: B018
+    code = "import sys, vaplan.__main__; print([name for name in ('numpy', 'pyarrow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -11,12 +11,17 @@ Functions on arrays: :func:`evaluate`, :func:`evaluate_llp`, :func:`generate`, :
 100.0
 """
 
-from ._calibrate import Calibration, calibrate
-from ._evaluate import evaluate, evaluate_llp
-from ._labels import Denoised, Events, denoise, events, generate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._native import VaplanError, __version__
-from ._show import Timeline
-from ._store import Change, Labelling, Session, Store, VideoArrays, WeakLabels, label, open, sample
+
+if TYPE_CHECKING:
+    from ._calibrate import Calibration, calibrate
+    from ._evaluate import evaluate, evaluate_llp
+    from ._labels import Denoised, Events, denoise, events, generate
+    from ._show import Timeline
+    from ._store import Change, Labelling, Session, Store, VideoArrays, WeakLabels, label, open, sample
 
 __all__ = [
     "Calibration",
@@ -41,3 +46,39 @@ __all__ = [
     "open",
     "sample",
 ]
+
+#: The module of each name. They are imported at first use, because numpy and pyarrow take most of the time in which the
+#: program `vaplan` starts.
+_MODULES = {
+    "Calibration": "_calibrate",
+    "Change": "_store",
+    "Denoised": "_labels",
+    "Events": "_labels",
+    "Labelling": "_store",
+    "Session": "_store",
+    "Store": "_store",
+    "Timeline": "_show",
+    "VideoArrays": "_store",
+    "WeakLabels": "_store",
+    "calibrate": "_calibrate",
+    "denoise": "_labels",
+    "evaluate": "_evaluate",
+    "evaluate_llp": "_evaluate",
+    "events": "_labels",
+    "generate": "_labels",
+    "label": "_store",
+    "open": "_store",
+    "sample": "_store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vaplan' has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -405,6 +405,14 @@ mod tests {
     }
 
     #[test]
+    fn classes_of_the_richness_are_a_setting_that_changes_the_identity_only_if_it_is_set() {
+        let all: TrainSettings = toml::from_str("richness_classes = \"all\"\n").unwrap();
+        assert_eq!(all.loss().classes, RichnessClasses::All);
+        assert!(all.identity().contains(r#""richness_classes":"all""#));
+        assert_eq!(TrainSettings::default().loss().classes, RichnessClasses::Weak);
+    }
+
+    #[test]
     fn a_network_that_is_not_there_and_a_key_of_another_network_are_refused_by_name() {
         let refused = |text: &str| toml::from_str::<TrainSettings>(text).unwrap_err().to_string();
         let refusal = refused("network = \"hat\"\n");

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
 use crate::label::LabelRequest;
+use crate::synth::encoders::SynthPreset;
 use crate::synth::{SynthError, sample, write};
 
 /// Writes the built-in sample below `folder`, and gives the request that labels it into the store `folder/store`.
@@ -34,6 +35,8 @@ pub fn sample(folder: &Path) -> Result<LabelRequest, SynthError> {
         width: 32,
         segments: 10,
         seed: 1,
+        preset: SynthPreset::default(),
+        parser: false,
         layout: write::SynthLayout::Npy,
         float: FloatType::F32,
         threads: 1,

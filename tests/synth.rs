@@ -107,15 +107,18 @@ fn files_are_the_same_for_any_number_of_threads_and_differ_by_seed() {
     let one = files(&folder.path().join("one"));
     assert_eq!(
         one.len(),
-        41 * 2 + 2 + 1 + 5,
-        "features, texts, synth.json, truth"
+        41 * 5 + 2 + 1 + 5,
+        "features of five encoders, texts, synth.json, truth"
     );
     assert!(
         one == files(&folder.path().join("four")),
         "threads change nothing"
     );
     let other = files(&folder.path().join("other"));
-    assert_ne!(one["visual/train000007.npy"], other["visual/train000007.npy"]);
+    for folder in ["visual", "audio", "parser/audio", "parser/frames", "parser/clips"] {
+        let file = format!("{folder}/train000007.npy");
+        assert_ne!(one[&file], other[&file]);
+    }
 }
 
 #[test]
@@ -132,17 +135,49 @@ fn shards_hold_what_npy_files_hold() {
         ),
         0,
     );
-    for modality in Modality::ALL {
-        let read = |out: &str| features(&folder.path().join(out).join(modality.as_str()), modality);
+    for (kind, modality) in [
+        ("visual", Modality::Visual),
+        ("audio", Modality::Audio),
+        ("parser/audio", Modality::Audio),
+        ("parser/frames", Modality::Visual),
+        ("parser/clips", Modality::Visual),
+    ] {
+        let read = |out: &str| features(&folder.path().join(out).join(kind), modality);
         let packed = read("packed");
         assert_eq!(packed.len(), 41);
         assert_eq!(packed["-test_00001_5_15"].len(), 10 * 32);
         assert!(packed == read("list"), "the form of the column changes nothing");
         let npy = read("npy");
         assert!(packed.iter().all(|(name, values)| npy[&name[..11]] == *values));
-        let files = fs::read_dir(folder.path().join("packed").join(modality.as_str())).unwrap();
+        let files = fs::read_dir(folder.path().join("packed").join(kind)).unwrap();
         assert_eq!(files.count(), 3, "15, 15 and 11 videos");
     }
+}
+
+#[test]
+fn options_of_the_generator_are_recorded_and_change_the_features() {
+    let folder = scratch();
+    assert_status(&synth(folder.path(), "llp", &[]), 0);
+    assert_status(&synth(folder.path(), "hard", &["--preset", "hard"]), 0);
+    assert_status(&synth(folder.path(), "label", &["--label-only"]), 0);
+    let read = |out: &str| files(&folder.path().join(out));
+    let (llp, hard, label) = (read("llp"), read("hard"), read("label"));
+    let options = |files: &BTreeMap<String, Vec<u8>>| -> serde_json::Value {
+        serde_json::from_slice(&files["synth.json"]).unwrap()
+    };
+    assert_eq!(options(&llp)["generator"], 2);
+    assert_eq!(options(&llp)["preset"], "llp");
+    assert_eq!(options(&hard)["preset"], "hard");
+    for kind in ["audio", "parser/frames"] {
+        let file = format!("{kind}/train000007.npy");
+        assert_ne!(llp[&file], hard[&file], "{kind}");
+    }
+    assert_eq!(
+        llp["truth/AVVP_eval_audio.csv"],
+        hard["truth/AVVP_eval_audio.csv"]
+    );
+    assert!(!label.keys().any(|name| name.starts_with("parser/")));
+    assert_eq!(label["audio/train000007.npy"], llp["audio/train000007.npy"]);
 }
 
 #[test]

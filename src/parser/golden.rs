@@ -120,7 +120,7 @@ fn every_loss_term_and_gradient_is_that_of_pytorch() {
     let smoothed = LossConfig {
         targets: TargetName::Smoothed,
         richness: 0.0,
-        segment: 0.0,
+        ..LossConfig::default()
     };
     let smoothed = smoothed.loss(&outputs, &golden.targets).total;
     close(

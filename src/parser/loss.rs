@@ -23,6 +23,21 @@ pub enum TargetName {
     Weak,
 }
 
+/// The classes whose probabilities count as the richness of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RichnessClasses {
+    /// The n classes of the weak label: cr = Σ_c Ŷ / n and pcr = Σ_c y·P / n (grade D, the default).
+    #[default]
+    Weak,
+    /// All C classes: cr = Σ_c Ŷ / C and pcr = Σ_c P / C (grade D).
+    ///
+    /// A mean over the weak classes gives each of their probabilities a weight that is C / n times that of the other
+    /// terms, and never lowers the probability of another class. A network that is not yet certain then predicts
+    /// frequent classes too often. A mean over all classes has neither effect.
+    All,
+}
+
 /// The targets and the weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
@@ -30,6 +45,8 @@ pub struct LossConfig {
     pub targets: TargetName,
     /// λ, the weight of the richness terms (grade D). The default is 0.5.
     pub richness: f64,
+    /// The classes of the category richness.
+    pub classes: RichnessClasses,
     /// μ, the weight of the segment term (grade C, LEAP). The default is 0, which turns the term off.
     pub segment: f64,
 }
@@ -39,6 +56,7 @@ impl Default for LossConfig {
         LossConfig {
             targets: TargetName::Pseudo,
             richness: 0.5,
+            classes: RichnessClasses::Weak,
             segment: 0.0,
         }
     }
@@ -111,7 +129,10 @@ impl LossConfig {
             if self.richness == 0.0 {
                 terms.extend([nothing(), nothing()]);
             } else {
-                terms.push(category_richness(probability, labels, targets));
+                terms.push(match self.classes {
+                    RichnessClasses::Weak => category_richness(probability, labels, targets),
+                    RichnessClasses::All => category_richness_of_all(probability, labels, targets),
+                });
                 terms.push(segment_richness(probability, labels, targets));
             }
         }
@@ -148,6 +169,12 @@ fn category_richness(probability: &Tensor, labels: &Tensor, targets: &Targets) -
     masked_bce(&predicted, &label, targets.within.as_ref())
 }
 
+/// BCE of Σ_c P / C and Σ_c Ŷ / C, per segment.
+fn category_richness_of_all(probability: &Tensor, labels: &Tensor, targets: &Targets) -> Tensor {
+    let mean = |x: &Tensor| x.mean_dim(-1, false, None::<Kind>); // [B, T]
+    masked_bce(&mean(probability), &mean(labels), targets.within.as_ref())
+}
+
 /// BCE of Σ_t P / T and Σ_t Ŷ / T, per class.
 fn segment_richness(probability: &Tensor, labels: &Tensor, targets: &Targets) -> Tensor {
     match &targets.within {
@@ -178,4 +205,60 @@ fn masked_bce(probability: &Tensor, target: &Tensor, within: Option<&Tensor>) ->
     let each = clamped.binary_cross_entropy(target, None::<Tensor>, Reduction::None);
     let within = within.expand_as(&each);
     (each * &within).sum(Kind::Float) / within.sum(Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two segments and four classes. The weak label has class 0, whose label is set in segment 0.
+    fn category_term(classes: RichnessClasses, probability: &[f32; 8]) -> f64 {
+        let segments = |values: &[f32]| Tensor::from_slice(values).view([1, 2, 4]);
+        let video = || Tensor::from_slice(&[0.5f32, 0.0, 0.0, 0.0]).view([1, 4]);
+        let outputs = ParserOutputs {
+            segment_audio: segments(probability),
+            segment_visual: segments(probability),
+            audio: video(),
+            visual: video(),
+            video: video(),
+        };
+        let labels = || segments(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let targets = Targets {
+            audio: labels(),
+            visual: labels(),
+            weak: Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.0]).view([1, 4]),
+            within: None,
+        };
+        let loss = LossConfig {
+            classes,
+            ..LossConfig::default()
+        };
+        f64::try_from(&loss.loss(&outputs, &targets).terms[3]).unwrap()
+    }
+
+    fn entropy(probability: f64, target: f64) -> f64 {
+        -target * probability.ln() - (1.0 - target) * (1.0 - probability).ln()
+    }
+
+    #[test]
+    fn category_richness_is_a_mean_over_the_weak_or_over_all_classes() {
+        let probability = [0.8, 0.4, 0.0, 0.0, 0.4, 0.0, 0.0, 0.0];
+        let weak = category_term(RichnessClasses::Weak, &probability);
+        let expected = (entropy(0.8, 1.0) + entropy(0.4, 0.0)) / 2.0;
+        assert!((weak - expected).abs() < 1e-6, "{weak}, expected {expected}");
+        let all = category_term(RichnessClasses::All, &probability);
+        let expected = (entropy(0.3, 0.25) + entropy(0.1, 0.0)) / 2.0;
+        assert!((all - expected).abs() < 1e-6, "{all}, expected {expected}");
+    }
+
+    #[test]
+    fn only_the_mean_over_all_classes_sees_a_class_outside_the_weak_label() {
+        let (right, wrong) = (
+            [0.9, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.9, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        );
+        let rise = |classes| category_term(classes, &wrong) - category_term(classes, &right);
+        assert_eq!(rise(RichnessClasses::Weak), 0.0);
+        assert!(rise(RichnessClasses::All) > 0.01);
+    }
 }

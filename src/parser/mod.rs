@@ -60,7 +60,7 @@ pub mod weights;
 pub use data::{Dataset, FeaturePaths};
 pub use error::{NetworkError, TrainError, WeightsProblem};
 pub use han::{Han, HanSettings};
-pub use loss::{Loss, LossConfig, TargetName, Targets};
+pub use loss::{Loss, LossConfig, RichnessClasses, TargetName, Targets};
 pub use network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs};
 pub use noise::Noise;
 pub use optimizer::{Adam, AdamConfig, OptimizerName};

@@ -8,7 +8,7 @@ use vaplan_schemas::rows::Split;
 use super::error::TrainError;
 use super::registry::NetworkSettings;
 use super::tagged::with_network;
-use super::{AdamConfig, LossConfig, OptimizerName, TargetName};
+use super::{AdamConfig, LossConfig, OptimizerName, RichnessClasses, TargetName};
 use crate::choice::nearest;
 use crate::eval::{Protocol, Task};
 
@@ -119,6 +119,10 @@ pub struct TrainSettings {
     pub targets: Option<TargetName>,
     /// λ, the weight of the richness terms; `None` (the default) means that of `supervision`.
     pub richness: Option<f64>,
+    /// The classes of the category richness; `None` (the default) means those of the weak label.
+    // Settings without the key keep their text in `identity`, so that a training of an earlier version continues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub richness_classes: Option<RichnessClasses>,
     /// μ, the weight of the segment term; default 0, which turns the term off.
     pub segment: f64,
     /// Adam or AdamW; default Adam.
@@ -164,6 +168,7 @@ impl Default for TrainSettings {
             supervision: Supervision::Richness,
             targets: None,
             richness: None,
+            richness_classes: None,
             segment: 0.0,
             optimizer: OptimizerName::Adam,
             learning_rate: 3e-4,
@@ -304,6 +309,7 @@ impl TrainSettings {
         LossConfig {
             targets: self.targets.unwrap_or(loss.targets),
             richness: self.richness.unwrap_or(loss.richness),
+            classes: self.richness_classes.unwrap_or(loss.classes),
             segment: self.segment,
         }
     }
@@ -396,6 +402,14 @@ mod tests {
                 .contains(r#""hidden":64,"feedforward":512,"layers":1,"heads":1,"dropout":0.0,"#)
         );
         assert_eq!((flat.epochs, flat.batch), (3, 16));
+    }
+
+    #[test]
+    fn classes_of_the_richness_are_a_setting_that_changes_the_identity_only_if_it_is_set() {
+        let all: TrainSettings = toml::from_str("richness_classes = \"all\"\n").unwrap();
+        assert_eq!(all.loss().classes, RichnessClasses::All);
+        assert!(all.identity().contains(r#""richness_classes":"all""#));
+        assert_eq!(TrainSettings::default().loss().classes, RichnessClasses::Weak);
     }
 
     #[test]

@@ -186,6 +186,7 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
             // of its supervision.
             targets: None,
             richness: None,
+            richness_classes: None,
             ..config.train.clone()
         };
         // A parser that learns weak labels does not learn user labels, so these must not repeat its training.

@@ -1,8 +1,8 @@
-//! Simulated CLIP-like and CLAP-like features for any annotation folder.
+//! Simulated features for any annotation folder: CLIP-like and CLAP-like for labelling, others for the parser.
 //!
 //! ```text
 //! annotations ─ videos ┬─ tracks: dense truth, or sampled ─┐
-//! seed ───────────────┼─ space: geometry per modality ────┴─ features ─▶ visual/ audio/ (npy or Parquet)
+//! seed ───────────────┼─ space: geometry per encoder ─────┴─ features ─▶ visual/ audio/ parser/ (npy or Parquet)
 //!                     │     └─▶ visual_text.npy, audio_text.npy
 //!                     └─▶ truth/ (simulated events), annotations/ (if videos were left out or copied)
 //! ```
@@ -12,6 +12,7 @@
 //! | [`videos`] | which videos are simulated, and their names |
 //! | [`tracks`] | when events happen: dense truth if a split has it, otherwise sampled tracks |
 //! | [`sample`] | the built-in annotation set |
+//! | [`encoders`] | what the features imitate: encoders, their constants, presets |
 //! | [`space`] | the geometry: text embeddings, and features for given tracks |
 //! | [`write`](mod@write) | the files |
 //!
@@ -19,9 +20,10 @@
 //! whole pipeline can run on data of the right shape. Scores on simulated features say nothing about real data.
 //! `docs/synth.md` has the formulas and explains how the constants were chosen.
 //!
-//! The same annotations, options and seed give the same bytes with any number of threads: each video and modality has
+//! The same annotations, options and seed give the same bytes with any number of threads: each video and encoder has
 //! its own random number generator, and the seed and the name of the video determine its state.
 
+pub mod encoders;
 pub mod sample;
 pub mod space;
 pub mod tracks;

@@ -1,4 +1,4 @@
-//! The geometry: text embeddings, and features for given tracks.
+//! The geometry of one encoder: text embeddings, and features for given tracks.
 //!
 //! All texts share a unit vector μ. All segments share a unit vector g that no text has: the modality gap. Each class
 //! has a unit vector `u[c]`, orthogonal to μ and g. The embedding of class c is `e[c] = ρ·μ + √(1−ρ²)·u[c]`. The
@@ -6,28 +6,27 @@
 //!
 //! ```text
 //! f[t] = ((base + shared[t]) / ρ)·μ + Σ_c k[t,c]·u[c] + noise[t] + gap[t]·g
-//! k[t,c] = (strength[c]·level[t,c] + video[c] + segment[t,c]) / √(1−ρ²)
+//! k[t,c] = (strength[c]·factor[c]·level[t,c] + video[c] + segment[t,c]) / √(1−ρ²)
 //! ```
 //!
-//! gap\[t\] makes the length 1. The cosine of f\[t\] and e\[c\] is therefore about base + strength\[c\]·level\[t,c\]
-//! + noise, for any width D.
+//! gap\[t\] makes the length 1. The cosine of f\[t\] and e\[c\] is therefore about base +
+//! strength\[c\]·factor\[c\]·level\[t,c\] + noise, for any width D. The constants are in [`encoders`](super::encoders).
 
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use vaplan_schemas::Modality;
 use vaplan_schemas::ids::video_hash;
-use vaplan_schemas::{ClassId, Modality};
 
+use super::encoders::{EncoderProfile, SimulatedEncoder, SynthPreset};
 use super::generator;
 use super::tracks::SimulatedTracks;
 
 /// Correlation of the noise of consecutive segments.
 const PERSISTENCE: f32 = 0.7;
-/// Length of the diffuse noise, which has no preferred direction.
-const DIFFUSE: f32 = 0.5;
-/// Smallest width for which [`DIFFUSE`] is exact. In a narrower space the noise per value stays the same, so that
+/// Smallest width for which the length of the diffuse noise is exact. In a narrower space the noise per value stays the same, so that
 /// narrow features do not get noisier.
 const DIFFUSE_WIDTH: f32 = 512.0;
 /// Probability that an event that is audible but not visible still changes the visual features, because its source is
@@ -38,56 +37,11 @@ const DISTRACTOR_LEVEL: f32 = 0.7;
 /// Smallest part of the squared length that is left for the modality gap.
 const LEAST_GAP: f32 = 0.05;
 
-/// The constants of one modality, as cosines.
-#[derive(Clone, Copy, Debug)]
-struct ModalityProfile {
-    /// Cosine of a segment and a class that does not occur in it.
-    base: f32,
-    /// ρ².
-    common: f32,
-    /// Increase of the cosine by an event, for the hardest and for the easiest class.
-    strength: (f32, f32),
-    /// Standard deviation of the noise that all classes of a segment share.
-    shared: f32,
-    /// Standard deviation of the noise of one class that lasts over the whole video.
-    video: f32,
-    /// Standard deviation of the noise of one class and segment.
-    segment: f32,
-    /// Length of a feature. It is not 1, because real encoders do not normalise.
-    length: f32,
-}
-
-impl ModalityProfile {
-    const fn of(modality: Modality) -> ModalityProfile {
-        match modality {
-            // Like CLIP: all cosines are in a narrow band around 0.2.
-            Modality::Visual => ModalityProfile {
-                base: 0.2,
-                common: 0.6,
-                strength: (0.04, 0.12),
-                shared: 0.015,
-                video: 0.025,
-                segment: 0.02,
-                length: 10.0,
-            },
-            // Like CLAP: cosines vary more.
-            Modality::Audio => ModalityProfile {
-                base: 0.1,
-                common: 0.3,
-                strength: (0.08, 0.28),
-                shared: 0.03,
-                video: 0.05,
-                segment: 0.05,
-                length: 20.0,
-            },
-        }
-    }
-}
-
-/// Embedding space of one modality.
+/// Embedding space of one encoder.
 #[derive(Clone, Debug)]
 pub struct EmbeddingSpace {
-    modality: Modality,
+    encoder: SimulatedEncoder,
+    profile: EncoderProfile,
     width: usize,
     classes: usize,
     seed: u64,
@@ -107,10 +61,15 @@ impl EmbeddingSpace {
     ///
     /// # Panics
     /// Panics if `width` is below [`LEAST_WIDTH`].
-    pub fn new(modality: Modality, classes: &[Arc<str>], width: usize, seed: u64) -> EmbeddingSpace {
+    pub fn new(
+        (encoder, preset): (SimulatedEncoder, SynthPreset),
+        classes: &[Arc<str>],
+        width: usize,
+        seed: u64,
+    ) -> EmbeddingSpace {
         assert!(width >= LEAST_WIDTH, "width {width} is too small");
         let draw = |name: &str| -> Vec<f32> {
-            let mut rng = generator(seed, modality.as_str(), name);
+            let mut rng = generator(seed, encoder.folder(), name);
             (0..width).map(|_| rng.sample(StandardNormal)).collect()
         };
         let common = unit(draw("\tcommon"));
@@ -125,18 +84,20 @@ impl EmbeddingSpace {
         let mut order: Vec<usize> = (0..classes.len()).collect();
         order.sort_by_key(|&class| {
             (
-                video_hash(&format!("{seed} {modality} {}", classes[class])),
+                video_hash(&format!("{seed} {} {}", encoder.folder(), classes[class])),
                 class,
             )
         });
-        let (hardest, easiest) = ModalityProfile::of(modality).strength;
+        let profile = EncoderProfile::of(encoder, preset);
+        let (hardest, easiest) = profile.strength;
         let mut strengths = vec![0.0; classes.len()];
         for (rank, class) in order.into_iter().enumerate() {
             let share = (rank as f32 + 0.5) / classes.len() as f32;
             strengths[class] = hardest + share * (easiest - hardest);
         }
         EmbeddingSpace {
-            modality,
+            encoder,
+            profile,
             width,
             classes: classes.len(),
             seed,
@@ -144,6 +105,11 @@ impl EmbeddingSpace {
             gap,
             strengths,
         }
+    }
+
+    /// The encoder whose features the space has.
+    pub fn encoder(&self) -> SimulatedEncoder {
+        self.encoder
     }
 
     /// Width D of the embeddings.
@@ -158,7 +124,7 @@ impl EmbeddingSpace {
 
     /// Text embeddings of the classes: shape `[C, D]`, each of length 1.
     pub fn text(&self) -> Vec<f32> {
-        let common = ModalityProfile::of(self.modality).common;
+        let common = self.profile.common;
         let (towards, aside) = (common.sqrt(), (1.0 - common).sqrt());
         let (classes, shared) = self.directions.split_at(self.classes * self.width);
         let rows = classes.chunks_exact(self.width);
@@ -168,13 +134,13 @@ impl EmbeddingSpace {
 
     /// Features of the video `name` with the events of `tracks`: shape `[T, D]`.
     pub fn features(&self, name: &str, tracks: &SimulatedTracks, segments: u32) -> Vec<f32> {
-        let profile = ModalityProfile::of(self.modality);
+        let profile = &self.profile;
         let (segments, classes) = (segments as usize, self.classes);
-        let mut rng = generator(self.seed, self.modality.as_str(), &format!("{name}\tvideo"));
+        let mut rng = generator(self.seed, self.encoder.folder(), &format!("{name}\tvideo"));
 
         // Coefficients of `directions`: of the classes, then of μ.
         let mut weights = vec![0.0_f32; segments * (classes + 1)];
-        self.add_events(&mut weights, tracks, segments, &mut rng);
+        self.add_events(&mut weights, name, tracks, segments, &mut rng);
         let mut lasting = vec![0.0_f32; classes + 1];
         for value in &mut lasting[..classes] {
             *value = profile.video * normal(&mut rng);
@@ -200,7 +166,7 @@ impl EmbeddingSpace {
         }
 
         let length = profile.length * rng.random_range(0.9..1.1_f32);
-        let mut features = Diffuse::new(self.width, segments, &mut rng).values;
+        let mut features = Diffuse::new(profile.diffuse, self.width, segments, &mut rng).values;
         for (row, weights) in features
             .chunks_exact_mut(self.width)
             .zip(weights.chunks_exact(classes + 1))
@@ -218,27 +184,34 @@ impl EmbeddingSpace {
     }
 
     /// Adds the effect of the events of this modality, and of distractors, on the cosines.
+    ///
+    /// A distractor is in the picture, so every encoder of pictures sees it: its random numbers depend on the video,
+    /// and not on the encoder.
     fn add_events(
         &self,
         weights: &mut [f32],
+        name: &str,
         tracks: &SimulatedTracks,
         segments: usize,
         rng: &mut ChaCha8Rng,
     ) {
-        let mut add = |class: ClassId, track: &[bool], level: f32| {
+        let modality = self.encoder.modality();
+        let mut distractors = generator(self.seed, "distractors", name);
+        for (&(of, class), track) in tracks {
+            let level = if of == modality {
+                1.0
+            } else if modality == Modality::Visual
+                && !tracks.contains_key(&(Modality::Visual, class))
+                && distractors.random_bool(DISTRACTOR)
+            {
+                DISTRACTOR_LEVEL
+            } else {
+                continue;
+            };
+            let factor = (1.0 + self.profile.vary * normal(rng)).max(0.0);
             for segment in (0..segments).filter(|&segment| track[segment]) {
                 weights[segment * (self.classes + 1) + class.index()] +=
-                    level * self.strengths[class.index()];
-            }
-        };
-        for (&(modality, class), track) in tracks {
-            if modality == self.modality {
-                add(class, track, 1.0);
-            } else if self.modality == Modality::Visual
-                && !tracks.contains_key(&(Modality::Visual, class))
-                && rng.random_bool(DISTRACTOR)
-            {
-                add(class, track, DISTRACTOR_LEVEL);
+                    factor * level * self.strengths[class.index()];
             }
         }
     }
@@ -250,12 +223,12 @@ struct Diffuse {
 }
 
 impl Diffuse {
-    fn new(width: usize, segments: usize, rng: &mut ChaCha8Rng) -> Diffuse {
+    fn new(length: f32, width: usize, segments: usize, rng: &mut ChaCha8Rng) -> Diffuse {
         // Each value has a uniform distribution of 16 bits. A projection sums hundreds of values, so that it is
         // nearly normal.
         let mut bits = vec![0_u8; 2 * width * segments];
         rng.fill_bytes(&mut bits);
-        let deviation = DIFFUSE / DIFFUSE_WIDTH.max(width as f32).sqrt();
+        let deviation = length / DIFFUSE_WIDTH.max(width as f32).sqrt();
         let step = deviation * 12.0_f32.sqrt() / 65_536.0;
         let mut values: Vec<f32> = bits
             .chunks_exact(2)
@@ -325,6 +298,8 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use vaplan_schemas::ClassId;
+
     use super::*;
     use crate::ingest::annotations::LLP_CLASSES;
 
@@ -332,11 +307,14 @@ mod tests {
         LLP_CLASSES.iter().map(|&class| class.into()).collect()
     }
 
+    const AUDIO: (SimulatedEncoder, SynthPreset) = (SimulatedEncoder::LabelAudio, SynthPreset::Llp);
+
     /// Mean cosines over many videos. Each video has one class in segments 0 to 4 of 10. The result has the mean in
     /// these segments, less the strength of the class; the mean in the other segments; and the mean and standard
     /// deviation for an absent class.
-    fn cosines(modality: Modality, width: usize) -> [f32; 4] {
-        let space = EmbeddingSpace::new(modality, &classes(), width, 3);
+    fn cosines(encoder: SimulatedEncoder, width: usize) -> [f32; 4] {
+        let modality = encoder.modality();
+        let space = EmbeddingSpace::new((encoder, SynthPreset::Llp), &classes(), width, 3);
         let text = space.text();
         let track: Vec<bool> = (0..10).map(|t| t < 5).collect();
         let mut sums = [0.0_f32; 4];
@@ -372,12 +350,12 @@ mod tests {
     #[test]
     fn cosines_are_those_asked_for_at_any_width() {
         for width in [128, 512, 1024] {
-            let [there, before, other, spread] = cosines(Modality::Visual, width);
+            let [there, before, other, spread] = cosines(SimulatedEncoder::LabelVisual, width);
             assert!((there - 0.2).abs() < 0.02, "{width}: {there}");
             assert!((before - 0.2).abs() < 0.02, "{width}: {before}");
             assert!((other - 0.2).abs() < 0.02, "{width}: {other}");
             assert!((0.025..0.055).contains(&spread), "{width}: {spread}");
-            let [there, _, other, spread] = cosines(Modality::Audio, width);
+            let [there, _, other, spread] = cosines(SimulatedEncoder::LabelAudio, width);
             assert!(
                 (there - 0.1).abs() < 0.03 && (other - 0.1).abs() < 0.03,
                 "{width}: {there} {other}"
@@ -386,21 +364,96 @@ mod tests {
         }
     }
 
+    /// Components along the directions of the classes of 200 videos without events: the noise of an encoder.
+    fn noise(encoder: SimulatedEncoder, preset: SynthPreset) -> Vec<f32> {
+        let space = EmbeddingSpace::new((encoder, preset), &classes(), 128, 3);
+        let mut found = Vec::new();
+        for video in 0..200 {
+            let features = space.features(&format!("v{video}"), &SimulatedTracks::new(), 2);
+            let length = dot(&features[..128], &features[..128]).sqrt();
+            let directions = space.directions.chunks_exact(128).take(25);
+            found.extend(directions.map(|direction| dot(&features[..128], direction) / length));
+        }
+        found
+    }
+
+    fn correlation(a: &[f32], b: &[f32]) -> f32 {
+        let centred = |x: &[f32]| {
+            let mean = x.iter().sum::<f32>() / x.len() as f32;
+            unit(x.iter().map(|x| x - mean).collect())
+        };
+        dot(&centred(a), &centred(b))
+    }
+
+    /// The parser can correct the errors of labels only if it does not make the same errors.
+    #[test]
+    fn encoders_have_independent_noise() {
+        let of = |encoder| noise(encoder, SynthPreset::Llp);
+        let labelled = SimulatedEncoder::LABEL.map(of);
+        assert!(correlation(&labelled[0], &of(SimulatedEncoder::LabelAudio)) > 0.999);
+        for learned in SimulatedEncoder::PARSER.map(of) {
+            for labelled in &labelled {
+                let correlation = correlation(labelled, &learned);
+                assert!(correlation.abs() < 0.06, "{correlation} over 5,000 pairs");
+            }
+        }
+    }
+
+    #[test]
+    fn presets_have_other_noise() {
+        let spread = |preset| {
+            let noise = noise(SimulatedEncoder::ParserFrames, preset);
+            dot(&noise, &noise)
+        };
+        let [easy, llp, hard] = [SynthPreset::Easy, SynthPreset::Llp, SynthPreset::Hard].map(spread);
+        assert!(easy < 0.8 * llp && hard > 1.3 * llp, "{easy} {llp} {hard}");
+    }
+
+    #[test]
+    fn every_encoder_of_pictures_sees_the_same_distractors() {
+        let track = vec![true; 2];
+        let seen = |encoder| -> Vec<bool> {
+            let space = EmbeddingSpace::new((encoder, SynthPreset::Llp), &classes(), 64, 3);
+            let weight = |video| {
+                let mut weights = vec![0.0; 2 * 26];
+                let tracks = SimulatedTracks::from([((Modality::Audio, ClassId(2)), track.clone())]);
+                space.add_events(
+                    &mut weights,
+                    &format!("v{video}"),
+                    &tracks,
+                    2,
+                    &mut generator(1, "t", "n"),
+                );
+                weights[2] != 0.0
+            };
+            (0..300).map(weight).collect()
+        };
+        let frames = seen(SimulatedEncoder::ParserFrames);
+        assert_eq!(frames, seen(SimulatedEncoder::LabelVisual));
+        let count = frames.iter().filter(|seen| **seen).count();
+        assert!((75..135).contains(&count), "{count} of 300");
+    }
+
     #[test]
     fn a_class_keeps_its_direction_among_other_classes() {
-        let all = EmbeddingSpace::new(Modality::Audio, &classes(), 64, 1);
+        let all = EmbeddingSpace::new(AUDIO, &classes(), 64, 1);
         let mut fewer = classes();
         fewer.rotate_left(3);
-        let rotated = EmbeddingSpace::new(Modality::Audio, &fewer, 64, 1);
+        let rotated = EmbeddingSpace::new(AUDIO, &fewer, 64, 1);
         assert_eq!(all.text()[3 * 64..4 * 64], rotated.text()[..64]);
         assert_eq!(all.strengths()[3], rotated.strengths()[0]);
-        let other_seed = EmbeddingSpace::new(Modality::Audio, &classes(), 64, 2);
+        let other_seed = EmbeddingSpace::new(AUDIO, &classes(), 64, 2);
         assert_ne!(all.text(), other_seed.text());
     }
 
     #[test]
     fn segments_of_a_video_are_more_alike_than_videos() {
-        let space = EmbeddingSpace::new(Modality::Visual, &classes(), 256, 1);
+        let space = EmbeddingSpace::new(
+            (SimulatedEncoder::LabelVisual, SynthPreset::Llp),
+            &classes(),
+            256,
+            1,
+        );
         let one = space.features("one", &SimulatedTracks::new(), 10);
         let two = space.features("two", &SimulatedTracks::new(), 10);
         let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();

@@ -14,22 +14,30 @@ use crate::ingest::annotations::Annotations;
 /// segment.
 pub type SimulatedTracks = BTreeMap<(Modality, ClassId), Vec<bool>>;
 
-/// Share of the classes of weak labels that are both audible and visible. 0.35 are only audible, the rest only
-/// visible (counted in LLP's val and test: 2018, 1152 and 140 of 3310).
-const BOTH: f64 = 0.61;
-/// Share of the classes of weak labels that are only audible; see [`BOTH`].
+// All shares below were counted in LLP's val and test, which agree. docs/synth.md has the counts and how well sampled
+// tracks agree with them.
+
+/// Share of the classes of weak labels that are both audible and visible.
+const BOTH: f64 = 0.605;
+/// Share of the classes of weak labels that are only audible. The rest is only visible.
 const HEARD_ONLY: f64 = 0.35;
-/// Share of audio tracks that last the whole video (LLP's val and test: 1306 of 3170).
-const WHOLE_AUDIO: f64 = 0.41;
-/// Share of visual tracks that last the whole video (LLP's val and test: 1349 of 2158).
-const WHOLE_VISUAL: f64 = 0.625;
-/// Share of the other tracks with one run (LLP: 0.79). A share of 0.17 has two runs, the rest three.
-const ONE_RUN: f64 = 0.79;
-/// Share of the other tracks with two runs; see [`ONE_RUN`].
-const TWO_RUNS: f64 = 0.17;
-/// Probability that a class that is audible and visible, but not in the whole video, has equal audio and visual
-/// tracks (grade D).
-const SAME_TRACK: f64 = 0.35;
+/// Of the classes that are audible and visible: the share with both tracks over the whole video, with only the visual
+/// track, and with only the audio track. In the rest neither track lasts the whole video.
+const WHOLE: [f64; 3] = [0.426, 0.199, 0.083];
+/// Share of equal tracks, if a class is audible and visible and neither track lasts the whole video.
+const SAME_TRACK: f64 = 0.61;
+/// Probability that the visual track contains the audio track, if neither lasts the whole video and they differ.
+const LONGER_VISUAL: f64 = 0.5;
+/// Share of the audio tracks of classes that are only audible which last the whole video.
+const WHOLE_HEARD_ONLY: f64 = 0.24;
+/// Share of the visual tracks of classes that are only visible which last the whole video.
+const WHOLE_SEEN_ONLY: f64 = 0.58;
+/// Of the tracks that do not last the whole video: the shares with one run and with two runs. The rest has three.
+const RUNS_AUDIO: [f64; 2] = [0.635, 0.29];
+/// Like [`RUNS_AUDIO`], for visual tracks.
+const RUNS_VISUAL: [f64; 2] = [0.71, 0.245];
+/// Probability that a single run is moved to the start or to the end of the video.
+const AT_AN_END: f64 = 0.48;
 
 /// The simulated tracks of every annotated video.
 #[derive(Clone, Debug)]
@@ -82,20 +90,11 @@ impl<'a> SimulatedTruth<'a> {
         let mut rng = generator(self.seed, "tracks", name);
         let mut tracks = SimulatedTracks::new();
         for &class in &self.annotations.videos[video].weak {
-            let which: f64 = rng.random();
-            let heard = which < BOTH + HEARD_ONLY;
-            let seen = !(BOTH..BOTH + HEARD_ONLY).contains(&which);
-            let audio = sample(&mut rng, self.segments, WHOLE_AUDIO);
-            if seen {
-                let whole = audio.iter().all(|&active| active);
-                let visual = if heard && !whole && rng.random_bool(SAME_TRACK) {
-                    audio.clone()
-                } else {
-                    sample(&mut rng, self.segments, WHOLE_VISUAL)
-                };
+            let [audio, visual] = sample_class(&mut rng, self.segments);
+            if let Some(visual) = visual {
                 tracks.insert((Modality::Visual, class), visual);
             }
-            if heard {
+            if let Some(audio) = audio {
                 tracks.insert((Modality::Audio, class), audio);
             }
         }
@@ -103,29 +102,114 @@ impl<'a> SimulatedTruth<'a> {
     }
 }
 
-/// One sampled track with at least one true segment. The track lasts the whole video with probability `whole`.
-fn sample(rng: &mut ChaCha8Rng, segments: u32, whole: f64) -> Vec<bool> {
+/// Sampled audio and visual track of a class of a weak label. At least one of them exists.
+fn sample_class(rng: &mut ChaCha8Rng, segments: u32) -> [Option<Vec<bool>>; 2] {
     let length = segments as usize;
-    if rng.random_bool(whole) {
+    let whole = || vec![true; length];
+    let which: f64 = rng.random();
+    if which < BOTH {
+        let which: f64 = rng.random();
+        let [both, visual, audio] = WHOLE;
+        if which < both {
+            [Some(whole()), Some(whole())]
+        } else if which < both + visual {
+            [Some(sample(rng, length, RUNS_AUDIO)), Some(whole())]
+        } else if which < both + visual + audio {
+            [Some(whole()), Some(sample(rng, length, RUNS_VISUAL))]
+        } else {
+            let audio = sample(rng, length, RUNS_AUDIO);
+            let visual = if rng.random_bool(SAME_TRACK) {
+                audio.clone()
+            } else {
+                let other = sample(rng, length, RUNS_VISUAL);
+                if rng.random_bool(LONGER_VISUAL) {
+                    audio.iter().zip(other).map(|(&a, b)| a || b).collect()
+                } else {
+                    other
+                }
+            };
+            [Some(audio), Some(visual)]
+        }
+    } else if which < BOTH + HEARD_ONLY {
+        let audio = if rng.random_bool(WHOLE_HEARD_ONLY) {
+            whole()
+        } else {
+            sample(rng, length, RUNS_AUDIO)
+        };
+        [Some(audio), None]
+    } else {
+        let visual = if rng.random_bool(WHOLE_SEEN_ONLY) {
+            whole()
+        } else {
+            sample(rng, length, RUNS_VISUAL)
+        };
+        [None, Some(visual)]
+    }
+}
+
+/// One sampled track that has at least one true segment and, if the video has more than one segment, a false one.
+fn sample(rng: &mut ChaCha8Rng, length: usize, shares: [f64; 2]) -> Vec<bool> {
+    if length < 2 {
         return vec![true; length];
     }
     let which: f64 = rng.random();
-    let runs = if which < ONE_RUN {
+    let runs = if which < shares[0] {
         1
-    } else if which < ONE_RUN + TWO_RUNS {
+    } else if which < shares[0] + shares[1] {
         2
     } else {
         3
     };
-    // Each run lies between two different borders, so that runs are not empty and do not touch.
-    let runs = runs.min(length.div_ceil(2));
-    let mut borders = rand::seq::index::sample(rng, length + 1, 2 * runs).into_vec();
-    borders.sort_unstable();
+    let runs = runs.min(length.div_ceil(2)).max(1);
+    if runs == 1 {
+        return sample_run(rng, length);
+    }
+    // The number of true segments is uniform. Runs and the gaps between them have at least one segment; what is left
+    // over is spread uniformly over the runs, and over the gaps and both ends.
+    let most = length + 1 - runs;
+    let active = rng.random_range(runs..=most);
+    let run_lengths = composition(rng, active - runs, runs);
+    let gaps = composition(rng, length - active - (runs - 1), runs + 1);
     let mut track = vec![false; length];
-    for run in borders.chunks_exact(2) {
-        track[run[0]..run[1]].fill(true);
+    let mut at = gaps[0];
+    for (run, gap) in run_lengths.iter().zip(&gaps[1..]) {
+        track[at..at + run + 1].fill(true);
+        at += run + 1 + gap + 1;
     }
     track
+}
+
+/// A track with a single run that is shorter than the video.
+fn sample_run(rng: &mut ChaCha8Rng, length: usize) -> Vec<bool> {
+    // Half of the runs have a uniform length, the others lie between two uniform borders and are shorter.
+    let run = if rng.random_bool(0.5) {
+        rng.random_range(1..length)
+    } else {
+        let borders = rand::seq::index::sample(rng, length + 1, 2);
+        borders.index(0).abs_diff(borders.index(1)).min(length - 1)
+    };
+    let start = if rng.random_bool(AT_AN_END) {
+        if rng.random_bool(0.5) { 0 } else { length - run }
+    } else {
+        rng.random_range(0..=length - run)
+    };
+    let mut track = vec![false; length];
+    track[start..start + run].fill(true);
+    track
+}
+
+/// `total` as a sum of `parts` numbers from 0, each sum with the same probability.
+fn composition(rng: &mut ChaCha8Rng, total: usize, parts: usize) -> Vec<usize> {
+    let mut bars = rand::seq::index::sample(rng, total + parts - 1, parts - 1).into_vec();
+    bars.sort_unstable();
+    let mut start = 0;
+    let mut numbers: Vec<usize> = Vec::with_capacity(parts);
+    for bar in bars {
+        numbers.push(bar - start);
+        start = bar + 1;
+    }
+    numbers.push(total + parts - 1 - start);
+    numbers
 }
 
 #[cfg(test)]
@@ -200,6 +284,48 @@ mod tests {
             "{audio} {visual} {both}"
         );
         assert!(near(whole, 0.41 * 0.96 + 0.01), "{whole}");
+    }
+
+    /// Events of one modality per track, and the mean number of segments of an event.
+    fn events(truth: &SimulatedTruth<'_>, modality: Modality) -> (f64, f64) {
+        let (mut tracks, mut events, mut active) = (0, 0, 0);
+        for video in 0..4000 {
+            for (_, track) in truth
+                .tracks(video, &truth.annotations.videos[video].name)
+                .iter()
+                .filter(|((of, _), _)| *of == modality)
+            {
+                tracks += 1;
+                active += track.iter().filter(|&&on| on).count();
+                events += (0..10).filter(|&t| track[t] && (t == 0 || !track[t - 1])).count();
+            }
+        }
+        (
+            f64::from(events as u32) / f64::from(tracks),
+            f64::from(active as u32) / f64::from(events as u32),
+        )
+    }
+
+    /// LLP's val has 1,440 audible events of 5.62 s in 1,138 tracks, and 856 visible events of 7.14 s in 754 tracks.
+    #[test]
+    fn sampled_events_have_the_number_and_length_of_llp() {
+        let annotations = annotations();
+        let truth = SimulatedTruth::new(&annotations, 10, 1);
+        let (number, length) = events(&truth, Modality::Audio);
+        assert!((number - 1.266).abs() < 0.05, "{number} audible events per track");
+        assert!((length - 5.62).abs() < 0.25, "{length} s per audible event");
+        let (number, length) = events(&truth, Modality::Visual);
+        assert!((number - 1.135).abs() < 0.05, "{number} visible events per track");
+        assert!((length - 7.14).abs() < 0.25, "{length} s per visible event");
+    }
+
+    #[test]
+    fn parts_of_a_sum_are_as_asked() {
+        let mut rng = generator(1, "test", "sums");
+        for (total, parts) in [(0, 1), (5, 1), (0, 3), (7, 4)] {
+            let numbers = composition(&mut rng, total, parts);
+            assert_eq!((numbers.len(), numbers.iter().sum()), (parts, total));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! synth.json            options of the run; marks a simulated folder, which `synth` may overwrite
 //! visual/  audio/       <id>.npy (T,D) per video, or <modality>-00000.parquet, ... shards
 //! visual_text.npy  audio_text.npy     (C,D)
+//! parser/audio/  parser/frames/  parser/clips/     the same forms, for the parser
 //! truth/                annotation folder with the simulated tracks of every video as dense truth, also for train
 //! annotations/          annotation folder of the simulated videos, if they differ from those of the input
 //! ```
@@ -19,6 +20,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
 use super::SynthError;
+use super::encoders::{SimulatedEncoder, SynthPreset};
 use super::space::EmbeddingSpace;
 use super::tracks::{SimulatedTracks, SimulatedTruth};
 use super::videos::{SimulatedVideo, choose_videos};
@@ -28,6 +30,10 @@ use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 
 /// Name of the file that marks a folder as written by `synth`.
 pub const MARKER: &str = "synth.json";
+
+/// Version of the generator. The same version, annotations, options and seed give the same bytes. A change of the
+/// model or of its constants needs a new version, because scores before and after it cannot be compared.
+pub const GENERATOR: u32 = 2;
 
 /// Number of videos that a thread takes at a time, if each video has its own file.
 const PIECE: usize = 128;
@@ -65,12 +71,28 @@ pub struct SynthOptions {
     pub segments: u32,
     /// Seed of all random numbers.
     pub seed: u64,
+    /// How hard the features are.
+    pub preset: SynthPreset,
+    /// Whether features for the parser are written beside those for labelling.
+    pub parser: bool,
     /// File format of the features.
     pub layout: SynthLayout,
     /// Type of the values of the features.
     pub float: FloatType,
     /// Number of threads; at least 1.
     pub threads: usize,
+}
+
+impl SynthOptions {
+    /// Encoders whose features are written: those of labelling first.
+    fn encoders(&self) -> impl Iterator<Item = SimulatedEncoder> + use<> {
+        let parser = if self.parser {
+            &SimulatedEncoder::PARSER[..]
+        } else {
+            &[]
+        };
+        SimulatedEncoder::LABEL.into_iter().chain(parser.iter().copied())
+    }
 }
 
 /// Summary of a simulation.
@@ -91,7 +113,7 @@ pub struct SynthSummary {
 /// Simulates features for `annotations`.
 ///
 /// After each piece of work, `done` is called with the number of features written by it and the total number. Each
-/// video has one feature per modality.
+/// video has one feature per encoder.
 ///
 /// # Errors
 /// Returns [`SynthError`] if the videos cannot be chosen or a file cannot be written. Files that were already written
@@ -108,10 +130,17 @@ pub fn run(
     }
     prepare(options)?;
     let truth = SimulatedTruth::new(annotations, options.segments, options.seed);
-    let spaces = Modality::ALL
-        .map(|modality| EmbeddingSpace::new(modality, &annotations.classes, options.width, options.seed));
-    for (space, modality) in spaces.iter().zip(Modality::ALL) {
-        let path = options.out.join(format!("{modality}_text.npy"));
+    let spaces: Vec<EmbeddingSpace> = options
+        .encoders()
+        .map(|encoder| {
+            let (width, kind) = (encoder.width(options.width), (encoder, options.preset));
+            EmbeddingSpace::new(kind, &annotations.classes, width, options.seed)
+        })
+        .collect();
+    for space in &spaces[..SimulatedEncoder::LABEL.len()] {
+        let path = options
+            .out
+            .join(format!("{}_text.npy", space.encoder().modality()));
         replace(&path, |path| {
             write_f32(path, &[annotations.classes.len(), options.width], &space.text())
         })?;
@@ -186,14 +215,14 @@ fn prepare(options: &SynthOptions) -> Result<(), SynthError> {
         return Err(SynthError::NotOurs { path: out.clone() });
     }
     mark(options, false)?;
-    for name in ["visual", "audio", "truth", "annotations"] {
+    for name in ["visual", "audio", "parser", "truth", "annotations"] {
         let folder = out.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(SynthError::io("remove", &folder))?;
         }
     }
-    for modality in Modality::ALL {
-        let folder = out.join(modality.as_str());
+    for encoder in options.encoders() {
+        let folder = out.join(encoder.folder());
         fs::create_dir_all(&folder).map_err(SynthError::io("create", &folder))?;
     }
     Ok(())
@@ -204,6 +233,9 @@ fn mark(options: &SynthOptions, complete: bool) -> Result<(), SynthError> {
         "simulated": true,
         "complete": complete,
         "program": concat!("vaplan ", env!("CARGO_PKG_VERSION")),
+        "generator": GENERATOR,
+        "preset": options.preset,
+        "parser": options.parser,
         "seed": options.seed,
         "dim": options.width,
         "segments": options.segments,
@@ -250,12 +282,10 @@ fn write_features(
             let Some(&(number, members)) = pieces.get(item / spaces.len()) else {
                 break;
             };
-            let modality = item % spaces.len();
             let piece = WorkPiece {
                 number,
                 members,
-                modality: Modality::ALL[modality],
-                space: &spaces[modality],
+                space: &spaces[item % spaces.len()],
             };
             if let Err(error) = piece.write(truth, options) {
                 stop.store(true, Ordering::Relaxed);
@@ -282,27 +312,27 @@ fn write_features(
 struct WorkPiece<'a> {
     number: usize,
     members: &'a [SimulatedVideo],
-    modality: Modality,
     space: &'a EmbeddingSpace,
 }
 
 impl WorkPiece<'_> {
     fn write(&self, truth: &SimulatedTruth<'_>, options: &SynthOptions) -> Result<(), SynthError> {
-        let folder = options.out.join(self.modality.as_str());
+        let encoder = self.space.encoder();
+        let folder = options.out.join(encoder.folder());
         let layout = match options.layout {
             SynthLayout::Npy => return self.write_npy(&folder, truth, options),
             SynthLayout::Packed { .. } => FeatureLayout::Packed,
             SynthLayout::List { .. } => FeatureLayout::List,
         };
         let format = ShardFormat {
-            modality: self.modality,
+            modality: encoder.modality(),
             width: self.space.width(),
             float: options.float,
             layout,
             model: None,
         };
         replace(
-            &folder.join(format!("{}-{:05}.parquet", self.modality, self.number)),
+            &folder.join(format!("{}-{:05}.parquet", encoder.modality(), self.number)),
             |path| {
                 let mut shard = ShardWriter::create(path, format)?;
                 for member in self.members {

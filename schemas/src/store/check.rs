@@ -38,6 +38,7 @@ type Key = (Arc<str>, Modality, Arc<str>);
 impl Snapshot {
     /// Reads the whole version and checks it.
     ///
+    /// - Logs: the copy of a log says what the log says.
     /// - Files: each file exists, has the size and number of rows that the log names, and decodes. Rows that a
     ///   deletion vector deletes exist in the file.
     /// - Rows: each row is in the file of its bucket or in a patch file. Rows are in order, and each key occurs once.
@@ -241,7 +242,13 @@ impl tables::ForTable for Files<'_> {
 
     fn table<T: Table>(&mut self) -> Self::Out {
         let files = self.0.files(T::NAME)?;
-        Ok(files.iter().filter_map(check_file::<T>).collect())
+        let mut problems: Vec<Problem> = files.iter().filter_map(check_file::<T>).collect();
+        problems.extend(self.0.wrong_copy(T::NAME)?.map(|file| Problem {
+            table: T::NAME,
+            file: Some(file),
+            what: "it differs from the log that it is a copy of, expected the same; remove it".to_owned(),
+        }));
+        Ok(problems)
     }
 }
 

@@ -87,6 +87,25 @@ impl Deleted {
         MAGIC.to_le_bytes().len() + self.rows.serialized_size()
     }
 
+    /// The vector as text, as the log has it.
+    pub(super) fn text(&self) -> String {
+        self.descriptor().path_or_inline_dv
+    }
+
+    /// Reads a vector of `rows` rows from its text. Returns `None` for an empty vector.
+    ///
+    /// # Errors
+    /// Returns a text that says what is wrong with the vector.
+    pub(super) fn of_text(text: &str, rows: u64) -> Result<Option<Deleted>, String> {
+        Deleted::read(&DeletionVectorDescriptor {
+            storage_type: StorageType::Inline,
+            path_or_inline_dv: text.to_owned(),
+            offset: None,
+            size_in_bytes: 0,
+            cardinality: i64::try_from(rows).unwrap_or(i64::MAX),
+        })
+    }
+
     /// The descriptor of the vector for the log.
     pub(super) fn descriptor(&self) -> DeletionVectorDescriptor {
         let mut bytes = self.bytes();

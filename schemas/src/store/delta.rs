@@ -1,4 +1,4 @@
-//! One Delta table: its log, which is read through `deltalake` and cached until it has a new entry.
+//! One Delta table: its log, which is read through `deltalake` and cached until it has a new entry ([`log_copy`]).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::entry::{self, Stamp};
+use super::log_copy;
 use super::logged::{LoggedFiles, logged};
 use crate::error::StoreError;
 
@@ -30,16 +31,16 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
 });
 
 /// A log as it was last read or written. Entries never change, so only a later entry makes this copy outdated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    version: u64,
-    files: Arc<LoggedFiles>,
+    pub(super) version: u64,
+    pub(super) files: Arc<LoggedFiles>,
     /// Whether the log allows deletion vectors.
-    vectors: bool,
+    pub(super) vectors: bool,
     /// The names of the columns in the log's schema.
-    columns: Arc<[String]>,
+    pub(super) columns: Arc<[String]>,
     /// The reason why the table must not be written, if there is one.
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
 }
 
 /// The cached logs of a store's tables, shared by all clones of the store.
@@ -161,7 +162,25 @@ impl DeltaFolder {
         {
             return Ok(known.clone());
         }
-        let known = self.wait(async {
+        let entry = self.entry_path(version);
+        if let Some(known) = log_copy::read(&self.path, version, &entry) {
+            self.keep(&known);
+            return Ok(known);
+        }
+        let known = self.read_log(version)?;
+        // A copy of an older version would replace that of the last one.
+        if self.latest()? == Some(version)
+            && let Ok(entry) = std::fs::read(&entry)
+        {
+            log_copy::write(&self.path, &known, &entry);
+        }
+        self.keep(&known);
+        Ok(known)
+    }
+
+    /// Reads the log at a version, whatever copies of it there are.
+    fn read_log(&self, version: u64) -> Result<Known, StoreError> {
+        self.wait(async {
             let log = self.log()?;
             let snapshot = EagerSnapshot::try_new(log.as_ref(), Some(version)).await?;
             let refused = PROTOCOL.can_write_to(&snapshot).err();
@@ -176,9 +195,18 @@ impl DeltaFolder {
                     .collect(),
                 refused: refused.map(|refused| refused.to_string()),
             })
-        })?;
-        self.keep(&known);
-        Ok(known)
+        })
+    }
+
+    /// The copy of the log at a version, if it differs from the log.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] if the log cannot be read.
+    pub(super) fn wrong_copy(&self, version: u64) -> Result<Option<PathBuf>, StoreError> {
+        let read = self.read_log(version)?;
+        let copied = log_copy::read(&self.path, version, &self.entry_path(version));
+        let differs = copied.is_some_and(|copied| copied != read);
+        Ok(log_copy::path(&self.path).filter(|_| differs))
     }
 
     fn keep(&self, known: &Known) {
@@ -247,6 +275,7 @@ impl DeltaFolder {
 
     /// Updates the cached log after an entry was written.
     pub(super) fn wrote(&self, entry: Entry) {
+        log_copy::write(&self.path, &entry.known, &entry.text);
         self.keep(&entry.known);
     }
 

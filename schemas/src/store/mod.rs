@@ -27,6 +27,7 @@ mod finish;
 mod former;
 mod lease;
 mod lock;
+mod log_copy;
 mod logged;
 mod optimize;
 mod parallel;

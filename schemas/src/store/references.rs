@@ -3,6 +3,7 @@
 //! | path in `_vaplan` | written by | `vacuum` |
 //! |---|---|---|
 //! | `lock`, `leases`, `vacuumed`, `spare` | the store | keeps it: the store itself works with it |
+//! | `logs/*` | whoever reads or writes a log | keeps it: a copy of what the log of a table says |
 //! | `scratch/*` | a commit, before its files have names | removes it: `vacuum` holds the write lock, so the commit was killed |
 //! | `staging/*` | `label` and `relabel`, until their commit | removes it: the run was killed; the same run scores the shards again |
 //! | `train/features/*` | `train`, `predict`, `run`, `watch --train` | removes it: a copy of features that the next training makes again |

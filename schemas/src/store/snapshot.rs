@@ -124,6 +124,14 @@ impl Snapshot {
         Ok(files)
     }
 
+    /// The copy of the log of a table, if it differs from the log.
+    pub(super) fn wrong_copy(&self, table: &str) -> Result<Option<PathBuf>, StoreError> {
+        match self.delta(table) {
+            Some(delta) => self.store.folder(table).wrong_copy(delta),
+            None => Ok(None),
+        }
+    }
+
     /// The Delta version of a table, or `None` if the version does not have the table.
     pub(super) fn delta(&self, table: &str) -> Option<u64> {
         let named = self.row.tables.iter().find(|(name, _)| name == table);

@@ -48,6 +48,9 @@ fn features_of_another_width_fail_and_the_watch_goes_on_from_the_labels_of_befor
     let status = watch.stop();
     assert_eq!(status["failed"], 1, "{status}");
     let reason = fs::read_to_string(place.inbox("failed/x.visual.parquet.reason")).unwrap();
-    assert!(reason.contains("12 of 15 videos with visual labels would lose all of them"), "{reason}");
+    assert!(
+        reason.contains("12 of 15 videos with visual labels would lose all of them"),
+        "{reason}"
+    );
     assert_eq!(visual(&place), before);
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use super::delta::Known;
 use super::deleted::Deleted;
+use super::delta::Known;
 use super::logged::LoggedFile;
 
 /// The folder of the copies, in the store's folder.
@@ -93,7 +93,10 @@ pub(super) fn write(table: &Path, known: &Known, entry: &[u8]) {
         name: file.name.clone(),
         bytes: file.bytes,
         rows: file.rows,
-        deleted: file.deleted.as_ref().map(|deleted| (deleted.text(), deleted.len())),
+        deleted: file
+            .deleted
+            .as_ref()
+            .map(|deleted| (deleted.text(), deleted.len())),
         stats: file.stats.clone(),
     };
     let copied = Copied {

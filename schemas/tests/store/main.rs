@@ -7,6 +7,7 @@ mod evolve;
 mod former;
 mod growth;
 mod laws;
+mod log_copy;
 mod optimize;
 mod patch;
 mod plain;

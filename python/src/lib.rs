@@ -19,6 +19,10 @@
 //! The functions take flat arrays: `[rows, C]`, in which the segments of all videos follow one another, and `lengths`
 //! `[N]` with the number of segments of each video. The Python files make this form from every form that users have.
 //! A function of this module checks its arguments again, because a wrong length would be a panic.
+//!
+//! `cargo test --lib` and `cargo clippy --all-targets` build a test program of every library. That of this crate is empty,
+//! because its functions would need libpython, which not every machine has for linking. The tests are in `python/tests`.
+#![cfg(not(test))]
 
 mod arrays;
 mod calibration;

@@ -97,7 +97,7 @@ pub(super) fn write(table: &Path, known: &Known, entry: &[u8]) {
             .deleted
             .as_ref()
             .map(|deleted| (deleted.text(), deleted.len())),
-        stats: file.stats.clone(),
+        stats: file.logged_stats(),
     };
     let copied = Copied {
         layout: LAYOUT.to_owned(),

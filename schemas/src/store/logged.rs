@@ -105,20 +105,24 @@ impl LoggedFile {
         Some(parsed.to_string())
     }
 
+    /// The statistics as the log has them.
+    pub(super) fn logged_stats(&self) -> Option<String> {
+        match &self.deleted {
+            Some(_) => self.wide_stats(),
+            None => self.stats.clone(),
+        }
+    }
+
     pub(super) fn add(&self, now: i64) -> Add {
         let bucket = self
             .bucket()
             .map(|(bucket, _)| [("bucket".to_owned(), Some(bucket.to_string()))].into());
-        let stats = match &self.deleted {
-            Some(_) => self.wide_stats(),
-            None => self.stats.clone(),
-        };
         Add {
             path: self.name.clone(),
             size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
             modification_time: now,
             data_change: true,
-            stats,
+            stats: self.logged_stats(),
             tags: bucket,
             deletion_vector: self.deleted.as_ref().map(Deleted::descriptor),
             ..Add::default()

@@ -14,7 +14,9 @@ use vaplan::choice::Choice;
 use vaplan::denoise::DenoisingRequest;
 use vaplan::relabel::changes;
 use vaplan::rows::{LabelChangeRow, RejectRow, Severity, Split};
-use vaplan::world::changes::{ChangeRows, EpochPredictions, Origin, PredictedRow, UserEditRow, WeakEditRow};
+use vaplan::world::changes::{
+    ChangeRows, EpochPredictions, Origin, PredictedRow, UserEditRow, UserSpan, WeakEditRow,
+};
 use vaplan::{
     Changes, ClassThreshold, DenoiseRequest, LabelRequest, Modality, RelabelRequest, RelabelSummary,
     RuleName, SetLabels, SettingsRequest, Store, ThresholdsFile, WeakEdit,
@@ -114,11 +116,13 @@ fn edits(given: &Bound<'_, PyDict>) -> PyResult<ChangeRows> {
             video: video.into(),
             modality: modality(&of)?,
             class: class.into(),
-            segments: onset..offset,
+            span: UserSpan::Segments(onset..offset),
             label,
             origin: origin(),
         };
-        row.check()
+        // The range does not depend on the length of a segment.
+        row.span
+            .segments(1.0)
             .map_err(|reason| PyValueError::new_err(format!("user_labels[{nth}]: {reason}")))?;
         rows.user.push(row);
     }

@@ -354,7 +354,7 @@ impl<'a> Batches<'a> {
                 let began = Instant::now();
                 let outcome = self.resident.apply(&part)?;
                 times.graph = began.elapsed();
-                if let Err(error) = lost::check_part(&part, &outcome, &request.changes) {
+                if let Err(error) = lost::check_part(&part, outcome, &request.changes) {
                     return Ok(End::Refused(error));
                 }
                 let began = Instant::now();

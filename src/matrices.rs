@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{PredictionTrack, Split};
+use vaplan_schemas::rows::{LabelTrack, PredictionTrack, Split};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
 use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Table, Videos};
 use vaplan_schemas::{Modality, StoreError};
@@ -108,13 +108,31 @@ pub fn labels(
     modality: Modality,
 ) -> Result<VideoMatrices<u8>, MatrixError> {
     let mut matrices = VideoMatrices::new(snapshot, split, 0)?;
-    matrices.fill::<Labels, _>(snapshot, |track| {
-        (track.modality == modality).then(|| {
-            let values = track.labels.iter().map(|label| u8::from(*label)).collect();
-            ClassTrack(track.video, track.class, values)
-        })
+    fill::<Labels, _, _>(&mut [&mut matrices], snapshot, |track| {
+        (track.modality == modality).then(|| (0, label_track(track)))
     })?;
     Ok(matrices)
+}
+
+/// The labels of both modalities, audio first, as [`labels`] gives them. The table is read once.
+///
+/// # Errors
+/// Returns the errors of [`labels`].
+pub fn labels_of_both(
+    snapshot: &Snapshot,
+    split: Option<Split>,
+) -> Result<[VideoMatrices<u8>; 2], MatrixError> {
+    let mut audio = VideoMatrices::new(snapshot, split, 0)?;
+    let mut visual = audio.clone();
+    fill::<Labels, _, _>(&mut [&mut audio, &mut visual], snapshot, |track| {
+        Some((track.modality.index(), label_track(track)))
+    })?;
+    Ok([audio, visual])
+}
+
+fn label_track(track: LabelTrack) -> ClassTrack<u8> {
+    let values = track.labels.iter().map(|label| u8::from(*label)).collect();
+    ClassTrack(track.video, track.class, values)
 }
 
 /// The scores of the videos of `split`, as they are compared with thresholds. Padding, and classes outside the weak label,
@@ -128,9 +146,9 @@ pub fn scores(
     modality: Modality,
 ) -> Result<VideoMatrices<f64>, MatrixError> {
     let mut matrices = VideoMatrices::new(snapshot, split, f64::NAN)?;
-    matrices.fill::<Scores, _>(snapshot, |track| {
+    fill::<Scores, _, _>(&mut [&mut matrices], snapshot, |track| {
         let own = ClassTrack(track.video, track.class, track.score);
-        (track.modality == modality).then_some(own)
+        (track.modality == modality).then_some((0, own))
     })?;
     Ok(matrices)
 }
@@ -249,49 +267,48 @@ impl<V: Copy> VideoMatrices<V> {
         let names = self.names.iter().cloned();
         names.zip(0..).collect()
     }
-
-    /// Writes the tracks of a table into the array.
-    fn fill<T: Table, F: Fn(T::Row) -> Option<ClassTrack<V>> + Sync>(
-        &mut self,
-        snapshot: &Snapshot,
-        track: F,
-    ) -> Result<(), MatrixError>
-    where
-        V: Send,
-    {
-        let read = |rows: Vec<Found<T::Row>>| -> Vec<ClassTrack<V>> {
-            rows.into_iter().filter_map(|found| track(found.row)).collect()
-        };
-        let files = snapshot.map_files::<T, _>(&Filter::all(), read)?;
-        let ids = positions(&self.classes);
-        let (places, classes) = (self.places(), self.classes.len());
-        for ClassTrack(video, class, values) in files.into_iter().flatten() {
-            let Some(&place) = places.get(&video) else {
-                continue;
-            };
-            let class = position(&ids, &class, T::NAME, &video)?;
-            let expected = self.lengths[place] as usize;
-            if values.len() != expected {
-                return Err(MatrixError::Length {
-                    table: T::NAME,
-                    video: video.to_string(),
-                    found: values.len(),
-                    expected,
-                });
-            }
-            let first = place * self.segments * classes + class;
-            let cells = self.values[first..].iter_mut().step_by(classes);
-            cells.zip(values).for_each(|(cell, value)| *cell = value);
-        }
-        Ok(())
-    }
 }
 
-fn positions(classes: &[Arc<str>]) -> BTreeMap<Arc<str>, usize> {
+/// Writes the tracks of a table into arrays of the same videos and classes. `track` tells which array takes a row.
+fn fill<T: Table, V: Copy + Send, F: Fn(T::Row) -> Option<(usize, ClassTrack<V>)> + Sync>(
+    matrices: &mut [&mut VideoMatrices<V>],
+    snapshot: &Snapshot,
+    track: F,
+) -> Result<(), MatrixError> {
+    let read = |rows: Vec<Found<T::Row>>| -> Vec<(usize, ClassTrack<V>)> {
+        rows.into_iter().filter_map(|found| track(found.row)).collect()
+    };
+    let files = snapshot.map_files::<T, _>(&Filter::all(), read)?;
+    let ids = positions(&matrices[0].classes);
+    let (places, classes) = (matrices[0].places(), ids.len());
+    for (of, ClassTrack(video, class, values)) in files.into_iter().flatten() {
+        let Some(&place) = places.get(&video) else {
+            continue;
+        };
+        let class = position(&ids, &class, T::NAME, &video)?;
+        let expected = matrices[of].lengths[place] as usize;
+        if values.len() != expected {
+            return Err(MatrixError::Length {
+                table: T::NAME,
+                video: video.to_string(),
+                found: values.len(),
+                expected,
+            });
+        }
+        let first = place * matrices[of].segments * classes + class;
+        let cells = matrices[of].values[first..].iter_mut().step_by(classes);
+        cells.zip(values).for_each(|(cell, value)| *cell = value);
+    }
+    Ok(())
+}
+
+/// The position of each class.
+pub(crate) fn positions(classes: &[Arc<str>]) -> BTreeMap<Arc<str>, usize> {
     classes.iter().cloned().zip(0..).collect()
 }
 
-fn position(
+/// The position of a class that table `table` names.
+pub(crate) fn position(
     ids: &BTreeMap<Arc<str>, usize>,
     class: &Arc<str>,
     table: &'static str,

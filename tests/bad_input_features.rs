@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use vaplan::ingest::features::{FeatureEvent, FeatureInput};
+use vaplan::ingest::features::{ColumnNames, FeatureEvent, FeatureInput};
 use vaplan::ingest::npy;
 use vaplan_schemas::Modality;
 
@@ -12,7 +12,7 @@ use crate::support::scratch;
 
 /// Keys read and complaints made, each complaint as `file: reason` with the folder cut out.
 fn read(folder: &Path) -> (Vec<String>, Vec<String>) {
-    let input = FeatureInput::open(folder, Modality::Visual, &|_| true).unwrap();
+    let input = FeatureInput::open(folder, Modality::Visual, &ColumnNames::default(), &|_| true).unwrap();
     let (mut keys, mut complaints) = (Vec::new(), Vec::new());
     for shard in input.shards {
         shard.read(256, &mut |event| {

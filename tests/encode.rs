@@ -146,8 +146,14 @@ impl Studio {
         out: &str,
         modality: vaplan_schemas::Modality,
     ) -> Vec<(String, u32, Vec<f32>)> {
-        use vaplan::ingest::features::{FeatureEvent, FeatureInput};
-        let input = FeatureInput::open(&self.path(out).join(modality.as_str()), modality, &|_| true).unwrap();
+        use vaplan::ingest::features::{ColumnNames, FeatureEvent, FeatureInput};
+        let input = FeatureInput::open(
+            &self.path(out).join(modality.as_str()),
+            modality,
+            &ColumnNames::default(),
+            &|_| true,
+        )
+        .unwrap();
         let mut videos = Vec::new();
         for shard in input.shards {
             shard.read(1, &mut |event| {

@@ -116,7 +116,7 @@ fn polars_duckdb_and_pandas_read_every_version_as_query_does() {
     .to_owned();
     std::fs::create_dir_all(format!("{epoch}/visual")).unwrap();
     for (nth, video) in videos.lines().skip(1).enumerate() {
-        // One segment of each video contradicts its labels, whatever they are, in every class of one half.
+        // Every class is certain in one segment of a video and certainly absent in the others.
         let values: Vec<f32> = (0..10 * 25)
             .map(|cell| f32::from(u8::from((cell / 25 + nth) % 10 == 0)).clamp(0.01, 0.99))
             .collect();

@@ -126,12 +126,13 @@ fn a_folder_that_was_there_before_stays_and_scratch_folders_go_even_after_an_err
     assert_eq!(names(&sample.path("npy")), ["audio", "features.part", "visual"]);
 }
 
-/// Writes the features of the sample's store as one Parquet file with columns `id`, `t` and `embedding`.
-fn renamed(sample: &TrainingSample, modality: &str) -> String {
-    let path = sample.path(&format!("{modality}-renamed.parquet"));
+/// The columns of [`renamed`], as `--columns` names them.
+pub(crate) const COLUMNS: &str = "video=id,segment=t,feature=embedding";
+
+/// Writes the npy files of a folder as one Parquet file with columns `id`, `t` and `embedding`.
+pub(crate) fn renamed(folder: &str, path: &str) {
     let (mut ids, mut segments, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    let folder = sample.path(&format!("features/{modality}"));
-    for name in names(&folder) {
+    for name in names(folder) {
         let array = vaplan::ingest::npy::read_floats(Path::new(&format!("{folder}/{name}"))).unwrap();
         let width = array.shape[1];
         for (segment, row) in array.data.chunks(width).enumerate() {
@@ -149,18 +150,20 @@ fn renamed(sample: &TrainingSample, modality: &str) -> String {
         ),
     ];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let file = fs::File::create(&path).unwrap();
+    let file = fs::File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
-    path
 }
 
 #[test]
 fn columns_of_other_names_are_learnt_from_and_predicted_as_the_same_features() {
-    const COLUMNS: &str = "video=id,segment=t,feature=embedding";
     let sample = trained();
-    let (audio, visual) = (renamed(&sample, "audio"), renamed(&sample, "visual"));
+    let [audio, visual] = ["audio", "visual"].map(|modality| {
+        let path = sample.path(&format!("{modality}-renamed.parquet"));
+        renamed(&sample.path(&format!("features/{modality}")), &path);
+        path
+    });
     let checkpoint = sample.path("store/_vaplan/train/best.safetensors");
     let predict = |audio: &str, visual: &str, npy: &str, more: &[&str]| {
         let words = [

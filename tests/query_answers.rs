@@ -13,6 +13,13 @@ fn query<'a>(store: &'a Path, arguments: impl IntoIterator<Item = &'a str>) -> O
     support::run(store.into_iter().chain(arguments.into_iter().map(OsStr::new)))
 }
 
+/// The answer as CSV.
+fn csv(store: &Path, sql: &str) -> String {
+    let output = query(store, [sql, "--format", "csv"]);
+    assert_status(&output, 0);
+    stdout(&output).to_owned()
+}
+
 /// Runs the program with this on standard input.
 fn query_stdin(store: &Path, sql: &str, arguments: &[&str]) -> Output {
     let mut child = support::vaplan()
@@ -56,11 +63,7 @@ fn events_are_the_maximal_runs_of_labels_and_where_both_modalities_meet() {
 fn the_column_offset_needs_no_quotes_and_stays_a_keyword_before_a_number() {
     let folder = scratch();
     let store = small_store(folder.path(), "store");
-    let csv = |sql: &str| {
-        let output = query(&store, [sql, "--format", "csv"]);
-        assert_status(&output, 0);
-        stdout(&output).to_owned()
-    };
+    let csv = |sql: &str| csv(&store, sql);
     assert_eq!(csv(&EVENTS.replace('"', "")), csv(EVENTS));
     for (sql, expected) in [
         ("SELECT max(offset - onset) AS most FROM events", "most\n6.0\n"),
@@ -96,6 +99,7 @@ fn whole_numbers_that_overflow_are_an_error_and_not_another_number() {
         &format!("SELECT x * 2 FROM {large}"),
         &format!("SELECT -x - 100 FROM {large}"),
         &format!("SELECT sum(x) FROM {large}"),
+        &format!("SELECT sum(DISTINCT x) FROM {large}"),
         &format!("SELECT segment, sum(x) FROM {large} GROUP BY segment"),
         &format!(
             "SELECT sum(x) OVER (ORDER BY segment ROWS BETWEEN 3 PRECEDING AND CURRENT ROW) FROM {large}"
@@ -110,18 +114,10 @@ fn whole_numbers_that_overflow_are_an_error_and_not_another_number() {
             "{sql}: {said}"
         );
     }
-    let output = query(
-        &store,
-        [
-            "SELECT sum(segment) AS sum, sum(segment + 2 * segment) AS of_three, sum(DISTINCT segment) AS alone, \
-             sum(score) AS score, -1 * min(segment) AS least, count(*) - 1 AS n FROM labels",
-            "--format",
-            "csv",
-        ],
-    );
-    assert_status(&output, 0);
+    let sums = "SELECT sum(segment) AS sum, sum(segment + 2 * segment) AS of_three, sum(DISTINCT segment) AS alone, \
+                sum(score) AS score, -1 * min(segment) AS least, count(*) - 1 AS n FROM labels";
     assert_eq!(
-        stdout(&output),
+        csv(&store, sums),
         "sum,of_three,alone,score,least,n\n36,108,15,5.75,0,17\n"
     );
 }
@@ -173,11 +169,7 @@ fn json_is_an_array_of_objects_with_nulls_and_lists() {
 fn csv_writes_lists_as_text_and_a_header_without_rows() {
     let folder = scratch();
     let store = small_store(folder.path(), "store");
-    let csv = |sql: &str| {
-        let output = query(&store, [sql, "--format", "csv"]);
-        assert_status(&output, 0);
-        stdout(&output).to_owned()
-    };
+    let csv = |sql: &str| csv(&store, sql);
     assert_eq!(
         csv("SELECT weak_labels, segments FROM videos ORDER BY segments"),
         "weak_labels,segments\n[Speech],3\n[Dog],6\n"

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use vaplan::ingest::annotations::Annotations;
-use vaplan::ingest::features::{FeatureEvent, FeatureInput};
+use vaplan::ingest::features::{ColumnNames, FeatureEvent, FeatureInput};
 use vaplan_schemas::Modality;
 
 use crate::support::{assert_status, run, scratch, stderr, stdout};
@@ -53,7 +53,10 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Features by video, read as `label` reads them.
 fn features(path: &Path, modality: Modality) -> BTreeMap<String, Vec<f32>> {
     let mut found = BTreeMap::new();
-    for shard in FeatureInput::open(path, modality, &|_| true).unwrap().shards {
+    for shard in FeatureInput::open(path, modality, &ColumnNames::default(), &|_| true)
+        .unwrap()
+        .shards
+    {
         shard.read(1000, &mut |event| {
             match event {
                 FeatureEvent::Batch(batch) => {

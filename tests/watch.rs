@@ -1,5 +1,6 @@
 //! `vaplan watch`, end to end: the built program, a folder, signals and kills.
 
+mod columns;
 mod crash;
 mod deliveries;
 mod harness;

@@ -119,7 +119,7 @@ fn protocol(name: &str, has_whole: bool) -> PyResult<Protocol> {
     Ok(protocol)
 }
 
-fn level<'py>(py: Python<'py>, level: &Level) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn level<'py>(py: Python<'py>, level: &Level) -> PyResult<Bound<'py, PyDict>> {
     let scores = PyDict::new(py);
     scores.set_item("audio", level.audio)?;
     scores.set_item("visual", level.visual)?;
@@ -127,10 +127,6 @@ fn level<'py>(py: Python<'py>, level: &Level) -> PyResult<Bound<'py, PyDict>> {
     scores.set_item("type_av", level.type_av)?;
     scores.set_item("event_av", level.event_av)?;
     Ok(scores)
-}
-
-pub(crate) fn segment_level<'py>(py: Python<'py>, own: &Level) -> PyResult<Bound<'py, PyDict>> {
-    level(py, own)
 }
 
 fn report<'py>(

@@ -14,7 +14,7 @@ use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::ClassId;
 
-use crate::arrays::segment_level;
+use crate::arrays::level;
 use crate::error::{BadCell, IntoException};
 use crate::numbers::{Allowed, Numbers, Table, columns, rows, spans};
 use crate::work::work;
@@ -110,7 +110,7 @@ pub(crate) fn calibrate<'py>(
         let own = report.choice.settings.of(modality).thresholds.clone();
         out.set_item(modality.as_str(), PyArray1::from_vec(py, own))?;
     }
-    out.set_item("in_sample", segment_level(py, &report.thresholds.in_sample)?)?;
-    out.set_item("held_out", segment_level(py, &report.thresholds.held_out)?)?;
+    out.set_item("in_sample", level(py, &report.thresholds.in_sample)?)?;
+    out.set_item("held_out", level(py, &report.thresholds.held_out)?)?;
     Ok(out)
 }

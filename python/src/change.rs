@@ -120,9 +120,8 @@ fn edits(given: &Bound<'_, PyDict>) -> PyResult<ChangeRows> {
             label,
             origin: origin(),
         };
-        // The range does not depend on the length of a segment.
         row.span
-            .segments(1.0)
+            .check()
             .map_err(|reason| PyValueError::new_err(format!("user_labels[{nth}]: {reason}")))?;
         rows.user.push(row);
     }

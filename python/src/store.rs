@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use vaplan::choice::Choice as _;
 use vaplan::export::{self, ExportFormat, ExportRequest};
-use vaplan::matrices::{self, VideoMatrices};
+use vaplan::matrices::{self, MatrixError, VideoMatrices};
 use vaplan::query::{QueryError, QuerySession};
 use vaplan::rows::Split;
 use vaplan::show::{self, Timeline, TimelineStyle};
@@ -97,8 +97,7 @@ impl Snapshot {
         split_name: Option<&str>,
         of: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (split, modality) = (split(split_name)?, modality(of)?);
-        array(py, work(py, || matrices::labels(&self.0, split, modality))?)
+        self.array(py, split_name, of, matrices::labels)
     }
 
     /// Names, lengths, classes and scores `[N, T, C]`.
@@ -108,8 +107,7 @@ impl Snapshot {
         split_name: Option<&str>,
         of: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (split, modality) = (split(split_name)?, modality(of)?);
-        array(py, work(py, || matrices::scores(&self.0, split, modality))?)
+        self.array(py, split_name, of, matrices::scores)
     }
 
     /// Names, lengths, classes and probabilities `[N, T, C]`.
@@ -120,11 +118,9 @@ impl Snapshot {
         split_name: Option<&str>,
         of: &str,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let (split, modality) = (split(split_name)?, modality(of)?);
-        array(
-            py,
-            work(py, || matrices::predictions(&self.0, split, modality, epoch))?,
-        )
+        self.array(py, split_name, of, |snapshot, split, modality| {
+            matrices::predictions(snapshot, split, modality, epoch)
+        })
     }
 
     /// Names, classes and weak labels `[N, C]`.
@@ -179,6 +175,21 @@ impl Snapshot {
         let out = timeline_dict(py, &timeline)?;
         out.set_item("text", String::from_utf8_lossy(&text))?;
         Ok(out)
+    }
+}
+
+impl Snapshot {
+    /// Names, lengths, classes and the array that `read` makes of a split and a modality.
+    fn array<'py, V: Element>(
+        &self,
+        py: Python<'py>,
+        split_name: Option<&str>,
+        of: &str,
+        read: impl FnOnce(&vaplan::Snapshot, Option<Split>, Modality) -> Result<VideoMatrices<V>, MatrixError>
+        + Send,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (split, modality) = (split(split_name)?, modality(of)?);
+        array(py, work(py, || read(&self.0, split, modality))?)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::engine::plan::{Plan, PlannedShard};
 use crate::engine::score::{ReadReport, score};
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
-use crate::ingest::features::{FeatureInput, Shard};
+use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
 use crate::ingest::npy::is_npy;
 use crate::world::Both;
 use crate::world::inputs;
@@ -77,7 +77,8 @@ pub(super) fn reread(
     for modality in Modality::ALL {
         for path in looked[modality.index()].iter().filter(|path| path.exists()) {
             if counts(resolved, modality, path) {
-                shards.extend(open(modality, path, &|key| reader.plan.meaning(key).is_wanted())?);
+                let wanted = |key: &str| reader.plan.meaning(key).is_wanted();
+                shards.extend(open(modality, path, &resolved.after.columns, &wanted)?);
             }
         }
     }
@@ -141,13 +142,18 @@ fn counts(resolved: &Resolved, modality: Modality, path: &Path) -> bool {
     inputs.iter().any(|input| path.starts_with(input))
 }
 
-fn open(modality: Modality, path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Shard>, LabelError> {
+fn open(
+    modality: Modality,
+    path: &Path,
+    columns: &ColumnNames,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Shard>, LabelError> {
     // A change may name a single npy file of a folder.
     if is_npy(path) && path.is_file() {
         let wanted = wanted(key_of(path)).then(|| path.to_owned());
         return Ok(FeatureInput::of_files(modality, wanted).shards);
     }
-    Ok(FeatureInput::open(path, modality, wanted)?.shards)
+    Ok(FeatureInput::open(path, modality, columns, wanted)?.shards)
 }
 
 /// Reads and scores shards, for all videos that exist after a change.
@@ -179,10 +185,9 @@ impl Reader {
             let files = shard.files().iter().map(|file| file.display().to_string());
             self.files.extend(files);
         }
-        let columns = self.plan.world.columns.clone();
         let shards = shards.into_iter().map(|shard| PlannedShard {
             modality: shard.modality(),
-            shard: shard.with_columns(&columns),
+            shard,
             // These shards are not staged, so they need no keys.
             inputs: String::new(),
             key: String::new(),
@@ -263,8 +268,7 @@ impl Reader {
             };
             for modality in Modality::ALL {
                 for input in &resolved.after.features[modality.index()] {
-                    for shard in open(modality, input, &wanted)? {
-                        let shard = shard.with_columns(&resolved.after.columns);
+                    for shard in open(modality, input, &resolved.after.columns, &wanted)? {
                         let holds = shard.keys().iter().any(|key| wanted(key));
                         let unread = shard.files().iter().filter(|file| {
                             holds && !under(&file.display().to_string(), &looked[modality.index()])

@@ -161,7 +161,6 @@ pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedS
     };
     let machine = vectors();
     let planned = input.shards.into_iter().map(|shard| {
-        let shard = shard.with_columns(&world.columns);
         let inputs = inputs(&shard);
         PlannedShard {
             key: staging_key(&inputs, env!("CARGO_PKG_VERSION"), &machine),

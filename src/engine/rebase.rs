@@ -266,9 +266,9 @@ fn check(
             .filter(|path| is_moved(path))
         {
             let wanted = |key: &str| matches!(plan.meaning(key), Meaning::Video(_));
-            let shards = FeatureInput::open(path, modality, &wanted)?.shards;
+            let shards = FeatureInput::open(path, modality, &after.columns, &wanted)?.shards;
             plan.shards.extend(shards.into_iter().map(|shard| PlannedShard {
-                shard: shard.with_columns(&after.columns),
+                shard,
                 modality,
                 inputs: String::new(),
                 key: String::new(),

@@ -54,7 +54,7 @@ pub(crate) fn run(
     for modality in Modality::ALL {
         for path in &world.features[modality.index()] {
             let wanted = |key: &str| plan.meaning(key).is_wanted();
-            let input = FeatureInput::open(path, modality, &wanted)?;
+            let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
             let read = input.shards.iter().flat_map(|shard| shard.files());
             files.extend(read.map(|file| file.display().to_string()));
             plan.shards.extend(planned(input, world, &weak));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::Videos;
+use vaplan_schemas::tables::{Table, Videos};
 use vaplan_schemas::{Modality, StoreVersion};
 
 use crate::choice::Choice;
@@ -88,7 +88,7 @@ pub struct ExportSummary {
     /// Number of videos that were written.
     pub videos: usize,
     /// Videos that were left out because their name cannot be the name of a file, with the reason.
-    pub left_out: Vec<(Arc<str>, String)>,
+    pub left_out: LeftOut,
 }
 
 /// The reason why an export failed. The folder was not made.
@@ -148,9 +148,8 @@ struct Exported {
 
 impl Exported {
     fn read(snapshot: &Snapshot, splits: &[Split]) -> Result<Exported, MatrixError> {
-        let [audio, visual] = Modality::ALL.map(|modality| matrices::labels(snapshot, None, modality));
-        let (audio, visual) = (audio?, visual?);
-        let weak = matrices::weak(snapshot, None)?;
+        let [audio, visual] = matrices::labels_of_both(snapshot, None)?;
+        let ids = matrices::positions(&audio.classes);
         let mut rows = snapshot.read::<Videos>()?;
         rows.sort_by(|a, b| a.video.cmp(&b.video));
         let classes = audio.classes.len();
@@ -165,22 +164,25 @@ impl Exported {
             };
             let first = place * audio.segments * classes;
             let cells = first..first + segments * classes;
-            let own = &weak.values[place * classes..(place + 1) * classes];
-            ExportedVideo {
+            let weak = row.weak_labels.iter();
+            let weak = weak.map(|class| matrices::position(&ids, class, Videos::NAME, &row.video));
+            let mut weak = weak.collect::<Result<Vec<usize>, _>>()?;
+            weak.sort_unstable();
+            Ok::<_, MatrixError>(ExportedVideo {
                 name: row.video,
                 split: row.split,
                 seconds: row.segment_seconds,
                 segments,
-                weak: (0..classes).filter(|class| own[*class] == 1).collect(),
+                weak,
                 labels: [
                     audio.values[cells.clone()].to_vec(),
                     visual.values[cells].to_vec(),
                 ],
-            }
+            })
         });
         Ok(Exported {
             version: snapshot.version().version,
-            videos: videos.collect(),
+            videos: videos.collect::<Result<_, _>>()?,
             classes: audio.classes,
         })
     }
@@ -262,7 +264,7 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
 }
 
 /// Videos that an export left out, with the reason.
-type LeftOut = Vec<(Arc<str>, String)>;
+pub type LeftOut = Vec<(Arc<str>, String)>;
 
 /// Writes the names of the classes, one per line, in the order of the columns.
 fn write_classes(exported: &Exported, folder: &Path) -> Result<(), IngestError> {

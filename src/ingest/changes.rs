@@ -20,7 +20,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
 use super::annotations::read_classes;
-use super::features::{FeatureEvent, FeatureInput};
+use super::features::{ColumnNames, FeatureEvent, FeatureInput};
 use super::sheet::{self, optional, required};
 use super::text::TextRows;
 use super::{IngestError, absolute, npy};
@@ -243,8 +243,9 @@ impl ChangeRows {
     /// [`FeatureInput::open`].
     pub fn read_predictions(&mut self, path: &Path, epoch: u64) -> Result<(), IngestError> {
         let mut rows = Vec::new();
+        let columns = ColumnNames::default();
         for (modality, path) in prediction_inputs(&absolute(path)?)? {
-            for shard in FeatureInput::open(&path, modality, &|_| true)?.shards {
+            for shard in FeatureInput::open(&path, modality, &columns, &|_| true)?.shards {
                 let files = shard.files().iter().map(|file| file.display().to_string());
                 self.files.extend(files);
                 shard.read(BATCH_ROWS, &mut |event| {
@@ -290,7 +291,7 @@ fn prediction_inputs(path: &Path) -> Result<Vec<(Modality, PathBuf)>, IngestErro
     if !folders.is_empty() {
         return Ok(folders);
     }
-    for shard in FeatureInput::open(path, Modality::Audio, &|_| true)?.shards {
+    for shard in FeatureInput::open(path, Modality::Audio, &ColumnNames::default(), &|_| true)?.shards {
         for file in shard.files() {
             if super::parquet_texts(file, "modality").is_none() {
                 return Err(IngestError::Predictions { path: file.clone() });

@@ -121,6 +121,7 @@ impl FeatureInput {
     pub fn open_all(
         paths: &[PathBuf],
         modality: Modality,
+        columns: &ColumnNames,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<FeatureInput, IngestError> {
         let mut all = FeatureInput {
@@ -129,14 +130,14 @@ impl FeatureInput {
         };
         for path in paths {
             all.shards
-                .extend(FeatureInput::open(path, modality, wanted)?.shards);
+                .extend(FeatureInput::open(path, modality, columns, wanted)?.shards);
         }
         Ok(all)
     }
 
     /// Finds the shards of a folder of npy files, of a folder of Parquet files, or of one Parquet file.
     ///
-    /// `wanted` tells which keys are needed: npy files with other keys are not opened. [`find::files`] tells which files
+    /// `columns` names the columns of Parquet files. `wanted` tells which keys are needed: npy files with other keys are not opened. [`find::files`] tells which files
     /// and folders are read. A bad file in the folder is no error here: reading its shard gives a
     /// rejected row.
     ///
@@ -147,6 +148,7 @@ impl FeatureInput {
     pub fn open(
         path: &Path,
         modality: Modality,
+        columns: &ColumnNames,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<FeatureInput, IngestError> {
         let problem = |problem: String| IngestError::Features {
@@ -158,7 +160,7 @@ impl FeatureInput {
             name,
             modality,
             source,
-            columns: ColumnNames::default(),
+            columns: columns.clone(),
         };
         let parquet = |path: PathBuf| shard(path.display().to_string(), Source::Parquet(path));
         if !meta.is_dir() {
@@ -237,28 +239,7 @@ impl FeatureInput {
     }
 }
 
-impl FeatureInput {
-    /// The same shards, read with these names of the columns.
-    #[must_use]
-    pub fn with_columns(self, columns: &ColumnNames) -> FeatureInput {
-        let shards = self.shards.into_iter();
-        FeatureInput {
-            modality: self.modality,
-            shards: shards.map(|shard| shard.with_columns(columns)).collect(),
-        }
-    }
-}
-
 impl Shard {
-    /// The same shard, read with these names of the columns.
-    #[must_use]
-    pub fn with_columns(self, columns: &ColumnNames) -> Shard {
-        Shard {
-            columns: columns.clone(),
-            ..self
-        }
-    }
-
     /// Paths of the files of the shard.
     pub fn files(&self) -> &[PathBuf] {
         match &self.source {

@@ -84,7 +84,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
                 }
                 meaning.is_wanted()
             };
-            let input = FeatureInput::open(path, modality, &wanted)?;
+            let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
             shards.extend(planned(input, &world, &weak_hash));
         }
     }

@@ -85,7 +85,7 @@ impl FeatureTable {
         on_videos: OnVideos<'_>,
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
-        let input = FeatureInput::open_all(paths, modality, &|key| roster.knows(key))?.with_columns(columns);
+        let input = FeatureInput::open_all(paths, modality, columns, &|key| roster.knows(key))?;
         let name = hash(|sum| {
             sum.update(b"pooled 1");
             for name in names {

@@ -267,7 +267,7 @@ fn all(
 
 /// The names of the videos in the audio features, sorted.
 fn names(audio: &[PathBuf], columns: &ColumnNames) -> Result<Vec<Arc<str>>, TrainError> {
-    let input = FeatureInput::open_all(audio, Modality::Audio, &|_| true)?.with_columns(columns);
+    let input = FeatureInput::open_all(audio, Modality::Audio, columns, &|_| true)?;
     let names: BTreeSet<String> = input.shards.iter().flat_map(Shard::keys).collect();
     Ok(names.into_iter().map(Arc::from).collect())
 }

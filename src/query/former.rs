@@ -6,9 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::TableProvider;
-use datafusion::common::Result;
+use datafusion::common::{Result, plan_err};
 use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::logical_expr::{Expr, col, ident, lit, when};
 use datafusion::prelude::SessionContext;
@@ -19,15 +19,6 @@ use super::segments::SEGMENT;
 
 const WHY: &str = "why";
 
-/// The columns of the oldest files, and the fields of `why`.
-const REASON: [(&str, DataType); 5] = [
-    ("epoch", DataType::Int64),
-    ("loss", DataType::Float64),
-    ("base", DataType::Float64),
-    ("alpha", DataType::Float64),
-    ("k", DataType::Int32),
-];
-
 /// Makes a view over such files. Returns `None` for tables of another layout and for tables without reasons.
 pub(super) fn view(
     context: &SessionContext,
@@ -35,15 +26,22 @@ pub(super) fn view(
     schema: &Schema,
     files: &[DataFile],
 ) -> Result<Option<Arc<dyn TableProvider>>> {
-    if schema.column_with_name(SEGMENT).is_none() || schema.column_with_name(WHY).is_none() {
+    let Some((_, why)) = schema
+        .column_with_name(WHY)
+        .filter(|_| schema.column_with_name(SEGMENT).is_some())
+    else {
         return Ok(None);
-    }
-    let columns = schema.fields().iter().map(|field| Field::clone(field));
-    let reason = REASON.map(|(name, of)| Field::new(name, of, true));
-    // A file without a column gives null for it.
-    let all = Schema::new(columns.chain(reason).collect::<Vec<_>>());
+    };
+    let DataType::Struct(reason) = why.data_type() else {
+        return plan_err!("column `{WHY}` is {}, expected a struct", why.data_type());
+    };
+    // The oldest files have the fields of `why` as columns. A file without a column gives null for it.
+    let columns = schema.fields().iter().chain(reason.iter());
+    let all = Schema::new(columns.cloned().collect::<Vec<_>>());
     let stored = context.read_table(provider(root, &Arc::new(all), files)?)?;
-    let parts = REASON.iter().flat_map(|(name, _)| [lit(*name), col(*name)]);
+    let parts = reason
+        .iter()
+        .flat_map(|field| [lit(field.name()), col(field.name())]);
     let why = when(col(WHY).is_not_null(), col(WHY))
         .when(col("epoch").is_not_null(), named_struct(parts.collect()))
         .end()?;

@@ -16,7 +16,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{AggregateOrderSensitivity, merge_schema};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDFImpl, BinaryExpr, ColumnarValue, EmitTo, Expr, ExprSchemable, GroupsAccumulator,
     LogicalPlan, Operator, ReversedUDAF, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -153,6 +153,10 @@ fn converted(values: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     Ok(cast_with_options(values, to, &options)?)
 }
 
+fn widened_field(field: &FieldRef) -> FieldRef {
+    Arc::new(Field::clone(field).with_data_type(WIDE))
+}
+
 impl CheckedSum {
     /// Calls `make` with the arguments of a sum with 38 digits if it is a sum of whole numbers.
     fn wide<T>(
@@ -161,20 +165,16 @@ impl CheckedSum {
         wrap: impl FnOnce(T, DataType) -> T,
     ) -> Result<T> {
         let narrow = args.return_field.data_type().clone();
-        if !narrow.is_integer() || args.is_distinct {
+        if !narrow.is_integer() {
             return make(args);
         }
-        let field: FieldRef = Arc::new(args.return_field.as_ref().clone().with_data_type(WIDE));
+        let field = widened_field(&args.return_field);
         let exprs = args.exprs.iter().map(|expr| {
             let cast = CastExpr::new(expr.clone(), WIDE, None);
             Arc::new(cast) as _
         });
         let exprs: Vec<_> = exprs.collect();
-        let fields: Vec<FieldRef> = args
-            .expr_fields
-            .iter()
-            .map(|field| Arc::new(field.as_ref().clone().with_data_type(WIDE)))
-            .collect();
+        let fields: Vec<FieldRef> = args.expr_fields.iter().map(widened_field).collect();
         let args = AccumulatorArgs {
             return_field: field,
             exprs: &exprs,
@@ -204,6 +204,10 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            // `Sum` has such an accumulator for Int64 only.
+            return self.0.create_sliding_accumulator(args);
+        }
         let make = |args: AccumulatorArgs<'_>| self.0.create_sliding_accumulator(args);
         CheckedSum::wide(args, make, |wide, narrow| Box::new(Wide { wide, narrow }))
     }
@@ -218,17 +222,19 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let wide = args.return_type().is_integer() && !args.is_distinct;
-        let fields = self.0.state_fields(args)?;
-        let widened = |field: FieldRef| match wide {
-            true => Arc::new(Field::clone(&field).with_data_type(WIDE)),
-            false => field,
+        let return_field = match args.return_type().is_integer() {
+            true => widened_field(&args.return_field),
+            false => args.return_field,
         };
-        Ok(fields.into_iter().map(widened).collect())
+        self.0.state_fields(StateFieldsArgs { return_field, ..args })
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        ReversedUDAF::Identical
+        self.0.reverse_expr()
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.0.order_sensitivity()
     }
 }
 

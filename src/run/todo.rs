@@ -159,8 +159,8 @@ fn features(features: &FeaturePaths) -> Result<String, RunError> {
     ];
     let mut fingerprints = Vec::new();
     for (modality, paths) in all {
-        let input = FeatureInput::open_all(paths, modality, &|_| true).map_err(LabelError::from)?;
-        let input = input.with_columns(&features.columns);
+        let input = FeatureInput::open_all(paths, modality, &features.columns, &|_| true);
+        let input = input.map_err(LabelError::from)?;
         // The number of shards separates the kinds. Without it, the last shards of one kind could count as the first of
         // the next kind, and two different inputs would get one hash.
         fingerprints.push(input.shards.len().to_string());

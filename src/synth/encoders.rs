@@ -147,28 +147,19 @@ impl EncoderProfile {
                 diffuse: 0.5,
                 length: 20.0,
             },
-            // The parser sees no texts, so that only the strength and the noise of events matter.
+            // The parser sees no texts, so that only the strength and the noise of events matter: the rest is as for CLAP.
             SimulatedEncoder::ParserAudio => EncoderProfile {
-                base: 0.1,
-                common: 0.3,
                 strength: (0.06, 0.30),
                 vary: 0.4,
-                shared: 0.03,
                 video: 0.06,
                 segment: 0.06,
-                diffuse: 0.5,
-                length: 20.0,
+                ..EncoderProfile::llp(SimulatedEncoder::LabelAudio)
             },
             SimulatedEncoder::ParserFrames | SimulatedEncoder::ParserClips => EncoderProfile {
-                base: 0.1,
-                common: 0.3,
                 strength: (0.08, 0.38),
                 vary: 0.4,
-                shared: 0.03,
                 video: 0.06,
-                segment: 0.05,
-                diffuse: 0.5,
-                length: 20.0,
+                ..EncoderProfile::llp(SimulatedEncoder::LabelAudio)
             },
         }
     }

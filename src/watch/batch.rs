@@ -18,7 +18,6 @@ use crate::engine::session::{PreparedChange, prepare};
 use crate::engine::{lost, patch, whole};
 use crate::error::LabelError;
 use crate::error::chain;
-use crate::ingest::features::ColumnNames;
 use crate::relabel::{RelabelRequest, RelabelSummary};
 use crate::world::World;
 use crate::world::changes::Changes;
@@ -220,13 +219,13 @@ impl<'a> Batches<'a> {
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
         let mut usable = Vec::new();
-        // Only features have columns whose names the store knows.
-        let columns = match batch.iter().any(Delivery::has_features) {
-            true => World::read(snapshot)?.columns,
-            false => ColumnNames::default(),
+        // Only features need to know the inputs of the store and the names of their columns.
+        let world = match batch.iter().any(Delivery::has_features) {
+            true => Some(World::read(snapshot)?),
+            false => None,
         };
         for delivery in batch {
-            match delivery.check(&columns) {
+            match delivery.check(world.as_ref()) {
                 Ok(()) => {
                     if place::put(self.store, &delivery)? {
                         usable.push(delivery);
@@ -237,7 +236,7 @@ impl<'a> Batches<'a> {
         }
         let mut alone = false;
         while !usable.is_empty() && !events.stopped() {
-            let error = match self.commit(&usable, snapshot, lock, &mut times, events)? {
+            let error = match self.commit(&usable, world.as_ref(), snapshot, lock, &mut times, events)? {
                 End::Made(summary, way) => {
                     return self.acknowledge(usable, again, *summary, way, times, board, on_progress);
                 }
@@ -257,7 +256,7 @@ impl<'a> Batches<'a> {
                 continue;
             }
             if !std::mem::replace(&mut alone, true) {
-                let (all, reasons) = (usable.len(), self.refused(&usable, snapshot)?);
+                let (all, reasons) = (usable.len(), self.refused(&usable, world.as_ref(), snapshot)?);
                 for (delivery, reason) in std::mem::take(&mut usable).into_iter().zip(reasons) {
                     match reason {
                         Some(reason) => self.fail(&delivery.entry, &reason, board, on_progress)?,
@@ -276,10 +275,15 @@ impl<'a> Batches<'a> {
     }
 
     /// Returns for each delivery the reason why it is refused alone. `None` if it is accepted.
-    fn refused(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Vec<Option<String>>, WatchError> {
+    fn refused(
+        &self,
+        batch: &[Delivery],
+        world: Option<&World>,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Option<String>>, WatchError> {
         let reason = |delivery: &Delivery| {
             let own = std::slice::from_ref(delivery);
-            let changes = self.changes(own, snapshot);
+            let changes = self.changes(own, world);
             match changes.and_then(|changes| Resolved::new(self.store, snapshot, &changes)) {
                 Ok(_) => Ok(None),
                 Err(error) if blamed(&error, own, self.store).is_some() => Ok(Some(chain(&error))),
@@ -289,17 +293,13 @@ impl<'a> Batches<'a> {
         batch.iter().map(reason).collect()
     }
 
-    fn changes(&self, batch: &[Delivery], snapshot: &Snapshot) -> Result<Changes, LabelError> {
+    /// The changes that a batch asks for. `world` is that of the latest version if the batch has features.
+    fn changes(&self, batch: &[Delivery], world: Option<&World>) -> Result<Changes, LabelError> {
         let mut changes = Changes::default();
-        let features = |delivery: &&Delivery| matches!(delivery.kind, DeliveryKind::Features(_));
-        let inputs = match batch.iter().any(|delivery| features(&delivery)) {
-            true => World::read(snapshot)?.features,
-            false => Default::default(),
-        };
         for delivery in batch {
             delivery.ask(&place::of(self.store, delivery), &mut changes)?;
-            if let DeliveryKind::Features(modality) = delivery.kind {
-                let replaced = place::replaced(self.store, delivery, &inputs);
+            if let (DeliveryKind::Features(modality), Some(world)) = (delivery.kind, world) {
+                let replaced = place::replaced(self.store, delivery, &world.features);
                 changes.removed[modality.index()].extend(replaced);
             }
         }
@@ -309,6 +309,7 @@ impl<'a> Batches<'a> {
     fn commit(
         &mut self,
         batch: &[Delivery],
+        world: Option<&World>,
         snapshot: &Snapshot,
         lock: &WriteLock,
         times: &mut Times,
@@ -317,7 +318,7 @@ impl<'a> Batches<'a> {
         let began = Instant::now();
         let request = RelabelRequest {
             store: self.store.root().to_owned(),
-            changes: match self.changes(batch, snapshot) {
+            changes: match self.changes(batch, world) {
                 Ok(changes) => changes,
                 Err(error) => return Ok(End::Refused(error)),
             },

@@ -11,8 +11,9 @@ use vaplan_schemas::Modality;
 
 use super::inbox::InboxEntry;
 use crate::error::LabelError;
-use crate::ingest::features::{ColumnNames, FeatureEvent, FeatureInput};
+use crate::ingest::features::{FeatureEvent, FeatureInput};
 use crate::ingest::open_regular;
+use crate::world::World;
 use crate::world::changes::{Changes, WeakEdit};
 use crate::world::resolve::MOST_EPOCH;
 use crate::world::settings::ThresholdsFile;
@@ -155,17 +156,18 @@ impl Delivery {
     }
 
     /// Checks that a delivery of features has at least one row that can be read. Bad rows beside good ones are rejected
-    /// later, when the features are read. `columns` has the store's names of the columns of Parquet features.
+    /// later, when the features are read. `world` has the store's names of the columns; without it they have the default
+    /// names.
     ///
     /// # Errors
     /// Returns the reason why the delivery cannot be used.
-    pub fn check(&self, columns: &ColumnNames) -> Result<(), String> {
+    pub fn check(&self, world: Option<&World>) -> Result<(), String> {
         let DeliveryKind::Features(modality) = self.kind else {
             return Ok(());
         };
-        let input = FeatureInput::open(&self.entry.path, modality, &|_| true)
-            .map_err(|error| crate::error::chain(&error))?
-            .with_columns(columns);
+        let columns = world.map(|world| world.columns.clone()).unwrap_or_default();
+        let input = FeatureInput::open(&self.entry.path, modality, &columns, &|_| true)
+            .map_err(|error| crate::error::chain(&error))?;
         if input.shards.iter().any(|shard| !shard.keys().is_empty()) {
             return Ok(());
         }

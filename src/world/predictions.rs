@@ -11,7 +11,7 @@ use super::changes::{EpochPredictions, Origin};
 use super::resolve::WeakNow;
 use super::videos::LoadedVideos;
 use crate::error::LabelError;
-use crate::ingest::annotations::{KeyError, Roster};
+use crate::ingest::annotations::KeyError;
 
 /// Tracks of the videos that the store has after a change, and the rows that were left out.
 #[derive(Debug, Default)]
@@ -41,12 +41,7 @@ pub(crate) fn tracks(
     if keys.iter().any(|key| known.get(key).is_none()) {
         known.want_all(snapshot)?;
     }
-    let there = known.rows().map(|row| &row.video);
-    let there = there.filter(|name| !weak.contains_key(*name));
-    let come = weak.iter().filter(|(_, now)| now.is_some()).map(|(name, _)| name);
-    let names: BTreeSet<Arc<str>> = there.chain(come).cloned().collect();
-    let names: Vec<Arc<str>> = names.into_iter().collect();
-    let roster = Roster::new(names.iter().cloned());
+    let roster = known.roster_after(weak);
     let rejected = rejects.iter().filter(|row| row.severity == Severity::Reject);
     let bad: BTreeSet<(&str, usize)> = rejected
         .filter_map(|row| Some((&*row.file, roster.resolve(row.video.as_deref()?).ok()?)))
@@ -81,7 +76,7 @@ pub(crate) fn tracks(
         }
         let name = match roster.resolve(&row.key) {
             Ok(position) if bad.contains(&(&*origin.file, position)) => continue,
-            Ok(position) => names[position].clone(),
+            Ok(position) => roster.name(position).clone(),
             Err(KeyError::Unknown) => continue,
             Err(ambiguous) => {
                 refuse(RejectKind::AmbiguousKey, ambiguous.to_string());

@@ -317,14 +317,6 @@ impl Resolved {
         };
         names.into_iter().filter_map(video).collect()
     }
-
-    /// The names of all videos after the change. The rows of all videos must be loaded before the call.
-    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
-        let there = self.known.rows().map(|row| &row.video);
-        let there = there.filter(|name| !self.weak.contains_key(*name));
-        let come = self.weak.iter().filter(|(_, now)| now.is_some());
-        there.chain(come.map(|(name, _)| name)).cloned().collect()
-    }
 }
 
 /// Number of deliveries that a store version remembers. A version with more new deliveries remembers all of its new

@@ -1,6 +1,5 @@
 //! User labels of a change: the video and the segments that each row means.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,13 +38,13 @@ impl Resolved {
         // A short name can be the first 11 characters of one. Only the names of all videos tell of which.
         let short =
             |row: &UserEditRow| self.weak_of(&row.video).is_none() && key11(&row.video) == &*row.video;
-        let mut keys = None;
+        let mut roster = None;
         if rows.iter().any(short) {
             self.known.want_all(snapshot)?;
-            keys = Some(Keys::new(self.names().into_iter().collect()));
+            roster = Some(self.known.roster_after(&self.weak));
         }
         for row in rows {
-            match self.resolve_row(row, keys.as_ref()) {
+            match self.resolve_row(row, roster.as_ref()) {
                 Ok(edit) => self.user.push(edit),
                 Err((kind, reason)) => {
                     let reject = row.origin.reject(kind, Some(&row.video), reason);
@@ -56,14 +55,18 @@ impl Resolved {
         Ok(())
     }
 
-    fn resolve_row(&self, row: &UserEditRow, keys: Option<&Keys>) -> Result<UserEdit, (RejectKind, String)> {
+    fn resolve_row(
+        &self,
+        row: &UserEditRow,
+        roster: Option<&Roster>,
+    ) -> Result<UserEdit, (RejectKind, String)> {
         if self.after.class_id(&row.class).is_none() {
             let reason = unknown_class(&row.class, &self.after.classes);
             return Err((RejectKind::UnknownClass, reason));
         }
-        let video = match (self.weak_of(&row.video), keys) {
+        let video = match (self.weak_of(&row.video), roster) {
             (Some(_), _) => row.video.clone(),
-            (None, Some(keys)) => keys.video(&row.video)?,
+            (None, Some(roster)) => full_name(roster, &row.video)?,
             (None, None) => return Err(unknown_video()),
         };
         let segments = row.span.segments(self.after.segment_seconds);
@@ -78,25 +81,11 @@ impl Resolved {
     }
 }
 
-/// The names of all videos, and the videos that their first 11 characters mean.
-struct Keys {
-    names: Vec<Arc<str>>,
-    roster: Roster,
-}
-
-impl Keys {
-    fn new(names: BTreeSet<Arc<str>>) -> Keys {
-        let names: Vec<Arc<str>> = names.into_iter().collect();
-        let roster = Roster::new(names.iter().cloned());
-        Keys { names, roster }
-    }
-
-    fn video(&self, key: &str) -> Result<Arc<str>, (RejectKind, String)> {
-        match self.roster.resolve(key) {
-            Ok(position) => Ok(self.names[position].clone()),
-            Err(KeyError::Unknown) => Err(unknown_video()),
-            Err(ambiguous) => Err((RejectKind::AmbiguousKey, ambiguous.to_string())),
-        }
+fn full_name(roster: &Roster, key: &str) -> Result<Arc<str>, (RejectKind, String)> {
+    match roster.resolve(key) {
+        Ok(position) => Ok(roster.name(position).clone()),
+        Err(KeyError::Unknown) => Err(unknown_video()),
+        Err(ambiguous) => Err((RejectKind::AmbiguousKey, ambiguous.to_string())),
     }
 }
 

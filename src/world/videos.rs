@@ -6,6 +6,8 @@ use std::sync::Arc;
 use vaplan_schemas::{Modality, StoreError};
 
 use super::Both;
+use super::resolve::WeakNow;
+use crate::ingest::annotations::Roster;
 use vaplan_schemas::rows::VideoRow;
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::Videos;
@@ -53,6 +55,15 @@ impl LoadedVideos {
             self.rows.insert(found.row.video.clone(), found.row);
         }
         Ok(())
+    }
+
+    /// The names of all videos after the edits `weak` of weak labels. The rows of all videos must be loaded, or those of
+    /// all names that are looked up.
+    pub(crate) fn roster_after(&self, weak: &BTreeMap<Arc<str>, Option<WeakNow>>) -> Roster {
+        let there = self.rows().map(|row| &row.video);
+        let there = there.filter(|name| !weak.contains_key(*name));
+        let come = weak.iter().filter(|(_, now)| now.is_some()).map(|(name, _)| name);
+        Roster::new(there.chain(come).cloned())
     }
 
     /// The loaded row of a video. `None` if the row was not loaded or the version lacks the video.

@@ -18,7 +18,8 @@ use vaplan_schemas::tables::{Labels, Predictions, Rejects, UserLabels, Videos};
 
 use super::copied;
 use super::refusals::{array, file, labelled, request, rows};
-use crate::sample::{WIDTH, name};
+use crate::sample::{WIDTH, key, name};
+use crate::support::{assert_status, run};
 
 #[test]
 fn changes_as_rows_and_as_files_make_the_same_version() {
@@ -159,20 +160,20 @@ fn user_labels_take_short_names_and_seconds() {
     let relabel = |store: &str, name: &str, text: &str| {
         let csv = file(&sample, name, text);
         let (store, csv) = (sample.path(store), csv.display().to_string());
-        crate::support::run(["relabel", "--store", store.to_str().unwrap(), "--user", &csv])
+        run(["relabel", "--store", store.to_str().unwrap(), "--user", &csv])
     };
     let full = format!(
         "video,modality,class,label,onset,offset\n{0},audio,Bark,1,2,5\n{0},visual,Bark,0,4,5\n",
         name(1)
     );
-    crate::support::assert_status(&relabel("store", "full.csv", &full), 0);
+    assert_status(&relabel("store", "full.csv", &full), 0);
     let short = format!(
         "video,modality,class,label,start_seconds,end_seconds\n{0},audio,Bark,1,1.6,5.4\n{0},visual,Bark,0,4.2,4.4\n\
          vid,audio,Bark,1,1,2\n",
-        crate::sample::key(1)
+        key(1)
     );
     let output = relabel("other", "short.csv", &short);
-    crate::support::assert_status(&output, 1);
+    assert_status(&output, 1);
     let read = |store: &str| {
         let latest = Store::open(&sample.path(store))
             .unwrap()

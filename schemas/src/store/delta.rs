@@ -274,9 +274,13 @@ impl DeltaFolder {
     }
 
     /// Updates the cached log after an entry was written.
-    pub(super) fn wrote(&self, entry: Entry) {
-        log_copy::write(&self.path, &entry.known, &entry.text);
+    pub(super) fn wrote(&self, entry: &Entry) {
         self.keep(&entry.known);
+    }
+
+    /// Leaves a copy of the log as it is after an entry.
+    pub(super) fn leave_copy(&self, entry: &Entry) {
+        log_copy::write(&self.path, &entry.known, &entry.text);
     }
 
     /// The URL of the table's folder in the file system.

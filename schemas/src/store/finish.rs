@@ -150,7 +150,7 @@ impl Commit<'_> {
         sync_folders(&folders)?;
         fault::point("after-files");
 
-        let mut moved: Vec<(DeltaFolder, u64)> = Vec::new();
+        let mut moved: Vec<(DeltaFolder, Entry)> = Vec::new();
         let mut logs = BTreeSet::<PathBuf>::new();
         for (table, _) in tables::all() {
             if !self.touched.contains_key(table) && !entries.contains_key(table) {
@@ -176,7 +176,10 @@ impl Commit<'_> {
         sync_folders(&log)?;
         fault::point("after-versions");
 
-        for (folder, delta) in moved {
+        for (folder, entry) in moved {
+            // Only now: until the entry of `versions` is on the disk, nothing may delay the commit.
+            folder.leave_copy(&entry);
+            let delta = entry.version;
             // `turn` differs between tables, so that they do not all write a checkpoint in the same commit.
             let turn: u64 = folder.table.bytes().map(u64::from).sum();
             if (delta + turn).is_multiple_of(CHECKPOINT)
@@ -193,10 +196,9 @@ impl Commit<'_> {
 
 impl Waiting {
     /// Gives the entry its name, which moves the table to its new Delta version.
-    fn link(self) -> Result<(DeltaFolder, u64), StoreError> {
-        let delta = self.entry.version;
-        self.scratch.link(&self.folder.entry_path(delta))?;
-        self.folder.wrote(self.entry);
-        Ok((self.folder, delta))
+    fn link(self) -> Result<(DeltaFolder, Entry), StoreError> {
+        self.scratch.link(&self.folder.entry_path(self.entry.version))?;
+        self.folder.wrote(&self.entry);
+        Ok((self.folder, self.entry))
     }
 }

@@ -115,6 +115,14 @@ impl Roster {
         }
     }
 
+    /// The name at a position that [`Roster::resolve`] returned.
+    ///
+    /// # Panics
+    /// Panics if the roster has no such position.
+    pub fn name(&self, position: usize) -> &Arc<str> {
+        &self.names[position]
+    }
+
     /// Whether a video has this name or key, even if the key is ambiguous. This function can be the `wanted` of
     /// [`FeatureInput::open`](crate::ingest::features::FeatureInput::open).
     pub fn knows(&self, key: &str) -> bool {

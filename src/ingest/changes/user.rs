@@ -59,14 +59,10 @@ impl UserSpan {
     /// Returns a message with the value found and the value expected, if the span is empty, has more than
     /// [`Self::MOST_OF_A_ROW`] segments, or begins after segment [`Self::MOST_SEGMENT`].
     pub fn segments(&self, segment_seconds: f64) -> Result<Range<u32>, String> {
-        let Range { start, end } = match self {
+        self.check()?;
+        let segments = match self {
             UserSpan::Segments(segments) => segments.clone(),
             UserSpan::Seconds(Range { start, end }) => {
-                if !(start.is_finite() && end.is_finite() && *start >= 0.0 && start < end) {
-                    return Err(format!(
-                        "start_seconds is {start} and end_seconds is {end}, expected numbers from 0, the first one less"
-                    ));
-                }
                 // A cast of a float stops at the largest whole number, which the checks below refuse.
                 let border = |seconds: f64| (seconds / segment_seconds).round() as u32;
                 match (border(*start), border(*end)) {
@@ -78,6 +74,30 @@ impl UserSpan {
                 }
             }
         };
+        UserSpan::check_segments(&segments)?;
+        Ok(segments)
+    }
+
+    /// Checks what can be checked without the length of a segment.
+    ///
+    /// # Errors
+    /// Returns the message that [`UserSpan::segments`] would return, except that of too many segments for a span in
+    /// seconds.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            UserSpan::Segments(segments) => UserSpan::check_segments(segments),
+            UserSpan::Seconds(Range { start, end })
+                if start.is_finite() && end.is_finite() && *start >= 0.0 && start < end =>
+            {
+                Ok(())
+            }
+            UserSpan::Seconds(Range { start, end }) => Err(format!(
+                "start_seconds is {start} and end_seconds is {end}, expected numbers from 0, the first one less"
+            )),
+        }
+    }
+
+    fn check_segments(&Range { start, end }: &Range<u32>) -> Result<(), String> {
         if start >= end {
             return Err(format!("onset is {start}, expected less than offset {end}"));
         }
@@ -92,7 +112,7 @@ impl UserSpan {
             let most = Self::MOST_SEGMENT;
             return Err(format!("segment is {start}, expected a segment from 0 to {most}"));
         }
-        Ok(start..end)
+        Ok(())
     }
 }
 
@@ -178,8 +198,7 @@ fn user_row(fields: [Option<&str>; 9], origin: Origin) -> Result<UserEditRow, (R
             return Err(bad(expected.to_owned()));
         }
     };
-    // The length of a segment matters for the number of segments only: the store checks again by its own length.
-    span.segments(1.0).map_err(bad)?;
+    span.check().map_err(bad)?;
     Ok(UserEditRow {
         video: video.into(),
         modality,
@@ -246,7 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn seconds_far_beyond_any_video_are_refused() {
+    fn seconds_of_long_segments_may_be_many_and_seconds_far_beyond_any_video_are_refused() {
+        let hours = UserSpan::Seconds(0.0..100_000.0);
+        assert_eq!((hours.check(), hours.segments(10.0)), (Ok(()), Ok(0..10_000)));
         for span in [1e300..2e300, 0.0..1e9] {
             let refused = UserSpan::Seconds(span).segments(1.0).unwrap_err();
             assert!(refused.contains("expected"), "{refused}");

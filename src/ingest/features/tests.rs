@@ -61,7 +61,7 @@ fn read(shard: &Shard, batch_rows: usize) -> Given {
 }
 
 fn open(path: &Path) -> Vec<Shard> {
-    FeatureInput::open(path, Modality::Visual, &|_| true)
+    FeatureInput::open(path, Modality::Visual, &ColumnNames::default(), &|_| true)
         .unwrap()
         .shards
 }
@@ -356,7 +356,10 @@ fn npy_files_are_videos_and_only_wanted_ones_are_opened() {
     std::fs::write(at("bad.npy"), b"no npy").unwrap();
     std::fs::write(at("unwanted.npy"), b"no npy").unwrap();
     std::fs::write(at("readme.txt"), b"hello").unwrap();
-    let input = FeatureInput::open(folder.path(), Modality::Audio, &|key| key != "unwanted").unwrap();
+    let input = FeatureInput::open(folder.path(), Modality::Audio, &ColumnNames::default(), &|key| {
+        key != "unwanted"
+    })
+    .unwrap();
     assert_eq!(input.shards.len(), 3);
     let given: Vec<Given> = input.shards.iter().map(|shard| read(shard, 100)).collect();
     assert_eq!(given.iter().map(|given| given.videos.len()).sum::<usize>(), 301);
@@ -375,7 +378,7 @@ fn npy_files_are_videos_and_only_wanted_ones_are_opened() {
 fn a_folder_of_neither_or_both_kinds_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let message = || {
-        let error = FeatureInput::open(folder.path(), Modality::Audio, &|_| true)
+        let error = FeatureInput::open(folder.path(), Modality::Audio, &ColumnNames::default(), &|_| true)
             .unwrap_err()
             .chain();
         error.replace(&folder.path().display().to_string(), "DIR")
@@ -388,9 +391,14 @@ fn a_folder_of_neither_or_both_kinds_is_an_error() {
         message(),
         "`DIR`: holds 1 npy and 1 parquet files, expected one kind"
     );
-    let gone = FeatureInput::open(&folder.path().join("gone"), Modality::Audio, &|_| true)
-        .unwrap_err()
-        .chain();
+    let gone = FeatureInput::open(
+        &folder.path().join("gone"),
+        Modality::Audio,
+        &ColumnNames::default(),
+        &|_| true,
+    )
+    .unwrap_err()
+    .chain();
     assert!(
         gone.starts_with("cannot read `") && gone.contains("No such file"),
         "{gone}"

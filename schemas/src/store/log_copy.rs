@@ -4,8 +4,8 @@
 //! ten tables, and that was most of its time. The copy is one file, and a process reads it instead.
 //!
 //! The log alone decides. A copy counts only if it is of the wanted version, and if the entry of this version is the file that
-//! the copy was made from: it has the same hash. An entry has the names of its files, which have random parts, and its time,
-//! so two histories do not end in the same entry. Whoever reads or writes the last version of a log leaves a copy. A copy
+//! the copy was made from: it has the same hash. An entry has its time and the hashes of its files, so two histories do not
+//! end in the same entry. Whoever reads or writes the last version of a log leaves a copy. A copy
 //! that is missing, damaged or cannot be written is no error. `check` compares the copies with the logs.
 
 use std::io::Write;

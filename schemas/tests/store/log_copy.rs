@@ -9,9 +9,14 @@ use crate::support::{ScoredTracks, assert_holds, commit, create, open, scored};
 
 /// A store of two versions, and what the second one holds.
 fn store() -> (tempfile::TempDir, ScoredTracks) {
+    store_of(1)
+}
+
+/// The same with other scores for each `salt`.
+fn store_of(salt: u64) -> (tempfile::TempDir, ScoredTracks) {
     let folder = tempfile::tempdir().unwrap();
     let store = create(folder.path()).unwrap();
-    let (first, second) = (scored(23, 1), scored(23, 2));
+    let (first, second) = (scored(23, salt), scored(23, salt + 1));
     commit(&store, &ScoredTracks::new(), &first).unwrap();
     commit(&store, &first, &second).unwrap();
     (folder, second)
@@ -67,7 +72,7 @@ fn a_damaged_copy_and_a_copy_of_another_history_do_not_count() {
         assert_reads(folder.path(), &expected);
     }
     // The same version of another store, as after a restore from a backup.
-    let (other, others) = store();
+    let (other, others) = store_of(7);
     std::fs::copy(copy(other.path(), "labels"), &path).unwrap();
     assert_reads(folder.path(), &expected);
     assert_reads(other.path(), &others);

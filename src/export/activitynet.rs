@@ -7,7 +7,7 @@ use serde::Serialize;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use super::{Exported, LeftOut, write_text};
+use super::{Exported, LeftOutVideos, write_text};
 use crate::ingest::IngestError;
 
 #[derive(Serialize)]
@@ -45,7 +45,7 @@ struct Annotation<'a> {
 }
 
 /// Writes `labels.json`.
-pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, IngestError> {
+pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOutVideos, IngestError> {
     let classes = &exported.classes;
     let database = exported.videos.iter().map(|video| {
         let of = |modality: Modality| {
@@ -86,5 +86,5 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, Inges
     };
     let text = serde_json::to_string_pretty(&document).expect("names and finite numbers are JSON");
     write_text(&folder.join("labels.json"), &format!("{text}\n"))?;
-    Ok(LeftOut::new())
+    Ok(LeftOutVideos::new())
 }

@@ -15,7 +15,7 @@ use parquet::file::properties::WriterProperties;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use super::{ExportError, Exported, ExportedVideo, LeftOut, write_classes, write_text};
+use super::{ExportError, Exported, ExportedVideo, LeftOutVideos, write_classes, write_text};
 use crate::ingest::IngestError;
 
 /// The name of a split as `datasets` uses it.
@@ -31,7 +31,7 @@ fn split_name(split: Split) -> &'static str {
 ///
 /// Columns: `video`, `segments`, `segment_seconds`, `weak_labels` (names), `audio_labels` and `visual_labels` (lists
 /// `[T][C]` of 0 and 1).
-pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, ExportError> {
+pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOutVideos, ExportError> {
     let data = folder.join("data");
     std::fs::create_dir(&data).map_err(IngestError::io("make", &data))?;
     let mut files = String::new();
@@ -57,7 +57,7 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, Expor
     );
     write_text(&folder.join("README.md"), &card)?;
     write_classes(exported, folder)?;
-    Ok(LeftOut::new())
+    Ok(LeftOutVideos::new())
 }
 
 fn batch(videos: &[&ExportedVideo], classes: &[Arc<str>]) -> RecordBatch {

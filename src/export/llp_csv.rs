@@ -6,7 +6,7 @@ use std::path::Path;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use super::{Exported, LeftOut, write_classes, write_text};
+use super::{Exported, LeftOutVideos, write_classes, write_text};
 use crate::ingest::IngestError;
 
 /// Writes the weak labels of each split (`AVVP_train.csv`, `AVVP_val_pd.csv`, `AVVP_test_pd.csv`), the labels as dense
@@ -14,7 +14,7 @@ use crate::ingest::IngestError;
 /// Onset and offset are segments; with segments of 1 s they are seconds, as in LLP.
 ///
 /// Names and classes hold no tab or line break, because the reader of annotations refuses them.
-pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, IngestError> {
+pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOutVideos, IngestError> {
     for split in Split::ALL {
         let mut text = "filename\tevent_labels\n".to_owned();
         for video in exported.videos.iter().filter(|video| video.split == split) {
@@ -46,5 +46,5 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, Inges
         write_text(&folder.join(format!("AVVP_eval_{modality}.csv")), &text)?;
     }
     write_classes(exported, folder)?;
-    Ok(LeftOut::new())
+    Ok(LeftOutVideos::new())
 }

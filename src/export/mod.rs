@@ -88,7 +88,7 @@ pub struct ExportSummary {
     /// Number of videos that were written.
     pub videos: usize,
     /// Videos that were left out because their name cannot be the name of a file, with the reason.
-    pub left_out: LeftOut,
+    pub left_out: LeftOutVideos,
 }
 
 /// The reason why an export failed. The folder was not made.
@@ -264,7 +264,7 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
 }
 
 /// Videos that an export left out, with the reason.
-pub type LeftOut = Vec<(Arc<str>, String)>;
+pub type LeftOutVideos = Vec<(Arc<str>, String)>;
 
 /// Writes the names of the classes, one per line, in the order of the columns.
 fn write_classes(exported: &Exported, folder: &Path) -> Result<(), IngestError> {

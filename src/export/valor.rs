@@ -5,7 +5,7 @@ use std::path::Path;
 
 use vaplan_schemas::Modality;
 
-use super::{Exported, LeftOut, write_classes};
+use super::{Exported, LeftOutVideos, write_classes};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::key11;
 use crate::ingest::npy;
@@ -18,7 +18,7 @@ use crate::ingest::npy;
 ///
 /// Source (grade C): VALOR, `get_segment_pseudo_labels` in `utils/clip_preprocess.py` writes, and LEAP, MM-CSE, CoLeaF and
 /// NREP read, one such file per video and modality.
-pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, IngestError> {
+pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOutVideos, IngestError> {
     let mut of_id: BTreeMap<&str, usize> = BTreeMap::new();
     for video in &exported.videos {
         *of_id.entry(key11(&video.name)).or_default() += 1;
@@ -27,7 +27,7 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> Result<LeftOut, Inges
         let folder = folder.join(modality.as_str());
         std::fs::create_dir(&folder).map_err(IngestError::io("make", &folder))?;
     }
-    let mut left_out = LeftOut::new();
+    let mut left_out = LeftOutVideos::new();
     for video in &exported.videos {
         let id = key11(&video.name);
         let stem = if of_id[id] == 1 { id } else { &*video.name };

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// The message of an error, followed by the messages of its sources, as `{:#}` of anyhow prints them.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -17,6 +17,7 @@ use pyo3::exceptions::{
 };
 use vaplan::calibrate::CalibrateError;
 use vaplan::denoise::DenoiseError;
+use vaplan::error::chain;
 use vaplan::eval::EvalError;
 use vaplan::export::ExportError;
 use vaplan::ingest::IngestError;
@@ -45,23 +46,8 @@ pub(crate) trait IntoException {
     fn into_exception(self) -> PyErr;
 }
 
-/// The message of an error and of its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // A transparent error repeats its cause.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 /// `OSError` with the number of the operating system, so that Python chooses the subclass.
-fn os_error(error: &dyn Error, source: &io::Error) -> PyErr {
+fn os_error(error: &(dyn Error + 'static), source: &io::Error) -> PyErr {
     let text = chain(error);
     match source.raw_os_error() {
         Some(number) => PyOSError::new_err((number, text)),

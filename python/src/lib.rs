@@ -36,11 +36,22 @@ mod stream;
 mod work;
 
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
+use vaplan::world::settings::{AUDIO_THRESHOLD, CLAP_SCALE, CLIP_SCALE, VISUAL_THRESHOLD};
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    // Defaults of PLG: thresholds of rule `softmax` and scales of rule `logit`, by modality.
+    module.add(
+        "THRESHOLDS",
+        [("audio", AUDIO_THRESHOLD), ("visual", VISUAL_THRESHOLD)].into_py_dict(py)?,
+    )?;
+    module.add(
+        "LOGIT_SCALES",
+        [("audio", CLAP_SCALE), ("visual", CLIP_SCALE)].into_py_dict(py)?,
+    )?;
     module.add("VaplanError", py.get_type::<error::VaplanError>())?;
     module.add("CellError", py.get_type::<error::CellError>())?;
     module.add_class::<store::Snapshot>()?;

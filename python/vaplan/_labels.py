@@ -13,9 +13,6 @@ from ._arrays import choice, matching, named_cells, numeric, per_video, videos
 
 RULES = ("softmax", "logit")
 MODALITIES = ("audio", "visual")
-#: Defaults of the method (docs/method.md, PLG 3): thresholds of rule softmax, scales of rule logit.
-_THRESHOLDS = {"audio": 0.95, "visual": 1.025}
-_LOGIT_SCALES = {"audio": 18.66, "visual": 100.0}
 
 
 def generate(
@@ -58,9 +55,9 @@ def generate(
     if threshold is None:
         if rule == "logit":
             raise ValueError("threshold is missing, expected a number or one per class: rule 'logit' has no default")
-        threshold = _THRESHOLDS[modality]
+        threshold = _native.THRESHOLDS[modality]
     if scale is None:
-        scale = 1.0 if rule == "softmax" else _LOGIT_SCALES[modality]
+        scale = 1.0 if rule == "softmax" else _native.LOGIT_SCALES[modality]
     limits = numeric(threshold, "threshold").astype(np.float64)
     if limits.shape not in ((), (given.classes,)):
         raise ValueError(f"threshold has shape {limits.shape}, expected one number or ({given.classes},): one per class")

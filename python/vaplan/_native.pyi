@@ -6,6 +6,10 @@ from typing import Any, Optional
 import numpy as np
 
 __version__: str
+THRESHOLDS: dict[str, float]
+"""Default thresholds of rule softmax, by modality."""
+LOGIT_SCALES: dict[str, float]
+"""Default scales of rule logit, by modality."""
 
 class VaplanError(RuntimeError):
     """The library could not do its work: a damaged file, a lost process, or a bug."""

@@ -5,4 +5,4 @@ mod engine;
 
 pub use engine::LabelError;
 
-pub(crate) use crate::chain::chain;
+pub use crate::chain::chain;

@@ -240,7 +240,7 @@ fn truth_has_dense_events_and_those_drawn_for_training_videos() {
     );
     for number in 0..40 {
         let video = of(&format!("train{number:06}_0_10"));
-        for class in &truth.videos[video].weak {
+        for class in truth.videos.get(video).weak.iter() {
             let happens = truth
                 .events
                 .iter()

@@ -11,7 +11,7 @@ use vaplan::choice::Choice;
 use vaplan::eval::{
     BitMatrix, ClassFScores, DenseTruth, EvalScores, Evaluator, Level, PredictedLabels, Protocol, VideoParse,
 };
-use vaplan::ingest::annotations::{Annotations, Roster, read_classes};
+use vaplan::ingest::annotations::{Annotations, read_classes};
 use vaplan::rows::Split;
 use vaplan_dataflows::dense::{DenoisedMatrices, pld_labels, plg_labels};
 use vaplan_dataflows::rule::Rule;
@@ -262,7 +262,7 @@ pub(crate) fn evaluate_folder<'py>(
             "predictions have another number of names than of videos",
         ));
     }
-    let roster = Roster::new(annotations.videos.iter().map(|video| video.name.clone()));
+    let roster = annotations.roster();
     let places: BTreeMap<&str, usize> = truth.videos.iter().map(|video| &*video.name).zip(0..).collect();
     let mut matrices = vec![PredictedLabels::default(); truth.videos.len()];
     let report_of = work(py, || {
@@ -274,7 +274,7 @@ pub(crate) fn evaluate_folder<'py>(
                 ))
             })?;
             // A video of another split is in the annotations, and does not count.
-            let Some(&place) = places.get(&*annotations.videos[place].name) else {
+            let Some(&place) = places.get(annotations.videos.get(place).name) else {
                 continue;
             };
             if matrices[place].audio.is_some() {

@@ -208,7 +208,7 @@ impl Names {
             .iter()
             .filter(|video| request.splits.contains(&video.split));
         Ok(Names {
-            names: Some(wanted.map(|video| video.name.clone()).collect()),
+            names: Some(wanted.map(|video| video.name.into()).collect()),
             classes: Some(annotations.classes),
         })
     }

@@ -127,7 +127,7 @@ impl VersionBefore {
     /// Returns [`LabelError::Stage`] if the rows cannot be spilled.
     pub fn add_predictions(&mut self, mut tracks: Vec<PredictionTrack>) -> Result<(), LabelError> {
         let plan = self.plan.clone();
-        let video = |name: &str| plan.video(VideoId::of(name));
+        let video = |name: &str| plan.videos.get(VideoId::of(name));
         tracks.retain(|track| video(&track.video).is_some());
         // Only the classes of the weak label have labels that a prediction can flip.
         let weak = |name: &str| video(name).map(|video| video.weak.clone());
@@ -230,7 +230,7 @@ impl VersionBefore {
         let mut removed = Vec::new();
         for own in tracks.chunk_by(|a, b| a.0 == b.0) {
             let (video, first) = &own[0];
-            if self.plan.video(*video).is_none() {
+            if self.plan.videos.get(*video).is_none() {
                 removed.push((*video, first.video.clone()));
             }
         }

@@ -149,9 +149,9 @@ impl<'a> VersionWriter<'a> {
         })?;
 
         let (world, pass) = (&plan.world, &labelled.pass);
-        let mut by_bucket: Vec<Vec<&Video>> = vec![Vec::new(); pass.buckets.len()];
-        for video in plan.videos_of(pass.ids()) {
-            by_bucket[(pass.bucket_of(video.id) - pass.buckets.start) as usize].push(video);
+        let mut by_bucket: Vec<Vec<Video>> = vec![Vec::new(); pass.buckets.len()];
+        for video in plan.videos.of_ids(pass.ids()) {
+            by_bucket[(pass.bucket_of(video.id) - pass.buckets.start) as usize].push(video.into());
         }
         for videos in &mut by_bucket {
             videos.sort_by(|a, b| a.name.cmp(&b.name));
@@ -225,13 +225,16 @@ pub fn change_rows<'a>(
     version: u64,
     classes: &Classification,
     changes: &[Change],
-    names: impl Fn(VideoId) -> Option<&'a Arc<str>>,
+    names: impl Fn(VideoId) -> Option<&'a str>,
 ) -> Vec<LabelChangeRow> {
-    let row = |change: &Change| {
-        let class = classes.name(change.class);
-        Some(rows::change_row(version, names(change.video)?, class, change))
-    };
-    let mut rows: Vec<LabelChangeRow> = changes.iter().filter_map(row).collect();
+    let mut rows = Vec::with_capacity(changes.len());
+    for own in changes.chunk_by(|a, b| a.video == b.video) {
+        if let Some(name) = names(own[0].video) {
+            let name: Arc<str> = name.into();
+            let row = |change: &Change| rows::change_row(version, &name, classes.name(change.class), change);
+            rows.extend(own.iter().map(row));
+        }
+    }
     rows.sort_by(|a, b| {
         let key = (&a.video, a.modality, &a.class, a.segment);
         key.cmp(&(&b.video, b.modality, &b.class, b.segment))
@@ -250,7 +253,7 @@ pub fn append_changes<'a>(
     commit: &mut Commit<'_>,
     classes: &Classification,
     mut changes: Vec<Change>,
-    names: impl Fn(VideoId) -> Option<&'a Arc<str>>,
+    names: impl Fn(VideoId) -> Option<&'a str>,
 ) -> Result<(), StoreError> {
     if changes.is_empty() {
         return Ok(());
@@ -268,15 +271,15 @@ pub fn append_changes<'a>(
             change.segment,
         )
     });
-    let mut videos: Vec<(&Arc<str>, &[Change])> = changes
+    let mut videos: Vec<(Arc<str>, &[Change])> = changes
         .chunk_by(|a, b| a.video == b.video)
-        .map(|own| (name(own[0].video), own))
+        .map(|own| (name(own[0].video).into(), own))
         .collect();
-    videos.sort_unstable_by_key(|(name, _)| *name);
+    videos.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     // Choose the number of videos per part so that each file has about `CHANGE_ROWS` rows.
     let parts = changes.len().div_ceil(CHANGE_ROWS).max(1);
     let share = videos.len().div_ceil(parts).max(1);
-    let parts: Vec<&[(&Arc<str>, &[Change])]> = videos.chunks(share).collect();
+    let parts: Vec<&[(Arc<str>, &[Change])]> = videos.chunks(share).collect();
     commit.append_parts::<LabelChanges>(parts.len() as u32, |part| {
         let row = |video: &Arc<str>, change: &Change| {
             rows::change_row(version, video, classes.name(change.class), change)

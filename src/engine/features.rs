@@ -28,7 +28,7 @@ use crate::world::inputs;
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
-use crate::world::{Meaning, Names};
+use crate::world::Meaning;
 
 /// The features that were read again.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ pub(super) fn reread(
     }
     let (candidates, read) = reader.read(shards, workers, listener)?;
     let held = candidates.iter();
-    let held = held.filter_map(|(video, _)| reader.plan.name(*video).cloned());
+    let held = held.filter_map(|(video, _)| reader.plan.name(*video).map(Arc::from));
     touched.rescored.extend(held);
     touched.rescored.extend(reader.rejected(&read));
     reread.rejects.extend(read.rejects);
@@ -166,11 +166,8 @@ struct Reader {
 
 impl Reader {
     fn new(resolved: &Resolved) -> Result<Reader, LabelError> {
-        let videos = resolved.videos();
-        let names = (0..).zip(&videos);
-        let names = Names::new(names.map(|(position, video)| (video.name.clone(), Some(position))));
         Ok(Reader {
-            plan: Arc::new(Plan::of_store(&resolved.after, videos, names)?),
+            plan: Arc::new(Plan::of_store(&resolved.after, resolved.videos())?),
             files: BTreeSet::new(),
         })
     }
@@ -201,7 +198,7 @@ impl Reader {
     fn rejected(&self, read: &ReadReport) -> BTreeSet<Arc<str>> {
         let rows = read.rejects.iter().filter(|row| row.severity == Severity::Reject);
         let names = rows.filter_map(|row| match self.plan.meaning(row.video.as_deref()?) {
-            Meaning::Video(position) => Some(self.plan.videos[position].name.clone()),
+            Meaning::Video(position) => Some(self.plan.videos.at(position).name.into()),
             _ => None,
         });
         names.collect()
@@ -229,14 +226,14 @@ impl Reader {
         let moved = moved.filter(|(name, now)| resolved.known.get(name).is_some() != now.is_some());
         let moved: BTreeSet<&str> = moved.map(|(name, _)| key11(name)).collect();
         let gone: BTreeSet<&Arc<str>> = resolved.removed().collect();
-        let mut unplaced: BTreeSet<&Arc<str>> = BTreeSet::new();
+        let mut unplaced: BTreeSet<&str> = BTreeSet::new();
         for name in touched.rescored.iter().filter(|name| !gone.contains(name)) {
             let row = resolved.known.get(name);
             for (modality, source) in row.map(sources_of).into_iter().flatten() {
                 source.into_iter().for_each(|source| add(modality, source));
             }
             if row.is_none() || moved.contains(key11(name)) {
-                unplaced.insert(name);
+                unplaced.insert(&**name);
             }
         }
         // A removed video has no rows of its own any more, but a file can have rejected rows that name the video. Read
@@ -262,7 +259,7 @@ impl Reader {
         // No table tells which files have features of these videos, so read the keys of all files.
         if !unplaced.is_empty() {
             let wanted = |key: &str| match self.plan.meaning(key) {
-                Meaning::Video(position) => unplaced.contains(&self.plan.videos[position].name),
+                Meaning::Video(position) => unplaced.contains(self.plan.videos.at(position).name),
                 Meaning::Ambiguous { .. } => unplaced.iter().any(|name| name.starts_with(key)),
                 Meaning::NotLabelled | Meaning::Unknown => false,
             };

@@ -73,8 +73,9 @@ type PassResult = Result<LabelledPass, LabelError>;
 
 impl LabelledPass {
     /// Returns the name of a video of the plan or of the version before.
-    pub fn name<'a>(&'a self, plan: &'a Plan, video: VideoId) -> Option<&'a Arc<str>> {
-        plan.name(video).or_else(|| self.removed.get(&video))
+    pub fn name<'a>(&'a self, plan: &'a Plan, video: VideoId) -> Option<&'a str> {
+        let removed = || self.removed.get(&video).map(|name| &**name);
+        plan.name(video).or_else(removed)
     }
 
     /// The feature files of a video that were read.
@@ -244,7 +245,7 @@ struct Filled {
 /// Feeds the inputs of a pass to the graph.
 fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Result<Filled, LabelError> {
     let plan = &given.plan;
-    for (nth, video) in plan.videos_of(pass.ids()).enumerate() {
+    for (nth, video) in plan.videos.of_ids(pass.ids()).enumerate() {
         if slices.everywhere.has(nth) {
             feed.weak.insert((video.id, video.weak.clone()));
         }

@@ -44,8 +44,8 @@ impl Passes {
     /// labelling also loads the labels of that version.
     pub fn new(plan: &Plan, buckets: u32, before: &BTreeMap<u32, u64>) -> Passes {
         let mut videos = vec![0_u64; buckets as usize];
-        for video in &plan.videos {
-            videos[top_bits(video.id, buckets.trailing_zeros()) as usize] += 1;
+        for video in plan.videos.ids() {
+            videos[top_bits(video, buckets.trailing_zeros()) as usize] += 1;
         }
         for (bucket, rows) in before {
             let own = &mut videos[*bucket as usize];

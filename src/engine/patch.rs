@@ -130,7 +130,7 @@ pub fn commit(
         let id = VideoId::of(&own.new.video);
         videos += u64::from(names.insert(id, &own.new.video).is_none());
     }
-    let names = |video| names.get(&video).copied();
+    let names = |video| names.get(&video).map(|name| &***name);
     let after = &part.resolved.after;
     let flips = request.changes.epoch.map(|_| all_flips(part, outcome));
     let epochs = epochs(snapshot, request, flips.as_ref())?;

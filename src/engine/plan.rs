@@ -1,7 +1,6 @@
 //! Inputs of a labelling run: videos, prompts and feature shards.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,24 +9,23 @@ use vaplan_dataflows::VideoId;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::similarity::PromptPair;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{RejectRow, TruthRow};
+use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 
 use super::unknown::UnknownVideos;
 use crate::error::LabelError;
+use crate::ingest::annotations::AnnotatedVideos;
 use crate::ingest::features::{FeatureInput, Shard};
 use crate::ingest::seen::one_spelling;
 use crate::world::hash::{feed, hash};
-use crate::world::{Active, Both, Meaning, Names, Video, World};
+use crate::world::{Active, Both, Meaning, VideoSet, World};
 
 /// Inputs of a labelling run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Classes, rules, thresholds, prompts and the other settings.
     pub world: World,
-    /// Videos to label, in the order of the annotations.
-    pub videos: Vec<Video>,
-    /// Finds videos by id.
-    pub index: VideoIndex,
+    /// Videos to label, and all others whose names are known.
+    pub videos: VideoSet,
     /// Dense truth of these videos.
     pub truth: Vec<TruthRow>,
     /// Rejected rows and notes of the annotations.
@@ -42,7 +40,6 @@ pub struct Plan {
     pub denoised: Option<DenoisingState>,
     /// Features in npy files that belong to no annotated video. Their files are not read.
     pub unknown: UnknownVideos,
-    pub(crate) names: Names,
 }
 
 /// The denoising rule of each modality, and the epochs whose predictions count.
@@ -63,19 +60,18 @@ pub struct PlannedShard {
 }
 
 impl Plan {
-    /// Makes a plan for the videos of a store, without shards, dense truth and rejected rows.
+    /// Makes a plan that labels all videos of a store, without shards, dense truth and rejected rows.
     ///
     /// # Errors
     /// Returns [`LabelError::Collision`] if two video names have the same hash, and [`LabelError::Change`] if a prompt
     /// is all zero or has a value that is NaN or infinite.
-    pub fn of_store(world: &World, videos: Vec<Video>, names: Names) -> Result<Plan, LabelError> {
+    pub fn of_store(world: &World, videos: AnnotatedVideos) -> Result<Plan, LabelError> {
         let prompts = world
             .prompt_pair()
             .map_err(|(modality, problem)| LabelError::Change(format!("{modality} prompts: {problem}")))?;
         Ok(Plan {
-            index: VideoIndex::new(&videos)?,
+            videos: VideoSet::new(videos, &Split::ALL)?,
             world: world.clone(),
-            videos,
             truth: Vec::new(),
             rejects: Vec::new(),
             prompts: Arc::new(prompts),
@@ -83,63 +79,17 @@ impl Plan {
             inputs: String::new(),
             denoised: None,
             unknown: UnknownVideos::default(),
-            names,
         })
     }
 
     /// Returns which video a key of a feature file stands for.
     pub fn meaning(&self, key: &str) -> Meaning {
-        self.names.meaning(key)
+        self.videos.meaning(key)
     }
 
-    /// Returns the video with this id; `None` if the video is not in the plan.
-    pub fn video(&self, video: VideoId) -> Option<&Video> {
-        let own = self.index.range(&self.videos, video..=video);
-        own.first().map(|&position| &self.videos[position as usize])
-    }
-
-    /// Returns the name of a video; `None` if the video is not in the plan.
-    pub fn name(&self, video: VideoId) -> Option<&Arc<str>> {
-        self.video(video).map(|video| &video.name)
-    }
-
-    /// Iterates over the videos with these ids, in order of id.
-    pub fn videos_of(&self, ids: RangeInclusive<VideoId>) -> impl ExactSizeIterator<Item = &Video> {
-        let own = self.index.range(&self.videos, ids);
-        own.iter().map(|&position| &self.videos[position as usize])
-    }
-}
-
-/// The positions of videos in order of id, in 4 bytes per video.
-#[derive(Clone, Debug, Default)]
-pub struct VideoIndex(Vec<u32>);
-
-impl VideoIndex {
-    /// Sorts videos by id.
-    ///
-    /// # Errors
-    /// Returns [`LabelError::Collision`] if two video names have the same hash.
-    pub fn new(videos: &[Video]) -> Result<VideoIndex, LabelError> {
-        let mut order: Vec<u32> = (0..videos.len() as u32).collect();
-        order.sort_unstable_by_key(|&position| (videos[position as usize].id, position));
-        for pair in order.windows(2) {
-            let [first, second] = [pair[0], pair[1]].map(|position| &videos[position as usize]);
-            if first.id == second.id {
-                return Err(LabelError::Collision {
-                    first: first.name.to_string(),
-                    second: second.name.to_string(),
-                });
-            }
-        }
-        Ok(VideoIndex(order))
-    }
-
-    /// The positions of the videos with these ids.
-    fn range(&self, videos: &[Video], ids: RangeInclusive<VideoId>) -> &[u32] {
-        let id = |position: &u32| videos[*position as usize].id;
-        let first = self.0.partition_point(|position| id(position) < *ids.start());
-        let later = &self.0[first..];
-        &later[..later.partition_point(|position| id(position) <= *ids.end())]
+    /// Returns the name of a video; `None` if the plan does not label the video.
+    pub fn name(&self, video: VideoId) -> Option<&str> {
+        self.videos.get(video).map(|video| video.name)
     }
 }
 
@@ -200,19 +150,19 @@ fn vectors() -> String {
 }
 
 /// SHA-256 of the classes and of the name, split, source and weak label of every video, in hex.
-pub fn weak_hash(classes: &[Arc<str>], videos: &[Video]) -> String {
+pub fn weak_hash(classes: &[Arc<str>], videos: &VideoSet) -> String {
     let mut sources: BTreeMap<&str, PathBuf> = BTreeMap::new();
-    for video in videos {
-        let spelled = || one_spelling(Path::new(&*video.source));
-        sources.entry(&video.source).or_insert_with(spelled);
+    for video in videos.iter() {
+        let spelled = || one_spelling(Path::new(&**video.source));
+        sources.entry(video.source).or_insert_with(spelled);
     }
     hash(|sum| {
         for class in classes {
             feed(sum, [&**class]);
         }
-        for video in videos {
-            let source = sources[&*video.source].to_string_lossy();
-            feed(sum, [&*video.name, video.split.as_str(), &source]);
+        for video in videos.iter() {
+            let source = sources[&**video.source].to_string_lossy();
+            feed(sum, [video.name, video.split.as_str(), &source]);
             for class in video.weak.iter() {
                 sum.update(class.0.to_le_bytes());
             }

@@ -150,7 +150,7 @@ fn segment_batch(
             left_out.unknown.note(&span.key, &span.file);
         }
         if let Meaning::Video(position) = meaning {
-            let video = &plan.videos[position];
+            let video = plan.videos.at(position);
             if found == width {
                 let features = FeatureHash::of(&data[from..from + values]);
                 if from != to {
@@ -172,7 +172,7 @@ fn segment_batch(
                 let reject = RejectRow::reject(RejectKind::FeatureRow, &*span.file, reason);
                 left_out
                     .rejects
-                    .push(reject.row(span.row).video(&*video.name).modality(modality));
+                    .push(reject.row(span.row).video(video.name).modality(modality));
             }
         }
         from += values;

@@ -26,7 +26,7 @@ use crate::world::changes::Changes;
 use crate::world::inputs::PathMove;
 use crate::world::resolve::Resolved;
 use crate::world::videos::sources_of;
-use crate::world::{Meaning, Names, World, rejects};
+use crate::world::{Meaning, World, rejects};
 
 /// A request to record a new folder for inputs that were moved.
 #[derive(Clone, Debug)]
@@ -254,12 +254,7 @@ fn check(
         return Err(missing(first, gone.len()));
     }
 
-    let videos = resolved.videos();
-    let names = (0..)
-        .zip(&videos)
-        .map(|(position, video)| (video.name.clone(), Some(position)));
-    let names = Names::new(names);
-    let mut plan = Plan::of_store(after, videos, names)?;
+    let mut plan = Plan::of_store(after, resolved.videos())?;
     for modality in Modality::ALL {
         for path in after.features[modality.index()]
             .iter()

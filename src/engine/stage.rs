@@ -84,7 +84,7 @@ impl StagedShard {
                     let reject = RejectRow::reject(RejectKind::FeatureRow, &*file, reason);
                     let reject = reject.row(row).modality(modality);
                     self.head.rejects.push(RejectRow {
-                        video: plan.name(video).map(|name| name.to_string()),
+                        video: plan.name(video).map(str::to_owned),
                         ..reject
                     });
                 }
@@ -99,7 +99,7 @@ impl StagedShard {
         let mut bad: BTreeSet<(VideoId, &str)> = BTreeSet::new();
         for row in rejects.iter().filter(|row| row.severity == Severity::Reject) {
             if let Some(Meaning::Video(position)) = row.video.as_deref().map(|key| plan.meaning(key)) {
-                bad.insert((plan.videos[position].id, &row.file));
+                bad.insert((plan.videos.at(position).id, &row.file));
             }
         }
         self.candidates

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use vaplan_dataflows::VideoId;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Filter, Snapshot, Store, WriteLock};
@@ -22,7 +23,6 @@ use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
-use crate::world::Names;
 use crate::world::flips;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
@@ -42,13 +42,7 @@ pub(crate) fn run(
     inputs::check(store, &resolved.after)?;
     resolved.known.want_all(snapshot)?;
     let world = &resolved.after;
-    let videos = resolved.videos();
-    let names = Names::new(
-        (0..)
-            .zip(&videos)
-            .map(|(position, video)| (video.name.clone(), Some(position))),
-    );
-    let mut plan = Plan::of_store(world, videos, names)?;
+    let mut plan = Plan::of_store(world, resolved.videos())?;
     let weak = weak_hash(&world.classes, &plan.videos);
     let mut files = BTreeSet::new();
     for modality in Modality::ALL {
@@ -61,11 +55,11 @@ pub(crate) fn run(
         }
     }
     plan.rejects = rejects(snapshot, &resolved, &files)?;
-    let there: BTreeSet<&str> = plan.videos.iter().map(|video| &*video.name).collect();
+    let there = |video: &str| plan.videos.get(VideoId::of(video)).is_some();
     let known = |class: &str| world.class_id(class).is_some();
-    plan.truth = snapshot.read::<Truth>()?;
-    plan.truth
-        .retain(|row| there.contains(&*row.video) && known(&row.class));
+    let mut truth = snapshot.read::<Truth>()?;
+    truth.retain(|row| there(&row.video) && known(&row.class));
+    plan.truth = truth;
 
     let old = snapshot.scan::<UserLabels>(&Filter::all())?;
     let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());

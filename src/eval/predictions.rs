@@ -126,7 +126,7 @@ fn matrices(
     let place_of = |key: &str| {
         roster
             .resolve(key)
-            .map(|position| place.get(&annotations.videos[position].name).copied())
+            .map(|position| place.get(annotations.videos.get(position).name).copied())
     };
     // Also read the file of an ambiguous key, so that the loop below rejects it. Otherwise the file would be ignored
     // silently.

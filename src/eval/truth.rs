@@ -60,7 +60,7 @@ impl DenseTruth {
         {
             place.insert(position, videos.len());
             videos.push(TruthVideo {
-                name: video.name.clone(),
+                name: video.name.into(),
                 events: Vec::new(),
             });
         }

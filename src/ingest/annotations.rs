@@ -25,12 +25,13 @@ mod roster;
 #[cfg(test)]
 mod tests;
 mod tsv;
+mod videos;
 mod weak;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Split};
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::{ClassId, Modality};
 
 use super::error::IngestError;
@@ -38,6 +39,7 @@ use super::error::IngestError;
 pub use classes::{LLP_CLASSES, read_classes};
 pub(crate) use classes::{nearest, unknown_class};
 pub use roster::{KEY_CHARS, KeyError, Roster, key11, split_name};
+pub use videos::{AnnotatedVideo, AnnotatedVideos, VideoLabel};
 
 /// The contents of an annotation folder.
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ pub struct Annotations {
     /// Names of the classes in order. A [`ClassId`] is a position in this list.
     pub classes: Vec<Arc<str>>,
     /// Every video of a split, in the order of the files train, val, test. Each name occurs once.
-    pub videos: Vec<AnnotatedVideo>,
+    pub videos: AnnotatedVideos,
     /// Dense events of videos of a split, with onset < offset, in the order of the files audio, visual.
     ///
     /// An event may lie after the end of its video, or be of a class outside the weak label. The same event may occur
@@ -53,19 +55,6 @@ pub struct Annotations {
     pub events: Vec<DenseEvent>,
     /// Rejected rows, and notes about irregular rows.
     pub rejects: Vec<RejectRow>,
-}
-
-/// A video with its weak label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AnnotatedVideo {
-    /// Full name of the video.
-    pub name: Arc<str>,
-    /// Split that the video belongs to.
-    pub split: Split,
-    /// Classes of the weak label in ascending order, each once.
-    pub weak: Vec<ClassId>,
-    /// File that the row of the video comes from.
-    pub source: Arc<str>,
 }
 
 /// One annotated event.
@@ -119,7 +108,7 @@ impl Annotations {
         let dense_rows = dense::rows(&files, &mut rejects)?;
         let classes = match classes {
             Some(classes) => classes,
-            None => folder::class_order(&files, &weak_rows, &dense_rows)?,
+            None => folder::class_order(&files, weak_rows.lists(), &dense_rows)?,
         };
         let videos = weak::videos(weak_rows, &files, &classes, &mut rejects);
         let events = dense::events(dense_rows, &files, &classes, &videos, &mut rejects);
@@ -133,7 +122,7 @@ impl Annotations {
 
     /// Resolves names of feature files to positions in [`Annotations::videos`].
     pub fn roster(&self) -> Roster {
-        Roster::new(self.videos.iter().map(|video| video.name.clone()))
+        Roster::new(self.videos.iter().map(|video| video.name))
     }
 
     /// Position of the class with this name. `None` if no class has this name.

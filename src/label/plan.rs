@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use vaplan_dataflows::VideoId;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
-use vaplan_schemas::{ClassId, Modality};
+use vaplan_schemas::Modality;
 
 use super::LabelRequest;
-use crate::engine::plan::{Plan, VideoIndex, planned, weak_hash};
+use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::absolute;
@@ -20,7 +19,7 @@ use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
-use crate::world::{Meaning, Names, Video, World};
+use crate::world::{Meaning, VideoSet, World};
 
 /// Opens every input.
 ///
@@ -30,15 +29,22 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
-    let (videos, chosen) = choose(&annotations, &request.splits);
+    let truth = truth(&annotations, &request.splits);
+    let Annotations {
+        classes,
+        videos,
+        mut rejects,
+        events: _,
+    } = annotations;
+    let videos = VideoSet::new(videos, &request.splits)?;
     if videos.is_empty() {
         let splits: Vec<&str> = request.splits.iter().map(|split| split.as_str()).collect();
-        let first = annotations.rejects.first();
+        let first = rejects.first();
         return Err(LabelError::NoVideos {
             rejected: first.map(|row| {
                 let line = row.row.map_or_else(String::new, |line| format!(", row {line}"));
                 (
-                    annotations.rejects.len(),
+                    rejects.len(),
                     format!("`{}`{line}: {}", row.file, row.reason),
                 )
             }),
@@ -46,12 +52,11 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             splits: splits.join(", "),
         });
     }
-    let index = VideoIndex::new(&videos)?;
     let world = World {
         settings,
         prompts: [
-            TextEmbeddings::read(&request.audio_text, &annotations.classes)?.into(),
-            TextEmbeddings::read(&request.visual_text, &annotations.classes)?.into(),
+            TextEmbeddings::read(&request.audio_text, &classes)?.into(),
+            TextEmbeddings::read(&request.visual_text, &classes)?.into(),
         ],
         features: [vec![absolute(&request.audio)?], vec![absolute(&request.visual)?]],
         columns: request.columns.clone(),
@@ -60,7 +65,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
         active: None,
         delivered: Vec::new(),
         run: BTreeMap::new(),
-        classes: annotations.classes.clone(),
+        classes,
     };
     let texts = [&request.audio_text, &request.visual_text];
     let prompts = world
@@ -69,16 +74,14 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             path: texts[modality.index()].clone(),
             problem,
         })?;
-    let names = annotations.videos.iter().map(|video| video.name.clone());
-    let names = Names::new(names.zip(chosen.iter().copied()));
-    let weak_hash = weak_hash(&annotations.classes, &videos);
+    let weak_hash = weak_hash(&world.classes, &videos);
     let mut shards = Vec::new();
     let unknown = RefCell::new(UnknownVideos::default());
     for modality in Modality::ALL {
         for path in &world.features[modality.index()] {
             let folder = path.to_string_lossy();
             let wanted = |key: &str| {
-                let meaning = names.meaning(key);
+                let meaning = videos.meaning(key);
                 if meaning == Meaning::Unknown {
                     unknown.borrow_mut().note(key, &folder);
                 }
@@ -88,8 +91,6 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             shards.extend(planned(input, &world, &weak_hash));
         }
     }
-    let truth = truth(&annotations, &chosen);
-    let mut rejects = annotations.rejects;
     for row in &request.left_out {
         // A row of `encode` can have no file.
         let file = match &*row.file {
@@ -132,7 +133,6 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     Ok(Plan {
         world,
         videos,
-        index,
         truth,
         rejects,
         prompts: Arc::new(prompts),
@@ -140,40 +140,17 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
         inputs,
         denoised: None,
         unknown: unknown.into_inner(),
-        names,
     })
 }
 
-fn choose(annotations: &Annotations, splits: &[Split]) -> (Vec<Video>, Vec<Option<usize>>) {
-    let mut videos = Vec::new();
-    let mut chosen = Vec::with_capacity(annotations.videos.len());
-    // Many videos have the same weak label, and share one allocation.
-    let mut weak: BTreeMap<&[ClassId], Arc<[ClassId]>> = BTreeMap::new();
-    for video in &annotations.videos {
-        chosen.push(splits.contains(&video.split).then_some(videos.len()));
-        if splits.contains(&video.split) {
-            videos.push(Video {
-                id: VideoId::of(&video.name),
-                name: video.name.clone(),
-                split: video.split,
-                weak: weak
-                    .entry(&video.weak[..])
-                    .or_insert_with(|| video.weak.clone().into())
-                    .clone(),
-                source: video.source.clone(),
-            });
-        }
-    }
-    (videos, chosen)
-}
-
-fn truth(annotations: &Annotations, chosen: &[Option<usize>]) -> Vec<TruthRow> {
+/// The dense truth of the videos of these splits.
+fn truth(annotations: &Annotations, splits: &[Split]) -> Vec<TruthRow> {
     let mut rows: Vec<TruthRow> = annotations
         .events
         .iter()
-        .filter(|event| chosen[event.video].is_some())
+        .filter(|event| splits.contains(&annotations.videos.get(event.video).split))
         .map(|event| TruthRow {
-            video: annotations.videos[event.video].name.clone(),
+            video: annotations.videos.get(event.video).name.into(),
             modality: event.modality,
             class: annotations.classes[event.class.index()].clone(),
             onset: event.onset,

@@ -141,7 +141,7 @@ impl Graph {
             commit,
             &Classification::new(&world.classes, &[]),
             stepped.changes,
-            |video| self.names.get(&video),
+            |video| self.names.get(&video).map(|name| &**name),
         )
     }
 

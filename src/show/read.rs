@@ -88,11 +88,8 @@ fn truth_of_rows(rows: Vec<TruthRow>, videos: &[VideoRow], video: &VideoRow) -> 
 
 /// True events of `video`. `None` if `annotations` lack the video, or if no video of its split has an event there.
 fn truth_of_annotations(annotations: &Annotations, video: &VideoRow) -> Option<Vec<TruthRow>> {
-    let position = annotations
-        .videos
-        .iter()
-        .position(|known| known.name == video.video)?;
-    let split_of = |video: usize| -> Split { annotations.videos[video].split };
+    let position = annotations.videos.position(&video.video)?;
+    let split_of = |video: usize| -> Split { annotations.videos.get(video).split };
     annotations
         .events
         .iter()

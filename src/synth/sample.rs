@@ -97,15 +97,15 @@ mod tests {
                 .all(|row| row.severity == Severity::Note),
             "{reasons:?}"
         );
-        for video in &annotations.videos {
+        for video in annotations.videos.iter() {
             assert!(
-                key11(&video.name).contains("demo"),
+                key11(video.name).contains("demo"),
                 "{} looks like a real id",
                 video.name
             );
         }
         for event in &annotations.events {
-            let video = &annotations.videos[event.video];
+            let video = annotations.videos.get(event.video);
             assert!(video.split != Split::Train && video.weak.contains(&event.class) && event.offset <= 10);
         }
     }

@@ -58,7 +58,7 @@ impl<'a> SimulatedTruth<'a> {
         let mut dense: BTreeMap<usize, SimulatedTracks> = BTreeMap::new();
         let mut densely = [false; Split::ALL.len()];
         for event in &annotations.events {
-            densely[annotations.videos[event.video].split as usize] = true;
+            densely[annotations.videos.get(event.video).split as usize] = true;
             if event.onset < segments {
                 let track = dense
                     .entry(event.video)
@@ -79,7 +79,7 @@ impl<'a> SimulatedTruth<'a> {
 
     /// Whether the tracks of this video come from dense truth. Otherwise they are sampled.
     pub fn is_dense(&self, video: usize) -> bool {
-        self.densely[self.annotations.videos[video].split as usize]
+        self.densely[self.annotations.videos.get(video).split as usize]
     }
 
     /// Tracks of the video at position `video`, simulated with the name `name`.
@@ -89,7 +89,7 @@ impl<'a> SimulatedTruth<'a> {
         }
         let mut rng = generator(self.seed, "tracks", name);
         let mut tracks = SimulatedTracks::new();
-        for &class in &self.annotations.videos[video].weak {
+        for &class in &**self.annotations.videos.get(video).weak {
             let [audio, visual] = sample_class(&mut rng, self.segments);
             if let Some(visual) = visual {
                 tracks.insert((Modality::Visual, class), visual);
@@ -215,15 +215,17 @@ fn composition(rng: &mut ChaCha8Rng, total: usize, parts: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::annotations::{AnnotatedVideo, DenseEvent};
+    use crate::ingest::annotations::{DenseEvent, VideoLabel};
 
     /// 4,000 training videos of classes 0 and 1, and two test videos. Only one of the test videos has an event.
     fn annotations() -> Annotations {
-        let video = |number: usize| AnnotatedVideo {
-            name: format!("test{number:07}_0_10").into(),
-            split: if number < 4000 { Split::Train } else { Split::Test },
-            weak: vec![ClassId(0), ClassId(1)],
-            source: "train.csv".into(),
+        let video = |number: usize| {
+            let label = VideoLabel {
+                split: if number < 4000 { Split::Train } else { Split::Test },
+                weak: [ClassId(0), ClassId(1)].into(),
+                source: "train.csv".into(),
+            };
+            (format!("test{number:07}_0_10"), label)
         };
         let event = |onset, offset| DenseEvent {
             video: 4000,
@@ -262,7 +264,7 @@ mod tests {
         let truth = SimulatedTruth::new(&annotations, 10, 1);
         let (mut audio, mut visual, mut both, mut whole) = (0, 0, 0, 0);
         for video in 0..4000 {
-            let tracks = truth.tracks(video, &annotations.videos[video].name);
+            let tracks = truth.tracks(video, annotations.videos.get(video).name);
             assert!(
                 tracks
                     .values()
@@ -291,7 +293,7 @@ mod tests {
         let (mut tracks, mut events, mut active) = (0, 0, 0);
         for video in 0..4000 {
             for (_, track) in truth
-                .tracks(video, &truth.annotations.videos[video].name)
+                .tracks(video, truth.annotations.videos.get(video).name)
                 .iter()
                 .filter(|((of, _), _)| *of == modality)
             {
@@ -334,7 +336,7 @@ mod tests {
         for segments in [1, 2, 3, 60] {
             let truth = SimulatedTruth::new(&annotations, segments, 1);
             for video in 0..50 {
-                let tracks = truth.tracks(video, &annotations.videos[video].name);
+                let tracks = truth.tracks(video, annotations.videos.get(video).name);
                 assert!(
                     tracks
                         .values()

@@ -48,9 +48,9 @@ pub fn choose_videos(
     let mut keys: BTreeSet<String> = BTreeSet::new();
     for copy in 0..repeat {
         for &of in &chosen {
-            let name = &annotations.videos[of].name;
-            let name = if copy == 0 {
-                name.clone()
+            let name = annotations.videos.get(of).name;
+            let name: Arc<str> = if copy == 0 {
+                name.into()
             } else {
                 copy_name(name, copy).into()
             };
@@ -58,7 +58,7 @@ pub fn choose_videos(
             // video.
             if !keys.insert(key11(&name).to_owned()) && copy > 0 {
                 return Err(SynthError::NameTwice {
-                    video: annotations.videos[of].name.to_string(),
+                    video: annotations.videos.get(of).name.to_owned(),
                     copy,
                     name: name.to_string(),
                 });
@@ -98,18 +98,20 @@ mod tests {
     use vaplan_schemas::rows::Split;
 
     use super::*;
-    use crate::ingest::annotations::AnnotatedVideo;
+    use crate::ingest::annotations::VideoLabel;
 
     fn annotations(count: usize) -> Annotations {
-        let video = |number: usize| AnnotatedVideo {
-            name: format!("test{number:07}_0_10").into(),
-            split: if number < count * 8 / 10 {
-                Split::Train
-            } else {
-                Split::Test
-            },
-            weak: Vec::new(),
-            source: "train.csv".into(),
+        let video = |number: usize| {
+            let label = VideoLabel {
+                split: if number < count * 8 / 10 {
+                    Split::Train
+                } else {
+                    Split::Test
+                },
+                weak: [].into(),
+                source: "train.csv".into(),
+            };
+            (format!("test{number:07}_0_10"), label)
         };
         Annotations {
             classes: vec!["Dog".into()],

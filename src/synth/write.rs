@@ -198,7 +198,7 @@ fn nameable(
         } else {
             return true;
         };
-        let file = &*annotations.videos[member.of].source;
+        let file = &**annotations.videos.get(member.of).source;
         rejects.push(RejectRow::reject(RejectKind::FileName, file, reason).video(&*member.name));
         false
     });
@@ -400,7 +400,7 @@ fn write_annotations(
         let mut text = String::from("filename\tevent_labels\n");
         let head = text.len();
         for member in members {
-            let video = &annotations.videos[member.of];
+            let video = annotations.videos.get(member.of);
             if video.split == split {
                 let labels: Vec<&str> = video.weak.iter().map(|&id| class(id)).collect();
                 text.push_str(&format!("{}\t{}\n", member.name, labels.join(",")));

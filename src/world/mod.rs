@@ -36,4 +36,4 @@ pub(crate) mod videos;
 
 pub use both::Both;
 pub use state::{Active, PromptSet, World};
-pub use video::{Meaning, Names, Video};
+pub use video::{KnownVideo, Meaning, Video, VideoSet};

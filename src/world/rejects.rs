@@ -4,7 +4,6 @@
 //! the rows of these kinds for this video, and keeps the rows that come from reading a file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use vaplan_dataflows::rejection::{Rejection, UserLabelRejection};
 use vaplan_schemas::rows::{RejectKind, RejectRow};
@@ -18,13 +17,13 @@ const USER_LABELS: &str = "user_labels";
 const PREDICTIONS: &str = "predictions";
 
 /// The rows of table `rejects` for a rejection of a video.
-pub fn rows(world: &World, video: &Arc<str>, rejection: &Rejection) -> Vec<RejectRow> {
+pub fn rows(world: &World, video: &str, rejection: &Rejection) -> Vec<RejectRow> {
     let features = |modality: Modality| inputs(world, modality);
     let name = |class: &ClassId| &world.classes[class.index()];
     let (kind, modality) = kind(rejection);
     let row = |file: String, reason: String| {
         RejectRow::reject(kind, file, format!("video `{video}` {reason}"))
-            .video(&**video)
+            .video(video)
             .modality(modality)
     };
     match rejection {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vaplan_dataflows::VideoId;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
@@ -16,10 +15,10 @@ use super::videos::LoadedVideos;
 use super::{epochs, inputs, predictions};
 use crate::error::LabelError;
 use crate::ingest::absolute;
-use crate::ingest::annotations::unknown_class;
+use crate::ingest::annotations::{AnnotatedVideos, VideoLabel, unknown_class};
 use crate::ingest::npy::is_npy;
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, PromptSet, Video, World};
+use crate::world::{Both, PromptSet, World};
 
 /// The world before and after a change, and the rows of the change that passed the checks.
 #[derive(Clone, Debug)]
@@ -302,18 +301,17 @@ impl Resolved {
     }
 
     /// All videos after the change. The rows of all videos must be loaded before the call.
-    pub(crate) fn videos(&self) -> Vec<Video> {
+    pub(crate) fn videos(&self) -> AnnotatedVideos {
         let known = self.known.rows().map(|row| &row.video);
         let names: BTreeSet<&Arc<str>> = known.chain(self.weak.keys()).collect();
         let video = |name: &Arc<str>| {
             let now = self.weak_of(name)?;
-            Some(Video {
-                id: VideoId::of(name),
-                name: name.clone(),
+            let label = VideoLabel {
                 split: now.split,
                 weak: now.classes.into(),
                 source: now.source,
-            })
+            };
+            Some((name.clone(), label))
         };
         names.into_iter().filter_map(video).collect()
     }

@@ -1,12 +1,14 @@
 //! One video with its weak label, and which video the key of a feature file names.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_schemas::ClassId;
-use vaplan_schemas::rows::{RejectKind, RejectRow};
+use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
-use crate::ingest::annotations::{KeyError, key11};
+use crate::error::LabelError;
+use crate::ingest::annotations::{AnnotatedVideo, AnnotatedVideos, KeyError, key11};
 
 /// A video with its weak label.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,50 +18,140 @@ pub struct Video {
     /// Full name.
     pub name: Arc<str>,
     /// Split that the video belongs to.
-    pub split: vaplan_schemas::rows::Split,
+    pub split: Split,
     /// Classes of the weak label in ascending order.
     pub weak: Arc<[ClassId]>,
     /// File that the weak label comes from.
     pub source: Arc<str>,
 }
 
-/// Tells which video a key of a feature file names, as [`Roster`](crate::ingest::annotations::Roster) does. A plan keeps
-/// the names of all videos of a run, so this type needs only 24 bytes per video beside the names.
+/// The videos of a run: those to label, and all others whose names are known. It finds them by id and by the key of a
+/// feature file, as [`Roster`](crate::ingest::annotations::Roster) does.
+///
+/// A run keeps all its videos in memory, so a video takes only 28 bytes and the bytes of its name.
 #[derive(Clone, Debug)]
-pub struct Names {
-    names: Vec<Arc<str>>,
-    /// Positions in `names`, in alphabetical order of names. All names that begin with a key are together.
-    order: Vec<u32>,
-    /// The index among the labelled videos for each position in `names`; [`NOT_LABELLED`] if the video is not labelled.
-    chosen: Vec<u32>,
+pub struct VideoSet {
+    all: AnnotatedVideos,
+    ids: Vec<VideoId>,
+    /// Splits whose videos are labelled.
+    splits: Vec<Split>,
+    /// Positions of the labelled videos in order of id.
+    by_id: Vec<u32>,
 }
 
-const NOT_LABELLED: u32 = u32::MAX;
+/// A video of a [`VideoSet`].
+#[derive(Clone, Copy, Debug)]
+pub struct KnownVideo<'a> {
+    /// Hash of the full name.
+    pub id: VideoId,
+    /// Full name.
+    pub name: &'a str,
+    /// Split that the video belongs to.
+    pub split: Split,
+    /// Classes of the weak label in ascending order.
+    pub weak: &'a Arc<[ClassId]>,
+    /// File that the weak label comes from.
+    pub source: &'a Arc<str>,
+}
 
-impl Names {
-    /// Takes all known names, each with its index among the labelled videos (`None` if the video is not labelled).
+impl From<KnownVideo<'_>> for Video {
+    fn from(known: KnownVideo<'_>) -> Video {
+        Video {
+            id: known.id,
+            name: known.name.into(),
+            split: known.split,
+            weak: known.weak.clone(),
+            source: known.source.clone(),
+        }
+    }
+}
+
+impl VideoSet {
+    /// Takes all known videos. The videos of `splits` are labelled.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Collision`] if the names of two labelled videos have the same hash.
+    pub fn new(all: AnnotatedVideos, splits: &[Split]) -> Result<VideoSet, LabelError> {
+        let ids: Vec<VideoId> = all.iter().map(|video| VideoId::of(video.name)).collect();
+        let labelled = (0_u32..).zip(all.iter());
+        let labelled = labelled.filter(|(_, video)| splits.contains(&video.split));
+        let mut by_id: Vec<u32> = labelled.map(|(position, _)| position).collect();
+        by_id.sort_unstable_by_key(|position| (ids[*position as usize], *position));
+        let same = |pair: &&[u32]| ids[pair[0] as usize] == ids[pair[1] as usize];
+        if let Some(pair) = by_id.windows(2).find(same) {
+            let [first, second] = [pair[0], pair[1]].map(|position| all.get(position as usize).name.to_owned());
+            return Err(LabelError::Collision { first, second });
+        }
+        Ok(VideoSet {
+            all,
+            ids,
+            splits: splits.to_vec(),
+            by_id,
+        })
+    }
+
+    /// The number of labelled videos.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether no video is labelled.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The video at a position of the list that the set was made of.
     ///
     /// # Panics
-    /// Panics if there are 2^32 - 1 or more names.
-    pub fn new(names: impl IntoIterator<Item = (Arc<str>, Option<usize>)>) -> Names {
-        let index = |chosen: Option<usize>| match chosen {
-            Some(position) => u32::try_from(position).expect("fewer than 2^32 videos"),
-            None => NOT_LABELLED,
-        };
-        let (names, chosen): (Vec<Arc<str>>, Vec<u32>) = names
-            .into_iter()
-            .map(|(name, chosen)| (name, index(chosen)))
-            .unzip();
-        let mut order: Vec<u32> = (0..u32::try_from(names.len()).expect("fewer than 2^32 videos")).collect();
-        order.sort_unstable_by(|a, b| names[*a as usize].cmp(&names[*b as usize]));
-        Names { names, order, chosen }
+    /// Panics if there is no such position.
+    pub fn at(&self, position: usize) -> KnownVideo<'_> {
+        let AnnotatedVideo {
+            name,
+            split,
+            weak,
+            source,
+        } = self.all.get(position);
+        KnownVideo {
+            id: self.ids[position],
+            name,
+            split,
+            weak,
+            source,
+        }
+    }
+
+    /// Iterates over the labelled videos in order of position.
+    pub fn iter(&self) -> impl Iterator<Item = KnownVideo<'_>> {
+        let all = (0..self.ids.len()).map(|position| self.at(position));
+        all.filter(|video| self.splits.contains(&video.split))
+    }
+
+    /// The ids of the labelled videos, ascending.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = VideoId> {
+        self.by_id.iter().map(|&position| self.ids[position as usize])
+    }
+
+    /// The labelled video with this id. `None` if no labelled video has the id.
+    pub fn get(&self, video: VideoId) -> Option<KnownVideo<'_>> {
+        self.of_ids(video..=video).next()
+    }
+
+    /// The labelled videos with these ids, in order of id.
+    pub fn of_ids(&self, ids: RangeInclusive<VideoId>) -> impl ExactSizeIterator<Item = KnownVideo<'_>> {
+        let id = |position: &u32| self.ids[*position as usize];
+        let first = self.by_id.partition_point(|position| id(position) < *ids.start());
+        let later = &self.by_id[first..];
+        let own = &later[..later.partition_point(|position| id(position) <= *ids.end())];
+        own.iter().map(|&position| self.at(position as usize))
     }
 
     /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
-        let name = |position: &u32| &*self.names[*position as usize];
-        let first = self.order.partition_point(|position| name(position) < key);
-        let later = &self.order[first..];
+        let name = |position: &u32| self.all.get(*position as usize).name;
+        // All names that begin with a key are together.
+        let order = self.all.by_name();
+        let first = order.partition_point(|position| name(position) < key);
+        let later = &order[first..];
         let fits = |position: &&u32| name(position) == key || key11(name(position)) == key;
         let Some(own) = later.first().filter(fits) else {
             return Meaning::Unknown;
@@ -70,8 +162,8 @@ impl Names {
             if last != *own {
                 let ambiguous = KeyError::Ambiguous {
                     key: key.to_owned(),
-                    first: self.names[*own as usize].clone(),
-                    second: self.names[last as usize].clone(),
+                    first: name(own).into(),
+                    second: name(&last).into(),
                 };
                 return Meaning::Ambiguous {
                     key: key.into(),
@@ -79,9 +171,9 @@ impl Names {
                 };
             }
         }
-        match self.chosen[*own as usize] {
-            NOT_LABELLED => Meaning::NotLabelled,
-            position => Meaning::Video(position as usize),
+        match self.splits.contains(&self.all.get(*own as usize).split) {
+            true => Meaning::Video(*own as usize),
+            false => Meaning::NotLabelled,
         }
     }
 }
@@ -89,7 +181,7 @@ impl Names {
 /// The meaning of the key of a feature file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// The key names this video, by its index among the labelled videos.
+    /// The key names this labelled video, by its position: [`VideoSet::at`].
     Video(usize),
     /// The key names a known video that is not labelled.
     NotLabelled,
@@ -123,7 +215,24 @@ impl Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::annotations::Roster;
+    use crate::ingest::annotations::{Roster, VideoLabel};
+
+    /// A set in which every third video is of split test, and the others are labelled.
+    fn set(names: &[&str]) -> VideoSet {
+        let video = |(position, name): (usize, &&str)| {
+            let label = VideoLabel {
+                split: match position % 3 {
+                    2 => Split::Test,
+                    _ => Split::Train,
+                },
+                weak: [ClassId(position as u32)].into(),
+                source: "train.csv".into(),
+            };
+            ((*name).to_owned(), label)
+        };
+        let all = names.iter().enumerate().map(video).collect();
+        VideoSet::new(all, &[Split::Train, Split::Val]).unwrap()
+    }
 
     #[test]
     fn keys_mean_the_videos_that_the_roster_tells() {
@@ -139,12 +248,8 @@ mod tests {
             "CCCCCCCCCC",
         ];
         let roster = Roster::new(names);
-        // Every third video is not labelled.
         let chosen = |position: usize| (position % 3 != 2).then_some(position);
-        let known = (0..)
-            .zip(names)
-            .map(|(position, name)| (name.into(), chosen(position)));
-        let known = Names::new(known);
+        let known = set(&names);
         let mut keys: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         for name in names {
             keys.extend(name.char_indices().map(|(end, _)| name[..end].to_owned()));
@@ -163,6 +268,25 @@ mod tests {
         }
         assert!(matches!(known.meaning("AAAAAAAAAAA"), Meaning::Ambiguous { .. }));
         assert_eq!(known.meaning("BBBBBBBBBBB"), Meaning::Video(4));
-        assert_eq!(Names::new([]).meaning(""), Meaning::Unknown);
+        assert_eq!(set(&[]).meaning(""), Meaning::Unknown);
+    }
+
+    #[test]
+    fn labelled_videos_are_found_by_id_and_by_ranges_of_ids() {
+        let names: Vec<String> = (0..100).map(|number| format!("video{number:06}_0_10")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let known = set(&names);
+        assert_eq!((known.len(), known.iter().count()), (67, 67));
+        for (position, name) in names.iter().enumerate() {
+            let found = known.get(VideoId::of(name)).map(Video::from);
+            let found = found.map(|video| (video.name, video.weak[0]));
+            let wanted = (position % 3 != 2).then(|| (Arc::from(*name), ClassId(position as u32)));
+            assert_eq!(found, wanted, "{name}");
+        }
+        let ids: Vec<VideoId> = known.ids().collect();
+        assert!(ids.is_sorted());
+        let of = |range: RangeInclusive<VideoId>| known.of_ids(range).map(|video| video.id).collect::<Vec<_>>();
+        assert_eq!(of(ids[10]..=ids[20]), ids[10..=20]);
+        assert_eq!(of(VideoId(0)..=VideoId(u64::MAX)), ids);
     }
 }

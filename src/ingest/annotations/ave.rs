@@ -15,10 +15,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vaplan_schemas::Modality;
+use vaplan_schemas::{ClassId, Modality};
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
 
-use super::{AnnotatedVideo, Annotations, DenseEvent, position, read_classes, unknown_class};
+use super::{Annotations, DenseEvent, VideoLabel, position, read_classes, unknown_class};
 use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
 
@@ -101,32 +101,27 @@ pub(super) fn read(
 }
 
 fn collect(lines: Vec<Line<'_>>, classes: Vec<Arc<str>>, mut rejects: Vec<RejectRow>) -> Annotations {
-    let mut videos: Vec<AnnotatedVideo> = Vec::new();
+    let mut videos: Vec<(&str, &Line<'_>, Vec<ClassId>)> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut events = Vec::new();
-    for line in lines {
+    for line in &lines {
         let Some(class) = position(&classes, line.class) else {
             let reason = unknown_class(line.class, &classes);
-            rejects.push(reject(RejectKind::UnknownClass, &line, reason));
+            rejects.push(reject(RejectKind::UnknownClass, line, reason));
             continue;
         };
         let place = *places.entry(line.video).or_insert_with(|| {
-            videos.push(AnnotatedVideo {
-                name: line.video.into(),
-                split: line.split,
-                weak: Vec::new(),
-                source: line.file.clone(),
-            });
+            videos.push((line.video, line, Vec::new()));
             videos.len() - 1
         });
-        let video = &mut videos[place];
-        if video.split != line.split {
-            let reason = format!("video is of split {} already, expected one split", video.split);
-            rejects.push(reject(RejectKind::RepeatedVideo, &line, reason));
+        let (_, first, weak) = &mut videos[place];
+        if first.split != line.split {
+            let reason = format!("video is of split {} already, expected one split", first.split);
+            rejects.push(reject(RejectKind::RepeatedVideo, line, reason));
             continue;
         }
-        if let Err(at) = video.weak.binary_search(&class) {
-            video.weak.insert(at, class);
+        if let Err(at) = weak.binary_search(&class) {
+            weak.insert(at, class);
         }
         if line.split != Split::Train {
             events.extend(Modality::ALL.map(|modality| DenseEvent {
@@ -139,9 +134,17 @@ fn collect(lines: Vec<Line<'_>>, classes: Vec<Arc<str>>, mut rejects: Vec<Reject
         }
     }
     events.sort_by_key(|event| event.modality);
+    let videos = videos.into_iter().map(|(name, first, weak)| {
+        let label = VideoLabel {
+            split: first.split,
+            weak: weak.into(),
+            source: first.file.clone(),
+        };
+        (name, label)
+    });
     Annotations {
+        videos: videos.collect(),
         classes,
-        videos,
         events,
         rejects,
     }
@@ -195,11 +198,8 @@ mod tests {
         let read = Annotations::read(folder.path()).unwrap();
         assert_eq!(read.classes, ["Bark", "Church bell"].map(Arc::from));
         let video = |at: usize| {
-            (
-                &*read.videos[at].name,
-                read.videos[at].split,
-                read.videos[at].weak[0].0,
-            )
+            let video = read.videos.get(at);
+            (video.name, video.split, video.weak[0].0)
         };
         assert_eq!(read.videos.len(), 3);
         assert_eq!(video(0), ("RUhOCu3LNXM", Split::Train, 1));

@@ -8,7 +8,8 @@ use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 
 use super::classes::unknown_class;
 use super::folder::Files;
-use super::{AnnotatedVideo, DenseEvent, position, tsv};
+use super::tsv::TsvRow;
+use super::{AnnotatedVideos, DenseEvent, position, tsv};
 use crate::ingest::error::IngestError;
 
 /// A row of a dense file with parsed times.
@@ -25,12 +26,12 @@ pub(super) struct DenseRow {
 pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<DenseRow>, IngestError> {
     let mut rows = Vec::new();
     for (file, (modality, path)) in files.dense.iter().enumerate() {
-        for row in tsv::read(path, ["filename", "onset", "offset", "event_labels"], rejects)? {
+        let mut add = |row: TsvRow<'_, 4>, rejects: &mut Vec<RejectRow>| {
             let [video, onset, offset, label] = row.fields;
             let mut reject = |kind, reason: String| {
                 let row = RejectRow::reject(kind, path.display().to_string(), reason).row(row.line);
                 rejects.push(RejectRow {
-                    video: (!video.is_empty()).then(|| video.clone()),
+                    video: (!video.is_empty()).then(|| video.to_owned()),
                     ..row.modality(*modality)
                 });
             };
@@ -39,34 +40,37 @@ pub(super) fn rows(files: &Files, rejects: &mut Vec<RejectRow>) -> Result<Vec<De
                     RejectKind::EmptyName,
                     "filename is empty, expected the name of a video".to_owned(),
                 );
-                continue;
+                return;
             }
-            let times = (time(&onset), time(&offset));
+            let times = (time(onset), time(offset));
             let (Some(onset), Some(offset)) = times else {
                 let (name, text) = if times.0.is_none() {
-                    ("onset", &onset)
+                    ("onset", onset)
                 } else {
-                    ("offset", &offset)
+                    ("offset", offset)
                 };
                 let shown: String = text.chars().take(40).collect();
                 reject(
                     RejectKind::FieldValue,
                     format!("{name} is `{shown}`, expected a whole number from 0"),
                 );
-                continue;
+                return;
             };
             rows.push(DenseRow {
                 file,
                 line: row.line,
-                video,
+                video: video.to_owned(),
                 onset,
                 offset,
-                label,
+                label: label.to_owned(),
             });
-        }
+        };
+        tsv::each(path, COLUMNS, rejects, &mut add)?;
     }
     Ok(rows)
 }
+
+const COLUMNS: [&str; 4] = ["filename", "onset", "offset", "event_labels"];
 
 /// Parses a whole number. `3.0` is accepted, because pandas writes whole numbers so in a column with missing values.
 fn time(text: &str) -> Option<u32> {
@@ -85,18 +89,13 @@ pub(super) fn events(
     rows: Vec<DenseRow>,
     files: &Files,
     classes: &[Arc<str>],
-    videos: &[AnnotatedVideo],
+    videos: &AnnotatedVideos,
     rejects: &mut Vec<RejectRow>,
 ) -> Vec<DenseEvent> {
     let sources: Vec<String> = files
         .dense
         .iter()
         .map(|(_, path)| path.display().to_string())
-        .collect();
-    let at: BTreeMap<&str, usize> = videos
-        .iter()
-        .enumerate()
-        .map(|(i, video)| (&*video.name, i))
         .collect();
     let mut events = Vec::with_capacity(rows.len());
     // Give one note per file and video without a split, and one note per video with classes outside its weak label
@@ -122,7 +121,7 @@ pub(super) fn events(
                 ),
             );
         }
-        let Some(&video) = at.get(row.video.as_str()) else {
+        let Some(video) = videos.position(&row.video) else {
             if strangers.insert((row.file, row.video.clone())) {
                 note(
                     Severity::Note,
@@ -143,7 +142,7 @@ pub(super) fn events(
         if row.onset >= row.offset {
             continue;
         }
-        if videos[video].weak.binary_search(&class).is_err() {
+        if videos.get(video).weak.binary_search(&class).is_err() {
             outside
                 .entry(video)
                 .or_insert_with(|| (row.file, row.line, BTreeSet::new()))
@@ -168,15 +167,15 @@ pub(super) fn events(
             names.join(", ")
         );
         let note = RejectRow::note(RejectKind::OutsideWeakLabel, &*sources[file], reason);
-        rejects.push(note.row(line).video(&*videos[video].name));
+        rejects.push(note.row(line).video(videos.get(video).name));
     }
     if !files.dense.is_empty() {
         let with: BTreeSet<usize> = events.iter().map(|event| event.video).collect();
         for (position, video) in videos.iter().enumerate() {
             if video.split != Split::Train && !with.contains(&position) {
                 let reason = format!("`{}` has no dense event: its truth is empty", video.name);
-                let note = RejectRow::note(RejectKind::NoEvent, &*video.source, reason);
-                rejects.push(note.video(&*video.name));
+                let note = RejectRow::note(RejectKind::NoEvent, &**video.source, reason);
+                rejects.push(note.video(video.name));
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::ingest::error::IngestError;
 const MISSPELT: f64 = 0.8;
 /// If at least one label in this many has an unknown class, and an unknown class is no misspelling, the folder counts
 /// as another data set than LLP (D).
-const FOREIGN: usize = 10;
+const FOREIGN: u64 = 10;
 
 /// The files of an annotation folder.
 pub(super) struct Files {
@@ -93,31 +93,35 @@ impl Files {
 /// The order of `classes.txt`. Without this file, LLP's order, if the classes are LLP's.
 pub(super) fn class_order(
     files: &Files,
-    weak_rows: &[weak::WeakRow],
+    lists: &[weak::LabelList],
     dense_rows: &[dense::DenseRow],
 ) -> Result<Vec<Arc<str>>, IngestError> {
     if let Some(path) = &files.classes {
         return read_classes(path);
     }
     let llp: Vec<Arc<str>> = LLP_CLASSES.into_iter().map(Arc::from).collect();
-    let weak = weak_rows.iter().flat_map(|row| {
-        let path = &files.splits[row.file].1;
-        row.labels
-            .iter()
-            .map(move |label| (path, row.line, label.as_str()))
+    let weak = lists.iter().flat_map(|list| {
+        let (file, line) = list.first;
+        let path = &files.splits[file].1;
+        let labels = list.labels.iter();
+        labels.map(move |label| (path, line, label.as_str(), list.rows))
     });
     let dense = dense_rows
         .iter()
-        .map(|row| (&files.dense[row.file].1, row.line, row.label.as_str()));
-    let (mut total, mut unknown, mut foreign) = (0_usize, 0_usize, None);
-    for (path, line, label) in weak.chain(dense) {
-        total += 1;
+        .map(|row| (&files.dense[row.file].1, row.line, row.label.as_str(), 1));
+    let (mut total, mut unknown, mut foreign) = (0_u64, 0_u64, None);
+    for (path, line, label, rows) in weak.chain(dense) {
+        total += rows;
         if position(&llp, label).is_some() {
             continue;
         }
-        unknown += 1;
+        unknown += rows;
+        // One foreign class is enough, and comparing each of many unknown labels would take long.
+        if foreign.is_some() {
+            continue;
+        }
         let (near, similarity) = nearest(label, &llp);
-        if foreign.is_none() && similarity < MISSPELT {
+        if similarity < MISSPELT {
             foreign = Some(IngestError::ForeignClasses {
                 path: path.clone(),
                 row: line,
@@ -125,14 +129,9 @@ pub(super) fn class_order(
                 nearest: near.to_owned(),
             });
         }
-        // More than 1000 unknown labels are enough to decide. Comparing every label of a large foreign data set would
-        // take long.
-        if unknown > 1000 && foreign.is_some() {
-            break;
-        }
     }
     match foreign {
-        Some(error) if unknown > 1000 || unknown.saturating_mul(FOREIGN) >= total => Err(error),
+        Some(error) if unknown.saturating_mul(FOREIGN) >= total => Err(error),
         _ => Ok(llp),
     }
 }

@@ -9,22 +9,24 @@ use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
 
 /// The requested fields of one line.
-pub(super) struct TsvRow<const N: usize> {
+pub(super) struct TsvRow<'a, const N: usize> {
     /// Number of the line, from 1.
     pub(super) line: u64,
     /// Fields in the order of the requested columns.
-    pub(super) fields: [String; N],
+    pub(super) fields: [&'a str; N],
 }
 
-/// Reads the columns with these names, in any order in the file. Malformed lines go to `rejects`.
+/// Reads the columns with these names, in any order in the file, and calls `on_row` with the fields of each line. Malformed
+/// lines go to `rejects`, and `on_row` can add other rows. Only one line is in memory, because a file can have millions.
 ///
 /// Quotes are ordinary characters, except around a whole field. The public files do not quote fields, and a single
 /// quote in a field must not join it with the lines after it.
-pub(super) fn read<const N: usize>(
+pub(super) fn each<const N: usize>(
     path: &Path,
     columns: [&'static str; N],
     rejects: &mut Vec<RejectRow>,
-) -> Result<Vec<TsvRow<N>>, IngestError> {
+    on_row: &mut dyn FnMut(TsvRow<'_, N>, &mut Vec<RejectRow>),
+) -> Result<(), IngestError> {
     let (file, _) = open_regular(path)?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(b'\t')
@@ -61,7 +63,6 @@ pub(super) fn read<const N: usize>(
     }
 
     let file = path.display().to_string();
-    let mut rows = Vec::new();
     while next(&mut record)? {
         let line = record.position().map_or(0, csv::Position::line);
         if record.len() == 1 && record[0].trim_ascii().is_empty() {
@@ -89,7 +90,7 @@ pub(super) fn read<const N: usize>(
             ));
             continue;
         }
-        let fields = texts.map(|text| unquoted(text.unwrap_or_default()).to_owned());
+        let fields = texts.map(|text| unquoted(text.unwrap_or_default()));
         if let Some(column) = fields.iter().position(|field| field.contains('\0')) {
             reject(format!(
                 "{} is `{}`, expected no NUL",
@@ -98,9 +99,9 @@ pub(super) fn read<const N: usize>(
             ));
             continue;
         }
-        rows.push(TsvRow { line, fields });
+        on_row(TsvRow { line, fields }, rejects);
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The field without spaces around it and without quotes around the whole field.

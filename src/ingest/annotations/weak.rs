@@ -223,7 +223,8 @@ pub(super) fn videos(
         }));
     }
     for &row in &conflicts {
-        let reason = "label or split differs from a later row of the same video, expected one row per video: both                       rejected";
+        let reason = "label or split differs from a later row of the same video, expected one row per video: both \
+                      rejected";
         let reject = RejectRow::reject(RejectKind::RepeatedVideo, &*sources[file_of(row)], reason);
         rejects.push(reject.row(rows.lines[row]).video(name(row)));
     }

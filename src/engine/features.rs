@@ -24,11 +24,11 @@ use crate::ingest::annotations::key11;
 use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
 use crate::ingest::npy::is_npy;
 use crate::world::Both;
+use crate::world::Meaning;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
 use crate::world::scope::Touched;
 use crate::world::videos::sources_of;
-use crate::world::Meaning;
 
 /// The features that were read again.
 #[derive(Debug, Default)]

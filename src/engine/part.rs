@@ -82,8 +82,16 @@ impl TouchedRows {
             true => Filter::all(),
             false => whole.clone().or_tracks(tracks),
         };
+        // `known` has the rows of most touched videos already. It loads the others, and a second scan of the table would
+        // cost as much as the scan of the labels.
+        resolved.known.want(snapshot, touched.videos.iter().cloned())?;
+        let videos = touched.videos.iter();
+        let videos = videos
+            .filter_map(|name| resolved.known.found(name))
+            .cloned()
+            .collect();
         let old = Old {
-            videos: snapshot.scan::<Videos>(&whole)?,
+            videos,
             candidates: snapshot.scan::<Candidates>(&whole)?,
             user: snapshot.scan::<UserLabels>(&filter)?,
             scores: snapshot.scan::<Scores>(&filter)?,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 
 use super::LabelRequest;
 use crate::engine::plan::{Plan, planned, weak_hash};
@@ -43,10 +43,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
         return Err(LabelError::NoVideos {
             rejected: first.map(|row| {
                 let line = row.row.map_or_else(String::new, |line| format!(", row {line}"));
-                (
-                    rejects.len(),
-                    format!("`{}`{line}: {}", row.file, row.reason),
-                )
+                (rejects.len(), format!("`{}`{line}: {}", row.file, row.reason))
             }),
             annotations: request.annotations.clone(),
             splits: splits.join(", "),

@@ -79,7 +79,8 @@ impl VideoSet {
         by_id.sort_unstable_by_key(|position| (ids[*position as usize], *position));
         let same = |pair: &&[u32]| ids[pair[0] as usize] == ids[pair[1] as usize];
         if let Some(pair) = by_id.windows(2).find(same) {
-            let [first, second] = [pair[0], pair[1]].map(|position| all.get(position as usize).name.to_owned());
+            let [first, second] =
+                [pair[0], pair[1]].map(|position| all.get(position as usize).name.to_owned());
             return Err(LabelError::Collision { first, second });
         }
         Ok(VideoSet {
@@ -285,7 +286,8 @@ mod tests {
         }
         let ids: Vec<VideoId> = known.ids().collect();
         assert!(ids.is_sorted());
-        let of = |range: RangeInclusive<VideoId>| known.of_ids(range).map(|video| video.id).collect::<Vec<_>>();
+        let of =
+            |range: RangeInclusive<VideoId>| known.of_ids(range).map(|video| video.id).collect::<Vec<_>>();
         assert_eq!(of(ids[10]..=ids[20]), ids[10..=20]);
         assert_eq!(of(VideoId(0)..=VideoId(u64::MAX)), ids);
     }

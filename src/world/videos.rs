@@ -9,13 +9,14 @@ use super::Both;
 use super::resolve::WeakNow;
 use crate::ingest::annotations::Roster;
 use vaplan_schemas::rows::VideoRow;
-use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::store::{Filter, Found, Snapshot};
 use vaplan_schemas::tables::Videos;
 
-/// Rows of table `videos` of one store version, by name. Rows are loaded when they are first needed.
+/// Rows of table `videos` of one store version, by name, each with its place in the data files. Rows are loaded when they
+/// are first needed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadedVideos {
-    rows: BTreeMap<Arc<str>, VideoRow>,
+    rows: BTreeMap<Arc<str>, Found<VideoRow>>,
     asked: BTreeSet<Arc<str>>,
     all: bool,
 }
@@ -52,7 +53,7 @@ impl LoadedVideos {
 
     fn take(&mut self, snapshot: &Snapshot, filter: &Filter) -> Result<(), StoreError> {
         for found in snapshot.scan::<Videos>(filter)? {
-            self.rows.insert(found.row.video.clone(), found.row);
+            self.rows.insert(found.row.video.clone(), found);
         }
         Ok(())
     }
@@ -68,12 +69,17 @@ impl LoadedVideos {
 
     /// The loaded row of a video. `None` if the row was not loaded or the version lacks the video.
     pub(crate) fn get(&self, name: &str) -> Option<&VideoRow> {
+        self.found(name).map(|found| &found.row)
+    }
+
+    /// Like [`LoadedVideos::get`], with the place of the row.
+    pub(crate) fn found(&self, name: &str) -> Option<&Found<VideoRow>> {
         self.rows.get(name)
     }
 
     /// All loaded rows in order of name.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &VideoRow> {
-        self.rows.values()
+        self.rows.values().map(|found| &found.row)
     }
 }
 

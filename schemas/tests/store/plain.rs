@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde_json::Value;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
 use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
-use vaplan_schemas::tables::{Labels, Predictions, all};
-use vaplan_schemas::{Modality, rows::PredictionTrack};
+use vaplan_schemas::tables::{Labels, Predictions, Table, UserLabels, all};
 
 use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, places, scored};
 
@@ -129,6 +130,45 @@ fn a_large_change_is_a_patch_and_a_small_store_that_was_patched_becomes_plain_ag
     let snapshot = store.latest().unwrap().unwrap();
     assert_holds(&snapshot, &third);
     assert!(is_plain(&snapshot, "scores") && is_plain(&snapshot, "labels"));
+}
+
+#[test]
+fn few_rows_in_many_buckets_are_one_file_and_not_one_for_each_bucket() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path()).unwrap();
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let rows: Vec<UserLabelRow> = (0..900)
+        .map(|video| UserLabelRow {
+            video: format!("{video}").into(),
+            modality: Modality::Visual,
+            class: "Dog".into(),
+            segment: 0,
+            label: true,
+            source: "a.csv".into(),
+        })
+        .collect();
+    let info = |videos| CommitInfo {
+        videos,
+        ..CommitInfo::default()
+    };
+    // A store of 300,000 videos has 512 buckets, so that the rows are in most of them.
+    let mut commit = store.begin(&lock, info(300_000)).unwrap();
+    assert_eq!(commit.buckets(), 512);
+    commit.patch::<UserLabels>(&[], &rows[..600]).unwrap();
+    commit.finish().unwrap();
+    let mut commit = store.begin(&lock, info(300_000)).unwrap();
+    commit.patch::<UserLabels>(&[], &rows[600..]).unwrap();
+    commit.finish().unwrap();
+    let snapshot = store.latest().unwrap().unwrap();
+    assert_eq!(snapshot.files(UserLabels::NAME).unwrap().len(), 2);
+    let mut found = snapshot.read::<UserLabels>().unwrap();
+    found.sort_by_key(|row| row.video.parse::<u32>().unwrap());
+    assert_eq!(found, rows);
+    assert_eq!(
+        readers(folder.path(), UserLabels::NAME),
+        [1],
+        "no row was deleted"
+    );
 }
 
 #[test]

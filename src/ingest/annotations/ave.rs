@@ -15,8 +15,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vaplan_schemas::{ClassId, Modality};
 use vaplan_schemas::rows::{RejectKind, RejectRow, Split};
+use vaplan_schemas::{ClassId, Modality};
 
 use super::{Annotations, DenseEvent, VideoLabel, position, read_classes, unknown_class};
 use crate::ingest::error::IngestError;

@@ -250,7 +250,12 @@ fn odd_dense_rows_are_noted_and_bad_ones_rejected() {
 fn a_folder_is_foreign_by_the_share_of_unknown_labels_and_not_by_their_number() {
     let folder = Folder::new();
     let rows = |foreign: usize| {
-        let row = |nth: usize| format!("v{nth:07}_0_1\t{}\n", if nth < foreign { "Cattle" } else { "Cat" });
+        let row = |nth: usize| {
+            format!(
+                "v{nth:07}_0_1\t{}\n",
+                if nth < foreign { "Cattle" } else { "Cat" }
+            )
+        };
         let rows: String = (0..15_000).map(row).collect();
         format!("filename\tevent_labels\n{rows}")
     };
@@ -258,7 +263,11 @@ fn a_folder_is_foreign_by_the_share_of_unknown_labels_and_not_by_their_number() 
     let read = folder.read();
     assert_eq!((read.videos.len(), read.rejects.len()), (15_002, 1_400));
     folder.write("AVVP_train.csv", rows(1_600));
-    assert!(folder.error().contains("class `Cattle` is none of the 25 of LLP"), "{}", folder.error());
+    assert!(
+        folder.error().contains("class `Cattle` is none of the 25 of LLP"),
+        "{}",
+        folder.error()
+    );
 }
 
 #[test]

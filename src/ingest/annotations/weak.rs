@@ -241,12 +241,7 @@ pub(super) fn videos(
 
 /// Compares the full list with the splits. The list adds no videos, but if all three splits are there, videos that
 /// they lack, and labels that differ, become notes.
-fn compare_full(
-    files: &Files,
-    videos: &AnnotatedVideos,
-    classes: &[Arc<str>],
-    rejects: &mut Vec<RejectRow>,
-) {
+fn compare_full(files: &Files, videos: &AnnotatedVideos, classes: &[Arc<str>], rejects: &mut Vec<RejectRow>) {
     let (Some(path), 3) = (&files.full, files.splits.len()) else {
         return;
     };
@@ -260,7 +255,12 @@ fn compare_full(
         let [video, field] = row.fields;
         let Some(known) = videos.position(video) else {
             let reason = "video of no split, not read".to_owned();
-            notes.push(note(RejectKind::UnknownVideo, Some(row.line), Some(video), reason));
+            notes.push(note(
+                RejectKind::UnknownVideo,
+                Some(row.line),
+                Some(video),
+                reason,
+            ));
             return;
         };
         let known = videos.get(known);
@@ -272,7 +272,12 @@ fn compare_full(
         weak.dedup();
         if weak != **known.weak {
             let reason = format!("label differs from that of `{}`, which counts", known.source);
-            notes.push(note(RejectKind::RepeatedVideo, Some(row.line), Some(video), reason));
+            notes.push(note(
+                RejectKind::RepeatedVideo,
+                Some(row.line),
+                Some(video),
+                reason,
+            ));
         }
     };
     match tsv::each(path, COLUMNS, &mut malformed, &mut compare) {

@@ -88,6 +88,14 @@ impl Opened {
         // Read the bytes into memory first: when it reads from a file, the crate allocates as many bytes as a damaged
         // footer claims.
         let bytes = Bytes::from(std::fs::read(path).map_err(StoreError::io("read", path))?);
+        Opened::of_bytes(path, bytes, schema)
+    }
+
+    /// Like [`Opened::open`], for a file whose bytes were read. Errors name `path`.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::File`] if the footer does not decode.
+    pub(crate) fn of_bytes(path: &Path, bytes: Bytes, schema: &SchemaRef) -> Result<Opened, StoreError> {
         let load = || {
             let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
             match ArrowReaderMetadata::load(&bytes, options.clone().with_schema(schema.clone())) {

@@ -64,8 +64,6 @@ audio = \"features/parser/audio\"
 clips = \"features/parser/clips\"
 
 [train]
-# A mean over all classes instead of those of the weak label: docs/results.md.
-richness_classes = \"all\"
 epochs = 10
 hidden = 64
 feedforward = 64

@@ -9,7 +9,7 @@ use vaplan_dataflows::session::{GraphSession, Rows};
 use vaplan_dataflows::{Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, VideoId};
 use vaplan_schemas::rows::{CandidateRow, LabelTrack, ScoreTrack, UserLabelRow, VideoRow};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
-use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
+use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::features::{RereadFeatures, reread};

@@ -27,14 +27,14 @@ pub enum TargetName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RichnessClasses {
-    /// The n classes of the weak label: cr = Σ_c Ŷ / n and pcr = Σ_c y·P / n (grade D, the default).
-    #[default]
+    /// The n classes of the weak label: cr = Σ_c Ŷ / n and pcr = Σ_c y·P / n (grade D).
     Weak,
-    /// All C classes: cr = Σ_c Ŷ / C and pcr = Σ_c P / C (grade D).
+    /// All C classes: cr = Σ_c Ŷ / C and pcr = Σ_c P / C (grade D, the default).
     ///
     /// A mean over the weak classes gives each of their probabilities a weight that is C / n times that of the other
     /// terms, and never lowers the probability of another class. A network that is not yet certain then predicts
-    /// frequent classes too often. A mean over all classes has neither effect.
+    /// frequent classes too often. A mean over all classes has neither effect. docs/results.md compares both.
+    #[default]
     All,
 }
 
@@ -56,7 +56,7 @@ impl Default for LossConfig {
         LossConfig {
             targets: TargetName::Pseudo,
             richness: 0.5,
-            classes: RichnessClasses::Weak,
+            classes: RichnessClasses::All,
             segment: 0.0,
         }
     }

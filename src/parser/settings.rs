@@ -119,8 +119,7 @@ pub struct TrainSettings {
     pub targets: Option<TargetName>,
     /// λ, the weight of the richness terms; `None` (the default) means that of `supervision`.
     pub richness: Option<f64>,
-    /// The classes of the category richness; `None` (the default) means those of the weak label.
-    // Settings without the key keep their text in `identity`, so that a training of an earlier version continues.
+    /// The classes of the category richness; `None` (the default) means all classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub richness_classes: Option<RichnessClasses>,
     /// μ, the weight of the segment term; default 0, which turns the term off.
@@ -325,8 +324,17 @@ impl TrainSettings {
 
     /// The text whose hash identifies a training. Equal settings give equal text, also across versions of the
     /// program.
+    ///
+    /// Programs before the key `richness_classes` took the classes of the weak label. Their text has no such key, so the
+    /// text of the same loss has none either, and a loss over all classes always has one.
     pub fn identity(&self) -> String {
-        serde_json::to_string(self).expect("settings are JSON")
+        let loss = self.loss();
+        let all = loss.richness > 0.0 && loss.classes == RichnessClasses::All;
+        let named = TrainSettings {
+            richness_classes: all.then_some(RichnessClasses::All),
+            ..self.clone()
+        };
+        serde_json::to_string(&named).expect("settings are JSON")
     }
 
     /// The learning rate of a step. `epoch` counts from 1 and `step` from 0; an epoch has `steps` steps.
@@ -389,7 +397,11 @@ mod tests {
 
     #[test]
     fn settings_of_han_read_and_are_identified_as_before_networks_had_names() {
-        assert_eq!(TrainSettings::default().identity(), BEFORE_NAMES);
+        let weak = TrainSettings {
+            richness_classes: Some(RichnessClasses::Weak),
+            ..TrainSettings::default()
+        };
+        assert_eq!(weak.identity(), BEFORE_NAMES);
         let read: TrainSettings = serde_json::from_str(BEFORE_NAMES).unwrap();
         assert_eq!(read, TrainSettings::default());
         let flat: TrainSettings = toml::from_str("hidden = 64\nepochs = 3\ndropout = 0\n").unwrap();
@@ -405,11 +417,20 @@ mod tests {
     }
 
     #[test]
-    fn classes_of_the_richness_are_a_setting_that_changes_the_identity_only_if_it_is_set() {
-        let all: TrainSettings = toml::from_str("richness_classes = \"all\"\n").unwrap();
-        assert_eq!(all.loss().classes, RichnessClasses::All);
-        assert!(all.identity().contains(r#""richness_classes":"all""#));
-        assert_eq!(TrainSettings::default().loss().classes, RichnessClasses::Weak);
+    fn a_loss_over_all_classes_is_named_in_the_identity_and_a_loss_without_richness_is_not() {
+        let identity = |text: &str| toml::from_str::<TrainSettings>(text).unwrap().identity();
+        let all = identity("");
+        assert!(all.contains(r#""richness_classes":"all""#), "{all}");
+        assert_eq!(identity("richness_classes = \"all\"\n"), all);
+        let weak = identity("richness_classes = \"weak\"\n");
+        assert!(!weak.contains("richness_classes"), "{weak}");
+        // Trainings without richness terms are the same as before the key existed.
+        for supervision in ["weak", "pseudo"] {
+            let plain = identity(&format!("supervision = \"{supervision}\"\n"));
+            assert!(!plain.contains("richness_classes"), "{plain}");
+            let named = format!("supervision = \"{supervision}\"\nrichness_classes = \"all\"\n");
+            assert_eq!(identity(&named), plain);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 """`vaplan.torch`, with the installed package torch. `make python-torch` runs these tests in an environment of their own."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_outputs_are_those_of_the_public_network(golden):
 def test_losses_and_gradients_are_those_of_the_public_code(golden):
     network, inputs, _, numbers = golden
     outputs = forward(network, inputs)
-    loss = loss_of(RichnessLoss(), outputs, inputs)
+    loss = loss_of(RichnessLoss(richness_classes="weak"), outputs, inputs)
     wanted = numbers["losses"]
     basic = sum(loss.terms[name] for name in ("video", "audio", "visual")).item()
     assert basic == pytest.approx(wanted["basic_pseudo"], abs=1e-5)
@@ -71,11 +72,32 @@ def test_five_steps_of_adam_have_the_losses_of_the_public_code(golden, shared):
     network = HAN.from_checkpoint(shared / "golden/han/weights.safetensors").eval()
     adam = torch.optim.Adam(network.parameters(), lr=numbers["adam"]["lr"])
     for wanted in numbers["adam"]["total_loss"]:
-        loss = loss_of(RichnessLoss(), forward(network, inputs), inputs).total
+        loss = loss_of(RichnessLoss(richness_classes="weak"), forward(network, inputs), inputs).total
         assert loss.item() == pytest.approx(wanted, rel=1e-4)
         adam.zero_grad()
         loss.backward()
         adam.step()
+
+
+def test_category_richness_of_all_classes_sees_classes_outside_the_weak_label():
+    labels = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
+    weak = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    half = torch.full((1, 4), 0.5)
+
+    def category(classes, probability):
+        segments = torch.tensor([[probability]])
+        outputs = ParserOutputs(segments, segments, half, half, half)
+        terms = RichnessLoss(richness_classes=classes)(outputs, labels, labels, weak).terms
+        return terms["category_richness_audio"].item()
+
+    right, wrong = [0.8, 0.1, 0.0, 0.0], [0.8, 0.9, 0.0, 0.0]
+    assert category("weak", right) == category("weak", wrong) == pytest.approx(-math.log(0.8))
+    # The number of labels is 1 of 4 classes, and the sums of the probabilities are 0.9 and 1.7.
+    bce = lambda p: -0.25 * math.log(p) - 0.75 * math.log(1 - p)
+    assert category("all", right) == pytest.approx(bce(0.225), abs=1e-6)
+    assert category("all", wrong) == pytest.approx(bce(0.425), abs=1e-6)
+    with pytest.raises(ValueError, match="richness_classes is 'none', expected one of 'all', 'weak'"):
+        RichnessLoss(richness_classes="none")
 
 
 def test_padding_does_not_change_a_video(golden):

@@ -12,6 +12,7 @@ from ._han import ParserOutputs
 #: Smallest distance of a probability from 0 and 1 in a loss.
 _CLAMP = 1e-7
 TARGETS = ("pseudo", "smoothed", "weak")
+RICHNESS_CLASSES = ("all", "weak")
 
 
 class Loss(NamedTuple):
@@ -31,6 +32,8 @@ class RichnessLoss(nn.Module):
             LEAP). ``smoothed``: the weak label y, for visual 0.9 y + 0.05 (grade C, HAN). ``weak``: y.
         richness: weight of the richness terms (grade D), default 0.5.
         segment: weight of the segment term (grade C, LEAP), default 0.
+        richness_classes: classes of the category richness (grade D). ``all``, the default: all C classes. ``weak``: the classes
+            of the weak label.
 
     Source: docs/method.md, PLE. The richness terms are those of VAPLAN (arXiv 2406.00919), which describes them in words;
     the formula is ours (grade D).
@@ -43,14 +46,21 @@ class RichnessLoss(nn.Module):
     0.6931
     """
 
-    def __init__(self, targets: str = "pseudo", richness: float = 0.5, segment: float = 0.0) -> None:
+    def __init__(
+        self, targets: str = "pseudo", richness: float = 0.5, segment: float = 0.0, richness_classes: str = "all"
+    ) -> None:
         super().__init__()
-        if targets not in TARGETS:
-            raise ValueError(f"targets is {targets!r}, expected one of {', '.join(map(repr, TARGETS))}")
+        for argument, value, known in (
+            ("targets", targets, TARGETS),
+            ("richness_classes", richness_classes, RICHNESS_CLASSES),
+        ):
+            if value not in known:
+                raise ValueError(f"{argument} is {value!r}, expected one of {', '.join(map(repr, known))}")
         for name, weight in (("richness", richness), ("segment", segment)):
             if not 0.0 <= weight < float("inf"):
                 raise ValueError(f"{name} is {weight}, expected a finite number of at least 0")
         self.targets, self.richness, self.segment = targets, float(richness), float(segment)
+        self.richness_classes = richness_classes
 
     def forward(
         self,
@@ -84,7 +94,8 @@ class RichnessLoss(nn.Module):
         segments = {"audio": outputs.segment_audio, "visual": outputs.segment_visual}
         for (modality, probability), own in zip(segments.items(), labels):
             if self.richness:
-                category = _category_richness(probability, own, weak, within)
+                classes = weak if self.richness_classes == "weak" else torch.ones_like(weak)
+                category = _category_richness(probability, own, classes, within)
                 segment = _segment_richness(probability, own, within)
                 terms[f"category_richness_{modality}"], terms[f"segment_richness_{modality}"] = category, segment
                 total = total + self.richness * (category + segment)
@@ -100,10 +111,10 @@ class RichnessLoss(nn.Module):
         return weak, 0.9 * weak + 0.05 if self.targets == "smoothed" else weak
 
 
-def _category_richness(probability: Tensor, labels: Tensor, weak: Tensor, within: Optional[Tensor]) -> Tensor:
-    """BCE of sum_c y P / n and sum_c Y / n, per segment, where n is the number of classes of the weak label, at least 1."""
-    count = weak.sum(-1, keepdim=True).clamp_min(1.0)  # (B, 1)
-    predicted = (probability * weak.unsqueeze(1)).sum(-1) / count  # (B, T)
+def _category_richness(probability: Tensor, labels: Tensor, classes: Tensor, within: Optional[Tensor]) -> Tensor:
+    """BCE of sum_c y P / n and sum_c Y / n, per segment, where y is 1 for the classes that count and n their number, at least 1."""
+    count = classes.sum(-1, keepdim=True).clamp_min(1.0)  # (B, 1)
+    predicted = (probability * classes.unsqueeze(1)).sum(-1) / count  # (B, T)
     return _masked(predicted, labels.sum(-1) / count, within)
 
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::grouped::{GroupedChanges, GroupedFiles, Groups};
 use super::written::content;
 use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
@@ -35,6 +36,9 @@ impl fmt::Display for Problem {
 
 type Key = (Arc<str>, Modality, Arc<str>);
 
+/// The number of videos whose rows are compared at a time. Their rows take about 100 MiB.
+const GROUP_VIDEOS: u64 = 1 << 15;
+
 impl Snapshot {
     /// Reads the whole version and checks it.
     ///
@@ -48,98 +52,50 @@ impl Snapshot {
     ///   this version add up to its labels. An epoch with predictions of whole videos has them for the same videos as
     ///   predictions of segments.
     ///
+    /// Memory holds the rows of about 32,768 videos, one data file of each table, and the names of the videos with
+    /// predictions.
+    ///
     /// # Errors
-    /// Returns [`StoreError`] if the log of a table cannot be read, because then there is nothing to compare.
+    /// Returns [`StoreError`] if the log of a table cannot be read, because then there is nothing to compare, or if a
+    /// temporary file cannot be written.
     pub fn check(&self) -> Result<Vec<Problem>, StoreError> {
+        self.check_in_groups(GROUP_VIDEOS)
+    }
+
+    /// Like [`Snapshot::check`], with the rows of about `videos` videos in memory.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Snapshot::check`].
+    pub fn check_in_groups(&self, videos: u64) -> Result<Vec<Problem>, StoreError> {
         let mut problems = Vec::new();
         for found in tables::each(&mut Files(self)) {
             problems.extend(found?);
         }
-        let videos = self.rows_by_file::<Videos>(&mut problems, |row| {
-            (row.video.clone(), Modality::Audio, Arc::from(""))
-        })?;
-        let scores =
-            self.rows_by_file::<Scores>(&mut problems, |row| key(&row.video, row.modality, &row.class))?;
-        let labels =
-            self.rows_by_file::<Labels>(&mut problems, |row| key(&row.video, row.modality, &row.class))?;
-        let videos: BTreeMap<&str, &VideoRow> = videos.iter().map(|row| (&*row.video, row)).collect();
-        let labels: BTreeMap<Key, &LabelTrack> = labels
-            .iter()
-            .map(|row| (key(&row.video, row.modality, &row.class), row))
-            .collect();
-        for score in &scores {
-            problems.extend(check_score(score, &videos, &labels));
-        }
-        let scored: BTreeSet<Key> = scores
-            .iter()
-            .map(|row| key(&row.video, row.modality, &row.class))
-            .collect();
-        for (key, track) in &labels {
-            if !scored.contains(key) && track.rules.iter().any(|rule| rule.compares()) {
-                problems.push(problem(
-                    Labels::NAME,
-                    format!("{} has labels, but no scores", name(key)),
-                ));
+        let groups = Groups::new(self, videos)?;
+        let videos = GroupedFiles::new::<Videos>(self, groups)?;
+        let scores = GroupedFiles::new::<Scores>(self, groups)?;
+        let labels = GroupedFiles::new::<Labels>(self, groups)?;
+        let mut changes = GroupedChanges::read(self, groups)?;
+        for group in groups.all() {
+            let videos = rows_of_group::<Videos>(&videos, group, &mut problems);
+            let scores = rows_of_group::<Scores>(&scores, group, &mut problems);
+            let labels = rows_of_group::<Labels>(&labels, group, &mut problems);
+            let labels: BTreeMap<Key, &LabelTrack> = labels
+                .iter()
+                .map(|row| (key(&row.video, row.modality, &row.class), row))
+                .collect();
+            problems.extend(check_tracks(&videos, &scores, &labels));
+            // [`check_file`] already reports a file of changes that does not decode. Without its changes the replay cannot
+            // add up, so the check is skipped.
+            if let Some(changes) = &mut changes {
+                problems.extend(check_changes(changes.take(group)?, &labels));
             }
         }
-        problems.extend(self.check_changes(&labels)?);
         problems.extend(self.check_predictions()?);
         problems.sort();
+        // A file with rows of several groups is looked at once for each group.
+        problems.dedup();
         Ok(problems)
-    }
-
-    /// Reads the rows of a bucketed table. A row in the wrong bucket or out of order is added to `problems`. Files
-    /// that do not decode are skipped here, because [`check_file`] already reports them.
-    fn rows_by_file<T: Table>(
-        &self,
-        problems: &mut Vec<Problem>,
-        key: impl Fn(&T::Row) -> Key,
-    ) -> Result<Vec<T::Row>, StoreError> {
-        let mut all = Vec::new();
-        for file in self.files(T::NAME)? {
-            let Ok(rows) = snapshot::decode::<T>(&file) else {
-                continue;
-            };
-            let at = |what: String| Problem {
-                table: T::NAME,
-                file: Some(file.path.clone()),
-                what,
-            };
-            match file.bucket() {
-                Some((bucket, buckets)) => {
-                    let strangers = rows
-                        .iter()
-                        .filter_map(T::video)
-                        .filter(|video| bucket_of(video, buckets) != bucket);
-                    problems
-                        .extend(strangers.map(|video| at(format!("video `{video}` is of another bucket"))));
-                }
-                None if file.is_patch() => {}
-                None => problems.push(at("its name tells no bucket".to_owned())),
-            }
-            for pair in rows.windows(2) {
-                let (before, after) = (key(&pair[0]), key(&pair[1]));
-                if before >= after {
-                    problems.push(at(format!("{} comes after {}", name(&after), name(&before))));
-                }
-            }
-            all.extend(rows.into_iter().map(|row| (row, file.path.clone())));
-        }
-        all.sort_by(|(a, _), (b, _)| T::compare(a, b));
-        for pair in all.windows(2) {
-            let [(before, first), (after, second)] = pair else {
-                continue;
-            };
-            if T::compare(before, after).is_eq() && first != second {
-                let what = format!("{} is also in `{}`", name(&key(after)), first.display());
-                problems.push(Problem {
-                    table: T::NAME,
-                    file: Some(second.clone()),
-                    what,
-                });
-            }
-        }
-        Ok(all.into_iter().map(|(row, _)| row).collect())
     }
 
     fn check_predictions(&self) -> Result<Vec<Problem>, StoreError> {
@@ -176,62 +132,145 @@ impl Snapshot {
         }
         Ok(keys)
     }
+}
 
-    /// Checks that replaying all label changes gives the labels of this version. A label that is not in `labels`
-    /// counts as unset.
-    fn check_changes(&self, labels: &BTreeMap<Key, &LabelTrack>) -> Result<Vec<Problem>, StoreError> {
-        let mut set: BTreeSet<(Key, u32)> = BTreeSet::new();
-        let mut problems = Vec::new();
-        let mut changes = Vec::new();
-        for file in self.files(LabelChanges::NAME)? {
-            // [`check_file`] already reports this file. Without its changes the replay cannot add up, so skip the
-            // check.
-            let Ok(rows) = snapshot::decode::<LabelChanges>(&file) else {
-                return Ok(problems);
-            };
-            changes.extend(rows);
+/// Reads the rows of a group of a bucketed table, in order. A row in the wrong bucket or out of order is added to
+/// `problems`. Files that do not decode are skipped here, because [`check_file`] already reports them.
+fn rows_of_group<T: Keyed>(files: &GroupedFiles, group: u32, problems: &mut Vec<Problem>) -> Vec<T::Row> {
+    let mut all: Vec<(T::Row, Arc<Path>)> = Vec::new();
+    files.each::<T>(group, |file, rows| {
+        let at = |what: String| Problem {
+            table: T::NAME,
+            file: Some(file.path.clone()),
+            what,
+        };
+        match file.bucket() {
+            Some((bucket, buckets)) => {
+                let strangers = rows
+                    .iter()
+                    .filter_map(T::video)
+                    .filter(|video| bucket_of(video, buckets) != bucket);
+                problems.extend(strangers.map(|video| at(format!("video `{video}` is of another bucket"))));
+            }
+            None if file.is_patch() => {}
+            None => problems.push(at("its name tells no bucket".to_owned())),
         }
-        changes.sort_by_key(|row| row.version);
-        for row in changes.iter().flat_map(LabelChangeTrack::changes) {
-            let cell = (key(&row.video, row.modality, &row.class), row.segment);
-            let held = if row.to {
-                set.insert(cell.clone())
-            } else {
-                set.remove(&cell)
-            };
-            if !held {
+        for pair in rows.windows(2) {
+            let (before, after) = (T::key(&pair[0]), T::key(&pair[1]));
+            if before >= after {
+                problems.push(at(format!("{} comes after {}", name(&after), name(&before))));
+            }
+        }
+        let path: Arc<Path> = file.path.as_path().into();
+        all.extend(rows.into_iter().map(|row| (row, path.clone())));
+    });
+    all.sort_by(|(a, _), (b, _)| T::compare(a, b));
+    for pair in all.windows(2) {
+        let [(before, first), (after, second)] = pair else {
+            continue;
+        };
+        if T::compare(before, after).is_eq() && first != second {
+            let what = format!("{} is also in `{}`", name(&T::key(after)), first.display());
+            problems.push(Problem {
+                table: T::NAME,
+                file: Some(second.to_path_buf()),
+                what,
+            });
+        }
+    }
+    all.into_iter().map(|(row, _)| row).collect()
+}
+
+/// A bucketed table whose rows the check compares by key.
+trait Keyed: Table {
+    /// Video, modality and class of a row. Table `videos` has neither modality nor class.
+    fn key(row: &Self::Row) -> Key;
+}
+
+impl Keyed for Videos {
+    fn key(row: &VideoRow) -> Key {
+        key(&row.video, Modality::Audio, &Arc::from(""))
+    }
+}
+
+impl Keyed for Scores {
+    fn key(row: &ScoreTrack) -> Key {
+        key(&row.video, row.modality, &row.class)
+    }
+}
+
+impl Keyed for Labels {
+    fn key(row: &LabelTrack) -> Key {
+        key(&row.video, row.modality, &row.class)
+    }
+}
+
+/// Checks the tracks of some videos against each other.
+fn check_tracks(
+    videos: &[VideoRow],
+    scores: &[ScoreTrack],
+    labels: &BTreeMap<Key, &LabelTrack>,
+) -> Vec<Problem> {
+    let videos: BTreeMap<&str, &VideoRow> = videos.iter().map(|row| (&*row.video, row)).collect();
+    let mut problems = Vec::new();
+    for score in scores {
+        problems.extend(check_score(score, &videos, labels));
+    }
+    let scored: BTreeSet<Key> = scores.iter().map(Scores::key).collect();
+    for (key, track) in labels {
+        if !scored.contains(key) && track.rules.iter().any(|rule| rule.compares()) {
+            let what = format!("{} has labels, but no scores", name(key));
+            problems.push(problem(Labels::NAME, what));
+        }
+    }
+    problems
+}
+
+/// Checks that replaying all label changes of some videos gives their labels. A label that is not in `labels` counts as
+/// unset.
+fn check_changes(mut changes: Vec<LabelChangeTrack>, labels: &BTreeMap<Key, &LabelTrack>) -> Vec<Problem> {
+    let mut set: BTreeSet<(Key, u32)> = BTreeSet::new();
+    let mut problems = Vec::new();
+    changes.sort_by_key(|row| row.version);
+    for row in changes.iter().flat_map(LabelChangeTrack::changes) {
+        let cell = (key(&row.video, row.modality, &row.class), row.segment);
+        let held = if row.to {
+            set.insert(cell.clone())
+        } else {
+            set.remove(&cell)
+        };
+        if !held {
+            let what = format!(
+                "version {}: {}, segment {} is set to {}, which it was",
+                row.version,
+                name(&cell.0),
+                row.segment,
+                row.to
+            );
+            problems.push(problem(LabelChanges::NAME, what));
+        }
+    }
+    for (key, track) in labels {
+        for (segment, &label) in track.labels.iter().enumerate() {
+            if set.remove(&(key.clone(), segment as u32)) != label {
                 let what = format!(
-                    "version {}: {}, segment {} is set to {}, which it was",
-                    row.version,
-                    name(&cell.0),
-                    row.segment,
-                    row.to
+                    "{}, segment {segment}: label is {}, the changes add up to {}",
+                    name(key),
+                    label,
+                    !label
                 );
                 problems.push(problem(LabelChanges::NAME, what));
             }
         }
-        for (key, track) in labels {
-            for (segment, &label) in track.labels.iter().enumerate() {
-                if set.remove(&(key.clone(), segment as u32)) != label {
-                    let what = format!(
-                        "{}, segment {segment}: label is {}, the changes add up to {}",
-                        name(key),
-                        label,
-                        !label
-                    );
-                    problems.push(problem(LabelChanges::NAME, what));
-                }
-            }
-        }
-        for (key, segment) in set {
-            let what = format!(
-                "{}, segment {segment}: the changes set it, no label does",
-                name(&key)
-            );
-            problems.push(problem(LabelChanges::NAME, what));
-        }
-        Ok(problems)
     }
+    for (key, segment) in set {
+        let what = format!(
+            "{}, segment {segment}: the changes set it, no label does",
+            name(&key)
+        );
+        problems.push(problem(LabelChanges::NAME, what));
+    }
+    problems
 }
 
 /// Checks each file of a table by itself.

@@ -25,6 +25,7 @@ mod entry;
 mod fault;
 mod finish;
 mod former;
+mod grouped;
 mod lease;
 mod lock;
 mod log_copy;

@@ -8,7 +8,7 @@ use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
 use vaplan_schemas::tables::{LabelChanges, Labels, Scores, Table, Videos};
 
 use crate::former::{FormerChanges, FormerLabels, FormerScores, of_log};
-use crate::support::{ScoredTracks, changes, labels, scored, scores, videos};
+use crate::support::{ScoredTracks, changes, labels, problems_of, scored, scores, videos};
 
 /// Makes the first entry of a table's log say the columns that an older program gave the table.
 fn say<T: Table>(root: &Path) {
@@ -144,7 +144,7 @@ fn goes_on<const LABELS: u8, const CHANGES: u8>(plain: u64, of_labels: FlipReaso
     assert_eq!(first.read::<Labels>().unwrap(), expected);
     assert_eq!(first.read::<Scores>().unwrap(), scores(&scored));
     assert_eq!(single(&first.read::<LabelChanges>().unwrap()), rows);
-    assert_eq!(first.check().unwrap(), []);
+    assert_eq!(problems_of(&first), []);
     assert!(has_segment(&first, "labels") && has_segment(&first, "scores"));
 
     let lock = store.lock(&mut |_| ()).unwrap();
@@ -167,7 +167,7 @@ fn goes_on<const LABELS: u8, const CHANGES: u8>(plain: u64, of_labels: FlipReaso
         assert_eq!(latest.read::<Labels>().unwrap(), expected);
         assert_eq!(latest.read::<Scores>().unwrap(), scores(&scored));
         assert_eq!(single(&latest.read::<LabelChanges>().unwrap()), rows);
-        assert_eq!(latest.check().unwrap(), []);
+        assert_eq!(problems_of(&latest), []);
         assert_eq!(
             latest.changes_by_version().unwrap()[&1],
             rows.iter().filter(|row| row.version == 1).count() as u64

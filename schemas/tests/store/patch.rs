@@ -10,7 +10,8 @@ use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{StoreVersion, bucket_of};
 
 use crate::support::{
-    ScoredTracks, assert_holds, commit, create, labels, open, patch, places, scored, scores, truth, videos,
+    ScoredTracks, assert_holds, commit, create, labels, open, patch, places, problems_of, scored, scores,
+    truth, videos,
 };
 
 /// A store of one version.
@@ -80,7 +81,7 @@ fn a_patch_adds_one_file_a_table_and_takes_no_file_away() {
     assert_eq!(patch(&store, &before, &after).unwrap().version, 2);
     let second = store.latest().unwrap().unwrap();
     assert_holds(&second, &after);
-    assert_eq!(second.check().unwrap(), []);
+    assert_eq!(problems_of(&second), []);
     assert_holds(&first, &before);
     for table in ["videos", "scores", "labels"] {
         let (old, new) = (names(&first, table), names(&second, table));
@@ -165,7 +166,7 @@ fn many_patches_become_one_and_every_version_reads() {
         let version = Some(StoreVersion(version as u64 + 1));
         let snapshot = store.at_version(version).unwrap();
         assert_holds(&snapshot, scored);
-        assert_eq!(snapshot.check().unwrap(), []);
+        assert_eq!(problems_of(&snapshot), []);
     }
 }
 
@@ -196,7 +197,7 @@ fn a_bucket_of_which_a_quarter_is_gone_is_written_anew_with_its_patched_rows() {
         let version = Some(StoreVersion(version as u64 + 1));
         let snapshot = store.at_version(version).unwrap();
         assert_holds(&snapshot, scored);
-        assert_eq!(snapshot.check().unwrap(), []);
+        assert_eq!(problems_of(&snapshot), []);
     }
 }
 
@@ -208,7 +209,7 @@ fn a_change_of_everything_leaves_buckets_and_no_patches() {
     patch(&store, &before, &after).unwrap();
     let latest = store.latest().unwrap().unwrap();
     assert_holds(&latest, &after);
-    assert_eq!(latest.check().unwrap(), []);
+    assert_eq!(problems_of(&latest), []);
     for table in ["videos", "scores", "labels"] {
         assert_eq!(patches(&latest, table), 0, "{table}");
         assert_eq!(names(&latest, table).len(), 4, "{table}");
@@ -234,7 +235,7 @@ fn patches_that_outgrow_half_the_buckets_are_folded_into_them() {
     assert_holds(&latest, &after);
     assert_eq!(patches(&latest, "scores"), 0);
     assert_eq!(patches(&latest, "videos"), 1, "1,200 rows are few");
-    assert_eq!(latest.check().unwrap(), []);
+    assert_eq!(problems_of(&latest), []);
 }
 
 #[test]
@@ -302,7 +303,7 @@ fn a_table_without_buckets_is_patched_too() {
     assert_eq!(step(Some(4), &[1]), [0, 1, 3, 5]);
     assert_eq!(step(Some(0), &[]), [1, 3, 5]);
     assert_eq!(step(Some(3), &[]), [1, 5]);
-    assert_eq!(store.latest().unwrap().unwrap().check().unwrap(), []);
+    assert_eq!(problems_of(&store.latest().unwrap().unwrap()), []);
 }
 
 #[test]
@@ -314,7 +315,7 @@ fn a_key_that_a_patch_adds_twice_is_found() {
     // What was there is not taken away.
     commit.patch::<Scores>(&[], &scores(&before)[..1]).unwrap();
     commit.finish().unwrap();
-    let problems = store.latest().unwrap().unwrap().check().unwrap();
+    let problems = problems_of(&store.latest().unwrap().unwrap());
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].what.contains("is also in"), "{problems:?}");
     assert_eq!(problems[0].table, "scores");
@@ -374,7 +375,7 @@ fn a_long_log_is_read_from_its_checkpoint_on() {
     let latest = open(folder.path()).unwrap().latest().unwrap().unwrap();
     assert_eq!(latest.version().version, 71);
     assert_holds(&latest, &scored);
-    assert_eq!(latest.check().unwrap(), []);
+    assert_eq!(problems_of(&latest), []);
     let after = changed(&scored, |number| number == 3);
     patch(&open(folder.path()).unwrap(), &scored, &after).unwrap();
     assert_holds(&store.latest().unwrap().unwrap(), &after);

@@ -10,7 +10,7 @@ use vaplan_schemas::rows::{
     ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack,
     Split, TruthRow, VersionRow, VideoRow,
 };
-use vaplan_schemas::store::{CommitInfo, Filter, Place, Snapshot, Store};
+use vaplan_schemas::store::{CommitInfo, Filter, Place, Problem, Snapshot, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, bucket_of};
 
@@ -294,4 +294,11 @@ pub(crate) fn with(batch: &RecordBatch, column: &str, array: ArrayRef) -> Record
     let mut columns = batch.columns().to_vec();
     columns[at] = array;
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+/// The problems that a check finds. The groups that the check reads the videos in make no difference.
+pub(crate) fn problems_of(snapshot: &Snapshot) -> Vec<Problem> {
+    let problems = snapshot.check().unwrap();
+    assert_eq!(snapshot.check_in_groups(1).unwrap(), problems);
+    problems
 }

@@ -5,9 +5,11 @@
 //! | [`timeline`] | the contents of a timeline, made from rows of a store |
 //! | [`mod@render`] | a timeline as text: coloured, or plain ASCII |
 //! | [`mod@find`] | the video that a name or an id means |
+//! | [`predicted`] | the timeline of a video that is in no store, made from probabilities |
 //! | [`mod@read`] | reads a video of a store version |
 
 pub mod find;
+pub mod predicted;
 pub mod read;
 pub mod render;
 pub mod timeline;

@@ -51,6 +51,16 @@ impl AuditStratum {
         self.present as f64 / self.judged as f64
     }
 
+    /// Both strata as one.
+    fn with(self, other: AuditStratum) -> AuditStratum {
+        AuditStratum {
+            size: self.size + other.size,
+            judged: self.judged + other.judged,
+            present: self.present + other.present,
+            label: self.label,
+        }
+    }
+
     /// The share with one more verdict of each kind. A stratum in which all verdicts agree would otherwise seem to have no
     /// variance.
     fn smooth(&self) -> f64 {
@@ -195,30 +205,29 @@ fn more_to_halve(strata: &[&AuditStratum], at: At<'_>, width: f64) -> u64 {
 }
 
 /// Pools the strata with fewer than two verdicts with others of the same label, because one verdict tells nothing of the
-/// spread. If all strata of a label have fewer, they become one.
+/// spread. If the pool still has fewer than two, it takes in the smallest other strata, so that every segment counts.
 pub fn pooled(strata: &[AuditStratum]) -> Vec<AuditStratum> {
     let mut kept = Vec::new();
     for label in [true, false] {
-        let (few, enough): (Vec<_>, Vec<_>) = strata
-            .iter()
-            .filter(|own| own.label == label && own.size > 0)
-            .partition(|own| own.judged < 2 && own.judged < own.size);
-        kept.extend(enough.into_iter().copied());
-        if few.is_empty() {
-            continue;
-        }
-        let mut pool = AuditStratum {
-            label,
-            ..AuditStratum::default()
+        let own = strata.iter().filter(|own| own.label == label && own.size > 0);
+        let few = |own: &&AuditStratum| own.judged < 2 && own.judged < own.size;
+        let (few, mut enough): (Vec<AuditStratum>, Vec<AuditStratum>) = {
+            let (few, enough): (Vec<_>, Vec<_>) = own.partition(few);
+            (
+                few.into_iter().copied().collect(),
+                enough.into_iter().copied().collect(),
+            )
         };
-        for own in few {
-            (pool.size, pool.judged, pool.present) = (
-                pool.size + own.size,
-                pool.judged + own.judged,
-                pool.present + own.present,
-            );
+        if let Some(mut pool) = few.into_iter().reduce(AuditStratum::with) {
+            enough.sort_by_key(|own| std::cmp::Reverse(own.size));
+            while pool.judged < 2
+                && let Some(smallest) = enough.pop()
+            {
+                pool = pool.with(smallest);
+            }
+            enough.push(pool);
         }
-        kept.push(pool);
+        kept.append(&mut enough);
     }
     kept
 }

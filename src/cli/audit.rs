@@ -11,6 +11,7 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Verdicts, Videos};
 
 use super::choice::choices;
+use super::report_format::{ReportFormat, print_json};
 use super::{Global, notes};
 use crate::audit::estimate::AuditEstimate;
 use crate::audit::{self, AuditError, AuditReport, AuditStrata, population, sheet};
@@ -59,15 +60,7 @@ pub(super) struct AuditArgs {
     split: Vec<Split>,
     /// Format of the report
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: AuditFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum AuditFormat {
-    /// A table with shares in percent
-    Table,
-    /// One JSON object with shares from 0 to 1
-    Json,
+    format: ReportFormat,
 }
 
 pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
@@ -135,11 +128,8 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
         ));
     }
     match args.format {
-        AuditFormat::Json => {
-            serde_json::to_writer_pretty(&mut *out, &report)?;
-            writeln!(out)?;
-        }
-        AuditFormat::Table => table(&report, out)?,
+        ReportFormat::Json => print_json(&report, out)?,
+        ReportFormat::Table => table(&report, out)?,
     }
     Ok(ExitCode::from(u8::from(rejected > 0)))
 }

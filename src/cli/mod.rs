@@ -44,6 +44,7 @@ mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
+mod report_format;
 mod rule;
 #[cfg(feature = "train")]
 mod run;

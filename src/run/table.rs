@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value, json};
+
 use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
+use crate::parser::settings::METRICS;
 use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
 
@@ -45,6 +48,33 @@ impl ScoreTable {
             rows: rows.collect(),
             parsers,
         }
+    }
+}
+
+impl ScoreTable {
+    /// The rows as JSON: name, split, protocol, and the F-scores in percent by metric.
+    pub fn named_rows(&self) -> Vec<Value> {
+        let row = |(name, line): &(String, Line)| {
+            let scores: Map<String, Value> = METRICS
+                .iter()
+                .zip(&line.scores)
+                .map(|(metric, score)| ((*metric).to_owned(), (*score).into()))
+                .collect();
+            json!({
+                "name": name,
+                "split": line.split.as_str(),
+                "protocol": line.protocol,
+                "scores": scores,
+                "accuracy": line.accuracy,
+            })
+        };
+        self.rows.iter().map(row).collect()
+    }
+
+    /// The parsers as JSON: name, best epoch in the store, checkpoint and folder of the trained model.
+    pub fn named_parsers(&self) -> Vec<Value> {
+        let parser = |(name, epoch, model): &(String, u64, PathBuf)| json!({ "name": name, "epoch": epoch, "checkpoint": model.with_file_name(BEST), "model": model });
+        self.parsers.iter().map(parser).collect()
     }
 }
 

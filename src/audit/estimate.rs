@@ -102,6 +102,14 @@ impl Total {
     }
 }
 
+/// The number of independent verdicts whose share would have this variance. Without a variance, the share is known.
+fn effective(share: f64, variance: f64) -> f64 {
+    match variance > 0.0 {
+        true => share * (1.0 - share) / variance,
+        false => f64::INFINITY,
+    }
+}
+
 /// Wilson's interval of the share `value`, for `verdicts` independent verdicts.
 pub fn wilson(value: f64, verdicts: f64) -> (f64, f64) {
     if verdicts.is_infinite() {
@@ -119,7 +127,7 @@ pub fn precision(strata: &[AuditStratum]) -> Option<AuditEstimate> {
     let at = |factor: f64| {
         let set = Total::of(strata, true, factor);
         let (value, smooth) = (set.present / set.size, set.smooth / set.size);
-        let effective = smooth * (1.0 - smooth) / (set.variance / (set.size * set.size));
+        let effective = effective(smooth, set.variance / (set.size * set.size));
         (value, wilson(value, effective), set.verdicts)
     };
     estimate(strata, |label| label, at)
@@ -144,7 +152,7 @@ pub fn recall(strata: &[AuditStratum]) -> Option<AuditEstimate> {
         // The variance of a ratio A / (A + B) by its derivatives, B / (A + B)² and -A / (A + B)².
         let variance =
             (unset.smooth.powi(2) * set.variance + set.smooth.powi(2) * unset.variance) / all.powi(4);
-        let effective = smooth * (1.0 - smooth) / variance;
+        let effective = effective(smooth, variance);
         (value, wilson(value, effective), set.verdicts + unset.verdicts)
     };
     estimate(strata, |_| true, at)

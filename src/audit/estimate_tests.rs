@@ -70,6 +70,15 @@ fn strata_count_by_their_size_and_missing_verdicts_give_no_estimate() {
 }
 
 #[test]
+fn without_unset_segments_recall_is_known() {
+    let found = recall(&[stratum(100, 10, 6, true)]).unwrap();
+    assert_eq!(
+        (found.value, found.low, found.high, found.more_to_halve),
+        (1.0, 1.0, 1.0, 0)
+    );
+}
+
+#[test]
 fn strata_with_one_verdict_are_pooled_by_label() {
     let strata = [
         stratum(10, 1, 1, true),

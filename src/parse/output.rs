@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -173,12 +174,12 @@ impl OutputFolder {
                     Some(RejectRow::note(RejectKind::FieldValue, shown.clone(), reason).video(&*media.name));
             }
             let write = || {
-                let mut scratch = tempfile::NamedTempFile::new_in(&self.own)?;
+                let mut scratch = tempfile::Builder::new()
+                    // The umask applies. A temporary file is otherwise for its owner only.
+                    .permissions(fs::Permissions::from_mode(0o666))
+                    .tempfile_in(&self.own)?;
                 scratch.write_all(file.text.as_bytes())?;
                 scratch.as_file().sync_all()?;
-                // A temporary file is for its owner only; the result is for everyone whom the umask allows.
-                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-                scratch.as_file().set_permissions(mode)?;
                 scratch.persist(&path).map(drop).map_err(|error| error.error)
             };
             write().map_err(ParseError::io("write", &path))?;

@@ -10,7 +10,9 @@
 //! The file of weights is written first, under a name by its content, and `model.json` is replaced in one step. A reader
 //! therefore sees the old model or the new one, and never a mixture. Older weights are removed last.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,6 +147,8 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
     let write = || {
         let mut file = tempfile::Builder::new()
             .prefix(".vaplan-model-")
+            // The umask applies. A temporary file is otherwise for its owner only, also after a copy.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;

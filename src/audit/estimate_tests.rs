@@ -135,6 +135,7 @@ fn intervals_cover_the_truth_about_as_often_as_they_promise() {
         ],
     ];
     let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut coverages = Vec::new();
     const TRIALS: u32 = 2000;
     for (nth, population) in populations.iter().enumerate() {
         let sum = |label: bool, of: fn(&(u64, u64, u64, bool)) -> u64| -> f64 {
@@ -164,22 +165,19 @@ fn intervals_cover_the_truth_about_as_often_as_they_promise() {
             precise += within(precision(&strata).unwrap(), truth);
             recalled += recall(&strata).map_or(0, |estimate| within(estimate, found));
         }
-        // The standard error of a coverage of 0.95 over 2,000 trials is 0.005.
         let share = |count: u32| f64::from(count) / f64::from(TRIALS);
         println!(
             "population {nth}: precision {:.3}, recall {:.3}",
             share(precise),
             share(recalled)
         );
-        assert!(
-            share(precise) > 0.93,
-            "population {nth}, precision: {}",
-            share(precise)
-        );
-        assert!(
-            share(recalled) > 0.93,
-            "population {nth}, recall: {}",
-            share(recalled)
-        );
+        coverages.extend([share(precise), share(recalled)]);
     }
+    // Verdicts are whole numbers, so that the coverage of Wilson's interval oscillates around 0.95. It is 0.92 for a share of
+    // 0.99 and 100 verdicts. The standard error of a coverage over 2,000 samples is 0.005.
+    let mean = coverages.iter().sum::<f64>() / coverages.len() as f64;
+    let lowest = coverages.iter().copied().fold(1.0, f64::min);
+    println!("mean {mean:.3}, lowest {lowest:.3}");
+    assert!((0.93..0.97).contains(&mean), "mean {mean}");
+    assert!(lowest > 0.89, "lowest {lowest}");
 }

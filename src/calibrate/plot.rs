@@ -192,7 +192,7 @@ mod tests {
             chosen: Some(2.0),
         };
         let svg = svg(&[curve], "Type@AV <&>");
-        assert!(svg.contains("points=\"56,166 340,32 624,236\""), "{svg}");
+        assert!(svg.contains("points=\"56,168 340,32 624,236\""), "{svg}");
         assert!(
             svg.contains("Type@AV &lt;&amp;&gt;") && svg.contains(">now 1<") && svg.contains(">chosen 2<"),
             "{svg}"

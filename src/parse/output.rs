@@ -38,7 +38,8 @@ pub struct OutputFolder {
     folder: PathBuf,
     own: PathBuf,
     formats: Vec<EventFormat>,
-    /// What the files of all videos depend on: model, protocol, formats.
+    /// What the files of all videos depend on: program, model, protocol and options. A file of a format that was not
+    /// asked for before is absent, and the video is then parsed again.
     settings: String,
     done: BTreeMap<String, String>,
     ledger: File,

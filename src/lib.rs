@@ -51,6 +51,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion"))]
 
 #[doc(hidden)]
+pub mod audit;
+#[doc(hidden)]
 pub mod calibrate;
 mod chain;
 #[doc(hidden)]
@@ -69,6 +71,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod eval;
 #[doc(hidden)]
+pub mod events;
+#[doc(hidden)]
 pub mod export;
 #[doc(hidden)]
 pub mod ingest;
@@ -76,6 +80,9 @@ pub mod ingest;
 pub mod label;
 #[doc(hidden)]
 pub mod matrices;
+#[cfg(all(feature = "encode", feature = "train"))]
+#[doc(hidden)]
+pub mod parse;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod parser;

@@ -1,6 +1,7 @@
 //! End-to-end tests: one binary, one file per subcommand.
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
+mod audit;
 #[cfg(feature = "train")]
 mod ave;
 mod bad_input_features;
@@ -20,10 +21,14 @@ mod label;
 mod label_faults;
 mod log;
 mod old_store;
+mod open_events;
 mod open_outside;
 mod panics;
+#[cfg(all(feature = "encode", feature = "train"))]
+mod parse;
 mod passes;
 mod patched;
+mod pictures;
 mod pld_golden;
 mod plg_golden;
 #[cfg(feature = "train")]

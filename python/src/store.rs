@@ -153,18 +153,20 @@ impl Snapshot {
             None => Split::ALL.to_vec(),
         };
         let request = ExportRequest {
-            store: self.path(),
             version: Some(StoreVersion(self.version())),
             splits,
-            format,
-            out,
+            ..ExportRequest::new(self.path(), format, out)
         };
         let done = interruptible(py, |_| export::run(&request))?;
         let left_out = done
             .left_out
             .iter()
             .map(|(name, reason)| (name.to_string(), reason.clone()));
-        Ok((done.videos, left_out.collect()))
+        let classes = (done.left_out_classes.iter()).map(|class| {
+            let reason = "the format cannot hold its name".to_owned();
+            (class.to_string(), reason)
+        });
+        Ok((done.videos, left_out.chain(classes).collect()))
     }
 
     /// The timeline of one video.
@@ -196,7 +198,7 @@ impl Snapshot {
 fn timeline_dict<'py>(py: Python<'py>, timeline: &Timeline) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     out.set_item("video", &*timeline.video)?;
-    out.set_item("split", timeline.split.as_str())?;
+    out.set_item("split", timeline.split.map(Split::as_str))?;
     out.set_item("segments", timeline.segments)?;
     out.set_item("segment_seconds", timeline.segment_seconds)?;
     out.set_item("weak_labels", texts(py, &timeline.weak_labels)?)?;

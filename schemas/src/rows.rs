@@ -490,6 +490,28 @@ pub struct UserLabelRow {
     pub source: Arc<str>,
 }
 
+/// A row of `verdicts`; key (`video`, `modality`, `class`, `segment`). What a person said about the truth of one segment. A
+/// verdict is about the video, not about a label, so that it judges every later label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictRow {
+    /// The full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// The segment, from 0.
+    pub segment: u32,
+    /// Whether the event occurs in the segment.
+    pub present: bool,
+    /// The store version whose labels the sample was drawn from.
+    pub version: u64,
+    /// What the sample was stratified by: `class`, `modality`, `rule` or `all`.
+    pub strata: Arc<str>,
+    /// The file that has the verdict.
+    pub source: Arc<str>,
+}
+
 /// A track of `predictions`. On disk, each segment is a row with the key (`epoch`, `video`, `modality`, `segment`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionTrack {

@@ -11,11 +11,14 @@
 //! | [`sample`] | scores, truth and predictions of the videos of a split |
 //! | [`sweep`](mod@sweep) | all thresholds of a modality or class in one pass over sorted scores |
 //! | [`search`](mod@search) | repeated sweeps until no sweep improves the metric |
+//! | [`curve`], [`plot`] | the metric over the threshold, and its picture |
 //! | [`pld`] | K, α and guard, by a grid search |
 //!
 //! Labels are computed from scores and thresholds, and from PLD if it is wanted. User labels are not considered.
 
+pub mod curve;
 pub mod pld;
+pub mod plot;
 pub mod sample;
 pub mod search;
 pub mod sweep;
@@ -140,7 +143,7 @@ pub struct CalibrationReport {
 }
 
 /// Scores of the chosen settings.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct CalibrationGain {
     /// Scores on the videos that the settings were chosen on.
     pub in_sample: Level,
@@ -187,6 +190,17 @@ pub enum CalibrateError {
 /// - Returns [`CalibrateError::Length`] if the scores of a video have another length than the video.
 /// - Returns [`CalibrateError::Folds`] if the number of folds is not between 2 and the number of videos.
 pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateError> {
+    Ok(run_with_curves(request, false)?.0)
+}
+
+/// Does the work of [`run`]. If `curves` is set, also computes the metric over the threshold of each modality.
+///
+/// # Errors
+/// Returns the errors of [`run`].
+pub fn run_with_curves(
+    request: &CalibrateRequest,
+    curves: bool,
+) -> Result<(CalibrationReport, Vec<curve::CalibrationCurve>), CalibrateError> {
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let snapshot: Snapshot = store.at_version(request.version).map_err(LabelError::from)?;
     let world = World::read(&snapshot)?;
@@ -197,13 +211,14 @@ pub fn run(request: &CalibrateRequest) -> Result<CalibrationReport, CalibrateErr
         false => *modality == Modality::Visual,
     };
     let denoised = request.how.modalities.iter().copied().filter(denoised);
-    of_sample(
-        &sample,
-        &world.settings,
-        &denoised.collect::<Vec<_>>(),
-        &request.how,
-        request.folds,
-    )
+    let denoised: Vec<Modality> = denoised.collect();
+    let report = of_sample(&sample, &world.settings, &denoised, &request.how, request.folds)?;
+    let videos: Vec<&CalibrationVideo> = sample.videos.iter().collect();
+    let curves = match curves {
+        true => curve::curves(&videos, &world.settings, &request.how, &report),
+        false => Vec::new(),
+    };
+    Ok((report, curves))
 }
 
 /// Chooses the thresholds, and K, α and guard of PLD for the modalities `denoised`, that score best on the videos of a

@@ -12,6 +12,7 @@ use vaplan_schemas::{Modality, StoreVersion};
 use super::Global;
 use super::choice::choices;
 use super::denoise::ModalityChoice;
+use super::report_format::{ReportFormat, print_json};
 use crate::calibrate::{self, CalibrateRequest, CalibrationGoal, CalibrationMetric, CalibrationReport};
 use crate::choice::Choice;
 use crate::eval::Level;
@@ -33,6 +34,7 @@ use crate::world::World;
 Examples:
   vaplan calibrate --store store --split val
   vaplan calibrate --store store --split val --per-class --out thresholds.toml
+  vaplan calibrate --store store --split val --plot curve.svg --format json
   vaplan relabel --store store --thresholds thresholds.toml")]
 pub(super) struct CalibrateArgs {
     /// Store to read
@@ -62,6 +64,12 @@ pub(super) struct CalibrateArgs {
     /// TOML file to write the chosen thresholds to
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// SVG file to write a picture to: the metric over one threshold for all classes of each modality
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: ReportFormat,
 }
 
 pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
@@ -77,8 +85,15 @@ pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) ->
         epoch: args.epoch,
         folds: args.folds,
     };
-    let report = calibrate::run(&request)?;
-    print(&report, &request, out)?;
+    let (report, curves) = calibrate::run_with_curves(&request, args.plot.is_some())?;
+    match args.format {
+        ReportFormat::Table => print(&report, &request, out)?,
+        ReportFormat::Json => json(&report, &request, out)?,
+    }
+    if let Some(path) = &args.plot {
+        let svg = calibrate::plot::svg(&curves, request.how.metric.name());
+        std::fs::write(path, svg).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
     if let Some(path) = &args.out {
         let world = World::read(&Store::open(&args.store)?.at_version(request.version)?)?;
         let mut text = format!("# {}\n", global.command_line());
@@ -89,6 +104,35 @@ pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) ->
         std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the report as one JSON object. Scores are percent.
+fn json(report: &CalibrationReport, request: &CalibrateRequest, out: &mut dyn Write) -> anyhow::Result<()> {
+    let chosen = |modality: &Modality| {
+        let own = report.choice.settings.of(*modality);
+        let pld = report.choice.pld[modality.index()].map(|rule| {
+            let parameters = rule.parameters().into_iter();
+            let parameters: serde_json::Map<String, serde_json::Value> =
+                parameters.map(|(name, value)| (name, value.into())).collect();
+            serde_json::json!({ "rule": rule.name(), "parameters": parameters })
+        });
+        let value = serde_json::json!({ "thresholds": own.thresholds, "pld": pld });
+        (modality.as_str().to_owned(), value)
+    };
+    let chosen: serde_json::Map<String, serde_json::Value> =
+        request.how.modalities.iter().map(chosen).collect();
+    let report = serde_json::json!({
+        "split": request.split.as_str(),
+        "videos": report.videos,
+        "folds": request.folds,
+        "metric": request.how.metric.name(),
+        "epoch": report.epoch,
+        "now": report.now,
+        "thresholds": report.thresholds,
+        "pld": report.pld,
+        "chosen": chosen,
+    });
+    print_json(&report, out)
 }
 
 fn print(report: &CalibrationReport, request: &CalibrateRequest, out: &mut dyn Write) -> std::io::Result<()> {

@@ -4,9 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::{Map, Value, json};
 use vaplan_schemas::Modality;
 
 use super::relabel::listener;
+use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
@@ -48,6 +50,9 @@ pub(super) struct DenoiseArgs {
     /// Number of dataflow workers; it does not change the result [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: ReportFormat,
 }
 
 /// Choice of one modality or both.
@@ -83,18 +88,68 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
     };
     let denoised = denoise::run(&request, &listener)?;
     bar.finish();
-    if args.dry_run {
-        super::relabel::print_changes(&denoised.summary.changes, out)?;
+    if args.format == ReportFormat::Json {
+        print_json(&json(&denoised), out)?;
+    } else {
+        if args.dry_run {
+            super::relabel::print_changes(&denoised.summary.changes, out)?;
+        }
+        print(&denoised, out)?;
     }
-    print(&denoised, out)?;
     let rejected = notes::report(&denoised.summary.rejected, global.quiet);
-    if !args.dry_run {
+    if !args.dry_run && args.format == ReportFormat::Table {
         super::relabel::print_version(&denoised.summary, out)?;
     }
     Ok(if rejected > 0 {
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS
+    })
+}
+
+/// The report as JSON. Scores are percent; `changes` has the labels that a dry run would change.
+fn json(denoised: &DenoiseSummary) -> Value {
+    let summary = &denoised.summary;
+    let rule = |modality: Modality| {
+        summary.denoising[modality.index()].map(|rule| {
+            let parameters: Map<String, Value> = rule
+                .parameters()
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect();
+            json!({ "rule": rule.name(), "parameters": parameters })
+        })
+    };
+    let flips = summary.flips.as_ref().map(|flips| {
+        let flips = flips.iter().map(|((modality, class), [set, unset])| {
+            json!({ "modality": modality.as_str(), "class": &**class, "set": set, "unset": unset })
+        });
+        flips.collect::<Vec<Value>>()
+    });
+    let quality = denoised
+        .quality
+        .iter()
+        .map(|own| json!({ "split": own.split.as_str(), "before": own.before, "after": own.after }));
+    let changes = summary.changes.iter().map(|row| {
+        json!({
+            "video": &*row.video,
+            "modality": row.modality.as_str(),
+            "class": &*row.class,
+            "segment": row.segment,
+            "label": row.to,
+            "rule": row.rule.as_str(),
+        })
+    });
+    json!({
+        "epoch": denoised.epoch,
+        "version": summary.version.as_ref().map(|version| version.version),
+        "set": summary.set,
+        "unset": summary.unset,
+        "audio": rule(Modality::Audio),
+        "visual": rule(Modality::Visual),
+        "flips": flips,
+        "segment_scores": quality.collect::<Vec<Value>>(),
+        "changes": changes.collect::<Vec<Value>>(),
     })
 }
 

@@ -136,10 +136,15 @@ impl MachineArgs {
         crate::parser::available(self.device).map_err(anyhow::Error::msg)
     }
 
+    /// The number of threads: as given, or one per core.
+    pub(super) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
     /// Sets the number of libtorch's threads for the whole process.
     pub(super) fn set_threads(&self) {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        libtorch::set_threads(self.threads.map_or_else(cores, NonZeroUsize::get));
+        libtorch::set_threads(self.threads());
     }
 }
 

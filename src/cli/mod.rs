@@ -6,6 +6,7 @@
 
 #[cfg(feature = "train")]
 mod ablate;
+mod audit;
 mod calibrate;
 mod check;
 mod choice;
@@ -32,6 +33,8 @@ mod models;
 mod notes;
 mod optimize;
 mod panics;
+#[cfg(all(feature = "encode", feature = "train"))]
+mod parse;
 #[cfg(feature = "train")]
 mod predict;
 pub mod program;
@@ -41,6 +44,7 @@ mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
+mod report_format;
 mod rule;
 #[cfg(feature = "train")]
 mod run;
@@ -127,10 +131,13 @@ enum Command {
     Train(train::Args),
     #[cfg(feature = "train")]
     Predict(predict::Args),
+    #[cfg(all(feature = "encode", feature = "train"))]
+    Parse(parse::ParseArgs),
     #[cfg(feature = "train")]
     Ablate(ablate::Args),
     Denoise(denoise::DenoiseArgs),
     Calibrate(calibrate::CalibrateArgs),
+    Audit(audit::AuditArgs),
     Watch(watch::Args),
     Eval(eval::EvalArgs),
     #[cfg(feature = "query")]
@@ -148,6 +155,9 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+#[cfg(feature = "train")]
+const NOT_LINKED: &str = "this program is not linked to libtorch, which the command computes with";
+
 impl Cli {
     /// Returns whether the command computes with libtorch, so that `vaplan-torch` must run it.
     #[cfg(feature = "train")]
@@ -155,6 +165,8 @@ impl Cli {
         match &self.command {
             Command::Run(args) => args.needs_libtorch(),
             Command::Train(_) | Command::Predict(_) | Command::Ablate(_) | Command::Demo(_) => true,
+            #[cfg(feature = "encode")]
+            Command::Parse(_) => true,
             Command::Plan(args) => args.of_a_run(),
             Command::Watch(args) => args.learns(),
             _ => false,
@@ -172,6 +184,8 @@ impl Cli {
             Command::Run(args) => self.begin(|| run::run(args, global, out)),
             Command::Train(args) => self.begin(|| train::run(args, global, out)),
             Command::Predict(args) => self.begin(|| predict::run(args, global, out)),
+            #[cfg(feature = "encode")]
+            Command::Parse(args) => self.begin(|| parse::run(args, global, out)),
             Command::Ablate(args) => self.begin(|| ablate::run(args, global, out)),
             Command::Demo(args) => self.begin(|| demo::run(args, global, out)),
             Command::Plan(args) if args.of_a_run() => self.begin(|| run::plan(args, global, out)),
@@ -204,6 +218,7 @@ impl Cli {
             Command::Relabel(args) => relabel::run(args, global, out),
             Command::Plan(args) => relabel::plan(args, out),
             Command::Calibrate(args) => calibrate::run(args, global, out),
+            Command::Audit(args) => audit::run(args, global, out),
             Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
@@ -229,7 +244,11 @@ impl Cli {
             | Command::Predict(_)
             | Command::Ablate(_)
             | Command::Demo(_) => {
-                anyhow::bail!("this program is not linked to libtorch, which the command computes with")
+                anyhow::bail!(NOT_LINKED)
+            }
+            #[cfg(all(feature = "encode", feature = "train"))]
+            Command::Parse(_) => {
+                anyhow::bail!(NOT_LINKED)
             }
         })
     }

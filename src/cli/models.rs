@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::Global;
+use super::report_format::{ReportFormat, print_json};
 use super::stderr::tell;
 use crate::encode::model::{Encoder, ModelFolder, ModelKind, SessionOptions, TextEncoder, pull, session};
 
@@ -29,6 +30,9 @@ pub(super) struct Args {
     /// Read weights that are in files beside the ONNX file of a model
     #[arg(long)]
     external_data: bool,
+    /// Format of the descriptions
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: ReportFormat,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -105,14 +109,19 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         ..SessionOptions::default()
     };
     let mut status = ExitCode::SUCCESS;
+    let mut described = Vec::new();
     for folder in folders(&given)? {
         match describe(&folder, &options) {
-            Ok(lines) => writeln!(out, "{}\n{lines}", folder.display())?,
+            Ok(own) if args.format == ReportFormat::Json => described.push(own),
+            Ok(own) => writeln!(out, "{}\n{own}", folder.display())?,
             Err(error) => {
                 tell(&format!("{error:#}"));
                 status = ExitCode::from(1);
             }
         }
+    }
+    if args.format == ReportFormat::Json {
+        print_json(&described, out)?;
     }
     Ok(status)
 }
@@ -140,20 +149,49 @@ fn folders(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-fn describe(path: &std::path::Path, options: &SessionOptions) -> anyhow::Result<String> {
+/// What `models` tells of a model folder.
+#[derive(serde::Serialize)]
+struct DescribedModel {
+    folder: PathBuf,
+    kind: ModelKind,
+    width: usize,
+    logit_scale: f64,
+    media: PathBuf,
+    media_sha256: String,
+    text: PathBuf,
+    text_sha256: String,
+}
+
+impl std::fmt::Display for DescribedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "  kind         {}\n  width        {}\n  logit scale  {}\n  media        {}\n  sha256       {}\n  text         {}\n  sha256       {}",
+            self.kind,
+            self.width,
+            self.logit_scale,
+            self.media.display(),
+            self.media_sha256,
+            self.text.display(),
+            self.text_sha256,
+        )
+    }
+}
+
+fn describe(path: &std::path::Path, options: &SessionOptions) -> anyhow::Result<DescribedModel> {
     let folder = ModelFolder::find(path)?;
     let encoder = Encoder::open(&folder, options)?;
     if folder.kind != ModelKind::Classifier {
         TextEncoder::open(&folder, options)?;
     }
-    let text = session::sha256(&folder.text, options.external_data)?;
-    Ok(format!(
-        "  kind         {}\n  width        {}\n  logit scale  {}\n  media        {}\n  sha256       {}\n  text         {}\n  sha256       {text}",
-        folder.kind,
-        encoder.width(),
-        folder.logit_scale,
-        folder.media.display(),
-        encoder.sha256(),
-        folder.text.display(),
-    ))
+    Ok(DescribedModel {
+        folder: path.to_owned(),
+        kind: folder.kind,
+        width: encoder.width(),
+        logit_scale: folder.logit_scale,
+        media_sha256: encoder.sha256().to_owned(),
+        text_sha256: session::sha256(&folder.text, options.external_data)?,
+        media: folder.media,
+        text: folder.text,
+    })
 }

@@ -11,6 +11,7 @@ use vaplan_schemas::rows::LabelChangeRow;
 
 use super::choice::choices;
 use super::progress::Bar;
+use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::engine::rebase::{self, RebaseRequest};
@@ -31,6 +32,7 @@ use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest, Threshol
 Examples:
   vaplan relabel --store store --threshold visual/Dog=1.1
   vaplan relabel --store store --user corrections.csv --dry-run
+  vaplan relabel --store store --user edited.eaf --user label-studio.json
   vaplan relabel --store store --predictions epoch-7 --epoch 7 --denoise visual
   vaplan relabel --store store --weak-add new_videos.csv --visual clip --audio clap")]
 pub(super) struct Args {
@@ -83,6 +85,9 @@ pub(super) struct PlanArgs {
     store: Option<PathBuf>,
     #[command(flatten)]
     changes: ChangeArgs,
+    /// Format of the plan
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(super) format: ReportFormat,
 }
 
 /// The changes of a store.
@@ -147,9 +152,10 @@ struct ChangeArgs {
     /// Audio features to remove, as --remove-visual
     #[arg(long, value_name = "PATH")]
     remove_audio: Vec<PathBuf>,
-    /// CSV file with labels that a person set. Columns: video, modality, class, label (0, 1 or withdraw), and either
-    /// segment, or onset and offset in segments. May be given several times
-    #[arg(long, value_name = "CSV")]
+    /// File with labels that a person set: CSV, an ELAN file (.eaf), or Label Studio's export in format JSON. Columns of
+    /// CSV: video, modality, class, label (0, 1 or withdraw), and either segment, or onset and offset in segments, or
+    /// start_seconds and end_seconds. May be given several times
+    #[arg(long, value_name = "FILE")]
     user: Vec<PathBuf>,
     /// Predictions of epoch --epoch: a folder with audio/<id>.npy and visual/<id>.npy (T,C), or Parquet with video,
     /// modality, segment, probability
@@ -393,10 +399,36 @@ impl PlanArgs {
     }
 }
 
+/// The estimate as JSON.
+fn json(estimate: &estimate::Estimate) -> serde_json::Value {
+    let tables = estimate.tables.iter().map(|(table, extent)| {
+        let value = serde_json::json!({
+            "rows": extent.rows,
+            "videos": extent.videos,
+            "files": extent.files,
+            "bytes": extent.bytes,
+        });
+        ((*table).to_owned(), value)
+    });
+    serde_json::json!({
+        "everything": estimate.everything,
+        "videos": estimate.videos,
+        "rescored": estimate.rescored,
+        "tracks": estimate.tracks,
+        "tables": tables.collect::<serde_json::Map<_, _>>(),
+        "feature_files": estimate.features.0,
+        "feature_bytes": estimate.features.1,
+        "seconds": estimate.seconds,
+    })
+}
+
 /// Estimates the work of a change. `run::plan` plans a run.
 pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let store = args.store.as_ref().context("expected --store")?;
     let estimate = estimate::estimate(store, &args.changes.some()?)?;
-    write!(out, "{estimate}")?;
+    match args.format {
+        ReportFormat::Table => write!(out, "{estimate}")?,
+        ReportFormat::Json => print_json(&json(&estimate), out)?,
+    }
     Ok(ExitCode::SUCCESS)
 }

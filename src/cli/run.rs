@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use super::learning::epoch_line;
 use super::progress::Bar;
 use super::relabel::PlanArgs;
+use super::report_format::{ReportFormat, print_json};
 use super::{Global, libtorch, notes};
 use crate::engine::{Listener, Progress as Labelling};
 use crate::run::config::{Config, DEFAULT};
@@ -50,6 +51,9 @@ pub(super) struct Args {
     /// Take back what another command changed of thresholds, denoising or predictions since the last run
     #[arg(long)]
     force: bool,
+    /// Format of the final table
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: ReportFormat,
     #[command(flatten)]
     machine: Machine,
 }
@@ -111,10 +115,22 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let summary = run::run(&request, listener)?;
     bar.finish();
     let rejected = notes::report(&summary.rejected, global.quiet);
-    if summary.versions == 0 {
-        writeln!(out, "nothing to do: the store holds what the file asks for")?;
+    match args.format {
+        ReportFormat::Json => {
+            let table = serde_json::json!({
+                "versions": summary.versions,
+                "rows": summary.table.named_rows(),
+                "parsers": summary.table.named_parsers(),
+            });
+            print_json(&table, out)?;
+        }
+        ReportFormat::Table => {
+            if summary.versions == 0 {
+                writeln!(out, "nothing to do: the store holds what the file asks for")?;
+            }
+            write!(out, "{}", summary.table)?;
+        }
     }
-    write!(out, "{}", summary.table)?;
     Ok(ExitCode::from(u8::from(rejected > 0)))
 }
 
@@ -225,7 +241,21 @@ pub(super) fn plan(args: &PlanArgs, global: &Global, out: &mut dyn Write) -> any
         force: false,
         command: global.command_line(),
     };
-    let Some(todo) = Todo::new(&request)? else {
+    let todo = Todo::new(&request)?;
+    if args.format == ReportFormat::Json {
+        // Without a list, everything is to be done, media first.
+        let stages = todo.map(|todo| {
+            let open: Vec<&str> = todo.open().map(|stage| stage.name.as_str()).collect();
+            let label = serde_json::json!({ "name": "label", "done": !todo.labels });
+            let rest = todo.stages.iter().map(|stage| {
+                serde_json::json!({ "name": stage.name, "done": !open.contains(&stage.name.as_str()) })
+            });
+            std::iter::once(label).chain(rest).collect::<Vec<_>>()
+        });
+        print_json(&serde_json::json!({ "stages": stages }), out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(todo) = todo else {
         writeln!(
             out,
             "all is to be done, media first: what else there is depends on them"

@@ -11,7 +11,7 @@ use vaplan_schemas::store::Store;
 use super::{Global, notes};
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
-use crate::show::{TimelineStyle, missing, read, render};
+use crate::show::{TimelineStyle, html, missing, read, render};
 
 /// Width in columns if standard output is not a terminal.
 const WIDTH: usize = 80;
@@ -21,12 +21,13 @@ const WIDTH: usize = 80;
 /// Each modality and class has a row of labels, a row of the dense truth if the video is annotated, and a row of the
 /// scores that were compared with the threshold. On a terminal, a label is green if the truth agrees, yellow if it does
 /// not, and cyan if the truth is unknown; truth without a label is red. Otherwise, and with NO_COLOR, the output is
-/// plain ASCII. A video that is longer than a line is shown in pieces.
+/// plain ASCII. A video that is longer than a line is shown in pieces. With --html, the output is an HTML page without scripts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   vaplan show --store store demo0000065_20_30
   vaplan show --store store --version 1 demo0000065
+  vaplan show --store store --html demo0000065 > demo0000065.html
   vaplan show --store store -- -rf_AAAAAAA_0_10")]
 pub(super) struct ShowArgs {
     /// Video to show: its full name, or its first 11 characters if no other video starts with them; put `--` before a
@@ -44,6 +45,9 @@ pub(super) struct ShowArgs {
     /// File with the class names in order, one per line [default: classes.txt of the annotations, or LLP's 25 classes]
     #[arg(long, value_name = "FILE", env = "VAPLAN_CLASSES")]
     classes: Option<PathBuf>,
+    /// Print one self-contained HTML page instead of text
+    #[arg(long, conflicts_with = "width")]
+    html: bool,
     /// Width of the output in columns [default: the width of the terminal, or 80]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
@@ -59,7 +63,10 @@ pub(super) fn run(args: &ShowArgs, global: &Global, out: &mut dyn Write) -> anyh
     let terminal = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
     let plain = anstream::AutoStream::choice(&std::io::stdout()) == ColorChoice::Never;
     let width = args.width.or_else(terminal).unwrap_or(WIDTH);
-    render(&timeline, TimelineStyle { plain, width }, out)?;
+    match args.html {
+        true => write!(out, "{}", html(&timeline))?,
+        false => render(&timeline, TimelineStyle { plain, width }, out)?,
+    }
     for (modality, reasons) in missing(&snapshot, &timeline)? {
         let why = match reasons.as_slice() {
             [] => String::new(),

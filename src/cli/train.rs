@@ -98,6 +98,7 @@ fn write_summary(summary: &TrainSummary, request: &TrainRequest, out: &mut dyn W
         videos,
         left_out,
         checkpoint,
+        model,
         ..
     } = summary;
     if *resumed == Some(*epochs) {
@@ -122,6 +123,7 @@ fn write_summary(summary: &TrainSummary, request: &TrainRequest, out: &mut dyn W
             )?,
         }
         writeln!(out, "checkpoint {}", checkpoint.display())?;
+        writeln!(out, "model {}", model.display())?;
     }
     Ok(())
 }

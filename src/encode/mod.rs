@@ -22,11 +22,13 @@
 //! | [`flow`] | the dataflow of encoding |
 //! | [`cache`] | keeps embeddings on disk, by content |
 //! | [`mod@write`] | writes feature files from the cache |
+//! | [`embed`] | encodes media into memory, for `parse` |
 //! | [`store`] | encodes media into the folder of a store, for `label` |
 //! | [`error`] | the error types |
 
 pub mod batch;
 pub mod cache;
+pub mod embed;
 pub mod error;
 pub mod flow;
 pub mod image;

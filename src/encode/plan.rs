@@ -148,7 +148,7 @@ fn name(
 }
 
 /// Finds the model folders of the request, the visual one first.
-fn models(request: &EncodeRequest) -> Result<Vec<ModelFolder>, EncodeError> {
+pub(super) fn models(request: &EncodeRequest) -> Result<Vec<ModelFolder>, EncodeError> {
     let mut models = Vec::new();
     for (path, kind, flag) in [
         (&request.clip, ModelKind::Clip, "--clip"),

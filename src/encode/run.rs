@@ -22,6 +22,7 @@ use super::prompts::ClassPrompts;
 use super::read::{ModelTarget, Reading};
 use super::text;
 use super::write::{self, FeatureForm};
+use crate::ingest::seen::one_spelling;
 use crate::ingest::shards::FloatType;
 
 /// Default number of segments in a batch.
@@ -179,6 +180,16 @@ pub struct WrittenFeatures {
     pub text_sha256: Option<String>,
     /// The scale that `label --rule logit` must multiply cosines with.
     pub logit_scale: f64,
+    /// Kind of the model.
+    pub kind: ModelKind,
+    /// Folder of the model, as an absolute path.
+    pub folder: PathBuf,
+    /// How media were prepared for the model: JSON text. `parse` compares it with that of the model it opens.
+    pub preparation: String,
+    /// Number type of the values, `f16` or `f32`.
+    pub float: &'static str,
+    /// How media were cut into segments.
+    pub cut: Cut,
 }
 
 /// Encodes the media of the request, and writes the features in the form that `label` reads.
@@ -216,23 +227,13 @@ pub(super) fn locked(
     let cache = Arc::new(Cache::open(
         &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
     )?);
-    let (open, pool) = sessions(request, &models, &cache)?;
+    let (open, sessions) = sessions(request, &models)?;
+    let pool = SessionPool::start(sessions, &cache);
     tracing::debug!(videos = media.len(), "models opened");
     listener(EncodeProgress::Planned {
         videos: media.len() as u64,
     });
-    let target = |modality| {
-        open.iter()
-            .find(|open| open.modality == modality)
-            .map(|open| open.target.clone())
-    };
-    let reading = Reading {
-        visual: target(Modality::Visual),
-        audio: target(Modality::Audio),
-        cut: request.cut.clone(),
-        batch: request.batch,
-        ffmpeg: request.ffmpeg.clone(),
-    };
+    let reading = reading(request, &open);
     let media = Arc::new(media);
     let mut results = flow::run(reading, &cache, &media, pool, request.threads, listener)?;
     listener(EncodeProgress::Writing);
@@ -253,18 +254,40 @@ pub(super) fn locked(
     Ok((summary, lock))
 }
 
-/// A model whose sessions are in the pool.
-struct Open {
-    modality: Modality,
-    target: ModelTarget,
-    width: usize,
+/// The settings of reading media for these models.
+pub(super) fn reading(request: &EncodeRequest, open: &[Open]) -> Reading {
+    let target = |modality| {
+        let own = open.iter().find(|open| open.modality == modality);
+        own.map(|open| open.target.clone())
+    };
+    Reading {
+        visual: target(Modality::Visual),
+        audio: target(Modality::Audio),
+        cut: request.cut.clone(),
+        batch: request.batch,
+        ffmpeg: request.ffmpeg.clone(),
+    }
 }
 
-fn sessions(
+/// A model that is open.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Modality of the media that the model encodes.
+    pub modality: Modality,
+    /// Hash of the model, and how media are prepared for it.
+    pub target: ModelTarget,
+    /// Number of values of an embedding (D).
+    pub width: usize,
+}
+
+/// Opens the sessions of all models. Also returns each model once.
+///
+/// # Errors
+/// Returns [`EncodeError::Model`] if a model cannot be used.
+pub(super) fn sessions(
     request: &EncodeRequest,
     models: &[ModelFolder],
-    cache: &Arc<Cache>,
-) -> Result<(Vec<Open>, SessionPool), EncodeError> {
+) -> Result<(Vec<Open>, Vec<(Modality, Encoder)>), EncodeError> {
     let mut opened = Vec::new();
     let mut sessions = Vec::new();
     for folder in models {
@@ -287,7 +310,7 @@ fn sessions(
             sessions.push((modality, encoder));
         }
     }
-    Ok((opened, SessionPool::start(sessions, cache)))
+    Ok((opened, sessions))
 }
 
 impl EncodeSummary {
@@ -333,6 +356,11 @@ impl EncodeSummary {
             sha256: model.clone(),
             text_sha256: None,
             logit_scale: scores.as_ref().map_or(folder.logit_scale, ClassScores::scale),
+            kind: folder.kind,
+            folder: one_spelling(&folder.path),
+            preparation: open.target.preparation.text(),
+            float: request.form.float.as_str(),
+            cut: request.cut.clone(),
         };
         if let Some((prompts, classes)) = prompts {
             let prompts = prompts.of(modality);

@@ -4,12 +4,18 @@
 //! videos, labels of both modalities ── ExportedVideo, in order of name ─┬─ valor        <id>.npy (T, C) per modality
 //!                                                                       ├─ llp_csv      AVVP_*.csv
 //!                                                                       ├─ activitynet  one JSON file
-//!                                                                       └─ huggingface  Parquet files and a card
+//!                                                                       ├─ huggingface  Parquet files and a card
+//!                                                                       └─ VideoEvents ─┬─ label_studio  tasks and a config
+//!                                                                                       ├─ fiftyone      one JSON file
+//!                                                                                       └─ per_video     one file a video
 //! ```
 
 mod activitynet;
+mod fiftyone;
 mod huggingface;
+mod label_studio;
 mod llp_csv;
+mod per_video;
 mod valor;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +29,9 @@ use vaplan_schemas::{Modality, StoreVersion};
 use crate::choice::Choice;
 use crate::error::LabelError;
 use crate::eval::BitMatrix;
+use crate::events::{EventFormat, EventMatrices, VideoEvents, of_matrices};
 use crate::ingest::IngestError;
+use crate::ingest::annotations::key11;
 use crate::matrices::{self, MatrixError};
 
 /// The format of an export.
@@ -37,6 +45,20 @@ pub enum ExportFormat {
     ActivityNet,
     /// Parquet files and a dataset card, which `datasets.load_dataset` opens.
     HuggingFace,
+    /// Tasks of Label Studio with the labels as predictions, and the labelling configuration.
+    LabelStudio,
+    /// Samples of FiftyOne with temporal detections, and the script that loads them.
+    FiftyOne,
+    /// One ELAN file per video.
+    Elan,
+    /// One Praat TextGrid per video.
+    TextGrid,
+    /// One label track of Audacity per video.
+    Audacity,
+    /// One WebVTT file per video.
+    WebVtt,
+    /// One CSV file with the events of all videos.
+    Csv,
 }
 
 impl Choice for ExportFormat {
@@ -62,6 +84,41 @@ impl Choice for ExportFormat {
             "huggingface",
             "Parquet files and a dataset card for datasets.load_dataset",
         ),
+        (
+            ExportFormat::LabelStudio,
+            "label-studio",
+            "tasks.json with the labels as predictions, and config.xml; `relabel --user` reads the annotations back",
+        ),
+        (
+            ExportFormat::FiftyOne,
+            "fiftyone",
+            "samples.json with temporal detections, and load.py, which makes a FiftyOne data set of them",
+        ),
+        (
+            ExportFormat::Elan,
+            "elan",
+            "<video>.eaf with one tier per modality and class; `relabel --user` reads edited files back",
+        ),
+        (
+            ExportFormat::TextGrid,
+            "textgrid",
+            "<video>.TextGrid for Praat, with one interval tier per modality and class",
+        ),
+        (
+            ExportFormat::Audacity,
+            "audacity",
+            "<video>.txt, a label track of Audacity",
+        ),
+        (
+            ExportFormat::WebVtt,
+            "webvtt",
+            "<video>.vtt with one subtitle per event",
+        ),
+        (
+            ExportFormat::Csv,
+            "csv",
+            "events.csv with one row per event, in the columns that `relabel --user` reads",
+        ),
     ];
 }
 
@@ -78,7 +135,32 @@ pub struct ExportRequest {
     pub format: ExportFormat,
     /// Folder to write. It must not exist, or be empty.
     pub out: PathBuf,
+    /// Path or URL of the media of a video, for the formats that name it: `{video}` stands for the full name and `{id}` for
+    /// its first 11 characters. Default: `{video}.mp4`.
+    pub media: String,
+    /// Frames per second of the media, for the formats that count frames. Default: 24.
+    pub frame_rate: f64,
 }
+
+impl ExportRequest {
+    /// A request with the default of every option: all splits of the latest version.
+    pub fn new(store: PathBuf, format: ExportFormat, out: PathBuf) -> ExportRequest {
+        ExportRequest {
+            store,
+            version: None,
+            splits: Split::ALL.to_vec(),
+            format,
+            out,
+            media: MEDIA.to_owned(),
+            frame_rate: FRAME_RATE,
+        }
+    }
+}
+
+/// Default of [`ExportRequest::media`].
+pub const MEDIA: &str = "{video}.mp4";
+/// Default of [`ExportRequest::frame_rate`]; also that of Label Studio's tag `Video`.
+pub const FRAME_RATE: f64 = 24.0;
 
 /// The result of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +171,8 @@ pub struct ExportSummary {
     pub videos: usize,
     /// Videos that were left out because their name cannot be the name of a file, with the reason.
     pub left_out: LeftOutVideos,
+    /// Classes that were left out because the format cannot hold their name.
+    pub left_out_classes: Vec<Arc<str>>,
 }
 
 /// The reason why an export failed. The folder was not made.
@@ -115,6 +199,12 @@ pub enum ExportError {
         /// The splits, with commas between them.
         splits: String,
     },
+    /// The number of frames per second cannot be used.
+    #[error("frame rate is {found}, expected 0.001 to 1000000 frames per second")]
+    FrameRate {
+        /// The number found.
+        found: f64,
+    },
     /// The Parquet file cannot be written.
     #[error("cannot write Parquet to `{path}`")]
     Parquet {
@@ -137,17 +227,23 @@ struct ExportedVideo {
     weak: Vec<usize>,
     /// Labels `[T, C]` of audio and visual.
     labels: [Vec<u8>; 2],
+    /// Whether the store has features, and therefore labels, of audio and visual.
+    labelled: [bool; 2],
 }
 
 /// All videos of an export.
 struct Exported {
     version: u64,
+    /// When the version was committed, in milliseconds since 1970-01-01 UTC.
+    committed_at: i64,
     classes: Vec<Arc<str>>,
+    media: String,
+    frame_rate: f64,
     videos: Vec<ExportedVideo>,
 }
 
 impl Exported {
-    fn read(snapshot: &Snapshot, splits: &[Split]) -> Result<Exported, MatrixError> {
+    fn read(snapshot: &Snapshot, request: &ExportRequest) -> Result<Exported, MatrixError> {
         let [audio, visual] = matrices::labels_of_both(snapshot, None)?;
         let ids = matrices::positions(&audio.classes);
         let mut rows = snapshot.read::<Videos>()?;
@@ -156,7 +252,7 @@ impl Exported {
         let wanted = rows
             .into_iter()
             .enumerate()
-            .filter(|(_, row)| splits.contains(&row.split));
+            .filter(|(_, row)| request.splits.contains(&row.split));
         let videos = wanted.map(|(place, row)| {
             let segments = match row.segments as usize {
                 0 => audio.segments,
@@ -169,6 +265,7 @@ impl Exported {
             let mut weak = weak.collect::<Result<Vec<usize>, _>>()?;
             weak.sort_unstable();
             Ok::<_, MatrixError>(ExportedVideo {
+                labelled: [row.audio_source.is_some(), row.visual_source.is_some()],
                 name: row.video,
                 split: row.split,
                 seconds: row.segment_seconds,
@@ -182,9 +279,70 @@ impl Exported {
         });
         Ok(Exported {
             version: snapshot.version().version,
+            committed_at: snapshot.version().committed_at,
             videos: videos.collect::<Result<_, _>>()?,
             classes: audio.classes,
+            media: request.media.clone(),
+            frame_rate: request.frame_rate,
         })
+    }
+
+    /// The events of all videos, in order of name. The tracks of a video are those of its weak label in the modalities that
+    /// are labelled.
+    fn events(&self) -> impl Iterator<Item = VideoEvents> {
+        let classes: Arc<[Arc<str>]> = self.classes.clone().into();
+        self.videos.iter().map(move |video| {
+            let of = |modality: Modality| {
+                let weak = video
+                    .weak
+                    .iter()
+                    .filter(move |_| video.labelled[modality.index()]);
+                weak.map(move |class| (modality, *class))
+            };
+            VideoEvents {
+                video: video.name.clone(),
+                media: Some(self.media_of(&video.name)),
+                duration: video.segments as f64 * video.seconds,
+                segment_seconds: video.seconds,
+                classes: classes.clone(),
+                tracks: Modality::ALL.into_iter().flat_map(of).collect(),
+                events: of_matrices(&EventMatrices {
+                    classes: self.classes.len(),
+                    labels: [&video.labels[0], &video.labels[1]],
+                    scores: None,
+                    segment_seconds: video.seconds,
+                }),
+                made_at: self.committed_at,
+            }
+        })
+    }
+
+    fn media_of(&self, video: &str) -> String {
+        // One pass, so that a name that contains `{id}` stays as it is.
+        let mut media = String::new();
+        let mut rest = self.media.as_str();
+        while let Some(at) = rest.find('{') {
+            media.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let places = [("{video}", video), ("{id}", key11(video))];
+            match places.into_iter().find(|(place, _)| rest.starts_with(place)) {
+                Some((place, value)) => {
+                    media.push_str(value);
+                    rest = &rest[place.len()..];
+                }
+                None => {
+                    media.push('{');
+                    rest = &rest[1..];
+                }
+            }
+        }
+        media + rest
+    }
+
+    /// The classes whose name the formats of single lines and of XML cannot hold.
+    fn with_control_characters(&self) -> Vec<Arc<str>> {
+        let bad = |class: &&Arc<str>| class.chars().any(char::is_control);
+        self.classes.iter().filter(bad).cloned().collect()
     }
 }
 
@@ -228,7 +386,11 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
     let of_store = |error| MatrixError::from(LabelError::from(error));
     let store = Store::open(&request.store).map_err(of_store)?;
     let snapshot = store.at_version(request.version).map_err(of_store)?;
-    let exported = Exported::read(&snapshot, &request.splits)?;
+    if !(request.frame_rate.is_finite() && (1e-3..=1e6).contains(&request.frame_rate)) {
+        let found = request.frame_rate;
+        return Err(ExportError::FrameRate { found });
+    }
+    let exported = Exported::read(&snapshot, request)?;
     if exported.videos.is_empty() {
         let names: Vec<&str> = request.splits.iter().map(|split| split.as_str()).collect();
         return Err(ExportError::NoVideos {
@@ -251,6 +413,24 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
         ExportFormat::LlpCsv => llp_csv::write(&exported, &folder)?,
         ExportFormat::ActivityNet => activitynet::write(&exported, &folder)?,
         ExportFormat::HuggingFace => huggingface::write(&exported, &folder)?,
+        ExportFormat::LabelStudio => label_studio::write(&exported, &folder)?,
+        ExportFormat::FiftyOne => fiftyone::write(&exported, &folder)?,
+        ExportFormat::Elan => per_video::write(&exported, &folder, EventFormat::Elan)?,
+        ExportFormat::TextGrid => per_video::write(&exported, &folder, EventFormat::TextGrid)?,
+        ExportFormat::Audacity => per_video::write(&exported, &folder, EventFormat::Audacity)?,
+        ExportFormat::WebVtt => per_video::write(&exported, &folder, EventFormat::WebVtt)?,
+        ExportFormat::Csv => per_video::write_csv(&exported, &folder)?,
+    };
+    let lines = [
+        ExportFormat::LabelStudio,
+        ExportFormat::Elan,
+        ExportFormat::TextGrid,
+        ExportFormat::Audacity,
+        ExportFormat::WebVtt,
+    ];
+    let left_out_classes = match lines.contains(&request.format) {
+        true => exported.with_control_characters(),
+        false => Vec::new(),
     };
     if out.exists() {
         std::fs::remove_dir(&out).map_err(IngestError::io("replace", &out))?;
@@ -260,6 +440,7 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
         version: exported.version,
         videos: exported.videos.len() - left_out.len(),
         left_out,
+        left_out_classes,
     })
 }
 

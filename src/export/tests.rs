@@ -24,11 +24,8 @@ impl Sample {
     fn export(&self, format: ExportFormat, splits: &[Split]) -> (PathBuf, ExportSummary) {
         let out = self.folder.path().join(format.name());
         let request = ExportRequest {
-            store: self.request.store.clone(),
-            version: None,
             splits: splits.to_vec(),
-            format,
-            out: out.clone(),
+            ..ExportRequest::new(self.request.store.clone(), format, out.clone())
         };
         let summary = run(&request).unwrap();
         assert_eq!(summary.version, 1);
@@ -109,12 +106,10 @@ fn activitynet_and_parquet_hold_every_set_label() {
 fn a_folder_with_files_is_refused_and_kept() {
     let sample = sample();
     let (out, _) = sample.export(ExportFormat::LlpCsv, &[Split::Test]);
+    let store = sample.request.store.clone();
     let mut request = ExportRequest {
-        store: sample.request.store.clone(),
-        version: None,
         splits: vec![Split::Test],
-        format: ExportFormat::Valor,
-        out: out.clone(),
+        ..ExportRequest::new(store, ExportFormat::Valor, out.clone())
     };
     let error = run(&request).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");

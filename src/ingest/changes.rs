@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! weak labels, user labels (CSV) ─┐
+//! user labels (ELAN, Label Studio)┤
 //! class list, text embeddings ────┼─ rows, each with its origin ─▶ ChangeRows ─▶ checked against the store's classes
 //! predictions (npy, Parquet) ─────┘     rejected rows ─▶ rejects
 //! ```
@@ -9,6 +10,11 @@
 //! A caller without files, such as a server, makes the rows itself. Rows name classes as text, because only the store
 //! knows its classes.
 
+mod confirmed;
+mod elan;
+mod label_studio;
+#[cfg(test)]
+mod outside_tests;
 mod user;
 
 use std::collections::BTreeSet;

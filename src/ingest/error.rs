@@ -159,6 +159,14 @@ pub enum IngestError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// A file of user labels that another program wrote cannot be used as a whole.
+    #[error("user labels `{path}`: {problem}")]
+    UserLabels {
+        /// Path of the file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        problem: String,
+    },
     /// A value of a label file is neither 0 nor 1.
     #[error("label file `{path}`, row {row}, column {column}: label is {value}, expected 0 or 1")]
     Label {
@@ -196,6 +204,7 @@ impl IngestError {
             | IngestError::Features { path, .. }
             | IngestError::Predictions { path }
             | IngestError::Text { path, .. }
+            | IngestError::UserLabels { path, .. }
             | IngestError::Label { path, .. } => path,
         }
     }

@@ -13,6 +13,7 @@
 
 pub mod annotations;
 pub mod changes;
+pub mod encoded;
 pub mod error;
 pub mod features;
 mod floats;

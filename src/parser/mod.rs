@@ -26,6 +26,7 @@
 //! | [`record`] | epochs and predictions as store versions |
 //! | [`mod@train`] | `vaplan train`: trains on a store and writes to it |
 //! | [`predict`] | `vaplan predict`: runs a checkpoint on features |
+//! | [`model`] | the folder of a trained model, which `parse` applies |
 //! | [`ablate`] | `vaplan ablate`: the paper's ablation over several seeds |
 //! | [`error`] | the errors of these modules |
 
@@ -37,6 +38,7 @@ pub mod features;
 mod golden;
 pub mod han;
 pub mod loss;
+pub mod model;
 pub mod network;
 pub mod noise;
 pub mod optimizer;
@@ -61,6 +63,7 @@ pub use data::{Dataset, FeaturePaths};
 pub use error::{NetworkError, TrainError, WeightsProblem};
 pub use han::{Han, HanSettings};
 pub use loss::{Loss, LossConfig, RichnessClasses, TargetName, Targets};
+pub use model::{ModelDescription, ModelSource, TrainedModel, write_model};
 pub use network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs};
 pub use noise::Noise;
 pub use optimizer::{Adam, AdamConfig, OptimizerName};

@@ -6,10 +6,10 @@ use tch::{Kind, Tensor};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{PredictionTrack, Split, VideoPredictionRow};
 
-use super::Parser;
 use super::data::{Dataset, FeatureTables};
 use super::features::FeaturePlace;
 use super::settings::Gate;
+use super::{Parser, ParserInputs};
 use crate::eval::{BitMatrix, PredictedLabels, Protocol};
 
 /// The probabilities of one video.
@@ -38,39 +38,60 @@ pub fn predict(
     videos: &[(Arc<str>, [FeaturePlace; 3])],
     mut on_videos: impl FnMut(usize),
 ) -> Vec<VideoProbabilities> {
-    let classes = parser.sizes().classes as usize;
     let mut predicted = Vec::with_capacity(videos.len());
     for batch in videos.chunks(BATCH) {
         let places: Vec<[FeaturePlace; 3]> = batch.iter().map(|(_, places)| *places).collect();
-        let outputs = tch::no_grad(|| parser.forward(&features.inputs(&places, parser.device()), None));
-        let flat = |tensor: &Tensor| -> Vec<f32> {
-            let flat = tensor
-                .to_device(tch::Device::Cpu)
-                .to_kind(Kind::Float)
-                .flatten(0, -1);
-            Vec::try_from(flat).expect("a flat tensor of floats is a vector")
-        };
-        let length = outputs.segment_audio.size()[1] as usize * classes;
-        let segments = [flat(&outputs.segment_audio), flat(&outputs.segment_visual)];
-        let modalities = [flat(&outputs.audio), flat(&outputs.visual)];
-        let all = flat(&outputs.video);
-        for (at, (video, places)) in batch.iter().enumerate() {
-            let own = places[0].segments as usize * classes;
-            let of = |values: &[f32], size: usize, take: usize| values[at * size..][..take].to_vec();
-            predicted.push(VideoProbabilities {
-                video: video.clone(),
-                classes,
-                segments: [of(&segments[0], length, own), of(&segments[1], length, own)],
-                modalities: [
-                    of(&modalities[0], classes, classes),
-                    of(&modalities[1], classes, classes),
-                ],
-                all: of(&all, classes, classes),
-            });
-        }
+        let own = batch
+            .iter()
+            .map(|(video, places)| (video.clone(), places[0].segments));
+        let own: Vec<(Arc<str>, u32)> = own.collect();
+        predicted.extend(predict_inputs(
+            parser,
+            &features.inputs(&places, parser.device()),
+            &own,
+        ));
         on_videos(batch.len());
     }
     predicted
+}
+
+/// Predicts one batch without dropout. `videos` has the name and the number of segments of each video of the batch.
+pub fn predict_inputs(
+    parser: &dyn Parser,
+    inputs: &ParserInputs,
+    videos: &[(Arc<str>, u32)],
+) -> Vec<VideoProbabilities> {
+    let classes = parser.sizes().classes as usize;
+    let outputs = tch::no_grad(|| parser.forward(inputs, None));
+    let flat = |tensor: &Tensor| -> Vec<f32> {
+        let flat = tensor
+            .to_device(tch::Device::Cpu)
+            .to_kind(Kind::Float)
+            .flatten(0, -1);
+        Vec::try_from(flat).expect("a flat tensor of floats is a vector")
+    };
+    let length = outputs.segment_audio.size()[1] as usize * classes;
+    let segments = [flat(&outputs.segment_audio), flat(&outputs.segment_visual)];
+    let modalities = [flat(&outputs.audio), flat(&outputs.visual)];
+    let all = flat(&outputs.video);
+    let of = |values: &[f32], at: usize, size: usize, take: usize| values[at * size..][..take].to_vec();
+    let one = |(at, (video, own)): (usize, &(Arc<str>, u32))| {
+        let own = *own as usize * classes;
+        VideoProbabilities {
+            video: video.clone(),
+            classes,
+            segments: [
+                of(&segments[0], at, length, own),
+                of(&segments[1], at, length, own),
+            ],
+            modalities: [
+                of(&modalities[0], at, classes, classes),
+                of(&modalities[1], at, classes, classes),
+            ],
+            all: of(&all, at, classes, classes),
+        }
+    };
+    videos.iter().enumerate().map(one).collect()
 }
 
 /// Predicts the videos of a split that have features.

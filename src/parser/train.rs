@@ -13,13 +13,18 @@ use vaplan_schemas::store::Store;
 use super::Weights;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
+use super::model::{ModelSource, write_model};
 use super::probabilities::VideoProbabilities;
 use super::record::Recorder;
 use super::settings::TrainSettings;
 use super::trainer::TrainStep;
 use super::training::{Advance, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use super::validate::Truths;
+use crate::world::World;
 use crate::world::hash::{feed, hash};
+
+/// Name of the folder of the trained model, in the folder of the checkpoints.
+pub(crate) const MODEL: &str = "model";
 
 /// The request of a training.
 #[derive(Clone, Debug)]
@@ -89,6 +94,8 @@ pub struct TrainSummary {
     pub rejects: Vec<RejectRow>,
     /// The file with the weights of the best epoch.
     pub checkpoint: PathBuf,
+    /// The folder of the trained model, which `parse` applies.
+    pub model: PathBuf,
 }
 
 /// Trains a network. A training that was interrupted continues, and a complete training stays as it is.
@@ -137,7 +144,15 @@ pub fn run(
             (driver.on_progress)(epoch);
         }
     }
-    summary(&training, &dataset, &recorder)
+    let model = request.out.join(MODEL);
+    let source = ModelSource {
+        checkpoint: &training.checkpoint(),
+        settings: &request.settings,
+        features: &request.features,
+        segment_seconds: World::read(&snapshot)?.segment_seconds,
+    };
+    write_model(&model, &source)?;
+    summary(&training, &dataset, (&recorder, model))
 }
 
 /// Commits each epoch as a store version.
@@ -190,7 +205,11 @@ impl TrainingDriver for StoreDriver<'_> {
     }
 }
 
-fn summary(training: &Training, dataset: &Dataset, recorder: &Recorder) -> Result<TrainSummary, TrainError> {
+fn summary(
+    training: &Training,
+    dataset: &Dataset,
+    (recorder, model): (&Recorder, PathBuf),
+) -> Result<TrainSummary, TrainError> {
     let latest = recorder.store.at_version(None)?;
     let best = match training.best() {
         Some((epoch, score)) => {
@@ -208,6 +227,7 @@ fn summary(training: &Training, dataset: &Dataset, recorder: &Recorder) -> Resul
         left_out: all - training.videos(),
         rejects: dataset.features.rejects(),
         checkpoint: training.checkpoint(),
+        model,
     })
 }
 

@@ -58,10 +58,12 @@ use crate::engine::resident::whole;
 use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::label;
+use crate::parser::train::MODEL;
+use crate::parser::training::BEST;
 use crate::parser::validate::Truths;
-use crate::parser::{Dataset, FeaturePaths, TrainError};
-use crate::world::Both;
+use crate::parser::{Dataset, FeaturePaths, ModelSource, TrainError, write_model};
 use crate::world::evidence::last_epoch;
+use crate::world::{Both, World};
 
 /// Folder in a store with the checkpoints of its run. Each stage that trains has a folder of its name.
 const CHECKPOINTS: &str = "_vaplan/run";
@@ -277,6 +279,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         .cloned()
         .collect();
     if open.is_empty() {
+        write_models(&config, &stages, &paths, &snapshot)?;
         return Ok(Summary {
             versions: writer.version - before,
             table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
@@ -307,11 +310,38 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         plan.denoised = Some(wanted);
         label::run_plan(plan, &label, &listener)?;
     }
+    write_models(&config, &stages, &paths, &snapshot)?;
     Ok(Summary {
         versions: store.at_version(None)?.version().version - before,
         table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
         rejected,
     })
+}
+
+/// Writes the folder of the trained model of each training that has a best epoch.
+fn write_models(
+    config: &Config,
+    stages: &[RunStage],
+    features: &FeaturePaths,
+    snapshot: &Snapshot,
+) -> Result<(), RunError> {
+    let segment_seconds = World::read(snapshot)?.segment_seconds;
+    for stage in stages {
+        let folder = config.store.join(CHECKPOINTS).join(&stage.name);
+        let checkpoint = &folder.join(BEST);
+        if let StageKind::Train { settings, .. } = &stage.kind
+            && checkpoint.exists()
+        {
+            let source = ModelSource {
+                checkpoint,
+                settings,
+                features,
+                segment_seconds,
+            };
+            write_model(&folder.join(MODEL), &source)?;
+        }
+    }
+    Ok(())
 }
 
 /// State that the stages of a run share.

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value, json};
+
 use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
+use crate::parser::settings::METRICS;
+use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
 
 /// The final table.
@@ -11,7 +15,8 @@ use crate::parser::training::BEST;
 pub struct ScoreTable {
     /// Names and scores of the rows: labels first, then parsers.
     pub rows: Vec<(String, Line)>,
-    /// Name, best epoch and checkpoint of each parser in `rows`.
+    /// Name, best epoch, and folder of the trained model of each parser in `rows`. The folder of the checkpoint is the one
+    /// above.
     pub parsers: Vec<(String, u64, PathBuf)>,
 }
 
@@ -28,8 +33,7 @@ impl ScoreTable {
         }
         let parser = |stage: &&RunStage| {
             let epoch = ledger.done(stage)?.epoch?;
-            let checkpoint = folder.join(&stage.name).join(BEST);
-            Some((title(&stage.name), epoch, checkpoint))
+            Some((title(&stage.name), epoch, folder.join(&stage.name).join(MODEL)))
         };
         let parsers = of_parsers.iter().filter_map(parser).collect();
         let rows = of_labels.into_iter().chain(of_parsers).flat_map(|stage| {
@@ -44,6 +48,33 @@ impl ScoreTable {
             rows: rows.collect(),
             parsers,
         }
+    }
+}
+
+impl ScoreTable {
+    /// The rows as JSON: name, split, protocol, and the F-scores in percent by metric.
+    pub fn named_rows(&self) -> Vec<Value> {
+        let row = |(name, line): &(String, Line)| {
+            let scores: Map<String, Value> = METRICS
+                .iter()
+                .zip(&line.scores)
+                .map(|(metric, score)| ((*metric).to_owned(), (*score).into()))
+                .collect();
+            json!({
+                "name": name,
+                "split": line.split.as_str(),
+                "protocol": line.protocol,
+                "scores": scores,
+                "accuracy": line.accuracy,
+            })
+        };
+        self.rows.iter().map(row).collect()
+    }
+
+    /// The parsers as JSON: name, best epoch in the store, checkpoint and folder of the trained model.
+    pub fn named_parsers(&self) -> Vec<Value> {
+        let parser = |(name, epoch, model): &(String, u64, PathBuf)| json!({ "name": name, "epoch": epoch, "checkpoint": model.with_file_name(BEST), "model": model });
+        self.parsers.iter().map(parser).collect()
     }
 }
 
@@ -95,11 +126,13 @@ impl fmt::Display for ScoreTable {
             }
             writeln!(f)?;
         }
-        for (title, epoch, checkpoint) in &self.parsers {
+        for (title, epoch, model) in &self.parsers {
+            let checkpoint = model.with_file_name(BEST);
             writeln!(
                 f,
-                "checkpoint of {title}: epoch {epoch} of the store, {}",
-                checkpoint.display()
+                "checkpoint of {title}: epoch {epoch} of the store, {}; model {}",
+                checkpoint.display(),
+                model.display()
             )?;
         }
         Ok(())

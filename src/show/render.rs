@@ -170,10 +170,12 @@ impl<'a> TimelinePage<'a> {
         line.push(HEADING, &printable(video));
         let plural = if *segments == 1 { "" } else { "s" };
         let length = number(*segment_seconds);
-        line.push(
-            PLAIN,
-            &format!("  {split}, {segments} segment{plural} of {length} s, weak label: {weak}"),
-        );
+        let length = format!("{segments} segment{plural} of {length} s");
+        let rest = match split {
+            Some(split) => format!("  {split}, {length}, weak label: {weak}"),
+            None => format!("  {length}, predicted classes: {weak}"),
+        };
+        line.push(PLAIN, &rest);
         line.write(out)
     }
 

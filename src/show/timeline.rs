@@ -77,13 +77,13 @@ pub struct ShownFlip {
 pub struct Timeline {
     /// Full name of the video.
     pub video: Arc<str>,
-    /// Split that the video belongs to.
-    pub split: Split,
+    /// Split that the video belongs to. `None` for a video that is in no store.
+    pub split: Option<Split>,
     /// Number T of segments.
     pub segments: usize,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
-    /// Classes of the weak label.
+    /// Classes of the weak label. For a video that is in no store, the classes that were predicted.
     pub weak_labels: Vec<Arc<str>>,
     /// Tracks by lane, then in order of the classes. Audio and visual lanes have the classes of the weak label, the
     /// labels and the truth. Lane [`Lane::AudioVisual`] has only the classes with a label or truth there.
@@ -182,7 +182,7 @@ impl Timeline {
         tracks.extend(both(&tracks));
         Timeline {
             video: video.video.clone(),
-            split: video.split,
+            split: Some(video.split),
             segments,
             segment_seconds: video.segment_seconds,
             weak_labels: video.weak_labels.clone(),
@@ -217,7 +217,7 @@ fn truth(rows: &[&TruthRow], segments: usize) -> Vec<bool> {
 }
 
 /// Tracks of the classes that are labelled or true in both modalities at the same time.
-fn both(tracks: &[TimelineTrack]) -> Vec<TimelineTrack> {
+pub(super) fn both(tracks: &[TimelineTrack]) -> Vec<TimelineTrack> {
     let meet = |a: &[bool], v: &[bool]| a.iter().zip(v).map(|(a, v)| *a && *v).collect::<Vec<bool>>();
     let visual = |class: &str| {
         tracks

@@ -69,7 +69,8 @@ impl Resolved {
             (None, Some(roster)) => full_name(roster, &row.video)?,
             (None, None) => return Err(unknown_video()),
         };
-        let segments = row.span.segments(self.after.segment_seconds);
+        let all = self.known.get(&video).map_or(0, |known| known.segments);
+        let segments = row.span.segments(self.after.segment_seconds, all);
         Ok(UserEdit {
             video,
             modality: row.modality,

@@ -24,6 +24,7 @@ mod scores;
 mod settings;
 mod truth;
 mod user_labels;
+mod verdicts;
 mod versions;
 mod video_predictions;
 mod videos;
@@ -48,6 +49,7 @@ pub use scores::Scores;
 pub use settings::Settings;
 pub use truth::Truth;
 pub use user_labels::UserLabels;
+pub use verdicts::Verdicts;
 pub use versions::Versions;
 pub use video_predictions::VideoPredictions;
 pub use videos::Videos;
@@ -134,6 +136,7 @@ pub(crate) fn each<W: ForTable>(work: &mut W) -> Vec<W::Out> {
         work.table::<Candidates>(),
         work.table::<Truth>(),
         work.table::<UserLabels>(),
+        work.table::<Verdicts>(),
         work.table::<Scores>(),
         work.table::<Labels>(),
         work.table::<LabelChanges>(),

@@ -12,11 +12,11 @@ use arrow::datatypes::{DataType, Field, Schema};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{
     CandidateRow, FlipLimit, FlipReason, LabelRule, PredictionTrack, PromptRow, SettingRow, UserLabelRow,
-    VersionRow,
+    VerdictRow, VersionRow,
 };
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
-    UserLabels, Versions, Videos, all,
+    UserLabels, Verdicts, Versions, Videos, all,
 };
 
 use crate::support::{ScoredTracks, changes, classes, labels, rejects, scored, scores, truth, videos, with};
@@ -89,6 +89,16 @@ fn every_table_gives_back_its_rows() {
         class: "Dog".into(),
         segment: 9,
         label: false,
+        source: "mine.csv".into(),
+    }]);
+    round_trip::<Verdicts>(&[VerdictRow {
+        video: "v".into(),
+        modality: Modality::Audio,
+        class: "Dog".into(),
+        segment: 3,
+        present: true,
+        version: 7,
+        strata: "class".into(),
         source: "mine.csv".into(),
     }]);
     round_trip::<Predictions>(&predictions());

@@ -20,7 +20,7 @@ pub enum Pick {
 }
 
 /// The settings for cutting videos into segments.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cut {
     /// Length of a segment, in seconds.
     pub seconds: f64,

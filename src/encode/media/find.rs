@@ -114,6 +114,87 @@ pub fn find(
             }
         }
     }
+    let media = settle(found, &mut rejects);
+    Ok((media, rejects))
+}
+
+/// Finds the media that paths name: a path is a media file, a folder of frames, or a folder of media as in [`find`]. A path
+/// that is none of these becomes a rejected row.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] if a folder cannot be listed.
+pub fn of_paths(paths: &[PathBuf]) -> Result<(Vec<Media>, Vec<RejectRow>), IngestError> {
+    let mut found: BTreeMap<Arc<str>, FoundFiles> = BTreeMap::new();
+    let mut rejects = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        // `.` and `..` have no name, but the folder that they mean has one.
+        let spelled = match path.file_name() {
+            Some(_) => path.clone(),
+            None => crate::ingest::seen::one_spelling(path),
+        };
+        let has_frames = || super::frames::list(&spelled).is_ok_and(|frames| !frames.paths.is_empty());
+        if !spelled.is_dir() || has_frames() {
+            files.push(spelled);
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(&spelled).map_err(IngestError::io("list", &spelled))? {
+            inside.push(entry.map_err(IngestError::io("list", &spelled))?.path());
+        }
+        let is_media = |path: &PathBuf| match kind(path) {
+            Some((_, MediaKind::Frames)) => {
+                super::frames::list(path).is_ok_and(|frames| !frames.paths.is_empty())
+            }
+            other => other.is_some(),
+        };
+        inside.retain(is_media);
+        if inside.is_empty() {
+            let reason = format!("holds no media, {EXPECTED}");
+            rejects.push(reject(RejectKind::Media, &spelled, &name_of(&spelled), reason));
+        }
+        files.extend(inside);
+    }
+    files.sort_unstable();
+    // The same file can be named twice, by itself and by its folder.
+    files.dedup_by_key(|path| crate::ingest::seen::one_spelling(path));
+    for path in files {
+        match kind(&path) {
+            Some((name, kind)) if path.exists() => {
+                let own = found.entry(name.into()).or_default();
+                match kind {
+                    MediaKind::Frames => own.frames.push(path),
+                    MediaKind::Video => own.video.push(path),
+                    MediaKind::Sound => own.sound.push(path),
+                }
+            }
+            _ => {
+                let what = if path.exists() {
+                    "is no medium"
+                } else {
+                    "does not exist"
+                };
+                let reason = format!("{what}, {EXPECTED}");
+                rejects.push(reject(RejectKind::Media, &path, &name_of(&path), reason));
+            }
+        }
+    }
+    let media = settle(found, &mut rejects);
+    Ok((media, rejects))
+}
+
+const EXPECTED: &str =
+    "expected a video (mp4 ..), a sound file (wav ..), or a folder of frames (jpg, png ..)";
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The media of each video. Two files of one kind for the same video become a rejected row.
+fn settle(found: BTreeMap<Arc<str>, FoundFiles>, rejects: &mut Vec<RejectRow>) -> Vec<Media> {
     let mut media = Vec::with_capacity(found.len());
     for (name, own) in found {
         let mut ambiguous = false;
@@ -143,7 +224,7 @@ pub fn find(
             name,
         });
     }
-    Ok((media, rejects))
+    media
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

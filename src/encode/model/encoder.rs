@@ -186,6 +186,13 @@ pub enum Preparation {
     Patch(ClassifierSettings),
 }
 
+impl Preparation {
+    /// The preparation as JSON text: equal preparations have equal texts.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("settings are names and finite numbers")
+    }
+}
+
 /// The vision model, audio model or classifier of a folder.
 pub struct Encoder {
     model: Model,

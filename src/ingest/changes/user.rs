@@ -1,5 +1,6 @@
-//! Edits of user labels, and the CSV files that they are read from.
+//! Edits of user labels, and the files that they are read from.
 
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,9 +8,9 @@ use std::sync::Arc;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectKind;
 
-use super::{ChangeRows, Origin};
-use crate::ingest::IngestError;
+use super::{ChangeRows, Origin, elan, label_studio};
 use crate::ingest::sheet::{self, optional, required};
+use crate::ingest::{IngestError, open_regular};
 
 /// One edit of user labels.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,8 @@ pub enum UserSpan {
     Segments(Range<u32>),
     /// Seconds from the start of the video.
     Seconds(Range<f64>),
+    /// Every segment of the video.
+    Whole,
 }
 
 impl UserSpan {
@@ -44,24 +47,29 @@ impl UserSpan {
     /// wrong digit could otherwise make millions of rows.
     pub const MOST_OF_A_ROW: u32 = 1 << 14;
 
-    /// The segments of this span, if a segment lasts `segment_seconds`. Seconds are rounded to the nearest border of two
-    /// segments; a span that is then empty means the segment of its middle.
+    /// The segments of this span, if a segment lasts `segment_seconds` and the video has `all` segments. Seconds are rounded
+    /// to the nearest border of two segments; a span that is then empty means the segment of its middle.
     ///
     /// ```
     /// use vaplan::ingest::changes::UserSpan;
-    /// assert_eq!(UserSpan::Seconds(1.4..3.6).segments(1.0)?, 1..4);
-    /// assert_eq!(UserSpan::Seconds(1.4..1.5).segments(1.0)?, 1..2);
-    /// assert_eq!(UserSpan::Seconds(1.0..2.0).segments(0.5)?, 2..4);
+    /// assert_eq!(UserSpan::Seconds(1.4..3.6).segments(1.0, 10)?, 1..4);
+    /// assert_eq!(UserSpan::Seconds(1.4..1.5).segments(1.0, 10)?, 1..2);
+    /// assert_eq!(UserSpan::Seconds(1.0..2.0).segments(0.5, 10)?, 2..4);
+    /// assert_eq!(UserSpan::Whole.segments(1.0, 10)?, 0..10);
     /// # Ok::<(), String>(())
     /// ```
     ///
     /// # Errors
     /// Returns a message with the value found and the value expected, if the span is empty, has more than
     /// [`Self::MOST_OF_A_ROW`] segments, or begins after segment [`Self::MOST_SEGMENT`].
-    pub fn segments(&self, segment_seconds: f64) -> Result<Range<u32>, String> {
+    pub fn segments(&self, segment_seconds: f64, all: u32) -> Result<Range<u32>, String> {
         self.check()?;
         let segments = match self {
             UserSpan::Segments(segments) => segments.clone(),
+            UserSpan::Whole if all == 0 => {
+                return Err("the video has no segments, expected one with features".to_owned());
+            }
+            UserSpan::Whole => 0..all,
             UserSpan::Seconds(Range { start, end }) => {
                 // A cast of a float stops at the largest whole number, which the checks below refuse.
                 let border = |seconds: f64| (seconds / segment_seconds).round() as u32;
@@ -85,6 +93,7 @@ impl UserSpan {
     /// seconds.
     pub fn check(&self) -> Result<(), String> {
         match self {
+            UserSpan::Whole => Ok(()),
             UserSpan::Segments(segments) => UserSpan::check_segments(segments),
             UserSpan::Seconds(Range { start, end })
                 if start.is_finite() && end.is_finite() && *start >= 0.0 && start < end =>
@@ -117,13 +126,40 @@ impl UserSpan {
 }
 
 impl ChangeRows {
-    /// Reads user labels: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and one of: `segment`;
-    /// `onset` and `offset` (segment numbers; the offset is the first segment after the range); `start_seconds` and
-    /// `end_seconds`.
+    /// Reads user labels. The first character of the file tells its kind: an ELAN file begins with `<`, Label Studio's export
+    /// with `[` or `{`, and every other file is CSV.
     ///
     /// # Errors
-    /// Returns the errors of [`ChangeRows::read_weak`].
+    /// Returns [`IngestError::UserLabels`] if the file is no ELAN file or no export of Label Studio, and the errors of
+    /// [`ChangeRows::read_weak`].
     pub fn read_user(&mut self, path: &Path) -> Result<(), IngestError> {
+        let (path, file) = self.file(path)?;
+        let (mut open, _) = open_regular(&path)?;
+        let mut bytes = Vec::new();
+        open.read_to_end(&mut bytes)
+            .map_err(IngestError::io("read", &path))?;
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if !matches!(first, Some(b'<' | b'[' | b'{')) {
+            return self.read_user_csv(&path, &file);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| IngestError::UserLabels {
+            path: path.clone(),
+            problem: format!(
+                "is not UTF-8 from byte {} on, expected UTF-8",
+                error.valid_up_to()
+            ),
+        })?;
+        match first {
+            Some(b'<') => elan::read(self, &path, Origin { file, row: None }, text),
+            _ => label_studio::read(self, &path, &file, text),
+        }
+    }
+
+    /// Reads a CSV file: columns `video`, `modality`, `class`, `label` (0, 1 or `withdraw`), and one of: `segment`;
+    /// `onset` and `offset` (segment numbers; the offset is the first segment after the range); `start_seconds` and
+    /// `end_seconds`.
+    fn read_user_csv(&mut self, path: &Path, file: &Arc<str>) -> Result<(), IngestError> {
         let columns = [
             required("video"),
             required("modality"),
@@ -135,8 +171,7 @@ impl ChangeRows {
             optional("start_seconds"),
             optional("end_seconds"),
         ];
-        let (path, file) = self.file(path)?;
-        for row in sheet::read(&path, columns, &mut self.rejects)? {
+        for row in sheet::read(path, columns, &mut self.rejects)? {
             let origin = Origin {
                 file: file.clone(),
                 row: Some(row.line),
@@ -267,9 +302,9 @@ mod tests {
     #[test]
     fn seconds_of_long_segments_may_be_many_and_seconds_far_beyond_any_video_are_refused() {
         let hours = UserSpan::Seconds(0.0..100_000.0);
-        assert_eq!((hours.check(), hours.segments(10.0)), (Ok(()), Ok(0..10_000)));
+        assert_eq!((hours.check(), hours.segments(10.0, 0)), (Ok(()), Ok(0..10_000)));
         for span in [1e300..2e300, 0.0..1e9] {
-            let refused = UserSpan::Seconds(span).segments(1.0).unwrap_err();
+            let refused = UserSpan::Seconds(span).segments(1.0, 0).unwrap_err();
             assert!(refused.contains("expected"), "{refused}");
         }
     }

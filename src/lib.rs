@@ -74,6 +74,7 @@ pub mod export;
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;
+mod loopback;
 #[doc(hidden)]
 pub mod matrices;
 #[cfg(feature = "train")]
@@ -84,10 +85,14 @@ pub mod parser;
 pub mod query;
 #[doc(hidden)]
 pub mod relabel;
+#[doc(hidden)]
+pub mod report;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod run;
 mod sample;
+#[doc(hidden)]
+pub mod serve;
 #[doc(hidden)]
 pub mod show;
 #[doc(hidden)]

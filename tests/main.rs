@@ -34,6 +34,7 @@ mod relabel;
 #[cfg(feature = "train")]
 mod run;
 mod sample;
+mod serve;
 mod session;
 mod show;
 mod small_store;

@@ -41,10 +41,13 @@ mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
+mod report;
 mod rule;
 #[cfg(feature = "train")]
 mod run;
+mod serve;
 mod show;
+mod signals;
 pub mod stderr;
 mod synth;
 #[cfg(feature = "train")]
@@ -132,10 +135,12 @@ enum Command {
     Denoise(denoise::DenoiseArgs),
     Calibrate(calibrate::CalibrateArgs),
     Watch(watch::Args),
+    Serve(serve::ServeArgs),
     Eval(eval::EvalArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     Show(show::ShowArgs),
+    Report(report::ReportArgs),
     Log(log::LogArgs),
     Export(export::ExportArgs),
     Check(check::CheckArgs),
@@ -206,10 +211,12 @@ impl Cli {
             Command::Calibrate(args) => calibrate::run(args, global, out),
             Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
+            Command::Serve(args) => serve::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, global, out),
             Command::Show(args) => show::run(args, global, out),
+            Command::Report(args) => report::run(args, global, out),
             Command::Log(args) => log::run(args, global, out),
             Command::Export(args) => export::run(args, global, out),
             Command::Check(args) => check::run(args, global, out),

@@ -32,6 +32,17 @@ impl Histogram {
         self.count += 1;
         self.sum += seconds;
     }
+
+    /// Appends the histogram to the text of a page for Prometheus.
+    pub(crate) fn write(&self, text: &mut String, name: &str, help: &str) {
+        let _ = writeln!(text, "# HELP {name} {help}");
+        let _ = writeln!(text, "# TYPE {name} histogram");
+        for (bound, count) in BOUNDS.iter().zip(&self.buckets) {
+            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", self.count);
+        let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", self.sum, self.count);
+    }
 }
 
 /// Serves `/metrics` from a thread of its own. Returns the address. If the port of `address` is 0, the returned address
@@ -115,18 +126,11 @@ fn text(figures: &Figures) -> String {
         "Loads of the graph from the tables.",
         figures.loads,
     );
-    let name = "vaplan_rename_to_commit_seconds";
-    let waited = &figures.waited;
-    let _ = writeln!(
-        text,
-        "# HELP {name} From the rename into the inbox to the committed version."
+    figures.waited.write(
+        &mut text,
+        "vaplan_rename_to_commit_seconds",
+        "From the rename into the inbox to the committed version.",
     );
-    let _ = writeln!(text, "# TYPE {name} histogram");
-    for (bound, count) in BOUNDS.iter().zip(&waited.buckets) {
-        let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
-    }
-    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", waited.count);
-    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", waited.sum, waited.count);
     text
 }
 

@@ -1,0 +1,9 @@
+//! `vaplan serve`: the server as a program, by plain HTTP.
+
+mod access;
+mod corrections;
+mod harness;
+mod lists;
+mod media;
+mod report;
+mod survival;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs tests/browser/ in Chromium against a store of the demo, and writes screenshots to docs/images/ with --screenshots.
+# Runs tests/browser/ in Chromium against a simulated store. With --screenshots, it also writes docs/images/; with
+# `--measure STORE`, it measures the page on a large store instead.
 # Installs what is missing: Debian's chromium and ffmpeg (apt-get, as root), and playwright-core (npm, into target/browser).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,4 +32,7 @@ if [ ! -f "$tools/node_modules/playwright-core/package.json" ] ||
 fi
 
 export VAPLAN="$vaplan" CHROMIUM="$chromium" PLAYWRIGHT="$PWD/$tools/node_modules/playwright-core/index.mjs"
-exec node tests/browser/run.mjs "$@"
+case "${1:-}" in
+    --measure) exec node tests/browser/measure.mjs "$@" ;;
+    *) exec node tests/browser/run.mjs "$@" ;;
+esac

@@ -71,6 +71,8 @@ pub mod eval;
 #[doc(hidden)]
 pub mod export;
 #[doc(hidden)]
+pub mod histogram;
+#[doc(hidden)]
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;

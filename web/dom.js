@@ -36,9 +36,12 @@ export function put(node, ...children) {
 /** A number with few digits, for people. */
 export function short(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  if (Number.isInteger(value)) return (value || 0).toLocaleString("en");
+  return (Number(value.toPrecision(digits)) || 0).toLocaleString("en", { maximumSignificantDigits: digits });
 }
+
+/** A count with its noun. */
+export const count = (value, one, many = `${one}s`) => `${short(value, 9)} ${value === 1 ? one : many}`;
 
 /** Milliseconds since 1970 as local date and time. */
 export function when(milliseconds) {

@@ -62,7 +62,7 @@ export async function show(main, { parameters }, still) {
   let timer = 0;
   let at = -1;
 
-  const form = el("form", { class: "filters", role: "search", onsubmit: (event) => { event.preventDefault(); change(); } });
+  const form = el("form", { id: "filters", class: "filters", role: "search", onsubmit: (event) => { event.preventDefault(); change(); } });
   const go = () => change();
   const search = el("input", { type: "search", name: "q", value: last.get("q") || "", placeholder: "Name of a video", "aria-label": "Search by name",
     oninput: () => { clearTimeout(timer); timer = setTimeout(change, 150); } });
@@ -76,9 +76,9 @@ export async function show(main, { parameters }, still) {
     select("split", "Split", [["", "Any"], ["train", "train"], ["val", "val"], ["test", "test"]], last, go),
     select("rule", "Set by", [["", "Any"], ["plg", "PLG only"], ["pld", "PLD flipped"], ["user", "A person"]], last, go),
     select("differs", "Differs", [["", "Any"], ["parser", "PLG and parser"], ["av", "Audio and visual"], ["truth", "Labels and truth"]], last, go),
-    select("reviewed", "Reviewed", [["", "Any"], ["false", "Not yet"], ["true", "Yes"]], last, go),
-    el("label", { class: "check" }, el("input", { type: "checkbox", name: "unreviewed_first", checked: last.get("unreviewed_first") === "true", onchange: go }),
-      el("span", {}, "Unreviewed first")));
+    select("reviewed", "Reviewed", [["", "Any"], ["false", "Not yet"], ["true", "Yes"]], last, go));
+  const first = el("label", { class: "check" }, el("input", { type: "checkbox", name: "unreviewed_first", form: "filters", checked: last.get("unreviewed_first") === "true", onchange: go }),
+    el("span", {}, "Unreviewed first"));
 
   function change(page = 0) {
     last = new URLSearchParams();
@@ -107,9 +107,9 @@ export async function show(main, { parameters }, still) {
   }
 
   function fill(found) {
-    const first = found.page * found.rows;
+    const before = found.page * found.rows;
     count.textContent = found.total === 0 ? `No video of ${short(found.videos)} fits` :
-      `${short(first + 1)}–${short(first + found.list.length)} of ${short(found.total)} videos` +
+      `${short(before + 1, 9)}–${short(before + found.list.length, 9)} of ${short(found.total)} videos` +
       (found.total < found.videos ? ` (${short(found.videos)} in all)` : "") + `, version ${found.version}`;
     count.dataset.version = found.version;
     put(rows, found.list.map((row) => line(row)));
@@ -152,7 +152,7 @@ export async function show(main, { parameters }, still) {
     ["PLD", "number", "Labels that PLD flipped"], ["≠ parser", "number", "Segments in which PLG and the parser differ"],
     ["≠ truth", "number", "Segments in which label and truth differ"], ["Distance", "number", "Distance of the nearest score from its threshold"],
     ["Loss", "number", "Highest forward loss"]];
-  put(main, el("h1", { class: "hidden" }, "Videos"), form, el("div", { class: "bar" }, count, pager),
+  put(main, el("h1", { class: "hidden" }, "Videos"), form, el("div", { class: "bar" }, count, first, pager),
     el("div", { class: "scroll" }, el("table", { class: "list", "aria-label": "Videos" },
       el("thead", {}, el("tr", {}, head.map(([name, kind, title]) => el("th", { scope: "col", class: kind, title: title || null }, name)))), rows)));
   await ask();

@@ -1,7 +1,7 @@
 // The overview: counts, scores, flips, losses, thresholds, classes and versions.
 
 import * as api from "./api.js";
-import { el, put, short, when } from "./dom.js";
+import { count, el, put, short, when } from "./dom.js";
 import { bars, lines, table } from "./plot.js";
 
 const AGAIN = 1500;
@@ -60,20 +60,20 @@ function cards(found) {
     card("Videos", short(videos, 9), found.splits.map((row) => `${row.split} ${short(row.videos, 9)}`).join(", ")),
     labels("audio"), labels("visual"),
     card("Flipped by PLD", short(sum(found.classes, (row) => row.flipped), 9), found.epoch === null ? "no epoch yet" : `parser of epoch ${found.epoch}`),
-    card("Reviewed", short(reviewed, 9), `${share(reviewed, videos)} of the videos, ${short(sum(found.classes, (row) => row.user), 9)} labels`),
-    card("Rejected rows", short(found.rejects, 9), `${short(sum(found.splits, (row) => row.without_labels), 9)} videos without labels`));
+    card("Reviewed", short(reviewed, 9), `${share(reviewed, videos)} of the videos, ${count(sum(found.classes, (row) => row.user), "label")}`),
+    card("Rejected rows", short(found.rejects, 9), `${count(sum(found.splits, (row) => row.without_labels), "video")} without labels`));
 }
 
 const LEVELS = [["audio", "A"], ["visual", "V"], ["audio_visual", "AV"], ["type_av", "Type@AV"], ["event_av", "Event@AV"]];
-const STAGES = { plg: "PLG alone", labels: "Labels today" };
+const STAGES = { plg: ["PLG alone", "faint-bar"], labels: ["labels today", "plain"] };
 
 function quality(found) {
   return found.quality.map((split) => bars({
     title: `Label quality on ${split.split}`,
-    about: `F-scores against the dense truth, in percent, segment level, ${short(split.videos)}${split.videos < split.videos_in_all ? ` of ${short(split.videos_in_all)}` : ""} videos.`,
-    series: [{ name: "F", kind: "plain" }],
-    xLabel: "score", yLabel: "%",
-    bars: split.stages.flatMap((stage) => LEVELS.map(([key, name]) => ({ name: `${stage.stage === "plg" ? "PLG " : ""}${name}`, title: `${STAGES[stage.stage]}: ${name}`, values: [stage.scores.segment[key]] }))),
+    about: `F-scores against the dense truth, segment level, ${count(split.videos, "video")}${split.videos < split.videos_in_all ? ` of ${short(split.videos_in_all)}` : ""}.`,
+    series: split.stages.map((stage) => ({ name: STAGES[stage.stage][0], kind: STAGES[stage.stage][1] })),
+    xLabel: "", yLabel: "F, %", grouped: true,
+    bars: LEVELS.map(([key, name]) => ({ name, values: split.stages.map((stage) => stage.scores.segment[key]) })),
   }));
 }
 
@@ -97,14 +97,15 @@ function epochs(found) {
   const rows = found.epochs;
   const names = [...new Set(rows.flatMap((row) => row.metrics.map(([name]) => name)))].filter((name) => name.startsWith("val.") && name.includes(".segment."));
   const protocol = names.find((name) => name.startsWith("val.fused."))?.split(".")[1] ?? names[0]?.split(".")[1];
+  const trainings = new Set(rows.map((row) => row.training)).size;
   const kinds = { audio: "audio", visual: "visual", audio_visual: "both", type_av: "plain", event_av: "parser" };
   const series = LEVELS.map(([key, name]) => ({ name, kind: kinds[key], points: rows.flatMap((row) => {
     const value = row.metrics.find(([own]) => own === `val.${protocol}.segment.${key}`)?.[1];
-    return value === undefined ? [] : [[row.epoch, value]];
+    return value === undefined ? [] : [[row.epoch, value, row.training]];
   }) }));
   return [
-    series.some((own) => own.points.length) ? lines({ title: "Parser by epoch", about: `F-scores of the parser on val, segment level, protocol ${protocol}.`, series, xLabel: "epoch", yLabel: "%", whole: true }) : null,
-    rows.some((row) => row.loss !== null) ? lines({ title: "Training loss by epoch", about: "Weighted sum of the losses, mean over the videos.", series: [{ name: "loss", kind: "plain", points: rows.filter((row) => row.loss !== null).map((row) => [row.epoch, row.loss]) }], xLabel: "epoch", zero: true, whole: true }) : null,
+    series.some((own) => own.points.length) ? lines({ title: "Parser by epoch", about: `F-scores of the parser on val, segment level, protocol ${protocol}.${trainings > 1 ? " A gap separates trainings." : ""}`, series, xLabel: "epoch", yLabel: "%", whole: true }) : null,
+    rows.some((row) => row.loss !== null) ? lines({ title: "Training loss by epoch", about: "Weighted sum of the losses, mean over the videos.", series: [{ name: "loss", kind: "plain", points: rows.filter((row) => row.loss !== null).map((row) => [row.epoch, row.loss, row.training]) }], xLabel: "epoch", zero: true, whole: true }) : null,
   ];
 }
 

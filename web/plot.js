@@ -74,7 +74,7 @@ function tooltip(box, tip, node, width, nearest) {
 }
 
 /**
- * Lines over numbers. A series is `{name, kind, points: [[x, y]]}`; a mark is `{from, to, name}` on the x axis.
+ * Lines over numbers. A series is `{name, kind, points: [[x, y, group]]}`, with a gap between groups; a mark is `{from, to, name}` on the x axis.
  */
 export function lines({ title, about, series, xLabel, yLabel, marks = [], zero = false, whole = false }) {
   const shown = series.filter((own) => own.points.length > 0);
@@ -100,7 +100,7 @@ export function lines({ title, about, series, xLabel, yLabel, marks = [], zero =
     }
     axes(picture, width, { x, y, xs: xTicks.length ? xTicks : [[xLow, short(xLow)]], ys: ticks(low, high), xLabel, yLabel });
     for (const own of shown) {
-      picture.append(svg("path", { class: `line ${own.kind}`, d: own.points.map(([at, value], nth) => `${nth ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("") }));
+      picture.append(svg("path", { class: `line ${own.kind}`, d: own.points.map(([at, value, group], nth) => `${nth && own.points[nth - 1][2] === group ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("") }));
       if (own.points.length <= 40) for (const [at, value] of own.points) picture.append(svg("circle", { class: `dot ${own.kind}`, cx: x(at), cy: y(value), r: own.points.length === 1 ? 4 : 2.5 }));
     }
     tooltip(box, tip, picture, width, (place) => {
@@ -112,11 +112,11 @@ export function lines({ title, about, series, xLabel, yLabel, marks = [], zero =
   return node;
 }
 
-/** Stacked bars. `bars` are `{name, title, values}`, with one value per entry of `series` (`{name, kind}`). */
-export function bars({ title, about, series, bars: list, xLabel, yLabel }) {
+/** Bars, stacked or (`grouped`) side by side. `bars` are `{name, title, values}`, with one value per entry of `series` (`{name, kind}`). */
+export function bars({ title, about, series, bars: list, xLabel, yLabel, grouped = false }) {
   const { node, box, tip } = card(title, about, series, table([xLabel, ...series.map((own) => own.name)], list.map((bar) => [bar.title || bar.name, ...bar.values])));
-  const sum = (bar) => bar.values.reduce((a, b) => a + b, 0);
-  const high = Math.max(1, ...list.map(sum)) * 1.05;
+  const top = (bar) => bar.values.reduce((a, b) => (grouped ? Math.max(a, b) : a + b), 0);
+  const high = Math.max(1, ...list.map(top)) * 1.05;
   responsive(box, (width) => {
     const each = (width - LEFT - RIGHT) / Math.max(1, list.length);
     const x = (at) => LEFT + (at + 0.5) * each;
@@ -125,10 +125,13 @@ export function bars({ title, about, series, bars: list, xLabel, yLabel }) {
     const every = Math.ceil(list.length / Math.max(1, Math.floor((width - LEFT - RIGHT) / 46)));
     axes(picture, width, { x, y, xs: list.map((bar, at) => [at, bar.name]).filter((_, at) => at % every === 0), ys: ticks(0, high), xLabel, yLabel });
     list.forEach((bar, at) => {
+      const room = Math.min(each * 0.8, grouped ? 60 : 36);
+      const wide = Math.max(1, grouped ? room / series.length : room);
       let base = 0;
       bar.values.forEach((value, nth) => {
-        if (value > 0) picture.append(svg("rect", { class: `bar ${series[nth].kind}`, x: x(at) - Math.min(each * 0.4, 18), width: Math.max(1, Math.min(each * 0.8, 36)), y: y(base + value), height: Math.max(0.5, y(base) - y(base + value)) }));
-        base += value;
+        const left = x(at) - room / 2 + (grouped ? nth * wide : 0);
+        if (value > 0) picture.append(svg("rect", { class: `bar ${series[nth].kind}`, x: left, width: Math.max(1, wide - (grouped ? 2 : 0)), y: y(base + value), height: Math.max(0.5, y(base) - y(base + value)), rx: 1.5 }));
+        if (!grouped) base += value;
       });
     });
     tooltip(box, tip, picture, width, (place) => {

@@ -101,4 +101,4 @@ impl<T: Serialize> IntoResponse for JsonAnswer<T> {
 }
 
 /// The answer to a request.
-pub(super) type Answer<T> = Result<T, ApiError>;
+pub(super) type ApiAnswer<T> = Result<T, ApiError>;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::save::SavedVersion;
-use crate::watch::metrics::Histogram;
+use crate::histogram::Histogram;
 
 /// Counters since the start of the server.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, ApiError};
+use super::answer::{ApiAnswer, ApiError};
 
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
@@ -45,7 +45,7 @@ const TYPES: [(&str, &str); 14] = [
 
 /// Opens a file and answers with all bytes, or with the bytes of the header `Range`. A header with several ranges gets all
 /// bytes, as RFC 9110 allows. Must be called in a tokio runtime, on a thread that may block.
-pub(super) fn open(path: &Path, range: Option<&HeaderValue>) -> Answer<Response<Body>> {
+pub(super) fn open(path: &Path, range: Option<&HeaderValue>) -> ApiAnswer<Response<Body>> {
     let failed = |error: io::Error| ApiError::missing(format!("the media file cannot be read: {error}"));
     let mut file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
@@ -84,7 +84,7 @@ pub(super) fn open(path: &Path, range: Option<&HeaderValue>) -> Answer<Response<
 }
 
 /// The first and last byte of a header `Range`; `None` if it asks for several ranges, or is not a range of bytes.
-fn asked(text: &str, length: u64) -> Answer<Option<(u64, u64)>> {
+fn asked(text: &str, length: u64) -> ApiAnswer<Option<(u64, u64)>> {
     let Ok(parsed) = http_range_header::parse_range_header(text) else {
         return Ok(None);
     };

@@ -3,7 +3,7 @@
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Answer, ApiError};
+use super::answer::{ApiAnswer, ApiError};
 
 /// Path, type and content of each file.
 const FILES: [(&str, &str, &str); 12] = [
@@ -26,7 +26,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// The file of a name; the empty name is the page itself.
-pub(super) fn file(name: &str) -> Answer<Response> {
+pub(super) fn file(name: &str) -> ApiAnswer<Response> {
     let found = FILES.iter().find(|(own, ..)| *own == name);
     let (_, content_type, content) =
         found.ok_or_else(|| ApiError::missing(format!("there is no file `{name}`")))?;

@@ -28,8 +28,8 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use super::access::{self, AccessGate};
-use super::answer::{Answer, ApiError, JsonAnswer};
-use super::index::VideoIndex;
+use super::answer::{ApiAnswer, ApiError, JsonAnswer};
+use super::index::ReviewIndex;
 use super::index::query::{ListPage, ListQuery};
 use super::media::MediaKind;
 use super::overview::Overview;
@@ -88,7 +88,7 @@ async fn in_time(State(state): Shared, request: Request, next: Next) -> Response
 }
 
 /// Reads tables on a thread of its own, because a table can take longer than other requests should wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + 'static) -> Answer<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> ApiAnswer<T> + Send + 'static) -> ApiAnswer<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(ApiError::new(
@@ -100,7 +100,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Answer<T> + Send + '
 }
 
 /// The index, of version `at_least` or later.
-async fn index(state: &ReviewState, at_least: u64) -> Answer<Arc<VideoIndex>> {
+async fn index(state: &ReviewState, at_least: u64) -> ApiAnswer<Arc<ReviewIndex>> {
     let mut states = state.watch_index();
     let ready = states.wait_for(|state| match state {
         IndexState::Loading => false,
@@ -175,7 +175,7 @@ async fn info(State(state): Shared) -> JsonAnswer<Info> {
 async fn videos(
     State(state): Shared,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Answer<JsonAnswer<ListPage>> {
+) -> ApiAnswer<JsonAnswer<ListPage>> {
     let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
     let at_least = query.at_least.unwrap_or(0).min(state.latest());
     let index = index(&state, at_least).await?;
@@ -189,7 +189,7 @@ struct Named {
     name: String,
 }
 
-fn named(query: Result<Query<Named>, QueryRejection>) -> Answer<String> {
+fn named(query: Result<Query<Named>, QueryRejection>) -> ApiAnswer<String> {
     let Query(Named { name }) = query.map_err(|error| ApiError::bad(error.body_text()))?;
     Ok(name)
 }
@@ -204,7 +204,7 @@ struct VideoAnswer {
 async fn one(
     State(state): Shared,
     query: Result<Query<Named>, QueryRejection>,
-) -> Answer<JsonAnswer<VideoAnswer>> {
+) -> ApiAnswer<JsonAnswer<VideoAnswer>> {
     let name = named(query)?;
     blocking(move || {
         let found = video::read(&state.snapshot()?, &name)?;
@@ -226,7 +226,7 @@ fn no_video(name: &str) -> ApiError {
 async fn changes(
     State(state): Shared,
     query: Result<Query<Named>, QueryRejection>,
-) -> Answer<JsonAnswer<history::VideoHistory>> {
+) -> ApiAnswer<JsonAnswer<history::VideoHistory>> {
     let name = named(query)?;
     blocking(move || Ok(JsonAnswer(history::read(&state.snapshot()?, &name)?))).await
 }
@@ -239,7 +239,7 @@ struct OverviewAnswer {
     overview: Arc<Overview>,
 }
 
-async fn overview(State(state): Shared) -> Answer<JsonAnswer<OverviewAnswer>> {
+async fn overview(State(state): Shared) -> ApiAnswer<JsonAnswer<OverviewAnswer>> {
     let index = index(&state, 0).await?;
     blocking(move || {
         let overview = state.overview(&index)?;
@@ -253,7 +253,7 @@ async fn save(
     State(state): Shared,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<Response> {
+) -> ApiAnswer<Response> {
     let arrived = Instant::now();
     let body = body.map_err(|error| ApiError::new(error.status(), "request", error.body_text()))?;
     // A form of another site cannot have this type.
@@ -305,7 +305,7 @@ async fn media(
     State(state): Shared,
     query: Result<Query<Named>, QueryRejection>,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiAnswer<Response> {
     let name = named(query)?;
     let missing = || ApiError::missing(format!("no media of video `{name}`"));
     let media = state.media.as_ref().ok_or_else(missing)?;

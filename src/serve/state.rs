@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use vaplan_schemas::store::{Snapshot, Store};
 
 use super::figures::ReviewFigures;
-use super::index::VideoIndex;
+use super::index::ReviewIndex;
 use super::index::refresh::HeldIndex;
 use super::media::MediaIndex;
 use super::overview::{Overview, OverviewCache};
@@ -45,7 +45,7 @@ pub(super) enum IndexState {
     #[default]
     Loading,
     /// The index of the latest version that was read.
-    Ready(Arc<VideoIndex>),
+    Ready(Arc<ReviewIndex>),
     /// The tables cannot be read.
     Failed(Arc<str>),
 }
@@ -179,7 +179,7 @@ impl ReviewState {
     }
 
     /// The overview of the version of an index; see [`OverviewCache::get`].
-    pub(super) fn overview(&self, index: &Arc<VideoIndex>) -> Result<Arc<Overview>, LabelError> {
+    pub(super) fn overview(&self, index: &Arc<ReviewIndex>) -> Result<Arc<Overview>, LabelError> {
         self.overview.get(&self.store, index)
     }
 

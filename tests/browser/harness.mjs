@@ -6,6 +6,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 
 const { chromium } = await import(process.env.PLAYWRIGHT);
 export const vaplan = path.resolve(process.env.VAPLAN);
@@ -23,9 +24,9 @@ export function scratch() {
 /** Labels a simulated data set with the built-in annotations into `folder/store`. */
 export function labelled(folder) {
   const at = (name) => path.join(folder, name);
-  run("demo", "--annotations-only", "--dir", at("demo"));
-  run("synth", "--annotations", at("demo/annotations"), "--out", at("features"), "--preset", "easy", "--dim", "64", "--quiet");
-  run("label", "--store", at("store"), "--annotations", at("features/annotations"), "--visual", at("features/visual"), "--audio", at("features/audio"),
+  const annotations = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/demo");
+  run("synth", "--annotations", annotations, "--out", at("features"), "--preset", "easy", "--dim", "64", "--quiet");
+  run("label", "--store", at("store"), "--annotations", annotations, "--visual", at("features/visual"), "--audio", at("features/audio"),
     "--visual-text", at("features/visual_text.npy"), "--audio-text", at("features/audio_text.npy"), "--quiet");
   return at("store");
 }
@@ -80,10 +81,10 @@ export function clean(page, ...but) {
 }
 
 /** Rows of a table by SQL. */
-export const sql = (store, text) => run("query", "--store", store, "--format", "json", text).trim().split("\n").filter(Boolean).map((line) => JSON.parse(line)).flat();
+export const sql = (store, text) => JSON.parse(run("query", "--store", store, "--format", "json", text));
 
-/** Makes a short video with a tone and moving bars. */
+/** Makes a short video with a tone and moving colours. */
 export function makeVideo(file, seconds = 10) {
-  execFileSync("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `testsrc2=size=640x272:rate=12:duration=${seconds}`, "-f", "lavfi", "-i", `sine=frequency=330:duration=${seconds}`,
-    "-c:v", "libvpx", "-b:v", "300k", "-c:a", "libvorbis", "-shortest", file]);
+  execFileSync("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `gradients=size=640x272:rate=12:duration=${seconds}:n=3:c0=0x1f2a3d:c1=0x5b9cf0:c2=0xf0a04b:speed=0.03`, "-f", "lavfi", "-i", `sine=frequency=330:duration=${seconds}`,
+    "-pix_fmt", "yuv420p", "-c:v", "libvpx", "-b:v", "300k", "-c:a", "libvorbis", "-shortest", file]);
 }

@@ -1,7 +1,7 @@
 //! What lists and queues need of every video, in memory.
 //!
 //! ```text
-//! tables of a version ── read ─ groups of buckets ─▶ VideoIndex ── query ─ filter, order, page ─▶ rows of the list
+//! tables of a version ── read ─ groups of buckets ─▶ ReviewIndex ── query ─ filter, order, page ─▶ rows of the list
 //! a later version ────── refresh ─ only the videos of its new files ──▲
 //! ```
 //!
@@ -25,7 +25,7 @@ use vaplan_schemas::rows::Split;
 
 /// The entries of all videos of one store version, in order of name.
 #[derive(Clone, Debug, Default)]
-pub struct VideoIndex {
+pub struct ReviewIndex {
     /// The store version.
     pub version: u64,
     /// Names of the classes in order. [`IndexedTrack::class`] is a position in this list.
@@ -88,7 +88,7 @@ pub struct VideoEntry {
     pub tracks: Vec<IndexedTrack>,
 }
 
-impl VideoIndex {
+impl ReviewIndex {
     /// Makes an index of entries in order of name.
     ///
     /// # Panics
@@ -98,12 +98,12 @@ impl VideoIndex {
         classes: Vec<Arc<str>>,
         epoch: Option<u64>,
         entries: impl IntoIterator<Item = VideoEntry>,
-    ) -> VideoIndex {
-        let mut index = VideoIndex {
+    ) -> ReviewIndex {
+        let mut index = ReviewIndex {
             version,
             classes,
             epoch,
-            ..VideoIndex::default()
+            ..ReviewIndex::default()
         };
         for entry in entries {
             index.push(&entry.name, entry.split, entry.segments, &entry.tracks);
@@ -198,8 +198,8 @@ impl VideoIndex {
         &self,
         version: u64,
         changed: impl IntoIterator<Item = (Arc<str>, Option<VideoEntry>)>,
-    ) -> VideoIndex {
-        let mut next = VideoIndex {
+    ) -> ReviewIndex {
+        let mut next = ReviewIndex {
             version,
             classes: self.classes.clone(),
             epoch: self.epoch,
@@ -224,7 +224,7 @@ impl VideoIndex {
         next
     }
 
-    fn copy(&mut self, from: &VideoIndex, at: usize) {
+    fn copy(&mut self, from: &ReviewIndex, at: usize) {
         let video = from.video(at);
         self.push(from.name(at), video.split, video.segments, from.tracks(at));
     }
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    fn entries(index: &VideoIndex) -> Vec<(String, usize)> {
+    fn entries(index: &ReviewIndex) -> Vec<(String, usize)> {
         (0..index.len())
             .map(|at| (index.name(at).to_owned(), index.tracks(at).len()))
             .collect()
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_changed_index_equals_one_that_is_made_anew() {
-        let old = VideoIndex::new(1, Vec::new(), None, [entry("b", 1), entry("d", 2), entry("f", 0)]);
+        let old = ReviewIndex::new(1, Vec::new(), None, [entry("b", 1), entry("d", 2), entry("f", 0)]);
         let changed = [
             ("a".into(), Some(entry("a", 3))),
             ("d".into(), Some(entry("d", 1))),
@@ -283,7 +283,7 @@ mod tests {
         ];
         let new = old.with(2, changed);
         let made = [entry("a", 3), entry("b", 1), entry("d", 1), entry("g", 2)];
-        let made = VideoIndex::new(2, Vec::new(), None, made);
+        let made = ReviewIndex::new(2, Vec::new(), None, made);
         assert_eq!(entries(&new), entries(&made));
         assert_eq!(
             (new.videos, new.tracks, new.names),
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!((size_of::<IndexedVideo>(), size_of::<IndexedTrack>()), (16, 40));
         let tracks = |number: usize| if number % 5 < 3 { 4 } else { 2 };
         let names = (0..1000).map(|number| entry(&format!("{number:011}_100_110"), tracks(number)));
-        let index = VideoIndex::new(1, Vec::new(), None, names);
+        let index = ReviewIndex::new(1, Vec::new(), None, names);
         assert!(index.bytes() / 1000 < 200, "{}", index.bytes());
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use super::{IndexedTrack, VideoIndex};
+use super::{IndexedTrack, ReviewIndex};
 
 /// Largest number of rows of a page.
 pub const MOST_ROWS: usize = 200;
@@ -170,7 +170,7 @@ impl ListQuery {
     ///
     /// # Errors
     /// Returns a message with the value found and the value expected.
-    pub fn check(&self, index: &VideoIndex) -> Result<(), String> {
+    pub fn check(&self, index: &ReviewIndex) -> Result<(), String> {
         let rows = self.rows.unwrap_or(ROWS);
         if !(1..=MOST_ROWS).contains(&rows) {
             return Err(format!("rows is {rows}, expected 1 to {MOST_ROWS}"));
@@ -185,7 +185,7 @@ impl ListQuery {
     }
 
     /// The page of an index.
-    pub fn page(&self, index: &VideoIndex) -> ListPage {
+    pub fn page(&self, index: &ReviewIndex) -> ListPage {
         let rows = self.rows.unwrap_or(ROWS).clamp(1, MOST_ROWS);
         let found = self.matching(index);
         let list = found.iter().skip(self.page.saturating_mul(rows)).take(rows);
@@ -200,7 +200,7 @@ impl ListQuery {
     }
 
     /// Positions of the videos that the filters leave, in the order of the list.
-    pub fn matching(&self, index: &VideoIndex) -> Vec<u32> {
+    pub fn matching(&self, index: &ReviewIndex) -> Vec<u32> {
         let class = index.classes.iter().position(|class| **class == *self.class);
         let needle = self.q.to_lowercase();
         let any_track = self.any_track();
@@ -257,7 +257,7 @@ fn contains(name: &str, needle: &str) -> bool {
     needle.is_empty() || name.contains(needle) || name.to_lowercase().contains(needle)
 }
 
-fn listed(index: &VideoIndex, at: usize) -> ListedVideo {
+fn listed(index: &ReviewIndex, at: usize) -> ListedVideo {
     let (video, tracks) = (index.video(at), index.tracks(at));
     let sum = |count: fn(&IndexedTrack) -> u32| tracks.iter().map(count).sum();
     let set = |modality| {
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     /// `a` has a near score, `b` a flip of visual Dog, `c` a user label and two disagreements, `d` no labels at all.
-    fn index() -> VideoIndex {
+    fn index() -> ReviewIndex {
         let entry = |name: &str, split, tracks| VideoEntry {
             name: name.into(),
             split,
@@ -316,7 +316,7 @@ mod tests {
         ];
         let mut entries = Vec::from(entries);
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        VideoIndex::new(4, vec!["Dog".into(), "Cat".into()], None, entries)
+        ReviewIndex::new(4, vec!["Dog".into(), "Cat".into()], None, entries)
     }
 
     fn names(query: &ListQuery) -> Vec<String> {

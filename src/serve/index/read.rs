@@ -10,7 +10,7 @@ use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Epochs, Labels, Truth, Videos};
 use vaplan_schemas::{ClassId, Modality, bucket_of};
 
-use super::{IndexedTrack, VideoEntry, VideoIndex};
+use super::{IndexedTrack, ReviewIndex, VideoEntry};
 use crate::error::LabelError;
 use crate::eval::report::LEAST_PROBABILITY;
 use crate::world::evidence::{columns, latest_tracks, of_epochs};
@@ -96,12 +96,12 @@ impl IndexBasis {
     }
 }
 
-impl VideoIndex {
+impl ReviewIndex {
     /// Reads the index of a version, a group of videos at a time.
     ///
     /// # Errors
     /// Returns [`LabelError`] if a table cannot be read.
-    pub fn read(snapshot: &Snapshot, basis: &IndexBasis) -> Result<VideoIndex, LabelError> {
+    pub fn read(snapshot: &Snapshot, basis: &IndexBasis) -> Result<ReviewIndex, LabelError> {
         let buckets = snapshot.buckets()?.unwrap_or(1);
         let mut names: Vec<(u32, Arc<str>)> = snapshot
             .map_files::<Videos, _>(&Filter::all(), |rows| {
@@ -120,7 +120,7 @@ impl VideoIndex {
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let version = snapshot.version().version;
-        Ok(VideoIndex::new(
+        Ok(ReviewIndex::new(
             version,
             basis.classes.clone(),
             basis.epoch(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vaplan_schemas::store::{DataFile, Filter, Snapshot};
 use vaplan_schemas::tables::{Labels, Predictions, Table, Truth, Videos};
 
-use super::VideoIndex;
+use super::ReviewIndex;
 use super::read::{IndexBasis, names, read_entries};
 use crate::error::LabelError;
 
@@ -18,7 +18,7 @@ use crate::error::LabelError;
 #[derive(Clone, Debug)]
 pub struct HeldIndex {
     /// The index.
-    pub index: Arc<VideoIndex>,
+    pub index: Arc<ReviewIndex>,
     basis: IndexBasis,
     files: BTreeMap<&'static str, BTreeSet<PathBuf>>,
 }
@@ -31,7 +31,7 @@ impl HeldIndex {
     pub fn read(snapshot: &Snapshot) -> Result<HeldIndex, LabelError> {
         let basis = IndexBasis::read(snapshot)?;
         Ok(HeldIndex {
-            index: Arc::new(VideoIndex::read(snapshot, &basis)?),
+            index: Arc::new(ReviewIndex::read(snapshot, &basis)?),
             basis,
             files: files(snapshot)?,
         })

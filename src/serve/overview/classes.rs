@@ -6,7 +6,7 @@ use serde::Serialize;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use crate::serve::index::VideoIndex;
+use crate::serve::index::ReviewIndex;
 
 /// Relative distance of a score from its threshold up to which a track counts as near.
 const NEAR: f32 = 0.02;
@@ -58,7 +58,7 @@ pub struct ClassCounts {
 }
 
 /// Counts every split that has videos.
-pub fn splits(index: &VideoIndex) -> Vec<SplitCounts> {
+pub fn splits(index: &ReviewIndex) -> Vec<SplitCounts> {
     let empty = |split| SplitCounts {
         split,
         videos: 0,
@@ -79,7 +79,7 @@ pub fn splits(index: &VideoIndex) -> Vec<SplitCounts> {
 }
 
 /// Counts every class and modality, in the order of the classes.
-pub fn count(index: &VideoIndex) -> Vec<ClassCounts> {
+pub fn count(index: &ReviewIndex) -> Vec<ClassCounts> {
     let empty = |class: &Arc<str>, modality| ClassCounts {
         class: class.clone(),
         modality,
@@ -129,7 +129,7 @@ pub struct LossHistogram {
 
 impl LossHistogram {
     /// Counts the tracks that have predictions.
-    pub fn of(index: &VideoIndex) -> LossHistogram {
+    pub fn of(index: &ReviewIndex) -> LossHistogram {
         let tracks = || {
             (0..index.len())
                 .flat_map(|at| index.tracks(at))
@@ -176,7 +176,7 @@ mod tests {
             entry("b", vec![track(1, Modality::Visual, 2)]),
             entry("c", vec![]),
         ];
-        let index = VideoIndex::new(1, vec!["Cat".into(), "Dog".into()], Some(1), entries);
+        let index = ReviewIndex::new(1, vec!["Cat".into(), "Dog".into()], Some(1), entries);
         let [split] = &splits(&index)[..] else {
             panic!("one split")
         };

@@ -23,7 +23,7 @@ use self::classes::{ClassCounts, LossHistogram, SplitCounts};
 use self::flips::{EpochFlips, FlipReader};
 use self::quality::{SplitQuality, ThresholdSweep};
 use super::history::ShownVersion;
-use super::index::VideoIndex;
+use super::index::ReviewIndex;
 use crate::error::LabelError;
 
 /// Number of versions that are listed, the latest.
@@ -65,6 +65,8 @@ pub struct Overview {
 pub struct ShownEpoch {
     /// Number of the epoch.
     pub epoch: u64,
+    /// Number of the training, from 1, among those of the listed epochs.
+    pub training: usize,
     /// Labels that PLD flipped by this epoch.
     pub flips: Option<u64>,
     /// Weighted sum of the losses, as a mean over the videos.
@@ -73,11 +75,21 @@ pub struct ShownEpoch {
     pub metrics: Vec<(Arc<str>, f64)>,
 }
 
-impl From<EpochRow> for ShownEpoch {
-    fn from(row: EpochRow) -> ShownEpoch {
+/// The last epochs, in order.
+fn epochs(mut rows: Vec<EpochRow>) -> Vec<ShownEpoch> {
+    rows.sort_by_key(|row| row.epoch);
+    let mut training = 0;
+    let mut run: Option<Arc<str>> = None;
+    let first = rows.len().saturating_sub(EPOCHS);
+    let shown = rows.into_iter().skip(first).map(|row| {
+        if run.as_ref() != Some(&row.run) {
+            training += 1;
+            run = Some(row.run);
+        }
         let total = row.losses.iter().find(|(name, _)| &**name == "total");
         ShownEpoch {
             epoch: row.epoch,
+            training,
             flips: row.flips,
             loss: total.map(|(_, value)| *value).filter(|value| value.is_finite()),
             metrics: row
@@ -86,7 +98,8 @@ impl From<EpochRow> for ShownEpoch {
                 .filter(|(_, value)| value.is_finite())
                 .collect(),
         }
-    }
+    });
+    shown.collect()
 }
 
 impl Overview {
@@ -94,16 +107,17 @@ impl Overview {
     ///
     /// # Errors
     /// Returns [`LabelError`] if a table cannot be read.
-    pub fn read(snapshot: &Snapshot, index: &VideoIndex, flips: &FlipReader) -> Result<Overview, LabelError> {
+    pub fn read(
+        snapshot: &Snapshot,
+        index: &ReviewIndex,
+        flips: &FlipReader,
+    ) -> Result<Overview, LabelError> {
         let version = snapshot.version().version;
         let mut versions = snapshot.store().versions()?;
         versions.retain(|row| row.version <= version);
         let versions_in_all = versions.len();
         let shown = &versions[versions_in_all.saturating_sub(VERSIONS)..];
-        let mut epochs = snapshot.read::<Epochs>()?;
-        epochs.sort_by_key(|row| row.epoch);
         let rejects = snapshot.read::<Rejects>()?;
-        let first = epochs.len().saturating_sub(EPOCHS);
         let (quality, sweeps) = quality::read(snapshot, index)?;
         Ok(Overview {
             version,
@@ -118,7 +132,7 @@ impl Overview {
             epoch: index.epoch,
             losses: index.epoch.map(|_| LossHistogram::of(index)),
             flips: flips.read(snapshot)?,
-            epochs: epochs.drain(first..).map(ShownEpoch::from).collect(),
+            epochs: epochs(snapshot.read::<Epochs>()?),
             quality,
             sweeps,
         })
@@ -140,7 +154,7 @@ struct CachedOverview {
 impl OverviewCache {
     /// The overview of the version of `index`. If an overview of an earlier version is there, returns that one at once, and
     /// makes the new one on another thread: the caller sees by its version that it can ask again.
-    pub(super) fn get(&self, store: &Store, index: &Arc<VideoIndex>) -> Result<Arc<Overview>, LabelError> {
+    pub(super) fn get(&self, store: &Store, index: &Arc<ReviewIndex>) -> Result<Arc<Overview>, LabelError> {
         match self.last() {
             Some(last) if last.version >= index.version => Ok(last),
             Some(last) => {
@@ -161,7 +175,7 @@ impl OverviewCache {
     }
 
     /// Makes an overview. With `or_leave`, leaves it to another thread that is making one.
-    fn make(&self, store: &Store, index: &VideoIndex, or_leave: bool) -> Result<Arc<Overview>, LabelError> {
+    fn make(&self, store: &Store, index: &ReviewIndex, or_leave: bool) -> Result<Arc<Overview>, LabelError> {
         let making = match (self.0.making.try_lock(), self.last()) {
             (Ok(making), _) => making,
             (Err(_), Some(last)) if or_leave => return Ok(last),

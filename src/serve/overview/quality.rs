@@ -15,7 +15,7 @@ use crate::eval::report::ClassReport;
 use crate::eval::{
     DenseTruth, EvalError, EvalScores, Evaluator, PredictedLabels, VideoParse, evaluate, predictions,
 };
-use crate::serve::index::VideoIndex;
+use crate::serve::index::ReviewIndex;
 use crate::world::World;
 
 /// Largest number of videos of a split that are scored, evenly spread by a hash of their names. LLP's splits are smaller.
@@ -89,7 +89,7 @@ struct Sample {
 /// Returns [`LabelError`] if a table cannot be read.
 pub fn read(
     snapshot: &Snapshot,
-    index: &VideoIndex,
+    index: &ReviewIndex,
 ) -> Result<(Vec<SplitQuality>, Vec<ThresholdSweep>), LabelError> {
     let world = World::read(snapshot)?;
     let has_truth = !snapshot.files(Truth::NAME)?.is_empty();
@@ -128,7 +128,7 @@ pub fn read(
 }
 
 impl Sample {
-    fn read(snapshot: &Snapshot, index: &VideoIndex, split: Split) -> Result<Option<Sample>, LabelError> {
+    fn read(snapshot: &Snapshot, index: &ReviewIndex, split: Split) -> Result<Option<Sample>, LabelError> {
         let of_split = (0..index.len()).filter(|at| index.video(*at).split == split);
         let mut names: Vec<(VideoId, &str)> = of_split
             .map(|at| (VideoId::of(index.name(at)), index.name(at)))

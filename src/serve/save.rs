@@ -196,6 +196,11 @@ impl SaveRequest {
         }
     }
 
+    /// The videos of the edits.
+    pub(super) fn videos(&self) -> BTreeSet<Arc<str>> {
+        self.edits.iter().map(|edit| edit.video.clone()).collect()
+    }
+
     fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::new();
         for edit in &self.edits {

@@ -1,7 +1,8 @@
 //! What the handlers of all requests share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub(super) struct ReviewState {
     index: watch::Sender<IndexState>,
     overview: OverviewCache,
     latest: AtomicU64,
+    /// Versions that this server saved and that the index does not have yet, with the videos whose labels they changed.
+    saves: Mutex<BTreeMap<u64, BTreeSet<Arc<str>>>>,
     wake: Wake,
     refresher: Mutex<Option<JoinHandle<()>>>,
 }
@@ -81,6 +84,7 @@ impl ReviewState {
             index: watch::Sender::default(),
             overview: OverviewCache::default(),
             latest: AtomicU64::new(latest),
+            saves: Mutex::default(),
             wake: Wake {
                 asked: Mutex::new(WakeState {
                     now: true,
@@ -99,8 +103,11 @@ impl ReviewState {
         *state.refresher.lock().unwrap_or_else(PoisonError::into_inner) = Some(refresher);
         if !request.read_only {
             let own = state.clone();
-            let writer = ReviewWriter::start(request, move |saved| {
+            let writer = ReviewWriter::start(request, move |asked, saved| {
                 own.figures.save(saved);
+                if saved.saved {
+                    own.saves().insert(saved.version, asked.videos());
+                }
                 own.moved(saved.version);
             })?;
             *state.writer.write().unwrap_or_else(PoisonError::into_inner) = Some(writer);
@@ -191,6 +198,19 @@ impl ReviewState {
         }
     }
 
+    fn saves(&self) -> MutexGuard<'_, BTreeMap<u64, BTreeSet<Arc<str>>>> {
+        self.saves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The videos that the versions after `before`, up to `now`, changed. `None` if another program made one of them.
+    fn saved_since(&self, before: u64, now: u64) -> Option<BTreeSet<Arc<str>>> {
+        let mut saves = self.saves();
+        let later = saves.split_off(&(now + 1));
+        let mut since = std::mem::replace(&mut *saves, later).split_off(&(before + 1));
+        let all = since.len() as u64 == now - before;
+        all.then(|| since.values_mut().flat_map(std::mem::take).collect())
+    }
+
     fn keep_index(&self) {
         let mut held: Option<HeldIndex> = None;
         while self.wait() {
@@ -198,7 +218,10 @@ impl ReviewState {
                 let version = snapshot.version().version;
                 match held.take() {
                     Some(held) if held.index.version == version => Ok(held),
-                    Some(held) => held.advance(&snapshot),
+                    Some(held) => match self.saved_since(held.index.version, version) {
+                        Some(changed) => held.advance_by(&snapshot, changed),
+                        None => held.advance(&snapshot),
+                    },
                     None => HeldIndex::read(&snapshot),
                 }
             });

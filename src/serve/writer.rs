@@ -35,7 +35,7 @@ impl ReviewWriter {
     /// Starts the thread, which loads the graph at once. `saved` is called after each new version.
     pub(super) fn start(
         request: &ServeRequest,
-        saved: impl Fn(&SavedVersion) + Send + 'static,
+        saved: impl Fn(&SaveRequest, &SavedVersion) + Send + 'static,
     ) -> Result<ReviewWriter, ServeError> {
         let (jobs, waiting) = sync_channel(WAITING);
         let request = request.clone();
@@ -68,7 +68,7 @@ impl ReviewWriter {
     }
 }
 
-fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SavedVersion)) {
+fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SaveRequest, &SavedVersion)) {
     let mut session = match open(request) {
         Ok(session) => Some(session),
         Err(error) => {
@@ -90,7 +90,7 @@ fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SavedVe
             Err(error) => Err(error.into()),
         };
         if let Ok(done) = &done {
-            saved(done);
+            saved(&save, done);
         }
         // A client that has gone has no use for the answer. The save is done all the same.
         let _ = answer.send(done);

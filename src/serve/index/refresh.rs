@@ -20,8 +20,11 @@ pub struct HeldIndex {
     /// The index.
     pub index: Arc<ReviewIndex>,
     basis: IndexBasis,
-    files: BTreeMap<&'static str, BTreeSet<PathBuf>>,
+    files: TableFiles,
 }
+
+/// The paths of the data files of each table.
+type TableFiles = BTreeMap<&'static str, BTreeSet<PathBuf>>;
 
 impl HeldIndex {
     /// Reads all entries of a version.
@@ -79,6 +82,28 @@ impl HeldIndex {
         if changed.len() * 4 > self.index.len() + 64 {
             return HeldIndex::read(snapshot);
         }
+        self.with(snapshot, basis, now, changed)
+    }
+
+    /// The index of a later version, if the versions since changed only user labels of these videos.
+    ///
+    /// # Errors
+    /// Returns [`LabelError`] if a table cannot be read.
+    pub fn advance_by(
+        &self,
+        snapshot: &Snapshot,
+        changed: BTreeSet<Arc<str>>,
+    ) -> Result<HeldIndex, LabelError> {
+        self.with(snapshot, self.basis.clone(), files(snapshot)?, changed)
+    }
+
+    fn with(
+        &self,
+        snapshot: &Snapshot,
+        basis: IndexBasis,
+        files: TableFiles,
+        changed: BTreeSet<Arc<str>>,
+    ) -> Result<HeldIndex, LabelError> {
         let filter = Filter::videos(changed.iter().cloned());
         let entries = read_entries(snapshot, &basis, &filter)?;
         let mut entries: BTreeMap<_, _> = entries
@@ -98,13 +123,13 @@ impl HeldIndex {
         Ok(HeldIndex {
             index: Arc::new(index),
             basis,
-            files: now,
+            files,
         })
     }
 }
 
 /// The paths of the data files of the tables that entries are read from.
-fn files(snapshot: &Snapshot) -> Result<BTreeMap<&'static str, BTreeSet<PathBuf>>, LabelError> {
+fn files(snapshot: &Snapshot) -> Result<TableFiles, LabelError> {
     let tables = [Videos::NAME, Labels::NAME, Predictions::NAME, Truth::NAME];
     let paths = |table| -> Result<_, LabelError> {
         let files = snapshot.files(table)?.into_iter();

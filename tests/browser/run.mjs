@@ -222,15 +222,17 @@ const tests = {
     clean(page);
   },
 
-  async "a phone shows the same in both themes"() {
-    const context = await chromium.newContext({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2, colorScheme: "dark" });
-    for (const [hash, wait] of [["", ".figures"], ["#/videos", "table.list tbody tr"], [`#/video/${video}`, ".row .ground"]]) {
-      const page = await open(context, server, hash);
-      await page.waitForSelector(wait);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(wide <= 0, `${hash} is ${wide} pixels too wide`);
-      clean(page);
-      await page.close();
+  async "a phone has room for every page in both themes"() {
+    for (const colorScheme of ["dark", "light"]) {
+      const context = await chromium.newContext({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2, colorScheme });
+      for (const [hash, wait] of [["", ".figures"], ["#/videos", "table.list tbody tr"], [`#/video/${video}`, ".row .ground"]]) {
+        const page = await open(context, server, hash);
+        await page.waitForSelector(wait);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wide <= 0, `${hash} is ${wide} pixels too wide`);
+        clean(page);
+        await page.close();
+      }
     }
   },
 
@@ -251,14 +253,17 @@ const tests = {
 
 async function screenshots() {
   fs.mkdirSync(images, { recursive: true });
-  const shots = [["overview", "#/", ".plot svg"], ["videos", "#/videos?order=near&unreviewed_first=true", "table.list tbody tr"], ["video", `#/video/${video}`, ".row .ground"]];
+  const pages = { overview: ["#/", ".plot svg"], videos: ["#/videos?order=near&unreviewed_first=true", "table.list tbody tr"], video: [`#/video/${video}`, ".row .ground"] };
+  const desk = { viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 };
+  const looks = [["", desk, ["overview", "videos", "video"]], ["-dark", { ...desk, colorScheme: "dark" }, ["overview"]], ["-phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 }, ["video"]]];
   const target = process.env.STORE ? await serve(process.env.STORE, "--media", media) : server;
-  for (const [theme, viewport, suffix] of [["light", { width: 1280, height: 800 }, ""], ["dark", { width: 1280, height: 800 }, "-dark"], ["light", { width: 390, height: 844 }, "-phone"]]) {
-    const context = await chromium.newContext({ viewport, colorScheme: theme, deviceScaleFactor: suffix === "-phone" ? 2 : 1.5 });
-    for (const [name, hash, wait] of shots) {
+  for (const [suffix, look, names] of looks) {
+    const context = await chromium.newContext(look);
+    for (const name of names) {
+      const [hash, wait] = pages[name];
       const page = await open(context, target, hash);
       await page.waitForSelector(wait);
-      if (name === "video") await page.waitForFunction(() => (document.querySelector("video")?.readyState ?? 4) >= 2).catch(() => null);
+      if (name === "video") await page.waitForFunction(() => document.querySelector("video").readyState >= 2);
       await page.screenshot({ path: path.join(images, `serve-${name}${suffix}.png`) });
       await page.close();
     }

@@ -238,6 +238,28 @@ fn no_parameter_leads_out_of_the_store() {
 }
 
 #[test]
+fn ten_thousand_requests_leave_no_connection_behind() {
+    let served = ServedStore::new(4, &["--read-only"]);
+    let server = &served.server;
+    let before = server.descriptors();
+    let paths = ["/api/info", "/api/videos?order=near", "/nothing", "/web/app.js"];
+    std::thread::scope(|threads| {
+        for thread in 0..8_usize {
+            threads.spawn(move || {
+                for turn in 0..1250 {
+                    let answer = server.get(paths[(thread + turn) % paths.len()]);
+                    assert!([200, 404].contains(&answer.status), "{}", answer.text());
+                }
+            });
+        }
+    });
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains("vaplan_requests_total 10001\n"), "{metrics}");
+    let after = server.descriptors();
+    assert!(after <= before + 4, "{before} descriptors became {after}");
+}
+
+#[test]
 fn too_much_is_refused() {
     let served = ServedStore::new(4, &[]);
     let server = &served.server;

@@ -96,6 +96,11 @@ impl Server {
         self.child.wait().unwrap().code()
     }
 
+    /// Number of descriptors that the process has open.
+    pub(super) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Sends a request as it is. `head` has the request line and the headers, without the empty line.
     pub(super) fn raw(&self, head: &str, body: &[u8]) -> HttpAnswer {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();

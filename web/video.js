@@ -154,6 +154,7 @@ export async function show(main, { name }, still) {
     timeline.play(player.currentTime, !player.paused);
     if (stopAt !== null && player.currentTime >= stopAt) {
       player.pause();
+      player.currentTime = stopAt;
       stopAt = null;
     }
     if (!player.paused) frame = requestAnimationFrame(tick);

@@ -210,12 +210,11 @@ const tests = {
     assert.ok(await place() > 0);
     await page.keyboard.press(" ");
     await page.waitForFunction(() => document.querySelector("video").paused);
-    // Only the event is played: it ends where the event ends.
-    await page.keyboard.press(".");
-    await page.evaluate(() => { document.querySelector("video").playbackRate = 4; });
-    const end = await page.evaluate(() => { const box = document.querySelector(".cursor[visibility=visible]"); return (Number(box.getAttribute("x")) + Number(box.getAttribute("width")) - 1) / Number(document.querySelector(".row").getAttribute("width")) * 10; });
+    // Only the event at the cursor is played: the player stops where the event ends.
+    const end = await page.evaluate(() => { const row = document.querySelector(".row"); const box = row.querySelector(".label"); return Math.round((Number(box.getAttribute("x")) + Number(box.getAttribute("width"))) / Number(row.getAttribute("width")) * 10); });
+    assert.ok(end < 9, `the first event ends at ${end} s`);
     await page.keyboard.press("e");
-    await page.waitForFunction(() => !document.querySelector("video").paused);
+    await page.waitForFunction((own) => { const player = document.querySelector("video"); player.playbackRate = 4; return !player.paused && player.currentTime < own; }, end);
     await page.waitForFunction(() => document.querySelector("video").paused);
     const stopped = await page.evaluate(() => document.querySelector("video").currentTime);
     assert.ok(Math.abs(stopped - end) < 0.8, `stopped at ${stopped} s, the event ends at ${end} s`);
@@ -228,7 +227,7 @@ const tests = {
       for (const [hash, wait] of [["", ".figures"], ["#/videos", "table.list tbody tr"], [`#/video/${video}`, ".row .ground"]]) {
         const page = await open(context, server, hash);
         await page.waitForSelector(wait);
-        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
         assert.ok(wide <= 0, `${hash} is ${wide} pixels too wide`);
         clean(page);
         await page.close();

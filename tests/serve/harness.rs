@@ -98,7 +98,9 @@ impl Server {
 
     /// Number of descriptors that the process has open.
     pub(super) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
     }
 
     /// Sends a request as it is. `head` has the request line and the headers, without the empty line.

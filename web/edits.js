@@ -96,6 +96,7 @@ async function send(edits, version, note, clicked, kind) {
     if (kind === "edit") redos = [];
     keep();
   }
+  document.getElementById("version").textContent = `v${answer.version}`;
   showSaved(answer.saved ? `Version ${answer.version} saved in ${took.toFixed(0)} ms` : "Nothing changed",
     `Click to durable commit: ${took.toFixed(1)} ms, of which the server took ${answer.milliseconds.toFixed(1)} ms. ` +
     quantiles(), took);

@@ -85,7 +85,7 @@ export async function show(main, { name }, still) {
       const { versions } = await api.history(name);
       put(historyBox.querySelector("#history"), versions.length === 0 ? el("p", { class: "faint" }, "No version changed a label.") : el("ol", { class: "versions" }, versions.map((row) => el("li", {},
         el("b", {}, `Version ${row.version}`), `, ${when(row.committed_at)}`, row.author ? `, by ${row.author}` : "", row.note ? `: “${row.note}”` : "",
-        el("span", { class: "faint command", title: row.command }, ` ${row.command}`),
+        row.author ? null : el("span", { class: "faint command", title: row.command }, row.command),
         el("ul", {}, row.changes.map((change) => el("li", {}, el("span", { class: `tag ${change.modality}` }, `${change.modality} ${change.class}`),
           ` ${change.to ? "set" : "cleared"} by ${change.rule} in ${spans(change.segments)}`)))))));
     } catch (error) { toast(error.message, "error"); }

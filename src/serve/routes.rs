@@ -177,7 +177,13 @@ async fn videos(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> ApiAnswer<JsonAnswer<ListPage>> {
     let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
-    let at_least = query.at_least.unwrap_or(0).min(state.latest());
+    let mut at_least = query.at_least.unwrap_or(0);
+    if at_least > state.latest() {
+        // Another program may have made the version since the last look. A version that does not exist is not waited for.
+        let own = state.clone();
+        let latest = blocking(move || Ok(own.snapshot()?.version().version)).await?;
+        at_least = at_least.min(latest);
+    }
     let index = index(&state, at_least).await?;
     query.check(&index).map_err(ApiError::bad)?;
     blocking(move || Ok(JsonAnswer(query.page(&index)))).await

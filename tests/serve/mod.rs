@@ -2,6 +2,7 @@
 
 mod access;
 mod corrections;
+mod epochs;
 mod harness;
 mod lists;
 mod media;

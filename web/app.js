@@ -29,6 +29,7 @@ const KEYS = [
   ]],
 ];
 
+const AGAIN = 1500;
 const pages = { overview, videos: list, video };
 const main = document.getElementById("main");
 let state = null;
@@ -70,7 +71,12 @@ async function show() {
     if (shown === turn) current = page;
     else page?.leave?.();
   } catch (error) {
-    if (shown === turn) put(main, el("div", { class: "failed" }, el("h1", {}, "This page cannot be shown"), el("p", {}, error.message),
+    if (shown !== turn) return;
+    if (error.status === 503) {
+      // A large store is read for some seconds after the start of the server.
+      put(main, el("p", { class: "wait" }, "Reading the store"));
+      setTimeout(() => { if (shown === turn) show(); }, AGAIN);
+    } else put(main, el("div", { class: "failed" }, el("h1", {}, "This page cannot be shown"), el("p", {}, error.message),
       error.status === 401 ? el("p", {}, "Open the URL that `vaplan serve` printed in the terminal.") : null));
   }
 }

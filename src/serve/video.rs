@@ -210,14 +210,13 @@ fn letter(rule: LabelRule) -> char {
     }
 }
 
-/// Rounds to 6 significant digits: enough to draw a curve and to read a number, at half the size.
+/// Rounds to 6 significant digits: enough to draw a curve and to read a number, at half the size. A score that is not a
+/// number becomes 0, because JSON has no such number.
 fn six_digits(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return 0.0;
+    match value.is_finite() {
+        true => format!("{value:.5e}").parse().expect("it was a number"),
+        false => 0.0,
     }
-    let scale = 10_f64.powi(5 - value.abs().log10().floor() as i32);
-    let rounded = (value * scale).round() / scale;
-    if rounded.is_finite() { rounded } else { value }
 }
 
 /// The modalities in which the video has a weak label and no labels, with the reasons of its rejected rows.

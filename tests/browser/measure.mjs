@@ -23,7 +23,7 @@ const rounded = (value) => Math.round(value * 10) / 10;
 /** Opens a list anew, and gives the time from the navigation to the frame that shows its first rows. */
 async function firstPaint(hash) {
   const page = await open(context, server, hash);
-  await page.waitForFunction(() => window.firstRows);
+  await page.waitForFunction(() => window.firstRows, null, { timeout: 300_000 });
   const took = await page.evaluate(() => window.firstRows);
   await page.close();
   return took;

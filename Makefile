@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test python pytorch soak bench structure lint clean tools native venv pyvenv
+.PHONY: help demo check test browser python pytorch soak bench structure lint clean tools native venv pyvenv
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ check: native structure ## Daily work, a few minutes: structure, formatting, cli
 
 test: native venv ## Run every test
 	$(CARGO) test --workspace -- $(TESTFLAGS)
+
+browser: tools ## Test the review page in Chromium, which is installed if it is missing (ARGS=--screenshots: write docs/images)
+	$(CARGO) build --workspace --bin vaplan
+	@scripts/browser.sh $(ARGS)
 
 python: pyvenv ## Build the Python package into .venv-py, check its types and run its tests (PROFILE=release: as users get it)
 	cd python && ../.venv-py/bin/python -m mypy

@@ -75,9 +75,12 @@ pub mod events;
 #[doc(hidden)]
 pub mod export;
 #[doc(hidden)]
+pub mod histogram;
+#[doc(hidden)]
 pub mod ingest;
 #[doc(hidden)]
 pub mod label;
+mod loopback;
 #[doc(hidden)]
 pub mod matrices;
 #[cfg(all(feature = "encode", feature = "train"))]
@@ -91,10 +94,14 @@ pub mod parser;
 pub mod query;
 #[doc(hidden)]
 pub mod relabel;
+#[doc(hidden)]
+pub mod report;
 #[cfg(feature = "train")]
 #[doc(hidden)]
 pub mod run;
 mod sample;
+#[doc(hidden)]
+pub mod serve;
 #[doc(hidden)]
 pub mod show;
 #[doc(hidden)]

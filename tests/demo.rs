@@ -25,6 +25,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
         "parser, PLE + PLD",
         "demo0000065_20_30",
         "With your own data",
+        "$ vaplan serve --store ",
     ] {
         assert!(told.contains(part), "no {part} in\n{told}");
     }

@@ -39,6 +39,7 @@ mod relabel;
 #[cfg(feature = "train")]
 mod run;
 mod sample;
+mod serve;
 mod session;
 mod show;
 mod small_store;

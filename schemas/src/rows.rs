@@ -598,4 +598,8 @@ pub struct VersionRow {
     pub changed_labels: Option<u64>,
     /// The time of the commit, in milliseconds since 1970 UTC.
     pub committed_at: i64,
+    /// The person who made the version; `None` if the program was not told.
+    pub author: Option<Arc<str>>,
+    /// What the person says about the version; `None` if nothing.
+    pub note: Option<Arc<str>>,
 }

@@ -341,7 +341,10 @@ fn farewell(out: &mut dyn Write, dir: &str, store: &str, features: &str, seconds
             None yet? vaplan synth simulates them for your annotations.\n\
          3. The commands above, with your paths; vaplan label --help tells of rules and thresholds.\n   \
             Bad rows stop nothing: they are listed in the table rejects.\n\
-         4. Labels you have as npy can be scored too: vaplan eval --help"
+         4. Labels you have as npy can be scored too: vaplan eval --help\n\
+         \n\
+         {TITLE}See and correct the labels in the browser{TITLE:#}\n\
+         {TYPED}$ vaplan serve --store {store}{TYPED:#}"
     )?;
     Ok(())
 }

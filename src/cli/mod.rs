@@ -45,10 +45,13 @@ mod prompt;
 mod query;
 mod relabel;
 mod report_format;
+mod report;
 mod rule;
 #[cfg(feature = "train")]
 mod run;
+mod serve;
 mod show;
+mod signals;
 pub mod stderr;
 mod synth;
 #[cfg(feature = "train")]
@@ -139,10 +142,12 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     Audit(audit::AuditArgs),
     Watch(watch::Args),
+    Serve(serve::ServeArgs),
     Eval(eval::EvalArgs),
     #[cfg(feature = "query")]
     Query(query::QueryArgs),
     Show(show::ShowArgs),
+    Report(report::ReportArgs),
     Log(log::LogArgs),
     Export(export::ExportArgs),
     Check(check::CheckArgs),
@@ -221,10 +226,12 @@ impl Cli {
             Command::Audit(args) => audit::run(args, global, out),
             Command::Denoise(args) => denoise::run(args, global, out),
             Command::Watch(args) => watch::run(args, global, out),
+            Command::Serve(args) => serve::run(args, global, out),
             Command::Eval(args) => eval::run(args, global, out),
             #[cfg(feature = "query")]
             Command::Query(args) => query::run(args, global, out),
             Command::Show(args) => show::run(args, global, out),
+            Command::Report(args) => report::run(args, global, out),
             Command::Log(args) => log::run(args, global, out),
             Command::Export(args) => export::run(args, global, out),
             Command::Check(args) => check::run(args, global, out),

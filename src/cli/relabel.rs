@@ -272,6 +272,7 @@ impl ChangeArgs {
             to_version: self.to_version,
             delivered: Vec::new(),
             allow_missing: self.allow_missing,
+            ..Changes::default()
         })
     }
 

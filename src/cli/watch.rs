@@ -7,8 +7,6 @@ use std::process::ExitCode;
 #[cfg(feature = "train")]
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use super::{Global, notes};
 use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 
@@ -104,7 +102,8 @@ fn request(args: &Args) -> WatchRequest {
 }
 
 fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    end_on_signals(request.stop.clone())?;
+    let stop = request.stop.clone();
+    super::signals::on_end(move || stop.stop())?;
     let say = |line: String| {
         if !global.quiet {
             super::stderr::tell(&line);
@@ -163,16 +162,4 @@ fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> 
     // A failed write to the output does not end the watch. It is reported after the watch has ended.
     written?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Ends the watch on SIGTERM and SIGINT.
-fn end_on_signals(stop: StopHandle) -> anyhow::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).context("cannot wait for signals")?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || signals.forever().for_each(|_| stop.stop()))
-        .context("cannot start the thread that waits for signals")?;
-    Ok(())
 }

@@ -194,6 +194,8 @@ pub(super) fn info(snapshot: &Snapshot, request: &RelabelRequest, resolved: &Res
             )
         }),
         program: env!("CARGO_PKG_VERSION").to_owned(),
+        author: request.changes.author.clone(),
+        note: request.changes.note.clone(),
         videos: 0,
     }
 }

@@ -86,6 +86,21 @@ impl Session {
     /// videos again and is committed, and the new version then cannot be loaded, the version exists. In all cases the
     /// session can be used again.
     pub fn apply(&mut self, changes: Changes, command: &str) -> Result<RelabelSummary, LabelError> {
+        self.apply_if(changes, command, |_| Ok(()))
+    }
+
+    /// Like [`Session::apply`], but first calls `check` with the latest version, while this session holds the write lock of
+    /// the store. No other process can then change the store between the check and the commit. If `check` returns an
+    /// error, nothing is committed.
+    ///
+    /// # Errors
+    /// Returns the error of `check`, and the errors of [`Session::apply`].
+    pub(crate) fn apply_if<E: From<LabelError>>(
+        &mut self,
+        changes: Changes,
+        command: &str,
+        check: impl FnOnce(&Snapshot) -> Result<(), E>,
+    ) -> Result<RelabelSummary, E> {
         let request = RelabelRequest {
             store: self.store.root().to_owned(),
             changes,
@@ -96,8 +111,10 @@ impl Session {
         let listener = self.listener.clone();
         let lock = self
             .store
-            .lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
-        let snapshot = self.store.at_version(None)?;
+            .lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))
+            .map_err(LabelError::from)?;
+        let snapshot = self.store.at_version(None).map_err(LabelError::from)?;
+        check(&snapshot)?;
         let mut resident = match self.resident.take() {
             Some(mut resident) if resident.is_of(&snapshot)? => {
                 resident.moved(snapshot.version().clone());
@@ -111,7 +128,7 @@ impl Session {
             Err(error) => {
                 // The graph is unchanged, so keep it.
                 self.resident = Some(resident);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let summary = match prepared {
@@ -129,7 +146,7 @@ impl Session {
                     *resolved,
                     &listener,
                 )?;
-                let latest = self.store.at_version(None)?;
+                let latest = self.store.at_version(None).map_err(LabelError::from)?;
                 self.resident = Some(Resident::load(&self.store, &latest, self.workers, &listener)?);
                 made
             }

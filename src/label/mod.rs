@@ -229,6 +229,7 @@ impl PreparedLabelling {
             inputs: plan.inputs.clone(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             videos: bucketed_videos(plan.videos.len()),
+            ..CommitInfo::default()
         };
         let mut unknown = plan.unknown.clone();
         unknown.add(report.unknown.clone());

@@ -141,7 +141,7 @@ impl Recorder {
             // nothing to do.
             inputs: before.inputs.clone(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            videos: 0,
+            ..CommitInfo::default()
         };
         let mut commit = self.store.begin(lock, info)?;
         append(&mut commit, epoch, row, predicted)?;

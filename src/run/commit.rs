@@ -308,7 +308,7 @@ impl<'a> Writer<'a> {
                 // Keep the input hash of the labels, so that `label` with the same inputs still has nothing to do.
                 inputs: found.inputs.clone(),
                 program: env!("CARGO_PKG_VERSION").to_owned(),
-                videos: 0,
+                ..CommitInfo::default()
             },
         )?;
         self.world.run = remembered(&self.config, &self.ledger, &self.world, &self.denoised());

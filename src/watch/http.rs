@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+
+use crate::loopback::is_own_host;
 
 /// Connections that are open at a time. Further clients wait in the queue of the operating system.
 const CONNECTIONS: usize = 32;
@@ -106,7 +108,8 @@ async fn serve_connection(stream: TcpStream, content_type: &'static str, pages: 
 /// Answers a request. The body of the request is not read.
 fn answer(request: &Request<Incoming>, content_type: &'static str, pages: &Pages) -> Response<Full<Bytes>> {
     let host = request.headers().get(HOST);
-    let (status, text) = if !is_own_host(host) {
+    // A request without the header comes from a program, since browsers always send it.
+    let (status, text) = if !host.is_none_or(is_own_host) {
         // A web page of another site can make a browser on this machine send requests, but cannot choose their Host.
         let reason = "the Host of the request is not `localhost` or a loopback address\n";
         (StatusCode::FORBIDDEN, reason.to_owned())
@@ -123,54 +126,4 @@ fn answer(request: &Request<Incoming>, content_type: &'static str, pages: &Pages
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-/// Whether a request is addressed to this machine: `localhost` or a loopback address, with or without a port. A request
-/// without the header comes from a program, since browsers always send it.
-fn is_own_host(host: Option<&HeaderValue>) -> bool {
-    let Some(host) = host else { return true };
-    let Ok(authority) = host
-        .to_str()
-        .unwrap_or_default()
-        .parse::<hyper::http::uri::Authority>()
-    else {
-        return false;
-    };
-    let name = authority.host();
-    let address = name
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_are_answered() {
-        let own = |host: &'static str| is_own_host(Some(&HeaderValue::from_static(host)));
-        for host in [
-            "localhost",
-            "LocalHost:9464",
-            "127.0.0.1",
-            "127.3.0.1:80",
-            "[::1]:9464",
-            "[::1]",
-        ] {
-            assert!(own(host), "{host}");
-        }
-        for host in [
-            "x",
-            "example.org:9464",
-            "127.0.0.1.example.org",
-            "10.0.0.1",
-            "",
-            "localhost:x y",
-        ] {
-            assert!(!own(host), "{host}");
-        }
-        assert!(is_own_host(None));
-    }
 }

@@ -1,38 +1,11 @@
 //! Serves numbers to Prometheus, on a loopback address.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use super::WatchError;
 use super::http;
 use super::status::{Figures, lock};
-
-/// Upper bounds of the buckets in seconds. They are close together below 0.1 s, where the commit of one changed video
-/// should be.
-const BOUNDS: [f64; 20] = [
-    0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
-    60.0, 300.0,
-];
-
-/// A histogram of durations.
-#[derive(Clone, Debug, Default)]
-pub struct Histogram {
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    sum: f64,
-}
-
-impl Histogram {
-    /// Adds a duration.
-    pub fn add(&mut self, seconds: f64) {
-        for (bound, count) in BOUNDS.iter().zip(&mut self.buckets) {
-            *count += u64::from(seconds <= *bound);
-        }
-        self.count += 1;
-        self.sum += seconds;
-    }
-}
 
 /// Serves `/metrics` from a thread of its own. Returns the address. If the port of `address` is 0, the returned address
 /// has the port that the system chose.
@@ -115,18 +88,11 @@ fn text(figures: &Figures) -> String {
         "Loads of the graph from the tables.",
         figures.loads,
     );
-    let name = "vaplan_rename_to_commit_seconds";
-    let waited = &figures.waited;
-    let _ = writeln!(
-        text,
-        "# HELP {name} From the rename into the inbox to the committed version."
+    figures.waited.write(
+        &mut text,
+        "vaplan_rename_to_commit_seconds",
+        "From the rename into the inbox to the committed version.",
     );
-    let _ = writeln!(text, "# TYPE {name} histogram");
-    for (bound, count) in BOUNDS.iter().zip(&waited.buckets) {
-        let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
-    }
-    let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", waited.count);
-    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", waited.sum, waited.count);
     text
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::WatchError;
-use super::metrics::Histogram;
+use crate::histogram::Histogram;
 
 /// Counters since the start of the watch, and current values.
 #[derive(Clone, Debug, Default)]

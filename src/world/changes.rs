@@ -43,6 +43,10 @@ pub struct Changes {
     /// Whether the change is committed also if most videos lose the labels of a modality, because their features are
     /// missing or cannot be used.
     pub allow_missing: bool,
+    /// The person who makes the change, for column `author` of table `versions`.
+    pub author: Option<Arc<str>>,
+    /// What the person says about the change, for column `note` of table `versions`.
+    pub note: Option<Arc<str>>,
 }
 
 /// New rule, parameters and modalities of denoising. What is not given keeps the value of the store.
@@ -59,7 +63,8 @@ pub struct DenoiseRequest {
 }
 
 impl Changes {
-    /// Whether the change asks for nothing. The fields `delivered` and `allow_missing` are not considered.
+    /// Whether the change asks for nothing. The fields `delivered`, `allow_missing`, `author`
+    /// and `note` are not considered.
     pub fn is_empty(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()

@@ -51,7 +51,7 @@ fn train(place: &WatchedStore, epoch: u64) {
         models: before.models,
         inputs: "train".to_owned(),
         program: before.program,
-        videos: 0,
+        ..CommitInfo::default()
     };
     let mut commit = store.begin(&lock, info).unwrap();
     let track = PredictionTrack {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::durable::Scratch;
 use super::logged::LoggedFiles;
@@ -33,6 +34,10 @@ pub struct CommitInfo {
     pub inputs: String,
     /// Version of the program.
     pub program: String,
+    /// The person who makes the version, if known.
+    pub author: Option<Arc<str>>,
+    /// What the person says about the version.
+    pub note: Option<Arc<str>>,
     /// The number of videos that the store will hold. A new store derives its number of buckets from this number.
     pub videos: usize,
 }

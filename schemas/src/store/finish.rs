@@ -77,6 +77,8 @@ impl Commit<'_> {
             command: self.info.command.clone(),
             changed_labels: Some(self.changed_labels),
             committed_at: chrono::Utc::now().timestamp_millis(),
+            author: self.info.author.clone(),
+            note: self.info.note.clone(),
         };
         let versions = self.add_version(&row, &stamp)?;
         self.settle(entries, versions)?;

@@ -71,7 +71,7 @@ impl Store {
             models: row.models.clone(),
             // Keep the hash of the inputs, so that a run with the same inputs still finds that it has nothing to do.
             inputs: row.inputs.clone(),
-            videos: 0,
+            ..CommitInfo::default()
         };
         let mut commit = self.begin(lock, info)?;
         commit.same_rows = true;

@@ -48,6 +48,8 @@ impl Table for Versions {
             Field::new("command", text(), false),          // the command line
             Field::new("committed_at", DataType::Int64, false), // milliseconds since 1970 UTC
             Field::new("changed_labels", DataType::Int64, true), // null: written by a program before this column
+            Field::new("author", text(), true), // null: not told, or a program before this column
+            Field::new("note", text(), true),   // null: nothing said, or a program before this column
         ]))
     }
 
@@ -61,7 +63,10 @@ impl Table for Versions {
             .with_keys_field(key())
             .with_values_field(value());
         let mut texts: [TextBuilder; 5] = Default::default();
+        let (mut author, mut note) = (TextBuilder::default(), TextBuilder::default());
         for row in rows {
+            author.push_option(row.author.as_ref());
+            note.push_option(row.note.as_ref());
             for (table, version) in &row.tables {
                 tables.keys().append_value(table);
                 tables.values().append_value(int64(*version));
@@ -105,6 +110,8 @@ impl Table for Versions {
                         .map(|row| row.changed_labels.map(int64))
                         .collect::<Int64Array>(),
                 ),
+                author.finish(),
+                note.finish(),
             ],
         )
     }
@@ -126,6 +133,7 @@ impl Table for Versions {
         );
         let (command, committed_at) = (columns.required_text("command")?, columns.int64("committed_at")?);
         let changed_labels = columns.added_int64("changed_labels")?;
+        let (author, note) = (columns.added_text("author")?, columns.added_text("note")?);
         let tables = tables(&columns, batch)?;
         tables
             .into_iter()
@@ -150,6 +158,8 @@ impl Table for Versions {
                     command: command.expect(row).to_string(),
                     committed_at: committed_at.value(row),
                     changed_labels,
+                    author: author.get(row).cloned(),
+                    note: note.get(row).cloned(),
                 })
             })
             .collect()

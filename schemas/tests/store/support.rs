@@ -184,7 +184,7 @@ pub(crate) fn commit(
         inputs: format!("{:x}", after.len()),
         program: "0.1.0".into(),
         videos: VIDEOS,
-        epoch: None,
+        ..CommitInfo::default()
     };
     let mut commit = store.begin(&lock, info)?;
     commit.replace_all::<Classes>(&classes())?;

@@ -33,6 +33,8 @@ fn version() -> VersionRow {
         command: "vaplan label".into(),
         changed_labels: Some(5),
         committed_at: 1_700_000_000_123,
+        author: Some("Ana".into()),
+        note: None,
     }
 }
 

@@ -1,0 +1,90 @@
+// A served store and a browser: what the tests of the page share.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const { chromium } = await import(process.env.PLAYWRIGHT);
+export const vaplan = path.resolve(process.env.VAPLAN);
+
+/** Runs the program, and returns what it printed. */
+export const run = (...words) => execFileSync(vaplan, words, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 28 });
+
+/** A scratch folder that goes at the end. */
+export function scratch() {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "vaplan-browser-"));
+  process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Labels a simulated data set with the built-in annotations into `folder/store`. */
+export function labelled(folder) {
+  const at = (name) => path.join(folder, name);
+  const annotations = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/demo");
+  run("synth", "--annotations", annotations, "--out", at("features"), "--preset", "easy", "--dim", "64", "--quiet");
+  run("label", "--store", at("store"), "--annotations", annotations, "--visual", at("features/visual"), "--audio", at("features/audio"),
+    "--visual-text", at("features/visual_text.npy"), "--audio-text", at("features/audio_text.npy"), "--quiet");
+  return at("store");
+}
+
+/** Starts the server, and resolves to its URL. */
+export async function serve(store, ...more) {
+  const child = spawn(vaplan, ["serve", "--store", store, "--author", "Browser", ...more], { stdio: ["ignore", "pipe", "inherit"] });
+  process.on("exit", () => child.kill("SIGKILL"));
+  const lines = createInterface({ input: child.stdout });
+  const url = await new Promise((resolve, reject) => {
+    lines.once("line", resolve);
+    child.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
+  });
+  return { url, base: url.split("/?")[0], child, end: () => new Promise((resolve) => { child.once("exit", resolve); child.kill("SIGTERM"); }) };
+}
+
+export async function browser() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"] });
+}
+
+/** A page that records what must not happen: console errors, failed or foreign requests, answers above 1 MB. */
+export async function open(context, server, hash = "") {
+  const page = await context.newPage();
+  const faults = [];
+  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) faults.push(`console: ${message.text()}`); });
+  page.on("pageerror", (error) => faults.push(`error: ${error.message}`));
+  page.on("request", (request) => { if (!request.url().startsWith(`${server.base}/`) && !request.url().startsWith("data:")) faults.push(`request to ${request.url()}`); });
+  page.on("response", async (response) => {
+    if (new URL(response.url()).pathname === "/media") return;
+    const length = Number(response.headers()["content-length"] || 0);
+    if (length > 1 << 20) faults.push(`${response.url()} has ${length} bytes`);
+  });
+  page.faults = faults;
+  if (process.env.WEB) await fromFolder(page, server, process.env.WEB);
+  await page.goto(server.url + hash);
+  return page;
+}
+
+/** While the page is being written: its files come from a folder and not from the program. */
+async function fromFolder(page, server, folder) {
+  const types = { ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+  await page.route(`${server.base}/web/*`, (route) => {
+    const file = path.join(folder, path.basename(new URL(route.request().url()).pathname));
+    return route.fulfill({ body: fs.readFileSync(file), contentType: types[path.extname(file)] });
+  });
+}
+
+/** Fails if anything happened that must not. `but` are texts that a test provokes. */
+export function clean(page, ...but) {
+  const found = page.faults.filter((fault) => !but.some((own) => fault.includes(own)));
+  assert.deepEqual(found, [], "no console error, no request to another host, no long answer");
+}
+
+/** Rows of a table by SQL. */
+export const sql = (store, text) => JSON.parse(run("query", "--store", store, "--format", "json", text));
+
+/** Makes a short video with a tone and moving colours. */
+export function makeVideo(file, seconds = 10) {
+  execFileSync("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `gradients=size=640x272:rate=12:duration=${seconds}:n=3:c0=0x1f2a3d:c1=0x5b9cf0:c2=0xf0a04b:speed=0.03`, "-f", "lavfi", "-i", `sine=frequency=330:duration=${seconds}`,
+    "-pix_fmt", "yuv420p", "-c:v", "libvpx", "-b:v", "300k", "-c:a", "libvorbis", "-shortest", file]);
+}

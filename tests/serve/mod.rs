@@ -1,0 +1,10 @@
+//! `vaplan serve`: the server as a program, by plain HTTP.
+
+mod access;
+mod corrections;
+mod epochs;
+mod harness;
+mod lists;
+mod media;
+mod report;
+mod survival;

@@ -44,8 +44,8 @@ mod prompt;
 #[cfg(feature = "query")]
 mod query;
 mod relabel;
-mod report_format;
 mod report;
+mod report_format;
 mod rule;
 #[cfg(feature = "train")]
 mod run;

@@ -149,7 +149,10 @@ fn lead(
     let ready = match super::begin(plan, store.clone(), lock)? {
         Preparation::Held(version) => {
             control.say_all(&Frame::Held(version.version));
-            let summary = LabelSummary { version, done: None };
+            let summary = LabelSummary {
+                version: *version,
+                done: None,
+            };
             return Ok(ClusterOutcome::Led(Box::new(summary)));
         }
         Preparation::Ready(ready) => ready,

@@ -125,7 +125,12 @@ pub(crate) fn run_plan(
     let store = Store::create(&request.store)?;
     let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
     let ready = match begin(plan, store, lock)? {
-        Preparation::Held(version) => return Ok(LabelSummary { version, done: None }),
+        Preparation::Held(version) => {
+            return Ok(LabelSummary {
+                version: *version,
+                done: None,
+            });
+        }
         Preparation::Ready(ready) => ready,
     };
     let all: Vec<usize> = (0..ready.plan.shards.len()).collect();
@@ -141,7 +146,7 @@ const STAGE: &str = "label";
 /// A run that has opened and locked its store.
 enum Preparation {
     /// The store already has the labels of this request, in this version.
-    Held(VersionRow),
+    Held(Box<VersionRow>),
     /// The run can begin.
     Ready(Box<PreparedLabelling>),
 }
@@ -164,7 +169,7 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, L
     if let (Some(latest), Some(before)) = (&latest, &before) {
         let same = |wanted: &(_, _)| (&before.denoising, &before.active) == (&wanted.0, &wanted.1);
         if latest.version().inputs == plan.inputs && denoised.as_ref().is_none_or(same) {
-            return Ok(Preparation::Held(latest.version().clone()));
+            return Ok(Preparation::Held(Box::new(latest.version().clone())));
         }
     }
     let before = match (latest, before) {

@@ -26,7 +26,7 @@ fn a_server_that_is_killed_during_saves_leaves_a_whole_store() {
                 &modality,
                 &class,
                 (turn, turn + 1),
-                Some((round + turn) % 2 == 0)
+                Some((round + turn).is_multiple_of(2))
             )])
         };
         for turn in 0..round % 3 {

@@ -73,6 +73,9 @@ pub struct SweepStep {
     pub score: Option<f64>,
 }
 
+/// The scores of each video, by class.
+type ScoresByVideo = BTreeMap<Arc<str>, Vec<(ClassId, Vec<f64>)>>;
+
 /// The rows of the videos that are scored.
 struct Sample {
     split: Split,
@@ -184,7 +187,7 @@ impl Sample {
                 .map_err(|error| world_error(snapshot, &error))?;
             stages.extend(scored(stage, truth, &predicted));
         }
-        Ok((!stages.is_empty()).then(|| SplitQuality {
+        Ok((!stages.is_empty()).then_some(SplitQuality {
             split: self.split,
             videos: truth.videos.len(),
             videos_in_all: self.in_all,
@@ -193,7 +196,7 @@ impl Sample {
     }
 
     fn sweeps(&self, snapshot: &Snapshot, world: &World) -> Result<Vec<ThresholdSweep>, LabelError> {
-        let mut by_modality: [BTreeMap<Arc<str>, Vec<(ClassId, Vec<f64>)>>; 2] = Default::default();
+        let mut by_modality: [ScoresByVideo; 2] = Default::default();
         for found in snapshot.scan::<Scores>(&self.filter)? {
             let row = found.row;
             if let Some(class) = world.class_id(&row.class) {
@@ -205,12 +208,7 @@ impl Sample {
         Ok(Modality::ALL.into_iter().filter_map(sweep).collect())
     }
 
-    fn sweep(
-        &self,
-        world: &World,
-        modality: Modality,
-        tracks: &BTreeMap<Arc<str>, Vec<(ClassId, Vec<f64>)>>,
-    ) -> Option<ThresholdSweep> {
+    fn sweep(&self, world: &World, modality: Modality, tracks: &ScoresByVideo) -> Option<ThresholdSweep> {
         let own = world.settings.of(modality);
         let classes = world.classes.len();
         let mut scores: Vec<f64> = tracks
@@ -251,12 +249,7 @@ impl Sample {
     }
 
     /// The segment-level F-score of a modality if all its classes have this threshold.
-    fn score(
-        &self,
-        modality: Modality,
-        tracks: &BTreeMap<Arc<str>, Vec<(ClassId, Vec<f64>)>>,
-        cut: f64,
-    ) -> Option<f64> {
+    fn score(&self, modality: Modality, tracks: &ScoresByVideo, cut: f64) -> Option<f64> {
         let truth = self.truth.as_ref()?;
         let classes = truth.classes.len();
         let mut evaluator = Evaluator::new(classes);

@@ -92,6 +92,8 @@ pub fn add_verdicts(
         inputs: version.inputs.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         videos: 0,
+        author: None,
+        note: None,
     };
     let mut commit = store.begin(&lock, info)?;
     commit.replace_all::<Verdicts>(&all)?;

@@ -193,7 +193,7 @@ fn every_format_of_events_is_opened_by_its_package_with_all_events() {
         );
         assert_eq!(
             open(&python, format, &[out.join(file)]),
-            [without_videos.clone()],
+            std::slice::from_ref(&without_videos),
             "{format}"
         );
     }

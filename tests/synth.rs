@@ -205,7 +205,7 @@ fn copies_come_with_annotations_of_their_own() {
         written
             .videos
             .iter()
-            .all(|video| features.contains_key(&*video.name))
+            .all(|video| features.contains_key(video.name))
     );
     assert_eq!(written.classes.len(), 25, "classes keep their order");
     let values: Vec<_> = features.values().collect();
@@ -221,13 +221,7 @@ fn truth_has_dense_events_and_those_drawn_for_training_videos() {
     let folder = scratch();
     assert_status(&synth(folder.path(), "out", &[]), 0);
     let truth = Annotations::read(&folder.path().join("out/truth")).unwrap();
-    let of = |name: &str| {
-        truth
-            .videos
-            .iter()
-            .position(|video| &*video.name == name)
-            .unwrap()
-    };
+    let of = |name: &str| truth.videos.iter().position(|video| video.name == name).unwrap();
     let test: Vec<_> = truth
         .events
         .iter()

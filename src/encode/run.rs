@@ -280,14 +280,14 @@ pub struct Open {
     pub width: usize,
 }
 
-/// Opens the sessions of all models. Also returns each model once.
+/// All open sessions, and each model once with its modality.
+pub(super) type OpenSessions = (Vec<Open>, Vec<(Modality, Encoder)>);
+
+/// Opens the sessions of all models.
 ///
 /// # Errors
 /// Returns [`EncodeError::Model`] if a model cannot be used.
-pub(super) fn sessions(
-    request: &EncodeRequest,
-    models: &[ModelFolder],
-) -> Result<(Vec<Open>, Vec<(Modality, Encoder)>), EncodeError> {
+pub(super) fn sessions(request: &EncodeRequest, models: &[ModelFolder]) -> Result<OpenSessions, EncodeError> {
     let mut opened = Vec::new();
     let mut sessions = Vec::new();
     for folder in models {

@@ -9,10 +9,10 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`population`] | the segments that can be judged, and the strata that they belong to |
-//! | [`draw`] | the random sample of a seed |
+//! | `draw` | the random sample of a seed |
 //! | [`sheet`] | the CSV file of a sample, and verdicts read from it |
 //! | [`estimate`] | precision, recall and their intervals |
-//! | [`report`] | the estimates of a store version |
+//! | `report` | the estimates of a store version |
 
 pub mod draw;
 pub mod estimate;

@@ -119,7 +119,8 @@ pub struct TrainSettings {
     pub targets: Option<TargetName>,
     /// λ, the weight of the richness terms; `None` (the default) means that of `supervision`.
     pub richness: Option<f64>,
-    /// The classes of the category richness; `None` (the default) means all classes.
+    /// The classes of the category richness; `None` (the default) means all classes, and for task `ave` those of the weak
+    /// label: the mean over all classes was measured for `avvp` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub richness_classes: Option<RichnessClasses>,
     /// μ, the weight of the segment term; default 0, which turns the term off.
@@ -308,7 +309,10 @@ impl TrainSettings {
         LossConfig {
             targets: self.targets.unwrap_or(loss.targets),
             richness: self.richness.unwrap_or(loss.richness),
-            classes: self.richness_classes.unwrap_or(loss.classes),
+            classes: self.richness_classes.unwrap_or(match self.task {
+                Task::Avvp => loss.classes,
+                Task::Ave => RichnessClasses::Weak,
+            }),
             segment: self.segment,
         }
     }
@@ -424,6 +428,10 @@ mod tests {
         assert_eq!(identity("richness_classes = \"all\"\n"), all);
         let weak = identity("richness_classes = \"weak\"\n");
         assert!(!weak.contains("richness_classes"), "{weak}");
+        assert_eq!(
+            identity("task = \"ave\"\nrichness_classes = \"weak\"\n"),
+            identity("task = \"ave\"\n")
+        );
         // Trainings without richness terms are the same as before the key existed.
         for supervision in ["weak", "pseudo"] {
             let plain = identity(&format!("supervision = \"{supervision}\"\n"));

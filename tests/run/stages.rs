@@ -48,12 +48,17 @@ fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() 
     }
     let checkpoints = table.lines().filter_map(|line| {
         let (_, told) = line.split_once(": epoch ")?;
-        Some(told.split_once(" of the store, ")?.1)
+        let (_, files) = told.split_once(" of the store, ")?;
+        files.split_once("; model ")
     });
-    let checkpoints: Vec<&str> = checkpoints.collect();
+    let checkpoints: Vec<(&str, &str)> = checkpoints.collect();
     assert_eq!(checkpoints.len(), 3, "{table}");
-    for checkpoint in checkpoints {
-        assert!(std::path::Path::new(checkpoint).exists(), "{checkpoint}");
+    for (checkpoint, model) in checkpoints {
+        assert!(std::path::Path::new(checkpoint).is_file(), "{checkpoint}");
+        assert!(
+            std::path::Path::new(model).join("model.json").is_file(),
+            "{model}"
+        );
     }
     let held = tables(&sample.path("own"));
     assert_eq!(held.epochs.len(), 9, "three trainings");

@@ -79,19 +79,18 @@ fn labelled() -> (tempfile::TempDir, PathBuf) {
     (folder, store)
 }
 
+/// The answer of the store to SQL, as JSON.
+fn query(store: &Path, sql: &str) -> Value {
+    let store = store.to_str().unwrap();
+    let output = run(["query", "--store", store, "--format", "json", sql]);
+    assert_status(&output, 0);
+    serde_json::from_str(stdout(&output)).unwrap()
+}
+
 /// The events of the store, as its view `events` has them.
 fn of_store(store: &Path) -> Events {
     let sql = "SELECT video, modality, class, onset, \"offset\" FROM events WHERE modality <> 'audio_visual'";
-    let output = run([
-        "query",
-        "--store",
-        store.to_str().unwrap(),
-        "--format",
-        "json",
-        sql,
-    ]);
-    assert_status(&output, 0);
-    let rows: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let rows = query(store, sql);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let ms = |value: &Value| (value.as_f64().unwrap() * 1000.0).round() as i64;
     let rows = rows.as_array().unwrap().iter();
@@ -314,18 +313,10 @@ fn an_annotation_of_label_studio_comes_back_and_its_predictions_do_not() {
     };
     assert_status(&relabel(), 0);
     let count = || {
-        let sql = "SELECT count(*) FROM user_labels";
-        let output = run([
-            "query",
-            "--store",
-            store.to_str().unwrap(),
-            "--format",
-            "csv",
-            sql,
-        ]);
-        stdout(&output).lines().nth(1).unwrap().to_owned()
+        let sql = "SELECT count(*) AS labels FROM user_labels";
+        query(store.as_ref(), sql)[0]["labels"].as_u64().unwrap()
     };
-    assert_eq!(count(), "0", "predictions are not a person's");
+    assert_eq!(count(), 0, "predictions are not a person's");
     // A person accepts the prediction of the first task as it is, and submits the second with no region.
     let accepted = tasks[0]["predictions"][0]["result"].clone();
     tasks[0]["annotations"] = serde_json::json!([{ "id": 1, "result": accepted }]);
@@ -337,7 +328,7 @@ fn an_annotation_of_label_studio_comes_back_and_its_predictions_do_not() {
     assert_status(&relabel(), 0);
     assert_eq!(
         count(),
-        (tracks(0) * segments(0) + tracks(1) * segments(1)).to_string()
+        (tracks(0) * segments(0) + tracks(1) * segments(1)) as u64
     );
     let after = each_track(&store, &tasks[0]);
     let user: Vec<String> = before.iter().map(|labels| labels.replace('.', "u")).collect();

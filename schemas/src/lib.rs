@@ -16,6 +16,7 @@ pub mod ids;
 pub mod parquet_file;
 mod reject;
 pub mod rows;
+pub mod spill;
 pub mod store;
 pub mod tables;
 

@@ -4,7 +4,6 @@
 //! header, 1 MiB of a body, 10 s for a header, and 60 s for an answer. Only the bytes of a media file may take longer.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,10 +12,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use super::{ServeError, ServeStop};
+use crate::loopback::accept;
 
 /// Connections that are open at a time. Further clients wait in the queue of the operating system.
 const CONNECTIONS: usize = 64;
@@ -24,8 +23,6 @@ const CONNECTIONS: usize = 64;
 const HEADER_BYTES: usize = 32 << 10;
 /// Time that a client has to send the header of its request; also the time that a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, for example if the process has no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Threads that answer requests. Reading tables and committing have threads of their own.
 const THREADS: usize = 2;
 
@@ -58,7 +55,7 @@ pub(super) fn serve(
     let done = runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         tokio::select! {
-            () = accept(listener, app) => {}
+            () = accept(listener, CONNECTIONS, |stream| serve_connection(stream, app.clone())) => {}
             () = stop.stopped() => {}
         }
         Ok(())
@@ -66,28 +63,6 @@ pub(super) fn serve(
     // A request that waits for a slow client must not hold up the end. A save is completed by its own thread.
     runtime.shutdown_background();
     done.map_err(failed)
-}
-
-async fn accept(listener: TcpListener, app: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let app = app.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, app).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the review page cannot accept a connection");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
 }
 
 async fn serve_connection(stream: TcpStream, app: Router) {

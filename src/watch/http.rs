@@ -17,9 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
-use crate::loopback::is_own_host;
+use crate::loopback::{accept, is_own_host};
 
 /// Connections that are open at a time. Further clients wait in the queue of the operating system.
 const CONNECTIONS: usize = 32;
@@ -29,8 +28,6 @@ const HEADER_BYTES: usize = 16 << 10;
 const HEADER_TIME: Duration = Duration::from_secs(5);
 /// Time after which a connection is closed, whatever its state.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, for example if the process has no descriptor left.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Content of a page, by its path; `None` if there is no such page.
 pub(super) type Pages = dyn Fn(&str) -> Option<String> + Send + Sync;
@@ -56,37 +53,20 @@ pub(super) fn serve(
     let work = move || {
         runtime.block_on(async move {
             match TcpListener::from_std(listener) {
-                Ok(listener) => accept(listener, content_type, pages).await,
+                Ok(listener) => {
+                    let connection = move |stream| {
+                        let served = serve_connection(stream, content_type, pages.clone());
+                        // A client that is too slow or sends nonsense gets no answer. Other clients are not affected.
+                        async move { drop(tokio::time::timeout(CONNECTION_TIME, served).await) }
+                    };
+                    accept(listener, CONNECTIONS, connection).await;
+                }
                 Err(error) => tracing::error!(%error, "the HTTP server cannot start"),
             }
         });
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
     Ok(own)
-}
-
-async fn accept(listener: TcpListener, content_type: &'static str, pages: Arc<Pages>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    let served = serve_connection(stream, content_type, pages);
-                    // A client that is too slow or sends nonsense gets no answer. Other clients are not affected.
-                    let _ = tokio::time::timeout(CONNECTION_TIME, served).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the HTTP server cannot accept a connection");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
 }
 
 async fn serve_connection(stream: TcpStream, content_type: &'static str, pages: Arc<Pages>) {

@@ -267,10 +267,17 @@ fn sound_begins_when_ffmpeg_begins_it() {
         make(&ffmpeg, &file, &arguments);
         let ours = Wave::read(&file, 44_100, ffmpeg.as_ref()).unwrap();
         let begin = |samples: &[f32]| samples.iter().position(|sample| sample.abs() > 0.1).unwrap();
-        let wanted = if name.starts_with("late_sound") { 1.25 } else { 0.0 };
+        // The start of a file in which both tracks are late depends on the version of ffmpeg that made it: 5.1 writes an
+        // edit list of 1.5 s, 9.0 none. Both are read as the reference below reads them.
+        let wanted: &[f64] = match name {
+            "both_late.mp4" => &[0.0, 1.5],
+            _ if name.starts_with("late_sound") => &[1.25],
+            _ => &[0.0],
+        };
         let found = begin(&ours) as f64 / 44_100.0;
         // Containers without edit lists keep the 1024 samples that the encoder puts before the sound.
-        assert!((found - wanted).abs() < 0.03, "{name}: sound begins at {found} s");
+        let near = |wanted: &f64| (found - wanted).abs() < 0.03;
+        assert!(wanted.iter().any(near), "{name}: sound begins at {found} s");
         // The reference: ffmpeg with its gaps filled, on the clock of the whole file.
         let raw = studio.path("reference.f32");
         let input = file.to_str().unwrap();

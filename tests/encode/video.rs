@@ -168,10 +168,11 @@ fn npy_files_in_the_public_layout_hold_the_same_and_are_labelled() {
     assert!(crate::support::stderr(&mixed).contains("holds 1 .npy files, expected none"));
 }
 
-/// The ffmpeg program of `VAPLAN_FFMPEG`, or of .venv; none where `test` was skipped. The program of PATH is not used: media
-/// that another version of ffmpeg makes begin at other times.
+/// The ffmpeg program of `VAPLAN_FFMPEG`, of PATH, or of .venv; none where `test` was skipped.
 pub(super) fn ffmpeg(test: &str) -> Option<String> {
-    if let Ok(program) = std::env::var("VAPLAN_FFMPEG") {
+    let program = std::env::var("VAPLAN_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
+    let version = Command::new(&program).arg("-version").output();
+    if version.is_ok_and(|output| output.status.success()) {
         return Some(program);
     }
     let ask = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";

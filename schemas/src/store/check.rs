@@ -75,7 +75,7 @@ impl Snapshot {
         let videos = GroupedFiles::new::<Videos>(self, groups)?;
         let scores = GroupedFiles::new::<Scores>(self, groups)?;
         let labels = GroupedFiles::new::<Labels>(self, groups)?;
-        let mut changes = GroupedChanges::read(self, groups)?;
+        let changes = GroupedChanges::read(self, groups)?;
         for group in groups.all() {
             let videos = rows_of_group::<Videos>(&videos, group, &mut problems);
             let scores = rows_of_group::<Scores>(&scores, group, &mut problems);
@@ -87,8 +87,8 @@ impl Snapshot {
             problems.extend(check_tracks(&videos, &scores, &labels));
             // [`check_file`] already reports a file of changes that does not decode. Without its changes the replay cannot
             // add up, so the check is skipped.
-            if let Some(changes) = &mut changes {
-                problems.extend(check_changes(changes.take(group)?, &labels));
+            if let Some(changes) = &changes {
+                problems.extend(check_changes(changes.of(group)?, &labels));
             }
         }
         problems.extend(self.check_predictions()?);

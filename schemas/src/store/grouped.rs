@@ -9,10 +9,8 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
 
 use super::select::{Runs, Selected, homes};
 use super::{DataFile, Snapshot, snapshot};
@@ -20,6 +18,7 @@ use crate::error::StoreError;
 use crate::ids::bucket_of;
 use crate::parquet_file::{self, Opened};
 use crate::rows::LabelChangeTrack;
+use crate::spill::SpilledBytes;
 use crate::tables::{LabelChanges, Table, Videos};
 
 /// The groups of a store version.
@@ -94,81 +93,50 @@ impl GroupedFiles {
     }
 }
 
-/// The rows of table `label_changes`, by group, in the order of their files.
-pub(super) struct GroupedChanges {
-    groups: Groups,
-    /// The rows of the only group. `None` if there are several groups, whose rows are in `spilled`.
-    only: Option<Vec<LabelChangeTrack>>,
-    spilled: File,
-    /// The place in `spilled` of each piece of a group: its first byte and its length.
-    pieces: BTreeMap<u32, Vec<(u64, usize)>>,
-}
+/// The rows of table `label_changes`, by group, in the order of their files. Each file gives a group one piece: its length,
+/// and the rows as Parquet.
+pub(super) struct GroupedChanges(SpilledBytes);
 
 impl GroupedChanges {
     /// Reads all files of the table. `None` if one of them does not decode.
     pub(super) fn read(snapshot: &Snapshot, groups: Groups) -> Result<Option<GroupedChanges>, StoreError> {
-        let spilled = tempfile::tempfile().map_err(StoreError::io("make a file in", &place()))?;
-        let mut changes = GroupedChanges {
-            groups,
-            only: (groups.0 == 1).then(Vec::new),
-            spilled,
-            pieces: BTreeMap::new(),
-        };
-        let mut end = 0;
+        let mut spilled = SpilledBytes::new(&std::env::temp_dir(), groups.0);
         for file in snapshot.files(LabelChanges::NAME)? {
             let Ok(rows) = snapshot::decode::<LabelChanges>(&file) else {
                 return Ok(None);
             };
-            end = changes.add(rows, end)?;
+            let mut by_group: BTreeMap<u32, Vec<LabelChangeTrack>> = BTreeMap::new();
+            for row in rows {
+                let group = bucket_of(&row.video, groups.0);
+                by_group.entry(group).or_default().push(row);
+            }
+            for (group, rows) in by_group {
+                let piece = parquet_file::encode(&LabelChanges::encode(&rows));
+                let length = (piece.len() as u64).to_le_bytes();
+                let pushed = [&length[..], &piece].into_iter();
+                let pushed: std::io::Result<()> = pushed.map(|bytes| spilled.push(group, bytes)).collect();
+                pushed.map_err(StoreError::io("write rows to", spilled.folder()))?;
+            }
         }
-        Ok(Some(changes))
+        Ok(Some(GroupedChanges(spilled)))
     }
 
-    /// Adds the rows of a file. `end` is the number of bytes in `spilled`; the result is this number afterwards.
-    fn add(&mut self, rows: Vec<LabelChangeTrack>, mut end: u64) -> Result<u64, StoreError> {
-        if let Some(only) = &mut self.only {
-            only.extend(rows);
-            return Ok(end);
-        }
-        let mut by_group: BTreeMap<u32, Vec<LabelChangeTrack>> = BTreeMap::new();
-        for row in rows {
-            let group = LabelChanges::video(&row).map_or(0, |video| bucket_of(video, self.groups.0));
-            by_group.entry(group).or_default().push(row);
-        }
-        for (group, rows) in by_group {
-            let bytes = parquet_file::encode(&LabelChanges::encode(&rows));
-            self.spilled
-                .write_all(&bytes)
-                .map_err(StoreError::io("write to", &place()))?;
-            self.pieces.entry(group).or_default().push((end, bytes.len()));
-            end += bytes.len() as u64;
-        }
-        Ok(end)
-    }
-
-    /// The rows of a group. The rows of the only group can be taken once.
-    pub(super) fn take(&mut self, group: u32) -> Result<Vec<LabelChangeTrack>, StoreError> {
-        if let Some(only) = &mut self.only {
-            return Ok(std::mem::take(only));
-        }
+    /// The rows of a group.
+    pub(super) fn of(&self, group: u32) -> Result<Vec<LabelChangeTrack>, StoreError> {
+        let folder = self.0.folder();
+        let read = self.0.bytes(group);
+        let mut rest = Bytes::from(read.map_err(StoreError::io("read rows from", folder))?);
         let mut rows = Vec::new();
-        for (first, length) in self.pieces.remove(&group).unwrap_or_default() {
-            let mut bytes = vec![0; length];
-            self.spilled
-                .read_exact_at(&mut bytes, first)
-                .map_err(StoreError::io("read from", &place()))?;
-            let opened = Opened::of_bytes(&place(), bytes.into(), &LabelChanges::schema())?;
-            let batch = opened.read(None, None)?;
-            rows.extend(LabelChanges::decode(&batch).map_err(|source| StoreError::Rows {
-                path: place(),
+        while rest.has_remaining() {
+            let length = rest.get_u64_le() as usize;
+            let piece = rest.split_to(length);
+            let batch = Opened::of_bytes(folder, piece, &LabelChanges::schema())?.read(None, None)?;
+            let decoded = LabelChanges::decode(&batch);
+            rows.extend(decoded.map_err(|source| StoreError::Rows {
+                path: folder.to_owned(),
                 source,
             })?);
         }
         Ok(rows)
     }
-}
-
-/// The folder of the temporary file, which has no name of its own.
-fn place() -> PathBuf {
-    Path::new(&std::env::temp_dir()).to_owned()
 }

@@ -75,6 +75,24 @@ pub struct IndexedTrack {
     pub wrong: u32,
 }
 
+impl IndexedTrack {
+    /// A track in which nothing is counted yet.
+    pub(super) fn new(class: u32, modality: Modality) -> IndexedTrack {
+        IndexedTrack {
+            class,
+            modality,
+            set: 0,
+            flipped: 0,
+            user: 0,
+            distance: f32::INFINITY,
+            loss: 0.0,
+            parser: 0,
+            other: 0,
+            wrong: 0,
+        }
+    }
+}
+
 /// A video that is to be put into an index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoEntry {
@@ -239,28 +257,13 @@ fn end(length: usize) -> u32 {
 mod tests {
     use super::*;
 
-    pub(super) fn track(class: u32, modality: Modality) -> IndexedTrack {
-        IndexedTrack {
-            class,
-            modality,
-            set: 0,
-            flipped: 0,
-            user: 0,
-            distance: f32::INFINITY,
-            loss: 0.0,
-            parser: 0,
-            other: 0,
-            wrong: 0,
-        }
-    }
-
     fn entry(name: &str, tracks: usize) -> VideoEntry {
         VideoEntry {
             name: name.into(),
             split: Split::Train,
             segments: 10,
             tracks: (0..tracks)
-                .map(|class| track(class as u32, Modality::Audio))
+                .map(|class| IndexedTrack::new(class as u32, Modality::Audio))
                 .collect(),
         }
     }

@@ -292,7 +292,6 @@ fn listed(index: &ReviewIndex, at: usize) -> ListedVideo {
 #[cfg(test)]
 mod tests {
     use super::super::VideoEntry;
-    use super::super::tests::track;
     use super::*;
 
     /// `a` has a near score, `b` a flip of visual Dog, `c` a user label and two disagreements, `d` no labels at all.
@@ -303,7 +302,8 @@ mod tests {
             segments: 10,
             tracks,
         };
-        let [mut near, mut flip, mut dog, mut user] = [0, 0, 1, 1].map(|class| track(class, Modality::Audio));
+        let [mut near, mut flip, mut dog, mut user] =
+            [0, 0, 1, 1].map(|class| IndexedTrack::new(class, Modality::Audio));
         near.distance = 0.01;
         (flip.distance, flip.modality, flip.flipped) = (0.5, Modality::Visual, 1);
         (dog.distance, dog.parser) = (0.2, 1);

@@ -192,18 +192,7 @@ fn indexed(
     prediction: Option<(&PredictionTrack, usize)>,
     truth: &[TruthRow],
 ) -> IndexedTrack {
-    let mut own = IndexedTrack {
-        class,
-        modality: track.modality,
-        set: 0,
-        flipped: 0,
-        user: 0,
-        distance: f32::INFINITY,
-        loss: 0.0,
-        parser: 0,
-        other: 0,
-        wrong: 0,
-    };
+    let mut own = IndexedTrack::new(class, track.modality);
     let prediction = prediction.filter(|(track, column)| *column < track.classes as usize);
     let probability = |segment: usize| {
         let (track, column) = prediction?;

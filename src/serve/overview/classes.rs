@@ -154,16 +154,10 @@ mod tests {
     #[test]
     fn counts_add_up_over_the_videos() {
         let track = |class, modality, user| IndexedTrack {
-            class,
-            modality,
             set: 3,
             flipped: 1,
             user,
-            distance: 0.01,
-            loss: 2.0,
-            parser: 0,
-            other: 0,
-            wrong: 0,
+            ..IndexedTrack::new(class, modality)
         };
         let entry = |name: &str, tracks| VideoEntry {
             name: name.into(),

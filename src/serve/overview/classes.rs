@@ -157,6 +157,8 @@ mod tests {
             set: 3,
             flipped: 1,
             user,
+            distance: 0.01,
+            loss: 2.0,
             ..IndexedTrack::new(class, modality)
         };
         let entry = |name: &str, tracks| VideoEntry {

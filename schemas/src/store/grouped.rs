@@ -113,8 +113,8 @@ impl GroupedChanges {
             for (group, rows) in by_group {
                 let piece = parquet_file::encode(&LabelChanges::encode(&rows));
                 let length = (piece.len() as u64).to_le_bytes();
-                let pushed = [&length[..], &piece].into_iter();
-                let pushed: std::io::Result<()> = pushed.map(|bytes| spilled.push(group, bytes)).collect();
+                let mut parts = [&length[..], &piece].into_iter();
+                let pushed = parts.try_for_each(|part| spilled.push(group, part));
                 pushed.map_err(StoreError::io("write rows to", spilled.folder()))?;
             }
         }

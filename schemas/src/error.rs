@@ -68,6 +68,22 @@ pub enum TableError {
     },
 }
 
+/// A request to an object store failed after all its attempts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation} `{url}` failed after {attempts} {}, last {last}; {advice}", if *attempts == 1 { "attempt" } else { "attempts" })]
+pub struct ObjectError {
+    /// The operation: GET, PUT and so on.
+    pub operation: &'static str,
+    /// The URL of the object or folder, without secrets.
+    pub url: String,
+    /// The number of attempts.
+    pub attempts: u32,
+    /// The status or error of the last attempt.
+    pub last: String,
+    /// What the user can do.
+    pub advice: &'static str,
+}
+
 /// A store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,6 +108,54 @@ pub enum StoreError {
         value: String,
         /// The values that it may have.
         expected: &'static str,
+    },
+    /// A request to an object store failed.
+    #[error(transparent)]
+    Object(ObjectError),
+    /// A URL cannot be used.
+    #[error("URL `{url}`: {problem}")]
+    Url {
+        /// The URL, without its secrets.
+        url: String,
+        /// The problem, and what was expected.
+        problem: &'static str,
+    },
+    /// The settings of an object store in the environment cannot be used.
+    #[error("cannot open `{url}`: {problem}; check the settings in the environment (docs/object-stores.md)")]
+    Settings {
+        /// The URL.
+        url: String,
+        /// The problem with the settings.
+        problem: String,
+    },
+    /// Another process committed first.
+    #[error(
+        "`{}` exists already: another process wrote the store at the same time and came first; nothing of this command was committed, run it again",
+        path.display()
+    )]
+    Conflict {
+        /// The entry of a log that both processes wanted to write.
+        path: PathBuf,
+    },
+    /// The target of a copy holds another store.
+    #[error(
+        "`{}` is no copy of this store: its version {version} is another one; copy to an empty folder or URL",
+        path.display()
+    )]
+    OtherStore {
+        /// The folder or URL of the target.
+        path: PathBuf,
+        /// The first version that differs.
+        version: StoreVersion,
+    },
+    /// This process no longer has the right to write.
+    #[error(
+        "the lease of `{}` ended before it was renewed, so another process may write now; nothing of this command was committed, run it again",
+        path.display()
+    )]
+    LeaseLost {
+        /// The URL of the store.
+        path: PathBuf,
     },
     /// There is no store at this path.
     #[error("`{path}` is no store: it has no `versions` table; `vaplan label --store` makes one")]

@@ -18,11 +18,13 @@ use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 
 // Callers outside this crate still import `contain` from this module, where it was before it had its own module.
 pub use crate::contain::contain;
 use crate::error::StoreError;
+use crate::storage::Ranges;
 
 /// The largest number of rows that a row group has and that is decoded at once. A larger file is decoded in several
 /// batches, which are then concatenated.
@@ -72,11 +74,19 @@ pub(crate) fn encode(batch: &RecordBatch) -> Vec<u8> {
     written.expect("a batch of a table's own schema goes into memory")
 }
 
-/// A Parquet file in memory whose footer is decoded.
+/// A Parquet file whose footer is decoded.
 pub(crate) struct Opened {
     path: PathBuf,
-    bytes: Bytes,
+    source: FileSource,
     metadata: ArrowReaderMetadata,
+}
+
+/// The bytes of a Parquet file.
+enum FileSource {
+    /// In memory.
+    Whole(Bytes),
+    /// Fetched in parts.
+    Parts(Ranges),
 }
 
 impl Opened {
@@ -96,21 +106,22 @@ impl Opened {
     /// # Errors
     /// Returns [`StoreError::File`] if the footer does not decode.
     pub(crate) fn of_bytes(path: &Path, bytes: Bytes, schema: &SchemaRef) -> Result<Opened, StoreError> {
-        let load = || {
-            let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-            match ArrowReaderMetadata::load(&bytes, options.clone().with_schema(schema.clone())) {
-                Ok(metadata) => Ok(metadata),
-                // The columns differ from `schema`. Keep the file's own types; decoding the rows then names the wrong
-                // column.
-                Err(_) => ArrowReaderMetadata::load(&bytes, options),
-            }
-        };
-        let metadata = contained(path, load)?;
-        let path = path.to_owned();
         Ok(Opened {
-            path,
-            bytes,
-            metadata,
+            path: path.to_owned(),
+            metadata: load(path, &bytes, schema)?,
+            source: FileSource::Whole(bytes),
+        })
+    }
+
+    /// Like [`Opened::open`], for a file that is fetched in parts. Errors name `path`.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::File`] if the footer does not decode.
+    pub(crate) fn of_ranges(path: &Path, ranges: Ranges, schema: &SchemaRef) -> Result<Opened, StoreError> {
+        Ok(Opened {
+            path: path.to_owned(),
+            metadata: load(path, &ranges, schema)?,
+            source: FileSource::Parts(ranges),
         })
     }
 
@@ -139,9 +150,40 @@ impl Opened {
         columns: Option<&[&str]>,
         rows: Option<&[Range<usize>]>,
     ) -> Result<RecordBatch, StoreError> {
+        match &self.source {
+            FileSource::Whole(bytes) => self.read_from(bytes.clone(), columns, rows),
+            FileSource::Parts(ranges) => {
+                // The parts of this read are dropped with it.
+                let ranges = ranges.fork();
+                ranges.fetch(&self.chunks(columns))?;
+                self.read_from(ranges, columns, rows)
+            }
+        }
+    }
+
+    /// The places in the file of the columns.
+    fn chunks(&self, columns: Option<&[&str]>) -> Vec<Range<u64>> {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let chunks = groups.flat_map(|group| group.columns());
+        let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
+        chunks
+            .filter(|chunk| chunk.column_path().parts().first().is_some_and(|name| wanted(name)))
+            .map(|chunk| {
+                let (start, length) = chunk.byte_range();
+                start..start.saturating_add(length)
+            })
+            .collect()
+    }
+
+    fn read_from(
+        &self,
+        source: impl ChunkReader + 'static,
+        columns: Option<&[&str]>,
+        rows: Option<&[Range<usize>]>,
+    ) -> Result<RecordBatch, StoreError> {
         let read = || {
             let mut builder =
-                ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
+                ParquetRecordBatchReaderBuilder::new_with_metadata(source, self.metadata.clone());
             let mut wanted = self.rows();
             if let Some(columns) = columns {
                 let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
@@ -164,6 +206,20 @@ impl Opened {
     }
 }
 
+/// Decodes the footer of a file. Columns get the types of `schema` if the file's types allow it.
+fn load(path: &Path, source: &impl ChunkReader, schema: &SchemaRef) -> Result<ArrowReaderMetadata, StoreError> {
+    let load = || {
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        match ArrowReaderMetadata::load(source, options.clone().with_schema(schema.clone())) {
+            Ok(metadata) => Ok(metadata),
+            // The columns differ from `schema`. Keep the file's own types; decoding the rows then names the wrong
+            // column.
+            Err(_) => ArrowReaderMetadata::load(source, options),
+        }
+    };
+    contained(path, load)
+}
+
 /// Runs `work` on a file and turns its panic or error into [`StoreError::File`] with the file's path.
 fn contained<T, E: std::fmt::Display>(
     path: &Path,
@@ -176,12 +232,4 @@ fn contained<T, E: std::fmt::Display>(
     contain(work)
         .map_err(damaged)?
         .map_err(|error| damaged(error.to_string()))
-}
-
-/// Reads all rows of a file into one batch. Columns get the types of `schema` if the file's types allow it.
-///
-/// # Errors
-/// Returns [`StoreError::Io`] if the file cannot be read, and [`StoreError::File`] if it does not decode.
-pub(crate) fn read(path: &Path, schema: &SchemaRef) -> Result<RecordBatch, StoreError> {
-    Opened::open(path, schema)?.read(None, None)
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::grouped::{GroupedChanges, GroupedFiles, Groups};
+use super::parallel::on_all_cores;
 use super::written::content;
 use super::{DataFile, Deleted, Snapshot, snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
-use crate::parquet_file;
+use crate::parquet_file::Opened;
 use crate::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack, SegmentLabel, VideoRow};
 use crate::tables::{self, LabelChanges, Labels, Predictions, Scores, Table, VideoPredictions, Videos};
 
@@ -281,7 +282,17 @@ impl tables::ForTable for Files<'_> {
 
     fn table<T: Table>(&mut self) -> Self::Out {
         let files = self.0.files(T::NAME)?;
-        let mut problems: Vec<Problem> = files.iter().filter_map(check_file::<T>).collect();
+        let storage = &self.0.store().storage;
+        let mut problems: Vec<Problem> = Vec::new();
+        match storage.is_remote() {
+            true => {
+                let found = on_all_cores(storage, files.len(), |number| {
+                    Ok::<_, StoreError>(check_file::<T>(&files[number]))
+                })?;
+                problems.extend(found.into_iter().flatten());
+            }
+            false => problems.extend(files.iter().filter_map(check_file::<T>)),
+        }
         problems.extend(self.0.wrong_copy(T::NAME)?.map(|file| Problem {
             table: T::NAME,
             file: Some(file),
@@ -300,7 +311,8 @@ fn check_file<T: Table>(file: &DataFile) -> Option<Problem> {
             what,
         })
     };
-    match std::fs::read(&file.path) {
+    let bytes = match file.read() {
+        Err(StoreError::Io { source, .. }) => return at(source.to_string()),
         Err(error) => return at(error.to_string()),
         Ok(found) if found.len() as u64 != file.bytes => {
             return at(format!("{} bytes, expected {}", found.len(), file.bytes));
@@ -314,9 +326,11 @@ fn check_file<T: Table>(file: &DataFile) -> Option<Problem> {
                     "its content has the sum {sum}, expected the one in its name"
                 ));
             }
+            found
         }
-    }
-    let rows = match parquet_file::read(&file.path, &T::schema()) {
+    };
+    let rows = Opened::of_bytes(&file.path, bytes, &T::schema()).and_then(|opened| opened.read(None, None));
+    let rows = match rows {
         Err(StoreError::File { problem, .. }) => return at(problem),
         Err(error) => return at(error.to_string()),
         Ok(batch) if batch.num_rows() as u64 != file.all_rows() => {

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::durable::Scratch;
-use super::logged::LoggedFiles;
+use super::logged::{LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::written::Written;
-use super::{OWN, SCRATCH, Snapshot, Store, WriteLock};
+use super::data_file::{DataFile, FilePlace};
+use super::{Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
+use crate::storage::{SCRATCH, Staged};
 use crate::tables::Table;
 
 /// The number of videos that a bucket should hold on average.
@@ -61,9 +61,9 @@ pub struct Commit<'a> {
     pub(super) plain_reader: bool,
     /// The number of labels whose change this commit adds to `label_changes`.
     pub(super) changed_labels: u64,
-    /// Files that were written, but are neither synced nor named: table, name and scratch file.
-    pub(super) unnamed: Vec<(&'static str, String, Scratch)>,
-    _lock: &'a WriteLock,
+    /// Files that were written, but are not published: table, name and bytes.
+    pub(super) unnamed: Vec<(&'static str, String, Staged)>,
+    pub(super) lock: &'a WriteLock,
 }
 
 /// The number of buckets after a commit on top of `previous`, if the store will then hold this number of videos.
@@ -73,6 +73,18 @@ fn buckets(previous: Option<&Snapshot>, videos: usize) -> Result<u32, StoreError
     }
     let wanted = videos.div_ceil(VIDEOS_PER_BUCKET).next_power_of_two();
     Ok(u32::try_from(wanted).unwrap_or(MOST_BUCKETS).min(MOST_BUCKETS))
+}
+
+/// Empties the scratch folder. This process holds the write lock, so no other process is writing, and files in the folder
+/// are left from a run that was killed.
+fn clear_scratch(store: &Store) -> Result<(), StoreError> {
+    let scratch = store.own.join(SCRATCH);
+    match std::fs::remove_dir_all(&scratch) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("clear", &scratch)(error))
+        }
+        _ => std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch)),
+    }
 }
 
 impl Store {
@@ -91,16 +103,10 @@ impl<'a> Commit<'a> {
         lock: &'a WriteLock,
         info: CommitInfo,
     ) -> Result<Commit<'a>, StoreError> {
-        // This process holds the write lock, so no other process is writing. Files in the scratch folder are left
-        // from a run that was killed.
-        let scratch = store.root.join(OWN).join(SCRATCH);
-        match std::fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("clear", &scratch)(error));
-            }
-            _ => std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch))?,
+        if !store.is_remote() {
+            clear_scratch(store)?;
+            store.keep_spare();
         }
-        store.keep_spare();
         let previous = store.latest()?;
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
         let buckets = buckets(previous.as_ref(), info.videos)?;
@@ -116,7 +122,7 @@ impl<'a> Commit<'a> {
             plain_reader: false,
             changed_labels: 0,
             unnamed: Vec::new(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -213,7 +219,7 @@ impl<'a> Commit<'a> {
     ) -> Result<(), StoreError> {
         assert!(T::BUCKETED, "{} has no buckets", T::NAME);
         let (store, of) = (self.store, self.buckets);
-        let written = on_all_cores(buckets.len(), |nth| {
+        let written = on_all_cores(&store.storage, buckets.len(), |nth| {
             let bucket = buckets.start + nth as u32;
             Written::bucket::<T>(store, (bucket, of), &rows(bucket))
         })?;
@@ -232,7 +238,7 @@ impl<'a> Commit<'a> {
     ) -> Result<(), StoreError> {
         let (store, prefix) = (self.store, format!("v{:08}", self.version.0));
         self.touch::<T>()?;
-        let written = on_all_cores(parts as usize, |part| {
+        let written = on_all_cores(&store.storage, parts as usize, |part| {
             let rows = rows(part as u32);
             let changed: u64 = rows.iter().map(T::changed_labels).sum();
             Ok::<_, StoreError>((changed, Written::new::<T>(store, &prefix, &rows)?))
@@ -263,24 +269,31 @@ impl<'a> Commit<'a> {
     }
 
     pub(super) fn add<T: Table>(&mut self, written: Option<Written>) -> Result<(), StoreError> {
-        if let Some(Written { file, scratch }) = written {
+        if let Some(Written { file, staged }) = written {
             let name = file.name.clone();
             self.touch::<T>()?.insert(name.clone(), file);
-            self.unnamed
-                .extend(scratch.map(|scratch| (T::NAME, name, scratch)));
+            self.unnamed.extend(staged.map(|staged| (T::NAME, name, staged)));
         }
         Ok(())
     }
 
-    /// The path of a file of the table: its scratch file if it has no name yet.
-    pub(super) fn path_of<T: Table>(&self, name: &str) -> PathBuf {
+    /// A file of the table. If this commit wrote the file, its bytes are in the scratch folder or on their way to the object
+    /// store.
+    pub(super) fn data_file<T: Table>(&self, file: &LoggedFile) -> DataFile {
+        let mut found = self.store.folder(T::NAME).data_file(file);
         let unnamed = self
             .unnamed
             .iter()
-            .find(|(table, own, _)| *table == T::NAME && own == name);
+            .find(|(table, own, _)| *table == T::NAME && *own == file.name);
         match unnamed {
-            Some((_, _, scratch)) => scratch.path().to_owned(),
-            None => self.store.folder(T::NAME).path.join(name),
+            Some((_, _, Staged::Scratch(scratch))) => {
+                found.path = scratch.path().to_owned();
+                found.place = FilePlace::Local;
+            }
+            // If the upload failed, reading the file fails, too.
+            Some((_, _, Staged::Upload(upload))) => drop(upload.wait()),
+            None => {}
         }
+        found
     }
 }

@@ -3,32 +3,23 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use deltalake::kernel::EagerSnapshot;
 use deltalake::kernel::transaction::PROTOCOL;
 use deltalake::logstore::LogStoreRef;
 use deltalake::{DeltaTableBuilder, DeltaTableError};
-use object_store::ObjectStore;
-use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
+use super::data_file::{DataFile, FilePlace};
 use super::entry::{self, Stamp};
 use super::log_copy;
-use super::logged::{LoggedFiles, logged};
-use crate::error::StoreError;
-
-/// The async runtime of all stores of the process. It is never dropped, because dropping a runtime inside async code
-/// panics.
-static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("vaplan-store")
-        .enable_all()
-        .build()
-});
+use super::logged::{LoggedFile, LoggedFiles, logged};
+use crate::error::{ObjectError, StoreError};
+use crate::storage::{self, LogEntry, Storage, StoredFile, entry_key, log_folder};
 
 /// A log as it was last read or written. Entries never change, so only a later entry makes this copy outdated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +41,9 @@ pub(super) type KnownLogs = Arc<Mutex<BTreeMap<String, Known>>>;
 #[derive(Clone, Debug)]
 pub(super) struct DeltaFolder {
     pub(super) table: String,
+    /// The folder or URL of the table.
     pub(super) path: PathBuf,
-    files: Arc<dyn ObjectStore>,
+    pub(super) storage: Arc<dyn Storage>,
     known: KnownLogs,
 }
 
@@ -71,57 +63,86 @@ pub(super) struct Entry {
     known: Known,
 }
 
+impl Entry {
+    /// The entry to write.
+    pub(super) fn to_write(&self) -> LogEntry {
+        LogEntry {
+            version: self.version,
+            text: self.text.clone(),
+        }
+    }
+}
+
 impl DeltaFolder {
-    pub(super) fn new(
-        root: &Path,
-        table: &str,
-        files: Arc<dyn ObjectStore>,
-        known: KnownLogs,
-    ) -> DeltaFolder {
+    pub(super) fn new(table: &str, storage: Arc<dyn Storage>, known: KnownLogs) -> DeltaFolder {
         DeltaFolder {
             table: table.to_owned(),
-            path: root.join(table),
-            files,
+            path: storage.root().join(table),
+            storage,
             known,
         }
     }
 
-    /// The folder of the log.
-    pub(super) fn log_path(&self) -> PathBuf {
-        self.path.join("_delta_log")
+    /// A data file of the table.
+    pub(super) fn data_file(&self, file: &LoggedFile) -> DataFile {
+        DataFile {
+            path: self.path.join(&file.name),
+            bytes: file.bytes,
+            rows: file.live(),
+            deleted: file.deleted.clone(),
+            place: match self.storage.is_remote() {
+                true => FilePlace::Object(self.storage.clone(), format!("{}/{}", self.table, file.name)),
+                false => FilePlace::Local,
+            },
+        }
     }
 
-    /// The file of an entry.
-    pub(super) fn entry_path(&self, version: u64) -> PathBuf {
-        self.log_path().join(format!("{version:020}.json"))
+    /// The bytes of the entry of a version, or `None` if there is no such entry.
+    pub(super) fn entry(&self, version: u64) -> Result<Option<Bytes>, StoreError> {
+        self.storage.get(&entry_key(&self.table, version))
+    }
+
+    fn has_entry(&self, version: u64) -> Result<bool, StoreError> {
+        Ok(self.storage.size(&entry_key(&self.table, version))?.is_some())
     }
 
     /// The last version in the log, or `None` if there is no table.
     ///
     /// If the log was read before, this looks only for entries after the cached version. Otherwise it lists the log.
     pub(super) fn latest(&self) -> Result<Option<u64>, StoreError> {
-        if let Some(known) = self.known().get(&self.table).map(|known| known.version)
-            && self.entry_path(known).exists()
+        let known = self.known().get(&self.table).map(|known| known.version);
+        if self.storage.is_remote() {
+            return self.latest_object(known);
+        }
+        if let Some(known) = known
+            && self.has_entry(known)?
         {
-            let later = (known + 1..).find(|version| !self.entry_path(*version).exists());
-            return Ok(later.map(|free| free - 1));
+            let mut last = known;
+            while self.has_entry(last + 1)? {
+                last += 1;
+            }
+            return Ok(Some(last));
         }
-        let log = self.log_path();
-        let entries = match std::fs::read_dir(&log) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("list", &log)(error)),
+        Ok(last_entry(&self.storage.list(&log_folder(&self.table), None)?))
+    }
+
+    /// The last version in a log in an object store. A listing from the cached version on is one request; the copy of the
+    /// log says which version to begin with.
+    fn latest_object(&self, known: Option<u64>) -> Result<Option<u64>, StoreError> {
+        let known = match known {
+            Some(known) => Some(known),
+            None => log_copy::version(&self.storage, &self.table)?,
         };
-        let mut latest = None;
-        for entry in entries {
-            let name = entry.map_err(StoreError::io("list", &log))?.file_name();
-            let version = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(".json"))
-                .and_then(|v| v.parse().ok());
-            latest = latest.max(version);
+        let log = log_folder(&self.table);
+        if let Some(known) = known {
+            // The name without its suffix is before the entry itself, which must be in the listing.
+            let listed = self.storage.list(&log, Some(&format!("{known:020}")))?;
+            let entry = format!("{known:020}.json");
+            if listed.iter().any(|file| file.name == entry) {
+                return Ok(last_entry(&listed));
+            }
         }
-        Ok(latest)
+        Ok(last_entry(&self.storage.list(&log, None)?))
     }
 
     /// The data files at a version.
@@ -141,8 +162,10 @@ impl DeltaFolder {
 
     /// The names of the files that an entry adds.
     pub(super) fn added(&self, version: u64) -> Result<Vec<String>, StoreError> {
-        let path = self.entry_path(version);
-        let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+        let path = self.storage.root().join(entry_key(&self.table, version));
+        let absent = || StoreError::io("read", &path)(io::ErrorKind::NotFound.into());
+        let text = self.entry(version)?.ok_or_else(absent)?;
+        let text = String::from_utf8_lossy(&text);
         let mut added = Vec::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let action: serde_json::Value = serde_json::from_str(line).map_err(|error| StoreError::File {
@@ -162,17 +185,18 @@ impl DeltaFolder {
         {
             return Ok(known.clone());
         }
-        let entry = self.entry_path(version);
-        if let Some(known) = log_copy::read(&self.path, version, &entry) {
+        if let Some(known) = log_copy::read(self, version)? {
             self.keep(&known);
             return Ok(known);
         }
         let known = self.read_log(version)?;
-        // A copy of an older version would replace that of the last one.
-        if self.latest()? == Some(version)
-            && let Ok(entry) = std::fs::read(&entry)
+        // A copy of an older version would replace that of the last one. In an object store only a writer leaves copies:
+        // a reader may not be allowed to write.
+        if !self.storage.is_remote()
+            && self.latest()? == Some(version)
+            && let Some(entry) = self.entry(version)?
         {
-            log_copy::write(&self.path, &known, &entry);
+            log_copy::write(self, &known, &entry);
         }
         self.keep(&known);
         Ok(known)
@@ -204,15 +228,16 @@ impl DeltaFolder {
     /// Returns [`StoreError`] if the log cannot be read.
     pub(super) fn wrong_copy(&self, version: u64) -> Result<Option<PathBuf>, StoreError> {
         let read = self.read_log(version)?;
-        let copied = log_copy::read(&self.path, version, &self.entry_path(version));
+        let copied = log_copy::read(self, version)?;
         let differs = copied.is_some_and(|copied| copied != read);
-        Ok(log_copy::path(&self.path).filter(|_| differs))
+        Ok(differs.then(|| self.storage.root().join(log_copy::key(&self.table))))
     }
 
     fn keep(&self, known: &Known) {
         let mut logs = self.known();
         match logs.get(&self.table) {
-            Some(kept) if kept.version > known.version && self.entry_path(kept.version).exists() => {}
+            // Entries of an object store stay; on a local disk an older copy of the store can take its place.
+            Some(kept) if kept.version > known.version && (self.storage.is_remote() || self.has_entry(kept.version).unwrap_or(false)) => {}
             _ => {
                 logs.insert(self.table.clone(), known.clone());
             }
@@ -280,15 +305,18 @@ impl DeltaFolder {
 
     /// Leaves a copy of the log as it is after an entry.
     pub(super) fn leave_copy(&self, entry: &Entry) {
-        log_copy::write(&self.path, &entry.known, &entry.text);
+        log_copy::write(self, &entry.known, &entry.text);
     }
 
-    /// The URL of the table's folder in the file system.
+    /// The URL of the table's folder.
     fn location(&self) -> Result<Url, DeltaTableError> {
-        Url::from_directory_path(&self.path).map_err(|()| self.no_url())
+        match self.storage.is_remote() {
+            true => Url::parse(&self.path.display().to_string()).map_err(|_| self.no_url()),
+            false => Url::from_directory_path(&self.path).map_err(|()| self.no_url()),
+        }
     }
 
-    /// The URL of the table within [`DeltaFolder::files`], whose root is the store's folder.
+    /// The URL of the table within [`Storage::objects`], whose root is the store's folder.
     ///
     /// The scheme `memory` stands for the given object store. With a `file` URL, the Delta kernel would look for the
     /// path in the root of the file system, where there is no table.
@@ -303,15 +331,14 @@ impl DeltaFolder {
     fn log(&self) -> Result<LogStoreRef, DeltaTableError> {
         let url = self.url()?;
         DeltaTableBuilder::from_url(url.clone())?
-            .with_storage_backend(self.files.clone(), url)
+            .with_storage_backend(self.storage.objects(), url)
             .build_storage()
     }
 
     /// Returns whether there is a checkpoint of this version.
-    pub(super) fn has_checkpoint(&self, version: u64) -> bool {
-        self.log_path()
-            .join(format!("{version:020}.checkpoint.parquet"))
-            .exists()
+    pub(super) fn has_checkpoint(&self, version: u64) -> Result<bool, StoreError> {
+        let key = format!("{}/{version:020}.checkpoint.parquet", log_folder(&self.table));
+        Ok(self.storage.size(&key)?.is_some())
     }
 
     /// Writes a checkpoint of a version: one file with all that the log says, from which later reads begin.
@@ -319,7 +346,7 @@ impl DeltaFolder {
         self.wait(async {
             let url = self.url()?;
             let table = DeltaTableBuilder::from_url(url.clone())?
-                .with_storage_backend(self.files.clone(), url)
+                .with_storage_backend(self.storage.objects(), url)
                 .with_version(version)
                 .load()
                 .await?;
@@ -327,20 +354,12 @@ impl DeltaFolder {
         })
     }
 
-    /// Runs `work` to its end on its own thread, so that async callers can call this too: blocking on a runtime
-    /// inside async code panics.
+    /// Runs `work` of deltalake to its end.
     fn wait<T: Send>(
         &self,
         work: impl Future<Output = Result<T, DeltaTableError>> + Send,
     ) -> Result<T, StoreError> {
-        let runtime = RUNTIME.as_ref().map_err(|error| StoreError::Io {
-            action: "start threads to read",
-            path: self.path.clone(),
-            source: io::Error::new(error.kind(), error.to_string()),
-        })?;
-        let result = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(work)).join());
-        let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result.map_err(|error| self.error(error))
+        storage::run(work)?.map_err(|error| self.error(error))
     }
 
     fn error(&self, error: DeltaTableError) -> StoreError {
@@ -352,7 +371,13 @@ impl DeltaFolder {
     }
 }
 
-/// Finds the file error that caused an error, such as a full disk or a missing permission.
+/// The last version in a listing of a log.
+fn last_entry(listed: &[StoredFile]) -> Option<u64> {
+    let version = |file: &StoredFile| file.name.strip_suffix(".json")?.parse().ok();
+    listed.iter().filter_map(version).max()
+}
+
+/// Finds the file error or failed request that caused an error, such as a full disk or a missing permission.
 fn file_error(error: &DeltaTableError) -> Option<StoreError> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -367,6 +392,9 @@ fn file_error(error: &DeltaTableError) -> Option<StoreError> {
                 path: path.clone(),
                 source,
             });
+        }
+        if let Some(request) = error.downcast_ref::<ObjectError>() {
+            return Some(StoreError::Object(request.clone()));
         }
         cause = error.source();
     }

@@ -15,8 +15,8 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::json;
 use url::Url;
 
-use super::checkpoint::APP_ID;
 use super::logged::{LoggedFile, LoggedFiles};
+use crate::storage::APP_ID;
 use crate::tables;
 
 const FEATURE: &str = "deletionVectors";
@@ -26,6 +26,9 @@ const PROPERTY: &str = "delta.enableDeletionVectors";
 pub(super) struct Stamp<'a> {
     pub(super) version: u64,
     pub(super) command: &'a str,
+    /// A text that no other commit has. In an object store a writer tells its own entry from that of another by it, if the
+    /// response of a put was lost.
+    pub(super) writer: Option<&'a str>,
     /// Whether the log of a table without deletion vectors shall no longer allow them.
     pub(super) plain_reader: bool,
     /// Whether rows change. `false` if the entry only moves rows to other files.
@@ -110,7 +113,10 @@ fn text(
     operation: DeltaOperation,
     stamp: &Stamp<'_>,
 ) -> Result<Vec<u8>, DeltaTableError> {
-    let note = json!({ "version": stamp.version, "command": stamp.command });
+    let mut note = json!({ "version": stamp.version, "command": stamp.command });
+    if let Some(writer) = stamp.writer {
+        note["writer"] = writer.into();
+    }
     let transaction = Transaction::new(APP_ID, i64::try_from(stamp.version).unwrap_or(i64::MAX));
     let metadata = [("vaplan".to_owned(), note)].into();
     let data = CommitData::new(actions, operation, metadata, vec![transaction]);

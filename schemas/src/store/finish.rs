@@ -1,19 +1,20 @@
 //! Finishes a commit: brings a store version onto the disk.
 //!
-//! All files are written before any file gets its name. Then the commit waits for the disk four times, whatever the
-//! number of tables: for the bytes of all files; for the names of the data files; for the entries of the tables'
-//! logs; and for the entry of `versions`. After the fourth wait the version exists.
+//! All files are written before any file is published, and the entry of `versions` is published last: see
+//! [`Storage::publish`](crate::storage::Storage::publish). After that the version exists.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
+use arrow::datatypes::SchemaRef;
+
+use super::Commit;
 use super::delta::{DeltaFolder, Entry, Prepared};
-use super::durable::{Scratch, sync_files, sync_folders};
 use super::entry::Stamp;
 use super::logged::LoggedFiles;
-use super::{Commit, OWN, SCRATCH, fault};
+use super::parallel::on_all_cores;
 use crate::error::StoreError;
 use crate::rows::VersionRow;
+use crate::storage::Publication;
 use crate::tables::{self, Table, Versions};
 
 /// When `versions` has this many files, they are joined into one, so that opening the store stays quick.
@@ -21,11 +22,11 @@ const VERSION_FILES: usize = 64;
 /// A log gets a checkpoint every 64 entries, so that a reader reads at most this many entries after it.
 const CHECKPOINT: u64 = 64;
 
-/// An entry of a log that is written, but has no name yet.
-struct Waiting {
-    folder: DeltaFolder,
-    entry: Entry,
-    scratch: Scratch,
+/// A text that no other commit has: process, time in nanoseconds, and a number that differs between processes.
+fn writer() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+    format!("{}-{now}-{:016x}", std::process::id(), RandomState::new().hash_one(now))
 }
 
 impl Commit<'_> {
@@ -37,34 +38,32 @@ impl Commit<'_> {
     pub fn finish(mut self) -> Result<VersionRow, StoreError> {
         self.renew()?;
         let command = self.info.command.clone();
+        let writer = self.store.is_remote().then(writer);
         let stamp = Stamp {
             command: &command,
+            writer: writer.as_deref(),
             version: self.version().0,
             plain_reader: self.plain_reader,
             data_change: !self.same_rows,
         };
+        let tables = tables::all();
+        let prepared = on_all_cores(&self.store.storage, tables.len(), |number| {
+            let (table, schema) = &tables[number];
+            self.prepare(table, schema, &stamp)
+        })?;
         let mut named: BTreeMap<String, u64> = BTreeMap::new();
-        let mut entries: BTreeMap<&str, Waiting> = BTreeMap::new();
-        for (table, schema) in tables::all() {
-            let folder = self.store.folder(table);
-            let before = self.previous.as_ref().and_then(|previous| previous.delta(table));
-            let prepared = match (self.touched.get(table), before) {
-                (Some(files), _) => folder.prepare(&schema, files, &stamp)?,
-                (None, None) => continue,
-                (None, Some(before)) if folder.latest()? == Some(before) => Prepared::Same(before),
-                // A killed run added an entry to a table that this commit does not touch. Set the table back, because
-                // other Delta readers read the last entry.
-                (None, Some(before)) => folder.prepare(&schema, folder.files(before)?.as_ref(), &stamp)?,
-            };
+        let mut entries: BTreeMap<&'static str, Entry> = BTreeMap::new();
+        for ((table, _), prepared) in tables.iter().zip(prepared) {
             let delta = match prepared {
-                Prepared::Same(delta) => delta,
-                Prepared::Entry(entry) => {
+                None => continue,
+                Some(Prepared::Same(delta)) => delta,
+                Some(Prepared::Entry(entry)) => {
                     let delta = entry.version;
-                    entries.insert(table, self.waiting(folder, entry)?);
+                    entries.insert(*table, entry);
                     delta
                 }
             };
-            named.insert(table.to_owned(), delta);
+            named.insert((*table).to_owned(), delta);
         }
         let row = VersionRow {
             version: self.version().0,
@@ -85,17 +84,27 @@ impl Commit<'_> {
         Ok(row)
     }
 
-    fn waiting(&self, folder: DeltaFolder, entry: Entry) -> Result<Waiting, StoreError> {
-        let scratch = self.store.root().join(OWN).join(SCRATCH);
-        Ok(Waiting {
-            folder,
-            scratch: Scratch::write(&scratch, [entry.text.as_slice()])?,
-            entry,
-        })
+    /// The entry that the log of a table needs; `None` if the version does not have the table.
+    fn prepare(
+        &self,
+        table: &'static str,
+        schema: &SchemaRef,
+        stamp: &Stamp<'_>,
+    ) -> Result<Option<Prepared>, StoreError> {
+        let folder = self.store.folder(table);
+        let before = self.previous.as_ref().and_then(|previous| previous.delta(table));
+        Ok(Some(match (self.touched.get(table), before) {
+            (Some(files), _) => folder.prepare(schema, files, stamp)?,
+            (None, None) => return Ok(None),
+            (None, Some(before)) if folder.latest()? == Some(before) => Prepared::Same(before),
+            // A killed run added an entry to a table that this commit does not touch. Set the table back, because
+            // other Delta readers read the last entry.
+            (None, Some(before)) => folder.prepare(schema, folder.files(before)?.as_ref(), stamp)?,
+        }))
     }
 
     /// Adds the row of the new version to `versions`.
-    fn add_version(&mut self, row: &VersionRow, stamp: &Stamp<'_>) -> Result<Waiting, StoreError> {
+    fn add_version(&mut self, row: &VersionRow, stamp: &Stamp<'_>) -> Result<Entry, StoreError> {
         let folder = self.store.folder(Versions::NAME);
         let files = folder.latest()?.map(|delta| folder.files(delta)).transpose()?;
         let mut files = files.map_or_else(LoggedFiles::new, |files| files.as_ref().clone());
@@ -114,17 +123,13 @@ impl Commit<'_> {
             ..*stamp
         };
         match folder.prepare(&Versions::schema(), &self.touched[Versions::NAME], stamp)? {
-            Prepared::Entry(entry) => self.waiting(folder, entry),
+            Prepared::Entry(entry) => Ok(entry),
             Prepared::Same(_) => unreachable!("a file with a new version was added"),
         }
     }
 
-    /// Names the files and waits for the disk four times.
-    fn settle(
-        mut self,
-        mut entries: BTreeMap<&'static str, Waiting>,
-        mut versions: Waiting,
-    ) -> Result<(), StoreError> {
+    /// Publishes all files, and then leaves copies and checkpoints of the logs.
+    fn settle(mut self, mut entries: BTreeMap<&'static str, Entry>, versions: Entry) -> Result<(), StoreError> {
         let mut files = std::mem::take(&mut self.unnamed);
         // Keep only files that the tables will have: the same commit can write a file and replace it again.
         let wanted = |table: &str, name: &str| {
@@ -132,55 +137,27 @@ impl Commit<'_> {
             files.is_some_and(|files| files.contains_key(name))
         };
         files.retain(|(table, name, _)| wanted(table, name));
-        let data = files.iter_mut().map(|(_, _, scratch)| scratch);
-        let logs = entries.values_mut().map(|waiting| &mut waiting.scratch);
-        sync_files(data.chain(logs).chain([&mut versions.scratch]))?;
+        let touched = tables::all().into_iter().map(|(table, _)| table);
+        let touched = touched.filter(|table| self.touched.contains_key(table) || entries.contains_key(table));
+        let logs = touched.map(|table| (table, entries.get(table).map(Entry::to_write)));
+        let publication = Publication {
+            files,
+            logs: logs.collect(),
+            last: (Versions::NAME, versions.to_write()),
+        };
+        self.lock.check()?;
+        self.store.storage.publish(publication)?;
 
-        let mut folders = BTreeSet::from([self.store.root().to_owned()]);
-        for folder in entries.values().chain([&versions]).map(|waiting| &waiting.folder) {
-            let log = folder.log_path();
-            if !log.exists() {
-                std::fs::create_dir_all(&log).map_err(StoreError::io("make", &log))?;
-            }
-            folders.insert(folder.path.clone());
-        }
-        for (table, name, scratch) in files {
-            let folder = self.store.folder(table).path;
-            scratch.rename(&folder.join(name))?;
-            folders.insert(folder);
-        }
-        sync_folders(&folders)?;
-        fault::point("after-files");
-
-        let mut moved: Vec<(DeltaFolder, Entry)> = Vec::new();
-        let mut logs = BTreeSet::<PathBuf>::new();
-        for (table, _) in tables::all() {
-            if !self.touched.contains_key(table) && !entries.contains_key(table) {
-                continue;
-            }
-            fault::point(&format!("before-{table}"));
-            // Sync this log even without a new entry: a killed run may have linked an entry and died before it synced
-            // the log.
-            let log = self.store.folder(table).log_path();
-            if log.exists() {
-                logs.insert(log);
-            }
-            if let Some(waiting) = entries.remove(table) {
-                moved.push(waiting.link()?);
-            }
-            fault::point(&format!("after-{table}"));
-        }
-        sync_folders(&logs)?;
-
-        fault::point("before-versions");
-        let log = BTreeSet::from([versions.folder.log_path()]);
-        moved.push(versions.link()?);
-        sync_folders(&log)?;
-        fault::point("after-versions");
-
-        for (folder, entry) in moved {
-            // Only now: until the entry of `versions` is on the disk, nothing may delay the commit.
-            folder.leave_copy(&entry);
+        entries.insert(Versions::NAME, versions);
+        let moved: Vec<(DeltaFolder, Entry)> = entries
+            .into_iter()
+            .map(|(table, entry)| (self.store.folder(table), entry))
+            .collect();
+        // Only now: until the entry of `versions` is published, nothing may delay the commit.
+        on_all_cores(&self.store.storage, moved.len(), |number| {
+            let (folder, entry) = &moved[number];
+            folder.wrote(entry);
+            folder.leave_copy(entry);
             let delta = entry.version;
             // `turn` differs between tables, so that they do not all write a checkpoint in the same commit.
             let turn: u64 = folder.table.bytes().map(u64::from).sum();
@@ -191,16 +168,8 @@ impl Commit<'_> {
                 // The version is committed. Without the checkpoint, readers only have more entries to read.
                 tracing::warn!(table = folder.table, %error, "no checkpoint");
             }
-        }
+            Ok::<_, StoreError>(())
+        })?;
         Ok(())
-    }
-}
-
-impl Waiting {
-    /// Gives the entry its name, which moves the table to its new Delta version.
-    fn link(self) -> Result<(DeltaFolder, Entry), StoreError> {
-        self.scratch.link(&self.folder.entry_path(self.entry.version))?;
-        self.folder.wrote(&self.entry);
-        Ok((self.folder, self.entry))
     }
 }

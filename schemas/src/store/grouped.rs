@@ -62,7 +62,7 @@ impl GroupedFiles {
                     grouped.whole.entry(group).or_default().push(file);
                 }
                 _ => {
-                    let Ok(homes) = homes::<T>(&file.path, groups.0) else {
+                    let Ok(homes) = homes::<T>(&file, groups.0) else {
                         continue;
                     };
                     let mut runs: BTreeMap<u32, Runs> = BTreeMap::new();

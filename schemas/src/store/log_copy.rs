@@ -1,4 +1,4 @@
-//! A copy of what the log of a table says, in `_vaplan/logs/<table>.json`.
+//! A copy of what the log of a table says: the file `_vaplan/logs/<table>.json` beside the tables.
 //!
 //! To read a log, a process opens the last checkpoint and up to 64 entries after it. A change of one label needs the logs of
 //! ten tables, and that was most of its time. The copy is one file, and a process reads it instead.
@@ -8,18 +8,18 @@
 //! end in the same entry. Whoever reads or writes the last version of a log leaves a copy. A copy
 //! that is missing, damaged or cannot be written is no error. `check` compares the copies with the logs.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::deleted::Deleted;
-use super::delta::Known;
+use super::delta::{DeltaFolder, Known};
 use super::logged::LoggedFile;
+use crate::error::StoreError;
+use crate::storage::Storage;
 
-/// The folder of the copies, in the store's folder.
+/// The folder of the copies.
 const FOLDER: &str = "_vaplan/logs";
 /// Raise it with each change of [`Copied`]. Copies of other programs do not count.
 const LAYOUT: &str = concat!(env!("CARGO_PKG_VERSION"), ", 1");
@@ -46,24 +46,43 @@ struct CopiedFile {
     stats: Option<String>,
 }
 
-/// The file of the copy of the log of `table`, a folder of the store.
-pub(super) fn path(table: &Path) -> Option<PathBuf> {
-    let name = table.file_name()?.to_str()?;
-    Some(table.parent()?.join(FOLDER).join(format!("{name}.json")))
+/// The key of the copy of the log of a table.
+pub(super) fn key(table: &str) -> String {
+    format!("{FOLDER}/{table}.json")
 }
 
-/// Reads what the log of `table` says at `version`, whose entry is the file `entry`. `None` if there is no such copy.
-pub(super) fn read(table: &Path, version: u64, entry: &Path) -> Option<Known> {
-    let text = std::fs::read(path(table)?).ok()?;
-    let (sum, text) = text.split_first_chunk()?;
+/// The version of the log that the copy is of; `None` if there is no copy. The caller must look whether the log has later
+/// entries.
+pub(super) fn version(storage: &Arc<dyn Storage>, table: &str) -> Result<Option<u64>, StoreError> {
+    let text = storage.get(&key(table))?;
+    Ok(text.and_then(|text| decoded(&text)).map(|copied| copied.version))
+}
+
+fn decoded(bytes: &[u8]) -> Option<Copied> {
+    let (sum, text) = bytes.split_first_chunk()?;
     if u64::from_le_bytes(*sum) != XxHash3_64::oneshot(text) {
         return None;
     }
     let copied: Copied = serde_json::from_slice(text).ok()?;
-    let same = copied.layout == LAYOUT && copied.version == version;
-    if !same || copied.entry != XxHash3_64::oneshot(&std::fs::read(entry).ok()?) {
-        return None;
-    }
+    (copied.layout == LAYOUT).then_some(copied)
+}
+
+/// Reads what the log of a table says at `version`. `None` if there is no such copy.
+pub(super) fn read(folder: &DeltaFolder, version: u64) -> Result<Option<Known>, StoreError> {
+    let Some(text) = folder.storage.get(&key(&folder.table))? else {
+        return Ok(None);
+    };
+    let Some(copied) = decoded(&text).filter(|copied| copied.version == version) else {
+        return Ok(None);
+    };
+    let Some(entry) = folder.entry(version)? else {
+        return Ok(None);
+    };
+    let same = copied.entry == XxHash3_64::oneshot(&entry);
+    Ok(if same { known(copied) } else { None })
+}
+
+fn known(copied: Copied) -> Option<Known> {
     let files = copied.files.into_iter().map(|file| {
         let deleted = match file.deleted {
             Some((text, rows)) => Some(Deleted::of_text(&text, rows).ok()??),
@@ -79,7 +98,7 @@ pub(super) fn read(table: &Path, version: u64, entry: &Path) -> Option<Known> {
         Some((file.name, logged))
     });
     Some(Known {
-        version,
+        version: copied.version,
         files: Arc::new(files.collect::<Option<_>>()?),
         vectors: copied.vectors,
         columns: copied.columns.into(),
@@ -88,7 +107,7 @@ pub(super) fn read(table: &Path, version: u64, entry: &Path) -> Option<Known> {
 }
 
 /// Leaves a copy of `known`. `entry` has the bytes of the entry of its version.
-pub(super) fn write(table: &Path, known: &Known, entry: &[u8]) {
+pub(super) fn write(folder: &DeltaFolder, known: &Known, entry: &[u8]) {
     let file = |file: &LoggedFile| CopiedFile {
         name: file.name.clone(),
         bytes: file.bytes,
@@ -109,20 +128,10 @@ pub(super) fn write(table: &Path, known: &Known, entry: &[u8]) {
         files: known.files.values().map(file).collect(),
     };
     let text = serde_json::to_vec(&copied).expect("texts and numbers are JSON");
-    let written = path(table).map(|path| replace(&path, &text));
-    if let Some(Err(error)) = written {
+    let bytes = [&XxHash3_64::oneshot(&text).to_le_bytes()[..], &text].concat();
+    // A copy that a crash cut does not have its checksum.
+    if let Err(error) = folder.storage.put_copy(&key(&folder.table), bytes.into()) {
         // A disk that is full or read-only: the next process reads the log.
-        tracing::debug!(table = %table.display(), %error, "no copy of the log");
+        tracing::debug!(table = folder.table, %error, "no copy of the log");
     }
-}
-
-fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    // Not synced: a copy that a crash cut does not have its checksum.
-    let mut beside = tempfile::NamedTempFile::new_in(folder)?;
-    beside.write_all(&XxHash3_64::oneshot(text).to_le_bytes())?;
-    beside.write_all(text)?;
-    beside.persist(path)?;
-    Ok(())
 }

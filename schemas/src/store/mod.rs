@@ -1,4 +1,5 @@
-//! The store: a directory of Delta tables that change together.
+//! The store: Delta tables that change together, in a folder of a local disk or below a URL of an object store
+//! ([`storage`](crate::storage)).
 //!
 //! ```text
 //! store/
@@ -16,18 +17,16 @@
 //! difference.
 
 mod check;
-mod checkpoint;
 mod commit;
+mod copy;
+mod data_file;
 mod deleted;
 mod delta;
-mod durable;
 mod entry;
-mod fault;
 mod finish;
 mod former;
 mod grouped;
 mod lease;
-mod lock;
 mod log_copy;
 mod logged;
 mod optimize;
@@ -42,31 +41,32 @@ mod vacuum;
 mod written;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use object_store::ObjectStore;
 
+pub use crate::storage::WriteLock;
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
+pub use copy::Copied;
+pub use data_file::DataFile;
 pub use deleted::Deleted;
-pub use lock::WriteLock;
 pub use optimize::Optimized;
 pub use references::VacuumedFolder;
 pub use scan::{Extent, Filter, Found, Place};
-pub use snapshot::{DataFile, Snapshot};
+pub use snapshot::Snapshot;
 pub use vacuum::Vacuumed;
 
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::rows::VersionRow;
+use crate::storage::{self, OWN, RequestCounts, Storage, StoreUrl};
 use crate::tables::{Table, Versions};
 use delta::{DeltaFolder, KnownLogs};
 use lease::Lease;
+use parallel::on_all_cores;
 
-/// The folder of the files that are not tables.
-const OWN: &str = "_vaplan";
-/// The folder in [`OWN`] of files that have no name yet.
-const SCRATCH: &str = "scratch";
 /// The folder in [`OWN`] of the leases.
 const LEASES: &str = "leases";
 
@@ -81,14 +81,23 @@ const LEASES: &str = "leases";
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// The folder or URL of the tables.
     root: PathBuf,
-    files: Arc<dyn ObjectStore>,
+    /// The folder `_vaplan` of the files that are not tables. Of a store at a URL, it is in the scratch folder.
+    own: PathBuf,
+    storage: Arc<dyn Storage>,
     known: KnownLogs,
+    /// The last row of `versions` and the Delta version that has it.
+    last_row: Arc<Mutex<Option<(u64, VersionRow)>>>,
     plain_bytes: u64,
+    grace: Duration,
 }
 
 /// A commit writes files of at most this size anew rather than patch them: see [`Store::with_plain_bytes`].
 const PLAIN_BYTES: u64 = 8 << 20;
+/// For so long, `vacuum` of an object store keeps versions that were the latest, and files that no version names: see
+/// [`Store::with_grace`].
+const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The environment variable that replaces [`PLAIN_BYTES`].
 const PLAIN_BYTES_VARIABLE: &str = "VAPLAN_PLAIN_BYTES";
 
@@ -98,36 +107,34 @@ impl Store {
     /// # Errors
     /// Returns [`StoreError::NoStore`] if there is no store in the folder.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        if !root.is_dir() {
+        let local = storage::local_path(root)?;
+        if local.as_ref().is_some_and(|local| !local.is_dir()) {
             return Err(StoreError::NoStore {
                 path: root.to_owned(),
             });
         }
         let store = Store::at(root)?;
-        if store.folder(Versions::NAME).latest()?.is_some() || root.join(OWN).is_dir() {
+        let has_own = || !store.is_remote() && store.own.is_dir();
+        if store.folder(Versions::NAME).latest()?.is_some() || has_own() {
             Ok(store)
         } else {
-            Err(StoreError::NoStore {
-                path: root.to_owned(),
-            })
+            Err(StoreError::NoStore { path: store.root })
         }
     }
 
-    /// Opens a store, or creates its folder.
+    /// Opens a store, or creates its folder. At a URL there is nothing to create.
     ///
     /// # Errors
     /// Returns [`StoreError::Io`] if the folder cannot be created.
     pub fn create(root: &Path) -> Result<Store, StoreError> {
-        let own = root.join(OWN);
-        std::fs::create_dir_all(&own).map_err(StoreError::io("make", &own))?;
+        if let Some(local) = storage::local_path(root)? {
+            let own = local.join(OWN);
+            std::fs::create_dir_all(&own).map_err(StoreError::io("make", &own))?;
+        }
         Store::at(root)
     }
 
     fn at(root: &Path) -> Result<Store, StoreError> {
-        // Delta tables are located by URLs, and a file URL holds an absolute path.
-        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let files = durable::durable(&root, &root.join(OWN).join(SCRATCH))?;
-        let known = KnownLogs::default();
         let plain_bytes = match std::env::var(PLAIN_BYTES_VARIABLE) {
             Ok(text) => text.parse().map_err(|_| StoreError::Variable {
                 variable: PLAIN_BYTES_VARIABLE,
@@ -136,12 +143,29 @@ impl Store {
             })?,
             Err(_) => PLAIN_BYTES,
         };
+        let storage = storage::open(root)?;
+        let root = storage.root();
+        let own = match StoreUrl::parse(&root)? {
+            Some(url) => storage::scratch::of_url(&url),
+            None => root.join(OWN),
+        };
         Ok(Store {
             root,
-            files,
-            known,
+            own,
+            storage,
+            known: KnownLogs::default(),
+            last_row: Arc::default(),
             plain_bytes,
+            grace: GRACE,
         })
+    }
+
+    /// Sets how long `vacuum` of an object store keeps a version after it was the latest, and a file that no version names.
+    /// The default is 24 hours. A reader of an object store has no lease, so it can read for this long.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Store {
+        self.grace = grace;
+        self
     }
 
     /// Sets the size of files, in bytes, that a commit writes anew rather than patch. The default is 8 MiB, or the value of
@@ -156,34 +180,54 @@ impl Store {
         self
     }
 
-    /// The absolute path of the store.
+    /// The absolute path of the store, or its URL.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
+    /// Whether the tables are in an object store.
+    pub fn is_remote(&self) -> bool {
+        self.storage.is_remote()
+    }
+
+    /// The files of the tables as an object store. Keys are relative to the store's folder or URL.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        self.storage.objects()
+    }
+
+    /// The requests to the object store until now; none for a local disk.
+    pub fn requests(&self) -> RequestCounts {
+        self.storage.requests()
+    }
+
     /// Takes the write lock of the store. If another process holds the lock, this calls `on_wait` once and waits.
     ///
-    /// The lock is released when the guard is dropped or the process ends. The folder `_vaplan` is created if it is
-    /// missing, because git and object storage do not keep empty folders.
+    /// The lock is released when the guard is dropped or the process ends. In an object store, the lock is a lease that
+    /// ends if this process does not renew it.
     ///
     /// # Errors
-    /// Returns [`StoreError::Io`] if the lock file cannot be created or locked.
+    /// Returns [`StoreError::Io`] if the lock file cannot be created or locked, and [`StoreError::Object`] if a request
+    /// fails.
     pub fn lock(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
-        let own = self.root.join(OWN);
-        std::fs::create_dir_all(&own).map_err(StoreError::io("create the folder", &own))?;
-        WriteLock::take(&own.join("lock"), on_wait)
+        self.storage.lease(on_wait)
+    }
+
+    /// The local folder of files that are not tables: `_vaplan` in the store, or a folder of the scratch folder for a
+    /// store at a URL. This function does not create the folder.
+    pub fn own_dir(&self) -> &Path {
+        &self.own
     }
 
     /// The folder for work in progress of this name. This function does not create the folder.
     ///
     /// `name` must be a name of the program's own, never the name of a video or a text of the user.
     pub fn staging_dir(&self, name: &str) -> PathBuf {
-        self.root.join(OWN).join("staging").join(name)
+        self.own.join("staging").join(name)
     }
 
     /// The folder of features that were encoded from media for this store. This function does not create the folder.
     pub fn encoded_dir(&self) -> PathBuf {
-        self.root.join(OWN).join("encoded")
+        self.own.join("encoded")
     }
 
     /// All versions, from first to last.
@@ -200,10 +244,11 @@ impl Store {
         let Some(delta) = folder.latest()? else {
             return Ok(Vec::new());
         };
-        let mut rows = Vec::new();
-        for file in folder.files(delta)?.values() {
-            rows.extend(snapshot::decode::<Versions>(&snapshot::data_file(&folder, file))?);
-        }
+        let files = snapshot::data_files(&folder, folder.files(delta)?.as_ref());
+        let rows = on_all_cores(&self.storage, files.len(), |number| {
+            snapshot::decode::<Versions>(&files[number])
+        })?;
+        let mut rows: Vec<VersionRow> = rows.into_iter().flatten().collect();
         rows.sort_by_key(|row| row.version);
         Ok(rows)
     }
@@ -237,13 +282,23 @@ impl Store {
         let Some(delta) = folder.latest()? else {
             return Ok(None);
         };
+        let mut known = self.last_row.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, row)) = &*known
+            && *of == delta
+        {
+            return Ok(Some(row.clone()));
+        }
         let files = folder.files(delta)?;
         // A file name begins with the version that wrote the file, so the last row is in the last file.
         let Some(last) = files.values().next_back() else {
             return Ok(None);
         };
-        let rows = snapshot::decode::<Versions>(&snapshot::data_file(&folder, last))?;
-        Ok(rows.into_iter().max_by_key(|row| row.version))
+        let rows = snapshot::decode::<Versions>(&folder.data_file(last))?;
+        let row = rows.into_iter().max_by_key(|row| row.version);
+        // The entries of a log in an object store are never replaced by others of the same number. On a local disk
+        // another program can restore a copy of the store.
+        *known = row.clone().filter(|_| self.is_remote()).map(|row| (delta, row));
+        Ok(row)
     }
 
     /// The requested version, or the last version for `None`. Commands that read a store open it with this function.
@@ -277,7 +332,11 @@ impl Store {
 
     /// Opens the version of a row and takes its lease.
     fn lease(&self, row: VersionRow) -> Result<Snapshot, StoreError> {
-        let lease = Lease::take(&self.root.join(OWN).join(LEASES), row.version)?;
+        // Versions of an object store are kept for some time after they were the latest, without leases.
+        let lease = match self.is_remote() {
+            true => None,
+            false => Lease::take(&self.own.join(LEASES), row.version)?,
+        };
         Ok(Snapshot::new(self.clone(), row, lease))
     }
 
@@ -290,6 +349,6 @@ impl Store {
     }
 
     fn folder(&self, table: &str) -> DeltaFolder {
-        DeltaFolder::new(&self.root, table, self.files.clone(), self.known.clone())
+        DeltaFolder::new(table, self.storage.clone(), self.known.clone())
     }
 }

@@ -99,7 +99,7 @@ impl Store {
         for table in all.chain([Versions::NAME]) {
             let folder = self.folder(table);
             if let Some(latest) = folder.latest()?.filter(|latest| *latest > 0)
-                && !folder.has_checkpoint(latest)
+                && !folder.has_checkpoint(latest)?
             {
                 folder.checkpoint(latest)?;
                 done.checkpoints += 1;

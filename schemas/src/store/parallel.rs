@@ -1,18 +1,31 @@
-//! Works on many files with as many threads as there are cores, but at most [`THREADS`].
+//! Works on many files with as many threads as there are cores, but at most [`THREADS`]. Files of an object store get more
+//! threads, because each waits for a request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::storage::Storage;
 
 /// The largest number of threads that work at once. Each thread has at most one file open, so that reading and
 /// writing tables needs a bounded number of descriptors on a machine of any size.
 pub(super) const THREADS: usize = 64;
 
+/// The number of threads that wait for requests to an object store at once. They wait most of the time, so there can be
+/// more of them than cores.
+const WAITING: usize = 32;
+
 /// Calls `work` with every number below `count`. Returns the results in order, or the error of one of the calls.
 pub(super) fn on_all_cores<R: Send, E: Send>(
+    storage: &Arc<dyn Storage>,
     count: usize,
     work: impl Fn(usize) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(count).min(THREADS);
+    let threads = match storage.is_remote() {
+        true => cores.max(WAITING),
+        false => cores,
+    };
+    let threads = threads.min(count).min(THREADS);
     // Starting a thread costs more than the work on one file.
     if threads <= 1 {
         return (0..count).map(work).collect();

@@ -133,7 +133,7 @@ impl Commit<'_> {
             work.push((bucket, old, rows));
         }
         let (store, buckets) = (self.store, self.buckets);
-        let written = on_all_cores(work.len(), |number| {
+        let written = on_all_cores(&store.storage, work.len(), |number| {
             let (bucket, old, new) = &work[number];
             let mut rows = Vec::new();
             for file in old {
@@ -204,10 +204,10 @@ impl Commit<'_> {
             .cloned()
             .collect();
         let files: Vec<DataFile> = patches.iter().map(|file| self.data_file::<T>(file)).collect();
-        let taken = on_all_cores(files.len(), |number| {
+        let taken = on_all_cores(&self.store.storage, files.len(), |number| {
             let file = &files[number];
             let mut runs = Runs::new();
-            for (bucket, run) in homes::<T>(&file.path, cuts)? {
+            for (bucket, run) in homes::<T>(file, cuts)? {
                 match runs.last_mut() {
                     _ if !buckets.contains(&bucket) => {}
                     Some(last) if last.end == run.start => last.end = run.end,
@@ -236,15 +236,6 @@ impl Commit<'_> {
             self.take_from_patches::<T>(&BTreeSet::from([bucket]))?;
         }
         Ok(())
-    }
-
-    pub(super) fn data_file<T: Table>(&self, file: &LoggedFile) -> DataFile {
-        DataFile {
-            path: self.path_of::<T>(&file.name),
-            bytes: file.bytes,
-            rows: file.live(),
-            deleted: file.deleted.clone(),
-        }
     }
 }
 

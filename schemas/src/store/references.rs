@@ -12,15 +12,18 @@
 //! | `encoded/*` | `encode`, `label`, `run` | keeps it: feature shards that versions name, and embeddings that no run can make without the media |
 //! | anything else | unknown | keeps it |
 //!
+//! For a store at a URL, these folders are in the scratch folder of this machine ([`Store::own_dir`]).
+//!
 //! A delivery is found by its hash and not by its whole path, so that a store that was moved keeps its deliveries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{OWN, SCRATCH, Store, fault, snapshot};
+use super::{Store, snapshot};
 use crate::error::StoreError;
 use crate::rows::VersionRow;
+use crate::storage::{OWN, SCRATCH, fault};
 use crate::tables::{Settings, Table};
 
 /// Settings whose names begin with this prefix hold paths of features.
@@ -68,7 +71,7 @@ impl Store {
         let mut done = Vec::new();
         for (name, why) in TEMPORARY {
             let folder = Path::new(OWN).join(name);
-            let removed = clear(&self.root.join(&folder), dry)?;
+            let removed = clear(&self.own.join(name), dry)?;
             done.extend((removed.0 > 0).then_some(VacuumedFolder {
                 folder,
                 removed,
@@ -93,7 +96,7 @@ impl Store {
             kept: (0, 0),
             why: "deliveries; those stay that a kept version names as features",
         };
-        for delivery in entries(&self.root.join(&folder))? {
+        for delivery in entries(&self.own.join(SHARDS))? {
             for item in entries(&delivery)? {
                 let hash = item
                     .file_name()
@@ -121,8 +124,8 @@ impl Store {
         let mut done = Vec::new();
         for (name, why) in LASTING {
             let folder = Path::new(OWN).join(name);
-            let mut kept = size(&self.root.join(&folder))?;
-            let copies = size(&self.root.join(&folder).join("features"))?;
+            let mut kept = size(&self.own.join(name))?;
+            let copies = size(&self.own.join(name).join("features"))?;
             if name == "train" {
                 kept = (kept.0 - copies.0, kept.1 - copies.1);
             }
@@ -156,7 +159,7 @@ impl Store {
         }
         let mut named = BTreeSet::new();
         for file in files.values() {
-            let rows = snapshot::decode::<Settings>(&snapshot::data_file(&table, file))?;
+            let rows = snapshot::decode::<Settings>(&table.data_file(file))?;
             let paths = rows.iter().filter(|row| row.name.starts_with(FEATURES));
             let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
             named.extend(paths.filter_map(|row| last(&row.value)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::logged::{LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::select::Selected;
-use super::{DataFile, Snapshot, snapshot};
+use super::{DataFile, Snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
 use crate::tables::Table;
@@ -158,7 +158,7 @@ impl Snapshot {
         let mut files = self.candidates::<T>(filter)?;
         files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
-        let by_file = on_all_cores(files.len(), |number| found::<T>(&files[number], &filters))?;
+        let by_file = on_all_cores(&self.store().storage, files.len(), |number| found::<T>(&files[number], &filters))?;
         let mut all = Vec::with_capacity(by_file.iter().map(Vec::len).sum());
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));
@@ -177,7 +177,7 @@ impl Snapshot {
     ) -> Result<Vec<R>, StoreError> {
         let files = self.candidates::<T>(filter)?;
         let filters = ByBucket::new(filter, &files);
-        on_all_cores(files.len(), |number| {
+        on_all_cores(&self.store().storage, files.len(), |number| {
             Ok(work(found::<T>(&files[number], &filters)?))
         })
     }
@@ -189,7 +189,7 @@ impl Snapshot {
     pub fn count<T: Table>(&self, filter: &Filter) -> Result<Extent, StoreError> {
         let files = self.candidates::<T>(filter)?;
         let filters = ByBucket::new(filter, &files);
-        let by_file = on_all_cores(files.len(), |number| {
+        let by_file = on_all_cores(&self.store().storage, files.len(), |number| {
             let (_, data) = &files[number];
             let selected = Selected::find::<T>(data, filters.of(data))?;
             let rows = selected.rows() as u64;
@@ -221,7 +221,7 @@ impl Snapshot {
         let numbered = (0..).zip(logged.values());
         let may_hold = numbered.filter(|(_, file)| wanted.may_be_in(file));
         Ok(may_hold
-            .map(|(number, file)| (number, snapshot::data_file(&folder, file)))
+            .map(|(number, file)| (number, folder.data_file(file)))
             .collect())
     }
 }

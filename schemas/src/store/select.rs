@@ -29,7 +29,7 @@ pub(super) struct Selected {
 impl Selected {
     /// Opens a file and finds the rows of `filter`. This decodes only key columns.
     pub(super) fn find<T: Table>(file: &DataFile, filter: &Filter) -> Result<Selected, StoreError> {
-        let opened = Opened::open(&file.path, &T::schema())?;
+        let opened = file.open(&T::schema())?;
         let runs = if filter.is_all() {
             let all = std::iter::once(0..opened.rows()).collect();
             file.deleted.as_ref().map(|gone| without(all, Some(gone)))
@@ -41,7 +41,7 @@ impl Selected {
 
     /// Opens a file and selects the rows of these runs that are not deleted.
     pub(super) fn these<T: Table>(file: &DataFile, runs: Runs) -> Result<Selected, StoreError> {
-        let opened = Opened::open(&file.path, &T::schema())?;
+        let opened = file.open(&T::schema())?;
         let runs = Some(without(runs, file.deleted.as_ref()));
         Ok(Selected { opened, runs })
     }
@@ -206,11 +206,8 @@ fn runs<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> impl Iterator<Item = Ran
 }
 
 /// The bucket of each row among `buckets` buckets, as runs of rows of one bucket, including deleted rows.
-pub(super) fn homes<T: Table>(
-    path: &std::path::Path,
-    buckets: u32,
-) -> Result<Vec<(u32, Range<usize>)>, StoreError> {
-    let opened = Opened::open(path, &T::schema())?;
+pub(super) fn homes<T: Table>(file: &DataFile, buckets: u32) -> Result<Vec<(u32, Range<usize>)>, StoreError> {
+    let opened = file.open(&T::schema())?;
     if !T::BUCKETED {
         return Ok(vec![(0, 0..opened.rows())]);
     }
@@ -219,7 +216,7 @@ pub(super) fn homes<T: Table>(
     let video = columns
         .required_text("video")
         .map_err(|source| StoreError::Rows {
-            path: path.to_owned(),
+            path: file.path.clone(),
             source,
         })?;
     let buckets = video.each(0, |video| crate::bucket_of(video, buckets));

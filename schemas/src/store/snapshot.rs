@@ -6,59 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 
+use super::data_file::DataFile;
 use super::Store;
-use super::deleted::Deleted;
 use super::delta::DeltaFolder;
 use super::lease::Lease;
-use super::logged::{self, LoggedFile, LoggedFiles};
+use super::logged::{LoggedFile, LoggedFiles};
+use super::parallel::on_all_cores;
 use super::scan::Filter;
 use super::select::Selected;
 use crate::error::StoreError;
 use crate::rows::VersionRow;
 use crate::tables::{self, ForTable, LabelChanges, Table};
-
-/// A Parquet file of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataFile {
-    /// The absolute path.
-    pub path: PathBuf,
-    /// The size in bytes.
-    pub bytes: u64,
-    /// The number of rows that are in the table.
-    pub rows: u64,
-    /// Rows that the file still holds, but that are no longer in the table.
-    pub deleted: Option<Deleted>,
-}
-
-impl DataFile {
-    /// The bucket and the number of buckets in the name of a bucket file.
-    pub fn bucket(&self) -> Option<(u32, u32)> {
-        logged::bucket(self.path.file_name()?.to_str()?)
-    }
-
-    /// Returns whether this is a patch file. A patch file has rows of any bucket, in order of their key.
-    pub fn is_patch(&self) -> bool {
-        let name = self.path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(logged::is_patch)
-    }
-
-    /// The number of rows in the file, including deleted rows.
-    pub(super) fn all_rows(&self) -> u64 {
-        self.rows + self.deleted.as_ref().map_or(0, Deleted::len)
-    }
-
-    /// The first and last store version in the name of a file of an append-only table; `None` for a patch file.
-    pub fn versions(&self) -> Option<(u64, u64)> {
-        logged::versions(self.path.file_name()?.to_str()?)
-    }
-
-    /// The store version in the name of a file of an append-only table; `None` for a file that holds several
-    /// versions.
-    pub fn version(&self) -> Option<u64> {
-        let (first, last) = self.versions()?;
-        (first == last).then_some(first)
-    }
-}
 
 /// An open store version. It reads every table as the version names it, whatever other processes commit in the
 /// meantime.
@@ -116,12 +74,20 @@ impl Snapshot {
         if let Some(files) = logs.get(table) {
             return Ok(files.clone());
         }
-        let files = match self.delta(table) {
-            Some(delta) => self.store.folder(table).files(delta)?,
-            None => Arc::default(),
+        let read = |table: &str| match self.delta(table) {
+            Some(delta) => self.store.folder(table).files(delta),
+            None => Ok(Arc::default()),
         };
-        logs.insert(table.to_owned(), files.clone());
-        Ok(files)
+        if !self.store.is_remote() {
+            let files = read(table)?;
+            logs.insert(table.to_owned(), files.clone());
+            return Ok(files);
+        }
+        // Commands need nearly all tables, and a log takes two requests, one after the other. Read all logs at once.
+        let all: Vec<&str> = tables::all().into_iter().map(|(table, _)| table).collect();
+        let files = on_all_cores(&self.store.storage, all.len(), |number| read(all[number]))?;
+        logs.extend(all.into_iter().map(str::to_owned).zip(files));
+        Ok(logs.get(table).cloned().unwrap_or_default())
     }
 
     /// The copy of the log of a table, if it differs from the log.
@@ -222,10 +188,23 @@ impl Snapshot {
     }
 
     fn read_files<T: Table>(&self, files: Vec<DataFile>, filter: &Filter) -> Result<Vec<T::Row>, StoreError> {
-        let mut rows = Vec::new();
-        for file in &files {
+        let read = |file: &DataFile| {
             let found = Selected::find::<T>(file, filter)?.decode::<T>()?;
-            rows.extend(found.into_iter().map(|(row, _)| row));
+            Ok::<_, StoreError>(found.into_iter().map(|(row, _)| row).collect::<Vec<_>>())
+        };
+        let mut rows = Vec::new();
+        // Memory holds one file at a time beside the rows; requests to an object store are made together.
+        match self.store.is_remote() {
+            true => rows.extend(
+                on_all_cores(&self.store.storage, files.len(), |number| read(&files[number]))?
+                    .into_iter()
+                    .flatten(),
+            ),
+            false => {
+                for file in &files {
+                    rows.extend(read(file)?);
+                }
+            }
         }
         // The rows of a video can be in several files.
         if files.iter().any(DataFile::is_patch) {
@@ -268,18 +247,8 @@ impl ForTable for Schemas<'_> {
     }
 }
 
-fn data_files(folder: &DeltaFolder, files: &LoggedFiles) -> Vec<DataFile> {
-    files.values().map(|file| data_file(folder, file)).collect()
-}
-
-/// A file of a table, with its absolute path.
-pub(super) fn data_file(folder: &DeltaFolder, file: &LoggedFile) -> DataFile {
-    DataFile {
-        path: folder.path.join(&file.name),
-        bytes: file.bytes,
-        rows: file.live(),
-        deleted: file.deleted.clone(),
-    }
+pub(super) fn data_files(folder: &DeltaFolder, files: &LoggedFiles) -> Vec<DataFile> {
+    files.values().map(|file| folder.data_file(file)).collect()
 }
 
 /// The rows of one file that are in the table.

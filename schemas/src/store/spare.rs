@@ -8,15 +8,16 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{OWN, Store, fault};
+use super::Store;
 use crate::error::StoreError;
+use crate::storage::fault;
 
 /// The size of the file: four blocks of 4,096 bytes. The mark needs one block.
 const BYTES: usize = 16 << 10;
 
 impl Store {
     fn spare_path(&self) -> PathBuf {
-        self.root.join(OWN).join("spare")
+        self.own.join("spare")
     }
 
     /// Makes the file if it is missing. It is no error if the disk has no room for the file: the commit or `vacuum`

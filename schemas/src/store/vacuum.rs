@@ -2,28 +2,28 @@
 //!
 //! Before it removes the first file, `vacuum` writes to `_vaplan/vacuumed` which versions can no longer be opened. A
 //! reader that opens such a version later gets an error, and a reader that opened the version before holds a lease
-//! that keeps it. If the run is killed, the next run finishes its work.
+//! that keeps it. In an object store readers have no leases: `vacuum` keeps every version that was the latest within the
+//! last 24 hours, and every file that is younger ([`Store::with_grace`]). If the run is killed, the next run finishes its work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::delta::DeltaFolder;
-use super::durable::{Scratch, sync_folder};
+use super::parallel::on_all_cores;
 use super::references::VacuumedFolder;
-use super::{LEASES, OWN, SCRATCH, Store, WriteLock, fault, lease};
+use super::{LEASES, Store, WriteLock, lease};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::rows::VersionRow;
+use crate::storage::{OWN, log_folder};
 use crate::tables::{self, Table, Versions};
 
 const MARK: &str = "vacuumed";
 
 /// The versions that can be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+pub(super) struct Mark {
     /// The first version that can be opened; all later versions can be opened too.
     from: u64,
     /// Versions before `from` that were being read.
@@ -35,7 +35,16 @@ struct Mark {
 }
 
 impl Mark {
-    fn keeps(&self, version: u64) -> bool {
+    /// The mark of a store that opens the versions `from` and later, and `others`.
+    pub(super) fn keeping(from: u64, others: BTreeSet<u64>) -> Mark {
+        Mark {
+            from,
+            read: others,
+            before: None,
+        }
+    }
+
+    pub(super) fn keeps(&self, version: u64) -> bool {
         version >= self.from || self.read.contains(&version)
     }
 }
@@ -83,7 +92,6 @@ impl Store {
         if let Some(unfinished) = before.before.take() {
             before = *unfinished;
         }
-        let leases = self.root.join(OWN).join(LEASES);
         let mut done = Vacuumed {
             folders: self.remove_temporary(dry)?,
             ..Vacuumed::default()
@@ -92,10 +100,10 @@ impl Store {
             // First remove the files that no version names. On a full disk this makes room for the mark.
             let all: Vec<&VersionRow> = rows.iter().filter(|row| before.keeps(row.version)).collect();
             for (table, deltas) in deltas(&all) {
-                let strays = unneeded(&self.folder(table), &deltas)?;
+                let strays = self.unneeded(&self.folder(table), &deltas)?;
                 done.files += strays.len() as u64;
                 done.bytes += strays.iter().map(|(_, bytes)| bytes).sum::<u64>();
-                remove(&strays)?;
+                self.remove(&strays)?;
             }
             // Publish the mark before listing the leases, so that no new reader can open a version that is about to
             // be deleted.
@@ -104,7 +112,11 @@ impl Store {
             mark.before = None;
         }
         let may_be_read = |version: &u64| *version < mark.from && before.keeps(*version);
-        mark.read = lease::held(&leases)?.into_iter().filter(may_be_read).collect();
+        let read = match self.is_remote() {
+            true => self.recent(&rows),
+            false => lease::held(&self.own.join(LEASES))?,
+        };
+        mark.read = read.into_iter().filter(may_be_read).collect();
         if !dry {
             self.with_spare(|| self.set_mark(&mark))?;
         }
@@ -114,27 +126,27 @@ impl Store {
         let deltas = deltas(&kept);
         // Remove the data files of all tables before writing the first checkpoint, because a checkpoint needs room.
         for (table, deltas) in &deltas {
-            let files = unneeded(&self.folder(table), deltas)?;
+            let files = self.unneeded(&self.folder(table), deltas)?;
             done.files += files.len() as u64;
             done.bytes += files.iter().map(|(_, bytes)| bytes).sum::<u64>();
             if !dry {
-                remove(&files)?;
+                self.remove(&files)?;
             }
         }
         done.folders.extend(self.remove_deliveries(&kept, dry)?);
         for (table, deltas) in &deltas {
             let entries = match deltas.first() {
-                Some(oldest) => self.with_spare(|| old_entries(&self.folder(table), *oldest, dry))?,
+                Some(oldest) => self.with_spare(|| self.old_entries(&self.folder(table), *oldest, dry))?,
                 None => Vec::new(),
             };
             done.entries += entries.len() as u64;
             done.bytes += entries.iter().map(|(_, bytes)| bytes).sum::<u64>();
             if !dry {
-                remove(&entries)?;
+                self.remove(&entries)?;
             }
         }
         done.folders.extend(self.lasting()?);
-        if !dry {
+        if !dry && !self.is_remote() {
             self.keep_spare();
         }
         Ok(done)
@@ -152,35 +164,91 @@ impl Store {
         }
     }
 
-    fn mark_path(&self) -> PathBuf {
-        self.root.join(OWN).join(MARK)
-    }
-
-    fn mark(&self) -> Result<Mark, StoreError> {
-        let path = self.mark_path();
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mark::default()),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
+    pub(super) fn mark(&self) -> Result<Mark, StoreError> {
+        let Some(text) = self.storage.get(&mark_key())? else {
+            return Ok(Mark::default());
         };
         serde_json::from_slice(&text).map_err(|error| StoreError::File {
-            path,
+            path: self.root.join(mark_key()),
             problem: error.to_string(),
         })
     }
 
-    fn set_mark(&self, mark: &Mark) -> Result<(), StoreError> {
-        let own = self.root.join(OWN);
-        let scratch = own.join(SCRATCH);
-        std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch))?;
+    pub(super) fn set_mark(&self, mark: &Mark) -> Result<(), StoreError> {
         let text = serde_json::to_vec(mark).expect("numbers are always JSON");
-        Scratch::write(&scratch, [text.as_slice()])?.rename(&self.mark_path())?;
-        sync_folder(&own)
+        self.storage.put(&mark_key(), text.into())
+    }
+
+    /// The versions of an object store that a process may still be reading: those that were the latest within the time of
+    /// grace.
+    fn recent(&self, rows: &[VersionRow]) -> BTreeSet<u64> {
+        let grace = i64::try_from(self.grace.as_millis()).unwrap_or(i64::MAX);
+        let from = chrono::Utc::now().timestamp_millis().saturating_sub(grace);
+        let pairs = rows.windows(2).filter(|pair| pair[1].committed_at > from);
+        pairs.map(|pair| pair[0].version).collect()
+    }
+
+    fn remove(&self, files: &[(String, u64)]) -> Result<(), StoreError> {
+        // On a local disk one after the other, in order.
+        match self.is_remote() {
+            true => {
+                on_all_cores(&self.storage, files.len(), |number| self.storage.delete(&files[number].0)).map(drop)
+            }
+            false => files.iter().try_for_each(|(key, _)| self.storage.delete(key)),
+        }
+    }
+
+    /// The data files that neither one of these Delta versions nor the last Delta version names.
+    fn unneeded(&self, folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(String, u64)>, StoreError> {
+        let Some(latest) = folder.latest()? else {
+            return Ok(Vec::new());
+        };
+        // The needed versions at the end of the log form a run without gaps. For this run, read the log at its first
+        // version, and then only which files each later entry adds. Earlier versions are read one by one. The last
+        // version is always needed, even if a killed run wrote it, because other Delta readers see it until the next
+        // commit.
+        let mut run = latest;
+        while run > 0 && deltas.contains(&(run - 1)) {
+            run -= 1;
+        }
+        let mut needed = BTreeSet::new();
+        for delta in deltas.range(..run).copied().chain([run]) {
+            needed.extend(folder.files(delta)?.keys().cloned());
+        }
+        for delta in run + 1..=latest {
+            needed.extend(folder.added(delta)?);
+        }
+        // A process that lost its lease without noticing may still be uploading files.
+        let grace = chrono::TimeDelta::from_std(self.grace).unwrap_or(chrono::TimeDelta::MAX);
+        let young = chrono::Utc::now().checked_sub_signed(grace).filter(|_| self.is_remote());
+        let found = self.storage.list(&folder.table, None)?.into_iter();
+        let unneeded = found.filter(|file| file.name.ends_with(".parquet") && !needed.contains(&file.name));
+        let old = unneeded.filter(|file| young.is_none_or(|young| file.modified <= young));
+        Ok(old.map(|file| (format!("{}/{}", folder.table, file.name), file.bytes)).collect())
+    }
+
+    /// The entries and checkpoints of a log that are not needed for reading version `oldest` and later versions.
+    fn old_entries(&self, folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(String, u64)>, StoreError> {
+        if oldest > 0 && !dry && !folder.has_checkpoint(oldest)? {
+            folder.checkpoint(oldest)?;
+        }
+        let version = |name: &str| {
+            name.split_once('.')
+                .and_then(|(version, _)| version.parse::<u64>().ok())
+        };
+        let log = log_folder(&folder.table);
+        let found = self.storage.list(&log, None)?.into_iter();
+        let old = found.filter(|file| version(&file.name).is_some_and(|version| version < oldest));
+        Ok(old.map(|file| (format!("{log}/{}", file.name), file.bytes)).collect())
     }
 }
 
+fn mark_key() -> String {
+    format!("{OWN}/{MARK}")
+}
+
 /// The Delta versions of each table that these versions need.
-fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
+pub(super) fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
     let mut deltas: BTreeMap<&'static str, BTreeSet<u64>> = BTreeMap::new();
     for (table, _) in tables::all() {
         let of = |row: &&VersionRow| {
@@ -194,78 +262,4 @@ fn deltas(kept: &[&VersionRow]) -> BTreeMap<&'static str, BTreeSet<u64>> {
     let own = kept.iter().map(|row| row.version.saturating_sub(1));
     deltas.insert(Versions::NAME, own.collect());
     deltas
-}
-
-fn remove(files: &[(PathBuf, u64)]) -> Result<(), StoreError> {
-    files.iter().try_for_each(|(path, bytes)| {
-        fault::point("remove");
-        std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
-        fault::freed(*bytes);
-        Ok(())
-    })
-}
-
-/// The data files that neither one of these Delta versions nor the last Delta version names.
-fn unneeded(folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(PathBuf, u64)>, StoreError> {
-    let Some(latest) = folder.latest()? else {
-        return Ok(Vec::new());
-    };
-    // The needed versions at the end of the log form a run without gaps. For this run, read the log at its first
-    // version, and then only which files each later entry adds. Earlier versions are read one by one. The last
-    // version is always needed, even if a killed run wrote it, because other Delta readers see it until the next
-    // commit.
-    let mut run = latest;
-    while run > 0 && deltas.contains(&(run - 1)) {
-        run -= 1;
-    }
-    let mut needed = BTreeSet::new();
-    for delta in deltas.range(..run).copied().chain([run]) {
-        needed.extend(folder.files(delta)?.keys().cloned());
-    }
-    for delta in run + 1..=latest {
-        needed.extend(folder.added(delta)?);
-    }
-    let found = list(&folder.path)?;
-    let is_data = |name: &str| name.ends_with(".parquet") && !needed.contains(name);
-    Ok(found
-        .into_iter()
-        .filter(|(name, ..)| is_data(name))
-        .map(|(_, path, bytes)| (path, bytes))
-        .collect())
-}
-
-/// The entries and checkpoints of a log that are not needed for reading version `oldest` and later versions.
-fn old_entries(folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(PathBuf, u64)>, StoreError> {
-    let log = folder.log_path();
-    if oldest > 0 && !folder.has_checkpoint(oldest) && !dry {
-        folder.checkpoint(oldest)?;
-    }
-    let version = |name: &str| {
-        name.split_once('.')
-            .and_then(|(version, _)| version.parse::<u64>().ok())
-    };
-    let found = list(&log)?;
-    let old = found
-        .into_iter()
-        .filter(|(name, ..)| version(name).is_some_and(|version| version < oldest));
-    Ok(old.map(|(_, path, bytes)| (path, bytes)).collect())
-}
-
-/// The files of a folder: name, path and size; empty if there is no such folder.
-fn list(folder: &Path) -> Result<Vec<(String, PathBuf, u64)>, StoreError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StoreError::io("list", folder)(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io("list", folder))?;
-        let found = entry.metadata().map_err(StoreError::io("read", &entry.path()))?;
-        if let (true, Ok(name)) = (found.is_file(), entry.file_name().into_string()) {
-            files.push((name, entry.path(), found.len()));
-        }
-    }
-    files.sort();
-    Ok(files)
 }

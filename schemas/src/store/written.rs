@@ -4,18 +4,18 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::durable::Scratch;
 use super::logged::LoggedFile;
-use super::{OWN, SCRATCH, Store, fault};
+use super::Store;
 use crate::error::{StoreError, TableError};
 use crate::ids::bucket_of;
 use crate::parquet_file;
+use crate::storage::Staged;
 use crate::tables::Table;
 
-/// A file of rows. `scratch` is `None` if the store already has the file.
+/// A file of rows. `staged` is `None` if the store already has the file.
 pub(super) struct Written {
     pub(super) file: LoggedFile,
-    pub(super) scratch: Option<Scratch>,
+    pub(super) staged: Option<Staged>,
 }
 
 impl Written {
@@ -68,7 +68,7 @@ impl Written {
         assert_eq!(height, batch.num_rows(), "rows of {} on disk", T::NAME);
         let bytes = parquet_file::encode(&batch);
         let name = format!("{prefix}-{}.parquet", content(&bytes));
-        let path = store.folder(T::NAME).path.join(&name);
+        let key = format!("{}/{name}", T::NAME);
         let file = LoggedFile {
             name,
             bytes: bytes.len() as u64,
@@ -76,18 +76,8 @@ impl Written {
             deleted: None,
             stats: Some(stats::<T>(rows, batch.num_rows())),
         };
-        // A file is named by its content, and gets its name only after it was synced. So a file with this name is
-        // complete.
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) {
-            return Ok(Some(Written { file, scratch: None }));
-        }
-        fault::point("before-file");
-        let scratch = Scratch::write(&store.root.join(OWN).join(SCRATCH), [bytes.as_slice()])?;
-        fault::point("after-file");
-        Ok(Some(Written {
-            file,
-            scratch: Some(scratch),
-        }))
+        let staged = store.storage.stage(&key, bytes.into())?;
+        Ok(Some(Written { file, staged }))
     }
 }
 

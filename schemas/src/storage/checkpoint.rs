@@ -12,11 +12,10 @@
 //!
 //! A `remove` of a file that is on the disk stays, because a kept store version may need the file.
 //!
-//! [`Durable`](super::durable::Durable) calls this module before it gives a checkpoint its name, so that no reader
-//! ever sees two different files of one name.
+//! [`Durable`](super::durable_objects::Durable) and [`Retrying`](super::retry::Retrying) call this module before they give a
+//! checkpoint its name, so that no reader ever sees two different files of one name.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StructArray};
 use arrow::compute::{cast, concat_batches, filter_record_batch};
@@ -32,7 +31,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 ///
 /// Delta keeps the last version of every app id in all later checkpoints. One id therefore costs one row, whatever the
 /// number of commits.
-pub(super) const APP_ID: &str = "vaplan";
+pub(crate) const APP_ID: &str = "vaplan";
 /// The prefix of the app ids of older programs; a hash of the inputs follows it.
 const OLD_APP_IDS: &str = "vaplan-";
 
@@ -44,9 +43,9 @@ pub(super) fn is_checkpoint(name: &str) -> bool {
     name.ends_with(".checkpoint.parquet")
 }
 
-/// Returns a checkpoint without the actions that this module leaves out. `table` is the folder of the table. Returns
-/// `None` if the bytes are not a checkpoint as deltalake writes it; such bytes must stay as they are.
-pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
+/// Returns a checkpoint without the actions that this module leaves out. `exists` says whether the folder of the table has
+/// a file. Returns `None` if the bytes are not a checkpoint as deltalake writes it; such bytes must stay as they are.
+pub(super) fn trimmed(bytes: Bytes, exists: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .ok()?
         .build()
@@ -56,7 +55,7 @@ pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
     let all = concat_batches(&schema, &batches).ok()?;
     let live: BTreeSet<String> = texts(&all, "add", "path")?.into_iter().flatten().collect();
     let needed = |path: &Option<String>| match path {
-        Some(path) => !live.contains(path) && table.join(path).exists(),
+        Some(path) => !live.contains(path) && exists(path),
         None => true,
     };
     let removes = texts(&all, "remove", "path")?;
@@ -85,14 +84,18 @@ pub(super) fn trimmed(bytes: Bytes, table: &Path) -> Option<Vec<u8>> {
     writer.into_inner().ok()
 }
 
-/// Returns `_last_checkpoint` with the number of actions and the size that the checkpoint has after trimming. Returns
-/// `None` if the text is not JSON, or does not name a checkpoint of one file.
-pub(super) fn hint(text: &[u8], log: &Path) -> Option<Vec<u8>> {
+/// The name of the checkpoint that the text of `_last_checkpoint` names, if the checkpoint is one file.
+pub(super) fn named(text: &[u8]) -> Option<String> {
+    let hint: serde_json::Value = serde_json::from_slice(text).ok()?;
+    Some(format!("{:020}.checkpoint.parquet", hint.get("version")?.as_u64()?))
+}
+
+/// Returns `_last_checkpoint` with the number of actions and the size that the checkpoint has after trimming. `bytes` are
+/// those of the checkpoint. Returns `None` if the text or the checkpoint does not decode.
+pub(super) fn hint(text: &[u8], bytes: &Bytes) -> Option<Vec<u8>> {
     let mut hint: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let version = hint.get("version")?.as_u64()?;
-    let bytes = Bytes::from(std::fs::read(log.join(format!("{version:020}.checkpoint.parquet"))).ok()?);
     let size = bytes.len();
-    let footer = ArrowReaderMetadata::load(&bytes, Default::default()).ok()?;
+    let footer = ArrowReaderMetadata::load(bytes, Default::default()).ok()?;
     let fields = hint.as_object_mut()?;
     fields.insert(
         "size".to_owned(),

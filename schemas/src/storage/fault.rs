@@ -23,7 +23,7 @@ static ROOM: LazyLock<Option<Mutex<u64>>> =
 const BLOCK: u64 = 4096;
 
 /// Ends the process if `VAPLAN_FAULT` names this point or its number.
-pub(super) fn point(place: &str) {
+pub(crate) fn point(place: &str) {
     if !cfg!(debug_assertions) {
         return;
     }
@@ -39,7 +39,7 @@ pub(super) fn point(place: &str) {
 ///
 /// # Errors
 /// Returns [`io::ErrorKind::StorageFull`] if the simulated disk has less room.
-pub(super) fn room(bytes: usize) -> io::Result<()> {
+pub(crate) fn room(bytes: usize) -> io::Result<()> {
     if let (true, Some(room)) = (cfg!(debug_assertions), &*ROOM) {
         let mut room = room.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = (bytes as u64).div_ceil(BLOCK) * BLOCK;
@@ -51,7 +51,7 @@ pub(super) fn room(bytes: usize) -> io::Result<()> {
 }
 
 /// Gives back the room of a removed file of this size.
-pub(super) fn freed(bytes: u64) {
+pub(crate) fn freed(bytes: u64) {
     if let (true, Some(room)) = (cfg!(debug_assertions), &*ROOM) {
         *room.lock().unwrap_or_else(PoisonError::into_inner) += bytes.div_ceil(BLOCK) * BLOCK;
     }

@@ -4,13 +4,19 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 
+use super::object_lease::ObjectLease;
 use crate::error::StoreError;
 
 /// The write lock of a store or folder. This process holds the lock until the value is dropped.
 #[derive(Debug)]
-pub struct WriteLock {
-    // The lock belongs to the open file, so the system frees it when the process ends, however it ends.
-    _file: File,
+pub struct WriteLock(Held);
+
+#[derive(Debug)]
+enum Held {
+    /// The lock belongs to the open file, so the system frees it when the process ends, however it ends.
+    File { _file: File },
+    /// The lease ends if this process does not renew it.
+    Lease(ObjectLease),
 }
 
 impl WriteLock {
@@ -44,6 +50,21 @@ impl WriteLock {
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "process {}", std::process::id()))
             .map_err(failed())?;
-        Ok(WriteLock { _file: file })
+        Ok(WriteLock(Held::File { _file: file }))
+    }
+
+    pub(crate) fn of_lease(lease: ObjectLease) -> WriteLock {
+        WriteLock(Held::Lease(lease))
+    }
+
+    /// Returns an error if another process may write now, because this process could not renew its lease in time.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::LeaseLost`].
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Held::File { .. } => Ok(()),
+            Held::Lease(lease) => lease.check(),
+        }
     }
 }

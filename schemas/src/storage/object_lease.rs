@@ -1,0 +1,254 @@
+//! The right to write a store in an object store: a lease that ends if its process does not renew it.
+//!
+//! ```text
+//! _vaplan/writer/00000000000000000007    the object with the highest number names the process that holds the lease
+//!   put 8, remove 7                      the process renews its lease, or gives it back; or another process takes it over
+//! ```
+//!
+//! Every step creates the next number, and only one process can create a number. A process that wants the lease takes it
+//! if the holder gave it back, or if the number did not change for the duration that the holder named. It measures this
+//! duration by its own clock, so clocks of different machines need not agree.
+//!
+//! The lease spares work: two processes that write at the same time would both do the work, and one would lose. It does
+//! not decide who commits. The conditional put of the entry of `versions` decides that.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{OWN, ObjectStorage, Storage};
+use crate::error::StoreError;
+
+/// The environment variable with the duration of a lease in seconds.
+pub const LEASE_SECONDS_VARIABLE: &str = "VAPLAN_LEASE_SECONDS";
+const SECONDS: u64 = 30;
+/// A process that waits looks at the lease this often.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The text of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LeaseText {
+    /// The process, for people.
+    holder: String,
+    /// The boot and the process namespace of `process`.
+    machine: String,
+    process: u32,
+    /// The lease ends if it is not renewed for this number of seconds.
+    seconds: u64,
+    /// Whether the process gave the lease back.
+    released: bool,
+}
+
+impl LeaseText {
+    fn own() -> LeaseText {
+        let host = read("/proc/sys/kernel/hostname");
+        let asked = std::env::var(LEASE_SECONDS_VARIABLE).ok().and_then(|text| text.parse().ok());
+        LeaseText {
+            holder: format!("process {} on {host}", std::process::id()),
+            machine: machine(),
+            process: std::process::id(),
+            seconds: asked.unwrap_or(SECONDS).max(1),
+            released: false,
+        }
+    }
+
+    /// Whether the process that holds the lease is known to have ended.
+    fn has_ended(&self) -> bool {
+        let here = machine();
+        !here.is_empty() && here == self.machine && !PathBuf::from(format!("/proc/{}", self.process)).exists()
+    }
+
+    fn bytes(&self) -> bytes::Bytes {
+        serde_json::to_vec(self).expect("texts and numbers are JSON").into()
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map_or_else(|_| "this host".to_owned(), |text| text.trim().to_owned())
+}
+
+/// What tells this boot of this machine, and its numbers of processes, from all others; empty if the system does not say.
+fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    match (boot, namespace) {
+        (Ok(boot), Ok(namespace)) => format!("{} {}", boot.trim(), namespace.display()),
+        _ => String::new(),
+    }
+}
+
+fn folder() -> String {
+    format!("{OWN}/writer")
+}
+
+fn key(number: u64) -> String {
+    format!("{}/{number:020}", folder())
+}
+
+/// A lease that a thread renews until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct ObjectLease {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    storage: ObjectStorage,
+    text: LeaseText,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    number: u64,
+    renewed: Instant,
+    lost: bool,
+    stopping: bool,
+}
+
+impl ObjectLease {
+    /// Takes the lease. If another process holds it, this calls `on_wait` once and waits.
+    pub(super) fn take(
+        storage: &ObjectStorage,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<ObjectLease, StoreError> {
+        let text = LeaseText::own();
+        let mut seen: Option<(u64, Option<LeaseText>, Instant)> = None;
+        let mut told = false;
+        loop {
+            let began = Instant::now();
+            let listed = storage.list(&folder(), None)?;
+            let numbers: Vec<u64> = listed.iter().filter_map(|file| file.name.parse().ok()).collect();
+            let last = numbers.iter().copied().max().unwrap_or(0);
+            if seen.as_ref().is_none_or(|(number, ..)| *number != last) {
+                let found = match last {
+                    0 => None,
+                    _ => storage.get(&key(last))?,
+                };
+                let found = found.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                seen = Some((last, found, Instant::now()));
+            }
+            let free = match &seen {
+                Some((_, Some(holder), since)) => {
+                    let duration = Duration::from_secs(holder.seconds);
+                    holder.released || holder.has_ended() || since.elapsed() > duration
+                }
+                _ => true,
+            };
+            if free && storage.put_new(&key(last + 1), text.bytes())? {
+                for old in numbers {
+                    // An object that stays is removed by the next process.
+                    let _ = storage.delete(&key(old));
+                }
+                return ObjectLease::start(storage.clone(), text, last + 1, began);
+            }
+            if !free {
+                if let (false, Some((_, Some(holder), _))) = (told, &seen) {
+                    told = true;
+                    on_wait(&holder.holder);
+                }
+                std::thread::sleep(LOOK.min(Duration::from_millis(text.seconds * 100)));
+            }
+        }
+    }
+
+    fn start(storage: ObjectStorage, text: LeaseText, number: u64, renewed: Instant) -> Result<ObjectLease, StoreError> {
+        let shared = Arc::new(Shared {
+            storage,
+            text,
+            state: Mutex::new(State {
+                number,
+                renewed,
+                lost: false,
+                stopping: false,
+            }),
+            wake: Condvar::new(),
+        });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("vaplan-lease".to_owned());
+        let thread = thread.spawn(move || own.renew()).map_err(|source| StoreError::Io {
+            action: "start a thread for the lease of",
+            path: shared.storage.root(),
+            source,
+        })?;
+        Ok(ObjectLease {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Returns an error if the lease is lost.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let state = self.shared.state();
+        match state.lost || state.renewed.elapsed() > self.shared.duration() {
+            true => Err(StoreError::LeaseLost {
+                path: self.shared.storage.root(),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.text.seconds)
+    }
+
+    fn renew(&self) {
+        let mut state = self.state();
+        loop {
+            let wait = self.duration() / 3;
+            state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            if state.stopping || state.lost {
+                return;
+            }
+            if state.renewed.elapsed() < wait {
+                continue;
+            }
+            let (number, began) = (state.number, Instant::now());
+            drop(state);
+            let renewed = self.storage.put_new(&key(number + 1), self.text.bytes());
+            if matches!(renewed, Ok(true)) {
+                let _ = self.storage.delete(&key(number));
+            }
+            state = self.state();
+            match renewed {
+                Ok(true) => (state.number, state.renewed) = (number + 1, began),
+                Ok(false) => state.lost = true,
+                Err(error) => tracing::warn!(%error, "the lease was not renewed"),
+            }
+        }
+    }
+}
+
+impl Drop for ObjectLease {
+    fn drop(&mut self) {
+        self.shared.state().stopping = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if self.check().is_err() {
+            return;
+        }
+        let number = self.shared.state().number;
+        let released = LeaseText {
+            released: true,
+            ..self.shared.text.clone()
+        };
+        // If this fails, the lease ends by itself.
+        let storage = &self.shared.storage;
+        if matches!(storage.put_new(&key(number + 1), released.bytes()), Ok(true)) {
+            let _ = storage.delete(&key(number));
+        }
+    }
+}

@@ -66,6 +66,10 @@ impl ObjectStorage {
         }
     }
 
+    pub(super) fn scheme(&self) -> &'static str {
+        self.url.scheme()
+    }
+
     fn failed(&self, operation: &'static str, key: &str, error: object_store::Error) -> StoreError {
         if let object_store::Error::Generic { source, .. } = &error
             && let Some(own) = source.downcast_ref::<ObjectError>()

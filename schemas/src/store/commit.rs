@@ -12,7 +12,7 @@ use super::{Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::storage::{SCRATCH, Staged};
-use crate::tables::Table;
+use crate::tables::{Table, Versions};
 
 /// The number of videos that a bucket should hold on average.
 const VIDEOS_PER_BUCKET: usize = 1024;
@@ -49,6 +49,8 @@ pub struct Commit<'a> {
     pub(super) store: &'a Store,
     pub(super) info: CommitInfo,
     pub(super) previous: Option<Snapshot>,
+    /// The Delta version of `versions` that this commit follows.
+    pub(super) follows: Option<u64>,
     version: StoreVersion,
     pub(super) buckets: u32,
     /// The files that each touched table will have.
@@ -107,6 +109,7 @@ impl<'a> Commit<'a> {
             clear_scratch(store)?;
             store.keep_spare();
         }
+        let follows = store.folder(Versions::NAME).latest()?;
         let previous = store.latest()?;
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
         let buckets = buckets(previous.as_ref(), info.videos)?;
@@ -114,6 +117,7 @@ impl<'a> Commit<'a> {
             store,
             info,
             previous,
+            follows,
             version,
             buckets,
             touched: BTreeMap::new(),

@@ -97,6 +97,11 @@ impl DeltaFolder {
         }
     }
 
+    /// The path or URL of an entry.
+    pub(super) fn entry_path(&self, version: u64) -> PathBuf {
+        self.storage.root().join(entry_key(&self.table, version))
+    }
+
     /// The bytes of the entry of a version, or `None` if there is no such entry.
     pub(super) fn entry(&self, version: u64) -> Result<Option<Bytes>, StoreError> {
         self.storage.get(&entry_key(&self.table, version))
@@ -162,7 +167,7 @@ impl DeltaFolder {
 
     /// The names of the files that an entry adds.
     pub(super) fn added(&self, version: u64) -> Result<Vec<String>, StoreError> {
-        let path = self.storage.root().join(entry_key(&self.table, version));
+        let path = self.entry_path(version);
         let absent = || StoreError::io("read", &path)(io::ErrorKind::NotFound.into());
         let text = self.entry(version)?.ok_or_else(absent)?;
         let text = String::from_utf8_lossy(&text);

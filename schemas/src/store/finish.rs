@@ -106,7 +106,15 @@ impl Commit<'_> {
     /// Adds the row of the new version to `versions`.
     fn add_version(&mut self, row: &VersionRow, stamp: &Stamp<'_>) -> Result<Entry, StoreError> {
         let folder = self.store.folder(Versions::NAME);
-        let files = folder.latest()?.map(|delta| folder.files(delta)).transpose()?;
+        let latest = folder.latest()?;
+        if latest != self.follows {
+            // The lease of this process ended, and another process committed. Without this check the new entry would
+            // follow the entry of the other process and name the same version.
+            return Err(StoreError::Conflict {
+                path: folder.entry_path(latest.unwrap_or_default()),
+            });
+        }
+        let files = latest.map(|delta| folder.files(delta)).transpose()?;
         let mut files = files.map_or_else(LoggedFiles::new, |files| files.as_ref().clone());
         let mut rows = Vec::new();
         // `optimize` also joins all rows into one file.

@@ -8,6 +8,7 @@ mod former;
 mod growth;
 mod laws;
 mod log_copy;
+mod objects;
 mod optimize;
 mod patch;
 mod plain;

@@ -1,0 +1,304 @@
+//! The laws of the store in an object store in memory: with faults, with a network that is cut at every write, and with two
+//! writers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use vaplan_schemas::StoreError;
+use vaplan_schemas::StoreVersion;
+use vaplan_schemas::storage::faulty::{Faults, FaultyMemory, SharedFaultyMemory};
+use vaplan_schemas::storage::register;
+use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
+use vaplan_schemas::tables::Rejects;
+
+use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, problems_of, rejects, scored};
+
+static BUCKETS: AtomicU64 = AtomicU64::new(0);
+
+/// A store of its own in memory.
+struct InMemory {
+    memory: Arc<FaultyMemory>,
+    url: PathBuf,
+}
+
+impl InMemory {
+    fn new(memory: Arc<FaultyMemory>) -> InMemory {
+        let bucket = format!("memory://test-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
+        register(&bucket, Arc::new(SharedFaultyMemory(memory.clone())));
+        InMemory {
+            memory,
+            url: format!("{bucket}/a/store").into(),
+        }
+    }
+
+    fn open(&self) -> Store {
+        open(&self.url).unwrap()
+    }
+
+    fn fork(&self, faults: Faults) -> InMemory {
+        InMemory::new(self.memory.fork(faults))
+    }
+}
+
+/// The third version of [`prepared`].
+fn held() -> ScoredTracks {
+    let mut held = scored(10, 1);
+    let first = held.len() / 2;
+    held.values_mut().nth(first).unwrap()[1] = 0.75;
+    held
+}
+
+fn after() -> ScoredTracks {
+    let mut after = held();
+    after.pop_first();
+    after.values_mut().nth(4).unwrap()[2] = 0.625;
+    after
+}
+
+/// Three versions, two of them patches.
+fn prepared(faults: Faults) -> InMemory {
+    let place = InMemory::new(FaultyMemory::new(faults));
+    let store = create(&place.url).unwrap();
+    let versions = [ScoredTracks::new(), scored(10, 1), scored(10, 3), held()];
+    commit(&store, &versions[0], &versions[1]).unwrap();
+    patch(&store, &versions[1], &versions[2]).unwrap();
+    patch(&store, &versions[2], &versions[3]).unwrap();
+    place
+}
+
+fn assert_whole(snapshot: &Snapshot, expected: &ScoredTracks) {
+    assert_holds(snapshot, expected);
+    assert_eq!(problems_of(snapshot), []);
+}
+
+#[test]
+fn every_version_in_an_object_store_reads_as_it_was_committed_and_leaves_nothing_on_the_local_disk() {
+    let place = prepared(Faults::default());
+    let store = place.open();
+    for (version, expected) in [(1, scored(10, 1)), (2, scored(10, 3)), (3, held())] {
+        assert_holds(&store.at_version(Some(StoreVersion(version))).unwrap(), &expected);
+    }
+    assert_whole(&store.latest().unwrap().unwrap(), &held());
+    assert!(store.is_remote() && !store.own_dir().exists());
+    assert!(!place.url.exists() && !PathBuf::from("memory:").exists());
+    let missing = open(&place.url.join("elsewhere")).unwrap_err();
+    assert!(matches!(missing, StoreError::NoStore { .. }), "{missing}");
+}
+
+#[test]
+fn requests_that_fail_or_whose_response_is_lost_are_repeated_and_change_no_row() {
+    for seed in 0..8 {
+        let faults = Faults {
+            seed,
+            unavailable: 0.1,
+            lost: 0.15,
+            partial: 0.1,
+            ..Faults::default()
+        };
+        let place = prepared(faults);
+        let store = place.open();
+        patch(&store, &held(), &after()).unwrap();
+        assert_whole(&store.latest().unwrap().unwrap(), &after());
+        assert!(store.requests().repeated > 0);
+        assert_eq!(store.versions().unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn a_network_that_is_cut_at_any_write_leaves_the_last_version_whole_and_a_rerun_completes() {
+    type Action = fn(&Store) -> Result<(), StoreError>;
+    let actions: [(&str, Action, ScoredTracks); 3] = [
+        ("patch", |store| patch(store, &held(), &after()).map(drop), after()),
+        (
+            "optimize",
+            |store| {
+                let lock = store.lock(&mut |_| {})?;
+                store.optimize(&lock, "vaplan optimize", "0.1.0").map(drop)
+            },
+            held(),
+        ),
+        (
+            "vacuum",
+            |store| {
+                let lock = store.lock(&mut |_| {})?;
+                let store = store.clone().with_grace(Duration::ZERO);
+                store.vacuum(&lock, 1, false).map(drop)
+            },
+            held(),
+        ),
+    ];
+    let first = prepared(Faults::default());
+    for (name, action, leaves) in actions {
+        let undisturbed = first.fork(Faults::default());
+        action(&undisturbed.open()).unwrap();
+        let writes = undisturbed.memory.writes();
+        let mut failed = 0;
+        for cut in 0..writes {
+            let place = first.fork(Faults {
+                cut_after: Some(cut),
+                ..Faults::default()
+            });
+            // The process that the network is cut from ends like one that was killed: its lease is not given back.
+            failed += u64::from(action(&place.open()).is_err());
+            let healed = place.fork(Faults::default());
+            let store = healed.open();
+            let latest = store.latest().unwrap().unwrap();
+            let expected = match latest.version().version {
+                3 => held(),
+                _ => leaves.clone(),
+            };
+            assert_whole(&latest, &expected);
+            if latest.version().version == 3 {
+                action(&store).unwrap_or_else(|error| panic!("{name} after {cut} writes: {error}"));
+                assert_whole(&store.latest().unwrap().unwrap(), &leaves);
+            }
+        }
+        println!("{name}: cut after each of {writes} writes, {failed} commands failed");
+        assert!(failed > 0, "{name}: no cut was noticed");
+    }
+}
+
+#[test]
+fn of_two_writers_that_commit_the_same_version_one_wins_and_the_other_gets_the_conflict() {
+    let place = prepared(Faults::default());
+    // Each writer has a lease of its own, as if each thought that the lease of the other had ended.
+    let other = InMemory::new(FaultyMemory::new(Faults::default()));
+    commit(&create(&other.url).unwrap(), &ScoredTracks::new(), &scored(2, 1)).unwrap();
+    let foreign = other.open();
+    let (one, two) = (place.open(), place.open());
+    let (lock_one, lock_two) = (one.lock(&mut |_| {}).unwrap(), foreign.lock(&mut |_| {}).unwrap());
+    let info = || CommitInfo {
+        command: "vaplan relabel".into(),
+        ..CommitInfo::default()
+    };
+    let mut first = one.begin(&lock_one, info()).unwrap();
+    let mut second = two.begin(&lock_two, info()).unwrap();
+    first.replace_all::<Rejects>(&rejects(&scored(3, 1))).unwrap();
+    second.replace_all::<Rejects>(&rejects(&scored(4, 1))).unwrap();
+    second.finish().unwrap();
+    let lost = first.finish().unwrap_err();
+    assert!(matches!(lost, StoreError::Conflict { .. }), "{lost}");
+    assert!(lost.to_string().contains("run it again"), "{lost}");
+    let store = place.open();
+    assert_eq!(store.versions().unwrap().len(), 4);
+    let latest = store.latest().unwrap().unwrap();
+    assert_eq!(latest.read::<Rejects>().unwrap(), rejects(&scored(4, 1)));
+}
+
+#[test]
+fn a_second_writer_waits_for_the_first_and_takes_over_if_the_first_is_silent() {
+    let place = prepared(Faults::default());
+    let (one, two) = (place.open(), place.open());
+    let lock = one.lock(&mut |_| {}).unwrap();
+    let waited = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let mut waited = None;
+            let _lock = two.lock(&mut |holder| waited = Some(holder.to_owned())).unwrap();
+            waited
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        drop(lock);
+        second.join().unwrap()
+    });
+    let own = format!("process {}", std::process::id());
+    assert!(waited.unwrap().contains(&own));
+}
+
+#[test]
+fn vacuum_keeps_versions_that_were_the_latest_within_the_time_of_grace() {
+    let place = prepared(Faults::default());
+    let store = place.open();
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let done = store.vacuum(&lock, 1, false).unwrap();
+    assert_eq!((done.kept.len(), done.files), (3, 0));
+    assert_holds(&store.at_version(Some(StoreVersion(1))).unwrap(), &scored(10, 1));
+    let done = store.clone().with_grace(Duration::ZERO).vacuum(&lock, 1, false).unwrap();
+    assert_eq!(done.kept.len(), 1);
+    assert!(done.files > 0);
+    let gone = store.at_version(Some(StoreVersion(1))).unwrap_err();
+    assert!(matches!(gone, StoreError::Vacuumed { .. }), "{gone}");
+    assert_whole(&store.latest().unwrap().unwrap(), &held());
+}
+
+fn copied(from: &Store, to: &Store, versions: Option<usize>) -> Result<(u64, u64), StoreError> {
+    let (own, other) = (from.lock(&mut |_| {})?, to.lock(&mut |_| {})?);
+    let done = from.copy_to(&own, to, &other, versions, &|_| {})?;
+    Ok((done.written.0, done.present.0))
+}
+
+#[test]
+fn a_store_is_copied_to_a_url_and_back_goes_on_there_and_a_second_copy_writes_only_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = create(&folder.path().join("local")).unwrap();
+    commit(&local, &ScoredTracks::new(), &scored(10, 1)).unwrap();
+    patch(&local, &scored(10, 1), &scored(10, 3)).unwrap();
+    let place = InMemory::new(FaultyMemory::new(Faults::default()));
+    let remote = create(&place.url).unwrap();
+    assert!(copied(&local, &remote, None).unwrap().0 > 0);
+    let remote = place.open();
+    assert_whole(&remote.latest().unwrap().unwrap(), &scored(10, 3));
+    assert_holds(&remote.at_version(Some(StoreVersion(1))).unwrap(), &scored(10, 1));
+    assert_eq!(copied(&local, &remote, None).unwrap().0, 0, "everything was there");
+    patch(&local, &scored(10, 3), &held()).unwrap();
+    let (written, present) = copied(&local, &remote, None).unwrap();
+    assert!(written > 0 && written < present, "{written} of {present}");
+    let remote = place.open();
+    assert_whole(&remote.latest().unwrap().unwrap(), &held());
+    patch(&remote, &held(), &after()).unwrap();
+
+    let back = create(&folder.path().join("back")).unwrap();
+    copied(&remote, &back, Some(1)).unwrap();
+    let back = open(&folder.path().join("back")).unwrap();
+    assert_whole(&back.latest().unwrap().unwrap(), &after());
+    let gone = back.at_version(Some(StoreVersion(3))).unwrap_err();
+    assert!(matches!(gone, StoreError::Vacuumed { .. }), "{gone}");
+    patch(&back, &after(), &held()).unwrap();
+    assert_whole(&back.latest().unwrap().unwrap(), &held());
+
+    let other = copied(&local, &back, None).unwrap_err();
+    assert!(matches!(other, StoreError::OtherStore { .. }), "{other}");
+}
+
+#[test]
+fn a_copy_that_is_cut_at_any_write_has_whole_versions_only_and_goes_on() {
+    let from = prepared(Faults::default());
+    let whole = InMemory::new(FaultyMemory::new(Faults::default()));
+    copied(&from.open(), &create(&whole.url).unwrap(), Some(2)).unwrap();
+    let writes = whole.memory.writes();
+    for cut in 0..writes {
+        let place = InMemory::new(FaultyMemory::new(Faults {
+            cut_after: Some(cut),
+            ..Faults::default()
+        }));
+        let _ = copied(&from.open(), &create(&place.url).unwrap(), Some(2));
+        let healed = place.fork(Faults::default());
+        if let Ok(store) = open(&healed.url)
+            && let Ok(Some(latest)) = store.latest()
+        {
+            let expected = [scored(10, 3), held()];
+            assert_holds(&latest, &expected[latest.version().version as usize - 2]);
+        }
+        copied(&from.open(), &create(&healed.url).unwrap(), Some(2)).unwrap();
+        assert_whole(&healed.open().latest().unwrap().unwrap(), &held());
+    }
+    println!("copy: cut after each of {writes} writes");
+}
+
+#[test]
+fn a_request_that_fails_for_good_names_url_operation_attempts_status_and_what_to_do() {
+    let place = prepared(Faults::default());
+    let store = place.open();
+    place.memory.set(Faults {
+        unavailable: 1.0,
+        ..Faults::default()
+    });
+    let error = store.versions().unwrap_err().to_string();
+    let url = place.url.display().to_string();
+    assert!(error.contains(&url), "{error}");
+    assert!(error.starts_with("LIST `") || error.starts_with("GET `"), "{error}");
+    for part in ["attempts, last status 503", "run the command again later"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

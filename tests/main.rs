@@ -21,6 +21,7 @@ mod label;
 mod label_faults;
 mod log;
 mod old_store;
+mod object_store;
 mod open_events;
 mod open_outside;
 mod panics;

@@ -230,6 +230,13 @@ const SHOWN: usize = 5;
 
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
+    if args.hosts.is_some() {
+        super::objects::local_only(&args.store, "`label --hosts`")?;
+    }
+    #[cfg(feature = "encode")]
+    if args.media.any() {
+        super::objects::local_only(&args.store, "`label --media`")?;
+    }
     #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut request = args.request(global)?;
     #[cfg(feature = "encode")]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::store::Store;
 
 use super::libtorch;
 use crate::eval::Task;
@@ -108,9 +109,11 @@ impl LabelSourceArgs {
         self.version.map(StoreVersion)
     }
 
-    /// Default folder of checkpoints.
+    /// Default folder of checkpoints: in the store, or in the scratch folder for a store at a URL.
     pub(super) fn folder(&self) -> PathBuf {
-        self.store.join("_vaplan/train")
+        // A URL that cannot be used is refused when the store is opened.
+        let own = Store::own_dir_at(&self.store).unwrap_or_else(|_| PathBuf::from("_vaplan"));
+        own.join("train")
     }
 
     /// The features, with pooled copies in the store's folder.

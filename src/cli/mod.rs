@@ -31,6 +31,7 @@ mod media;
 #[cfg(feature = "encode")]
 mod models;
 mod notes;
+mod objects;
 mod optimize;
 mod panics;
 #[cfg(all(feature = "encode", feature = "train"))]
@@ -53,6 +54,7 @@ mod serve;
 mod show;
 mod signals;
 pub mod stderr;
+mod store;
 mod synth;
 #[cfg(feature = "train")]
 mod train;
@@ -63,6 +65,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use vaplan_schemas::storage::redacted;
 
 /// Make segment-level labels from weakly labelled video, and update them when inputs change
 ///
@@ -91,6 +94,10 @@ pub struct Global {
         env = "VAPLAN_LOG_FORMAT"
     )]
     pub log_format: LogFormat,
+    /// Folder for what the program keeps on the local disk for stores and inputs at URLs: staged shards and copies of inputs
+    /// [default: vaplan in the user's cache folder]
+    #[arg(long, global = true, value_name = "DIR", env = "VAPLAN_SCRATCH")]
+    pub scratch: Option<std::path::PathBuf>,
     /// The command line of this command, if it differs from the arguments of the process: `demo` runs several commands
     /// in one process. `None`: the arguments of the process.
     #[arg(skip)]
@@ -98,9 +105,9 @@ pub struct Global {
 }
 
 impl Global {
-    /// Returns the command line as a user would type it. The `versions` table records it.
+    /// Returns the command line as a user would type it, without secrets in URLs. The `versions` table records it.
     fn command_line(&self) -> String {
-        self.asked.clone().unwrap_or_else(|| {
+        let words = self.asked.clone().unwrap_or_else(|| {
             let words = std::env::args_os()
                 .skip(1)
                 .map(|word| quoted(&word.to_string_lossy()));
@@ -108,7 +115,8 @@ impl Global {
                 .chain(words)
                 .collect::<Vec<_>>()
                 .join(" ")
-        })
+        });
+        redacted(&words)
     }
 }
 
@@ -152,6 +160,7 @@ enum Command {
     Export(export::ExportArgs),
     Check(check::CheckArgs),
     Optimize(optimize::Args),
+    Store(store::StoreArgs),
     Vacuum(vacuum::Args),
     Synth(synth::SynthArgs),
     #[cfg(feature = "encode")]
@@ -238,6 +247,7 @@ impl Cli {
             Command::Optimize(args) => optimize::run(args, global, out),
             #[cfg(feature = "encode")]
             Command::Models(args) => models::run(args, global, out),
+            Command::Store(args) => store::run(args, global, out),
             Command::Vacuum(args) => vacuum::run(args, global, out),
             Command::Synth(args) => synth::run(args, global, out),
             Command::Completions(args) => completions::run(args, global, out),
@@ -263,7 +273,13 @@ impl Cli {
     fn begin(&self, command: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
         logging::start(&self.global);
         panics::silence_contained();
-        command()
+        if let Some(folder) = &self.global.scratch {
+            vaplan_schemas::storage::scratch::set(folder.clone());
+        }
+        objects::check_arguments(std::env::args_os().skip(1))?;
+        let done = command();
+        objects::log_requests();
+        done
     }
 
     /// Returns the options that every command takes.

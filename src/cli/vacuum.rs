@@ -4,6 +4,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use vaplan_schemas::store::Store;
 
@@ -26,13 +27,18 @@ pub(super) struct Args {
     /// Number of latest versions to keep, at least 1
     #[arg(long, value_name = "N")]
     keep: NonZeroUsize,
+    /// For a store at a URL: hours that a version stays after it was the latest, because readers of an object store leave
+    /// no sign; files that no version names stay as long
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    grace_hours: u32,
     /// Print what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&args.store)?;
+    let grace = Duration::from_secs(u64::from(args.grace_hours) * 60 * 60);
+    let store = Store::open(&args.store)?.with_grace(grace);
     let lock =
         store.lock(&mut |holder| super::stderr::tell(&format!("waiting for {holder}, which writes")))?;
     let done = store.vacuum(&lock, args.keep.get(), args.dry_run)?;
@@ -69,7 +75,11 @@ pub(super) fn run(args: &Args, _global: &Global, out: &mut dyn Write) -> anyhow:
         )?;
     }
     for version in &done.read {
-        writeln!(out, "version {version} stays because it is being read")?;
+        let why = match store.is_remote() {
+            true => "it was the latest within the last --grace-hours",
+            false => "it is being read",
+        };
+        writeln!(out, "version {version} stays because {why}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

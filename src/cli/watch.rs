@@ -102,6 +102,7 @@ fn request(args: &Args) -> WatchRequest {
 }
 
 fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    super::objects::local_only(&request.store, "`watch`")?;
     let stop = request.stop.clone();
     super::signals::on_end(move || stop.stop())?;
     let say = |line: String| {

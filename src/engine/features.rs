@@ -75,7 +75,7 @@ pub(super) fn reread(
 
     let mut shards = Vec::new();
     for modality in Modality::ALL {
-        for path in looked[modality.index()].iter().filter(|path| path.exists()) {
+        for path in looked[modality.index()].iter().filter(|path| crate::ingest::remote::exists(path)) {
             if counts(resolved, modality, path) {
                 let wanted = |key: &str| reader.plan.meaning(key).is_wanted();
                 shards.extend(open(modality, path, &resolved.after.columns, &wanted)?);

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::storage::is_url;
 
 use super::error::IngestError;
 use super::npy::is_npy;
@@ -155,7 +156,12 @@ impl FeatureInput {
             path: path.to_owned(),
             problem,
         };
-        let meta = path.metadata().map_err(IngestError::io("read", path))?;
+        let is_object = super::remote::object(path)?.is_some();
+        let is_url = is_url(path);
+        let is_file = match is_url {
+            true => is_object,
+            false => !path.metadata().map_err(IngestError::io("read", path))?.is_dir(),
+        };
         let shard = |name: String, source: Source| Shard {
             name,
             modality,
@@ -163,10 +169,12 @@ impl FeatureInput {
             columns: columns.clone(),
         };
         let parquet = |path: PathBuf| shard(path.display().to_string(), Source::Parquet(path));
-        if !meta.is_dir() {
+        if is_file {
             // Refuse a FIFO, device or socket here: `path` is the whole input, so that a rejected row would leave no
             // features.
-            super::open::open_regular(path)?;
+            if !is_url {
+                super::open::open_regular(path)?;
+            }
             if is_npy(path) {
                 return Err(problem("is one npy file, expected a folder of them".to_owned()));
             }
@@ -179,7 +187,10 @@ impl FeatureInput {
             mut npy,
             parquet: mut shards,
             others,
-        } = find::files(path, modality)?;
+        } = match is_url {
+            true => find::objects(path, modality)?,
+            false => find::files(path, modality)?,
+        };
         match (npy.is_empty(), shards.is_empty()) {
             (false, false) => {
                 let (npy, shards) = (npy.len(), shards.len());

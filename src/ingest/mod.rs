@@ -22,6 +22,7 @@ pub mod npy;
 mod open;
 mod parquet;
 mod place;
+pub(crate) mod remote;
 pub(crate) mod seen;
 pub mod shards;
 pub(crate) mod sheet;

@@ -12,10 +12,15 @@ use super::error::IngestError;
 /// link that is broken, is part of a loop, or leads to something else. It refuses a FIFO, socket, device or folder
 /// immediately, without waiting for a writer.
 ///
+/// The object at a URL is read from a copy in the scratch folder.
+///
 /// # Errors
 /// - Returns [`IngestError::Kind`] with what was found, if the path is no regular file.
 /// - Returns [`IngestError::Io`] if the file cannot be opened.
 pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
+    let readable = super::remote::readable(path)?;
+    let given = path;
+    let path = readable.as_path();
     // Without O_NONBLOCK, opening a FIFO waits for a writer, possibly for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
@@ -23,6 +28,7 @@ pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
         .custom_flags(nonblocking)
         .open(path)
         .map_err(|source| {
+            let path = given;
             match path.symlink_metadata() {
                 Ok(meta) if meta.file_type().is_symlink() && path.metadata().is_err() => IngestError::Kind {
                     path: path.to_owned(),

@@ -2,9 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use vaplan_schemas::storage::{StoreUrl, local_path};
+
 use super::error::IngestError;
 
-/// The absolute path without `.` and `..` that a store records for `path`, which need not exist.
+/// The absolute path without `.` and `..` that a store records for `path`, which need not exist. A URL of an object store
+/// stays as it is.
 ///
 /// The function keeps symbolic links, so that a link can be set to another folder later. Only a link before a `..` is
 /// resolved, because `link/..` is the parent folder of the target of the link.
@@ -21,8 +24,14 @@ use super::error::IngestError;
 /// # Errors
 /// - Returns [`IngestError::Name`] if the path is not UTF-8: tables hold text, and a changed spelling would name no
 ///   file.
-/// - Returns [`IngestError::Io`] if the path is empty or the working directory was deleted.
+/// - Returns [`IngestError::Io`] if the path is empty, the URL cannot be used, or the working directory was deleted.
 pub fn absolute(path: &Path) -> Result<PathBuf, IngestError> {
+    let of_store = |error: vaplan_schemas::StoreError| IngestError::io("use", path)(std::io::Error::other(error));
+    if let Some(url) = StoreUrl::parse(path).map_err(of_store)? {
+        return Ok(url.to_string().into());
+    }
+    let local = local_path(path).map_err(of_store)?;
+    let path = local.as_deref().unwrap_or(path);
     let whole = std::path::absolute(path).map_err(IngestError::io("resolve", path))?;
     let mut plain = PathBuf::new();
     for component in whole.components() {

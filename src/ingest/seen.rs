@@ -41,7 +41,9 @@ impl Seen {
         sum.update([0]);
         sum.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         sum.update([0]);
-        if let Ok(meta) = path.metadata() {
+        if let Ok(Some(object)) = super::remote::object(path) {
+            sum.update(object.state);
+        } else if let Ok(meta) = path.metadata() {
             for number in [
                 meta.len().cast_signed(),
                 meta.mtime(),

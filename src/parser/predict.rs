@@ -163,7 +163,7 @@ fn to_store(
     let features = open(
         request,
         parser,
-        &folder.join("_vaplan/train/features"),
+        &store.own_dir().join("train/features"),
         (&names, &lengths),
     )?;
     let begun = std::time::Instant::now();

@@ -29,7 +29,7 @@ use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use url::Url;
-use vaplan_schemas::store::DataFile;
+use vaplan_schemas::store::{DataFile, Store};
 
 /// The largest number of data files that a query holds open at once, so that a store of thousands of files needs few
 /// descriptors.
@@ -37,13 +37,17 @@ const OPEN_FILES: usize = 16;
 
 /// Makes the object store of a store's data files available to SQL.
 ///
-/// Keys are paths below `root`, the store's folder, so that they hold the store's own names only. In the object store
+/// Keys are paths below the store's folder or URL, so that they hold the store's own names only. In the object store
 /// of the whole file system, keys would hold the names of the user's folders, and that object store refuses `..` and
 /// decodes `%20` in them.
-pub(super) fn register(context: &SessionContext, root: &Path) -> Result<(), DataFusionError> {
-    let files = LocalFileSystem::new_with_prefix(root)
-        .map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?;
+pub(super) fn register(context: &SessionContext, store: &Store) -> Result<(), DataFusionError> {
     let url = files_url();
+    if store.is_remote() {
+        context.register_object_store(url.as_ref(), store.objects());
+        return Ok(());
+    }
+    let files = LocalFileSystem::new_with_prefix(store.root())
+        .map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?;
     context.register_object_store(url.as_ref(), Arc::new(LimitStore::new(files, OPEN_FILES)));
     Ok(())
 }

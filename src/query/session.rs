@@ -108,7 +108,7 @@ impl QuerySession {
         context.add_analyzer_rule(Arc::new(CheckedArithmetic));
         context.register_udaf(CheckedSum::default().into());
         let root = snapshot.store().root();
-        register(&context, root).map_err(QueryError::sql)?;
+        register(&context, snapshot.store()).map_err(QueryError::sql)?;
         let version = snapshot.version().version;
         let mut entries = Vec::new();
         let mut files = Vec::new();

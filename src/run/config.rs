@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
+use vaplan_schemas::storage::{is_url, redacted};
 
 use super::RunError;
 use crate::choice::nearest;
@@ -337,6 +338,12 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        if is_url(&self.store) {
+            return Err(format!(
+                "store is the URL `{}`, expected a folder: run on a local store, and copy it with `vaplan store --copy-to URL`",
+                redacted(&self.store.to_string_lossy())
+            ));
+        }
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
         let denoise = &self.denoise;
@@ -434,7 +441,11 @@ impl Config {
 
     /// Joins every relative path to `folder`.
     fn below(mut self, folder: &Path) -> Config {
-        let own = |path: &mut PathBuf| *path = folder.join(&*path);
+        let own = |path: &mut PathBuf| {
+            if !is_url(path) {
+                *path = folder.join(&*path);
+            }
+        };
         own(&mut self.store);
         own(&mut self.data.annotations);
         self.data.classes.iter_mut().for_each(own);

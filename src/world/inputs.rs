@@ -7,6 +7,7 @@ use vaplan_schemas::store::Store;
 
 use super::World;
 use crate::error::LabelError;
+use crate::ingest::remote;
 
 /// Checks that the features of a store can be found, before a change reads any of them.
 ///
@@ -20,7 +21,7 @@ pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
     check_absolute(store, world)?;
     for modality in Modality::ALL {
         for path in &world.features[modality.index()] {
-            if !path.exists() {
+            if !remote::exists(path) {
                 return Err(LabelError::InputGone {
                     store: store.root().to_owned(),
                     modality,
@@ -37,7 +38,7 @@ pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
 /// # Errors
 /// Returns [`LabelError::RelativeInputs`] if a recorded path is relative.
 pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelError> {
-    let relative = world.features.iter().flatten().find(|path| path.is_relative());
+    let relative = world.features.iter().flatten().find(|path| remote::is_relative(path));
     match relative {
         None => Ok(()),
         Some(path) => Err(LabelError::RelativeInputs {

@@ -14,6 +14,7 @@ pub(crate) mod durable;
 mod durable_objects;
 pub(crate) mod fault;
 pub mod faulty;
+pub mod inputs;
 mod local;
 mod lock;
 mod object_lease;
@@ -36,7 +37,7 @@ use object_store::ObjectStore;
 pub use lock::WriteLock;
 pub use object_lease::LEASE_SECONDS_VARIABLE;
 pub use open::{register, registered};
-pub use retry::{ATTEMPTS_VARIABLE, RequestCounts};
+pub use retry::{ATTEMPTS_VARIABLE, RequestCounts, requests_of_process};
 pub use url::{StoreUrl, is_url, redacted};
 
 pub(crate) use checkpoint::APP_ID;

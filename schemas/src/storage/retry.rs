@@ -75,6 +75,19 @@ impl fmt::Display for RequestCounts {
     }
 }
 
+/// The requests of all stores and inputs of this process until now.
+pub fn requests_of_process() -> RequestCounts {
+    PROCESS.read()
+}
+
+static PROCESS: Counters = Counters {
+    get: AtomicU64::new(0),
+    list: AtomicU64::new(0),
+    put: AtomicU64::new(0),
+    delete: AtomicU64::new(0),
+    repeated: AtomicU64::new(0),
+};
+
 #[derive(Debug, Default)]
 struct Counters {
     get: AtomicU64,
@@ -82,6 +95,29 @@ struct Counters {
     put: AtomicU64,
     delete: AtomicU64,
     repeated: AtomicU64,
+}
+
+impl Counters {
+    fn read(&self) -> RequestCounts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RequestCounts {
+            get: of(&self.get),
+            list: of(&self.list),
+            put: of(&self.put),
+            delete: of(&self.delete),
+            repeated: of(&self.repeated),
+        }
+    }
+
+    fn add(&self, operation: Operation) {
+        let counter = match operation {
+            Operation::Get => &self.get,
+            Operation::List => &self.list,
+            Operation::Put => &self.put,
+            Operation::Delete => &self.delete,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The kind of a request.
@@ -128,24 +164,13 @@ impl Retrying {
     }
 
     pub(super) fn counts(&self) -> RequestCounts {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        RequestCounts {
-            get: of(&self.counters.get),
-            list: of(&self.counters.list),
-            put: of(&self.counters.put),
-            delete: of(&self.counters.delete),
-            repeated: of(&self.counters.repeated),
-        }
+        self.counters.read()
     }
 
     fn count(&self, operation: Operation) {
-        let counter = match operation {
-            Operation::Get => &self.counters.get,
-            Operation::List => &self.counters.list,
-            Operation::Put => &self.counters.put,
-            Operation::Delete => &self.counters.delete,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        for counters in [&*self.counters, &PROCESS] {
+            counters.add(operation);
+        }
         if matches!(operation, Operation::Put | Operation::Delete) {
             fault::point("request");
         }
@@ -180,7 +205,9 @@ impl Retrying {
             if attempt >= self.attempts || !may_pass(&error) {
                 return Err(self.failed(operation, location, attempt, &error));
             }
-            self.counters.repeated.fetch_add(1, Ordering::Relaxed);
+            for counters in [&*self.counters, &PROCESS] {
+                counters.repeated.fetch_add(1, Ordering::Relaxed);
+            }
             tracing::debug!(url = %self.at(location), attempt, error = %redacted(&error.to_string()), "request failed");
             tokio::time::sleep(with_jitter(pause)).await;
             pause = (pause * 2).min(LONGEST);

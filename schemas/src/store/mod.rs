@@ -218,6 +218,17 @@ impl Store {
         &self.own
     }
 
+    /// [`Store::own_dir`] of the store at a path or URL, which need not exist.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Url`] if the URL cannot be used.
+    pub fn own_dir_at(root: &Path) -> Result<PathBuf, StoreError> {
+        Ok(match (StoreUrl::parse(root)?, storage::local_path(root)?) {
+            (Some(url), _) => storage::scratch::of_url(&url),
+            (None, local) => local.unwrap_or_else(|| root.to_owned()).join(OWN),
+        })
+    }
+
     /// The folder for work in progress of this name. This function does not create the folder.
     ///
     /// `name` must be a name of the program's own, never the name of a video or a text of the user.

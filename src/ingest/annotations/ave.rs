@@ -21,6 +21,7 @@ use vaplan_schemas::{ClassId, Modality};
 use super::{Annotations, DenseEvent, VideoLabel, position, read_classes, unknown_class};
 use crate::ingest::error::IngestError;
 use crate::ingest::open::open_regular;
+use crate::ingest::remote;
 
 const SPLITS: [(Split, &str); 3] = [
     (Split::Train, "trainSet.txt"),
@@ -32,7 +33,7 @@ const HEADER: &str = "Category&VideoID&Quality&StartTime&EndTime";
 /// The split files of a folder. An empty list means that the folder is no AVE folder.
 pub(super) fn find(folder: &Path) -> Vec<(Split, PathBuf)> {
     let files = SPLITS.map(|(split, name)| (split, folder.join(name)));
-    files.into_iter().filter(|(_, path)| path.exists()).collect()
+    files.into_iter().filter(|(_, path)| remote::exists(path)).collect()
 }
 
 struct Line<'a> {
@@ -91,7 +92,7 @@ pub(super) fn read(
     let list = folder.join("classes.txt");
     let classes = match classes {
         Some(classes) => classes,
-        None if list.exists() => read_classes(&list)?,
+        None if remote::exists(&list) => read_classes(&list)?,
         None => {
             let found: BTreeSet<&str> = lines.iter().map(|line| line.class).collect();
             found.into_iter().map(Arc::from).collect()

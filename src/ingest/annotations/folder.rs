@@ -9,6 +9,7 @@ use vaplan_schemas::rows::Split;
 use super::classes::{LLP_CLASSES, nearest, read_classes};
 use super::{dense, position, weak};
 use crate::ingest::error::IngestError;
+use crate::ingest::remote;
 
 /// An unknown class with at least this similarity to a class of LLP counts as a misspelling (D).
 const MISSPELT: f64 = 0.8;
@@ -38,17 +39,10 @@ const CLASSES: &str = "classes.txt";
 
 impl Files {
     pub(super) fn find(folder: &Path) -> Result<Files, IngestError> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
-            let entry = entry.map_err(IngestError::io("list", folder))?;
-            // Ignore names that are not UTF-8, which no annotation file has, and hidden files, which editors and copy
-            // programs leave.
-            if let Ok(name) = entry.file_name().into_string()
-                && !name.starts_with('.')
-            {
-                names.push(name);
-            }
-        }
+        // Ignore names that are not UTF-8, which no annotation file has, and hidden files, which editors and copy
+        // programs leave.
+        let mut names = remote::names(folder)?;
+        names.retain(|name| !name.starts_with('.'));
         names.sort();
         let one = |suffix: &'static str| -> Result<Option<PathBuf>, IngestError> {
             let mut found = names.iter().filter(|name| name.ends_with(suffix));

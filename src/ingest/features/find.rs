@@ -15,6 +15,7 @@ use vaplan_schemas::Modality;
 
 use crate::ingest::error::IngestError;
 use crate::ingest::npy::is_npy;
+use crate::ingest::remote;
 
 /// The files of a folder of features.
 #[derive(Debug, Default)]
@@ -39,6 +40,30 @@ pub(super) fn files(folder: &Path, modality: Modality) -> Result<FoundFiles, Ing
     let mut found = FoundFiles::default();
     let mut visited = BTreeSet::new();
     walk(folder, modality, 0, &mut visited, &mut found)?;
+    Ok(found)
+}
+
+/// Finds the objects of features below a URL, as [`files`] finds the files of a folder.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] if there is no object below the URL or a request fails.
+pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, IngestError> {
+    let mut found = FoundFiles::default();
+    let mut deeper = FoundFiles::default();
+    for path in remote::below(folder)? {
+        let inner = path.strip_prefix(folder).unwrap_or(&path);
+        let folders: Vec<&Path> = inner.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        match folders.is_empty() {
+            true => found.add(path),
+            false if folders.iter().any(|folder| hidden(folder) || of_other(folder, modality)) => found.others += 1,
+            false => deeper.add(path),
+        }
+    }
+    // Files of the folder itself count alone, as in a folder of the local disk.
+    if found.count() == 0 {
+        deeper.others += found.others;
+        return Ok(deeper);
+    }
     Ok(found)
 }
 

@@ -102,7 +102,7 @@ impl S3 {
     fn inputs(&self) {
         assert_status(&run(["demo", "--annotations-only", "--dir", &self.path("")]), 0);
         let (annotations, features) = (self.path("annotations"), self.path("features"));
-        let synth = ["synth", "--annotations", &annotations, "--out", &features, "--layout", "shards"];
+        let synth = ["synth", "--annotations", &annotations, "--out", &features, "--parquet"];
         assert_status(&run(synth), 0);
     }
 

@@ -64,6 +64,20 @@ impl FaultyMemory {
         })
     }
 
+    /// Removes all objects whose key contains a text, without a request.
+    pub fn remove_all(&self, text: &str) {
+        let all = async {
+            let found: Vec<ObjectMeta> = self.inner.list(None).try_collect().await?;
+            for object in found.iter().filter(|object| object.location.as_ref().contains(text)) {
+                object_store::ObjectStoreExt::delete(&self.inner, &object.location).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        super::run(all)
+            .expect("the runtime starts")
+            .expect("memory does not fail");
+    }
+
     /// Sets the faults of later requests, and counts writes from 0 again.
     pub fn set(&self, faults: Faults) {
         *self.faults() = faults;

@@ -47,7 +47,7 @@ impl LeaseText {
         let host = read("/proc/sys/kernel/hostname");
         let asked = std::env::var(LEASE_SECONDS_VARIABLE).ok().and_then(|text| text.parse::<u64>().ok());
         // Memory answers at once.
-        let usual = if scheme == "memory" { 200 } else { SECONDS * 1000 };
+        let usual = if scheme == "memory" { 5000 } else { SECONDS * 1000 };
         LeaseText {
             holder: format!("process {} on {host}", std::process::id()),
             machine: machine(),

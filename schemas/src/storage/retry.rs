@@ -447,7 +447,11 @@ impl ObjectStore for Retrying {
     async fn get_opts(&self, location: &Location, options: GetOptions) -> object_store::Result<GetResult> {
         let request = async |_| {
             let found = self.inner.get_opts(location, options.clone()).await?;
-            let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let (mut meta, range, attributes) =
+                (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            // `PrefixStore` gives the location with its prefix. DataFusion would then take the file for another one, and
+            // read no row.
+            meta.location = location.clone();
             let bytes = match options.head {
                 true => Bytes::new(),
                 false => found.bytes().await?,

@@ -167,7 +167,13 @@ impl Opened {
         let chunks = groups.flat_map(|group| group.columns());
         let wanted = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
         chunks
-            .filter(|chunk| chunk.column_path().parts().first().is_some_and(|name| wanted(name)))
+            .filter(|chunk| {
+                chunk
+                    .column_path()
+                    .parts()
+                    .first()
+                    .is_some_and(|name| wanted(name))
+            })
             .map(|chunk| {
                 let (start, length) = chunk.byte_range();
                 start..start.saturating_add(length)
@@ -207,7 +213,11 @@ impl Opened {
 }
 
 /// Decodes the footer of a file. Columns get the types of `schema` if the file's types allow it.
-fn load(path: &Path, source: &impl ChunkReader, schema: &SchemaRef) -> Result<ArrowReaderMetadata, StoreError> {
+fn load(
+    path: &Path,
+    source: &impl ChunkReader,
+    schema: &SchemaRef,
+) -> Result<ArrowReaderMetadata, StoreError> {
     let load = || {
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         match ArrowReaderMetadata::load(source, options.clone().with_schema(schema.clone())) {

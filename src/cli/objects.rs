@@ -89,12 +89,21 @@ mod tests {
         checked("label --store s3://b/s --visual=s3://b/v --annotations gs://b/a").unwrap();
         checked("export --store s3://b/s --out dir").unwrap();
         checked("export --store s --note https://example.org/a").unwrap();
-        for line in ["export --out s3://b/x", "synth --out=az://c/x", "query -o gs://b/x"] {
+        for line in [
+            "export --out s3://b/x",
+            "synth --out=az://c/x",
+            "query -o gs://b/x",
+        ] {
             let refused = checked(line).unwrap_err().to_string();
             assert!(refused.contains("takes a path of the local disk"), "{refused}");
         }
-        let refused = local_only(Path::new("s3://b/s"), "`run`").unwrap_err().to_string();
-        assert!(refused.contains("vaplan store --store s3://b/s --copy-to DIR"), "{refused}");
+        let refused = local_only(Path::new("s3://b/s"), "`run`")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("vaplan store --store s3://b/s --copy-to DIR"),
+            "{refused}"
+        );
         local_only(Path::new("file:///s"), "`run`").unwrap();
     }
 }

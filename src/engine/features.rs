@@ -23,6 +23,7 @@ use crate::error::LabelError;
 use crate::ingest::annotations::key11;
 use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
 use crate::ingest::npy::is_npy;
+use crate::ingest::remote;
 use crate::world::Both;
 use crate::world::Meaning;
 use crate::world::inputs;
@@ -75,7 +76,10 @@ pub(super) fn reread(
 
     let mut shards = Vec::new();
     for modality in Modality::ALL {
-        for path in looked[modality.index()].iter().filter(|path| crate::ingest::remote::exists(path)) {
+        for path in looked[modality.index()]
+            .iter()
+            .filter(|path| remote::exists(path))
+        {
             if counts(resolved, modality, path) {
                 let wanted = |key: &str| reader.plan.meaning(key).is_wanted();
                 shards.extend(open(modality, path, &resolved.after.columns, &wanted)?);

@@ -22,6 +22,7 @@ use super::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::features::FeatureInput;
+use crate::ingest::remote;
 use crate::world::changes::Changes;
 use crate::world::inputs::PathMove;
 use crate::world::resolve::Resolved;
@@ -234,7 +235,7 @@ fn check(
     let after = &resolved.after;
     let is_moved = |path: &Path| path.starts_with(moves.target());
     for path in after.features.iter().flatten().filter(|path| is_moved(path)) {
-        if !path.exists() {
+        if !remote::exists(path) {
             return Err(missing(path, 1));
         }
     }
@@ -248,7 +249,7 @@ fn check(
     let gone = sources
         .into_iter()
         .map(Path::new)
-        .filter(|path| is_moved(path) && !path.exists());
+        .filter(|path| is_moved(path) && !remote::exists(path));
     let gone: Vec<&Path> = gone.collect();
     if let Some(first) = gone.first() {
         return Err(missing(first, gone.len()));

@@ -152,6 +152,20 @@ impl FeatureInput {
         columns: &ColumnNames,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<FeatureInput, IngestError> {
+        let found = FeatureInput::find(path, modality, columns, wanted)?;
+        if is_url(path) {
+            let files = found.shards.iter().flat_map(Shard::files);
+            super::remote::fetch_all(&files.map(PathBuf::as_path).collect::<Vec<_>>())?;
+        }
+        Ok(found)
+    }
+
+    fn find(
+        path: &Path,
+        modality: Modality,
+        columns: &ColumnNames,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<FeatureInput, IngestError> {
         let problem = |problem: String| IngestError::Features {
             path: path.to_owned(),
             problem,

@@ -35,7 +35,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::IngestError;
-use super::open::open_regular;
+use super::open::open_fetched;
 
 pub use header::{Dtype, DtypeKind, Header, MAX_HEADER, parse_header};
 pub use write::{write_f16, write_f32, write_i64};
@@ -343,7 +343,7 @@ impl Reader {
             path: path.to_owned(),
             problem,
         };
-        let (mut file, mut length) = open_regular(path)?;
+        let (mut file, mut length) = open_fetched(path)?;
         // One read gets the header, and for a feature file of usual size also the data.
         let mut first = length.min(MAX_HEADER);
         self.bytes.clear();
@@ -352,7 +352,7 @@ impl Reader {
             archive::read_array(file, &mut self.bytes).map_err(problem)?;
             length = self.bytes.len() as u64;
             first = length;
-            file = open_regular(path)?.0;
+            file = open_fetched(path)?.0;
         }
         let header = parse_header(&self.bytes, length).map_err(problem)?;
         dtype(&header).map_err(problem)?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::error::IngestError;
+use super::remote;
 
 /// Opens a regular file for reading. Returns the file and its length.
 ///
@@ -18,9 +19,16 @@ use super::error::IngestError;
 /// - Returns [`IngestError::Kind`] with what was found, if the path is no regular file.
 /// - Returns [`IngestError::Io`] if the file cannot be opened.
 pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
-    let readable = super::remote::readable(path)?;
-    let given = path;
-    let path = readable.as_path();
+    open(path, &remote::latest(path)?)
+}
+
+/// Like [`open_regular`], but opens the copy of an object that this process already fetched, without a request.
+pub(super) fn open_fetched(path: &Path) -> Result<(File, u64), IngestError> {
+    open(path, &remote::readable(path)?)
+}
+
+/// Opens `path`. Errors name `given`.
+fn open(given: &Path, path: &Path) -> Result<(File, u64), IngestError> {
     // Without O_NONBLOCK, opening a FIFO waits for a writer, possibly for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()

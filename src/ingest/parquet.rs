@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::{
 use vaplan_schemas::contain::contain;
 
 use super::error::IngestError;
-use super::open::open_regular;
+use super::open::open_fetched;
 use feature::{Encoding, PackedReader};
 use source::Source;
 
@@ -108,7 +108,7 @@ impl EmbeddingFile {
         columns: &[KeyColumn],
         feature: &str,
     ) -> Result<EmbeddingFile, IngestError> {
-        let (file, length) = open_regular(path)?;
+        let (file, length) = open_fetched(path)?;
         let bad = |problem: String| IngestError::Parquet {
             path: path.to_owned(),
             problem,
@@ -356,7 +356,7 @@ fn stated(metadata: &ArrowReaderMetadata, feature: &str) -> BTreeMap<String, Str
 
 /// The distinct values of a text column. `None` if the file cannot be read or lacks the column.
 pub(crate) fn texts(path: &Path, column: &str) -> Option<std::collections::BTreeSet<String>> {
-    let (file, length) = open_regular(path).ok()?;
+    let (file, length) = open_fetched(path).ok()?;
     let source = Source::new(file, length);
     let read = || -> Option<std::collections::BTreeSet<String>> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(source).ok()?;

@@ -26,7 +26,8 @@ use super::error::IngestError;
 ///   file.
 /// - Returns [`IngestError::Io`] if the path is empty, the URL cannot be used, or the working directory was deleted.
 pub fn absolute(path: &Path) -> Result<PathBuf, IngestError> {
-    let of_store = |error: vaplan_schemas::StoreError| IngestError::io("use", path)(std::io::Error::other(error));
+    let of_store =
+        |error: vaplan_schemas::StoreError| IngestError::io("use", path)(std::io::Error::other(error));
     if let Some(url) = StoreUrl::parse(path).map_err(of_store)? {
         return Ok(url.to_string().into());
     }

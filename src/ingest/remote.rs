@@ -20,15 +20,57 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(StoreError) -> Inges
     }
 }
 
-/// The path to read `path` from: `path` itself, or a local copy of the object at a URL.
+/// The path to read `path` from: `path` itself, or a local copy of what the object at a URL is now.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] with the URL if there is no such object or a request fails.
+pub(super) fn latest(path: &Path) -> Result<PathBuf, IngestError> {
+    match is_url(path) {
+        true => inputs::fetch(path).map_err(failed("open", path)),
+        false => Ok(path.to_owned()),
+    }
+}
+
+/// Like [`latest`], but takes a copy that this process already fetched, without a request. [`fetch_all`] fetches copies.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if there is no such object or a request fails.
 pub(super) fn readable(path: &Path) -> Result<PathBuf, IngestError> {
     match is_url(path) {
-        true => inputs::fetch(path).map_err(failed("open", path)),
+        true => match inputs::fetched(path) {
+            Some(copy) => Ok(copy),
+            None => inputs::fetch(path).map_err(failed("open", path)),
+        },
         false => Ok(path.to_owned()),
     }
+}
+
+/// The most objects that are fetched at once.
+const AT_ONCE: usize = 16;
+
+/// Fetches the objects at these URLs, so that reading them makes no request. An object that does not exist is left out: it
+/// becomes a rejected row when it is read.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] with the URL if a request fails. A run therefore ends before it takes the file for one that
+/// cannot be read.
+pub(super) fn fetch_all(paths: &[&Path]) -> Result<(), IngestError> {
+    let fetch = |path: &&Path| match inputs::fetch(path) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map(drop).map_err(failed("open", path)),
+    };
+    let per_thread = paths.len().div_ceil(AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = paths
+            .chunks(per_thread)
+            .map(|paths| scope.spawn(move || paths.iter().try_for_each(fetch)))
+            .collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 /// The object at a URL; `None` if there is no object, or if `path` is no URL.
@@ -75,11 +117,14 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>, IngestError> {
 }
 
 /// Whether there is a file or folder of this path, or an object at or below this URL. A URL that cannot be reached counts
-/// as missing.
+/// as existing, so that reading it reports the error; a missing input would unset labels.
 pub(crate) fn exists(path: &Path) -> bool {
-    match is_url(path) {
-        true => matches!(inputs::stat(path), Ok(Some(_))) || inputs::list(path).is_ok_and(|found| !found.is_empty()),
-        false => path.exists(),
+    if !is_url(path) {
+        return path.exists();
+    }
+    match inputs::stat(path) {
+        Ok(None) => inputs::list(path).map_or(true, |found| !found.is_empty()),
+        Ok(Some(_)) | Err(_) => true,
     }
 }
 

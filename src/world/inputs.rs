@@ -38,7 +38,11 @@ pub(crate) fn check(store: &Store, world: &World) -> Result<(), LabelError> {
 /// # Errors
 /// Returns [`LabelError::RelativeInputs`] if a recorded path is relative.
 pub(crate) fn check_absolute(store: &Store, world: &World) -> Result<(), LabelError> {
-    let relative = world.features.iter().flatten().find(|path| remote::is_relative(path));
+    let relative = world
+        .features
+        .iter()
+        .flatten()
+        .find(|path| remote::is_relative(path));
     match relative {
         None => Ok(()),
         Some(path) => Err(LabelError::RelativeInputs {

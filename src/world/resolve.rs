@@ -17,6 +17,7 @@ use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::{AnnotatedVideos, VideoLabel, unknown_class};
 use crate::ingest::npy::is_npy;
+use crate::ingest::remote;
 use crate::world::settings::LabelSettings;
 use crate::world::{Both, PromptSet, World};
 
@@ -130,7 +131,7 @@ impl Resolved {
             let inputs = &mut self.after.features[modality.index()];
             for path in &changes.features[modality.index()] {
                 let inside = inputs.iter().any(|input| path.starts_with(input));
-                match (inside, crate::ingest::remote::exists(path)) {
+                match (inside, remote::exists(path)) {
                     (false, true) if path.is_file() && is_npy(path) => {
                         return Err(LabelError::Change(format!(
                             "{modality} features `{}` are one npy file in none of the inputs, expected a folder of npy \
@@ -153,7 +154,7 @@ impl Resolved {
             for path in &changes.removed[modality.index()] {
                 if let Some(position) = inputs.iter().position(|input| input == path) {
                     inputs.remove(position);
-                } else if !crate::ingest::remote::exists(path) && inputs.iter().any(|input| path.starts_with(input)) {
+                } else if !remote::exists(path) && inputs.iter().any(|input| path.starts_with(input)) {
                     // A file was removed from an input folder. Reading the path again finds that the file is gone.
                 } else {
                     let inputs: Vec<String> = inputs

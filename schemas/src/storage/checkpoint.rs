@@ -87,7 +87,10 @@ pub(super) fn trimmed(bytes: Bytes, exists: impl Fn(&str) -> bool) -> Option<Vec
 /// The name of the checkpoint that the text of `_last_checkpoint` names, if the checkpoint is one file.
 pub(super) fn named(text: &[u8]) -> Option<String> {
     let hint: serde_json::Value = serde_json::from_slice(text).ok()?;
-    Some(format!("{:020}.checkpoint.parquet", hint.get("version")?.as_u64()?))
+    Some(format!(
+        "{:020}.checkpoint.parquet",
+        hint.get("version")?.as_u64()?
+    ))
 }
 
 /// Returns `_last_checkpoint` with the number of actions and the size that the checkpoint has after trimming. `bytes` are

@@ -12,8 +12,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::memory::InMemory;
 use object_store::path::Path as Location;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use twox_hash::XxHash3_64;
 
@@ -68,7 +68,10 @@ impl FaultyMemory {
     pub fn remove_all(&self, text: &str) {
         let all = async {
             let found: Vec<ObjectMeta> = self.inner.list(None).try_collect().await?;
-            for object in found.iter().filter(|object| object.location.as_ref().contains(text)) {
+            for object in found
+                .iter()
+                .filter(|object| object.location.as_ref().contains(text))
+            {
                 object_store::ObjectStoreExt::delete(&self.inner, &object.location).await?;
             }
             Ok::<_, Error>(())
@@ -116,7 +119,9 @@ impl FaultyMemory {
             return Err(failure("connection refused"));
         }
         if self.chance(number, 1) < faults.unavailable {
-            return Err(failure("server returned status code: 503 Service Unavailable: SlowDown"));
+            return Err(failure(
+                "server returned status code: 503 Service Unavailable: SlowDown",
+            ));
         }
         Ok(number)
     }
@@ -201,7 +206,11 @@ impl ObjectStore for SharedFaultyMemory {
         self.0.inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(&self, location: &Location, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        location: &Location,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
         self.0.begin(false).await?;
         self.0.inner.get_ranges(location, ranges).await
     }
@@ -246,7 +255,12 @@ impl ObjectStore for SharedFaultyMemory {
         self.0.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Location, to: &Location, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Location,
+        to: &Location,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         let number = self.0.begin(true).await?;
         let done = self.0.inner.copy_opts(from, to, options).await;
         self.0.end(number, done)

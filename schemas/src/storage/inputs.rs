@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::TryStreamExt;
 use object_store::path::Path as Location;
@@ -24,6 +24,12 @@ const PARTS_AT_ONCE: usize = 4;
 
 /// The buckets that this process reads.
 static BUCKETS: Mutex<BTreeMap<String, Retrying>> = Mutex::new(BTreeMap::new());
+
+/// The copies that this process fetched or found, by URL.
+static FETCHED: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+
+/// The first request for an input that failed for good.
+static FAILED: Mutex<Option<ObjectError>> = Mutex::new(None);
 
 /// An object that is an input.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +52,12 @@ fn input(url: &StoreUrl, object: &ObjectMeta) -> InputObject {
     InputObject {
         path: format!("{}/{}", url.base(), object.location).into(),
         bytes: object.size,
-        state: hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+        state: hash
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
     }
 }
 
@@ -108,7 +119,8 @@ pub fn stat(path: &Path) -> Result<Option<InputObject>, StoreError> {
 pub fn list(path: &Path) -> Result<Vec<InputObject>, StoreError> {
     let (url, bucket, location) = parsed(path)?;
     let prefix = (!url.key().is_empty()).then_some(&location);
-    let listed: Vec<ObjectMeta> = run(bucket.list(prefix).try_collect())?.map_err(|error| failed(path, error))?;
+    let listed: Vec<ObjectMeta> =
+        run(bucket.list(prefix).try_collect())?.map_err(|error| failed(path, error))?;
     let mut inputs: Vec<InputObject> = listed.iter().map(|object| input(&url, object)).collect();
     inputs.sort();
     Ok(inputs)
@@ -119,6 +131,37 @@ pub fn list(path: &Path) -> Result<Vec<InputObject>, StoreError> {
 /// # Errors
 /// As [`stat`], and [`StoreError::Io`] if there is no such object or the copy cannot be written.
 pub fn fetch(path: &Path) -> Result<PathBuf, StoreError> {
+    let fetched = fetch_now(path);
+    match &fetched {
+        Ok(copy) => drop(fetched_paths().insert(path.to_owned(), copy.clone())),
+        Err(StoreError::Object(error)) => {
+            let mut failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(error.clone());
+        }
+        Err(_) => {}
+    }
+    fetched
+}
+
+fn fetched_paths() -> MutexGuard<'static, BTreeMap<PathBuf, PathBuf>> {
+    FETCHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The copy of an object that this process fetched before, without a request.
+pub fn fetched(path: &Path) -> Option<PathBuf> {
+    let copy = fetched_paths().get(path).cloned();
+    copy.filter(|copy| copy.exists())
+}
+
+/// The first failed request for an input since the last call.
+///
+/// A file of features that cannot be read is a rejected row, and its videos lose their labels. A request that failed says
+/// nothing about the file, so a commit ends with this error instead.
+pub(crate) fn take_failure() -> Option<ObjectError> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn fetch_now(path: &Path) -> Result<PathBuf, StoreError> {
     let absent = || StoreError::io("read", path)(std::io::ErrorKind::NotFound.into());
     let object = stat(path)?.ok_or_else(absent)?;
     let (url, bucket, location) = parsed(path)?;
@@ -139,7 +182,9 @@ pub fn fetch(path: &Path) -> Result<PathBuf, StoreError> {
             file.write_all(&bytes).map_err(StoreError::io("write", &copy))?;
         }
     }
-    let length = file.seek(SeekFrom::End(0)).map_err(StoreError::io("write", &copy))?;
+    let length = file
+        .seek(SeekFrom::End(0))
+        .map_err(StoreError::io("write", &copy))?;
     // The object can be replaced while it is read.
     if stat(path)?.as_ref() != Some(&object) || length != object.bytes {
         return Err(StoreError::File {
@@ -147,6 +192,7 @@ pub fn fetch(path: &Path) -> Result<PathBuf, StoreError> {
             problem: "the object changed while it was read; run the command again".to_owned(),
         });
     }
-    file.persist(&copy).map_err(|error| StoreError::io("write", &copy)(error.error))?;
+    file.persist(&copy)
+        .map_err(|error| StoreError::io("write", &copy)(error.error))?;
     Ok(copy)
 }

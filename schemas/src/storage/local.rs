@@ -98,7 +98,8 @@ impl Storage for LocalStorage {
         let read = |range: &Range<u64>| {
             let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
             let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
+            file.read_exact_at(&mut bytes, range.start)
+                .map(|()| Bytes::from(bytes))
         };
         let read: io::Result<Vec<Bytes>> = ranges.iter().map(read).collect();
         read.map_err(StoreError::io("read", &path))
@@ -138,7 +139,9 @@ impl Storage for LocalStorage {
                 files.push(StoredFile {
                     name,
                     bytes: found.len(),
-                    modified: found.modified().map_or_else(|_| DateTime::default(), DateTime::from),
+                    modified: found
+                        .modified()
+                        .map_or_else(|_| DateTime::default(), DateTime::from),
                 });
             }
         }
@@ -229,11 +232,16 @@ impl Storage for LocalStorage {
         let (versions, LogEntry { version, text }) = last;
         let mut last = self.written(&text)?;
         let data = files.iter_mut().map(|(_, _, scratch)| scratch);
-        let new = entries.iter_mut().filter_map(|(_, entry)| Some(&mut entry.as_mut()?.1));
+        let new = entries
+            .iter_mut()
+            .filter_map(|(_, entry)| Some(&mut entry.as_mut()?.1));
         sync_files(data.chain(new).chain([&mut last]))?;
 
         let mut folders = BTreeSet::from([self.root.clone()]);
-        let new = entries.iter().filter(|(_, entry)| entry.is_some()).map(|(table, _)| *table);
+        let new = entries
+            .iter()
+            .filter(|(_, entry)| entry.is_some())
+            .map(|(table, _)| *table);
         for table in new.chain([versions]) {
             let log = self.at(&log_folder(table));
             if !log.exists() {

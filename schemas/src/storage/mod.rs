@@ -10,6 +10,7 @@
 //! consist of names of the program's own. They never contain names of videos or texts of the user.
 
 mod checkpoint;
+mod counts;
 pub(crate) mod durable;
 mod durable_objects;
 pub(crate) mod fault;
@@ -34,10 +35,11 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 
+pub use counts::{RequestCounts, requests_of_process};
 pub use lock::WriteLock;
 pub use object_lease::LEASE_SECONDS_VARIABLE;
 pub use open::{register, registered};
-pub use retry::{ATTEMPTS_VARIABLE, RequestCounts, requests_of_process};
+pub use retry::ATTEMPTS_VARIABLE;
 pub use url::{StoreUrl, is_url, redacted};
 
 pub(crate) use checkpoint::APP_ID;

@@ -45,7 +45,9 @@ struct LeaseText {
 impl LeaseText {
     fn own(scheme: &str) -> LeaseText {
         let host = read("/proc/sys/kernel/hostname");
-        let asked = std::env::var(LEASE_SECONDS_VARIABLE).ok().and_then(|text| text.parse::<u64>().ok());
+        let asked = std::env::var(LEASE_SECONDS_VARIABLE)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok());
         // Memory answers at once.
         let usual = if scheme == "memory" { 5000 } else { SECONDS * 1000 };
         LeaseText {
@@ -64,7 +66,9 @@ impl LeaseText {
     }
 
     fn bytes(&self) -> bytes::Bytes {
-        serde_json::to_vec(self).expect("texts and numbers are JSON").into()
+        serde_json::to_vec(self)
+            .expect("texts and numbers are JSON")
+            .into()
     }
 }
 
@@ -159,7 +163,12 @@ impl ObjectLease {
         }
     }
 
-    fn start(storage: ObjectStorage, text: LeaseText, number: u64, renewed: Instant) -> Result<ObjectLease, StoreError> {
+    fn start(
+        storage: ObjectStorage,
+        text: LeaseText,
+        number: u64,
+        renewed: Instant,
+    ) -> Result<ObjectLease, StoreError> {
         let shared = Arc::new(Shared {
             storage,
             text,
@@ -173,11 +182,13 @@ impl ObjectLease {
         });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("vaplan-lease".to_owned());
-        let thread = thread.spawn(move || own.renew()).map_err(|source| StoreError::Io {
-            action: "start a thread for the lease of",
-            path: shared.storage.root(),
-            source,
-        })?;
+        let thread = thread
+            .spawn(move || own.renew())
+            .map_err(|source| StoreError::Io {
+                action: "start a thread for the lease of",
+                path: shared.storage.root(),
+                source,
+            })?;
         Ok(ObjectLease {
             shared,
             thread: Some(thread),
@@ -209,7 +220,11 @@ impl Shared {
         let mut state = self.state();
         loop {
             let wait = self.duration() / 3;
-            state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .wake
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             if state.stopping || state.lost {
                 return;
             }

@@ -49,7 +49,9 @@ impl Upload {
         let (state, done) = &*self.0;
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let running = |state: &mut UploadState| matches!(state, UploadState::Running);
-        let mut state = done.wait_while(state, running).unwrap_or_else(PoisonError::into_inner);
+        let mut state = done
+            .wait_while(state, running)
+            .unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             UploadState::Failed(error) => error.take().map_or(Ok(()), Err),
             _ => Ok(()),
@@ -91,7 +93,9 @@ impl ObjectStorage {
             let objects = self.objects.clone();
             async move {
                 let location = Location::from(key.as_str());
-                let put = objects.put_opts(&location, bytes.into(), PutMode::Create.into()).await;
+                let put = objects
+                    .put_opts(&location, bytes.into(), PutMode::Create.into())
+                    .await;
                 (put, key)
             }
         });
@@ -245,7 +249,9 @@ impl Storage for ObjectStorage {
         }
         let entry = |table: &str, entry: LogEntry| (entry_key(table, entry.version), Bytes::from(entry.text));
         let entries = publication.logs.into_iter();
-        let entries = entries.filter_map(|(table, new)| Some(entry(table, new?))).collect();
+        let entries = entries
+            .filter_map(|(table, new)| Some(entry(table, new?)))
+            .collect();
         if let Some(taken) = self.create_all(entries)? {
             return Err(self.conflict(&taken));
         }

@@ -78,13 +78,17 @@ fn bucket(url: &StoreUrl) -> Result<Arc<dyn ObjectStore>, StoreError> {
     };
     // Connections live on the runtime of the stores, which outlives the runtimes of queries.
     let connector = SpawnedReqwestConnector::new(runtime::runtime()?.handle().clone());
-    let options = ClientOptions::new().with_timeout(TIMEOUT).with_connect_timeout(Duration::from_secs(10));
+    let options = ClientOptions::new()
+        .with_timeout(TIMEOUT)
+        .with_connect_timeout(Duration::from_secs(10));
     Ok(match url.scheme() {
         "s3" => {
             let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
             let endpoint = endpoint.iter().find_map(|name| std::env::var(name).ok());
             // An endpoint that begins with `http:` says that its owner wants no TLS.
-            let plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http:"));
+            let plain = endpoint
+                .as_ref()
+                .is_some_and(|endpoint| endpoint.starts_with("http:"));
             let mut builder = AmazonS3Builder::from_env()
                 .with_bucket_name(url.bucket())
                 .with_client_options(options.with_allow_http(plain))

@@ -129,7 +129,8 @@ impl ChunkReader for Ranges {
                 self.bytes
             )));
         }
-        self.part(start..end).map_err(|error| ParquetError::External(Box::new(error)))
+        self.part(start..end)
+            .map_err(|error| ParquetError::External(Box::new(error)))
     }
 }
 

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use object_store::{
 };
 use tokio::sync::Semaphore;
 
+use super::counts::{Operation, RequestCounters, RequestCounts};
 use super::{StoreUrl, checkpoint, fault, redacted};
 use crate::error::ObjectError;
 
@@ -38,122 +38,22 @@ const PARTS_AT_ONCE: usize = 4;
 /// The most requests of one store that are under way at once.
 const AT_ONCE: usize = 64;
 
-/// Numbers of requests to an object store. Each attempt counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestCounts {
-    /// Reads of objects or of parts of objects, and looks for their size.
-    pub get: u64,
-    /// Listings. A listing of more than 1,000 objects takes one request for each 1,000, and counts once here.
-    pub list: u64,
-    /// Writes, each part of a multipart upload included.
-    pub put: u64,
-    /// Removals.
-    pub delete: u64,
-    /// Attempts that failed and were repeated.
-    pub repeated: u64,
-}
-
-impl RequestCounts {
-    /// The number of all requests.
-    pub fn all(&self) -> u64 {
-        self.get + self.list + self.put + self.delete
-    }
-}
-
-impl fmt::Display for RequestCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} requests: {} get, {} list, {} put, {} delete; {} repeated",
-            self.all(),
-            self.get,
-            self.list,
-            self.put,
-            self.delete,
-            self.repeated
-        )
-    }
-}
-
-/// The requests of all stores and inputs of this process until now.
-pub fn requests_of_process() -> RequestCounts {
-    PROCESS.read()
-}
-
-static PROCESS: Counters = Counters {
-    get: AtomicU64::new(0),
-    list: AtomicU64::new(0),
-    put: AtomicU64::new(0),
-    delete: AtomicU64::new(0),
-    repeated: AtomicU64::new(0),
-};
-
-#[derive(Debug, Default)]
-struct Counters {
-    get: AtomicU64,
-    list: AtomicU64,
-    put: AtomicU64,
-    delete: AtomicU64,
-    repeated: AtomicU64,
-}
-
-impl Counters {
-    fn read(&self) -> RequestCounts {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        RequestCounts {
-            get: of(&self.get),
-            list: of(&self.list),
-            put: of(&self.put),
-            delete: of(&self.delete),
-            repeated: of(&self.repeated),
-        }
-    }
-
-    fn add(&self, operation: Operation) {
-        let counter = match operation {
-            Operation::Get => &self.get,
-            Operation::List => &self.list,
-            Operation::Put => &self.put,
-            Operation::Delete => &self.delete,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// The kind of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    Get,
-    List,
-    Put,
-    Delete,
-}
-
-impl Operation {
-    fn name(self) -> &'static str {
-        match self {
-            Operation::Get => "GET",
-            Operation::List => "LIST",
-            Operation::Put => "PUT",
-            Operation::Delete => "DELETE",
-        }
-    }
-}
-
 /// The object store of the keys below a URL.
 #[derive(Clone, Debug)]
 pub(crate) struct Retrying {
     inner: Arc<dyn ObjectStore>,
     url: StoreUrl,
     attempts: u32,
-    counters: Arc<Counters>,
+    counters: Arc<RequestCounters>,
     permits: Arc<Semaphore>,
 }
 
 impl Retrying {
     /// Wraps `inner`, whose keys are relative to `url`.
     pub(super) fn new(inner: Arc<dyn ObjectStore>, url: StoreUrl) -> Retrying {
-        let asked = std::env::var(ATTEMPTS_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let asked = std::env::var(ATTEMPTS_VARIABLE)
+            .ok()
+            .and_then(|text| text.parse().ok());
         Retrying {
             inner,
             url,
@@ -168,9 +68,7 @@ impl Retrying {
     }
 
     fn count(&self, operation: Operation) {
-        for counters in [&*self.counters, &PROCESS] {
-            counters.add(operation);
-        }
+        self.counters.add(operation);
         if matches!(operation, Operation::Put | Operation::Delete) {
             fault::point("request");
         }
@@ -192,7 +90,11 @@ impl Retrying {
         for attempt in 1.. {
             self.count(operation);
             let answer = {
-                let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
+                let _permit = self
+                    .permits
+                    .acquire()
+                    .await
+                    .expect("the semaphore is never closed");
                 request(attempt).await
             };
             let error = match answer {
@@ -205,9 +107,7 @@ impl Retrying {
             if attempt >= self.attempts || !may_pass(&error) {
                 return Err(self.failed(operation, location, attempt, &error));
             }
-            for counters in [&*self.counters, &PROCESS] {
-                counters.repeated.fetch_add(1, Ordering::Relaxed);
-            }
+            self.counters.add_repeated();
             tracing::debug!(url = %self.at(location), attempt, error = %redacted(&error.to_string()), "request failed");
             tokio::time::sleep(with_jitter(pause)).await;
             pause = (pause * 2).min(LONGEST);
@@ -302,12 +202,21 @@ impl Retrying {
             let text = Bytes::from(payload.clone());
             let log = location.as_ref().rsplit_once('/')?.0;
             let checkpoint = Location::from(format!("{log}/{}", checkpoint::named(&text)?));
-            let bytes = self.get_opts(&checkpoint, GetOptions::default()).await.ok()?.bytes().await.ok()?;
+            let bytes = self
+                .get_opts(&checkpoint, GetOptions::default())
+                .await
+                .ok()?
+                .bytes()
+                .await
+                .ok()?;
             return checkpoint::hint(&text, &bytes).map(Bytes::from);
         }
         if checkpoint::is_checkpoint(name) {
             let table = location.as_ref().rsplit_once("/_delta_log/")?.0;
-            let listed = self.list_with_delimiter(Some(&Location::from(table))).await.ok()?;
+            let listed = self
+                .list_with_delimiter(Some(&Location::from(table)))
+                .await
+                .ok()?;
             let names: std::collections::BTreeSet<String> = listed
                 .objects
                 .iter()
@@ -389,7 +298,9 @@ fn short(error: &Error) -> String {
 fn advice(status: Option<u16>, error: &Error) -> &'static str {
     match status {
         Some(401 | 403) => "check the credentials in the environment and their rights to this bucket",
-        Some(404) if is_bucket(error) => "check the name of the bucket, and create the bucket if it is missing",
+        Some(404) if is_bucket(error) => {
+            "check the name of the bucket, and create the bucket if it is missing"
+        }
         Some(404) => "the object is gone: another process removed it; run the command again",
         Some(status) if status >= 500 || status == 429 => {
             "the service is overloaded or down: run the command again later; a commit exists completely or not at all"
@@ -467,13 +378,18 @@ impl ObjectStore for Retrying {
         })
     }
 
-    async fn get_ranges(&self, location: &Location, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        location: &Location,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
         let one = |range: Range<u64>| async move {
             let request = async |_| self.inner.get_range(location, range.clone()).await;
             self.tried(Operation::Get, location, request).await
         };
         // Boxed, because the compiler cannot prove that the closure holds for any lifetime of its future.
-        let all: Vec<futures::future::BoxFuture<'_, _>> = ranges.iter().map(|range| one(range.clone()).boxed()).collect();
+        let all: Vec<futures::future::BoxFuture<'_, _>> =
+            ranges.iter().map(|range| one(range.clone()).boxed()).collect();
         stream::iter(all).buffered(AT_ONCE).try_collect().await
     }
 
@@ -509,10 +425,16 @@ impl ObjectStore for Retrying {
 
     async fn list_with_delimiter(&self, prefix: Option<&Location>) -> object_store::Result<ListResult> {
         let at = prefix.cloned().unwrap_or_default();
-        self.tried(Operation::List, &at, |_| self.inner.list_with_delimiter(prefix)).await
+        self.tried(Operation::List, &at, |_| self.inner.list_with_delimiter(prefix))
+            .await
     }
 
-    async fn copy_opts(&self, from: &Location, to: &Location, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Location,
+        to: &Location,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         let request = |_| self.inner.copy_opts(from, to, options.clone());
         self.tried(Operation::Put, to, request).await
     }

@@ -25,9 +25,19 @@ pub fn folder() -> PathBuf {
     if let Some(chosen) = &*CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) {
         return chosen.clone();
     }
-    let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = |variable: &str| {
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     named(VARIABLE)
-        .or_else(|| Some(named("XDG_CACHE_HOME").filter(|folder| folder.is_absolute())?.join("vaplan")))
+        .or_else(|| {
+            Some(
+                named("XDG_CACHE_HOME")
+                    .filter(|folder| folder.is_absolute())?
+                    .join("vaplan"),
+            )
+        })
         .or_else(|| Some(named("HOME")?.join(".cache/vaplan")))
         .unwrap_or_else(|| std::env::temp_dir().join("vaplan"))
 }
@@ -36,8 +46,28 @@ pub fn folder() -> PathBuf {
 pub fn of_url(url: &StoreUrl) -> PathBuf {
     use sha2::{Digest, Sha256};
     let text = url.to_string();
-    let hash: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let last: String = url.key().rsplit('/').next().unwrap_or_default().chars().map(plain).take(40).collect();
-    folder().join(url.scheme()).join(format!("{}-{last}-{hash}", url.bucket()))
+    let hash: String = Sha256::digest(text.as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let last: String = url
+        .key()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .map(plain)
+        .take(40)
+        .collect();
+    folder()
+        .join(url.scheme())
+        .join(format!("{}-{last}-{hash}", url.bucket()))
 }

@@ -118,7 +118,9 @@ impl fmt::Debug for StoreUrl {
 fn split(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     is_scheme.then_some((scheme, rest))
 }
 
@@ -165,7 +167,11 @@ pub fn redacted(text: &str) -> String {
         let plain = url.split(['?', '#']).next().unwrap_or_default();
         let (host, path) = plain.split_at(plain.find('/').unwrap_or(plain.len()));
         // A password can hold a slash that is not encoded, so an `@` in the first part of the path counts, too.
-        let host = match path.split('/').nth(1).filter(|part| part.contains('@') && host.contains(':')) {
+        let host = match path
+            .split('/')
+            .nth(1)
+            .filter(|part| part.contains('@') && host.contains(':'))
+        {
             Some(_) => "",
             None => host.rsplit('@').next().unwrap_or_default(),
         };
@@ -206,11 +212,21 @@ mod tests {
 
     #[test]
     fn secrets_in_a_url_are_refused_and_not_repeated() {
-        for text in ["s3://me:hunter2@bucket/a", "az://box/a?sig=hunter2", "s3://me:hun/ter2@bucket/a?sig=hunter2"] {
+        for text in [
+            "s3://me:hunter2@bucket/a",
+            "az://box/a?sig=hunter2",
+            "s3://me:hun/ter2@bucket/a?sig=hunter2",
+        ] {
             let refused = parsed(text).unwrap_err().to_string();
-            assert!(!refused.contains("hunter2") && !refused.contains("ter2"), "{refused}");
+            assert!(
+                !refused.contains("hunter2") && !refused.contains("ter2"),
+                "{refused}"
+            );
         }
-        assert_eq!(redacted("PUT https://h/a?x=1 (b://u@h/c)"), "PUT https://h/a (b://h/c)");
+        assert_eq!(
+            redacted("PUT https://h/a?x=1 (b://u@h/c)"),
+            "PUT https://h/a (b://h/c)"
+        );
         let unknown = parsed("ftp://host/a").unwrap_err().to_string();
         assert!(unknown.contains("expected s3, gs, az or file"), "{unknown}");
     }

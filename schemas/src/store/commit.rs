@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::data_file::{DataFile, FilePlace};
 use super::logged::{LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
 use super::written::Written;
-use super::data_file::{DataFile, FilePlace};
 use super::{Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;

@@ -57,7 +57,10 @@ impl Count {
     }
 
     fn get(&self) -> (u64, u64) {
-        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        (
+            self.files.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -109,7 +112,8 @@ impl Store {
         for (table, deltas) in deltas(&kept) {
             all.push(self.table_files(table, &deltas)?);
         }
-        let (versions, tables): (Vec<_>, Vec<_>) = all.into_iter().partition(|own| own.table == Versions::NAME);
+        let (versions, tables): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|own| own.table == Versions::NAME);
         for own in &tables {
             copying.data(own)?;
         }
@@ -118,7 +122,10 @@ impl Store {
         }
         if first.version > 1 || rows.first().is_some_and(|row| row.version < first.version) {
             let before = to.mark()?;
-            let opens = there.iter().map(|row| row.version).filter(|version| before.keeps(*version));
+            let opens = there
+                .iter()
+                .map(|row| row.version)
+                .filter(|version| before.keeps(*version));
             let opens = opens.filter(|version| *version < first.version).collect();
             to.set_mark(&super::vacuum::Mark::keeping(first.version, opens))?;
         }
@@ -178,7 +185,10 @@ impl TableFiles {
     fn drop_later_hint(&mut self, from: &Store, last: Option<u64>) -> Result<(), StoreError> {
         let hint = "_last_checkpoint";
         if self.checkpoints.iter().any(|file| file.name == hint) {
-            let text = from.storage.get(&format!("{}/{hint}", log_folder(self.table)))?.unwrap_or_default();
+            let text = from
+                .storage
+                .get(&format!("{}/{hint}", log_folder(self.table)))?
+                .unwrap_or_default();
             let parsed: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
             let version = parsed.and_then(|hint| hint.get("version")?.as_u64());
             if version.is_none() || version > last {
@@ -192,7 +202,9 @@ impl TableFiles {
 /// Returns an error unless the rows of the target are rows of this store.
 fn same_history(rows: &[VersionRow], there: &[VersionRow], to: &Store) -> Result<(), StoreError> {
     let own: BTreeMap<u64, &VersionRow> = rows.iter().map(|row| (row.version, row)).collect();
-    let other = there.iter().find(|row| own.get(&row.version).is_none_or(|own| own != row));
+    let other = there
+        .iter()
+        .find(|row| own.get(&row.version).is_none_or(|own| own != row));
     match other {
         Some(row) => Err(StoreError::OtherStore {
             path: to.root.clone(),
@@ -204,7 +216,8 @@ fn same_history(rows: &[VersionRow], there: &[VersionRow], to: &Store) -> Result
 
 impl Copying<'_> {
     fn read(&self, key: &str) -> Result<Bytes, StoreError> {
-        let absent = || StoreError::io("read", &self.from.root.join(key))(std::io::ErrorKind::NotFound.into());
+        let absent =
+            || StoreError::io("read", &self.from.root.join(key))(std::io::ErrorKind::NotFound.into());
         self.from.storage.get(key)?.ok_or_else(absent)
     }
 
@@ -224,7 +237,10 @@ impl Copying<'_> {
     /// Copies data files. The name of each has the hash of its content, which is compared.
     fn data(&self, own: &TableFiles) -> Result<(), StoreError> {
         let there = self.to.storage.list(own.table, None)?;
-        let there: BTreeMap<&str, u64> = there.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+        let there: BTreeMap<&str, u64> = there
+            .iter()
+            .map(|file| (file.name.as_str(), file.bytes))
+            .collect();
         let missing: Vec<(&String, u64)> = own
             .data
             .iter()
@@ -262,7 +278,10 @@ impl Copying<'_> {
     fn log(&self, own: &TableFiles) -> Result<(), StoreError> {
         let log = log_folder(own.table);
         let there = self.to.storage.list(&log, None)?;
-        let there: BTreeMap<&str, u64> = there.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+        let there: BTreeMap<&str, u64> = there
+            .iter()
+            .map(|file| (file.name.as_str(), file.bytes))
+            .collect();
         for file in &own.checkpoints {
             let key = format!("{log}/{}", file.name);
             if there.get(file.name.as_str()) == Some(&file.bytes) && file.name.ends_with(".parquet") {
@@ -279,7 +298,9 @@ impl Copying<'_> {
             }
             let key = format!("{log}/{}", file.name);
             let text = self.read(&key)?;
-            if !self.to.storage.put_new(&key, text.clone())? && self.to.storage.get(&key)?.as_ref() != Some(&text) {
+            if !self.to.storage.put_new(&key, text.clone())?
+                && self.to.storage.get(&key)?.as_ref() != Some(&text)
+            {
                 return Err(StoreError::Conflict {
                     path: self.to.root.join(key),
                 });
@@ -291,7 +312,10 @@ impl Copying<'_> {
         if own.table == Versions::NAME {
             return own.entries.iter().try_for_each(copy);
         }
-        on_all_cores(self.busy(), own.entries.len(), |number| copy(&own.entries[number])).map(drop)
+        on_all_cores(self.busy(), own.entries.len(), |number| {
+            copy(&own.entries[number])
+        })
+        .map(drop)
     }
 
     /// Copies the copy of what the log says, so that the first reader of the target need not read the whole log.
@@ -307,7 +331,10 @@ impl Copying<'_> {
     fn verify(&self, own: &TableFiles) -> Result<(), StoreError> {
         let log = log_folder(own.table);
         let expected = own.data.iter().map(|(name, bytes)| (own.table, name, *bytes));
-        let entries = own.entries.iter().map(|file| (log.as_str(), &file.name, file.bytes));
+        let entries = own
+            .entries
+            .iter()
+            .map(|file| (log.as_str(), &file.name, file.bytes));
         let mut found: BTreeMap<(&str, String), u64> = BTreeMap::new();
         for folder in [own.table, log.as_str()] {
             let listed = self.to.storage.list(folder, None)?.into_iter();

@@ -242,7 +242,9 @@ impl DeltaFolder {
         let mut logs = self.known();
         match logs.get(&self.table) {
             // Entries of an object store stay; on a local disk an older copy of the store can take its place.
-            Some(kept) if kept.version > known.version && (self.storage.is_remote() || self.has_entry(kept.version).unwrap_or(false)) => {}
+            Some(kept)
+                if kept.version > known.version
+                    && (self.storage.is_remote() || self.has_entry(kept.version).unwrap_or(false)) => {}
             _ => {
                 logs.insert(self.table.clone(), known.clone());
             }

@@ -14,7 +14,7 @@ use super::logged::LoggedFiles;
 use super::parallel::on_all_cores;
 use crate::error::StoreError;
 use crate::rows::VersionRow;
-use crate::storage::Publication;
+use crate::storage::{Publication, inputs};
 use crate::tables::{self, Table, Versions};
 
 /// When `versions` has this many files, they are joined into one, so that opening the store stays quick.
@@ -26,7 +26,11 @@ const CHECKPOINT: u64 = 64;
 fn writer() -> String {
     use std::hash::{BuildHasher, RandomState};
     let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
-    format!("{}-{now}-{:016x}", std::process::id(), RandomState::new().hash_one(now))
+    format!(
+        "{}-{now}-{:016x}",
+        std::process::id(),
+        RandomState::new().hash_one(now)
+    )
 }
 
 impl Commit<'_> {
@@ -36,6 +40,9 @@ impl Commit<'_> {
     /// Returns [`StoreError`] if a file cannot be written or synced. The previous version then stays the latest
     /// version, and the same commit can be made again.
     pub fn finish(mut self) -> Result<VersionRow, StoreError> {
+        if let Some(error) = inputs::take_failure() {
+            return Err(StoreError::Object(error));
+        }
         self.renew()?;
         let command = self.info.command.clone();
         let writer = self.store.is_remote().then(writer);
@@ -137,7 +144,11 @@ impl Commit<'_> {
     }
 
     /// Publishes all files, and then leaves copies and checkpoints of the logs.
-    fn settle(mut self, mut entries: BTreeMap<&'static str, Entry>, versions: Entry) -> Result<(), StoreError> {
+    fn settle(
+        mut self,
+        mut entries: BTreeMap<&'static str, Entry>,
+        versions: Entry,
+    ) -> Result<(), StoreError> {
         let mut files = std::mem::take(&mut self.unnamed);
         // Keep only files that the tables will have: the same commit can write a file and replace it again.
         let wanted = |table: &str, name: &str| {

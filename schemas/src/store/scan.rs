@@ -158,7 +158,9 @@ impl Snapshot {
         let mut files = self.candidates::<T>(filter)?;
         files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
-        let by_file = on_all_cores(&self.store().storage, files.len(), |number| found::<T>(&files[number], &filters))?;
+        let by_file = on_all_cores(&self.store().storage, files.len(), |number| {
+            found::<T>(&files[number], &filters)
+        })?;
         let mut all = Vec::with_capacity(by_file.iter().map(Vec::len).sum());
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));

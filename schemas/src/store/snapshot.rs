@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 
-use super::data_file::DataFile;
 use super::Store;
+use super::data_file::DataFile;
 use super::delta::DeltaFolder;
 use super::lease::Lease;
 use super::logged::{LoggedFile, LoggedFiles};

@@ -191,15 +191,20 @@ impl Store {
     fn remove(&self, files: &[(String, u64)]) -> Result<(), StoreError> {
         // On a local disk one after the other, in order.
         match self.is_remote() {
-            true => {
-                on_all_cores(&self.storage, files.len(), |number| self.storage.delete(&files[number].0)).map(drop)
-            }
+            true => on_all_cores(&self.storage, files.len(), |number| {
+                self.storage.delete(&files[number].0)
+            })
+            .map(drop),
             false => files.iter().try_for_each(|(key, _)| self.storage.delete(key)),
         }
     }
 
     /// The data files that neither one of these Delta versions nor the last Delta version names.
-    fn unneeded(&self, folder: &DeltaFolder, deltas: &BTreeSet<u64>) -> Result<Vec<(String, u64)>, StoreError> {
+    fn unneeded(
+        &self,
+        folder: &DeltaFolder,
+        deltas: &BTreeSet<u64>,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
         let Some(latest) = folder.latest()? else {
             return Ok(Vec::new());
         };
@@ -220,15 +225,24 @@ impl Store {
         }
         // A process that lost its lease without noticing may still be uploading files.
         let grace = chrono::TimeDelta::from_std(self.grace).unwrap_or(chrono::TimeDelta::MAX);
-        let young = chrono::Utc::now().checked_sub_signed(grace).filter(|_| self.is_remote());
+        let young = chrono::Utc::now()
+            .checked_sub_signed(grace)
+            .filter(|_| self.is_remote());
         let found = self.storage.list(&folder.table, None)?.into_iter();
         let unneeded = found.filter(|file| file.name.ends_with(".parquet") && !needed.contains(&file.name));
         let old = unneeded.filter(|file| young.is_none_or(|young| file.modified <= young));
-        Ok(old.map(|file| (format!("{}/{}", folder.table, file.name), file.bytes)).collect())
+        Ok(old
+            .map(|file| (format!("{}/{}", folder.table, file.name), file.bytes))
+            .collect())
     }
 
     /// The entries and checkpoints of a log that are not needed for reading version `oldest` and later versions.
-    fn old_entries(&self, folder: &DeltaFolder, oldest: u64, dry: bool) -> Result<Vec<(String, u64)>, StoreError> {
+    fn old_entries(
+        &self,
+        folder: &DeltaFolder,
+        oldest: u64,
+        dry: bool,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
         if oldest > 0 && !dry && !folder.has_checkpoint(oldest)? {
             folder.checkpoint(oldest)?;
         }
@@ -239,7 +253,9 @@ impl Store {
         let log = log_folder(&folder.table);
         let found = self.storage.list(&log, None)?.into_iter();
         let old = found.filter(|file| version(&file.name).is_some_and(|version| version < oldest));
-        Ok(old.map(|file| (format!("{log}/{}", file.name), file.bytes)).collect())
+        Ok(old
+            .map(|file| (format!("{log}/{}", file.name), file.bytes))
+            .collect())
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::logged::LoggedFile;
 use super::Store;
+use super::logged::LoggedFile;
 use crate::error::{StoreError, TableError};
 use crate::ids::bucket_of;
 use crate::parquet_file;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vaplan_schemas::StoreError;
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::storage::faulty::{Faults, FaultyMemory, SharedFaultyMemory};
-use vaplan_schemas::storage::register;
+use vaplan_schemas::storage::{inputs, register};
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::Rejects;
 
@@ -114,7 +114,11 @@ fn requests_that_fail_or_whose_response_is_lost_are_repeated_and_change_no_row()
 fn a_network_that_is_cut_at_any_write_leaves_the_last_version_whole_and_a_rerun_completes() {
     type Action = fn(&Store) -> Result<(), StoreError>;
     let actions: [(&str, Action, ScoredTracks); 3] = [
-        ("patch", |store| patch(store, &held(), &after()).map(drop), after()),
+        (
+            "patch",
+            |store| patch(store, &held(), &after()).map(drop),
+            after(),
+        ),
         (
             "optimize",
             |store| {
@@ -226,7 +230,11 @@ fn vacuum_keeps_versions_that_were_the_latest_within_the_time_of_grace() {
     let done = store.vacuum(&lock, 1, false).unwrap();
     assert_eq!((done.kept.len(), done.files), (3, 0));
     assert_holds(&store.at_version(Some(StoreVersion(1))).unwrap(), &scored(10, 1));
-    let done = store.clone().with_grace(Duration::ZERO).vacuum(&lock, 1, false).unwrap();
+    let done = store
+        .clone()
+        .with_grace(Duration::ZERO)
+        .vacuum(&lock, 1, false)
+        .unwrap();
     assert_eq!(done.kept.len(), 1);
     assert!(done.files > 0);
     let gone = store.at_version(Some(StoreVersion(1))).unwrap_err();
@@ -252,7 +260,11 @@ fn a_store_is_copied_to_a_url_and_back_goes_on_there_and_a_second_copy_writes_on
     let remote = place.open();
     assert_whole(&remote.latest().unwrap().unwrap(), &scored(10, 3));
     assert_holds(&remote.at_version(Some(StoreVersion(1))).unwrap(), &scored(10, 1));
-    assert_eq!(copied(&local, &remote, None).unwrap().0, 0, "everything was there");
+    assert_eq!(
+        copied(&local, &remote, None).unwrap().0,
+        0,
+        "everything was there"
+    );
     patch(&local, &scored(10, 3), &held()).unwrap();
     let (written, present) = copied(&local, &remote, None).unwrap();
     assert!(written > 0 && written < present, "{written} of {present}");
@@ -310,8 +322,48 @@ fn a_request_that_fails_for_good_names_url_operation_attempts_status_and_what_to
     let error = store.versions().unwrap_err().to_string();
     let url = place.url.display().to_string();
     assert!(error.contains(&url), "{error}");
-    assert!(error.starts_with("LIST `") || error.starts_with("GET `"), "{error}");
+    assert!(
+        error.starts_with("LIST `") || error.starts_with("GET `"),
+        "{error}"
+    );
     for part in ["attempts, last status 503", "run the command again later"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+/// The process that [`a_failed_request_for_an_input_lets_no_commit_follow`] starts: the failure counts for a whole process.
+#[test]
+fn child_with_a_failed_input() {
+    if std::env::var_os("VAPLAN_TEST_FAILED_INPUT").is_none() {
+        return;
+    }
+    let place = prepared(Faults::default());
+    let store = place.open();
+    let input = place.url.join("rows.csv");
+    place.memory.set(Faults {
+        unavailable: 1.0,
+        ..Faults::default()
+    });
+    assert!(matches!(inputs::fetch(&input), Err(StoreError::Object(_))));
+    place.memory.set(Faults::default());
+    let absent = inputs::fetch(&input).unwrap_err();
+    assert!(matches!(absent, StoreError::Io { .. }), "{absent}");
+    let refused = patch(&store, &held(), &after()).unwrap_err();
+    assert!(refused.to_string().contains("rows.csv"), "{refused}");
+    patch(&store, &held(), &after()).unwrap();
+    assert_whole(&place.open().latest().unwrap().unwrap(), &after());
+}
+
+#[test]
+fn a_failed_request_for_an_input_lets_no_commit_follow() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "objects::child_with_a_failed_input", "--nocapture"])
+        .env("VAPLAN_TEST_FAILED_INPUT", "1")
+        .output()
+        .unwrap();
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
 }

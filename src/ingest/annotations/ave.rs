@@ -33,7 +33,10 @@ const HEADER: &str = "Category&VideoID&Quality&StartTime&EndTime";
 /// The split files of a folder. An empty list means that the folder is no AVE folder.
 pub(super) fn find(folder: &Path) -> Vec<(Split, PathBuf)> {
     let files = SPLITS.map(|(split, name)| (split, folder.join(name)));
-    files.into_iter().filter(|(_, path)| remote::exists(path)).collect()
+    files
+        .into_iter()
+        .filter(|(_, path)| remote::exists(path))
+        .collect()
 }
 
 struct Line<'a> {

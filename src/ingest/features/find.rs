@@ -52,10 +52,20 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
     let mut deeper = FoundFiles::default();
     for path in remote::below(folder)? {
         let inner = path.strip_prefix(folder).unwrap_or(&path);
-        let folders: Vec<&Path> = inner.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+        let folders: Vec<&Path> = inner
+            .ancestors()
+            .skip(1)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
         match folders.is_empty() {
             true => found.add(path),
-            false if folders.iter().any(|folder| hidden(folder) || of_other(folder, modality)) => found.others += 1,
+            false
+                if folders
+                    .iter()
+                    .any(|folder| hidden(folder) || of_other(folder, modality)) =>
+            {
+                found.others += 1
+            }
             false => deeper.add(path),
         }
     }

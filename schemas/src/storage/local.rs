@@ -215,7 +215,12 @@ impl Storage for LocalStorage {
     /// Waits for the disk four times, whatever the number of tables: for the bytes of all files; for the names of the data
     /// files; for the entries of the tables' logs; and for the last entry.
     fn publish(&self, publication: Publication) -> Result<(), StoreError> {
-        let Publication { files, logs, last } = publication;
+        let Publication {
+            files,
+            logs,
+            last,
+            copies,
+        } = publication;
         let files = files.into_iter().map(|(table, name, staged)| match staged {
             Staged::Scratch(scratch) => (table, name, scratch),
             Staged::Upload(_) => unreachable!("a local disk stages files"),
@@ -277,6 +282,13 @@ impl Storage for LocalStorage {
         self.link(versions, version, last)?;
         sync_folder(&self.at(&log_folder(versions)))?;
         fault::point("after-versions");
+        for (key, bytes) in copies {
+            // Only now: until the last entry is on the disk, nothing may delay the commit.
+            if let Err(error) = self.put_copy(&key, bytes) {
+                // A disk that is full or read-only: the next process reads the log.
+                tracing::debug!(key, %error, "no copy of the log");
+            }
+        }
         Ok(())
     }
 

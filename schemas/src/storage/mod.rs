@@ -106,6 +106,8 @@ pub(crate) struct Publication {
     pub(crate) logs: Vec<(&'static str, Option<LogEntry>)>,
     /// The entry of the log of this table makes the version. It comes last.
     pub(crate) last: (&'static str, LogEntry),
+    /// Copies of what the logs say, by key. They count only if the entries of the logs exist, and they may be lost.
+    pub(crate) copies: Vec<(String, Bytes)>,
 }
 
 /// The folder of the log of a table.
@@ -134,6 +136,11 @@ pub(crate) trait Storage: std::fmt::Debug + Send + Sync + 'static {
 
     /// The bytes of a file, or `None` if there is no such file.
     fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError>;
+
+    /// The bytes of several files, in the order of the keys. The requests to an object store are made together.
+    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
 
     /// Parts of a file that exists, in the order of the ranges.
     fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError>;

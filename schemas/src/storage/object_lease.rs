@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! _vaplan/writer/00000000000000000007    the object with the highest number names the process that holds the lease
-//!   put 8, remove 7                      the process renews its lease, or gives it back; or another process takes it over
+//!   put 8, remove 7                      the process renews its lease, or another process takes it over
+//!   put an empty 8                       the process gives its lease back
 //! ```
 //!
 //! Every step creates the next number, and only one process can create a number. A process that wants the lease takes it
@@ -38,8 +39,6 @@ struct LeaseText {
     process: u32,
     /// The lease ends if it is not renewed for this number of milliseconds.
     milliseconds: u64,
-    /// Whether the process gave the lease back.
-    released: bool,
 }
 
 impl LeaseText {
@@ -55,7 +54,6 @@ impl LeaseText {
             machine: machine(),
             process: std::process::id(),
             milliseconds: asked.map_or(usual, |seconds| seconds.max(1).saturating_mul(1000)),
-            released: false,
         }
     }
 
@@ -131,7 +129,9 @@ impl ObjectLease {
             let listed = storage.list(&folder(), None)?;
             let numbers: Vec<u64> = listed.iter().filter_map(|file| file.name.parse().ok()).collect();
             let last = numbers.iter().copied().max().unwrap_or(0);
-            if seen.as_ref().is_none_or(|(number, ..)| *number != last) {
+            // A process that gives the lease back leaves an empty object.
+            let given_back = listed.last().is_none_or(|file| file.bytes == 0);
+            if !given_back && seen.as_ref().is_none_or(|(number, ..)| *number != last) {
                 let found = match last {
                     0 => None,
                     _ => storage.get(&key(last))?,
@@ -139,18 +139,17 @@ impl ObjectLease {
                 let found = found.and_then(|bytes| serde_json::from_slice(&bytes).ok());
                 seen = Some((last, found, Instant::now()));
             }
-            let free = match &seen {
-                Some((_, Some(holder), since)) => {
-                    let duration = Duration::from_millis(holder.milliseconds);
-                    holder.released || holder.has_ended() || since.elapsed() > duration
-                }
-                _ => true,
-            };
+            let free = given_back
+                || match &seen {
+                    Some((_, Some(holder), since)) => {
+                        let duration = Duration::from_millis(holder.milliseconds);
+                        holder.has_ended() || since.elapsed() > duration
+                    }
+                    _ => true,
+                };
             if free && storage.put_new(&key(last + 1), text.bytes())? {
-                for old in numbers {
-                    // An object that stays is removed by the next process.
-                    let _ = storage.delete(&key(old));
-                }
+                // An object that stays is removed by the next process.
+                storage.begin_delete(numbers.into_iter().map(key).collect());
                 return ObjectLease::start(storage.clone(), text, last + 1, began);
             }
             if !free {
@@ -235,7 +234,7 @@ impl Shared {
             drop(state);
             let renewed = self.storage.put_new(&key(number + 1), self.text.bytes());
             if matches!(renewed, Ok(true)) {
-                let _ = self.storage.delete(&key(number));
+                self.storage.begin_delete(vec![key(number)]);
             }
             state = self.state();
             match renewed {
@@ -258,14 +257,7 @@ impl Drop for ObjectLease {
             return;
         }
         let number = self.shared.state().number;
-        let released = LeaseText {
-            released: true,
-            ..self.shared.text.clone()
-        };
         // If this fails, the lease ends by itself.
-        let storage = &self.shared.storage;
-        if matches!(storage.put_new(&key(number + 1), released.bytes()), Ok(true)) {
-            let _ = storage.delete(&key(number));
-        }
+        let _ = self.shared.storage.put_new(&key(number + 1), bytes::Bytes::new());
     }
 }

@@ -11,7 +11,7 @@ use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode}
 use tokio::sync::Semaphore;
 
 use super::object_lease::ObjectLease;
-use super::retry::Retrying;
+use super::retry::{AT_ONCE, Retrying};
 use super::{
     LogEntry, Publication, RequestCounts, Staged, Storage, StoreUrl, StoredFile, WriteLock, entry_key, run,
     runtime,
@@ -56,6 +56,14 @@ impl Upload {
             UploadState::Failed(error) => error.take().map_or(Ok(()), Err),
             _ => Ok(()),
         }
+    }
+}
+
+impl Upload {
+    fn ends(&self, with: UploadState) {
+        let (state, done) = &*self.0;
+        *state.lock().unwrap_or_else(PoisonError::into_inner) = with;
+        done.notify_all();
     }
 }
 
@@ -112,6 +120,39 @@ impl ObjectStorage {
         Ok(taken)
     }
 
+    /// Begins to write copies of the logs. Copies that cannot be written are left out.
+    fn put_copies(&self, copies: Vec<(String, Bytes)>) -> Result<Upload, StoreError> {
+        let puts = copies.into_iter().map(|(key, bytes)| {
+            let objects = self.objects.clone();
+            async move {
+                let put = objects.put_whole(&Location::from(key.as_str()), bytes).await;
+                if let Err(error) = put {
+                    tracing::debug!(key, %error, "no copy of the log");
+                }
+            }
+        });
+        let puts: Vec<_> = puts.collect();
+        let all = Upload(Arc::new((Mutex::new(UploadState::Running), Condvar::new())));
+        let own = all.clone();
+        runtime()?.spawn(async move {
+            stream::iter(puts).buffer_unordered(UPLOADS).collect::<()>().await;
+            own.ends(UploadState::Done);
+        });
+        Ok(all)
+    }
+
+    /// Begins to remove objects that nobody needs. Objects that cannot be removed stay.
+    pub(super) fn begin_delete(&self, keys: Vec<String>) {
+        let objects = self.objects.clone();
+        if let Ok(runtime) = runtime() {
+            runtime.spawn(async move {
+                for key in keys {
+                    let _ = objects.delete(&Location::from(key)).await;
+                }
+            });
+        }
+    }
+
     fn conflict(&self, key: &str) -> StoreError {
         StoreError::Conflict {
             path: self.root().join(key),
@@ -140,6 +181,21 @@ impl Storage for ObjectStorage {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed("GET", key, error)),
         }
+    }
+
+    fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let gets = keys.iter().map(|key| {
+            let (objects, location) = (self.objects.clone(), Location::from(key.as_str()));
+            async move { objects.get(&location).await?.bytes().await }
+        });
+        let gets: Vec<_> = gets.collect();
+        let done: Vec<_> = run(stream::iter(gets).buffered(AT_ONCE).collect())?;
+        let read = |(key, bytes): (&String, object_store::Result<Bytes>)| match bytes {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("GET", key, error)),
+        };
+        keys.iter().zip(done).map(read).collect()
     }
 
     fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
@@ -228,35 +284,45 @@ impl Storage for ObjectStorage {
         runtime()?.spawn(async move {
             let put = this.objects.put_whole(&Location::from(key.as_str()), bytes).await;
             drop(permit);
-            let (state, done) = &*own.0;
-            *state.lock().unwrap_or_else(PoisonError::into_inner) = match put {
+            own.ends(match put {
                 Ok(()) => UploadState::Done,
                 Err(error) => UploadState::Failed(Some(this.failed("PUT", &key, error))),
-            };
-            done.notify_all();
+            });
         });
         Ok(Some(Staged::Upload(upload)))
     }
 
-    /// Waits for the uploads, then writes the entries of the tables' logs at once, and then the last entry. Each step waits
-    /// for the one before it.
+    /// Waits for the uploads of the tables and writes the entries of their logs at once; then writes the last entry. Each step
+    /// waits for the one before it. Copies of the logs are written beside the last entry.
     fn publish(&self, publication: Publication) -> Result<(), StoreError> {
-        for (_, _, staged) in publication.files {
-            match staged {
-                Staged::Upload(upload) => upload.wait()?,
-                Staged::Scratch(_) => unreachable!("an object store stages uploads"),
-            }
-        }
+        let Publication {
+            files,
+            logs,
+            last: (versions, last),
+            copies,
+        } = publication;
+        let uploaded = |staged: Staged| match staged {
+            Staged::Upload(upload) => upload.wait(),
+            Staged::Scratch(_) => unreachable!("an object store stages uploads"),
+        };
+        // No entry but the last one needs the file of `versions`, which is staged last.
+        let (rows, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|(table, ..)| *table == versions);
+        files
+            .into_iter()
+            .try_for_each(|(_, _, staged)| uploaded(staged))?;
         let entry = |table: &str, entry: LogEntry| (entry_key(table, entry.version), Bytes::from(entry.text));
-        let entries = publication.logs.into_iter();
+        let entries = logs.into_iter();
         let entries = entries
             .filter_map(|(table, new)| Some(entry(table, new?)))
             .collect();
         if let Some(taken) = self.create_all(entries)? {
             return Err(self.conflict(&taken));
         }
-        let (table, last) = publication.last;
-        match self.create_all(vec![entry(table, last)])? {
+        rows.into_iter().try_for_each(|(_, _, staged)| uploaded(staged))?;
+        let copied = self.put_copies(copies)?;
+        let taken = self.create_all(vec![entry(versions, last)])?;
+        copied.wait()?;
+        match taken {
             Some(taken) => Err(self.conflict(&taken)),
             None => Ok(()),
         }

@@ -36,7 +36,7 @@ const PART: usize = 8 << 20;
 /// The most parts of one object that are under way at once.
 const PARTS_AT_ONCE: usize = 4;
 /// The most requests of one store that are under way at once.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 128;
 
 /// The object store of the keys below a URL.
 #[derive(Clone, Debug)]

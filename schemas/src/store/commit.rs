@@ -12,7 +12,7 @@ use super::{Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
 use crate::storage::{SCRATCH, Staged};
-use crate::tables::{Table, Versions};
+use crate::tables::Table;
 
 /// The number of videos that a bucket should hold on average.
 const VIDEOS_PER_BUCKET: usize = 1024;
@@ -109,8 +109,7 @@ impl<'a> Commit<'a> {
             clear_scratch(store)?;
             store.keep_spare();
         }
-        let follows = store.folder(Versions::NAME).latest()?;
-        let previous = store.latest()?;
+        let (follows, previous) = store.latest_with_delta()?;
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
         let buckets = buckets(previous.as_ref(), info.videos)?;
         Ok(Commit {
@@ -285,6 +284,9 @@ impl<'a> Commit<'a> {
     /// store.
     pub(super) fn data_file<T: Table>(&self, file: &LoggedFile) -> DataFile {
         let mut found = self.store.folder(T::NAME).data_file(file);
+        if let Some(previous) = &self.previous {
+            found = found.held_by(&previous.held);
+        }
         let unnamed = self
             .unnamed
             .iter()

@@ -1,14 +1,16 @@
 //! A data file of a table: where it is, and how it is read.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 
 use super::deleted::Deleted;
 use super::logged;
+use super::parallel::on_all_cores;
 use crate::error::StoreError;
 use crate::parquet_file::Opened;
 use crate::storage::{Ranges, Storage, WHOLE_BYTES};
@@ -32,8 +34,95 @@ pub struct DataFile {
 pub(super) enum FilePlace {
     /// In the local file of the path.
     Local,
-    /// In an object of this key.
-    Object(Arc<dyn Storage>, String),
+    /// In an object of this key. Snapshots hold the bytes that they read.
+    Object(Arc<dyn Storage>, String, Option<Arc<HeldFiles>>),
+}
+
+/// The most bytes of objects that a snapshot holds, and the most that are fetched together.
+const HELD_BYTES: u64 = 64 << 20;
+/// The most objects that are fetched together.
+const TOGETHER: usize = 128;
+
+/// The bytes of small objects that a snapshot read, by key. Commands read some files several times, and each request takes
+/// longer than decoding the file.
+#[derive(Debug, Default)]
+pub(super) struct HeldFiles(Mutex<(BTreeMap<String, Bytes>, u64)>);
+
+impl HeldFiles {
+    fn get(&self, key: &str) -> Option<Bytes> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .get(key)
+            .cloned()
+    }
+
+    fn insert(&self, new: impl Iterator<Item = (String, Bytes)>) {
+        let new: Vec<(String, Bytes)> = new.collect();
+        let bytes: u64 = new.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.1 + bytes > HELD_BYTES {
+            *held = (BTreeMap::new(), 0);
+        }
+        held.1 += bytes;
+        held.0.extend(new);
+    }
+}
+
+/// Fetches those of the files that are small objects and are not held.
+pub(super) fn fetch(files: &[&DataFile]) -> Result<(), StoreError> {
+    let wanted = files.iter().filter_map(|file| match &file.place {
+        FilePlace::Object(storage, key, Some(held))
+            if file.bytes <= WHOLE_BYTES && held.get(key).is_none() =>
+        {
+            Some((storage, key, held))
+        }
+        _ => None,
+    });
+    let wanted: Vec<_> = wanted.collect();
+    let Some((storage, _, held)) = wanted.first() else {
+        return Ok(());
+    };
+    let keys: Vec<String> = wanted.iter().map(|(_, key, _)| (*key).clone()).collect();
+    // Reading a file that is missing reports it.
+    let found = storage.get_all(&keys)?;
+    held.insert(
+        keys.into_iter()
+            .zip(found)
+            .filter_map(|(key, bytes)| Some((key, bytes?))),
+    );
+    Ok(())
+}
+
+/// Calls `work` with the number of every file. Returns the results in order. Files of an object store are fetched many at a
+/// time before `work` reads them.
+pub(super) fn on_files<R: Send>(
+    storage: &Arc<dyn Storage>,
+    files: &[&DataFile],
+    work: impl Fn(usize) -> Result<R, StoreError> + Sync,
+) -> Result<Vec<R>, StoreError> {
+    if !storage.is_remote() {
+        return on_all_cores(storage, files.len(), work);
+    }
+    let mut done = Vec::with_capacity(files.len());
+    while done.len() < files.len() {
+        let from = done.len();
+        let mut bytes = 0;
+        let fits = |file: &&&DataFile| {
+            bytes += file.bytes.min(WHOLE_BYTES);
+            bytes <= HELD_BYTES
+        };
+        let count = files[from..]
+            .iter()
+            .take(TOGETHER)
+            .take_while(fits)
+            .count()
+            .max(1);
+        fetch(&files[from..from + count])?;
+        done.extend(on_all_cores(storage, count, |nth| work(from + nth))?);
+    }
+    Ok(done)
 }
 
 impl PartialEq for DataFile {
@@ -74,6 +163,14 @@ impl DataFile {
         (first == last).then_some(first)
     }
 
+    /// The same file, whose bytes `held` keeps.
+    pub(super) fn held_by(mut self, by: &Arc<HeldFiles>) -> DataFile {
+        if let FilePlace::Object(_, _, held) = &mut self.place {
+            *held = Some(by.clone());
+        }
+        self
+    }
+
     /// The bytes of the file.
     ///
     /// # Errors
@@ -82,7 +179,10 @@ impl DataFile {
         let absent = |error: io::Error| StoreError::io("read", &self.path)(error);
         match &self.place {
             FilePlace::Local => std::fs::read(&self.path).map(Bytes::from).map_err(absent),
-            FilePlace::Object(storage, key) => {
+            FilePlace::Object(storage, key, held) => {
+                if let Some(bytes) = held.as_ref().and_then(|held| held.get(key)) {
+                    return Ok(bytes);
+                }
                 let found = storage.get(key)?;
                 found.ok_or_else(|| absent(io::ErrorKind::NotFound.into()))
             }
@@ -92,7 +192,7 @@ impl DataFile {
     /// Opens the file. Of a large object this reads the footer only, and reading rows fetches the columns that it needs.
     pub(super) fn open(&self, schema: &SchemaRef) -> Result<Opened, StoreError> {
         match &self.place {
-            FilePlace::Object(storage, key) if self.bytes > WHOLE_BYTES => {
+            FilePlace::Object(storage, key, _) if self.bytes > WHOLE_BYTES => {
                 let ranges = Ranges::open(storage.clone(), key, self.bytes)?;
                 Opened::of_ranges(&self.path, ranges, schema)
             }

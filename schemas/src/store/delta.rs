@@ -71,6 +71,11 @@ impl Entry {
             text: self.text.clone(),
         }
     }
+
+    /// The key and the text of the copy of the log as it is after the entry.
+    pub(super) fn copy(&self, table: &str) -> (String, Bytes) {
+        (log_copy::key(table), log_copy::text(&self.known, &self.text))
+    }
 }
 
 impl DeltaFolder {
@@ -91,7 +96,11 @@ impl DeltaFolder {
             rows: file.live(),
             deleted: file.deleted.clone(),
             place: match self.storage.is_remote() {
-                true => FilePlace::Object(self.storage.clone(), format!("{}/{}", self.table, file.name)),
+                true => FilePlace::Object(
+                    self.storage.clone(),
+                    format!("{}/{}", self.table, file.name),
+                    None,
+                ),
                 false => FilePlace::Local,
             },
         }
@@ -134,14 +143,32 @@ impl DeltaFolder {
     /// The last version in a log in an object store. A listing from the cached version on is one request; the copy of the
     /// log says which version to begin with.
     fn latest_object(&self, known: Option<u64>) -> Result<Option<u64>, StoreError> {
-        let known = match known {
-            Some(known) => Some(known),
-            None => log_copy::version(&self.storage, &self.table)?,
+        let copied = match known {
+            Some(_) => None,
+            None => log_copy::copied(&self.storage, &self.table)?,
         };
+        let known = known.or(copied.as_ref().map(|copied| copied.version));
         let log = log_folder(&self.table);
         if let Some(known) = known {
             // The name without its suffix is before the entry itself, which must be in the listing.
-            let listed = self.storage.list(&log, Some(&format!("{known:020}")))?;
+            let after = format!("{known:020}");
+            let list = || self.storage.list(&log, Some(&after));
+            let listed = match copied {
+                None => list()?,
+                // The entry shows whether the copy counts. Both requests are made together.
+                Some(copied) => std::thread::scope(|scope| {
+                    let listed = scope.spawn(list);
+                    if let Some(known) = self
+                        .entry(known)?
+                        .and_then(|entry| log_copy::of_entry(copied, &entry))
+                    {
+                        self.keep(&known);
+                    }
+                    listed
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })?,
+            };
             let entry = format!("{known:020}.json");
             if listed.iter().any(|file| file.name == entry) {
                 return Ok(last_entry(&listed));
@@ -262,6 +289,17 @@ impl DeltaFolder {
         wanted: &LoggedFiles,
         stamp: &Stamp<'_>,
     ) -> Result<Prepared, StoreError> {
+        self.prepare_after(self.latest()?, schema, wanted, stamp)
+    }
+
+    /// Like [`DeltaFolder::prepare`], for an entry that follows this version of the log.
+    pub(super) fn prepare_after(
+        &self,
+        latest: Option<u64>,
+        schema: &SchemaRef,
+        wanted: &LoggedFiles,
+        stamp: &Stamp<'_>,
+    ) -> Result<Prepared, StoreError> {
         let has_vectors = wanted.values().any(|file| file.deleted.is_some());
         let columns: Arc<[String]> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let made = |version: u64, text: Vec<u8>, vectors: bool| {
@@ -274,7 +312,7 @@ impl DeltaFolder {
             };
             Prepared::Entry(Entry { version, text, known })
         };
-        let Some(latest) = self.latest()? else {
+        let Some(latest) = latest else {
             let location = self.location().map_err(|error| self.error(error))?;
             let text = entry::create(&self.table, location, schema, wanted, stamp);
             return Ok(made(0, text.map_err(|error| self.error(error))?, has_vectors));
@@ -308,11 +346,6 @@ impl DeltaFolder {
     /// Updates the cached log after an entry was written.
     pub(super) fn wrote(&self, entry: &Entry) {
         self.keep(&entry.known);
-    }
-
-    /// Leaves a copy of the log as it is after an entry.
-    pub(super) fn leave_copy(&self, entry: &Entry) {
-        log_copy::write(self, &entry.known, &entry.text);
     }
 
     /// The URL of the table's folder.

@@ -113,7 +113,11 @@ impl Commit<'_> {
     /// Adds the row of the new version to `versions`.
     fn add_version(&mut self, row: &VersionRow, stamp: &Stamp<'_>) -> Result<Entry, StoreError> {
         let folder = self.store.folder(Versions::NAME);
-        let latest = folder.latest()?;
+        // In an object store the put of the entry finds out whether another process committed.
+        let latest = match self.store.is_remote() {
+            true => self.follows,
+            false => folder.latest()?,
+        };
         if latest != self.follows {
             // The lease of this process ended, and another process committed. Without this check the new entry would
             // follow the entry of the other process and name the same version.
@@ -137,13 +141,13 @@ impl Commit<'_> {
             data_change: true,
             ..*stamp
         };
-        match folder.prepare(&Versions::schema(), &self.touched[Versions::NAME], stamp)? {
+        match folder.prepare_after(latest, &Versions::schema(), &self.touched[Versions::NAME], stamp)? {
             Prepared::Entry(entry) => Ok(entry),
             Prepared::Same(_) => unreachable!("a file with a new version was added"),
         }
     }
 
-    /// Publishes all files, and then leaves copies and checkpoints of the logs.
+    /// Publishes all files, and then leaves checkpoints of the logs.
     fn settle(
         mut self,
         mut entries: BTreeMap<&'static str, Entry>,
@@ -163,6 +167,10 @@ impl Commit<'_> {
             files,
             logs: logs.collect(),
             last: (Versions::NAME, versions.to_write()),
+            copies: {
+                let tables = entries.iter().map(|(table, entry)| entry.copy(table));
+                tables.chain([versions.copy(Versions::NAME)]).collect()
+            },
         };
         self.lock.check()?;
         self.store.storage.publish(publication)?;
@@ -172,11 +180,9 @@ impl Commit<'_> {
             .into_iter()
             .map(|(table, entry)| (self.store.folder(table), entry))
             .collect();
-        // Only now: until the entry of `versions` is published, nothing may delay the commit.
         on_all_cores(&self.store.storage, moved.len(), |number| {
             let (folder, entry) = &moved[number];
             folder.wrote(entry);
-            folder.leave_copy(entry);
             let delta = entry.version;
             // `turn` differs between tables, so that they do not all write a checkpoint in the same commit.
             let turn: u64 = folder.table.bytes().map(u64::from).sum();

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
@@ -17,7 +18,7 @@ use super::deleted::Deleted;
 use super::delta::{DeltaFolder, Known};
 use super::logged::LoggedFile;
 use crate::error::StoreError;
-use crate::storage::Storage;
+use crate::storage::{Storage, entry_key};
 
 /// The folder of the copies.
 const FOLDER: &str = "_vaplan/logs";
@@ -25,9 +26,9 @@ const FOLDER: &str = "_vaplan/logs";
 const LAYOUT: &str = concat!(env!("CARGO_PKG_VERSION"), ", 1");
 
 #[derive(Serialize, Deserialize)]
-struct Copied {
+pub(super) struct Copied {
     layout: String,
-    version: u64,
+    pub(super) version: u64,
     /// Hash of the bytes of the entry of this version.
     entry: u64,
     vectors: bool,
@@ -51,11 +52,10 @@ pub(super) fn key(table: &str) -> String {
     format!("{FOLDER}/{table}.json")
 }
 
-/// The version of the log that the copy is of; `None` if there is no copy. The caller must look whether the log has later
-/// entries.
-pub(super) fn version(storage: &Arc<dyn Storage>, table: &str) -> Result<Option<u64>, StoreError> {
-    let text = storage.get(&key(table))?;
-    Ok(text.and_then(|text| decoded(&text)).map(|copied| copied.version))
+/// The copy of the log of a table, if there is one. The caller must look whether the copy counts ([`of_entry`]), and whether
+/// the log has later entries.
+pub(super) fn copied(storage: &Arc<dyn Storage>, table: &str) -> Result<Option<Copied>, StoreError> {
+    Ok(storage.get(&key(table))?.and_then(|text| decoded(&text)))
 }
 
 fn decoded(bytes: &[u8]) -> Option<Copied> {
@@ -69,17 +69,21 @@ fn decoded(bytes: &[u8]) -> Option<Copied> {
 
 /// Reads what the log of a table says at `version`. `None` if there is no such copy.
 pub(super) fn read(folder: &DeltaFolder, version: u64) -> Result<Option<Known>, StoreError> {
-    let Some(text) = folder.storage.get(&key(&folder.table))? else {
+    let keys = [key(&folder.table), entry_key(&folder.table, version)];
+    let mut found = folder.storage.get_all(&keys)?.into_iter();
+    let (Some(Some(text)), Some(Some(entry))) = (found.next(), found.next()) else {
         return Ok(None);
     };
-    let Some(copied) = decoded(&text).filter(|copied| copied.version == version) else {
-        return Ok(None);
-    };
-    let Some(entry) = folder.entry(version)? else {
-        return Ok(None);
-    };
-    let same = copied.entry == XxHash3_64::oneshot(&entry);
-    Ok(if same { known(copied) } else { None })
+    let copied = decoded(&text).filter(|copied| copied.version == version);
+    Ok(copied.and_then(|copied| of_entry(copied, &entry)))
+}
+
+/// What the log says, if the copy was made from this entry.
+pub(super) fn of_entry(copied: Copied, entry: &[u8]) -> Option<Known> {
+    match copied.entry == XxHash3_64::oneshot(entry) {
+        true => known(copied),
+        false => None,
+    }
 }
 
 fn known(copied: Copied) -> Option<Known> {
@@ -108,6 +112,14 @@ fn known(copied: Copied) -> Option<Known> {
 
 /// Leaves a copy of `known`. `entry` has the bytes of the entry of its version.
 pub(super) fn write(folder: &DeltaFolder, known: &Known, entry: &[u8]) {
+    if let Err(error) = folder.storage.put_copy(&key(&folder.table), text(known, entry)) {
+        // A disk that is full or read-only: the next process reads the log.
+        tracing::debug!(table = folder.table, %error, "no copy of the log");
+    }
+}
+
+/// The text of a copy of `known`. `entry` has the bytes of the entry of its version.
+pub(super) fn text(known: &Known, entry: &[u8]) -> Bytes {
     let file = |file: &LoggedFile| CopiedFile {
         name: file.name.clone(),
         bytes: file.bytes,
@@ -128,10 +140,8 @@ pub(super) fn write(folder: &DeltaFolder, known: &Known, entry: &[u8]) {
         files: known.files.values().map(file).collect(),
     };
     let text = serde_json::to_vec(&copied).expect("texts and numbers are JSON");
-    let bytes = [&XxHash3_64::oneshot(&text).to_le_bytes()[..], &text].concat();
     // A copy that a crash cut does not have its checksum.
-    if let Err(error) = folder.storage.put_copy(&key(&folder.table), bytes.into()) {
-        // A disk that is full or read-only: the next process reads the log.
-        tracing::debug!(table = folder.table, %error, "no copy of the log");
-    }
+    [&XxHash3_64::oneshot(&text).to_le_bytes()[..], &text]
+        .concat()
+        .into()
 }

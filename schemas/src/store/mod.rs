@@ -269,17 +269,39 @@ impl Store {
     /// # Errors
     /// Returns the same errors as [`Store::versions`].
     pub fn latest(&self) -> Result<Option<Snapshot>, StoreError> {
+        Ok(self.latest_with_delta()?.1)
+    }
+
+    /// Like [`Store::latest`], with the Delta version of `versions` that has the row of the version.
+    fn latest_with_delta(&self) -> Result<(Option<u64>, Option<Snapshot>), StoreError> {
         let mut refused = None;
         loop {
             // There is no lease yet, so a vacuum may remove the files that are being read. Then read a second time:
             // by then, the files that the vacuum leaves are in place.
-            let Some(row) = self.last_row().or_else(|_| self.last_row())? else {
-                return Ok(None);
+            let last = || self.last_row().or_else(|_| self.last_row());
+            // In an object store there are no leases, and both requests are made together.
+            let (last, mark) = match self.is_remote() {
+                true => std::thread::scope(|scope| {
+                    let mark = scope.spawn(|| self.mark());
+                    let last = last();
+                    let mark = mark
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    (last, Some(mark))
+                }),
+                false => (last(), None),
+            };
+            let Some((delta, row)) = last? else {
+                return Ok((None, None));
             };
             let version = StoreVersion(row.version);
             let snapshot = self.lease(row)?;
-            match self.openable(version) {
-                Ok(()) => return Ok(Some(snapshot)),
+            let openable = match mark {
+                Some(mark) => mark?.check(version),
+                None => self.openable(version),
+            };
+            match openable {
+                Ok(()) => return Ok((Some(delta), Some(snapshot))),
                 // Other processes committed and vacuumed after this row was read. Read the last row again.
                 Err(StoreError::Vacuumed { .. }) if refused != Some(version) => refused = Some(version),
                 Err(error) => return Err(error),
@@ -287,8 +309,8 @@ impl Store {
         }
     }
 
-    /// The row of the last version.
-    fn last_row(&self) -> Result<Option<VersionRow>, StoreError> {
+    /// The row of the last version, and the Delta version of `versions` that has the row.
+    fn last_row(&self) -> Result<Option<(u64, VersionRow)>, StoreError> {
         let folder = self.folder(Versions::NAME);
         let Some(delta) = folder.latest()? else {
             return Ok(None);
@@ -297,7 +319,7 @@ impl Store {
         if let Some((of, row)) = &*known
             && *of == delta
         {
-            return Ok(Some(row.clone()));
+            return Ok(Some((delta, row.clone())));
         }
         let files = folder.files(delta)?;
         // A file name begins with the version that wrote the file, so the last row is in the last file.
@@ -305,11 +327,13 @@ impl Store {
             return Ok(None);
         };
         let rows = snapshot::decode::<Versions>(&folder.data_file(last))?;
-        let row = rows.into_iter().max_by_key(|row| row.version);
+        let Some(row) = rows.into_iter().max_by_key(|row| row.version) else {
+            return Ok(None);
+        };
         // The entries of a log in an object store are never replaced by others of the same number. On a local disk
         // another program can restore a copy of the store.
-        *known = row.clone().filter(|_| self.is_remote()).map(|row| (delta, row));
-        Ok(row)
+        *known = self.is_remote().then(|| (delta, row.clone()));
+        Ok(Some((delta, row)))
     }
 
     /// The requested version, or the last version for `None`. Commands that read a store open it with this function.

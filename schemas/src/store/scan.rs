@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::data_file::on_files;
 use super::logged::{LoggedFile, LoggedFiles};
-use super::parallel::on_all_cores;
 use super::select::Selected;
 use super::{DataFile, Snapshot};
 use crate::error::StoreError;
@@ -158,9 +158,7 @@ impl Snapshot {
         let mut files = self.candidates::<T>(filter)?;
         files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
-        let by_file = on_all_cores(&self.store().storage, files.len(), |number| {
-            found::<T>(&files[number], &filters)
-        })?;
+        let by_file = self.on_files(&files, |number| found::<T>(&files[number], &filters))?;
         let mut all = Vec::with_capacity(by_file.iter().map(Vec::len).sum());
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));
@@ -179,9 +177,7 @@ impl Snapshot {
     ) -> Result<Vec<R>, StoreError> {
         let files = self.candidates::<T>(filter)?;
         let filters = ByBucket::new(filter, &files);
-        on_all_cores(&self.store().storage, files.len(), |number| {
-            Ok(work(found::<T>(&files[number], &filters)?))
-        })
+        self.on_files(&files, |number| Ok(work(found::<T>(&files[number], &filters)?)))
     }
 
     /// The amount of data that [`Snapshot::scan`] would find. This decodes only key columns.
@@ -191,7 +187,7 @@ impl Snapshot {
     pub fn count<T: Table>(&self, filter: &Filter) -> Result<Extent, StoreError> {
         let files = self.candidates::<T>(filter)?;
         let filters = ByBucket::new(filter, &files);
-        let by_file = on_all_cores(&self.store().storage, files.len(), |number| {
+        let by_file = self.on_files(&files, |number| {
             let (_, data) = &files[number];
             let selected = Selected::find::<T>(data, filters.of(data))?;
             let rows = selected.rows() as u64;
@@ -215,6 +211,15 @@ impl Snapshot {
         Ok(extent)
     }
 
+    fn on_files<R: Send>(
+        &self,
+        files: &[(u32, DataFile)],
+        work: impl Fn(usize) -> Result<R, StoreError> + Sync,
+    ) -> Result<Vec<R>, StoreError> {
+        let files: Vec<&DataFile> = files.iter().map(|(_, file)| file).collect();
+        on_files(&self.store().storage, &files, work)
+    }
+
     /// The files that can hold rows of the filter, each with its number among all files of the table.
     fn candidates<T: Table>(&self, filter: &Filter) -> Result<Vec<(u32, DataFile)>, StoreError> {
         let logged = self.logged(T::NAME)?;
@@ -223,7 +228,7 @@ impl Snapshot {
         let numbered = (0..).zip(logged.values());
         let may_hold = numbered.filter(|(_, file)| wanted.may_be_in(file));
         Ok(may_hold
-            .map(|(number, file)| (number, folder.data_file(file)))
+            .map(|(number, file)| (number, folder.data_file(file).held_by(&self.held)))
             .collect())
     }
 }

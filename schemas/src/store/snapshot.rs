@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 
 use super::Store;
-use super::data_file::DataFile;
+use super::data_file::{DataFile, HeldFiles, fetch, on_files};
 use super::delta::DeltaFolder;
 use super::lease::Lease;
 use super::logged::{LoggedFile, LoggedFiles};
@@ -18,6 +18,20 @@ use crate::error::StoreError;
 use crate::rows::VersionRow;
 use crate::tables::{self, ForTable, LabelChanges, Table};
 
+/// Tables that nearly every command reads. Their small files are fetched together with the logs.
+const SMALL_TABLES: [&str; 7] = [
+    tables::Classes::NAME,
+    tables::Settings::NAME,
+    tables::Prompts::NAME,
+    tables::Rejects::NAME,
+    tables::Epochs::NAME,
+    tables::Candidates::NAME,
+    tables::UserLabels::NAME,
+];
+/// The largest of these files in bytes, and the most files of each table.
+const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_FILES: usize = 8;
+
 /// An open store version. It reads every table as the version names it, whatever other processes commit in the
 /// meantime.
 #[derive(Clone, Debug)]
@@ -26,6 +40,8 @@ pub struct Snapshot {
     row: VersionRow,
     /// The files of the tables whose log was already read.
     logs: Arc<Mutex<BTreeMap<String, Arc<LoggedFiles>>>>,
+    /// The bytes of files in an object store that were read.
+    pub(super) held: Arc<HeldFiles>,
     /// Keeps `vacuum` from removing the version's files.
     _lease: Option<Arc<Lease>>,
 }
@@ -36,6 +52,7 @@ impl Snapshot {
             store,
             row,
             logs: Arc::default(),
+            held: Arc::default(),
             _lease: lease.map(Arc::new),
         }
     }
@@ -56,7 +73,8 @@ impl Snapshot {
     /// Returns [`StoreError::Delta`] if the log cannot be read.
     pub fn files(&self, table: &str) -> Result<Vec<DataFile>, StoreError> {
         let folder = self.store.folder(table);
-        Ok(data_files(&folder, self.logged(table)?.as_ref()))
+        let files = data_files(&folder, self.logged(table)?.as_ref());
+        Ok(files.into_iter().map(|file| file.held_by(&self.held)).collect())
     }
 
     /// The names of all tables but `versions`, and the schemas that their files have in this version. A table that an older
@@ -87,7 +105,23 @@ impl Snapshot {
         let all: Vec<&str> = tables::all().into_iter().map(|(table, _)| table).collect();
         let files = on_all_cores(&self.store.storage, all.len(), |number| read(all[number]))?;
         logs.extend(all.into_iter().map(str::to_owned).zip(files));
-        Ok(logs.get(table).cloned().unwrap_or_default())
+        let found = logs.get(table).cloned().unwrap_or_default();
+        let mut small = Vec::new();
+        for table in SMALL_TABLES {
+            let folder = self.store.folder(table);
+            let files = logs
+                .get(table)
+                .map(|files| data_files(&folder, files))
+                .unwrap_or_default();
+            let files = files
+                .into_iter()
+                .filter(|file| file.bytes <= SMALL_BYTES)
+                .take(SMALL_FILES);
+            small.extend(files.map(|file| file.held_by(&self.held)));
+        }
+        drop(logs);
+        fetch(&small.iter().collect::<Vec<_>>())?;
+        Ok(found)
     }
 
     /// The copy of the log of a table, if it differs from the log.
@@ -193,13 +227,13 @@ impl Snapshot {
             Ok::<_, StoreError>(found.into_iter().map(|(row, _)| row).collect::<Vec<_>>())
         };
         let mut rows = Vec::new();
-        // Memory holds one file at a time beside the rows; requests to an object store are made together.
+        // On a local disk memory holds one file at a time beside the rows.
         match self.store.is_remote() {
-            true => rows.extend(
-                on_all_cores(&self.store.storage, files.len(), |number| read(&files[number]))?
-                    .into_iter()
-                    .flatten(),
-            ),
+            true => {
+                let all: Vec<&DataFile> = files.iter().collect();
+                let read = on_files(&self.store.storage, &all, |number| read(&files[number]))?;
+                rows.extend(read.into_iter().flatten());
+            }
             false => {
                 for file in &files {
                     rows.extend(read(file)?);

@@ -44,6 +44,17 @@ impl Mark {
         }
     }
 
+    /// Returns [`StoreError::Vacuumed`] if the files of a version were removed.
+    pub(super) fn check(&self, wanted: StoreVersion) -> Result<(), StoreError> {
+        match self.keeps(wanted.0) {
+            true => Ok(()),
+            false => Err(StoreError::Vacuumed {
+                wanted,
+                from: StoreVersion(self.from),
+            }),
+        }
+    }
+
     pub(super) fn keeps(&self, version: u64) -> bool {
         version >= self.from || self.read.contains(&version)
     }
@@ -154,14 +165,7 @@ impl Store {
 
     /// Returns [`StoreError::Vacuumed`] if the files of a version were removed.
     pub(super) fn openable(&self, wanted: StoreVersion) -> Result<(), StoreError> {
-        let mark = self.mark()?;
-        match mark.keeps(wanted.0) {
-            true => Ok(()),
-            false => Err(StoreError::Vacuumed {
-                wanted,
-                from: StoreVersion(mark.from),
-            }),
-        }
+        self.mark()?.check(wanted)
     }
 
     pub(super) fn mark(&self) -> Result<Mark, StoreError> {

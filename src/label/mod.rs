@@ -1,9 +1,10 @@
 //! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
+//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
 //! processes share one run.
 
 pub mod cluster;
+pub mod fit;
 pub(crate) mod plan;
 
 use std::path::PathBuf;

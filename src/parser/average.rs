@@ -132,13 +132,20 @@ mod tests {
             let kept = f64::min(0.5, (1.0 + f64::from(step)) / (10.0 + f64::from(step)));
             expected = kept * expected + (1.0 - kept) * to;
             let found = first(average.parser());
-            assert!((found - expected).abs() < 1e-6, "step {step}: {found}, {expected}");
+            assert!(
+                (found - expected).abs() < 1e-6,
+                "step {step}: {found}, {expected}"
+            );
         }
     }
 
     #[test]
     fn a_saved_average_continues_and_a_missing_part_is_named() {
-        let make = || WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu).unwrap().unwrap();
+        let make = || {
+            WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu)
+                .unwrap()
+                .unwrap()
+        };
         let network = settings(0.9).network.build(&sizes(), 2, Device::Cpu).unwrap();
         let (mut straight, mut stopped) = (make(), make());
         straight.step(&network.trainable());
@@ -157,6 +164,10 @@ mod tests {
 
     #[test]
     fn zero_turns_it_off() {
-        assert!(WeightAverage::new(&settings(0.0), &sizes(), Device::Cpu).unwrap().is_none());
+        assert!(
+            WeightAverage::new(&settings(0.0), &sizes(), Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
     }
 }

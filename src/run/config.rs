@@ -153,7 +153,8 @@ pub struct Label {
 impl Label {
     /// Whether the thresholds are fitted to the weak labels.
     fn fits(&self) -> bool {
-        let given = self.visual_threshold.is_some() || self.audio_threshold.is_some() || self.thresholds.is_some();
+        let given =
+            self.visual_threshold.is_some() || self.audio_threshold.is_some() || self.thresholds.is_some();
         self.fit_thresholds.unwrap_or(!given)
     }
 }

@@ -67,8 +67,12 @@ impl AblationLine {
             AblationLine::Category => "Pseudo labels and category richness",
             AblationLine::Segment => "Pseudo labels and segment richness",
             AblationLine::Richness => "Pseudo labels and the richness-aware loss",
-            AblationLine::DenoisedOnce => "The same, then labels denoised by its best epoch, and trained again",
-            AblationLine::DenoisedEvery => "The same, with labels denoised by every second epoch from the third on",
+            AblationLine::DenoisedOnce => {
+                "The same, then labels denoised by its best epoch, and trained again"
+            }
+            AblationLine::DenoisedEvery => {
+                "The same, with labels denoised by every second epoch from the third on"
+            }
         }
     }
 

@@ -26,6 +26,7 @@ use vaplan_schemas::store::Store;
 
 use self::denoised::LabelSamples;
 pub use self::line::AblationLine;
+use super::Weights;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
 use super::features::write_beside;
@@ -34,7 +35,6 @@ use super::settings::{Gate, TrainSettings};
 use super::train::run_hash;
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
-use super::Weights;
 use crate::eval::{Level, Task};
 
 /// The request of an ablation.
@@ -136,7 +136,11 @@ pub fn run(
     let trainings = |line: &AblationLine| if *line == AblationLine::DenoisedOnce { 2 } else { 1 };
     let networks = request.lines.iter().map(trainings).sum::<u64>() * request.seeds.len() as u64;
     let samples = match request.lines.iter().any(|line| line.denoises()) {
-        true => Some(LabelSamples::read(&snapshot, &dataset, (Split::Val, request.split))?),
+        true => Some(LabelSamples::read(
+            &snapshot,
+            &dataset,
+            (Split::Val, request.split),
+        )?),
         false => None,
     };
     on_progress(AblateProgress::Planned(
@@ -274,7 +278,12 @@ impl AblatedNetwork<'_> {
                 ControlFlow::Continue(())
             })?;
             run.loss = losses.total;
-            let chosen = scores(&trainer, dataset, self.truths, (settings.task, settings.best_split))?;
+            let chosen = scores(
+                &trainer,
+                dataset,
+                self.truths,
+                (settings.task, settings.best_split),
+            )?;
             let score = chosen
                 .iter()
                 .find(|(name, _)| **name == wanted)
@@ -284,7 +293,10 @@ impl AblatedNetwork<'_> {
                 (best, run.epoch) = (score, epoch);
                 // The tensors of a checkpoint share memory with the network, which the next epoch changes.
                 weights = trainer.checkpoint();
-                weights.tensors.values_mut().for_each(|tensor| *tensor = tensor.copy());
+                weights
+                    .tensors
+                    .values_mut()
+                    .for_each(|tensor| *tensor = tensor.copy());
                 let own = match request.split == settings.best_split {
                     true => chosen,
                     false => scores(&trainer, dataset, self.truths, (settings.task, request.split))?,

@@ -24,7 +24,7 @@ use crate::tables::{Table, Versions};
 
 /// What [`Store::copy_to`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copied {
+pub struct CopiedStore {
     /// The first and the last version that the copy can open.
     pub versions: (StoreVersion, StoreVersion),
     /// The number and the bytes of the files that were written.
@@ -88,7 +88,7 @@ impl Store {
         _to: &WriteLock,
         versions: Option<usize>,
         tell: &(dyn Fn(u64) + Sync),
-    ) -> Result<Copied, StoreError> {
+    ) -> Result<CopiedStore, StoreError> {
         let rows = self.versions()?;
         let mark = self.mark()?;
         let mut kept: Vec<&VersionRow> = rows.iter().filter(|row| mark.keeps(row.version)).collect();
@@ -137,7 +137,7 @@ impl Store {
             copying.copies(own)?;
             copying.verify(own)?;
         }
-        Ok(Copied {
+        Ok(CopiedStore {
             versions: (StoreVersion(first.version), StoreVersion(last.version)),
             written: copying.written.get(),
             present: copying.present.get(),

@@ -49,7 +49,7 @@ use object_store::ObjectStore;
 pub use crate::storage::WriteLock;
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
-pub use copy::Copied;
+pub use copy::CopiedStore;
 pub use data_file::DataFile;
 pub use deleted::Deleted;
 pub use optimize::Optimized;

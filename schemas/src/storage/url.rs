@@ -28,7 +28,7 @@ pub struct StoreUrl {
 
 impl StoreUrl {
     /// Reads a path as a URL. Returns `None` for a path of the local disk; a `file` URL is one, too, and
-    /// [`local`] gives its path.
+    /// [`local_path`](super::local_path) gives its path.
     ///
     /// # Errors
     /// Returns [`StoreError::Url`] if the scheme is unknown, the bucket is missing, or the URL has a user, a password or a

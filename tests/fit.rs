@@ -6,7 +6,7 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Labels, Rejects};
 
 use crate::sample::Sample;
-use crate::support::{sample_annotations, assert_status, run, scratch, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
 
 /// Simulated features of the built-in sample, five times.
 struct Simulated {
@@ -20,7 +20,17 @@ impl Simulated {
         sample_annotations(dir);
         let own = Simulated { folder };
         let (given, features) = (own.path("annotations"), own.path("features"));
-        let words = ["synth", "--annotations", &given, "--out", &features, "--dim", "64", "--repeat", "5"];
+        let words = [
+            "synth",
+            "--annotations",
+            &given,
+            "--out",
+            &features,
+            "--dim",
+            "64",
+            "--repeat",
+            "5",
+        ];
         assert_status(&run([&words[..], &["--parquet"]].concat()), 0);
         own
     }
@@ -49,11 +59,23 @@ impl Simulated {
 
     /// Type@AV of the labels of test.
     fn score(&self, store: &str) -> f64 {
-        let output = run(["eval", "--store", &self.path(store), "--split", "test", "--format", "json"]);
+        let output = run([
+            "eval",
+            "--store",
+            &self.path(store),
+            "--split",
+            "test",
+            "--format",
+            "json",
+        ]);
         let report: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
         let found = report.to_string();
-        let segment = report.pointer("/scores/segment/type_av").or(report.pointer("/segment/type_av"));
-        segment.and_then(serde_json::Value::as_f64).unwrap_or_else(|| panic!("{found}"))
+        let segment = report
+            .pointer("/scores/segment/type_av")
+            .or(report.pointer("/segment/type_av"));
+        segment
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or_else(|| panic!("{found}"))
     }
 }
 
@@ -66,13 +88,21 @@ fn fitted_thresholds_differ_by_class_improve_labels_and_do_not_depend_on_workers
     let (plain, fitted) = (own.score("plain"), own.score("fitted"));
     assert!(fitted > plain + 1.0, "{fitted}, with default thresholds {plain}");
 
-    let open = |name: &str| Store::open(Path::new(&own.path(name))).unwrap().at_version(None).unwrap();
+    let open = |name: &str| {
+        Store::open(Path::new(&own.path(name)))
+            .unwrap()
+            .at_version(None)
+            .unwrap()
+    };
     let classes = open("fitted").read::<Classes>().unwrap();
     let distinct: std::collections::BTreeSet<String> =
         classes.iter().map(|row| row.threshold.to_string()).collect();
     assert!(distinct.len() > 20, "{distinct:?}");
     assert_eq!(open("other").read::<Classes>().unwrap(), classes);
-    assert_eq!(open("other").read::<Labels>().unwrap(), open("fitted").read::<Labels>().unwrap());
+    assert_eq!(
+        open("other").read::<Labels>().unwrap(),
+        open("fitted").read::<Labels>().unwrap()
+    );
     let again = own.label("fitted", &["--fit-thresholds"]);
     assert!(again.contains("nothing to do"), "{again}");
 }
@@ -81,10 +111,20 @@ fn fitted_thresholds_differ_by_class_improve_labels_and_do_not_depend_on_workers
 fn classes_whose_scores_tell_nothing_keep_their_threshold_and_a_note_says_so() {
     // The features of this sample are random numbers, and 12 videos are too few for any class.
     let sample = Sample::new(12);
-    assert_status(&sample.label("store", &["--fit-thresholds", "--visual-threshold", "1.1"]), 0);
-    let snapshot = Store::open(&sample.path("store")).unwrap().at_version(None).unwrap();
+    assert_status(
+        &sample.label("store", &["--fit-thresholds", "--visual-threshold", "1.1"]),
+        0,
+    );
+    let snapshot = Store::open(&sample.path("store"))
+        .unwrap()
+        .at_version(None)
+        .unwrap();
     for row in snapshot.read::<Classes>().unwrap() {
-        let expected = if row.modality == vaplan_schemas::Modality::Visual { 1.1 } else { 0.95 };
+        let expected = if row.modality == vaplan_schemas::Modality::Visual {
+            1.1
+        } else {
+            0.95
+        };
         assert_eq!(row.threshold, expected, "{row:?}");
     }
     let notes = snapshot.read::<Rejects>().unwrap();
@@ -94,6 +134,9 @@ fn classes_whose_scores_tell_nothing_keep_their_threshold_and_a_note_says_so() {
         .map(|row| row.reason.as_str())
         .collect();
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("no audio threshold of 3 of 3 classes"), "{told:?}");
+    assert!(
+        told[0].contains("no audio threshold of 3 of 3 classes"),
+        "{told:?}"
+    );
     assert!(told[0].contains("expected at least 20"), "{told:?}");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::open_outside::python;
 use crate::sample::Sample;
-use crate::support::{sample_annotations, assert_status, run, scratch, stderr, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stderr, stdout};
 
 /// A class whose name is hard to write, in every format.
 const HARD: &str = "<b> & \"q\" 'ü' 犬";

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{sample_annotations, assert_status, run, scratch, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
 
 /// Python of the virtual environment; none where it is absent, and then `test` was skipped.
 pub(crate) fn python(test: &str) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
 
-use crate::support::{sample_annotations, assert_status, run, scratch, stderr, stdout, vaplan};
+use crate::support::{assert_status, run, sample_annotations, scratch, stderr, stdout, vaplan};
 
 /// Annotated videos with simulated features, labelled.
 pub(crate) struct TrainingSample {

@@ -70,7 +70,11 @@ pub fn denoising_gain(
     let before: Vec<f64> = scores(videos, settings, modalities, None);
     let tried = rules().map(|rule| {
         let after = scores(videos, settings, modalities, Some(rule));
-        let gains: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let gains: Vec<f64> = after
+            .iter()
+            .zip(&before)
+            .map(|(after, before)| after - before)
+            .collect();
         (rule, gains)
     });
     let tried: Vec<(DenoisingRule, Vec<f64>)> = tried.collect();
@@ -198,7 +202,10 @@ mod tests {
         let gain = |right| denoising_gain(&videos(40, right), &settings(), &[Modality::Visual]).unwrap();
         let good = gain(40);
         // F rises from 0.5 to 1 in every video.
-        assert!((good.held_out - 50.0).abs() < 1e-9 && good.error < 1e-9, "{good:?}");
+        assert!(
+            (good.held_out - 50.0).abs() < 1e-9 && good.error < 1e-9,
+            "{good:?}"
+        );
         assert!(good.is_gain());
         let bad = gain(0);
         assert!(!bad.is_gain(), "{bad:?}");
@@ -214,7 +221,10 @@ mod tests {
 
     #[test]
     fn a_few_videos_tell_nothing() {
-        assert_eq!(denoising_gain(&videos(9, 9), &settings(), &[Modality::Visual]), None);
+        assert_eq!(
+            denoising_gain(&videos(9, 9), &settings(), &[Modality::Visual]),
+            None
+        );
         assert_eq!(denoising_gain(&videos(40, 40), &settings(), &[]), None);
     }
 }

@@ -72,6 +72,7 @@ schedule = \"constant\"
 
 [denoise]
 alpha = 10.0
+restart = false
 ";
 /// Name of the file with the settings of the ablation.
 #[cfg(feature = "train")]
@@ -195,6 +196,8 @@ fn job(
             &parser("clips"),
             "--config",
             &place(ABLATION),
+            "--lines",
+            "weak,pseudo,pseudo+richness,pseudo+richness+pld-on",
         ],
     )
 }

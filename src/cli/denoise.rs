@@ -167,8 +167,10 @@ pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::
     if let Some(gain) = &denoised.calibration {
         let verdict = match gain.is_gain() {
             true => "taken",
-            false => "no gain by more than two standard errors: no label is changed (a rule, such as `--denoise-rule pld`, \
-                      denoises anyway)",
+            false => {
+                "no gain by more than two standard errors: no label is changed (a rule, such as `--denoise-rule pld`, \
+                      denoises anyway)"
+            }
         };
         writeln!(
             out,

@@ -49,7 +49,11 @@ pub(super) fn supervision() -> impl TypedValueParser<Value = Supervision> {
 
 /// Reads a line of the ablation.
 pub(super) fn ablation_line() -> impl TypedValueParser<Value = AblationLine> {
-    named(AblationLine::ALL.map(|line| (line, line.as_str(), line.help())).to_vec())
+    named(
+        AblationLine::ALL
+            .map(|line| (line, line.as_str(), line.help()))
+            .to_vec(),
+    )
 }
 
 /// Reads the protocol by which predictions become labels.

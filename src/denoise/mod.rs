@@ -19,9 +19,9 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Table as _, Truth};
 use vaplan_schemas::{Modality, StoreVersion};
 
+use crate::calibrate::CalibrateError;
 use crate::calibrate::gate::{DenoisingGain, denoising_gain};
 use crate::calibrate::sample::CalibrationSample;
-use crate::calibrate::CalibrateError;
 use crate::engine::Listener;
 use crate::error::LabelError;
 use crate::eval::EvalError;

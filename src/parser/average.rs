@@ -65,6 +65,17 @@ impl WeightAverage {
         });
     }
 
+    /// Begins with these parameters instead of random ones. They are worth an average, so that the decay is the full one
+    /// from the first step on.
+    pub fn begin_with(&mut self, parameters: &[(String, Tensor)]) {
+        tch::no_grad(|| {
+            for ((_, mut average), (_, parameter)) in self.parser.trainable().into_iter().zip(parameters) {
+                average.copy_(parameter);
+            }
+        });
+        self.steps = (10.0 / (1.0 - self.decay)).ceil() as i64;
+    }
+
     /// Adds the average to weights that will be saved.
     pub fn save(&self, weights: &mut Weights) {
         for (name, tensor) in self.parser.trainable() {
@@ -132,13 +143,20 @@ mod tests {
             let kept = f64::min(0.5, (1.0 + f64::from(step)) / (10.0 + f64::from(step)));
             expected = kept * expected + (1.0 - kept) * to;
             let found = first(average.parser());
-            assert!((found - expected).abs() < 1e-6, "step {step}: {found}, {expected}");
+            assert!(
+                (found - expected).abs() < 1e-6,
+                "step {step}: {found}, {expected}"
+            );
         }
     }
 
     #[test]
     fn a_saved_average_continues_and_a_missing_part_is_named() {
-        let make = || WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu).unwrap().unwrap();
+        let make = || {
+            WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu)
+                .unwrap()
+                .unwrap()
+        };
         let network = settings(0.9).network.build(&sizes(), 2, Device::Cpu).unwrap();
         let (mut straight, mut stopped) = (make(), make());
         straight.step(&network.trainable());
@@ -156,7 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn an_average_that_begins_with_trained_weights_keeps_them_by_its_full_decay() {
+        let mut average = WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu)
+            .unwrap()
+            .unwrap();
+        let [from, to] = [2, 3].map(|seed| settings(0.9).network.build(&sizes(), seed, Device::Cpu).unwrap());
+        average.begin_with(&from.trainable());
+        assert_eq!(first(average.parser()), first(&*from));
+        average.step(&to.trainable());
+        let expected = 0.9 * first(&*from) + 0.1 * first(&*to);
+        assert!((first(average.parser()) - expected).abs() < 1e-6);
+    }
+
+    #[test]
     fn zero_turns_it_off() {
-        assert!(WeightAverage::new(&settings(0.0), &sizes(), Device::Cpu).unwrap().is_none());
+        assert!(
+            WeightAverage::new(&settings(0.0), &sizes(), Device::Cpu)
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -14,8 +14,8 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 
 use super::error::TrainError;
-use super::probabilities::VideoProbabilities;
 use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
+use super::probabilities::VideoProbabilities;
 use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::ColumnNames;
@@ -315,7 +315,11 @@ impl Dataset {
         modality: Modality,
         (rule, probabilities): (DenoisingRule, &[VideoProbabilities]),
     ) -> u64 {
-        assert_eq!(positions.len(), probabilities.len(), "a prediction for each example");
+        assert_eq!(
+            positions.len(),
+            probabilities.len(),
+            "a prediction for each example"
+        );
         let own = usize::from(modality == Modality::Visual);
         let mut count = 0;
         for (&at, predicted) in positions.iter().zip(probabilities) {
@@ -338,7 +342,10 @@ impl Dataset {
     /// The labels of one modality of all examples, to put back by [`Dataset::put_back`].
     pub fn labels_of(&self, modality: Modality) -> Vec<Vec<u8>> {
         let own = usize::from(modality == Modality::Visual);
-        self.examples.iter().map(|example| example.labels[own].clone()).collect()
+        self.examples
+            .iter()
+            .map(|example| example.labels[own].clone())
+            .collect()
     }
 
     /// Puts back the labels that [`Dataset::labels_of`] returned.

@@ -462,7 +462,7 @@ impl RunContext<'_> {
             .front()
             .cloned()
             .expect("there is something to learn");
-        if let StageKind::Train { every, settings } = &first.kind {
+        if let StageKind::Train { every, settings, .. } = &first.kind {
             let mut training = learner.begin(&first)?;
             if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
                 // The labels that the training learnt were denoised by its own earlier epochs, and these flips are not

@@ -178,7 +178,9 @@ pub fn best(snapshot: &Snapshot, split: Split) -> Result<Option<u64>, LabelError
 /// Returns [`LabelError`] if a table cannot be read.
 pub fn predicts(snapshot: &Snapshot, epoch: u64, split: Split) -> Result<bool, LabelError> {
     let predicted = predicted(snapshot)?;
-    Ok(predicted.get(&epoch).is_some_and(|splits| splits.contains(&split)))
+    Ok(predicted
+        .get(&epoch)
+        .is_some_and(|splits| splits.contains(&split)))
 }
 
 /// The error that the epoch (`None`: that any epoch) has no predictions of videos of the split. The message lists the

@@ -234,7 +234,11 @@ fn track(
             DenoisingRule::Bounds(bounds) => {
                 for t in 0..segments {
                     let p = f64::from(probabilities[t].raw());
-                    let against = if plg[t] { p < bounds.clear() } else { p > bounds.set() };
+                    let against = if plg[t] {
+                        p < bounds.clear()
+                    } else {
+                        p > bounds.set()
+                    };
                     flipped[t] = loss[t].is_some() && against;
                 }
             }

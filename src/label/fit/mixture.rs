@@ -150,7 +150,10 @@ mod tests {
                 .map(|at| 1.0 + f64::from(at) / 1000.0)
                 .find(|at| odds(*at, (share, high, 0.7), (1.0, 0.5)) >= 0.0)
                 .unwrap();
-            assert!((found - exact).abs() < 0.06, "share {share}, mean {high}: {found}, {exact}");
+            assert!(
+                (found - exact).abs() < 0.06,
+                "share {share}, mean {high}: {found}, {exact}"
+            );
         }
     }
 
@@ -169,7 +172,11 @@ mod tests {
         let lower: Vec<f32> = with.iter().map(|value| value - 2.0).collect();
         assert_eq!(threshold(&without, &lower), None);
         assert_eq!(threshold(&without, &[]), None);
-        assert_eq!(threshold(&Moments::default(), &with), None, "nothing is known without the event");
+        assert_eq!(
+            threshold(&Moments::default(), &with),
+            None,
+            "nothing is known without the event"
+        );
         let mut equal = Moments::default();
         (0..9).for_each(|_| equal.add(1.0));
         assert_eq!(threshold(&equal, &with), None, "all values are equal");

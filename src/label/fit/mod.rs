@@ -80,7 +80,9 @@ pub fn fit_thresholds(
         }
         if let Some((class, videos)) = kept.first() {
             let reason = match videos < &LEAST_VIDEOS {
-                true => format!("{videos} videos with this class were read, expected at least {LEAST_VIDEOS}"),
+                true => {
+                    format!("{videos} videos with this class were read, expected at least {LEAST_VIDEOS}")
+                }
                 false => "its scores are not higher in videos with this class".to_owned(),
             };
             let note = format!(

@@ -50,7 +50,11 @@ impl LabelSamples {
             choice: sample(choose)?,
             scored: sample(score)?,
             settings: world.settings,
-            modalities: if own.is_empty() { vec![Modality::Visual] } else { own },
+            modalities: if own.is_empty() {
+                vec![Modality::Visual]
+            } else {
+                own
+            },
             names: examples
                 .map(|example| (vaplan_dataflows::VideoId::of(&example.name), example.name.clone()))
                 .collect(),
@@ -93,7 +97,12 @@ impl LabelSamples {
     }
 
     /// The videos of a sample, with the predictions of a network.
-    fn predicted(&self, sample: &CalibrationSample, trainer: &Trainer, dataset: &Dataset) -> Vec<CalibrationVideo> {
+    fn predicted(
+        &self,
+        sample: &CalibrationSample,
+        trainer: &Trainer,
+        dataset: &Dataset,
+    ) -> Vec<CalibrationVideo> {
         let mut by_name = BTreeMap::new();
         for split in Split::ALL {
             let wanted = sample.videos.iter().any(|video| {
@@ -112,9 +121,10 @@ impl LabelSamples {
         for video in &mut videos {
             let name = self.names.get(&video.id);
             if let Some(own) = name.and_then(|name| by_name.get(name)) {
-                video.predictions = own.segments.each_ref().map(|probabilities| {
-                    Some(Arc::new(prediction(probabilities, own.classes)))
-                });
+                video.predictions = own
+                    .segments
+                    .each_ref()
+                    .map(|probabilities| Some(Arc::new(prediction(probabilities, own.classes))));
             }
         }
         videos
@@ -131,7 +141,11 @@ fn prediction(probabilities: &[f32], classes: usize) -> Prediction {
     Prediction::new(1, segments as u32, named, by_class.collect())
 }
 
-fn level(videos: &[CalibrationVideo], settings: &LabelSettings, rules: &Both<Option<DenoisingRule>>) -> Level {
+fn level(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    rules: &Both<Option<DenoisingRule>>,
+) -> Level {
     let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
     for video in videos {
         evaluator.add(&video.labels(settings, rules), &video.truth);

@@ -38,11 +38,7 @@ impl fmt::Display for Ablation {
                 "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
             )?;
             for line in AblationLine::ALL {
-                let runs: Vec<&AblationRun> = self
-                    .runs
-                    .iter()
-                    .filter(|run| run.line == line)
-                    .collect();
+                let runs: Vec<&AblationRun> = self.runs.iter().filter(|run| run.line == line).collect();
                 if runs.is_empty() {
                     continue;
                 }
@@ -79,7 +75,11 @@ impl Ablation {
                 .filter(|run| run.line == line)
                 .filter_map(|run| run.labels)
                 .collect();
-            for (at, when) in ["before", "after"].into_iter().enumerate().filter(|_| !runs.is_empty()) {
+            for (at, when) in ["before", "after"]
+                .into_iter()
+                .enumerate()
+                .filter(|_| !runs.is_empty())
+            {
                 write!(f, "{:<26}", format!("{} {when}", line.as_str()))?;
                 let values = [
                     |level: &Level| level.audio,

@@ -138,6 +138,7 @@ impl Fixture {
             device: request.device,
             folder: request.out,
             run: run.clone(),
+            start: None,
             labels: snapshot.version().version,
             data: run.clone(),
         };

@@ -1,6 +1,8 @@
 //! `vaplan serve`: the server as a program, by plain HTTP.
 
 mod access;
+mod added_classes;
+mod audit;
 mod corrections;
 mod epochs;
 mod harness;

@@ -10,6 +10,7 @@ mod calibrate;
 mod cluster;
 mod demo;
 mod denoise;
+mod denoise_json;
 mod descriptors;
 mod docs_queries;
 #[cfg(feature = "encode")]

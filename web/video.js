@@ -114,8 +114,10 @@ export async function show(main, { name }, still) {
         track.rules = replaced(track.rules, start, end, "u");
       }
     }
-    timeline.set(video);
-    return send(list.map((own) => ({ video: video.video, modality: track.modality, class: track.class, ...own })), clicked);
+    const sent = send(list.map((own) => ({ video: video.video, modality: track.modality, class: track.class, ...own })), clicked);
+    // The request leaves first, and the browser draws while the server commits.
+    queueMicrotask(() => timeline.set(video));
+    return sent;
   }
 
   /** Makes the labels of a track those of a person, as they are. */

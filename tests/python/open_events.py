@@ -16,7 +16,10 @@ from pathlib import Path
 
 def elan(path):
     import pympi
+    from lxml import etree
 
+    grammar = etree.XMLSchema(etree.parse(Path(__file__).with_name("eaf.xsd")))
+    grammar.assertValid(etree.parse(path))
     document = pympi.Elan.Eaf(path)
     events = []
     for tier in document.get_tier_names():

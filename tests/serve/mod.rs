@@ -3,6 +3,7 @@
 mod access;
 mod added_classes;
 mod audit;
+mod beside_watch;
 mod corrections;
 mod epochs;
 mod harness;

@@ -18,6 +18,7 @@ mod encode;
 mod eval;
 mod export;
 mod feature_forms;
+mod imported;
 mod label;
 mod label_faults;
 mod log;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::ids::Modality;
 
 pub use self::label_changes::{LabelChangeRow, LabelChangeTrack};
-pub use self::labels::{FlipLimit, FlipReason, LabelTrack, SegmentLabel};
+pub use self::labels::{FlipLimit, FlipReason, LabelBitTrack, LabelTrack, SegmentLabel};
 pub use crate::reject::{RejectKind, RejectRow, Severity};
 
 /// The split of a data set that a video belongs to.

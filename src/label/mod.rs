@@ -1,10 +1,13 @@
 //! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
+//! `plan` opens and checks every input. `import` makes inputs of the labels of another program. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
 //! processes share one run.
 
 pub mod cluster;
+mod import;
 pub(crate) mod plan;
+
+pub use self::import::import_labels;
 
 use std::path::PathBuf;
 use std::sync::Arc;

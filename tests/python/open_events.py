@@ -3,8 +3,8 @@
 python open_events.py FORMAT FILE...
 
 Prints a list with one object per file: {"events": [[modality, class, onset, offset], ...]} in seconds, sorted.
-FiftyOne itself is not installed (it brings a database): its samples are read as load.py reads them, and each detection is
-checked against the documented fields.
+FiftyOne itself has 1.2 GB, so that only `make fiftyone` installs it. Here its samples are read as load.py reads them, and each
+detection is checked against the documented fields.
 """
 
 import csv

@@ -47,6 +47,7 @@ def test_what_does_not_fit_is_named(ave, capsys):
     annotations.write_text("Bark&x\n")
     assert vaplan.h5.main([str(features), str(annotations), str(folder / "out")]) == 2
     assert "line 1: 'Bark&x', expected Category&VideoID" in capsys.readouterr().err
+    annotations.write_text(text)
     with h5py.File(features, "w") as file:
         file["avadataset"] = audio[0]
     with pytest.raises(ValueError, match=r"has shape \(10, 4\), expected \(N, T, ..., D\)"):

@@ -65,7 +65,11 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
             }
         });
         // `vacuum` keeps a folder `shards/NAME/HASH` that is an input of a kept version.
-        let own = |what: &str| place.join(format!("import.{modality}{what}")).join(&content[..32]);
+        let own = |what: &str| {
+            place
+                .join(format!("import.{modality}{what}"))
+                .join(&content[..32])
+        };
         inputs.push(write([&own(""), &own("_text")], modality, width, &read.videos)?);
     }
     let [audio, visual] = <[_; 2]>::try_from(inputs).expect("there are two modalities");

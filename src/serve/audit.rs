@@ -38,7 +38,7 @@ const KEPT: usize = 4;
 /// What a person says about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum AuditVerdict {
     /// The event occurs.
     Yes,
     /// The event does not occur.
@@ -47,20 +47,20 @@ pub enum Verdict {
     Unsure,
 }
 
-impl Verdict {
-    fn of(present: Option<bool>) -> Verdict {
+impl AuditVerdict {
+    fn of(present: Option<bool>) -> AuditVerdict {
         match present {
-            Some(true) => Verdict::Yes,
-            Some(false) => Verdict::No,
-            None => Verdict::Unsure,
+            Some(true) => AuditVerdict::Yes,
+            Some(false) => AuditVerdict::No,
+            None => AuditVerdict::Unsure,
         }
     }
 
     fn present(self) -> Option<bool> {
         match self {
-            Verdict::Yes => Some(true),
-            Verdict::No => Some(false),
-            Verdict::Unsure => None,
+            AuditVerdict::Yes => Some(true),
+            AuditVerdict::No => Some(false),
+            AuditVerdict::Unsure => None,
         }
     }
 }
@@ -122,7 +122,7 @@ pub struct SegmentToJudge {
     /// Length of a segment in seconds.
     pub seconds: f64,
     /// The verdict in the latest version.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<AuditVerdict>,
     /// The kind of the media file of the video. `None` without a file.
     pub media: Option<MediaKind>,
 }
@@ -149,10 +149,10 @@ pub struct SegmentVerdict {
     /// Segment, from 0.
     pub segment: u32,
     /// The verdict; null withdraws the verdict.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<AuditVerdict>,
     /// The verdict that the person saw.
     #[serde(default)]
-    pub before: Option<Verdict>,
+    pub before: Option<AuditVerdict>,
 }
 
 impl SegmentVerdict {
@@ -295,7 +295,7 @@ impl AuditCache {
             SegmentToJudge {
                 media: media(&own.video),
                 seconds: seconds.get(&own.video).copied().unwrap_or(1.0),
-                verdict: verdicts.get(&key).map(|present| Verdict::of(*present)),
+                verdict: verdicts.get(&key).map(|present| AuditVerdict::of(*present)),
                 video: key.0,
                 modality: key.1,
                 class: key.2,
@@ -412,7 +412,7 @@ impl VerdictRequest {
             modality: own.modality,
             class: own.class.clone(),
             segment: own.segment,
-            present: own.verdict.and_then(Verdict::present),
+            present: own.verdict.and_then(AuditVerdict::present),
             version: self.version,
             strata: self.by.as_str().into(),
             source: source_of(author.as_ref()),
@@ -462,7 +462,7 @@ impl VerdictRequest {
             rows.iter().map(|row| (verdict_key(row), row.present)).collect();
         let mut others = Vec::new();
         for own in &self.verdicts {
-            let now = rows.get(&own.key()).map(|present| Verdict::of(*present));
+            let now = rows.get(&own.key()).map(|present| AuditVerdict::of(*present));
             if now != own.before && now != own.verdict {
                 others.push(SegmentVerdict {
                     verdict: now,

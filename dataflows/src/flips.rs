@@ -9,6 +9,7 @@ pub struct Flips {
     pub flipped: Bits,
     /// Loss of each segment; `None` if the prediction of the segment is not a probability.
     pub losses: Vec<Option<f64>>,
-    /// The base of the track, which the losses were compared with; `None` if the track has no loss.
+    /// The base of the track, which rule `pld` compared the losses with; `None` if the track has no loss, or by a rule
+    /// without a base.
     pub base: Option<f64>,
 }

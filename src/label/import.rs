@@ -83,6 +83,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         visual_scale: scale,
         audio_scale: scale,
         file: None,
+        fit: false,
     };
     Ok(())
 }

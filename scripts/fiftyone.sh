@@ -19,8 +19,8 @@ if ! { [ -x $venv/bin/python ] && cmp -s "$wanted" "$done"; }; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-"$vaplan" synth --annotations assets/demo --out "$folder/features" --preset easy --dim 64 --label-only --quiet >/dev/null
-"$vaplan" label --store "$folder/store" --annotations assets/demo --quiet \
+"$vaplan" synth --annotations assets/sample --out "$folder/features" --preset easy --dim 64 --label-only --quiet >/dev/null
+"$vaplan" label --store "$folder/store" --annotations assets/sample --quiet \
     --visual "$folder/features/visual" --visual-text "$folder/features/visual_text.npy" \
     --audio "$folder/features/audio" --audio-text "$folder/features/audio_text.npy"
 "$vaplan" export --store "$folder/store" --format fiftyone --out "$folder/export" --quiet

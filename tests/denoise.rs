@@ -59,7 +59,7 @@ impl LabelledSample {
     }
 
     /// Labels of rule `pld`: video, modality, class, segment, label.
-    fn flipped(&self) -> Vec<(String, Modality, String, usize, bool)> {
+    pub(crate) fn flipped(&self) -> Vec<(String, Modality, String, usize, bool)> {
         let labels = self.latest().read::<Labels>().unwrap();
         let of = |track: &LabelTrack| {
             let key = (track.video.to_string(), track.modality, track.class.to_string());

@@ -6,8 +6,8 @@ mod panics;
 mod pull;
 mod real_files;
 mod straight;
-mod tagger;
-mod video;
+pub(crate) mod tagger;
+pub(crate) mod video;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -35,7 +35,8 @@ use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 #[command(after_help = "\
 Examples:
   vaplan label --store store --annotations llp --visual clip --visual-text clip_text.npy --audio clap --audio-text clap_text.npy
-  vaplan label --store store --annotations llp --media videos --clip clip-model --clap clap-model")]
+  vaplan label --store store --annotations llp --media videos --clip clip-model --clap clap-model
+  vaplan label --store store --annotations llp --pseudo-labels valor/visual valor/audio")]
 pub(super) struct LabelArgs {
     /// Store to write; the command creates it if it does not exist
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
@@ -58,6 +59,15 @@ pub(super) struct LabelArgs {
     /// Audio text embeddings, as --visual-text
     #[arg(long, value_name = "FILE", env = "VAPLAN_AUDIO_TEXT")]
     audio_text: Option<PathBuf>,
+    /// Labels of another program instead of features: two folders of <id>.npy (T,C) of 0 and 1, visual first. A label of a
+    /// class that the weak label lacks is not set
+    #[arg(
+        long,
+        value_names = ["VISUAL_DIR", "AUDIO_DIR"],
+        num_args = 2,
+        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "hosts"]
+    )]
+    pseudo_labels: Option<Vec<PathBuf>>,
     /// Splits to label
     #[arg(
         long,
@@ -143,6 +153,14 @@ pub(super) struct LabelArgs {
 impl LabelArgs {
     /// Refuses arguments that name no features of a modality, or both features and a model.
     fn check(&self) -> anyhow::Result<()> {
+        if self.pseudo_labels.is_some() {
+            #[cfg(feature = "encode")]
+            anyhow::ensure!(
+                !self.media.any(),
+                "--pseudo-labels and --media are given, expected one of them"
+            );
+            return Ok(());
+        }
         for (modality, features, model) in [
             (Modality::Visual, &self.visual, "--clip"),
             (Modality::Audio, &self.audio, "--clap"),
@@ -235,8 +253,10 @@ const SHOWN: usize = 5;
 
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
-    #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut request = args.request(global)?;
+    if let Some([visual, audio]) = args.pseudo_labels.as_deref() {
+        label::import_labels(&mut request, [audio, visual])?;
+    }
     #[cfg(feature = "encode")]
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));

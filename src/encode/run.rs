@@ -190,6 +190,9 @@ pub struct WrittenFeatures {
     pub float: &'static str,
     /// How media were cut into segments.
     pub cut: Cut,
+    /// For a classifier: the positions of the scores of each class, in the order of the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<Vec<usize>>>,
 }
 
 /// Encodes the media of the request, and writes the features in the form that `label` reads.
@@ -361,6 +364,7 @@ impl EncodeSummary {
             preparation: open.target.preparation.text(),
             float: request.form.float.as_str(),
             cut: request.cut.clone(),
+            columns: scores.as_ref().map(|scores| scores.columns().to_vec()),
         };
         if let Some((prompts, classes)) = prompts {
             let prompts = prompts.of(modality);

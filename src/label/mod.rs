@@ -1,11 +1,14 @@
 //! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
-//! processes share one run.
+//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels, and `import` makes inputs of the labels
+//! of another program. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several processes share one run.
 
 pub mod cluster;
 pub mod fit;
+mod import;
 pub(crate) mod plan;
+
+pub use self::import::import_labels;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -34,9 +34,9 @@ pub enum DeliveryKind {
 }
 
 /// The valid names, as an error lists them.
-pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
-                         *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
-                         epoch-NNNN*.predictions.parquet";
+pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.user.json (Label Studio), \
+                         *.eaf (ELAN), *.thresholds.toml, *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, \
+                         folder epoch-NNNN*, epoch-NNNN*.predictions.parquet";
 
 impl DeliveryKind {
     /// Returns the kind that a name states. `folder` is whether the entry is a folder.
@@ -79,6 +79,8 @@ impl DeliveryKind {
         let table = table.and_then(|stem| files.into_iter().find(|(suffix, _)| stem.ends_with(suffix)));
         let kind = match table {
             Some((_, kind)) => kind,
+            // Programs for annotation write these files. The content tells which program it was.
+            None if name.ends_with(".eaf") || name.ends_with(".user.json") => DeliveryKind::User,
             None if name.ends_with(".thresholds.toml") => DeliveryKind::Thresholds,
             None => {
                 let modality = Modality::ALL.into_iter().find(|modality| {
@@ -277,7 +279,9 @@ mod tests {
         assert_eq!(of("a.weak.csv"), Ok(DeliveryKind::Weak(WeakEdit::Set)));
         assert_eq!(of("a.b.weak-add.tsv"), Ok(DeliveryKind::Weak(WeakEdit::Add)));
         assert_eq!(of("a.weak-remove.csv"), Ok(DeliveryKind::Weak(WeakEdit::Remove)));
-        assert_eq!(of("a.user.csv"), Ok(DeliveryKind::User));
+        for name in ["a.user.csv", "a.user.tsv", "a.user.json", "a.eaf", "a.user.eaf"] {
+            assert_eq!(of(name), Ok(DeliveryKind::User), "{name}");
+        }
         assert_eq!(of("a.thresholds.toml"), Ok(DeliveryKind::Thresholds));
         assert_eq!(of("a.audio.parquet"), Ok(DeliveryKind::Features(Modality::Audio)));
         assert_eq!(
@@ -290,6 +294,7 @@ mod tests {
             ("a.csv", false),
             ("weak.csv", false),
             ("a.weak.json", false),
+            ("a.json", false),
             ("a.visual", false),
             ("a.visual.parquet", true),
             ("epoch-3.parquet", false),

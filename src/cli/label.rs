@@ -138,7 +138,12 @@ pub(super) struct LabelArgs {
     /// `10m`, `2h`), while other videos are being encoded; whole buckets only, of about 1,024 videos each. Needs --media
     /// [default: one version at the end]
     #[cfg(feature = "encode")]
-    #[arg(long, value_name = "N|TIME", env = "VAPLAN_COMMIT_EVERY", help_heading = "Media")]
+    #[arg(
+        long,
+        value_name = "N|TIME",
+        env = "VAPLAN_COMMIT_EVERY",
+        help_heading = "Media"
+    )]
     commit_every: Option<crate::label::early::CommitEvery>,
 }
 

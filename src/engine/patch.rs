@@ -149,7 +149,15 @@ pub fn commit(
     part: &TouchedRows,
     outcome: &Outcome,
 ) -> Result<RelabelSummary, LabelError> {
-    commit_with_tracks(store, lock, snapshot, request, (part, outcome), None, &Listener::silent())
+    commit_with_tracks(
+        store,
+        lock,
+        snapshot,
+        request,
+        (part, outcome),
+        None,
+        &Listener::silent(),
+    )
 }
 
 /// Like [`commit`], and also labels tracks of all other videos anew.

@@ -113,7 +113,7 @@ impl<'a> TracksAnew<'a> {
         elsewhere: &BTreeSet<Arc<str>>,
     ) -> Result<TracksAnew<'a>, LabelError> {
         let (before, world) = (&resolved.before, &resolved.after);
-        let wanted = Modality::ALL.map(|modality| {
+        let wanted: Both<Vec<bool>> = Modality::ALL.map(|modality| {
             let classes = (0..world.classes.len() as u32).map(ClassId);
             classes.map(|class| tracks.contains(&(modality, class))).collect()
         });
@@ -127,6 +127,14 @@ impl<'a> TracksAnew<'a> {
             let bucket = bucket_of(video, groups.buckets());
             by_bucket.entry(bucket).or_default().insert(video.clone());
         }
+        let denoises = |modality: Modality| {
+            let at = modality.index();
+            world.denoising[at].is_some() && wanted[at].contains(&true)
+        };
+        let predictions = match Modality::ALL.into_iter().any(denoises) {
+            true => PredictionsByBucket::read(snapshot, world, &resolved.predictions, groups.buckets())?,
+            false => None,
+        };
         Ok(TracksAnew {
             snapshot,
             world,
@@ -135,7 +143,7 @@ impl<'a> TracksAnew<'a> {
             wanted,
             elsewhere: by_bucket,
             counts_flips: resolved.asks_for_flips,
-            predictions: PredictionsByBucket::read(snapshot, world, &resolved.predictions, groups.buckets())?,
+            predictions,
             version: snapshot.version().version + 1,
         })
     }

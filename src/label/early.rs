@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vaplan_schemas::bucket_of;
@@ -31,7 +31,7 @@ use crate::engine::commit::VersionWriter;
 use crate::engine::flow::{self, Alone, FlowInput};
 use crate::engine::passes::{Passes, bucketed_videos};
 use crate::engine::plan::{Plan, PlannedShard, weak_hash};
-use crate::engine::score::ReadReport;
+use crate::engine::score::{ReadReport, lock, stage_shards};
 use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
@@ -100,6 +100,8 @@ pub(crate) struct EarlyVersions {
     base: String,
     units: u32,
     buckets: u32,
+    /// The report of the shards that are not encoded, after they were scored for the first early version.
+    given: Mutex<Option<ReadReport>>,
     /// Whether the user was warned that no early version is committed.
     warned: AtomicBool,
 }
@@ -118,6 +120,7 @@ impl EarlyVersions {
             buckets: store.next_buckets(bucketed_videos(plan.videos.len()))?,
             base: String::new(),
             units: 1,
+            given: Mutex::default(),
             warned: AtomicBool::new(false),
             request: request.clone(),
             store,
@@ -203,14 +206,15 @@ impl EarlyVersions {
     pub(crate) fn commit(
         &self,
         finished: &BTreeMap<u32, Vec<PlannedShard>>,
-        report: ReadReport,
+        mut report: ReadReport,
         listener: &Listener,
     ) -> Result<Option<VersionRow>, LabelError> {
+        report.add(self.given(listener)?);
         let waiting = &mut |holder: &str| listener.tell(Progress::Waiting(holder.to_owned()));
         let lock = self.store.lock(waiting)?;
         let latest = self.store.latest()?;
         let done = self.done_units(latest.as_ref());
-        let new: Vec<u32> = finished
+        let new: BTreeSet<u32> = finished
             .keys()
             .copied()
             .filter(|unit| !done.contains(unit))
@@ -240,12 +244,11 @@ impl EarlyVersions {
         }
         let new_shards = new.iter().flat_map(|unit| finished[unit].iter().cloned());
         plan.shards.extend(new_shards);
-        let ranges: Vec<Range<u32>> = new.iter().map(|unit| self.range(*unit)).collect();
-        let own = |video: &str| {
-            ranges
-                .iter()
-                .any(|range| range.contains(&bucket_of(video, self.buckets)))
-        };
+        // A pass has one bucket: a unit can have many, if few videos of a large store have media.
+        let buckets = new.iter().flat_map(|unit| self.range(*unit));
+        let ranges: Vec<Range<u32>> = buckets.map(|bucket| bucket..bucket + 1).collect();
+        let size = self.buckets / self.units;
+        let own = |video: &str| new.contains(&(bucket_of(video, self.buckets) / size));
         let truth = self.truth(latest.as_ref(), &own)?;
         let kept = self.kept_rejects(latest.as_ref(), &plan, &own)?;
         let plan = Arc::new(plan);
@@ -288,6 +291,18 @@ impl EarlyVersions {
             commit.replace_all::<Truth>(&truth)
         })?;
         Ok(Some(done.version))
+    }
+
+    /// Scores and stages the shards of the modalities that are not encoded, once, and returns their report.
+    fn given(&self, listener: &Listener) -> Result<ReadReport, LabelError> {
+        let mut given = lock(&self.given);
+        if let Some(report) = &*given {
+            return Ok(report.clone());
+        }
+        let shards: Vec<usize> = (0..self.plan.shards.len()).collect();
+        let plan = Arc::new(self.plan.clone());
+        let report = stage_shards(&plan, &self.stage, &shards, self.request.workers, listener)?;
+        Ok(given.insert(report).clone())
     }
 
     /// The dense truth of the new videos, and that of the version before of all other videos.

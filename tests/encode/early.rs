@@ -86,6 +86,36 @@ fn finished_videos_are_committed_early_and_the_last_version_is_that_of_one_commi
 }
 
 #[test]
+fn a_modality_that_comes_from_features_is_in_the_early_versions_too() {
+    let Some(studio) = studio("a_modality_that_comes_from_features_is_in_the_early_versions_too") else {
+        return;
+    };
+    let path = |name: &str| studio.path(name).display().to_string();
+    let encoded = studio.encode("out", &["--annotations", &path("annotations")]);
+    assert_status(&encoded, 0);
+    let label = |store: &str, more: &[&str]| {
+        let mut words = vec!["label".to_owned(), "--batch".to_owned(), "3".to_owned()];
+        for (flag, name) in [
+            ("--store", store),
+            ("--annotations", "annotations"),
+            ("--media", "media"),
+            ("--clip", "clip"),
+            ("--audio", "out/audio"),
+            ("--audio-text", "out/audio_text.parquet"),
+        ] {
+            words.extend([flag.to_owned(), path(name)]);
+        }
+        words.extend(more.iter().map(|&word| word.to_owned()));
+        assert_status(&command(&words).output().unwrap(), 0);
+    };
+    label("whole", &[]);
+    label("early", &["--commit-every", "1"]);
+    assert!(versions(&studio, "early") > 1);
+    assert_eq!(answers(&studio, "early"), answers(&studio, "whole"));
+    assert_early_rows(&studio, "early");
+}
+
+#[test]
 fn a_run_killed_after_an_early_version_goes_on_and_ends_with_the_same_tables() {
     let Some(studio) = studio("a_run_killed_after_an_early_version_goes_on_and_ends_with_the_same_tables")
     else {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! epoch ─ named, or the best with predictions of train videos ─┐
-//! K, α, guard, modalities ─────────────────────────────────────┴─ relabel ─┬─▶ flips by class and direction
+//! rule, modalities ─ named, or chosen on val ──────────────────┴─ relabel ─┬─▶ flips by class and direction
 //!                                     labels before, label changes, truth ─┴─▶ F-scores before and after
 //! ```
 //!
@@ -14,16 +14,20 @@ pub mod quality;
 
 use std::path::PathBuf;
 
-use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::Split;
-use vaplan_schemas::store::Store;
+use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::tables::{Table as _, Truth};
+use vaplan_schemas::{Modality, StoreVersion};
 
+use crate::calibrate::CalibrateError;
+use crate::calibrate::gate::{DenoisingGain, denoising_gain};
+use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
 use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::relabel::{self, RelabelRequest, RelabelSummary};
 use crate::world::changes::{Changes, DenoiseRequest};
-use crate::world::epochs;
+use crate::world::{World, epochs};
 use quality::Quality;
 
 /// A denoising of a store, as a caller requests it.
@@ -33,8 +37,11 @@ pub struct DenoisingRequest {
     pub store: PathBuf,
     /// Epoch whose predictions PLD reads. `None`: the epoch that [`epochs::best`] returns.
     pub epoch: Option<u64>,
-    /// K, α, guard and modalities.
+    /// Rule, parameters and modalities.
     pub denoising: DenoiseRequest,
+    /// Whether a rule is chosen on split val if `denoising` names neither a rule nor a parameter, and the split has dense truth
+    /// and predictions of the epoch. If no rule gains on held-out videos, nothing is denoised.
+    pub calibrate: bool,
     /// Number of timely workers.
     pub workers: usize,
     /// Whether to compute the changes without a commit.
@@ -48,6 +55,9 @@ pub struct DenoisingRequest {
 pub struct DenoiseSummary {
     /// Epoch whose predictions PLD reads.
     pub epoch: u64,
+    /// The rule that was chosen on val, and its gain; `None` if no rule was chosen. If the rule does not gain, `summary` is
+    /// empty, and the store is as it was.
+    pub calibration: Option<DenoisingGain>,
     /// The change of the store. Its flips are all flips of PLD, including those that the labels had before.
     pub summary: RelabelSummary,
     /// Scores of each split with dense truth, before and after.
@@ -64,6 +74,9 @@ pub enum DenoiseError {
     /// The labels cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
+    /// No rule can be chosen.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
 }
 
 /// Denoises the labels of the latest version of a store.
@@ -81,11 +94,31 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
             best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
         }
     };
+    let mut denoising = request.denoising.clone();
+    let calibration = match request.calibrate && denoising.rule.is_none() && denoising.parameters.is_empty() {
+        true => calibrated(&latest, epoch, denoising.modalities.as_deref())?,
+        false => None,
+    };
+    match &calibration {
+        Some(gain) if !gain.is_gain() => {
+            return Ok(DenoiseSummary {
+                epoch,
+                calibration,
+                summary: RelabelSummary::default(),
+                quality: Vec::new(),
+            });
+        }
+        Some(gain) => {
+            denoising.rule = Some(gain.rule.name().to_owned());
+            denoising.parameters = gain.rule.parameters();
+        }
+        None => {}
+    }
     let change = RelabelRequest {
         store: request.store.clone(),
         changes: Changes {
             epoch: Some(epoch),
-            denoising: request.denoising.clone(),
+            denoising,
             ..Changes::default()
         },
         workers: request.workers,
@@ -105,7 +138,39 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
     };
     Ok(DenoiseSummary {
         epoch,
+        calibration,
         quality: quality::of_changes(&before, &summary.changes)?,
         summary,
     })
+}
+
+/// The rule that gains most on split val, for the modalities of the request, of the store, or else the visual one. Returns
+/// `None` if the split has no dense truth or the epoch did not predict it.
+fn calibrated(
+    latest: &Snapshot,
+    epoch: u64,
+    modalities: Option<&[Modality]>,
+) -> Result<Option<DenoisingGain>, DenoiseError> {
+    // Most stores have no dense truth, and then no scores need to be read.
+    if latest.files(Truth::NAME).map_err(LabelError::from)?.is_empty() {
+        return Ok(None);
+    }
+    let world = World::read(latest)?;
+    let denoised = |modality: &Modality| world.denoising[modality.index()].is_some();
+    let of_store: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
+    let modalities = match (modalities, &of_store[..]) {
+        (Some(named), _) => named,
+        (None, []) => &[Modality::Visual],
+        (None, own) => own,
+    };
+    let predicted = epochs::predicts(latest, epoch, Split::Val)?;
+    if !predicted {
+        return Ok(None);
+    }
+    let sample = match CalibrationSample::read(latest, &world, Split::Val, Some(epoch)) {
+        Ok(sample) => sample,
+        Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(denoising_gain(&sample.videos, &world.settings, modalities))
 }

@@ -209,6 +209,15 @@ impl EarlyVersions {
         mut report: ReadReport,
         listener: &Listener,
     ) -> Result<Option<VersionRow>, LabelError> {
+        if self.request.settings.fit {
+            if !self.warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "no early version is committed, because the thresholds are fitted to all videos; the run commits one \
+                     version at its end"
+                );
+            }
+            return Ok(None);
+        }
         report.add(self.given(listener)?);
         let waiting = &mut |holder: &str| listener.tell(Progress::Waiting(holder.to_owned()));
         let lock = self.store.lock(waiting)?;

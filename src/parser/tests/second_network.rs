@@ -170,7 +170,7 @@ impl TrainingDriver for StopAfterCommit {
 }
 
 /// Names a network that is not HAN, and sets one of its own settings.
-const SETTINGS: &str = "network = 'linear'\nfeature_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
+const SETTINGS: &str = "network = 'linear'\ninput_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
 
 /// Runs a command of the program and asserts that its exit status is 0.
 fn vaplan(words: &[&str]) {

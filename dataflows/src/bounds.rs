@@ -123,6 +123,7 @@ pub fn flips(labels: &Bits, probabilities: &[Probability], bounds: ProbabilityBo
         flipped: pairs().map(|(own, label)| contradicted(*own, label)).collect(),
         losses: pairs().map(|(own, label)| forward_loss(*own, label)).collect(),
         base: None,
+        invalid: probabilities.iter().position(|own| own.get().is_none()),
     }
 }
 

@@ -23,6 +23,7 @@
 //! | [`cache`] | keeps embeddings on disk, by content |
 //! | [`mod@write`] | writes feature files from the cache |
 //! | [`embed`] | encodes media into memory, for `parse` |
+//! | [`streamed`] | scores the media of a store while they are encoded, and commits early versions |
 //! | [`store`] | encodes media into the folder of a store, for `label` |
 //! | [`error`] | the error types |
 
@@ -42,6 +43,7 @@ pub mod run;
 pub mod runtime;
 pub mod sound;
 pub mod store;
+pub mod streamed;
 mod sum;
 pub mod text;
 pub mod tokenizer;
@@ -51,3 +53,4 @@ pub use error::{EncodeError, MediaError};
 pub use run::{EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, run};
 pub use runtime::{RuntimeError, runtime};
 pub use store::{EncodedMedia, into_store};
+pub use streamed::StreamedLabelling;

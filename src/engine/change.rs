@@ -3,13 +3,13 @@
 //! ```text
 //! changes ── resolve ─ the world after the change, and the changes of single videos
 //!               └─ scope ─ some whole videos and some tracks of all videos; or everything
-//!                    ├─ part ─ load their rows, read features if needed, label, patch the tables
+//!                    ├─ part ─ load the rows of these videos, read features if needed, label, patch the tables
+//!                    ├─ tracks ─ label these tracks bucket by bucket, without features and without the graph
 //!                    └─ whole ─ label all videos again, as `vaplan label` does
 //! ```
 //!
-//! Both ways give the same tables, row for row, because both use the same graph
-//! ([`labelling`](vaplan_dataflows::graph::labelling)). The first way is faster, because it does not read rows that the
-//! change cannot touch.
+//! All ways give the same tables, row for row, because all use the functions of [`decide`](mod@vaplan_dataflows::decide). The
+//! first two are faster, because they do not read rows that the change cannot touch.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,17 @@ use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
+use vaplan_schemas::tables::{Labels, Scores, Table};
+
 use super::rebase::{self, RebaseRequest};
+use super::tracks::{TrackChanges, TracksAnew};
 use super::{lost, part, patch, whole};
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::IngestError;
 use crate::world::Both;
 use crate::world::changes::Changes;
-use crate::world::flips::FlipCounts;
+use crate::world::flips::{FlipCounts, Reflipped};
 use crate::world::resolve::Resolved;
 use crate::world::scope::{PredictionScope, Scope};
 
@@ -118,13 +121,40 @@ fn apply(
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
     match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
-        Scope::Part(touched) => {
+        Scope::Part(mut touched) => {
+            let tracks = std::mem::take(&mut touched.tracks);
+            let covered = |own: &Reflipped| {
+                let class = resolved.after.class_id(&own.new.class);
+                class.is_some_and(|class| tracks.contains(&(own.new.modality, class)))
+            };
+            touched.flipped.retain(|own| !covered(own));
             let part = part::TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
             let outcome = part.label(request.workers)?;
             lost::check_part(&part, &outcome, &request.changes)?;
             listener.check()?;
             listener.tell(Progress::Committing);
-            patch::commit(store, lock, snapshot, request, &part, &outcome)
+            let elsewhere = &part.touched.videos;
+            let tracks = match tracks.is_empty() {
+                true => None,
+                false => Some(TracksAnew::new(snapshot, &part.resolved, &tracks, elsewhere)?),
+            };
+            let own = (&part, &outcome);
+            patch::commit_with_tracks(store, lock, snapshot, request, own, tracks.as_ref(), listener)
         }
+    }
+}
+
+impl RelabelSummary {
+    /// Adds what labelling tracks of all videos changed, and with `flips` the flips of all labels.
+    pub(super) fn add_tracks(&mut self, done: &TrackChanges, flips: bool) {
+        self.set += done.set;
+        self.unset += done.unset;
+        self.videos.1 += done.videos;
+        if flips {
+            self.flips = Some(done.flips.clone());
+        }
+        let tables = [Labels::NAME, Scores::NAME];
+        let changed = tables.into_iter().zip(done.rows).filter(|(_, rows)| *rows > 0);
+        self.rows.extend(changed.map(|(table, rows)| (table, rows, rows)));
     }
 }

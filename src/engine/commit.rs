@@ -91,6 +91,8 @@ impl Classification {
 /// A store version whose tables are being written, pass by pass.
 pub struct VersionWriter<'a> {
     commit: Commit<'a>,
+    /// Whether the buckets of a pass have rows of the version before, which are to be removed.
+    replaces: bool,
     plan: &'a Plan,
     classes: &'a Classification,
     counts: LabelCounts,
@@ -111,18 +113,37 @@ impl<'a> VersionWriter<'a> {
         plan: &'a Plan,
         classes: &'a Classification,
     ) -> Result<VersionWriter<'a>, LabelError> {
-        let mut commit = store.begin(lock, info)?;
-        let world = &plan.world;
-        commit.replace_all::<Settings>(&world.setting_rows())?;
-        commit.replace_all::<Classes>(&world.class_rows())?;
-        commit.replace_all::<Prompts>(&world.prompt_rows())?;
+        let mut writer = VersionWriter::begin_early(store, lock, info, plan, classes)?;
+        let commit = &mut writer.commit;
         commit.replace_all::<Truth>(&plan.truth)?;
         commit.clear::<Videos>();
         commit.clear::<Candidates>();
         commit.clear::<Scores>();
         commit.clear::<Labels>();
+        writer.replaces = false;
+        Ok(writer)
+    }
+
+    /// Like [`VersionWriter::begin`], for a version in which only the passes that are written replace rows. The caller writes
+    /// table `truth`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`VersionWriter::begin`].
+    pub fn begin_early(
+        store: &'a Store,
+        lock: &'a WriteLock,
+        info: CommitInfo,
+        plan: &'a Plan,
+        classes: &'a Classification,
+    ) -> Result<VersionWriter<'a>, LabelError> {
+        let mut commit = store.begin(lock, info)?;
+        let world = &plan.world;
+        commit.replace_all::<Settings>(&world.setting_rows())?;
+        commit.replace_all::<Classes>(&world.class_rows())?;
+        commit.replace_all::<Prompts>(&world.prompt_rows())?;
         Ok(VersionWriter {
             commit,
+            replaces: true,
             plan,
             classes,
             counts: LabelCounts {
@@ -132,6 +153,12 @@ impl<'a> VersionWriter<'a> {
             rejects: Vec::new(),
             lost: LostLabels::default(),
         })
+    }
+
+    /// Adds rejected rows of the version before that stay in this version.
+    #[cfg(feature = "encode")]
+    pub(crate) fn keep_rejects(&mut self, rows: impl IntoIterator<Item = RejectRow>) {
+        self.rejects.extend(rows);
     }
 
     /// Writes the rows of a pass.
@@ -159,6 +186,12 @@ impl<'a> VersionWriter<'a> {
         let rows = |video: &Video| labelled.outcome.video(video.id);
         let of = |bucket: u32| by_bucket[(bucket - pass.buckets.start) as usize].iter();
         let commit = &mut self.commit;
+        if self.replaces {
+            commit.clear_buckets::<Videos>(pass.buckets.clone())?;
+            commit.clear_buckets::<Candidates>(pass.buckets.clone())?;
+            commit.clear_buckets::<Scores>(pass.buckets.clone())?;
+            commit.clear_buckets::<Labels>(pass.buckets.clone())?;
+        }
         commit.fill_buckets::<Videos>(pass.buckets.clone(), |bucket| {
             of(bucket)
                 .map(|video| video_row(world, video, rows(video)))
@@ -235,11 +268,16 @@ pub fn change_rows<'a>(
             rows.extend(own.iter().map(row));
         }
     }
+    sort_changes(&mut rows);
+    rows
+}
+
+/// Sorts rows of `label_changes` by key.
+pub(super) fn sort_changes(rows: &mut [LabelChangeRow]) {
     rows.sort_by(|a, b| {
         let key = (&a.video, a.modality, &a.class, a.segment);
         key.cmp(&(&b.video, b.modality, &b.class, b.segment))
     });
-    rows
 }
 
 /// Appends changed labels to table `label_changes`, sorted by video name, modality, class name and segment.

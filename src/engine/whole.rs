@@ -141,10 +141,7 @@ pub(crate) fn run(
     )?;
     summary.flips = all_flips;
     let Some(writer) = writer else {
-        summary.changes.sort_by(|a, b| {
-            let key = (&a.video, a.modality, &a.class, a.segment);
-            key.cmp(&(&b.video, b.modality, &b.class, b.segment))
-        });
+        commit::sort_changes(&mut summary.changes);
         summary.rejected = commit::reject_rows(&plan, of_graph, read);
         return Ok(summary);
     };

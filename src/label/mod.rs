@@ -2,8 +2,11 @@
 //!
 //! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels, and `import` makes inputs of the labels
 //! of another program. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several processes share one run.
+//! `early` commits the videos that are encoded already while others are being encoded.
 
 pub mod cluster;
+#[cfg(feature = "encode")]
+pub mod early;
 pub mod fit;
 mod import;
 pub(crate) mod plan;
@@ -145,7 +148,7 @@ pub(crate) fn run_plan(
 }
 
 /// The name of the folder of staged shards.
-const STAGE: &str = "label";
+pub(crate) const STAGE: &str = "label";
 
 /// A run that has opened and locked its store.
 enum Preparation {

@@ -14,9 +14,13 @@
 use std::path::{Path, PathBuf};
 
 use vaplan_dataflows::DenoisingRule;
-use vaplan_schemas::rows::{LabelChangeRow, RejectRow, VersionRow};
+use vaplan_schemas::rows::{LabelChangeRow, RejectRow, Severity, VersionRow};
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
+use super::cluster::follow::{self, Followed, FollowedPlan};
+use super::cluster::member::ClusterMember;
+use super::flow::Alone;
+use super::group::LabellingGroup;
 use super::rebase::{self, RebaseRequest};
 use super::{lost, part, patch, whole};
 use crate::engine::{Listener, Progress};
@@ -73,14 +77,42 @@ pub struct RelabelSummary {
 /// Returns [`LabelError`] if the store has no version, the change cannot be made, or an input cannot be used at all.
 /// Single bad rows of an input are not errors: [`RelabelSummary::rejected`] and table `rejects` list them.
 pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSummary, LabelError> {
+    run_in(request, &mut Alone, listener)
+}
+
+/// Like [`run`], for one process or process 0 of several.
+pub(crate) fn run_in(
+    request: &RelabelRequest,
+    group: &mut impl LabellingGroup,
+    listener: &Listener,
+) -> Result<RelabelSummary, LabelError> {
     let store = Store::open(&request.store)?;
     if request.dry_run {
         let snapshot = store.at_version(None)?;
-        return apply(&store, None, &snapshot, request, listener);
+        return apply(&store, None, &snapshot, request, group, listener);
     }
-    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
+    let lock = group.lock(&store, listener)?;
+    let summary = locked(&store, &lock, request, group, listener)?;
+    match &summary.version {
+        Some(version) => {
+            let rejected = summary.rejected.iter();
+            let rejects = rejected.filter(|row| row.severity == Severity::Reject).count();
+            group.committed(version.version, rejects as u64);
+        }
+        None => group.held(store.at_version(None)?.version().version),
+    }
+    Ok(summary)
+}
+
+fn locked(
+    store: &Store,
+    lock: &WriteLock,
+    request: &RelabelRequest,
+    group: &mut impl LabellingGroup,
+    listener: &Listener,
+) -> Result<RelabelSummary, LabelError> {
     let snapshot = store.at_version(None)?;
-    let error = match apply(&store, Some(&lock), &snapshot, request, listener) {
+    let error = match apply(store, Some(lock), &snapshot, request, group, listener) {
         Err(error @ LabelError::RelativeInputs { .. }) => error,
         done => return done,
     };
@@ -93,7 +125,7 @@ pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSumma
         workers: request.workers,
         command: request.command.clone(),
     };
-    match rebase::commit(&store, &lock, &snapshot, &moved, listener) {
+    match rebase::commit(store, lock, &snapshot, &moved, listener) {
         Ok(done) => tracing::warn!(
             store = %store.root().display(),
             folder = %moved.to.display(),
@@ -105,7 +137,37 @@ pub fn run(request: &RelabelRequest, listener: &Listener) -> Result<RelabelSumma
             return Err(error);
         }
     }
-    apply(&store, Some(&lock), &store.at_version(None)?, request, listener)
+    apply(store, Some(lock), &store.at_version(None)?, request, group, listener)
+}
+
+/// Makes the change together with process 0. A change of a part of the store is the work of process 0; a change that
+/// touches every score is the work of all processes.
+///
+/// # Errors
+/// Returns the errors of [`run`], and [`LabelError::Cluster`] if a process is lost or fails.
+pub(crate) fn follow(
+    request: &RelabelRequest,
+    member: &mut ClusterMember,
+    listener: &Listener,
+) -> Result<Followed, LabelError> {
+    let plan = |store: &Store, before: Option<Snapshot>| -> Result<FollowedPlan, LabelError> {
+        let snapshot = before.expect("process 0 names the version that it changes");
+        let mut resolved = Resolved::new(store, &snapshot, &request.changes)?;
+        match Scope::of(&snapshot, &mut resolved, PredictionScope::Flipped)? {
+            Scope::Everything => whole::followed(store, snapshot, request, resolved),
+            Scope::Part(_) => Err(member_plans_otherwise()),
+        }
+    };
+    follow::follow(member, &request.store, request.workers, listener, plan)
+}
+
+/// The error of a process for which the change touches a part of the store, and for process 0 everything.
+fn member_plans_otherwise() -> LabelError {
+    LabelError::Change(
+        "the change touches a part of the store here, and every score for process 0: expected one program version and \
+         one store"
+            .to_owned(),
+    )
 }
 
 fn apply(
@@ -113,11 +175,12 @@ fn apply(
     lock: Option<&WriteLock>,
     snapshot: &Snapshot,
     request: &RelabelRequest,
+    group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
     match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
-        Scope::Everything => whole::run(store, lock, snapshot, request, resolved, listener),
+        Scope::Everything => whole::run(store, lock, snapshot, request, resolved, group, listener),
         Scope::Part(touched) => {
             let part = part::TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
             let outcome = part.label(request.workers)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vaplan_schemas::StoreError;
 use vaplan_schemas::rows::{EpochRow, PredictionTrack, VideoPredictionRow};
-use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, VersionRows, WriteLock};
 use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;

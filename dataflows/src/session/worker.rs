@@ -19,6 +19,7 @@ use crate::changes::Change;
 use crate::feed::Feed;
 use crate::graph::{labelling, learning};
 use crate::outcome::Output;
+use crate::placement::Placement;
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, LearnerHandle, LearnerStatus};
 use crate::workers::{self, StopSignal, WorkersError};
@@ -173,10 +174,10 @@ impl Graph {
     /// says that another worker holds the learner.
     fn new(worker: &mut Worker, learner_handle: Option<Option<LearnerHandle>>) -> Graph {
         worker.dataflow_named("Session", |scope| {
-            let (feed, inputs) = Feed::new(scope);
+            let (feed, inputs) = Feed::new(scope, Placement::Spread);
             let outputs = match learner_handle {
                 None => labelling(inputs),
-                Some(learner_handle) => learning(inputs, learner_handle),
+                Some(learner_handle) => learning(inputs, learner_handle, Placement::Spread),
             };
             let answer = Rc::new(RefCell::new(Answer::default()));
             let probe = ProbeHandle::new();

@@ -109,7 +109,8 @@ pub enum ClusterError {
     },
     /// No secret was given.
     #[error(
-        "the processes of --hosts need a shared secret, expected --secret-file FILE or the environment variable          VAPLAN_SECRET with the same secret for every process: `openssl rand -hex 32` makes one"
+        "the processes of --hosts need a shared secret, expected --secret-file FILE or the environment variable \
+         VAPLAN_SECRET with the same secret for every process: `openssl rand -hex 32` makes one"
     )]
     SecretMissing,
     /// The file of the secret cannot be read.

@@ -16,11 +16,13 @@ use std::path::PathBuf;
 
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::Split;
-use vaplan_schemas::store::Store;
+use vaplan_schemas::store::{Snapshot, Store};
 
 use crate::engine::Listener;
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
 use crate::eval::EvalError;
+use crate::label::cluster::ClusterOutcome;
 use crate::relabel::{self, RelabelRequest, RelabelSummary};
 use crate::world::changes::{Changes, DenoiseRequest};
 use crate::world::epochs;
@@ -72,8 +74,35 @@ pub enum DenoiseError {
 /// Returns [`DenoiseError`] if the store cannot be denoised or scored. If the change fails, the store has no new
 /// version.
 pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSummary, DenoiseError> {
-    let store = Store::open(&request.store).map_err(LabelError::from)?;
-    let latest = store.at_version(None).map_err(LabelError::from)?;
+    let (latest, epoch) = epoch(request)?;
+    let summary = relabel::run(&change(request, epoch), listener)?;
+    report(request, latest, epoch, summary)
+}
+
+/// Denoises as one of several processes. All processes must get the same request, except for its `command`.
+///
+/// A failed run leaves threads that wait, so the process must end after an error.
+///
+/// # Errors
+/// Returns the same errors as [`run`], and [`LabelError::Cluster`] if the processes do not meet in time, have different
+/// requests or secrets, or lose a process.
+pub fn run_in_cluster(
+    request: &DenoisingRequest,
+    settings: &ClusterSettings,
+    listener: &Listener,
+) -> Result<ClusterOutcome<DenoiseSummary>, DenoiseError> {
+    let (latest, epoch) = epoch(request)?;
+    Ok(match relabel::cluster::run(&change(request, epoch), settings, listener)? {
+        ClusterOutcome::Led(summary) => {
+            ClusterOutcome::Led(Box::new(report(request, latest, epoch, *summary)?))
+        }
+        ClusterOutcome::Followed { version, rejects } => ClusterOutcome::Followed { version, rejects },
+    })
+}
+
+/// The latest version, and the epoch whose predictions PLD reads.
+fn epoch(request: &DenoisingRequest) -> Result<(Snapshot, u64), LabelError> {
+    let latest = Store::open(&request.store)?.at_version(None)?;
     let epoch = match request.epoch {
         Some(epoch) => epoch,
         None => {
@@ -81,7 +110,11 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
             best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
         }
     };
-    let change = RelabelRequest {
+    Ok((latest, epoch))
+}
+
+fn change(request: &DenoisingRequest, epoch: u64) -> RelabelRequest {
+    RelabelRequest {
         store: request.store.clone(),
         changes: Changes {
             epoch: Some(epoch),
@@ -91,13 +124,22 @@ pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSum
         workers: request.workers,
         dry_run: request.dry_run,
         command: request.command.clone(),
-    };
-    let mut summary = relabel::run(&change, listener)?;
+    }
+}
+
+/// Compares the labels before and after.
+fn report(
+    request: &DenoisingRequest,
+    latest: Snapshot,
+    epoch: u64,
+    mut summary: RelabelSummary,
+) -> Result<DenoiseSummary, DenoiseError> {
     let before = match &summary.version {
         // Another process may have committed a version since the epoch was chosen. Compare with the version directly
         // before the new one.
         Some(version) => {
             let before = StoreVersion(version.version - 1);
+            let store = Store::open(&request.store).map_err(LabelError::from)?;
             summary.changes = relabel::changes(&store, version.version)?;
             store.at_version(Some(before)).map_err(LabelError::from)?
         }

@@ -3,34 +3,40 @@
 //! ```text
 //! changes ── resolve ─ the world after the change, and the changes of single videos
 //!               └─ scope ─ some whole videos and some tracks of all videos; or everything
-//!                    ├─ part ─ load their rows, read features if needed, label, patch the tables
+//!                    ├─ part ─ load the rows of these videos, read features if needed, label, patch the tables
+//!                    ├─ tracks ─ label these tracks bucket by bucket, without features and without the graph
 //!                    └─ whole ─ label all videos again, as `vaplan label` does
 //! ```
 //!
-//! Both ways give the same tables, row for row, because both use the same graph
-//! ([`labelling`](vaplan_dataflows::graph::labelling)). The first way is faster, because it does not read rows that the
-//! change cannot touch.
+//! All ways give the same tables, row for row, because all use the functions of [`decide`](mod@vaplan_dataflows::decide). The
+//! first two are faster, because they do not read rows that the change cannot touch.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::rows::{LabelChangeRow, RejectRow, Severity, VersionRow};
-use vaplan_schemas::store::{Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{PartWriter, Snapshot, Store, WriteLock};
+use vaplan_schemas::tables::{Labels, Scores, Table};
+use vaplan_schemas::{ClassId, Modality};
 
 use super::cluster::follow::{self, Followed, FollowedPlan};
 use super::cluster::member::ClusterMember;
 use super::flow::Alone;
 use super::group::LabellingGroup;
 use super::rebase::{self, RebaseRequest};
-use super::{lost, part, patch, whole};
+use super::part::TouchedRows;
+use super::share::BucketShare;
+use super::tracks::{TrackChanges, TrackCounts, TrackOutput, TracksAnew};
+use super::{lost, patch, whole};
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::IngestError;
 use crate::world::Both;
 use crate::world::changes::Changes;
-use crate::world::flips::FlipCounts;
+use crate::world::flips::{FlipCounts, Reflipped};
 use crate::world::resolve::Resolved;
-use crate::world::scope::{PredictionScope, Scope};
+use crate::world::scope::{PredictionScope, Scope, Touched};
 
 /// A change of a store, as one command asks for it.
 #[derive(Clone, Debug)]
@@ -158,7 +164,59 @@ pub(crate) fn follow(
             Scope::Part(_) => Err(member_plans_otherwise()),
         }
     };
-    follow::follow(member, &request.store, request.workers, listener, plan)
+    let tracks = |snapshot: &Snapshot, hash: &str, share: BucketShare, writer: &mut PartWriter| {
+        let resolved = Resolved::new(&Store::open(&request.store)?, snapshot, &request.changes)?;
+        follow_tracks(request, snapshot, resolved, (hash, share), writer, listener)
+    };
+    follow::follow(member, &request.store, request.workers, listener, plan, tracks)
+}
+
+/// Labels the tracks of the buckets of this process. The part of the change that touches whole videos is labelled by every
+/// process, because its rows are in the buckets, too; process 0 writes its other tables.
+fn follow_tracks(
+    request: &RelabelRequest,
+    snapshot: &Snapshot,
+    mut resolved: Resolved,
+    (hash, share): (&str, BucketShare),
+    writer: &mut PartWriter,
+    listener: &Listener,
+) -> Result<Option<TrackCounts>, LabelError> {
+    let Scope::Part(touched) = Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? else {
+        return Ok(None);
+    };
+    let (part, tracks) = load(snapshot, resolved, touched, request, listener)?;
+    let outcome = part.label(request.workers)?;
+    if tracks.is_empty() {
+        return Ok(None);
+    }
+    let tracks = TracksAnew::new(snapshot, &part.resolved, &tracks, &part.touched.videos)?;
+    if tracks.hash() != hash {
+        return Ok(None);
+    }
+    let others = patch::other_tracks(snapshot, (&part, &outcome), &tracks)?;
+    let done = tracks.label(TrackOutput::Buckets, share, &others, Some(writer), listener)?;
+    Ok(done.map(TrackCounts::from))
+}
+
+/// The tracks of all videos that a change labels anew.
+type Tracks = BTreeSet<(Modality, ClassId)>;
+
+/// Loads the whole videos that a change touches, and separates the tracks of all videos from them.
+fn load(
+    snapshot: &Snapshot,
+    resolved: Resolved,
+    mut touched: Touched,
+    request: &RelabelRequest,
+    listener: &Listener,
+) -> Result<(TouchedRows, Tracks), LabelError> {
+    let tracks = std::mem::take(&mut touched.tracks);
+    let covered = |own: &Reflipped| {
+        let class = resolved.after.class_id(&own.new.class);
+        class.is_some_and(|class| tracks.contains(&(own.new.modality, class)))
+    };
+    touched.flipped.retain(|own| !covered(own));
+    let part = TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
+    Ok((part, tracks))
 }
 
 /// The error of a process for which the change touches a part of the store, and for process 0 everything.
@@ -182,12 +240,33 @@ fn apply(
     match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, group, listener),
         Scope::Part(touched) => {
-            let part = part::TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
+            let (part, tracks) = load(snapshot, resolved, touched, request, listener)?;
             let outcome = part.label(request.workers)?;
             lost::check_part(&part, &outcome, &request.changes)?;
             listener.check()?;
             listener.tell(Progress::Committing);
-            patch::commit(store, lock, snapshot, request, &part, &outcome)
+            let elsewhere = &part.touched.videos;
+            let tracks = match tracks.is_empty() {
+                true => None,
+                false => Some(TracksAnew::new(snapshot, &part.resolved, &tracks, elsewhere)?),
+            };
+            let own = (&part, &outcome);
+            patch::commit_with_tracks(store, lock, snapshot, request, own, tracks.as_ref(), group, listener)
         }
+    }
+}
+
+impl RelabelSummary {
+    /// Adds what labelling tracks of all videos changed, and with `flips` the flips of all labels.
+    pub(super) fn add_tracks(&mut self, done: &TrackChanges, flips: bool) {
+        self.set += done.set;
+        self.unset += done.unset;
+        self.videos.1 += done.videos;
+        if flips {
+            self.flips = Some(done.flips.clone());
+        }
+        let tables = [Labels::NAME, Scores::NAME];
+        let changed = tables.into_iter().zip(done.rows).filter(|(_, rows)| *rows > 0);
+        self.rows.extend(changed.map(|(table, rows)| (table, rows, rows)));
     }
 }

@@ -315,11 +315,16 @@ pub fn change_rows<'a>(
             rows.extend(own.iter().map(row));
         }
     }
+    sort_changes(&mut rows);
+    rows
+}
+
+/// Sorts rows of `label_changes` by key.
+pub(super) fn sort_changes(rows: &mut [LabelChangeRow]) {
     rows.sort_by(|a, b| {
         let key = (&a.video, a.modality, &a.class, a.segment);
         key.cmp(&(&b.video, b.modality, &b.class, b.segment))
     });
-    rows
 }
 
 /// Appends changed labels to table `label_changes`, sorted by video name, modality, class name and segment.

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use vaplan_schemas::store::{Store, WriteLock};
+use serde::{Deserialize, Serialize};
+use vaplan_schemas::store::{Commit, Store, WriteLock};
 
 use super::commit::VersionWriter;
 use super::flow::{Alone, Wait};
@@ -18,6 +19,7 @@ use super::plan::Plan;
 use super::score::{ReadReport, stage_shards};
 use super::share::BucketShare;
 use super::stage::Stage;
+use super::tracks::TrackChanges;
 use super::workers::WorkerGroup;
 use super::{Listener, Progress};
 use crate::error::LabelError;
@@ -28,6 +30,19 @@ pub(crate) struct StagedShare {
     pub(crate) shards: Vec<usize>,
     /// The report of all processes.
     pub(crate) report: ReadReport,
+}
+
+/// A commit that labels tracks of all videos anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TracksOfVersion {
+    /// The version before.
+    pub(crate) before: u64,
+    /// The version that the commit makes.
+    pub(crate) version: u64,
+    /// The number of buckets.
+    pub(crate) buckets: u32,
+    /// Hash of what process 0 labels (see [`TracksAnew::hash`](super::tracks::TracksAnew::hash)).
+    pub(crate) plan: String,
 }
 
 /// The processes that label all videos together, as the process that commits sees them.
@@ -67,6 +82,24 @@ pub(crate) trait LabellingGroup: Wait {
     /// Returns an error if a process is lost, or its files are not in the store.
     fn gather(&mut self, writer: &mut VersionWriter<'_>, report: &mut ReadReport) -> Result<(), LabelError>;
 
+    /// Tells the other processes to label the tracks of their buckets anew. The commit has begun. Returns the buckets of this
+    /// process.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be marked for the other processes.
+    fn begin_tracks(
+        &mut self,
+        store: &Store,
+        tracks: TracksOfVersion,
+        workers: usize,
+    ) -> Result<BucketShare, LabelError>;
+
+    /// Adds the files and counts of the other processes to a commit of tracks.
+    ///
+    /// # Errors
+    /// Returns an error if a process is lost, or its files are not in the store.
+    fn gather_tracks(&mut self, commit: &mut Commit<'_>, changes: &mut TrackChanges) -> Result<(), LabelError>;
+
     /// Tells the other processes that the version is committed.
     fn committed(&mut self, version: u64, rejects: u64);
 }
@@ -101,6 +134,19 @@ impl LabellingGroup for Alone {
     }
 
     fn gather(&mut self, _writer: &mut VersionWriter<'_>, _report: &mut ReadReport) -> Result<(), LabelError> {
+        Ok(())
+    }
+
+    fn begin_tracks(
+        &mut self,
+        _store: &Store,
+        _tracks: TracksOfVersion,
+        _workers: usize,
+    ) -> Result<BucketShare, LabelError> {
+        Ok(BucketShare::ALL)
+    }
+
+    fn gather_tracks(&mut self, _commit: &mut Commit<'_>, _changes: &mut TrackChanges) -> Result<(), LabelError> {
         Ok(())
     }
 

@@ -8,7 +8,8 @@
 //! after the last pass: a version of all tables
 //!
 //! a change of a store (change):
-//! a part of the store ── part ── labelling ─▶ changed rows ── patch ─▶ a version of the tables that change
+//! a part of the store ── part ── labelling ─▶ changed rows ── patch ─┬─▶ a version of the tables that change
+//! tracks of all videos ── tracks ─▶ rows of one bucket after the other ─┘
 //! every score ── whole ── a whole run, as above
 //! ```
 //!
@@ -26,6 +27,7 @@
 //! | [`rows`], [`commit`] | turn the outcome into table rows, and write the rows as one store version |
 //! | [`change`] | turns one change into one store version |
 //! | [`features`], [`part`], [`patch`] | read, label and write only the rows that a change can touch |
+//! | `tracks` | labels tracks of all videos anew from the tables, bucket by bucket |
 //! | `lost` | refuses a commit that would unset the labels of most videos |
 //! | [`rebase`] | moves the inputs of a store to another folder |
 //! | [`whole`] | a change that touches every score |
@@ -57,6 +59,7 @@ pub mod session;
 pub mod share;
 mod spill;
 pub mod stage;
+mod tracks;
 pub mod unknown;
 pub mod whole;
 pub mod workers;

@@ -95,10 +95,7 @@ pub(crate) fn run(
             Ok(())
         })?;
         count(&mut summary, &totals);
-        summary.changes.sort_by(|a, b| {
-            let key = (&a.video, a.modality, &a.class, a.segment);
-            key.cmp(&(&b.video, b.modality, &b.class, b.segment))
-        });
+        commit::sort_changes(&mut summary.changes);
         summary.rejected = commit::reject_rows(&plan, totals.rejects, read);
         return Ok(summary);
     };

@@ -90,7 +90,7 @@ pub fn run(
                 predictions: Vec::new(),
                 flips: false,
             })
-        })
+        }, |_, _, _, _| Ok(None))
         .map(ClusterOutcome::from),
     };
     member.end(outcome)

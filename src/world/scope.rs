@@ -73,6 +73,9 @@ impl Scope {
         }
         let moved = flips::moved(snapshot, resolved, of == PredictionScope::All)?;
         touched.videos.extend(moved.videos);
+        for modality in moved.rewritten {
+            touched.tracks.extend(classes.iter().map(|class| (modality, *class)));
+        }
         (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;

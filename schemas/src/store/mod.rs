@@ -15,6 +15,7 @@
 //! version names. The next commit compares each table's log with the files that it wants, and adds and removes the
 //! difference.
 
+mod by_bucket;
 mod check;
 mod checkpoint;
 mod commit;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 
+pub use by_bucket::{BucketGroups, FileWriter, GroupRows, TableBuckets, on_every_core};
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
 pub use deleted::Deleted;

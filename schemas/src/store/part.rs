@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::by_bucket::{FileWriter, files_of};
 use super::durable::{Scratch, sync_files, sync_folders};
 use super::logged::LoggedFile;
 use super::parallel::on_all_cores;
@@ -40,6 +41,20 @@ pub trait VersionRows {
         buckets: &[u32],
         rows: impl Fn(u32) -> Vec<T::Row> + Sync,
     ) -> Result<(), StoreError>;
+
+    /// Removes all rows of a table, if this is the commit. A part has no rows of the version before.
+    fn clear<T: Table>(&mut self);
+
+    /// Calls `work` with every number below `count`, with as many threads as there are cores, and adds the files that these
+    /// calls write. The caller must have cleared the bucketed tables that `work` writes ([`Commit::clear`]).
+    ///
+    /// # Errors
+    /// Returns the error of one of the calls.
+    fn write_files<R: Send, E: Send + From<StoreError>>(
+        &mut self,
+        count: usize,
+        work: impl Fn(usize, &FileWriter<'_>) -> Result<R, E> + Sync,
+    ) -> Result<Vec<R>, E>;
 
     /// Adds rows to a table that has no buckets, one file per part, with as many threads as there are cores. `rows`
     /// returns the rows of a part. No key may occur in two parts.
@@ -124,14 +139,14 @@ impl PartWriter {
         })
     }
 
-    fn add<T: Table>(&mut self, written: Option<Written>) {
+    fn add(&mut self, table: &'static str, written: Option<Written>) {
         let Some(Written { file, scratch }) = written else {
             return;
         };
         self.unnamed
-            .extend(scratch.map(|scratch| (T::NAME, file.name.clone(), scratch)));
+            .extend(scratch.map(|scratch| (table, file.name.clone(), scratch)));
         self.files.push(PartFile {
-            table: T::NAME.to_owned(),
+            table: table.to_owned(),
             name: file.name,
             bytes: file.bytes,
             rows: file.rows,
@@ -187,8 +202,23 @@ impl VersionRows for PartWriter {
         rows: impl Fn(u32) -> Vec<T::Row> + Sync,
     ) -> Result<(), StoreError> {
         let written = buckets_of::<T>(&self.store, self.buckets, buckets, rows)?;
-        written.into_iter().for_each(|written| self.add::<T>(written));
+        written.into_iter().for_each(|written| self.add(T::NAME, written));
         Ok(())
+    }
+
+    fn clear<T: Table>(&mut self) {}
+
+    fn write_files<R: Send, E: Send + From<StoreError>>(
+        &mut self,
+        count: usize,
+        work: impl Fn(usize, &FileWriter<'_>) -> Result<R, E> + Sync,
+    ) -> Result<Vec<R>, E> {
+        let (done, written) = files_of(&self.store, self.buckets, self.version, count, work)?;
+        for (table, changed, written) in written {
+            self.changed_labels += changed;
+            self.add(table, Some(written));
+        }
+        Ok(done)
     }
 
     fn append_parts<T: Table>(
@@ -198,7 +228,7 @@ impl VersionRows for PartWriter {
     ) -> Result<(), StoreError> {
         for (changed, written) in parts_of::<T>(&self.store, self.version, parts, rows)? {
             self.changed_labels += changed;
-            self.add::<T>(written);
+            self.add(T::NAME, written);
         }
         Ok(())
     }
@@ -216,6 +246,20 @@ impl VersionRows for Commit<'_> {
     ) -> Result<(), StoreError> {
         let written = buckets_of::<T>(self.store, self.buckets(), buckets, rows)?;
         written.into_iter().try_for_each(|written| self.add::<T>(written))
+    }
+
+    fn clear<T: Table>(&mut self) {
+        Commit::clear::<T>(self);
+    }
+
+    fn write_files<R: Send, E: Send + From<StoreError>>(
+        &mut self,
+        count: usize,
+        work: impl Fn(usize, &FileWriter<'_>) -> Result<R, E> + Sync,
+    ) -> Result<Vec<R>, E> {
+        let (done, written) = files_of(self.store, self.buckets(), Commit::version(self), count, work)?;
+        self.add_files(written)?;
+        Ok(done)
     }
 
     fn append_parts<T: Table>(

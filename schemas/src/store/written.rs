@@ -13,6 +13,7 @@ use crate::parquet_file;
 use crate::tables::Table;
 
 /// A file of rows. `scratch` is `None` if the store already has the file.
+#[derive(Debug)]
 pub(super) struct Written {
     pub(super) file: LoggedFile,
     pub(super) scratch: Option<Scratch>,

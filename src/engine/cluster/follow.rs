@@ -17,9 +17,12 @@ use super::member::{ClusterMember, positions};
 use crate::engine::before::VersionBefore;
 use crate::engine::commit::PassTotals;
 use crate::engine::flow::{self, FlowInput};
+use crate::engine::group::TracksOfVersion;
 use crate::engine::plan::Plan;
 use crate::engine::score::ReadReport;
+use crate::engine::share::BucketShare;
 use crate::engine::stage::Stage;
+use crate::engine::tracks::TrackCounts;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::error::cluster::ClusterError;
@@ -51,7 +54,8 @@ pub(crate) struct FollowedPlan {
     pub(crate) flips: bool,
 }
 
-/// Labels all videos together with process 0. `plan` plans the run on the version before.
+/// Does what process 0 asks for. `plan` plans a run that labels all videos on the version before. `tracks` labels tracks of
+/// all videos anew in some buckets; it gets the hash of what process 0 labels, and returns `None` if it would label others.
 ///
 /// # Errors
 /// Returns [`LabelError::Cluster`] if a process is lost or fails, or if this process plans another run than process 0, and
@@ -62,6 +66,7 @@ pub(crate) fn follow(
     workers: usize,
     listener: &Listener,
     plan: impl FnOnce(&Store, Option<Snapshot>) -> Result<FollowedPlan, LabelError>,
+    tracks: impl FnOnce(&Snapshot, &str, BucketShare, &mut PartWriter) -> Result<Option<TrackCounts>, LabelError>,
 ) -> Result<Followed, LabelError> {
     let go = loop {
         match member.control.next()? {
@@ -79,6 +84,7 @@ pub(crate) fn follow(
                 });
             }
             (_, Frame::Go(go)) => break go,
+            (_, Frame::Tracks(version)) => return follow_tracks(member, store, workers, version, tracks),
             (process, frame) => return Err(member.unexpected(process, &frame)),
         }
     };
@@ -149,6 +155,35 @@ pub(crate) fn follow(
     member
         .control
         .say(0, &Frame::Wrote(Box::new(WrittenPart { totals, files })));
+    committed(member)
+}
+
+/// Labels tracks of all videos anew together with process 0.
+fn follow_tracks(
+    member: &mut ClusterMember,
+    store: &Path,
+    workers: usize,
+    version: TracksOfVersion,
+    tracks: impl FnOnce(&Snapshot, &str, BucketShare, &mut PartWriter) -> Result<Option<TrackCounts>, LabelError>,
+) -> Result<Followed, LabelError> {
+    let store = Store::open(store).map_err(|_| member.elsewhere(store.to_owned()))?;
+    member.check_seal(&store)?;
+    let snapshot = store.at_version(Some(StoreVersion(version.before)))?;
+    let share = member.share(workers, version.buckets);
+    let name = member.part_name();
+    let mut part = PartWriter::begin(&store, StoreVersion(version.version), version.buckets, &name)?;
+    let Some(counts) = tracks(&snapshot, &version.plan, share, &mut part)? else {
+        let (here, leader) = (member.hosts().here(), member.hosts().peer(0));
+        return Err(ClusterError::Plan { here, leader }.into());
+    };
+    let files = part.finish()?;
+    let wrote = Frame::WroteTracks(Box::new((counts, files)));
+    member.control.say(0, &wrote);
+    committed(member)
+}
+
+/// Waits until process 0 has committed.
+fn committed(member: &mut ClusterMember) -> Result<Followed, LabelError> {
     match member.control.next()? {
         (_, Frame::Committed(version, rejects)) => Ok(Followed {
             version,

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::store::PartFiles;
 
 use crate::engine::commit::PassTotals;
+use crate::engine::group::TracksOfVersion;
 use crate::engine::passes::Passes;
 use crate::engine::score::ReadReport;
+use crate::engine::tracks::TrackCounts;
 
 /// The first message of a process, which it sends in the handshake of a connection (see [`secret`](super::secret)).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +52,10 @@ pub(crate) enum Frame {
     Staged,
     /// All processes have staged their shards, and process 0 has begun the commit. All processes label these passes.
     Passes(PassesOfVersion),
+    /// Process 0 holds the write lock and has begun a commit of tracks. All processes label the tracks of their buckets.
+    Tracks(TracksOfVersion),
+    /// The sender has labelled the tracks of its buckets, and has written and synced these buckets.
+    WroteTracks(Box<(TrackCounts, PartFiles)>),
     /// The sender has labelled, written and synced its part of all passes. Reports with its rejected rows came before.
     Wrote(Box<WrittenPart>),
     /// Process 0 has committed this version. The second number is the number of rejected rows.

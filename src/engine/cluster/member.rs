@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
-use vaplan_schemas::store::{Store, WriteLock};
+use vaplan_schemas::store::{Commit, Store, WriteLock};
 
 use super::control::Control;
 use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
@@ -18,12 +18,13 @@ use super::meeting::{RequestValues, meet};
 use super::settings::ClusterSettings;
 use crate::engine::commit::VersionWriter;
 use crate::engine::flow::Wait;
-use crate::engine::group::{LabellingGroup, StagedShare};
+use crate::engine::group::{LabellingGroup, StagedShare, TracksOfVersion};
 use crate::engine::passes::Passes;
 use crate::engine::plan::Plan;
 use crate::engine::score::{ReadReport, stage_shards};
 use crate::engine::share::BucketShare;
 use crate::engine::stage::Stage;
+use crate::engine::tracks::TrackChanges;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
@@ -42,7 +43,7 @@ pub(crate) struct ClusterMember {
     session: u64,
     traffic: Arc<LinkTraffic>,
     /// The file by which the other processes recognise the store, once it is written.
-    seal: Option<PathBuf>,
+    sealed: Option<PathBuf>,
 }
 
 impl ClusterMember {
@@ -85,7 +86,7 @@ impl ClusterMember {
             links,
             session,
             traffic: Arc::default(),
-            seal: None,
+            sealed: None,
         })
     }
 
@@ -157,6 +158,22 @@ impl ClusterMember {
             .during(move || stage_shards(&plan, &stage, &shards, workers, &listener))?
     }
 
+    /// Marks the store of process 0, so that the other processes recognise it.
+    fn seal(&mut self, store: &Store) -> Result<(), LabelError> {
+        let seal = seal(store);
+        let written = seal
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&seal, self.session.to_string()));
+        written.map_err(|source| LabelError::Stage {
+            action: "write",
+            path: seal.clone(),
+            source,
+        })?;
+        self.sealed = Some(seal);
+        Ok(())
+    }
+
     /// Checks that this process sees the store that process 0 sealed.
     ///
     /// # Errors
@@ -214,17 +231,7 @@ impl LabellingGroup for ClusterMember {
         workers: usize,
         listener: &Listener,
     ) -> Result<StagedShare, LabelError> {
-        let seal = seal(store);
-        let written = seal
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&seal, self.session.to_string()));
-        written.map_err(|source| LabelError::Stage {
-            action: "write",
-            path: seal.clone(),
-            source,
-        })?;
-        self.seal = Some(seal);
+        self.seal(store)?;
         let staged = |shard: usize| stage.has(&plan.shards[shard].key);
         let mut shares = deal(plan.shards.len(), self.hosts.processes(), staged);
         let hash = plan.hash();
@@ -284,9 +291,36 @@ impl LabellingGroup for ClusterMember {
         Ok(())
     }
 
+    fn begin_tracks(
+        &mut self,
+        store: &Store,
+        tracks: TracksOfVersion,
+        workers: usize,
+    ) -> Result<BucketShare, LabelError> {
+        self.seal(store)?;
+        let buckets = tracks.buckets;
+        self.control.say_all(&Frame::Tracks(tracks));
+        Ok(ClusterMember::share(self, workers, buckets))
+    }
+
+    fn gather_tracks(&mut self, commit: &mut Commit<'_>, changes: &mut TrackChanges) -> Result<(), LabelError> {
+        let mut missing = self.others();
+        while !missing.is_empty() {
+            match self.control.next()? {
+                (process, Frame::WroteTracks(part)) if missing.remove(&process).is_some() => {
+                    let (counts, files) = *part;
+                    commit.adopt(files)?;
+                    changes.add_counts(counts);
+                }
+                (process, frame) => return Err(self.unexpected(process, &frame)),
+            }
+        }
+        Ok(())
+    }
+
     fn committed(&mut self, version: u64, rejects: u64) {
         self.control.say_all(&Frame::Committed(version, rejects));
-        if let Some(folder) = self.seal.take().as_deref().and_then(Path::parent) {
+        if let Some(folder) = self.sealed.take().as_deref().and_then(Path::parent) {
             // If it stays, `vacuum` removes it.
             let _ = fs::remove_dir_all(folder);
         }

@@ -11,6 +11,9 @@ use crate::engine::cluster::secret::Secret;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
 
+/// The commands that several processes can run together.
+pub(super) const COMMANDS: &str = "`label`, `relabel` and `denoise`";
+
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";
 

@@ -1,5 +1,7 @@
 //! Several processes that share one run.
 
+#[cfg(feature = "encode")]
+mod encode;
 mod label;
 mod network;
 mod processes;

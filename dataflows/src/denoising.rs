@@ -129,6 +129,13 @@ impl DenoisingRule {
             DenoisingRule::Pld(settings) => pld::flips(labels, probabilities, *settings),
         }
     }
+
+    /// Like [`DenoisingRule::flips`], and always returns the losses and the base.
+    pub fn flips_and_losses(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
+        match self {
+            DenoisingRule::Pld(settings) => pld::flips_and_losses(labels, probabilities, *settings),
+        }
+    }
 }
 
 impl Default for DenoisingRule {

@@ -7,8 +7,11 @@ use crate::bits::Bits;
 pub struct Flips {
     /// A bit for each segment whose label is to be flipped. The length is that of the labels.
     pub flipped: Bits,
-    /// Loss of each segment; `None` if the prediction of the segment is not a probability.
+    /// Loss of each segment; `None` if the prediction of the segment is not a probability. Empty if the rule flips no label
+    /// whatever the losses are.
     pub losses: Vec<Option<f64>>,
-    /// The base of the track, which the losses were compared with; `None` if the track has no loss.
+    /// The base of the track, which the losses were compared with; `None` if the track has no loss, or `losses` is empty.
     pub base: Option<f64>,
+    /// The first segment whose prediction is not a probability.
+    pub invalid: Option<usize>,
 }

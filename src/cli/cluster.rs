@@ -12,7 +12,7 @@ use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
 
 /// The commands that several processes can run together.
-pub(super) const COMMANDS: &str = "`label`, `relabel` and `denoise`";
+pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise` and `encode`";
 
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";

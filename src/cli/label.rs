@@ -118,6 +118,12 @@ pub(super) struct LabelArgs {
     #[cfg(feature = "encode")]
     #[command(flatten)]
     media: super::media::MediaArgs,
+    /// Commit the labels of the videos that are encoded already after this number of videos (`5000`) or this time (`30s`,
+    /// `10m`, `2h`), while other videos are being encoded; whole buckets only, of about 1,024 videos each. Needs --media
+    /// [default: one version at the end]
+    #[cfg(feature = "encode")]
+    #[arg(long, value_name = "N|TIME", env = "VAPLAN_COMMIT_EVERY", help_heading = "Media")]
+    commit_every: Option<crate::label::early::CommitEvery>,
 }
 
 impl LabelArgs {
@@ -140,6 +146,11 @@ impl LabelArgs {
                 "{modality} features are given twice, expected either --{modality} or {model}"
             );
         }
+        #[cfg(feature = "encode")]
+        anyhow::ensure!(
+            self.commit_every.is_none() || self.media.any(),
+            "--commit-every without media, expected --media: features alone are labelled as one version"
+        );
         #[cfg(feature = "encode")]
         anyhow::ensure!(
             !self.cluster.given() || !self.media.any(),
@@ -168,7 +179,11 @@ impl LabelArgs {
         };
         let bar = Arc::new(Bar::new("encoding", "videos", global));
         let listener = super::media::MediaArgs::listener(&bar);
-        let encoded = encode::into_store(&self.store, &asked, &listener)?;
+        let labelling = encode::StreamedLabelling {
+            request: request.clone(),
+            commit_every: self.commit_every,
+        };
+        let encoded = encode::into_store(&self.store, &asked, &labelling, &listener)?;
         bar.finish();
         let summary = &encoded.summary;
         let known = summary.segments().saturating_sub(summary.encoded);

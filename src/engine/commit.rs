@@ -194,6 +194,8 @@ impl PassTotals {
 /// A store version whose tables are being written, pass by pass.
 pub struct VersionWriter<'a> {
     commit: Commit<'a>,
+    /// Whether the buckets of a pass have rows of the version before, which are to be removed.
+    replaces: bool,
     plan: &'a Plan,
     classes: &'a Classification,
     totals: PassTotals,
@@ -213,21 +215,41 @@ impl<'a> VersionWriter<'a> {
         classes: &'a Classification,
         flips: bool,
     ) -> Result<VersionWriter<'a>, LabelError> {
-        let mut commit = store.begin(lock, info)?;
-        let world = &plan.world;
-        commit.replace_all::<Settings>(&world.setting_rows())?;
-        commit.replace_all::<Classes>(&world.class_rows())?;
-        commit.replace_all::<Prompts>(&world.prompt_rows())?;
+        let mut writer = VersionWriter::begin_early(store, lock, info, plan, classes)?;
+        writer.totals = PassTotals::new(flips);
+        let commit = &mut writer.commit;
         commit.replace_all::<Truth>(&plan.truth)?;
         commit.clear::<Videos>();
         commit.clear::<Candidates>();
         commit.clear::<Scores>();
         commit.clear::<Labels>();
+        writer.replaces = false;
+        Ok(writer)
+    }
+
+    /// Like [`VersionWriter::begin`], for a version in which only the passes that are written replace rows. The caller writes
+    /// table `truth`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`VersionWriter::begin`].
+    pub fn begin_early(
+        store: &'a Store,
+        lock: &'a WriteLock,
+        info: CommitInfo,
+        plan: &'a Plan,
+        classes: &'a Classification,
+    ) -> Result<VersionWriter<'a>, LabelError> {
+        let mut commit = store.begin(lock, info)?;
+        let world = &plan.world;
+        commit.replace_all::<Settings>(&world.setting_rows())?;
+        commit.replace_all::<Classes>(&world.class_rows())?;
+        commit.replace_all::<Prompts>(&world.prompt_rows())?;
         Ok(VersionWriter {
             commit,
+            replaces: true,
             plan,
             classes,
-            totals: PassTotals::new(flips),
+            totals: PassTotals::default(),
         })
     }
 
@@ -241,11 +263,24 @@ impl<'a> VersionWriter<'a> {
         &self.totals
     }
 
+    /// Adds rejected rows of the version before that stay in this version.
+    #[cfg(feature = "encode")]
+    pub(crate) fn keep_rejects(&mut self, rows: impl IntoIterator<Item = RejectRow>) {
+        self.totals.rejects.extend(rows);
+    }
+
     /// Writes the rows of a pass.
     ///
     /// # Errors
     /// Returns [`LabelError::Store`] if the store cannot be written.
     pub fn write(&mut self, labelled: LabelledPass) -> Result<(), LabelError> {
+        if self.replaces {
+            let (commit, range) = (&mut self.commit, &labelled.pass.buckets);
+            commit.clear_buckets::<Videos>(range.clone())?;
+            commit.clear_buckets::<Candidates>(range.clone())?;
+            commit.clear_buckets::<Scores>(range.clone())?;
+            commit.clear_buckets::<Labels>(range.clone())?;
+        }
         self.totals
             .write(&mut self.commit, self.plan, self.classes, labelled)
     }

@@ -26,8 +26,10 @@ const MOST_GROUP_BITS: u32 = 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passes {
     buckets: u32,
-    /// The first bucket of each pass, ascending from 0.
+    /// The first bucket of each pass, ascending.
     firsts: Vec<u32>,
+    /// The bucket after each pass; `None` if each pass ends where the next one begins, and the last one at the end.
+    ends: Option<Vec<u32>>,
 }
 
 /// A range of neighbouring buckets.
@@ -72,7 +74,11 @@ impl Passes {
             }
             held += own;
         }
-        Passes { buckets, firsts }
+        Passes {
+            buckets,
+            firsts,
+            ends: None,
+        }
     }
 
     /// One pass for each of these buckets.
@@ -81,6 +87,17 @@ impl Passes {
         Passes {
             buckets,
             firsts: (0..buckets).collect(),
+            ends: None,
+        }
+    }
+
+    /// One pass for each of these ranges of buckets, of a store with so many buckets. The other buckets are not labelled.
+    #[cfg(feature = "encode")]
+    pub(crate) fn of_ranges(ranges: Vec<Range<u32>>, buckets: u32) -> Passes {
+        Passes {
+            buckets,
+            ends: Some(ranges.iter().map(|range| range.end).collect()),
+            firsts: ranges.into_iter().map(|range| range.start).collect(),
         }
     }
 
@@ -91,7 +108,8 @@ impl Passes {
 
     /// Iterates over the passes, in order of bucket.
     pub fn iter(&self) -> impl Iterator<Item = Pass> + '_ {
-        let ends = self.firsts.iter().skip(1).copied().chain([self.buckets]);
+        let next = || self.firsts.iter().skip(1).copied().chain([self.buckets]).collect();
+        let ends: Vec<u32> = self.ends.clone().unwrap_or_else(next);
         self.firsts.iter().zip(ends).map(|(&first, end)| Pass {
             buckets: first..end,
             of: self.buckets,

@@ -19,13 +19,22 @@ use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
-use crate::world::{Meaning, VideoSet, World};
+use crate::world::{Both, Meaning, VideoSet, World};
 
 /// Opens every input.
 ///
 /// # Errors
 /// Returns [`LabelError`] if an input cannot be used at all.
 pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
+    open_without(request, [false; 2])
+}
+
+/// Like [`open`], but without the shards of some modalities, because their features do not exist yet. The hash of the inputs
+/// does not contain these features.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
@@ -74,7 +83,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let weak_hash = weak_hash(&world.classes, &videos);
     let mut shards = Vec::new();
     let unknown = RefCell::new(UnknownVideos::default());
-    for modality in Modality::ALL {
+    for modality in Modality::ALL.into_iter().filter(|modality| !later[modality.index()]) {
         for path in &world.features[modality.index()] {
             let folder = path.to_string_lossy();
             let wanted = |key: &str| {

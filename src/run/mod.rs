@@ -82,6 +82,9 @@ pub struct RunRequest {
     pub device: tch::Device,
     /// Whether the run takes back what another command changed of the labels since the last run.
     pub force: bool,
+    /// After how much work an early version is committed while media are encoded. `None`: never.
+    #[cfg(feature = "encode")]
+    pub commit_every: Option<crate::label::early::CommitEvery>,
     /// Command line of the run, for the `versions` table.
     pub command: String,
 }
@@ -218,7 +221,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
     // Hold the encoded media until the end, because they hold the lock of their folder: another process could otherwise
     // change the features while the run reads them.
     #[cfg(feature = "encode")]
-    let encoded = encode::media(&config, request, &encoding)?;
+    let encoded = encode::media(&config, request, &asked, &encoding)?;
     #[cfg(feature = "encode")]
     if let Some(encoded) = &encoded {
         encoded.fill(&mut asked);

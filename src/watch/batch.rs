@@ -47,6 +47,8 @@ pub struct Batches<'a> {
     pub(super) workers: usize,
     pub(super) command: String,
     pub(super) resident: Resident,
+    #[cfg(feature = "encode")]
+    encoder: Option<super::media::MediaEncoder>,
 }
 
 /// Result of an attempt to make a version.
@@ -77,6 +79,10 @@ impl<'a> Batches<'a> {
         board: &mut Board,
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Batches<'a>, WatchError> {
+        #[cfg(feature = "encode")]
+        let encoder = request.media.as_ref();
+        #[cfg(feature = "encode")]
+        let encoder = encoder.map(|media| super::media::MediaEncoder::open(store, media)).transpose()?;
         let snapshot = store.at_version(None)?;
         let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
         let (store_path, inbox_path) = (request.store.display(), request.inbox.display());
@@ -86,6 +92,8 @@ impl<'a> Batches<'a> {
             workers: request.workers,
             command: format!("vaplan watch --store {store_path} --inbox {inbox_path}"),
             resident,
+            #[cfg(feature = "encode")]
+            encoder,
         };
         batches.loaded(false, board, on_progress);
         Ok(batches)
@@ -103,6 +111,8 @@ impl<'a> Batches<'a> {
     ) -> Result<bool, WatchError> {
         let began = Instant::now();
         let (mut deliveries, failed) = self.read(board, on_progress)?;
+        #[cfg(feature = "encode")]
+        let failed = self.encode(&mut deliveries, board, on_progress)? || failed;
         if deliveries.is_empty() {
             if failed {
                 board.state("watching", None)?;
@@ -198,6 +208,46 @@ impl<'a> Batches<'a> {
         Ok((deliveries, failed))
     }
 
+    /// Encodes the media among the deliveries, and takes out those that cannot be used. Returns whether any was taken out.
+    #[cfg(feature = "encode")]
+    fn encode(
+        &mut self,
+        deliveries: &mut Vec<Delivery>,
+        board: &mut Board,
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
+    ) -> Result<bool, WatchError> {
+        let new = |delivery: &Delivery| {
+            delivery.kind == DeliveryKind::Media && !self.resident.delivered.contains(&delivery.id)
+        };
+        let mut media: Vec<Delivery> = deliveries.extract_if(.., |delivery| new(delivery)).collect();
+        if media.is_empty() {
+            return Ok(false);
+        }
+        let reasons = match &mut self.encoder {
+            Some(encoder) => {
+                board.state("encoding", None)?;
+                encoder.encode(self.store, &media)?
+            }
+            None => {
+                let reason = "is a medium, and this watch has no encoders: start `vaplan watch` with --clip or --clap";
+                vec![Some(reason.to_owned()); media.len()]
+            }
+        };
+        let mut failed = false;
+        for (delivery, reason) in media.drain(..).zip(reasons) {
+            match reason {
+                None => deliveries.push(delivery),
+                Some(reason) => {
+                    self.fail(&delivery.entry, &reason, board, on_progress)?;
+                    failed = true;
+                }
+            }
+        }
+        // The order of a batch is that of the names.
+        deliveries.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        Ok(failed)
+    }
+
     /// Ends the session.
     ///
     /// # Errors
@@ -228,6 +278,11 @@ impl<'a> Batches<'a> {
         for delivery in batch {
             match delivery.check(world.as_ref()) {
                 Ok(()) => {
+                    // `vacuum` may have removed features that no version named yet: the next batch encodes the media again.
+                    #[cfg(feature = "encode")]
+                    if delivery.kind == DeliveryKind::Media && !place::rejects(self.store, &delivery).exists() {
+                        continue;
+                    }
                     if place::put(self.store, &delivery)? {
                         usable.push(delivery);
                     }
@@ -303,8 +358,28 @@ impl<'a> Batches<'a> {
                 let replaced = place::replaced(self.store, delivery, &world.features);
                 changes.removed[modality.index()].extend(replaced);
             }
+            #[cfg(feature = "encode")]
+            if let (DeliveryKind::Media, Some(world)) = (delivery.kind, world) {
+                self.encoded(delivery, world, &mut changes)?;
+            }
         }
         Ok(changes)
+    }
+
+    /// Adds the features that were made of delivered media.
+    #[cfg(feature = "encode")]
+    fn encoded(&self, delivery: &Delivery, world: &World, changes: &mut Changes) -> Result<(), LabelError> {
+        for modality in vaplan_schemas::Modality::ALL {
+            let (at, place) = (modality.index(), place::encoded(self.store, delivery, modality));
+            let earlier = place::earlier(self.store, delivery, &place, &world.features[at]);
+            changes.removed[at].extend(earlier);
+            changes.features[at].extend(place.exists().then_some(place));
+        }
+        let rows = super::media::rejects_of(self.store, delivery);
+        let rows = rows.map_err(|error| LabelError::Change(chain(&error)))?;
+        changes.rows.files.insert(delivery.entry.path.display().to_string());
+        changes.rows.rejects.extend(rows);
+        Ok(())
     }
 
     fn commit(

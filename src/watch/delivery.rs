@@ -31,9 +31,18 @@ pub enum DeliveryKind {
     Features(Modality),
     /// Probabilities of an epoch.
     Epoch(u64),
+    /// A video, a sound file or a folder of frames of one video.
+    #[cfg(feature = "encode")]
+    Media,
 }
 
 /// The valid names, as an error lists them.
+#[cfg(feature = "encode")]
+pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
+                         *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, VIDEO.mp4, VIDEO.wav and other media, \
+                         folder VIDEO.frames, folder epoch-NNNN*, epoch-NNNN*.predictions.parquet";
+/// The valid names, as an error lists them.
+#[cfg(not(feature = "encode"))]
 pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
                          *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
                          epoch-NNNN*.predictions.parquet";
@@ -85,6 +94,10 @@ impl DeliveryKind {
                     let suffix = if folder { "" } else { ".parquet" };
                     name.ends_with(&format!(".{modality}{suffix}"))
                 });
+                #[cfg(feature = "encode")]
+                if modality.is_none() && crate::encode::media::find::is_medium(name, folder) {
+                    return Ok(DeliveryKind::Media);
+                }
                 return modality.map_or_else(unknown, |modality| Ok(DeliveryKind::Features(modality)));
             }
         };
@@ -150,9 +163,14 @@ impl Delivery {
         }))
     }
 
-    /// Does the delivery hold features?
+    /// Does the delivery hold features, or media that become features?
     pub fn has_features(&self) -> bool {
-        matches!(self.kind, DeliveryKind::Features(_))
+        match self.kind {
+            DeliveryKind::Features(_) => true,
+            #[cfg(feature = "encode")]
+            DeliveryKind::Media => true,
+            _ => false,
+        }
     }
 
     /// Checks that a delivery of features has at least one row that can be read. Bad rows beside good ones are rejected
@@ -197,6 +215,9 @@ impl Delivery {
                 changes.features[modality.index()].push(place.to_owned());
             }
             DeliveryKind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
+            // The features that were made of the media are the change: `Batches::changes` adds them.
+            #[cfg(feature = "encode")]
+            DeliveryKind::Media => {}
         }
         changes.delivered.push(self.id.clone());
         Ok(())
@@ -286,6 +307,10 @@ mod tests {
         );
         assert_eq!(DeliveryKind::of("epoch-3", true), Ok(DeliveryKind::Epoch(3)));
         assert_eq!(of("epoch-0003b.predictions.parquet"), Ok(DeliveryKind::Epoch(3)));
+        #[cfg(feature = "encode")]
+        for (name, folder) in [("-rf_0_10.mp4", false), ("a.b.WAV", false), ("a.frames", true)] {
+            assert_eq!(DeliveryKind::of(name, folder), Ok(DeliveryKind::Media), "{name}");
+        }
         for (name, folder) in [
             ("a.csv", false),
             ("weak.csv", false),
@@ -293,6 +318,8 @@ mod tests {
             ("a.visual", false),
             ("a.visual.parquet", true),
             ("epoch-3.parquet", false),
+            ("a.frames", false),
+            (".frames", true),
         ] {
             let reason = DeliveryKind::of(name, folder).unwrap_err();
             assert!(reason.ends_with(NAMES), "{name}: {reason}");

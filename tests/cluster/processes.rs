@@ -30,16 +30,17 @@ pub(super) fn alone(sample: &Sample, store: &str, more: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// So many addresses of free ports.
+pub(super) fn free_addresses(count: usize) -> Vec<String> {
+    // All are held until all are found, so that no two are one.
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses = held.iter().map(|listener| listener.local_addr().unwrap().to_string());
+    addresses.collect()
+}
+
 /// A hosts file of so many free ports, and its lines.
 pub(super) fn hosts(sample: &Sample, name: &str, processes: usize) -> (PathBuf, Vec<String>) {
-    // All are held until all are found, so that no two are one.
-    let held: Vec<TcpListener> = (0..processes)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let lines: Vec<String> = held
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().to_string())
-        .collect();
+    let lines = free_addresses(processes);
     let path = sample.path(name);
     fs::write(&path, lines.join("\n") + "\n").unwrap();
     (path, lines)

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::grouped::Groups;
+use super::logged::{Home, LoggedFile};
 use super::parallel::on_all_cores;
 use super::scan::{Filter, Found, placed};
 use super::select::{Runs, Selected, homes};
@@ -219,6 +220,21 @@ pub(super) fn files_of<R: Send, E: Send + From<StoreError>>(
 }
 
 impl Commit<'_> {
+    /// Removes the rows of these buckets. The caller adds the new rows with
+    /// [`VersionRows::fill_buckets`](super::VersionRows::fill_buckets).
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] if a patch file cannot be read.
+    pub fn clear_buckets<T: Table>(&mut self, range: Range<u32>) -> Result<(), StoreError> {
+        let buckets = self.buckets;
+        let own = |file: &LoggedFile| matches!(file.bucket(), Some((bucket, of)) if of == buckets && range.contains(&bucket));
+        self.touch::<T>()?.retain(|_, file| !own(file));
+        if self.touch::<T>()?.values().any(|file| Home::of(file) == Home::Patch) {
+            self.take_from_patches::<T>(&range.collect())?;
+        }
+        Ok(())
+    }
+
     /// Adds files that several threads wrote.
     pub(super) fn add_files(&mut self, written: Vec<WrittenFile>) -> Result<(), StoreError> {
         self.touch::<LabelChanges>()?;

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::PartFiles;
 
 use crate::engine::commit::PassTotals;
@@ -54,6 +56,10 @@ pub(crate) enum Frame {
     Passes(PassesOfVersion),
     /// Process 0 holds the write lock and has begun a commit of tracks. All processes label the tracks of their buckets.
     Tracks(TracksOfVersion),
+    /// The receiver encodes these groups of media.
+    Encode(Vec<u32>),
+    /// A part of what the sender encoded.
+    Encoded(EncodedPart),
     /// The sender has labelled the tracks of its buckets, and has written and synced these buckets.
     WroteTracks(Box<(TrackCounts, PartFiles)>),
     /// The sender has labelled, written and synced its part of all passes. Reports with its rejected rows came before.
@@ -73,6 +79,19 @@ pub(crate) struct Go {
     pub(crate) plan: String,
     /// Positions in the plan of the shards that the receiver reads.
     pub(crate) shards: Vec<u32>,
+}
+
+/// A part of what a process encoded. The embeddings are in the cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EncodedPart {
+    /// Position of a video in the list of media, modality, and key in the cache.
+    pub(crate) keys: Vec<(u32, Modality, String)>,
+    pub(crate) rejects: Vec<RejectRow>,
+    /// Number of segments and of batches.
+    pub(crate) encoded: u64,
+    pub(crate) batches: u64,
+    /// Whether this is the last part of the sender.
+    pub(crate) last: bool,
 }
 
 /// The passes of a run, and the version that the run makes.

@@ -104,11 +104,26 @@ impl ClusterMember {
     pub(crate) fn end<T>(self, outcome: Result<T, LabelError>) -> Result<T, LabelError> {
         if let Err(error) = &outcome {
             let named = matches!(error, LabelError::Cluster(error) if is_named(error));
-            let reason = reason(&self.hosts, &crate::error::chain(error), named);
-            self.control.say_all(&Frame::Failed(reason));
+            self.fail(&crate::error::chain(error), named);
         }
-        self.control.farewell();
+        self.leave();
         outcome
+    }
+
+    /// Tells the other processes why this process ends. `named` says whether the text names the process that failed.
+    pub(crate) fn fail(&self, error: &str, named: bool) {
+        self.control
+            .say_all(&Frame::Failed(reason(&self.hosts, error, named)));
+    }
+
+    /// Closes the links.
+    pub(crate) fn leave(self) {
+        self.control.farewell();
+    }
+
+    /// The number of this run, as text.
+    pub(crate) fn session(&self) -> String {
+        self.session.to_string()
     }
 
     /// Makes the group of the workers of all processes. A member makes one group.

@@ -40,6 +40,10 @@ impl Histogram {
             let _ = writeln!(text, "{name}_bucket{{{before}le=\"{bound}\"}} {count}");
         }
         let _ = writeln!(text, "{name}_bucket{{{before}le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(text, "{name}_sum{own} {}\n{name}_count{own} {}", self.sum, self.count);
+        let _ = writeln!(
+            text,
+            "{name}_sum{own} {}\n{name}_count{own} {}",
+            self.sum, self.count
+        );
     }
 }

@@ -4,6 +4,8 @@
 mod encode;
 mod label;
 mod network;
+#[cfg(feature = "train")]
+mod predict;
 mod processes;
 mod relabel;
 mod secret;

@@ -15,8 +15,8 @@ use vaplan_schemas::Modality;
 
 use crate::decide::Denoising;
 use crate::denoising::DenoisingRule;
-use crate::prediction::Prediction;
 use crate::placement::arrange_here;
+use crate::prediction::Prediction;
 use crate::records::VideoId;
 use crate::workers::panic_point;
 

@@ -205,7 +205,8 @@ impl GraphSession {
     /// The number of [`GraphSession::held`] for each worker.
     pub fn held_by_worker(&self) -> Vec<u64> {
         let held = self.held.iter();
-        held.map(|held| held.load(Ordering::SeqCst).max(0) as u64).collect()
+        held.map(|held| held.load(Ordering::SeqCst).max(0) as u64)
+            .collect()
     }
 
     /// Stops the workers, waits for their end, and returns the output at the last version.

@@ -12,7 +12,7 @@ use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
 
 /// The commands that several processes can run together.
-pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise` and `encode`";
+pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `encode` and `predict`";
 
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";
@@ -114,10 +114,14 @@ fn process_number(text: &str) -> Result<usize, ClusterError> {
         return Ok(number);
     }
     if let Some((_, variables)) = LAUNCHERS.iter().find(|(name, _)| *name == text) {
-        let found = variables.iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
+        let found = variables
+            .iter()
+            .find_map(|name| Some((name, std::env::var(name).ok()?)));
         let Some((name, value)) = found else {
             let names = variables.join(" or ");
-            return Err(problem(format!("expected the environment variable {names}, which the launcher sets")));
+            return Err(problem(format!(
+                "expected the environment variable {names}, which the launcher sets"
+            )));
         };
         let number = value.parse();
         return number.map_err(|_| problem(format!("{name} is `{value}`, expected a number from 0")));
@@ -125,12 +129,18 @@ fn process_number(text: &str) -> Result<usize, ClusterError> {
     if text == "hostname" {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = name.trim();
-        let ordinal = name.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse().ok());
+        let ordinal = name
+            .rsplit_once('-')
+            .and_then(|(_, ordinal)| ordinal.parse().ok());
         return ordinal.ok_or_else(|| {
-            problem(format!("the host name is `{name}`, expected a name that ends in -0, -1 and so on"))
+            problem(format!(
+                "the host name is `{name}`, expected a name that ends in -0, -1 and so on"
+            ))
         });
     }
-    Err(problem("expected a number from 0, `slurm`, `mpi` or `hostname`".to_owned()))
+    Err(problem(
+        "expected a number from 0, `slurm`, `mpi` or `hostname`".to_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -146,7 +156,8 @@ mod tests {
             "--process -1: expected a number from 0, `slurm`, `mpi` or `hostname`"
         );
         if std::env::var_os("SLURM_PROCID").is_none() {
-            let expected = "--process slurm: expected the environment variable SLURM_PROCID, which the launcher sets";
+            let expected =
+                "--process slurm: expected the environment variable SLURM_PROCID, which the launcher sets";
             assert_eq!(told("slurm"), expected);
         }
     }

@@ -14,7 +14,7 @@ use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
 use crate::eval::Level;
-use crate::label::cluster::ClusterOutcome;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::world::flips;
 
 /// Flip the labels that the predictions of an epoch contradict

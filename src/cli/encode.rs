@@ -104,7 +104,10 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let summary = match outcome {
         EncodeOutcome::Led(summary) => *summary,
         EncodeOutcome::Followed { encoded, rejects } => {
-            writeln!(out, "encoded {encoded} segments in this process; process 0 writes the features")?;
+            writeln!(
+                out,
+                "encoded {encoded} segments in this process; process 0 writes the features"
+            )?;
             return Ok(ExitCode::from(u8::from(rejects > 0)));
         }
     };

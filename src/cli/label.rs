@@ -14,7 +14,8 @@ use super::cluster::{ClusterArgs, followed, starting};
 use super::progress::Bar;
 use crate::engine::{Listener, Progress};
 use crate::ingest::features::ColumnNames;
-use crate::label::cluster::{self, ClusterOutcome};
+use crate::engine::cluster::outcome::ClusterOutcome;
+use crate::label::cluster;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 
@@ -122,7 +123,12 @@ pub(super) struct LabelArgs {
     /// `10m`, `2h`), while other videos are being encoded; whole buckets only, of about 1,024 videos each. Needs --media
     /// [default: one version at the end]
     #[cfg(feature = "encode")]
-    #[arg(long, value_name = "N|TIME", env = "VAPLAN_COMMIT_EVERY", help_heading = "Media")]
+    #[arg(
+        long,
+        value_name = "N|TIME",
+        env = "VAPLAN_COMMIT_EVERY",
+        help_heading = "Media"
+    )]
     commit_every: Option<crate::label::early::CommitEvery>,
 }
 

@@ -17,7 +17,7 @@ use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::engine::rebase::{self, RebaseRequest};
 use crate::engine::{Listener, Progress};
-use crate::label::cluster::ClusterOutcome;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
 use crate::world::changes::{ChangeRows, Changes, WeakEdit, of_class};
 use crate::world::settings::{ClassThreshold, RuleName, SettingsRequest, ThresholdsFile};

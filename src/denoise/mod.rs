@@ -22,7 +22,7 @@ use crate::engine::Listener;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
 use crate::eval::EvalError;
-use crate::label::cluster::ClusterOutcome;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::relabel::{self, RelabelRequest, RelabelSummary};
 use crate::world::changes::{Changes, DenoiseRequest};
 use crate::world::epochs;
@@ -92,12 +92,14 @@ pub fn run_in_cluster(
     listener: &Listener,
 ) -> Result<ClusterOutcome<DenoiseSummary>, DenoiseError> {
     let (latest, epoch) = epoch(request)?;
-    Ok(match relabel::cluster::run(&change(request, epoch), settings, listener)? {
-        ClusterOutcome::Led(summary) => {
-            ClusterOutcome::Led(Box::new(report(request, latest, epoch, *summary)?))
-        }
-        ClusterOutcome::Followed { version, rejects } => ClusterOutcome::Followed { version, rejects },
-    })
+    Ok(
+        match relabel::cluster::run(&change(request, epoch), settings, listener)? {
+            ClusterOutcome::Led(summary) => {
+                ClusterOutcome::Led(Box::new(report(request, latest, epoch, *summary)?))
+            }
+            ClusterOutcome::Followed { version, rejects } => ClusterOutcome::Followed { version, rejects },
+        },
+    )
 }
 
 /// The latest version, and the epoch whose predictions PLD reads.

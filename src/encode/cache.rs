@@ -103,7 +103,10 @@ impl Cache {
     /// Returns [`EncodeError::Write`] if the folder cannot be listed.
     pub fn refresh(&self) -> Result<(), EncodeError> {
         let known: BTreeSet<PathBuf> = self.lock().files.iter().cloned().collect();
-        for path in batches(&self.folder)?.into_iter().filter(|path| !known.contains(path)) {
+        for path in batches(&self.folder)?
+            .into_iter()
+            .filter(|path| !known.contains(path))
+        {
             match load(&path) {
                 Some(batch) => self.lock().add(path, &batch),
                 None => tracing::warn!(file = %path.display(), "is damaged, and passed over"),

@@ -251,12 +251,16 @@ fn add(results: &mut EncodeResults, part: EncodedPart) {
 /// Deals groups of media out to processes, the largest group first, each to the process with the least to do. The groups of
 /// a share ascend.
 fn deal(media: &[Media], processes: usize) -> Vec<Vec<u32>> {
-    let sizes = media.chunks(GROUP).map(|group| group.iter().map(size).sum::<u64>());
+    let sizes = media
+        .chunks(GROUP)
+        .map(|group| group.iter().map(size).sum::<u64>());
     let mut groups: Vec<(u64, u32)> = sizes.zip(0..).collect();
     groups.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     let mut shares = vec![(0_u64, Vec::new()); processes];
     for (size, group) in groups {
-        let least = shares.iter_mut().min_by_key(|(load, groups)| (*load, groups.len()));
+        let least = shares
+            .iter_mut()
+            .min_by_key(|(load, groups)| (*load, groups.len()));
         let (load, groups) = least.expect("there is at least one process");
         *load += size;
         groups.push(group);

@@ -61,9 +61,17 @@ pub fn into_store(
 
 impl StreamedLabelling {
     /// The same labelling with the features and texts that the folder will have.
-    pub(super) fn filled(&self, folder: &Path, written: &[WrittenFeatures], rejects: &[RejectRow]) -> StreamedLabelling {
+    pub(super) fn filled(
+        &self,
+        folder: &Path,
+        written: &[WrittenFeatures],
+        rejects: &[RejectRow],
+    ) -> StreamedLabelling {
         let mut filled = self.clone();
-        let scales: Vec<(Modality, f64)> = written.iter().map(|own| (own.modality, own.logit_scale)).collect();
+        let scales: Vec<(Modality, f64)> = written
+            .iter()
+            .map(|own| (own.modality, own.logit_scale))
+            .collect();
         fill(folder, &scales, rejects.to_vec(), &mut filled.request);
         filled
     }

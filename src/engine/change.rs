@@ -24,8 +24,8 @@ use super::cluster::follow::{self, Followed, FollowedPlan};
 use super::cluster::member::ClusterMember;
 use super::flow::Alone;
 use super::group::LabellingGroup;
-use super::rebase::{self, RebaseRequest};
 use super::part::TouchedRows;
+use super::rebase::{self, RebaseRequest};
 use super::share::BucketShare;
 use super::tracks::{TrackChanges, TrackCounts, TrackOutput, TracksAnew};
 use super::{lost, patch, whole};
@@ -143,7 +143,14 @@ fn locked(
             return Err(error);
         }
     }
-    apply(store, Some(lock), &store.at_version(None)?, request, group, listener)
+    apply(
+        store,
+        Some(lock),
+        &store.at_version(None)?,
+        request,
+        group,
+        listener,
+    )
 }
 
 /// Makes the change together with process 0. A change of a part of the store is the work of process 0; a change that
@@ -251,7 +258,16 @@ fn apply(
                 false => Some(TracksAnew::new(snapshot, &part.resolved, &tracks, elsewhere)?),
             };
             let own = (&part, &outcome);
-            patch::commit_with_tracks(store, lock, snapshot, request, own, tracks.as_ref(), group, listener)
+            patch::commit_with_tracks(
+                store,
+                lock,
+                snapshot,
+                request,
+                own,
+                tracks.as_ref(),
+                group,
+                listener,
+            )
         }
     }
 }

@@ -309,10 +309,7 @@ impl<'a> VersionWriter<'a> {
     ) -> Result<LabelSummary, LabelError> {
         let mut counts = self.totals.counts;
         counts.videos = self.plan.videos.len() as u64;
-        for (modality, labels) in [
-            (Modality::Audio, counts.audio),
-            (Modality::Visual, counts.visual),
-        ] {
+        for (modality, labels) in [(Modality::Audio, counts.audio), (Modality::Visual, counts.visual)] {
             labels.warn(modality, self.plan.world.settings.of(modality).rule.name());
         }
         let rejects = reject_rows(self.plan, self.totals.rejects, read);

@@ -98,7 +98,11 @@ pub(crate) trait LabellingGroup: Wait {
     ///
     /// # Errors
     /// Returns an error if a process is lost, or its files are not in the store.
-    fn gather_tracks(&mut self, commit: &mut Commit<'_>, changes: &mut TrackChanges) -> Result<(), LabelError>;
+    fn gather_tracks(
+        &mut self,
+        commit: &mut Commit<'_>,
+        changes: &mut TrackChanges,
+    ) -> Result<(), LabelError>;
 
     /// Tells the other processes that the version is committed.
     fn committed(&mut self, version: u64, rejects: u64);
@@ -133,7 +137,11 @@ impl LabellingGroup for Alone {
         WorkerGroup::alone(workers)
     }
 
-    fn gather(&mut self, _writer: &mut VersionWriter<'_>, _report: &mut ReadReport) -> Result<(), LabelError> {
+    fn gather(
+        &mut self,
+        _writer: &mut VersionWriter<'_>,
+        _report: &mut ReadReport,
+    ) -> Result<(), LabelError> {
         Ok(())
     }
 
@@ -146,7 +154,11 @@ impl LabellingGroup for Alone {
         Ok(BucketShare::ALL)
     }
 
-    fn gather_tracks(&mut self, _commit: &mut Commit<'_>, _changes: &mut TrackChanges) -> Result<(), LabelError> {
+    fn gather_tracks(
+        &mut self,
+        _commit: &mut Commit<'_>,
+        _changes: &mut TrackChanges,
+    ) -> Result<(), LabelError> {
         Ok(())
     }
 

@@ -59,7 +59,7 @@ pub mod session;
 pub mod share;
 mod spill;
 pub mod stage;
-mod tracks;
+pub(crate) mod tracks;
 pub mod unknown;
 pub mod whole;
 pub mod workers;

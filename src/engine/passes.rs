@@ -108,7 +108,14 @@ impl Passes {
 
     /// Iterates over the passes, in order of bucket.
     pub fn iter(&self) -> impl Iterator<Item = Pass> + '_ {
-        let next = || self.firsts.iter().skip(1).copied().chain([self.buckets]).collect();
+        let next = || {
+            self.firsts
+                .iter()
+                .skip(1)
+                .copied()
+                .chain([self.buckets])
+                .collect()
+        };
         let ends: Vec<u32> = self.ends.clone().unwrap_or_else(next);
         self.firsts.iter().zip(ends).map(|(&first, end)| Pass {
             buckets: first..end,

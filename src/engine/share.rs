@@ -64,7 +64,10 @@ mod tests {
             let held = |share: BucketShare| (0..buckets).filter(|bucket| share.has(*bucket)).count();
             let counts: Vec<usize> = shares.map(held).collect();
             assert_eq!(counts.iter().sum::<usize>(), buckets as usize);
-            assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+            assert!(
+                counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1,
+                "{counts:?}"
+            );
         }
         assert!((0..8).all(|bucket| BucketShare::ALL.has(bucket)));
     }

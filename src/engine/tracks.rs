@@ -33,8 +33,8 @@ use super::share::BucketShare;
 use crate::error::LabelError;
 use crate::world::bucketed::PredictionsByBucket;
 use crate::world::flips::FlipCounts;
-use crate::world::resolve::Resolved;
 use crate::world::hash::{feed, hash};
+use crate::world::resolve::Resolved;
 use crate::world::{Both, World};
 
 /// The number of videos of a group of buckets.
@@ -100,7 +100,12 @@ pub(crate) struct OtherRows<R> {
 
 impl<R: Clone> OtherRows<R> {
     /// Takes the places of removed rows and the new rows. `video` gives the name of the video of a row.
-    pub(crate) fn new(gone: &[Place], new: &[R], buckets: u32, video: impl Fn(&R) -> &Arc<str>) -> OtherRows<R> {
+    pub(crate) fn new(
+        gone: &[Place],
+        new: &[R],
+        buckets: u32,
+        video: impl Fn(&R) -> &Arc<str>,
+    ) -> OtherRows<R> {
         let mut by_bucket: BTreeMap<u32, Vec<R>> = BTreeMap::new();
         for row in new {
             let bucket = bucket_of(video(row), buckets);
@@ -176,7 +181,12 @@ impl<'a> TracksAnew<'a> {
         let world = self.world;
         let wanted = format!("{:?}", (&self.wanted, &self.rescored, &self.elsewhere));
         let denoised = format!("{:?}", (&world.denoising, &world.active));
-        hash(|sum| feed(sum, [&*world.settings_hash(), &world.models_hash(), &wanted, &denoised]))
+        hash(|sum| {
+            feed(
+                sum,
+                [&*world.settings_hash(), &world.models_hash(), &wanted, &denoised],
+            )
+        })
     }
 
     /// The number of buckets of the store.
@@ -196,7 +206,12 @@ impl<'a> TracksAnew<'a> {
     pub(crate) fn output(&self) -> Result<TrackOutput, LabelError> {
         let wanted = self.wanted.iter().flatten().filter(|wanted| **wanted).count();
         let all = self.wanted.iter().map(Vec::len).sum::<usize>().max(1);
-        let tracks: u64 = self.snapshot.files(Labels::NAME)?.iter().map(|file| file.rows).sum();
+        let tracks: u64 = self
+            .snapshot
+            .files(Labels::NAME)?
+            .iter()
+            .map(|file| file.rows)
+            .sum();
         let many = wanted * SHARE > all || tracks * wanted as u64 > (PATCHED * all) as u64;
         Ok(match many || self.counts_flips || self.rescores() {
             true => TrackOutput::Buckets,
@@ -253,7 +268,9 @@ impl<'a> TracksAnew<'a> {
             for (own, changes) in done {
                 all.add(own);
                 match output {
-                    TrackOutput::Nothing => all.changes.extend(changes.iter().flat_map(LabelChangeTrack::changes)),
+                    TrackOutput::Nothing => all
+                        .changes
+                        .extend(changes.iter().flat_map(LabelChangeTrack::changes)),
                     TrackOutput::Buckets | TrackOutput::Patch => changed.extend(changes),
                 }
             }
@@ -334,7 +351,8 @@ impl<'a> TracksAnew<'a> {
                     if others.scores.removes(&place) {
                         continue;
                     }
-                    let rule = self.rescored[row.modality.index()].filter(|_| !elsewhere.contains(&row.video));
+                    let rule =
+                        self.rescored[row.modality.index()].filter(|_| !elsewhere.contains(&row.video));
                     found.rows[1] += u64::from(rule.is_some());
                     rows.push(match rule {
                         Some(rule) => rescored(row, rule)?,
@@ -533,7 +551,12 @@ impl TrackChanges {
 fn rescored(mut track: ScoreTrack, rule: Rule) -> Result<ScoreTrack, LabelError> {
     for (score, cosine) in track.score.iter_mut().zip(&track.cosine) {
         *score = Score::new(rule.scale() * f64::from(*cosine))
-            .ok_or_else(|| LabelError::Change(format!("table `scores`: video `{}` has a cosine that is NaN", track.video)))?
+            .ok_or_else(|| {
+                LabelError::Change(format!(
+                    "table `scores`: video `{}` has a cosine that is NaN",
+                    track.video
+                ))
+            })?
             .get();
     }
     Ok(track)

@@ -60,7 +60,10 @@ pub(crate) fn run(
     let plan = Arc::new(plan);
     let version = snapshot.version().version;
     let staged = group.stage_all(store, Some(version), &plan, &stage, request.workers, listener)?;
-    let StagedShare { shards, report: mut read } = staged;
+    let StagedShare {
+        shards,
+        report: mut read,
+    } = staged;
     let buckets = store.next_buckets(0)?;
     let share = group.share(request.workers, buckets);
     let mut before = VersionBefore::open(snapshot, &resolved.before.classes, &plan, &stage, buckets, share)?;

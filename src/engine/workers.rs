@@ -3,11 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam::channel::Sender;
+use vaplan_dataflows::timely;
 use vaplan_dataflows::timely::communication::allocator::ProcessBuilder;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use vaplan_dataflows::timely::communication::{AllocatorBuilder, Hooks};
 use vaplan_dataflows::timely::worker::Worker;
-use vaplan_dataflows::timely;
 use vaplan_dataflows::workers::{self, StopSignal, WorkersError};
 
 use super::cluster::control::ClusterEvent;

@@ -123,7 +123,9 @@ pub enum ClusterError {
         source: io::Error,
     },
     /// A secret that can be guessed.
-    #[error("the secret of {from} has {found} bytes, expected at least {least}: `openssl rand -hex 32` makes one")]
+    #[error(
+        "the secret of {from} has {found} bytes, expected at least {least}: `openssl rand -hex 32` makes one"
+    )]
     SecretShort {
         /// Where the secret comes from.
         from: String,

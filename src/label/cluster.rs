@@ -22,9 +22,10 @@
 
 use super::plan::open;
 use super::{LabelRequest, STAGE, keep, run_plan};
-use crate::engine::cluster::follow::{Followed, FollowedPlan, follow};
+use crate::engine::cluster::follow::{FollowedPlan, follow};
 use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::engine::plan::{Plan, weak_hash};
 use crate::engine::{LabelSummary, Listener};
@@ -32,26 +33,6 @@ use crate::error::LabelError;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 use vaplan_schemas::Modality;
-
-/// The result of a process of a cluster. `S` is the result of a process that works alone.
-#[derive(Clone, Debug)]
-pub enum ClusterOutcome<S> {
-    /// This process committed, or there was nothing to do.
-    Led(Box<S>),
-    /// Process 0 committed, or there was nothing to do.
-    Followed {
-        /// The store version with the labels.
-        version: u64,
-        /// The number of rejected rows that process 0 counted; `None` if there was nothing to do.
-        rejects: Option<u64>,
-    },
-}
-
-impl<S> From<Followed> for ClusterOutcome<S> {
-    fn from(Followed { version, rejects }: Followed) -> ClusterOutcome<S> {
-        ClusterOutcome::Followed { version, rejects }
-    }
-}
 
 /// Labels a request as one of several processes. All processes must get the same request, except for its `command`.
 ///
@@ -70,27 +51,34 @@ pub fn run(
     let outcome = match member.leads() {
         true => run_plan(plan, request, &mut member, listener)
             .map(|summary| ClusterOutcome::Led(Box::new(summary))),
-        false => follow(&mut member, &request.store, request.workers, listener, |_, before| {
-            let mut plan = plan;
-            let denoised = plan.denoised.take();
-            let before = match before {
-                Some(snapshot) => {
-                    let world = World::read(&snapshot)?;
-                    let classes = world.classes.clone();
-                    keep(&mut plan, world, denoised);
-                    Some((snapshot, classes))
-                }
-                None => None,
-            };
-            Ok(FollowedPlan {
-                plan,
-                stage: STAGE,
-                before,
-                user_labels: None,
-                predictions: Vec::new(),
-                flips: false,
-            })
-        }, |_, _, _, _| Ok(None))
+        false => follow(
+            &mut member,
+            &request.store,
+            request.workers,
+            listener,
+            |_, before| {
+                let mut plan = plan;
+                let denoised = plan.denoised.take();
+                let before = match before {
+                    Some(snapshot) => {
+                        let world = World::read(&snapshot)?;
+                        let classes = world.classes.clone();
+                        keep(&mut plan, world, denoised);
+                        Some((snapshot, classes))
+                    }
+                    None => None,
+                };
+                Ok(FollowedPlan {
+                    plan,
+                    stage: STAGE,
+                    before,
+                    user_labels: None,
+                    predictions: Vec::new(),
+                    flips: false,
+                })
+            },
+            |_, _, _, _| Ok(None),
+        )
         .map(ClusterOutcome::from),
     };
     member.end(outcome)

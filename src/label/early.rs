@@ -69,7 +69,11 @@ impl FromStr for CommitEvery {
         };
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
-        let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
+        let number: u64 = number
+            .parse()
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(wrong)?;
         let seconds = match unit {
             "" => return Ok(CommitEvery::Videos(number)),
             "s" => Some(number),
@@ -128,7 +132,13 @@ impl EarlyVersions {
         self.units = self.buckets.min(shards);
         let world = &self.plan.world;
         let (seconds, units) = (world.segment_seconds.to_string(), self.units.to_string());
-        let texts = [&*world.settings_hash(), &world.models_hash(), &self.weak, &seconds, &units];
+        let texts = [
+            &*world.settings_hash(),
+            &world.models_hash(),
+            &self.weak,
+            &seconds,
+            &units,
+        ];
         self.base = hash(|sum| feed(sum, texts));
     }
 
@@ -145,7 +155,12 @@ impl EarlyVersions {
     /// Whether the store has a version that is no early version of this run.
     pub(crate) fn has_other_version(&self) -> Result<bool, LabelError> {
         let latest = self.store.latest()?;
-        Ok(latest.is_some_and(|latest| !latest.version().inputs.starts_with(&format!("{EARLY} {} ", self.base))))
+        Ok(latest.is_some_and(|latest| {
+            !latest
+                .version()
+                .inputs
+                .starts_with(&format!("{EARLY} {} ", self.base))
+        }))
     }
 
     /// The plan of the labelling. It has the shards of the modalities that are not encoded.
@@ -156,7 +171,10 @@ impl EarlyVersions {
     /// Number of videos of a unit.
     pub(crate) fn videos(&self, unit: u32) -> u64 {
         let passes = Passes::of_ranges(vec![self.range(unit)], self.buckets);
-        passes.iter().map(|pass| self.plan.videos.of_ids(pass.ids()).len() as u64).sum()
+        passes
+            .iter()
+            .map(|pass| self.plan.videos.of_ids(pass.ids()).len() as u64)
+            .sum()
     }
 
     fn range(&self, unit: u32) -> Range<u32> {
@@ -166,10 +184,14 @@ impl EarlyVersions {
 
     /// The units that the latest version has, if it is an early version of this run.
     fn done_units(&self, latest: Option<&Snapshot>) -> BTreeSet<u32> {
-        let inputs = latest.map(|latest| latest.version().inputs.as_str()).unwrap_or_default();
-        let units = inputs
-            .strip_prefix(EARLY)
-            .and_then(|rest| rest.strip_prefix(' ')?.strip_prefix(&*self.base)?.strip_prefix(' '));
+        let inputs = latest
+            .map(|latest| latest.version().inputs.as_str())
+            .unwrap_or_default();
+        let units = inputs.strip_prefix(EARLY).and_then(|rest| {
+            rest.strip_prefix(' ')?
+                .strip_prefix(&*self.base)?
+                .strip_prefix(' ')
+        });
         let units = units.into_iter().flat_map(|units| units.split(','));
         units.filter_map(|unit| unit.parse().ok()).collect()
     }
@@ -189,8 +211,13 @@ impl EarlyVersions {
         let lock = self.store.lock(waiting)?;
         let latest = self.store.latest()?;
         let done = self.done_units(latest.as_ref());
-        let new: Vec<u32> = finished.keys().copied().filter(|unit| !done.contains(unit)).collect();
-        if new.is_empty() || self.store.next_buckets(bucketed_videos(self.plan.videos.len()))? != self.buckets {
+        let new: Vec<u32> = finished
+            .keys()
+            .copied()
+            .filter(|unit| !done.contains(unit))
+            .collect();
+        if new.is_empty() || self.store.next_buckets(bucketed_videos(self.plan.videos.len()))? != self.buckets
+        {
             return Ok(None);
         }
         let before = latest.as_ref().map(World::read).transpose()?;
@@ -215,21 +242,23 @@ impl EarlyVersions {
         let new_shards = new.iter().flat_map(|unit| finished[unit].iter().cloned());
         plan.shards.extend(new_shards);
         let ranges: Vec<Range<u32>> = new.iter().map(|unit| self.range(*unit)).collect();
-        let own = |video: &str| ranges.iter().any(|range| range.contains(&bucket_of(video, self.buckets)));
+        let own = |video: &str| {
+            ranges
+                .iter()
+                .any(|range| range.contains(&bucket_of(video, self.buckets)))
+        };
         let truth = self.truth(latest.as_ref(), &own)?;
         let kept = self.kept_rejects(latest.as_ref(), &plan, &own)?;
         let plan = Arc::new(plan);
         let before = match (&latest, &before) {
-            (Some(latest), Some(world)) => {
-                VersionBefore::open(
-                    latest,
-                    &world.classes,
-                    &plan,
-                    &self.stage,
-                    self.buckets,
-                    BucketShare::ALL,
-                )?
-            }
+            (Some(latest), Some(world)) => VersionBefore::open(
+                latest,
+                &world.classes,
+                &plan,
+                &self.stage,
+                self.buckets,
+                BucketShare::ALL,
+            )?,
             _ => VersionBefore::none(&plan, &self.stage, self.buckets, BucketShare::ALL),
         };
         let before = Arc::new(before);
@@ -253,16 +282,27 @@ impl EarlyVersions {
             passes: Passes::of_ranges(ranges, self.buckets),
             before: before.clone(),
         };
-        flow::label(input, WorkerGroup::alone(self.request.workers), &mut Alone, &mut |pass| {
-            listener.check()?;
-            writer.write(pass)
+        flow::label(
+            input,
+            WorkerGroup::alone(self.request.workers),
+            &mut Alone,
+            &mut |pass| {
+                listener.check()?;
+                writer.write(pass)
+            },
+        )?;
+        let done = writer.finish(report, self.request.allow_missing, |commit| {
+            commit.replace_all::<Truth>(&truth)
         })?;
-        let done = writer.finish(report, self.request.allow_missing, |commit| commit.replace_all::<Truth>(&truth))?;
         Ok(Some(done.version))
     }
 
     /// The dense truth of the new videos, and that of the version before of all other videos.
-    fn truth(&self, latest: Option<&Snapshot>, own: &dyn Fn(&str) -> bool) -> Result<Vec<TruthRow>, LabelError> {
+    fn truth(
+        &self,
+        latest: Option<&Snapshot>,
+        own: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<TruthRow>, LabelError> {
         let mut rows = match latest {
             Some(latest) => latest.read::<Truth>()?,
             None => Vec::new(),

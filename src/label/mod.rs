@@ -214,9 +214,7 @@ impl PreparedLabelling {
         let buckets = self.store.next_buckets(bucketed_videos(plan.videos.len()))?;
         let share = group.share(workers, buckets);
         let before = match &self.before {
-            Some((latest, classes)) => {
-                VersionBefore::open(latest, classes, plan, stage, buckets, share)?
-            }
+            Some((latest, classes)) => VersionBefore::open(latest, classes, plan, stage, buckets, share)?,
             None => VersionBefore::none(plan, stage, buckets, share),
         };
         let passes = Passes::new(plan, buckets, share.processes(), &before.videos_by_bucket()?);

@@ -11,7 +11,7 @@ use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
-use crate::label::cluster::ClusterOutcome;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::world::changes::Changes;
 use crate::world::hash::{feed, hash};
 

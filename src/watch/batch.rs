@@ -82,7 +82,9 @@ impl<'a> Batches<'a> {
         #[cfg(feature = "encode")]
         let encoder = request.media.as_ref();
         #[cfg(feature = "encode")]
-        let encoder = encoder.map(|media| super::media::MediaEncoder::open(store, media)).transpose()?;
+        let encoder = encoder
+            .map(|media| super::media::MediaEncoder::open(store, media))
+            .transpose()?;
         let snapshot = store.at_version(None)?;
         let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
         let (store_path, inbox_path) = (request.store.display(), request.inbox.display());
@@ -229,7 +231,8 @@ impl<'a> Batches<'a> {
                 encoder.encode(self.store, &media)?
             }
             None => {
-                let reason = "is a medium, and this watch has no encoders: start `vaplan watch` with --clip or --clap";
+                let reason =
+                    "is a medium, and this watch has no encoders: start `vaplan watch` with --clip or --clap";
                 vec![Some(reason.to_owned()); media.len()]
             }
         };
@@ -280,7 +283,8 @@ impl<'a> Batches<'a> {
                 Ok(()) => {
                     // `vacuum` may have removed features that no version named yet: the next batch encodes the media again.
                     #[cfg(feature = "encode")]
-                    if delivery.kind == DeliveryKind::Media && !place::rejects(self.store, &delivery).exists() {
+                    if delivery.kind == DeliveryKind::Media && !place::rejects(self.store, &delivery).exists()
+                    {
                         continue;
                     }
                     if place::put(self.store, &delivery)? {
@@ -377,7 +381,10 @@ impl<'a> Batches<'a> {
         }
         let rows = super::media::rejects_of(self.store, delivery);
         let rows = rows.map_err(|error| LabelError::Change(chain(&error)))?;
-        changes.rows.files.insert(delivery.entry.path.display().to_string());
+        changes
+            .rows
+            .files
+            .insert(delivery.entry.path.display().to_string());
         changes.rows.rejects.extend(rows);
         Ok(())
     }
@@ -441,7 +448,15 @@ impl<'a> Batches<'a> {
             }
             Ok(PreparedChange::Everything(resolved)) => {
                 let began = Instant::now();
-                let made = whole::run(self.store, Some(lock), snapshot, request, *resolved, &mut Alone, &listener);
+                let made = whole::run(
+                    self.store,
+                    Some(lock),
+                    snapshot,
+                    request,
+                    *resolved,
+                    &mut Alone,
+                    &listener,
+                );
                 times.commit = began.elapsed();
                 (made, Way::Past)
             }

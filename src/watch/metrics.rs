@@ -130,10 +130,8 @@ mod tests {
 
     #[test]
     fn buckets_are_cumulative() {
-        let mut figures = Figures {
-            held_by_worker: vec![4, 7],
-            ..Figures::default()
-        };
+        let mut figures = Figures::default();
+        figures.held_by_worker = vec![4, 7];
         for seconds in [0.004, 0.02, 0.5, 1000.0] {
             figures.waited.add(seconds);
         }

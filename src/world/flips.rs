@@ -13,10 +13,10 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::decide::{Denoising, decide_track, plg};
 use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelRule, LabelTrack};
 use vaplan_schemas::store::{Filter, Found, Place, Snapshot, on_every_core};
 use vaplan_schemas::tables::{Labels, Rejects};
-use vaplan_schemas::Modality;
 
 use super::bucketed::{LatestPredictions, PredictionsByBucket};
 use super::resolve::Resolved;
@@ -159,7 +159,9 @@ fn with_changed_predictions(
     let differing: BTreeSet<VideoId> = keys.filter(differs).map(|(video, _)| video).collect();
     let names = before.names().into_iter().chain(after.names());
     Ok(AffectedLabels {
-        videos: names.filter(|name| differing.contains(&VideoId::of(name))).collect(),
+        videos: names
+            .filter(|name| differing.contains(&VideoId::of(name)))
+            .collect(),
         ..AffectedLabels::default()
     })
 }

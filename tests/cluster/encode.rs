@@ -62,7 +62,10 @@ fn encode(studio: &Studio, out: &str, processes: usize) -> Vec<Output> {
             command.spawn().unwrap()
         })
         .collect();
-    children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+    children
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap())
+        .collect()
 }
 
 #[test]
@@ -75,21 +78,36 @@ fn several_processes_encode_the_features_of_one_byte_for_byte() {
     for (processes, out) in [(2, "two"), (3, "three")] {
         let outputs = encode(&studio, out, processes);
         for (process, output) in outputs.iter().enumerate() {
-            assert_eq!(output.status.code(), Some(1), "process {process}: {}", stderr(output));
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "process {process}: {}",
+                stderr(output)
+            );
         }
         assert_eq!(stdout(&outputs[0]), stdout(&one[0]));
         let own: Vec<u64> = outputs[1..]
             .iter()
             .map(|output| stdout(output).split(' ').nth(1).unwrap().parse().unwrap())
             .collect();
-        assert!(own.iter().all(|segments| *segments > 0), "every process encodes: {own:?}");
+        assert!(
+            own.iter().all(|segments| *segments > 0),
+            "every process encodes: {own:?}"
+        );
         let (found, wanted) = (features(&studio.path(out)), features(&studio.path("one")));
         assert!(found.keys().eq(wanted.keys()), "{:?}", found.keys());
-        let differ: Vec<&PathBuf> = wanted.keys().filter(|path| found[*path] != wanted[*path]).collect();
+        let differ: Vec<&PathBuf> = wanted
+            .keys()
+            .filter(|path| found[*path] != wanted[*path])
+            .collect();
         assert!(differ.is_empty(), "{differ:?}");
         // Everything is in the cache now.
         let again = encode(&studio, out, processes);
-        assert!(stdout(&again[0]).contains("encoded 0 segments"), "{}", stdout(&again[0]));
+        assert!(
+            stdout(&again[0]).contains("encoded 0 segments"),
+            "{}",
+            stdout(&again[0])
+        );
     }
     println!("encode: 2 and 3 processes give the files of one");
 }

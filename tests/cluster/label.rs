@@ -42,7 +42,15 @@ fn two_and_three_processes_write_the_files_of_one_byte_for_byte() {
             Tables::read(&sample.path(store)),
             Tables::read(&sample.path("one"))
         );
-        let changes = |store: &str| label_changes(&Store::open(&sample.path(store)).unwrap().latest().unwrap().unwrap());
+        let changes = |store: &str| {
+            label_changes(
+                &Store::open(&sample.path(store))
+                    .unwrap()
+                    .latest()
+                    .unwrap()
+                    .unwrap(),
+            )
+        };
         assert_eq!(changes(store), changes("one"));
         assert!(
             check(&sample, store),
@@ -296,4 +304,3 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
     assert_status(&sample.label("store", &["--process", "0"]), 2);
     println!("{} refusals", cases.len() + 2);
 }
-

@@ -116,7 +116,9 @@ impl Network {
     /// The addresses of the processes.
     fn addresses(&self, sample: &Sample, port: u16) -> String {
         if self.is_made() {
-            let all: Vec<String> = (0..HOSTS).map(|host| format!("{}:{port}", address(host))).collect();
+            let all: Vec<String> = (0..HOSTS)
+                .map(|host| format!("{}:{port}", address(host)))
+                .collect();
             return all.join(",");
         }
         hosts(sample, &format!("hosts{port}"), HOSTS).1.join(",")
@@ -125,11 +127,16 @@ impl Network {
     /// Number of TCP segments that a host sent more than once.
     fn sent_again(&self, host: usize) -> u64 {
         let mut command = Command::new("ip");
-        let output = command.args(["netns", "exec", &self.names[host], "cat", "/proc/net/snmp"]).output();
+        let output = command
+            .args(["netns", "exec", &self.names[host], "cat", "/proc/net/snmp"])
+            .output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
         let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-        let at = names.split_whitespace().position(|name| name == "RetransSegs").unwrap();
+        let at = names
+            .split_whitespace()
+            .position(|name| name == "RetransSegs")
+            .unwrap();
         values.split_whitespace().nth(at).unwrap().parse().unwrap()
     }
 
@@ -174,7 +181,12 @@ impl Run {
         let mut heard = Vec::new();
         while !String::from_utf8_lossy(&heard).contains(wanted) {
             let mut byte = [0];
-            assert_eq!(errors.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&heard));
+            assert_eq!(
+                errors.read(&mut byte).unwrap(),
+                1,
+                "{}",
+                String::from_utf8_lossy(&heard)
+            );
             heard.push(byte[0]);
         }
     }
@@ -202,7 +214,9 @@ fn labelling(sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
 
 fn relabelling(sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
     let store = sample.path(store).display().to_string();
-    let words = ["relabel", "--store", &store].into_iter().chain(more.iter().copied());
+    let words = ["relabel", "--store", &store]
+        .into_iter()
+        .chain(more.iter().copied());
     words.map(str::to_owned).collect()
 }
 
@@ -220,10 +234,16 @@ fn three_hosts_give_the_tables_of_one_process_also_over_a_slow_link() {
     assert_status(&alone(&sample, "one", &[]), 1);
     let changes: [&[&str]; 2] = [&["--visual-scale", "3"], &["--threshold", "audio/Bark=1.02"]];
     for change in changes {
-        program().args(relabelling(&sample, "one", change)).output().unwrap();
+        program()
+            .args(relabelling(&sample, "one", change))
+            .output()
+            .unwrap();
     }
     // tbf is a token bucket; netem adds a delay. A kernel can have neither.
-    let slow = ["netem delay 40ms rate 20mbit", "tbf rate 8mbit burst 16kbit latency 200ms"];
+    let slow = [
+        "netem delay 40ms rate 20mbit",
+        "tbf rate 8mbit burst 16kbit latency 200ms",
+    ];
     let slowed = network.is_made().then(|| {
         slow.iter().find(|qdisc| {
             let name = &network.names[1];
@@ -242,9 +262,16 @@ fn three_hosts_give_the_tables_of_one_process_also_over_a_slow_link() {
         }
         runs += 1;
     }
-    assert!(read(&sample, "many") == read(&sample, "one"), "the tables of one process");
+    assert!(
+        read(&sample, "many") == read(&sample, "one"),
+        "the tables of one process"
+    );
     assert!(check(&sample, "many"));
-    let place = if network.is_made() { "network namespaces" } else { "loopback" };
+    let place = if network.is_made() {
+        "network namespaces"
+    } else {
+        "loopback"
+    };
     let link = match slowed.flatten() {
         Some(qdisc) => format!("a link slowed by {qdisc}"),
         None => "no slow link, because this kernel has none".to_owned(),
@@ -272,7 +299,10 @@ fn a_kill_at_a_random_point_of_any_process_leaves_the_last_version_whole() {
         let outputs = Run::start(&network, &arguments, &hosts, Some((process, &step))).end();
         killed += usize::from(outputs[process].status.code().is_none());
         let after = read(&sample, "store");
-        let what = format!("process {process}, step {step}: {}", stderr(&outputs[(process + 1) % HOSTS]));
+        let what = format!(
+            "process {process}, step {step}: {}",
+            stderr(&outputs[(process + 1) % HOSTS])
+        );
         if after == wanted {
             committed += 1;
         } else {
@@ -281,14 +311,20 @@ fn a_kill_at_a_random_point_of_any_process_leaves_the_last_version_whole() {
         }
         assert!(check(&sample, "store"), "{what}");
         for output in Run::start(&network, &arguments, &hosts, None).end() {
-            assert!(matches!(output.status.code(), Some(0 | 1)), "{what}; then {}", stderr(&output));
+            assert!(
+                matches!(output.status.code(), Some(0 | 1)),
+                "{what}; then {}",
+                stderr(&output)
+            );
         }
         assert!(read(&sample, "store") == wanted, "{what}");
         assert!(files(&sample.path("store")) == one, "{what}");
         assert_no_garbage(&sample.path("store"));
         fs::remove_dir_all(sample.path("store")).unwrap();
     }
-    println!("{HOSTS} processes: {killed} of 9 were killed at a random step, {committed} runs committed all the same");
+    println!(
+        "{HOSTS} processes: {killed} of 9 were killed at a random step, {committed} runs committed all the same"
+    );
     assert!(killed >= 4, "{killed} were killed");
 }
 
@@ -318,10 +354,17 @@ fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     for output in run.end() {
         assert_status(&output, 1);
     }
-    assert!(read(&sample, "store") == read(&sample, "one"), "the tables of one process");
+    assert!(
+        read(&sample, "store") == read(&sample, "one"),
+        "the tables of one process"
+    );
 
     let lock = store.lock(&mut |_| ()).unwrap();
-    let arguments = labelling(&sample, "store", &["--audio-threshold", "1.1", "--cluster-timeout", "5"]);
+    let arguments = labelling(
+        &sample,
+        "store",
+        &["--audio-threshold", "1.1", "--cluster-timeout", "5"],
+    );
     let mut run = Run::start(&network, &arguments, &hosts, None);
     run.hear(1, "waiting: the store is being written by");
     assert!(network.down(1));
@@ -329,17 +372,29 @@ fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     for (process, output) in outputs.iter().enumerate() {
         assert_status(output, 2);
         let peer = if process == 1 { 0 } else { 1 };
-        let told = format!("process {peer} ({}:2103) was lost: no sign of life for 5 s", address(peer));
-        assert!(stderr(output).contains(&told), "process {process}: {}", stderr(output));
+        let told = format!(
+            "process {peer} ({}:2103) was lost: no sign of life for 5 s",
+            address(peer)
+        );
+        assert!(
+            stderr(output).contains(&told),
+            "process {process}: {}",
+            stderr(output)
+        );
     }
     drop(lock);
-    assert!(read(&sample, "store") == read(&sample, "one"), "the last version is whole");
+    assert!(
+        read(&sample, "store") == read(&sample, "one"),
+        "the last version is whole"
+    );
     assert!(network.up(1));
     for output in Run::start(&network, &arguments, &hosts, None).end() {
         assert_status(&output, 1);
     }
     assert_no_garbage(&sample.path("store"));
-    println!("{HOSTS} processes: a cut of {again} lost segments was survived, a cut of 5 s ended all; the rerun completed");
+    println!(
+        "{HOSTS} processes: a cut of {again} lost segments was survived, a cut of 5 s ended all; the rerun completed"
+    );
 }
 
 #[test]
@@ -349,7 +404,12 @@ fn a_second_cluster_on_the_same_store_waits_for_the_first() {
     let (first, second) = (network.addresses(&sample, 2104), network.addresses(&sample, 2105));
     let runs = [
         Run::start(&network, &labelling(&sample, "store", &[]), &first, None),
-        Run::start(&network, &labelling(&sample, "store", &["--audio-threshold", "1.1"]), &second, None),
+        Run::start(
+            &network,
+            &labelling(&sample, "store", &["--audio-threshold", "1.1"]),
+            &second,
+            None,
+        ),
     ];
     for run in runs {
         for output in run.end() {
@@ -359,10 +419,17 @@ fn a_second_cluster_on_the_same_store_waits_for_the_first() {
     let versions = Store::open(&sample.path("store")).unwrap().versions().unwrap();
     assert_eq!(versions.len(), 2);
     for version in &versions {
-        let more = if version.command.contains("1.1") { &["--audio-threshold", "1.1"][..] } else { &[] };
+        let more = if version.command.contains("1.1") {
+            &["--audio-threshold", "1.1"][..]
+        } else {
+            &[]
+        };
         assert_status(&alone(&sample, "one", more), 1);
     }
-    assert!(read(&sample, "store") == read(&sample, "one"), "one process in the same order gives the same tables");
+    assert!(
+        read(&sample, "store") == read(&sample, "one"),
+        "one process in the same order gives the same tables"
+    );
     assert!(check(&sample, "store"));
     assert_no_garbage(&sample.path("store"));
     println!("two clusters of {HOSTS} processes on one store: 2 versions");

@@ -33,8 +33,12 @@ pub(super) fn alone(sample: &Sample, store: &str, more: &[&str]) -> Output {
 /// So many addresses of free ports.
 pub(super) fn free_addresses(count: usize) -> Vec<String> {
     // All are held until all are found, so that no two are one.
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses = held.iter().map(|listener| listener.local_addr().unwrap().to_string());
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let addresses = held
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().to_string());
     addresses.collect()
 }
 
@@ -129,7 +133,12 @@ impl Drop for Cluster<'_> {
 }
 
 /// All processes with these arguments, to their end.
-pub(super) fn label(sample: &Sample, store: &'static str, processes: usize, more: &[&'static str]) -> Vec<Output> {
+pub(super) fn label(
+    sample: &Sample,
+    store: &'static str,
+    processes: usize,
+    more: &[&'static str],
+) -> Vec<Output> {
     Cluster::start(sample, processes, |_| (store, more.to_vec(), None)).end()
 }
 
@@ -143,7 +152,9 @@ pub(super) fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             let within = path.strip_prefix(store).unwrap().to_owned();
             if path.is_dir() {
-                let ours = ["_vaplan", "versions", "label_changes"].map(Path::new).contains(&&*within);
+                let ours = ["_vaplan", "versions", "label_changes"]
+                    .map(Path::new)
+                    .contains(&&*within);
                 if !ours && !within.ends_with("_delta_log") {
                     folders.push(path);
                 }
@@ -157,7 +168,12 @@ pub(super) fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Whether `vaplan check` finds nothing.
 pub(super) fn check(sample: &Sample, store: &str) -> bool {
-    let output = program().arg("check").arg("--store").arg(sample.path(store)).output().unwrap();
+    let output = program()
+        .arg("check")
+        .arg("--store")
+        .arg(sample.path(store))
+        .output()
+        .unwrap();
     output.status.success()
 }
 
@@ -171,7 +187,10 @@ pub(super) fn assert_no_garbage(store: &Path) {
     assert_status(&output, 0);
     let opened = Store::open(store).unwrap();
     let versions = opened.versions().unwrap();
-    for (table, _) in tables::all().into_iter().filter(|(table, _)| *table != "versions") {
+    for (table, _) in tables::all()
+        .into_iter()
+        .filter(|(table, _)| *table != "versions")
+    {
         let mut named = std::collections::BTreeSet::new();
         for row in &versions {
             let snapshot = opened.at_version(Some(StoreVersion(row.version))).unwrap();
@@ -184,7 +203,10 @@ pub(super) fn assert_no_garbage(store: &Path) {
         }
     }
     for folder in ["scratch", "staging"] {
-        let left = fs::read_dir(store.join("_vaplan").join(folder)).into_iter().flatten().count();
+        let left = fs::read_dir(store.join("_vaplan").join(folder))
+            .into_iter()
+            .flatten()
+            .count();
         assert_eq!(left, 0, "{folder}");
     }
 }
@@ -208,4 +230,3 @@ pub(super) fn sample(videos: usize) -> Sample {
     sample.write_features("visual", videos - 1, 10, &values);
     sample
 }
-

@@ -26,24 +26,40 @@ fn a_process_without_the_secret_is_refused_and_both_sides_say_so() {
         command.spawn().unwrap()
     };
     for (secret, told) in [
-        (None, "need a shared secret, expected --secret-file FILE or the environment variable VAPLAN_SECRET"),
-        (Some("short"), "the secret of variable VAPLAN_SECRET has 5 bytes, expected at least 16"),
+        (
+            None,
+            "need a shared secret, expected --secret-file FILE or the environment variable VAPLAN_SECRET",
+        ),
+        (
+            Some("short"),
+            "the secret of variable VAPLAN_SECRET has 5 bytes, expected at least 16",
+        ),
     ] {
         let output = start("1", secret).wait_with_output().unwrap();
         assert_status(&output, 2);
         assert!(stderr(&output).contains(told), "{}", stderr(&output));
     }
     let mut leader = start("0", Some(SECRET));
-    let stranger = start("1", Some("another secret of sixteen bytes")).wait_with_output().unwrap();
+    let stranger = start("1", Some("another secret of sixteen bytes"))
+        .wait_with_output()
+        .unwrap();
     assert_status(&stranger, 2);
-    let told = format!("process 0 ({}) and this process have different secrets: give every process the same", lines[0]);
+    let told = format!(
+        "process 0 ({}) and this process have different secrets: give every process the same",
+        lines[0]
+    );
     assert!(stderr(&stranger).contains(&told), "{}", stderr(&stranger));
     // Process 0 says so too, and still waits for the right process.
     let mut heard = Vec::new();
     let errors = leader.stderr.as_mut().unwrap();
     while !String::from_utf8_lossy(&heard).contains("its secret differs from the secret of this process") {
         let mut byte = [0];
-        assert_eq!(std::io::Read::read(errors, &mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&heard));
+        assert_eq!(
+            std::io::Read::read(errors, &mut byte).unwrap(),
+            1,
+            "{}",
+            String::from_utf8_lossy(&heard)
+        );
         heard.push(byte[0]);
     }
     let file = sample.path("secret");
@@ -51,7 +67,15 @@ fn a_process_without_the_secret_is_refused_and_both_sides_say_so() {
     let mut right = program();
     right
         .args(sample.arguments("store"))
-        .args(["--hosts", &lines.join(","), "--process", "mpi", "--cluster-timeout", "20", "--secret-file"])
+        .args([
+            "--hosts",
+            &lines.join(","),
+            "--process",
+            "mpi",
+            "--cluster-timeout",
+            "20",
+            "--secret-file",
+        ])
         .arg(&file)
         .env("OMPI_COMM_WORLD_RANK", "1");
     let output = right.output().unwrap();

@@ -130,9 +130,15 @@ fn figures_are_served_on_loopback_and_nowhere_else() {
             "{line}:\n{metrics}"
         );
     }
-    assert!(metrics.contains("vaplan_worker_updates_held{process=\"0\",worker=\"0\"} "), "{metrics}");
+    assert!(
+        metrics.contains("vaplan_worker_updates_held{process=\"0\",worker=\"0\"} "),
+        "{metrics}"
+    );
     let health = get("/healthz");
-    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok version 2\n"), "{health}");
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.ends_with("ok version 2\n"),
+        "{health}"
+    );
     assert!(get("/").starts_with("HTTP/1.1 404"));
     watch.stop();
     let store = place.store().display().to_string();

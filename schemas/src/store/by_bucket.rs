@@ -118,7 +118,11 @@ impl<T: Table> TableBuckets<T> {
     pub fn group(&self, group: Range<u32>) -> Result<GroupRows<'_, T>, StoreError> {
         let read = on_all_cores(self.shared.len(), |nth| {
             let ((number, file), runs) = &self.shared[nth];
-            let mut wanted: Runs = runs.range(group.clone()).flat_map(|(_, runs)| runs).cloned().collect();
+            let mut wanted: Runs = runs
+                .range(group.clone())
+                .flat_map(|(_, runs)| runs)
+                .cloned()
+                .collect();
             if wanted.is_empty() {
                 return Ok(Vec::new());
             }
@@ -129,7 +133,10 @@ impl<T: Table> TableBuckets<T> {
         let mut patched: BTreeMap<u32, Vec<Found<T::Row>>> = BTreeMap::new();
         for found in read.into_iter().flatten() {
             let video = T::video(&found.row).expect("a row of a bucketed table has a video");
-            patched.entry(bucket_of(video, self.buckets)).or_default().push(found);
+            patched
+                .entry(bucket_of(video, self.buckets))
+                .or_default()
+                .push(found);
         }
         Ok(GroupRows { table: self, patched })
     }
@@ -170,7 +177,11 @@ impl FileWriter<'_> {
     /// # Errors
     /// Returns the same errors as [`Commit::replace_bucket`].
     pub fn bucket<T: Table>(&self, bucket: u32, rows: &[T::Row]) -> Result<(), StoreError> {
-        self.keep(T::NAME, 0, Written::bucket::<T>(self.store, (bucket, self.buckets), rows)?);
+        self.keep(
+            T::NAME,
+            0,
+            Written::bucket::<T>(self.store, (bucket, self.buckets), rows)?,
+        );
         Ok(())
     }
 
@@ -213,7 +224,10 @@ pub(super) fn files_of<R: Send, E: Send + From<StoreError>>(
         written: Mutex::default(),
     };
     let done = on_all_cores(count, |nth| work(nth, &writer))?;
-    let mut written = writer.written.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut written = writer
+        .written
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     // Threads finish in any order. The order of the files decides nothing, but equal runs shall be equal in all they do.
     written.sort_by(|a, b| (a.0, &a.2.file.name).cmp(&(b.0, &b.2.file.name)));
     Ok((done, written))
@@ -229,7 +243,11 @@ impl Commit<'_> {
         let buckets = self.buckets;
         let own = |file: &LoggedFile| matches!(file.bucket(), Some((bucket, of)) if of == buckets && range.contains(&bucket));
         self.touch::<T>()?.retain(|_, file| !own(file));
-        if self.touch::<T>()?.values().any(|file| Home::of(file) == Home::Patch) {
+        if self
+            .touch::<T>()?
+            .values()
+            .any(|file| Home::of(file) == Home::Patch)
+        {
             self.take_from_patches::<T>(&range.collect())?;
         }
         Ok(())
@@ -241,7 +259,10 @@ impl Commit<'_> {
         for (table, changed, Written { file, scratch }) in written {
             self.changed_labels += changed;
             let name = file.name.clone();
-            let files = self.touched.get_mut(table).expect("the table was cleared or is appended to");
+            let files = self
+                .touched
+                .get_mut(table)
+                .expect("the table was cleared or is appended to");
             files.insert(name.clone(), file);
             self.unnamed.extend(scratch.map(|scratch| (table, name, scratch)));
         }

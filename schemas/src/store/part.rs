@@ -122,7 +122,12 @@ impl PartWriter {
     ///
     /// # Errors
     /// Returns [`StoreError::Io`] if the folder for its files cannot be made.
-    pub fn begin(store: &Store, version: StoreVersion, buckets: u32, name: &str) -> Result<PartWriter, StoreError> {
+    pub fn begin(
+        store: &Store,
+        version: StoreVersion,
+        buckets: u32,
+        name: &str,
+    ) -> Result<PartWriter, StoreError> {
         // Two processes on two hosts can have one process id, so each part has a folder of its own.
         let folder = store.root().join(OWN).join(SCRATCH).join(name);
         std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
@@ -293,7 +298,9 @@ impl Commit<'_> {
                 problem,
             };
             let Some((table, _)) = folder.filter(|_| !file.name.contains(['/', '\\'])) else {
-                return Err(problem("another process wrote it, expected a file of a table".to_owned()));
+                return Err(problem(
+                    "another process wrote it, expected a file of a table".to_owned(),
+                ));
             };
             let found = std::fs::metadata(&path).map(|found| found.len());
             match found {

@@ -245,7 +245,10 @@ impl Wait for Control {
 /// Returns whether a process sends no other frame after this one.
 fn last(frame: &Frame) -> bool {
     matches!(frame, Frame::Encoded(part) if part.last)
-        || matches!(frame, Frame::Wrote(_) | Frame::WroteTracks(_) | Frame::Held(_) | Frame::Committed(..))
+        || matches!(
+            frame,
+            Frame::Wrote(_) | Frame::WroteTracks(_) | Frame::Held(_) | Frame::Committed(..)
+        )
 }
 
 /// Reads frames from a link and turns them into events, until the link ends.

@@ -66,7 +66,9 @@ impl Door {
                                 "a connection from {from} was refused, because its secret differs from the secret of \
                                  this process"
                             );
-                            tracing::warn!("{refused}: give every process the same --secret-file or VAPLAN_SECRET");
+                            tracing::warn!(
+                                "{refused}: give every process the same --secret-file or VAPLAN_SECRET"
+                            );
                             Visit::Refused(refused)
                         }
                         Err(Refusal::Broken(error)) => {

@@ -90,7 +90,9 @@ pub(crate) fn follow(
     };
     let store = Store::open(store).map_err(|_| member.elsewhere(store.to_owned()))?;
     member.check_seal(&store)?;
-    let before = go.before.map(|version| store.at_version(Some(StoreVersion(version))));
+    let before = go
+        .before
+        .map(|version| store.at_version(Some(StoreVersion(version))));
     let FollowedPlan {
         plan,
         stage,
@@ -151,7 +153,7 @@ pub(crate) fn follow(
             ..ReadReport::default()
         },
     );
-    member.log_traffic(plan.videos.len());
+    member.log_traffic();
     member
         .control
         .say(0, &Frame::Wrote(Box::new(WrittenPart { totals, files })));

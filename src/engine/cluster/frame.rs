@@ -56,6 +56,10 @@ pub(crate) enum Frame {
     Passes(PassesOfVersion),
     /// Process 0 holds the write lock and has begun a commit of tracks. All processes label the tracks of their buckets.
     Tracks(TracksOfVersion),
+    /// The sender predicted this number of videos.
+    Predicted(u64),
+    /// Process 0 has begun the commit of an epoch. The receiver writes its predictions.
+    Record(RecordedEpoch),
     /// The receiver encodes these groups of media.
     Encode(Vec<u32>),
     /// A part of what the sender encoded.
@@ -79,6 +83,14 @@ pub(crate) struct Go {
     pub(crate) plan: String,
     /// Positions in the plan of the shards that the receiver reads.
     pub(crate) shards: Vec<u32>,
+}
+
+/// An epoch of predictions that is being committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordedEpoch {
+    pub(crate) version: u64,
+    pub(crate) buckets: u32,
+    pub(crate) epoch: u64,
 }
 
 /// A part of what a process encoded. The embeddings are in the cache.

@@ -71,11 +71,7 @@ impl Hosts {
             return Err(ClusterError::HostsEmpty { of });
         };
         if process > last {
-            return Err(ClusterError::Process {
-                process,
-                last,
-                of,
-            });
+            return Err(ClusterError::Process { process, last, of });
         }
         Ok(Hosts {
             addresses: found.into_iter().map(|(_, address)| address.to_owned()).collect(),
@@ -144,9 +140,18 @@ mod tests {
         assert_eq!(hosts.addresses(), ["a:1", "b:2"]);
         assert_eq!(Hosts::of_text("no-such-host:1", 0).unwrap().processes(), 1);
         for (list, told) in [
-            ("a:1,b", "hosts list `a:1,b`, entry 2: `b`, expected host:port with a port from 1 to 65535"),
-            ("a:1,a:1", "hosts list `a:1,a:1`, entry 2: `a:1` is entry 1 already, expected one address a process"),
-            (",", "hosts list `,` names no host, expected one host:port per entry"),
+            (
+                "a:1,b",
+                "hosts list `a:1,b`, entry 2: `b`, expected host:port with a port from 1 to 65535",
+            ),
+            (
+                "a:1,a:1",
+                "hosts list `a:1,a:1`, entry 2: `a:1` is entry 1 already, expected one address a process",
+            ),
+            (
+                ",",
+                "hosts list `,` names no host, expected one host:port per entry",
+            ),
         ] {
             assert_eq!(Hosts::of_text(list, 0).unwrap_err().to_string(), told);
         }

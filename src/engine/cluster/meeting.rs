@@ -63,10 +63,7 @@ pub(crate) fn meet(
     let until = Instant::now() + timeout;
     let (control, session) = if hosts.process() == 0 {
         let session = rand::random();
-        (
-            receive(settings, &door, &asked, until, session)?,
-            session,
-        )
+        (receive(settings, &door, &asked, until, session)?, session)
     } else {
         let (leader, session) = report(settings, asked, until)?;
         (BTreeMap::from([(0, leader)]), session)

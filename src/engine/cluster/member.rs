@@ -71,11 +71,17 @@ impl ClusterMember {
             here: hosts.here(),
             source,
         })?;
-        let links = control.during(move || meeting.data_links()).and_then(|links| links);
+        let links = control
+            .during(move || meeting.data_links())
+            .and_then(|links| links);
         let links = match links {
             Ok(links) => links,
             Err(error) => {
-                control.say_all(&Frame::Failed(reason(&hosts, &error.to_string(), is_named(&error))));
+                control.say_all(&Frame::Failed(reason(
+                    &hosts,
+                    &error.to_string(),
+                    is_named(&error),
+                )));
                 control.farewell();
                 return Err(error);
             }
@@ -149,12 +155,10 @@ impl ClusterMember {
     }
 
     /// Logs the number of bytes that this process sent on the links of the dataflow.
-    pub(crate) fn log_traffic(&self, videos: usize) {
+    pub(crate) fn log_traffic(&self) {
         let sent = self.traffic.sent();
         tracing::info!(
             process = self.hosts.process(),
-            sent,
-            videos,
             "sent {sent} bytes of rows and progress to other processes"
         );
     }
@@ -284,11 +288,7 @@ impl LabellingGroup for ClusterMember {
         ClusterMember::workers(self, workers)
     }
 
-    fn gather(
-        &mut self,
-        writer: &mut VersionWriter<'_>,
-        report: &mut ReadReport,
-    ) -> Result<(), LabelError> {
+    fn gather(&mut self, writer: &mut VersionWriter<'_>, report: &mut ReadReport) -> Result<(), LabelError> {
         let mut missing = self.others();
         let mut files = 0;
         while !missing.is_empty() {
@@ -303,6 +303,7 @@ impl LabellingGroup for ClusterMember {
             }
         }
         tracing::debug!(files, "files of other processes");
+        self.log_traffic();
         Ok(())
     }
 
@@ -318,7 +319,11 @@ impl LabellingGroup for ClusterMember {
         Ok(ClusterMember::share(self, workers, buckets))
     }
 
-    fn gather_tracks(&mut self, commit: &mut Commit<'_>, changes: &mut TrackChanges) -> Result<(), LabelError> {
+    fn gather_tracks(
+        &mut self,
+        commit: &mut Commit<'_>,
+        changes: &mut TrackChanges,
+    ) -> Result<(), LabelError> {
         let mut missing = self.others();
         while !missing.is_empty() {
             match self.control.next()? {

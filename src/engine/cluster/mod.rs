@@ -11,6 +11,7 @@
 //! | `frame` | the messages of the control links, and how they are encoded |
 //! | `link` | the sockets of timely, wrapped so that a lost peer is an error and not a panic |
 //! | `member` | this process in a cluster whose processes have met |
+//! | [`outcome`] | the result of a process |
 //! | `follow` | what the processes other than process 0 do when all videos are labelled |
 
 pub(crate) mod control;
@@ -21,5 +22,6 @@ pub mod hosts;
 pub(crate) mod link;
 pub(crate) mod meeting;
 pub(crate) mod member;
+pub mod outcome;
 pub mod secret;
 pub mod settings;

@@ -132,15 +132,14 @@ pub(super) fn answer(stream: &mut (impl Read + Write), secret: &Secret) -> Resul
 }
 
 /// Sends the first message, proves that this process knows the secret, and checks that the called process knows it.
-pub(super) fn call(
-    stream: &mut (impl Read + Write),
-    secret: &Secret,
-    first: &First,
-) -> Result<(), Refusal> {
+pub(super) fn call(stream: &mut (impl Read + Write), secret: &Secret, first: &First) -> Result<(), Refusal> {
     let Challenge(theirs) = frame::read_short(stream)?;
     let nonce: Nonce = rand::random();
     let first = postcard::to_stdvec(first).map_err(io::Error::other)?;
-    let mac = secret.sum(&[CALLER, &theirs, &nonce, &first]).finalize().into_bytes();
+    let mac = secret
+        .sum(&[CALLER, &theirs, &nonce, &first])
+        .finalize()
+        .into_bytes();
     let mac = mac.to_vec();
     frame::write(stream, &Response { nonce, first, mac })?;
     match frame::read_short(stream)? {
@@ -208,7 +207,10 @@ mod tests {
         let encoded = postcard::to_stdvec(&first()).unwrap();
         let nonce = [7; 32];
         // The response to another challenge.
-        let mac = secret.sum(&[CALLER, &[9; 32], &nonce, &encoded]).finalize().into_bytes();
+        let mac = secret
+            .sum(&[CALLER, &[9; 32], &nonce, &encoded])
+            .finalize()
+            .into_bytes();
         let mut bytes = Vec::new();
         let response = Response {
             nonce,
@@ -228,7 +230,9 @@ mod tests {
 
     #[test]
     fn a_short_secret_is_refused_and_no_secret_is_printed() {
-        let error = Secret::new(" short \n", "variable VAPLAN_SECRET").unwrap_err().to_string();
+        let error = Secret::new(" short \n", "variable VAPLAN_SECRET")
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "the secret of variable VAPLAN_SECRET has 5 bytes, expected at least 16: `openssl rand -hex 32` makes one"

@@ -30,11 +30,11 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
     process: Option<String>,
     /// Address at which this process listens, if it differs from its entry in --hosts, for example 0.0.0.0:2101
-    #[arg(long, value_name = "ADDRESS:PORT", env = "VAPLAN_BIND", requires = "hosts")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "VAPLAN_BIND")]
     bind: Option<String>,
     /// File with the secret by which the processes of --hosts recognise each other, at least 16 bytes [default: the
     /// environment variable VAPLAN_SECRET]. Connections are authenticated, not encrypted
-    #[arg(long, value_name = "FILE", env = "VAPLAN_SECRET_FILE", requires = "hosts")]
+    #[arg(long, value_name = "FILE", env = "VAPLAN_SECRET_FILE")]
     secret_file: Option<PathBuf>,
     /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for
     /// this time if it is shorter, counts as lost

@@ -144,7 +144,13 @@ fn commands_on_hundreds_of_files_need_few_descriptors() {
     assert!(new("labels", 4) > LIMIT as usize);
     // User labels in every video: a patch, with a deletion vector for the file of every bucket.
     let user = sample.path("user.csv").display().to_string();
-    let videos = Store::open(Path::new(&store)).unwrap().latest().unwrap().unwrap().read::<Videos>().unwrap();
+    let videos = Store::open(Path::new(&store))
+        .unwrap()
+        .latest()
+        .unwrap()
+        .unwrap()
+        .read::<Videos>()
+        .unwrap();
     let mut rows = "video,modality,class,label,segment\n".to_owned();
     for row in &videos {
         let (video, class) = (&row.video, &row.weak_labels[0]);

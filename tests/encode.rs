@@ -1,5 +1,7 @@
 //! `vaplan encode`: from media to features, and with them through the whole graph.
 
+mod delivered;
+mod early;
 mod failures;
 mod media;
 mod panics;

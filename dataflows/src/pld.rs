@@ -272,7 +272,11 @@ mod tests {
         }
         let (labels, probabilities) = track("01", &[0.5, f32::NAN]);
         let found = flips(&labels, &probabilities, settings);
-        assert_eq!((found.base, found.invalid), (None, Some(1)), "no label is contradicted");
+        assert_eq!(
+            (found.base, found.invalid),
+            (None, Some(1)),
+            "no label is contradicted"
+        );
     }
 
     #[test]

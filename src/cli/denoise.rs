@@ -13,8 +13,8 @@ use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
-use crate::eval::Level;
 use crate::engine::cluster::outcome::ClusterOutcome;
+use crate::eval::Level;
 use crate::world::flips;
 
 /// Flip the labels that the predictions of an epoch contradict

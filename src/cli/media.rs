@@ -183,7 +183,9 @@ impl MediaArgs {
             EncodeProgress::Read { videos } => own_bar.add(videos),
             EncodeProgress::Encoded { .. } => {}
             EncodeProgress::Committed { version, videos } => {
-                own_bar.say(&format!("version {version}: the labels of {videos} videos; encoding goes on"));
+                own_bar.say(&format!(
+                    "version {version}: the labels of {videos} videos; encoding goes on"
+                ));
             }
             EncodeProgress::Writing => own_bar.message("writing"),
         })

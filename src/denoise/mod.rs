@@ -19,10 +19,10 @@ use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
 
 use crate::engine::Listener;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
 use crate::eval::EvalError;
-use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::relabel::{self, RelabelRequest, RelabelSummary};
 use crate::world::changes::{Changes, DenoiseRequest};
 use crate::world::epochs;

@@ -20,8 +20,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use vaplan_dataflows::timely::dataflow::Stream;
 use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
 use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
-use vaplan_schemas::ids::bucket_of;
 use vaplan_schemas::Modality;
+use vaplan_schemas::ids::bucket_of;
 
 use super::cache::Cache;
 use super::error::EncodeError;
@@ -145,7 +145,9 @@ impl Streamed {
         let progress: Arc<Mutex<UnitProgress>> = Arc::default();
         let own = progress.clone();
         let plan = Arc::new(early.plan().clone());
-        let scoring = GivenShards::new(&plan, &early.stage, &Listener::silent(), move |key| lock(&own).scored(key));
+        let scoring = GivenShards::new(&plan, &early.stage, &Listener::silent(), move |key| {
+            lock(&own).scored(key)
+        });
         let committed = CommitError::default();
         let thread = labelling.commit_every.map(|every| {
             let (scored, heard) = unbounded();

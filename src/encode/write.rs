@@ -120,7 +120,9 @@ impl ShardSet {
         let Some(total) = cache.rows(key, self.cached, &mut values) else {
             // Segments that the model failed on have rejected rows of their own, which give the reason.
             let reason = format!("{}: not every segment has an embedding", self.modality);
-            results.rejects.push(self.reject(RejectKind::Embedding, reason, &media[video]));
+            results
+                .rejects
+                .push(self.reject(RejectKind::Embedding, reason, &media[video]));
             return None;
         };
         Some(match &self.scores {
@@ -201,7 +203,9 @@ impl ShardSet {
                     self.modality,
                     key.escape_default()
                 );
-                results.rejects.push(self.reject(RejectKind::FileName, reason, one));
+                results
+                    .rejects
+                    .push(self.reject(RejectKind::FileName, reason, one));
                 continue;
             }
             let shape = [total as usize, self.width()];

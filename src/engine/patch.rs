@@ -233,9 +233,11 @@ pub(super) fn commit_with_tracks(
         let mut done = None;
         if output == TrackOutput::Patch {
             done = tracks.label(output, BucketShare::ALL, &others, Some(&mut commit), listener)?;
+            if done.is_none() {
+                (commit, output) = (begin()?, TrackOutput::Buckets);
+            }
         }
-        if done.is_none() {
-            (commit, output) = (begin()?, TrackOutput::Buckets);
+        if output == TrackOutput::Buckets {
             let share = group.begin_tracks(
                 store,
                 TracksOfVersion {

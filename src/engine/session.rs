@@ -191,7 +191,7 @@ pub(crate) fn prepare(
 ) -> Result<PreparedChange, LabelError> {
     listener.check()?;
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
-    let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
+    let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::Session)? {
         Scope::Everything => PreparedChange::Everything(Box::new(resolved)),
         Scope::Part(touched) => {
             let part = TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;

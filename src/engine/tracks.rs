@@ -13,26 +13,29 @@
 //! Many tracks are written by writing their buckets anew ([`TrackOutput::Buckets`]). Few tracks become a patch
 //! ([`TrackOutput::Patch`]). A bucket has about 1,024 videos, and each core works on one bucket at a time.
 
+mod changes;
+mod others;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use vaplan_dataflows::decide::{Denoising, decide_modality, plg};
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::{Score, UserLabelRecord, UserLabelTrack, VideoId};
-use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack};
+use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack};
 use vaplan_schemas::store::{
-    BucketGroups, FileWriter, Filter, Found, GroupRows, Place, Snapshot, VersionRows, on_every_core,
+    BucketGroups, FileWriter, Filter, Found, GroupRows, Snapshot, VersionRows, on_every_core,
 };
 use vaplan_schemas::tables::{Labels, Scores, Table};
 use vaplan_schemas::{ClassId, Modality, bucket_of};
 
+pub(crate) use self::changes::{TrackChanges, TrackCounts};
+pub(crate) use self::others::{OtherRows, OtherTracks};
 use super::Listener;
 use super::rows::label_track;
 use super::share::BucketShare;
 use crate::error::LabelError;
 use crate::world::bucketed::PredictionsByBucket;
-use crate::world::flips::FlipCounts;
 use crate::world::hash::{feed, hash};
 use crate::world::resolve::Resolved;
 use crate::world::{Both, World};
@@ -63,24 +66,6 @@ pub(crate) struct TracksAnew<'a> {
     version: u64,
 }
 
-/// What labelling the tracks changes.
-#[derive(Debug, Default)]
-pub(crate) struct TrackChanges {
-    pub(crate) set: u64,
-    pub(crate) unset: u64,
-    /// The number of videos with tracks that were labelled anew.
-    pub(crate) videos: u64,
-    /// The number of rows of `labels` and of `scores` that were made anew.
-    pub(crate) rows: [u64; 2],
-    /// The changed labels, if nothing is committed.
-    pub(crate) changes: Vec<LabelChangeRow>,
-    /// The flips of all tracks, if these are counted.
-    pub(crate) flips: FlipCounts,
-    /// The old places and the new rows of a patch of `labels`.
-    pub(crate) gone: Vec<Place>,
-    pub(crate) new: Vec<LabelTrack>,
-}
-
 /// How the new rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrackOutput {
@@ -92,43 +77,24 @@ pub(crate) enum TrackOutput {
     Nothing,
 }
 
-/// The rows of a bucketed table that another part of the change removes and adds.
-pub(crate) struct OtherRows<R> {
-    gone: Vec<Place>,
-    new: BTreeMap<u32, Vec<R>>,
-}
+/// The numbers of the classes whose tracks are labelled anew, by modality. The rows of a file share the names of their classes,
+/// so that a look-up compares pointers.
+#[derive(Default)]
+struct WantedClasses(Vec<(Arc<str>, Both<Option<ClassId>>)>);
 
-impl<R: Clone> OtherRows<R> {
-    /// Takes the places of removed rows and the new rows. `video` gives the name of the video of a row.
-    pub(crate) fn new(
-        gone: &[Place],
-        new: &[R],
-        buckets: u32,
-        video: impl Fn(&R) -> &Arc<str>,
-    ) -> OtherRows<R> {
-        let mut by_bucket: BTreeMap<u32, Vec<R>> = BTreeMap::new();
-        for row in new {
-            let bucket = bucket_of(video(row), buckets);
-            by_bucket.entry(bucket).or_default().push(row.clone());
+impl WantedClasses {
+    fn of(&mut self, tracks: &TracksAnew<'_>, name: &Arc<str>, modality: Modality) -> Option<ClassId> {
+        if let Some((_, known)) = self.0.iter().find(|(own, _)| Arc::ptr_eq(own, name)) {
+            return known[modality.index()];
         }
-        let mut gone = gone.to_vec();
-        gone.sort_unstable();
-        OtherRows { gone, new: by_bucket }
+        let class = tracks.world.class_id(name);
+        let wanted = tracks
+            .wanted
+            .each_ref()
+            .map(|wanted| class.filter(|class| wanted[class.index()]));
+        self.0.push((name.clone(), wanted));
+        wanted[modality.index()]
     }
-
-    fn removes(&self, place: &Place) -> bool {
-        self.gone.binary_search(place).is_ok()
-    }
-
-    fn of(&self, bucket: u32) -> &[R] {
-        self.new.get(&bucket).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// The rows of `labels` and `scores` that another part of the change removes and adds.
-pub(crate) struct OtherTracks {
-    pub(crate) labels: OtherRows<LabelTrack>,
-    pub(crate) scores: OtherRows<ScoreTrack>,
 }
 
 /// What is read of one group of buckets.
@@ -149,7 +115,7 @@ impl<'a> TracksAnew<'a> {
         elsewhere: &BTreeSet<Arc<str>>,
     ) -> Result<TracksAnew<'a>, LabelError> {
         let (before, world) = (&resolved.before, &resolved.after);
-        let wanted = Modality::ALL.map(|modality| {
+        let wanted: Both<Vec<bool>> = Modality::ALL.map(|modality| {
             let classes = (0..world.classes.len() as u32).map(ClassId);
             classes.map(|class| tracks.contains(&(modality, class))).collect()
         });
@@ -163,6 +129,14 @@ impl<'a> TracksAnew<'a> {
             let bucket = bucket_of(video, groups.buckets());
             by_bucket.entry(bucket).or_default().insert(video.clone());
         }
+        let denoises = |modality: Modality| {
+            let at = modality.index();
+            world.denoising[at].is_some() && wanted[at].contains(&true)
+        };
+        let predictions = match Modality::ALL.into_iter().any(denoises) {
+            true => PredictionsByBucket::read(snapshot, world, &resolved.predictions, groups.buckets())?,
+            false => None,
+        };
         Ok(TracksAnew {
             snapshot,
             world,
@@ -171,7 +145,7 @@ impl<'a> TracksAnew<'a> {
             wanted,
             elsewhere: by_bucket,
             counts_flips: resolved.asks_for_flips,
-            predictions: PredictionsByBucket::read(snapshot, world, &resolved.predictions, groups.buckets())?,
+            predictions,
             version: snapshot.version().version + 1,
         })
     }
@@ -307,14 +281,14 @@ impl<'a> TracksAnew<'a> {
         };
         let predictions = self.predictions.as_ref().map(|own| own.of(bucket)).transpose()?;
         let (mut found, mut changes, mut rows) = (TrackChanges::default(), Vec::new(), Vec::new());
+        let mut classes = WantedClasses::default();
         let mut last: Option<(Arc<str>, VideoId)> = None;
-        for Found { row, place } in tracks {
+        for Found { mut row, place } in tracks {
             if others.labels.removes(&place) {
                 continue;
             }
-            let class = self.class_of(row.modality, &row.class);
-            let stays = elsewhere.contains(&row.video);
-            let Some(class) = class.filter(|_| !stays) else {
+            let class = classes.of(self, &row.class, row.modality);
+            let Some(class) = class.filter(|_| !elsewhere.contains(&row.video)) else {
                 found.keep(row, whole, self.counts_flips, &mut rows);
                 continue;
             };
@@ -330,14 +304,16 @@ impl<'a> TracksAnew<'a> {
             let denoising = predictions
                 .as_ref()
                 .and_then(|own| own.denoising(self.world, (id, row.modality, class)));
-            let new = self.track(&row, class, &scores, denoising.as_ref())?;
-            found.compare(&row, &new, self.version, &mut changes);
+            let before = (output == TrackOutput::Patch).then(|| row.clone());
+            let labels = self.track(&mut row, class, &scores, denoising.as_ref())?;
+            found.compare(&labels, &row, self.version, &mut changes);
             found.rows[0] += 1;
-            if output == TrackOutput::Patch && new != row {
-                found.gone.push(place);
-                found.new.push(new);
-            } else {
-                found.keep(new, whole, self.counts_flips, &mut rows);
+            match before {
+                Some(before) if before != row => {
+                    found.gone.push(place);
+                    found.new.push(row);
+                }
+                _ => found.keep(row, whole, self.counts_flips, &mut rows),
             }
         }
         for row in others.labels.of(bucket) {
@@ -375,34 +351,27 @@ impl<'a> TracksAnew<'a> {
         Filter::tracks(Modality::ALL.into_iter().flat_map(of))
     }
 
-    /// The number of a class whose tracks are labelled anew.
-    fn class_of(&self, modality: Modality, class: &str) -> Option<ClassId> {
-        let class = self.world.class_id(class)?;
-        self.wanted[modality.index()][class.index()].then_some(class)
-    }
-
-    /// Decides a track.
+    /// Decides a track. Returns the labels before.
     fn track(
         &self,
-        before: &LabelTrack,
+        row: &mut LabelTrack,
         class: ClassId,
         scores: &[Found<ScoreTrack>],
         denoising: Option<&Denoising>,
-    ) -> Result<LabelTrack, LabelError> {
-        let modality = before.modality;
+    ) -> Result<Vec<bool>, LabelError> {
+        let modality = row.modality;
         let threshold = self.world.settings.of(modality).score_threshold(class);
-        let user = before.rules.contains(&LabelRule::User);
+        let user = row.rules.contains(&LabelRule::User);
         let rule = self.rescored[modality.index()];
         if !user && rule.is_none() && denoising.is_none() {
             // Most tracks are decided here: a score, a threshold, and nothing else.
-            return Ok(LabelTrack {
-                labels: before.scores.iter().map(|score| *score > threshold).collect(),
-                rules: vec![LabelRule::Plg; before.segments()],
-                threshold: Some(threshold),
-                flips: Vec::new(),
-                ..before.clone()
-            });
+            let labels = row.scores.iter().map(|score| *score > threshold).collect();
+            row.rules.fill(LabelRule::Plg);
+            row.threshold = Some(threshold);
+            row.flips.clear();
+            return Ok(std::mem::replace(&mut row.labels, labels));
         }
+        let before = &*row;
         let wrong = |what: &str| self.wrong(before, what);
         let values: Vec<Score> = match user || rule.is_some() {
             true => {
@@ -436,7 +405,7 @@ impl<'a> TracksAnew<'a> {
         let decided = decide_modality(modality, tracks, denoising, user.as_ref());
         let record = decided.labels.expect("a track was given");
         let made = label_track(self.world, &before.video, (modality, class), &record, &values);
-        Ok(made.expect("the record has the class"))
+        Ok(std::mem::replace(row, made.expect("the record has the class")).labels)
     }
 
     fn wrong(&self, track: &LabelTrack, what: &str) -> LabelError {
@@ -447,102 +416,6 @@ impl<'a> TracksAnew<'a> {
                 track.video, track.modality, track.class
             ),
         }
-    }
-}
-
-/// What one process counted while it labelled the tracks of its buckets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct TrackCounts {
-    set: u64,
-    unset: u64,
-    videos: u64,
-    rows: [u64; 2],
-    flips: FlipCounts,
-}
-
-impl From<TrackChanges> for TrackCounts {
-    fn from(changes: TrackChanges) -> TrackCounts {
-        TrackCounts {
-            set: changes.set,
-            unset: changes.unset,
-            videos: changes.videos,
-            rows: changes.rows,
-            flips: changes.flips,
-        }
-    }
-}
-
-impl TrackChanges {
-    /// Adds the counts of another process.
-    pub(crate) fn add_counts(&mut self, counts: TrackCounts) {
-        self.add(TrackChanges {
-            set: counts.set,
-            unset: counts.unset,
-            videos: counts.videos,
-            rows: counts.rows,
-            flips: counts.flips,
-            ..TrackChanges::default()
-        });
-    }
-
-    /// Counts the labels that differ between two tracks, and adds them to `changes`.
-    fn compare(
-        &mut self,
-        before: &LabelTrack,
-        after: &LabelTrack,
-        version: u64,
-        changes: &mut Vec<LabelChangeTrack>,
-    ) {
-        if before.labels == after.labels {
-            return;
-        }
-        let labels = before.labels.iter().zip(&after.labels);
-        let differing = labels.enumerate().filter(|(_, (before, after))| before != after);
-        let rows: Vec<LabelChangeRow> = differing
-            .map(|(segment, (from, to))| LabelChangeRow {
-                version,
-                video: after.video.clone(),
-                modality: after.modality,
-                class: after.class.clone(),
-                segment: segment as u32,
-                from: *from,
-                to: *to,
-                rule: after.rules[segment],
-                why: after.get(segment).why.copied().map(Box::new),
-            })
-            .collect();
-        let set = rows.iter().filter(|row| row.to).count() as u64;
-        self.set += set;
-        self.unset += rows.len() as u64 - set;
-        changes.extend(LabelChangeTrack::group(rows));
-    }
-
-    /// Counts the flips of a row if `flips` is set, and adds the row to `rows` if its bucket is written as a `whole`.
-    fn keep(&mut self, row: LabelTrack, whole: bool, flips: bool, rows: &mut Vec<LabelTrack>) {
-        if flips {
-            let own = row.flipped();
-            if own != [0, 0] {
-                let all = self.flips.entry((row.modality, row.class.clone())).or_default();
-                *all = [all[0] + own[0], all[1] + own[1]];
-            }
-        }
-        if whole {
-            rows.push(row);
-        }
-    }
-
-    fn add(&mut self, other: TrackChanges) {
-        self.set += other.set;
-        self.unset += other.unset;
-        self.videos += other.videos;
-        self.rows = [self.rows[0] + other.rows[0], self.rows[1] + other.rows[1]];
-        self.changes.extend(other.changes);
-        for (key, own) in other.flips {
-            let all = self.flips.entry(key).or_default();
-            *all = [all[0] + own[0], all[1] + own[1]];
-        }
-        self.gone.extend(other.gone);
-        self.new.extend(other.new);
     }
 }
 

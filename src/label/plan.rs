@@ -83,7 +83,10 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
     let weak_hash = weak_hash(&world.classes, &videos);
     let mut shards = Vec::new();
     let unknown = RefCell::new(UnknownVideos::default());
-    for modality in Modality::ALL.into_iter().filter(|modality| !later[modality.index()]) {
+    for modality in Modality::ALL
+        .into_iter()
+        .filter(|modality| !later[modality.index()])
+    {
         for path in &world.features[modality.index()] {
             let folder = path.to_string_lossy();
             let wanted = |key: &str| {

@@ -9,9 +9,9 @@ use crate::engine::Listener;
 use crate::engine::change;
 use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
-use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::world::changes::Changes;
 use crate::world::hash::{feed, hash};
 

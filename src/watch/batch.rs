@@ -48,7 +48,7 @@ pub struct Batches<'a> {
     pub(super) command: String,
     pub(super) resident: Resident,
     #[cfg(feature = "encode")]
-    encoder: Option<super::media::MediaEncoder>,
+    pub(super) encoder: Option<super::media::MediaEncoder>,
 }
 
 /// Result of an attempt to make a version.
@@ -210,47 +210,6 @@ impl<'a> Batches<'a> {
         Ok((deliveries, failed))
     }
 
-    /// Encodes the media among the deliveries, and takes out those that cannot be used. Returns whether any was taken out.
-    #[cfg(feature = "encode")]
-    fn encode(
-        &mut self,
-        deliveries: &mut Vec<Delivery>,
-        board: &mut Board,
-        on_progress: &mut dyn FnMut(WatchProgress<'_>),
-    ) -> Result<bool, WatchError> {
-        let new = |delivery: &Delivery| {
-            delivery.kind == DeliveryKind::Media && !self.resident.delivered.contains(&delivery.id)
-        };
-        let mut media: Vec<Delivery> = deliveries.extract_if(.., |delivery| new(delivery)).collect();
-        if media.is_empty() {
-            return Ok(false);
-        }
-        let reasons = match &mut self.encoder {
-            Some(encoder) => {
-                board.state("encoding", None)?;
-                encoder.encode(self.store, &media)?
-            }
-            None => {
-                let reason =
-                    "is a medium, and this watch has no encoders: start `vaplan watch` with --clip or --clap";
-                vec![Some(reason.to_owned()); media.len()]
-            }
-        };
-        let mut failed = false;
-        for (delivery, reason) in media.drain(..).zip(reasons) {
-            match reason {
-                None => deliveries.push(delivery),
-                Some(reason) => {
-                    self.fail(&delivery.entry, &reason, board, on_progress)?;
-                    failed = true;
-                }
-            }
-        }
-        // The order of a batch is that of the names.
-        deliveries.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
-        Ok(failed)
-    }
-
     /// Ends the session.
     ///
     /// # Errors
@@ -368,25 +327,6 @@ impl<'a> Batches<'a> {
             }
         }
         Ok(changes)
-    }
-
-    /// Adds the features that were made of delivered media.
-    #[cfg(feature = "encode")]
-    fn encoded(&self, delivery: &Delivery, world: &World, changes: &mut Changes) -> Result<(), LabelError> {
-        for modality in vaplan_schemas::Modality::ALL {
-            let (at, place) = (modality.index(), place::encoded(self.store, delivery, modality));
-            let earlier = place::earlier(self.store, delivery, &place, &world.features[at]);
-            changes.removed[at].extend(earlier);
-            changes.features[at].extend(place.exists().then_some(place));
-        }
-        let rows = super::media::rejects_of(self.store, delivery);
-        let rows = rows.map_err(|error| LabelError::Change(chain(&error)))?;
-        changes
-            .rows
-            .files
-            .insert(delivery.entry.path.display().to_string());
-        changes.rows.rejects.extend(rows);
-        Ok(())
     }
 
     fn commit(
@@ -540,7 +480,7 @@ impl<'a> Batches<'a> {
         });
     }
 
-    fn fail(
+    pub(super) fn fail(
         &self,
         entry: &InboxEntry,
         reason: &str,

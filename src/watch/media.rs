@@ -19,16 +19,20 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Severity};
 use vaplan_schemas::store::Store;
 
-use super::WatchError;
+use super::batch::Batches;
 use super::delivery::{Delivery, DeliveryKind};
 use super::place::{self, sync};
+use super::status::Board;
+use super::{WatchError, WatchProgress};
 use crate::encode::embed::Embedder;
 use crate::encode::media::{Media, find};
 use crate::encode::model::ModelKind;
 use crate::encode::{EncodeError, EncodeListener, EncodeRequest};
+use crate::error::{LabelError, chain};
 use crate::ingest::encoded::encoder_of;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use crate::world::World;
+use crate::world::changes::Changes;
 
 /// The open encoders of a watch.
 pub(super) struct MediaEncoder {
@@ -39,7 +43,9 @@ pub(super) struct MediaEncoder {
 
 impl std::fmt::Debug for MediaEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MediaEncoder").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("MediaEncoder")
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +64,9 @@ impl MediaEncoder {
             let modality = open.modality;
             let refused = |problem: String| {
                 let folder = folder.path.display();
-                WatchError::Encode(EncodeError::Settings(format!("{modality} model `{folder}` {problem}")))
+                WatchError::Encode(EncodeError::Settings(format!(
+                    "{modality} model `{folder}` {problem}"
+                )))
             };
             if folder.kind == ModelKind::Classifier {
                 return Err(refused(
@@ -99,13 +107,21 @@ impl MediaEncoder {
     ///
     /// # Errors
     /// Returns [`WatchError`] if a model fails, or a file cannot be written.
-    pub(super) fn encode(&mut self, store: &Store, batch: &[Delivery]) -> Result<Vec<Option<String>>, WatchError> {
+    pub(super) fn encode(
+        &mut self,
+        store: &Store,
+        batch: &[Delivery],
+    ) -> Result<Vec<Option<String>>, WatchError> {
         let media = |delivery: &Delivery| {
             let own = delivery.kind == DeliveryKind::Media && !place::rejects(store, delivery).exists();
-            own.then(|| find::one(&delivery.entry.name, &delivery.entry.path)).flatten()
+            own.then(|| find::one(&delivery.entry.name, &delivery.entry.path))
+                .flatten()
         };
-        let (places, media): (Vec<usize>, Vec<Media>) =
-            batch.iter().enumerate().filter_map(|(nth, own)| Some((nth, media(own)?))).unzip();
+        let (places, media): (Vec<usize>, Vec<Media>) = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(nth, own)| Some((nth, media(own)?)))
+            .unzip();
         let mut reasons = vec![None; batch.len()];
         if media.is_empty() {
             return Ok(reasons);
@@ -124,7 +140,8 @@ impl MediaEncoder {
                 .collect();
             // Two media of one name share a name, so the rows are told apart by their file. A row of an encoder names none.
             let of_delivery = |row: &&RejectRow| {
-                row.video.as_deref() == Some(&*own.name) && (row.file.is_empty() || Path::new(&row.file).starts_with(&file))
+                row.video.as_deref() == Some(&*own.name)
+                    && (row.file.is_empty() || Path::new(&row.file).starts_with(&file))
             };
             let rows = embedded.rejects.iter().filter(of_delivery);
             let rows: Vec<RejectRow> = rows
@@ -169,11 +186,17 @@ impl MediaEncoder {
             }
             // The rows come last: their file says that the delivery is encoded.
             let unfinished = folder.join(".unfinished");
-            let lines = rows.iter().map(|row| serde_json::to_string(row).expect("a row is plain text and numbers") + "\n");
-            fs::write(&unfinished, lines.collect::<String>()).map_err(WatchError::io("write", &unfinished))?;
+            let lines = rows
+                .iter()
+                .map(|row| serde_json::to_string(row).expect("a row is plain text and numbers") + "\n");
+            fs::write(&unfinished, lines.collect::<String>())
+                .map_err(WatchError::io("write", &unfinished))?;
             put(&unfinished, &place::rejects(store, delivery))?;
             let shards = folder.parent();
-            for folder in [Some(&*folder), shards, shards.and_then(Path::parent)].into_iter().flatten() {
+            for folder in [Some(&*folder), shards, shards.and_then(Path::parent)]
+                .into_iter()
+                .flatten()
+            {
                 sync(folder)?;
             }
         }
@@ -182,7 +205,74 @@ impl MediaEncoder {
 
     fn models(&self) -> Vec<(Modality, String, usize)> {
         let models = self.embedder.encoders();
-        models.map(|(_, open)| (open.modality, open.target.model.clone(), open.width)).collect()
+        models
+            .map(|(_, open)| (open.modality, open.target.model.clone(), open.width))
+            .collect()
+    }
+}
+
+impl Batches<'_> {
+    /// Encodes the media among the deliveries, and takes out those that cannot be used. Returns whether any was taken out.
+    pub(super) fn encode(
+        &mut self,
+        deliveries: &mut Vec<Delivery>,
+        board: &mut Board,
+        on_progress: &mut dyn FnMut(WatchProgress<'_>),
+    ) -> Result<bool, WatchError> {
+        let new = |delivery: &Delivery| {
+            delivery.kind == DeliveryKind::Media && !self.resident.delivered.contains(&delivery.id)
+        };
+        let mut media: Vec<Delivery> = deliveries.extract_if(.., |delivery| new(delivery)).collect();
+        if media.is_empty() {
+            return Ok(false);
+        }
+        let reasons = match &mut self.encoder {
+            Some(encoder) => {
+                board.state("encoding", None)?;
+                encoder.encode(self.store, &media)?
+            }
+            None => {
+                let reason =
+                    "is a medium, and this watch has no encoders: start `vaplan watch` with --clip or --clap";
+                vec![Some(reason.to_owned()); media.len()]
+            }
+        };
+        let mut failed = false;
+        for (delivery, reason) in media.drain(..).zip(reasons) {
+            match reason {
+                None => deliveries.push(delivery),
+                Some(reason) => {
+                    self.fail(&delivery.entry, &reason, board, on_progress)?;
+                    failed = true;
+                }
+            }
+        }
+        // The order of a batch is that of the names.
+        deliveries.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        Ok(failed)
+    }
+
+    /// Adds the features that were made of delivered media.
+    pub(super) fn encoded(
+        &self,
+        delivery: &Delivery,
+        world: &World,
+        changes: &mut Changes,
+    ) -> Result<(), LabelError> {
+        for modality in Modality::ALL {
+            let (at, place) = (modality.index(), place::encoded(self.store, delivery, modality));
+            let earlier = place::earlier(self.store, delivery, &place, &world.features[at]);
+            changes.removed[at].extend(earlier);
+            changes.features[at].extend(place.exists().then_some(place));
+        }
+        let rows = rejects_of(self.store, delivery);
+        let rows = rows.map_err(|error| LabelError::Change(chain(&error)))?;
+        changes
+            .rows
+            .files
+            .insert(delivery.entry.path.display().to_string());
+        changes.rows.rejects.extend(rows);
+        Ok(())
     }
 }
 
@@ -196,7 +286,7 @@ fn put(unfinished: &Path, place: &Path) -> Result<(), WatchError> {
 ///
 /// # Errors
 /// Returns [`WatchError::Io`] if their file cannot be read.
-pub(super) fn rejects_of(store: &Store, delivery: &Delivery) -> Result<Vec<RejectRow>, WatchError> {
+fn rejects_of(store: &Store, delivery: &Delivery) -> Result<Vec<RejectRow>, WatchError> {
     let path = place::rejects(store, delivery);
     let text = fs::read_to_string(&path).map_err(WatchError::io("read", &path))?;
     let rows: Result<Vec<RejectRow>, _> = text.lines().map(serde_json::from_str).collect();

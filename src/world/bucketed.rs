@@ -57,7 +57,11 @@ impl PredictionsByBucket {
         buckets: u32,
     ) -> Result<Option<PredictionsByBucket>, LabelError> {
         let denoised = |modality: Modality| world.denoising[modality.index()].is_some();
-        let Some(active) = world.active.clone().filter(|_| Modality::ALL.into_iter().any(denoised)) else {
+        let Some(active) = world
+            .active
+            .clone()
+            .filter(|_| Modality::ALL.into_iter().any(denoised))
+        else {
             return Ok(None);
         };
         let folder = std::env::temp_dir();
@@ -65,10 +69,15 @@ impl PredictionsByBucket {
         let add = |tracks: &mut dyn Iterator<Item = &PredictionTrack>| {
             let mut by_bucket: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
             for track in tracks.filter(|track| denoised(track.modality)) {
-                write(by_bucket.entry(bucket_of(&track.video, buckets)).or_default(), track);
+                write(
+                    by_bucket.entry(bucket_of(&track.video, buckets)).or_default(),
+                    track,
+                );
             }
             let mut spilled = spilled.lock().unwrap_or_else(PoisonError::into_inner);
-            by_bucket.iter().try_for_each(|(bucket, bytes)| spilled.push(*bucket, bytes))
+            by_bucket
+                .iter()
+                .try_for_each(|(bucket, bytes)| spilled.push(*bucket, bytes))
         };
         let epochs = &active.epochs;
         let wanted = files_of(snapshot, epochs)?;

@@ -6,7 +6,9 @@ use vaplan_schemas::store::{CommitInfo, PartFiles, PartWriter, Store, VersionRow
 use vaplan_schemas::tables::{LabelChanges, Labels, Rejects, Scores, Videos};
 use vaplan_schemas::{StoreVersion, bucket_of};
 
-use crate::support::{ScoredTracks, VIDEOS, changes, commit, create, labels, rejects, scored, scores, videos};
+use crate::support::{
+    ScoredTracks, VIDEOS, changes, commit, create, labels, rejects, scored, scores, videos,
+};
 
 /// The tracks of a bucket.
 fn own(scored: &ScoredTracks, bucket: u32, buckets: u32) -> ScoredTracks {
@@ -18,12 +20,16 @@ fn own(scored: &ScoredTracks, bucket: u32, buckets: u32) -> ScoredTracks {
 
 /// Writes the rows of these buckets.
 fn fill(to: &mut impl VersionRows, after: &ScoredTracks, buckets: &[u32], of: u32) {
-    to.fill_buckets::<Videos>(buckets, |bucket| videos(&own(after, bucket, of))).unwrap();
-    to.fill_buckets::<Scores>(buckets, |bucket| scores(&own(after, bucket, of))).unwrap();
-    to.fill_buckets::<Labels>(buckets, |bucket| labels(&own(after, bucket, of))).unwrap();
+    to.fill_buckets::<Videos>(buckets, |bucket| videos(&own(after, bucket, of)))
+        .unwrap();
+    to.fill_buckets::<Scores>(buckets, |bucket| scores(&own(after, bucket, of)))
+        .unwrap();
+    to.fill_buckets::<Labels>(buckets, |bucket| labels(&own(after, bucket, of)))
+        .unwrap();
     let version = to.version().0;
     let changed = |bucket: u32| changes(version, &ScoredTracks::new(), &own(after, bucket, of));
-    to.append_parts::<LabelChanges>(buckets.len() as u32, |part| changed(buckets[part as usize])).unwrap();
+    to.append_parts::<LabelChanges>(buckets.len() as u32, |part| changed(buckets[part as usize]))
+        .unwrap();
 }
 
 fn info(after: &ScoredTracks) -> CommitInfo {
@@ -36,7 +42,12 @@ fn info(after: &ScoredTracks) -> CommitInfo {
 }
 
 /// Commits with `parts` processes. `spoil` changes what the last part tells, or its files.
-fn shared(store: &Store, after: &ScoredTracks, parts: u32, spoil: impl Fn(&Store, &mut PartFiles)) -> Result<(), String> {
+fn shared(
+    store: &Store,
+    after: &ScoredTracks,
+    parts: u32,
+    spoil: impl Fn(&Store, &mut PartFiles),
+) -> Result<(), String> {
     let lock = store.lock(&mut |_| {}).unwrap();
     let mut commit = store.begin(&lock, info(after)).unwrap();
     commit.clear::<Videos>();
@@ -44,7 +55,11 @@ fn shared(store: &Store, after: &ScoredTracks, parts: u32, spoil: impl Fn(&Store
     commit.clear::<Labels>();
     commit.replace_all::<Rejects>(&rejects(after)).unwrap();
     let of = commit.buckets();
-    let share = |part: u32| (0..of).filter(|bucket| bucket % parts == part).collect::<Vec<u32>>();
+    let share = |part: u32| {
+        (0..of)
+            .filter(|bucket| bucket % parts == part)
+            .collect::<Vec<u32>>()
+    };
     fill(&mut commit, after, &share(0), of);
     for part in 1..parts {
         let mut writer = PartWriter::begin(store, StoreVersion(1), of, &format!("test-{part}")).unwrap();
@@ -80,7 +95,12 @@ fn parts_make_the_rows_of_one_process() {
         let changes = sorted(many.read::<LabelChanges>().unwrap());
         assert_eq!(changes, sorted(one.read::<LabelChanges>().unwrap()));
         assert_eq!(many.version().changed_labels, one.version().changed_labels);
-        assert!(fs::read_dir(store.root().join("_vaplan/scratch")).unwrap().next().is_none());
+        assert!(
+            fs::read_dir(store.root().join("_vaplan/scratch"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
     }
     println!("the rows of 2, 3 and 5 processes equal those of one");
 }
@@ -125,6 +145,11 @@ fn a_part_that_is_dropped_leaves_nothing() {
     let mut writer = PartWriter::begin(&store, StoreVersion(1), commit.buckets(), "test").unwrap();
     fill(&mut writer, &after, &[1], commit.buckets());
     drop(writer);
-    assert!(fs::read_dir(store.root().join("_vaplan/scratch")).unwrap().next().is_none());
+    assert!(
+        fs::read_dir(store.root().join("_vaplan/scratch"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
     assert!(!store.root().join("labels").exists());
 }

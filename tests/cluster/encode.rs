@@ -14,13 +14,13 @@ fn studio(test: &str) -> Option<Studio> {
     let studio = Studio::new(test)?;
     let mut rows = String::new();
     for nth in 0..53 {
-        let video = format!("clip{nth:05}");
+        let video = format!("vid{nth:08}");
         studio.frames(&video, 1 + nth % 3);
         studio.sound(&video, 8_000, 8_000 * (1 + nth % 3));
         rows.push_str(&format!("{video}_0_10\tSpeech\n"));
     }
     // A video whose sound is no sound becomes a rejected row of every run.
-    fs::write(studio.path("media/clip00007.wav"), b"RIFF").unwrap();
+    fs::write(studio.path("media/vid00000007.wav"), b"RIFF").unwrap();
     studio.annotate(&rows);
     Some(studio)
 }

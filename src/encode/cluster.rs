@@ -22,7 +22,9 @@ use super::media::{Media, Pictures};
 use super::operator::SessionPool;
 use super::plan::EncodePlan;
 use super::read::{GROUP, Reading, SharedMedia};
-use super::run::{EncodeListener, EncodeRequest, EncodeSummary, locked, reading, sessions};
+use super::run::{
+    EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, locked, reading, sessions,
+};
 use crate::engine::cluster::frame::{EncodedPart, Frame};
 use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;
@@ -160,6 +162,10 @@ impl EncodeWork {
             })
             .collect();
         self.media = Arc::new(positions.iter().map(|at| all[*at].clone()).collect());
+        // A process reports the progress of its share.
+        (self.listener)(EncodeProgress::Planned {
+            videos: positions.len() as u64,
+        });
         let mut results = self.all()?;
         let keys = std::mem::take(&mut results.keys).into_iter();
         results.keys = keys

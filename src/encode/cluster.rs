@@ -22,9 +22,7 @@ use super::media::{Media, Pictures};
 use super::operator::SessionPool;
 use super::plan::EncodePlan;
 use super::read::{GROUP, Reading, SharedMedia};
-use super::run::{
-    EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, locked, reading, sessions,
-};
+use super::run::{EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, locked, reading, sessions};
 use crate::engine::cluster::frame::{EncodedPart, Frame};
 use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;

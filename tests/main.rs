@@ -10,6 +10,7 @@ mod calibrate;
 mod cluster;
 mod demo;
 mod denoise;
+mod denoise_gain;
 mod descriptors;
 mod docs_queries;
 #[cfg(feature = "encode")]
@@ -17,6 +18,7 @@ mod encode;
 mod eval;
 mod export;
 mod feature_forms;
+mod fit;
 mod label;
 mod label_faults;
 mod log;

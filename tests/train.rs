@@ -8,7 +8,7 @@ use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
 
-use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
+use crate::support::{assert_status, run, sample_annotations, scratch, stderr, stdout, vaplan};
 
 /// Annotated videos with simulated features, labelled.
 pub(crate) struct TrainingSample {
@@ -20,7 +20,7 @@ impl TrainingSample {
     pub(crate) fn new(repeat: &str) -> TrainingSample {
         let folder = scratch();
         let dir = folder.path().to_str().unwrap();
-        assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);
+        sample_annotations(dir);
         TrainingSample::of(folder, repeat)
     }
 
@@ -44,7 +44,12 @@ impl TrainingSample {
 
     /// Labels anew, there and back, with the predictions that count: two versions.
     pub(crate) fn label_anew(&self, store: &str) {
-        for more in [&["--quiet", "--visual-threshold", "1.2"][..], &["--quiet"]] {
+        self.label_anew_with(store, &["--quiet"]);
+    }
+
+    /// The same, with these flags the second time.
+    pub(crate) fn label_anew_with(&self, store: &str, flags: &[&str]) {
+        for more in [&["--quiet", "--visual-threshold", "1.2"][..], flags] {
             assert_status(&self.label_with(store, more), 0);
         }
     }
@@ -443,7 +448,7 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
     let of = |run: usize, key: &str| runs[run][key].clone();
     assert_eq!(runs.len(), 4);
     assert_eq!(
-        (of(0, "supervision"), of(3, "supervision")),
+        (of(0, "line"), of(3, "line")),
         ("weak".into(), "pseudo+richness".into())
     );
     assert_eq!((of(2, "seed"), of(3, "seed")), (1.into(), 2.into()));

@@ -246,7 +246,7 @@ pub fn decide_track(
         track.denoised = Some(Arc::new(Denoised {
             epoch: prediction.epoch(),
             rule: *rule,
-            base: score(found.base.expect("a label that flips has a loss")),
+            base: found.base.map(score),
             losses: losses
                 .filter(|(_, flipped)| *flipped)
                 .map(|(loss, _)| score(loss.expect("a label that flips has a loss")))

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bits::Bits;
+use crate::bounds::{self, BoundsError, ProbabilityBounds};
 use crate::flips::Flips;
 use crate::pld::{self, Pld, PldError};
 use crate::prediction::Probability;
@@ -18,7 +19,7 @@ use crate::prediction::Probability;
 pub type RuleParameters = BTreeMap<String, f64>;
 
 /// Names of all rules, in the order of help texts.
-pub const RULES: [&str; 1] = [Pld::NAME];
+pub const RULES: [&str; 2] = [Pld::NAME, ProbabilityBounds::NAME];
 
 /// The rule by which predictions change labels, with its parameters.
 ///
@@ -28,12 +29,14 @@ pub const RULES: [&str; 1] = [Pld::NAME];
 /// assert_eq!(rule, DenoisingRule::pld(5, 4.0, 0.5).unwrap());
 /// assert_eq!(rule.to_string(), "pld alpha=4 guard=0.5 k=5");
 /// let refused = DenoisingRule::new("vote", &RuleParameters::new()).unwrap_err();
-/// assert!(refused.to_string().starts_with("the denoising rule is `vote`, expected one of: pld"));
+/// assert!(refused.to_string().starts_with("the denoising rule is `vote`, expected one of: pld, bounds"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DenoisingRule {
     /// Pseudo label denoising of VAPLAN.
     Pld(Pld),
+    /// One bound of the probability for each direction of a flip.
+    Bounds(ProbabilityBounds),
 }
 
 /// A rule or parameter that cannot be used.
@@ -56,6 +59,9 @@ pub enum DenoisingRuleError {
     /// A parameter of rule `pld` is outside its range.
     #[error(transparent)]
     Pld(#[from] PldError),
+    /// A parameter of rule `bounds` is outside its range.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
 }
 
 impl DenoisingRule {
@@ -66,6 +72,7 @@ impl DenoisingRule {
     pub fn new(name: &str, parameters: &RuleParameters) -> Result<DenoisingRule, DenoisingRuleError> {
         let default = match name {
             Pld::NAME => DenoisingRule::Pld(Pld::default()),
+            ProbabilityBounds::NAME => DenoisingRule::Bounds(ProbabilityBounds::default()),
             _ => return Err(DenoisingRuleError::Rule(name.to_owned())),
         };
         default.with(parameters)
@@ -77,6 +84,14 @@ impl DenoisingRule {
     /// Returns [`DenoisingRuleError::Pld`] if a parameter is outside its range (see [`Pld::new`]).
     pub fn pld(k: u32, alpha: f64, guard: f64) -> Result<DenoisingRule, DenoisingRuleError> {
         Ok(DenoisingRule::Pld(Pld::new(k, alpha, guard)?))
+    }
+
+    /// Makes rule `bounds` with these parameters.
+    ///
+    /// # Errors
+    /// Returns [`DenoisingRuleError::Bounds`] if a bound is outside 0 to 1.
+    pub fn bounds(clear: f64, set: f64) -> Result<DenoisingRule, DenoisingRuleError> {
+        Ok(DenoisingRule::Bounds(ProbabilityBounds::new(clear, set)?))
     }
 
     /// Returns the same rule with some parameters changed.
@@ -95,6 +110,7 @@ impl DenoisingRule {
         all.extend(changes.iter().map(|(name, value)| (name.clone(), *value)));
         Ok(match self {
             DenoisingRule::Pld(_) => DenoisingRule::Pld(Pld::from_parameters(&all)?),
+            DenoisingRule::Bounds(_) => DenoisingRule::Bounds(ProbabilityBounds::from_parameters(&all)?),
         })
     }
 
@@ -102,6 +118,7 @@ impl DenoisingRule {
     pub fn name(&self) -> &'static str {
         match self {
             DenoisingRule::Pld(_) => Pld::NAME,
+            DenoisingRule::Bounds(_) => ProbabilityBounds::NAME,
         }
     }
 
@@ -109,6 +126,7 @@ impl DenoisingRule {
     pub fn parameters(&self) -> RuleParameters {
         match self {
             DenoisingRule::Pld(pld) => pld.parameters(),
+            DenoisingRule::Bounds(bounds) => bounds.parameters(),
         }
     }
 
@@ -117,6 +135,7 @@ impl DenoisingRule {
     pub fn limit(&self) -> Option<(f64, u32)> {
         match self {
             DenoisingRule::Pld(pld) => Some((pld.alpha(), pld.k())),
+            DenoisingRule::Bounds(_) => None,
         }
     }
 
@@ -127,6 +146,7 @@ impl DenoisingRule {
     pub fn flips(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
         match self {
             DenoisingRule::Pld(settings) => pld::flips(labels, probabilities, *settings),
+            DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
         }
     }
 
@@ -134,6 +154,7 @@ impl DenoisingRule {
     pub fn flips_and_losses(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
         match self {
             DenoisingRule::Pld(settings) => pld::flips_and_losses(labels, probabilities, *settings),
+            DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
         }
     }
 }

@@ -10,7 +10,8 @@ pub struct Flips {
     /// Loss of each segment; `None` if the prediction of the segment is not a probability. Empty if the rule flips no label
     /// whatever the losses are.
     pub losses: Vec<Option<f64>>,
-    /// The base of the track, which the losses were compared with; `None` if the track has no loss, or `losses` is empty.
+    /// The base of the track, which rule `pld` compared the losses with; `None` if the track has no loss, by a rule without a
+    /// base, or if `losses` is empty.
     pub base: Option<f64>,
     /// The first segment whose prediction is not a probability.
     pub invalid: Option<usize>,

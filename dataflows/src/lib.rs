@@ -24,6 +24,7 @@
 //! | [`mod@threshold`] | operator: scores and thresholds to PLG labels |
 //! | [`flips`] | the decision of a denoising rule for one track |
 //! | [`pld`] | rule `pld`: forward losses, their base, and the labels to flip |
+//! | [`bounds`] | rule `bounds`: one bound of the probability for each direction of a flip |
 //! | [`denoising`] | the registry of denoising rules |
 //! | [`mod@denoise`] | operator: predictions and the denoising rule of their modality |
 //! | [`dense`] | PLG and PLD on dense matrices, for callers without a store |
@@ -42,6 +43,7 @@
 
 pub mod admit;
 pub mod bits;
+pub mod bounds;
 pub mod changes;
 pub mod decide;
 pub mod denoise;

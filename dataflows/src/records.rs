@@ -205,8 +205,8 @@ pub struct Denoised {
     pub epoch: u64,
     /// Denoising rule that decided the flips.
     pub rule: DenoisingRule,
-    /// The base μ: the mean of the K smallest losses of the track.
-    pub base: Score,
+    /// The base μ of rule `pld`: the mean of the K smallest losses of the track; `None` for a rule without a base.
+    pub base: Option<Score>,
     /// Forward losses of the segments that have a bit in [`Track::pld`], in order of segment.
     pub losses: Vec<Score>,
 }
@@ -218,8 +218,8 @@ pub struct Flip {
     pub epoch: u64,
     /// Denoising rule that decided the flip.
     pub rule: DenoisingRule,
-    /// The base μ: the mean of the K smallest losses of the track.
-    pub base: Score,
+    /// The base μ of rule `pld`: the mean of the K smallest losses of the track; `None` for a rule without a base.
+    pub base: Option<Score>,
     /// Forward loss of the label.
     pub loss: Score,
 }

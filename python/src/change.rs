@@ -92,6 +92,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<SettingsRequest> {
         visual_scale: item(given, "visual_scale")?,
         audio_scale: item(given, "audio_scale")?,
         file: file.transpose().map_err(IntoException::into_exception)?,
+        fit: false,
     })
 }
 
@@ -236,6 +237,7 @@ pub(crate) fn denoise_store<'py>(
         store: path,
         epoch: changes.epoch,
         denoising: changes.denoising,
+        calibrate: false,
         workers: workers(workers_given)?,
         dry_run,
         command,

@@ -65,6 +65,8 @@ kinds! {
     EmptyName = "empty_name",
     /// A field has a value that is not allowed, or that is odd.
     FieldValue = "field_value",
+    /// Classes keep their threshold, because the weak labels do not tell a better one.
+    FittedThreshold = "fitted_threshold",
     /// A row names a class that is not in the list of classes.
     UnknownClass = "unknown_class",
     /// Several rows or files are for one video.

@@ -13,10 +13,12 @@
 //! | [`search`](mod@search) | repeated sweeps until no sweep improves the metric |
 //! | [`curve`], [`plot`] | the metric over the threshold, and its picture |
 //! | [`pld`] | K, α and guard, by a grid search |
+//! | [`gate`] | whether an epoch improves the labels, and by which rule |
 //!
 //! Labels are computed from scores and thresholds, and from PLD if it is wanted. User labels are not considered.
 
 pub mod curve;
+pub mod gate;
 pub mod pld;
 pub mod plot;
 pub mod sample;

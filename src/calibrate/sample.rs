@@ -92,6 +92,29 @@ impl CalibrationSample {
         split: Split,
         epoch: Option<u64>,
     ) -> Result<CalibrationSample, CalibrateError> {
+        CalibrationSample::with(snapshot, world, split, &|filter| {
+            predictions(snapshot, world, split, epoch, filter)
+        })
+    }
+
+    /// Reads the videos of a store version without predictions.
+    ///
+    /// # Errors
+    /// Returns the errors of [`CalibrationSample::read`].
+    pub fn without_predictions(
+        snapshot: &Snapshot,
+        world: &World,
+        split: Split,
+    ) -> Result<CalibrationSample, CalibrateError> {
+        CalibrationSample::with(snapshot, world, split, &|_| Ok((None, EpochPredictions::new())))
+    }
+
+    fn with(
+        snapshot: &Snapshot,
+        world: &World,
+        split: Split,
+        predictions: &dyn Fn(&Filter) -> Result<(Option<u64>, EpochPredictions), LabelError>,
+    ) -> Result<CalibrationSample, CalibrateError> {
         let truth = store::truth_of_snapshot(snapshot, split, None)?;
         let rows = snapshot.read::<Videos>().map_err(LabelError::from)?;
         let known: BTreeMap<&Arc<str>, usize> = rows
@@ -124,7 +147,7 @@ impl CalibrationSample {
                 own[modality.index()].push((class, score));
             }
         }
-        let (epoch, mut predictions) = predictions(snapshot, world, split, epoch, &filter)?;
+        let (epoch, mut predictions) = predictions(&filter)?;
         let classes = world.classes.len();
         let video = |video: &crate::eval::TruthVideo| {
             let id = VideoId::of(&video.name);

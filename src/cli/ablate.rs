@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use vaplan_schemas::rows::Split;
 
 use super::Global;
-use super::learning::{LabelSourceArgs, TrainArgs, supervision};
+use super::learning::{LabelSourceArgs, TrainArgs, ablation_line};
 use super::progress::Bar;
-use crate::parser::Supervision;
-use crate::parser::ablate::{self, AblateProgress, AblateRequest};
+use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 
 /// Train every line of the paper's ablation with several seeds, and print the scores
 ///
-/// The lines are: weak labels as HAN was published, pseudo labels, and pseudo labels with the richness-aware loss. Each
-/// network is scored on --split at the epoch that is best on the split of the settings (default: val). The command
-/// writes no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
+/// The lines are: weak labels as HAN was published; pseudo labels; pseudo labels with one or both terms of the
+/// richness-aware loss; and the same with labels that are denoised once or by every second epoch. All lines have the same
+/// settings otherwise. Each network is scored on --split at the epoch that is best on the split of the settings (default:
+/// val). Denoising chooses its rule on val, and denoises nothing if no rule gains there. The command writes no store
+/// version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
 /// that a second run trains only the networks that are missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -35,10 +36,10 @@ pub(super) struct Args {
         long,
         value_name = "LINES",
         value_delimiter = ',',
-        value_parser = supervision(),
-        default_value = "weak,pseudo,pseudo+richness"
+        value_parser = ablation_line(),
+        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld"
     )]
-    lines: Vec<Supervision>,
+    lines: Vec<AblationLine>,
     /// Split to score: train, val or test
     #[arg(long, value_name = "SPLIT", default_value = "test")]
     split: Split,
@@ -62,7 +63,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         version: args.source.version(),
         features: args.source.features(),
         settings: args.training.settings()?,
-        supervisions: args.lines.clone(),
+        lines: args.lines.clone(),
         seeds: args.seeds.clone(),
         split: args.split,
         device: args.training.machine.device()?,
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         AblateProgress::Videos(videos) => bar.add(videos),
         AblateProgress::Run(run) => bar.say(&format!(
             "{}, seed {}: best epoch {}, segment Type@AV {:.2}",
-            run.supervision.as_str(),
+            run.line.as_str(),
             run.seed,
             run.epoch,
             run.scores[0].1[3]

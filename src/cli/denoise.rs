@@ -26,6 +26,10 @@ use crate::world::flips;
 /// other epoch. User labels never flip. The command commits one store version. The tables labels and label_changes
 /// state the reason of each flip.
 ///
+/// If the store has dense truth of split val, and the epoch predicted it, the command first tries rules and parameters on
+/// val, unless a rule or parameter is given. It takes the rule that improves the labels most. If no rule improves
+/// held-out videos by more than two standard errors, the command says so and changes nothing.
+///
 /// The output counts the flipped labels of each class. If dense truth is known, it also shows the segment-level
 /// F-scores of the labels before and after. A prediction that is not a probability flips nothing, is listed in the
 /// table rejects, and makes the exit status 1.
@@ -46,6 +50,9 @@ pub(super) struct DenoiseArgs {
     /// Modality whose labels PLD may flip [default: the store's setting, or visual for the first epoch]
     #[arg(long, value_name = "MODALITY")]
     modality: Option<ModalityChoice>,
+    /// Take the rule of the store as it is, without trying rules on val
+    #[arg(long)]
+    no_calibration: bool,
     /// Print the labels that would change, one per line with + or -, and commit nothing
     #[arg(long)]
     dry_run: bool,
@@ -86,6 +93,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
         store: args.store.clone(),
         epoch: args.epoch,
         denoising: args.rule.request(args.modality.map(ModalityChoice::modalities))?,
+        calibrate: !args.no_calibration,
         workers: workers(args.workers),
         dry_run: args.dry_run,
         command: global.command_line(),
@@ -161,6 +169,7 @@ fn json(denoised: &DenoiseSummary) -> Value {
     });
     json!({
         "epoch": denoised.epoch,
+        "calibration": denoised.calibration,
         "version": summary.version.as_ref().map(|version| version.version),
         "set": summary.set,
         "unset": summary.unset,
@@ -174,6 +183,23 @@ fn json(denoised: &DenoiseSummary) -> Value {
 
 /// Prints the flips and, if dense truth is known, the scores.
 pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
+    if let Some(gain) = &denoised.calibration {
+        let verdict = match gain.is_gain() {
+            true => "taken",
+            false => {
+                "no gain by more than two standard errors: no label is changed (a rule, such as `--denoise-rule pld`, \
+                      denoises anyway)"
+            }
+        };
+        writeln!(
+            out,
+            "rule chosen on {} videos of val: {}; labels {:+.1} points, held out {:+.1} ± {:.1}: {verdict}",
+            gain.videos, gain.rule, gain.in_sample, gain.held_out, gain.error
+        )?;
+        if !gain.is_gain() {
+            return Ok(());
+        }
+    }
     for modality in Modality::ALL {
         let rule = denoised.summary.denoising[modality.index()];
         if let Some(rule) = rule {

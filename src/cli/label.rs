@@ -95,6 +95,10 @@ pub(super) struct LabelArgs {
     /// TOML file with rule, scale, default and per-class thresholds; flags override its values
     #[arg(long, value_name = "FILE", env = "VAPLAN_THRESHOLDS")]
     thresholds: Option<PathBuf>,
+    /// Fit a threshold for each class and modality to the features and the weak labels, without dense truth. A class that
+    /// fewer than 20 videos have, or that the features do not tell, keeps the threshold of the other flags
+    #[arg(long, env = "VAPLAN_FIT_THRESHOLDS")]
+    fit_thresholds: bool,
     /// Length of a segment in seconds
     #[arg(
         long,
@@ -221,6 +225,7 @@ impl LabelArgs {
                 visual_scale: self.visual_scale,
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
+                fit: self.fit_thresholds,
             },
             allow_missing: self.allow_missing,
             columns: self.columns.clone().unwrap_or_default(),

@@ -10,6 +10,7 @@ use vaplan_schemas::rows::EpochRow;
 use super::libtorch;
 use crate::eval::Task;
 use crate::ingest::features::ColumnNames;
+use crate::parser::ablate::AblationLine;
 use crate::parser::{FeaturePaths, Gate, Supervision, TrainSettings};
 
 /// A line about an epoch. `score` is the score that the best epoch is chosen by, if there is one.
@@ -44,6 +45,15 @@ pub(super) fn supervision() -> impl TypedValueParser<Value = Supervision> {
     };
     let values = Supervision::ALL.map(|value| (value, value.as_str(), help(value)));
     named(values.to_vec())
+}
+
+/// Reads a line of the ablation.
+pub(super) fn ablation_line() -> impl TypedValueParser<Value = AblationLine> {
+    named(
+        AblationLine::ALL
+            .map(|line| (line, line.as_str(), line.help()))
+            .to_vec(),
+    )
 }
 
 /// Reads the protocol by which predictions become labels.

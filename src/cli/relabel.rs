@@ -266,6 +266,7 @@ impl ChangeArgs {
                 visual_scale: self.visual_scale,
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
+                fit: false,
             },
             thresholds: thresholds.collect(),
             rows,

@@ -1,11 +1,13 @@
 //! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
-//! processes share one run. `early` commits the videos that are encoded already while others are being encoded.
+//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels. [`engine`](crate::engine) reads,
+//! labels and commits. `cluster` lets several processes share one run. `early` commits the videos that are encoded already
+//! while others are being encoded.
 
 pub mod cluster;
 #[cfg(feature = "encode")]
 pub mod early;
+pub mod fit;
 pub(crate) mod plan;
 
 use std::path::PathBuf;

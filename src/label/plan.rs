@@ -9,6 +9,7 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
 
 use super::LabelRequest;
+use super::fit::fit_thresholds;
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
@@ -37,7 +38,7 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
 pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
-    let settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
+    let mut settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
     let truth = truth(&annotations, &request.splits);
     let Annotations {
         classes,
@@ -58,8 +59,8 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
             splits: splits.join(", "),
         });
     }
-    let world = World {
-        settings,
+    let mut world = World {
+        settings: settings.clone(),
         prompts: [
             TextEmbeddings::read(&request.audio_text, &classes)?.into(),
             TextEmbeddings::read(&request.visual_text, &classes)?.into(),
@@ -99,6 +100,14 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
             let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
             shards.extend(planned(input, &world, &weak_hash));
         }
+    }
+    if request.settings.fit {
+        // The thresholds become part of the settings here, before the settings are hashed: labels of other thresholds are
+        // labels of other inputs.
+        let source = absolute(&request.annotations)?.display().to_string();
+        let named = (&world.classes[..], &prompts);
+        rejects.extend(fit_thresholds(&mut settings, named, &videos, (&shards, &source)));
+        world.settings = settings;
     }
     for row in &request.left_out {
         // A row of `encode` can have no file.

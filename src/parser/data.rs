@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
-use vaplan_dataflows::LabelRecord;
+use vaplan_dataflows::dense::{DenoisedMatrices, pld_labels};
+use vaplan_dataflows::{DenoisingRule, LabelRecord};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, VideoRow};
 use vaplan_schemas::store::Snapshot;
@@ -14,6 +15,7 @@ use vaplan_schemas::tables;
 
 use super::error::TrainError;
 use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
+use super::probabilities::VideoProbabilities;
 use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::ColumnNames;
@@ -300,6 +302,58 @@ impl Dataset {
         }
         example.labels[usize::from(modality == Modality::Visual)] = labels;
         Ok(())
+    }
+
+    /// Flips the labels of one modality of the examples at these positions where `rule` says so, and returns the number of
+    /// flips. `probabilities` has the prediction of each of these examples.
+    ///
+    /// # Panics
+    /// Panics if the lengths differ.
+    pub fn denoise(
+        &mut self,
+        positions: &[usize],
+        modality: Modality,
+        (rule, probabilities): (DenoisingRule, &[VideoProbabilities]),
+    ) -> u64 {
+        assert_eq!(
+            positions.len(),
+            probabilities.len(),
+            "a prediction for each example"
+        );
+        let own = usize::from(modality == Modality::Visual);
+        let mut count = 0;
+        for (&at, predicted) in positions.iter().zip(probabilities) {
+            let Example { weak, labels, .. } = &mut self.examples[at];
+            let set: Vec<bool> = labels[own].iter().map(|label| *label == 1).collect();
+            let weak: Vec<bool> = weak.iter().map(|class| *class == 1).collect();
+            let (mut denoised, mut losses, mut flips) = (set.clone(), vec![0.0; set.len()], set.clone());
+            let out = DenoisedMatrices {
+                labels: &mut denoised,
+                losses: &mut losses,
+                flips: &mut flips,
+            };
+            pld_labels(rule, &predicted.segments[own], &set, &weak, out);
+            count += flips.iter().filter(|flipped| **flipped).count() as u64;
+            labels[own] = denoised.into_iter().map(u8::from).collect();
+        }
+        count
+    }
+
+    /// The labels of one modality of all examples, to put back by [`Dataset::put_back`].
+    pub fn labels_of(&self, modality: Modality) -> Vec<Vec<u8>> {
+        let own = usize::from(modality == Modality::Visual);
+        self.examples
+            .iter()
+            .map(|example| example.labels[own].clone())
+            .collect()
+    }
+
+    /// Puts back the labels that [`Dataset::labels_of`] returned.
+    pub fn put_back(&mut self, modality: Modality, labels: Vec<Vec<u8>>) {
+        let own = usize::from(modality == Modality::Visual);
+        for (example, labels) in self.examples.iter_mut().zip(labels) {
+            example.labels[own] = labels;
+        }
     }
 
     /// The positions of the examples of a split. With `labelled`, only those of examples with labels of both

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use super::han::Han;
-use super::loss::{LossConfig, RichnessClasses, TERMS, TargetName, Targets};
+use super::loss::{LossConfig, RichnessClasses, RichnessTerms, TERMS, TargetName, Targets};
 use super::optimizer::{Adam, AdamConfig, gradients};
 use super::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, Weights};
 
@@ -14,6 +14,7 @@ const WEAK_CLASSES: LossConfig = LossConfig {
     targets: TargetName::Pseudo,
     richness: 0.5,
     classes: RichnessClasses::Weak,
+    richness_terms: RichnessTerms::Both,
     segment: 0.0,
 };
 

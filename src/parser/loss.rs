@@ -38,6 +38,19 @@ pub enum RichnessClasses {
     All,
 }
 
+/// The terms of the richness-aware loss that count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RichnessTerms {
+    /// Category richness and segment richness.
+    #[default]
+    Both,
+    /// Category richness only, for the ablation.
+    Category,
+    /// Segment richness only, for the ablation.
+    Segment,
+}
+
 /// The targets and the weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
@@ -47,6 +60,8 @@ pub struct LossConfig {
     pub richness: f64,
     /// The classes of the category richness.
     pub classes: RichnessClasses,
+    /// The terms that λ weighs.
+    pub richness_terms: RichnessTerms,
     /// μ, the weight of the segment term (grade C, LEAP). The default is 0, which turns the term off.
     pub segment: f64,
 }
@@ -57,6 +72,7 @@ impl Default for LossConfig {
             targets: TargetName::Pseudo,
             richness: 0.5,
             classes: RichnessClasses::All,
+            richness_terms: RichnessTerms::Both,
             segment: 0.0,
         }
     }
@@ -126,15 +142,19 @@ impl LossConfig {
         ];
         let nothing = || Tensor::from(0f32).to_device(outputs.video.device());
         for (probability, labels) in modalities {
-            if self.richness == 0.0 {
-                terms.extend([nothing(), nothing()]);
-            } else {
-                terms.push(match self.classes {
-                    RichnessClasses::Weak => category_richness(probability, labels, targets),
-                    RichnessClasses::All => category_richness_of_all(probability, labels, targets),
-                });
-                terms.push(segment_richness(probability, labels, targets));
-            }
+            let counts = |term| {
+                let counted = [RichnessTerms::Both, term].contains(&self.richness_terms);
+                counted && self.richness != 0.0
+            };
+            terms.push(match (counts(RichnessTerms::Category), self.classes) {
+                (false, _) => nothing(),
+                (true, RichnessClasses::Weak) => category_richness(probability, labels, targets),
+                (true, RichnessClasses::All) => category_richness_of_all(probability, labels, targets),
+            });
+            terms.push(match counts(RichnessTerms::Segment) {
+                true => segment_richness(probability, labels, targets),
+                false => nothing(),
+            });
         }
         for (probability, labels) in modalities {
             if self.segment == 0.0 {
@@ -234,6 +254,37 @@ mod tests {
             ..LossConfig::default()
         };
         f64::try_from(&loss.loss(&outputs, &targets).terms[3]).unwrap()
+    }
+
+    #[test]
+    fn a_term_that_does_not_count_is_not_computed() {
+        let probability = Tensor::from_slice(&[0.8_f32, 0.4]).view([1, 2, 1]);
+        let terms = |richness_terms| {
+            let outputs = ParserOutputs {
+                segment_audio: probability.shallow_clone(),
+                segment_visual: probability.shallow_clone(),
+                audio: Tensor::from_slice(&[0.5_f32]).view([1, 1]),
+                visual: Tensor::from_slice(&[0.5_f32]).view([1, 1]),
+                video: Tensor::from_slice(&[0.5_f32]).view([1, 1]),
+            };
+            let labels = || Tensor::from_slice(&[1.0_f32, 0.0]).view([1, 2, 1]);
+            let targets = Targets {
+                audio: labels(),
+                visual: labels(),
+                weak: Tensor::from_slice(&[1.0_f32]).view([1, 1]),
+                within: None,
+            };
+            let loss = LossConfig {
+                richness_terms,
+                ..LossConfig::default()
+            };
+            let terms = loss.loss(&outputs, &targets).terms;
+            [3, 4].map(|term| f64::try_from(&terms[term]).unwrap())
+        };
+        let [category, segment] = terms(RichnessTerms::Both);
+        assert!(category > 0.1 && segment > 0.1);
+        assert_eq!(terms(RichnessTerms::Category), [category, 0.0]);
+        assert_eq!(terms(RichnessTerms::Segment), [0.0, segment]);
     }
 
     fn entropy(probability: f64, target: f64) -> f64 {

@@ -13,6 +13,7 @@
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
+//! | [`average`] | a moving average of the weights, which makes the predictions |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
 //! | [`noise`] | random numbers by seed and epoch: initial weights, dropout, order |
 //! | [`weights`] | named tensors in safetensors files and PyTorch state dicts |
@@ -31,6 +32,7 @@
 //! | [`error`] | the errors of these modules |
 
 pub mod ablate;
+pub mod average;
 pub mod data;
 pub mod error;
 pub mod features;
@@ -63,7 +65,7 @@ pub mod weights;
 pub use data::{Dataset, FeaturePaths};
 pub use error::{NetworkError, TrainError, WeightsProblem};
 pub use han::{Han, HanSettings};
-pub use loss::{Loss, LossConfig, RichnessClasses, TargetName, Targets};
+pub use loss::{Loss, LossConfig, RichnessClasses, RichnessTerms, TargetName, Targets};
 pub use model::{ModelDescription, ModelSource, TrainedModel, write_model};
 pub use network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs};
 pub use noise::Noise;

@@ -8,7 +8,7 @@ use vaplan_schemas::rows::Split;
 use super::error::TrainError;
 use super::registry::NetworkSettings;
 use super::tagged::with_network;
-use super::{AdamConfig, LossConfig, OptimizerName, RichnessClasses, TargetName};
+use super::{AdamConfig, LossConfig, OptimizerName, RichnessClasses, RichnessTerms, TargetName};
 use crate::choice::nearest;
 use crate::eval::{Protocol, Task};
 
@@ -123,8 +123,18 @@ pub struct TrainSettings {
     /// label: the mean over all classes was measured for `avvp` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub richness_classes: Option<RichnessClasses>,
+    /// The terms of the richness-aware loss that count; `None` (the default) means both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub richness_terms: Option<RichnessTerms>,
     /// μ, the weight of the segment term; default 0, which turns the term off.
     pub segment: f64,
+    /// Probability with which a training step sets a value of the features to 0; default 0.3. 0 turns it off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub feature_dropout: f64,
+    /// Decay of the moving average of the weights, which makes the predictions; default 0.998. 0 turns it off: the
+    /// weights of the last step predict.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weight_average: f64,
     /// Adam or AdamW; default Adam.
     pub optimizer: OptimizerName,
     /// Highest learning rate; default 0.0003.
@@ -169,7 +179,10 @@ impl Default for TrainSettings {
             targets: None,
             richness: None,
             richness_classes: None,
+            richness_terms: None,
             segment: 0.0,
+            feature_dropout: 0.3,
+            weight_average: 0.998,
             optimizer: OptimizerName::Adam,
             learning_rate: 3e-4,
             weight_decay: 0.0,
@@ -199,6 +212,12 @@ impl<'de> Deserialize<'de> for TrainSettings {
         let (settings, network) = with_network(deserializer, |own| TrainSettings::deserialize(own))?;
         Ok(TrainSettings { network, ..settings })
     }
+}
+
+/// Whether a setting is off. Programs before this setting wrote no such key, so the text that identifies a training
+/// has no such key either.
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// The metrics that can decide the best epoch.
@@ -260,6 +279,15 @@ impl TrainSettings {
                 "{name} is {value}, expected a number from 0"
             )));
         }
+        let shares = [
+            ("feature_dropout", self.feature_dropout),
+            ("weight_average", self.weight_average),
+        ];
+        if let Some((name, value)) = shares.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+            return Err(TrainError::Settings(format!(
+                "{name} is {value}, expected a number from 0 to below 1"
+            )));
+        }
         if let Some(clip) = self.clip.filter(|clip| !(clip.is_finite() && *clip > 0.0)) {
             return Err(TrainError::Settings(format!(
                 "clip is {clip}, expected a number above 0"
@@ -313,6 +341,7 @@ impl TrainSettings {
                 Task::Avvp => loss.classes,
                 Task::Ave => RichnessClasses::Weak,
             }),
+            richness_terms: self.richness_terms.unwrap_or_default(),
             segment: self.segment,
         }
     }
@@ -401,11 +430,13 @@ mod tests {
 
     #[test]
     fn settings_of_han_read_and_are_identified_as_before_networks_had_names() {
-        let weak = TrainSettings {
+        let before = TrainSettings {
             richness_classes: Some(RichnessClasses::Weak),
+            feature_dropout: 0.0,
+            weight_average: 0.0,
             ..TrainSettings::default()
         };
-        assert_eq!(weak.identity(), BEFORE_NAMES);
+        assert_eq!(before.identity(), BEFORE_NAMES);
         let read: TrainSettings = serde_json::from_str(BEFORE_NAMES).unwrap();
         assert_eq!(read, TrainSettings::default());
         let flat: TrainSettings = toml::from_str("hidden = 64\nepochs = 3\ndropout = 0\n").unwrap();

@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 
 use tch::{Device, Kind, Tensor};
 
+use super::average::WeightAverage;
 use super::data::Dataset;
 use super::error::TrainError;
 use super::loss::TERMS;
 use super::optimizer::gradients;
 use super::settings::TrainSettings;
-use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, Weights};
+use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, ParserInputs, Weights};
 use crate::eval::Task;
 
 /// A network with its optimizer and the number of completed epochs.
@@ -19,6 +20,8 @@ pub struct Trainer {
     loss: LossConfig,
     parser: Box<dyn Parser>,
     adam: Adam,
+    /// The average of the weights; `None` if the settings turn averaging off.
+    average: Option<WeightAverage>,
     /// The number of completed epochs.
     done: u64,
     /// The positions in the data set that an epoch trains on.
@@ -72,6 +75,7 @@ impl Trainer {
             loss: settings.loss(),
             parser: settings.network.build(&sizes, settings.seed, device)?,
             adam: Adam::new(settings.adam()),
+            average: WeightAverage::new(settings, &sizes, device)?,
             done: 0,
             examples,
         })
@@ -90,21 +94,30 @@ impl Trainer {
         let bad = NetworkError::weights(path);
         let parameters = self.parser.trainable();
         self.adam = Adam::restore(self.settings.adam(), &mut checkpoint, &parameters).map_err(&bad)?;
+        if let Some(average) = &mut self.average {
+            average.restore(&mut checkpoint).map_err(&bad)?;
+        }
         self.parser.restore(&mut checkpoint).map_err(&bad)?;
         self.done = done;
         Ok(())
     }
 
-    /// The parameters and the optimizer's state. Together with seed and epoch they decide the next epoch.
+    /// The parameters, their average and the optimizer's state. Together with seed and epoch they decide the next epoch.
     pub fn checkpoint(&self) -> Weights {
         let mut weights = self.parser.named_weights();
         self.adam.save(&mut weights);
+        if let Some(average) = &self.average {
+            average.save(&mut weights);
+        }
         weights
     }
 
-    /// The network.
+    /// The network that predicts: the average of the weights, or the weights of the last step if averaging is off.
     pub fn parser(&self) -> &dyn Parser {
-        &*self.parser
+        match &self.average {
+            Some(average) => average.parser(),
+            None => &*self.parser,
+        }
     }
 
     /// The number of completed epochs.
@@ -147,7 +160,11 @@ impl Trainer {
             rate: 0.0,
         };
         for (step, batch) in order.chunks(self.settings.batch).enumerate() {
-            let inputs = dataset.inputs(batch, device);
+            let inputs = drop_features(
+                dataset.inputs(batch, device),
+                self.settings.feature_dropout,
+                &mut noise,
+            );
             let targets = dataset.targets(batch, device);
             let targets = match self.settings.task {
                 Task::Avvp => targets,
@@ -180,6 +197,9 @@ impl Trainer {
             }
             losses.rate = self.settings.rate(epoch, step, steps);
             self.adam.step(&parameters, &gradients, losses.rate);
+            if let Some(average) = &mut self.average {
+                average.step(&parameters);
+            }
             let share = batch.len() as f64 / order.len() as f64;
             losses.total += total * share;
             losses.gradient += norm / steps as f64;
@@ -196,6 +216,19 @@ impl Trainer {
         }
         self.done = epoch;
         Ok(losses)
+    }
+}
+
+/// Sets each value of the features to 0 with this probability, and scales the other values up.
+///
+/// A network that cannot rely on single values learns less of the noise of the training videos.
+fn drop_features(inputs: ParserInputs, probability: f64, noise: &mut Noise) -> ParserInputs {
+    let mut drop = |features: &Tensor| noise.drop(features, probability);
+    ParserInputs {
+        audio: drop(&inputs.audio),
+        visual: drop(&inputs.visual),
+        clips: inputs.clips.as_ref().map(drop),
+        padding: inputs.padding,
     }
 }
 

@@ -144,6 +144,18 @@ pub struct Label {
     pub audio_scale: Option<f64>,
     /// TOML file with thresholds per class, as `calibrate` writes it.
     pub thresholds: Option<PathBuf>,
+    /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit_thresholds: Option<bool>,
+}
+
+impl Label {
+    /// Whether the thresholds are fitted to the weak labels.
+    fn fits(&self) -> bool {
+        let given =
+            self.visual_threshold.is_some() || self.audio_threshold.is_some() || self.thresholds.is_some();
+        self.fit_thresholds.unwrap_or(!given)
+    }
 }
 
 /// Schedule of denoising.
@@ -495,6 +507,7 @@ impl Config {
             visual_scale,
             audio_scale,
             thresholds,
+            fit_thresholds: _,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -503,6 +516,7 @@ impl Config {
             visual_scale,
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
+            fit: self.label.fits(),
         })
     }
 }

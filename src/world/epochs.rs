@@ -172,6 +172,17 @@ pub fn best(snapshot: &Snapshot, split: Split) -> Result<Option<u64>, LabelError
     Ok(Some(best.map_or(*last, |(_, epoch)| epoch)))
 }
 
+/// Whether the store has predictions of videos of the split by the epoch.
+///
+/// # Errors
+/// Returns [`LabelError`] if a table cannot be read.
+pub fn predicts(snapshot: &Snapshot, epoch: u64, split: Split) -> Result<bool, LabelError> {
+    let predicted = predicted(snapshot)?;
+    Ok(predicted
+        .get(&epoch)
+        .is_some_and(|splits| splits.contains(&split)))
+}
+
 /// The error that the epoch (`None`: that any epoch) has no predictions of videos of the split. The message lists the
 /// epochs that the store has.
 pub fn missing(snapshot: &Snapshot, split: Split, epoch: Option<u64>) -> LabelError {

@@ -408,11 +408,15 @@ pub(crate) fn flip_reason(flip: &Flip) -> FlipReason {
         epoch: flip.epoch,
         loss: Some(flip.loss.get()),
         // A rule without these parameters has the epoch and the loss as its reason.
-        limit: flip.rule.limit().map(|(alpha, k)| FlipLimit {
-            base: flip.base.get(),
-            alpha,
-            k,
-        }),
+        limit: flip
+            .rule
+            .limit()
+            .zip(flip.base)
+            .map(|((alpha, k), base)| FlipLimit {
+                base: base.get(),
+                alpha,
+                k,
+            }),
     }
 }
 

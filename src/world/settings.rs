@@ -111,6 +111,9 @@ pub struct SettingsRequest {
     pub audio_scale: Option<f64>,
     /// Contents of a thresholds file: rule, scales and thresholds, also per class.
     pub file: Option<ThresholdsFile>,
+    /// Whether the thresholds of all classes are fitted to the weak labels ([`crate::label::fit`]). Classes that cannot be
+    /// fitted take the thresholds of the other fields. Only `label` and `run` fit.
+    pub fit: bool,
 }
 
 impl SettingsRequest {

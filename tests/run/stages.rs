@@ -86,7 +86,7 @@ fn the_labels_of_a_run_are_those_of_a_store_labelled_anew_from_what_it_led_to() 
         assert_status(&run(&file), 0);
         let store = sample.path(name);
         let found = tables(&store);
-        sample.label_anew(name);
+        sample.label_anew_with(name, &["--quiet", "--fit-thresholds"]);
         let anew = tables(&store);
         assert_eq!(anew.labels, found.labels, "{name}");
         assert_eq!(anew.versions, found.versions + 2, "it was labelled");

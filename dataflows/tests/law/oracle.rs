@@ -192,8 +192,8 @@ fn track(
     let settings = inputs.denoising.get(&modality);
     let mut loss: Vec<Option<f64>> = vec![None; segments];
     let mut flipped = vec![false; segments];
-    let mut base = 0.0;
-    if let (Some(prediction), Some(DenoisingRule::Pld(pld))) = (prediction, settings)
+    let mut base = None;
+    if let (Some(prediction), Some(rule)) = (prediction, settings)
         && prediction.segments() as usize == segments
         && let Some(probabilities) = prediction.of(class)
     {
@@ -214,16 +214,34 @@ fn track(
             };
             rejections.insert((video, rejection));
         }
-        let mut smallest: Vec<f64> = loss.iter().flatten().copied().collect();
-        smallest.sort_by(f64::total_cmp);
-        smallest.truncate(pld.k() as usize);
-        for loss in &smallest {
-            base += loss;
-        }
-        base /= smallest.len() as f64;
-        for t in 0..segments {
-            let distance = (f64::from(probabilities[t].raw()) - f64::from(u8::from(plg[t]))).abs();
-            flipped[t] = loss[t].is_some_and(|loss| loss > pld.alpha() * base) && distance > pld.guard();
+        match rule {
+            DenoisingRule::Pld(pld) => {
+                let mut smallest: Vec<f64> = loss.iter().flatten().copied().collect();
+                smallest.sort_by(f64::total_cmp);
+                smallest.truncate(pld.k() as usize);
+                let mut mean = 0.0;
+                for loss in &smallest {
+                    mean += loss;
+                }
+                mean /= smallest.len() as f64;
+                for t in 0..segments {
+                    let distance = (f64::from(probabilities[t].raw()) - f64::from(u8::from(plg[t]))).abs();
+                    let abnormal = loss[t].is_some_and(|loss| loss > pld.alpha() * mean);
+                    flipped[t] = abnormal && distance > pld.guard();
+                }
+                base = Some(mean);
+            }
+            DenoisingRule::Bounds(bounds) => {
+                for t in 0..segments {
+                    let p = f64::from(probabilities[t].raw());
+                    let against = if plg[t] {
+                        p < bounds.clear()
+                    } else {
+                        p > bounds.set()
+                    };
+                    flipped[t] = loss[t].is_some() && against;
+                }
+            }
         }
     }
     let bits = |of: &dyn Fn(usize) -> bool| -> Bits {
@@ -247,7 +265,7 @@ fn track(
             Arc::new(Denoised {
                 epoch: prediction.expect("it flipped").epoch(),
                 rule: *settings.expect("it flipped"),
-                base: Score::new(base).expect("a number"),
+                base: base.map(|base| Score::new(base).expect("a number")),
                 losses: (0..segments)
                     .filter(|&t| stands(t))
                     .map(|t| Score::new(loss[t].expect("it flipped")).expect("a number"))

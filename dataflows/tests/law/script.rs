@@ -122,6 +122,12 @@ fn denoise() -> impl Strategy<Value = GraphChange> {
         prop_oneof![Just(0.0), Just(0.5), Just(0.9)],
     )
         .prop_map(|(k, alpha, guard)| DenoisingRule::pld(k, alpha, guard).expect("valid"));
+    let bounds = (
+        prop_oneof![Just(0.0), Just(0.3), Just(0.5)],
+        prop_oneof![Just(0.5), Just(0.7), Just(1.0)],
+    )
+        .prop_map(|(clear, set)| DenoisingRule::bounds(clear, set).expect("valid"));
+    let settings = prop_oneof![2 => settings, 1 => bounds];
     (modality(), option::weighted(0.8, settings))
         .prop_map(|(modality, settings)| GraphChange::Denoise(modality, settings))
 }

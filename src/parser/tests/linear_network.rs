@@ -18,14 +18,14 @@ use crate::parser::weights::Weights;
 #[serde(deny_unknown_fields, default)]
 pub(in crate::parser) struct LinearSettings {
     /// The probability that a feature is dropped in training.
-    feature_dropout: f64,
+    input_dropout: f64,
 }
 
 /// The network.
 #[derive(Debug)]
 pub(in crate::parser) struct LinearNetwork {
     sizes: NetworkSizes,
-    feature_dropout: f64,
+    input_dropout: f64,
     parameters: Parameters,
 }
 
@@ -38,15 +38,15 @@ fn declared(sizes: &NetworkSizes) -> Vec<Declared> {
 
 impl Network for LinearNetwork {
     const NAME: &'static str = "linear";
-    const KEYS: &'static [&'static str] = &["feature_dropout"];
+    const KEYS: &'static [&'static str] = &["input_dropout"];
     type Settings = LinearSettings;
 
     fn check(settings: &LinearSettings) -> Result<(), NetworkError> {
-        match (0.0..1.0).contains(&settings.feature_dropout) {
+        match (0.0..1.0).contains(&settings.input_dropout) {
             true => Ok(()),
             false => Err(NetworkError::Config(format!(
-                "feature_dropout is {}, expected at least 0 and below 1",
-                settings.feature_dropout
+                "input_dropout is {}, expected at least 0 and below 1",
+                settings.input_dropout
             ))),
         }
     }
@@ -60,7 +60,7 @@ impl Network for LinearNetwork {
         Ok(LinearNetwork {
             parameters: Parameters::random(&declared(sizes), seed, device)?,
             sizes: sizes.clone(),
-            feature_dropout: settings.feature_dropout,
+            input_dropout: settings.input_dropout,
         })
     }
 
@@ -78,7 +78,7 @@ impl Network for LinearNetwork {
         Ok(LinearNetwork {
             parameters: Parameters::take(declared(&sizes), weights, device, &[])?,
             sizes,
-            feature_dropout: 0.0,
+            input_dropout: 0.0,
         })
     }
 }
@@ -112,7 +112,7 @@ impl Parser for LinearNetwork {
     fn forward(&self, inputs: &ParserInputs, mut noise: Option<&mut Noise>) -> ParserOutputs {
         let mut segments = |name: &str, x: &Tensor| {
             let x = match noise.as_deref_mut() {
-                Some(noise) => noise.drop(x, self.feature_dropout),
+                Some(noise) => noise.drop(x, self.input_dropout),
                 None => x.shallow_clone(),
             };
             self.parameters.linear(name, &x).sigmoid() // [B, T, C]

@@ -30,14 +30,24 @@ struct Fixture {
     folder: tempfile::TempDir,
 }
 
+/// Writes the annotations of 80 made-up videos.
+fn copy_annotations(to: &str) {
+    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sample");
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, PathBuf::from(to).join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 impl Fixture {
     fn new() -> Fixture {
         let fixture = Fixture {
             folder: tempfile::tempdir().unwrap(),
         };
-        let (dir, features) = (fixture.path(""), fixture.path("features"));
+        let features = fixture.path("features");
         let annotations = fixture.path("annotations");
-        vaplan(&["demo", "--annotations-only", "--dir", &dir]);
+        copy_annotations(&annotations);
         vaplan(&[
             "synth",
             "--annotations",
@@ -170,7 +180,7 @@ impl TrainingDriver for StopAfterCommit {
 }
 
 /// Names a network that is not HAN, and sets one of its own settings.
-const SETTINGS: &str = "network = 'linear'\nfeature_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
+const SETTINGS: &str = "network = 'linear'\ninput_dropout = 0.2\nlearning_rate = 0.01\nepochs = 2\n";
 
 /// Runs a command of the program and asserts that its exit status is 0.
 fn vaplan(words: &[&str]) {

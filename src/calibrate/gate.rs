@@ -1,0 +1,230 @@
+//! Whether an epoch improves the labels of videos with dense truth, and by which denoising rule.
+//!
+//! ```text
+//! rules × videos ── own F-score of the labels, before and after ─▶ gains ─┬─ best on all videos ────▶ the rule
+//!                                                                         └─ best on the other folds ▶ held-out gain
+//! ```
+//!
+//! The gain of a rule is the mean over the videos of the change of the F-score of the modality. A rule that was chosen on the
+//! same videos would gain too much, so the reported gain of each fold is that of the rule which the other folds choose. Its
+//! standard error is that of a mean of paired differences.
+
+use vaplan_dataflows::DenoisingRule;
+use vaplan_schemas::Modality;
+
+use super::CalibrationMetric;
+use super::sample::CalibrationVideo;
+use crate::eval::Evaluator;
+use crate::world::Both;
+use crate::world::settings::LabelSettings;
+
+/// Number of folds.
+const FOLDS: usize = 5;
+/// Standard errors by which the held-out gain must exceed 0. The true gain of one in 40 accepted rules is then below 0, if
+/// the videos with dense truth are drawn like all others.
+const LEAST_ERRORS: f64 = 2.0;
+
+/// The rules that are tried beside the default rule.
+const ALPHA: [f64; 3] = [3.0, 10.0, 30.0];
+const GUARD: [f64; 3] = [0.5, 0.7, 0.9];
+const CLEAR: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
+const SET: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
+/// The best denoising rule on videos with dense truth, and its gain on videos that did not choose it.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct DenoisingGain {
+    /// The rule with the highest gain on all videos.
+    #[serde(serialize_with = "by_text")]
+    pub rule: DenoisingRule,
+    /// Number of videos.
+    pub videos: usize,
+    /// Gain on all videos, in points of the F-score (percent).
+    pub in_sample: f64,
+    /// Gain on each fold of the rule that the other folds choose, in points.
+    pub held_out: f64,
+    /// Standard error of the held-out gain, in points.
+    pub error: f64,
+}
+
+fn by_text<S: serde::Serializer>(rule: &DenoisingRule, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(rule)
+}
+
+impl DenoisingGain {
+    /// Whether the held-out gain is above 0 by more than two standard errors.
+    pub fn is_gain(&self) -> bool {
+        self.held_out > LEAST_ERRORS * self.error
+    }
+}
+
+/// Chooses a rule for the labels of these modalities, and measures its gain by cross-validation. Returns `None` for fewer than
+/// two videos per fold.
+pub fn denoising_gain(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    modalities: &[Modality],
+) -> Option<DenoisingGain> {
+    if videos.len() < 2 * FOLDS || modalities.is_empty() {
+        return None;
+    }
+    let before: Vec<f64> = scores(videos, settings, modalities, None);
+    let tried = rules().map(|rule| {
+        let after = scores(videos, settings, modalities, Some(rule));
+        let gains: Vec<f64> = after
+            .iter()
+            .zip(&before)
+            .map(|(after, before)| after - before)
+            .collect();
+        (rule, gains)
+    });
+    let tried: Vec<(DenoisingRule, Vec<f64>)> = tried.collect();
+    let best = |counts: &dyn Fn(usize) -> bool| {
+        let sum = |gains: &[f64]| -> f64 {
+            let counted = gains.iter().enumerate().filter(|(nth, _)| counts(*nth));
+            counted.map(|(_, gain)| gain).sum()
+        };
+        // The first of equally good rules wins: the default rule is first.
+        let mut best = (0, f64::NEG_INFINITY);
+        for (nth, (_, gains)) in tried.iter().enumerate() {
+            let sum = sum(gains);
+            if sum > best.1 {
+                best = (nth, sum);
+            }
+        }
+        best.0
+    };
+    let chosen = best(&|_| true);
+    let mut held = vec![0.0; videos.len()];
+    for fold in 0..FOLDS {
+        let own = &tried[best(&|nth| nth % FOLDS != fold)].1;
+        for nth in (fold..videos.len()).step_by(FOLDS) {
+            held[nth] = own[nth];
+        }
+    }
+    let (held_out, error) = mean_and_error(&held);
+    Some(DenoisingGain {
+        rule: tried[chosen].0,
+        videos: videos.len(),
+        in_sample: mean_and_error(&tried[chosen].1).0,
+        held_out,
+        error,
+    })
+}
+
+/// Every rule that is tried, the default rule first.
+fn rules() -> impl Iterator<Item = DenoisingRule> {
+    let k = 5;
+    let pld = ALPHA.into_iter().flat_map(move |alpha| {
+        GUARD.map(|guard| DenoisingRule::pld(k, alpha, guard).expect("the grid is valid"))
+    });
+    let bounds = CLEAR
+        .into_iter()
+        .flat_map(|clear| SET.map(|set| DenoisingRule::bounds(clear, set).expect("the grid is valid")));
+    std::iter::once(DenoisingRule::default()).chain(pld).chain(bounds)
+}
+
+/// The F-score of each video's labels, the mean of the modalities, in percent.
+fn scores(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    modalities: &[Modality],
+    rule: Option<DenoisingRule>,
+) -> Vec<f64> {
+    let mut rules: Both<Option<DenoisingRule>> = [None, None];
+    for modality in modalities {
+        rules[modality.index()] = rule;
+    }
+    let score = |video: &CalibrationVideo| {
+        let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
+        evaluator.add(&video.labels(settings, &rules), &video.truth);
+        let level = evaluator.scores().expect("there is a video").segment;
+        let own = modalities
+            .iter()
+            .map(|modality| CalibrationMetric::Own.of(&level, *modality));
+        own.sum::<f64>() / modalities.len() as f64
+    };
+    videos.iter().map(score).collect()
+}
+
+/// Mean, and standard error of the mean.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0) / count).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vaplan_dataflows::rule::Rule;
+    use vaplan_dataflows::{Prediction, Probability, VideoId};
+    use vaplan_schemas::ClassId;
+
+    use super::*;
+    use crate::eval::VideoParse;
+    use crate::world::settings::ModalitySettings;
+
+    /// Videos of one class and four segments. The event is in segments 0 and 1, and the scores set 0 and 2. `right` of the
+    /// videos get the truth as probabilities, and the others its opposite.
+    fn videos(count: usize, right: usize) -> Vec<CalibrationVideo> {
+        let video = |nth: usize| {
+            let mut truth = VideoParse::new(1, 4);
+            (0..2).for_each(|segment| truth.visual.put(0, segment, true));
+            let event = [0.95, 0.9, 0.1, 0.05];
+            let probability = |p: f32| Probability::new(if nth < right { p } else { 1.0 - p });
+            let prediction = Prediction::new(1, 4, vec![ClassId(0)], event.map(probability).to_vec());
+            CalibrationVideo {
+                id: VideoId::of(&nth.to_string()),
+                segments: 4,
+                tracks: [Vec::new(), vec![(ClassId(0), vec![0.9, 0.1, 0.9, 0.1])]],
+                truth,
+                predictions: [None, Some(Arc::new(prediction))],
+            }
+        };
+        (0..count).map(video).collect()
+    }
+
+    fn settings() -> LabelSettings {
+        let own = ModalitySettings {
+            rule: Rule::Logit { scale: 1.0 },
+            thresholds: vec![0.5],
+        };
+        LabelSettings {
+            audio: own.clone(),
+            visual: own,
+        }
+    }
+
+    #[test]
+    fn right_predictions_gain_and_opposite_ones_do_not() {
+        let gain = |right| denoising_gain(&videos(40, right), &settings(), &[Modality::Visual]).unwrap();
+        let good = gain(40);
+        // F rises from 0.5 to 1 in every video.
+        assert!(
+            (good.held_out - 50.0).abs() < 1e-9 && good.error < 1e-9,
+            "{good:?}"
+        );
+        assert!(good.is_gain());
+        let bad = gain(0);
+        assert!(!bad.is_gain(), "{bad:?}");
+        let few = gain(4);
+        assert!(!few.is_gain(), "most videos lose: {few:?}");
+    }
+
+    #[test]
+    fn a_rule_that_flips_nothing_is_chosen_if_every_flip_harms() {
+        let bad = denoising_gain(&videos(40, 0), &settings(), &[Modality::Visual]).unwrap();
+        assert_eq!((bad.in_sample, bad.held_out), (0.0, 0.0), "{bad:?}");
+    }
+
+    #[test]
+    fn a_few_videos_tell_nothing() {
+        assert_eq!(
+            denoising_gain(&videos(9, 9), &settings(), &[Modality::Visual]),
+            None
+        );
+        assert_eq!(denoising_gain(&videos(40, 40), &settings(), &[]), None);
+    }
+}

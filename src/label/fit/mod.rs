@@ -1,0 +1,181 @@
+//! Chooses a threshold for each class and modality from features and weak labels alone, without dense truth.
+//!
+//! ```text
+//! segments of videos without the class ── mean, deviation ─▶ scores where the class does not occur ─┐
+//! segments of videos with the class ────── mixture of both ◀────────────────────────────────────────┘
+//!                                               └─▶ threshold: an event is as likely as none
+//! ```
+//!
+//! A weak label is complete: a class outside the weak label of a video occurs nowhere in the video. The segments of these
+//! videos therefore show which scores a class gets where it does not occur. In the videos of the class, the scores are a
+//! mixture of such segments and of segments with the event. [`mixture`] fits the mixture.
+//!
+//! This way is our own (grade D). docs/method.md, "Thresholds from weak labels", has the formulas, and docs/results.md
+//! what it gains.
+
+pub mod mixture;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::similarity::{PromptEmbeddings, PromptPair};
+use vaplan_schemas::rows::{RejectKind, RejectRow};
+use vaplan_schemas::{ClassId, Modality};
+
+use self::mixture::{Moments, threshold};
+use crate::engine::plan::PlannedShard;
+use crate::ingest::features::{FeatureBatch, FeatureEvent};
+use crate::world::settings::LabelSettings;
+use crate::world::{Meaning, VideoSet};
+
+/// Number of videos above which only a part of the shards is read. 10,000 videos of 10 segments give every class of
+/// LLP thousands of scores.
+const MOST_VIDEOS: usize = 10_000;
+/// Least number of videos of a class. A class with fewer videos keeps its threshold.
+const LEAST_VIDEOS: usize = 20;
+/// Rows that are scored at once.
+const BATCH_ROWS: usize = 256;
+
+/// The scores of one class.
+#[derive(Clone, Debug, Default)]
+struct ClassScores {
+    /// Scores in videos without the class.
+    without: Moments,
+    /// Scores in videos with the class.
+    with: Vec<f32>,
+    /// Number of videos with the class.
+    videos: usize,
+}
+
+/// Replaces the thresholds of every class whose weak labels tell a better one. Returns a note for each modality with classes
+/// that keep their threshold.
+///
+/// The result depends only on the shards, the prompts, the weak labels and the rule. Of more than 10,000 videos, every
+/// n-th shard is read, so that time and memory do not grow with the number of videos.
+pub fn fit_thresholds(
+    settings: &mut LabelSettings,
+    (classes, prompts): (&[Arc<str>], &PromptPair),
+    videos: &VideoSet,
+    (shards, source): (&[PlannedShard], &str),
+) -> Vec<RejectRow> {
+    let stride = videos.len().div_ceil(MOST_VIDEOS).max(1);
+    let mut notes = Vec::new();
+    for modality in Modality::ALL {
+        let own = match modality {
+            Modality::Audio => &mut settings.audio,
+            Modality::Visual => &mut settings.visual,
+        };
+        let shards = shards.iter().filter(|shard| shard.modality == modality);
+        let found = scores(shards.step_by(stride), (prompts.of(modality), own.rule), videos);
+        let mut kept = Vec::new();
+        for (class, scores) in found.iter().enumerate() {
+            let fitted = (scores.videos >= LEAST_VIDEOS)
+                .then(|| threshold(&scores.without, &scores.with))
+                .flatten();
+            match fitted {
+                Some(point) => own.thresholds[class] = rounded(as_threshold(own.rule, point)),
+                None => kept.push((class, scores.videos)),
+            }
+        }
+        if let Some((class, videos)) = kept.first() {
+            let reason = match videos < &LEAST_VIDEOS {
+                true => {
+                    format!("{videos} videos with this class were read, expected at least {LEAST_VIDEOS}")
+                }
+                false => "its scores are not higher in videos with this class".to_owned(),
+            };
+            let note = format!(
+                "the weak labels tell no {modality} threshold of {} of {} classes, which keep theirs; class `{}` keeps {}: \
+                 {reason}",
+                kept.len(),
+                classes.len(),
+                classes[*class],
+                own.thresholds[*class]
+            );
+            notes.push(RejectRow::note(RejectKind::FittedThreshold, source, note));
+        }
+    }
+    notes
+}
+
+/// The scores of every class in these shards. Videos that cannot be read or scored are left out: labelling reports them.
+fn scores<'a>(
+    shards: impl Iterator<Item = &'a PlannedShard>,
+    (prompts, rule): (&PromptEmbeddings, Rule),
+    videos: &VideoSet,
+) -> Vec<ClassScores> {
+    let mut found = vec![ClassScores::default(); prompts.classes()];
+    for planned in shards {
+        planned.shard.read(BATCH_ROWS, &mut |event| {
+            if let FeatureEvent::Batch(batch) = event
+                && batch.width == prompts.width()
+            {
+                add(&batch, (prompts, rule), videos, &mut found);
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    found
+}
+
+fn add(
+    batch: &FeatureBatch,
+    (prompts, rule): (&PromptEmbeddings, Rule),
+    videos: &VideoSet,
+    found: &mut [ClassScores],
+) {
+    let classes = prompts.classes();
+    let (cosines, rejected) = prompts.cosines(&batch.data);
+    let mut row = 0;
+    let mut values = vec![0.0; classes];
+    for span in &batch.videos {
+        let rows = row..row + span.segments as usize;
+        row = rows.end;
+        let Meaning::Video(position) = videos.meaning(&span.key) else {
+            continue;
+        };
+        if rejected.iter().any(|(bad, _)| rows.contains(bad)) {
+            continue;
+        }
+        let weak = videos.at(position).weak;
+        let has = |class: usize| weak.binary_search(&ClassId(class as u32)).is_ok();
+        (0..classes)
+            .filter(|class| has(*class))
+            .for_each(|class| found[class].videos += 1);
+        for row in rows {
+            rule.score(&cosines[row * classes..(row + 1) * classes], &mut values);
+            for (class, score) in values.iter().enumerate() {
+                let point = as_point(rule, *score, classes);
+                match has(class) {
+                    true => found[class].with.push(point as f32),
+                    false => found[class].without.add(point),
+                }
+            }
+        }
+    }
+}
+
+/// The value whose distribution is fitted: ln(q · C) of a softmax score q over C classes, and a logit as it is.
+///
+/// The probability of a softmax with κ = 1 is nearly the exponential of the cosine, so that its logarithm has the
+/// distribution of the cosines.
+fn as_point(rule: Rule, score: f64, classes: usize) -> f64 {
+    match rule {
+        Rule::Softmax { .. } => (score * classes as f64).max(f64::MIN_POSITIVE).ln(),
+        Rule::Logit { .. } => score,
+    }
+}
+
+/// The inverse of [`as_point`], as a user gives a threshold.
+fn as_threshold(rule: Rule, point: f64) -> f64 {
+    match rule {
+        Rule::Softmax { .. } => point.exp(),
+        Rule::Logit { .. } => point,
+    }
+}
+
+/// A threshold with four decimals, so that tables and files stay readable.
+fn rounded(threshold: f64) -> f64 {
+    (threshold * 1e4).round() / 1e4
+}

@@ -1,0 +1,158 @@
+//! Denoising within the ablation, in memory.
+//!
+//! The rule is chosen on val, as `vaplan denoise` chooses it: by the labels of val before and after, cross-fitted. If no rule
+//! gains there, the labels stay.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::{ClassId, Modality};
+
+use crate::calibrate::gate::denoising_gain;
+use crate::calibrate::sample::{CalibrationSample, CalibrationVideo};
+use crate::eval::{Evaluator, Level};
+use crate::parser::data::Dataset;
+use crate::parser::error::TrainError;
+use crate::parser::probabilities::{VideoProbabilities, predict_split};
+use crate::parser::trainer::Trainer;
+use crate::world::settings::LabelSettings;
+use crate::world::{Both, World};
+
+/// The videos on which a rule is chosen, and those on which the labels are scored.
+pub(super) struct LabelSamples {
+    settings: LabelSettings,
+    /// Modalities whose labels may flip.
+    modalities: Vec<Modality>,
+    choice: CalibrationSample,
+    scored: CalibrationSample,
+    names: BTreeMap<vaplan_dataflows::VideoId, Arc<str>>,
+}
+
+impl LabelSamples {
+    /// Reads the scores and the dense truth of val and of the split to score.
+    pub(super) fn read(
+        snapshot: &Snapshot,
+        dataset: &Dataset,
+        (choose, score): (Split, Split),
+    ) -> Result<LabelSamples, TrainError> {
+        let world = World::read(snapshot).map_err(label_error)?;
+        let sample = |split| {
+            let read = CalibrationSample::without_predictions(snapshot, &world, split);
+            read.map_err(|error| TrainError::Settings(error.to_string()))
+        };
+        let denoised = |modality: &Modality| world.denoising[modality.index()].is_some();
+        let own: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
+        let examples = dataset.examples.iter();
+        Ok(LabelSamples {
+            choice: sample(choose)?,
+            scored: sample(score)?,
+            settings: world.settings,
+            modalities: if own.is_empty() {
+                vec![Modality::Visual]
+            } else {
+                own
+            },
+            names: examples
+                .map(|example| (vaplan_dataflows::VideoId::of(&example.name), example.name.clone()))
+                .collect(),
+        })
+    }
+
+    /// Scores of the labels, without denoising.
+    pub(super) fn plain(&self) -> Level {
+        level(&self.scored.videos, &self.settings, &[None, None])
+    }
+
+    /// Chooses a rule by the predictions of the trained network, denoises the labels of train, and returns the scores of the
+    /// denoised labels of the split. Returns `None` if no rule gains on val; the labels then stay.
+    pub(super) fn denoise(&self, trainer: &Trainer, dataset: &mut Dataset) -> Option<Level> {
+        let videos = self.predicted(&self.choice, trainer, dataset);
+        let gain = denoising_gain(&videos, &self.settings, &self.modalities)?;
+        if !gain.is_gain() {
+            return None;
+        }
+        let positions = dataset.of_split(Split::Train, true);
+        let all = predict_split(trainer.parser(), dataset, Split::Train);
+        let by_name: BTreeMap<Arc<str>, VideoProbabilities> =
+            all.into_iter().map(|own| (own.video.clone(), own)).collect();
+        let own: Vec<VideoProbabilities> = positions
+            .iter()
+            .map(|&at| by_name[&dataset.examples[at].name].clone())
+            .collect();
+        let mut rules: Both<Option<DenoisingRule>> = [None, None];
+        for &modality in &self.modalities {
+            rules[modality.index()] = Some(gain.rule);
+            dataset.denoise(&positions, modality, (gain.rule, &own));
+        }
+        let scored = self.predicted(&self.scored, trainer, dataset);
+        Some(level(&scored, &self.settings, &rules))
+    }
+
+    /// The modalities whose labels may flip.
+    pub(super) fn modalities(&self) -> &[Modality] {
+        &self.modalities
+    }
+
+    /// The videos of a sample, with the predictions of a network.
+    fn predicted(
+        &self,
+        sample: &CalibrationSample,
+        trainer: &Trainer,
+        dataset: &Dataset,
+    ) -> Vec<CalibrationVideo> {
+        let mut by_name = BTreeMap::new();
+        for split in Split::ALL {
+            let wanted = sample.videos.iter().any(|video| {
+                let name = self.names.get(&video.id);
+                name.is_some_and(|name| {
+                    let found = dataset.examples.binary_search_by(|own| own.name.cmp(name));
+                    found.is_ok_and(|at| dataset.examples[at].split == split)
+                })
+            });
+            if wanted {
+                let predicted = predict_split(trainer.parser(), dataset, split);
+                by_name.extend(predicted.into_iter().map(|own| (own.video.clone(), own)));
+            }
+        }
+        let mut videos = sample.videos.clone();
+        for video in &mut videos {
+            let name = self.names.get(&video.id);
+            if let Some(own) = name.and_then(|name| by_name.get(name)) {
+                video.predictions = own
+                    .segments
+                    .each_ref()
+                    .map(|probabilities| Some(Arc::new(prediction(probabilities, own.classes))));
+            }
+        }
+        videos
+    }
+}
+
+/// The prediction of `[T, C]` probabilities.
+fn prediction(probabilities: &[f32], classes: usize) -> Prediction {
+    let segments = probabilities.len() / classes;
+    let by_class = (0..classes).flat_map(|class| {
+        (0..segments).map(move |segment| Probability::new(probabilities[segment * classes + class]))
+    });
+    let named = (0..classes as u32).map(ClassId).collect();
+    Prediction::new(1, segments as u32, named, by_class.collect())
+}
+
+fn level(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    rules: &Both<Option<DenoisingRule>>,
+) -> Level {
+    let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
+    for video in videos {
+        evaluator.add(&video.labels(settings, rules), &video.truth);
+    }
+    evaluator.scores().expect("the split has videos").segment
+}
+
+fn label_error(error: crate::error::LabelError) -> TrainError {
+    TrainError::Settings(error.to_string())
+}

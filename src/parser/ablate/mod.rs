@@ -1,0 +1,346 @@
+//! `vaplan ablate`: the paper's ablation over labels, losses, denoising and seeds.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`line`] | the lines of the ablation |
+//! | `denoised` | denoising in memory |
+//! | [`table`] | the table of means and deviations |
+//!
+//! The ablation reads the store once and does not write to it. It trains each network in memory. The split and metric
+//! of the settings choose the best epoch of a network; the scores on the requested split are those of that epoch. The
+//! scores of each network are written to a file, so that an ablation that was killed continues with the network that
+//! it was training.
+
+mod denoised;
+pub mod line;
+pub mod table;
+
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vaplan_schemas::StoreVersion;
+use vaplan_schemas::rows::Split;
+use vaplan_schemas::store::Store;
+
+use self::denoised::LabelSamples;
+pub use self::line::AblationLine;
+use super::Weights;
+use super::data::{Dataset, FeaturePaths};
+use super::error::TrainError;
+use super::features::write_beside;
+use super::probabilities::predict_split;
+use super::settings::{Gate, TrainSettings};
+use super::train::run_hash;
+use super::trainer::Trainer;
+use super::validate::{Truths, metrics};
+use crate::eval::{Level, Task};
+
+/// The request of an ablation.
+#[derive(Clone, Debug)]
+pub struct AblateRequest {
+    /// The store with the labels.
+    pub store: PathBuf,
+    /// The store version with the labels; `None` means the latest version.
+    pub version: Option<StoreVersion>,
+    /// The paths of the features.
+    pub features: FeaturePaths,
+    /// The settings of all trainings. The ablation sets their labels, loss and seed.
+    pub settings: TrainSettings,
+    /// The lines of the table.
+    pub lines: Vec<AblationLine>,
+    /// The seeds; each line is trained with each seed.
+    pub seeds: Vec<u64>,
+    /// The split that the networks are scored on.
+    pub split: Split,
+    /// The device to compute on.
+    pub device: tch::Device,
+    /// The folder for the scores of each network.
+    pub kept: PathBuf,
+}
+
+/// The scores of one network at its best epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AblationRun {
+    /// The line of the network.
+    pub line: AblationLine,
+    /// The seed of the network.
+    pub seed: u64,
+    /// The best epoch, from 1.
+    pub epoch: u64,
+    /// The loss of the last epoch.
+    pub loss: f64,
+    /// The scores on the split in percent, by protocol, in the order of [`COLUMNS`].
+    pub scores: Vec<(Gate, Vec<f64>)>,
+    /// The scores of the labels of the split before and after denoising. `None` if the line does not denoise, or if no
+    /// denoising rule gained on val.
+    pub labels: Option<[Level; 2]>,
+}
+
+/// The names of the scores, as in table `epochs`.
+pub const COLUMNS: [&str; 10] = super::settings::METRICS;
+
+/// The result of an ablation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ablation {
+    /// The split of the scores.
+    pub split: Split,
+    /// The number of epochs of each network.
+    pub epochs: u64,
+    /// The number of videos that an epoch trains on.
+    pub videos: usize,
+    /// The networks, in the order of lines and seeds.
+    pub runs: Vec<AblationRun>,
+}
+
+/// The progress that an ablation reports.
+#[derive(Clone, Debug)]
+pub enum AblateProgress {
+    /// All inputs are read. The number is the sum of the training videos over all networks and epochs.
+    Planned(u64),
+    /// The networks were trained on this number of further videos.
+    Videos(u64),
+    /// One network is trained and scored.
+    Run(Box<AblationRun>),
+}
+
+/// Trains and scores every network of the table.
+///
+/// # Errors
+/// Returns the same errors as [`super::train::run`], and [`TrainError::Settings`] if a split has no dense truth.
+pub fn run(
+    request: &AblateRequest,
+    on_progress: &mut dyn FnMut(AblateProgress),
+) -> Result<Ablation, TrainError> {
+    request.settings.check()?;
+    let snapshot = Store::open(&request.store)?.at_version(request.version)?;
+    let mut dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
+    let truths = Truths::read(&snapshot)?;
+    for split in [request.split, request.settings.best_split] {
+        if truths.of(split).is_none() {
+            return Err(TrainError::Settings(format!(
+                "split `{split}` has no dense truth, expected one to score on"
+            )));
+        }
+    }
+    let examples = dataset.of_split(Split::Train, true);
+    if examples.is_empty() {
+        return Err(TrainError::NoVideos {
+            version: snapshot.version().version,
+            split: "train",
+            videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
+        });
+    }
+    // A line that denoises once trains two networks.
+    let trainings = |line: &AblationLine| if *line == AblationLine::DenoisedOnce { 2 } else { 1 };
+    let networks = request.lines.iter().map(trainings).sum::<u64>() * request.seeds.len() as u64;
+    let samples = match request.lines.iter().any(|line| line.denoises()) {
+        true => Some(LabelSamples::read(
+            &snapshot,
+            &dataset,
+            (Split::Val, request.split),
+        )?),
+        false => None,
+    };
+    on_progress(AblateProgress::Planned(
+        networks * request.settings.epochs * examples.len() as u64,
+    ));
+    let mut runs = Vec::new();
+    for &line in &request.lines {
+        for &seed in &request.seeds {
+            let settings = line.settings(&request.settings, seed);
+            let name = run_hash(&format!("{} {}", line.as_str(), settings.identity()), &dataset);
+            let kept = request.kept.join(format!("{name}.{}.json", request.split));
+            let run = match known(&kept) {
+                Some(run) => {
+                    let videos = settings.epochs * trainings(&line) * examples.len() as u64;
+                    on_progress(AblateProgress::Videos(videos));
+                    run
+                }
+                None => {
+                    let mut ablated = AblatedNetwork {
+                        request,
+                        settings: &settings,
+                        line,
+                        truths: &truths,
+                        samples: samples.as_ref().filter(|_| line.denoises()),
+                    };
+                    let run = ablated.run(&mut dataset, on_progress)?;
+                    keep(&kept, &run)?;
+                    run
+                }
+            };
+            on_progress(AblateProgress::Run(Box::new(run.clone())));
+            runs.push(run);
+        }
+    }
+    Ok(Ablation {
+        split: request.split,
+        epochs: request.settings.epochs,
+        videos: examples.len(),
+        runs,
+    })
+}
+
+/// Reads the scores that an earlier ablation wrote. Returns `None` for a file that is missing or cannot be read.
+fn known(path: &Path) -> Option<AblationRun> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn keep(path: &Path, run: &AblationRun) -> Result<(), TrainError> {
+    let folder = path.parent().expect("it is a file in a folder");
+    std::fs::create_dir_all(folder).map_err(TrainError::io("make", folder))?;
+    let json = serde_json::to_vec(run).expect("names and numbers are JSON");
+    write_beside(path, |file| file.write_all(&json))
+}
+
+/// One network of the ablation.
+struct AblatedNetwork<'a> {
+    request: &'a AblateRequest,
+    settings: &'a TrainSettings,
+    line: AblationLine,
+    truths: &'a Truths,
+    /// Set if the line denoises.
+    samples: Option<&'a LabelSamples>,
+}
+
+impl AblatedNetwork<'_> {
+    /// Trains the network, and puts the labels of the data set back that it denoised.
+    fn run(
+        &mut self,
+        dataset: &mut Dataset,
+        on_progress: &mut dyn FnMut(AblateProgress),
+    ) -> Result<AblationRun, TrainError> {
+        let Some(samples) = self.samples else {
+            return self.train(dataset, false, on_progress).map(|(run, _)| run);
+        };
+        let own = samples.modalities().to_vec();
+        let before: Vec<_> = own.iter().map(|modality| dataset.labels_of(*modality)).collect();
+        let run = match self.line == AblationLine::DenoisedOnce {
+            true => self.once(samples, dataset, on_progress),
+            false => self.train(dataset, true, on_progress).map(|(run, _)| run),
+        };
+        for (modality, labels) in own.into_iter().zip(before) {
+            dataset.put_back(modality, labels);
+        }
+        run
+    }
+
+    /// Trains, denoises by the best epoch, and trains again.
+    fn once(
+        &self,
+        samples: &LabelSamples,
+        dataset: &mut Dataset,
+        on_progress: &mut dyn FnMut(AblateProgress),
+    ) -> Result<AblationRun, TrainError> {
+        let (_, first) = self.train(dataset, false, on_progress)?;
+        let after = samples.denoise(&first, dataset);
+        drop(first);
+        let (mut run, _) = self.train(dataset, false, on_progress)?;
+        run.labels = after.map(|after| [samples.plain(), after]);
+        Ok(run)
+    }
+
+    /// Trains a network, and returns it with the weights of its best epoch. With `every`, labels are denoised by the epochs of
+    /// [`AblationLine::DenoisedEvery`].
+    fn train(
+        &self,
+        dataset: &mut Dataset,
+        every: bool,
+        on_progress: &mut dyn FnMut(AblateProgress),
+    ) -> Result<(AblationRun, Trainer), TrainError> {
+        let AblatedNetwork {
+            request, settings, ..
+        } = self;
+        let examples = dataset.of_split(Split::Train, true);
+        let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
+        let wanted = settings.best_name();
+        let mut best = f64::NEG_INFINITY;
+        let mut weights = Weights::default();
+        let mut run = AblationRun {
+            line: self.line,
+            seed: settings.seed,
+            epoch: 0,
+            loss: 0.0,
+            scores: Vec::new(),
+            labels: None,
+        };
+        let plain: Vec<_> = self
+            .samples
+            .into_iter()
+            .flat_map(|samples| samples.modalities())
+            .map(|modality| (*modality, dataset.labels_of(*modality)))
+            .collect();
+        for epoch in 1..=settings.epochs {
+            let losses = trainer.epoch(dataset, |step| {
+                on_progress(AblateProgress::Videos(step.videos as u64));
+                ControlFlow::Continue(())
+            })?;
+            run.loss = losses.total;
+            let chosen = scores(
+                &trainer,
+                dataset,
+                self.truths,
+                (settings.task, settings.best_split),
+            )?;
+            let score = chosen
+                .iter()
+                .find(|(name, _)| **name == wanted)
+                .map(|(_, score)| *score);
+            let score = score.expect("the metric was checked, and the split has truth");
+            if score > best {
+                (best, run.epoch) = (score, epoch);
+                // The tensors of a checkpoint share memory with the network, which the next epoch changes.
+                weights = trainer.checkpoint();
+                weights
+                    .tensors
+                    .values_mut()
+                    .for_each(|tensor| *tensor = tensor.copy());
+                let own = match request.split == settings.best_split {
+                    true => chosen,
+                    false => scores(&trainer, dataset, self.truths, (settings.task, request.split))?,
+                };
+                run.scores = Gate::ALL
+                    .into_iter()
+                    .zip(own.chunks(COLUMNS.len()))
+                    .map(|(gate, scores)| (gate, scores.iter().map(|(_, score)| *score).collect()))
+                    .collect();
+            }
+            let due = every
+                && epoch >= AblationLine::FIRST
+                && (epoch - AblationLine::FIRST).is_multiple_of(AblationLine::EVERY)
+                && epoch < settings.epochs;
+            if let Some(samples) = self.samples.filter(|_| due) {
+                // Denoising compares with the labels of PLG, so the flips of an epoch replace those of the epoch before.
+                for (modality, labels) in &plain {
+                    dataset.put_back(*modality, labels.clone());
+                }
+                let after = samples.denoise(&trainer, dataset);
+                run.labels = after.map(|after| [samples.plain(), after]);
+            }
+        }
+        let done = trainer.done();
+        trainer.restore(weights, done, Path::new("the best epoch"))?;
+        Ok((run, trainer))
+    }
+}
+
+type Named = Vec<(String, f64)>;
+
+/// The scores of a split by both protocols, in the order of [`Gate::ALL`] and [`COLUMNS`], followed by the other
+/// scores of the task.
+fn scores(
+    trainer: &Trainer,
+    dataset: &Dataset,
+    truths: &Truths,
+    (task, split): (Task, Split),
+) -> Result<Named, TrainError> {
+    let predicted = predict_split(trainer.parser(), dataset, split);
+    let truth = truths.of(split).expect("it was looked for at the beginning");
+    let named = metrics(truth, &predicted, task)?;
+    Ok(named
+        .into_iter()
+        .map(|(name, score)| (name.to_string(), score))
+        .collect())
+}

@@ -1,0 +1,139 @@
+//! The table of means and deviations.
+
+use std::fmt;
+
+use super::{Ablation, AblationLine, AblationRun};
+use crate::eval::Level;
+use crate::parser::settings::Gate;
+
+/// The mean and the sample standard deviation. The deviation of one value is 0.
+pub fn spread(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0).max(1.0)).sqrt())
+}
+
+/// Writes the table of means and deviations, with one decimal.
+impl fmt::Display for Ablation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seeds = self
+            .runs
+            .iter()
+            .map(|run| run.seed)
+            .collect::<std::collections::BTreeSet<_>>();
+        writeln!(
+            f,
+            "split {}, {} videos learnt from, {} epochs, mean and deviation over {} seeds, percent",
+            self.split,
+            self.videos,
+            self.epochs,
+            seeds.len()
+        )?;
+        for gate in Gate::ALL {
+            writeln!(f, "\nprotocol {}", gate.as_str())?;
+            writeln!(
+                f,
+                "{:<26}{:>11}{:>11}{:>11}{:>11}{:>11} |{:>12}{:>13}",
+                "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
+            )?;
+            for line in AblationLine::ALL {
+                let runs: Vec<&AblationRun> = self.runs.iter().filter(|run| run.line == line).collect();
+                if runs.is_empty() {
+                    continue;
+                }
+                let cell = |column: usize| {
+                    let of = |run: &&AblationRun| {
+                        let own = run.scores.iter().find(|(own, _)| *own == gate);
+                        own.map_or(f64::NAN, |(_, scores)| scores[column])
+                    };
+                    let (mean, deviation) = spread(&runs.iter().map(of).collect::<Vec<_>>());
+                    format!("{mean:.1} ±{deviation:.1}")
+                };
+                write!(f, "{:<26}", line.as_str())?;
+                for column in 0..5 {
+                    write!(f, "{:>11}", cell(column))?;
+                }
+                writeln!(f, " |{:>12}{:>13}", cell(8), cell(9))?;
+            }
+        }
+        self.labels(f)
+    }
+}
+
+impl Ablation {
+    /// Writes the scores of the labels before and after denoising.
+    fn labels(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let denoised = |run: &&AblationRun| run.labels.is_some();
+        if self.runs.iter().any(|run| denoised(&run)) {
+            writeln!(f, "\nlabels of {}, segment level", self.split)?;
+        }
+        for line in AblationLine::ALL {
+            let runs: Vec<[Level; 2]> = self
+                .runs
+                .iter()
+                .filter(|run| run.line == line)
+                .filter_map(|run| run.labels)
+                .collect();
+            for (at, when) in ["before", "after"]
+                .into_iter()
+                .enumerate()
+                .filter(|_| !runs.is_empty())
+            {
+                write!(f, "{:<26}", format!("{} {when}", line.as_str()))?;
+                let values = [
+                    |level: &Level| level.audio,
+                    |level: &Level| level.visual,
+                    |level: &Level| level.audio_visual,
+                    |level: &Level| level.type_av,
+                    |level: &Level| level.event_av,
+                ];
+                for value in values {
+                    let own: Vec<f64> = runs.iter().map(|levels| value(&levels[at])).collect();
+                    let (mean, deviation) = spread(&own);
+                    write!(f, "{:>11}", format!("{mean:.1} ±{deviation:.1}"))?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vaplan_schemas::rows::Split;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_mean_and_sample_deviation() {
+        assert_eq!(spread(&[1.0, 2.0, 3.0]), (2.0, 1.0));
+        assert_eq!(spread(&[5.0]), (5.0, 0.0));
+        let run = |line, seed, score: f64| AblationRun {
+            line,
+            seed,
+            epoch: 3,
+            loss: 1.0,
+            scores: Gate::ALL.map(|gate| (gate, vec![score; 10])).to_vec(),
+            labels: None,
+        };
+        let ablation = Ablation {
+            split: Split::Test,
+            epochs: 40,
+            videos: 100,
+            runs: vec![
+                run(AblationLine::Weak, 1, 50.0),
+                run(AblationLine::Weak, 2, 52.0),
+                run(AblationLine::Richness, 1, 60.0),
+            ],
+        };
+        let table = ablation.to_string();
+        assert!(table.contains("mean and deviation over 2 seeds"), "{table}");
+        let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak")).collect();
+        assert_eq!(lines.len(), 2, "one a protocol");
+        assert!(lines[0].contains("51.0 ±1.4"), "{table}");
+        assert!(table.contains("event Type  event Event"), "{table}");
+        assert!(table.contains("pseudo+richness             60.0 ±0.0"), "{table}");
+    }
+}

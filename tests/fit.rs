@@ -1,0 +1,142 @@
+//! `vaplan label --fit-thresholds`: thresholds from features and weak labels.
+
+use std::path::Path;
+
+use vaplan_schemas::store::Store;
+use vaplan_schemas::tables::{Classes, Labels, Rejects};
+
+use crate::sample::Sample;
+use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
+
+/// Simulated features of the built-in sample, five times.
+struct Simulated {
+    folder: tempfile::TempDir,
+}
+
+impl Simulated {
+    fn new() -> Simulated {
+        let folder = scratch();
+        let dir = folder.path().to_str().unwrap();
+        sample_annotations(dir);
+        let own = Simulated { folder };
+        let (given, features) = (own.path("annotations"), own.path("features"));
+        let words = [
+            "synth",
+            "--annotations",
+            &given,
+            "--out",
+            &features,
+            "--dim",
+            "64",
+            "--repeat",
+            "5",
+        ];
+        assert_status(&run([&words[..], &["--parquet"]].concat()), 0);
+        own
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn label(&self, store: &str, more: &[&str]) -> String {
+        let mut words = vec!["label".to_owned()];
+        for (flag, name) in [
+            ("--store", store),
+            ("--annotations", "features/annotations"),
+            ("--visual", "features/visual"),
+            ("--audio", "features/audio"),
+            ("--visual-text", "features/visual_text.npy"),
+            ("--audio-text", "features/audio_text.npy"),
+        ] {
+            words.extend([flag.to_owned(), self.path(name)]);
+        }
+        words.extend(more.iter().map(|word| (*word).to_owned()));
+        let output = run(words);
+        assert_status(&output, 0);
+        stdout(&output).to_owned()
+    }
+
+    /// Type@AV of the labels of test.
+    fn score(&self, store: &str) -> f64 {
+        let output = run([
+            "eval",
+            "--store",
+            &self.path(store),
+            "--split",
+            "test",
+            "--format",
+            "json",
+        ]);
+        let report: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        let found = report.to_string();
+        let segment = report
+            .pointer("/scores/segment/type_av")
+            .or(report.pointer("/segment/type_av"));
+        segment
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or_else(|| panic!("{found}"))
+    }
+}
+
+#[test]
+fn fitted_thresholds_differ_by_class_improve_labels_and_do_not_depend_on_workers() {
+    let own = Simulated::new();
+    own.label("plain", &[]);
+    own.label("fitted", &["--fit-thresholds", "--workers", "1"]);
+    own.label("other", &["--fit-thresholds", "--workers", "3"]);
+    let (plain, fitted) = (own.score("plain"), own.score("fitted"));
+    assert!(fitted > plain + 1.0, "{fitted}, with default thresholds {plain}");
+
+    let open = |name: &str| {
+        Store::open(Path::new(&own.path(name)))
+            .unwrap()
+            .at_version(None)
+            .unwrap()
+    };
+    let classes = open("fitted").read::<Classes>().unwrap();
+    let distinct: std::collections::BTreeSet<String> =
+        classes.iter().map(|row| row.threshold.to_string()).collect();
+    assert!(distinct.len() > 20, "{distinct:?}");
+    assert_eq!(open("other").read::<Classes>().unwrap(), classes);
+    assert_eq!(
+        open("other").read::<Labels>().unwrap(),
+        open("fitted").read::<Labels>().unwrap()
+    );
+    let again = own.label("fitted", &["--fit-thresholds"]);
+    assert!(again.contains("nothing to do"), "{again}");
+}
+
+#[test]
+fn classes_whose_scores_tell_nothing_keep_their_threshold_and_a_note_says_so() {
+    // The features of this sample are random numbers, and 12 videos are too few for any class.
+    let sample = Sample::new(12);
+    assert_status(
+        &sample.label("store", &["--fit-thresholds", "--visual-threshold", "1.1"]),
+        0,
+    );
+    let snapshot = Store::open(&sample.path("store"))
+        .unwrap()
+        .at_version(None)
+        .unwrap();
+    for row in snapshot.read::<Classes>().unwrap() {
+        let expected = if row.modality == vaplan_schemas::Modality::Visual {
+            1.1
+        } else {
+            0.95
+        };
+        assert_eq!(row.threshold, expected, "{row:?}");
+    }
+    let notes = snapshot.read::<Rejects>().unwrap();
+    let told: Vec<&str> = notes
+        .iter()
+        .filter(|row| row.kind.as_str() == "fitted_threshold")
+        .map(|row| row.reason.as_str())
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("no audio threshold of 3 of 3 classes"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("expected at least 20"), "{told:?}");
+}

@@ -73,7 +73,7 @@ impl LabelledSample {
 }
 
 /// Segment probabilities of a video, audio and visual: 0.03 off its visual labels, later epochs a bit more.
-fn predicted(epoch: u64, video: &VideoRow, labels: &[LabelTrack]) -> Vec<PredictionTrack> {
+pub(crate) fn predicted(epoch: u64, video: &VideoRow, labels: &[LabelTrack]) -> Vec<PredictionTrack> {
     let off = 0.03 + 0.001 * epoch as f32;
     let mut probability = vec![off; 10 * CLASSES.len()];
     for track in labels {

@@ -4,18 +4,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
 use super::choice::choices;
+use super::cluster::{ClusterArgs, followed, starting};
 use super::progress::Bar;
-use crate::engine::cluster::hosts::Hosts;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::{Listener, Progress};
 use crate::ingest::features::ColumnNames;
-use crate::label::cluster::{self, ClusterOutcome};
+use crate::label::cluster;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 
@@ -128,23 +128,8 @@ pub(super) struct LabelArgs {
     /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
-    /// File with one host:port per line, one for each process of the cluster. Start every process with the same
-    /// arguments and its own --process. Connections are neither encrypted nor authenticated
-    #[arg(long, value_name = "FILE", env = "VAPLAN_HOSTS", requires = "process")]
-    hosts: Option<PathBuf>,
-    /// Number of this process, its line in --hosts counted from 0; process 0 commits
-    #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
-    process: Option<usize>,
-    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for
-    /// this time if it is shorter, counts as lost
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..=86_400),
-        env = "VAPLAN_CLUSTER_TIMEOUT"
-    )]
-    cluster_timeout: u64,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[cfg(feature = "encode")]
     #[command(flatten)]
     media: super::media::MediaArgs,
@@ -196,7 +181,7 @@ impl LabelArgs {
         );
         #[cfg(feature = "encode")]
         anyhow::ensure!(
-            self.hosts.is_none() || !self.media.any(),
+            !self.cluster.given() || !self.media.any(),
             "--media is one process's work, expected `vaplan encode` first, and its features for --hosts"
         );
         Ok(())
@@ -295,18 +280,10 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         Progress::Shard { .. } => own_bar.add(1),
         Progress::Committing => own_bar.message("committing"),
     });
-    let hosts = args.hosts.as_deref().zip(args.process);
-    let outcome = match hosts {
-        Some((path, process)) => {
-            let hosts = Hosts::read(path, process)?;
-            let (here, of) = (hosts.here(), hosts.processes());
-            bar.say(&format!("{here} of {of} processes: starting"));
-            cluster::run(
-                &request,
-                &hosts,
-                Duration::from_secs(args.cluster_timeout),
-                &listener,
-            )?
+    let outcome = match args.cluster.settings()? {
+        Some(settings) => {
+            starting(&settings, &bar);
+            cluster::run(&request, &settings, &listener)?
         }
         None => ClusterOutcome::Led(Box::new(label::run(&request, &listener)?)),
     };
@@ -372,17 +349,4 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// Prints the result in a process that does not commit, and returns the exit status of the process that does.
-fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let Some(rejects) = rejects else {
-        writeln!(out, "nothing to do: version {version} holds these labels")?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    writeln!(
-        out,
-        "version {version}: committed by process 0, which has the counts"
-    )?;
-    Ok(ExitCode::from(u8::from(rejects > 0)))
 }

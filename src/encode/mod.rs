@@ -21,6 +21,7 @@
 //! | [`operator`] | the timely operator that encodes batches |
 //! | [`flow`] | the dataflow of encoding |
 //! | [`cache`] | keeps embeddings on disk, by content |
+//! | [`cluster`] | encodes media as one of several processes |
 //! | [`mod@write`] | writes feature files from the cache |
 //! | [`embed`] | encodes media into memory, for `parse` |
 //! | [`streamed`] | scores the media of a store while they are encoded, and commits early versions |
@@ -29,6 +30,7 @@
 
 pub mod batch;
 pub mod cache;
+pub mod cluster;
 pub mod embed;
 pub mod error;
 pub mod flow;

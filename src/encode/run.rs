@@ -10,6 +10,7 @@ use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 use vaplan_schemas::store::WriteLock;
 
 use super::cache::Cache;
+use super::cluster::{EncodeGroup, EncodeWork};
 use super::error::EncodeError;
 use super::flow::{self, AfterUnits, EncodeThreads};
 use super::image::Resize;
@@ -23,6 +24,7 @@ use super::read::{ModelTarget, Reading};
 use super::streamed::{Streamed, StreamedLabelling};
 use super::text::{self, ClassTexts};
 use super::write::{self, FeatureForm, ShardSet, WrittenShards};
+use crate::engine::flow::Alone;
 use crate::ingest::seen::one_spelling;
 use crate::ingest::shards::FloatType;
 
@@ -213,15 +215,16 @@ pub struct WrittenFeatures {
 /// written. A single media file that cannot be used is not an error: it becomes a rejected row in
 /// [`EncodeSummary::rejects`] and in `rejects.jsonl`.
 pub fn run(request: &EncodeRequest, listener: &EncodeListener) -> Result<EncodeSummary, EncodeError> {
-    locked(request, None, listener).map(|(summary, _lock)| summary)
+    locked(request, None, &mut Alone, listener).map(|(summary, _lock)| summary)
 }
 
 /// Does the work of [`run`], and also returns the lock of the folder: no other process can write to the folder until
 /// the lock is dropped. With a labelling, the dataflow also scores the features, and commits early versions if the labelling
-/// asks for them.
+/// asks for them. Without a labelling, the processes of `group` encode together.
 pub(super) fn locked(
     request: &EncodeRequest,
     labelling: Option<&StreamedLabelling>,
+    group: &mut dyn EncodeGroup,
     listener: &EncodeListener,
 ) -> Result<(EncodeSummary, WriteLock), EncodeError> {
     let EncodePlan {
@@ -269,7 +272,15 @@ pub(super) fn locked(
     let (mut results, media, written) = match labelling {
         None => {
             let media = Arc::new(media);
-            let results = flow::run(reading, &cache, &media, pool, request.threads, listener)?;
+            let work = EncodeWork {
+                reading,
+                pool,
+                cache: cache.clone(),
+                media: media.clone(),
+                threads: request.threads,
+                listener: listener.clone(),
+            };
+            let results = group.encode(work, &request.out)?;
             (results, media, WrittenShards::new())
         }
         Some(labelling) => {

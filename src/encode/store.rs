@@ -14,6 +14,7 @@ use vaplan_schemas::store::{Store, WriteLock};
 use super::error::EncodeError;
 use super::run::{EncodeListener, EncodeRequest, EncodeSummary, WrittenFeatures, locked};
 use super::streamed::StreamedLabelling;
+use crate::engine::flow::Alone;
 use crate::label;
 use crate::world::settings::RuleName;
 
@@ -50,7 +51,7 @@ pub fn into_store(
         out: folder.clone(),
         ..request.clone()
     };
-    let (summary, lock) = locked(&request, Some(labelling), listener)?;
+    let (summary, lock) = locked(&request, Some(labelling), &mut Alone, listener)?;
     Ok(EncodedMedia {
         summary,
         folder,

@@ -18,7 +18,10 @@ use super::part::TouchedRows;
 use super::tracks::{OtherRows, OtherTracks, TrackChanges, TrackOutput, TracksAnew};
 use crate::engine::Listener;
 use crate::engine::commit::{Classification, append_changes, change_rows, sort_changes};
+use crate::engine::flow::Alone;
+use crate::engine::group::{LabellingGroup, TracksOfVersion};
 use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row};
+use crate::engine::share::BucketShare;
 use crate::error::LabelError;
 use crate::world::evidence::of_epochs;
 use crate::world::flips;
@@ -156,14 +159,16 @@ pub fn commit(
         request,
         (part, outcome),
         None,
+        &mut Alone,
         &Listener::silent(),
     )
 }
 
-/// Like [`commit`], and also labels tracks of all other videos anew.
+/// Like [`commit`], and also labels tracks of all other videos anew, together with the other processes of a cluster.
 ///
 /// # Errors
 /// Returns the errors of [`commit`] and of [`TracksAnew::label`].
+#[expect(clippy::too_many_arguments, reason = "a change, in one place")]
 pub(super) fn commit_with_tracks(
     store: &Store,
     lock: Option<&WriteLock>,
@@ -171,6 +176,7 @@ pub(super) fn commit_with_tracks(
     request: &RelabelRequest,
     (part, outcome): (&TouchedRows, &Outcome),
     tracks: Option<&TracksAnew<'_>>,
+    group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
     let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
@@ -201,7 +207,13 @@ pub(super) fn commit_with_tracks(
         let version = snapshot.version().version + 1;
         summary.changes = change_rows(version, &classes, &changes, names);
         if let Some(tracks) = tracks {
-            let done = tracks.label(TrackOutput::Nothing, &diffs.others(tracks), None, listener)?;
+            let done = tracks.label(
+                TrackOutput::Nothing,
+                BucketShare::ALL,
+                &diffs.others(tracks),
+                None::<&mut Commit<'_>>,
+                listener,
+            )?;
             let done = done.expect("only a patch can have too many rows");
             summary.add_tracks(&done, counted);
             summary.changes.extend(done.changes);
@@ -218,10 +230,27 @@ pub(super) fn commit_with_tracks(
     if let Some(tracks) = tracks {
         let others = diffs.others(tracks);
         let mut output = tracks.output()?;
-        let mut done = tracks.label(output, &others, Some(&mut commit), listener)?;
-        if done.is_none() {
-            (commit, output) = (begin()?, TrackOutput::Buckets);
-            done = tracks.label(output, &others, Some(&mut commit), listener)?;
+        let mut done = None;
+        if output == TrackOutput::Patch {
+            done = tracks.label(output, BucketShare::ALL, &others, Some(&mut commit), listener)?;
+            if done.is_none() {
+                (commit, output) = (begin()?, TrackOutput::Buckets);
+            }
+        }
+        if output == TrackOutput::Buckets {
+            let share = group.begin_tracks(
+                store,
+                TracksOfVersion {
+                    before: snapshot.version().version,
+                    version: commit.version().0,
+                    buckets: tracks.buckets(),
+                    plan: tracks.hash(),
+                },
+                request.workers,
+            )?;
+            done = tracks.label(output, share, &others, Some(&mut commit), listener)?;
+            let done = done.as_mut().expect("only a patch can have too many rows");
+            group.gather_tracks(&mut commit, done)?;
         }
         let done = done.expect("only a patch can have too many rows");
         summary.add_tracks(&done, counted);
@@ -249,6 +278,19 @@ pub(super) fn commit_with_tracks(
     append_changes(&mut commit, &classes, changes, names)?;
     summary.version = Some(commit.finish()?);
     Ok(summary)
+}
+
+/// The rows of `labels` and `scores` of a part, for the tracks that are labelled beside it.
+///
+/// # Errors
+/// Returns [`LabelError::Store`] if a table cannot be read.
+pub(super) fn other_tracks(
+    snapshot: &Snapshot,
+    (part, outcome): (&TouchedRows, &Outcome),
+    tracks: &TracksAnew<'_>,
+) -> Result<OtherTracks, LabelError> {
+    let rejected = graph_rejects(part, outcome);
+    Ok(diffs(snapshot, part, outcome, &rejected)?.others(tracks))
 }
 
 /// Makes the data for the row of table `versions`.

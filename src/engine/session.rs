@@ -5,6 +5,7 @@ use std::path::Path;
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::change::{RelabelRequest, RelabelSummary};
+use super::flow::Alone;
 use super::part::TouchedRows;
 use super::resident::Resident;
 use super::{Listener, Progress, patch, whole};
@@ -144,6 +145,7 @@ impl Session {
                     &snapshot,
                     &request,
                     *resolved,
+                    &mut Alone,
                     &listener,
                 )?;
                 let latest = self.store.at_version(None).map_err(LabelError::from)?;

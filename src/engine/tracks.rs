@@ -24,17 +24,19 @@ use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::{Score, UserLabelRecord, UserLabelTrack, VideoId};
 use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack};
 use vaplan_schemas::store::{
-    BucketGroups, Commit, FileWriter, Filter, Found, GroupRows, Snapshot, on_every_core,
+    BucketGroups, FileWriter, Filter, Found, GroupRows, Snapshot, VersionRows, on_every_core,
 };
 use vaplan_schemas::tables::{Labels, Scores, Table};
 use vaplan_schemas::{ClassId, Modality, bucket_of};
 
-pub(crate) use self::changes::TrackChanges;
+pub(crate) use self::changes::{TrackChanges, TrackCounts};
 pub(crate) use self::others::{OtherRows, OtherTracks};
 use super::Listener;
 use super::rows::label_track;
+use super::share::BucketShare;
 use crate::error::LabelError;
 use crate::world::bucketed::PredictionsByBucket;
+use crate::world::hash::{feed, hash};
 use crate::world::resolve::Resolved;
 use crate::world::{Both, World};
 
@@ -148,6 +150,19 @@ impl<'a> TracksAnew<'a> {
         })
     }
 
+    /// Hash of what decides the tracks. Processes that label tracks together compare it.
+    pub(crate) fn hash(&self) -> String {
+        let world = self.world;
+        let wanted = format!("{:?}", (&self.wanted, &self.rescored, &self.elsewhere));
+        let denoised = format!("{:?}", (&world.denoising, &world.active));
+        hash(|sum| {
+            feed(
+                sum,
+                [&*world.settings_hash(), &world.models_hash(), &wanted, &denoised],
+            )
+        })
+    }
+
     /// The number of buckets of the store.
     pub(crate) fn buckets(&self) -> u32 {
         self.groups.buckets()
@@ -178,7 +193,7 @@ impl<'a> TracksAnew<'a> {
         })
     }
 
-    /// Labels the tracks, and writes them to `commit` unless there is none.
+    /// Labels the tracks in the buckets of `share`, and writes them to `commit` unless there is none.
     ///
     /// Returns `None` if a patch would have too many rows. The caller must then begin another commit, and write buckets.
     ///
@@ -187,8 +202,9 @@ impl<'a> TracksAnew<'a> {
     pub(crate) fn label(
         &self,
         output: TrackOutput,
+        share: BucketShare,
         others: &OtherTracks,
-        mut commit: Option<&mut Commit<'_>>,
+        mut commit: Option<&mut impl VersionRows>,
         listener: &Listener,
     ) -> Result<Option<TrackChanges>, LabelError> {
         let labels = self.snapshot.by_bucket::<Labels>(self.buckets())?;
@@ -208,18 +224,19 @@ impl<'a> TracksAnew<'a> {
                 labels: labels.group(range.clone())?,
                 scores: scores.group(range.clone())?,
             };
+            let buckets: Vec<u32> = range.filter(|bucket| share.has(*bucket)).collect();
             let bucket = |nth: usize, writer: Option<&FileWriter<'_>>| {
-                self.bucket(range.start + nth as u32, &group, (output, writer), others)
+                self.bucket(buckets[nth], &group, (output, writer), others)
             };
             let done = match &mut commit {
-                Some(commit) => commit.write_files(range.len() + 1, |nth, writer| match nth {
+                Some(commit) => commit.write_files(buckets.len() + 1, |nth, writer| match nth {
                     0 => {
                         writer.changes(&changed)?;
                         Ok(Default::default())
                     }
                     _ => bucket(nth - 1, Some(writer)),
                 })?,
-                None => on_every_core(range.len(), |nth| bucket(nth, None))?,
+                None => on_every_core(buckets.len(), |nth| bucket(nth, None))?,
             };
             changed.clear();
             for (own, changes) in done {

@@ -32,6 +32,7 @@ use crate::engine::flow::{self, Alone, FlowInput};
 use crate::engine::passes::{Passes, bucketed_videos};
 use crate::engine::plan::{Plan, PlannedShard, weak_hash};
 use crate::engine::score::{ReadReport, lock, stage_shards};
+use crate::engine::share::BucketShare;
 use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
@@ -262,10 +263,15 @@ impl EarlyVersions {
         let kept = self.kept_rejects(latest.as_ref(), &plan, &own)?;
         let plan = Arc::new(plan);
         let before = match (&latest, &before) {
-            (Some(latest), Some(world)) => {
-                VersionBefore::open(latest, &world.classes, &plan, &self.stage, self.buckets)?
-            }
-            _ => VersionBefore::none(&plan, &self.stage, self.buckets),
+            (Some(latest), Some(world)) => VersionBefore::open(
+                latest,
+                &world.classes,
+                &plan,
+                &self.stage,
+                self.buckets,
+                BucketShare::ALL,
+            )?,
+            _ => VersionBefore::none(&plan, &self.stage, self.buckets, BucketShare::ALL),
         };
         let before = Arc::new(before);
         let units: Vec<String> = done.iter().chain(&new).map(u32::to_string).collect();
@@ -281,6 +287,7 @@ impl EarlyVersions {
         let mut writer = VersionWriter::begin_early(&self.store, &lock, info, &plan, before.classes())?;
         writer.keep_rejects(kept);
         let input = FlowInput {
+            share: BucketShare::ALL,
             plan: plan.clone(),
             stage: self.stage.clone(),
             shards: (0..plan.shards.len()).collect(),

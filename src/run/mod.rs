@@ -54,6 +54,7 @@ use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::engine::Listener;
+use crate::engine::flow::Alone;
 use crate::engine::resident::whole;
 use crate::error::LabelError;
 use crate::eval::EvalError;
@@ -256,7 +257,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         }
         let state = plan.denoised.clone().unwrap_or_default();
         plan.world.run = commit::remembered(&text, &ledger, &plan.world, &state);
-        let summary = label::run_plan(plan, &label, &listener)?;
+        let summary = label::run_plan(plan, &label, &mut Alone, &listener)?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
     }
     let store = Store::open(&config.store)?;
@@ -311,7 +312,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         let mut plan = label::plan::open(&label)?;
         plan.world.run = commit::remembered(&text, &writer.ledger, &plan.world, &wanted);
         plan.denoised = Some(wanted);
-        label::run_plan(plan, &label, &listener)?;
+        label::run_plan(plan, &label, &mut Alone, &listener)?;
     }
     write_models(&config, &stages, &paths, &snapshot)?;
     Ok(Summary {

@@ -92,6 +92,7 @@ impl ReviewFigures {
         let times = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         times.write(
             &mut text,
+            "",
             "vaplan_save_seconds",
             "From the arrival of a correction to its durable version.",
         );

@@ -13,6 +13,7 @@ use super::order::Order;
 use super::status::{Board, Times};
 use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
+use crate::engine::flow::Alone;
 use crate::engine::resident::Resident;
 use crate::engine::session::{PreparedChange, prepare};
 use crate::engine::{lost, patch, whole};
@@ -387,7 +388,15 @@ impl<'a> Batches<'a> {
             }
             Ok(PreparedChange::Everything(resolved)) => {
                 let began = Instant::now();
-                let made = whole::run(self.store, Some(lock), snapshot, request, *resolved, &listener);
+                let made = whole::run(
+                    self.store,
+                    Some(lock),
+                    snapshot,
+                    request,
+                    *resolved,
+                    &mut Alone,
+                    &listener,
+                );
                 times.commit = began.elapsed();
                 (made, Way::Past)
             }

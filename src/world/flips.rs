@@ -44,6 +44,14 @@ pub(crate) fn count<'a>(
     }
 }
 
+/// Adds the flips that another process counted.
+pub(crate) fn add(flips: &mut FlipCounts, others: FlipCounts) {
+    for (track, [set, unset]) in others {
+        let own = flips.entry(track).or_default();
+        *own = [own[0] + set, own[1] + unset];
+    }
+}
+
 /// Total number of flips.
 pub fn total(flips: &FlipCounts) -> u64 {
     flips.values().flatten().sum()

@@ -22,7 +22,7 @@ use super::snapshot::data_file;
 use super::written::Written;
 use super::{Commit, DataFile, Snapshot, Store};
 use crate::error::StoreError;
-use crate::ids::bucket_of;
+use crate::ids::{StoreVersion, bucket_of};
 use crate::tables::{LabelChanges, Table};
 
 /// The buckets of a store version, in groups of neighbouring buckets.
@@ -205,8 +205,37 @@ impl FileWriter<'_> {
     }
 }
 
+/// The table of a file, the number of changed labels in it, and the file.
+pub(super) type WrittenFile = (&'static str, u64, Written);
+
+/// Calls `work` with every number below `count`, with as many threads as there are cores. Returns the results of the calls
+/// and the files that they wrote.
+pub(super) fn files_of<R: Send, E: Send + From<StoreError>>(
+    store: &Store,
+    buckets: u32,
+    version: StoreVersion,
+    count: usize,
+    work: impl Fn(usize, &FileWriter<'_>) -> Result<R, E> + Sync,
+) -> Result<(Vec<R>, Vec<WrittenFile>), E> {
+    let writer = FileWriter {
+        store,
+        buckets,
+        prefix: format!("v{:08}", version.0),
+        written: Mutex::default(),
+    };
+    let done = on_all_cores(count, |nth| work(nth, &writer))?;
+    let mut written = writer
+        .written
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    // Threads finish in any order. The order of the files decides nothing, but equal runs shall be equal in all they do.
+    written.sort_by(|a, b| (a.0, &a.2.file.name).cmp(&(b.0, &b.2.file.name)));
+    Ok((done, written))
+}
+
 impl Commit<'_> {
-    /// Removes the rows of these buckets. The caller adds the new rows with [`Commit::fill_buckets`].
+    /// Removes the rows of these buckets. The caller adds the new rows with
+    /// [`VersionRows::fill_buckets`](super::VersionRows::fill_buckets).
     ///
     /// # Errors
     /// Returns [`StoreError`] if a patch file cannot be read.
@@ -224,30 +253,9 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Calls `work` with every number below `count`, with as many threads as there are cores, and adds the files that these
-    /// calls write. The caller must have cleared the bucketed tables that `work` writes ([`Commit::clear`]).
-    ///
-    /// # Errors
-    /// Returns the error of one of the calls.
-    pub fn write_files<R: Send, E: Send + From<StoreError>>(
-        &mut self,
-        count: usize,
-        work: impl Fn(usize, &FileWriter<'_>) -> Result<R, E> + Sync,
-    ) -> Result<Vec<R>, E> {
+    /// Adds files that several threads wrote.
+    pub(super) fn add_files(&mut self, written: Vec<WrittenFile>) -> Result<(), StoreError> {
         self.touch::<LabelChanges>()?;
-        let writer = FileWriter {
-            store: self.store,
-            buckets: self.buckets,
-            prefix: format!("v{:08}", self.version().0),
-            written: Mutex::default(),
-        };
-        let done = on_all_cores(count, |nth| work(nth, &writer))?;
-        let mut written = writer
-            .written
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Threads finish in any order. The order of the files decides nothing, but equal runs shall be equal in all they do.
-        written.sort_by(|a, b| (a.0, &a.2.file.name).cmp(&(b.0, &b.2.file.name)));
         for (table, changed, Written { file, scratch }) in written {
             self.changed_labels += changed;
             let name = file.name.clone();
@@ -258,7 +266,7 @@ impl Commit<'_> {
             files.insert(name.clone(), file);
             self.unnamed.extend(scratch.map(|scratch| (table, name, scratch)));
         }
-        Ok(done)
+        Ok(())
     }
 }
 

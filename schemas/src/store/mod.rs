@@ -33,6 +33,7 @@ mod log_copy;
 mod logged;
 mod optimize;
 mod parallel;
+mod part;
 mod patch;
 mod references;
 mod scan;
@@ -53,6 +54,7 @@ pub use commit::{Commit, CommitInfo};
 pub use deleted::Deleted;
 pub use lock::WriteLock;
 pub use optimize::Optimized;
+pub use part::{PartFiles, PartWriter, VersionRows};
 pub use references::VacuumedFolder;
 pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::{DataFile, Snapshot};
@@ -87,6 +89,8 @@ pub struct Store {
     files: Arc<dyn ObjectStore>,
     known: KnownLogs,
     plain_bytes: u64,
+    /// The folder of files that have no name yet.
+    scratch: PathBuf,
 }
 
 /// A commit writes files of at most this size anew rather than patch them: see [`Store::with_plain_bytes`].
@@ -139,6 +143,7 @@ impl Store {
             Err(_) => PLAIN_BYTES,
         };
         Ok(Store {
+            scratch: root.join(OWN).join(SCRATCH),
             root,
             files,
             known,

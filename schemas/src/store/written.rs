@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::durable::Scratch;
 use super::logged::LoggedFile;
-use super::{OWN, SCRATCH, Store, fault};
+use super::{Store, fault};
 use crate::error::{StoreError, TableError};
 use crate::ids::bucket_of;
 use crate::parquet_file;
@@ -83,7 +83,7 @@ impl Written {
             return Ok(Some(Written { file, scratch: None }));
         }
         fault::point("before-file");
-        let scratch = Scratch::write(&store.root.join(OWN).join(SCRATCH), [bytes.as_slice()])?;
+        let scratch = Scratch::write(&store.scratch, [bytes.as_slice()])?;
         fault::point("after-file");
         Ok(Some(Written {
             file,

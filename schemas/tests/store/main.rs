@@ -9,6 +9,7 @@ mod growth;
 mod laws;
 mod log_copy;
 mod optimize;
+mod parts;
 mod patch;
 mod plain;
 mod scan;

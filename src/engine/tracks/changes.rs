@@ -1,5 +1,6 @@
 //! What labelling tracks anew changes.
 
+use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack};
 use vaplan_schemas::store::Place;
 
@@ -23,7 +24,41 @@ pub(crate) struct TrackChanges {
     pub(crate) new: Vec<LabelTrack>,
 }
 
+/// What one process counted while it labelled the tracks of its buckets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TrackCounts {
+    set: u64,
+    unset: u64,
+    videos: u64,
+    rows: [u64; 2],
+    flips: FlipCounts,
+}
+
+impl From<TrackChanges> for TrackCounts {
+    fn from(changes: TrackChanges) -> TrackCounts {
+        TrackCounts {
+            set: changes.set,
+            unset: changes.unset,
+            videos: changes.videos,
+            rows: changes.rows,
+            flips: changes.flips,
+        }
+    }
+}
+
 impl TrackChanges {
+    /// Adds the counts of another process.
+    pub(crate) fn add_counts(&mut self, counts: TrackCounts) {
+        self.add(TrackChanges {
+            set: counts.set,
+            unset: counts.unset,
+            videos: counts.videos,
+            rows: counts.rows,
+            flips: counts.flips,
+            ..TrackChanges::default()
+        });
+    }
+
     /// Counts the labels of a track that differ from those before, and adds them to `changes`.
     pub(super) fn compare(
         &mut self,

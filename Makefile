@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test browser python pytorch soak bench structure lint clean tools native venv pyvenv
+.PHONY: help demo check test browser python pytorch fiftyone soak bench structure lint clean tools native venv pyvenv
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ pytorch: pyvenv ## Install PyTorch (3 GB) beside the Python package, and run the
 	.venv-py/bin/python -m pytest -q python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan.torch
 
+fiftyone: tools ## Open an export with FiftyOne itself: installs 1.2 GB, so that CI does not run it
+	$(CARGO) build --workspace --bin vaplan
+	@scripts/fiftyone.sh
+
 soak: tools ## Check that incremental equals batch on 10,000 random scripts of changes (VAPLAN_SOAK) and on 500 with stores and files (VAPLAN_SOAK_STORES)
 	VAPLAN_SOAK=$${VAPLAN_SOAK:-10000} $(CARGO) test --workspace --test law -- --nocapture
 	VAPLAN_SOAK=$${VAPLAN_SOAK_STORES:-500} $(CARGO) test --workspace --test main -- --nocapture relabel::law
@@ -56,9 +60,9 @@ lint: native structure ## Everything that CI checks beside the tests: structure,
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
-clean: ## Remove target/, .venv and .venv-py; third_party/ (540 MB to fetch) stays
+clean: ## Remove target/ and the Python environments; third_party/ (540 MB to fetch) stays
 	$(CARGO) clean
-	rm -rf .venv .venv-py
+	rm -rf .venv .venv-py .venv-fiftyone
 
 tools:
 	@for tool in $(CARGO) python3 c++; do \

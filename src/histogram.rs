@@ -27,14 +27,23 @@ impl Histogram {
         self.sum += seconds;
     }
 
-    /// Appends the histogram to the text of a page for Prometheus.
-    pub(crate) fn write(&self, text: &mut String, name: &str, help: &str) {
+    /// Appends the histogram to the text of a page for Prometheus. `label` is in every line, such as `process="0"`; it can
+    /// be empty.
+    pub(crate) fn write(&self, text: &mut String, label: &str, name: &str, help: &str) {
+        let (own, before) = match label {
+            "" => (String::new(), String::new()),
+            label => (format!("{{{label}}}"), format!("{label},")),
+        };
         let _ = writeln!(text, "# HELP {name} {help}");
         let _ = writeln!(text, "# TYPE {name} histogram");
         for (bound, count) in BOUNDS.iter().zip(&self.buckets) {
-            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            let _ = writeln!(text, "{name}_bucket{{{before}le=\"{bound}\"}} {count}");
         }
-        let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", self.sum, self.count);
+        let _ = writeln!(text, "{name}_bucket{{{before}le=\"+Inf\"}} {}", self.count);
+        let _ = writeln!(
+            text,
+            "{name}_sum{own} {}\n{name}_count{own} {}",
+            self.sum, self.count
+        );
     }
 }

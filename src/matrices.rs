@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_schemas::rows::{LabelTrack, PredictionTrack, Split};
+use vaplan_schemas::rows::{LabelBitTrack, PredictionTrack, Split};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
-use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Table, Videos};
+use vaplan_schemas::tables::{Classes, LabelBits, Predictions, Scores, Table, Videos};
 use vaplan_schemas::{Modality, StoreError};
 
 use crate::error::LabelError;
@@ -108,7 +108,7 @@ pub fn labels(
     modality: Modality,
 ) -> Result<VideoMatrices<u8>, MatrixError> {
     let mut matrices = VideoMatrices::new(snapshot, split, 0)?;
-    fill::<Labels, _, _>(&mut [&mut matrices], snapshot, |track| {
+    fill::<LabelBits, _, _>(&mut [&mut matrices], snapshot, |track| {
         (track.modality == modality).then(|| (0, label_track(track)))
     })?;
     Ok(matrices)
@@ -124,13 +124,13 @@ pub fn labels_of_both(
 ) -> Result<[VideoMatrices<u8>; 2], MatrixError> {
     let mut audio = VideoMatrices::new(snapshot, split, 0)?;
     let mut visual = audio.clone();
-    fill::<Labels, _, _>(&mut [&mut audio, &mut visual], snapshot, |track| {
+    fill::<LabelBits, _, _>(&mut [&mut audio, &mut visual], snapshot, |track| {
         Some((track.modality.index(), label_track(track)))
     })?;
     Ok([audio, visual])
 }
 
-fn label_track(track: LabelTrack) -> ClassTrack<u8> {
+fn label_track(track: LabelBitTrack) -> ClassTrack<u8> {
     let values = track.labels.iter().map(|label| u8::from(*label)).collect();
     ClassTrack(track.video, track.class, values)
 }
@@ -281,10 +281,18 @@ fn fill<T: Table, V: Copy + Send, F: Fn(T::Row) -> Option<(usize, ClassTrack<V>)
     let files = snapshot.map_files::<T, _>(&Filter::all(), read)?;
     let ids = positions(&matrices[0].classes);
     let (places, classes) = (matrices[0].places(), ids.len());
+    // The tracks of a video follow one another and share its name, so that most names need no search.
+    let mut last: Option<(Arc<str>, Option<usize>)> = None;
     for (of, ClassTrack(video, class, values)) in files.into_iter().flatten() {
-        let Some(&place) = places.get(&video) else {
-            continue;
+        let place = match &last {
+            Some((name, place)) if Arc::ptr_eq(name, &video) => *place,
+            _ => {
+                let place = places.get(&video).copied();
+                last = Some((video.clone(), place));
+                place
+            }
         };
+        let Some(place) = place else { continue };
         let class = position(&ids, &class, T::NAME, &video)?;
         let expected = matrices[of].lengths[place] as usize;
         if values.len() != expected {
@@ -324,6 +332,7 @@ pub(crate) fn position(
 #[cfg(test)]
 mod tests {
     use vaplan_schemas::store::Store;
+    use vaplan_schemas::tables::Labels;
 
     use super::*;
     use crate::engine::Listener;

@@ -6,12 +6,13 @@ use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
 use crate::label::LabelRequest;
 use crate::synth::encoders::SynthPreset;
-use crate::synth::{SynthError, sample, write};
+use crate::synth::sample::AnnotationSet;
+use crate::synth::{SynthError, write};
 
 /// Writes the built-in sample below `folder`, and gives the request that labels it into the store `folder/store`.
 ///
 /// The sample has 80 videos (40 train, 16 val, 24 test) of 10 segments, LLP's 25 classes, and features of width 32.
-/// It is the data set of `vaplan demo`; scores on it say nothing about real data.
+/// Scores on it say nothing about real data.
 ///
 /// ```
 /// let folder = tempfile::tempdir()?;
@@ -26,7 +27,7 @@ use crate::synth::{SynthError, sample, write};
 /// [`SynthError`] if a file cannot be written.
 pub fn sample(folder: &Path) -> Result<LabelRequest, SynthError> {
     let annotations = folder.join("annotations");
-    sample::write(&annotations)?;
+    AnnotationSet::Sample.write(&annotations)?;
     let features = folder.join("features");
     let options = write::SynthOptions {
         out: features.clone(),

@@ -11,7 +11,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     let output = vaplan().arg("demo").current_dir(folder.path()).output().unwrap();
     assert_status(&output, 0);
     let told = stdout(&output);
-    for step in ["synth", "run", "plan", "query", "show"] {
+    for step in ["synth", "run", "plan", "ablate", "query", "show"] {
         assert!(
             told.contains(&format!("$ vaplan {step} ")),
             "no {step} in\n{told}"
@@ -23,7 +23,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
         "times_the_base",
         "labels, PLG + PLD",
         "parser, PLE + PLD",
-        "demo0000065_20_30",
+        "demo0001508_0_10",
         "With your own data",
         "$ vaplan serve --store ",
     ] {

@@ -59,7 +59,7 @@ impl LabelledSample {
     }
 
     /// Labels of rule `pld`: video, modality, class, segment, label.
-    fn flipped(&self) -> Vec<(String, Modality, String, usize, bool)> {
+    pub(crate) fn flipped(&self) -> Vec<(String, Modality, String, usize, bool)> {
         let labels = self.latest().read::<Labels>().unwrap();
         let of = |track: &LabelTrack| {
             let key = (track.video.to_string(), track.modality, track.class.to_string());
@@ -73,7 +73,7 @@ impl LabelledSample {
 }
 
 /// Segment probabilities of a video, audio and visual: 0.03 off its visual labels, later epochs a bit more.
-fn predicted(epoch: u64, video: &VideoRow, labels: &[LabelTrack]) -> Vec<PredictionTrack> {
+pub(crate) fn predicted(epoch: u64, video: &VideoRow, labels: &[LabelTrack]) -> Vec<PredictionTrack> {
     let off = 0.03 + 0.001 * epoch as f32;
     let mut probability = vec![off; 10 * CLASSES.len()];
     for track in labels {

@@ -128,7 +128,7 @@ fn commands_on_hundreds_of_files_need_few_descriptors() {
     };
     assert!(new("labels", 2) > LIMIT as usize, "{}", new("labels", 2));
 
-    // A patch of a track of every video, then of everything.
+    // Buckets of tracks that are labelled anew, then everything.
     done(&["relabel", "--store", &store, "--visual-threshold", "0.6"]);
     done(&[
         "relabel",
@@ -142,7 +142,22 @@ fn commands_on_hundreds_of_files_need_few_descriptors() {
         "2",
     ]);
     assert!(new("labels", 4) > LIMIT as usize);
-    done(&["relabel", "--store", &store, "--visual-threshold", "0.9"]);
+    // User labels in every video: a patch, with a deletion vector for the file of every bucket.
+    let user = sample.path("user.csv").display().to_string();
+    let videos = Store::open(Path::new(&store))
+        .unwrap()
+        .latest()
+        .unwrap()
+        .unwrap()
+        .read::<Videos>()
+        .unwrap();
+    let mut rows = "video,modality,class,label,segment\n".to_owned();
+    for row in &videos {
+        let (video, class) = (&row.video, &row.weak_labels[0]);
+        rows += &format!("{video},visual,{class},1,0\n{video},visual,{class},0,1\n");
+    }
+    std::fs::write(&user, rows).unwrap();
+    done(&["relabel", "--store", &store, "--user", &user]);
     assert!(
         files(&store, "labels", 5)
             .iter()

@@ -1,13 +1,15 @@
 //! `vaplan encode`: from media to features, and with them through the whole graph.
 
+mod delivered;
+mod early;
 mod failures;
 mod media;
 mod panics;
 mod pull;
 mod real_files;
 mod straight;
-mod tagger;
-mod video;
+pub(crate) mod tagger;
+pub(crate) mod video;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Classes, Labels, Rejects};
 
 use crate::sample::Sample;
-use crate::support::{assert_status, run, scratch, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
 
 /// Simulated features of the built-in sample, five times.
 struct Simulated {
@@ -17,7 +17,7 @@ impl Simulated {
     fn new() -> Simulated {
         let folder = scratch();
         let dir = folder.path().to_str().unwrap();
-        assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);
+        sample_annotations(dir);
         let own = Simulated { folder };
         let (given, features) = (own.path("annotations"), own.path("features"));
         let words = [

@@ -11,6 +11,7 @@ mod cluster;
 mod demo;
 mod denoise;
 mod denoise_gain;
+mod denoise_json;
 mod descriptors;
 mod docs_queries;
 #[cfg(feature = "encode")]
@@ -19,6 +20,7 @@ mod eval;
 mod export;
 mod feature_forms;
 mod fit;
+mod imported;
 mod label;
 mod label_faults;
 mod log;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::open_outside::python;
 use crate::sample::Sample;
-use crate::support::{assert_status, run, scratch, stderr, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stderr, stdout};
 
 /// A class whose name is hard to write, in every format.
 const HARD: &str = "<b> & \"q\" 'ü' 犬";
@@ -21,7 +21,7 @@ type Events = BTreeSet<(String, String, String, i64, i64)>;
 fn labelled() -> (tempfile::TempDir, PathBuf) {
     let folder = scratch();
     let dir = folder.path().to_str().unwrap().to_owned();
-    assert_status(&run(["demo", "--annotations-only", "--dir", &dir]), 0);
+    sample_annotations(&dir);
     let annotations = folder.path().join("annotations");
     for entry in fs::read_dir(&annotations).unwrap() {
         let path = entry.unwrap().path();

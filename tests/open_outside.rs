@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{assert_status, run, scratch, stdout};
+use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
 
 /// Python of the virtual environment; none where it is absent, and then `test` was skipped.
 pub(crate) fn python(test: &str) -> Option<PathBuf> {
@@ -42,7 +42,7 @@ fn polars_duckdb_and_pandas_read_every_version_as_query_does() {
     let folder = scratch();
     let dir = folder.path().to_str().unwrap();
     let place = |name: &str| format!("{dir}/demo/{name}");
-    assert_status(&run(["demo", "--annotations-only", "--dir", &place("")]), 0);
+    sample_annotations(&place(""));
     let (annotations, features, store) = (place("annotations"), place("features"), place("store"));
     let synth = ["synth", "--annotations", &annotations, "--out", &features];
     assert_status(&run(synth), 0);

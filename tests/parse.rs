@@ -1,5 +1,6 @@
 //! `vaplan parse`: trained models on new media, with tiny encoders.
 
+mod features;
 mod refusals;
 mod resume;
 

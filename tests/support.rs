@@ -60,6 +60,17 @@ pub(crate) fn assert_status(output: &Output, expected: i32) {
     );
 }
 
+/// Writes the annotations of 80 made-up videos (40 train, 16 val, 24 test) into `dir/annotations`.
+pub(crate) fn sample_annotations(dir: &str) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/sample");
+    let to = Path::new(dir).join("annotations");
+    std::fs::create_dir_all(&to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 /// An empty folder that goes when it is dropped.
 pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a scratch folder")

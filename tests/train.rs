@@ -8,7 +8,7 @@ use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Epochs, Predictions, VideoPredictions, Videos};
 
-use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
+use crate::support::{assert_status, run, sample_annotations, scratch, stderr, stdout, vaplan};
 
 /// Annotated videos with simulated features, labelled.
 pub(crate) struct TrainingSample {
@@ -20,7 +20,7 @@ impl TrainingSample {
     pub(crate) fn new(repeat: &str) -> TrainingSample {
         let folder = scratch();
         let dir = folder.path().to_str().unwrap();
-        assert_status(&run(["demo", "--annotations-only", "--dir", dir]), 0);
+        sample_annotations(dir);
         TrainingSample::of(folder, repeat)
     }
 

@@ -3,7 +3,7 @@
 mod columns;
 mod crash;
 mod deliveries;
-mod harness;
+pub(crate) mod harness;
 mod inbox;
 mod lost;
 mod stays;

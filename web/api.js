@@ -34,10 +34,15 @@ export const videos = (filter, signal) => ask(`/api/videos?${query(filter)}`, { 
 export const video = (name) => ask(`/api/video?${query({ name })}`);
 export const history = (name) => ask(`/api/history?${query({ name })}`);
 export const overview = () => ask("/api/overview");
+export const auditSample = (request) => ask(`/api/audit/sample?${query(request)}`);
+export const auditReport = (request) => ask(`/api/audit/report?${query(request)}`);
 export const mediaUrl = (name) => `/media?${query({ name })}`;
 
-export const save = (request) => ask("/api/save", {
+const post = (path, request) => ask(path, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
   body: JSON.stringify(request),
 });
+
+export const save = (request) => post("/api/save", request);
+export const judge = (request) => post("/api/verdicts", request);

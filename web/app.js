@@ -1,6 +1,7 @@
 // The frame of the page: routes, header, help, and the version of the store.
 
 import * as api from "./api.js";
+import * as audit from "./audit.js";
 import { askAuthor, author } from "./edits.js";
 import { dialog, el, put, toast } from "./dom.js";
 import * as list from "./list.js";
@@ -9,7 +10,7 @@ import * as video from "./video.js";
 
 const KEYS = [
   ["Everywhere", [
-    ["?", "this help"], ["1", "overview"], ["2", "list of videos"],
+    ["?", "this help"], ["1", "overview"], ["2", "list of videos"], ["3", "audit"],
   ]],
   ["List", [
     ["/", "search"], ["j, ↓ and k, ↑", "next and previous row"], ["Enter", "open the video"], ["[ and ]", "previous and next page"],
@@ -21,7 +22,11 @@ const KEYS = [
   ["Video: labels", [
     ["← →", "move the cursor by a segment"], ["Shift ← →", "select segments"], ["↑ ↓", "other track"],
     ["Enter", "set or clear the selected labels"], ["Backspace", "withdraw: back to thresholds and denoising"],
-    ["c", "confirm all labels of the track"], ["z", "undo"], ["Shift z", "redo"], ["+, − and 0", "zoom"], ["h", "history"],
+    ["c", "confirm all labels of the track"], ["a", "add a class to the weak label, and label it"], ["z", "undo"], ["Shift z", "redo"], ["+, − and 0", "zoom"], ["h", "history"],
+  ]],
+  ["Audit", [
+    ["y", "yes, the event occurs"], ["n", "no"], ["u", "unsure"], ["Space", "play the segment"],
+    ["← →", "previous and next segment"], ["o", "next segment without a verdict"], ["z", "undo"],
   ]],
   ["Mouse or finger", [
     ["click", "set or clear a label"], ["drag", "set or clear several"], ["drag the end of an event", "move its edge"],
@@ -30,7 +35,7 @@ const KEYS = [
 ];
 
 const AGAIN = 1500;
-const pages = { overview, videos: list, video };
+const pages = { overview, videos: list, video, audit };
 const main = document.getElementById("main");
 let state = null;
 let current = null;
@@ -51,6 +56,7 @@ function route() {
   const [page, ...rest] = path.split("/");
   const parameters = new URLSearchParams(search);
   if (page === "videos") return { page, parameters };
+  if (page === "audit") return { page, parameters };
   if (page === "video") return { page, parameters, name: decodeURIComponent(rest.join("/")) };
   return { page: "overview", parameters };
 }
@@ -120,6 +126,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "?") help();
   else if (event.key === "1") location.hash = "#/";
   else if (event.key === "2") location.hash = list.address();
+  else if (event.key === "3") location.hash = audit.address();
   else if (!current?.key?.(event)) return;
   event.preventDefault();
 });

@@ -49,12 +49,12 @@ export function latency() {
 
 /**
  * Saves edits as one version. `seen` returns the version that the person looks at; it is asked when the turn of this save
- * comes, because an earlier save makes a new version. Resolves to the answer, or to null if nothing was saved.
+ * comes, because an earlier save makes a new version. `weak` are changes of weak labels in the same version. Resolves to the answer, or to null if nothing was saved.
  */
-export function save(edits, { seen, note, clicked = performance.now(), kind = "edit" }) {
+export function save(edits, { seen, note, clicked = performance.now(), kind = "edit", weak = [] }) {
   waiting += 1;
   showWaiting();
-  const turn = queue.then(() => send(edits, seen(), note, clicked, kind));
+  const turn = queue.then(() => send(edits, weak, seen(), note, clicked, kind));
   queue = turn.catch(() => null);
   return turn.catch((error) => {
     tell({ failed: error });
@@ -66,8 +66,8 @@ export function save(edits, { seen, note, clicked = performance.now(), kind = "e
   });
 }
 
-async function send(edits, version, note, clicked, kind) {
-  const request = { version, edits, note: note || null, author: author() || null };
+async function send(edits, weak, version, note, clicked, kind) {
+  const request = { version, edits, weak, note: note || null, author: author() || null };
   let answer;
   for (;;) {
     try {
@@ -89,8 +89,8 @@ async function send(edits, version, note, clicked, kind) {
     latencies.push(took);
     if (latencies.length > LATENCIES) latencies.shift();
   }
-  if (answer.undo.length > 0) {
-    const entry = { edits: answer.undo, version: answer.version };
+  if (answer.undo.length + answer.undo_weak.length > 0) {
+    const entry = { edits: answer.undo, weak: answer.undo_weak, version: answer.version };
     if (kind === "undo") redos.push(entry);
     else undos.push(entry);
     if (kind === "edit") redos = [];
@@ -109,13 +109,13 @@ function quantiles() {
   return count > 1 ? `${count} saves: p50 ${p50.toFixed(0)} ms, p99 ${p99.toFixed(0)} ms.` : "";
 }
 
-function showWaiting() {
+export function showWaiting() {
   const box = document.getElementById("saved");
   box.dataset.state = "saving";
   box.textContent = "Saving";
 }
 
-function showSaved(text, title = "", took = null) {
+export function showSaved(text, title = "", took = null) {
   const box = document.getElementById("saved");
   box.dataset.state = text ? "saved" : "";
   box.textContent = text;
@@ -137,13 +137,14 @@ async function again(stack, kind, seen, note) {
     return null;
   }
   const version = Math.max(entry.version, seen() || 0);
-  const done = await save(entry.edits, { seen: () => version, note: `${note} ${entry.version}`, kind });
+  const weak = entry.weak || [];
+  const done = await save(entry.edits, { seen: () => version, note: `${note} ${entry.version}`, kind, weak });
   if (!done) {
     stack.push(entry);
     keep();
     return null;
   }
-  return { ...done, videos: [...new Set(entry.edits.map((edit) => edit.video))] };
+  return { ...done, videos: [...new Set([...entry.edits, ...weak].map((edit) => edit.video))] };
 }
 
 const say = (label) => label.rule === "user" ? `${label.label ? "set" : "clear"} by a person` : `${label.label ? "set" : "clear"} (${label.rule})`;

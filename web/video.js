@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { info } from "./app.js";
 import { el, put, toast, when } from "./dom.js";
 import * as edits from "./edits.js";
+import { askClass } from "./classes.js";
 import { address, link, neighbour } from "./list.js";
 import { Timeline, replaced, runs } from "./timeline.js";
 
@@ -42,7 +43,7 @@ export async function show(main, { name }, still) {
       el("div", { class: "group", id: "player-tools" }, playButton, button("This event", "e", playEvent), speed),
       el("div", { class: "group" }, button("‹ Event", ",", () => jump(-1)), button("Event ›", ".", () => jump(1))),
       el("div", { class: "group" }, button("−", "-", () => timeline.zoomBy(0.5), { "aria-label": "Zoom out" }), button("+", "+", () => timeline.zoomBy(2), { "aria-label": "Zoom in" })),
-      readOnly ? null : el("div", { class: "group" }, undoButton, redoButton),
+      readOnly ? null : el("div", { class: "group" }, button("Add class", "a", addClass, { id: "add-class" }), undoButton, redoButton),
       readOnly ? null : note),
     timeline.node, timeline.detail, legend(), historyBox);
   document.title = `${video.video} – vaplan`;
@@ -93,10 +94,10 @@ export async function show(main, { name }, still) {
 
   // Corrections
 
-  function send(list, clicked, kind) {
+  function send(list, clicked, kind, weak) {
     const text = note.value;
     note.value = "";
-    return edits.save(list, { seen: () => video.version, note: text, clicked, kind }).then((done) => {
+    return edits.save(list, { seen: () => video.version, note: text, clicked, kind, weak }).then((done) => {
       if (done) video.version = Math.max(video.version, done.version);
       else if (text) note.value = text;
       return done;
@@ -113,14 +114,31 @@ export async function show(main, { name }, still) {
         track.rules = replaced(track.rules, start, end, "u");
       }
     }
-    timeline.set(video);
-    return send(list.map((own) => ({ video: video.video, modality: track.modality, class: track.class, ...own })), clicked);
+    const sent = send(list.map((own) => ({ video: video.video, modality: track.modality, class: track.class, ...own })), clicked);
+    // The request leaves first, and the browser draws while the server commits.
+    queueMicrotask(() => timeline.set(video));
+    return sent;
   }
 
   /** Makes the labels of a track those of a person, as they are. */
   function confirm(at) {
     const track = video.tracks[at];
     if (track) edit(at, runs(track.labels).map(([letter, start, end]) => ({ start, end, label: letter === "1" })));
+  }
+
+  /** Adds a class to the weak label, and labels it, as one version. */
+  async function addClass() {
+    if (readOnly || document.querySelector("dialog[open]")) return;
+    const asked = await askClass(video, info()?.index.classes || [], video.tracks[timeline.cursor.track]?.modality, selected());
+    if (!asked || !still()) return;
+    const { name, modalities, start, end } = asked;
+    const list = modalities.map((modality) => ({ video: video.video, modality, class: name, start, end, label: true }));
+    const done = await send(list, performance.now(), "edit", [{ video: video.video, class: name, present: true }]);
+    if (!done || !still()) return;
+    await reload();
+    const at = video.tracks.findIndex((track) => track.class === name && (modalities.length === 0 || modalities.includes(track.modality)));
+    if (at >= 0) timeline.moveTo(at, Math.min(start, video.segments - 1), Math.min(end, video.segments));
+    timeline.view.focus({ preventScroll: true });
   }
 
   async function takeBack(what) {
@@ -205,7 +223,7 @@ export async function show(main, { name }, still) {
     ArrowUp: () => timeline.stepTrack(-1), ArrowDown: () => timeline.stepTrack(1),
     "+": () => timeline.zoomBy(2), "=": () => timeline.zoomBy(2), "-": () => timeline.zoomBy(0.5), 0: () => timeline.zoomBy(0),
     h: () => { historyBox.open = !historyBox.open; },
-    c: () => confirm(timeline.cursor.track),
+    c: () => confirm(timeline.cursor.track), a: addClass,
   };
 
   return {

@@ -41,7 +41,7 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--bins", required=True)
-    options.add_argument("--annotations", default=f"{here}/../../assets/demo")
+    options.add_argument("--annotations", default=f"{here}/../../assets/sample")
     options.add_argument("--videos", type=int, default=40_000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--work")

@@ -23,7 +23,7 @@ from relabel import run
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--bins", required=True)
-    options.add_argument("--repeat", type=int, default=60)
+    options.add_argument("--repeat", type=int, default=3)
     options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--threads", type=int, default=2)

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::placement::reduce_here;
 use crate::records::{Candidate, ScoreRecord, VideoId};
 pub use crate::rejection::Rejection;
 use crate::workers::panic_point;
@@ -57,6 +58,8 @@ enum VideoAdmission {
 /// - If the two modalities have different numbers of segments, no candidate of the video counts.
 /// - Features of a video without a weak label are ignored without a rejection.
 ///
+/// All records of a video must be on one worker (see [`placement`](crate::placement)).
+///
 /// Only scores of classes in the weak label pass (docs/method.md, PLG 4, grade P). After a change, work is proportional to
 /// the videos that changed.
 pub fn admit<'scope, T: Timestamp + Lattice>(
@@ -71,14 +74,11 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
         let scored = scored
             .enter_region(inner)
             .map(|(video, candidate)| (video, Fact::Scored(candidate)));
-        let outcomes = weak
-            .concat(scored)
-            .reduce_named("Admit", |video, facts, out| {
-                assert_there(*video, facts);
-                let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
-                out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
-            })
-            .map(|(video, outcome)| (video, outcome));
+        let outcomes = reduce_here(weak.concat(scored), "Admit", |video, facts, out| {
+            assert_there(*video, facts);
+            let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
+            out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
+        });
         let admitted = outcomes.clone().flat_map(|(video, outcome)| match outcome {
             VideoAdmission::Admitted(modality, admitted) => Some((video, (modality, admitted))),
             VideoAdmission::Rejection(_) => None,

@@ -27,6 +27,16 @@ pub struct Bits {
 }
 
 impl Bits {
+    /// Makes this number of bits, none of which is set.
+    pub fn zeros(len: usize) -> Bits {
+        let words = len.div_ceil(64).saturating_sub(1);
+        Bits {
+            len: len as u32,
+            first: 0,
+            rest: (words > 0).then(|| Box::new(vec![0; words])),
+        }
+    }
+
     /// The number of segments.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -112,6 +122,7 @@ mod tests {
             let bits: Bits = pattern.iter().copied().collect();
             assert_eq!(bits.iter().collect::<Vec<bool>>(), pattern, "{len}");
             assert_eq!(bits.ones() as usize, pattern.iter().filter(|bit| **bit).count());
+            assert_eq!(Bits::zeros(len), vec![false; len].into_iter().collect(), "{len}");
             assert!(!bits.get(len), "false behind the end");
             assert_eq!(bits.meet(&bits), bits, "{len}");
         }

@@ -119,9 +119,11 @@ pub fn flips(labels: &Bits, probabilities: &[Probability], bounds: ProbabilityBo
         })
     };
     let pairs = || probabilities.iter().zip(labels.iter());
+    let losses: Vec<Option<f64>> = pairs().map(|(own, label)| forward_loss(*own, label)).collect();
     Flips {
         flipped: pairs().map(|(own, label)| contradicted(*own, label)).collect(),
-        losses: pairs().map(|(own, label)| forward_loss(*own, label)).collect(),
+        invalid: losses.iter().position(Option::is_none),
+        losses,
         base: None,
     }
 }

@@ -14,7 +14,7 @@ use differential_dataflow::consolidation::consolidate;
 use differential_dataflow::lattice::Lattice;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
@@ -41,9 +41,6 @@ pub struct Change {
     /// because a first run has many changes and no flips.
     pub flip: Option<Box<Flip>>,
 }
-
-/// The label record of a video and modality, with time and difference.
-type Update<T> = (((VideoId, Modality), Arc<LabelRecord>), T, isize);
 
 /// Returns the labels that differ between two records of one video and modality, in order of class and segment.
 pub fn cells(
@@ -92,17 +89,18 @@ pub fn cells(
 /// version before the first time of this dataflow, so that the first time reports only real differences; `previous` is
 /// empty if there is no such version.
 ///
+/// All records of a video must be on one worker (see [`placement`](crate::placement)).
+///
 /// The operator emits the changes of a version after the frontier has passed the version, because only then are its
 /// updates complete. Work is proportional to the records that changed.
 pub fn changes<'scope, T: Timestamp + Lattice>(
     labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
     previous: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
 ) -> Stream<'scope, T, Vec<Change>> {
-    let by_video = Exchange::new(|update: &Update<T>| update.0.0.0.0);
     labels
         .concat(previous.negate())
         .inner
-        .unary_frontier(by_video, "Changes", |_capability, _info| {
+        .unary_frontier(Pipeline, "Changes", |_capability, _info| {
             let mut waiting = BTreeMap::new();
             move |(input, frontier), output| {
                 input.for_each_time(|time, updates| {

@@ -256,8 +256,7 @@ pub fn decide_track(
         track.label = labels.map(|(label, flipped)| label != flipped).collect();
         track.pld = found.flipped;
     }
-    let bad = found.losses.iter().position(Option::is_none);
-    let rejection = bad.map(|segment| Rejection::Probability {
+    let rejection = found.invalid.map(|segment| Rejection::Probability {
         modality,
         epoch: prediction.epoch(),
         class,

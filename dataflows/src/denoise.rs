@@ -15,14 +15,14 @@ use vaplan_schemas::Modality;
 
 use crate::decide::Denoising;
 use crate::denoising::DenoisingRule;
+use crate::placement::arrange_here;
 use crate::prediction::Prediction;
 use crate::records::VideoId;
-use crate::threshold::{SLOTS, slot};
 use crate::workers::panic_point;
 
 /// Pairs the predictions of each video and modality with the denoising rule of the modality.
 ///
-/// `denoising` holds at most one record per modality. Predictions of a modality without a denoising rule are ignored.
+/// `denoising` holds at most one record per modality, and these records are on every worker. Predictions of a modality without a denoising rule are ignored.
 ///
 /// A changed prediction recomputes its video only. A changed rule recomputes the videos that have predictions of its
 /// modality. Operator [`labels`](mod@crate::labels) then decides the flips, because only that operator has all tracks
@@ -37,14 +37,11 @@ pub fn denoise<'scope, T: Timestamp + Lattice>(
     scope.region_named("Denoise", |inner| {
         let predictions = predictions
             .enter_region(inner)
-            .map(|(video, (modality, prediction))| ((slot(video), modality), (video, prediction)))
-            .arrange_by_key_named("Arrange: Predictions by modality");
-        let denoising = denoising
-            .enter_region(inner)
-            .flat_map(|(modality, rule)| (0..SLOTS).map(move |slot| ((slot, modality), rule)))
-            .arrange_by_key_named("Arrange: Denoising");
+            .map(|(video, (modality, prediction))| (modality, (video, prediction)));
+        let predictions = arrange_here(predictions, "Arrange: Predictions by modality");
+        let denoising = arrange_here(denoising.enter_region(inner), "Arrange: Denoising");
         predictions
-            .join_core(denoising, |&(_slot, modality), (video, prediction), &rule| {
+            .join_core(denoising, |&modality, (video, prediction), &rule| {
                 panic_point("denoise");
                 let prediction = prediction.clone();
                 Some((*video, (modality, Denoising { prediction, rule })))

@@ -149,6 +149,14 @@ impl DenoisingRule {
             DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
         }
     }
+
+    /// Like [`DenoisingRule::flips`], and always returns the losses and the base.
+    pub fn flips_and_losses(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
+        match self {
+            DenoisingRule::Pld(settings) => pld::flips_and_losses(labels, probabilities, *settings),
+            DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
+        }
+    }
 }
 
 impl Default for DenoisingRule {

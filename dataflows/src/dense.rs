@@ -110,7 +110,7 @@ pub fn pld_labels(
         let own: Vec<Probability> = cells()
             .map(|cell| Probability::new(probabilities[cell]))
             .collect();
-        let found = rule.flips(&track, &own);
+        let found = rule.flips_and_losses(&track, &own);
         for (segment, cell) in cells().enumerate() {
             let flipped = found.flipped.get(segment);
             out.flips[cell] = flipped;

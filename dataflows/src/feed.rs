@@ -8,6 +8,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::denoising::DenoisingRule;
 use crate::graph::Inputs;
+use crate::placement::{Placement, everywhere};
 use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
 use crate::user_labels::UserLabelRecord;
@@ -35,7 +36,10 @@ pub struct Feed {
 
 impl Feed {
     /// Makes the inputs of a graph, and the feed that fills them.
-    pub fn new<'scope>(scope: Scope<'scope, u64>) -> (Feed, Inputs<'scope, u64>) {
+    ///
+    /// A worker can feed records of any video: they move to the worker that `placement` gives. Each threshold and denoising
+    /// rule must be fed on one worker, and is copied to all workers.
+    pub fn new<'scope>(scope: Scope<'scope, u64>, placement: Placement) -> (Feed, Inputs<'scope, u64>) {
         let (weak_in, weak) = scope.new_collection();
         let (scored_in, scored) = scope.new_collection();
         let (thresholds_in, thresholds) = scope.new_collection();
@@ -53,13 +57,13 @@ impl Feed {
             previous: previous_in,
         };
         let inputs = Inputs {
-            weak,
-            scored,
-            thresholds,
-            user_labels,
-            predictions,
-            denoising,
-            previous,
+            weak: placement.place(weak, |(video, _)| *video),
+            scored: placement.place(scored, |(video, _)| *video),
+            thresholds: everywhere(thresholds),
+            user_labels: placement.place(user_labels, |(video, _)| *video),
+            predictions: placement.place(predictions, |(video, _)| *video),
+            denoising: everywhere(denoising),
+            previous: placement.place(previous, |((video, _), _)| *video),
         };
         (feed, inputs)
     }

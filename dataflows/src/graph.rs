@@ -14,6 +14,7 @@ use crate::changes::{Change, changes};
 use crate::denoise::denoise;
 use crate::denoising::DenoisingRule;
 use crate::labels::labels;
+use crate::placement::Placement;
 use crate::prediction::Prediction;
 use crate::records::{Candidate, LabelRecord, Score, VideoId};
 use crate::threshold::threshold;
@@ -24,6 +25,9 @@ use crate::user_labels::UserLabelRecord;
 ///
 /// Each input is a set: the multiplicity of a record is 0 or 1. The exception is `scored`, where equal copies can have
 /// a multiplicity above 1.
+///
+/// All records of a video must be on one worker, and all thresholds and denoising rules on every worker:
+/// [`Feed::new`](crate::feed::Feed::new) places them.
 pub struct Inputs<'scope, T: Timestamp + Lattice> {
     /// Weak labels: one record per video, classes ascending.
     pub weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,
@@ -53,7 +57,7 @@ pub struct Outputs<'scope, T: Timestamp + Lattice> {
     pub changes: Stream<'scope, T, Vec<Change>>,
 }
 
-/// Builds the graph that the front page of the crate shows.
+/// Builds the graph that the front page of the crate shows. The outputs of a video are on the worker of the video.
 pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> Outputs<'scope, T> {
     let admission = admit(inputs.weak, inputs.scored);
     let tracks = threshold(admission.admitted.clone(), inputs.thresholds);
@@ -71,14 +75,18 @@ pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> O
 /// from version v + 1 on.
 ///
 /// The predictions of the learner are added to the predictions of `inputs`. If a video and modality then has several
-/// predictions, the prediction of the latest epoch counts.
+/// predictions, the prediction of the latest epoch counts. `placement` is that of `inputs`, because worker 0 has all
+/// predictions of the learner.
 pub fn learning<'scope>(
     inputs: Inputs<'scope, u64>,
     learner_handle: Option<LearnerHandle>,
+    placement: Placement,
 ) -> Outputs<'scope, u64> {
     let (variable, learnt) = VecVariable::new(inputs.weak.scope(), 1);
     let outputs = labelling(Inputs {
-        predictions: inputs.predictions.concat(learnt),
+        predictions: inputs
+            .predictions
+            .concat(placement.place(learnt, |(video, _)| *video)),
         ..inputs
     });
     variable.set(train(outputs.labels.clone(), learner_handle));

@@ -19,6 +19,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::assert_there;
 use crate::decide::{Denoising, ModalityLabels, decide_modality};
+use crate::placement::reduce_here;
 use crate::records::{Bits, LabelRecord, VideoId};
 use crate::rejection::Rejection;
 use crate::user_labels::UserLabelRecord;
@@ -54,6 +55,8 @@ enum VideoDecision {
 /// modality. If `predictions` has several records of a video and modality, the record of the latest epoch counts.
 /// Predictions for a modality without labels are ignored without a rejection.
 ///
+/// All records of a video must be on one worker (see [`placement`](crate::placement)).
+///
 /// After a change, work is proportional to the videos with a track, prediction or user label that changed.
 pub fn labels<'scope, T: Timestamp + Lattice>(
     tracks: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))>,
@@ -71,14 +74,12 @@ pub fn labels<'scope, T: Timestamp + Lattice>(
         let user_labels = user_labels
             .enter_region(inner)
             .map(|(video, (modality, user_labels))| (video, Fact::UserLabels(modality, user_labels)));
-        let gathered =
-            tracks
-                .concatenate([predictions, user_labels])
-                .reduce_named("Gather", |video, facts, out| {
-                    assert_there(*video, facts);
-                    let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
-                    out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
-                });
+        let facts = tracks.concatenate([predictions, user_labels]);
+        let gathered = reduce_here(facts, "Gather", |video, facts, out| {
+            assert_there(*video, facts);
+            let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
+            out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
+        });
         // Split the stream instead of filtering two clones: a first run has many records, and clones would copy all of
         // them.
         let (labels, rejections) = gathered.inner.ok_err::<Vec<_>, _, Vec<_>, _, _>(

@@ -30,6 +30,7 @@
 //! | [`dense`] | PLG and PLD on dense matrices, for callers without a store |
 //! | [`mod@user_labels`] | labels that a person set |
 //! | [`mod@labels`] | operator: PLG labels, predictions and user labels to one record per video and modality |
+//! | [`placement`] | which worker holds the records of a video |
 //! | [`mod@outcome`] | the outputs by video: the container between the graph and the tables |
 //! | [`mod@changes`] | the labels that a version changed |
 //! | [`mod@train`] | operator: label changes to a learner in its own thread, and the learner's predictions back |
@@ -53,6 +54,7 @@ pub mod flips;
 pub mod graph;
 pub mod labels;
 pub mod outcome;
+pub mod placement;
 pub mod pld;
 pub mod prediction;
 pub mod records;

@@ -162,11 +162,35 @@ pub fn base(losses: impl IntoIterator<Item = f64>, k: u32) -> Option<f64> {
 /// # Shapes
 /// `labels` and `probabilities`: `[T]`, one class.
 pub fn flips(labels: &Bits, probabilities: &[Probability], settings: Pld) -> Flips {
+    let (mut contradicted, mut invalid) = (false, None);
+    for (segment, probability) in probabilities.iter().enumerate() {
+        let label = if labels.get(segment) { 1.0 } else { 0.0 };
+        match probability.get() {
+            Some(probability) => contradicted |= (probability - label).abs() > settings.guard(),
+            None => invalid = invalid.or(Some(segment)),
+        }
+    }
+    // The predictions of most tracks contradict no label. Their losses decide nothing, and logarithms would take most of the
+    // time of an epoch.
+    if !contradicted {
+        return Flips {
+            flipped: Bits::zeros(labels.len()),
+            losses: Vec::new(),
+            base: None,
+            invalid,
+        };
+    }
+    flips_and_losses(labels, probabilities, settings)
+}
+
+/// Like [`flips`], and always returns the losses and the base.
+pub fn flips_and_losses(labels: &Bits, probabilities: &[Probability], settings: Pld) -> Flips {
     let losses: Vec<Option<f64>> = probabilities
         .iter()
         .zip(labels.iter())
         .map(|(&probability, label)| forward_loss(probability, label))
         .collect();
+    let invalid = losses.iter().position(Option::is_none);
     let base = base(losses.iter().copied().flatten(), settings.k());
     let abnormal = |loss: f64| base.is_some_and(|base| loss > settings.alpha() * base);
     let contradicted = |probability: Probability, label: bool| {
@@ -185,6 +209,7 @@ pub fn flips(labels: &Bits, probabilities: &[Probability], settings: Pld) -> Fli
         flipped,
         losses,
         base,
+        invalid,
     }
 }
 
@@ -245,8 +270,13 @@ mod tests {
             let base = found.base.unwrap();
             assert!((base - 0.020_254).abs() < 1e-5, "{base}");
         }
-        let (labels, probabilities) = track("01", &[f32::NAN, f32::NAN]);
-        assert_eq!(flips(&labels, &probabilities, settings).base, None);
+        let (labels, probabilities) = track("01", &[0.5, f32::NAN]);
+        let found = flips(&labels, &probabilities, settings);
+        assert_eq!(
+            (found.base, found.invalid),
+            (None, Some(1)),
+            "no label is contradicted"
+        );
     }
 
     #[test]

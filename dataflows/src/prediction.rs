@@ -90,6 +90,24 @@ impl Prediction {
         &self.classes
     }
 
+    /// Returns the prediction for only the classes for which `keep` returns true.
+    #[must_use]
+    pub fn restricted(&self, keep: impl Fn(ClassId) -> bool) -> Prediction {
+        let classes: Vec<ClassId> = self
+            .classes
+            .iter()
+            .copied()
+            .filter(|class| keep(*class))
+            .collect();
+        let own = classes.iter().filter_map(|class| self.of(*class));
+        Prediction {
+            epoch: self.epoch,
+            segments: self.segments,
+            probability: own.flatten().copied().collect(),
+            classes,
+        }
+    }
+
     /// Returns the probabilities of a class, one per segment; `None` if the class was not predicted.
     pub fn of(&self, class: ClassId) -> Option<&[Probability]> {
         let (at, segments) = (self.classes.binary_search(&class).ok()?, self.segments as usize);

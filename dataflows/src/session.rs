@@ -71,7 +71,8 @@ pub struct GraphSession {
     answers: Receiver<Answer>,
     guards: Option<WorkerGuards<Option<()>>>,
     stop: StopSignal,
-    held: Arc<AtomicI64>,
+    /// By worker.
+    held: Arc<[AtomicI64]>,
     learner: Option<Arc<LearnerStatus>>,
     problem: Arc<OnceLock<String>>,
     version: u64,
@@ -136,7 +137,7 @@ impl GraphSession {
         // and `recv` would wait for ever.
         drop(answer_to);
         let stop = StopSignal::default();
-        let held = Arc::new(AtomicI64::new(0));
+        let held: Arc<[AtomicI64]> = (0..workers).map(|_| AtomicI64::new(0)).collect();
         let slot = learner.map(LearnerSlot::new);
         let status = slot.as_ref().map(|slot| slot.status.clone());
         let problem = slot.as_ref().map(|slot| slot.problem.clone());
@@ -198,7 +199,14 @@ impl GraphSession {
     /// The number of updates that the arrangements hold; memory is proportional to this number. The number depends on
     /// the current rows, not on the number of versions, because traces are compacted.
     pub fn held(&self) -> u64 {
-        self.held.load(Ordering::SeqCst).max(0) as u64
+        self.held_by_worker().iter().sum()
+    }
+
+    /// The number of [`GraphSession::held`] for each worker.
+    pub fn held_by_worker(&self) -> Vec<u64> {
+        let held = self.held.iter();
+        held.map(|held| held.load(Ordering::SeqCst).max(0) as u64)
+            .collect()
     }
 
     /// Stops the workers, waits for their end, and returns the output at the last version.

@@ -13,21 +13,14 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::Admitted;
 use crate::decide::plg;
+use crate::placement::arrange_here;
 use crate::records::{Bits, Score, VideoId};
 use crate::workers::panic_point;
 
-/// Number of slots that the videos of each key (modality and class) are divided into.
-///
-/// There are few keys and very many videos. Without slots, all videos of a key would go to one worker.
-pub(crate) const SLOTS: u8 = 64;
-
-pub(crate) fn slot(video: VideoId) -> u8 {
-    (video.0 % u64::from(SLOTS)) as u8
-}
-
 /// Computes the PLG labels of each video, modality and class with [`plg`].
 ///
-/// `thresholds` holds one record per modality and class. A class without a threshold gets no track.
+/// `thresholds` holds one record per modality and class, and all of these records are on every worker. A class without a
+/// threshold gets no track.
 ///
 /// The join works on records of one video, modality and class, never of one segment. A changed threshold of a class
 /// recomputes only the videos that have the class in their weak label. A changed video recomputes only that video.
@@ -45,20 +38,15 @@ pub fn threshold<'scope, T: Timestamp + Lattice>(
                 let record = admitted.record;
                 (0..record.classes().len() as u32).map(move |at| {
                     let class = record.classes()[at as usize];
-                    ((slot(video), modality, class), (video, at, record.clone()))
+                    ((modality, class), (video, at, record.clone()))
                 })
             });
-        let thresholds = thresholds
-            .enter_region(inner)
-            .flat_map(|((modality, class), score_threshold)| {
-                (0..SLOTS).map(move |slot| ((slot, modality, class), score_threshold))
-            });
-        let by_class = by_class.arrange_by_key_named("Arrange: Scores by class");
-        let thresholds = thresholds.arrange_by_key_named("Arrange: Thresholds");
+        let by_class = arrange_here(by_class, "Arrange: Scores by class");
+        let thresholds = arrange_here(thresholds.enter_region(inner), "Arrange: Thresholds");
         by_class
             .join_core(
                 thresholds,
-                |&(_slot, modality, class), (video, at, record), &score_threshold| {
+                |&(modality, class), (video, at, record), &score_threshold| {
                     panic_point("threshold");
                     Some((
                         *video,

@@ -8,6 +8,7 @@ use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder
 use timely::dataflow::operators::Probe;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::labelling;
+use vaplan_dataflows::placement::Placement;
 use vaplan_dataflows::records::{Candidate, Cosine, FeatureHash, Score, ScoreRecord, VideoId};
 use vaplan_dataflows::{Bits, DenoisingRule, Prediction, Probability, UserLabelRecord, UserLabelTrack};
 use vaplan_schemas::{ClassId, Modality};
@@ -60,7 +61,7 @@ fn a_change_costs_what_it_touches() {
                 }
             });
         let (mut feed, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (feed, inputs) = Feed::new(scope);
+            let (feed, inputs) = Feed::new(scope, Placement::Spread);
             let (probe, _) = labelling(inputs).changes.probe();
             (feed, probe)
         });

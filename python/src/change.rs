@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use vaplan::choice::Choice;
 use vaplan::denoise::DenoisingRequest;
+use vaplan::label::import_labels;
 use vaplan::relabel::changes;
 use vaplan::rows::{LabelChangeRow, RejectRow, Severity, Split};
 use vaplan::world::changes::{
@@ -343,11 +344,16 @@ pub(crate) fn label<'py>(py: Python<'py>, given: Bound<'py, PyDict>) -> PyResult
     let path = |key: &str| -> PyResult<PathBuf> {
         item(&given, key)?.ok_or_else(|| PyValueError::new_err(format!("{key} is missing, expected a path")))
     };
+    let pseudo_labels = item::<(PathBuf, PathBuf)>(&given, "pseudo_labels")?;
+    let input = |key: &str| match pseudo_labels {
+        Some(_) => Ok(PathBuf::new()),
+        None => path(key),
+    };
     let mut request = LabelRequest::new(
         path("store")?,
         path("annotations")?,
-        (path("visual")?, path("visual_text")?),
-        (path("audio")?, path("audio_text")?),
+        (input("visual")?, input("visual_text")?),
+        (input("audio")?, input("audio_text")?),
     );
     request.settings = settings(&given)?;
     request.classes = item(&given, "classes_file")?;
@@ -361,12 +367,22 @@ pub(crate) fn label<'py>(py: Python<'py>, given: Bound<'py, PyDict>) -> PyResult
         }
         request.segment_seconds = seconds;
     }
+    if let Some(names) = item::<String>(&given, "columns")? {
+        request.columns = names
+            .parse()
+            .map_err(|reason| PyValueError::new_err(format!("columns: {reason}")))?;
+    }
     if let Some(names) = item::<Vec<String>>(&given, "splits")? {
         let splits: Result<Vec<Split>, String> = names.iter().map(|name| name.parse()).collect();
         request.splits = splits.map_err(PyValueError::new_err)?;
     }
     "vaplan.label".clone_into(&mut request.command);
-    let summary = interruptible(py, |listener| vaplan::label(&request, listener))?;
+    let summary = interruptible(py, |listener| {
+        if let Some((visual, audio)) = &pseudo_labels {
+            import_labels(&mut request, [audio, visual])?;
+        }
+        vaplan::label(&request, listener)
+    })?;
     let out = PyDict::new(py);
     out.set_item("version", summary.version.version)?;
     out.set_item("labelled", summary.done.is_some())?;

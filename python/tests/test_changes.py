@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import vaplan
@@ -237,3 +239,108 @@ def test_label_equals_the_command(made, tmp_path):
     assert not again.labelled and again.version == 1
     with pytest.raises(OSError, match="nowhere"):
         vaplan.label(tmp_path / "c", "nowhere", **inputs)
+
+
+def in_memory(made):
+    """The inputs of the sample as values in memory."""
+
+    def features(modality):
+        return {path.stem: np.load(path) for path in sorted((made / "features" / modality).glob("*.npy"))}
+
+    def weak(name):
+        rows = (made / "annotations" / name).read_text().splitlines()[1:]
+        return {video: labels.split(",") for video, labels in (row.split("\t") for row in rows)}
+
+    def events(name):
+        found = {}
+        for row in (made / "annotations" / name).read_text().splitlines()[1:]:
+            video, onset, offset, label = row.split("\t")
+            found.setdefault(video, []).append((label, int(onset), int(offset)))
+        return found
+
+    names = {path.name.split("_", 1)[1]: path.name for path in (made / "annotations").glob("*.csv")}
+    store = vaplan.open(made / "store")
+    annotations = {
+        "classes": store.weak_labels().classes,
+        "train": weak(names["train.csv"]),
+        "val": weak(names["val_pd.csv"]),
+        "test": weak(names["test_pd.csv"]),
+        "audio_truth": events(names["eval_audio.csv"]),
+        "visual_truth": events(names["eval_visual.csv"]),
+    }
+    texts = {f"{modality}_text": np.load(made / f"features/{modality}_text.npy") for modality in ("audio", "visual")}
+    return {"annotations": annotations, **{modality: features(modality) for modality in ("audio", "visual")}, **texts}
+
+
+def test_label_of_arrays_equals_label_of_files_and_later_changes_find_the_features(made, tmp_path):
+    inputs = in_memory(made)
+    done = vaplan.label(tmp_path / "a", **inputs)
+    assert done.labelled and done.videos == 80 and done.rejected == []
+    before = vaplan.open(made / "store")
+    for split in ("train", "val", "test"):
+        for modality in ("audio", "visual"):
+            assert (done.store.labels(split, modality).values == before.labels(split, modality).values).all()
+            np.testing.assert_array_equal(done.store.scores(split, modality).values, before.scores(split, modality).values)
+    counts = "SELECT count(*) AS n FROM truth"
+    assert done.store.sql(counts)["n"].to_pylist() == before.sql(counts)["n"].to_pylist()
+    # The same arrays again are the same files.
+    assert not vaplan.label(tmp_path / "a", **inputs).labelled
+    # A class that is added needs the features of its video, which the store kept.
+    video, weak = next(iter(inputs["annotations"]["train"].items()))
+    added = next(name for name in inputs["annotations"]["classes"] if name not in weak)
+    command("vacuum", "--store", tmp_path / "a", "--keep", "1")
+    change = done.store.relabel(add_weak={video: [added]})
+    assert change.version == 2 and change.rejected == []
+    assert np.isfinite(done.store.scores("train", "audio").values[done.store.labels("train").names.index(video)]).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"visual": {"v": np.zeros((2, 3, 4))}}, ValueError, r"^visual\['v'\] has shape \(2, 3, 4\), expected two axes"),
+        ({"visual": {"v": np.full((2, 3), np.nan)}}, ValueError, r"^visual\['v'\]\[0, 0\] is nan, expected a finite number"),
+        ({"visual": {"v": np.zeros((2, 3)), "w": np.zeros((2, 4))}}, ValueError, r"^visual has arrays of \[3, 4\] columns"),
+        ({"visual": {"v": np.array([[object()]])}}, TypeError, r"^visual\['v'\] has type object"),
+        ({"visual": {}}, TypeError, "^visual is of type dict"),
+        ({"visual": {3: np.zeros((2, 3))}}, TypeError, "^a key of visual is 3, expected the name of a video"),
+        ({"audio_text": np.zeros((0, 4))}, ValueError, r"^audio_text has shape \(0, 4\)"),
+        ({"annotations": {"classes": ["a"], "dev": {}}}, ValueError, "^a key of annotations is 'dev', expected one of"),
+        ({"annotations": {"classes": "a"}}, TypeError, r"^annotations\['classes'\] is missing or no list"),
+        ({"annotations": {"classes": ["a,b"], "train": {}}}, ValueError, "^a class is 'a,b', expected a name without ','"),
+        ({"annotations": {"classes": ["a"], "train": {"v": "a"}}}, TypeError, r"^annotations\['train'\]\['v'\] is text"),
+        ({"annotations": {"classes": ["a"], "train": {"v": ["b"]}}}, ValueError, "has class 'b', expected one of"),
+        ({"annotations": {"classes": ["a"]}}, ValueError, "^annotations has no videos"),
+        ({"columns": {"name": "id"}}, ValueError, "^a key of columns is 'name', expected one of 'video'"),
+    ],
+)
+def test_a_bad_input_of_label_is_named(made, tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        vaplan.label(tmp_path / "store", **{**in_memory(made), **change})
+
+
+def test_columns_of_shards_may_have_other_names(made, tmp_path):
+    inputs = in_memory(made)
+    for modality in ("audio", "visual"):
+        rows = [(name, nth, row.tolist()) for name, own in inputs[modality].items() for nth, row in enumerate(own)]
+        names, segments, values = zip(*rows)
+        table = pa.table({"id": names, "second": pa.array(segments, pa.int32()), "embedding": pa.array(values, pa.list_(pa.float32()))})
+        pq.write_table(table, tmp_path / f"{modality}.parquet")
+        inputs[modality] = tmp_path / f"{modality}.parquet"
+    names = {"video": "id", "segment": "second", "feature": "embedding"}
+    done = vaplan.label(tmp_path / "store", columns=names, **inputs)
+    assert (done.store.labels("test").values == vaplan.open(made / "store").labels("test").values).all()
+
+
+def test_labels_of_another_program_become_those_of_a_store(made, tmp_path):
+    first = vaplan.open(made / "store")
+    first.export("valor", tmp_path / "valor")
+    folders = (tmp_path / "valor/visual", tmp_path / "valor/audio")
+    done = vaplan.label(tmp_path / "store", made / "annotations", pseudo_labels=folders)
+    assert done.labelled and done.videos == 80 and done.rejected == []
+    for modality in ("audio", "visual"):
+        assert (done.store.labels(None, modality).values == first.labels(None, modality).values).all()
+    assert not vaplan.label(tmp_path / "store", made / "annotations", pseudo_labels=folders).labelled
+    with pytest.raises(ValueError, match="^rule is given beside pseudo_labels"):
+        vaplan.label(tmp_path / "store", made / "annotations", pseudo_labels=folders, rule="logit")
+    with pytest.raises(TypeError, match="^visual_text is missing, expected features and text embeddings"):
+        vaplan.label(tmp_path / "store", made / "annotations", visual="x")

@@ -150,6 +150,19 @@ class OnlyDlpack:
         return self.array.__dlpack__(**options)
 
 
+def test_contiguous_arguments_cross_without_a_copy(four):
+    from vaplan._arrays import numeric, videos
+
+    for dtype in (bool, np.uint8, np.int64, np.float32, np.float64):
+        argument = np.ascontiguousarray(four[0], dtype=dtype)
+        address = argument.__array_interface__["data"][0]
+        assert numeric(argument, "audio_pred").__array_interface__["data"][0] == address
+        # The flat rows that the native function gets are the memory of the caller.
+        assert videos(argument, "audio_pred").rows.__array_interface__["data"][0] == address
+    copied = videos(four[0].transpose(0, 2, 1), "audio_pred").rows
+    assert not np.shares_memory(copied, four[0]), "another order is copied once"
+
+
 def test_an_object_with_dlpack_only_is_read(four):
     numbers = [own.astype(np.float32) for own in four]
     assert vaplan.evaluate(*map(OnlyDlpack, numbers)) == vaplan.evaluate(*four)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 import pyarrow as pa
 
-from . import _changes, _native
+from . import _changes, _inputs, _native
 from ._arrays import choice, named_cells
 from ._show import Timeline
 
@@ -107,35 +107,47 @@ def sample(folder: PathLike) -> Store:
 
 def label(
     store: PathLike,
-    annotations: PathLike,
+    annotations: Any,
     *,
-    visual: PathLike,
-    visual_text: PathLike,
-    audio: PathLike,
-    audio_text: PathLike,
+    visual: Any = None,
+    visual_text: Any = None,
+    audio: Any = None,
+    audio_text: Any = None,
+    pseudo_labels: Optional[tuple[PathLike, PathLike]] = None,
     rule: Optional[str] = None,
     thresholds: Any = None,
     scales: Optional[Mapping[str, float]] = None,
     classes_file: Optional[PathLike] = None,
     splits: Optional[Sequence[str]] = None,
+    columns: Optional[Mapping[str, str]] = None,
     segment_seconds: float = 1.0,
     allow_missing: bool = False,
     workers: Optional[int] = None,
 ) -> Labelling:
-    """Labels feature files into a store and commits one version, as ``vaplan label`` does.
+    """Labels features into a store and commits one version, as ``vaplan label`` does.
+
+    Each input is a path, or values in memory. A store keeps its features for later changes, so that values in memory are
+    written into the store's own folder.
 
     Args:
         store: folder of the store; it is created if it is missing.
-        annotations: folder of annotations in LLP's format.
-        visual: features, a folder of ``<id>.npy`` ``(T, D)``, a folder of Parquet shards, or a Parquet file.
-        visual_text: text embeddings, npy ``(C, D)`` or Parquet.
+        annotations: folder of annotations in LLP's format, or a dict with ``"classes"`` (names in order), and for each of
+            ``"train"``, ``"val"`` and ``"test"`` the weak labels ``{video: [classes]}``. ``"audio_truth"`` and
+            ``"visual_truth"`` are dense events ``{video: [(class, onset, offset), ...]}`` in seconds.
+        visual: features: a folder of ``<id>.npy`` ``(T, D)``, a folder of Parquet shards, a Parquet file, or a dict of
+            arrays ``(T, D)`` by video.
+        visual_text: text embeddings: npy ``(C, D)``, Parquet, or an array ``(C, D)``.
         audio: as ``visual``.
         audio_text: as ``visual_text``.
+        pseudo_labels: instead of features, the labels of another program: two folders of ``<id>.npy`` ``(T, C)`` of 0 and 1,
+            visual first. A label of a class that the weak label lacks is not set. ``rule``, ``thresholds`` and ``scales`` must
+            not be given.
         rule: ``softmax`` (default) or ``logit``.
         thresholds: ``{"visual": 1.025, "audio": 0.95}`` or the path of a TOML file.
         scales: ``{"visual": 1.0, "audio": 1.0}``.
         classes_file: class names in order, one per line.
         splits: splits to label [default: all three].
+        columns: other names of the columns of Parquet shards, ``{"video": "id", "feature": "embedding"}``.
         segment_seconds: length of a segment.
         allow_missing: commit also if most videos lose the labels of a modality.
         workers: number of threads of the dataflow [default: one per core].
@@ -146,19 +158,30 @@ def label(
     """
     given: dict[str, Any] = {
         "store": os.fspath(store),
-        "annotations": os.fspath(annotations),
-        "visual": os.fspath(visual),
-        "visual_text": os.fspath(visual_text),
-        "audio": os.fspath(audio),
-        "audio_text": os.fspath(audio_text),
         "segment_seconds": segment_seconds,
         "allow_missing": allow_missing,
         **_changes.settings(rule, thresholds, scales),
     }
+    inputs = {"annotations": annotations, "visual": visual, "visual_text": visual_text, "audio": audio, "audio_text": audio_text}
+    named = [key for key in ("visual", "visual_text", "audio", "audio_text") if inputs[key] is not None]
+    if pseudo_labels is not None:
+        settings = [key for key, value in (("rule", rule), ("thresholds", thresholds), ("scales", scales)) if value is not None]
+        if named or settings:
+            raise ValueError(f"{(named + settings)[0]} is given beside pseudo_labels, expected one of them")
+        if isinstance(pseudo_labels, (str, os.PathLike)) or len(pseudo_labels) != 2:
+            raise TypeError(f"pseudo_labels is {pseudo_labels!r}, expected the folders of visual and audio labels")
+        given["pseudo_labels"] = tuple(os.fspath(folder) for folder in pseudo_labels)
+        inputs = {"annotations": annotations}
+    elif len(named) < 4:
+        missing = next(key for key in ("visual", "visual_text", "audio", "audio_text") if key not in named)
+        raise TypeError(f"{missing} is missing, expected features and text embeddings of both modalities, or pseudo_labels")
+    if columns is not None:
+        given["columns"] = _column_names(columns)
     if given.pop("class_thresholds", None):
         raise ValueError("thresholds has single classes, expected one number per modality or a TOML file")
     optional = {"classes_file": classes_file, "splits": None if splits is None else list(splits), "workers": workers}
     given.update({key: value for key, value in optional.items() if value is not None})
+    given.update(_inputs.placed(store, inputs))
     done = _native.label(given)
     return Labelling(
         store=Store(store),
@@ -440,6 +463,15 @@ class Session:
         trace: Optional[TracebackType],
     ) -> None:
         self.close()
+
+
+def _column_names(columns: Mapping[str, str]) -> str:
+    known = ("video", "segment", "modality", "feature")
+    for key, name in columns.items():
+        choice(key, "a key of columns", known)
+        if not isinstance(name, str) or not name or "," in name:
+            raise ValueError(f"columns[{key!r}] is {name!r}, expected the name of a column without a comma")
+    return ",".join(f"{key}={name}" for key, name in columns.items())
 
 
 def _arrays(found: dict[str, Any]) -> VideoArrays:

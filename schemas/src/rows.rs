@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::ids::Modality;
 
 pub use self::label_changes::{LabelChangeRow, LabelChangeTrack};
-pub use self::labels::{FlipLimit, FlipReason, LabelTrack, SegmentLabel};
+pub use self::labels::{FlipLimit, FlipReason, LabelBitTrack, LabelTrack, SegmentLabel};
 pub use crate::reject::{RejectKind, RejectRow, Severity};
 
 /// The split of a data set that a video belongs to.
@@ -227,13 +227,13 @@ pub struct VerdictRow {
     pub class: Arc<str>,
     /// The segment, from 0.
     pub segment: u32,
-    /// Whether the event occurs in the segment.
-    pub present: bool,
+    /// Whether the event occurs in the segment. `None`: the person is unsure.
+    pub present: Option<bool>,
     /// The store version whose labels the sample was drawn from.
     pub version: u64,
     /// What the sample was stratified by: `class`, `modality`, `rule` or `all`.
     pub strata: Arc<str>,
-    /// The file that has the verdict.
+    /// The file that has the verdict, or the review page and its author.
     pub source: Arc<str>,
 }
 

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{LabelRule, VerdictRow};
+use vaplan_schemas::rows::{LabelTrack, Split, VerdictRow};
+use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::{Modality, StoreError};
 
-use super::population::{AuditStrata, Population};
+use super::population::{AuditStrata, groups, of_videos};
 
 /// A segment that a person shall judge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,83 +41,93 @@ struct Stratum {
     chosen: BTreeSet<(u64, SampledSegment)>,
 }
 
-/// Draws `count` segments without a verdict, sorted by key. Half of them have a set label, so that precision and recall rest
-/// on equally many verdicts. Within each half, a stratum has a share in proportion to its size, and at least 2 if it has as
-/// many.
+/// The request of a sample. The sample is a function of the request, the labels of the version and the earlier verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SampleRequest {
+    /// What the sample is stratified by, beside the label.
+    pub by: AuditStrata,
+    /// Number of segments to draw.
+    pub count: usize,
+    /// Seed of the random numbers.
+    pub seed: u64,
+    /// Splits whose videos are sampled.
+    pub splits: Vec<Split>,
+}
+
+/// Draws segments of a version that have no verdict in `judged`, sorted by key. Half of them have a set label, so that
+/// precision and recall rest on equally many verdicts. Within each half, a stratum has a share in proportion to its size, and
+/// at least 2 if it has as many.
+///
+/// # Errors
+/// Returns [`StoreError`] if a table cannot be read.
 pub fn draw(
-    population: &Population,
+    snapshot: &Snapshot,
     judged: &[VerdictRow],
-    by: AuditStrata,
-    count: usize,
-    seed: u64,
-) -> Vec<SampledSegment> {
+    request: &SampleRequest,
+) -> Result<Vec<SampledSegment>, StoreError> {
     let judged: BTreeSet<(&str, Modality, &str, u32)> = judged
         .iter()
         .map(|row| (&*row.video, row.modality, &*row.class, row.segment))
         .collect();
     let mut strata = Strata::new();
-    for track in population.values() {
-        for (segment, label) in track.labels.iter().enumerate() {
-            let key = (&*track.video, track.modality, &*track.class, segment as u32);
-            if judged.contains(&key) {
-                continue;
-            }
-            let stratum = strata
-                .entry((by.of(track, segment).to_owned(), *label))
-                .or_default();
-            stratum.size += 1;
-            let number = random(seed, key);
-            let full = stratum.chosen.len() >= count;
-            if full
-                && stratum
-                    .chosen
-                    .last()
-                    .is_some_and(|(largest, _)| number > *largest)
-            {
-                continue;
-            }
-            let rule: LabelRule = track.rules[segment];
-            let own = SampledSegment {
-                video: track.video.clone(),
-                modality: track.modality,
-                class: track.class.clone(),
-                segment: segment as u32,
-                label: *label,
-                rule: rule.as_str(),
-            };
-            stratum.chosen.insert((number, own));
-            if full {
-                stratum.chosen.pop_last();
+    for group in groups(snapshot, &request.splits)? {
+        for track in of_videos(snapshot, group)?.values() {
+            for segment in 0..track.segments() {
+                let key = (&*track.video, track.modality, &*track.class, segment as u32);
+                if !judged.contains(&key) {
+                    offer(&mut strata, track, segment, request);
+                }
             }
         }
     }
-    let all = |label: bool| -> u64 {
-        strata
-            .iter()
-            .filter(|(key, _)| key.1 == label)
-            .map(|(_, own)| own.size)
-            .sum()
+    Ok(choose(&strata, request.count as u64))
+}
+
+/// Counts a segment in its stratum, and keeps the segment if its random number is among the smallest.
+fn offer(strata: &mut Strata, track: &LabelTrack, segment: usize, request: &SampleRequest) {
+    let label = track.labels[segment];
+    let stratum = strata
+        .entry((request.by.of(track, segment).to_owned(), label))
+        .or_default();
+    stratum.size += 1;
+    let key = (&*track.video, track.modality, &*track.class, segment as u32);
+    let number = random(request.seed, key);
+    let full = stratum.chosen.len() >= request.count;
+    let largest = stratum.chosen.last();
+    if full && largest.is_none_or(|(largest, _)| number > *largest) {
+        return;
+    }
+    let own = SampledSegment {
+        video: track.video.clone(),
+        modality: track.modality,
+        class: track.class.clone(),
+        segment: segment as u32,
+        label,
+        rule: track.rules[segment].as_str(),
     };
+    stratum.chosen.insert((number, own));
+    if full {
+        stratum.chosen.pop_last();
+    }
+}
+
+/// The sample: `wanted` segments, divided among the strata.
+fn choose(strata: &Strata, wanted: u64) -> Vec<SampledSegment> {
+    let half = |label: bool| -> Vec<&Stratum> {
+        let own = strata.iter().filter(|(key, _)| key.1 == label);
+        own.map(|(_, own)| own).collect()
+    };
+    let all = |label: bool| -> u64 { half(label).iter().map(|own| own.size).sum() };
     let (set, unset) = (all(true), all(false));
     // If one half has too few segments, the other half takes the rest.
-    let wanted = count as u64;
     let of_set = (wanted.div_ceil(2)).max(wanted.saturating_sub(unset)).min(set);
     let mut sample = Vec::new();
     for (label, wanted) in [(true, of_set), (false, (wanted - of_set).min(unset))] {
-        let own: Vec<&Stratum> = strata
-            .iter()
-            .filter(|(key, _)| key.1 == label)
-            .map(|(_, own)| own)
-            .collect();
+        let own = half(label);
         let sizes: Vec<u64> = own.iter().map(|stratum| stratum.size).collect();
         for (stratum, share) in own.iter().zip(shares(&sizes, wanted)) {
-            sample.extend(
-                stratum
-                    .chosen
-                    .iter()
-                    .take(share as usize)
-                    .map(|(_, segment)| segment.clone()),
-            );
+            let chosen = stratum.chosen.iter().take(share as usize);
+            sample.extend(chosen.map(|(_, segment)| segment.clone()));
         }
     }
     sample.sort();

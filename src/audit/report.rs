@@ -1,19 +1,25 @@
 //! The estimates of a store version.
 //!
+//! ```text
+//! verdicts, versions ── basis ── frame: the size of every stratum (reads all labels) ──┬─ report
+//! verdicts ── labels of their videos ─────────────────────────────────────────────────┘
+//! ```
+//!
 //! A verdict is about the truth, so that it judges every later label. The sample was random within the strata of the version
 //! that it was drawn from. The report therefore divides the segments by their labels in every version with verdicts, and by
 //! their label now: within each such stratum the verdicts are still a random sample, whatever changed the labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use vaplan_schemas::StoreVersion;
-use vaplan_schemas::rows::{Split, VerdictRow};
-use vaplan_schemas::store::{Snapshot, Store};
+use vaplan_schemas::rows::{LabelTrack, Split, VerdictRow, VersionRow};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::{Labels, Table, Videos};
+use vaplan_schemas::{StoreError, StoreVersion};
 
 use super::estimate::{AuditEstimate, AuditStratum, pooled, precision, recall};
-use super::population::{AuditStrata, Population, TrackKey, of_snapshot};
+use super::population::{AuditStrata, Population, TrackKey, groups, of_videos};
 use super::{AuditError, sorted};
 use crate::choice::Choice;
 
@@ -43,6 +49,8 @@ pub struct AuditReport {
     pub by: &'static str,
     /// The rows: first `overall`, then one per group, in order of name.
     pub rows: Vec<AuditRow>,
+    /// Number of verdicts of a person who was unsure. The estimates leave these segments out.
+    pub unsure: u64,
     /// Number of verdicts that judge no label of this version, because the video, class or segment is gone or belongs to
     /// another split.
     pub unused: u64,
@@ -60,84 +68,183 @@ type StratumKey = (String, Vec<String>, Vec<Option<bool>>, bool);
 /// # Errors
 /// Returns [`AuditError::NoVerdicts`] and [`AuditError::NoLabels`] if there is nothing to judge or to judge by, and
 /// [`AuditError::Store`] if the store cannot be read.
-pub fn report(
-    store: &Store,
-    snapshot: &Snapshot,
-    splits: &[Split],
-    by: AuditStrata,
-) -> Result<AuditReport, AuditError> {
-    let version = snapshot.version().version;
+pub fn report(snapshot: &Snapshot, splits: &[Split], by: AuditStrata) -> Result<AuditReport, AuditError> {
     let verdicts = sorted(snapshot)?;
     if verdicts.is_empty() {
+        let version = snapshot.version().version;
         return Err(AuditError::NoVerdicts { version });
     }
-    let now = of_snapshot(snapshot, splits)?;
-    if now.is_empty() {
-        let names: Vec<&str> = splits.iter().map(|split| split.as_str()).collect();
-        return Err(AuditError::NoLabels {
-            version,
-            of: format!(" of split {}", names.join(", ")),
-        });
-    }
-    let mut gone = Vec::new();
-    let mut before: Vec<(u64, Population)> = Vec::new();
-    let mut made_on: Vec<u64> = verdicts.iter().map(|row| row.version).collect();
-    made_on.sort_unstable();
-    made_on.dedup();
-    for own in made_on.into_iter().filter(|own| *own != version) {
-        match store
-            .at_version(Some(StoreVersion(own)))
-            .and_then(|then| of_snapshot(&then, splits))
-        {
-            Ok(population) => before.push((own, population)),
-            Err(_) => gone.push(own),
-        }
-    }
-    let strata_of = Strata {
-        by,
-        samples: samples(&verdicts),
-        before: &before,
+    let basis = FrameBasis::new(snapshot, splits, by, &verdicts)?;
+    AuditFrame::read(snapshot, basis)?.report(snapshot, &verdicts)
+}
+
+/// What the sizes of the strata depend on. More verdicts of the same samples do not change the basis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameBasis {
+    by: AuditStrata,
+    splits: Vec<Split>,
+    /// What the samples of the verdicts were stratified by.
+    samples: Vec<AuditStrata>,
+    /// The labels and videos now.
+    now: LabelTables,
+    /// Versions that verdicts were made on and that have other labels than now, one for each state of the labels.
+    before: Vec<u64>,
+    /// Versions like `before` that are gone.
+    gone: Vec<u64>,
+}
+
+/// Delta versions of the tables `labels` and `videos`.
+type LabelTables = (Option<u64>, Option<u64>);
+
+fn tables_of(row: &VersionRow) -> LabelTables {
+    let of = |wanted: &str| {
+        let found = row.tables.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, delta)| *delta)
     };
-    let mut strata: BTreeMap<StratumKey, AuditStratum> = BTreeMap::new();
-    for (key, track) in &now {
-        for segment in 0..track.labels.len() {
-            let own = strata.entry(strata_of.of(&now, key, segment)).or_default();
-            own.size += 1;
-            own.label = track.labels[segment];
+    (of(Labels::NAME), of(Videos::NAME))
+}
+
+impl FrameBasis {
+    /// The basis of these verdicts and the labels of a version.
+    ///
+    /// # Errors
+    /// Returns [`AuditError::Store`] if the list of versions cannot be read.
+    pub fn new(
+        snapshot: &Snapshot,
+        splits: &[Split],
+        by: AuditStrata,
+        verdicts: &[VerdictRow],
+    ) -> Result<FrameBasis, AuditError> {
+        let now = tables_of(snapshot.version());
+        let mut basis = FrameBasis {
+            by,
+            splits: splits.to_vec(),
+            samples: samples(verdicts),
+            now,
+            before: Vec::new(),
+            gone: Vec::new(),
+        };
+        let made_on: BTreeSet<u64> = verdicts.iter().map(|row| row.version).collect();
+        let versions = snapshot.store().versions()?;
+        let mut known = vec![now.0];
+        for version in made_on {
+            let labels = versions.iter().find(|row| row.version == version);
+            let labels = labels.map(|row| tables_of(row).0);
+            if labels.is_some_and(|labels| known.contains(&labels)) {
+                continue;
+            }
+            match snapshot.store().at_version(Some(StoreVersion(version))) {
+                Ok(_) => basis.before.push(version),
+                Err(_) => basis.gone.push(version),
+            }
+            known.extend(labels);
         }
+        Ok(basis)
     }
-    let mut unused = 0;
-    for row in &verdicts {
-        let key: TrackKey = (row.video.clone(), row.modality, row.class.clone());
-        let there = now
-            .get(&key)
-            .is_some_and(|track| (row.segment as usize) < track.labels.len());
-        if !there {
-            unused += 1;
-            continue;
+}
+
+/// The number of segments of every stratum of a version.
+#[derive(Clone, Debug)]
+pub struct AuditFrame {
+    basis: FrameBasis,
+    sizes: BTreeMap<StratumKey, u64>,
+}
+
+impl AuditFrame {
+    /// Counts the segments of every stratum, a group of videos at a time.
+    ///
+    /// # Errors
+    /// Returns [`AuditError::NoLabels`] if the version has no labels, and [`AuditError::Store`] if the store cannot be read.
+    pub fn read(snapshot: &Snapshot, basis: FrameBasis) -> Result<AuditFrame, AuditError> {
+        let before = versions(snapshot, &basis.before)?;
+        let mut sizes: BTreeMap<StratumKey, u64> = BTreeMap::new();
+        for group in groups(snapshot, &basis.splits)? {
+            let labels = GroupLabels::read(snapshot, &before, group)?;
+            for key in labels.now.keys() {
+                for (first, count) in labels.alike(key) {
+                    *sizes.entry(labels.stratum(&basis, key, first)).or_default() += count;
+                }
+            }
         }
-        let own = strata
-            .entry(strata_of.of(&now, &key, row.segment as usize))
-            .or_default();
-        own.judged += 1;
-        own.present += u64::from(row.present);
+        if sizes.is_empty() {
+            let names: Vec<&str> = basis.splits.iter().map(|split| split.as_str()).collect();
+            return Err(AuditError::NoLabels {
+                version: snapshot.version().version,
+                of: format!(" of split {}", names.join(", ")),
+            });
+        }
+        Ok(AuditFrame { basis, sizes })
     }
-    let mut groups: BTreeMap<&str, Vec<AuditStratum>> = BTreeMap::new();
-    for ((group, ..), stratum) in &strata {
-        groups.entry(group).or_default().push(*stratum);
+
+    /// Whether the frame has the sizes of this basis.
+    pub fn is_of(&self, basis: &FrameBasis) -> bool {
+        self.basis == *basis
     }
-    let all: Vec<AuditStratum> = strata.values().copied().collect();
-    let mut rows = vec![row("overall", &all)];
-    if by != AuditStrata::All {
-        rows.extend(groups.iter().map(|(name, strata)| row(name, strata)));
+
+    /// Estimates precision and recall by verdicts. The frame must be of their basis in this version.
+    ///
+    /// # Errors
+    /// Returns [`AuditError::Store`] if the store cannot be read.
+    pub fn report(&self, snapshot: &Snapshot, verdicts: &[VerdictRow]) -> Result<AuditReport, AuditError> {
+        let basis = &self.basis;
+        let judged: BTreeSet<Arc<str>> = verdicts.iter().map(|row| row.video.clone()).collect();
+        let rows = snapshot.scan::<Videos>(&Filter::videos(judged))?;
+        let rows = rows.into_iter().map(|found| found.row);
+        let wanted = rows.filter(|row| basis.splits.contains(&row.split));
+        let wanted = wanted.map(|row| row.video).collect();
+        let labels = GroupLabels::read(snapshot, &versions(snapshot, &basis.before)?, wanted)?;
+        let of_stratum = |(key, size): (&StratumKey, &u64)| {
+            let stratum = AuditStratum {
+                size: *size,
+                label: key.3,
+                ..AuditStratum::default()
+            };
+            (key.clone(), stratum)
+        };
+        let mut strata: BTreeMap<StratumKey, AuditStratum> = self.sizes.iter().map(of_stratum).collect();
+        let (mut unused, mut unsure) = (0, 0);
+        for row in verdicts {
+            let key: TrackKey = (row.video.clone(), row.modality, row.class.clone());
+            let segment = row.segment as usize;
+            if labels
+                .now
+                .get(&key)
+                .is_none_or(|track| segment >= track.segments())
+            {
+                unused += 1;
+                continue;
+            }
+            let Some(present) = row.present else {
+                unsure += 1;
+                continue;
+            };
+            let own = strata.entry(labels.stratum(basis, &key, segment)).or_default();
+            own.judged += 1;
+            own.present += u64::from(present);
+        }
+        let mut groups: BTreeMap<&str, Vec<AuditStratum>> = BTreeMap::new();
+        for ((group, ..), stratum) in &strata {
+            groups.entry(group).or_default().push(*stratum);
+        }
+        let all: Vec<AuditStratum> = strata.values().copied().collect();
+        let mut rows = vec![row("overall", &all)];
+        if basis.by != AuditStrata::All {
+            rows.extend(groups.iter().map(|(name, strata)| row(name, strata)));
+        }
+        Ok(AuditReport {
+            version: snapshot.version().version,
+            by: basis.by.name(),
+            rows,
+            unsure,
+            unused,
+            gone: basis.gone.clone(),
+        })
     }
-    Ok(AuditReport {
-        version,
-        by: by.name(),
-        rows,
-        unused,
-        gone,
-    })
+}
+
+fn versions(snapshot: &Snapshot, numbers: &[u64]) -> Result<Vec<Snapshot>, AuditError> {
+    let open = |version: &u64| snapshot.store().at_version(Some(StoreVersion(*version)));
+    Ok(numbers.iter().map(open).collect::<Result<_, _>>()?)
 }
 
 /// What the samples of the verdicts were stratified by.
@@ -152,39 +259,67 @@ fn samples(verdicts: &[VerdictRow]) -> Vec<AuditStrata> {
         .collect()
 }
 
-struct Strata<'a> {
-    by: AuditStrata,
-    samples: Vec<AuditStrata>,
-    before: &'a [(u64, Population)],
+/// The labels of a group of videos, now and in the versions with verdicts.
+struct GroupLabels {
+    now: Population,
+    before: Vec<Population>,
 }
 
-impl Strata<'_> {
-    fn of(&self, now: &Population, key: &TrackKey, segment: usize) -> StratumKey {
-        let track = &now[key];
-        let then = |population: &Population| {
-            let track = population.get(key).filter(|track| segment < track.labels.len());
-            track.map(|track| track.labels[segment])
+impl GroupLabels {
+    fn read(
+        snapshot: &Snapshot,
+        before: &[Snapshot],
+        videos: Vec<Arc<str>>,
+    ) -> Result<GroupLabels, StoreError> {
+        let then = |version: &Snapshot| of_videos(version, videos.iter().cloned());
+        Ok(GroupLabels {
+            before: before.iter().map(then).collect::<Result<_, _>>()?,
+            now: of_videos(snapshot, videos)?,
+        })
+    }
+
+    /// Groups of segments of a track that are in the same stratum: the first segment, and the number of segments.
+    fn alike(&self, key: &TrackKey) -> Vec<(usize, u64)> {
+        let now = &self.now[key];
+        let before: Vec<&LabelTrack> = self.before.iter().filter_map(|own| own.get(key)).collect();
+        let same = |a: usize, b: usize| {
+            let of = |track: &LabelTrack, segment: usize| {
+                let label = track.labels.get(segment).copied();
+                (label, track.rules.get(segment).copied())
+            };
+            of(now, a) == of(now, b) && before.iter().all(|track| of(track, a) == of(track, b))
         };
-        let mut parts = Vec::new();
-        for sample in &self.samples {
-            if *sample != AuditStrata::Rule {
-                parts.push(sample.of(track, segment).to_owned());
-                continue;
-            }
-            // The rule can differ from version to version.
-            parts.push(sample.of(track, segment).to_owned());
-            for (_, population) in self.before {
-                let track = population.get(key).filter(|track| segment < track.labels.len());
-                parts.push(track.map_or_else(String::new, |track| sample.of(track, segment).to_owned()));
+        let mut groups: Vec<(usize, u64)> = Vec::new();
+        for segment in 0..now.segments() {
+            match groups.iter_mut().find(|(first, _)| same(*first, segment)) {
+                Some((_, count)) => *count += 1,
+                None => groups.push((segment, 1)),
             }
         }
+        groups
+    }
+
+    /// The stratum of a segment that has a label now.
+    fn stratum(&self, basis: &FrameBasis, key: &TrackKey, segment: usize) -> StratumKey {
+        let track = &self.now[key];
+        let before = || {
+            let of = self.before.iter().map(|population| population.get(key));
+            of.map(|track| track.filter(|track| segment < track.segments()))
+        };
+        let mut parts = Vec::new();
+        for sample in &basis.samples {
+            parts.push(sample.of(track, segment).to_owned());
+            // The rule can differ from version to version.
+            if *sample == AuditStrata::Rule {
+                let rule = |track: &LabelTrack| sample.of(track, segment).to_owned();
+                parts.extend(before().map(|track| track.map_or_else(String::new, rule)));
+            }
+        }
+        let labels = before().map(|track| track.map(|track| track.labels[segment]));
         (
-            self.by.of(track, segment).to_owned(),
+            basis.by.of(track, segment).to_owned(),
             parts,
-            self.before
-                .iter()
-                .map(|(_, population)| then(population))
-                .collect(),
+            labels.collect(),
             track.labels[segment],
         )
     }

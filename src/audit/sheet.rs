@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow, VerdictRow};
+use vaplan_schemas::store::Snapshot;
 
+use super::AuditError;
 use super::draw::SampledSegment;
-use super::population::{AuditStrata, Population};
+use super::population::{self, AuditStrata, Population};
 use crate::choice::Choice;
+use crate::ingest::absolute;
 use crate::ingest::sheet::{self, optional, required};
-use crate::ingest::{IngestError, absolute};
 
-/// The file of a sample. Column `verdict` is empty: a person writes 1 if the event occurs in the segment, and 0 if it does
-/// not. The label is not in the file, because a person who sees it judges less freely.
+/// The file of a sample. Column `verdict` is empty: a person writes 1 if the event occurs in the segment, 0 if it does
+/// not, and `?` if the person is unsure. The label is not in the file, because a person who sees it judges less freely.
 pub fn text(sample: &[SampledSegment], version: u64, by: AuditStrata, seconds: f64) -> String {
     let mut rows = csv::Writer::from_writer(Vec::new());
     let header = [
@@ -58,12 +60,14 @@ pub struct ReadVerdicts {
     pub rejects: Vec<RejectRow>,
 }
 
-/// Reads the verdicts of a file. A row must name a segment that the labels of `population` have. `latest` is the version of
-/// the verdicts if the file does not say on which version they were made.
+/// Reads the verdicts of a file. A row must name a segment that the version has labels of. A verdict is of this version if the
+/// file does not say on which version the verdict was made.
 ///
 /// # Errors
-/// Returns [`IngestError`] if the file cannot be read or lacks a column.
-pub fn read(path: &Path, population: &Population, latest: u64) -> Result<ReadVerdicts, IngestError> {
+/// Returns [`AuditError::Ingest`] if the file cannot be read or lacks a column, and [`AuditError::Store`] if the labels cannot
+/// be read.
+pub fn read(path: &Path, snapshot: &Snapshot) -> Result<ReadVerdicts, AuditError> {
+    let latest = snapshot.version().version;
     let path = absolute(path)?;
     let source: Arc<str> = path.display().to_string().into();
     let columns = [
@@ -76,7 +80,12 @@ pub fn read(path: &Path, population: &Population, latest: u64) -> Result<ReadVer
         optional("strata"),
     ];
     let mut read = ReadVerdicts::default();
-    for row in sheet::read(&path, columns, &mut read.rejects)? {
+    let rows = sheet::read(&path, columns, &mut read.rejects)?;
+    let named = rows
+        .iter()
+        .filter_map(|row| row.fields[0].as_deref().map(Arc::from));
+    let population: Population = population::of_videos(snapshot, named)?;
+    for row in rows {
         let [video, modality, class, segment, verdict, version, strata] =
             row.fields.each_ref().map(Option::as_deref);
         let Some(verdict) = verdict else {
@@ -97,9 +106,14 @@ pub fn read(path: &Path, population: &Population, latest: u64) -> Result<ReadVer
                 .parse()
                 .map_err(|_| bad(format!("segment is `{text}`, expected a whole number from 0")))?;
             let present = match verdict {
-                "1" => true,
-                "0" => false,
-                other => return Err(bad(format!("verdict is `{other}`, expected 1, 0 or nothing"))),
+                "1" => Some(true),
+                "0" => Some(false),
+                "?" => None,
+                other => {
+                    return Err(bad(format!(
+                        "verdict is `{other}`, expected 1, 0, `?` (unsure) or nothing"
+                    )));
+                }
             };
             let version = match version {
                 None => latest,

@@ -32,9 +32,19 @@ impl Audited {
     }
 
     fn sample(&self, by: AuditStrata, count: usize, seed: u64) -> Vec<SampledSegment> {
+        self.sample_of(&Split::ALL, by, count, seed)
+    }
+
+    fn sample_of(&self, splits: &[Split], by: AuditStrata, count: usize, seed: u64) -> Vec<SampledSegment> {
         let snapshot = self.snapshot();
-        let population = population::of_snapshot(&snapshot, &Split::ALL).unwrap();
-        draw(&population, &sorted(&snapshot).unwrap(), by, count, seed)
+        let splits = splits.to_vec();
+        let request = SampleRequest {
+            by,
+            count,
+            seed,
+            splits,
+        };
+        draw(&snapshot, &sorted(&snapshot).unwrap(), &request).unwrap()
     }
 
     /// Verdicts of the dense truth on these segments.
@@ -43,10 +53,10 @@ impl Audited {
         let truth = snapshot.read::<Truth>().unwrap();
         let version = snapshot.version().version;
         let verdict = |own: &SampledSegment| VerdictRow {
-            present: truth.iter().any(|row| {
+            present: Some(truth.iter().any(|row| {
                 (&row.video, row.modality, &row.class) == (&own.video, own.modality, &own.class)
                     && (row.onset..row.offset).contains(&own.segment)
-            }),
+            })),
             video: own.video.clone(),
             modality: own.modality,
             class: own.class.clone(),
@@ -55,13 +65,15 @@ impl Audited {
             strata: by.into(),
             source: "test".into(),
         };
-        add_verdicts(
-            &self.store,
-            sample.iter().map(verdict).collect(),
-            "test",
-            &mut |_| (),
-        )
-        .unwrap();
+        self.add(sample.iter().map(verdict).collect());
+    }
+
+    fn add(&self, added: Vec<VerdictRow>) {
+        let change = VerdictChange {
+            added,
+            ..VerdictChange::default()
+        };
+        change_verdicts(&self.store, change, &mut |_| ()).unwrap();
     }
 }
 
@@ -105,7 +117,7 @@ fn verdicts_of_all_segments_give_the_precision_and_recall_of_eval() {
     for split in [Split::Val, Split::Test] {
         let snapshot = audited.snapshot();
         let [right, wrong, missed] = counts(&snapshot, split).map(|count| count as f64);
-        let report = report(&audited.store, &snapshot, &[split], AuditStrata::Class).unwrap();
+        let report = report(&snapshot, &[split], AuditStrata::Class).unwrap();
         let (precision, recall) = (report.rows[0].precision.unwrap(), report.rows[0].recall.unwrap());
         let expected = (right / (right + wrong), right / (right + missed));
         for (found, expected) in [(precision, expected.0), (recall, expected.1)] {
@@ -141,8 +153,7 @@ fn verdicts_judge_later_labels_and_the_interval_holds_the_truth() {
     let audited = labelled();
     // Dense truth is of val and test; the sample is of these splits.
     let splits = [Split::Val, Split::Test];
-    let population = population::of_snapshot(&audited.snapshot(), &splits).unwrap();
-    let sample = draw(&population, &[], AuditStrata::Modality, 400, 3);
+    let sample = audited.sample_of(&splits, AuditStrata::Modality, 400, 3);
     audited.judge(&sample, "modality");
     // Later labels: fewer visual ones.
     let mut changes = crate::Changes::default();
@@ -151,7 +162,7 @@ fn verdicts_judge_later_labels_and_the_interval_holds_the_truth() {
     session.apply(changes, "raise").unwrap();
     session.close().unwrap();
     let snapshot = audited.snapshot();
-    let later = report(&audited.store, &snapshot, &splits, AuditStrata::Modality).unwrap();
+    let later = report(&snapshot, &splits, AuditStrata::Modality).unwrap();
     assert_eq!(
         (later.rows[0].verdicts, later.unused, later.gone.len()),
         (400, 0, 0)
@@ -175,7 +186,7 @@ fn verdicts_judge_later_labels_and_the_interval_holds_the_truth() {
         );
     }
     let before = audited.store.at_version(Some(StoreVersion(2))).unwrap();
-    let before = report(&audited.store, &before, &splits, AuditStrata::Modality).unwrap();
+    let before = report(&before, &splits, AuditStrata::Modality).unwrap();
     assert_ne!(before.rows[0].set, later.rows[0].set, "the labels changed");
 }
 
@@ -183,13 +194,12 @@ fn verdicts_judge_later_labels_and_the_interval_holds_the_truth() {
 fn a_filled_file_is_read_and_bad_rows_are_named() {
     let audited = labelled();
     let snapshot = audited.snapshot();
-    let population = population::of_snapshot(&snapshot, &Split::ALL).unwrap();
-    let sample = draw(&population, &[], AuditStrata::Class, 10, 1);
+    let sample = audited.sample(AuditStrata::Class, 10, 1);
     let text = sheet::text(&sample, 1, AuditStrata::Class, 1.0);
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 11);
     let fill = |line: &str, verdict: &str| line.replacen(",,1,class", &format!(",{verdict},1,class"), 1);
-    for (at, verdict) in [(1, "1"), (2, "0"), (3, "maybe")] {
+    for (at, verdict) in [(1, "1"), (2, "0"), (3, "maybe"), (5, "?")] {
         lines[at] = fill(&lines[at], verdict);
     }
     lines.push("nobody,audio,Dog,0,0,1,1,1,class".to_owned());
@@ -197,12 +207,10 @@ fn a_filled_file_is_read_and_bad_rows_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join("sample.csv");
     std::fs::write(&path, lines.join("\n")).unwrap();
-    let read = sheet::read(&path, &population, 1).unwrap();
-    assert_eq!((read.verdicts.len(), read.open), (2, 7));
-    assert_eq!(
-        (read.verdicts[0].present, read.verdicts[1].present),
-        (true, false)
-    );
+    let read = sheet::read(&path, &snapshot).unwrap();
+    assert_eq!((read.verdicts.len(), read.open), (3, 6));
+    let present: Vec<Option<bool>> = read.verdicts.iter().map(|row| row.present).collect();
+    assert_eq!(present, [Some(true), Some(false), None]);
     let reasons: Vec<String> = read
         .rejects
         .iter()
@@ -211,9 +219,73 @@ fn a_filled_file_is_read_and_bad_rows_are_named() {
     assert_eq!(
         reasons,
         [
-            "4: verdict is `maybe`, expected 1, 0 or nothing",
+            "4: verdict is `maybe`, expected 1, 0, `?` (unsure) or nothing",
             "12: the store has no audio labels of class `Dog` of this video",
             "13: version is `9`, expected a store version from 1 to 1",
         ]
     );
+}
+
+#[test]
+fn an_unsure_verdict_is_left_out_of_the_estimates_and_is_not_drawn_again() {
+    let audited = labelled();
+    let sample = audited.sample(AuditStrata::Class, 100, 2);
+    audited.judge(&sample, "class");
+    let sure = report(&audited.snapshot(), &Split::ALL, AuditStrata::Class).unwrap();
+    let more = audited.sample(AuditStrata::Class, 40, 2);
+    let unsure = |own: &SampledSegment| VerdictRow {
+        video: own.video.clone(),
+        modality: own.modality,
+        class: own.class.clone(),
+        segment: own.segment,
+        present: None,
+        version: 2,
+        strata: "class".into(),
+        source: "test".into(),
+    };
+    audited.add(more.iter().map(unsure).collect());
+    let snapshot = audited.snapshot();
+    let both = report(&snapshot, &Split::ALL, AuditStrata::Class).unwrap();
+    assert_eq!((both.unsure, both.rows[0].verdicts), (40, 100));
+    assert_eq!(
+        both.rows[0], sure.rows[0],
+        "the labels and the sure verdicts are the same"
+    );
+    let next = audited.sample(AuditStrata::Class, 40, 2);
+    assert!(next.iter().all(|own| !more.contains(own)));
+    // A verdict can be taken back, and the segment can then be drawn again.
+    let withdrawn = sorted(&snapshot).unwrap().iter().map(verdict_key).collect();
+    let change = VerdictChange {
+        withdrawn,
+        ..VerdictChange::default()
+    };
+    change_verdicts(&audited.store, change, &mut |_| ()).unwrap();
+    assert_eq!(audited.sample(AuditStrata::Class, 100, 2), sample);
+}
+
+#[test]
+fn the_frame_of_a_sample_stays_while_only_verdicts_come() {
+    let audited = labelled();
+    let sample = audited.sample(AuditStrata::Class, 20, 2);
+    let basis = || {
+        let snapshot = audited.snapshot();
+        let verdicts = sorted(&snapshot).unwrap();
+        FrameBasis::new(&snapshot, &Split::ALL, AuditStrata::Class, &verdicts).unwrap()
+    };
+    audited.judge(&sample[..1], "class");
+    let frame = AuditFrame::read(&audited.snapshot(), basis()).unwrap();
+    audited.judge(&sample[1..], "class");
+    let snapshot = audited.snapshot();
+    assert!(frame.is_of(&basis()));
+    let verdicts = sorted(&snapshot).unwrap();
+    assert_eq!(
+        frame.report(&snapshot, &verdicts).unwrap(),
+        report(&snapshot, &Split::ALL, AuditStrata::Class).unwrap()
+    );
+    let mut changes = crate::Changes::default();
+    changes.settings.visual_threshold = Some(1.04);
+    let mut session = crate::Session::open(&audited.request.store, 1, Listener::silent()).unwrap();
+    session.apply(changes, "raise").unwrap();
+    session.close().unwrap();
+    assert!(!frame.is_of(&basis()), "the labels changed");
 }

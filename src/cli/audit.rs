@@ -14,13 +14,13 @@ use super::choice::choices;
 use super::report_format::{ReportFormat, print_json};
 use super::{Global, notes};
 use crate::audit::estimate::AuditEstimate;
-use crate::audit::{self, AuditError, AuditReport, AuditStrata, population, sheet};
+use crate::audit::{self, AuditError, AuditReport, AuditStrata, SampleRequest, VerdictChange, sheet};
 
 /// Measure how good labels are, by a sample of a person's verdicts
 ///
 /// The command works where there is no dense truth. First, --sample draws segments at random and writes them to a CSV file.
-/// A person watches or hears each segment and writes 1 into column `verdict` if the event occurs, and 0 if it does not. Then
-/// --verdicts reads the file into the store, and the report has the precision and the recall within the weak label, with
+/// A person watches or hears each segment and writes 1 into column `verdict` if the event occurs, 0 if it does not, and `?`
+/// if the person is unsure. Then --verdicts reads the file into the store, and the report has the precision and the recall within the weak label, with
 /// confidence intervals of 95 %, and the number of further verdicts that would halve an interval.
 ///
 /// A verdict is about the video, not about a label: the store keeps it, and it judges every later label. A new sample has no
@@ -72,10 +72,15 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
     let mut snapshot = store.at_version(args.version.map(StoreVersion))?;
     if let (Some(count), Some(path)) = (args.sample, &args.out) {
         anyhow::ensure!(!path.exists(), "`{}` exists, expected a new file", path.display());
-        let population = population::of_snapshot(&snapshot, &splits)?;
         let version = snapshot.version().version;
         let judged = store.at_version(None)?.read::<Verdicts>()?;
-        let sample = audit::draw(&population, &judged, args.by, count, args.seed);
+        let request = SampleRequest {
+            by: args.by,
+            count,
+            seed: args.seed,
+            splits,
+        };
+        let sample = audit::draw(&snapshot, &judged, &request)?;
         if sample.is_empty() {
             let of = format!(
                 " of split {}",
@@ -109,11 +114,15 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
     }
     let mut rejected = 0;
     if let Some(path) = &args.verdicts {
-        let population = population::of_snapshot(&snapshot, &Split::ALL)?;
-        let read = sheet::read(path, &population, snapshot.version().version)?;
+        let read = sheet::read(path, &snapshot)?;
         rejected = notes::report(&read.rejects, global.quiet);
         let (count, open) = (read.verdicts.len(), read.open);
-        audit::add_verdicts(&store, read.verdicts, &global.command_line(), &mut |holder| {
+        let change = VerdictChange {
+            added: read.verdicts,
+            command: global.command_line(),
+            ..VerdictChange::default()
+        };
+        audit::change_verdicts(&store, change, &mut |holder| {
             super::stderr::tell(&format!("waiting: the store is being written by {holder}"));
         })?;
         if !global.quiet {
@@ -121,7 +130,7 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
         }
         snapshot = store.at_version(None)?;
     }
-    let report = audit::report(&store, &snapshot, &splits, args.by)?;
+    let report = audit::report(&snapshot, &splits, args.by)?;
     for version in &report.gone {
         super::stderr::tell(&format!(
             "version {version}, which verdicts were made on, is gone: the estimates assume that its labels were those of now"
@@ -160,6 +169,13 @@ fn table(report: &AuditReport, out: &mut dyn Write) -> std::io::Result<()> {
             row.segments,
             row.set,
             row.verdicts
+        )?;
+    }
+    if report.unsure > 0 {
+        writeln!(
+            out,
+            "{} verdicts are unsure, and are left out of the estimates",
+            report.unsure
         )?;
     }
     if report.unused > 0 {

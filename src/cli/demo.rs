@@ -11,13 +11,13 @@ use anyhow::{Context, bail};
 use clap::Parser;
 
 use super::{Cli, Global};
-use crate::synth::sample;
+use crate::synth::sample::AnnotationSet;
 
 /// Do the whole job on a built-in sample: features, labels, a parser, denoised labels, scores, SQL, a timeline
 ///
 /// The demo prints the command of each step before it runs that command. The sample is made
 /// up, and its features are simulated: the demo shows how the program works, and its scores
-/// say nothing about real data. It takes about 45 s and writes 190 MB.
+/// say nothing about real data. It takes about 100 s on two cores, and writes 60 MB.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DemoArgs {
@@ -28,7 +28,7 @@ pub(super) struct DemoArgs {
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "demo0000065_20_30",
+        default_value = "demo0001508_0_10",
         allow_hyphen_values = true
     )]
     video: String,
@@ -64,7 +64,7 @@ audio = \"features/parser/audio\"
 clips = \"features/parser/clips\"
 
 [train]
-epochs = 10
+epochs = 8
 hidden = 64
 feedforward = 64
 learning_rate = 0.002
@@ -72,6 +72,19 @@ schedule = \"constant\"
 
 [denoise]
 alpha = 10.0
+restart = false
+";
+/// Name of the file with the settings of the ablation.
+#[cfg(feature = "train")]
+const ABLATION: &str = "train.toml";
+/// Contents of that file: section `[train]` of the job.
+#[cfg(feature = "train")]
+const ABLATION_TEXT: &str = "\
+epochs = 8
+hidden = 64
+feedforward = 64
+learning_rate = 0.002
+schedule = \"constant\"
 ";
 /// Longest line of a printed command, in columns. Longer commands are broken before an option.
 const COLUMNS: usize = 88;
@@ -95,22 +108,24 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
 
     let mut steps = Steps {
         done: 0,
-        total: 5 + if cfg!(feature = "query") { 1 } else { 0 },
+        total: 5 + usize::from(cfg!(feature = "query")) + usize::from(cfg!(feature = "train")),
         global,
         out,
     };
     let title = format!(
         "annotations in LLP's format: {} videos, made up",
-        sample::videos()
+        AnnotationSet::Demo.videos()
     );
     steps.announce(&title, &["demo", "--annotations-only", "--dir", &dir])?;
-    sample::write(Path::new(&annotations))?;
+    AnnotationSet::Demo.write(Path::new(&annotations))?;
     writeln!(steps.out, "written to {annotations}")?;
     #[cfg(feature = "train")]
     {
         let job = place(JOB);
         fs::write(&job, JOB_TEXT).with_context(|| format!("cannot write `{job}`"))?;
         writeln!(steps.out, "what is to be done with them: {job}")?;
+        let ablation = place(ABLATION);
+        fs::write(&ablation, ABLATION_TEXT).with_context(|| format!("cannot write `{ablation}`"))?;
     }
     if args.annotations_only {
         return Ok(ExitCode::SUCCESS);
@@ -118,19 +133,17 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
 
     steps.take(
         "features of every second, simulated here: CLIP-like and CLAP-like ones for the labels, others for the \
-         parser; each video 30 times, as different takes",
+         parser",
         &[
             "synth",
             "--annotations",
             &annotations,
             "--out",
             &features,
-            "--repeat",
-            "30",
             "--preset",
             "easy",
             "--dim",
-            "256",
+            "128",
             "--parquet",
         ],
     )?;
@@ -158,8 +171,8 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
 fn job(
     steps: &mut Steps<'_>,
     place: &dyn Fn(&str) -> String,
-    _store: &str,
-    _features: &str,
+    store: &str,
+    features: &str,
 ) -> anyhow::Result<()> {
     let job = place(JOB);
     steps.take(
@@ -167,7 +180,26 @@ fn job(
          a parser trained on what is left, all scored against the dense truth",
         &["run", &job],
     )?;
-    steps.take("what a second run would do", &["plan", &job])
+    steps.take("what a second run would do", &["plan", &job])?;
+    let parser = |name: &str| format!("{features}/parser/{name}");
+    steps.take(
+        "does each step of the method help? The same training with three seeds: mean and deviation",
+        &[
+            "ablate",
+            "--store",
+            store,
+            "--visual",
+            &parser("frames"),
+            "--audio",
+            &parser("audio"),
+            "--clips",
+            &parser("clips"),
+            "--config",
+            &place(ABLATION),
+            "--lines",
+            "weak,pseudo,pseudo+richness,pseudo+richness+pld-on",
+        ],
+    )
 }
 
 /// Steps that make labels and score them, in a program without training.

@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 use vaplan_schemas::Modality;
 
+use super::cluster::{ClusterArgs, followed, starting};
 use super::relabel::listener;
 use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
 use super::{Global, notes, workers};
 use crate::denoise::{self, DenoiseSummary, DenoisingRequest};
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::eval::Level;
 use crate::world::flips;
 
@@ -60,6 +62,8 @@ pub(super) struct DenoiseArgs {
     /// Format of the report
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: ReportFormat,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Choice of one modality or both.
@@ -94,8 +98,24 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
         dry_run: args.dry_run,
         command: global.command_line(),
     };
-    let denoised = denoise::run(&request, &listener)?;
+    args.cluster.local_store(&args.store, "denoise")?;
+    let cluster = args.cluster.settings()?;
+    anyhow::ensure!(
+        cluster.is_none() || !args.dry_run,
+        "--dry-run is the work of one process, expected it without --hosts"
+    );
+    let outcome = match cluster {
+        Some(settings) => {
+            starting(&settings, &bar);
+            denoise::run_in_cluster(&request, &settings, &listener)?
+        }
+        None => ClusterOutcome::Led(Box::new(denoise::run(&request, &listener)?)),
+    };
     bar.finish();
+    let denoised = match outcome {
+        ClusterOutcome::Led(denoised) => *denoised,
+        ClusterOutcome::Followed { version, rejects } => return followed(version, rejects, out),
+    };
     if args.format == ReportFormat::Json {
         print_json(&json(&denoised), out)?;
     } else {

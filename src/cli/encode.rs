@@ -9,8 +9,10 @@ use std::sync::Arc;
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
+use super::cluster::{ClusterArgs, starting};
 use super::media::MediaArgs;
 use super::progress::Bar;
+use crate::encode::cluster::EncodeOutcome;
 use crate::encode::{self, EncodeRequest};
 
 /// Encode videos, frames and sound by CLIP and CLAP
@@ -66,6 +68,8 @@ pub(super) struct Args {
     workers: NonZeroUsize,
     #[command(flatten)]
     media: MediaArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 impl Args {
@@ -88,8 +92,25 @@ const SHOWN: usize = 5;
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let bar = Arc::new(Bar::new("encoding", "videos", global));
-    let summary = encode::run(&args.request()?, &MediaArgs::listener(&bar))?;
+    let (request, listener) = (args.request()?, MediaArgs::listener(&bar));
+    let outcome = match args.cluster.settings()? {
+        Some(settings) => {
+            starting(&settings, &bar);
+            encode::cluster::run(&request, &settings, &listener)?
+        }
+        None => EncodeOutcome::Led(Box::new(encode::run(&request, &listener)?)),
+    };
     bar.finish();
+    let summary = match outcome {
+        EncodeOutcome::Led(summary) => *summary,
+        EncodeOutcome::Followed { encoded, rejects } => {
+            writeln!(
+                out,
+                "encoded {encoded} segments in this process; process 0 writes the features"
+            )?;
+            return Ok(ExitCode::from(u8::from(rejects > 0)));
+        }
+    };
     for severity in [Severity::Reject, Severity::Note] {
         let rows: Vec<_> = summary
             .rejects

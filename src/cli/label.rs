@@ -4,18 +4,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
 use super::Global;
 use super::choice::choices;
+use super::cluster::{ClusterArgs, followed, starting};
 use super::progress::Bar;
-use crate::engine::cluster::hosts::Hosts;
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::{Listener, Progress};
 use crate::ingest::features::ColumnNames;
-use crate::label::cluster::{self, ClusterOutcome};
+use crate::label::cluster;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 
@@ -35,7 +35,8 @@ use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 #[command(after_help = "\
 Examples:
   vaplan label --store store --annotations llp --visual clip --visual-text clip_text.npy --audio clap --audio-text clap_text.npy
-  vaplan label --store store --annotations llp --media videos --clip clip-model --clap clap-model")]
+  vaplan label --store store --annotations llp --media videos --clip clip-model --clap clap-model
+  vaplan label --store store --annotations llp --pseudo-labels valor/visual valor/audio")]
 pub(super) struct LabelArgs {
     /// Store to write; the command creates it if it does not exist
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
@@ -58,6 +59,15 @@ pub(super) struct LabelArgs {
     /// Audio text embeddings, as --visual-text
     #[arg(long, value_name = "FILE", env = "VAPLAN_AUDIO_TEXT")]
     audio_text: Option<PathBuf>,
+    /// Labels of another program instead of features: two folders of <id>.npy (T,C) of 0 and 1, visual first. A label of a
+    /// class that the weak label lacks is not set
+    #[arg(
+        long,
+        value_names = ["VISUAL_DIR", "AUDIO_DIR"],
+        num_args = 2,
+        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "hosts"]
+    )]
+    pseudo_labels: Option<Vec<PathBuf>>,
     /// Splits to label
     #[arg(
         long,
@@ -118,31 +128,35 @@ pub(super) struct LabelArgs {
     /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
-    /// File with one host:port per line, one for each process of the cluster. Start every process with the same
-    /// arguments and its own --process. Connections are neither encrypted nor authenticated
-    #[arg(long, value_name = "FILE", env = "VAPLAN_HOSTS", requires = "process")]
-    hosts: Option<PathBuf>,
-    /// Number of this process, its line in --hosts counted from 0; process 0 commits
-    #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
-    process: Option<usize>,
-    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for
-    /// this time if it is shorter, counts as lost
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..=86_400),
-        env = "VAPLAN_CLUSTER_TIMEOUT"
-    )]
-    cluster_timeout: u64,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[cfg(feature = "encode")]
     #[command(flatten)]
     media: super::media::MediaArgs,
+    /// Commit the labels of the videos that are encoded already after this number of videos (`5000`) or this time (`30s`,
+    /// `10m`, `2h`), while other videos are being encoded; whole buckets only, of about 1,024 videos each. Needs --media
+    /// [default: one version at the end]
+    #[cfg(feature = "encode")]
+    #[arg(
+        long,
+        value_name = "N|TIME",
+        env = "VAPLAN_COMMIT_EVERY",
+        help_heading = "Media"
+    )]
+    commit_every: Option<crate::label::early::CommitEvery>,
 }
 
 impl LabelArgs {
     /// Refuses arguments that name no features of a modality, or both features and a model.
     fn check(&self) -> anyhow::Result<()> {
+        if self.pseudo_labels.is_some() {
+            #[cfg(feature = "encode")]
+            anyhow::ensure!(
+                !self.media.any(),
+                "--pseudo-labels and --media are given, expected one of them"
+            );
+            return Ok(());
+        }
         for (modality, features, model) in [
             (Modality::Visual, &self.visual, "--clip"),
             (Modality::Audio, &self.audio, "--clap"),
@@ -162,7 +176,12 @@ impl LabelArgs {
         }
         #[cfg(feature = "encode")]
         anyhow::ensure!(
-            self.hosts.is_none() || !self.media.any(),
+            self.commit_every.is_none() || self.media.any(),
+            "--commit-every without media, expected --media: features alone are labelled as one version"
+        );
+        #[cfg(feature = "encode")]
+        anyhow::ensure!(
+            !self.cluster.given() || !self.media.any(),
             "--media is one process's work, expected `vaplan encode` first, and its features for --hosts"
         );
         Ok(())
@@ -188,7 +207,11 @@ impl LabelArgs {
         };
         let bar = Arc::new(Bar::new("encoding", "videos", global));
         let listener = super::media::MediaArgs::listener(&bar);
-        let encoded = encode::into_store(&self.store, &asked, &listener)?;
+        let labelling = encode::StreamedLabelling {
+            request: request.clone(),
+            commit_every: self.commit_every,
+        };
+        let encoded = encode::into_store(&self.store, &asked, &labelling, &listener)?;
         bar.finish();
         let summary = &encoded.summary;
         let known = summary.segments().saturating_sub(summary.encoded);
@@ -235,15 +258,18 @@ const SHOWN: usize = 5;
 
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
-    if args.hosts.is_some() {
-        super::objects::local_only(&args.store, "`label --hosts`")?;
+    args.cluster.local_store(&args.store, "label")?;
+    if args.pseudo_labels.is_some() {
+        super::objects::local_only(&args.store, "`label --pseudo-labels`")?;
     }
     #[cfg(feature = "encode")]
     if args.media.any() {
         super::objects::local_only(&args.store, "`label --media`")?;
     }
-    #[cfg_attr(not(feature = "encode"), expect(unused_mut, reason = "media fill it"))]
     let mut request = args.request(global)?;
+    if let Some([visual, audio]) = args.pseudo_labels.as_deref() {
+        label::import_labels(&mut request, [audio, visual])?;
+    }
     #[cfg(feature = "encode")]
     let _encoded = args.encode(&mut request, global)?;
     let bar = Arc::new(Bar::new("labelling", "shards", global));
@@ -262,18 +288,10 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         Progress::Shard { .. } => own_bar.add(1),
         Progress::Committing => own_bar.message("committing"),
     });
-    let hosts = args.hosts.as_deref().zip(args.process);
-    let outcome = match hosts {
-        Some((path, process)) => {
-            let hosts = Hosts::read(path, process)?;
-            let (here, of) = (hosts.here(), hosts.processes());
-            bar.say(&format!("{here} of {of} processes: starting"));
-            cluster::run(
-                &request,
-                &hosts,
-                Duration::from_secs(args.cluster_timeout),
-                &listener,
-            )?
+    let outcome = match args.cluster.settings()? {
+        Some(settings) => {
+            starting(&settings, &bar);
+            cluster::run(&request, &settings, &listener)?
         }
         None => ClusterOutcome::Led(Box::new(label::run(&request, &listener)?)),
     };
@@ -339,17 +357,4 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// Prints the result in a process that does not commit, and returns the exit status of the process that does.
-fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let Some(rejects) = rejects else {
-        writeln!(out, "nothing to do: version {version} holds these labels")?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    writeln!(
-        out,
-        "version {version}: committed by process 0, which has the counts"
-    )?;
-    Ok(ExitCode::from(u8::from(rejects > 0)))
 }

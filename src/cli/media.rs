@@ -182,6 +182,11 @@ impl MediaArgs {
             EncodeProgress::Planned { videos } => own_bar.total(videos),
             EncodeProgress::Read { videos } => own_bar.add(videos),
             EncodeProgress::Encoded { .. } => {}
+            EncodeProgress::Committed { version, videos } => {
+                own_bar.say(&format!(
+                    "version {version}: the labels of {videos} videos; encoding goes on"
+                ));
+            }
             EncodeProgress::Writing => own_bar.message("writing"),
         })
     }

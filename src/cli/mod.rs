@@ -10,6 +10,7 @@ mod audit;
 mod calibrate;
 mod check;
 mod choice;
+mod cluster;
 mod completions;
 mod demo;
 mod denoise;

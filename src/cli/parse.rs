@@ -40,7 +40,8 @@ const WIDTH: usize = 80;
 Examples:
   vaplan parse video.mp4 --model store/_vaplan/train/model
   vaplan parse videos/ sounds/ --model model --out events --format elan,webvtt
-  vaplan parse clip.wav --model model --clip models/clip --clap models/clap --format json")]
+  vaplan parse clip.wav --model model --clip models/clip --clap models/clap --format json
+  vaplan parse videos --model model --clips r2plus1d --out events")]
 pub(super) struct ParseArgs {
     /// Videos, sound files, folders of frames, and folders of media
     #[arg(value_name = "MEDIA", required = true)]
@@ -54,6 +55,10 @@ pub(super) struct ParseArgs {
     /// Folder of the CLAP encoder [default: the folder that the model names]
     #[arg(long, value_name = "DIR", env = "VAPLAN_CLAP")]
     clap: Option<PathBuf>,
+    /// Folder of npy files, or Parquet files, with the clip features of the media, for a network that was trained with --clips;
+    /// may be given more than once
+    #[arg(long, value_name = "PATH")]
+    clips: Vec<PathBuf>,
     /// Folder to write one file per video and format to; the command creates it if it does not exist
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -104,6 +109,7 @@ impl ParseArgs {
             model: self.model.clone(),
             clip: self.clip.clone(),
             clap: self.clap.clone(),
+            clips: self.clips.clone(),
             segments: self.segments.map(NonZeroUsize::get),
             frame_rate: self.frame_rate,
             protocol: self.protocol,

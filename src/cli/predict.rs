@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::cluster::{ClusterArgs, starting};
 use super::learning::{FeatureArgs, MachineArgs};
 use super::progress::Bar;
 use super::{Global, notes};
 use crate::parser::predict::{self, PredictRequest, PredictTarget};
+use crate::parser::predict_cluster::{self, PredictOutcome};
 
 /// Predict the events of videos with a trained network
 ///
@@ -47,11 +49,16 @@ pub(super) struct Args {
     heads: Option<i64>,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let target = match (&args.store, &args.npy) {
-        (Some(store), _) => PredictTarget::Store(store.clone()),
+        (Some(store), _) => {
+            args.cluster.local_store(store, "predict")?;
+            PredictTarget::Store(store.clone())
+        }
         (None, Some(npy)) => PredictTarget::Npy(npy.clone()),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };
@@ -74,11 +81,28 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     };
     args.machine.set_threads();
     let bar = Bar::new("predicting", "videos", global);
-    let done = predict::run(&request, &mut |videos, all| {
+    let mut on_videos = |videos, all| {
         bar.total(all);
         bar.add(videos);
-    })?;
+    };
+    let outcome = match args.cluster.settings()? {
+        Some(settings) => {
+            starting(&settings, &bar);
+            predict_cluster::run(&request, &settings, &mut on_videos)?
+        }
+        None => PredictOutcome::Led(Box::new(predict::run(&request, &mut on_videos)?)),
+    };
     bar.finish();
+    let done = match outcome {
+        PredictOutcome::Led(done) => *done,
+        PredictOutcome::Followed { videos, rejects } => {
+            writeln!(
+                out,
+                "{videos} videos predicted in this process; process 0 has the counts"
+            )?;
+            return Ok(ExitCode::from(u8::from(rejects > 0)));
+        }
+    };
     let rejected = notes::report(&done.rejects, global.quiet);
     match done.epoch {
         Some(epoch) => writeln!(out, "epoch {epoch}: {} videos predicted", done.videos)?,

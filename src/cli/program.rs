@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
 
 use super::{Cli, stderr};
 
@@ -11,7 +12,7 @@ use super::{Cli, stderr};
 ///
 /// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parsed();
     #[cfg(feature = "train")]
     if cli.needs_libtorch() {
         let error = super::handover::hand_over();
@@ -24,7 +25,7 @@ pub fn main() -> ExitCode {
 /// Runs `vaplan-torch`, which has all commands.
 #[cfg(feature = "train")]
 pub fn main_with_libtorch() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parsed();
     finish(|out| cli.run(out))
 }
 
@@ -45,6 +46,24 @@ pub fn main_with(arguments: Vec<std::ffi::OsString>) -> u8 {
     (0..=u8::MAX)
         .find(|status| ExitCode::from(*status) == code)
         .unwrap_or(2)
+}
+
+/// Reads the arguments of the program. Arguments that are not valid end the program.
+fn parsed() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let invalid = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+        let command = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+        if let (ErrorKind::UnknownArgument, Some("--hosts"), Some(command)) =
+            (error.kind(), invalid.as_deref(), command)
+        {
+            stderr::tell(&format!(
+                "`{command}` runs in one process, expected no --hosts: {} take it",
+                super::cluster::COMMANDS
+            ));
+            std::process::exit(2);
+        }
+        error.exit()
+    })
 }
 
 fn finish(command: impl FnOnce(&mut dyn Write) -> anyhow::Result<ExitCode>) -> ExitCode {

@@ -10,10 +10,12 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::LabelChangeRow;
 
 use super::choice::choices;
+use super::cluster::{ClusterArgs, followed, starting};
 use super::progress::Bar;
 use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
 use super::{Global, notes, workers};
+use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::rebase::{self, RebaseRequest};
 use crate::engine::{Listener, Progress};
 use crate::relabel::{self, RelabelRequest, RelabelSummary, estimate};
@@ -55,6 +57,8 @@ pub(super) struct Args {
     /// Number of dataflow workers; it does not change the tables [default: one per core]
     #[arg(long, value_name = "N", env = "VAPLAN_WORKERS")]
     workers: Option<std::num::NonZeroUsize>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Estimate what a change would touch, or list what a run would do
@@ -329,6 +333,12 @@ fn rebase(
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    args.cluster.local_store(&args.store, "relabel")?;
+    let cluster = args.cluster.settings()?;
+    anyhow::ensure!(
+        cluster.is_none() || (args.rebase.is_none() && !args.dry_run),
+        "--rebase and --dry-run are the work of one process, expected them without --hosts"
+    );
     if let Some(moves) = &args.rebase {
         return rebase(args, moves, global, out);
     }
@@ -340,7 +350,20 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         dry_run: args.dry_run,
         command: global.command_line(),
     };
-    let summary = relabel::run(&request, &listener)?;
+    let outcome = match cluster {
+        Some(settings) => {
+            starting(&settings, &bar);
+            relabel::cluster::run(&request, &settings, &listener)?
+        }
+        None => ClusterOutcome::Led(Box::new(relabel::run(&request, &listener)?)),
+    };
+    let summary = match outcome {
+        ClusterOutcome::Led(summary) => *summary,
+        ClusterOutcome::Followed { version, rejects } => {
+            bar.finish();
+            return followed(version, rejects, out);
+        }
+    };
     bar.finish();
     print_changes(&summary.changes, out)?;
     let rejected = notes::report(&summary.rejected, global.quiet);

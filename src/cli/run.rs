@@ -51,6 +51,12 @@ pub(super) struct Args {
     /// Take back what another command changed of thresholds, denoising or predictions since the last run
     #[arg(long)]
     force: bool,
+    /// If the file has media: commit the labels of the videos that are encoded already after this number of videos (`5000`)
+    /// or this time (`30s`, `10m`, `2h`), while other videos are being encoded; whole buckets only, of about 1,024 videos
+    /// each [default: one version when all media are encoded]
+    #[cfg(feature = "encode")]
+    #[arg(long, value_name = "N|TIME", env = "VAPLAN_COMMIT_EVERY")]
+    commit_every: Option<crate::label::early::CommitEvery>,
     /// Format of the final table
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: ReportFormat,
@@ -87,6 +93,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         threads: args.machine.threads.unwrap_or_else(cores),
         device,
         force: args.force,
+        #[cfg(feature = "encode")]
+        commit_every: args.commit_every,
         command: global.command_line(),
     };
     if args.check {
@@ -239,6 +247,8 @@ pub(super) fn plan(args: &PlanArgs, global: &Global, out: &mut dyn Write) -> any
         threads: NonZeroUsize::MIN,
         device: tch::Device::Cpu,
         force: false,
+        #[cfg(feature = "encode")]
+        commit_every: None,
         command: global.command_line(),
     };
     let todo = Todo::new(&request)?;

@@ -15,7 +15,8 @@ use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 /// The command keeps the dataflow in memory and runs until SIGTERM or SIGINT. Write a delivery under a name that begins
 /// with `.` or ends in .tmp or .part, then rename it. Its final name states its kind: NAME.weak.csv, NAME.weak-add.csv,
 /// NAME.weak-remove.csv, NAME.user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet, NAME.visual.parquet,
-/// folders NAME.audio and NAME.visual of npy files, folders epoch-NNNN*, and epoch-NNNN*.predictions.parquet.
+/// folders NAME.audio and NAME.visual of npy files, folders epoch-NNNN*, and epoch-NNNN*.predictions.parquet. With --clip or
+/// --clap also media: VIDEO.mp4, VIDEO.wav and other video and sound files, and folders VIDEO.frames.
 ///
 /// The command moves a committed delivery to done/. It moves a delivery that cannot be used to failed/ and writes the
 /// reason beside it. Each delivery is applied once, even if the process is killed at any moment: every store version
@@ -24,7 +25,8 @@ use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 #[command(after_help = "\
 Examples:
   vaplan watch --store store --inbox inbox
-  vaplan watch --store store --inbox inbox --metrics 127.0.0.1:9100")]
+  vaplan watch --store store --inbox inbox --metrics 127.0.0.1:9100
+  vaplan watch --store store --inbox inbox --clip clip-model --clap clap-model")]
 pub(super) struct Args {
     /// Store to change
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]
@@ -42,9 +44,60 @@ pub(super) struct Args {
     /// takes a free port [default: none]
     #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
     metrics: Option<SocketAddr>,
+    #[cfg(feature = "encode")]
+    #[command(flatten)]
+    media: Media,
     #[cfg(feature = "train")]
     #[command(flatten)]
     training: Training,
+}
+
+/// Encoders of delivered media.
+#[cfg(feature = "encode")]
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Media")]
+struct Media {
+    /// Folder of the CLIP model that encodes the pictures of delivered media: the model of the store's visual features
+    /// [default: none, pictures are not encoded]
+    #[arg(long, value_name = "DIR", env = "VAPLAN_CLIP")]
+    clip: Option<PathBuf>,
+    /// Folder of the CLAP model that encodes the sound of delivered media: the model of the store's audio features
+    /// [default: none, sound is not encoded]
+    #[arg(long, value_name = "DIR", env = "VAPLAN_CLAP")]
+    clap: Option<PathBuf>,
+    /// Number of segments of every delivered medium [default: its duration divided by the store's segment length]
+    #[arg(long, value_name = "T")]
+    segments: Option<std::num::NonZeroUsize>,
+    /// Frames per second, from 0.001 to 1000000: of folders of frames, and of frames taken from videos
+    #[arg(long, value_name = "RATE", default_value_t = 8.0)]
+    frame_rate: f64,
+    /// Program ffmpeg, which reads the frames of videos, and sound that vaplan does not read itself
+    #[arg(long, value_name = "PROGRAM", default_value = "ffmpeg", env = "VAPLAN_FFMPEG")]
+    ffmpeg: PathBuf,
+}
+
+#[cfg(feature = "encode")]
+impl Media {
+    /// The encoders, if any is named. The length of a segment is that of the store.
+    fn request(&self) -> anyhow::Result<Option<crate::encode::EncodeRequest>> {
+        use crate::encode::EncodeRequest;
+        let rate = self.frame_rate;
+        anyhow::ensure!(
+            rate.is_finite() && (1e-3..=1e6).contains(&rate),
+            "--frame-rate is {rate}, expected 0.001 to 1000000"
+        );
+        if self.clip.is_none() && self.clap.is_none() {
+            return Ok(None);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let mut request = EncodeRequest {
+            ffmpeg: self.ffmpeg.clone(),
+            ..EncodeRequest::new(Vec::new(), self.clip.clone(), self.clap.clone(), cores)
+        };
+        request.cut.frame_rate = rate;
+        request.cut.count = self.segments.map(|segments| segments.get());
+        Ok(Some(request))
+    }
 }
 
 /// Options of the training beside the watch.
@@ -69,7 +122,7 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = request(args);
+    let request = request(args)?;
     run_request(&request, global, out)
 }
 
@@ -78,7 +131,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
 pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     use watch::training::OwnTrainingRequest;
     let device = args.training.machine.device()?;
-    let mut request = request(args);
+    let mut request = request(args)?;
     let training = |config: &PathBuf| -> Arc<dyn watch::BesideTraining> {
         let config = config.clone();
         Arc::new(OwnTrainingRequest { config, device })
@@ -88,17 +141,19 @@ pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) ->
     run_request(&request, global, out)
 }
 
-fn request(args: &Args) -> WatchRequest {
-    WatchRequest {
+fn request(args: &Args) -> anyhow::Result<WatchRequest> {
+    Ok(WatchRequest {
         store: args.store.clone(),
         inbox: args.inbox.clone(),
         stop: StopHandle::default(),
         workers: super::workers(args.workers),
         status: args.status.clone(),
         metrics: args.metrics,
+        #[cfg(feature = "encode")]
+        media: args.media.request()?,
         #[cfg(feature = "train")]
         training: None,
-    }
+    })
 }
 
 fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -23,6 +23,8 @@ use crate::calibrate::CalibrateError;
 use crate::calibrate::gate::{DenoisingGain, denoising_gain};
 use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
+use crate::engine::cluster::outcome::ClusterOutcome;
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::relabel::{self, RelabelRequest, RelabelSummary};
@@ -85,63 +87,120 @@ pub enum DenoiseError {
 /// Returns [`DenoiseError`] if the store cannot be denoised or scored. If the change fails, the store has no new
 /// version.
 pub fn run(request: &DenoisingRequest, listener: &Listener) -> Result<DenoiseSummary, DenoiseError> {
-    let store = Store::open(&request.store).map_err(LabelError::from)?;
-    let latest = store.at_version(None).map_err(LabelError::from)?;
-    let epoch = match request.epoch {
-        Some(epoch) => epoch,
-        None => {
-            let best = epochs::best(&latest, Split::Train)?;
-            best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
+    let plan = DenoisingPlan::new(request)?;
+    match &plan.change {
+        Some(change) => {
+            let summary = relabel::run(change, listener)?;
+            plan.report(summary)
         }
+        None => Ok(plan.nothing()),
+    }
+}
+
+/// Denoises as one of several processes. All processes must get the same request, except for its `command`.
+///
+/// A failed run leaves threads that wait, so the process must end after an error.
+///
+/// # Errors
+/// Returns the same errors as [`run`], and [`LabelError::Cluster`] if the processes do not meet in time, have different
+/// requests or secrets, or lose a process.
+pub fn run_in_cluster(
+    request: &DenoisingRequest,
+    settings: &ClusterSettings,
+    listener: &Listener,
+) -> Result<ClusterOutcome<DenoiseSummary>, DenoiseError> {
+    let plan = DenoisingPlan::new(request)?;
+    let Some(change) = &plan.change else {
+        // Every process finds that no rule gains, from the same version.
+        return Ok(ClusterOutcome::Led(Box::new(plan.nothing())));
     };
-    let mut denoising = request.denoising.clone();
-    let calibration = match request.calibrate && denoising.rule.is_none() && denoising.parameters.is_empty() {
-        true => calibrated(&latest, epoch, denoising.modalities.as_deref())?,
-        false => None,
-    };
-    match &calibration {
-        Some(gain) if !gain.is_gain() => {
-            return Ok(DenoiseSummary {
-                epoch,
-                calibration,
-                summary: RelabelSummary::default(),
-                quality: Vec::new(),
-            });
-        }
-        Some(gain) => {
+    Ok(match relabel::cluster::run(change, settings, listener)? {
+        ClusterOutcome::Led(summary) => ClusterOutcome::Led(Box::new(plan.report(*summary)?)),
+        ClusterOutcome::Followed { version, rejects } => ClusterOutcome::Followed { version, rejects },
+    })
+}
+
+/// The change that a request asks for.
+struct DenoisingPlan {
+    store: Store,
+    latest: Snapshot,
+    epoch: u64,
+    calibration: Option<DenoisingGain>,
+    /// `None` if a rule was to be chosen, and no rule gains.
+    change: Option<RelabelRequest>,
+}
+
+impl DenoisingPlan {
+    fn new(request: &DenoisingRequest) -> Result<DenoisingPlan, DenoiseError> {
+        let store = Store::open(&request.store).map_err(LabelError::from)?;
+        let latest = store.at_version(None).map_err(LabelError::from)?;
+        let epoch = match request.epoch {
+            Some(epoch) => epoch,
+            None => {
+                let best = epochs::best(&latest, Split::Train)?;
+                best.ok_or_else(|| epochs::missing(&latest, Split::Train, None))?
+            }
+        };
+        let mut denoising = request.denoising.clone();
+        let calibration =
+            match request.calibrate && denoising.rule.is_none() && denoising.parameters.is_empty() {
+                true => calibrated(&latest, epoch, denoising.modalities.as_deref())?,
+                false => None,
+            };
+        if let Some(gain) = &calibration {
             denoising.rule = Some(gain.rule.name().to_owned());
             denoising.parameters = gain.rule.parameters();
         }
-        None => {}
+        let gains = calibration.as_ref().is_none_or(DenoisingGain::is_gain);
+        let change = gains.then(|| RelabelRequest {
+            store: request.store.clone(),
+            changes: Changes {
+                epoch: Some(epoch),
+                denoising,
+                ..Changes::default()
+            },
+            workers: request.workers,
+            dry_run: request.dry_run,
+            command: request.command.clone(),
+        });
+        Ok(DenoisingPlan {
+            store,
+            latest,
+            epoch,
+            calibration,
+            change,
+        })
     }
-    let change = RelabelRequest {
-        store: request.store.clone(),
-        changes: Changes {
-            epoch: Some(epoch),
-            denoising,
-            ..Changes::default()
-        },
-        workers: request.workers,
-        dry_run: request.dry_run,
-        command: request.command.clone(),
-    };
-    let mut summary = relabel::run(&change, listener)?;
-    let before = match &summary.version {
-        // Another process may have committed a version since the epoch was chosen. Compare with the version directly
-        // before the new one.
-        Some(version) => {
-            let before = StoreVersion(version.version - 1);
-            summary.changes = relabel::changes(&store, version.version)?;
-            store.at_version(Some(before)).map_err(LabelError::from)?
+
+    /// The result if no rule gains.
+    fn nothing(self) -> DenoiseSummary {
+        DenoiseSummary {
+            epoch: self.epoch,
+            calibration: self.calibration,
+            summary: RelabelSummary::default(),
+            quality: Vec::new(),
         }
-        None => latest,
-    };
-    Ok(DenoiseSummary {
-        epoch,
-        calibration,
-        quality: quality::of_changes(&before, &summary.changes)?,
-        summary,
-    })
+    }
+
+    /// Compares the labels before and after.
+    fn report(self, mut summary: RelabelSummary) -> Result<DenoiseSummary, DenoiseError> {
+        let before = match &summary.version {
+            // Another process may have committed a version since the epoch was chosen. Compare with the version directly
+            // before the new one.
+            Some(version) => {
+                let before = StoreVersion(version.version - 1);
+                summary.changes = relabel::changes(&self.store, version.version)?;
+                self.store.at_version(Some(before)).map_err(LabelError::from)?
+            }
+            None => self.latest,
+        };
+        Ok(DenoiseSummary {
+            epoch: self.epoch,
+            calibration: self.calibration,
+            quality: quality::of_changes(&before, &summary.changes)?,
+            summary,
+        })
+    }
 }
 
 /// The rule that gains most on split val, for the modalities of the request, of the store, or else the visual one. Returns

@@ -8,7 +8,7 @@
 //!
 //! A key is the hash of the bytes of the media, of the settings for cutting and preparing them, and of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -88,26 +88,31 @@ impl Cache {
     /// Returns [`EncodeError::Write`] if the folder cannot be created or listed.
     pub fn open(folder: &Path) -> Result<Cache, EncodeError> {
         fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(folder).map_err(EncodeError::write("list", folder))? {
-            let path = entry.map_err(EncodeError::write("list", folder))?.path();
-            if path.extension().is_some_and(|extension| extension == "batch") {
-                paths.push(path);
-            }
-        }
-        paths.sort_unstable();
-        let mut index = Index::default();
-        for path in paths {
+        let cache = Cache {
+            folder: folder.to_owned(),
+            index: Mutex::default(),
+            last: Mutex::default(),
+        };
+        cache.refresh()?;
+        Ok(cache)
+    }
+
+    /// Reads the batches that other processes have written since the cache was opened.
+    ///
+    /// # Errors
+    /// Returns [`EncodeError::Write`] if the folder cannot be listed.
+    pub fn refresh(&self) -> Result<(), EncodeError> {
+        let known: BTreeSet<PathBuf> = self.lock().files.iter().cloned().collect();
+        for path in batches(&self.folder)?
+            .into_iter()
+            .filter(|path| !known.contains(path))
+        {
             match load(&path) {
-                Some(batch) => index.add(path, &batch),
+                Some(batch) => self.lock().add(path, &batch),
                 None => tracing::warn!(file = %path.display(), "is damaged, and passed over"),
             }
         }
-        Ok(Cache {
-            folder: folder.to_owned(),
-            index: Mutex::new(index),
-            last: Mutex::default(),
-        })
+        Ok(())
     }
 
     /// Writes a batch to the folder, and adds it to the index.
@@ -242,6 +247,19 @@ impl Index {
     fn path(&self, place: Place) -> PathBuf {
         self.files[place.file as usize].clone()
     }
+}
+
+/// The files of batches in a folder, sorted.
+fn batches(folder: &Path) -> Result<Vec<PathBuf>, EncodeError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(EncodeError::write("list", folder))? {
+        let path = entry.map_err(EncodeError::write("list", folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "batch") {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// Reads a batch from a file. Returns `None` if the file cannot be read, or if its hash or its sizes are wrong.

@@ -7,6 +7,7 @@ use vaplan_schemas::StoreError;
 
 use super::model::ModelError;
 use super::prompts::PromptsError;
+use crate::error::LabelError;
 use crate::ingest::IngestError;
 
 /// The reason why a picture, sound or video cannot be used. Encoding goes on with all other media.
@@ -109,6 +110,9 @@ pub enum EncodeError {
     /// The output folder cannot be locked, or the store cannot be opened or created.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The media cannot be labelled while they are encoded.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// The workers of the dataflow did not start, or one of them panicked.
     #[error(transparent)]
     Workers(#[from] WorkersError),

@@ -5,9 +5,15 @@
 //!                                       ▲       │  │
 //!                                       └credits┘  ▼
 //!                                                cache
+//!
+//! count ── units ─ a unit of videos is encoded ── shards ── similarity ── stage      if the run labels the media, too
 //! ```
+//!
+//! The time of the dataflow is the unit of the videos that are read. A unit is complete when the frontier has passed it:
+//! all its media are then read, and all its batches are in the cache.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +32,7 @@ use vaplan_schemas::rows::{RejectKind, RejectRow};
 use super::batch::Batch;
 use super::cache::{Cache, CacheKey};
 use super::error::EncodeError;
+use super::media::Media;
 use super::operator::{BatchOutcome, Credits, SessionPool, encode};
 use super::read::{GROUP, ReadEvent, Reading, SharedMedia, read_group};
 use super::{EncodeListener, EncodeProgress};
@@ -59,12 +66,50 @@ struct EncodeJob {
     reading: Reading,
     cache: Arc<Cache>,
     media: SharedMedia,
+    /// The groups of media that one reader reads at a time, each with its unit.
+    groups: Vec<(u32, Range<usize>)>,
     next: AtomicUsize,
     finished: AtomicUsize,
+    state: Arc<EncodeState>,
+    listener: EncodeListener,
+}
+
+/// The results and the error of a run.
+#[derive(Debug, Default)]
+pub(super) struct EncodeState {
     cancelled: AtomicBool,
     error: Mutex<Option<EncodeError>>,
     results: Mutex<EncodeResults>,
-    listener: EncodeListener,
+}
+
+impl EncodeState {
+    /// The results so far.
+    pub(super) fn results(&self) -> MutexGuard<'_, EncodeResults> {
+        lock(&self.results)
+    }
+
+    /// Ends the run with an error. If several errors are reported, the first one counts.
+    pub(super) fn fail(&self, error: EncodeError) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        lock(&self.error).get_or_insert(error);
+    }
+
+    /// Whether the run ends with an error.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// The operators that follow the encoding of a unit, in the same dataflow.
+pub(super) trait AfterUnits: Send + Sync {
+    /// Number of units.
+    fn units(&self) -> u32;
+
+    /// The unit of a video. The list of media is in order of unit.
+    fn unit_of(&self, name: &str) -> u32;
+
+    /// Adds the operators. `units` has each unit when all its media are encoded.
+    fn follow<'scope>(&self, units: Stream<'scope, u64, Vec<u32>>, state: &Arc<EncodeState>);
 }
 
 /// Encodes all media that are not in the cache.
@@ -81,16 +126,32 @@ pub fn run(
     threads: EncodeThreads,
     listener: &EncodeListener,
 ) -> Result<EncodeResults, EncodeError> {
-    let groups = media.len().div_ceil(GROUP);
+    run_with(reading, cache, media, pool, threads, None, listener)
+}
+
+/// Like [`run`], with operators that follow each unit of the media.
+///
+/// # Errors
+/// Returns the errors of [`run`], and the error that such an operator reports.
+pub(super) fn run_with(
+    reading: Reading,
+    cache: &Arc<Cache>,
+    media: &SharedMedia,
+    pool: SessionPool,
+    threads: EncodeThreads,
+    after: Option<Arc<dyn AfterUnits>>,
+    listener: &EncodeListener,
+) -> Result<EncodeResults, EncodeError> {
+    let groups = groups(media, after.as_deref());
+    let wanted = groups.len();
     let job = Arc::new(EncodeJob {
         reading,
         cache: cache.clone(),
         media: media.clone(),
+        groups,
         next: AtomicUsize::new(0),
         finished: AtomicUsize::new(0),
-        cancelled: AtomicBool::new(false),
-        error: Mutex::new(None),
-        results: Mutex::default(),
+        state: Arc::default(),
         listener: listener.clone(),
     });
     let pool = Arc::new(pool);
@@ -102,35 +163,100 @@ pub fn run(
         let probe = worker.dataflow::<u64, _, _>(|scope| {
             let credits = Credits::new(threads.credits);
             let batches = media_source(scope, &job, readers, credits.clone());
-            let (probe, _) = count(encode(batches, &pool, credits), job.clone()).probe();
+            let counted = count(encode(batches, &pool, credits), job.clone());
+            if let Some(after) = &after {
+                let units = complete(counted.clone(), after.units(), &job.state);
+                after.follow(units, &job.state);
+            }
+            let (probe, _) = counted.probe();
             probe
         });
-        stop.step_while(worker, || !probe.done())
+        stop.step_while(worker, || !probe.done())?;
+        // The operators that follow a unit have no probe. They are done when the dataflow has ended.
+        stop.finish(worker)
     });
     // A reader thread can live longer than the workers; `cancelled` keeps the reader from starting another group.
-    job.cancelled.store(true, Ordering::Relaxed);
+    job.state.cancelled.store(true, Ordering::Relaxed);
     if let Some(pool) = Arc::into_inner(pool) {
         pool.stop();
     }
     for end in ended? {
         end.map_err(|stopped| EncodeError::Stopped(stopped.to_string()))?;
     }
-    if let Some(error) = lock(&job.error).take() {
+    if let Some(error) = lock(&job.state.error).take() {
         return Err(error);
     }
     let finished = job.finished.load(Ordering::SeqCst);
-    if finished != groups {
+    if finished != wanted {
         return Err(EncodeError::Stopped(format!(
-            "{finished} of {groups} groups of videos were read to their end"
+            "{finished} of {wanted} groups of videos were read to their end"
         )));
     }
-    let mut results = std::mem::take(&mut *lock(&job.results));
+    let mut results = std::mem::take(&mut *job.state.results());
     results.rejects.sort();
     results.rejects.dedup();
     Ok(results)
 }
 
+/// Divides the media into groups. A group has at most [`GROUP`] videos of one unit.
+fn groups(media: &[Media], after: Option<&dyn AfterUnits>) -> Vec<(u32, Range<usize>)> {
+    let unit = |media: &Media| after.map_or(0, |after| after.unit_of(&media.name));
+    let (mut groups, mut first) = (Vec::new(), 0);
+    for own in media.chunk_by(|a, b| unit(a) == unit(b)) {
+        for group in own.chunks(GROUP) {
+            groups.push((unit(&group[0]), first..first + group.len()));
+            first += group.len();
+        }
+    }
+    groups
+}
+
+/// Gives each unit when the frontier has passed it. Worker w of n gives the units w, w + n, w + 2n, and so on.
+fn complete<'scope>(
+    counted: Stream<'scope, u64, Vec<u64>>,
+    units: u32,
+    state: &Arc<EncodeState>,
+) -> Stream<'scope, u64, Vec<u32>> {
+    let state = state.clone();
+    let (index, peers) = (counted.scope().worker().index(), counted.scope().worker().peers());
+    counted.unary_frontier(Pipeline, "Units", move |capability, _info| {
+        let mut own = (index as u32..units).step_by(peers);
+        let mut next = own.next();
+        let mut held = Some(capability);
+        move |(input, frontier), output| {
+            input.for_each_time(|_time, counts| counts.for_each(Vec::clear));
+            while let (Some(unit), Some(capability)) = (next, &mut held) {
+                let time = u64::from(unit);
+                if frontier.less_equal(&time) {
+                    break;
+                }
+                if *capability.time() < time {
+                    capability.downgrade(&time);
+                }
+                // After an error the readers stop, and the frontier passes units whose media were not read.
+                if !state.is_cancelled() {
+                    output.session(capability).give(unit);
+                }
+                next = own.next();
+            }
+            if next.is_none() {
+                held = None;
+            }
+        }
+    })
+}
+
 type Batches<'scope> = Stream<'scope, u64, Vec<(Modality, Batch)>>;
+
+/// A message of a reader thread to its worker. The number is that of the reader.
+enum ReaderMessage {
+    /// The reader begins to read a group of this unit.
+    Begins(usize, u32),
+    /// A batch of the group that the reader reads.
+    Batch(usize, Modality, Batch),
+    /// The reader has ended.
+    Ends(usize),
+}
 
 /// Starts the reader threads of this worker, and sends their batches into the dataflow as long as credits are left.
 fn media_source<'scope>(
@@ -143,8 +269,8 @@ fn media_source<'scope>(
     source(scope, "Media", move |capability, info| {
         // The channel holds at most two batches. Credits bound the batches that have left the channel, so the memory
         // for decoded media is bounded.
-        let (sender, receiver): (Sender<(Modality, Batch)>, Receiver<_>) = bounded(2);
-        for _ in 0..readers {
+        let (sender, receiver): (Sender<ReaderMessage>, Receiver<_>) = bounded(2);
+        for reader in 0..readers {
             let wake = Wake(scope.worker().sync_activator_for(info.address.to_vec()));
             let (job, sender) = (job.clone(), sender.clone());
             std::thread::spawn(move || {
@@ -152,9 +278,9 @@ fn media_source<'scope>(
                 // drops locals in reverse order: first `sender`, which closes the channel, then `wake`.
                 let wake = wake;
                 let sender = sender;
-                if let Err(panic) = contain(|| read(&job, &sender, &wake)) {
+                if let Err(panic) = contain(|| read(&job, reader, &sender, &wake)) {
                     let error = EncodeError::Stopped(format!("a reader thread panicked: {panic}"));
-                    lock(&job.error).get_or_insert(error);
+                    job.state.fail(error);
                 }
             });
         }
@@ -163,16 +289,31 @@ fn media_source<'scope>(
         let activator = scope.activator_for(info.address);
         let mut capability = Some(capability);
         let worker = scope.worker().index();
+        // The unit that each reader reads; `None` if the reader has ended.
+        let mut units = vec![Some(0_u32); readers];
         move |output| {
             fault("media", worker);
-            let Some(held) = &capability else { return };
+            let Some(held) = &mut capability else { return };
             if !credits.any() {
                 return;
             }
             match receiver.try_recv() {
-                Ok(batch) => {
-                    credits.take();
-                    output.session(held).give(batch);
+                Ok(message) => {
+                    match message {
+                        ReaderMessage::Batch(reader, modality, batch) => {
+                            credits.take();
+                            let unit = units[reader].expect("a reader begins a group before its batches");
+                            output
+                                .session(&held.delayed(&u64::from(unit)))
+                                .give((modality, batch));
+                        }
+                        ReaderMessage::Begins(reader, unit) => units[reader] = Some(unit),
+                        ReaderMessage::Ends(reader) => units[reader] = None,
+                    }
+                    let unit = units.iter().flatten().min().copied().map(u64::from);
+                    if let Some(unit) = unit.filter(|unit| unit > held.time()) {
+                        held.downgrade(&unit);
+                    }
                     activator.activate();
                 }
                 Err(TryRecvError::Empty) => {}
@@ -193,26 +334,33 @@ impl Drop for Wake {
 }
 
 /// Reads one group of videos after the other. All readers share the counter of the next group.
-fn read(job: &EncodeJob, sender: &Sender<(Modality, Batch)>, wake: &Wake) {
+fn read(job: &EncodeJob, reader: usize, sender: &Sender<ReaderMessage>, wake: &Wake) {
     fault("reader", 0);
+    let state = &job.state;
+    let send = |message| {
+        let gone = state.is_cancelled() || sender.send(message).is_err();
+        let _ = wake.0.activate();
+        gone
+    };
     loop {
-        let first = job.next.fetch_add(1, Ordering::Relaxed) * GROUP;
-        if first >= job.media.len() || job.cancelled.load(Ordering::Relaxed) {
+        let next = job.groups.get(job.next.fetch_add(1, Ordering::Relaxed));
+        let Some((unit, group)) = next.filter(|_| !state.is_cancelled()) else {
+            send(ReaderMessage::Ends(reader));
             return;
-        }
-        let group = &job.media[first..(first + GROUP).min(job.media.len())];
-        let mut gone = false;
+        };
+        let first = group.start;
+        let group = &job.media[group.clone()];
+        let mut gone = send(ReaderMessage::Begins(reader, *unit));
         read_group(&job.reading, &job.cache, first, group, &mut |event| match event {
+            // `read_group` cannot be stopped: if the worker has ended or the run is cancelled, the rest of the group is
+            // read in vain.
             ReadEvent::Batch(modality, batch) => {
-                // `read_group` cannot be stopped: if the worker has ended or the run is cancelled, the rest of the
-                // group is read in vain.
-                gone |= job.cancelled.load(Ordering::Relaxed) || sender.send((modality, batch)).is_err();
-                let _ = wake.0.activate();
+                gone |= send(ReaderMessage::Batch(reader, modality, batch));
             }
             ReadEvent::Key(at, modality, key) => {
-                lock(&job.results).keys.insert((at, modality), key);
+                state.results().keys.insert((at, modality), key);
             }
-            ReadEvent::Row(row) => lock(&job.results).rejects.push(row),
+            ReadEvent::Row(row) => state.results().rejects.push(row),
         });
         if gone {
             return;
@@ -239,13 +387,9 @@ fn count<'scope>(
                 for outcome in outcomes.flat_map(|outcomes| outcomes.drain(..)) {
                     match outcome {
                         Ok(outcome) => session.give(take(&job, outcome)),
-                        Err(error) => {
-                            job.cancelled.store(true, Ordering::Relaxed);
-                            let error = Arc::into_inner(error).unwrap_or_else(|| {
-                                EncodeError::Stopped("a batch could not be encoded".to_owned())
-                            });
-                            lock(&job.error).get_or_insert(error);
-                        }
+                        Err(error) => job.state.fail(Arc::into_inner(error).unwrap_or_else(|| {
+                            EncodeError::Stopped("a batch could not be encoded".to_owned())
+                        })),
                     }
                 }
             });
@@ -255,7 +399,7 @@ fn count<'scope>(
 
 fn take(job: &EncodeJob, outcome: BatchOutcome) -> u64 {
     let segments = outcome.segments;
-    let mut results = lock(&job.results);
+    let mut results = job.state.results();
     results.encoded += segments;
     results.batches += u64::from(segments > 0);
     results

@@ -21,13 +21,16 @@
 //! | [`operator`] | the timely operator that encodes batches |
 //! | [`flow`] | the dataflow of encoding |
 //! | [`cache`] | keeps embeddings on disk, by content |
+//! | [`cluster`] | encodes media as one of several processes |
 //! | [`mod@write`] | writes feature files from the cache |
 //! | [`embed`] | encodes media into memory, for `parse` |
+//! | [`streamed`] | scores the media of a store while they are encoded, and commits early versions |
 //! | [`store`] | encodes media into the folder of a store, for `label` |
 //! | [`error`] | the error types |
 
 pub mod batch;
 pub mod cache;
+pub mod cluster;
 pub mod embed;
 pub mod error;
 pub mod flow;
@@ -42,6 +45,7 @@ pub mod run;
 pub mod runtime;
 pub mod sound;
 pub mod store;
+pub mod streamed;
 mod sum;
 pub mod text;
 pub mod tokenizer;
@@ -51,3 +55,4 @@ pub use error::{EncodeError, MediaError};
 pub use run::{EncodeListener, EncodeProgress, EncodeRequest, EncodeSummary, run};
 pub use runtime::{RuntimeError, runtime};
 pub use store::{EncodedMedia, into_store};
+pub use streamed::StreamedLabelling;

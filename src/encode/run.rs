@@ -10,18 +10,21 @@ use vaplan_schemas::rows::{RejectKind, RejectRow, Severity, Split};
 use vaplan_schemas::store::WriteLock;
 
 use super::cache::Cache;
+use super::cluster::{EncodeGroup, EncodeWork};
 use super::error::EncodeError;
-use super::flow::{self, EncodeResults, EncodeThreads};
+use super::flow::{self, AfterUnits, EncodeThreads};
 use super::image::Resize;
-use super::media::{Cut, Media};
+use super::media::Cut;
 use super::model::scores::ClassScores;
 use super::model::{Encoder, ModelFolder, ModelKind, SessionOptions};
 use super::operator::SessionPool;
 use super::plan::EncodePlan;
 use super::prompts::ClassPrompts;
 use super::read::{ModelTarget, Reading};
-use super::text;
-use super::write::{self, FeatureForm};
+use super::streamed::{Streamed, StreamedLabelling};
+use super::text::{self, ClassTexts};
+use super::write::{self, FeatureForm, ShardSet, WrittenShards};
+use crate::engine::flow::Alone;
 use crate::ingest::seen::one_spelling;
 use crate::ingest::shards::FloatType;
 
@@ -139,6 +142,13 @@ pub enum EncodeProgress {
         /// Number of segments in the batch.
         segments: u64,
     },
+    /// An early version was committed.
+    Committed {
+        /// The store version.
+        version: u64,
+        /// Number of videos whose labels are new in this version.
+        videos: u64,
+    },
     /// The run begins to write features.
     Writing,
 }
@@ -190,6 +200,9 @@ pub struct WrittenFeatures {
     pub float: &'static str,
     /// How media were cut into segments.
     pub cut: Cut,
+    /// For a classifier: the positions of the scores of each class, in the order of the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<Vec<usize>>>,
 }
 
 /// Encodes the media of the request, and writes the features in the form that `label` reads.
@@ -202,13 +215,16 @@ pub struct WrittenFeatures {
 /// written. A single media file that cannot be used is not an error: it becomes a rejected row in
 /// [`EncodeSummary::rejects`] and in `rejects.jsonl`.
 pub fn run(request: &EncodeRequest, listener: &EncodeListener) -> Result<EncodeSummary, EncodeError> {
-    locked(request, listener).map(|(summary, _lock)| summary)
+    locked(request, None, &mut Alone, listener).map(|(summary, _lock)| summary)
 }
 
 /// Does the work of [`run`], and also returns the lock of the folder: no other process can write to the folder until
-/// the lock is dropped.
+/// the lock is dropped. With a labelling, the dataflow also scores the features, and commits early versions if the labelling
+/// asks for them. Without a labelling, the processes of `group` encode together.
 pub(super) fn locked(
     request: &EncodeRequest,
+    labelling: Option<&StreamedLabelling>,
+    group: &mut dyn EncodeGroup,
     listener: &EncodeListener,
 ) -> Result<(EncodeSummary, WriteLock), EncodeError> {
     let EncodePlan {
@@ -227,24 +243,67 @@ pub(super) fn locked(
     let cache = Arc::new(Cache::open(
         &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
     )?);
+    // The texts come first, because labelling needs them before the first unit is encoded. No session is open yet, so that
+    // memory holds one text model at a time.
+    let prompts = prompts.as_ref().zip(classes.as_deref());
+    let texts = models.iter().map(|folder| match prompts {
+        Some((prompts, _)) if folder.kind != ModelKind::Classifier => {
+            text::embed(folder, prompts.of(modality_of(folder)), &cache, &request.session).map(Some)
+        }
+        _ => Ok(None),
+    });
+    let texts: Vec<Option<ClassTexts>> = texts.collect::<Result<_, _>>()?;
     let (open, sessions) = sessions(request, &models)?;
     let pool = SessionPool::start(sessions, &cache);
     tracing::debug!(videos = media.len(), "models opened");
     listener(EncodeProgress::Planned {
         videos: media.len() as u64,
     });
-    let reading = reading(request, &open);
-    let media = Arc::new(media);
-    let mut results = flow::run(reading, &cache, &media, pool, request.threads, listener)?;
-    listener(EncodeProgress::Writing);
     let mut summary = EncodeSummary {
-        encoded: results.encoded,
         absent,
         ..EncodeSummary::default()
     };
-    for (folder, open) in models.iter().zip(&open) {
-        let prompts = prompts.as_ref().zip(classes.as_deref());
-        summary.one(request, folder, open, &media, &cache, &mut results, prompts)?;
+    let mut sets: Vec<Arc<ShardSet>> = Vec::new();
+    for ((folder, open), texts) in models.iter().zip(&open).zip(texts) {
+        let set = summary.begin(request, folder, open, texts, prompts, media.len(), &mut rejects)?;
+        sets.push(Arc::new(set));
+    }
+    let reading = reading(request, &open);
+    let (mut results, media, written) = match labelling {
+        None => {
+            let media = Arc::new(media);
+            let work = EncodeWork {
+                reading,
+                pool,
+                cache: cache.clone(),
+                media: media.clone(),
+                threads: request.threads,
+                listener: listener.clone(),
+            };
+            let results = group.encode(work, &request.out)?;
+            (results, media, WrittenShards::new())
+        }
+        Some(labelling) => {
+            let labelling = labelling.filled(&request.out, &summary.written, &rejects);
+            let own = |modality: Modality| sets.iter().find(|set| set.modality == modality).cloned();
+            let shards = Modality::ALL.map(own);
+            let (streamed, committer) = Streamed::new(&labelling, shards, media, &cache, listener)?;
+            let streamed = Arc::new(streamed);
+            let media = streamed.media().clone();
+            let after: Arc<dyn AfterUnits> = Arc::new(streamed.clone());
+            let threads = request.threads;
+            let run = flow::run_with(reading, &cache, &media, pool, threads, Some(after), listener);
+            streamed.close();
+            // An error of the committer is the cause if both failed.
+            committer.join()?;
+            (run?, media, streamed.take_written())
+        }
+    };
+    listener(EncodeProgress::Writing);
+    summary.encoded = results.encoded;
+    for (set, own) in sets.iter().zip(&mut summary.written) {
+        let counts = write::features(set, &media, &cache, &mut results, written.clone())?;
+        (own.videos, own.segments) = counts;
     }
     rejects.append(&mut results.rejects);
     rejects.sort();
@@ -252,6 +311,14 @@ pub(super) fn locked(
     summary.rejects = rejects;
     summary.report(&request.out, &name)?;
     Ok((summary, lock))
+}
+
+/// The modality that a model encodes.
+fn modality_of(folder: &ModelFolder) -> Modality {
+    match folder.kind {
+        ModelKind::Clip => Modality::Visual,
+        ModelKind::Clap | ModelKind::Classifier => Modality::Audio,
+    }
 }
 
 /// The settings of reading media for these models.
@@ -291,10 +358,7 @@ pub(super) fn sessions(request: &EncodeRequest, models: &[ModelFolder]) -> Resul
     let mut opened = Vec::new();
     let mut sessions = Vec::new();
     for folder in models {
-        let modality = match folder.kind {
-            ModelKind::Clip => Modality::Visual,
-            ModelKind::Clap | ModelKind::Classifier => Modality::Audio,
-        };
+        let modality = modality_of(folder);
         for nth in 0..request.sessions.max(1) {
             let encoder = Encoder::open(folder, &request.session)?;
             if nth == 0 {
@@ -314,24 +378,24 @@ pub(super) fn sessions(request: &EncodeRequest, models: &[ModelFolder]) -> Resul
 }
 
 impl EncodeSummary {
-    #[expect(clippy::too_many_arguments, reason = "all of a run, in one place")]
-    fn one(
+    /// Writes the text embeddings of a model, and adds its features without their numbers of videos and segments.
+    #[expect(clippy::too_many_arguments, reason = "all of a model, in one place")]
+    fn begin(
         &mut self,
         request: &EncodeRequest,
         folder: &ModelFolder,
         open: &Open,
-        media: &[Media],
-        cache: &Cache,
-        results: &mut EncodeResults,
+        texts: Option<ClassTexts>,
         prompts: Option<(&ClassPrompts, &[Arc<str>])>,
-    ) -> Result<(), EncodeError> {
+        videos: usize,
+        rejects: &mut Vec<RejectRow>,
+    ) -> Result<ShardSet, EncodeError> {
         let modality = open.modality;
         let model = &open.target.model;
-        let to = request.out.join(modality.as_str());
         let scores = match (folder.kind, prompts) {
             (ModelKind::Classifier, Some((prompts, classes))) => {
                 let (scores, unknown) = ClassScores::new(folder, open.width, prompts.of(modality))?;
-                results.rejects.extend(unknown.into_iter().map(|(class, names)| {
+                rejects.extend(unknown.into_iter().map(|(class, names)| {
                     let reason = format!(
                         "class `{}` has no score: none is called `{names}`",
                         classes[class]
@@ -343,60 +407,53 @@ impl EncodeSummary {
             }
             _ => None,
         };
+        let texts = texts.or_else(|| Some(scores.as_ref()?.texts(model)));
+        let logit_scale = scores.as_ref().map_or(folder.logit_scale, ClassScores::scale);
+        let columns = scores.as_ref().map(|scores| scores.columns().to_vec());
         let what = (modality, open.width, model.as_str());
-        let (videos, segments) =
-            write::features(&to, request.form, what, scores.as_ref(), media, cache, results)?;
-        let width = scores.as_ref().map_or(open.width, ClassScores::width);
+        let to = request.out.join(modality.as_str());
+        let set = ShardSet::new(to, request.form, what, scores, videos)?;
         let mut written = WrittenFeatures {
             modality,
-            videos,
-            segments,
-            width,
-            model: folder.media.clone(),
+            videos: 0,
+            segments: 0,
+            width: set.width(),
+            model: one_spelling(&folder.media),
             sha256: model.clone(),
             text_sha256: None,
-            logit_scale: scores.as_ref().map_or(folder.logit_scale, ClassScores::scale),
+            logit_scale,
             kind: folder.kind,
             folder: one_spelling(&folder.path),
             preparation: open.target.preparation.text(),
             float: request.form.float.as_str(),
             cut: request.cut.clone(),
+            columns,
         };
-        if let Some((prompts, classes)) = prompts {
-            let prompts = prompts.of(modality);
-            let texts = match &scores {
-                Some(scores) => scores.texts(model),
-                None => text::embed(folder, prompts, cache, &request.session)?,
-            };
-            if texts.width != width {
+        if let (Some((prompts, classes)), Some(texts)) = (prompts, texts) {
+            if texts.width != set.width() {
                 return Err(EncodeError::Settings(format!(
                     "`{}` gives {} values and `{}` {}, expected equally many: are they of one model?",
                     folder.media.display(),
-                    width,
+                    set.width(),
                     folder.text.display(),
                     texts.width
                 )));
             }
-            write::replace(
-                &request.out,
-                &format!("{modality}_text.parquet"),
-                &mut Vec::new(),
-                |path| Ok(text::write(path, classes, prompts, &texts)?),
-            )?;
+            let name = format!("{modality}_text.parquet");
+            write::replace(&request.out, &name, |path| {
+                Ok(text::write(path, classes, prompts.of(modality), &texts)?)
+            })?;
             if request.form.npy {
                 let shape = [classes.len(), texts.width];
-                write::replace(
-                    &request.out,
-                    &format!("{modality}_text.npy"),
-                    &mut Vec::new(),
-                    |path| Ok(crate::ingest::npy::write_f32(path, &shape, &texts.values)?),
-                )?;
+                write::replace(&request.out, &format!("{modality}_text.npy"), |path| {
+                    Ok(crate::ingest::npy::write_f32(path, &shape, &texts.values)?)
+                })?;
             }
             self.prompts += texts.encoded as u64;
             written.text_sha256 = Some(texts.model);
         }
         self.written.push(written);
-        Ok(())
+        Ok(set)
     }
 
     /// Number of segments of all features.
@@ -429,7 +486,7 @@ impl EncodeSummary {
             ("rejects.jsonl", rejects),
         ];
         for (name, text) in texts {
-            write::replace(out, name, &mut Vec::new(), |path| {
+            write::replace(out, name, |path| {
                 fs::write(path, text).map_err(EncodeError::write("write", path))
             })?;
         }

@@ -1,8 +1,9 @@
 //! Encodes media into the folder of a store, where `label` and later `relabel` read the features.
 //!
-//! `label --media` runs two dataflows, one after the other: encoding, then labelling. The encoding writes shards into
-//! the store. After a kill, both dataflows continue from these shards, and later changes of the store read them.
-//! Media that are in the cache are not encoded again.
+//! One dataflow encodes the media, writes shards into the store, and scores these shards while other media are still decoded
+//! ([`streamed`](super::streamed)). Labelling follows, from the staged scores; with `--commit-every`, finished videos are
+//! labelled and committed before. After a kill, a run continues from the cache and the shards, and later changes of the
+//! store read the shards. Media that are in the cache are not encoded again.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,9 @@ use vaplan_schemas::rows::RejectRow;
 use vaplan_schemas::store::{Store, WriteLock};
 
 use super::error::EncodeError;
-use super::run::{EncodeListener, EncodeRequest, EncodeSummary, locked};
+use super::run::{EncodeListener, EncodeRequest, EncodeSummary, WrittenFeatures, locked};
+use super::streamed::StreamedLabelling;
+use crate::engine::flow::Alone;
 use crate::label;
 use crate::world::settings::RuleName;
 
@@ -26,7 +29,8 @@ pub struct EncodedMedia {
 }
 
 /// Encodes the media of the request into a store. The function creates the store if it does not exist, and ignores
-/// [`EncodeRequest::out`].
+/// [`EncodeRequest::out`]. `labelling` is the labelling that the caller makes of the features afterwards; the features of its
+/// encoded modalities may be missing.
 ///
 /// # Errors
 /// Returns the errors of [`run`](super::run::run). Returns [`EncodeError::Settings`] if the request has no annotations
@@ -34,6 +38,7 @@ pub struct EncodedMedia {
 pub fn into_store(
     store: &Path,
     request: &EncodeRequest,
+    labelling: &StreamedLabelling,
     listener: &EncodeListener,
 ) -> Result<EncodedMedia, EncodeError> {
     if request.annotations.is_none() || request.form.npy {
@@ -46,12 +51,30 @@ pub fn into_store(
         out: folder.clone(),
         ..request.clone()
     };
-    let (summary, lock) = locked(&request, listener)?;
+    let (summary, lock) = locked(&request, Some(labelling), &mut Alone, listener)?;
     Ok(EncodedMedia {
         summary,
         folder,
         _lock: lock,
     })
+}
+
+impl StreamedLabelling {
+    /// The same labelling with the features and texts that the folder will have.
+    pub(super) fn filled(
+        &self,
+        folder: &Path,
+        written: &[WrittenFeatures],
+        rejects: &[RejectRow],
+    ) -> StreamedLabelling {
+        let mut filled = self.clone();
+        let scales: Vec<(Modality, f64)> = written
+            .iter()
+            .map(|own| (own.modality, own.logit_scale))
+            .collect();
+        fill(folder, &scales, rejects.to_vec(), &mut filled.request);
+        filled
+    }
 }
 
 impl EncodedMedia {

@@ -3,6 +3,7 @@
 //! Each file is first written under a temporary name. It replaces the existing file only if the contents differ.
 //! `label` recognises files that it has read by size and modification time, so equal features must keep their file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::error::EncodeError;
 use super::flow::EncodeResults;
 use super::media::Media;
 use super::model::scores::ClassScores;
+use crate::engine::passes::bucketed_videos;
 use crate::ingest::annotations::key11;
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
@@ -33,76 +35,182 @@ pub struct FeatureForm {
     pub float: FloatType,
 }
 
-/// Writes the features of one modality into a folder. Returns the numbers of videos and segments that it wrote.
-///
-/// A video is left out, with a rejected row, if not all of its segments have an embedding. The function removes shards
-/// of an earlier run that the new set of shards does not have.
-///
-/// # Errors
-/// Returns [`EncodeError`] if a file cannot be written, or if the folder has features in the other file format.
-pub fn features(
-    folder: &Path,
-    form: FeatureForm,
-    (modality, cached, model): (Modality, usize, &str),
-    scores: Option<&ClassScores>,
-    media: &[Media],
-    cache: &Cache,
-    results: &mut EncodeResults,
-) -> Result<(u64, u64), EncodeError> {
-    fs::create_dir_all(folder).map_err(EncodeError::write("make", folder))?;
-    let (own, other) = if form.npy {
-        ("npy", "parquet")
-    } else {
-        ("parquet", "npy")
-    };
-    let there = files(folder, other)?;
-    if !there.is_empty() {
-        return Err(EncodeError::Settings(format!(
-            "`{}` holds {} .{other} files, expected none where .{own} files are to be: name another --out",
-            folder.display(),
-            there.len()
-        )));
-    }
-    let mut stale = files(folder, own)?;
-    let width = scores.map_or(cached, ClassScores::width);
-    let mut counts = (0, 0);
-    let rows = |video: usize, results: &mut EncodeResults| {
-        let key = results.keys.get(&(video, modality))?;
-        let mut values = Vec::new();
-        match cache.rows(key, cached, &mut values) {
-            Some(total) => Some((
-                total,
-                scores.map_or_else(|| values.clone(), |scores| scores.rows(&values)),
-            )),
-            None => {
-                // Segments that the model failed on have rejected rows of their own, which give the reason.
-                let reason = format!("{modality}: not every segment has an embedding");
-                let folder = folder.display().to_string();
-                let reject = RejectRow::reject(RejectKind::Embedding, folder, reason).modality(modality);
-                results.rejects.push(reject.video(&*media[video].name));
-                None
-            }
+/// The feature files of one modality in a folder.
+#[derive(Debug)]
+pub struct ShardSet {
+    /// Folder of the files.
+    pub(super) folder: PathBuf,
+    /// Modality of the features.
+    pub(super) modality: Modality,
+    /// Number of values of an embedding in the cache.
+    pub(super) cached: usize,
+    /// SHA-256 of the model.
+    pub(super) model: String,
+    /// The scores of the classes, if the model is a classifier.
+    pub(super) scores: Option<ClassScores>,
+    /// File format and float type.
+    pub(super) form: FeatureForm,
+    /// Number of shards, a power of two. The hash of a video's name decides its shard.
+    pub(super) buckets: u32,
+}
+
+/// A shard that was written.
+#[derive(Clone, Debug)]
+pub struct WrittenShard {
+    /// Path of the file.
+    pub(super) path: PathBuf,
+    /// Whether the contents differ from those of the file before.
+    pub(super) changed: bool,
+    videos: u64,
+    segments: u64,
+}
+
+/// The shards that were written, by modality and number.
+pub type WrittenShards = BTreeMap<(Modality, u32), WrittenShard>;
+
+impl ShardSet {
+    /// Makes the folder, and decides the number of shards of this number of videos.
+    ///
+    /// # Errors
+    /// Returns [`EncodeError`] if the folder cannot be made, or has features in the other file format.
+    pub(super) fn new(
+        folder: PathBuf,
+        form: FeatureForm,
+        (modality, cached, model): (Modality, usize, &str),
+        scores: Option<ClassScores>,
+        videos: usize,
+    ) -> Result<ShardSet, EncodeError> {
+        fs::create_dir_all(&folder).map_err(EncodeError::write("make", &folder))?;
+        let (own, other) = form.extensions();
+        let there = files(&folder, other)?;
+        if !there.is_empty() {
+            return Err(EncodeError::Settings(format!(
+                "`{}` holds {} .{other} files, expected none where .{own} files are to be: name another --out",
+                folder.display(),
+                there.len()
+            )));
         }
-    };
-    if form.npy {
+        Ok(ShardSet {
+            buckets: buckets(&files(&folder, own)?, modality, videos),
+            folder,
+            modality,
+            cached,
+            model: model.to_owned(),
+            scores,
+            form,
+        })
+    }
+
+    /// Number of values of a feature.
+    pub(super) fn width(&self) -> usize {
+        self.scores.as_ref().map_or(self.cached, ClassScores::width)
+    }
+
+    /// The number of segments and the features of a video, by its position in the list of media. `None` if the video is left
+    /// out; a video of which not every segment has an embedding also gets a rejected row.
+    fn rows(
+        &self,
+        video: usize,
+        media: &[Media],
+        cache: &Cache,
+        results: &mut EncodeResults,
+    ) -> Option<(u32, Vec<f32>)> {
+        let key = results.keys.get(&(video, self.modality))?;
+        let mut values = Vec::new();
+        let Some(total) = cache.rows(key, self.cached, &mut values) else {
+            // Segments that the model failed on have rejected rows of their own, which give the reason.
+            let reason = format!("{}: not every segment has an embedding", self.modality);
+            results
+                .rejects
+                .push(self.reject(RejectKind::Embedding, reason, &media[video]));
+            return None;
+        };
+        Some(match &self.scores {
+            Some(scores) => (total, scores.rows(&values)),
+            None => (total, values),
+        })
+    }
+
+    fn reject(&self, kind: RejectKind, reason: String, media: &Media) -> RejectRow {
+        let reject = RejectRow::reject(kind, self.folder.display().to_string(), reason);
+        reject.modality(self.modality).video(&*media.name)
+    }
+
+    /// Writes a shard. Returns `None`, and writes nothing, if no video of the shard was encoded.
+    ///
+    /// # Errors
+    /// Returns [`EncodeError`] if the file cannot be written.
+    pub(super) fn write(
+        &self,
+        bucket: u32,
+        media: &[Media],
+        cache: &Cache,
+        results: &mut EncodeResults,
+    ) -> Result<Option<WrittenShard>, EncodeError> {
+        let of_bucket = |video: &usize| bucket_of(&media[*video].name, self.buckets) == bucket;
+        let own: Vec<usize> = (0..media.len()).filter(of_bucket).collect();
+        if !own
+            .iter()
+            .any(|&video| results.keys.contains_key(&(video, self.modality)))
+        {
+            return Ok(None);
+        }
+        let format = ShardFormat {
+            modality: self.modality,
+            width: self.width(),
+            float: self.form.float,
+            layout: FeatureLayout::Packed,
+            model: Some(self.model.clone()),
+        };
+        let name = shard_name(self.modality, bucket, self.buckets);
+        let (mut videos, mut segments) = (0, 0);
+        let changed = replace(&self.folder, &name, |path| {
+            let mut writer = ShardWriter::create(path, format)?;
+            for video in own {
+                if let Some((total, values)) = self.rows(video, media, cache, results) {
+                    writer.append(&media[video].name, &values)?;
+                    videos += 1;
+                    segments += u64::from(total);
+                }
+            }
+            writer.finish()?;
+            Ok(())
+        })?;
+        Ok(Some(WrittenShard {
+            path: self.folder.join(name),
+            changed,
+            videos,
+            segments,
+        }))
+    }
+
+    /// Writes one npy file per video.
+    fn write_npy(
+        &self,
+        media: &[Media],
+        cache: &Cache,
+        results: &mut EncodeResults,
+    ) -> Result<(u64, u64), EncodeError> {
+        let mut counts = (0, 0);
         for (video, one) in media.iter().enumerate() {
-            let Some((total, values)) = rows(video, results) else {
+            let Some((total, values)) = self.rows(video, media, cache, results) else {
                 continue;
             };
             let key = npy_key(media, &one.name);
             if !npy::names_a_file(key) {
                 let reason = format!(
-                    "{modality}: `{}` can be no file name, expected no `/` or NUL",
+                    "{}: `{}` can be no file name, expected no `/` or NUL",
+                    self.modality,
                     key.escape_default()
                 );
-                let folder = folder.display().to_string();
-                let reject = RejectRow::reject(RejectKind::FileName, folder, reason).modality(modality);
-                results.rejects.push(reject.video(&*one.name));
+                results
+                    .rejects
+                    .push(self.reject(RejectKind::FileName, reason, one));
                 continue;
             }
-            let shape = [total as usize, width];
-            replace(folder, &format!("{key}.npy"), &mut stale, |path| {
-                match form.float {
+            let shape = [total as usize, self.width()];
+            replace(&self.folder, &format!("{key}.npy"), |path| {
+                match self.form.float {
                     FloatType::F16 => npy::write_f16(path, &shape, &values),
                     FloatType::F32 => npy::write_f32(path, &shape, &values),
                 }
@@ -110,51 +218,56 @@ pub fn features(
             })?;
             counts = (counts.0 + 1, counts.1 + u64::from(total));
         }
-    } else {
-        let buckets = buckets(&stale, modality, media.len());
-        for bucket in 0..buckets {
-            let own: Vec<usize> = (0..media.len())
-                .filter(|&video| bucket_of(&media[video].name, buckets) == bucket)
-                .collect();
-            if !own
-                .iter()
-                .any(|&video| results.keys.contains_key(&(video, modality)))
-            {
-                continue;
-            }
-            let format = ShardFormat {
-                modality,
-                width,
-                float: form.float,
-                layout: FeatureLayout::Packed,
-                model: Some(model.to_owned()),
-            };
-            replace(
-                folder,
-                &shard_name(modality, bucket, buckets),
-                &mut stale,
-                |path| {
-                    let mut writer = ShardWriter::create(path, format)?;
-                    for video in own {
-                        if let Some((total, values)) = rows(video, results) {
-                            writer.append(&media[video].name, &values)?;
-                            counts = (counts.0 + 1, counts.1 + u64::from(total));
-                        }
-                    }
-                    writer.finish()?;
-                    Ok(())
-                },
-            )?;
+        Ok(counts)
+    }
+}
+
+impl FeatureForm {
+    /// The extension of the files, and that of files in the other format.
+    fn extensions(self) -> (&'static str, &'static str) {
+        match self.npy {
+            true => ("npy", "parquet"),
+            false => ("parquet", "npy"),
         }
     }
-    // vaplan surely wrote the shards, because their names have its pattern. A stale npy file may belong to the user, so
-    // it stays.
-    if !form.npy {
-        for path in stale.iter().filter(|path| is_shard(path, modality)) {
-            fs::remove_file(path).map_err(EncodeError::write("remove", path))?;
+}
+
+/// Writes the features of one modality, except those in `written`. Returns the numbers of videos and segments of all.
+///
+/// A video is left out, with a rejected row, if not all of its segments have an embedding. The function removes shards
+/// of an earlier run that the new set of shards does not have.
+///
+/// # Errors
+/// Returns [`EncodeError`] if a file cannot be written.
+pub(super) fn features(
+    set: &ShardSet,
+    media: &[Media],
+    cache: &Cache,
+    results: &mut EncodeResults,
+    mut written: WrittenShards,
+) -> Result<(u64, u64), EncodeError> {
+    // A stale npy file may belong to the user, so it stays.
+    if set.form.npy {
+        return set.write_npy(media, cache, results);
+    }
+    for bucket in 0..set.buckets {
+        let key = (set.modality, bucket);
+        if !written.contains_key(&key)
+            && let Some(shard) = set.write(bucket, media, cache, results)?
+        {
+            written.insert(key, shard);
         }
     }
-    Ok(counts)
+    written.retain(|(modality, _), _| *modality == set.modality);
+    // vaplan surely wrote the shards, because their names have its pattern.
+    let kept = |path: &PathBuf| written.values().any(|shard| shard.path == *path);
+    for path in files(&set.folder, "parquet")? {
+        if is_shard(&path, set.modality) && !kept(&path) {
+            fs::remove_file(&path).map_err(EncodeError::write("remove", &path))?;
+        }
+    }
+    let counts = written.values().map(|shard| (shard.videos, shard.segments));
+    Ok(counts.fold((0, 0), |all, own| (all.0 + own.0, all.1 + own.1)))
 }
 
 /// Returns the file name of a video's features: the first 11 characters of its name, as in public feature files. If two
@@ -177,7 +290,7 @@ fn shard_name(modality: Modality, bucket: u32, buckets: u32) -> String {
 /// Returns the number of shards. The number stays as it was, so that a new video changes only one shard. It changes
 /// only if it is more than twice, or less than half, of the wanted number.
 fn buckets(before: &[PathBuf], modality: Modality, videos: usize) -> u32 {
-    let wanted = videos.div_ceil(SHARD).next_power_of_two();
+    let wanted = bucketed_videos(videos).div_ceil(SHARD).next_power_of_two();
     let before = before.iter().filter_map(|path| shard_of(path, modality)).max();
     match before {
         Some(before) if (before as usize) <= 2 * wanted && wanted <= 2 * before as usize => before,
@@ -214,18 +327,17 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, EncodeError> {
     Ok(paths)
 }
 
-/// Writes a file under a temporary name, and moves it into place if its contents differ from the existing file.
+/// Writes a file under a temporary name, and moves it into place if its contents differ from the existing file. Returns
+/// whether they differ.
 ///
 /// # Errors
 /// Returns the errors of `write`. Returns [`EncodeError::Write`] if the temporary file cannot be created or moved.
 pub(super) fn replace(
     folder: &Path,
     name: &str,
-    stale: &mut Vec<PathBuf>,
     write: impl FnOnce(&Path) -> Result<(), EncodeError>,
-) -> Result<(), EncodeError> {
+) -> Result<bool, EncodeError> {
     let to = folder.join(name);
-    stale.retain(|path| *path != to);
     // The temporary name is unique, so that no existing file is replaced. The file is removed if `write` fails.
     let beside = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
@@ -240,13 +352,15 @@ pub(super) fn replace(
         _ => false,
     };
     if same {
-        return beside
-            .close()
+        let removed = beside.close();
+        return removed
+            .map(|()| false)
             .map_err(EncodeError::write("remove a file in", folder));
     }
     beside
         .persist(&to)
-        .map_err(|error| EncodeError::write("write", &to)(error.error))
+        .map_err(|error| EncodeError::write("write", &to)(error.error))?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use vaplan_schemas::{ClassId, Modality, StoreError};
 use super::commit::Classification;
 use super::passes::top_bits;
 use super::plan::Plan;
+use super::share::BucketShare;
 use super::spill::Spill;
 use super::stage::Stage;
 use crate::error::LabelError;
@@ -27,10 +28,12 @@ use crate::world::evidence::{self, Of, StoredEvidence};
 /// The version before and the changes of its user labels and predictions, as labelling reads them.
 #[derive(Debug)]
 pub struct VersionBefore {
-    /// The version; `None` if the run makes the first version, and in all processes of a cluster but process 0.
+    /// The version; `None` if the run makes the first version.
     snapshot: Option<Snapshot>,
     plan: Arc<Plan>,
     buckets: u32,
+    /// The buckets whose rows this process needs.
+    share: BucketShare,
     classes: Classification,
     /// Whether the user labels are those of the snapshot.
     stored_user_labels: bool,
@@ -67,18 +70,19 @@ pub(super) struct BucketBefore {
 
 impl VersionBefore {
     /// Makes an empty version before.
-    pub fn none(plan: &Arc<Plan>, stage: &Stage, buckets: u32) -> VersionBefore {
+    pub fn none(plan: &Arc<Plan>, stage: &Stage, buckets: u32, share: BucketShare) -> VersionBefore {
         VersionBefore {
             snapshot: None,
             plan: plan.clone(),
             buckets,
+            share,
             classes: Classification::new(&plan.world.classes, &[]),
             stored_user_labels: false,
             spilled: Spill::new(stage.folder(), buckets),
         }
     }
 
-    /// Opens a version. `former` has the classes of that version.
+    /// Opens a version. `former` has the classes of that version. Rows of buckets outside `share` are not kept.
     ///
     /// # Errors
     /// Returns [`LabelError::Store`] if a table cannot be read, and [`LabelError::Stage`] if rows cannot be spilled.
@@ -88,12 +92,13 @@ impl VersionBefore {
         plan: &Arc<Plan>,
         stage: &Stage,
         buckets: u32,
+        share: BucketShare,
     ) -> Result<VersionBefore, LabelError> {
         let mut opened = VersionBefore {
             snapshot: Some(snapshot.clone()),
             classes: Classification::new(&plan.world.classes, former),
             stored_user_labels: true,
-            ..VersionBefore::none(plan, stage, buckets)
+            ..VersionBefore::none(plan, stage, buckets, share)
         };
         for rows in opened.elsewhere::<Labels>(snapshot)? {
             for track in &rows? {
@@ -133,7 +138,9 @@ impl VersionBefore {
         let weak = |name: &str| video(name).map(|video| video.weak.clone());
         for latest in evidence::latest(tracks, &plan.world, &weak) {
             let bucket = self.bucket(latest.0);
-            self.spilled.push(bucket, &SpilledRow::Prediction(latest))?;
+            if self.share.has(bucket) {
+                self.spilled.push(bucket, &SpilledRow::Prediction(latest))?;
+            }
         }
         Ok(())
     }
@@ -292,7 +299,10 @@ impl VersionBefore {
 
     fn spill(&mut self, video: &str, row: SpilledRow) -> Result<(), LabelError> {
         let bucket = self.bucket(VideoId::of(video));
-        self.spilled.push(bucket, &row)
+        match self.share.has(bucket) {
+            true => self.spilled.push(bucket, &row),
+            false => Ok(()),
+        }
     }
 
     fn bucket(&self, video: VideoId) -> u32 {

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
 use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack, RejectRow};
-use vaplan_schemas::store::{Commit, CommitInfo, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, PartFiles, Store, VersionRows, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
 };
-use vaplan_schemas::{ClassId, Modality, StoreError};
+use vaplan_schemas::{ClassId, Modality, StoreError, StoreVersion};
 
 use super::flow::LabelledPass;
 use super::lost::LostLabels;
@@ -21,6 +22,7 @@ use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
 use crate::world::Video;
+use crate::world::flips::{self, FlipCounts};
 use crate::world::rejects;
 
 /// Turns label tracks into one record per video and modality. `class` gives the number of a class; tracks of classes
@@ -88,23 +90,149 @@ impl Classification {
     }
 }
 
-/// A store version whose tables are being written, pass by pass.
-pub struct VersionWriter<'a> {
-    commit: Commit<'a>,
-    plan: &'a Plan,
-    classes: &'a Classification,
-    counts: LabelCounts,
+/// What a process counts while it writes passes. In a cluster, process 0 adds the totals of all processes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PassTotals {
+    /// Counts of the labels.
+    pub counts: LabelCounts,
+    /// Number of labels that are set now and were not set in the version before.
+    pub set: u64,
+    /// Flips of PLD in all labels; `None` if nobody asks for them.
+    pub flips: Option<FlipCounts>,
     /// Rejected rows of the graph.
-    rejects: Vec<RejectRow>,
+    pub(crate) rejects: Vec<RejectRow>,
     lost: LostLabels,
 }
 
+impl PassTotals {
+    /// Makes empty totals. With `flips`, they count the flips of PLD.
+    pub(crate) fn new(flips: bool) -> PassTotals {
+        PassTotals {
+            flips: flips.then(FlipCounts::new),
+            ..PassTotals::default()
+        }
+    }
+
+    /// Adds the totals of another process.
+    pub(crate) fn add(&mut self, other: PassTotals) {
+        self.counts.add(&other.counts);
+        self.set += other.set;
+        if let (Some(own), Some(others)) = (&mut self.flips, other.flips) {
+            flips::add(own, others);
+        }
+        self.rejects.extend(other.rejects);
+        self.lost.add_counts(&other.lost);
+    }
+
+    /// Counts a pass.
+    pub(crate) fn count(&mut self, plan: &Plan, labelled: &LabelledPass) {
+        let outcome = &labelled.outcome;
+        self.counts.count_labels(outcome);
+        self.set += outcome.changes.iter().filter(|change| change.to).count() as u64;
+        if let Some(all) = &mut self.flips {
+            let records = outcome.labels();
+            let records = records.map(|(_, modality, record)| (modality, record));
+            flips::count(all, &plan.world, records);
+        }
+        self.rejects.extend(graph_rejects(plan, outcome));
+        self.lost.add(&labelled.labelled_before, outcome);
+    }
+
+    /// Counts a pass, and writes the rows of its buckets.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Store`] if the store cannot be written.
+    pub(crate) fn write(
+        &mut self,
+        to: &mut impl VersionRows,
+        plan: &Plan,
+        classes: &Classification,
+        mut labelled: LabelledPass,
+    ) -> Result<(), LabelError> {
+        self.count(plan, &labelled);
+        let changes = std::mem::take(&mut labelled.outcome.changes);
+        append_changes(to, classes, changes, |video| labelled.name(plan, video))?;
+
+        let (world, pass) = (&plan.world, &labelled.pass);
+        let buckets = &labelled.buckets;
+        let mut by_bucket: BTreeMap<u32, Vec<Video>> = BTreeMap::new();
+        for video in plan.videos.of_ids(pass.ids()) {
+            let bucket = pass.bucket_of(video.id);
+            if buckets.binary_search(&bucket).is_ok() {
+                by_bucket.entry(bucket).or_default().push(video.into());
+            }
+        }
+        for videos in by_bucket.values_mut() {
+            videos.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let rows = |video: &Video| labelled.outcome.video(video.id);
+        let of = |bucket: u32| by_bucket.get(&bucket).into_iter().flatten();
+        to.fill_buckets::<Videos>(buckets, |bucket| {
+            of(bucket)
+                .map(|video| video_row(world, video, rows(video)))
+                .collect()
+        })?;
+        to.fill_buckets::<Candidates>(buckets, |bucket| {
+            of(bucket)
+                .flat_map(|video| candidate_rows(video, rows(video), &labelled.sources_of(video.id)))
+                .collect()
+        })?;
+        to.fill_buckets::<Scores>(buckets, |bucket| {
+            of(bucket)
+                .flat_map(|video| score_tracks(world, &video.name, rows(video)))
+                .collect()
+        })?;
+        to.fill_buckets::<Labels>(buckets, |bucket| {
+            of(bucket)
+                .flat_map(|video| label_tracks(world, &video.name, rows(video)))
+                .collect()
+        })?;
+        Ok(())
+    }
+}
+
+/// A store version whose tables are being written, pass by pass.
+pub struct VersionWriter<'a> {
+    commit: Commit<'a>,
+    /// Whether the buckets of a pass have rows of the version before, which are to be removed.
+    replaces: bool,
+    plan: &'a Plan,
+    classes: &'a Classification,
+    totals: PassTotals,
+}
+
 impl<'a> VersionWriter<'a> {
-    /// Begins a store version. `classes` has the classes of the plan and of the version before.
+    /// Begins a store version. `classes` has the classes of the plan and of the version before. With `flips`, the version
+    /// counts the flips of PLD in all labels.
     ///
     /// # Errors
     /// Returns [`LabelError::Store`] if the store cannot be written.
     pub fn begin(
+        store: &'a Store,
+        lock: &'a WriteLock,
+        info: CommitInfo,
+        plan: &'a Plan,
+        classes: &'a Classification,
+        flips: bool,
+    ) -> Result<VersionWriter<'a>, LabelError> {
+        let mut writer = VersionWriter::begin_early(store, lock, info, plan, classes)?;
+        writer.totals = PassTotals::new(flips);
+        let commit = &mut writer.commit;
+        commit.replace_all::<Truth>(&plan.truth)?;
+        commit.clear::<Videos>();
+        commit.clear::<Candidates>();
+        commit.clear::<Scores>();
+        commit.clear::<Labels>();
+        writer.replaces = false;
+        Ok(writer)
+    }
+
+    /// Like [`VersionWriter::begin`], for a version in which only the passes that are written replace rows. The caller writes
+    /// table `truth`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`VersionWriter::begin`].
+    pub fn begin_early(
         store: &'a Store,
         lock: &'a WriteLock,
         info: CommitInfo,
@@ -116,69 +244,54 @@ impl<'a> VersionWriter<'a> {
         commit.replace_all::<Settings>(&world.setting_rows())?;
         commit.replace_all::<Classes>(&world.class_rows())?;
         commit.replace_all::<Prompts>(&world.prompt_rows())?;
-        commit.replace_all::<Truth>(&plan.truth)?;
-        commit.clear::<Videos>();
-        commit.clear::<Candidates>();
-        commit.clear::<Scores>();
-        commit.clear::<Labels>();
         Ok(VersionWriter {
             commit,
+            replaces: true,
             plan,
             classes,
-            counts: LabelCounts {
-                videos: plan.videos.len() as u64,
-                ..LabelCounts::default()
-            },
-            rejects: Vec::new(),
-            lost: LostLabels::default(),
+            totals: PassTotals::default(),
         })
+    }
+
+    /// The number of the new version.
+    pub(crate) fn version(&self) -> StoreVersion {
+        self.commit.version()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn totals(&self) -> &PassTotals {
+        &self.totals
+    }
+
+    /// Adds rejected rows of the version before that stay in this version.
+    #[cfg(feature = "encode")]
+    pub(crate) fn keep_rejects(&mut self, rows: impl IntoIterator<Item = RejectRow>) {
+        self.totals.rejects.extend(rows);
     }
 
     /// Writes the rows of a pass.
     ///
     /// # Errors
     /// Returns [`LabelError::Store`] if the store cannot be written.
-    pub fn write(&mut self, mut labelled: LabelledPass) -> Result<(), LabelError> {
-        let plan = self.plan;
-        self.counts.count_labels(&labelled.outcome);
-        self.rejects.extend(graph_rejects(plan, &labelled.outcome));
-        self.lost.add(&labelled.labelled_before, &labelled.outcome);
-        let changes = std::mem::take(&mut labelled.outcome.changes);
-        append_changes(&mut self.commit, self.classes, changes, |video| {
-            labelled.name(plan, video)
-        })?;
+    pub fn write(&mut self, labelled: LabelledPass) -> Result<(), LabelError> {
+        if self.replaces {
+            let (commit, range) = (&mut self.commit, &labelled.pass.buckets);
+            commit.clear_buckets::<Videos>(range.clone())?;
+            commit.clear_buckets::<Candidates>(range.clone())?;
+            commit.clear_buckets::<Scores>(range.clone())?;
+            commit.clear_buckets::<Labels>(range.clone())?;
+        }
+        self.totals
+            .write(&mut self.commit, self.plan, self.classes, labelled)
+    }
 
-        let (world, pass) = (&plan.world, &labelled.pass);
-        let mut by_bucket: Vec<Vec<Video>> = vec![Vec::new(); pass.buckets.len()];
-        for video in plan.videos.of_ids(pass.ids()) {
-            by_bucket[(pass.bucket_of(video.id) - pass.buckets.start) as usize].push(video.into());
-        }
-        for videos in &mut by_bucket {
-            videos.sort_by(|a, b| a.name.cmp(&b.name));
-        }
-        let rows = |video: &Video| labelled.outcome.video(video.id);
-        let of = |bucket: u32| by_bucket[(bucket - pass.buckets.start) as usize].iter();
-        let commit = &mut self.commit;
-        commit.fill_buckets::<Videos>(pass.buckets.clone(), |bucket| {
-            of(bucket)
-                .map(|video| video_row(world, video, rows(video)))
-                .collect()
-        })?;
-        commit.fill_buckets::<Candidates>(pass.buckets.clone(), |bucket| {
-            of(bucket)
-                .flat_map(|video| candidate_rows(video, rows(video), &labelled.sources_of(video.id)))
-                .collect()
-        })?;
-        commit.fill_buckets::<Scores>(pass.buckets.clone(), |bucket| {
-            of(bucket)
-                .flat_map(|video| score_tracks(world, &video.name, rows(video)))
-                .collect()
-        })?;
-        commit.fill_buckets::<Labels>(pass.buckets.clone(), |bucket| {
-            of(bucket)
-                .flat_map(|video| label_tracks(world, &video.name, rows(video)))
-                .collect()
-        })?;
+    /// Adds the files and counts of another process.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Store`] if this process does not see the files.
+    pub(crate) fn adopt(&mut self, totals: PassTotals, files: PartFiles) -> Result<(), LabelError> {
+        self.commit.adopt(files)?;
+        self.totals.add(totals);
         Ok(())
     }
 
@@ -194,24 +307,23 @@ impl<'a> VersionWriter<'a> {
         allow_missing: bool,
         also: impl FnOnce(&mut Commit<'_>) -> Result<(), StoreError>,
     ) -> Result<LabelSummary, LabelError> {
-        for (modality, labels) in [
-            (Modality::Audio, self.counts.audio),
-            (Modality::Visual, self.counts.visual),
-        ] {
+        let mut counts = self.totals.counts;
+        counts.videos = self.plan.videos.len() as u64;
+        for (modality, labels) in [(Modality::Audio, counts.audio), (Modality::Visual, counts.visual)] {
             labels.warn(modality, self.plan.world.settings.of(modality).rule.name());
         }
-        let rejects = reject_rows(self.plan, self.rejects, read);
+        let rejects = reject_rows(self.plan, self.totals.rejects, read);
         if !allow_missing {
-            self.lost.check(&rejects)?;
+            self.totals.lost.check(&rejects)?;
         }
         self.commit.replace_all::<Rejects>(&rejects)?;
         also(&mut self.commit)?;
         tracing::debug!("tables written");
         let version = self.commit.finish()?;
-        self.counts.count_rejects(rejects);
+        counts.count_rejects(rejects);
         Ok(LabelSummary {
             version,
-            done: Some(self.counts),
+            done: Some(counts),
         })
     }
 }
@@ -235,11 +347,16 @@ pub fn change_rows<'a>(
             rows.extend(own.iter().map(row));
         }
     }
+    sort_changes(&mut rows);
+    rows
+}
+
+/// Sorts rows of `label_changes` by key.
+pub(super) fn sort_changes(rows: &mut [LabelChangeRow]) {
     rows.sort_by(|a, b| {
         let key = (&a.video, a.modality, &a.class, a.segment);
         key.cmp(&(&b.video, b.modality, &b.class, b.segment))
     });
-    rows
 }
 
 /// Appends changed labels to table `label_changes`, sorted by video name, modality, class name and segment.
@@ -250,7 +367,7 @@ pub fn change_rows<'a>(
 /// # Panics
 /// Panics if `names` does not know the video of a change.
 pub fn append_changes<'a>(
-    commit: &mut Commit<'_>,
+    commit: &mut impl VersionRows,
     classes: &Classification,
     mut changes: Vec<Change>,
     names: impl Fn(VideoId) -> Option<&'a str>,

@@ -10,8 +10,9 @@
 //! when its rows are written. The writer takes the outcome of one pass while the workers label the next pass. The channel
 //! holds no pass: if the writer is slower, the workers wait.
 //!
-//! In a cluster, every process reads the candidates of the shards that it staged. Process 0 gathers the outcome, because
-//! process 0 writes the tables.
+//! In a cluster, every process reads the candidates of the shards that it staged, and each candidate moves to the process
+//! that has the bucket of its video. Every process reads the version before, labels and writes its own buckets. No other
+//! row moves between processes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,9 +22,7 @@ use vaplan_dataflows::VideoId;
 use vaplan_dataflows::feed::Feed;
 use vaplan_dataflows::graph::{Inputs, Outputs, labelling};
 use vaplan_dataflows::outcome::{Outcome, Output};
-use vaplan_dataflows::timely::dataflow::Stream;
 use vaplan_dataflows::timely::dataflow::operators::InspectCore;
-use vaplan_dataflows::timely::dataflow::operators::vec::Map;
 use vaplan_dataflows::workers::panic_point;
 use vaplan_schemas::Modality;
 
@@ -32,8 +31,9 @@ use super::passes::{Pass, Passes};
 use super::plan::Plan;
 use super::rows::Sources;
 use super::score::lock;
+use super::share::BucketShare;
 use super::stage::Stage;
-use super::workers::{GatherTarget, WorkerGroup, WorkerSlice};
+use super::workers::{WorkerGroup, WorkerSlice};
 use crate::error::LabelError;
 
 /// Inputs of the dataflows.
@@ -47,15 +47,19 @@ pub struct FlowInput {
     pub shards: Vec<usize>,
     /// The passes of the run.
     pub passes: Passes,
-    /// The version before. In a cluster, only process 0 has it.
+    /// The version before.
     pub before: Arc<VersionBefore>,
+    /// The buckets that this process labels and writes.
+    pub share: BucketShare,
 }
 
 /// The labels of one pass, complete.
 #[derive(Debug)]
 pub struct LabelledPass {
-    /// The buckets.
+    /// The pass.
     pub pass: Pass,
+    /// The buckets of the pass that this process has.
+    pub(super) buckets: Vec<u32>,
     /// The output of the graph.
     pub outcome: Outcome,
     /// The feature file of each candidate, with its video and modality, sorted.
@@ -115,8 +119,7 @@ impl Wait for Alone {
     }
 }
 
-/// Labels all passes on the workers of a group, and calls `write` with each pass, in order. In a cluster, `write` is called
-/// in process 0 only.
+/// Labels all passes on the workers of a group, and calls `write` with the buckets of this process in each pass, in order.
 ///
 /// # Errors
 /// Returns [`LabelError::Stage`] if staged scores cannot be read, [`LabelError::Stopped`] if a dataflow does not reach its
@@ -171,19 +174,17 @@ fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) 
     let passes = given.passes.count();
     team.run(move |worker, stop| {
         let slices = Slices {
-            everywhere: WorkerSlice {
-                index: worker.index(),
-                of: worker.peers(),
-            },
+            index: worker.index() as u64,
+            peers: worker.peers() as u64,
             here: group.within(worker.index()),
         };
+        let placement = given.share.placement();
         for (nth, pass) in given.passes.iter().enumerate() {
             let result = shared.of_pass(nth);
-            let target = group.place();
             let mut feed = worker.dataflow::<u64, _, _>(|scope| {
-                let (feed, inputs) = Feed::new(scope);
-                collect_sources(&inputs, target, &result);
-                collect(labelling(inputs), target, &result);
+                let (feed, inputs) = Feed::new(scope, placement);
+                collect_sources(&inputs, &result);
+                collect(labelling(inputs), &result);
                 feed
             });
             let filled = match fill(&mut feed, &given, &pass, slices) {
@@ -206,10 +207,11 @@ fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) 
                 // Another worker panicked, or the run has ended. `team.run` reports a panic.
                 return;
             }
-            let Some(labelled) = shared.finished(nth, pass) else {
+            let buckets = given.share.of_pass(&pass);
+            let Some(labelled) = shared.finished(nth, pass, buckets) else {
                 continue;
             };
-            if group.gathers() && writer.send(Ok(labelled)).is_err() {
+            if writer.send(Ok(labelled)).is_err() {
                 stop.set();
                 return;
             }
@@ -227,8 +229,10 @@ fn run_workers(given: FlowInput, team: WorkerGroup, writer: Sender<PassResult>) 
 /// The work of one worker.
 #[derive(Clone, Copy)]
 struct Slices {
-    /// The share of the worker in work that all processes divide.
-    everywhere: WorkerSlice,
+    /// The index of the worker among the workers of all processes.
+    index: u64,
+    /// The number of workers of all processes.
+    peers: u64,
     /// The share of the worker in the work of its process.
     here: WorkerSlice,
 }
@@ -245,8 +249,9 @@ struct Filled {
 /// Feeds the inputs of a pass to the graph.
 fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Result<Filled, LabelError> {
     let plan = &given.plan;
-    for (nth, video) in plan.videos.of_ids(pass.ids()).enumerate() {
-        if slices.everywhere.has(nth) {
+    let placement = given.share.placement();
+    for video in plan.videos.of_ids(pass.ids()) {
+        if placement.worker(video.id) % slices.peers == slices.index {
             feed.weak.insert((video.id, video.weak.clone()));
         }
     }
@@ -257,7 +262,7 @@ fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Resu
             given.stage.candidates(&plan.shards[shard].key, pass, insert)?;
         }
     }
-    if slices.everywhere.index == 0 {
+    if slices.index == 0 {
         let thresholds = plan.world.thresholds().into_iter();
         thresholds.for_each(|entry| feed.thresholds.insert(entry));
         for modality in Modality::ALL {
@@ -267,7 +272,7 @@ fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Resu
         }
     }
     let mut filled = Filled::default();
-    for (nth, bucket) in pass.buckets.clone().enumerate() {
+    for (nth, bucket) in given.share.of_pass(pass).into_iter().enumerate() {
         if slices.here.has(nth) {
             let before = given.before.bucket_rows(bucket)?;
             let labelled = before.previous.iter().map(|(key, _)| *key);
@@ -311,7 +316,7 @@ impl Results {
     }
 
     /// Records that a worker has finished a pass. Returns the pass to the last worker.
-    fn finished(&self, nth: usize, pass: Pass) -> Option<LabelledPass> {
+    fn finished(&self, nth: usize, pass: Pass, buckets: Vec<u32>) -> Option<LabelledPass> {
         let mut open = lock(&self.open);
         let (_, finished) = open.get_mut(&nth).expect("the worker has opened the pass");
         *finished += 1;
@@ -331,6 +336,7 @@ impl Results {
         sources.sort_unstable();
         Some(LabelledPass {
             pass,
+            buckets,
             outcome,
             sources,
             removed,
@@ -340,52 +346,47 @@ impl Results {
 }
 
 /// Adds the outputs of the graph to the outcome of a pass.
-fn collect(outputs: Outputs<'_, u64>, target: GatherTarget, to: &Arc<Mutex<PassOutcome>>) {
+fn collect(outputs: Outputs<'_, u64>, to: &Arc<Mutex<PassOutcome>>) {
     macro_rules! collect {
-        ($output:expr, $place:literal, $route:expr, $record:pat => $made:expr) => {
+        ($output:expr, $place:literal, $record:pat => $made:expr) => {
             let to = to.clone();
-            target
-                .gather($output.inner, $route)
-                .inspect_container(move |event| {
-                    if let Ok((_, updates)) = event {
-                        panic_point($place);
-                        let mut to = lock(&to);
-                        for ($record, _, diff) in updates {
-                            let (video, output) = $made;
-                            to.outcome.update(*video, output, *diff);
-                        }
+            $output.inner.inspect_container(move |event| {
+                if let Ok((_, updates)) = event {
+                    panic_point($place);
+                    let mut to = lock(&to);
+                    for ($record, _, diff) in updates {
+                        let (video, output) = $made;
+                        to.outcome.update(*video, output, *diff);
                     }
-                });
+                }
+            });
         };
     }
-    collect!(outputs.admitted, "admitted", |((video, _), _, _)| video.0, (video, (modality, admitted)) =>
+    collect!(outputs.admitted, "admitted", (video, (modality, admitted)) =>
         (video, Output::Admitted(*modality, admitted.clone())));
-    collect!(outputs.labels, "labels", |(((video, _), _), _, _)| video.0, ((video, modality), record) =>
+    collect!(outputs.labels, "labels", ((video, modality), record) =>
         (video, Output::Labels(*modality, record.clone())));
-    collect!(outputs.rejections, "rejections", |((video, _), _, _)| video.0, (video, rejection) =>
+    collect!(outputs.rejections, "rejections", (video, rejection) =>
         (video, Output::Rejection(rejection.clone())));
     let to = to.clone();
-    target
-        .gather(outputs.changes, |change| change.video.0)
-        .inspect_container(move |event| {
-            if let Ok((_, changes)) = event {
-                panic_point("changes");
-                lock(&to).outcome.changes.extend_from_slice(changes);
-            }
-        });
+    outputs.changes.inspect_container(move |event| {
+        if let Ok((_, changes)) = event {
+            panic_point("changes");
+            lock(&to).outcome.changes.extend_from_slice(changes);
+        }
+    });
 }
 
 /// Adds the feature file of each candidate to the outcome of a pass.
-fn collect_sources(inputs: &Inputs<'_, u64>, target: GatherTarget, to: &Arc<Mutex<PassOutcome>>) {
+fn collect_sources(inputs: &Inputs<'_, u64>, to: &Arc<Mutex<PassOutcome>>) {
     let to = to.clone();
-    let candidates = inputs.scored.clone().inner;
-    let sources: Stream<'_, u64, Vec<Source>> =
-        candidates.map(|((video, candidate), _, _)| (video, candidate.modality, candidate.source));
-    target
-        .gather(sources, |(video, ..)| video.0)
-        .inspect_container(move |event| {
-            if let Ok((_, sources)) = event {
-                lock(&to).sources.extend_from_slice(sources);
+    inputs.scored.clone().inner.inspect_container(move |event| {
+        if let Ok((_, candidates)) = event {
+            let mut to = lock(&to);
+            for ((video, candidate), _, _) in candidates {
+                to.sources
+                    .push((*video, candidate.modality, candidate.source.clone()));
             }
-        });
+        }
+    });
 }

@@ -33,8 +33,8 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplacedRows {
     All,
-    /// Only the scores of rescaled modalities. All other rows of the video stay.
-    Scores,
+    /// Only the scores of rescaled modalities, and the predictions. All other rows of the video stay.
+    Tracks,
 }
 
 impl HeldRows {
@@ -45,8 +45,12 @@ impl HeldRows {
 
     /// Replaces rows of the held_rows by `rows`, and returns the differences as updates for the graph.
     ///
-    /// For the videos in `whole`, `rows` must have all rows. For all other videos, only the scores of the modalities in
-    /// `rescaled` are taken from `rows`. `rows` must have all thresholds and denoising rules.
+    /// For the videos in `whole`, `rows` must have all rows. For all other videos of `rows`, only the scores of the modalities
+    /// in `rescaled`, and the predictions, are taken from `rows`. `rows` must have all thresholds and denoising rules.
+    ///
+    /// The graph may hold an older prediction of a video than the store, as long as both lead to equal labels: an epoch tells
+    /// the graph only of the videos whose labels it changes. A change of the tracks of a video therefore also brings the
+    /// predictions that count now.
     pub(super) fn take(
         &mut self,
         rows: Rows,
@@ -58,12 +62,12 @@ impl HeldRows {
         for video in whole {
             after.insert(video, (ReplacedRows::All, Held::default()));
         }
+        for (video, _) in &rows.weak {
+            after
+                .entry(*video)
+                .or_insert((ReplacedRows::Tracks, Held::default()));
+        }
         for (video, candidate) in rows.scored {
-            if rescaled.contains(&candidate.modality) {
-                after
-                    .entry(video)
-                    .or_insert((ReplacedRows::Scores, Held::default()));
-            }
             if let Some((_, held)) = after.get_mut(&video) {
                 held.scored.push(candidate);
             }
@@ -83,17 +87,29 @@ impl HeldRows {
             });
         }
         for (video, (modality, prediction)) in rows.predictions {
-            whole(&mut after, video, &|held| {
-                held.predictions[modality.index()] = Some(prediction.clone());
-            });
+            if let Some((_, held)) = after.get_mut(&video) {
+                held.predictions[modality.index()] = Some(prediction);
+            }
         }
         for (video, (says, mut held)) in after {
             let before = self.videos.remove(&video).unwrap_or_default();
-            if says == ReplacedRows::Scores {
-                let (scored, mut others) = (held.scored, before.clone());
+            if says == ReplacedRows::Tracks {
+                let mut others = before.clone();
                 others.scored.retain(|own| !rescaled.contains(&own.modality));
-                let new = scored.into_iter().filter(|own| rescaled.contains(&own.modality));
+                let new = held
+                    .scored
+                    .into_iter()
+                    .filter(|own| rescaled.contains(&own.modality));
                 others.scored.extend(new);
+                let weak = others.weak.as_deref().unwrap_or_default();
+                others.predictions = held.predictions.map(|own| {
+                    let own = own?;
+                    let missing = own.classes().iter().any(|class| !weak.contains(class));
+                    Some(match missing {
+                        true => Arc::new(own.restricted(|class| weak.contains(&class))),
+                        false => own,
+                    })
+                });
                 held = others;
             }
             held.scored.sort();
@@ -206,7 +222,7 @@ mod tests {
             held_rows.take(video(1, 0.1, 0.2), [VideoId(1)], &[]),
             Updates::default()
         );
-        // From a video that is not in `whole`, only the scores of a rescaled modality are taken.
+        // From a video that is not in `whole`, only the scores of a rescaled modality and the predictions are taken.
         assert_eq!(held_rows.take(video(1, 0.9, 0.9), [], &[]), Updates::default());
         let rescaled = held_rows.take(video(1, 0.9, 0.9), [], &[Modality::Audio]);
         let audio = |score| vec![(VideoId(1), candidate(Modality::Audio, score))];
@@ -214,6 +230,27 @@ mod tests {
         assert_eq!(rescaled.gone.scored, [audio(0.1), vec![visual(0.2)]].concat());
         assert_eq!(rescaled.new.scored, [audio(0.9), vec![visual(0.2)]].concat());
         assert!(rescaled.new.weak.is_empty());
+        let predicted = |classes: Vec<ClassId>| {
+            let cells = vec![vaplan_dataflows::Probability::new(0.5); classes.len()];
+            let prediction = Arc::new(Prediction::new(1, 1, classes, cells));
+            vec![(VideoId(1), (Modality::Visual, prediction))]
+        };
+        let rows = Rows {
+            predictions: predicted(vec![ClassId(0), ClassId(7)]),
+            ..video(1, 0.9, 0.9)
+        };
+        let told = held_rows.take(rows, [], &[]);
+        assert_eq!(
+            told.new.predictions,
+            predicted(vec![ClassId(0)]),
+            "class 7 is not in the weak label"
+        );
+        let told = held_rows.take(video(1, 0.9, 0.9), [], &[]);
+        assert_eq!(
+            told.gone.predictions,
+            predicted(vec![ClassId(0)]),
+            "no prediction counts now"
+        );
         // A removed video leaves no rows.
         let thresholds = video(1, 0.0, 0.0).thresholds;
         let gone = held_rows.take(

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::Modality;
@@ -18,7 +19,7 @@ use crate::world::changes::Changes;
 use crate::world::videos::sources_of;
 
 /// How many videos have labels of a modality before a change, and how many of them lose these labels.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LostLabels {
     had: Both<usize>,
     lost: Both<usize>,
@@ -31,6 +32,15 @@ impl LostLabels {
             let at = modality.index();
             self.had[at] += 1;
             self.lost[at] += usize::from(outcome.video(*video).labels[at].is_none());
+        }
+    }
+
+    /// Adds the counts of another process.
+    pub(crate) fn add_counts(&mut self, other: &LostLabels) {
+        for modality in Modality::ALL {
+            let at = modality.index();
+            self.had[at] += other.had[at];
+            self.lost[at] += other.lost[at];
         }
     }
 

@@ -8,7 +8,8 @@
 //! after the last pass: a version of all tables
 //!
 //! a change of a store (change):
-//! a part of the store ── part ── labelling ─▶ changed rows ── patch ─▶ a version of the tables that change
+//! a part of the store ── part ── labelling ─▶ changed rows ── patch ─┬─▶ a version of the tables that change
+//! tracks of all videos ── tracks ─▶ rows of one bucket after the other ─┘
 //! every score ── whole ── a whole run, as above
 //! ```
 //!
@@ -20,10 +21,13 @@
 //! | [`passes`] | the ranges of buckets that are labelled and written together |
 //! | [`before`], `spill` | the labels, user labels and predictions of the version before, by bucket |
 //! | [`flow`] | the dataflows of a whole run, one per pass |
+//! | `group` | the processes that label together, as the process that commits sees them |
+//! | [`share`] | the buckets that one process labels and writes |
 //! | [`workers`], [`cluster`] | timely's workers: threads of one process, or of several processes |
 //! | [`rows`], [`commit`] | turn the outcome into table rows, and write the rows as one store version |
 //! | [`change`] | turns one change into one store version |
 //! | [`features`], [`part`], [`patch`] | read, label and write only the rows that a change can touch |
+//! | `tracks` | labels tracks of all videos anew from the tables, bucket by bucket |
 //! | `lost` | refuses a commit that would unset the labels of most videos |
 //! | [`rebase`] | moves the inputs of a store to another folder |
 //! | [`whole`] | a change that touches every score |
@@ -37,6 +41,7 @@ pub mod cluster;
 pub mod commit;
 pub mod features;
 pub mod flow;
+pub(crate) mod group;
 mod held_rows;
 pub(crate) mod lost;
 pub mod part;
@@ -51,12 +56,15 @@ pub mod rows;
 pub mod score;
 mod sections;
 pub mod session;
+pub mod share;
 mod spill;
 pub mod stage;
+pub(crate) mod tracks;
 pub mod unknown;
 pub mod whole;
 pub mod workers;
 
+use serde::{Deserialize, Serialize};
 use vaplan_dataflows::Bits;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_schemas::Modality;
@@ -75,7 +83,7 @@ pub struct LabelSummary {
 }
 
 /// Counts of a run that made a new store version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelCounts {
     /// Number of videos in the selected splits.
     pub videos: u64,
@@ -98,7 +106,7 @@ pub struct LabelCounts {
 }
 
 /// How many labels there are, and how many of them are set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetLabels {
     /// Number of labels that are set.
     pub set: u64,
@@ -137,6 +145,21 @@ impl SetLabels {
 }
 
 impl LabelCounts {
+    /// Adds the counts of labels of another process.
+    pub(crate) fn add(&mut self, other: &LabelCounts) {
+        self.records += other.records;
+        self.changes += other.changes;
+        let of = [
+            (&mut self.audio, other.audio),
+            (&mut self.visual, other.visual),
+            (&mut self.audio_visual, other.audio_visual),
+        ];
+        for (own, others) in of {
+            own.set += others.set;
+            own.of += others.of;
+        }
+    }
+
     /// Counts the labels and changes of an outcome.
     pub(crate) fn count_labels(&mut self, outcome: &Outcome) {
         self.changes += outcome.changes.len() as u64;

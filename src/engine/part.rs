@@ -40,6 +40,8 @@ pub struct TouchedRows {
     /// Names of all touched videos, before or after the change.
     pub(super) names: BTreeMap<VideoId, Arc<str>>,
     candidates: Vec<(VideoId, Candidate)>,
+    /// Whether the part has all tracks of its videos.
+    all_tracks: bool,
 }
 
 /// Rows of the store version before the change, sorted by key. Each row has its place in the data files, so that the
@@ -103,6 +105,7 @@ impl TouchedRows {
             videos: BTreeMap::new(),
             names: BTreeMap::new(),
             candidates: Vec::new(),
+            all_tracks: all,
             evidence: StoredEvidence::default(),
             resolved,
             touched,
@@ -237,8 +240,12 @@ impl TouchedRows {
                 .filter(|track| !fresh.contains(&(track.epoch, &*track.video, track.modality)))
                 .collect();
             tracks.extend(self.resolved.predictions.iter().cloned());
-            let videos = &self.videos;
-            let weak = |name: &str| videos.get(&VideoId::of(name)).map(|video| video.weak.clone());
+            // Of a video with only some tracks in the part, only some classes of the weak label are known: keep all classes.
+            let whole = |name: &str| self.all_tracks || self.touched.videos.contains(name);
+            let weak = |name: &str| {
+                let video = self.videos.get(&VideoId::of(name)).filter(|_| whole(name));
+                video.map(|video| video.weak.clone())
+            };
             self.evidence.predictions = evidence::latest(tracks, after, &weak);
         }
         self.evidence

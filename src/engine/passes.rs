@@ -26,8 +26,10 @@ const MOST_GROUP_BITS: u32 = 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passes {
     buckets: u32,
-    /// The first bucket of each pass, ascending from 0.
+    /// The first bucket of each pass, ascending.
     firsts: Vec<u32>,
+    /// The bucket after each pass; `None` if each pass ends where the next one begins, and the last one at the end.
+    ends: Option<Vec<u32>>,
 }
 
 /// A range of neighbouring buckets.
@@ -41,8 +43,9 @@ pub struct Pass {
 
 impl Passes {
     /// Divides the buckets of a store. `before` has the number of videos of each bucket in the version before, because
-    /// labelling also loads the labels of that version.
-    pub fn new(plan: &Plan, buckets: u32, before: &BTreeMap<u32, u64>) -> Passes {
+    /// labelling also loads the labels of that version. The processes divide the
+    /// buckets of a pass, so that the memory of a process falls with the number of processes.
+    pub fn new(plan: &Plan, buckets: u32, processes: usize, before: &BTreeMap<u32, u64>) -> Passes {
         let mut videos = vec![0_u64; buckets as usize];
         for video in plan.videos.ids() {
             videos[top_bits(video, buckets.trailing_zeros()) as usize] += 1;
@@ -52,24 +55,30 @@ impl Passes {
             *own = (*own).max(*rows);
         }
         let groups = 1 << group_bits(plan.videos.len());
-        Passes::of_counts(&videos, groups, pass_videos() as u64)
+        Passes::of_counts(&videos, groups, pass_videos() as u64, processes as u32)
     }
 
     /// Divides buckets with these numbers of videos into passes of at most `most` videos. A pass begins and ends at the
-    /// border of one of `groups` groups, so that it has whole groups only.
-    fn of_counts(videos: &[u64], groups: u32, most: u64) -> Passes {
+    /// border of one of `groups` groups, so that it has whole groups only. A pass has at least `least` buckets, so that every
+    /// process has a bucket to write; the last pass and a store with fewer buckets can have less.
+    fn of_counts(videos: &[u64], groups: u32, most: u64, least: u32) -> Passes {
         let buckets = videos.len() as u32;
         let step = (buckets / groups).max(1);
         let (mut firsts, mut held) = (vec![0], 0);
         for (first, own) in (0..).step_by(step as usize).zip(videos.chunks(step as usize)) {
             let own: u64 = own.iter().sum();
-            if held > 0 && held + own > most {
+            let begun = firsts.last().copied().unwrap_or_default();
+            if held > 0 && held + own > most && first - begun >= least {
                 firsts.push(first);
                 held = 0;
             }
             held += own;
         }
-        Passes { buckets, firsts }
+        Passes {
+            buckets,
+            firsts,
+            ends: None,
+        }
     }
 
     /// One pass for each of these buckets.
@@ -78,6 +87,17 @@ impl Passes {
         Passes {
             buckets,
             firsts: (0..buckets).collect(),
+            ends: None,
+        }
+    }
+
+    /// One pass for each of these ranges of buckets, of a store with so many buckets. The other buckets are not labelled.
+    #[cfg(feature = "encode")]
+    pub(crate) fn of_ranges(ranges: Vec<Range<u32>>, buckets: u32) -> Passes {
+        Passes {
+            buckets,
+            ends: Some(ranges.iter().map(|range| range.end).collect()),
+            firsts: ranges.into_iter().map(|range| range.start).collect(),
         }
     }
 
@@ -88,7 +108,15 @@ impl Passes {
 
     /// Iterates over the passes, in order of bucket.
     pub fn iter(&self) -> impl Iterator<Item = Pass> + '_ {
-        let ends = self.firsts.iter().skip(1).copied().chain([self.buckets]);
+        let next = || {
+            self.firsts
+                .iter()
+                .skip(1)
+                .copied()
+                .chain([self.buckets])
+                .collect()
+        };
+        let ends: Vec<u32> = self.ends.clone().unwrap_or_else(next);
         self.firsts.iter().zip(ends).map(|(&first, end)| Pass {
             buckets: first..end,
             of: self.buckets,
@@ -164,7 +192,7 @@ mod tests {
             for groups in [1_u32, 2, 8, 64] {
                 for most in [1, 3, 10, 1000] {
                     let videos: Vec<u64> = (0..1 << bits).map(|bucket| (bucket * 7) % 5).collect();
-                    let passes = Passes::of_counts(&videos, groups, most);
+                    let passes = Passes::of_counts(&videos, groups, most, 1);
                     let what = format!("{} buckets, {groups} groups, {most} videos", 1 << bits);
                     let mut next = Some(0);
                     for pass in passes.iter() {
@@ -191,6 +219,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_pass_has_a_bucket_for_each_process() {
+        for processes in [2, 3, 5, 16] {
+            let passes = Passes::of_counts(&[100; 64], 16, 50, processes);
+            let sizes: Vec<usize> = passes.iter().map(|pass| pass.buckets.len()).collect();
+            let (last, all) = sizes.split_last().unwrap();
+            assert!(all.iter().all(|size| *size >= processes as usize), "{sizes:?}");
+            assert!(*last > 0 && sizes.iter().sum::<usize>() == 64, "{sizes:?}");
+        }
+        assert_eq!(Passes::of_counts(&[100; 2], 1, 50, 3).count(), 1);
     }
 
     #[test]

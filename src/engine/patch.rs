@@ -15,8 +15,13 @@ use vaplan_schemas::{Modality, StoreError};
 
 use super::change::{RelabelRequest, RelabelSummary};
 use super::part::TouchedRows;
-use crate::engine::commit::{Classification, append_changes, change_rows};
+use super::tracks::{OtherRows, OtherTracks, TrackChanges, TrackOutput, TracksAnew};
+use crate::engine::Listener;
+use crate::engine::commit::{Classification, append_changes, change_rows, sort_changes};
+use crate::engine::flow::Alone;
+use crate::engine::group::{LabellingGroup, TracksOfVersion};
 use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row};
+use crate::engine::share::BucketShare;
 use crate::error::LabelError;
 use crate::world::evidence::of_epochs;
 use crate::world::flips;
@@ -39,10 +44,7 @@ impl<T: Table> Diff<T> {
 
     fn by(old: &[Stored<T::Row>], mut new: Vec<T::Row>, same: impl Fn(&T::Row, &T::Row) -> bool) -> Diff<T> {
         new.sort_by(T::compare);
-        let mut diff = Diff {
-            gone: Vec::new(),
-            new: Vec::new(),
-        };
+        let mut diff = Diff::none();
         let mut old = old.iter().peekable();
         for row in new {
             while let Some(before) = old.next_if(|before| T::compare(&before.row, &row).is_lt()) {
@@ -57,6 +59,13 @@ impl<T: Table> Diff<T> {
         }
         diff.gone.extend(old.map(|before| before.place));
         diff
+    }
+
+    fn none() -> Diff<T> {
+        Diff {
+            gone: Vec::new(),
+            new: Vec::new(),
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -86,7 +95,6 @@ struct Diffs {
     labels: Diff<Labels>,
     predictions: Diff<Predictions>,
     video_predictions: Diff<VideoPredictions>,
-    epochs: Diff<Epochs>,
     truth: Option<Vec<TruthRow>>,
     rejects: Option<Vec<RejectRow>>,
     world: bool,
@@ -101,10 +109,32 @@ impl Diffs {
             && self.labels.is_empty()
             && self.predictions.is_empty()
             && self.video_predictions.is_empty()
-            && self.epochs.is_empty()
             && self.truth.is_none()
             && self.rejects.is_none()
             && !self.world
+    }
+
+    /// The rows of `labels` and `scores` of this difference, for the tracks that are labelled beside it.
+    fn others(&self, tracks: &TracksAnew<'_>) -> OtherTracks {
+        let (labels, scores, buckets) = (&self.labels, &self.scores, tracks.buckets());
+        OtherTracks {
+            labels: OtherRows::new(&labels.gone, &labels.new, buckets, |row| &row.video),
+            scores: OtherRows::new(&scores.gone, &scores.new, buckets, |row| &row.video),
+        }
+    }
+
+    /// Adds the rows of tracks that were labelled anew. If their buckets are written already, these buckets have the rows of
+    /// this difference, too.
+    fn take_tracks(&mut self, done: TrackChanges, output: TrackOutput, rescored: bool) {
+        if output == TrackOutput::Buckets {
+            self.labels = Diff::none();
+            if rescored {
+                self.scores = Diff::none();
+            }
+            return;
+        }
+        self.labels.gone.extend(done.gone);
+        self.labels.new.extend(done.new);
     }
 }
 
@@ -122,6 +152,33 @@ pub fn commit(
     part: &TouchedRows,
     outcome: &Outcome,
 ) -> Result<RelabelSummary, LabelError> {
+    commit_with_tracks(
+        store,
+        lock,
+        snapshot,
+        request,
+        (part, outcome),
+        None,
+        &mut Alone,
+        &Listener::silent(),
+    )
+}
+
+/// Like [`commit`], and also labels tracks of all other videos anew, together with the other processes of a cluster.
+///
+/// # Errors
+/// Returns the errors of [`commit`] and of [`TracksAnew::label`].
+#[expect(clippy::too_many_arguments, reason = "a change, in one place")]
+pub(super) fn commit_with_tracks(
+    store: &Store,
+    lock: Option<&WriteLock>,
+    snapshot: &Snapshot,
+    request: &RelabelRequest,
+    (part, outcome): (&TouchedRows, &Outcome),
+    tracks: Option<&TracksAnew<'_>>,
+    group: &mut impl LabellingGroup,
+    listener: &Listener,
+) -> Result<RelabelSummary, LabelError> {
     let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
     let mut videos = part.touched.videos.len() as u64;
     let mut changes = outcome.changes.clone();
@@ -132,10 +189,10 @@ pub fn commit(
     }
     let names = |video| names.get(&video).map(|name| &***name);
     let after = &part.resolved.after;
-    let flips = request.changes.epoch.map(|_| all_flips(part, outcome));
-    let epochs = epochs(snapshot, request, flips.as_ref())?;
+    let counted = request.changes.epoch.is_some();
+    let flips = (counted && tracks.is_none()).then(|| all_flips(part, outcome));
     let rejected = graph_rejects(part, outcome);
-    let diffs = diffs(snapshot, part, outcome, epochs, &rejected)?;
+    let mut diffs = diffs(snapshot, part, outcome, &rejected)?;
     let classes = Classification::new(&after.classes, &[]);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
@@ -149,12 +206,57 @@ pub fn commit(
     let Some(lock) = lock else {
         let version = snapshot.version().version + 1;
         summary.changes = change_rows(version, &classes, &changes, names);
+        if let Some(tracks) = tracks {
+            let done = tracks.label(
+                TrackOutput::Nothing,
+                BucketShare::ALL,
+                &diffs.others(tracks),
+                None::<&mut Commit<'_>>,
+                listener,
+            )?;
+            let done = done.expect("only a patch can have too many rows");
+            summary.add_tracks(&done, counted);
+            summary.changes.extend(done.changes);
+            sort_changes(&mut summary.changes);
+        }
         return Ok(summary);
     };
-    if diffs.is_empty() {
+    let nothing = diffs.is_empty() && tracks.is_none();
+    if nothing && epochs(snapshot, request, summary.flips.as_ref())?.is_empty() {
         return Ok(summary);
     }
-    let mut commit = store.begin(lock, info(snapshot, request, &part.resolved))?;
+    let begin = || store.begin(lock, info(snapshot, request, &part.resolved));
+    let mut commit = begin()?;
+    if let Some(tracks) = tracks {
+        let others = diffs.others(tracks);
+        let mut output = tracks.output()?;
+        let mut done = None;
+        if output == TrackOutput::Patch {
+            done = tracks.label(output, BucketShare::ALL, &others, Some(&mut commit), listener)?;
+            if done.is_none() {
+                (commit, output) = (begin()?, TrackOutput::Buckets);
+            }
+        }
+        if output == TrackOutput::Buckets {
+            let share = group.begin_tracks(
+                store,
+                TracksOfVersion {
+                    before: snapshot.version().version,
+                    version: commit.version().0,
+                    buckets: tracks.buckets(),
+                    plan: tracks.hash(),
+                },
+                request.workers,
+            )?;
+            done = tracks.label(output, share, &others, Some(&mut commit), listener)?;
+            let done = done.as_mut().expect("only a patch can have too many rows");
+            group.gather_tracks(&mut commit, done)?;
+        }
+        let done = done.expect("only a patch can have too many rows");
+        summary.add_tracks(&done, counted);
+        diffs.take_tracks(done, output, tracks.rescores());
+    }
+    let epochs = epochs(snapshot, request, summary.flips.as_ref())?;
     let rows = &mut summary.rows;
     if diffs.world {
         world(&mut commit, &part.resolved)?;
@@ -166,7 +268,7 @@ pub fn commit(
     diffs.labels.write(&mut commit, rows)?;
     diffs.predictions.write(&mut commit, rows)?;
     diffs.video_predictions.write(&mut commit, rows)?;
-    diffs.epochs.write(&mut commit, rows)?;
+    epochs.write(&mut commit, rows)?;
     if let Some(truth) = &diffs.truth {
         commit.replace_all::<Truth>(truth)?;
     }
@@ -176,6 +278,19 @@ pub fn commit(
     append_changes(&mut commit, &classes, changes, names)?;
     summary.version = Some(commit.finish()?);
     Ok(summary)
+}
+
+/// The rows of `labels` and `scores` of a part, for the tracks that are labelled beside it.
+///
+/// # Errors
+/// Returns [`LabelError::Store`] if a table cannot be read.
+pub(super) fn other_tracks(
+    snapshot: &Snapshot,
+    (part, outcome): (&TouchedRows, &Outcome),
+    tracks: &TracksAnew<'_>,
+) -> Result<OtherTracks, LabelError> {
+    let rejected = graph_rejects(part, outcome);
+    Ok(diffs(snapshot, part, outcome, &rejected)?.others(tracks))
 }
 
 /// Makes the data for the row of table `versions`.
@@ -268,7 +383,6 @@ fn diffs(
     snapshot: &Snapshot,
     part: &TouchedRows,
     outcome: &Outcome,
-    epochs: Diff<Epochs>,
     rejected: &[RejectRow],
 ) -> Result<Diffs, LabelError> {
     let after = &part.resolved.after;
@@ -306,7 +420,6 @@ fn diffs(
         labels,
         predictions: predictions(snapshot, &part.resolved, &removed)?,
         video_predictions: video_predictions(snapshot, &removed)?,
-        epochs,
         truth: truth(snapshot, &removed)?,
         rejects: rejects(snapshot, part, rejected)?,
         world: part.resolved.before != *after,

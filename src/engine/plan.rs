@@ -82,6 +82,26 @@ impl Plan {
         })
     }
 
+    /// Returns the SHA-256 of all that the labels of a run depend on, in hex. Processes that label together compare it.
+    pub fn hash(&self) -> String {
+        hash(|sum| {
+            let world = &self.world;
+            let weak = weak_hash(&world.classes, &self.videos);
+            let denoised = format!("{:?}", (&world.denoising, &world.active));
+            feed(
+                sum,
+                [
+                    &*weak,
+                    &world.settings_hash(),
+                    &world.models_hash(),
+                    &world.segment_seconds.to_string(),
+                    &denoised,
+                ],
+            );
+            feed(sum, self.shards.iter().map(|shard| &*shard.inputs));
+        })
+    }
+
     /// Returns which video a key of a feature file stands for.
     pub fn meaning(&self, key: &str) -> Meaning {
         self.videos.meaning(key)

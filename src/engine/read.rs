@@ -11,6 +11,10 @@ use std::sync::atomic::Ordering;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use vaplan_dataflows::FeatureHash;
 use vaplan_dataflows::similarity::{SegmentBatch, Span};
+#[cfg(feature = "encode")]
+use vaplan_dataflows::timely::dataflow::channels::pact::Pipeline;
+#[cfg(feature = "encode")]
+use vaplan_dataflows::timely::dataflow::operators::generic::Operator;
 use vaplan_dataflows::timely::dataflow::operators::generic::operator::source;
 use vaplan_dataflows::timely::dataflow::{Scope, Stream};
 use vaplan_dataflows::timely::scheduling::SyncActivator;
@@ -18,7 +22,7 @@ use vaplan_dataflows::workers::panic_point;
 use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 
-use super::plan::Plan;
+use super::plan::{Plan, PlannedShard};
 use super::score::{BatchTag, LeftOut, ScoringJob};
 use crate::error::LabelError;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
@@ -94,36 +98,70 @@ fn read_shards(job: &ScoringJob, sender: &Sender<(BatchTag, SegmentBatch)>, wake
         }
     };
     while let Some(&at) = job.pending.get(job.next.fetch_add(1, Ordering::Relaxed)) {
-        let shard = &job.plan.shards[at];
-        let width = job.plan.prompts.of(shard.modality).width();
-        let mut left_out = LeftOut::default();
-        let mut stopped = false;
-        shard.shard.read(BATCH_ROWS, &mut |event| {
-            let flow = match event {
-                FeatureEvent::Reject(row) => {
-                    left_out.rejects.push(row);
-                    ControlFlow::Continue(())
-                }
-                FeatureEvent::Batch(batch) => match segment_batch(batch, width, &job.plan, &mut left_out) {
-                    Some(batch) => send((BatchTag::Rows, batch)),
-                    None => ControlFlow::Continue(()),
-                },
-            };
-            stopped |= flow.is_break();
-            flow
-        });
-        if stopped {
-            return;
-        }
-        let end = SegmentBatch {
-            modality: shard.modality,
-            data: Vec::new(),
-            spans: Vec::new(),
-        };
-        if send((BatchTag::End(at, left_out), end)).is_break() {
+        if read_shard(&job.plan, &job.plan.shards[at], &mut { send }).is_break() {
             return;
         }
     }
+}
+
+/// Reads a shard, and sends its batches and then its end.
+fn read_shard(
+    plan: &Plan,
+    shard: &PlannedShard,
+    send: &mut dyn FnMut((BatchTag, SegmentBatch)) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let width = plan.prompts.of(shard.modality).width();
+    let mut left_out = LeftOut::default();
+    let mut stopped = false;
+    shard.shard.read(BATCH_ROWS, &mut |event| {
+        let flow = match event {
+            FeatureEvent::Reject(row) => {
+                left_out.rejects.push(row);
+                ControlFlow::Continue(())
+            }
+            FeatureEvent::Batch(batch) => match segment_batch(batch, width, plan, &mut left_out) {
+                Some(batch) => send((BatchTag::Rows, batch)),
+                None => ControlFlow::Continue(()),
+            },
+        };
+        stopped |= flow.is_break();
+        flow
+    });
+    if stopped {
+        return ControlFlow::Break(());
+    }
+    let end = SegmentBatch {
+        modality: shard.modality,
+        data: Vec::new(),
+        spans: Vec::new(),
+    };
+    send((BatchTag::End(shard.key.as_str().into(), left_out), end))
+}
+
+/// Reads the shards that another operator of the dataflow gives, in the worker itself: these files were just written, so that
+/// reading them waits for no disk.
+#[cfg(feature = "encode")]
+pub(super) fn read_given<'scope>(
+    shards: Stream<'scope, u64, Vec<PlannedShard>>,
+    job: &Arc<ScoringJob>,
+) -> Stream<'scope, u64, Vec<(BatchTag, SegmentBatch)>> {
+    let job = job.clone();
+    shards.unary(Pipeline, "Read", move |_capability, _info| {
+        move |input, output| {
+            input.for_each_time(|time, shards| {
+                let mut session = output.session(&time);
+                for shard in shards.flat_map(|shards| shards.drain(..)) {
+                    if job.is_cancelled() {
+                        return;
+                    }
+                    let _ = read_shard(&job.plan, &shard, &mut |message| {
+                        session.give(message);
+                        ControlFlow::Continue(())
+                    });
+                }
+            });
+        }
+    })
 }
 
 /// Finds the video of each span of a batch. Spans of videos outside the plan, and spans with a wrong width, are

@@ -145,8 +145,8 @@ impl Resident {
     }
 
     /// The number of updates in the arrangements of the graph.
-    pub fn held(&self) -> u64 {
-        self.session.held()
+    pub fn held(&self) -> Vec<u64> {
+        self.session.held_by_worker()
     }
 
     /// Ends the session.

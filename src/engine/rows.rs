@@ -102,7 +102,8 @@ pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec
     tracks
 }
 
-fn label_track(
+/// Makes a row of table `labels`; `None` if the labels have no track of the class.
+pub(super) fn label_track(
     world: &World,
     name: &Arc<str>,
     (modality, class): (Modality, ClassId),

@@ -20,7 +20,11 @@ use vaplan_dataflows::{Candidate, VideoId, workers};
 use vaplan_schemas::rows::RejectRow;
 
 use super::plan::Plan;
+#[cfg(feature = "encode")]
+use super::plan::PlannedShard;
 use super::read::read;
+#[cfg(feature = "encode")]
+use super::read::read_given;
 use super::stage::{ShardHead, Stage, StagedShard};
 use super::unknown::UnknownVideos;
 use super::{Listener, Progress};
@@ -41,7 +45,12 @@ pub(super) struct ScoringJob {
     read: Mutex<ReadReport>,
     /// The candidates of finished shards, if there is no stage.
     candidates: Mutex<Vec<(VideoId, Candidate)>>,
+    /// Called with the staging key of each finished shard.
+    on_finished: Option<OnFinished>,
 }
+
+/// A function that is called with the staging key of a finished shard. Any worker may call it.
+type OnFinished = Box<dyn Fn(&str) + Send + Sync>;
 
 /// The output of reading and scoring besides the candidates. The order of the entries is not defined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,8 +66,8 @@ pub struct ReadReport {
 pub(super) enum BatchTag {
     /// The batch has rows of the shard.
     Rows,
-    /// The shard at this position in the plan is read to its end. The reader did not emit the rest of its rows.
-    End(usize, LeftOut),
+    /// The shard with this staging key is read to its end. The reader did not emit the rest of its rows.
+    End(Arc<str>, LeftOut),
 }
 
 /// The rows of a shard that its reader did not emit.
@@ -107,6 +116,7 @@ impl ScoringJob {
             error: Mutex::new(None),
             read: Mutex::new(read),
             candidates: Mutex::default(),
+            on_finished: None,
         })
     }
 
@@ -152,11 +162,10 @@ impl ScoringJob {
         lock(&self.error).get_or_insert(error);
     }
 
-    fn finish(&self, position: usize, mut shard: StagedShard) {
+    fn finish(&self, key: &str, mut shard: StagedShard) {
         let plan = &self.plan;
         match &self.stage {
             Some(stage) => {
-                let key = &plan.shards[position].key;
                 if let Err(error) = stage.keep(key, &mut shard, plan.videos.len()) {
                     self.fail(error);
                     return;
@@ -171,6 +180,9 @@ impl ScoringJob {
         lock(&self.read).take(shard.head);
         let finished = self.finished.fetch_add(1, Ordering::SeqCst) + 1;
         tracing::debug!(finished, of = self.pending.len(), "shard done");
+        if let Some(on_finished) = &self.on_finished {
+            on_finished(key);
+        }
     }
 }
 
@@ -226,13 +238,66 @@ fn finish(scored: Stream<'_, u64, Vec<(BatchTag, Vec<Scored>)>>, job: Arc<Scorin
             for (tag, scored) in batches.flat_map(|batches| batches.drain(..)) {
                 panic_point("stage");
                 shard.take(scored, &job.plan);
-                if let BatchTag::End(position, left_out) = tag {
+                if let BatchTag::End(key, left_out) = tag {
                     shard.end(left_out, &job.plan);
-                    job.finish(position, std::mem::take(&mut shard));
+                    job.finish(&key, std::mem::take(&mut shard));
                 }
             }
         });
     });
+}
+
+/// Scores and stages shards that another operator of the same dataflow completes.
+#[cfg(feature = "encode")]
+#[derive(Clone)]
+pub(crate) struct GivenShards(Arc<ScoringJob>);
+
+#[cfg(feature = "encode")]
+impl GivenShards {
+    /// Makes the job. `on_finished` is called with the staging key of each shard when the shard is staged.
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        stage: &Stage,
+        listener: &Listener,
+        on_finished: impl Fn(&str) + Send + Sync + 'static,
+    ) -> GivenShards {
+        let mut job = ScoringJob::new(plan, Some(stage), &[], 1, listener);
+        let own = Arc::get_mut(&mut job).expect("the job was just made");
+        own.on_finished = Some(Box::new(on_finished));
+        GivenShards(job)
+    }
+
+    /// Whether an earlier run staged this shard. Its rejected rows then belong to the report of this run.
+    pub(crate) fn has_staged(&self, shard: &PlannedShard) -> bool {
+        let job = &self.0;
+        let stage = job.stage.as_ref().expect("given shards are staged");
+        let head = stage.check(&shard.key, job.plan.videos.len());
+        let staged = head.is_some();
+        head.into_iter().for_each(|head| lock(&job.read).take(head));
+        staged
+    }
+
+    /// Adds the operators that score and stage the shards.
+    pub(crate) fn score<'scope>(&self, shards: Stream<'scope, u64, Vec<PlannedShard>>) {
+        let scored = similarity(read_given(shards, &self.0), self.0.plan.prompts.clone());
+        finish(scored, self.0.clone());
+    }
+
+    /// Stops the operators.
+    pub(crate) fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The rejected rows of the shards that are staged so far, or the error of one of them.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Stage`] if a shard could not be staged.
+    pub(crate) fn report(&self) -> Result<ReadReport, LabelError> {
+        match lock(&self.0.error).take() {
+            Some(error) => Err(error),
+            None => Ok(lock(&self.0.read).clone()),
+        }
+    }
 }
 
 /// Reads and scores the shards of a plan at these positions, and stages them. Shards that an earlier run staged are not

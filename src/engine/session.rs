@@ -5,6 +5,7 @@ use std::path::Path;
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::change::{RelabelRequest, RelabelSummary};
+use super::flow::Alone;
 use super::part::TouchedRows;
 use super::resident::Resident;
 use super::{Listener, Progress, patch, whole};
@@ -144,6 +145,7 @@ impl Session {
                     &snapshot,
                     &request,
                     *resolved,
+                    &mut Alone,
                     &listener,
                 )?;
                 let latest = self.store.at_version(None).map_err(LabelError::from)?;
@@ -189,7 +191,7 @@ pub(crate) fn prepare(
 ) -> Result<PreparedChange, LabelError> {
     listener.check()?;
     let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
-    let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::All)? {
+    let prepared = match Scope::of(snapshot, &mut resolved, PredictionScope::Session)? {
         Scope::Everything => PreparedChange::Everything(Box::new(resolved)),
         Scope::Part(touched) => {
             let part = TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;

@@ -170,6 +170,13 @@ impl Stage {
         mut take: impl FnMut(VideoId, Candidate),
     ) -> Result<(), LabelError> {
         let path = self.path(key);
+        // A pass of an early version can be smaller than a group.
+        let ids = pass.ids();
+        let mut take = |video: VideoId, candidate| {
+            if ids.contains(&video) {
+                take(video, candidate);
+            }
+        };
         let mut read = || {
             let (file, head) = SectionFile::open(&path)?;
             let head = ShardHead::decode(&head)?;

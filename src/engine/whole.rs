@@ -13,17 +13,17 @@ use super::change::{RelabelRequest, RelabelSummary};
 use super::part::user_after;
 use super::patch::{Diff, epochs, info, predictions, video_predictions};
 use crate::engine::before::VersionBefore;
-use crate::engine::commit::{self, VersionWriter, change_rows};
-use crate::engine::flow::{self, Alone, FlowInput};
+use crate::engine::cluster::follow::FollowedPlan;
+use crate::engine::commit::{self, PassTotals, VersionWriter, change_rows};
+use crate::engine::flow::{self, FlowInput};
+use crate::engine::group::{LabellingGroup, StagedShare};
 use crate::engine::passes::Passes;
 use crate::engine::plan::{Plan, planned, weak_hash};
-use crate::engine::score::stage_shards;
 use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
-use crate::world::flips;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
 
@@ -37,8 +37,132 @@ pub(crate) fn run(
     snapshot: &Snapshot,
     request: &RelabelRequest,
     mut resolved: Resolved,
+    group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
+    let plan = plan(store, snapshot, &mut resolved)?;
+
+    let old = snapshot.scan::<UserLabels>(&Filter::all())?;
+    let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
+    let user_labels = Diff::<UserLabels>::of(&old, user.clone());
+    let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
+    let predicted = predictions(snapshot, &resolved, &removed)?;
+    let of_videos = video_predictions(snapshot, &removed)?;
+    let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
+        action: "make",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let stage = Stage::open(&match lock {
+        Some(_) => store.staging_dir(STAGE),
+        None => folder.path().to_owned(),
+    })?;
+    let plan = Arc::new(plan);
+    let version = snapshot.version().version;
+    let staged = group.stage_all(store, Some(version), &plan, &stage, request.workers, listener)?;
+    let StagedShare {
+        shards,
+        report: mut read,
+    } = staged;
+    let buckets = store.next_buckets(0)?;
+    let share = group.share(request.workers, buckets);
+    let mut before = VersionBefore::open(snapshot, &resolved.before.classes, &plan, &stage, buckets, share)?;
+    before.replace_user_labels(&user)?;
+    // Of two predictions of one video and epoch, the one that is added last counts.
+    before.add_predictions(predicted.new.clone())?;
+    let before = Arc::new(before);
+    let given = FlowInput {
+        passes: Passes::new(&plan, buckets, share.processes(), &before.videos_by_bucket()?),
+        plan: plan.clone(),
+        stage: stage.clone(),
+        shards,
+        before: before.clone(),
+        share,
+    };
+    let world = &plan.world;
+    let flips = request.changes.epoch.is_some();
+    let mut summary = RelabelSummary {
+        videos: (plan.videos.len() as u64, 0),
+        denoising: world.denoising,
+        ..RelabelSummary::default()
+    };
+    let Some(lock) = lock else {
+        let mut totals = PassTotals::new(flips);
+        let team = WorkerGroup::alone(request.workers);
+        flow::label(given, team, group, &mut |pass| {
+            listener.check()?;
+            let names = |video| pass.name(&plan, video);
+            let rows = change_rows(version + 1, before.classes(), &pass.outcome.changes, names);
+            summary.changes.extend(rows);
+            totals.count(&plan, &pass);
+            Ok(())
+        })?;
+        count(&mut summary, &totals);
+        commit::sort_changes(&mut summary.changes);
+        summary.rejected = commit::reject_rows(&plan, totals.rejects, read);
+        return Ok(summary);
+    };
+    listener.tell(Progress::Committing);
+    let info = info(snapshot, request, &resolved);
+    let mut writer = VersionWriter::begin(store, lock, info, &plan, before.classes(), flips)?;
+    let team = group.workers(&given.passes, buckets, writer.version().0, request.workers);
+    flow::label(given, team, group, &mut |pass| {
+        listener.check()?;
+        writer.write(pass)
+    })?;
+    group.gather(&mut writer, &mut read)?;
+    count(&mut summary, writer.totals());
+    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
+    let removed = &request.changes.removed;
+    let allow_missing = request.changes.allow_missing || removed.iter().any(|removed| !removed.is_empty());
+    let done = writer.finish(read, allow_missing, |commit| {
+        user_labels.write(commit, &mut Vec::new())?;
+        of_videos.write(commit, &mut Vec::new())?;
+        of_epoch.write(commit, &mut Vec::new())?;
+        predicted.write(commit, &mut Vec::new())
+    })?;
+    stage.clear();
+    summary.version = Some(done.version);
+    summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
+    Ok(summary)
+}
+
+/// Name of the folder of staged shards.
+const STAGE: &str = "relabel";
+
+fn count(summary: &mut RelabelSummary, totals: &PassTotals) {
+    summary.set = totals.set;
+    summary.unset = totals.counts.changes - totals.set;
+    summary.flips = totals.flips.clone();
+}
+
+/// Plans the same run as [`run`], for a process that labels together with process 0.
+///
+/// # Errors
+/// Returns [`LabelError`] as [`run`] does.
+pub(crate) fn followed(
+    store: &Store,
+    snapshot: Snapshot,
+    request: &RelabelRequest,
+    mut resolved: Resolved,
+) -> Result<FollowedPlan, LabelError> {
+    let plan = plan(store, &snapshot, &mut resolved)?;
+    let old = snapshot.scan::<UserLabels>(&Filter::all())?;
+    let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
+    let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
+    let predictions = predictions(&snapshot, &resolved, &removed)?.new;
+    Ok(FollowedPlan {
+        plan,
+        stage: STAGE,
+        before: Some((snapshot, resolved.before.classes.clone())),
+        user_labels: Some(user),
+        predictions,
+        flips: request.changes.epoch.is_some(),
+    })
+}
+
+/// Plans to label all videos of the store after the change.
+fn plan(store: &Store, snapshot: &Snapshot, resolved: &mut Resolved) -> Result<Plan, LabelError> {
     inputs::check(store, &resolved.after)?;
     resolved.known.want_all(snapshot)?;
     let world = &resolved.after;
@@ -54,113 +178,13 @@ pub(crate) fn run(
             plan.shards.extend(planned(input, world, &weak));
         }
     }
-    plan.rejects = rejects(snapshot, &resolved, &files)?;
+    plan.rejects = rejects(snapshot, resolved, &files)?;
     let there = |video: &str| plan.videos.get(VideoId::of(video)).is_some();
     let known = |class: &str| world.class_id(class).is_some();
     let mut truth = snapshot.read::<Truth>()?;
     truth.retain(|row| there(&row.video) && known(&row.class));
     plan.truth = truth;
-
-    let old = snapshot.scan::<UserLabels>(&Filter::all())?;
-    let user = user_after(&old, &resolved, &resolved.removed().cloned().collect());
-    let user_labels = Diff::<UserLabels>::of(&old, user.clone());
-    let removed: BTreeSet<&Arc<str>> = resolved.removed().collect();
-    let predicted = predictions(snapshot, &resolved, &removed)?;
-    let of_videos = video_predictions(snapshot, &removed)?;
-    let folder = tempfile::tempdir().map_err(|source| LabelError::Stage {
-        action: "make",
-        path: std::env::temp_dir(),
-        source,
-    })?;
-    let stage = Stage::open(&match lock {
-        Some(_) => store.staging_dir("relabel"),
-        None => folder.path().to_owned(),
-    })?;
-    let plan = Arc::new(plan);
-    let shards: Vec<usize> = (0..plan.shards.len()).collect();
-    let read = stage_shards(&plan, &stage, &shards, request.workers, listener)?;
-    let buckets = store.next_buckets(0)?;
-    let mut before = VersionBefore::open(snapshot, &resolved.before.classes, &plan, &stage, buckets)?;
-    before.replace_user_labels(&user)?;
-    // Of two predictions of one video and epoch, the one that is added last counts.
-    before.add_predictions(predicted.new.clone())?;
-    let before = Arc::new(before);
-    let given = FlowInput {
-        passes: Passes::new(&plan, buckets, &before.videos_by_bucket()?),
-        plan: plan.clone(),
-        stage: stage.clone(),
-        shards,
-        before: before.clone(),
-    };
-    let world = &plan.world;
-    let mut all_flips = request.changes.epoch.map(|_| flips::FlipCounts::new());
-    let mut summary = RelabelSummary {
-        videos: (plan.videos.len() as u64, 0),
-        denoising: world.denoising,
-        ..RelabelSummary::default()
-    };
-    let mut of_graph = Vec::new();
-    let version = snapshot.version().version + 1;
-    let mut writer = match lock {
-        Some(lock) => {
-            listener.tell(Progress::Committing);
-            let info = info(snapshot, request, &resolved);
-            Some(VersionWriter::begin(store, lock, info, &plan, before.classes())?)
-        }
-        None => None,
-    };
-    flow::label(
-        given,
-        WorkerGroup::alone(request.workers),
-        &mut Alone,
-        &mut |pass| {
-            listener.check()?;
-            let changes = &pass.outcome.changes;
-            let set = changes.iter().filter(|change| change.to).count() as u64;
-            summary.set += set;
-            summary.unset += changes.len() as u64 - set;
-            if let Some(all) = &mut all_flips {
-                let records = pass.outcome.labels();
-                flips::count(
-                    all,
-                    world,
-                    records.map(|(_, modality, record)| (modality, record)),
-                );
-            }
-            match &mut writer {
-                Some(writer) => writer.write(pass),
-                None => {
-                    let names = |video| pass.name(&plan, video);
-                    let rows = change_rows(version, before.classes(), changes, names);
-                    summary.changes.extend(rows);
-                    of_graph.extend(commit::graph_rejects(&plan, &pass.outcome));
-                    Ok(())
-                }
-            }
-        },
-    )?;
-    summary.flips = all_flips;
-    let Some(writer) = writer else {
-        summary.changes.sort_by(|a, b| {
-            let key = (&a.video, a.modality, &a.class, a.segment);
-            key.cmp(&(&b.video, b.modality, &b.class, b.segment))
-        });
-        summary.rejected = commit::reject_rows(&plan, of_graph, read);
-        return Ok(summary);
-    };
-    let of_epoch = epochs(snapshot, request, summary.flips.as_ref())?;
-    let removed = &request.changes.removed;
-    let allow_missing = request.changes.allow_missing || removed.iter().any(|removed| !removed.is_empty());
-    let done = writer.finish(read, allow_missing, |commit| {
-        user_labels.write(commit, &mut Vec::new())?;
-        of_videos.write(commit, &mut Vec::new())?;
-        of_epoch.write(commit, &mut Vec::new())?;
-        predicted.write(commit, &mut Vec::new())
-    })?;
-    stage.clear();
-    summary.version = Some(done.version);
-    summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
-    Ok(summary)
+    Ok(plan)
 }
 
 /// Returns the rejected rows to keep: the rows of the store version that come from neither features nor the graph, and

@@ -3,13 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam::channel::Sender;
+use vaplan_dataflows::timely;
 use vaplan_dataflows::timely::communication::allocator::ProcessBuilder;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use vaplan_dataflows::timely::communication::{AllocatorBuilder, Hooks};
-use vaplan_dataflows::timely::dataflow::Stream;
-use vaplan_dataflows::timely::dataflow::operators::Exchange;
 use vaplan_dataflows::timely::worker::Worker;
-use vaplan_dataflows::timely::{self, ExchangeData};
 use vaplan_dataflows::workers::{self, StopSignal, WorkersError};
 
 use super::cluster::control::ClusterEvent;
@@ -65,16 +63,6 @@ impl WorkerGroup {
     /// The number of workers of this process.
     pub(super) fn workers(&self) -> usize {
         self.workers
-    }
-
-    /// Returns whether the results of all processes are gathered in this process.
-    pub(super) fn gathers(&self) -> bool {
-        self.process == 0
-    }
-
-    /// Returns where the results of all processes are gathered.
-    pub(super) fn place(&self) -> GatherTarget {
-        GatherTarget(self.others.as_ref().map(|_| self.workers as u64))
     }
 
     /// Runs `logic` on the workers of this process until their dataflows end.
@@ -136,26 +124,5 @@ impl WorkerSlice {
     /// Returns whether the share has the nth item, counted from 0.
     pub(super) fn has(self, nth: usize) -> bool {
         nth % self.of == self.index
-    }
-}
-
-/// Where results are gathered: at the workers of process 0, with their number. With `None` there is only one process,
-/// and each result stays at its worker.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GatherTarget(Option<u64>);
-
-impl GatherTarget {
-    /// Sends the results to the target. `spread` maps a record to a number that selects one of the workers of the
-    /// target; equal numbers go to the same worker.
-    pub(super) fn gather<'scope, D: ExchangeData>(
-        self,
-        results: Stream<'scope, u64, Vec<D>>,
-        spread: impl Fn(&D) -> u64 + 'static,
-    ) -> Stream<'scope, u64, Vec<D>> {
-        match self.0 {
-            // Timely numbers the workers of process 0 first.
-            Some(workers) => results.exchange(move |record| spread(record) % workers),
-            None => results,
-        }
     }
 }

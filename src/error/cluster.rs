@@ -19,6 +19,33 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Where the addresses of the processes come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostSource {
+    /// A file with one address per line.
+    File(PathBuf),
+    /// A list with commas.
+    List(String),
+}
+
+impl HostSource {
+    fn unit(&self) -> &'static str {
+        match self {
+            HostSource::File(_) => "line",
+            HostSource::List(_) => "entry",
+        }
+    }
+}
+
+impl fmt::Display for HostSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostSource::File(path) => write!(f, "hosts file `{}`", path.display()),
+            HostSource::List(list) => write!(f, "hosts list `{list}`"),
+        }
+    }
+}
+
 /// What keeps several processes from doing a run together.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,16 +60,16 @@ pub enum ClusterError {
         source: io::Error,
     },
     /// The hosts file names no host.
-    #[error("hosts file `{path}` names no host, expected one host:port a line")]
+    #[error("{of} names no host, expected one host:port per {}", of.unit())]
     HostsEmpty {
-        /// Which file.
-        path: PathBuf,
+        /// Where the hosts come from.
+        of: HostSource,
     },
     /// A line that is no `host:port`.
-    #[error("hosts file `{path}`, line {line}: `{found}`, expected host:port with a port from 1 to 65535")]
+    #[error("{of}, {} {line}: `{found}`, expected host:port with a port from 1 to 65535", of.unit())]
     HostLine {
-        /// Which file.
-        path: PathBuf,
+        /// Where the hosts come from.
+        of: HostSource,
         /// From 1.
         line: usize,
         /// What it says.
@@ -50,11 +77,11 @@ pub enum ClusterError {
     },
     /// Two processes with one address.
     #[error(
-        "hosts file `{path}`, line {line}: `{found}` is line {first} already, expected one address a process"
+        "{of}, {} {line}: `{found}` is {} {first} already, expected one address a process", of.unit(), of.unit()
     )]
     HostTwice {
-        /// Which file.
-        path: PathBuf,
+        /// Where the hosts come from.
+        of: HostSource,
         /// From 1.
         line: usize,
         /// The line that has it too.
@@ -63,18 +90,66 @@ pub enum ClusterError {
         found: String,
     },
     /// An index beyond the hosts.
-    #[error("process {process}, expected 0 to {last}: hosts file `{path}` names {} hosts", last + 1)]
+    #[error("process {process}, expected 0 to {last}: {of} names {} hosts", last + 1)]
     Process {
         /// What was asked.
         process: usize,
         /// The last there is.
         last: usize,
+        /// Where the hosts come from.
+        of: HostSource,
+    },
+    /// No variable of the launcher has the index of this process.
+    #[error("--process {launcher}: {problem}")]
+    Launcher {
+        /// The launcher, as the user named it.
+        launcher: String,
+        /// What is missing or wrong.
+        problem: String,
+    },
+    /// No secret was given.
+    #[error(
+        "the processes of --hosts need a shared secret, expected --secret-file FILE or the environment variable \
+         VAPLAN_SECRET with the same secret for every process: `openssl rand -hex 32` makes one"
+    )]
+    SecretMissing,
+    /// The file of the secret cannot be read.
+    #[error("cannot read secret file `{path}`")]
+    SecretUnread {
         /// Which file.
         path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A secret that can be guessed.
+    #[error(
+        "the secret of {from} has {found} bytes, expected at least {least}: `openssl rand -hex 32` makes one"
+    )]
+    SecretShort {
+        /// Where the secret comes from.
+        from: String,
+        /// Its length.
+        found: usize,
+        /// The shortest length.
+        least: usize,
+    },
+    /// Another process has another secret.
+    #[error(
+        "{peer} and this process have different secrets: give every process the same --secret-file or VAPLAN_SECRET"
+    )]
+    Secret {
+        /// Which.
+        peer: Peer,
     },
     /// The address of this process cannot be listened at.
-    #[error("{here} cannot listen at its address")]
+    #[error(
+        "{here} cannot listen at {}: `--bind ADDRESS:PORT` names another address of this host",
+        bind.as_ref().map_or_else(|| "its address".to_owned(), |bind| format!("`{bind}`"))
+    )]
     Listen {
+        /// The address of `--bind`, if there is one.
+        bind: Option<String>,
         /// This process.
         here: Peer,
         /// Why not: in use, of another machine.
@@ -82,7 +157,11 @@ pub enum ClusterError {
         source: io::Error,
     },
     /// Some process did not come.
-    #[error("{who} did not come within {seconds} s{}", last.as_ref().map_or(String::new(), |last| format!(": {last}")))]
+    #[error(
+        "{who} did not come within {seconds} s{}; start it with the same arguments and its own --process, check that its \
+         port can be reached from this host, or wait longer with --cluster-timeout",
+        last.as_ref().map_or(String::new(), |last| format!(": {last}"))
+    )]
     Absent {
         /// Which, with their addresses.
         who: String,
@@ -98,7 +177,9 @@ pub enum ClusterError {
     #[error("{0} came twice, expected one process of each index")]
     Twice(Peer),
     /// A process that went away before the end.
-    #[error("{peer} was lost: {why}")]
+    #[error(
+        "{peer} was lost: {why}; the last version is whole, and a new run with the same arguments reuses finished work"
+    )]
     Lost {
         /// Which.
         peer: Peer,
@@ -116,6 +197,16 @@ pub enum ClusterError {
     /// Process 0 ended the run. Holds the reason that process 0 sent.
     #[error("{0}")]
     EndedByLeader(String),
+    /// A process whose plan differs from that of process 0, although the arguments are equal.
+    #[error(
+        "{here} plans another run than {leader}: expected one file system with the same inputs, and one program version"
+    )]
+    Plan {
+        /// This process.
+        here: Peer,
+        /// Process 0.
+        leader: Peer,
+    },
     /// A process that has another store than process 0.
     #[error("store `{store}` is not that of {leader}, expected one folder that all processes see")]
     Store {

@@ -28,6 +28,9 @@ pub struct EncoderOrigin {
     pub preparation: String,
     /// How media were cut into segments.
     pub cut: Value,
+    /// For a classifier: the positions of the scores of each class. Programs before did not record them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<Vec<usize>>>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +73,7 @@ pub fn encoder_of(paths: &[PathBuf], modality: Modality) -> Result<EncoderOrigin
 
 /// Whether two features can be mixed: the place of the encoder does not matter.
 fn same(a: &EncoderOrigin, b: &EncoderOrigin) -> bool {
-    (&a.sha256, &a.preparation, &a.cut) == (&b.sha256, &b.preparation, &b.cut)
+    (&a.sha256, &a.preparation, &a.cut, &a.columns) == (&b.sha256, &b.preparation, &b.cut, &b.columns)
 }
 
 fn one(path: &Path, modality: Modality) -> Result<EncoderOrigin, String> {

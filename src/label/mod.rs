@@ -1,11 +1,17 @@
 //! `vaplan label`: makes one store version of pseudo labels from feature shards and weak labels.
 //!
-//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several
-//! processes share one run.
+//! `plan` opens and checks every input. [`fit`] chooses thresholds from the weak labels, and `import` makes inputs of the labels
+//! of another program. [`engine`](crate::engine) reads, labels and commits. `cluster` lets several processes share one run.
+//! `early` commits the videos that are encoded already while others are being encoded.
 
 pub mod cluster;
+#[cfg(feature = "encode")]
+pub mod early;
 pub mod fit;
+mod import;
 pub(crate) mod plan;
+
+pub use self::import::import_labels;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +21,11 @@ use vaplan_schemas::store::{CommitInfo, Snapshot, Store, WriteLock};
 
 use crate::engine::before::VersionBefore;
 use crate::engine::commit::VersionWriter;
-use crate::engine::flow::{self, Alone, FlowInput, Wait};
+use crate::engine::flow::{self, Alone, FlowInput};
+use crate::engine::group::{LabellingGroup, StagedShare};
 use crate::engine::passes::{Passes, bucketed_videos};
-use crate::engine::plan::Plan;
-use crate::engine::score::{ReadReport, stage_shards};
+use crate::engine::plan::{DenoisingState, Plan};
 use crate::engine::stage::Stage;
-use crate::engine::workers::WorkerGroup;
 use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
@@ -111,22 +116,24 @@ impl LabelRequest {
 /// beside good ones are not an error: they are in the `rejects` table and counted in
 /// [`LabelCounts`](crate::engine::LabelCounts).
 pub fn run(request: &LabelRequest, listener: &Listener) -> Result<LabelSummary, LabelError> {
-    run_plan(plan::open(request)?, request, listener)
+    run_plan(plan::open(request)?, request, &mut Alone, listener)
 }
 
-/// Like [`run`], for a plan that was made from the request.
+/// Like [`run`], for a plan that was made from the request, and for one process or process 0 of several.
 ///
 /// # Errors
 /// Returns the same errors as [`run`].
 pub(crate) fn run_plan(
     plan: Plan,
     request: &LabelRequest,
+    group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
-    let lock = store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?;
+    let lock = group.lock(&store, listener)?;
     let ready = match begin(plan, store, lock)? {
         Preparation::Held(version) => {
+            group.held(version.version);
             return Ok(LabelSummary {
                 version: *version,
                 done: None,
@@ -134,15 +141,15 @@ pub(crate) fn run_plan(
         }
         Preparation::Ready(ready) => ready,
     };
-    let all: Vec<usize> = (0..ready.plan.shards.len()).collect();
-    let report = stage_shards(&ready.plan, &ready.stage, &all, request.workers, listener)?;
-    let input = ready.input(all)?;
-    let team = WorkerGroup::alone(request.workers);
-    ready.commit(request, input, report, team, &mut Alone, listener)
+    let before = ready.before.as_ref();
+    let before = before.map(|(snapshot, _)| snapshot.version().version);
+    let (store, plan, stage) = (&ready.store, &ready.plan, &ready.stage);
+    let staged = group.stage_all(store, before, plan, stage, request.workers, listener)?;
+    ready.commit(request, staged, group, listener)
 }
 
 /// The name of the folder of staged shards.
-const STAGE: &str = "label";
+pub(crate) const STAGE: &str = "label";
 
 /// A run that has opened and locked its store.
 enum Preparation {
@@ -175,14 +182,9 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, L
     }
     let before = match (latest, before) {
         (Some(latest), Some(before)) => {
-            // User labels and predictions stay valid until they are withdrawn, whatever is labelled again. So the new
-            // version keeps them.
-            (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
-            plan.world.delivered = before.delivered;
-            if plan.world.run.is_empty() {
-                plan.world.run = before.run;
-            }
-            Some((latest, before.classes))
+            let classes = before.classes.clone();
+            keep(&mut plan, before, denoised);
+            Some((latest, classes))
         }
         _ => None,
     };
@@ -195,36 +197,54 @@ fn begin(mut plan: Plan, store: Store, lock: WriteLock) -> Result<Preparation, L
     })))
 }
 
+/// Keeps what the new version takes over from the version before: user labels and predictions stay valid until they are
+/// withdrawn, whatever is labelled again.
+pub(crate) fn keep(plan: &mut Plan, before: World, denoised: Option<DenoisingState>) {
+    (plan.world.denoising, plan.world.active) = denoised.unwrap_or((before.denoising, before.active));
+    plan.world.delivered = before.delivered;
+    if plan.world.run.is_empty() {
+        plan.world.run = before.run;
+    }
+}
+
 impl PreparedLabelling {
     /// Divides the run into passes, after the shards of this process at these positions were staged.
-    fn input(&self, shards: Vec<usize>) -> Result<FlowInput, LabelError> {
+    fn input(
+        &self,
+        shards: Vec<usize>,
+        workers: usize,
+        group: &impl LabellingGroup,
+    ) -> Result<(FlowInput, u32), LabelError> {
         let (plan, stage) = (&self.plan, &self.stage);
         let buckets = self.store.next_buckets(bucketed_videos(plan.videos.len()))?;
+        let share = group.share(workers, buckets);
         let before = match &self.before {
-            Some((latest, classes)) => VersionBefore::open(latest, classes, plan, stage, buckets)?,
-            None => VersionBefore::none(plan, stage, buckets),
+            Some((latest, classes)) => VersionBefore::open(latest, classes, plan, stage, buckets, share)?,
+            None => VersionBefore::none(plan, stage, buckets, share),
         };
-        let passes = Passes::new(plan, buckets, &before.videos_by_bucket()?);
+        let passes = Passes::new(plan, buckets, share.processes(), &before.videos_by_bucket()?);
         tracing::debug!(buckets, passes = passes.count(), "scored");
-        Ok(FlowInput {
+        let input = FlowInput {
             plan: plan.clone(),
             stage: stage.clone(),
             shards,
             passes,
             before: Arc::new(before),
-        })
+            share,
+        };
+        Ok((input, buckets))
     }
 
     /// Labels all passes, and commits the result.
     fn commit(
         self,
         request: &LabelRequest,
-        input: FlowInput,
-        report: ReadReport,
-        team: WorkerGroup,
-        wait: &mut impl Wait,
+        staged: StagedShare,
+        group: &mut impl LabellingGroup,
         listener: &Listener,
     ) -> Result<LabelSummary, LabelError> {
+        let StagedShare { shards, mut report } = staged;
+        let (input, buckets) = self.input(shards, request.workers, group)?;
         listener.tell(Progress::Committing);
         let plan = &self.plan;
         let info = CommitInfo {
@@ -237,19 +257,23 @@ impl PreparedLabelling {
             videos: bucketed_videos(plan.videos.len()),
             ..CommitInfo::default()
         };
-        let mut unknown = plan.unknown.clone();
-        unknown.add(report.unknown.clone());
         let before = input.before.clone();
-        let mut writer = VersionWriter::begin(&self.store, &self.lock, info, plan, before.classes())?;
-        flow::label(input, team, wait, &mut |pass| {
+        let mut writer = VersionWriter::begin(&self.store, &self.lock, info, plan, before.classes(), false)?;
+        let team = group.workers(&input.passes, buckets, writer.version().0, request.workers);
+        flow::label(input, team, group, &mut |pass| {
             listener.check()?;
             writer.write(pass)
         })?;
         tracing::debug!("labelled");
+        group.gather(&mut writer, &mut report)?;
+        let mut unknown = plan.unknown.clone();
+        unknown.add(report.unknown.clone());
         let summary = writer.finish(report, request.allow_missing, |_| Ok(()))?;
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
         self.stage.clear();
+        let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
+        group.committed(summary.version.version, rejects);
         Ok(summary)
     }
 }

@@ -20,13 +20,22 @@ use crate::ingest::seen::one_spelling;
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
-use crate::world::{Meaning, VideoSet, World};
+use crate::world::{Both, Meaning, VideoSet, World};
 
 /// Opens every input.
 ///
 /// # Errors
 /// Returns [`LabelError`] if an input cannot be used at all.
 pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
+    open_without(request, [false; 2])
+}
+
+/// Like [`open`], but without the shards of some modalities, because their features do not exist yet. The hash of the inputs
+/// does not contain these features.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let mut settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
@@ -75,7 +84,10 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     let weak_hash = weak_hash(&world.classes, &videos);
     let mut shards = Vec::new();
     let unknown = RefCell::new(UnknownVideos::default());
-    for modality in Modality::ALL {
+    for modality in Modality::ALL
+        .into_iter()
+        .filter(|modality| !later[modality.index()])
+    {
         for path in &world.features[modality.index()] {
             let folder = path.to_string_lossy();
             let wanted = |key: &str| {
@@ -89,7 +101,8 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
             shards.extend(planned(input, &world, &weak_hash));
         }
     }
-    if request.settings.fit {
+    // Without all features there is nothing to fit to: early versions are then refused.
+    if request.settings.fit && later == [false; 2] {
         // The thresholds become part of the settings here, before the settings are hashed: labels of other thresholds are
         // labels of other inputs.
         let source = absolute(&request.annotations)?.display().to_string();

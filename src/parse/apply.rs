@@ -40,6 +40,11 @@ pub(super) fn embeddings_of(
     Modality::ALL.map(|modality| all.remove(&(at, modality)))
 }
 
+/// The number of segments of a video. `None` if no modality has embeddings.
+pub(super) fn segments_of(found: &[Option<VideoEmbeddings>; 2]) -> Option<u32> {
+    found.iter().flatten().map(|own| own.segments).min()
+}
+
 /// Whether a rejected row says that the video has no file of the row's modality.
 pub(super) fn has_no_file(media: &Media, row: &RejectRow) -> bool {
     let absent = match row.modality {
@@ -60,19 +65,19 @@ pub(super) fn parse(
     plan: &EncodingPlan,
     request: &ParseRequest,
     media: &Media,
-    mut found: [Option<VideoEmbeddings>; 2],
+    (mut found, clips): ([Option<VideoEmbeddings>; 2], Option<Tensor>),
 ) -> Option<ParsedVideo> {
-    let segments = found.iter().flatten().map(|own| own.segments).min()?;
+    let segments = segments_of(&found)?;
     let has = found.each_ref().map(Option::is_some);
     let inputs = Modality::ALL.map(|modality| {
         let width = plan.widths[modality.index()];
         let mut values = match found[modality.index()].take() {
-            // Both modalities have the number of segments that the pictures decide. Should they ever differ, the events of
-            // the common segments are still right.
-            Some(own) => own.values[..segments as usize * width].to_vec(),
-            None => vec![0.0; segments as usize * width],
+            Some(own) => plan.features(modality, own.values),
+            None => Vec::new(),
         };
-        plan.round(modality, &mut values);
+        // Both modalities have the number of segments that the pictures decide. Should they ever differ, the events of the
+        // common segments are still right.
+        values.resize(segments as usize * width, 0.0);
         let shape = [1, i64::from(segments), width as i64];
         Tensor::from_slice(&values)
             .view(shape)
@@ -82,7 +87,7 @@ pub(super) fn parse(
     let inputs = ParserInputs {
         audio,
         visual,
-        clips: None,
+        clips: clips.map(|clips| clips.to_device(model.parser.device())),
         padding: None,
     };
     let predicted = predict_inputs(&*model.parser, &inputs, &[(media.name.clone(), segments)]);

@@ -10,8 +10,12 @@ use super::error::{ParseError, flag};
 use crate::encode::EncodeRequest;
 use crate::encode::embed::Embedder;
 use crate::encode::media::Cut;
+use crate::encode::model::scores::ClassScores;
 use crate::ingest::encoded::EncoderOrigin;
 use crate::parser::TrainedModel;
+
+/// Kind of an encoder that gives scores of classes.
+const CLASSIFIER: &str = "classifier";
 
 /// How media become the features that a model takes.
 #[derive(Clone, Debug)]
@@ -24,6 +28,9 @@ pub struct EncodingPlan {
     pub widths: [usize; 2],
     /// Whether the features of audio and visual were 16-bit floats in training.
     half: [bool; 2],
+    /// For a model that was trained on the scores of a classifier: which scores belong to each class. Set once the classifier is
+    /// open.
+    scores: Option<ClassScores>,
 }
 
 /// Plans the encoding for a model. Opens no encoder.
@@ -37,19 +44,30 @@ pub fn plan(request: &ParseRequest, model: &TrainedModel) -> Result<EncodingPlan
         problem,
     };
     let sizes = model.parser.sizes();
-    if let Some(width) = sizes.clips {
-        return Err(unsuitable(format!(
-            "takes clip features of width {width}, such as R(2+1)D, which vaplan cannot make of media: train without --clips"
-        )));
+    match (sizes.clips, request.clips.is_empty()) {
+        (Some(width), true) => {
+            return Err(unsuitable(format!(
+                "takes clip features of width {width} beside its embeddings, such as those of R(2+1)D, which vaplan cannot make \
+                 of media: compute them for these media, one npy file <video>.npy of shape (T, {width}) per video, and name the \
+                 folder by --clips DIR; or train without --clips"
+            )));
+        }
+        (None, false) => {
+            return Err(unsuitable(
+                "takes no clip features, expected no --clips".to_owned(),
+            ));
+        }
+        _ => {}
     }
     let needed =
         [Modality::Audio, Modality::Visual].map(|modality| model.description.encoder(modality).cloned());
     let mut cuts: Vec<Cut> = Vec::new();
     for (origin, modality) in needed.iter().zip(Modality::ALL) {
         let Some(origin) = origin else { continue };
-        if origin.kind == "classifier" {
+        if origin.kind == CLASSIFIER && origin.columns.is_none() {
             return Err(unsuitable(format!(
-                "was trained on the scores of a classifier ({}), which parse does not make yet: train on CLAP embeddings",
+                "was trained on the scores of a classifier ({}) by an earlier program, which did not record the scores of each \
+                 class: run `vaplan encode` again, and train on its features",
                 origin.model.display()
             )));
         }
@@ -96,6 +114,7 @@ pub fn plan(request: &ParseRequest, model: &TrainedModel) -> Result<EncodingPlan
         half: [audio, visual].map(|origin| origin.as_ref().is_some_and(|origin| origin.float == "f16")),
         widths: [sizes.audio as usize, sizes.visual as usize],
         needed,
+        scores: None,
     })
 }
 
@@ -144,7 +163,7 @@ impl EncodingPlan {
     ///
     /// # Errors
     /// Returns [`ParseError::EncoderChanged`] if the hash, the preparation or the width of an encoder differs.
-    pub fn check(&self, request: &ParseRequest, embedder: &Embedder) -> Result<(), ParseError> {
+    pub fn check(&mut self, request: &ParseRequest, embedder: &Embedder) -> Result<(), ParseError> {
         for (folder, open) in embedder.encoders() {
             let modality = open.modality;
             let (needed, width) = (
@@ -179,18 +198,36 @@ impl EncodingPlan {
                     "the model does not record its encoder, so that only the width of the features is checked"
                 );
             }
-            if open.width != width {
+            let columns = needed.and_then(|origin| origin.columns.clone());
+            let found = match columns {
+                Some(columns) => {
+                    let scores = ClassScores::of_columns(folder, open.width, columns).map_err(changed)?;
+                    let found = scores.width();
+                    self.scores = Some(scores);
+                    found
+                }
+                None => open.width,
+            };
+            if found != width {
                 return Err(changed(format!(
-                    "gives {} values per segment, expected {width}",
-                    open.width
+                    "gives {found} values per segment, expected {width}"
                 )));
             }
         }
         Ok(())
     }
 
-    /// Rounds embeddings as the features of the training were rounded on disk.
-    pub fn round(&self, modality: Modality, values: &mut [f32]) {
+    /// Turns embeddings, or scores of a classifier, into the features of the training, rounded as on disk.
+    pub fn features(&self, modality: Modality, embedded: Vec<f32>) -> Vec<f32> {
+        let mut values = match &self.scores {
+            Some(scores) if modality == Modality::Audio => scores.rows(&embedded),
+            _ => embedded,
+        };
+        self.round(modality, &mut values);
+        values
+    }
+
+    fn round(&self, modality: Modality, values: &mut [f32]) {
         if self.half[modality.index()] {
             for value in values {
                 *value = f16::from_f32(*value).to_f32();

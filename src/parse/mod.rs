@@ -10,11 +10,13 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`encoders`] | opens the encoders that the model names, and refuses others |
+//! | [`clips`] | clip features that the user gives, for networks that take them |
 //! | [`apply`] | runs the network on the embeddings of one video |
 //! | [`output`] | writes the files of a video, complete or not at all, and records which videos are done |
 //! | [`error`] | the errors of these modules |
 
 pub mod apply;
+pub mod clips;
 pub mod encoders;
 pub mod error;
 pub mod output;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use vaplan_schemas::rows::{RejectRow, Severity};
 
 pub use self::apply::ParsedVideo;
+use self::clips::ClipFeatures;
 pub use self::error::ParseError;
 use self::output::OutputFolder;
 use crate::encode::embed::Embedder;
@@ -47,6 +50,8 @@ pub struct ParseRequest {
     pub clip: Option<PathBuf>,
     /// Folder of the audio encoder. `None`: the folder that the model names.
     pub clap: Option<PathBuf>,
+    /// Clip features of the media, by name: folders of npy files, or Parquet files. Empty for networks that take none.
+    pub clips: Vec<PathBuf>,
     /// Number of segments of every video. `None`: the duration decides.
     pub segments: Option<usize>,
     /// Frames per second of folders of frames. `None`: as the model was trained.
@@ -123,9 +128,11 @@ pub fn run(
             reason.unwrap_or_else(|| "no media are named".to_owned()),
         ));
     }
-    let plan = encoders::plan(request, &model)?;
+    let mut plan = encoders::plan(request, &model)?;
+    let clips = ClipFeatures::open(&request.clips, &media, model.parser.sizes().clips)?;
     let out = request.out.as_deref().map(|folder| {
-        OutputFolder::open(folder, request, &model, &mut |holder| {
+        let clips = clips.as_ref().map(ClipFeatures::fingerprint);
+        OutputFolder::open(folder, request, (&model, clips), &mut |holder| {
             on_progress(ParseProgress::Waiting(holder))
         })
     });
@@ -174,9 +181,21 @@ pub fn run(
             (None, None) => unreachable!("without an output folder there is a scratch folder"),
         };
         let mut embedded = embedder.embed(group, &cache, &quiet)?;
+        let mut found: Vec<_> = (0..group.len())
+            .map(|at| apply::embeddings_of(&mut embedded.embeddings, at))
+            .collect();
+        let mut group_clips = match &clips {
+            Some(clips) => clips.read(group, &found, &mut embedded.rejects)?,
+            None => Vec::new(),
+        };
         for (at, media) in group.iter().enumerate() {
-            let found = apply::embeddings_of(&mut embedded.embeddings, at);
-            let Some(parsed) = apply::parse(&model, &plan, request, media, found) else {
+            let found = std::mem::take(&mut found[at]);
+            let own_clips = group_clips.get_mut(at).and_then(Option::take);
+            if clips.is_some() && own_clips.is_none() {
+                // A rejected row says why the video has no clip features.
+                continue;
+            }
+            let Some(parsed) = apply::parse(&model, &plan, request, media, (found, own_clips)) else {
                 // The rows of the encoding give the reasons.
                 continue;
             };

@@ -60,7 +60,7 @@ impl OutputFolder {
     pub fn open(
         folder: &Path,
         request: &ParseRequest,
-        model: &TrainedModel,
+        (model, clips): (&TrainedModel, Option<&str>),
         on_waiting: &mut dyn FnMut(&str),
     ) -> Result<OutputFolder, ParseError> {
         let own = folder.join(".vaplan-parse");
@@ -85,6 +85,7 @@ impl OutputFolder {
         let options = (
             &request.segments,
             &request.frame_rate,
+            clips,
             request.protocol.map(|gate| gate.as_str()),
         );
         Ok(OutputFolder {

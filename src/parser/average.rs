@@ -65,6 +65,17 @@ impl WeightAverage {
         });
     }
 
+    /// Begins with these parameters instead of random ones. They are worth an average, so that the decay is the full one
+    /// from the first step on.
+    pub fn begin_with(&mut self, parameters: &[(String, Tensor)]) {
+        tch::no_grad(|| {
+            for ((_, mut average), (_, parameter)) in self.parser.trainable().into_iter().zip(parameters) {
+                average.copy_(parameter);
+            }
+        });
+        self.steps = (10.0 / (1.0 - self.decay)).ceil() as i64;
+    }
+
     /// Adds the average to weights that will be saved.
     pub fn save(&self, weights: &mut Weights) {
         for (name, tensor) in self.parser.trainable() {
@@ -160,6 +171,19 @@ mod tests {
         assert_eq!(first(straight.parser()), first(continued.parser()));
         let missing = make().restore(&mut Weights::default()).unwrap_err().to_string();
         assert!(missing.contains("average.steps"), "{missing}");
+    }
+
+    #[test]
+    fn an_average_that_begins_with_trained_weights_keeps_them_by_its_full_decay() {
+        let mut average = WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu)
+            .unwrap()
+            .unwrap();
+        let [from, to] = [2, 3].map(|seed| settings(0.9).network.build(&sizes(), seed, Device::Cpu).unwrap());
+        average.begin_with(&from.trainable());
+        assert_eq!(first(average.parser()), first(&*from));
+        average.step(&to.trainable());
+        let expected = 0.9 * first(&*from) + 0.1 * first(&*to);
+        assert!((first(average.parser()) - expected).abs() < 1e-6);
     }
 
     #[test]

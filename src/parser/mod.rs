@@ -46,6 +46,7 @@ pub mod noise;
 pub mod optimizer;
 pub mod parameters;
 pub mod predict;
+pub mod predict_cluster;
 pub mod probabilities;
 mod pt;
 pub mod record;

@@ -13,10 +13,12 @@ use vaplan_schemas::tables::{Classes, Videos};
 use super::data::{FeaturePaths, FeatureTables};
 use super::error::TrainError;
 use super::features::Lengths;
-use super::probabilities::{VideoProbabilities, predict};
+use super::predict_cluster::{self as cluster, PredictOutcome};
+use super::probabilities::{BATCH, VideoProbabilities, predict};
 use super::record::Recorder;
 use super::train::classes_of;
 use super::{NetworkError, Parser, Weights, han, registry};
+use crate::engine::cluster::member::ClusterMember;
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
 use crate::ingest::npy;
@@ -77,6 +79,18 @@ pub fn run(
     request: &PredictRequest,
     on_videos: &mut dyn FnMut(u64, u64),
 ) -> Result<PredictSummary, TrainError> {
+    match run_in(request, &mut None, on_videos)? {
+        PredictOutcome::Led(summary) => Ok(*summary),
+        PredictOutcome::Followed { .. } => unreachable!("a process that is alone follows no other"),
+    }
+}
+
+/// Predicts as one of several processes, or alone.
+pub(super) fn run_in(
+    request: &PredictRequest,
+    member: &mut Option<ClusterMember>,
+    on_videos: &mut dyn FnMut(u64, u64),
+) -> Result<PredictOutcome, TrainError> {
     let path = &request.checkpoint;
     let mut weights = Weights::read(path)?;
     let bad = NetworkError::weights(path);
@@ -94,8 +108,10 @@ pub fn run(
         );
     }
     match &request.target {
-        PredictTarget::Npy(folder) => to_folder(request, folder, &*parser, on_videos),
-        PredictTarget::Store(folder) => to_store(request, folder, &*parser, classes.as_deref(), on_videos),
+        PredictTarget::Npy(folder) => to_folder(request, folder, &*parser, member, on_videos),
+        PredictTarget::Store(folder) => {
+            to_store(request, folder, (&*parser, classes.as_deref()), member, on_videos)
+        }
     }
 }
 
@@ -103,8 +119,9 @@ fn to_folder(
     request: &PredictRequest,
     folder: &Path,
     parser: &dyn Parser,
+    member: &mut Option<ClusterMember>,
     on_videos: &mut dyn FnMut(u64, u64),
-) -> Result<PredictSummary, TrainError> {
+) -> Result<PredictOutcome, TrainError> {
     let mut rejects = Vec::new();
     let mut names = names(&request.audio, &request.columns)?;
     names.retain(|name| match npy::file_name_problem(name) {
@@ -123,28 +140,38 @@ fn to_folder(
         .tempdir_in(folder)
         .map_err(TrainError::io("make a folder in", folder))?;
     let features = open(request, parser, cache.path(), (&names, &Lengths::new()))?;
-    let (predicted, left_out) = all(parser, &features, &names, on_videos);
+    let (predicted, left_out) = all(parser, &features, &names, member.as_ref(), on_videos);
     for video in &predicted {
         write(folder, video)?;
     }
     rejects.extend(features.rejects());
-    Ok(PredictSummary {
-        videos: predicted.len(),
+    let mut videos = predicted.len();
+    if let Some(member) = member {
+        if !member.leads() {
+            return cluster::told(member, videos);
+        }
+        videos += cluster::others(member)?;
+    }
+    let summary = PredictSummary {
+        videos,
         left_out,
         epoch: None,
         rejects,
-    })
+    };
+    Ok(cluster::led(member, summary))
 }
 
 fn to_store(
     request: &PredictRequest,
     folder: &Path,
-    parser: &dyn Parser,
-    classes: Option<&[Arc<str>]>,
+    (parser, classes): (&dyn Parser, Option<&[Arc<str>]>),
+    member: &mut Option<ClusterMember>,
     on_videos: &mut dyn FnMut(u64, u64),
-) -> Result<PredictSummary, TrainError> {
+) -> Result<PredictOutcome, TrainError> {
     let store = Store::open(folder)?;
-    let snapshot = store.at_version(None)?;
+    let follower = member.as_mut().filter(|member| !member.leads());
+    let version = follower.map(cluster::version).transpose()?;
+    let snapshot = store.at_version(version)?;
     let own = class_names(&snapshot.read::<Classes>()?);
     let same = classes.is_none_or(|classes| *classes == *own);
     if !same || own.len() as i64 != parser.sizes().classes {
@@ -167,8 +194,19 @@ fn to_store(
         (&names, &lengths),
     )?;
     let begun = std::time::Instant::now();
-    let (predicted, left_out) = all(parser, &features, &names, on_videos);
     let version = snapshot.version().version;
+    if let Some(member) = member.as_mut().filter(|member| member.leads()) {
+        // The other processes begin only now, so that they find the pooled copies of the features.
+        cluster::go(member, version);
+    }
+    let (predicted, left_out) = all(parser, &features, &names, member.as_ref(), on_videos);
+    let mut videos = predicted.len();
+    if let Some(member) = member {
+        if !member.leads() {
+            return cluster::record(member, &store, &predicted);
+        }
+        videos += cluster::others(member)?;
+    }
     // The version is part of the name, so that the same prediction on a later version becomes a new epoch.
     let named = format!("predict {version} {}", request.checkpoint.display());
     let run = hash(|sum| feed(sum, [&*named]));
@@ -189,13 +227,18 @@ fn to_store(
         run,
         store,
     };
-    let epoch = recorder.record(row, &predicted, &mut |_| ())?.epoch;
-    Ok(PredictSummary {
-        videos: predicted.len(),
+    let lock = recorder.store.lock(&mut |_| ())?;
+    let row = recorder.record_with(&lock, row, &predicted, &mut |commit, epoch| match member {
+        Some(member) => cluster::gather(member, commit, epoch),
+        None => Ok(()),
+    })?;
+    let summary = PredictSummary {
+        videos,
         left_out,
-        epoch: Some(epoch),
+        epoch: Some(row.epoch),
         rejects: features.rejects(),
-    })
+    };
+    Ok(cluster::led(member, summary))
 }
 
 /// Opens the features and checks that they have the widths that the network takes. Pooled copies go to `cache`.
@@ -249,20 +292,31 @@ fn open(
     Ok(features)
 }
 
-/// Predicts the videos that have all features. Also returns the number of videos that do not.
+/// Predicts the videos that have all features; in a cluster, the share of this process. Also returns the number of videos that do not.
 fn all(
     parser: &dyn Parser,
     features: &FeatureTables,
     names: &[Arc<str>],
+    member: Option<&ClusterMember>,
     on_videos: &mut dyn FnMut(u64, u64),
 ) -> (Vec<VideoProbabilities>, usize) {
     let videos: Vec<_> = names
         .iter()
         .filter_map(|name| Some((name.clone(), features.places(name)?)))
         .collect();
+    let left_out = names.len() - videos.len();
+    // A process takes whole batches, so that its numbers are those of a single process, to the last bit.
+    let videos: Vec<_> = match member {
+        Some(member) => {
+            let (process, of) = (member.hosts().process(), member.hosts().processes());
+            let batches = videos.chunks(BATCH).skip(process).step_by(of);
+            batches.flatten().cloned().collect()
+        }
+        None => videos,
+    };
     let count = videos.len() as u64;
     let predicted = predict(parser, features, &videos, |more| on_videos(more as u64, count));
-    (predicted, names.len() - videos.len())
+    (predicted, left_out)
 }
 
 /// The names of the videos in the audio features, sorted.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vaplan_schemas::StoreError;
 use vaplan_schemas::rows::{EpochRow, PredictionTrack, VideoPredictionRow};
-use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, CommitInfo, DataFile, Snapshot, Store, VersionRows, WriteLock};
 use vaplan_schemas::tables::{Epochs, Predictions, Table, VideoPredictions};
 
 use super::error::TrainError;
@@ -14,6 +14,9 @@ use crate::world::evidence::last_epoch;
 
 /// The largest number of videos in one data file of predictions.
 const VIDEOS: usize = 2000;
+
+/// Adds the files of other processes to the commit of an epoch.
+pub(crate) type OtherFiles<'a> = dyn FnMut(&mut Commit<'_>, u64) -> Result<(), TrainError> + 'a;
 
 /// Commits the epochs of one training to a store.
 #[derive(Clone, Debug)]
@@ -52,8 +55,23 @@ impl Recorder {
     pub fn record_locked(
         &self,
         lock: &WriteLock,
+        row: EpochRow,
+        predicted: &[VideoProbabilities],
+    ) -> Result<EpochRow, TrainError> {
+        self.record_with(lock, row, predicted, &mut |_, _| Ok(()))
+    }
+
+    /// Like [`Recorder::record_locked`], with the predictions of other processes. `others` adds their files to the commit; it
+    /// gets the number of the epoch. It is not called if the store has the epoch already.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Recorder::record`] and of `others`.
+    pub(crate) fn record_with(
+        &self,
+        lock: &WriteLock,
         mut row: EpochRow,
         predicted: &[VideoProbabilities],
+        others: &mut OtherFiles<'_>,
     ) -> Result<EpochRow, TrainError> {
         let latest = self.store.at_version(None)?;
         if let Some(number) = self.number(&latest, row.run_epoch)? {
@@ -62,7 +80,7 @@ impl Recorder {
         }
         row.epoch = last_epoch(&latest)? + 1;
         let predicted: Vec<&VideoProbabilities> = predicted.iter().collect();
-        self.commit(lock, &latest, row.epoch, Some(&row), &predicted)?;
+        self.commit(lock, &latest, row.epoch, Some(&row), &predicted, others)?;
         Ok(row)
     }
 
@@ -111,7 +129,7 @@ impl Recorder {
                  `vaplan predict --store` writes them as another epoch"
             )));
         }
-        self.commit(lock, &latest, epoch, None, &predicted)?;
+        self.commit(lock, &latest, epoch, None, &predicted, &mut |_, _| Ok(()))?;
         Ok(epoch)
     }
 
@@ -130,6 +148,7 @@ impl Recorder {
         epoch: u64,
         row: Option<&EpochRow>,
         predicted: &[&VideoProbabilities],
+        others: &mut OtherFiles<'_>,
     ) -> Result<(), TrainError> {
         let before = latest.version();
         let info = CommitInfo {
@@ -145,6 +164,7 @@ impl Recorder {
         };
         let mut commit = self.store.begin(lock, info)?;
         append(&mut commit, epoch, row, predicted)?;
+        others(&mut commit, epoch)?;
         commit.finish()?;
         Ok(())
     }
@@ -193,6 +213,18 @@ pub(crate) fn append(
     if let Some(row) = row {
         commit.append::<Epochs>(std::slice::from_ref(row))?;
     }
+    append_predictions(commit, epoch, predicted)
+}
+
+/// Adds the predictions of an epoch to a commit or a part of it.
+///
+/// # Errors
+/// Returns [`StoreError`] if a file cannot be written.
+pub(crate) fn append_predictions(
+    commit: &mut impl VersionRows,
+    epoch: u64,
+    predicted: &[&VideoProbabilities],
+) -> Result<(), StoreError> {
     let parts: Vec<_> = predicted.chunks(VIDEOS).collect();
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let rows = |part: u32| parts[part as usize].iter().map(|video| video.rows(epoch));

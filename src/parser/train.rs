@@ -120,6 +120,7 @@ pub fn run(
         // The data set of `train` never changes, and the hash of the training covers it.
         data: run.clone(),
         run,
+        start: None,
         labels: snapshot.version().version,
     };
     let mut training = Training::open(spec, &dataset)?;

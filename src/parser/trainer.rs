@@ -102,6 +102,20 @@ impl Trainer {
         Ok(())
     }
 
+    /// Replaces the parameters, before the first epoch, by those of another training.
+    ///
+    /// # Errors
+    /// Returns [`NetworkError::Weights`] with `path` if the weights are of another network.
+    pub fn begin_with(&mut self, mut weights: Weights, path: &std::path::Path) -> Result<(), TrainError> {
+        self.parser
+            .restore(&mut weights)
+            .map_err(NetworkError::weights(path))?;
+        if let Some(average) = &mut self.average {
+            average.begin_with(&self.parser.trainable());
+        }
+        Ok(())
+    }
+
     /// The parameters, their average and the optimizer's state. Together with seed and epoch they decide the next epoch.
     pub fn checkpoint(&self) -> Weights {
         let mut weights = self.parser.named_weights();

@@ -47,6 +47,8 @@ pub struct TrainingSpec {
     pub labels: u64,
     /// The SHA-256, in hex, of the content of the data set.
     pub data: String,
+    /// The file with the weights that the training begins with; `None` means random weights.
+    pub start: Option<PathBuf>,
 }
 
 /// A training in progress.
@@ -162,6 +164,9 @@ impl Training {
             resumed: None,
         };
         training.resume()?;
+        if let (None, Some(path)) = (training.resumed, &training.spec.start) {
+            training.trainer.begin_with(Weights::read(path)?, path)?;
+        }
         Ok(training)
     }
 

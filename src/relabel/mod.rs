@@ -4,6 +4,7 @@
 //! [`world`](crate::world) defines what a change means and what it touches. [`engine`](crate::engine) makes the
 //! change.
 
+pub mod cluster;
 pub mod estimate;
 
 use vaplan_schemas::StoreVersion;

@@ -183,11 +183,21 @@ pub struct Denoise {
     pub warmup: u64,
     /// Modalities whose labels may flip.
     pub modalities: Vec<Modality>,
+    /// For schedule `once`: whether the second training begins with new weights. Otherwise it goes on from the best weights of
+    /// the first training.
+    #[serde(skip_serializing_if = "is_true")]
+    pub restart: bool,
     /// Name of the denoising rule.
     pub rule: String,
     /// All other keys of the section: parameters of the rule.
     #[serde(flatten)]
     pub parameters: BTreeMap<String, ParameterValue>,
+}
+
+/// Whether a setting has the value that programs before this setting had. The text that identifies a stage then has no
+/// such key.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Epochs of a training after which the labels are denoised.
@@ -262,7 +272,7 @@ pub enum ParameterValue {
 
 impl Denoise {
     /// Keys that are not parameters of the rule.
-    const KEYS: [&str; 5] = ["schedule", "every", "warmup", "modalities", "rule"];
+    const KEYS: [&str; 6] = ["schedule", "every", "warmup", "modalities", "restart", "rule"];
 
     /// The denoising rule, with the defaults of parameters that the section does not name.
     ///
@@ -315,6 +325,7 @@ impl Default for Denoise {
             every: 5,
             warmup: 5,
             modalities: vec![Modality::Visual],
+            restart: true,
             rule: rule.name().to_owned(),
             parameters: values(rule),
         }

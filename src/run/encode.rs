@@ -20,10 +20,15 @@ use crate::label;
 pub fn media(
     config: &Config,
     request: &RunRequest,
+    labelling: &label::LabelRequest,
     listener: &EncodeListener,
 ) -> Result<Option<EncodedMedia>, RunError> {
     let asked = asked(config, request);
-    let encoded = asked.map(|asked| encode::into_store(&config.store, &asked, listener));
+    let labelling = encode::StreamedLabelling {
+        request: labelling.clone(),
+        commit_every: request.commit_every,
+    };
+    let encoded = asked.map(|asked| encode::into_store(&config.store, &asked, &labelling, listener));
     Ok(encoded.transpose()?)
 }
 

@@ -27,7 +27,7 @@ use super::{RunError, score};
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::trainer::TrainStep;
-use crate::parser::training::{Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
+use crate::parser::training::{BEST, Committed, TrainedEpoch, Training, TrainingDriver, TrainingSpec};
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, TrainSettings, record};
 use crate::world::evidence;
@@ -197,7 +197,7 @@ impl RunLearner {
 
     /// Trains an epoch, or predicts with the best epoch after the last one.
     fn train(&mut self, stage: RunStage) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
-        let StageKind::Train { settings, every } = &stage.kind else {
+        let StageKind::Train { settings, every, .. } = &stage.kind else {
             unreachable!("the stage is a training")
         };
         let mut training = match self.training.take() {
@@ -242,7 +242,7 @@ impl RunLearner {
 
     /// Begins a training, or continues one from the checkpoint of an earlier run.
     pub fn begin(&mut self, stage: &RunStage) -> Result<Training, RunError> {
-        let StageKind::Train { settings, .. } = &stage.kind else {
+        let StageKind::Train { settings, start, .. } = &stage.kind else {
             unreachable!("the stage is a training")
         };
         let spec = TrainingSpec {
@@ -254,6 +254,7 @@ impl RunLearner {
             // the id of the training the same.
             labels: self.began.get(&stage.key).copied().unwrap_or(self.version),
             data: stage.key.clone(),
+            start: start.map(|name| self.folder.join(name).join(BEST)),
         };
         let training = Training::open(spec, &self.dataset)?;
         (self.on_progress)(LearnerProgress::Stage {

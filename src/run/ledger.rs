@@ -81,6 +81,8 @@ pub enum StageKind {
         settings: Box<TrainSettings>,
         /// Epochs after which the labels are denoised. `None`: the labels stay.
         every: Option<Every>,
+        /// Name of the stage whose best weights the training begins with. `None`: random weights.
+        start: Option<&'static str>,
     },
     /// Denoises the labels by the best epoch of another stage.
     Denoise {
@@ -172,6 +174,7 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
         kind: StageKind::Train {
             settings: Box::new(settings),
             every,
+            start: None,
         },
     };
     let mut stages = vec![RunStage {
@@ -187,6 +190,7 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
             targets: None,
             richness: None,
             richness_classes: None,
+            richness_terms: None,
             ..config.train.clone()
         };
         // A parser that learns weak labels does not learn user labels, so these must not repeat its training.
@@ -202,7 +206,10 @@ pub fn stages(config: &Config, (labels, unmarked): (&str, &str), features: &str)
         Schedule::Once => {
             let first = train(PLE, config.train.clone(), labels, None);
             let pld = key(&[PLD, &first.key, &denoise]);
-            let again = train(BOTH, config.train.clone(), &pld, None);
+            let mut again = train(BOTH, config.train.clone(), &pld, None);
+            if let (StageKind::Train { start, .. }, false) = (&mut again.kind, config.denoise.restart) {
+                *start = Some(PLE);
+            }
             stages.extend([
                 first,
                 RunStage {

@@ -54,6 +54,7 @@ use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::engine::Listener;
+use crate::engine::flow::Alone;
 use crate::engine::resident::whole;
 use crate::error::LabelError;
 use crate::eval::EvalError;
@@ -81,6 +82,9 @@ pub struct RunRequest {
     pub device: tch::Device,
     /// Whether the run takes back what another command changed of the labels since the last run.
     pub force: bool,
+    /// After how much work an early version is committed while media are encoded. `None`: never.
+    #[cfg(feature = "encode")]
+    pub commit_every: Option<crate::label::early::CommitEvery>,
     /// Command line of the run, for the `versions` table.
     pub command: String,
 }
@@ -217,7 +221,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
     // Hold the encoded media until the end, because they hold the lock of their folder: another process could otherwise
     // change the features while the run reads them.
     #[cfg(feature = "encode")]
-    let encoded = encode::media(&config, request, &encoding)?;
+    let encoded = encode::media(&config, request, &asked, &encoding)?;
     #[cfg(feature = "encode")]
     if let Some(encoded) = &encoded {
         encoded.fill(&mut asked);
@@ -253,7 +257,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         }
         let state = plan.denoised.clone().unwrap_or_default();
         plan.world.run = commit::remembered(&text, &ledger, &plan.world, &state);
-        let summary = label::run_plan(plan, &label, &listener)?;
+        let summary = label::run_plan(plan, &label, &mut Alone, &listener)?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
     }
     let store = Store::open(&config.store)?;
@@ -308,7 +312,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         let mut plan = label::plan::open(&label)?;
         plan.world.run = commit::remembered(&text, &writer.ledger, &plan.world, &wanted);
         plan.denoised = Some(wanted);
-        label::run_plan(plan, &label, &listener)?;
+        label::run_plan(plan, &label, &mut Alone, &listener)?;
     }
     write_models(&config, &stages, &paths, &snapshot)?;
     Ok(Summary {
@@ -462,7 +466,7 @@ impl RunContext<'_> {
             .front()
             .cloned()
             .expect("there is something to learn");
-        if let StageKind::Train { every, settings } = &first.kind {
+        if let StageKind::Train { every, settings, .. } = &first.kind {
             let mut training = learner.begin(&first)?;
             if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
                 // The labels that the training learnt were denoised by its own earlier epochs, and these flips are not

@@ -15,6 +15,8 @@ pub(super) struct ReviewFigures {
     pub(super) idle: AtomicU64,
     /// Saves that were refused because labels had changed.
     pub(super) conflicts: AtomicU64,
+    /// Requests with verdicts that were saved.
+    pub(super) verdicts: AtomicU64,
     set: AtomicU64,
     unset: AtomicU64,
     saved: Mutex<Histogram>,
@@ -81,9 +83,16 @@ impl ReviewFigures {
             "Corrections refused because labels had changed.",
             count(&self.conflicts),
         );
+        one(
+            "verdict_saves_total",
+            "counter",
+            "Requests with verdicts that were saved.",
+            count(&self.verdicts),
+        );
         let times = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         times.write(
             &mut text,
+            "",
             "vaplan_save_seconds",
             "From the arrival of a correction to its durable version.",
         );

@@ -22,7 +22,7 @@ const DEPTH: usize = 4;
 /// The kind of a media file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum MediaKind {
+pub enum MediaKind {
     /// Pictures, perhaps with sound.
     Video,
     /// Sound only.

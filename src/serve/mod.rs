@@ -6,6 +6,7 @@
 //!                                                              ├─ video     one video, read from the tables
 //!                                                              ├─ overview  counts, scores and plots of a version
 //!                                                              ├─ media     files of a folder, found by video name
+//!                                                              ├─ audit     a sample to judge, and the estimates so far
 //!                                                              └─ writer    a resident session: one version per save
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! | [`video`], [`history`] | one video with its scores, labels, truth, predictions, and the versions that changed it |
 //! | [`overview`] | the numbers and plots of a whole version |
 //! | [`save`], `writer` | a correction: checked against the version that the person saw, then committed |
+//! | [`audit`] | a sample of segments, verdicts of a person, precision and recall so far |
 //! | `media`, `file` | the media file of a video, and its bytes in ranges |
 //! | `state`, `figures` | what the handlers share, and the numbers for Prometheus |
 //!
@@ -27,6 +29,7 @@
 
 mod access;
 mod answer;
+pub mod audit;
 mod figures;
 mod file;
 pub mod history;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::answer::{ApiAnswer, ApiError};
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("", HTML, include_str!("../../web/index.html")),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("app.js", JS, include_str!("../../web/app.js")),
@@ -16,6 +16,8 @@ const FILES: [(&str, &str, &str); 12] = [
     ("video.js", JS, include_str!("../../web/video.js")),
     ("timeline.js", JS, include_str!("../../web/timeline.js")),
     ("edits.js", JS, include_str!("../../web/edits.js")),
+    ("audit.js", JS, include_str!("../../web/audit.js")),
+    ("classes.js", JS, include_str!("../../web/classes.js")),
     ("overview.js", JS, include_str!("../../web/overview.js")),
     ("plot.js", JS, include_str!("../../web/plot.js")),
     ("icon.svg", SVG, include_str!("../../web/icon.svg")),

@@ -9,7 +9,10 @@
 //! | `GET /api/history?name=V` | the versions that changed a video |
 //! | `GET /api/overview` | numbers and plots of a version |
 //! | `GET /media?name=V` | the media file of a video, with ranges |
+//! | `GET /api/audit/sample?by=&count=&..` | a sample of segments to judge |
+//! | `GET /api/audit/report?by=&split=` | precision and recall of the labels by the verdicts so far |
 //! | `POST /api/save` | a correction |
+//! | `POST /api/verdicts` | verdicts on segments of a sample |
 //! | `GET /metrics` | numbers for Prometheus |
 
 use std::sync::Arc;
@@ -25,10 +28,15 @@ use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::access::{self, AccessGate};
 use super::answer::{ApiAnswer, ApiError, JsonAnswer};
+use super::audit::{
+    ReportQuery, SampleQuery, SegmentVerdict, ShownAudit, ShownSample, VerdictError, VerdictRequest,
+};
 use super::index::ReviewIndex;
 use super::index::query::{ListPage, ListQuery};
 use super::media::MediaKind;
@@ -36,6 +44,7 @@ use super::overview::Overview;
 use super::save::{SaveError, SaveRequest};
 use super::state::{IndexState, ReviewState};
 use super::video::ShownVideo;
+use super::writer::ReviewWriter;
 use super::{file, history, page, video};
 use crate::error::LabelError;
 
@@ -61,7 +70,10 @@ pub(super) fn router(state: Arc<ReviewState>, gate: AccessGate) -> Router {
         .route("/api/video", get(one))
         .route("/api/history", get(changes))
         .route("/api/overview", get(overview))
+        .route("/api/audit/sample", get(sample))
+        .route("/api/audit/report", get(report))
         .route("/api/save", post(save))
+        .route("/api/verdicts", post(verdicts))
         .route("/media", get(media))
         .route("/metrics", get(metrics))
         .fallback(|| async { ApiError::missing("there is no such page") })
@@ -215,9 +227,7 @@ async fn one(
     blocking(move || {
         let found = video::read(&state.snapshot()?, &name)?;
         let video = found.ok_or_else(|| no_video(&name))?;
-        let media = state.media.as_ref();
-        let media = media.and_then(|media| media.find(&name, |key| state.is_only(key)));
-        let media = media.map(|(kind, _)| *kind);
+        let media = state.media_kind(&name);
         Ok(JsonAnswer(VideoAnswer { video, media }))
     })
     .await
@@ -261,32 +271,9 @@ async fn save(
     body: Result<Bytes, BytesRejection>,
 ) -> ApiAnswer<Response> {
     let arrived = Instant::now();
-    let body = body.map_err(|error| ApiError::new(error.status(), "request", error.body_text()))?;
-    // A form of another site cannot have this type.
-    if headers
-        .get(CONTENT_TYPE)
-        .is_none_or(|found| !found.as_bytes().starts_with(b"application/json"))
-    {
-        return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "request",
-            "the body must be JSON, with Content-Type: application/json",
-        ));
-    }
-    let request: SaveRequest =
-        serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("body: {error}")))?;
+    let request: SaveRequest = json_body(&headers, body)?;
     request.check().map_err(refused)?;
-    let waiting = state
-        .with_writer(|writer| writer.save(request, arrived))
-        .ok_or_else(|| {
-            ApiError::new(
-                StatusCode::FORBIDDEN,
-                "read_only",
-                "the server is read-only: start `vaplan serve` without --read-only to correct labels",
-            )
-        })?;
-    let waiting = waiting.ok_or_else(|| ApiError::busy("too many corrections wait: try again"))?;
-    match waiting.await {
+    match written(&state, |writer| writer.save(request, arrived))?.await {
         Ok(Ok(saved)) => Ok(JsonAnswer(saved).into_response()),
         Ok(Err(SaveError::Conflict(conflict))) => {
             state.figures.conflicts.fetch_add(1, Ordering::Relaxed);
@@ -299,10 +286,101 @@ async fn save(
     }
 }
 
+/// Reads the JSON of a request that writes.
+fn json_body<T: DeserializeOwned>(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> ApiAnswer<T> {
+    let body = body.map_err(|error| ApiError::new(error.status(), "request", error.body_text()))?;
+    // A form of another site cannot have this type.
+    if headers
+        .get(CONTENT_TYPE)
+        .is_none_or(|found| !found.as_bytes().starts_with(b"application/json"))
+    {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "request",
+            "the body must be JSON, with Content-Type: application/json",
+        ));
+    }
+    serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("body: {error}")))
+}
+
+/// Hands a request to the thread that writes, and gives the channel of its answer.
+fn written<T>(
+    state: &ReviewState,
+    hand_in: impl FnOnce(&ReviewWriter) -> Option<oneshot::Receiver<T>>,
+) -> ApiAnswer<oneshot::Receiver<T>> {
+    let waiting = state.with_writer(hand_in).ok_or_else(|| {
+        ApiError::new(
+            StatusCode::FORBIDDEN,
+            "read_only",
+            "the server is read-only: start `vaplan serve` without --read-only to correct and to judge labels",
+        )
+    })?;
+    waiting.ok_or_else(|| ApiError::busy("too many corrections wait: try again"))
+}
+
 fn refused(error: SaveError) -> ApiError {
     match error {
         SaveError::Label(error @ LabelError::Change(_)) => ApiError::bad(error.to_string()),
         SaveError::Label(error) => error.into(),
+        error => ApiError::bad(error.to_string()),
+    }
+}
+
+async fn sample(
+    State(state): Shared,
+    query: Result<Query<SampleQuery>, QueryRejection>,
+) -> ApiAnswer<JsonAnswer<ShownSample>> {
+    let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
+    blocking(move || {
+        let sample = state
+            .audit
+            .sample(&state.store, &query, |name| state.media_kind(name));
+        Ok(JsonAnswer(sample.map_err(not_judged)?))
+    })
+    .await
+}
+
+async fn report(
+    State(state): Shared,
+    query: Result<Query<ReportQuery>, QueryRejection>,
+) -> ApiAnswer<JsonAnswer<ShownAudit>> {
+    let Query(query) = query.map_err(|error| ApiError::bad(error.body_text()))?;
+    blocking(move || {
+        let report = state.audit.report(&state.store, &query);
+        Ok(JsonAnswer(report.map_err(not_judged)?))
+    })
+    .await
+}
+
+async fn verdicts(
+    State(state): Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> ApiAnswer<Response> {
+    let arrived = Instant::now();
+    let request: VerdictRequest = json_body(&headers, body)?;
+    request.check().map_err(not_judged)?;
+    match written(&state, |writer| writer.judge(request, arrived))?.await {
+        Ok(Ok(saved)) => Ok(JsonAnswer(saved).into_response()),
+        Ok(Err(VerdictError::Conflict(now))) => {
+            #[derive(Serialize)]
+            struct Body {
+                error: String,
+                now: Vec<SegmentVerdict>,
+            }
+            let error = VerdictError::Conflict(now.clone()).to_string();
+            Ok((StatusCode::CONFLICT, JsonAnswer(Body { error, now })).into_response())
+        }
+        Ok(Err(error)) => Err(not_judged(error)),
+        Err(_) => Err(ApiError::busy(
+            "the server is ending, and the verdict was not saved",
+        )),
+    }
+}
+
+fn not_judged(error: VerdictError) -> ApiError {
+    match error {
+        VerdictError::Label(error) => error.into(),
         error => ApiError::bad(error.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! A correction: labels that a person sets or withdraws.
+//! A correction: labels that a person sets or withdraws, and classes that a person adds to a weak label.
 //!
 //! ```text
 //! page ── version that the person saw, edits ──▶ check ─ same labels as now? ── yes ─▶ one store version, and its undo
@@ -7,19 +7,24 @@
 //!
 //! The check compares only the labels that the edits touch. A person therefore never overwrites a label without having
 //! seen it, and changes elsewhere in the store do not get in the way.
+//!
+//! A label exists only for classes of the weak label (docs/method.md, PLG). To label another class, a save also adds the class
+//! to the weak label of the video. Both are one store version, and one undo takes both back.
+
+mod check;
+mod weak;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::rows::{LabelRule, LabelTrack};
-use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::tables::{Labels, UserLabels};
-use vaplan_schemas::{Modality, StoreVersion};
+use vaplan_schemas::Modality;
 
-use super::history::ShownVersion;
+pub use self::check::{ConflictLabel, ConflictTrack, SaveConflict, UndoEdits};
+pub use self::weak::WeakLabelEdit;
+use crate::audit::population::TrackKey;
 use crate::error::LabelError;
-use crate::world::changes::{ChangeRows, Changes, Origin, UserEditRow, UserSpan};
+use crate::world::changes::{ChangeRows, Changes, Origin, UserEditRow, UserSpan, WeakEdit, WeakEditRow};
 
 /// Largest number of edits of a save.
 pub const MOST_EDITS: usize = 10_000;
@@ -36,7 +41,7 @@ pub struct LabelEdit {
     pub video: Arc<str>,
     /// Modality.
     pub modality: Modality,
-    /// Class of the weak label of the video.
+    /// Class of the weak label of the video, after the changes of the weak label in the same request.
     pub class: Arc<str>,
     /// First segment.
     pub start: u32,
@@ -53,7 +58,11 @@ pub struct SaveRequest {
     /// The store version that the person saw.
     pub version: u64,
     /// The edits, applied in order.
+    #[serde(default)]
     pub edits: Vec<LabelEdit>,
+    /// Changes of weak labels, applied before the edits.
+    #[serde(default)]
+    pub weak: Vec<WeakLabelEdit>,
     /// Who makes the correction. `None` takes the author of the server.
     pub author: Option<Arc<str>>,
     /// What the person says about the correction.
@@ -73,6 +82,8 @@ pub struct SavedVersion {
     pub unset: u64,
     /// Edits that take the correction back.
     pub undo: Vec<LabelEdit>,
+    /// Changes of weak labels that take the correction back.
+    pub undo_weak: Vec<WeakLabelEdit>,
     /// Milliseconds from the arrival of the request to the durable commit.
     pub milliseconds: f64,
 }
@@ -92,49 +103,6 @@ pub enum SaveError {
     Label(#[from] LabelError),
 }
 
-/// Labels that changed since the person saw them. Nothing was saved.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SaveConflict {
-    /// The version that the person saw.
-    pub seen: u64,
-    /// The version that the labels are of now.
-    pub version: u64,
-    /// The tracks with labels that changed.
-    pub tracks: Vec<ConflictTrack>,
-    /// The versions since, the latest first.
-    pub versions: Vec<ShownVersion>,
-}
-
-/// A track with labels that changed: what the person saw, what is there now, and what the person wants.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ConflictTrack {
-    /// Full name of the video.
-    pub video: Arc<str>,
-    /// Modality.
-    pub modality: Modality,
-    /// Class.
-    pub class: Arc<str>,
-    /// The segments with labels that changed.
-    pub segments: Vec<u32>,
-    /// Labels that the person saw; `None` if the version is no longer in the store.
-    pub seen: Option<Vec<ConflictLabel>>,
-    /// Labels now.
-    pub now: Vec<ConflictLabel>,
-    /// Labels that the person wants; null withdraws.
-    pub wanted: Vec<Option<bool>>,
-}
-
-/// A label, and the rule that set it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct ConflictLabel {
-    /// Label.
-    pub label: bool,
-    /// Rule.
-    pub rule: LabelRule,
-}
-
-/// A track: video, modality, class.
-type TrackKey = (Arc<str>, Modality, Arc<str>);
 /// What the edits want of each segment of each track.
 type Wanted = BTreeMap<TrackKey, BTreeMap<u32, Option<bool>>>;
 
@@ -145,35 +113,32 @@ impl SaveRequest {
     /// Returns [`SaveError::Request`] with the value found and the value expected.
     pub fn check(&self) -> Result<(), SaveError> {
         let bad = |reason: String| Err(SaveError::Request(reason));
-        if self.edits.is_empty() || self.edits.len() > MOST_EDITS {
-            let found = self.edits.len();
+        let found = self.edits.len() + self.weak.len();
+        if !(1..=MOST_EDITS).contains(&found) {
             return bad(format!("{found} edits, expected 1 to {MOST_EDITS}"));
+        }
+        let weak: BTreeSet<_> = self.weak.iter().map(|own| (&own.video, &own.class)).collect();
+        if weak.len() < self.weak.len() {
+            return bad("a class of a weak label is changed twice, expected once".to_owned());
         }
         for edit in &self.edits {
             if let Err(reason) = UserSpan::Segments(edit.start..edit.end).check() {
                 return bad(format!("video `{}`: {reason}", edit.video));
             }
         }
-        for (what, text, most) in [("author", &self.author, AUTHOR), ("note", &self.note, NOTE)] {
-            let Some(text) = text else { continue };
-            let (length, control) = (text.chars().count(), text.chars().any(char::is_control));
-            if length > most || (control && what == "author") {
-                return bad(format!(
-                    "{what} has {length} characters, expected at most {most}, and no control characters in an author"
-                ));
-            }
+        check_author(self.author.as_ref()).map_err(SaveError::Request)?;
+        let length = self.note.as_ref().map_or(0, |note| note.chars().count());
+        match length <= NOTE {
+            true => Ok(()),
+            false => bad(format!("note has {length} characters, expected at most {NOTE}")),
         }
-        Ok(())
     }
 
     /// The change of the store. `author` is used if the request names no author.
     pub(super) fn changes(&self, author: Option<&Arc<str>>) -> Changes {
         let given = |text: &Option<Arc<str>>| text.clone().filter(|text| !text.trim().is_empty());
         let author = given(&self.author).or_else(|| author.cloned());
-        let source: Arc<str> = match &author {
-            Some(author) => format!("serve: {author}").into(),
-            None => "serve".into(),
-        };
+        let source = source_of(author.as_ref());
         let row = |edit: &LabelEdit| UserEditRow {
             video: edit.video.clone(),
             modality: edit.modality,
@@ -188,6 +153,7 @@ impl SaveRequest {
         Changes {
             rows: ChangeRows {
                 user: self.edits.iter().map(row).collect(),
+                weak: self.weak_rows(&source),
                 ..ChangeRows::default()
             },
             author,
@@ -196,9 +162,31 @@ impl SaveRequest {
         }
     }
 
+    /// The changes of weak labels: one row per video that gets classes, then one per video that loses classes.
+    fn weak_rows(&self, source: &Arc<str>) -> Vec<WeakEditRow> {
+        let mut classes: BTreeMap<(bool, &Arc<str>), Vec<Arc<str>>> = BTreeMap::new();
+        for own in &self.weak {
+            let of_video = classes.entry((!own.present, &own.video)).or_default();
+            of_video.push(own.class.clone());
+        }
+        let row = |((removes, video), classes): ((bool, &Arc<str>), Vec<Arc<str>>)| WeakEditRow {
+            edit: if removes { WeakEdit::Remove } else { WeakEdit::Add },
+            video: video.clone(),
+            classes,
+            split: None,
+            origin: Origin {
+                file: source.clone(),
+                row: None,
+            },
+        };
+        classes.into_iter().map(row).collect()
+    }
+
     /// The videos of the edits.
     pub(super) fn videos(&self) -> BTreeSet<Arc<str>> {
-        self.edits.iter().map(|edit| edit.video.clone()).collect()
+        let weak = self.weak.iter().map(|own| &own.video);
+        let edits = self.edits.iter().map(|edit| &edit.video);
+        edits.chain(weak).cloned().collect()
     }
 
     fn wanted(&self) -> Wanted {
@@ -210,170 +198,26 @@ impl SaveRequest {
         }
         wanted
     }
+}
 
-    /// Checks the edits against the latest version, whose write lock the caller holds. Returns the edits that would take
-    /// the correction back.
-    ///
-    /// # Errors
-    /// Returns [`SaveError::Request`] if an edit names a label that does not exist, and [`SaveError::Conflict`] if a
-    /// label that an edit touches changed since the version that the person saw.
-    pub(super) fn check_against(&self, latest: &Snapshot) -> Result<Vec<LabelEdit>, SaveError> {
-        let wanted = self.wanted();
-        let videos: BTreeSet<&Arc<str>> = wanted.keys().map(|(video, ..)| video).collect();
-        let now = tracks(latest, &videos)?;
-        for (key, cells) in &wanted {
-            exists(key, cells, now.get(key))?;
-        }
-        if self.version != latest.version().version {
-            self.compare(latest, &wanted, &videos, &now)?;
-        }
-        undo(latest, &wanted, &videos)
-    }
-
-    fn compare(
-        &self,
-        latest: &Snapshot,
-        wanted: &Wanted,
-        videos: &BTreeSet<&Arc<str>>,
-        now: &BTreeMap<TrackKey, LabelTrack>,
-    ) -> Result<(), SaveError> {
-        let store = latest.store();
-        // A version that was vacuumed cannot be compared, so every touched label counts as changed.
-        let seen = match store.at_version(Some(StoreVersion(self.version))) {
-            Ok(seen) => Some(tracks(&seen, videos)?),
-            Err(_) => None,
-        };
-        let mut conflicts = Vec::new();
-        for (key, cells) in wanted {
-            let now = &now[key];
-            let before = seen.as_ref().map(|seen| seen.get(key));
-            let same = |segment: &u32| {
-                let Some(Some(before)) = before else { return false };
-                let segment = *segment as usize;
-                segment < before.segments() && alike(shown(before, segment), shown(now, segment))
-            };
-            let segments: Vec<u32> = cells.keys().copied().filter(|segment| !same(segment)).collect();
-            if segments.is_empty() {
-                continue;
-            }
-            let of = |track: &LabelTrack| -> Vec<ConflictLabel> {
-                let known = segments
-                    .iter()
-                    .filter(|segment| (**segment as usize) < track.segments());
-                known.map(|segment| shown(track, *segment as usize)).collect()
-            };
-            conflicts.push(ConflictTrack {
-                video: key.0.clone(),
-                modality: key.1,
-                class: key.2.clone(),
-                seen: before.flatten().map(of),
-                now: of(now),
-                wanted: segments.iter().map(|segment| cells[segment]).collect(),
-                segments,
-            });
-        }
-        if conflicts.is_empty() {
-            return Ok(());
-        }
-        let versions = store.versions().map_err(LabelError::from)?;
-        let since = versions.iter().rev().take_while(|row| row.version > self.version);
-        Err(SaveError::Conflict(Box::new(SaveConflict {
-            seen: self.version,
-            version: latest.version().version,
-            tracks: conflicts,
-            versions: since.take(20).map(ShownVersion::from).collect(),
-        })))
+/// Refuses an author that the tables and the page cannot show well.
+///
+/// # Errors
+/// Returns a message with the length found and the length expected.
+pub(super) fn check_author(author: Option<&Arc<str>>) -> Result<(), String> {
+    let Some(author) = author else { return Ok(()) };
+    let (length, control) = (author.chars().count(), author.chars().any(char::is_control));
+    match length > AUTHOR || control {
+        true => Err(format!(
+            "author has {length} characters, expected at most {AUTHOR}, and no control characters"
+        )),
+        false => Ok(()),
     }
 }
 
-/// Two labels are alike if a person sees the same and the same edit has the same effect on them: a flip of PLD that gives
-/// the label that PLG gave before is no change.
-fn alike(a: ConflictLabel, b: ConflictLabel) -> bool {
-    let user = |label: ConflictLabel| label.rule == LabelRule::User;
-    a.label == b.label && user(a) == user(b)
-}
-
-fn shown(track: &LabelTrack, segment: usize) -> ConflictLabel {
-    ConflictLabel {
-        label: track.labels[segment],
-        rule: track.rules[segment],
-    }
-}
-
-fn tracks(
-    snapshot: &Snapshot,
-    videos: &BTreeSet<&Arc<str>>,
-) -> Result<BTreeMap<TrackKey, LabelTrack>, LabelError> {
-    let mut found = BTreeMap::new();
-    for video in videos {
-        for track in snapshot.read_video::<Labels>(video)? {
-            found.insert((track.video.clone(), track.modality, track.class.clone()), track);
-        }
-    }
-    Ok(found)
-}
-
-fn exists(
-    (video, modality, class): &TrackKey,
-    cells: &BTreeMap<u32, Option<bool>>,
-    track: Option<&LabelTrack>,
-) -> Result<(), SaveError> {
-    let Some(track) = track else {
-        return Err(SaveError::Request(format!(
-            "video `{video}` has no {modality} labels of class `{class}`, expected a video of the store and a class of its \
-             weak label"
-        )));
-    };
-    match cells.keys().next_back() {
-        Some(last) if *last as usize >= track.segments() => Err(SaveError::Request(format!(
-            "video `{video}`: segment is {last}, expected less than {}, the number of segments",
-            track.segments()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The edits that give the touched segments the user labels that they have in this version.
-fn undo(
-    latest: &Snapshot,
-    wanted: &Wanted,
-    videos: &BTreeSet<&Arc<str>>,
-) -> Result<Vec<LabelEdit>, SaveError> {
-    let mut former: BTreeMap<TrackKey, BTreeMap<u32, bool>> = BTreeMap::new();
-    for video in videos {
-        for row in latest.read_video::<UserLabels>(video).map_err(LabelError::from)? {
-            let key = (row.video, row.modality, row.class);
-            former.entry(key).or_default().insert(row.segment, row.label);
-        }
-    }
-    let mut undo: Vec<LabelEdit> = Vec::new();
-    for (key, cells) in wanted {
-        let own = former.get(key);
-        for (segment, label) in cells {
-            let before = own.and_then(|own| own.get(segment).copied());
-            if before == *label {
-                continue;
-            }
-            match undo.last_mut() {
-                Some(last)
-                    if last.end == *segment
-                        && last.label == before
-                        && (&last.video, last.modality, &last.class) == (&key.0, key.1, &key.2) =>
-                {
-                    last.end += 1;
-                }
-                _ => undo.push(LabelEdit {
-                    video: key.0.clone(),
-                    modality: key.1,
-                    class: key.2.clone(),
-                    start: *segment,
-                    end: segment + 1,
-                    label: before,
-                }),
-            }
-        }
-    }
-    Ok(undo)
+/// Column `source` of rows that an author saves on the page.
+pub(super) fn source_of(author: Option<&Arc<str>>) -> Arc<str> {
+    author.map_or_else(|| "serve".into(), |author| format!("serve: {author}").into())
 }
 
 #[cfg(test)]
@@ -395,6 +239,7 @@ mod tests {
         SaveRequest {
             version: 1,
             edits,
+            weak: Vec::new(),
             author: None,
             note: None,
         }

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vaplan_schemas::store::{Snapshot, Store};
 
+use super::audit::{AuditCache, SavedVerdicts};
 use super::figures::ReviewFigures;
 use super::index::ReviewIndex;
 use super::index::refresh::HeldIndex;
-use super::media::MediaIndex;
+use super::media::{MediaIndex, MediaKind};
 use super::overview::{Overview, OverviewCache};
-use super::writer::ReviewWriter;
+use super::save::{SaveRequest, SavedVersion};
+use super::writer::{ReviewWriter, WriterListener};
 use super::{ServeError, ServeRequest};
 use crate::chain::chain;
 use crate::error::LabelError;
@@ -34,6 +36,7 @@ pub(super) struct ReviewState {
     writer: RwLock<Option<ReviewWriter>>,
     index: watch::Sender<IndexState>,
     overview: OverviewCache,
+    pub(super) audit: AuditCache,
     latest: AtomicU64,
     /// Versions that this server saved and that the index does not have yet, with the videos whose labels they changed.
     saves: Mutex<BTreeMap<u64, BTreeSet<Arc<str>>>>,
@@ -67,6 +70,28 @@ struct WakeState {
     last_request: Instant,
 }
 
+/// Tells the state what the writer saved.
+struct StateListener(Arc<ReviewState>);
+
+impl WriterListener for StateListener {
+    fn saved(&self, request: &SaveRequest, saved: &SavedVersion) {
+        self.0.figures.save(saved);
+        if saved.saved {
+            self.0.saves().insert(saved.version, request.videos());
+        }
+        self.0.moved(saved.version);
+    }
+
+    fn judged(&self, saved: &SavedVerdicts) {
+        self.0.figures.verdicts.fetch_add(1, Ordering::Relaxed);
+        // No entry of the index changes.
+        if saved.version > self.0.latest() {
+            self.0.saves().insert(saved.version, BTreeSet::new());
+        }
+        self.0.moved(saved.version);
+    }
+}
+
 impl ReviewState {
     /// Starts the thread that makes the index and, unless the server is read-only, the thread that saves.
     pub(super) fn start(
@@ -83,6 +108,7 @@ impl ReviewState {
             writer: RwLock::default(),
             index: watch::Sender::default(),
             overview: OverviewCache::default(),
+            audit: AuditCache::default(),
             latest: AtomicU64::new(latest),
             saves: Mutex::default(),
             wake: Wake {
@@ -102,14 +128,7 @@ impl ReviewState {
             .map_err(|error| ServeError::Start(error.to_string()))?;
         *state.refresher.lock().unwrap_or_else(PoisonError::into_inner) = Some(refresher);
         if !request.read_only {
-            let own = state.clone();
-            let writer = ReviewWriter::start(request, move |asked, saved| {
-                own.figures.save(saved);
-                if saved.saved {
-                    own.saves().insert(saved.version, asked.videos());
-                }
-                own.moved(saved.version);
-            })?;
+            let writer = ReviewWriter::start(request, state.store.clone(), StateListener(state.clone()))?;
             *state.writer.write().unwrap_or_else(PoisonError::into_inner) = Some(writer);
         }
         Ok(state)
@@ -188,6 +207,12 @@ impl ReviewState {
     /// The overview of the version of an index; see [`OverviewCache::get`].
     pub(super) fn overview(&self, index: &Arc<ReviewIndex>) -> Result<Arc<Overview>, LabelError> {
         self.overview.get(&self.store, index)
+    }
+
+    /// The kind of the media file of a video.
+    pub(super) fn media_kind(&self, name: &str) -> Option<MediaKind> {
+        let found = self.media.as_ref()?.find(name, |key| self.is_only(key));
+        found.map(|(kind, _)| *kind)
     }
 
     /// Whether only one video begins with this key.

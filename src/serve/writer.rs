@@ -1,4 +1,4 @@
-//! The thread that saves corrections. It has the only session of the server, and takes the write lock of the store for each
+//! The thread that saves corrections and verdicts. It has the only session of the server, and takes the write lock of the store for each
 //! save, so that `watch` and other commands can write in between.
 
 use std::sync::Arc;
@@ -8,40 +8,59 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::save::{SaveError, SaveRequest, SavedVersion};
+use super::audit::{SavedVerdicts, VerdictError, VerdictRequest};
+use super::save::{SaveError, SaveRequest, SavedVersion, UndoEdits};
 use super::{ServeError, ServeRequest};
 use crate::engine::Listener;
 use crate::engine::session::Session;
 use crate::error::LabelError;
+use vaplan_schemas::store::Store;
 
 /// Saves that can wait for the thread.
 const WAITING: usize = 64;
 
-/// A save, the time of its arrival, and where its answer goes.
-type Job = (
-    SaveRequest,
-    Instant,
-    oneshot::Sender<Result<SavedVersion, SaveError>>,
-);
+/// A request, the time of its arrival, and where its answer goes.
+#[derive(Debug)]
+enum ReviewJob {
+    Save(
+        SaveRequest,
+        Instant,
+        oneshot::Sender<Result<SavedVersion, SaveError>>,
+    ),
+    Verdicts(
+        VerdictRequest,
+        Instant,
+        oneshot::Sender<Result<SavedVerdicts, VerdictError>>,
+    ),
+}
+
+/// What the thread tells the server after each request that succeeded.
+pub(super) trait WriterListener: Send + 'static {
+    /// A correction was saved, or changed nothing.
+    fn saved(&self, request: &SaveRequest, saved: &SavedVersion);
+    /// Verdicts were saved. No label changed.
+    fn judged(&self, saved: &SavedVerdicts);
+}
 
 /// Hands saves to the thread.
 #[derive(Debug)]
 pub(super) struct ReviewWriter {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<ReviewJob>,
     thread: JoinHandle<()>,
 }
 
 impl ReviewWriter {
-    /// Starts the thread, which loads the graph at once. `saved` is called after each new version.
+    /// Starts the thread, which loads the graph at once.
     pub(super) fn start(
         request: &ServeRequest,
-        saved: impl Fn(&SaveRequest, &SavedVersion) + Send + 'static,
+        store: Store,
+        listener: impl WriterListener,
     ) -> Result<ReviewWriter, ServeError> {
         let (jobs, waiting) = sync_channel(WAITING);
         let request = request.clone();
         let thread = std::thread::Builder::new()
             .name("save".to_owned())
-            .spawn(move || work(&request, &waiting, &saved))
+            .spawn(move || work(&request, &store, &waiting, &listener))
             .map_err(|error| ServeError::Start(error.to_string()))?;
         Ok(ReviewWriter { jobs, thread })
     }
@@ -53,9 +72,25 @@ impl ReviewWriter {
         arrived: Instant,
     ) -> Option<oneshot::Receiver<Result<SavedVersion, SaveError>>> {
         let (answer, answered) = oneshot::channel();
-        match self.jobs.try_send((request, arrived, answer)) {
-            Ok(()) => Some(answered),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
+        self.hand_in(ReviewJob::Save(request, arrived, answer))
+            .then_some(answered)
+    }
+
+    /// Hands in verdicts. Returns `None` if too many requests wait.
+    pub(super) fn judge(
+        &self,
+        request: VerdictRequest,
+        arrived: Instant,
+    ) -> Option<oneshot::Receiver<Result<SavedVerdicts, VerdictError>>> {
+        let (answer, answered) = oneshot::channel();
+        self.hand_in(ReviewJob::Verdicts(request, arrived, answer))
+            .then_some(answered)
+    }
+
+    fn hand_in(&self, job: ReviewJob) -> bool {
+        match self.jobs.try_send(job) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
     }
 
@@ -68,7 +103,7 @@ impl ReviewWriter {
     }
 }
 
-fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SaveRequest, &SavedVersion)) {
+fn work(request: &ServeRequest, store: &Store, waiting: &Receiver<ReviewJob>, listener: &dyn WriterListener) {
     let mut session = match open(request) {
         Ok(session) => Some(session),
         Err(error) => {
@@ -77,7 +112,18 @@ fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SaveReq
             None
         }
     };
-    while let Ok((save, arrived, answer)) = waiting.recv() {
+    while let Ok(job) = waiting.recv() {
+        let (save, arrived, answer) = match job {
+            ReviewJob::Save(save, arrived, answer) => (save, arrived, answer),
+            ReviewJob::Verdicts(verdicts, arrived, answer) => {
+                let done = verdicts.save(store, request.author.as_ref(), &request.command, arrived);
+                if let Ok(done) = &done {
+                    listener.judged(done);
+                }
+                let _ = answer.send(done);
+                continue;
+            }
+        };
         let done = match session.take().map_or_else(|| open(request), Ok) {
             Ok(open) => {
                 let done = commit(session.insert(open), request, &save, arrived);
@@ -90,7 +136,7 @@ fn work(request: &ServeRequest, waiting: &Receiver<Job>, saved: &dyn Fn(&SaveReq
             Err(error) => Err(error.into()),
         };
         if let Ok(done) = &done {
-            saved(&save, done);
+            listener.saved(&save, done);
         }
         // A client that has gone has no use for the answer. The save is done all the same.
         let _ = answer.send(done);
@@ -110,7 +156,7 @@ fn commit(
     save: &SaveRequest,
     arrived: Instant,
 ) -> Result<SavedVersion, SaveError> {
-    let mut undo = Vec::new();
+    let mut undo = UndoEdits::default();
     let author: Option<&Arc<str>> = request.author.as_ref();
     let summary = session.apply_if(save.changes(author), &request.command, |latest| {
         undo = save.check_against(latest)?;
@@ -121,7 +167,8 @@ fn commit(
         saved: summary.version.is_some(),
         set: summary.set,
         unset: summary.unset,
-        undo,
+        undo: undo.edits,
+        undo_weak: undo.weak,
         milliseconds: arrived.elapsed().as_secs_f64() * 1e3,
     })
 }

@@ -1,7 +1,7 @@
-//! The built-in annotation set: invented videos in LLP's format.
+//! The built-in annotation sets: invented videos in LLP's format.
 //!
-//! The set has 80 videos of 10 segments (40 train, 16 val, 24 test) with LLP's 25 classes. It has two irregularities
-//! of the real files on purpose. `assets/demo/make.py` made the set.
+//! All videos have 10 segments and LLP's 25 classes. The sets have two irregularities of the real files on purpose.
+//! `assets/make.py` made them.
 
 use std::fs;
 use std::path::Path;
@@ -9,51 +9,67 @@ use std::path::Path;
 use super::SynthError;
 use crate::ingest::annotations::{LLP_CLASSES, split_name};
 
-/// Name and contents of every file.
-pub const FILES: [(&str, &str); 6] = [
-    ("demo_train.csv", include_str!("../../assets/demo/demo_train.csv")),
-    (
-        "demo_val_pd.csv",
-        include_str!("../../assets/demo/demo_val_pd.csv"),
-    ),
-    (
-        "demo_test_pd.csv",
-        include_str!("../../assets/demo/demo_test_pd.csv"),
-    ),
-    (
-        "demo_dataset_full.csv",
-        include_str!("../../assets/demo/demo_dataset_full.csv"),
-    ),
-    (
-        "demo_eval_audio.csv",
-        include_str!("../../assets/demo/demo_eval_audio.csv"),
-    ),
-    (
-        "demo_eval_visual.csv",
-        include_str!("../../assets/demo/demo_eval_visual.csv"),
-    ),
-];
-
-/// Writes the files and `classes.txt` into `folder`. The folder is created if it does not exist.
-///
-/// # Errors
-/// Returns [`SynthError::Ingest`] if the folder or a file cannot be written.
-pub fn write(folder: &Path) -> Result<(), SynthError> {
-    fs::create_dir_all(folder).map_err(SynthError::io("create", folder))?;
-    let classes = LLP_CLASSES.join("\n") + "\n";
-    for (name, text) in FILES.into_iter().chain([("classes.txt", classes.as_str())]) {
-        let path = folder.join(name);
-        fs::write(&path, text).map_err(SynthError::io("write", &path))?;
-    }
-    Ok(())
+/// An annotation set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnotationSet {
+    /// 80 videos (40 train, 16 val, 24 test), for examples and tests.
+    Sample,
+    /// 1,800 videos (1,200 train, 300 val, 300 test), for the demo.
+    Demo,
 }
 
-/// Number of videos of the set.
-pub fn videos() -> usize {
-    FILES[..3]
-        .iter()
-        .map(|(_, text)| text.lines().skip(1).filter(|line| named(line)).count())
-        .sum()
+/// Names of the files of a set.
+const NAMES: [&str; 6] = [
+    "demo_train.csv",
+    "demo_val_pd.csv",
+    "demo_test_pd.csv",
+    "demo_dataset_full.csv",
+    "demo_eval_audio.csv",
+    "demo_eval_visual.csv",
+];
+
+/// Contents of the files of a set, in the order of `NAMES`.
+macro_rules! contents {
+    ($folder:literal) => {
+        [
+            include_str!(concat!("../../assets/", $folder, "/demo_train.csv")),
+            include_str!(concat!("../../assets/", $folder, "/demo_val_pd.csv")),
+            include_str!(concat!("../../assets/", $folder, "/demo_test_pd.csv")),
+            include_str!(concat!("../../assets/", $folder, "/demo_dataset_full.csv")),
+            include_str!(concat!("../../assets/", $folder, "/demo_eval_audio.csv")),
+            include_str!(concat!("../../assets/", $folder, "/demo_eval_visual.csv")),
+        ]
+    };
+}
+
+impl AnnotationSet {
+    fn contents(self) -> [&'static str; 6] {
+        match self {
+            AnnotationSet::Sample => contents!("sample"),
+            AnnotationSet::Demo => contents!("demo"),
+        }
+    }
+
+    /// Writes the files and `classes.txt` into `folder`. The folder is created if it does not exist.
+    ///
+    /// # Errors
+    /// Returns [`SynthError::Ingest`] if the folder or a file cannot be written.
+    pub fn write(self, folder: &Path) -> Result<(), SynthError> {
+        fs::create_dir_all(folder).map_err(SynthError::io("create", folder))?;
+        let classes = LLP_CLASSES.join("\n") + "\n";
+        let files = NAMES.into_iter().zip(self.contents());
+        for (name, text) in files.chain([("classes.txt", classes.as_str())]) {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(SynthError::io("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Number of videos of the set.
+    pub fn videos(self) -> usize {
+        let lines = |text: &str| text.lines().skip(1).filter(|line| named(line)).count();
+        self.contents()[..3].iter().map(|text| lines(text)).sum()
+    }
 }
 
 fn named(line: &str) -> bool {
@@ -70,12 +86,17 @@ mod tests {
     use crate::ingest::annotations::{Annotations, key11};
 
     #[test]
-    fn it_reads_with_two_quirks_and_no_reject() {
+    fn the_sets_read_with_two_quirks_and_no_reject() {
+        reads(AnnotationSet::Sample, [40, 16, 24]);
+        reads(AnnotationSet::Demo, [1200, 300, 300]);
+    }
+
+    fn reads(set: AnnotationSet, counts: [usize; 3]) {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path()).unwrap();
+        set.write(folder.path()).unwrap();
         let annotations = Annotations::read(folder.path()).unwrap();
-        assert_eq!(annotations.videos.len(), 80);
-        assert_eq!(videos(), 80);
+        let videos = counts.iter().sum::<usize>();
+        assert_eq!((annotations.videos.len(), set.videos()), (videos, videos));
         let count = |split| {
             annotations
                 .videos
@@ -83,7 +104,7 @@ mod tests {
                 .filter(|video| video.split == split)
                 .count()
         };
-        assert_eq!(Split::ALL.map(count), [40, 16, 24]);
+        assert_eq!(Split::ALL.map(count), counts);
         let reasons: Vec<&str> = annotations
             .rejects
             .iter()

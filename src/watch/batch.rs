@@ -13,6 +13,7 @@ use super::order::Order;
 use super::status::{Board, Times};
 use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
+use crate::engine::flow::Alone;
 use crate::engine::resident::Resident;
 use crate::engine::session::{PreparedChange, prepare};
 use crate::engine::{lost, patch, whole};
@@ -46,6 +47,8 @@ pub struct Batches<'a> {
     pub(super) workers: usize,
     pub(super) command: String,
     pub(super) resident: Resident,
+    #[cfg(feature = "encode")]
+    pub(super) encoder: Option<super::media::MediaEncoder>,
 }
 
 /// Result of an attempt to make a version.
@@ -76,6 +79,12 @@ impl<'a> Batches<'a> {
         board: &mut Board,
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Batches<'a>, WatchError> {
+        #[cfg(feature = "encode")]
+        let encoder = request.media.as_ref();
+        #[cfg(feature = "encode")]
+        let encoder = encoder
+            .map(|media| super::media::MediaEncoder::open(store, media))
+            .transpose()?;
         let snapshot = store.at_version(None)?;
         let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
         let (store_path, inbox_path) = (request.store.display(), request.inbox.display());
@@ -85,6 +94,8 @@ impl<'a> Batches<'a> {
             workers: request.workers,
             command: format!("vaplan watch --store {store_path} --inbox {inbox_path}"),
             resident,
+            #[cfg(feature = "encode")]
+            encoder,
         };
         batches.loaded(false, board, on_progress);
         Ok(batches)
@@ -102,6 +113,8 @@ impl<'a> Batches<'a> {
     ) -> Result<bool, WatchError> {
         let began = Instant::now();
         let (mut deliveries, failed) = self.read(board, on_progress)?;
+        #[cfg(feature = "encode")]
+        let failed = self.encode(&mut deliveries, board, on_progress)? || failed;
         if deliveries.is_empty() {
             if failed {
                 board.state("watching", None)?;
@@ -227,6 +240,12 @@ impl<'a> Batches<'a> {
         for delivery in batch {
             match delivery.check(world.as_ref()) {
                 Ok(()) => {
+                    // `vacuum` may have removed features that no version named yet: the next batch encodes the media again.
+                    #[cfg(feature = "encode")]
+                    if delivery.kind == DeliveryKind::Media && !place::rejects(self.store, &delivery).exists()
+                    {
+                        continue;
+                    }
                     if place::put(self.store, &delivery)? {
                         usable.push(delivery);
                     }
@@ -302,6 +321,10 @@ impl<'a> Batches<'a> {
                 let replaced = place::replaced(self.store, delivery, &world.features);
                 changes.removed[modality.index()].extend(replaced);
             }
+            #[cfg(feature = "encode")]
+            if let (DeliveryKind::Media, Some(world)) = (delivery.kind, world) {
+                self.encoded(delivery, world, &mut changes)?;
+            }
         }
         Ok(changes)
     }
@@ -365,7 +388,15 @@ impl<'a> Batches<'a> {
             }
             Ok(PreparedChange::Everything(resolved)) => {
                 let began = Instant::now();
-                let made = whole::run(self.store, Some(lock), snapshot, request, *resolved, &listener);
+                let made = whole::run(
+                    self.store,
+                    Some(lock),
+                    snapshot,
+                    request,
+                    *resolved,
+                    &mut Alone,
+                    &listener,
+                );
                 times.commit = began.elapsed();
                 (made, Way::Past)
             }
@@ -449,7 +480,7 @@ impl<'a> Batches<'a> {
         });
     }
 
-    fn fail(
+    pub(super) fn fail(
         &self,
         entry: &InboxEntry,
         reason: &str,

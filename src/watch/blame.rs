@@ -22,8 +22,15 @@ pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<R
                 error.path().starts_with(path)
                     || absolute(path).is_ok_and(|path| error.path().starts_with(path))
             };
-            let is_of =
-                |delivery: &Delivery| named(&delivery.entry.path) || named(&place::of(store, delivery));
+            let is_of = |delivery: &Delivery| {
+                #[cfg(feature = "encode")]
+                let encoded = vaplan_schemas::Modality::ALL
+                    .into_iter()
+                    .any(|modality| named(&place::encoded(store, delivery, modality)));
+                #[cfg(not(feature = "encode"))]
+                let encoded = false;
+                encoded || named(&delivery.entry.path) || named(&place::of(store, delivery))
+            };
             batch.iter().position(is_of).map(|nth| nth..nth + 1)
         }
         LabelError::Settings(_)

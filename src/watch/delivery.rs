@@ -31,12 +31,22 @@ pub enum DeliveryKind {
     Features(Modality),
     /// Probabilities of an epoch.
     Epoch(u64),
+    /// A video, a sound file or a folder of frames of one video.
+    #[cfg(feature = "encode")]
+    Media,
 }
 
 /// The valid names, as an error lists them.
-pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.thresholds.toml, \
-                         *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, folder epoch-NNNN*, \
+#[cfg(feature = "encode")]
+pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.user.json (Label Studio), \
+                         *.eaf (ELAN), *.thresholds.toml, *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, \
+                         VIDEO.mp4, VIDEO.wav and other media, folder VIDEO.frames, folder epoch-NNNN*, \
                          epoch-NNNN*.predictions.parquet";
+/// The valid names, as an error lists them.
+#[cfg(not(feature = "encode"))]
+pub const NAMES: &str = "*.weak.csv, *.weak-add.csv, *.weak-remove.csv, *.user.csv (or .tsv), *.user.json (Label Studio), \
+                         *.eaf (ELAN), *.thresholds.toml, *.audio.parquet, *.visual.parquet, folder *.audio or *.visual, \
+                         folder epoch-NNNN*, epoch-NNNN*.predictions.parquet";
 
 impl DeliveryKind {
     /// Returns the kind that a name states. `folder` is whether the entry is a folder.
@@ -79,12 +89,18 @@ impl DeliveryKind {
         let table = table.and_then(|stem| files.into_iter().find(|(suffix, _)| stem.ends_with(suffix)));
         let kind = match table {
             Some((_, kind)) => kind,
+            // Programs for annotation write these files. The content tells which program it was.
+            None if name.ends_with(".eaf") || name.ends_with(".user.json") => DeliveryKind::User,
             None if name.ends_with(".thresholds.toml") => DeliveryKind::Thresholds,
             None => {
                 let modality = Modality::ALL.into_iter().find(|modality| {
                     let suffix = if folder { "" } else { ".parquet" };
                     name.ends_with(&format!(".{modality}{suffix}"))
                 });
+                #[cfg(feature = "encode")]
+                if modality.is_none() && crate::encode::media::find::is_medium(name, folder) {
+                    return Ok(DeliveryKind::Media);
+                }
                 return modality.map_or_else(unknown, |modality| Ok(DeliveryKind::Features(modality)));
             }
         };
@@ -150,9 +166,14 @@ impl Delivery {
         }))
     }
 
-    /// Does the delivery hold features?
+    /// Does the delivery hold features, or media that become features?
     pub fn has_features(&self) -> bool {
-        matches!(self.kind, DeliveryKind::Features(_))
+        match self.kind {
+            DeliveryKind::Features(_) => true,
+            #[cfg(feature = "encode")]
+            DeliveryKind::Media => true,
+            _ => false,
+        }
     }
 
     /// Checks that a delivery of features has at least one row that can be read. Bad rows beside good ones are rejected
@@ -197,6 +218,9 @@ impl Delivery {
                 changes.features[modality.index()].push(place.to_owned());
             }
             DeliveryKind::Epoch(epoch) => changes.rows.read_predictions(&path, epoch)?,
+            // The features that were made of the media are the change: `Batches::changes` adds them.
+            #[cfg(feature = "encode")]
+            DeliveryKind::Media => {}
         }
         changes.delivered.push(self.id.clone());
         Ok(())
@@ -277,7 +301,9 @@ mod tests {
         assert_eq!(of("a.weak.csv"), Ok(DeliveryKind::Weak(WeakEdit::Set)));
         assert_eq!(of("a.b.weak-add.tsv"), Ok(DeliveryKind::Weak(WeakEdit::Add)));
         assert_eq!(of("a.weak-remove.csv"), Ok(DeliveryKind::Weak(WeakEdit::Remove)));
-        assert_eq!(of("a.user.csv"), Ok(DeliveryKind::User));
+        for name in ["a.user.csv", "a.user.tsv", "a.user.json", "a.eaf", "a.user.eaf"] {
+            assert_eq!(of(name), Ok(DeliveryKind::User), "{name}");
+        }
         assert_eq!(of("a.thresholds.toml"), Ok(DeliveryKind::Thresholds));
         assert_eq!(of("a.audio.parquet"), Ok(DeliveryKind::Features(Modality::Audio)));
         assert_eq!(
@@ -286,13 +312,20 @@ mod tests {
         );
         assert_eq!(DeliveryKind::of("epoch-3", true), Ok(DeliveryKind::Epoch(3)));
         assert_eq!(of("epoch-0003b.predictions.parquet"), Ok(DeliveryKind::Epoch(3)));
+        #[cfg(feature = "encode")]
+        for (name, folder) in [("-rf_0_10.mp4", false), ("a.b.WAV", false), ("a.frames", true)] {
+            assert_eq!(DeliveryKind::of(name, folder), Ok(DeliveryKind::Media), "{name}");
+        }
         for (name, folder) in [
             ("a.csv", false),
             ("weak.csv", false),
             ("a.weak.json", false),
+            ("a.json", false),
             ("a.visual", false),
             ("a.visual.parquet", true),
             ("epoch-3.parquet", false),
+            ("a.frames", false),
+            (".frames", true),
         ] {
             let reason = DeliveryKind::of(name, folder).unwrap_err();
             assert!(reason.ends_with(NAMES), "{name}: {reason}");

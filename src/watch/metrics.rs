@@ -1,4 +1,6 @@
-//! Serves numbers to Prometheus, on a loopback address.
+//! Serves numbers to Prometheus and a page for health checks, on a loopback address.
+//!
+//! Every line has the label `process`, the number of the process in its cluster; `watch` is a single process, 0.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,7 +9,7 @@ use super::WatchError;
 use super::http;
 use super::status::{Figures, lock};
 
-/// Serves `/metrics` from a thread of its own. Returns the address. If the port of `address` is 0, the returned address
+/// Serves `/metrics` and `/healthz` from a thread of its own. Returns the address. If the port of `address` is 0, the returned address
 /// has the port that the system chose.
 ///
 /// # Errors
@@ -19,7 +21,12 @@ pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<Socket
             "expected a loopback address, such as 127.0.0.1:9464".to_owned(),
         ));
     }
-    let pages = move |path: &str| (path == "/metrics").then(|| text(&lock(&figures)));
+    let pages = move |path: &str| match path {
+        "/metrics" => Some(text(&lock(&figures))),
+        // The page is there as long as the process works. It answers only if the figures are not locked for ever.
+        "/healthz" => Some(format!("ok version {}\n", lock(&figures).version)),
+        _ => None,
+    };
     let served = http::serve(
         address,
         "metrics",
@@ -29,11 +36,15 @@ pub fn serve(address: SocketAddr, figures: Arc<Mutex<Figures>>) -> Result<Socket
     served.map_err(|error| failed(error.to_string()))
 }
 
+/// The label of a single process.
+const PROCESS: &str = "process=\"0\"";
+
 fn text(figures: &Figures) -> String {
     let mut text = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-        let lines =
-            format!("# HELP vaplan_{name} {help}\n# TYPE vaplan_{name} {kind}\nvaplan_{name} {value}\n");
+        let lines = format!(
+            "# HELP vaplan_{name} {help}\n# TYPE vaplan_{name} {kind}\nvaplan_{name}{{{PROCESS}}} {value}\n"
+        );
         text.push_str(&lines);
     };
     one("store_version", "gauge", "Latest store version.", figures.version);
@@ -88,8 +99,16 @@ fn text(figures: &Figures) -> String {
         "Loads of the graph from the tables.",
         figures.loads,
     );
+    text.push_str("# HELP vaplan_worker_updates_held Updates in the arrangements of a worker.\n");
+    text.push_str("# TYPE vaplan_worker_updates_held gauge\n");
+    for (worker, held) in figures.held_by_worker.iter().enumerate() {
+        text.push_str(&format!(
+            "vaplan_worker_updates_held{{{PROCESS},worker=\"{worker}\"}} {held}\n"
+        ));
+    }
     figures.waited.write(
         &mut text,
+        PROCESS,
         "vaplan_rename_to_commit_seconds",
         "From the rename into the inbox to the committed version.",
     );
@@ -112,17 +131,19 @@ mod tests {
     #[test]
     fn buckets_are_cumulative() {
         let mut figures = Figures::default();
+        figures.held_by_worker = vec![4, 7];
         for seconds in [0.004, 0.02, 0.5, 1000.0] {
             figures.waited.add(seconds);
         }
         let text = text(&figures);
         for line in [
-            "vaplan_rename_to_commit_seconds_bucket{le=\"0.005\"} 1",
-            "vaplan_rename_to_commit_seconds_bucket{le=\"0.02\"} 2",
-            "vaplan_rename_to_commit_seconds_bucket{le=\"300\"} 3",
-            "vaplan_rename_to_commit_seconds_bucket{le=\"+Inf\"} 4",
-            "vaplan_rename_to_commit_seconds_count 4",
-            "vaplan_store_version 0",
+            "vaplan_rename_to_commit_seconds_bucket{process=\"0\",le=\"0.005\"} 1",
+            "vaplan_rename_to_commit_seconds_bucket{process=\"0\",le=\"0.02\"} 2",
+            "vaplan_rename_to_commit_seconds_bucket{process=\"0\",le=\"300\"} 3",
+            "vaplan_rename_to_commit_seconds_bucket{process=\"0\",le=\"+Inf\"} 4",
+            "vaplan_rename_to_commit_seconds_count{process=\"0\"} 4",
+            "vaplan_store_version{process=\"0\"} 0",
+            "vaplan_worker_updates_held{process=\"0\",worker=\"1\"} 7",
         ] {
             assert!(text.lines().any(|own| own == line), "{line}:\n{text}");
         }

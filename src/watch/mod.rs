@@ -20,6 +20,7 @@
 //! | [`delivery`] | finds the kind and the hash of a file or folder in the inbox |
 //! | [`inbox`] | lists the inbox, and moves deliveries to `done` and `failed` |
 //! | [`order`] | decides which deliveries make one batch |
+//! | `media` | encodes delivered media into features |
 //! | [`place`] | copies delivered features into the store, because they stay inputs of the store |
 //! | [`events`] | wakes the watch after a change of the inbox, a report of the training, or a signal |
 //! | [`batch`] | makes one store version of a batch |
@@ -35,6 +36,8 @@ mod http;
 pub mod inbox;
 #[cfg(feature = "train")]
 mod learnt;
+#[cfg(feature = "encode")]
+mod media;
 pub mod metrics;
 pub mod order;
 pub mod place;
@@ -71,6 +74,9 @@ pub struct WatchRequest {
     pub status: Option<PathBuf>,
     /// Address to serve metrics on, which must be a loopback address. `None`: no metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// The encoders of delivered media. `None`: media are refused.
+    #[cfg(feature = "encode")]
+    pub media: Option<crate::encode::EncodeRequest>,
     /// Training beside the watch. `None`: epochs come only from deliveries.
     #[cfg(feature = "train")]
     pub training: Option<std::sync::Arc<dyn BesideTraining>>,
@@ -162,6 +168,10 @@ pub enum WatchError {
         /// What is wrong, and what is expected instead.
         problem: String,
     },
+    /// Delivered media cannot be encoded, because an encoder cannot be used.
+    #[cfg(feature = "encode")]
+    #[error(transparent)]
+    Encode(#[from] crate::encode::EncodeError),
     /// The training cannot begin, or its epochs cannot be committed.
     #[cfg(feature = "train")]
     #[error(transparent)]

@@ -24,6 +24,8 @@ impl Order {
     pub fn takes(&mut self, kind: DeliveryKind) -> bool {
         match kind {
             DeliveryKind::Features(_) => true,
+            #[cfg(feature = "encode")]
+            DeliveryKind::Media => true,
             DeliveryKind::Thresholds => !std::mem::replace(&mut self.thresholds, true),
             DeliveryKind::Epoch(_) => {
                 self.of_videos = true;

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "encode")]
+use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
 use super::WatchError;
@@ -15,8 +17,20 @@ use crate::ingest::{absolute, open_regular};
 use crate::world::Both;
 
 /// Returns the folder with the copies of all deliveries of this name.
-fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
+pub(super) fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
     store.root().join("_vaplan/shards").join(&delivery.entry.name)
+}
+
+/// Returns the file of the features of a modality that are made of delivered media.
+#[cfg(feature = "encode")]
+pub(super) fn encoded(store: &Store, delivery: &Delivery, modality: Modality) -> PathBuf {
+    folder(store, delivery).join(format!("{}.{modality}.parquet", &delivery.hash[..16]))
+}
+
+/// Returns the file of the rows that were rejected when delivered media were encoded.
+#[cfg(feature = "encode")]
+pub(super) fn rejects(store: &Store, delivery: &Delivery) -> PathBuf {
+    folder(store, delivery).join(format!("{}.rejects.jsonl", &delivery.hash[..16]))
 }
 
 /// Returns the path of the copy of a delivery of features. For any other delivery, returns the path in the inbox.
@@ -38,11 +52,16 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
     let DeliveryKind::Features(modality) = delivery.kind else {
         return Vec::new();
     };
+    earlier(store, delivery, &of(store, delivery), &inputs[modality.index()])
+}
+
+/// Returns the inputs among `inputs` that earlier deliveries of this name have, without `place`.
+pub(super) fn earlier(store: &Store, delivery: &Delivery, place: &Path, inputs: &[PathBuf]) -> Vec<PathBuf> {
     // The store records absolute paths, and may itself be named by a relative one.
     let recorded = |path: PathBuf| absolute(&path).unwrap_or(path);
-    let (own, folder) = (recorded(of(store, delivery)), recorded(folder(store, delivery)));
+    let (own, folder) = (recorded(place.to_owned()), recorded(folder(store, delivery)));
     let same = |path: &&PathBuf| **path != own && path.starts_with(&folder);
-    inputs[modality.index()].iter().filter(same).cloned().collect()
+    inputs.iter().filter(same).cloned().collect()
 }
 
 /// Copies a delivery's features to their place and syncs them. A copy that exists stays. Returns false if the delivery
@@ -99,7 +118,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), WatchError> {
     sync(to)
 }
 
-fn sync(path: &Path) -> Result<(), WatchError> {
+pub(super) fn sync(path: &Path) -> Result<(), WatchError> {
     let synced = fs::File::open(path).and_then(|file| file.sync_all());
     synced.map_err(WatchError::io("sync", path))
 }

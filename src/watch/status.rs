@@ -36,6 +36,8 @@ pub struct Figures {
     pub videos: u64,
     /// Updates in the arrangements of the graph. The memory use is proportional to them.
     pub held: u64,
+    /// The same number for each worker.
+    pub held_by_worker: Vec<u64>,
     /// Epochs of the training that were committed.
     pub epochs: u64,
     /// Progress of the training.
@@ -147,10 +149,12 @@ impl Board {
     }
 
     /// Records what the graph holds.
-    pub fn holds(&mut self, version: u64, videos: usize, held: u64) {
+    /// `held` has the number of updates of each worker.
+    pub fn holds(&mut self, version: u64, videos: usize, held: Vec<u64>) {
         let mut figures = lock(&self.figures);
         figures.version = version;
-        (figures.videos, figures.held) = (videos as u64, held);
+        (figures.videos, figures.held) = (videos as u64, held.iter().sum());
+        figures.held_by_worker = held;
     }
 
     /// Counts a delivery that could not be used.
@@ -292,7 +296,7 @@ mod tests {
         board.state("loading", None).unwrap();
         let waits = (0..2 * RECENT as u64).map(|nth| Duration::from_millis(nth.min(RECENT as u64 + 99)));
         board.batch(&Times::default(), waits, 1, (2, 3));
-        board.holds(7, 5, 11);
+        board.holds(7, 5, vec![4, 7]);
         board.state("watching", None).unwrap();
         let status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(status["state"], "watching");

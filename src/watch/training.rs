@@ -442,6 +442,7 @@ impl OwnTraining {
             device: self.prepared.device,
             folder: self.folder.join(began.to_string()),
             run,
+            start: None,
             labels: data.version.version,
             data: data.hash.clone(),
         }

@@ -94,7 +94,7 @@ pub fn each_file_of_epochs<E: From<StoreError>>(
 }
 
 /// Returns a function that tells whether a file of table `predictions` may hold one of these epochs.
-fn files_of(
+pub(super) fn files_of(
     snapshot: &Snapshot,
     epochs: &BTreeSet<u64>,
 ) -> Result<impl Fn(&DataFile) -> bool + use<>, StoreError> {

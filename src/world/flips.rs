@@ -1,9 +1,10 @@
 //! Which labels of a store version PLD changes, decided from the tables before any features are read.
 //!
 //! ```text
-//! predictions before, after ─┐
-//! K, α, guard before, after ─┴─ videos with a difference ── labels ─┬─ other flips ──▶ videos to label again
-//!                                                                   └─ equal flips ──▶ flips that stay
+//! predictions of the change, few ── labels of their videos ─┐
+//! predictions and labels of all videos, bucket by bucket ───┴─ flips of each track ─┬─ other flips ──▶ tracks to write
+//!                                                                                   ├─ equal flips ──▶ flips that stay
+//!                                                                                   └─ not to tell ──▶ videos to label again
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,15 +13,16 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::{Change, cells};
 use vaplan_dataflows::decide::{Denoising, decide_track, plg};
 use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
-use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelRule, LabelTrack, PredictionTrack};
-use vaplan_schemas::store::{Filter, Found, Place, Snapshot};
-use vaplan_schemas::tables::{Labels, Rejects, Table, Videos};
-use vaplan_schemas::{ClassId, Modality};
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelRule, LabelTrack};
+use vaplan_schemas::store::{Filter, Found, Place, Snapshot, on_every_core};
+use vaplan_schemas::tables::{Labels, Rejects};
 
+use super::bucketed::{LatestPredictions, PredictionsByBucket};
 use super::resolve::Resolved;
+use super::{Active, World};
 use crate::error::LabelError;
-use crate::world::World;
-use crate::world::evidence::{columns, counting, latest_tracks, prediction};
+use crate::world::evidence::{counting, has_epoch};
 
 /// Number of labels that PLD flipped, by modality and class: first the labels that it set, then those that it unset.
 pub type FlipCounts = BTreeMap<(Modality, Arc<str>), [u64; 2]>;
@@ -39,6 +41,14 @@ pub(crate) fn count<'a>(
                 own[usize::from(!track.label.get(segment))] += 1;
             }
         }
+    }
+}
+
+/// Adds the flips that another process counted.
+pub(crate) fn add(flips: &mut FlipCounts, others: FlipCounts) {
+    for (track, [set, unset]) in others {
+        let own = flips.entry(track).or_default();
+        *own = [own[0] + set, own[1] + unset];
     }
 }
 
@@ -81,6 +91,9 @@ pub(crate) struct AffectedLabels {
     pub(crate) flipped: Vec<Reflipped>,
     /// Tracks whose flips stay, in videos that are not in `videos`.
     pub(crate) stay: Vec<UnchangedFlips>,
+    /// Modalities of which so many tracks get other flips that all their tracks are labelled anew. Then `flipped` and `stay`
+    /// are empty, and `videos` has only the videos with a rejected prediction.
+    pub(crate) rewritten: BTreeSet<Modality>,
 }
 
 /// The decision of PLD for a track.
@@ -89,18 +102,20 @@ enum FlipDecision {
     Same,
     /// PLD gives the track other flips.
     Other(Track),
-    /// The tables do not tell; the label graph must decide.
-    Unclear,
+    /// A user label hides a score, so the label graph must decide.
+    Hidden,
+    /// A prediction is rejected, so the label graph must decide.
+    Rejected,
 }
 
-/// The predictions that count before and after the change.
-struct CountedPredictions {
-    names: BTreeMap<VideoId, Arc<str>>,
-    before: BTreeMap<(VideoId, Modality), u64>,
-    after: BTreeMap<(VideoId, Modality), PredictionTrack>,
-    /// Classes with their column in the predictions after the change.
-    columns: Vec<(ClassId, usize)>,
-}
+/// The largest number of tracks with other flips that are kept in memory, at about 700 bytes each. If an epoch flips more, all
+/// tracks of the modality are labelled anew, bucket by bucket.
+const MOST_FLIPPED: usize = 1 << 18;
+/// The largest number of predictions in a change for which only the videos of these predictions are read. For more, all
+/// buckets are read, because these videos are in nearly all files.
+const FEW_PREDICTIONS: usize = 1 << 13;
+/// The number of videos of a group of buckets.
+const GROUP_VIDEOS: u64 = 1 << 15;
 
 /// Finds the videos and tracks that a change affects. If `all` is set, the result has every video with changed
 /// predictions or settings, even if its labels stay the same.
@@ -110,171 +125,270 @@ pub(crate) fn moved(
     all: bool,
 ) -> Result<AffectedLabels, LabelError> {
     let (was, is) = (&resolved.before, &resolved.after);
-    let same = was.active == is.active && was.denoising == is.denoising && resolved.predictions.is_empty();
-    if same && !resolved.asks_for_flips {
+    let same = was.active == is.active && was.denoising == is.denoising;
+    if same && resolved.predictions.is_empty() && !resolved.asks_for_flips {
         return Ok(AffectedLabels::default());
     }
-    let both = CountedPredictions::read(snapshot, resolved)?;
     let fresh: BTreeSet<(VideoId, Modality)> = resolved
         .predictions
         .iter()
         .map(|track| (VideoId::of(&track.video), track.modality))
         .collect();
-    let differs = |key: &(VideoId, Modality)| {
-        let after = both.after.get(key).map(|track| track.epoch);
-        let settings = was.denoising[key.1.index()] != is.denoising[key.1.index()];
-        settings || fresh.contains(key) || both.before.get(key).copied() != after
-    };
-    let keys = || both.before.keys().chain(both.after.keys());
-    let differing: BTreeSet<VideoId> = keys().filter(|key| differs(key)).map(|key| key.0).collect();
     if all {
-        let named = |id: &VideoId| both.names.get(id).cloned();
-        return Ok(AffectedLabels {
-            videos: differing.iter().filter_map(named).collect(),
-            ..AffectedLabels::default()
-        });
+        return with_changed_predictions(snapshot, resolved, &fresh);
     }
-    let looked: BTreeSet<VideoId> = match resolved.asks_for_flips {
-        true => keys().map(|key| key.0).collect(),
-        false => differing.clone(),
-    };
-    let mut moved = AffectedLabels::default();
-    for row in snapshot.read::<Rejects>()? {
-        let video = row.video.as_deref().filter(|_| row.kind.is_of_predictions());
-        moved.videos.extend(
-            video
-                .filter(|video| differing.contains(&VideoId::of(video)))
-                .map(Arc::from),
-        );
+    match few(snapshot, resolved)? {
+        true => of_few_videos(snapshot, resolved, &fresh),
+        false => of_all_buckets(snapshot, resolved, &fresh, same),
     }
-    // If more than a quarter of the videos is wanted, reading all rows is faster than a filter by video.
-    let there: u64 = snapshot.files(Videos::NAME)?.iter().map(|file| file.rows).sum();
-    let filter = match looked.len() as u64 * 4 > there {
-        true => Filter::all(),
-        false => Filter::videos(looked.iter().filter_map(|id| both.names.get(id).cloned())),
+}
+
+/// Every video with changed predictions or settings.
+fn with_changed_predictions(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    fresh: &BTreeSet<(VideoId, Modality)>,
+) -> Result<AffectedLabels, LabelError> {
+    let (was, is) = (&resolved.before, &resolved.after);
+    let [before, after] = before_and_after(snapshot, resolved, &Filter::all())?;
+    let differs = |key: &(VideoId, Modality)| {
+        let settings = was.denoising[key.1.index()] != is.denoising[key.1.index()];
+        settings || fresh.contains(key) || before.epoch(*key) != after.epoch(*key)
     };
-    let look = |tracks: Vec<Found<LabelTrack>>| {
-        let mut own = AffectedLabels::default();
+    let keys = before.keys().chain(after.keys());
+    let differing: BTreeSet<VideoId> = keys.filter(differs).map(|(video, _)| video).collect();
+    let names = before.names().into_iter().chain(after.names());
+    Ok(AffectedLabels {
+        videos: names
+            .filter(|name| differing.contains(&VideoId::of(name)))
+            .collect(),
+        ..AffectedLabels::default()
+    })
+}
+
+/// The predictions that count before and after the change, of the videos of a filter.
+fn before_and_after(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    filter: &Filter,
+) -> Result<[LatestPredictions; 2], LabelError> {
+    let (was, is) = (&resolved.before, &resolved.after);
+    let before = counting(snapshot, was.active.as_ref(), filter)?;
+    let mut after = match was.active == is.active {
+        true => before.clone(),
+        false => counting(snapshot, is.active.as_ref(), filter)?,
+    };
+    // The later of two tracks of one epoch counts. Append the predictions of the change last, so that they replace those of
+    // the store.
+    after.extend(resolved.predictions.iter().cloned());
+    Ok([
+        LatestPredictions::new(before, was),
+        LatestPredictions::new(after, is),
+    ])
+}
+
+/// Whether the change affects only the videos of its own predictions, and these are few.
+fn few(snapshot: &Snapshot, resolved: &Resolved) -> Result<bool, LabelError> {
+    let (was, is) = (&resolved.before, &resolved.after);
+    let given = &resolved.predictions;
+    if resolved.asks_for_flips || was.denoising != is.denoising || given.len() > FEW_PREDICTIONS {
+        return Ok(false);
+    }
+    let Some(now) = &is.active else {
+        return Ok(was.active.is_none());
+    };
+    let stay = |then: &Active| then.classes == now.classes && then.epochs.is_subset(&now.epochs);
+    if !was.active.as_ref().is_none_or(stay) {
+        return Ok(false);
+    }
+    // The predictions that the store already has of an epoch that did not count before would now count, too.
+    for epoch in &now.epochs {
+        let counted = was.active.as_ref().is_some_and(|was| was.epochs.contains(epoch));
+        if !counted && has_epoch(snapshot, *epoch)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Reads the labels of the videos of the change's own predictions.
+fn of_few_videos(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    fresh: &BTreeSet<(VideoId, Modality)>,
+) -> Result<AffectedLabels, LabelError> {
+    let filter = Filter::videos(resolved.predictions.iter().map(|track| track.video.clone()));
+    let [before, after] = before_and_after(snapshot, resolved, &filter)?;
+    let keys = before.keys().chain(after.keys());
+    let differs = |key: &(VideoId, Modality)| fresh.contains(key) || before.epoch(*key) != after.epoch(*key);
+    let differing: BTreeSet<VideoId> = keys.filter(differs).map(|(video, _)| video).collect();
+    let differing = |video: VideoId| differing.contains(&video);
+    let look = |tracks| Looked::at(tracks, &resolved.after, &after, &differing);
+    let mut all = Looked::default();
+    for own in snapshot.map_files::<Labels, _>(&filter, look)? {
+        all.add(own);
+    }
+    affected(snapshot, all, &differing)
+}
+
+/// Reads all labels and all predictions that count, bucket by bucket.
+///
+/// The predictions before the change are not read. If other predictions or settings count, every video may differ: the flips
+/// that a track should have and the flips that it has tell whether it does.
+fn of_all_buckets(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    fresh: &BTreeSet<(VideoId, Modality)>,
+    same: bool,
+) -> Result<AffectedLabels, LabelError> {
+    let is = &resolved.after;
+    let fresh: BTreeSet<VideoId> = fresh.iter().map(|(video, _)| *video).collect();
+    let differing = |video: VideoId| !same || fresh.contains(&video);
+    let groups = snapshot.bucket_groups(GROUP_VIDEOS)?;
+    let predictions = PredictionsByBucket::read(snapshot, is, &resolved.predictions, groups.buckets())?;
+    let labels = snapshot.by_bucket::<Labels>(groups.buckets())?;
+    let mut all = Looked::default();
+    for group in groups.iter() {
+        let rows = labels.group(group.clone())?;
+        let looked = on_every_core(group.len(), |nth| {
+            let bucket = group.start + nth as u32;
+            let latest = predictions.as_ref().map(|own| own.of(bucket)).transpose()?;
+            let tracks = rows.bucket(bucket, &Filter::all())?;
+            Ok::<_, LabelError>(Looked::at(tracks, is, &latest.unwrap_or_default(), &differing))
+        })?;
+        looked.into_iter().for_each(|own| all.add(own));
+    }
+    let mut affected = affected(snapshot, all, &differing)?;
+    if !affected.rewritten.is_empty() {
+        let denoised = |modality: &Modality| {
+            let of = |world: &World| world.denoising[modality.index()].is_some();
+            of(&resolved.before) || of(is)
+        };
+        affected.rewritten = Modality::ALL.into_iter().filter(denoised).collect();
+    }
+    Ok(affected)
+}
+
+/// The decisions about some tracks.
+#[derive(Debug, Default)]
+struct Looked {
+    hidden: BTreeSet<Arc<str>>,
+    rejected: BTreeSet<Arc<str>>,
+    flipped: Vec<Reflipped>,
+    stay: Vec<UnchangedFlips>,
+    /// Whether more tracks were flipped than memory shall hold. The lists `hidden`, `flipped` and `stay` then stay empty.
+    too_many: bool,
+}
+
+impl Looked {
+    fn at(
+        tracks: Vec<Found<LabelTrack>>,
+        world: &World,
+        predictions: &LatestPredictions,
+        differing: &(dyn Fn(VideoId) -> bool + Sync),
+    ) -> Looked {
+        let mut looked = Looked::default();
         for Found { row: track, place } in tracks {
             let id = VideoId::of(&track.video);
-            if !looked.contains(&id) {
-                continue;
-            }
-            let says = match differing.contains(&id) {
-                true => both.says(is, id, &track),
+            let says = match differing(id) {
+                true => says(predictions, world, id, &track),
                 false => FlipDecision::Same,
             };
             match says {
-                FlipDecision::Same => {}
-                FlipDecision::Unclear => {
-                    own.videos.insert(track.video);
-                    continue;
+                FlipDecision::Same => {
+                    let flips = track.flipped();
+                    if flips != [0, 0] {
+                        looked.stay.push(UnchangedFlips {
+                            video: track.video,
+                            modality: track.modality,
+                            class: track.class,
+                            flips,
+                        });
+                    }
                 }
-                FlipDecision::Other(expected) => {
-                    own.flipped.push(reflipped(track, place, expected));
-                    continue;
-                }
-            }
-            let flips = track.flipped();
-            if flips != [0, 0] {
-                own.stay.push(UnchangedFlips {
-                    video: track.video,
-                    modality: track.modality,
-                    class: track.class,
-                    flips,
-                });
+                FlipDecision::Hidden => drop(looked.hidden.insert(track.video)),
+                FlipDecision::Rejected => drop(looked.rejected.insert(track.video)),
+                FlipDecision::Other(expected) => looked.flipped.push(reflipped(track, place, expected)),
             }
         }
-        own
-    };
-    for own in snapshot.map_files::<Labels, _>(&filter, look)? {
-        moved.videos.extend(own.videos);
-        moved.flipped.extend(own.flipped);
-        moved.stay.extend(own.stay);
+        looked
     }
-    Ok(moved)
+
+    fn add(&mut self, other: Looked) {
+        self.rejected.extend(other.rejected);
+        if self.too_many {
+            return;
+        }
+        self.hidden.extend(other.hidden);
+        self.flipped.extend(other.flipped);
+        self.stay.extend(other.stay);
+        if self.hidden.len() + self.flipped.len() > MOST_FLIPPED {
+            self.too_many = true;
+            (self.hidden, self.flipped, self.stay) = Default::default();
+        }
+    }
 }
 
-impl CountedPredictions {
-    fn read(snapshot: &Snapshot, resolved: &Resolved) -> Result<CountedPredictions, LabelError> {
-        let (was, is) = (&resolved.before, &resolved.after);
-        let mut names: BTreeMap<VideoId, Arc<str>> = BTreeMap::new();
-        let tracks = counting(snapshot, was.active.as_ref(), &Filter::all())?;
-        let mut before: BTreeMap<(VideoId, Modality), u64> = BTreeMap::new();
-        for track in &tracks {
-            let id = VideoId::of(&track.video);
-            names.insert(id, track.video.clone());
-            let epoch = before.entry((id, track.modality)).or_default();
-            *epoch = track.epoch.max(*epoch);
-        }
-        let mut tracks = match was.active == is.active {
-            true => tracks,
-            false => counting(snapshot, is.active.as_ref(), &Filter::all())?,
-        };
-        // `latest_tracks` keeps the later of two tracks of one epoch. Append the predictions of the change last, so
-        // that they replace those of the store.
-        tracks.extend(resolved.predictions.iter().cloned());
-        names.extend(
-            tracks
-                .iter()
-                .map(|track| (VideoId::of(&track.video), track.video.clone())),
-        );
-        let (after, columns) = match &is.active {
-            Some(active) => (latest_tracks(tracks, active), columns(active, is)),
-            None => Default::default(),
-        };
-        Ok(CountedPredictions {
-            names,
-            before,
-            after,
-            columns,
-        })
+fn affected(
+    snapshot: &Snapshot,
+    looked: Looked,
+    differing: &(dyn Fn(VideoId) -> bool + Sync),
+) -> Result<AffectedLabels, LabelError> {
+    let mut videos = looked.rejected;
+    videos.extend(looked.hidden);
+    for row in snapshot.read::<Rejects>()? {
+        let video = row.video.as_deref().filter(|_| row.kind.is_of_predictions());
+        let video = video.filter(|video| differing(VideoId::of(video)));
+        videos.extend(video.map(Arc::from));
     }
+    Ok(AffectedLabels {
+        videos,
+        flipped: looked.flipped,
+        stay: looked.stay,
+        rewritten: match looked.too_many {
+            true => Modality::ALL.into(),
+            false => BTreeSet::new(),
+        },
+    })
+}
 
-    /// Compares the flips that PLD now gives a track with the flips that the track has.
-    fn says(&self, world: &World, id: VideoId, track: &LabelTrack) -> FlipDecision {
-        let Some(class) = world.class_id(&track.class) else {
-            return FlipDecision::Same;
-        };
-        let denoising = self.denoising(world, id, track.modality, class);
-        let has_flips = track.rules.contains(&LabelRule::Pld);
-        if denoising.is_none() && !has_flips {
-            return FlipDecision::Same;
-        }
-        let Some((scores, threshold)) = scored(track) else {
-            return FlipDecision::Unclear;
-        };
-        let of_track = |own: &Denoising| own.prediction.segments() as usize == track.segments();
-        if !denoising.as_ref().is_none_or(of_track) {
-            return FlipDecision::Unclear;
-        }
-        let labels = plg(&scores, threshold);
-        let (expected, rejection) = decide_track(track.modality, class, labels, denoising.as_ref());
-        if rejection.is_some() {
-            return FlipDecision::Unclear;
-        }
-        let same = (0..track.segments()).all(|segment| {
-            let (own, why) = (track.get(segment), expected.flip(segment));
-            (own.rule == LabelRule::Pld) == why.is_some() && own.why.copied() == why.as_ref().map(flip_reason)
-        });
-        if same {
-            FlipDecision::Same
-        } else {
-            FlipDecision::Other(expected)
-        }
+/// Compares the flips that PLD now gives a track with the flips that the track has.
+fn says(predictions: &LatestPredictions, world: &World, id: VideoId, track: &LabelTrack) -> FlipDecision {
+    let Some(class) = world.class_id(&track.class) else {
+        return FlipDecision::Same;
+    };
+    let denoising = predictions.denoising(world, (id, track.modality, class));
+    let has_flips = track.rules.contains(&LabelRule::Pld);
+    if denoising.is_none() && !has_flips {
+        return FlipDecision::Same;
     }
-
-    /// The prediction and settings of PLD for one class. A video has few classes in its weak label, but its
-    /// predictions have all classes: one column is enough here.
-    fn denoising(&self, world: &World, id: VideoId, modality: Modality, class: ClassId) -> Option<Denoising> {
-        let track = self.after.get(&(id, modality))?;
-        let rule = world.denoising[modality.index()]?;
-        let own = self.columns.binary_search_by_key(&class, |(of, _)| *of);
-        let columns = own.map_or(&[][..], |at| &self.columns[at..=at]);
-        Some(Denoising {
-            prediction: Arc::new(prediction(track, columns, None)),
-            rule,
-        })
+    let of_track = |own: &Denoising| own.prediction.segments() as usize == track.segments();
+    if !denoising.as_ref().is_none_or(of_track) {
+        return FlipDecision::Rejected;
+    }
+    let Some((scores, threshold)) = scored(track) else {
+        let bad = |own: &Denoising| {
+            let values = own.prediction.of(class).unwrap_or_default();
+            values.iter().any(|value| value.get().is_none())
+        };
+        return match denoising.as_ref().is_some_and(bad) {
+            true => FlipDecision::Rejected,
+            false => FlipDecision::Hidden,
+        };
+    };
+    let labels = plg(&scores, threshold);
+    let (expected, rejection) = decide_track(track.modality, class, labels, denoising.as_ref());
+    if rejection.is_some() {
+        return FlipDecision::Rejected;
+    }
+    let same = (0..track.segments()).all(|segment| {
+        let (own, why) = (track.get(segment), expected.flip(segment));
+        (own.rule == LabelRule::Pld) == why.is_some() && own.why.copied() == why.as_ref().map(flip_reason)
+    });
+    if same {
+        FlipDecision::Same
+    } else {
+        FlipDecision::Other(expected)
     }
 }
 

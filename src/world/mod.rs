@@ -10,6 +10,7 @@
 //! | [`video`] | one video, and which video the key of a feature file names |
 //! | `inputs` | the paths of the inputs of a store, and their move to another folder |
 //! | [`evidence`] | user labels and predictions that a store version holds |
+//! | `bucketed` | the predictions that count, on disk by bucket |
 //! | [`rejects`] | rejections of the label graph as rows of table `rejects` |
 //! | [`changes`] | [`Changes`](changes::Changes): the changes that a user asks for |
 //! | [`resolve`] | the world before and after a change |
@@ -18,6 +19,7 @@
 //! | [`epochs`], `predictions` | the epochs of a store, and predictions that come with a change |
 
 pub(crate) mod both;
+pub(crate) mod bucketed;
 pub mod changes;
 pub mod epochs;
 pub mod evidence;

@@ -42,8 +42,9 @@ pub struct Touched {
 pub enum PredictionScope {
     /// Only the videos in which PLD flips other labels. The rows of all other videos stay the same.
     Flipped,
-    /// All videos with a changed prediction or setting, because a session in memory must learn every change.
-    All,
+    /// Whole videos in which PLD flips other labels, because a session in memory must learn them. If the denoising rules
+    /// change, all videos with predictions.
+    Session,
 }
 
 impl Scope {
@@ -71,8 +72,22 @@ impl Scope {
             let own = classes.iter().filter(|class| changed(class));
             touched.tracks.extend(own.map(|class| (modality, *class)));
         }
-        let moved = flips::moved(snapshot, resolved, of == PredictionScope::All)?;
+        let session = of == PredictionScope::Session;
+        let all = session && resolved.before.denoising != resolved.after.denoising;
+        let mut moved = flips::moved(snapshot, resolved, all)?;
+        if session && !moved.rewritten.is_empty() {
+            moved = flips::moved(snapshot, resolved, true)?;
+        }
+        if session {
+            let flipped = moved.flipped.drain(..);
+            touched.videos.extend(flipped.map(|own| own.new.video));
+        }
         touched.videos.extend(moved.videos);
+        for modality in moved.rewritten {
+            touched
+                .tracks
+                .extend(classes.iter().map(|class| (modality, *class)));
+        }
         (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;

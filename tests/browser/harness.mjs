@@ -24,7 +24,7 @@ export function scratch() {
 /** Labels a simulated data set with the built-in annotations into `folder/store`. */
 export function labelled(folder) {
   const at = (name) => path.join(folder, name);
-  const annotations = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/demo");
+  const annotations = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/sample");
   run("synth", "--annotations", annotations, "--out", at("features"), "--preset", "easy", "--dim", "64", "--quiet");
   run("label", "--store", at("store"), "--annotations", annotations, "--visual", at("features/visual"), "--audio", at("features/audio"),
     "--visual-text", at("features/visual_text.npy"), "--audio-text", at("features/audio_text.npy"), "--quiet");

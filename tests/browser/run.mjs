@@ -197,6 +197,92 @@ const tests = {
     clean(second, "api/info", "ERR_FAILED", "409");
   },
 
+  async "a class outside the weak label is added and labelled as one version, and undo takes both back"() {
+    const page = await open(await desktop(), server, `#/video/${video}`);
+    await page.waitForSelector(".row .ground");
+    const weak = () => sql(store, `SELECT class FROM labels WHERE video = '${video}' GROUP BY class ORDER BY class`).map((row) => row.class);
+    const before = weak();
+    await focused(page);
+    for (let nth = 0; nth < 3; nth += 1) await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("Shift+ArrowRight");
+    await page.keyboard.press("a");
+    await page.waitForSelector("#add-class-form");
+    const options = await page.locator("#add-class-form option").allTextContents();
+    assert.ok(!options.some((name) => before.includes(name)), "classes of the weak label are not offered");
+    await page.selectOption("#add-class-form select", "Violin_fiddle");
+    await page.uncheck("#add-class-form input[name=visual]");
+    await page.check("#add-class-form input[name=audio]");
+    assert.deepEqual(await page.locator("#add-class-form input[type=number]").evaluateAll((nodes) => nodes.map((node) => node.value)), ["3", "4"]);
+    await page.click("#add-class-save");
+    const version = await saved(page);
+    await shownVersion(page, version);
+    assert.deepEqual(weak(), [...before, "Violin_fiddle"].sort());
+    const labels = sql(store, `SELECT modality, segment, label FROM labels WHERE video = '${video}' AND class = 'Violin_fiddle' AND rule = 'user' ORDER BY segment`);
+    assert.deepEqual(labels, [3, 4].map((segment) => ({ modality: "audio", segment, label: true })));
+    assert.match(await page.textContent("#detail"), /audio Violin_fiddle, segments 3 to 4/);
+    await page.click("#undo");
+    await shownVersion(page, version + 1);
+    assert.deepEqual(weak(), before);
+    assert.equal(sql(store, `SELECT count(*) AS n FROM user_labels WHERE video = '${video}' AND class = 'Violin_fiddle'`)[0].n, 0);
+    clean(page);
+  },
+
+  async "a person judges a sample by keys, sees the estimates, and goes on after a reload"() {
+    const context = await desktop();
+    const page = await open(context, server, "#/audit");
+    await page.waitForSelector("#sample-form");
+    await page.fill("#sample-form input[name=count]", "12");
+    await page.click("#draw");
+    await page.waitForSelector("#question");
+    const verdicts = () => sql(store, "SELECT present, count(*) AS n FROM verdicts GROUP BY present ORDER BY present");
+    const judged = (text) => page.waitForFunction((own) => document.getElementById("progress")?.textContent.startsWith(own), text);
+    await judged("0 of 12");
+    assert.match(await page.textContent("#question"), /^Is .* (heard|seen) in this segment\?$/);
+    const first = await page.textContent("#place");
+    const start = sql(store, "SELECT max(version) AS v FROM versions")[0].v;
+    // Saves follow each other, and the page does not wait for them.
+    const versions = (count) => page.waitForFunction((own) => document.getElementById("saved").textContent.startsWith(`Version ${own} `), start + count);
+    for (const [nth, key] of ["y", "n", "u", "y", "n"].entries()) {
+      await page.keyboard.press(key);
+      await judged(`${nth + 1} of 12`);
+    }
+    await versions(5);
+    const version = start + 5;
+    await page.waitForFunction((own) => document.getElementById("estimates").dataset.version === String(own), version);
+    assert.match(await page.textContent("#verdicts"), /^4$/);
+    assert.deepEqual(verdicts().map((row) => row.n).sort(), [1, 2, 2]);
+    assert.deepEqual(sql(store, `SELECT author, changed_labels FROM versions WHERE version = ${version}`), [{ author: "Browser", changed_labels: 0 }]);
+    await page.keyboard.press("z");
+    await judged("4 of 12");
+    await versions(6);
+    await page.click("#unsure");
+    await judged("5 of 12 segments judged, 2 unsure");
+    await versions(7);
+    await page.reload();
+    await judged("5 of 12 segments judged, 2 unsure");
+    for (let nth = 0; nth < 5; nth += 1) await page.keyboard.press("ArrowLeft");
+    assert.equal((await page.textContent("#place")).split(" · ")[0], first.split(" · ")[0]);
+    assert.equal(await page.getAttribute("#yes", "aria-pressed"), "true");
+    clean(page);
+  },
+
+  async "a segment of the audit is played alone"() {
+    const context = await desktop();
+    const page = await open(context, server, `#/audit?version=1&count=1500&by=class&seed=1`);
+    await page.waitForSelector("#question");
+    // The sample is in order of name, and only one video has media.
+    for (let nth = 0; nth < 1500 && !(await page.textContent("#place")).includes(video); nth += 1) await page.keyboard.press("ArrowRight");
+    await page.waitForFunction(() => document.querySelector(".stage video")?.readyState >= 2);
+    const [onset, offset] = await page.evaluate(() => { const { dataset } = document.querySelector(".stage video"); return [Number(dataset.onset), Number(dataset.offset)]; });
+    assert.equal(offset - onset, 1);
+    await page.keyboard.press(" ");
+    await page.waitForFunction(() => !document.querySelector(".stage video").paused);
+    await page.waitForFunction(() => document.querySelector(".stage video").paused);
+    const stopped = await page.evaluate(() => document.querySelector(".stage video").currentTime);
+    assert.ok(Math.abs(stopped - offset) < 0.4, `stopped at ${stopped} s, the segment ends at ${offset} s`);
+    clean(page);
+  },
+
   async "a video plays in step with the timeline"() {
     const page = await open(await desktop(), server, `#/video/${video}`);
     await page.waitForFunction(() => document.querySelector("video")?.readyState >= 2);
@@ -224,7 +310,7 @@ const tests = {
   async "a phone has room for every page in both themes"() {
     for (const colorScheme of ["dark", "light"]) {
       const context = await chromium.newContext({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2, colorScheme });
-      for (const [hash, wait] of [["", ".figures"], ["#/videos", "table.list tbody tr"], [`#/video/${video}`, ".row .ground"]]) {
+      for (const [hash, wait] of [["", ".figures"], ["#/videos", "table.list tbody tr"], [`#/video/${video}`, ".row .ground"], ["#/audit", "#sample-form"], ["#/audit?version=1&count=20", "#question"]]) {
         const page = await open(context, server, hash);
         await page.waitForSelector(wait);
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
@@ -238,9 +324,9 @@ const tests = {
   async "every control has a name"() {
     const page = await open(await desktop(), server, `#/video/${video}`);
     await page.waitForSelector(".row .ground");
-    for (const hash of [`#/video/${video}`, "#/videos", "#/"]) {
+    for (const hash of [`#/video/${video}`, "#/videos", "#/audit", "#/"]) {
       await page.evaluate((own) => { location.hash = own; }, hash);
-      await page.waitForFunction((own) => document.querySelector("main").dataset.page === own, hash.includes("video/") ? "video" : hash === "#/" ? "overview" : "videos");
+      await page.waitForFunction((own) => document.querySelector("main").dataset.page === own, hash.includes("video/") ? "video" : hash === "#/" ? "overview" : hash.slice(2));
       const bare = await page.evaluate(() => [...document.querySelectorAll("button, a, input, select, video, audio, [tabindex='0']")]
         .filter((node) => !(node.textContent.trim() || node.getAttribute("aria-label") || node.closest("label")?.textContent.trim()))
         .map((node) => node.outerHTML));
@@ -252,9 +338,9 @@ const tests = {
 
 async function screenshots() {
   fs.mkdirSync(images, { recursive: true });
-  const pages = { overview: ["#/", ".plot svg"], videos: ["#/videos?order=near&unreviewed_first=true", "table.list tbody tr"], video: [`#/video/${video}`, ".row .ground"] };
+  const pages = { overview: ["#/", ".plot svg"], videos: ["#/videos?order=near&unreviewed_first=true", "table.list tbody tr"], video: [`#/video/${video}`, ".row .ground"], audit: ["#/audit?version=1&count=60&seed=3", "#verdicts"] };
   const desk = { viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 };
-  const looks = [["", desk, ["overview", "videos", "video"]], ["-dark", { ...desk, colorScheme: "dark" }, ["overview"]], ["-phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 }, ["video"]]];
+  const looks = [["", desk, ["overview", "videos", "video", "audit"]], ["-dark", { ...desk, colorScheme: "dark" }, ["overview"]], ["-phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 }, ["video"]]];
   const target = process.env.STORE ? await serve(process.env.STORE, "--media", media) : server;
   for (const [suffix, look, names] of looks) {
     const context = await chromium.newContext(look);

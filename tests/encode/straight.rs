@@ -8,7 +8,7 @@ use crate::sample::Tables;
 use crate::support::{assert_status, run, stderr, stdout};
 
 /// Six videos of frames and sound, of two splits.
-fn studio(test: &str) -> Option<Studio> {
+pub(super) fn studio(test: &str) -> Option<Studio> {
     let studio = Studio::new(test)?;
     let mut rows = String::new();
     for (nth, weak) in ["Speech,Dog", "Dog", "Speech", "Cheering", "Dog,Cat", "Car"]
@@ -24,7 +24,7 @@ fn studio(test: &str) -> Option<Studio> {
     Some(studio)
 }
 
-fn arguments(studio: &Studio, store: &str, more: &[&str]) -> Vec<String> {
+pub(super) fn arguments(studio: &Studio, store: &str, more: &[&str]) -> Vec<String> {
     let mut arguments = vec!["label".to_owned()];
     for (flag, name) in [
         ("--store", store),
@@ -44,7 +44,7 @@ fn label(studio: &Studio, store: &str, more: &[&str]) -> Output {
 }
 
 /// What labels are, without the versions they came in and the places of what they are made of.
-fn answers(studio: &Studio, store: &str) -> Tables {
+pub(super) fn answers(studio: &Studio, store: &str) -> Tables {
     let mut tables = Tables::read(&studio.path(store));
     for video in &mut tables.videos {
         (video.audio_source, video.visual_source) = (None, None);

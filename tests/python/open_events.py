@@ -3,8 +3,8 @@
 python open_events.py FORMAT FILE...
 
 Prints a list with one object per file: {"events": [[modality, class, onset, offset], ...]} in seconds, sorted.
-FiftyOne itself is not installed (it brings a database): its samples are read as load.py reads them, and each detection is
-checked against the documented fields.
+FiftyOne itself has 1.2 GB, so that only `make fiftyone` installs it. Here its samples are read as load.py reads them, and each
+detection is checked against the documented fields.
 """
 
 import csv
@@ -16,7 +16,10 @@ from pathlib import Path
 
 def elan(path):
     import pympi
+    from lxml import etree
 
+    grammar = etree.XMLSchema(etree.parse(Path(__file__).with_name("eaf.xsd")))
+    grammar.assertValid(etree.parse(path))
     document = pympi.Elan.Eaf(path)
     events = []
     for tier in document.get_tier_names():

@@ -150,5 +150,39 @@ fn killed_anywhere_a_relabelling_leaves_the_version_before_and_once_more_ends_we
         .collect();
     let of_all = survives(&sample, &flags, 0, &some);
     assert_eq!(of_all, some.len());
-    println!("relabel killed at {} points", of_part + of_all);
+
+    // One that labels all tracks anew from the stored scores, and writes all buckets.
+    let sample = Sample::new(12);
+    assert_status(
+        &sample.label(
+            "store",
+            &[
+                "--rule",
+                "logit",
+                "--visual-threshold",
+                "0.5",
+                "--audio-threshold",
+                "0.5",
+            ],
+        ),
+        0,
+    );
+    let flags = [
+        "--visual-threshold",
+        "0.6",
+        "--audio-threshold",
+        "0.4",
+        "--audio-scale",
+        "3",
+    ]
+    .map(str::to_owned);
+    let touched = |point: &&String| {
+        ["videos", "user", "rejects"]
+            .iter()
+            .all(|table| !point.contains(table))
+    };
+    let some: Vec<String> = points().iter().filter(touched).cloned().collect();
+    let of_tracks = survives(&sample, &flags, 0, &some);
+    assert_eq!(of_tracks, some.len());
+    println!("relabel killed at {} points", of_part + of_all + of_tracks);
 }

@@ -9,6 +9,7 @@ mod paths;
 mod reasons;
 mod refusals;
 mod rows;
+mod tracks;
 
 use std::path::{Path, PathBuf};
 

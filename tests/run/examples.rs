@@ -58,7 +58,7 @@ const ENCODED: [(&str, &str); 4] = [
 fn annotated() -> tempfile::TempDir {
     let folder = crate::support::scratch();
     let dir = folder.path().to_str().unwrap();
-    assert_status(&vaplan(["demo", "--annotations-only", "--dir", dir]), 0);
+    crate::support::sample_annotations(dir);
     folder
 }
 

@@ -212,6 +212,10 @@ fn no_parameter_leads_out_of_the_store() {
             let answer = server.get(&format!("/api/videos?{path}={}", quoted(bad)));
             assert_eq!(answer.status, 422, "{path}={bad}");
         }
+        for path in ["by", "split", "seed", "count", "version"] {
+            let answer = server.get(&format!("/api/audit/sample?{path}={}", quoted(bad)));
+            assert_eq!(answer.status, 422, "{path}={bad}");
+        }
         let found = server.json(&format!("/api/videos?q={}", quoted(bad)));
         let none = bad != ".";
         assert!(!none || found["total"] == 0, "{bad}");

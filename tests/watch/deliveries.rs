@@ -96,6 +96,28 @@ fn cases() -> Vec<Case> {
             flags: &["--user", "@"],
         },
         Case {
+            name: "d2.eaf",
+            make: Make::Text(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ANNOTATION_DOCUMENT FORMAT=\"3.0\" VERSION=\"3.0\">\
+                 <HEADER TIME_UNITS=\"milliseconds\"><PROPERTY NAME=\"vaplan:video\">vid00000003_0_10</PROPERTY></HEADER>\
+                 <TIME_ORDER><TIME_SLOT TIME_SLOT_ID=\"t1\" TIME_VALUE=\"1000\"/>\
+                 <TIME_SLOT TIME_SLOT_ID=\"t2\" TIME_VALUE=\"4000\"/></TIME_ORDER>\
+                 <TIER TIER_ID=\"visual/Song\" ANNOTATOR=\"Ada\" LINGUISTIC_TYPE_REF=\"event\"><ANNOTATION>\
+                 <ALIGNABLE_ANNOTATION ANNOTATION_ID=\"a1\" TIME_SLOT_REF1=\"t1\" TIME_SLOT_REF2=\"t2\">\
+                 <ANNOTATION_VALUE>Song</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>\
+                 <TIER TIER_ID=\"notes\" LINGUISTIC_TYPE_REF=\"event\"/></ANNOTATION_DOCUMENT>\n",
+            ),
+            flags: &["--user", "@"],
+        },
+        Case {
+            name: "d3.user.json",
+            make: Make::Text(
+                "[{\"id\": 7, \"data\": {\"name\": \"vid00000003_0_10\", \"tracks\": [\"audio/Bell\"]}, \"annotations\": \
+                 [{\"id\": 1, \"was_cancelled\": false, \"result\": []}]}]",
+            ),
+            flags: &["--user", "@"],
+        },
+        Case {
             name: "e.thresholds.toml",
             make: Make::Text("[visual.classes]\nBell = 1.15\n[audio]\ndefault = 1.02\n"),
             flags: &["--thresholds", "@"],
@@ -254,6 +276,30 @@ fn every_kind_of_delivery_gives_the_tables_of_the_same_relabel() {
         Tables::read(&other).changes.len() > 100,
         "the deliveries changed much"
     );
+}
+
+#[test]
+fn files_of_elan_and_label_studio_in_the_inbox_are_user_labels() {
+    let place = WatchedStore::new(24);
+    let chosen = |case: &Case| ["a.weak.csv", "d2.eaf", "d3.user.json"].contains(&case.name);
+    cases()
+        .iter()
+        .filter(|case| chosen(case))
+        .for_each(|case| case.make(&place));
+    let watch = place.watch(&[], None);
+    watch.line("version 2: ");
+    watch.stop();
+    let latest = Store::open(&place.store()).unwrap().at_version(None).unwrap();
+    let rows = latest.read::<UserLabels>().unwrap();
+    let of = |class: &str| -> Vec<bool> {
+        let own = rows
+            .iter()
+            .filter(|row| &*row.class == class && &*row.video == name(3));
+        own.map(|row| row.label).collect()
+    };
+    let song: Vec<bool> = (0..10).map(|segment| (1..4).contains(&segment)).collect();
+    assert_eq!((of("Song"), of("Bell")), (song, vec![false; 10]));
+    assert!(rows[0].source.ends_with("d2.eaf") || rows[0].source.ends_with("d3.user.json"));
 }
 
 #[test]

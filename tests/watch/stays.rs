@@ -119,17 +119,26 @@ fn figures_are_served_on_loopback_and_nowhere_else() {
     let metrics = get("/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     for line in [
-        "vaplan_store_version 2",
-        "vaplan_batches_total 1",
-        "vaplan_deliveries_done_total 1",
-        "vaplan_videos_held 12",
-        "vaplan_rename_to_commit_seconds_count 1",
+        "vaplan_store_version{process=\"0\"} 2",
+        "vaplan_batches_total{process=\"0\"} 1",
+        "vaplan_deliveries_done_total{process=\"0\"} 1",
+        "vaplan_videos_held{process=\"0\"} 12",
+        "vaplan_rename_to_commit_seconds_count{process=\"0\"} 1",
     ] {
         assert!(
             metrics.lines().any(|own| own.trim() == line),
             "{line}:\n{metrics}"
         );
     }
+    assert!(
+        metrics.contains("vaplan_worker_updates_held{process=\"0\",worker=\"0\"} "),
+        "{metrics}"
+    );
+    let health = get("/healthz");
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.ends_with("ok version 2\n"),
+        "{health}"
+    );
     assert!(get("/").starts_with("HTTP/1.1 404"));
     watch.stop();
     let store = place.store().display().to_string();

@@ -32,7 +32,7 @@ use vaplan_dataflows::{
     Bits, Candidate, Cosine, FeatureHash, LabelRecord, Score, ScoreRecord, Track, VideoId,
 };
 use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, PredictionTrack, Split};
-use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store};
+use vaplan_schemas::store::{CommitInfo, Filter, Snapshot, Store, VersionRows};
 use vaplan_schemas::tables::{
     Classes, LabelChanges, Labels, Predictions, Prompts, Scores, Settings as SettingsTable, Videos,
 };

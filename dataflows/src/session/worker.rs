@@ -19,6 +19,7 @@ use crate::changes::Change;
 use crate::feed::Feed;
 use crate::graph::{labelling, learning};
 use crate::outcome::Output;
+use crate::placement::Placement;
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, LearnerHandle, LearnerStatus};
 use crate::workers::{self, StopSignal, WorkersError};
@@ -83,12 +84,12 @@ impl LearnerSlot {
     }
 }
 
-/// Starts the threads. They keep the number of updates in their arrangements in `held`.
+/// Starts the threads. Each keeps the number of updates in its arrangements in its entry of `held`.
 pub(super) fn spawn(
     workers: usize,
     ends: Vec<Option<Ends>>,
     stop: &StopSignal,
-    held: &Arc<AtomicI64>,
+    held: &Arc<[AtomicI64]>,
     slot: Option<LearnerSlot>,
 ) -> Result<WorkerGuards<Option<()>>, WorkersError> {
     let ends = Mutex::new(ends);
@@ -106,7 +107,7 @@ fn live(
     worker: &mut Worker,
     (commands, answers): Ends,
     stop: &StopSignal,
-    held: &Arc<AtomicI64>,
+    held: &Arc<[AtomicI64]>,
     slot: Option<&LearnerSlot>,
 ) {
     count_held(worker, held.clone());
@@ -143,7 +144,8 @@ fn live(
 }
 
 /// Counts the updates in all arrangements of the worker, by the log events for new, merged and dropped batches.
-fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
+fn count_held(worker: &Worker, held: Arc<[AtomicI64]>) {
+    let index = worker.index();
     let mut register = worker.log_register().expect("the worker was made with a timer");
     register.insert::<DifferentialEventBuilder, _>("differential/arrange", move |_time, events| {
         for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
@@ -155,7 +157,7 @@ fn count_held(worker: &Worker, held: Arc<AtomicI64>) {
                 DifferentialEvent::Drop(batch) => -(batch.length as i64),
                 _ => 0,
             };
-            held.fetch_add(change, Ordering::SeqCst);
+            held[index].fetch_add(change, Ordering::SeqCst);
         }
     });
 }
@@ -173,10 +175,10 @@ impl Graph {
     /// says that another worker holds the learner.
     fn new(worker: &mut Worker, learner_handle: Option<Option<LearnerHandle>>) -> Graph {
         worker.dataflow_named("Session", |scope| {
-            let (feed, inputs) = Feed::new(scope);
+            let (feed, inputs) = Feed::new(scope, Placement::Spread);
             let outputs = match learner_handle {
                 None => labelling(inputs),
-                Some(learner_handle) => learning(inputs, learner_handle),
+                Some(learner_handle) => learning(inputs, learner_handle, Placement::Spread),
             };
             let answer = Rc::new(RefCell::new(Answer::default()));
             let probe = ProbeHandle::new();

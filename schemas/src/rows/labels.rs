@@ -43,6 +43,19 @@ pub struct SegmentLabel<'a> {
     pub why: Option<&'a FlipReason>,
 }
 
+/// The labels of a track without their reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelBitTrack {
+    /// The full name of the video.
+    pub video: Arc<str>,
+    /// Modality.
+    pub modality: Modality,
+    /// Class.
+    pub class: Arc<str>,
+    /// The label of each segment.
+    pub labels: Vec<bool>,
+}
+
 impl LabelTrack {
     /// The labels that PLG gives these scores: set if the score is above the threshold.
     ///

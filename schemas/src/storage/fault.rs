@@ -6,7 +6,8 @@
 //! linked to its name (`name`), before a folder is synced (`folder`) and before a file is removed (`remove`). A
 //! commit has further points: `before-file` and `after-file` (around each data file, which has no name yet),
 //! `after-files` (all data files have their names), `before-TABLE` and `after-TABLE` (around the entry in the Delta
-//! log of a table), `before-versions` and `after-versions`.
+//! log of a table), `before-versions` and `after-versions`. A process that writes a part of a commit has `before-part` and
+//! `after-part` (around the names of its files).
 //!
 //! `VAPLAN_ROOM` is the number of free bytes on a simulated disk. [`room`] takes bytes from it and fails as a full
 //! disk does, [`freed`] gives bytes back. Sizes count in blocks of 4,096 bytes, as most file systems allocate them.

@@ -14,8 +14,8 @@ use object_store::ObjectStore;
 use super::durable::{Scratch, sync_files, sync_folder, sync_folders};
 use super::durable_objects::durable;
 use super::{
-    LogEntry, OWN, Publication, RequestCounts, SCRATCH, Staged, Storage, StoredFile, WriteLock, entry_key,
-    fault, log_folder,
+    LogEntry, OWN, Publication, RequestCounts, SCRATCH, Staged, StagedFile, Storage, StoredFile, WriteLock,
+    entry_key, fault, log_folder,
 };
 use crate::error::StoreError;
 
@@ -23,7 +23,31 @@ use crate::error::StoreError;
 #[derive(Debug)]
 pub(crate) struct LocalStorage {
     root: PathBuf,
+    /// The folder of files that have no name yet.
+    scratch: PathBuf,
+    /// Removes the folder of files without a name, if this is the storage of a part.
+    _part: Option<PartFolder>,
     objects: Arc<dyn ObjectStore>,
+}
+
+/// A folder of files without a name that belongs to one process.
+#[derive(Debug)]
+struct PartFolder(PathBuf);
+
+impl Drop for PartFolder {
+    fn drop(&mut self) {
+        // If the folder cannot be removed, the next commit removes it.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Files of the scratch folder, of [`StagedFile`]s of a local disk.
+fn scratches(files: Vec<StagedFile>) -> Vec<(&'static str, String, Scratch)> {
+    let files = files.into_iter().map(|(table, name, staged)| match staged {
+        Staged::Scratch(scratch) => (table, name, scratch),
+        Staged::Upload(_) => unreachable!("a local disk stages files"),
+    });
+    files.collect()
 }
 
 impl LocalStorage {
@@ -34,28 +58,47 @@ impl LocalStorage {
     pub(crate) fn new(root: &Path) -> Result<LocalStorage, StoreError> {
         // Delta tables are located by URLs, and a file URL holds an absolute path.
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        let objects = durable(&root, &root.join(OWN).join(SCRATCH))?;
-        Ok(LocalStorage { root, objects })
+        let scratch = root.join(OWN).join(SCRATCH);
+        let objects = durable(&root, &scratch)?;
+        Ok(LocalStorage {
+            root,
+            scratch,
+            _part: None,
+            objects,
+        })
     }
 
     fn at(&self, key: &str) -> PathBuf {
         self.root.join(key)
     }
 
-    fn scratch(&self) -> PathBuf {
-        self.root.join(OWN).join(SCRATCH)
-    }
-
     fn written(&self, bytes: &[u8]) -> Result<Scratch, StoreError> {
-        Scratch::write(&self.scratch(), [bytes])
+        Scratch::write(&self.scratch, [bytes])
     }
 
     fn write(&self, key: &str, bytes: &[u8]) -> Result<(Scratch, PathBuf), StoreError> {
-        let (scratch, target) = (self.scratch(), self.at(key));
-        for folder in [Some(scratch.as_path()), target.parent()].into_iter().flatten() {
+        let target = self.at(key);
+        for folder in [Some(self.scratch.as_path()), target.parent()]
+            .into_iter()
+            .flatten()
+        {
             std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
         }
         Ok((self.written(bytes)?, target))
+    }
+
+    /// Gives data files their names, and adds the folders of the names to `folders`, which the caller syncs.
+    fn rename(
+        &self,
+        files: Vec<(&'static str, String, Scratch)>,
+        folders: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), StoreError> {
+        for (table, name, scratch) in files {
+            let folder = self.at(table);
+            scratch.rename(&folder.join(name))?;
+            folders.insert(folder);
+        }
+        Ok(())
     }
 
     /// Gives the entry of a log its name, which moves the table to its new Delta version.
@@ -212,6 +255,35 @@ impl Storage for LocalStorage {
         Ok(Some(Staged::Scratch(scratch)))
     }
 
+    fn part(&self, name: &str) -> Result<Arc<dyn Storage>, StoreError> {
+        // Two processes on two hosts can have one process id, and the names of their files begin with it.
+        let scratch = self.scratch.join(name);
+        std::fs::create_dir_all(&scratch).map_err(StoreError::io("make", &scratch))?;
+        Ok(Arc::new(LocalStorage {
+            root: self.root.clone(),
+            _part: Some(PartFolder(scratch.clone())),
+            scratch,
+            objects: self.objects.clone(),
+        }))
+    }
+
+    fn name_files(&self, files: Vec<StagedFile>, tables: &BTreeSet<&'static str>) -> Result<(), StoreError> {
+        let mut files = scratches(files);
+        sync_files(files.iter_mut().map(|(_, _, scratch)| scratch))?;
+        fault::point("before-part");
+        // Sync the folder of every table, also of a file that a killed run named: that run may not have synced the folder.
+        let mut folders = BTreeSet::from([self.root.clone()]);
+        for table in tables {
+            let folder = self.at(table);
+            std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
+            folders.insert(folder);
+        }
+        self.rename(files, &mut folders)?;
+        sync_folders(&folders)?;
+        fault::point("after-part");
+        Ok(())
+    }
+
     /// Waits for the disk four times, whatever the number of tables: for the bytes of all files; for the names of the data
     /// files; for the entries of the tables' logs; and for the last entry.
     fn publish(&self, publication: Publication) -> Result<(), StoreError> {
@@ -221,11 +293,7 @@ impl Storage for LocalStorage {
             last,
             copies,
         } = publication;
-        let files = files.into_iter().map(|(table, name, staged)| match staged {
-            Staged::Scratch(scratch) => (table, name, scratch),
-            Staged::Upload(_) => unreachable!("a local disk stages files"),
-        });
-        let mut files: Vec<(&str, String, Scratch)> = files.collect();
+        let mut files = scratches(files);
         let mut entries = Vec::new();
         for (table, entry) in logs {
             let entry = match entry {
@@ -254,11 +322,7 @@ impl Storage for LocalStorage {
             }
             folders.insert(self.at(table));
         }
-        for (table, name, scratch) in files {
-            let folder = self.at(table);
-            scratch.rename(&folder.join(name))?;
-            folders.insert(folder);
-        }
+        self.rename(files, &mut folders)?;
         sync_folders(&folders)?;
         fault::point("after-files");
 

@@ -27,6 +27,7 @@ mod runtime;
 pub mod scratch;
 mod url;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +89,9 @@ pub(crate) enum Staged {
     Upload(Upload),
 }
 
+/// A data file that has no name yet: its table, its name and its bytes.
+pub(crate) type StagedFile = (&'static str, String, Staged);
+
 /// The entry of a table's log that a commit writes.
 #[derive(Debug)]
 pub(crate) struct LogEntry {
@@ -100,8 +104,8 @@ pub(crate) struct LogEntry {
 /// The files of a commit.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    /// Data files: table, name and bytes.
-    pub(crate) files: Vec<(&'static str, String, Staged)>,
+    /// Data files.
+    pub(crate) files: Vec<StagedFile>,
     /// The tables that the commit touches, in order, and the entry of the log of each; `None` if the log stays as it is.
     pub(crate) logs: Vec<(&'static str, Option<LogEntry>)>,
     /// The entry of the log of this table makes the version. It comes last.
@@ -172,6 +176,15 @@ pub(crate) trait Storage: std::fmt::Debug + Send + Sync + 'static {
     /// Begins to write a data file. Its bytes decide its name, so that writing it twice is harmless. Returns `None` if the
     /// file is known to exist.
     fn stage(&self, key: &str, bytes: Bytes) -> Result<Option<Staged>, StoreError>;
+
+    /// The same files for another process that writes data files of a commit. What it stages is apart from what all other
+    /// processes stage; `name` must differ between them. On a local disk its files without a name have a folder of their own,
+    /// which is removed with the returned value if it is empty.
+    fn part(&self, name: &str) -> Result<Arc<dyn Storage>, StoreError>;
+
+    /// Brings data files under their names, before an entry of a log names them. `tables` are their tables, and those of files
+    /// that were found to exist. A crash of the machine after this call loses none of them.
+    fn name_files(&self, files: Vec<StagedFile>, tables: &BTreeSet<&'static str>) -> Result<(), StoreError>;
 
     /// Brings all files of a commit under their names, so that the entry that makes the version exists only if all other
     /// files exist. A crash of the machine at any point leaves this order.

@@ -1,5 +1,6 @@
 //! The files of a store in an object store.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,8 +14,8 @@ use tokio::sync::Semaphore;
 use super::object_lease::ObjectLease;
 use super::retry::{AT_ONCE, Retrying};
 use super::{
-    LogEntry, Publication, RequestCounts, Staged, Storage, StoreUrl, StoredFile, WriteLock, entry_key, run,
-    runtime,
+    LogEntry, Publication, RequestCounts, Staged, StagedFile, Storage, StoreUrl, StoredFile, WriteLock,
+    entry_key, run, runtime,
 };
 use crate::error::{ObjectError, StoreError};
 
@@ -160,6 +161,14 @@ impl ObjectStorage {
     }
 }
 
+/// Waits for the end of an upload.
+fn uploaded(staged: Staged) -> Result<(), StoreError> {
+    match staged {
+        Staged::Upload(upload) => upload.wait(),
+        Staged::Scratch(_) => unreachable!("an object store stages uploads"),
+    }
+}
+
 impl Storage for ObjectStorage {
     fn root(&self) -> PathBuf {
         PathBuf::from(self.url.to_string())
@@ -292,6 +301,16 @@ impl Storage for ObjectStorage {
         Ok(Some(Staged::Upload(upload)))
     }
 
+    /// The same storage: an upload needs no folder.
+    fn part(&self, _name: &str) -> Result<Arc<dyn Storage>, StoreError> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn name_files(&self, files: Vec<StagedFile>, _tables: &BTreeSet<&'static str>) -> Result<(), StoreError> {
+        // An object has its name when it is uploaded.
+        files.into_iter().try_for_each(|(_, _, staged)| uploaded(staged))
+    }
+
     /// Waits for the uploads of the tables and writes the entries of their logs at once; then writes the last entry. Each step
     /// waits for the one before it. Copies of the logs are written beside the last entry.
     fn publish(&self, publication: Publication) -> Result<(), StoreError> {
@@ -301,10 +320,6 @@ impl Storage for ObjectStorage {
             last: (versions, last),
             copies,
         } = publication;
-        let uploaded = |staged: Staged| match staged {
-            Staged::Upload(upload) => upload.wait(),
-            Staged::Scratch(_) => unreachable!("an object store stages uploads"),
-        };
         // No entry but the last one needs the file of `versions`, which is staged last.
         let (rows, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|(table, ..)| *table == versions);
         files

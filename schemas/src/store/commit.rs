@@ -1,17 +1,16 @@
 //! A commit: a store version that is being written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::data_file::{DataFile, FilePlace};
 use super::logged::{LoggedFile, LoggedFiles};
-use super::parallel::on_all_cores;
+use super::part::VersionRows;
 use super::written::Written;
 use super::{Snapshot, Store, WriteLock};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
-use crate::storage::{SCRATCH, Staged};
+use crate::storage::{SCRATCH, Staged, StagedFile};
 use crate::tables::Table;
 
 /// The number of videos that a bucket should hold on average.
@@ -63,8 +62,8 @@ pub struct Commit<'a> {
     pub(super) plain_reader: bool,
     /// The number of labels whose change this commit adds to `label_changes`.
     pub(super) changed_labels: u64,
-    /// Files that were written, but are not published: table, name and bytes.
-    pub(super) unnamed: Vec<(&'static str, String, Staged)>,
+    /// Files that were written, but are not published.
+    pub(super) unnamed: Vec<StagedFile>,
     pub(super) lock: &'a WriteLock,
 }
 
@@ -198,58 +197,14 @@ impl<'a> Commit<'a> {
         rows: impl Fn(u32) -> Vec<T::Row> + Sync,
     ) -> Result<(), StoreError> {
         self.clear::<T>();
-        self.fill_buckets::<T>(0..self.buckets, rows)
+        let buckets: Vec<u32> = (0..self.buckets).collect();
+        self.fill_buckets::<T>(&buckets, rows)
     }
 
     /// Removes all rows of a table. A caller that has the new rows bucket by bucket adds these rows with
-    /// [`Commit::fill_buckets`].
+    /// [`VersionRows::fill_buckets`](super::VersionRows::fill_buckets).
     pub fn clear<T: Table>(&mut self) {
         self.touched.insert(T::NAME, LoggedFiles::new());
-    }
-
-    /// Adds the rows of these buckets, with as many threads as there are cores. `rows` returns the rows of a bucket. The
-    /// buckets must be empty (see [`Commit::clear`]).
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Commit::replace_bucket`].
-    ///
-    /// # Panics
-    /// Panics if the table has no buckets.
-    pub fn fill_buckets<T: Table>(
-        &mut self,
-        buckets: Range<u32>,
-        rows: impl Fn(u32) -> Vec<T::Row> + Sync,
-    ) -> Result<(), StoreError> {
-        assert!(T::BUCKETED, "{} has no buckets", T::NAME);
-        let (store, of) = (self.store, self.buckets);
-        let written = on_all_cores(&store.storage, buckets.len(), |nth| {
-            let bucket = buckets.start + nth as u32;
-            Written::bucket::<T>(store, (bucket, of), &rows(bucket))
-        })?;
-        written.into_iter().try_for_each(|written| self.add::<T>(written))
-    }
-
-    /// Adds rows to a table that has no buckets, one file per part, with as many threads as there are cores. `rows`
-    /// returns the rows of a part. No key may occur in two parts.
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Commit::replace_all`].
-    pub fn append_parts<T: Table>(
-        &mut self,
-        parts: u32,
-        rows: impl Fn(u32) -> Vec<T::Row> + Sync,
-    ) -> Result<(), StoreError> {
-        let (store, prefix) = (self.store, format!("v{:08}", self.version.0));
-        self.touch::<T>()?;
-        let written = on_all_cores(&store.storage, parts as usize, |part| {
-            let rows = rows(part as u32);
-            let changed: u64 = rows.iter().map(T::changed_labels).sum();
-            Ok::<_, StoreError>((changed, Written::new::<T>(store, &prefix, &rows)?))
-        })?;
-        written.into_iter().try_for_each(|(changed, written)| {
-            self.changed_labels += changed;
-            self.add::<T>(written)
-        })
     }
 
     /// The files that a table will have. At first these are the files of the previous version.

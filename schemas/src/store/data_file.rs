@@ -39,7 +39,7 @@ pub(super) enum FilePlace {
 }
 
 /// The most bytes of objects that a snapshot holds, and the most that are fetched together.
-const HELD_BYTES: u64 = 64 << 20;
+pub(super) const HELD_BYTES: u64 = 64 << 20;
 /// The most objects that are fetched together.
 const TOGETHER: usize = 128;
 

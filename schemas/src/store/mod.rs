@@ -16,6 +16,7 @@
 //! version names. The next commit compares each table's log with the files that it wants, and adds and removes the
 //! difference.
 
+mod by_bucket;
 mod check;
 mod commit;
 mod copy;
@@ -31,6 +32,7 @@ mod log_copy;
 mod logged;
 mod optimize;
 mod parallel;
+mod part;
 mod patch;
 mod references;
 mod scan;
@@ -47,12 +49,15 @@ use std::time::Duration;
 use object_store::ObjectStore;
 
 pub use crate::storage::WriteLock;
+pub use by_bucket::{BucketGroups, FileWriter, GroupRows, TableBuckets};
 pub use check::Problem;
 pub use commit::{Commit, CommitInfo};
 pub use copy::CopiedStore;
 pub use data_file::DataFile;
 pub use deleted::Deleted;
 pub use optimize::Optimized;
+pub use parallel::on_every_core;
+pub use part::{PartFiles, PartWriter, VersionRows};
 pub use references::VacuumedFolder;
 pub use scan::{Extent, Filter, Found, Place};
 pub use snapshot::Snapshot;

@@ -20,11 +20,33 @@ pub(super) fn on_all_cores<R: Send, E: Send>(
     count: usize,
     work: impl Fn(usize) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = match storage.is_remote() {
-        true => cores.max(WAITING),
-        false => cores,
+        true => cores().max(WAITING),
+        false => cores(),
     };
+    on_threads(threads, count, work)
+}
+
+/// Calls `work` with every number below `count`, with as many threads as there are cores, and returns the results in order.
+///
+/// # Errors
+/// Returns the error of one of the calls.
+pub fn on_every_core<R: Send, E: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    on_threads(cores(), count, work)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn on_threads<R: Send, E: Send>(
+    threads: usize,
+    count: usize,
+    work: impl Fn(usize) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
     let threads = threads.min(count).min(THREADS);
     // Starting a thread costs more than the work on one file.
     if threads <= 1 {

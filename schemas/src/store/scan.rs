@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::data_file::on_files;
 use super::logged::{LoggedFile, LoggedFiles};
-use super::select::Selected;
+use super::select::{PlacedRow, Selected};
 use super::{DataFile, Snapshot};
 use crate::error::StoreError;
 use crate::ids::{Modality, bucket_of};
@@ -175,7 +175,21 @@ impl Snapshot {
         filter: &Filter,
         work: impl Fn(Vec<Found<T::Row>>) -> R + Sync,
     ) -> Result<Vec<R>, StoreError> {
-        let files = self.candidates::<T>(filter)?;
+        self.map_some_files::<T, R>(filter, |_| true, work)
+    }
+
+    /// Like [`Snapshot::map_files`], but reads only the files that `wanted` accepts.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Snapshot::read`].
+    pub fn map_some_files<T: Table, R: Send>(
+        &self,
+        filter: &Filter,
+        wanted: impl Fn(&DataFile) -> bool,
+        work: impl Fn(Vec<Found<T::Row>>) -> R + Sync,
+    ) -> Result<Vec<R>, StoreError> {
+        let mut files = self.candidates::<T>(filter)?;
+        files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
         self.on_files(&files, |number| Ok(work(found::<T>(&files[number], &filters)?)))
     }
@@ -239,15 +253,20 @@ fn found<T: Table>(
     filters: &ByBucket<'_>,
 ) -> Result<Vec<Found<T::Row>>, StoreError> {
     let found = Selected::find::<T>(data, filters.of(data))?.decode::<T>()?;
-    let placed = found.into_iter().map(|(row, rows)| {
+    Ok(placed(*file, found))
+}
+
+/// The rows of a file with this number, with their places.
+pub(super) fn placed<R>(file: u32, rows: Vec<PlacedRow<R>>) -> Vec<Found<R>> {
+    let found = |(row, rows): PlacedRow<R>| {
         let place = Place {
-            file: *file,
+            file,
             first: small(rows.start),
             rows: small(rows.len()),
         };
         Found { row, place }
-    });
-    Ok(placed.collect())
+    };
+    rows.into_iter().map(found).collect()
 }
 
 /// A filter, divided by the buckets of the files that are read. A change of 10,000 videos in 1,024 buckets has about ten

@@ -85,7 +85,8 @@ impl Selected {
         if self.rows() == 0 {
             return Ok(Vec::new());
         }
-        let batch = self.opened.read(None, self.runs.as_deref())?;
+        let columns = T::COLUMNS.filter(|_| !T::is_former(self.opened.schema()));
+        let batch = self.opened.read(columns, self.runs.as_deref())?;
         let rows = T::decode(&batch).map_err(|source| self.in_whole_file::<T>(source))?;
         let height = match T::is_former(self.opened.schema()) {
             true => T::former_height,

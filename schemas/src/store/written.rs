@@ -13,6 +13,7 @@ use crate::storage::Staged;
 use crate::tables::Table;
 
 /// A file of rows. `staged` is `None` if the store already has the file.
+#[derive(Debug)]
 pub(super) struct Written {
     pub(super) file: LoggedFile,
     pub(super) staged: Option<Staged>,

@@ -156,6 +156,10 @@ impl<'a> Columns<'a> {
         self.required(column, "Boolean")
     }
 
+    pub(crate) fn optional_boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
+        self.of_type(column, "Boolean")
+    }
+
     /// A text column, plain or as a dictionary. Each distinct value is allocated once.
     pub(crate) fn text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         let array = self.column(column)?;

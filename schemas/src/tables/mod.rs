@@ -14,6 +14,7 @@ mod candidates;
 mod classes;
 pub(crate) mod columns;
 mod epochs;
+mod label_bits;
 mod label_changes;
 mod labels;
 mod lists;
@@ -40,6 +41,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 pub use candidates::Candidates;
 pub use classes::Classes;
 pub use epochs::Epochs;
+pub use label_bits::LabelBits;
 pub use label_changes::LabelChanges;
 pub use labels::Labels;
 pub use predictions::Predictions;
@@ -70,6 +72,9 @@ pub trait Table {
     /// A column that only files of programs before the current layout have. The first commit that touches a table with
     /// such files writes the whole table anew. `None` if the layout never changed.
     const FORMER: Option<&str> = None;
+
+    /// The columns that a reader of this type needs. `None`: all.
+    const COLUMNS: Option<&'static [&'static str]> = None;
 
     /// The schema of the table's batches.
     fn schema() -> SchemaRef;

@@ -5,6 +5,7 @@ use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, float_lists, floats, int64, names};
+use super::lists::Lists;
 use super::{Table, text};
 use crate::error::TableError;
 use crate::rows::PredictionTrack;
@@ -70,7 +71,10 @@ impl Table for Predictions {
             columns.required_text("modality")?,
         );
         let mut tracks: Vec<PredictionTrack> = Vec::new();
-        for (row, list) in columns.float_lists("probability")?.into_iter().enumerate() {
+        let lists = Lists::new(&columns, "probability", "List(Float32)", true)?;
+        let values = lists.float32(&columns)?;
+        for row in 0..batch.num_rows() {
+            let list = &values.values()[lists.range(row).unwrap_or_default()];
             if list.is_empty() {
                 return Err(columns.value(row, "probability", "an empty list", "a value per class"));
             }
@@ -92,7 +96,7 @@ impl Table for Predictions {
                     video: video.expect(row).clone(),
                     modality: of,
                     classes: list.len() as u32,
-                    probability: list,
+                    probability: list.to_vec(),
                 });
                 continue;
             };
@@ -104,7 +108,7 @@ impl Table for Predictions {
                 let found = format!("{} values", list.len());
                 return Err(columns.value(row, "probability", found, "as many as the row before"));
             }
-            track.probability.extend(list);
+            track.probability.extend_from_slice(list);
         }
         Ok(tracks)
     }

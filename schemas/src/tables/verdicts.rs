@@ -1,7 +1,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, int32, int64, names};
@@ -26,10 +26,10 @@ impl Table for Verdicts {
             Field::new("modality", text(), false),
             Field::new("class", text(), false),
             Field::new("segment", DataType::Int32, false), // from 0
-            Field::new("present", DataType::Boolean, false), // does the event occur in the segment
-            Field::new("version", DataType::Int64, false), // store version that the sample was drawn from
-            Field::new("strata", text(), false),           // what the sample was stratified by
-            Field::new("source", text(), false),           // file that has the verdict
+            Field::new("present", DataType::Boolean, true), // does the event occur in the segment; null: unsure
+            Field::new("version", DataType::Int64, false),  // store version that the sample was drawn from
+            Field::new("strata", text(), false),            // what the sample was stratified by
+            Field::new("source", text(), false),            // file that has the verdict, or the review page
         ]))
     }
 
@@ -43,7 +43,7 @@ impl Table for Verdicts {
         }
         let [video, class, strata, source] = texts.map(TextBuilder::finish);
         let segment = Int32Array::from_iter_values(rows.iter().map(|row| int32(row.segment)));
-        let present: BooleanArray = rows.iter().map(|row| Some(row.present)).collect();
+        let present: BooleanArray = rows.iter().map(|row| row.present).collect();
         let version = Int64Array::from_iter_values(rows.iter().map(|row| int64(row.version)));
         batch(
             Self::schema(),
@@ -72,7 +72,7 @@ impl Table for Verdicts {
         );
         let (class, source) = (columns.required_text("class")?, columns.required_text("source")?);
         let strata = columns.required_text("strata")?;
-        let (segment, present) = (columns.int32("segment")?, columns.boolean("present")?);
+        let (segment, present) = (columns.int32("segment")?, columns.optional_boolean("present")?);
         let version = columns.int64("version")?;
         (0..batch.num_rows())
             .map(|row| {
@@ -81,7 +81,7 @@ impl Table for Verdicts {
                     modality: columns.modality(row, &modality)?,
                     class: class.expect(row).clone(),
                     segment: columns.small_count(row, "segment", segment.value(row))?,
-                    present: present.value(row),
+                    present: present.is_valid(row).then(|| present.value(row)),
                     version: columns.count(row, "version", version.value(row))?,
                     strata: strata.expect(row).clone(),
                     source: source.expect(row).clone(),

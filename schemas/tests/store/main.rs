@@ -10,6 +10,7 @@ mod laws;
 mod log_copy;
 mod objects;
 mod optimize;
+mod parts;
 mod patch;
 mod plain;
 mod scan;

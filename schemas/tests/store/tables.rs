@@ -93,16 +93,17 @@ fn every_table_gives_back_its_rows() {
         label: false,
         source: "mine.csv".into(),
     }]);
-    round_trip::<Verdicts>(&[VerdictRow {
+    let verdict = |segment, present| VerdictRow {
         video: "v".into(),
         modality: Modality::Audio,
         class: "Dog".into(),
-        segment: 3,
-        present: true,
+        segment,
+        present,
         version: 7,
         strata: "class".into(),
         source: "mine.csv".into(),
-    }]);
+    };
+    round_trip::<Verdicts>(&[verdict(3, Some(true)), verdict(4, Some(false)), verdict(5, None)]);
     round_trip::<Predictions>(&predictions());
     let mut tracks = labels(&scored);
     tracks[0].set(0, true, LabelRule::User, None);

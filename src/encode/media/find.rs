@@ -183,6 +183,47 @@ pub fn of_paths(paths: &[PathBuf]) -> Result<(Vec<Media>, Vec<RejectRow>), Inges
     Ok((media, rejects))
 }
 
+/// The suffix of the name of a folder of frames that stands beside files of other kinds.
+pub const FRAMES: &str = ".frames";
+
+/// Whether the name of a file is that of a video or sound file, or, with `folder`, that of a folder `VIDEO.frames`.
+pub fn is_medium(name: &str, folder: bool) -> bool {
+    match folder {
+        true => name.strip_suffix(FRAMES).is_some_and(|video| !video.is_empty()),
+        false => kind_of_file(name).is_some(),
+    }
+}
+
+/// The media of one video in one place: a video or sound file, or a folder `VIDEO.frames`. `None` if the name says neither.
+pub fn one(name: &str, path: &Path) -> Option<Media> {
+    let path = path.to_owned();
+    let (video, kind) = match path.is_dir() {
+        true => (name.strip_suffix(FRAMES)?, MediaKind::Frames),
+        false => kind_of_file(name)?,
+    };
+    let media = Media {
+        name: video.into(),
+        pictures: None,
+        sound: None,
+        ambiguous: false,
+    };
+    Some(match kind {
+        MediaKind::Frames => Media {
+            pictures: Some(Pictures::Frames(path)),
+            ..media
+        },
+        MediaKind::Video => Media {
+            pictures: Some(Pictures::Video(path.clone())),
+            sound: Some(path),
+            ..media
+        },
+        MediaKind::Sound => Media {
+            sound: Some(path),
+            ..media
+        },
+    })
+}
+
 const EXPECTED: &str =
     "expected a video (mp4 ..), a sound file (wav ..), or a folder of frames (jpg, png ..)";
 
@@ -244,6 +285,11 @@ fn kind(path: &Path) -> Option<(&str, MediaKind)> {
     if path.is_dir() {
         return Some((name, MediaKind::Frames));
     }
+    kind_of_file(name)
+}
+
+/// Returns the name of the video that a file belongs to, and the kind of media that the file has.
+fn kind_of_file(name: &str) -> Option<(&str, MediaKind)> {
     // The name of a video may have dots, so only the part after the last dot is the extension.
     let (stem, extension) = name.rsplit_once('.')?;
     let extension = extension.to_ascii_lowercase();

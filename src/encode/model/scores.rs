@@ -78,6 +78,31 @@ impl ClassScores {
         ))
     }
 
+    /// The scores of a folder whose columns are known: [`ClassScores::columns`] of an earlier encoding.
+    ///
+    /// # Errors
+    /// Returns a message if the model gives fewer scores than the columns name.
+    pub fn of_columns(
+        folder: &ModelFolder,
+        found: usize,
+        columns: Vec<Vec<usize>>,
+    ) -> Result<ClassScores, String> {
+        let most = columns.iter().flatten().copied().max().unwrap_or(0);
+        match most < found {
+            true => Ok(ClassScores {
+                columns,
+                found,
+                scores: folder.classifier.scores,
+            }),
+            false => Err(format!("gives {found} scores, expected at least {}", most + 1)),
+        }
+    }
+
+    /// The positions of the scores of each class.
+    pub fn columns(&self) -> &[Vec<usize>] {
+        &self.columns
+    }
+
     /// Number of values of a feature: one for each class, and one for `rest`.
     pub fn width(&self) -> usize {
         self.columns.len() + 1

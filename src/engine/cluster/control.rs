@@ -54,6 +54,8 @@ pub(crate) struct Control {
     events: Receiver<ClusterEvent>,
     early: VecDeque<(usize, Frame)>,
     open: BTreeSet<usize>,
+    /// The processes that sent their last frame, so that the end of their link is no error.
+    done: BTreeSet<usize>,
     /// The first data link that ended too early, and the end of the time in which process 0 can report the cause.
     broken: Option<(ClusterError, Receiver<Instant>)>,
 }
@@ -97,6 +99,7 @@ impl Control {
             sender,
             events,
             early: VecDeque::new(),
+            done: BTreeSet::new(),
             broken: None,
         })
     }
@@ -188,14 +191,15 @@ impl Control {
                 reason,
             }),
             ClusterEvent::Frame(process, frame) => {
+                if last(&frame) {
+                    self.done.insert(process);
+                }
                 self.early.push_back((process, frame));
                 Ok(())
             }
             ClusterEvent::Lost(process, why) => {
                 self.open.remove(&process);
-                // The link ended after the last frame of the process. The caller has not read that frame yet, so this
-                // is not an error.
-                if self.early.iter().any(|(by, frame)| *by == process && last(frame)) {
+                if self.done.contains(&process) {
                     return Ok(());
                 }
                 Err(ClusterError::Lost {
@@ -240,7 +244,11 @@ impl Wait for Control {
 
 /// Returns whether a process sends no other frame after this one.
 fn last(frame: &Frame) -> bool {
-    matches!(frame, Frame::Ended | Frame::Held(_) | Frame::Committed(..))
+    matches!(frame, Frame::Encoded(part) if part.last)
+        || matches!(
+            frame,
+            Frame::Wrote(_) | Frame::WroteTracks(_) | Frame::Held(_) | Frame::Committed(..)
+        )
 }
 
 /// Reads frames from a link and turns them into events, until the link ends.

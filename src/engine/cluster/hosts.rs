@@ -1,8 +1,8 @@
-//! The hosts file: the processes of a cluster and their addresses.
+//! The hosts of a cluster: its processes and their addresses, in a file or a list.
 
 use std::path::Path;
 
-use crate::error::cluster::{ClusterError, Peer};
+use crate::error::cluster::{ClusterError, HostSource, Peer};
 
 /// The processes of a cluster, and the index of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +23,43 @@ impl Hosts {
             path: path.to_owned(),
             source,
         })?;
+        Hosts::of_entries(text.lines(), HostSource::File(path.to_owned()), process)
+    }
+
+    /// Reads a list of addresses with commas, or the hosts file of this name. A text with a comma is a list, and so is a
+    /// single address if no file has this name.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Hosts::read`].
+    pub fn of_text(text: &str, process: usize) -> Result<Hosts, ClusterError> {
+        let path = Path::new(text);
+        match text.contains(',') || (is_address(text) && !path.exists()) {
+            true => Hosts::of_entries(text.split(','), HostSource::List(text.to_owned()), process),
+            false => Hosts::read(path, process),
+        }
+    }
+
+    fn of_entries<'a>(
+        entries: impl Iterator<Item = &'a str>,
+        of: HostSource,
+        process: usize,
+    ) -> Result<Hosts, ClusterError> {
         let mut found: Vec<(usize, &str)> = Vec::new();
-        for (nth, line) in text.lines().enumerate() {
+        for (nth, line) in entries.enumerate() {
             let (line, address) = (nth + 1, line.trim());
             if address.is_empty() || address.starts_with('#') {
                 continue;
             }
             if !is_address(address) {
                 return Err(ClusterError::HostLine {
-                    path: path.to_owned(),
+                    of,
                     line,
                     found: address.to_owned(),
                 });
             }
             if let Some((first, _)) = found.iter().find(|(_, other)| *other == address) {
                 return Err(ClusterError::HostTwice {
-                    path: path.to_owned(),
+                    of,
                     line,
                     first: *first,
                     found: address.to_owned(),
@@ -47,16 +68,10 @@ impl Hosts {
             found.push((line, address));
         }
         let Some(last) = found.len().checked_sub(1) else {
-            return Err(ClusterError::HostsEmpty {
-                path: path.to_owned(),
-            });
+            return Err(ClusterError::HostsEmpty { of });
         };
         if process > last {
-            return Err(ClusterError::Process {
-                process,
-                last,
-                path: path.to_owned(),
-            });
+            return Err(ClusterError::Process { process, last, of });
         }
         Ok(Hosts {
             addresses: found.into_iter().map(|(_, address)| address.to_owned()).collect(),
@@ -120,6 +135,31 @@ mod tests {
     }
 
     #[test]
+    fn a_list_with_commas_needs_no_file() {
+        let hosts = Hosts::of_text("a:1, b:2,", 1).unwrap();
+        assert_eq!(hosts.addresses(), ["a:1", "b:2"]);
+        assert_eq!(Hosts::of_text("no-such-host:1", 0).unwrap().processes(), 1);
+        for (list, told) in [
+            (
+                "a:1,b",
+                "hosts list `a:1,b`, entry 2: `b`, expected host:port with a port from 1 to 65535",
+            ),
+            (
+                "a:1,a:1",
+                "hosts list `a:1,a:1`, entry 2: `a:1` is entry 1 already, expected one address a process",
+            ),
+            (
+                ",",
+                "hosts list `,` names no host, expected one host:port per entry",
+            ),
+        ] {
+            assert_eq!(Hosts::of_text(list, 0).unwrap_err().to_string(), told);
+        }
+        let error = Hosts::of_text("no/such/file", 0).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read hosts file `no/such/file`");
+    }
+
+    #[test]
     fn a_line_is_a_process_and_what_is_none_is_named_by_line() {
         let hosts = read("# two\na.example:2101\n\n [::1]:2102 \n", 1).unwrap();
         assert_eq!(hosts.addresses(), ["a.example:2101", "[::1]:2102"]);
@@ -148,7 +188,7 @@ mod tests {
         );
         assert_eq!(
             read("\n# none\n", 0).unwrap_err(),
-            "hosts file `hosts` names no host, expected one host:port a line"
+            "hosts file `hosts` names no host, expected one host:port per line"
         );
         assert_eq!(
             read("a:1\nb:1\n", 2).unwrap_err(),

@@ -8,11 +8,24 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::stream::Stream;
 
 use super::control::ClusterEvent;
+
+/// The number of bytes that were sent on the data links of this process.
+#[derive(Debug, Default)]
+pub(crate) struct LinkTraffic(AtomicU64);
+
+impl LinkTraffic {
+    /// The number of bytes so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A socket to one peer that reports when the peer is lost.
 pub(crate) struct Link {
@@ -20,12 +33,19 @@ pub(crate) struct Link {
     peer: usize,
     events: Sender<ClusterEvent>,
     messages: Messages,
+    traffic: Arc<LinkTraffic>,
 }
 
 impl Link {
     /// Makes the link to process `peer`.
-    pub(crate) fn new(stream: TcpStream, peer: usize, events: Sender<ClusterEvent>) -> Link {
+    pub(crate) fn new(
+        stream: TcpStream,
+        peer: usize,
+        events: Sender<ClusterEvent>,
+        traffic: Arc<LinkTraffic>,
+    ) -> Link {
         Link {
+            traffic,
             stream,
             peer,
             events,
@@ -65,7 +85,10 @@ impl Write for Link {
         match self.stream.write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.write(bytes),
             Err(error) => self.broken(format!("its data connection broke: {error}")),
-            written => written,
+            Ok(written) => {
+                self.traffic.0.fetch_add(written as u64, Ordering::Relaxed);
+                Ok(written)
+            }
         }
     }
 
@@ -77,7 +100,12 @@ impl Write for Link {
 impl Stream for Link {
     fn try_clone(&self) -> io::Result<Link> {
         let stream = self.stream.try_clone()?;
-        Ok(Link::new(stream, self.peer, self.events.clone()))
+        Ok(Link::new(
+            stream,
+            self.peer,
+            self.events.clone(),
+            self.traffic.clone(),
+        ))
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {

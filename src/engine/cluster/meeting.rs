@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The start-up of timely itself (`networking.rs` in timely_communication 0.31) is not used. It waits without a time
-//! limit, prints to standard output while it waits, and panics if a foreign program connects.
+//! limit, prints to standard output while it waits, panics if a foreign program connects, and authenticates nobody. Timely
+//! gets the authenticated streams of this module instead (`initialize_networking_from_sockets`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,97 +17,96 @@ use std::io;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use super::door::{Door, PATIENCE, Visit};
 use super::frame::{self, First, Frame};
-use super::hosts::Hosts;
+use super::secret::{self, Refusal, Secret};
+use super::settings::ClusterSettings;
 use crate::error::cluster::{ClusterError, Peer};
 
 /// The values that must be equal in all processes, by name.
 pub(crate) type RequestValues = BTreeMap<String, String>;
 
-/// Pause between two attempts to connect, and between two checks for new connections.
+/// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Longest time for one attempt to connect, and for a new connection to send its first message.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The connections of this process after all processes have met.
 pub(crate) struct ClusterConnections {
     /// Control links. Process 0 has one to every other process; every other process has one to process 0.
     pub(crate) control: BTreeMap<usize, TcpStream>,
-    listener: TcpListener,
-    hosts: Hosts,
+    door: Door,
+    settings: ClusterSettings,
     pub(crate) session: u64,
-    timeout: Duration,
 }
 
 /// Waits until all processes are connected, and checks that all have equal requests.
 ///
 /// # Errors
 /// Returns [`ClusterError`] if a process does not connect within `timeout`, or requests differ. All processes that
-/// connected fail with the same message.
+/// connected fail with the same message. A process with another secret fails with [`ClusterError::Secret`].
 pub(crate) fn meet(
-    hosts: &Hosts,
+    settings: &ClusterSettings,
     asked: RequestValues,
-    timeout: Duration,
 ) -> Result<ClusterConnections, ClusterError> {
+    let (hosts, timeout) = (&settings.hosts, settings.timeout);
     let here = hosts.here();
-    let listener = TcpListener::bind(&*here.address).and_then(|listener| {
+    let bind = settings.bind.as_deref().unwrap_or(&here.address);
+    let listener = TcpListener::bind(bind).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    let listener = listener.map_err(|source| ClusterError::Listen { here, source })?;
+    let listener = listener.map_err(|source| ClusterError::Listen {
+        bind: settings.bind.clone(),
+        here: hosts.here(),
+        source,
+    })?;
+    let door = Door::new(listener, &settings.secret);
     let until = Instant::now() + timeout;
     let (control, session) = if hosts.process() == 0 {
         let session = rand::random();
-        (
-            receive(hosts, &listener, &asked, until, timeout, session)?,
-            session,
-        )
+        (receive(settings, &door, &asked, until, session)?, session)
     } else {
-        let (leader, session) = report(hosts, asked, until, timeout)?;
+        let (leader, session) = report(settings, asked, until)?;
         (BTreeMap::from([(0, leader)]), session)
     };
     Ok(ClusterConnections {
         control,
-        listener,
-        hosts: hosts.clone(),
+        door,
+        settings: settings.clone(),
         session,
-        timeout,
     })
 }
 
 /// In process 0: receives the hellos of all other processes, and answers them.
 fn receive(
-    hosts: &Hosts,
-    listener: &TcpListener,
+    settings: &ClusterSettings,
+    door: &Door,
     asked: &RequestValues,
     until: Instant,
-    timeout: Duration,
     session: u64,
 ) -> Result<BTreeMap<usize, TcpStream>, ClusterError> {
+    let (hosts, mut refused) = (&settings.hosts, None);
     let mut came: BTreeMap<usize, TcpStream> = BTreeMap::new();
     let mut differ: BTreeMap<usize, String> = BTreeMap::new();
     let mut failure = None;
     while failure.is_none() && came.len() + 1 < hosts.processes() {
-        let stranger = match accept(listener, until) {
-            Some(Ok((
+        let (stream, process, theirs) = match door.next(until) {
+            Some(Visit::Process(
                 stream,
                 First::Hello {
                     process,
                     asked: theirs,
                 },
-            ))) => Some((stream, process, theirs)),
-            Some(_) => None,
-            None => {
-                failure = Some(absent(
-                    hosts,
-                    (1..hosts.processes()).filter(|p| !came.contains_key(p)),
-                    timeout,
-                ));
-                None
+            )) => (stream, process, theirs),
+            Some(Visit::Refused(why)) => {
+                refused = Some(why);
+                continue;
             }
-        };
-        let Some((stream, process, theirs)) = stranger else {
-            continue;
+            Some(Visit::Process(..)) => continue,
+            None => {
+                let missing = (1..hosts.processes()).filter(|process| !came.contains_key(process));
+                failure = Some(absent(settings, missing, refused.take()));
+                continue;
+            }
         };
         if process == 0 || process >= hosts.processes() {
             // The hosts file of the sender differs from the hosts file of this process.
@@ -146,38 +146,38 @@ fn receive(
 
 /// In all other processes: sends a hello to process 0, and waits for its answer.
 fn report(
-    hosts: &Hosts,
+    settings: &ClusterSettings,
     asked: RequestValues,
     until: Instant,
-    timeout: Duration,
 ) -> Result<(TcpStream, u64), ClusterError> {
+    let (hosts, timeout) = (&settings.hosts, settings.timeout);
+    let hello = First::Hello {
+        process: hosts.process(),
+        asked,
+    };
     let leader = hosts.peer(0);
     let lost = |why: String| ClusterError::Lost {
         peer: leader.clone(),
         why,
     };
     let mut stream = loop {
-        match connect(&leader.address) {
+        match connect(&leader.address, &settings.secret, &hello) {
             Ok(stream) => break stream,
-            Err(error) if Instant::now() >= until => {
+            Err(Refusal::Secret) => return Err(ClusterError::Secret { peer: leader }),
+            Err(Refusal::Broken(error)) if Instant::now() >= until => {
                 return Err(ClusterError::Absent {
                     who: leader.to_string(),
                     seconds: timeout.as_secs(),
                     last: Some(error.to_string()),
                 });
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(Refusal::Broken(_)) => std::thread::sleep(PAUSE),
         }
-    };
-    let hello = First::Hello {
-        process: hosts.process(),
-        asked,
     };
     // Process 0 answers when all processes have connected, or when its own timeout ends, so wait a little longer than
     // that.
     let answered = stream
         .set_read_timeout(Some(timeout + PATIENCE))
-        .and_then(|()| frame::write(&mut stream, &hello))
         .and_then(|()| frame::read(&mut stream));
     match answered {
         Ok(Frame::Welcome(session)) => Ok((stream, session)),
@@ -194,34 +194,35 @@ impl ClusterConnections {
     /// Returns [`ClusterError::Lost`] if a process does not accept the connection, [`ClusterError::Absent`] if a
     /// process does not connect in time, and [`ClusterError::Listen`] if a socket option cannot be set.
     pub(crate) fn data_links(self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
-        let (here, processes) = (self.hosts.process(), self.hosts.processes());
-        let until = Instant::now() + self.timeout;
+        let hosts = &self.settings.hosts;
+        let (here, processes) = (hosts.process(), hosts.processes());
+        let until = Instant::now() + self.settings.timeout;
         let mut links: Vec<Option<TcpStream>> = (0..processes).map(|_| None).collect();
         for (process, link) in links.iter_mut().enumerate().take(here) {
-            let peer = self.hosts.peer(process);
+            let peer = hosts.peer(process);
             let call = First::Call {
                 process: here,
                 session: self.session,
             };
             // The peer listens already, because every process listens before it sends its hello.
-            let called = connect(&peer.address).and_then(|mut stream| {
-                frame::write(&mut stream, &call)?;
-                Ok(stream)
-            });
-            *link = Some(called.map_err(|error| ClusterError::Lost {
-                peer,
-                why: format!("no data connection: {error}"),
+            let called = connect(&peer.address, &self.settings.secret, &call);
+            *link = Some(called.map_err(|refusal| match refusal {
+                Refusal::Secret => ClusterError::Secret { peer },
+                Refusal::Broken(error) => ClusterError::Lost {
+                    peer,
+                    why: format!("no data connection: {error}"),
+                },
             })?);
         }
         while let Some(missing) = (here + 1..processes).find(|&process| links[process].is_none()) {
-            match accept(&self.listener, until) {
-                Some(Ok((stream, First::Call { process, session }))) if session == self.session => {
+            match self.door.next(until) {
+                Some(Visit::Process(stream, First::Call { process, session })) if session == self.session => {
                     if process > here && process < processes {
                         links[process].get_or_insert(stream);
                     }
                 }
                 Some(_) => {}
-                None => return Err(absent(&self.hosts, [missing], self.timeout)),
+                None => return Err(absent(&self.settings, [missing], None)),
             }
         }
         for stream in links.iter().flatten() {
@@ -229,7 +230,8 @@ impl ClusterConnections {
                 .set_read_timeout(None)
                 .and_then(|()| stream.set_nodelay(true));
             plain.map_err(|source| ClusterError::Listen {
-                here: self.hosts.here(),
+                bind: None,
+                here: hosts.here(),
                 source,
             })?;
         }
@@ -237,28 +239,15 @@ impl ClusterConnections {
     }
 }
 
-/// Waits for the next connection, and reads its first message. Returns `None` if no connection comes before `until`.
-fn accept(listener: &TcpListener, until: Instant) -> Option<io::Result<(TcpStream, First)>> {
-    loop {
-        match listener.accept() {
-            Ok((mut stream, from)) => {
-                let first = stream
-                    .set_nonblocking(false)
-                    .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
-                    .and_then(|()| frame::read(&mut stream));
-                if let Err(error) = &first {
-                    tracing::debug!(%from, %error, "a connection that is none of ours");
-                }
-                return Some(first.map(|first| (stream, first)));
-            }
-            Err(_) if Instant::now() >= until => return None,
-            Err(_) => std::thread::sleep(PAUSE),
-        }
-    }
+/// Resolves the name, connects to the first of its addresses that answers, and sends the first message in a handshake.
+fn connect(address: &str, secret: &Secret, first: &First) -> Result<TcpStream, Refusal> {
+    let mut stream = reach(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    secret::call(&mut stream, secret, first)?;
+    Ok(stream)
 }
 
-/// Resolves the name, and connects to the first of its addresses that answers.
-fn connect(address: &str) -> io::Result<TcpStream> {
+fn reach(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -284,7 +273,12 @@ fn gone(stream: &TcpStream) -> bool {
     !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn absent(hosts: &Hosts, missing: impl IntoIterator<Item = usize>, timeout: Duration) -> ClusterError {
+fn absent(
+    settings: &ClusterSettings,
+    missing: impl IntoIterator<Item = usize>,
+    last: Option<String>,
+) -> ClusterError {
+    let (hosts, timeout) = (&settings.hosts, settings.timeout);
     let who: Vec<String> = missing
         .into_iter()
         .map(|process| hosts.peer(process).to_string())
@@ -292,7 +286,7 @@ fn absent(hosts: &Hosts, missing: impl IntoIterator<Item = usize>, timeout: Dura
     ClusterError::Absent {
         who: who.join(", "),
         seconds: timeout.as_secs(),
-        last: None,
+        last,
     }
 }
 

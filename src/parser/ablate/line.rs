@@ -25,6 +25,9 @@ pub enum AblationLine {
     /// PLE; its best epoch denoises the labels of train; then PLE again, from new weights.
     #[serde(rename = "pseudo+richness+pld")]
     DenoisedOnce,
+    /// The same as [`AblationLine::DenoisedOnce`], but the second training goes on from the best weights of the first.
+    #[serde(rename = "pseudo+richness+pld-on")]
+    DenoisedOn,
     /// PLE whose labels are denoised by every second epoch, from the third on.
     #[serde(rename = "pseudo+richness+pld-every")]
     DenoisedEvery,
@@ -32,13 +35,14 @@ pub enum AblationLine {
 
 impl AblationLine {
     /// All lines, in the order of the table.
-    pub const ALL: [AblationLine; 7] = [
+    pub const ALL: [AblationLine; 8] = [
         AblationLine::Weak,
         AblationLine::Pseudo,
         AblationLine::Category,
         AblationLine::Segment,
         AblationLine::Richness,
         AblationLine::DenoisedOnce,
+        AblationLine::DenoisedOn,
         AblationLine::DenoisedEvery,
     ];
     /// First epoch of [`AblationLine::DenoisedEvery`] after which the labels are denoised.
@@ -55,6 +59,7 @@ impl AblationLine {
             AblationLine::Segment => "pseudo+segment",
             AblationLine::Richness => "pseudo+richness",
             AblationLine::DenoisedOnce => "pseudo+richness+pld",
+            AblationLine::DenoisedOn => "pseudo+richness+pld-on",
             AblationLine::DenoisedEvery => "pseudo+richness+pld-every",
         }
     }
@@ -70,8 +75,11 @@ impl AblationLine {
             AblationLine::DenoisedOnce => {
                 "The same, then labels denoised by its best epoch, and trained again"
             }
+            AblationLine::DenoisedOn => {
+                "The same, but the second training goes on from the best epoch of the first"
+            }
             AblationLine::DenoisedEvery => {
-                "The same, with labels denoised by every second epoch from the third on"
+                "One training, with labels denoised by every second epoch from the third on"
             }
         }
     }
@@ -83,9 +91,10 @@ impl AblationLine {
             AblationLine::Pseudo => (Supervision::Pseudo, None),
             AblationLine::Category => (Supervision::Richness, Some(RichnessTerms::Category)),
             AblationLine::Segment => (Supervision::Richness, Some(RichnessTerms::Segment)),
-            AblationLine::Richness | AblationLine::DenoisedOnce | AblationLine::DenoisedEvery => {
-                (Supervision::Richness, all.richness_terms)
-            }
+            AblationLine::Richness
+            | AblationLine::DenoisedOnce
+            | AblationLine::DenoisedOn
+            | AblationLine::DenoisedEvery => (Supervision::Richness, all.richness_terms),
         };
         TrainSettings {
             supervision,
@@ -97,7 +106,18 @@ impl AblationLine {
 
     /// Whether labels are denoised.
     pub const fn denoises(self) -> bool {
-        matches!(self, AblationLine::DenoisedOnce | AblationLine::DenoisedEvery)
+        matches!(
+            self,
+            AblationLine::DenoisedOnce | AblationLine::DenoisedOn | AblationLine::DenoisedEvery
+        )
+    }
+
+    /// The number of trainings, one after the other.
+    pub const fn trainings(self) -> u64 {
+        match self {
+            AblationLine::DenoisedOnce | AblationLine::DenoisedOn => 2,
+            _ => 1,
+        }
     }
 }
 

@@ -132,9 +132,8 @@ pub fn run(
             videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
         });
     }
-    // A line that denoises once trains two networks.
-    let trainings = |line: &AblationLine| if *line == AblationLine::DenoisedOnce { 2 } else { 1 };
-    let networks = request.lines.iter().map(trainings).sum::<u64>() * request.seeds.len() as u64;
+    let trainings = request.lines.iter().map(|line| line.trainings()).sum::<u64>();
+    let networks = trainings * request.seeds.len() as u64;
     let samples = match request.lines.iter().any(|line| line.denoises()) {
         true => Some(LabelSamples::read(
             &snapshot,
@@ -154,7 +153,7 @@ pub fn run(
             let kept = request.kept.join(format!("{name}.{}.json", request.split));
             let run = match known(&kept) {
                 Some(run) => {
-                    let videos = settings.epochs * trainings(&line) * examples.len() as u64;
+                    let videos = settings.epochs * line.trainings() * examples.len() as u64;
                     on_progress(AblateProgress::Videos(videos));
                     run
                 }
@@ -213,13 +212,13 @@ impl AblatedNetwork<'_> {
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<AblationRun, TrainError> {
         let Some(samples) = self.samples else {
-            return self.train(dataset, false, on_progress).map(|(run, _)| run);
+            return self.train(dataset, None, on_progress).map(|(run, _)| run);
         };
         let own = samples.modalities().to_vec();
         let before: Vec<_> = own.iter().map(|modality| dataset.labels_of(*modality)).collect();
-        let run = match self.line == AblationLine::DenoisedOnce {
-            true => self.once(samples, dataset, on_progress),
-            false => self.train(dataset, true, on_progress).map(|(run, _)| run),
+        let run = match self.line.trainings() {
+            2 => self.once(samples, dataset, on_progress),
+            _ => self.train(dataset, None, on_progress).map(|(run, _)| run),
         };
         for (modality, labels) in own.into_iter().zip(before) {
             dataset.put_back(modality, labels);
@@ -234,20 +233,20 @@ impl AblatedNetwork<'_> {
         dataset: &mut Dataset,
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<AblationRun, TrainError> {
-        let (_, first) = self.train(dataset, false, on_progress)?;
+        let (_, first) = self.train(dataset, None, on_progress)?;
         let after = samples.denoise(&first, dataset);
-        drop(first);
-        let (mut run, _) = self.train(dataset, false, on_progress)?;
+        let start = (self.line == AblationLine::DenoisedOn).then(|| first.parser().named_weights());
+        let (mut run, _) = self.train(dataset, start, on_progress)?;
         run.labels = after.map(|after| [samples.plain(), after]);
         Ok(run)
     }
 
-    /// Trains a network, and returns it with the weights of its best epoch. With `every`, labels are denoised by the epochs of
-    /// [`AblationLine::DenoisedEvery`].
+    /// Trains a network that begins with `start`, or with random weights. Returns it with the weights of its best epoch. The
+    /// line [`AblationLine::DenoisedEvery`] denoises on the way.
     fn train(
         &self,
         dataset: &mut Dataset,
-        every: bool,
+        start: Option<Weights>,
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<(AblationRun, Trainer), TrainError> {
         let AblatedNetwork {
@@ -255,6 +254,15 @@ impl AblatedNetwork<'_> {
         } = self;
         let examples = dataset.of_split(Split::Train, true);
         let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
+        if let Some(mut start) = start {
+            // The second training must not change the tensors of the first.
+            start
+                .tensors
+                .values_mut()
+                .for_each(|tensor| *tensor = tensor.copy());
+            trainer.begin_with(start, Path::new("the best epoch"))?;
+        }
+        let every = self.line == AblationLine::DenoisedEvery;
         let wanted = settings.best_name();
         let mut best = f64::NEG_INFINITY;
         let mut weights = Weights::default();

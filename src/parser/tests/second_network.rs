@@ -30,14 +30,24 @@ struct Fixture {
     folder: tempfile::TempDir,
 }
 
+/// Writes the annotations of 80 made-up videos.
+fn copy_annotations(to: &str) {
+    let from = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sample");
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, PathBuf::from(to).join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 impl Fixture {
     fn new() -> Fixture {
         let fixture = Fixture {
             folder: tempfile::tempdir().unwrap(),
         };
-        let (dir, features) = (fixture.path(""), fixture.path("features"));
+        let features = fixture.path("features");
         let annotations = fixture.path("annotations");
-        vaplan(&["demo", "--annotations-only", "--dir", &dir]);
+        copy_annotations(&annotations);
         vaplan(&[
             "synth",
             "--annotations",
@@ -128,6 +138,7 @@ impl Fixture {
             device: request.device,
             folder: request.out,
             run: run.clone(),
+            start: None,
             labels: snapshot.version().version,
             data: run.clone(),
         };

@@ -40,7 +40,7 @@ impl Stayed {
         let lock = self.store.lock(&mut |_| ())?;
         let snapshot = self.store.at_version(None)?;
         let mut resolved = Resolved::new(&self.store, &snapshot, changes)?;
-        let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, PredictionScope::All)? else {
+        let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, PredictionScope::Session)? else {
             drop(lock);
             let summary = relabel(root, changes, workers, false)?;
             self.resident = Resident::load(&self.store, &self.store.at_version(None)?, WORKERS, &quiet())?;

@@ -1,0 +1,173 @@
+//! The options of commands that several processes can run together.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::objects::local_only;
+use super::progress::Bar;
+use crate::engine::cluster::hosts::Hosts;
+use crate::engine::cluster::secret::Secret;
+use crate::engine::cluster::settings::ClusterSettings;
+use crate::error::cluster::ClusterError;
+
+/// The commands that several processes can run together.
+pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `encode` and `predict`";
+
+/// The environment variable of the secret.
+const SECRET: &str = "VAPLAN_SECRET";
+
+/// The options of commands that several processes can run together.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Several processes")]
+pub(super) struct ClusterArgs {
+    /// Processes of the cluster: a file with one host:port per line, or a list host:port,host:port. Start every process
+    /// with the same arguments and its own --process. All processes need one file system and one secret
+    #[arg(long, value_name = "FILE|LIST", env = "VAPLAN_HOSTS", requires = "process")]
+    hosts: Option<String>,
+    /// Number of this process, its entry in --hosts counted from 0; process 0 commits. `slurm` and `mpi` take the number
+    /// from the launcher, and `hostname` from the end of the host name, as in vaplan-2
+    #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
+    process: Option<String>,
+    /// Address at which this process listens, if it differs from its entry in --hosts, for example 0.0.0.0:2101
+    #[arg(long, value_name = "ADDRESS:PORT", env = "VAPLAN_BIND")]
+    bind: Option<String>,
+    /// File with the secret by which the processes of --hosts recognise each other, at least 16 bytes [default: the
+    /// environment variable VAPLAN_SECRET]. Connections are authenticated, not encrypted
+    #[arg(long, value_name = "FILE", env = "VAPLAN_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+    /// Time that the processes of --hosts wait for each other at the start. A process that is silent for 15 s, or for
+    /// this time if it is shorter, counts as lost
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        env = "VAPLAN_CLUSTER_TIMEOUT"
+    )]
+    cluster_timeout: u64,
+}
+
+impl ClusterArgs {
+    /// Returns whether the user named hosts.
+    pub(super) fn given(&self) -> bool {
+        self.hosts.is_some()
+    }
+
+    /// Refuses `--hosts` for a store at a URL. `command` is the name of the command.
+    pub(super) fn local_store(&self, store: &Path, command: &str) -> anyhow::Result<()> {
+        match self.given() {
+            true => local_only(store, &format!("`{command} --hosts`")),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns how this process takes part in a cluster; `None` if it works alone.
+    pub(super) fn settings(&self) -> anyhow::Result<Option<ClusterSettings>> {
+        let (Some(hosts), Some(process)) = (&self.hosts, &self.process) else {
+            return Ok(None);
+        };
+        let hosts = Hosts::of_text(hosts, process_number(process)?)?;
+        if hosts.processes() == 1 {
+            return Ok(None);
+        }
+        let secret = match &self.secret_file {
+            Some(path) => Secret::read(path)?,
+            None => {
+                let text = std::env::var(SECRET).map_err(|_| ClusterError::SecretMissing)?;
+                Secret::new(&text, &format!("variable {SECRET}"))?
+            }
+        };
+        Ok(Some(ClusterSettings {
+            hosts,
+            secret,
+            bind: self.bind.clone(),
+            timeout: Duration::from_secs(self.cluster_timeout),
+        }))
+    }
+}
+
+/// Prints which process of how many this is.
+pub(super) fn starting(settings: &ClusterSettings, bar: &Bar) {
+    let (here, of) = (settings.hosts.here(), settings.hosts.processes());
+    bar.say(&format!("{here} of {of} processes: starting"));
+}
+
+/// Prints the result in a process that does not commit, and returns the exit status of the process that does.
+pub(super) fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let Some(rejects) = rejects else {
+        writeln!(out, "nothing to do: version {version} holds these labels")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    writeln!(
+        out,
+        "version {version}: committed by process 0, which has the counts"
+    )?;
+    Ok(ExitCode::from(u8::from(rejects > 0)))
+}
+
+/// The variables of launchers that hold the number of a process.
+const LAUNCHERS: [(&str, &[&str]); 2] = [
+    ("slurm", &["SLURM_PROCID"]),
+    ("mpi", &["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"]),
+];
+
+/// Reads the number of a process: a number, or the name of a launcher.
+fn process_number(text: &str) -> Result<usize, ClusterError> {
+    let problem = |problem: String| ClusterError::Launcher {
+        launcher: text.to_owned(),
+        problem,
+    };
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    if let Some((_, variables)) = LAUNCHERS.iter().find(|(name, _)| *name == text) {
+        let found = variables
+            .iter()
+            .find_map(|name| Some((name, std::env::var(name).ok()?)));
+        let Some((name, value)) = found else {
+            let names = variables.join(" or ");
+            return Err(problem(format!(
+                "expected the environment variable {names}, which the launcher sets"
+            )));
+        };
+        let number = value.parse();
+        return number.map_err(|_| problem(format!("{name} is `{value}`, expected a number from 0")));
+    }
+    if text == "hostname" {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        let ordinal = name
+            .rsplit_once('-')
+            .and_then(|(_, ordinal)| ordinal.parse().ok());
+        return ordinal.ok_or_else(|| {
+            problem(format!(
+                "the host name is `{name}`, expected a name that ends in -0, -1 and so on"
+            ))
+        });
+    }
+    Err(problem(
+        "expected a number from 0, `slurm`, `mpi` or `hostname`".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_a_number_or_comes_from_a_launcher() {
+        assert_eq!(process_number("3").unwrap(), 3);
+        let told = |text: &str| process_number(text).unwrap_err().to_string();
+        assert_eq!(
+            told("-1"),
+            "--process -1: expected a number from 0, `slurm`, `mpi` or `hostname`"
+        );
+        if std::env::var_os("SLURM_PROCID").is_none() {
+            let expected =
+                "--process slurm: expected the environment variable SLURM_PROCID, which the launcher sets";
+            assert_eq!(told("slurm"), expected);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Labels of another program as the labels of a store: `label --pseudo-labels VISUAL_DIR AUDIO_DIR`.
+//!
+//! ```text
+//! VISUAL_DIR/<id>.npy (T, C) of 0 and 1 ── a feature per segment: (l_1, .., l_C, rest) / √C ─┐
+//! class c ── text embedding: the unit vector c ──────────────────────────────────────────────┴─ cosine × √C = l_c ▶ > 0.5
+//! ```
+//!
+//! The labels become features whose scores are the labels, so that every other part of the program treats them like labels of
+//! its own: they can be trained on, denoised, corrected and scored. A label of a class that the weak label lacks has no place
+//! in the store; it appears when the class is added to the weak label.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::Digest;
+use vaplan_schemas::Modality;
+use vaplan_schemas::rows::{RejectKind, RejectRow};
+
+use super::LabelRequest;
+use crate::ingest::IngestError;
+use crate::ingest::annotations::{Annotations, Roster, read_classes};
+use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
+use crate::ingest::npy;
+use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
+use crate::world::hash::{feed, hash};
+use crate::world::settings::{RuleName, SettingsRequest};
+
+/// Scores of imported labels are 0 and 1, and this threshold lies between them.
+const THRESHOLD: f64 = 0.5;
+
+/// Replaces the features and settings of a request by those of imported labels. `folders` has the label folders of audio and
+/// visual.
+///
+/// # Errors
+/// Returns [`IngestError`] if the annotations or a folder cannot be read, or the store's folder cannot be written. A bad label
+/// file is a rejected row of the request.
+pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<(), IngestError> {
+    let classes = request.classes.as_deref().map(read_classes).transpose()?;
+    let annotations = Annotations::read_with_classes(&request.annotations, classes)?;
+    let width = annotations.classes.len();
+    let roster = Roster::new(
+        annotations
+            .videos
+            .iter()
+            .map(|video| Arc::<str>::from(video.name)),
+    );
+    let place = request.store.join("_vaplan").join("shards");
+    let mut inputs = Vec::new();
+    for (modality, folder) in Modality::ALL.into_iter().zip(folders) {
+        let mut read = LabelFolder::read(folder, width, &|key| roster.knows(key))?;
+        request.left_out.append(&mut read.rejects);
+        for matrix in &read.videos {
+            request
+                .left_out
+                .extend(outside(matrix, modality, &roster, &annotations));
+        }
+        let content = hash(|sum| {
+            feed(sum, [modality.as_str(), &width.to_string()]);
+            for matrix in &read.videos {
+                feed(sum, [&*matrix.key]);
+                let labels: Vec<u8> = matrix.labels.iter().map(|label| u8::from(*label)).collect();
+                sum.update((labels.len() as u64).to_le_bytes());
+                sum.update(&labels);
+            }
+        });
+        // `vacuum` keeps a folder `shards/NAME/HASH` that is an input of a kept version.
+        let own = |what: &str| {
+            place
+                .join(format!("import.{modality}{what}"))
+                .join(&content[..32])
+        };
+        inputs.push(write([&own(""), &own("_text")], modality, width, &read.videos)?);
+    }
+    let [audio, visual] = <[_; 2]>::try_from(inputs).expect("there are two modalities");
+    (request.audio, request.audio_text) = audio;
+    (request.visual, request.visual_text) = visual;
+    let scale = Some((width as f64).sqrt());
+    request.settings = SettingsRequest {
+        rule: Some(RuleName::Logit),
+        visual_threshold: Some(THRESHOLD),
+        audio_threshold: Some(THRESHOLD),
+        visual_scale: scale,
+        audio_scale: scale,
+        file: None,
+        fit: false,
+    };
+    Ok(())
+}
+
+/// A note on labels of a video that its weak label does not allow.
+fn outside(
+    matrix: &LabelMatrix,
+    modality: Modality,
+    roster: &Roster,
+    annotations: &Annotations,
+) -> Option<RejectRow> {
+    let name = roster.name(roster.resolve(&matrix.key).ok()?);
+    let video = annotations.videos.get(annotations.videos.position(name)?);
+    let weak: BTreeSet<usize> = video.weak.iter().map(|class| class.index()).collect();
+    let set = matrix.labels.iter().enumerate().filter(|(_, label)| **label);
+    let lost = set
+        .filter(|(at, _)| !weak.contains(&(at % matrix.classes)))
+        .count();
+    (lost > 0).then(|| {
+        let file = matrix.path.display().to_string();
+        let reason = format!("{lost} labels are of classes that the weak label lacks, and are not set");
+        RejectRow::note(RejectKind::OutsideWeakLabel, file, reason)
+            .video(&**name)
+            .modality(modality)
+    })
+}
+
+/// Writes the features and text embeddings, unless an earlier call wrote them, and returns their paths. A file appears
+/// complete or not at all.
+fn write(
+    [folder, of_text]: [&Path; 2],
+    modality: Modality,
+    classes: usize,
+    videos: &[LabelMatrix],
+) -> Result<(PathBuf, PathBuf), IngestError> {
+    for folder in [folder, of_text] {
+        std::fs::create_dir_all(folder).map_err(IngestError::io("make", folder))?;
+    }
+    let (shard, text) = (
+        folder.join(format!("{modality}.parquet")),
+        of_text.join(format!("{modality}_text.npy")),
+    );
+    let width = classes + 1;
+    let unfinished = |path: &Path| path.with_extension(format!("{}.tmp", std::process::id()));
+    if !text.is_file() {
+        let cell = |at: usize| if at / width == at % width { 1.0 } else { 0.0 };
+        let values: Vec<f32> = (0..classes * width).map(cell).collect();
+        let beside = unfinished(&text);
+        npy::write_f32(&beside, &[classes, width], &values)?;
+        std::fs::rename(&beside, &text).map_err(IngestError::io("write", &text))?;
+    }
+    if !shard.is_file() {
+        let format = ShardFormat {
+            modality,
+            width,
+            float: FloatType::F32,
+            layout: FeatureLayout::Packed,
+            model: None,
+        };
+        let beside = unfinished(&shard);
+        let mut writer = ShardWriter::create(&beside, format)?;
+        for matrix in videos {
+            writer.append(&matrix.key, &features(matrix))?;
+        }
+        writer.finish()?;
+        std::fs::rename(&beside, &shard).map_err(IngestError::io("write", &shard))?;
+    }
+    Ok((folder.to_owned(), text))
+}
+
+/// A feature of unit length for each segment, whose cosine with the unit vector of a class is the label divided by √C.
+fn features(matrix: &LabelMatrix) -> Vec<f32> {
+    let all = matrix.classes as f64;
+    let mut values = Vec::with_capacity(matrix.segments * (matrix.classes + 1));
+    for labels in matrix.labels.chunks_exact(matrix.classes) {
+        let set = labels.iter().filter(|label| **label).count() as f64;
+        values.extend(
+            labels
+                .iter()
+                .map(|label| (f64::from(u8::from(*label)) / all.sqrt()) as f32),
+        );
+        values.push(((all - set) / all).sqrt() as f32);
+    }
+    values
+}

@@ -127,10 +127,10 @@ fn parts_in_an_object_store_make_the_rows_of_one_process_and_are_read_by_bucket(
     patch(&store, &after, &changed).unwrap();
     let latest = store.latest().unwrap().unwrap();
     let groups = latest.bucket_groups(8).unwrap();
-    let labels = latest.by_bucket::<Labels>(groups.buckets()).unwrap();
+    let by_bucket = latest.by_bucket::<Labels>(groups.buckets()).unwrap();
     let mut rows = Vec::new();
     for range in groups.iter() {
-        let group = labels.group(range.clone()).unwrap();
+        let group = by_bucket.group(range.clone()).unwrap();
         for bucket in range {
             let found = group.bucket(bucket, &Filter::all()).unwrap();
             rows.extend(found.into_iter().map(|found| found.row));

@@ -125,7 +125,6 @@ pub fn flips(labels: &Bits, probabilities: &[Probability], bounds: ProbabilityBo
         invalid: losses.iter().position(Option::is_none),
         losses,
         base: None,
-        invalid: probabilities.iter().position(|own| own.get().is_none()),
     }
 }
 

@@ -409,6 +409,7 @@ impl EncodeSummary {
         };
         let texts = texts.or_else(|| Some(scores.as_ref()?.texts(model)));
         let logit_scale = scores.as_ref().map_or(folder.logit_scale, ClassScores::scale);
+        let columns = scores.as_ref().map(|scores| scores.columns().to_vec());
         let what = (modality, open.width, model.as_str());
         let to = request.out.join(modality.as_str());
         let set = ShardSet::new(to, request.form, what, scores, videos)?;
@@ -426,7 +427,7 @@ impl EncodeSummary {
             preparation: open.target.preparation.text(),
             float: request.form.float.as_str(),
             cut: request.cut.clone(),
-            columns: scores.as_ref().map(|scores| scores.columns().to_vec()),
+            columns,
         };
         if let (Some((prompts, classes)), Some(texts)) = (prompts, texts) {
             if texts.width != set.width() {

@@ -50,7 +50,7 @@ store = \"store\"
 baselines = [\"weak\"]
 
 [data]
-annotations = \"features/annotations\"
+annotations = \"annotations\"
 
 [features]
 visual = \"features/visual\"
@@ -72,7 +72,6 @@ schedule = \"constant\"
 
 [denoise]
 alpha = 10.0
-restart = false
 ";
 /// Name of the file with the settings of the ablation.
 #[cfg(feature = "train")]
@@ -197,7 +196,7 @@ fn job(
             "--config",
             &place(ABLATION),
             "--lines",
-            "weak,pseudo,pseudo+richness,pseudo+richness+pld-on",
+            "weak,pseudo,pseudo+richness,pseudo+richness+pld",
         ],
     )
 }
@@ -224,7 +223,10 @@ fn job(
 
 fn label_words(store: &str, features: &str) -> Vec<String> {
     let file = |name: &str| Path::new(features).join(name).display().to_string();
-    let annotations = file("annotations");
+    let annotations = Path::new(features)
+        .with_file_name("annotations")
+        .display()
+        .to_string();
     let mut words: Vec<String> = ["label", "--store", store, "--annotations", &annotations]
         .map(str::to_owned)
         .into();

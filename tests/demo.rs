@@ -23,7 +23,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
         "times_the_base",
         "labels, PLG + PLD",
         "parser, PLE + PLD",
-        "demo0001508_0_10",
+        "demo0001510_0_10",
         "With your own data",
         "$ vaplan serve --store ",
     ] {

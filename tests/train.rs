@@ -184,7 +184,7 @@ fn a_small_model_learns_the_sample_and_its_epochs_are_in_the_store() {
         .fold(0.0, f64::max);
     let first = metric(&rows[0], "val.fused.segment.type_av");
     assert!(
-        best > 20.0 && best > first + 5.0,
+        best > 15.0 && best > first + 5.0,
         "segment Type@AV {first} at first, {best} at best"
     );
     let told = stdout(&output);

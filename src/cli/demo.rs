@@ -28,7 +28,7 @@ pub(super) struct DemoArgs {
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "demo0001508_0_10",
+        default_value = "demo0001510_0_10",
         allow_hyphen_values = true
     )]
     video: String,

@@ -17,7 +17,7 @@ use crate::report::{self, ReportRequest};
 #[command(after_help = "\
 Examples:
   vaplan report --store store --out report.html
-  vaplan report --store store --out report.html --video demo0001508_0_10 --video demo0001513")]
+  vaplan report --store store --out report.html --video demo0001510_0_10 --video demo0001513")]
 pub(super) struct ReportArgs {
     /// Store to read
     #[arg(long, value_name = "DIR", env = "VAPLAN_STORE")]

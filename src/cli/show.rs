@@ -25,9 +25,9 @@ const WIDTH: usize = 80;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vaplan show --store store demo0001508_0_10
-  vaplan show --store store --version 1 demo0001508
-  vaplan show --store store --html demo0001508 > demo0001508.html
+  vaplan show --store store demo0001510_0_10
+  vaplan show --store store --version 1 demo0001510
+  vaplan show --store store --html demo0001510 > demo0001510.html
   vaplan show --store store -- -rf_AAAAAAA_0_10")]
 pub(super) struct ShowArgs {
     /// Video to show: its full name, or its first 11 characters if no other video starts with them; put `--` before a

@@ -13,7 +13,7 @@ use crate::support::{assert_status, run, stderr, stdout};
 
 /// Label of a segment and class in the folder of another program.
 fn label(modality: Modality, video: usize, segment: usize, class: usize) -> bool {
-    (segment + 3 * class + video + modality.index()) % 4 == 0
+    (segment + 3 * class + video + modality.index()).is_multiple_of(4)
 }
 
 #[test]

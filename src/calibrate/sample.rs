@@ -113,7 +113,7 @@ impl CalibrationSample {
         snapshot: &Snapshot,
         world: &World,
         split: Split,
-        predictions: &dyn Fn(&Filter) -> Result<(Option<u64>, EpochPredictions), LabelError>,
+        predictions: &dyn Fn(&Filter) -> Result<FoundPredictions, LabelError>,
     ) -> Result<CalibrationSample, CalibrateError> {
         let truth = store::truth_of_snapshot(snapshot, split, None)?;
         let rows = snapshot.read::<Videos>().map_err(LabelError::from)?;
@@ -168,6 +168,9 @@ impl CalibrationSample {
     }
 }
 
+/// The epoch of the predictions, and the predictions.
+type FoundPredictions = (Option<u64>, EpochPredictions);
+
 type EpochPredictions = BTreeMap<VideoId, Both<Option<Arc<Prediction>>>>;
 
 fn predictions(
@@ -176,7 +179,7 @@ fn predictions(
     split: Split,
     epoch: Option<u64>,
     filter: &Filter,
-) -> Result<(Option<u64>, EpochPredictions), LabelError> {
+) -> Result<FoundPredictions, LabelError> {
     let epoch = match epoch {
         Some(epoch) => Some(epoch),
         None => epochs::best(snapshot, split)?,

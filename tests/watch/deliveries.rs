@@ -294,7 +294,7 @@ fn files_of_elan_and_label_studio_in_the_inbox_are_user_labels() {
     let of = |class: &str| -> Vec<bool> {
         let own = rows
             .iter()
-            .filter(|row| &*row.class == class && &*row.video == name(3));
+            .filter(|row| &*row.class == class && *row.video == *name(3));
         own.map(|row| row.label).collect()
     };
     let song: Vec<bool> = (0..10).map(|segment| (1..4).contains(&segment)).collect();

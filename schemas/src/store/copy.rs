@@ -83,9 +83,9 @@ impl Store {
     /// is damaged, and errors of reading and writing.
     pub fn copy_to(
         &self,
-        _from: &WriteLock,
+        _lock: &WriteLock,
         to: &Store,
-        _to: &WriteLock,
+        _target_lock: &WriteLock,
         versions: Option<usize>,
         tell: &(dyn Fn(u64) + Sync),
     ) -> Result<CopiedStore, StoreError> {

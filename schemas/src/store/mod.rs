@@ -1,5 +1,5 @@
 //! The store: Delta tables that change together, in a folder of a local disk or below a URL of an object store
-//! ([`storage`](crate::storage)).
+//! ([`storage`]).
 //!
 //! ```text
 //! store/

@@ -17,7 +17,7 @@ use crate::synth::sample::AnnotationSet;
 ///
 /// The demo prints the command of each step before it runs that command. The sample is made
 /// up, and its features are simulated: the demo shows how the program works, and its scores
-/// say nothing about real data. It takes about 100 s on two cores, and writes 60 MB.
+/// say nothing about real data. It takes about two minutes on two cores, and writes 100 MB.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct DemoArgs {

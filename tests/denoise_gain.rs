@@ -149,36 +149,20 @@ fn rule_bounds_says_its_parameters_and_has_no_base() {
             .all(|why| why.limit.is_none() && why.loss.is_some() && why.epoch == 1)
     );
 
-    let refused = run([
-        "denoise",
-        "--store",
-        &store,
-        "--denoise-rule",
-        "bounds",
-        "--parameter",
-        "set=2",
-    ]);
-    assert_status(&refused, 2);
-    let told = crate::support::stderr(&refused);
-    assert!(
-        told.contains("set is 2, expected a probability from 0 to 1"),
-        "{told}"
-    );
-    let refused = run([
-        "denoise",
-        "--store",
-        &store,
-        "--denoise-rule",
-        "bounds",
-        "--alpha",
-        "3",
-    ]);
-    assert_status(&refused, 2);
-    let told = crate::support::stderr(&refused);
-    assert!(
-        told.contains(
-            "`alpha` is not a parameter of the denoising rule `bounds`, expected one of: clear, set"
+    for (flags, expected) in [
+        (
+            ["--parameter", "set=2"],
+            "set is 2, expected a probability from 0 to 1",
         ),
-        "{told}"
-    );
+        (
+            ["--alpha", "3"],
+            "`alpha` is not a parameter of the denoising rule `bounds`, expected one of: clear, set",
+        ),
+    ] {
+        let words = ["denoise", "--store", &store, "--denoise-rule", "bounds"];
+        let refused = run(words.iter().chain(&flags));
+        assert_status(&refused, 2);
+        let told = crate::support::stderr(&refused);
+        assert!(told.contains(expected), "{told}");
+    }
 }

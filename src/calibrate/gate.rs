@@ -24,7 +24,7 @@ const FOLDS: usize = 5;
 /// the videos with dense truth are drawn like all others.
 const LEAST_ERRORS: f64 = 2.0;
 
-/// The rules that are tried beside the default rule.
+/// The rules that are tried. The default rule is one of them.
 const ALPHA: [f64; 3] = [3.0, 10.0, 30.0];
 const GUARD: [f64; 3] = [0.5, 0.7, 0.9];
 const CLEAR: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
@@ -114,9 +114,12 @@ pub fn denoising_gain(
 /// Every rule that is tried, the default rule first.
 fn rules() -> impl Iterator<Item = DenoisingRule> {
     let k = 5;
-    let pld = ALPHA.into_iter().flat_map(move |alpha| {
-        GUARD.map(|guard| DenoisingRule::pld(k, alpha, guard).expect("the grid is valid"))
-    });
+    let pld = ALPHA
+        .into_iter()
+        .flat_map(move |alpha| {
+            GUARD.map(|guard| DenoisingRule::pld(k, alpha, guard).expect("the grid is valid"))
+        })
+        .filter(|rule| *rule != DenoisingRule::default());
     let bounds = CLEAR
         .into_iter()
         .flat_map(|clear| SET.map(|set| DenoisingRule::bounds(clear, set).expect("the grid is valid")));

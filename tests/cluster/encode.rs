@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::Output;
 
-use super::processes::{SECRET, free_addresses, program};
+use super::processes::together;
 use crate::encode::Studio;
 use crate::support::{assert_status, stderr, stdout};
 
@@ -45,28 +45,12 @@ fn features(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn encode(studio: &Studio, out: &str, processes: usize) -> Vec<Output> {
-    let hosts = free_addresses(processes).join(",");
-    let children: Vec<Child> = (0..processes)
-        .map(|process| {
-            let mut command = program();
-            command
-                .args(studio.arguments(out, &["clip", "clap"]))
-                .arg("--annotations")
-                .arg(studio.path("annotations"))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            if processes > 1 {
-                command
-                    .args(["--hosts", &hosts, "--process", &process.to_string()])
-                    .env("VAPLAN_SECRET", SECRET);
-            }
-            command.spawn().unwrap()
-        })
-        .collect();
-    children
-        .into_iter()
-        .map(|child| child.wait_with_output().unwrap())
-        .collect()
+    together(processes, |command| {
+        command
+            .args(studio.arguments(out, &["clip", "clap"]))
+            .arg("--annotations")
+            .arg(studio.path("annotations"));
+    })
 }
 
 #[test]

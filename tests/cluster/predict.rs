@@ -2,52 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::Output;
 
 use vaplan_schemas::rows::{PredictionTrack, VideoPredictionRow};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Predictions, VideoPredictions};
 
-use super::processes::{SECRET, free_addresses, program};
+use super::processes::together;
 use crate::support::{assert_status, stderr, stdout};
 use crate::train::TrainingSample;
 
 fn predict(sample: &TrainingSample, target: [&str; 2], processes: usize) -> Vec<Output> {
-    let hosts = free_addresses(processes).join(",");
     let (checkpoint, target) = (
         sample.path("store/_vaplan/train/best.safetensors"),
         [target[0], &*sample.path(target[1])].map(str::to_owned),
     );
     let (audio, visual) = (sample.path("features/audio"), sample.path("features/visual"));
-    let children: Vec<Child> = (0..processes)
-        .map(|process| {
-            let mut command = program();
-            command
-                .args([
-                    "predict",
-                    "--checkpoint",
-                    &checkpoint,
-                    "--audio",
-                    &audio,
-                    "--visual",
-                    &visual,
-                ])
-                .args(["--threads", "1"])
-                .args(&target)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            if processes > 1 {
-                command
-                    .args(["--hosts", &hosts, "--process", &process.to_string()])
-                    .env("VAPLAN_SECRET", SECRET);
-            }
-            command.spawn().unwrap()
-        })
-        .collect();
-    children
-        .into_iter()
-        .map(|child| child.wait_with_output().unwrap())
-        .collect()
+    together(processes, |command| {
+        command
+            .args([
+                "predict",
+                "--checkpoint",
+                &checkpoint,
+                "--audio",
+                &audio,
+                "--visual",
+                &visual,
+            ])
+            .args(["--threads", "1"])
+            .args(&target);
+    })
 }
 
 /// The npy files of a folder.

@@ -42,6 +42,26 @@ pub(super) fn free_addresses(count: usize) -> Vec<String> {
     addresses.collect()
 }
 
+/// Runs so many processes of one command at once. One process gets no hosts.
+pub(super) fn together(processes: usize, arguments: impl Fn(&mut Command)) -> Vec<Output> {
+    let hosts = free_addresses(processes).join(",");
+    let children: Vec<Child> = (0..processes)
+        .map(|process| {
+            let mut command = program();
+            arguments(&mut command);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            if processes > 1 {
+                command
+                    .args(["--hosts", &hosts, "--process", &process.to_string()])
+                    .env("VAPLAN_SECRET", SECRET);
+            }
+            command.spawn().unwrap()
+        })
+        .collect();
+    let outputs = children.into_iter().map(|child| child.wait_with_output());
+    outputs.map(|output| output.unwrap()).collect()
+}
+
 /// A hosts file of so many free ports, and its lines.
 pub(super) fn hosts(sample: &Sample, name: &str, processes: usize) -> (PathBuf, Vec<String>) {
     let lines = free_addresses(processes);

@@ -12,8 +12,9 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::calibrate::gate::denoising_gain;
+use crate::calibrate::pld;
 use crate::calibrate::sample::{CalibrationSample, CalibrationVideo};
-use crate::eval::{Evaluator, Level};
+use crate::eval::Level;
 use crate::parser::data::Dataset;
 use crate::parser::error::TrainError;
 use crate::parser::probabilities::{VideoProbabilities, predict_split};
@@ -146,11 +147,7 @@ fn level(
     settings: &LabelSettings,
     rules: &Both<Option<DenoisingRule>>,
 ) -> Level {
-    let mut evaluator = Evaluator::new(settings.audio.thresholds.len());
-    for video in videos {
-        evaluator.add(&video.labels(settings, rules), &video.truth);
-    }
-    evaluator.scores().expect("the split has videos").segment
+    pld::level(&videos.iter().collect::<Vec<_>>(), settings, rules)
 }
 
 fn label_error(error: crate::error::LabelError) -> TrainError {

@@ -385,6 +385,41 @@ fn what_cannot_be_trained_is_refused_with_what_would_do() {
 }
 
 #[test]
+fn a_line_that_denoises_leaves_the_labels_of_the_next_line_as_they_were() {
+    let sample = TrainingSample::new("2");
+    sample.copy("other");
+    let file = sample.path("train.toml");
+    fs::write(&file, "hidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n").unwrap();
+    let runs = |store: &str, lines: &str| -> Vec<serde_json::Value> {
+        let store = sample.path(store);
+        let words = [
+            "ablate",
+            "--store",
+            &store,
+            "--config",
+            &file,
+            "--epochs",
+            "4",
+            "--threads",
+            "1",
+        ];
+        let more = ["--seeds", "1", "--format", "json", "--lines", lines];
+        let output = run(sample.features([&words[..], &more].concat()));
+        assert_status(&output, 0);
+        let report: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        report["runs"].as_array().unwrap().clone()
+    };
+    let denoised = "pseudo+richness+pld,pseudo+richness+pld-on,pseudo+richness+pld-every";
+    let after = runs("store", &format!("{denoised},pseudo+richness"));
+    let names: Vec<&str> = after.iter().map(|run| run["line"].as_str().unwrap()).collect();
+    assert_eq!(names.join(","), format!("{denoised},pseudo+richness"));
+    let alone = runs("other", "pseudo+richness");
+    assert_eq!(after[3], alone[0]);
+    // A training that goes on from a trained network ends with a lower loss.
+    assert!(after[1]["loss"].as_f64() < after[3]["loss"].as_f64(), "{after:?}");
+}
+
+#[test]
 fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was() {
     let sample = TrainingSample::new("1");
     let store = sample.path("store");

@@ -105,7 +105,7 @@ fn follow(
     }
     let (open, sessions) = sessions(request, &plan.models)?;
     let cache = Arc::new(Cache::open(
-        &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
+        &request.cache_folder(),
     )?);
     let work = EncodeWork {
         reading: reading(request, &open),

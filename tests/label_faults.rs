@@ -426,7 +426,14 @@ fn features_that_were_touched_copied_or_restored_are_not_labelled_anew() {
         .set_modified(std::time::SystemTime::UNIX_EPOCH)
         .unwrap();
     assert!(label(), "touched");
-    assert_eq!(Store::open(&sample.path("store")).unwrap().versions().unwrap().len(), 1);
+    assert_eq!(
+        Store::open(&sample.path("store"))
+            .unwrap()
+            .versions()
+            .unwrap()
+            .len(),
+        1
+    );
     // One file is another, and a second one is a copy of itself.
     sample.write_features("visual", 0, 10, &[0.25; 10 * WIDTH]);
     copy_over(&files[1]);
@@ -434,11 +441,35 @@ fn features_that_were_touched_copied_or_restored_are_not_labelled_anew() {
     assert!(label());
     // A store of an older program has no memory. Inputs that nobody touched are the same, and are then remembered.
     fs::remove_file(&memory).unwrap();
-    assert!(!label(), "a file was touched since the version, and no memory tells its content");
+    assert!(
+        !label(),
+        "a file was touched since the version, and no memory tells its content"
+    );
     fs::remove_file(&memory).unwrap();
     assert!(label());
     copy_over(&files[1]);
     assert!(label());
+}
+
+#[test]
+fn shares_are_of_the_modality_that_is_there() {
+    let sample = Sample::new(4);
+    for video in 0..3 {
+        fs::remove_file(sample.features("visual", video)).unwrap();
+    }
+    let low = [
+        "--visual-threshold",
+        "0.001",
+        "--audio-threshold",
+        "0.001",
+        "--allow-missing",
+    ];
+    let output = sample.label("store", &low);
+    assert_status(&output, 1);
+    let shares = stdout(&output)
+        .lines()
+        .filter_map(|line| line.split_once(" segment labels set (")?.1.strip_suffix(" %)"));
+    assert_eq!(shares.collect::<Vec<_>>(), ["100.0"; 3], "{}", stdout(&output));
 }
 
 #[test]

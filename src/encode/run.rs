@@ -246,9 +246,7 @@ pub(super) fn locked(
     let lock = WriteLock::take(&request.out.join(".lock"), &mut |holder| {
         listener(EncodeProgress::Waiting(holder.to_owned()))
     })?;
-    let cache = Arc::new(Cache::open(
-        &request.cache_folder(),
-    )?);
+    let cache = Arc::new(Cache::open(&request.cache_folder())?);
     // The texts come first, because labelling needs them before the first unit is encoded. No session is open yet, so that
     // memory holds one text model at a time.
     let prompts = prompts.as_ref().zip(classes.as_deref());

@@ -21,9 +21,9 @@ use super::rows::{self, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
-use crate::world::{Both, Video, World};
 use crate::world::flips::{self, FlipCounts};
 use crate::world::rejects;
+use crate::world::{Both, Video, World};
 
 /// Turns label tracks into one record per video and modality. `class` gives the number of a class; tracks of classes
 /// without a number are left out.
@@ -407,9 +407,7 @@ pub fn append_changes<'a>(
     let share = videos.len().div_ceil(parts).max(1);
     let parts: Vec<&[(Arc<str>, &[Change])]> = videos.chunks(share).collect();
     commit.append_parts::<LabelChanges>(parts.len() as u32, |part| {
-        let row = |video: &Arc<str>, change: &Change| {
-            rows::change_row(version, video, classes, change)
-        };
+        let row = |video: &Arc<str>, change: &Change| rows::change_row(version, video, classes, change);
         let own = parts[part as usize].iter();
         LabelChangeTrack::group(
             own.flat_map(|(video, changes)| changes.iter().map(move |change| row(video, change))),

@@ -23,8 +23,8 @@ use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
-use crate::ingest::seen::SeenInputs;
 use crate::ingest::features::FeatureInput;
+use crate::ingest::seen::SeenInputs;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
 

@@ -184,7 +184,9 @@ impl SeenInputs {
         }
         let spelled = self.folder.as_ref().map(|(_, spelled)| spelled.clone());
         let name = path.file_name().unwrap_or_default().to_owned();
-        spelled.unwrap_or_default().join(OsString::from_vec(name.into_vec()))
+        spelled
+            .unwrap_or_default()
+            .join(OsString::from_vec(name.into_vec()))
     }
 }
 

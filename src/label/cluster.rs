@@ -97,7 +97,9 @@ fn asked(request: &LabelRequest, plan: &Plan) -> RequestValues {
     let features = |modality: Modality| {
         let shards = plan.shards.iter().filter(|shard| shard.modality == modality);
         let mut seen = SeenInputs::clone(&plan.seen);
-        let named: Vec<String> = shards.map(|shard| shard.shard.fingerprint_as(&mut seen)).collect();
+        let named: Vec<String> = shards
+            .map(|shard| shard.shard.fingerprint_as(&mut seen))
+            .collect();
         hash(|sum| feed(sum, named.iter().map(String::as_str)))
     };
     let text = |modality| plan.world.prompts_hash(modality);

@@ -24,8 +24,8 @@ use crate::ingest::label_folder::{LabelFolder, LabelMatrix};
 use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use crate::world::hash::{feed, hash};
-use crate::world::state::IMPORT;
 use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::state::IMPORT;
 
 /// Scores of imported labels are 0 and 1, and this threshold lies between them.
 const THRESHOLD: f64 = 0.5;

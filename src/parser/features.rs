@@ -221,7 +221,10 @@ fn scratch_in(folder: &Path) -> std::io::Result<NamedTempFile> {
 
 /// The folder of the memory of inputs: that of the store whose folder has the pooled copies, or the folder of the copies.
 fn memory_of(cache: &Path) -> &Path {
-    cache.ancestors().find(|folder| folder.ends_with("_vaplan")).unwrap_or(cache)
+    cache
+        .ancestors()
+        .find(|folder| folder.ends_with("_vaplan"))
+        .unwrap_or(cache)
 }
 
 /// Returns whether a file is a pooled copy of features with other fingerprints, or a temporary file of such a copy.

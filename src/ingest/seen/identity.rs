@@ -36,7 +36,8 @@ impl FileIdentity {
     /// # Errors
     /// Returns an error if the path does not exist or cannot be read.
     pub(crate) fn of_entry(path: &Path) -> io::Result<FileIdentity> {
-        path.symlink_metadata().map(|meta| FileIdentity::of_metadata(&meta))
+        path.symlink_metadata()
+            .map(|meta| FileIdentity::of_metadata(&meta))
     }
 
     fn of_metadata(meta: &Metadata) -> FileIdentity {
@@ -61,7 +62,13 @@ impl FileIdentity {
     /// link set the change time. The size and the modification time count, because a file system gives the number of a
     /// deleted file to a new one.
     pub(crate) fn is_same_file(&self, other: &FileIdentity) -> bool {
-        FileIdentity { changed: (0, 0), ..*self } == FileIdentity { changed: (0, 0), ..*other }
+        FileIdentity {
+            changed: (0, 0),
+            ..*self
+        } == FileIdentity {
+            changed: (0, 0),
+            ..*other
+        }
     }
 
     /// The number of bytes.

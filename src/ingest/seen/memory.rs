@@ -122,7 +122,8 @@ pub(super) fn contents<'a>(files: impl Iterator<Item = (&'a Path, FileIdentity)>
             .map(|files| scope.spawn(move || files.iter().map(content).collect::<Vec<_>>()))
             .collect();
         let join = |part: std::thread::ScopedJoinHandle<'_, Vec<Option<u64>>>| {
-            part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            part.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
         parts.into_iter().flat_map(join).collect()
     })

@@ -72,8 +72,14 @@ fn a_file_is_the_same_however_its_folder_is_written_and_another_once_it_is_rewri
 fn another_content_of_the_same_size_and_modification_time_is_another_file() {
     let inputs = Inputs::new();
     inputs.write("own/a.npy", "1");
-    let (before, alone) = (inputs.hash("own/a.npy"), hash(&mut SeenInputs::default(), &inputs.at("own/a.npy")));
-    assert_eq!(before, alone, "a memory changes nothing of a file that is new to it");
+    let (before, alone) = (
+        inputs.hash("own/a.npy"),
+        hash(&mut SeenInputs::default(), &inputs.at("own/a.npy")),
+    );
+    assert_eq!(
+        before, alone,
+        "a memory changes nothing of a file that is new to it"
+    );
     // Once a new file that is renamed over the old one, and once the old file, written in place.
     inputs.write("own/b.npy", "2");
     fs::rename(inputs.at("own/b.npy"), inputs.at("own/a.npy")).unwrap();

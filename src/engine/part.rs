@@ -18,9 +18,8 @@ use crate::engine::commit::label_records;
 use crate::engine::rows::Sources;
 use crate::error::LabelError;
 use crate::world::evidence::{self, StoredEvidence, counting};
-use crate::world::flips::Reflipped;
 use crate::world::resolve::Resolved;
-use crate::world::scope::Touched;
+use crate::world::scope::{RelabelledTrack, Touched};
 use crate::world::videos::sources_of;
 use crate::world::{Video, World};
 
@@ -92,10 +91,11 @@ impl TouchedRows {
             .filter_map(|name| resolved.known.found(name))
             .cloned()
             .collect();
+        let overridden = resolved.overrides.edits.iter().map(|edit| edit.video.clone());
         let old = Old {
             videos,
             candidates: snapshot.scan::<Candidates>(&whole)?,
-            user: snapshot.scan::<UserLabels>(&filter)?,
+            user: snapshot.scan::<UserLabels>(&filter.clone().or_videos(overridden))?,
             scores: snapshot.scan::<Scores>(&filter)?,
             labels: snapshot.scan::<Labels>(&filter)?,
         };
@@ -294,9 +294,9 @@ impl TouchedRows {
         &self.names
     }
 
-    /// Tracks with changed flips whose rows the part does not hold.
-    pub(super) fn reflipped(&self) -> impl Iterator<Item = &Reflipped> {
-        let own = self.touched.flipped.iter();
+    /// Tracks whose labels are known, and whose rows the part does not hold.
+    pub(super) fn relabelled(&self) -> impl Iterator<Item = &RelabelledTrack> {
+        let own = self.touched.relabelled.iter();
         own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
     }
 
@@ -330,6 +330,10 @@ impl TouchedRows {
     /// # Errors
     /// Returns [`LabelError::Stopped`] if a worker fails.
     pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
+        if self.videos.is_empty() && self.old.labels.is_empty() {
+            // The labels of all tracks are known already, so there is nothing to start a dataflow for.
+            return Ok(Outcome::default());
+        }
         let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
         let session = GraphSession::start(workers, self.rows(), self.previous()).map_err(stopped)?;
         session.finish().map_err(stopped)
@@ -398,7 +402,7 @@ pub(super) fn user_after(
         let key = (row.video.clone(), row.modality, row.class.clone(), row.segment);
         cells.insert(key, row.clone());
     }
-    for edit in &resolved.user {
+    for edit in resolved.user.iter().chain(&resolved.overrides.edits) {
         for segment in edit.segments.clone() {
             let key = (edit.video.clone(), edit.modality, edit.class.clone(), segment);
             match edit.label {

@@ -85,6 +85,17 @@ impl Changes {
             && self.denoising == DenoiseRequest::default()
             && self.to_version.is_none()
     }
+
+    /// Whether the change asks for user labels and for nothing else.
+    pub(crate) fn has_only_user_labels(&self) -> bool {
+        let rows = ChangeRows {
+            user: Vec::new(),
+            files: Default::default(),
+            ..self.rows.clone()
+        };
+        let others = Changes { rows, ..self.clone() };
+        !self.rows.user.is_empty() && others.is_empty()
+    }
 }
 
 /// Reads `MODALITY/CLASS=VALUE`. The name of the class may contain `/` and `=`.

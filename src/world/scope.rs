@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::rule::Rule;
-use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::rows::LabelTrack;
+use vaplan_schemas::store::{Place, Snapshot};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::flips::{self, Reflipped, UnchangedFlips};
+use super::flips::{self, UnchangedFlips};
 use super::resolve::Resolved;
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
@@ -31,10 +33,21 @@ pub struct Touched {
     pub rescored: BTreeSet<Arc<str>>,
     /// Pairs of modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
-    /// Tracks in which only the flips of PLD change. The list can also hold tracks that `videos` or `tracks` cover.
-    pub flipped: Vec<Reflipped>,
+    /// Tracks whose labels after the change are known. The list can also hold tracks that `videos` or `tracks` cover.
+    pub relabelled: Vec<RelabelledTrack>,
     /// Flips of PLD that the change leaves as they are. Filled only if the change asks for the number of all flips.
     pub stay: Vec<UnchangedFlips>,
+}
+
+/// A track to which the change gives other flips of PLD, or user labels, and nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelabelledTrack {
+    /// Place of the old rows in the store.
+    pub place: Place,
+    /// The labels after the change.
+    pub new: LabelTrack,
+    /// The labels whose value changes.
+    pub changes: Vec<Change>,
 }
 
 /// Which videos count as touched after a change of predictions or of K, α, guard or modalities.
@@ -88,7 +101,10 @@ impl Scope {
                 .tracks
                 .extend(classes.iter().map(|class| (modality, *class)));
         }
-        (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
+        (touched.relabelled, touched.stay) = (moved.flipped, moved.stay);
+        touched
+            .relabelled
+            .append(&mut resolved.overrides.tracks);
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched

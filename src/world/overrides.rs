@@ -60,7 +60,9 @@ impl Resolved {
         // Both modalities have the classes of the weak label, so the longest track is as long as the video.
         let all = tracks.iter().map(|found| found.row.segments()).max()?;
         let edit = |row: &&UserEditRow| {
-            let of_row = |found: &&Found<LabelTrack>| (found.row.modality, &found.row.class) == (row.modality, &row.class);
+            let of_row = |found: &&Found<LabelTrack>| {
+                (found.row.modality, &found.row.class) == (row.modality, &row.class)
+            };
             let track = &tracks.iter().find(of_row)?.row;
             let segments = row.span.segments(self.after.segment_seconds, all as u32).ok()?;
             let overrides = row.label.is_some()
@@ -86,7 +88,9 @@ impl Resolved {
             let before = &found.row;
             let mut new = before.clone();
             for edit in edits {
-                let label = edit.label.filter(|_| (edit.modality, &edit.class) == (new.modality, &new.class));
+                let label = edit
+                    .label
+                    .filter(|_| (edit.modality, &edit.class) == (new.modality, &new.class));
                 for segment in edit.segments.clone().filter(|_| label.is_some()) {
                     new.set(segment as usize, label == Some(true), LabelRule::User, None);
                 }
@@ -94,7 +98,10 @@ impl Resolved {
             if !new.rules.contains(&LabelRule::User) {
                 continue;
             }
-            let class = self.after.class_id(&new.class).expect("the edit names a class of the store");
+            let class = self
+                .after
+                .class_id(&new.class)
+                .expect("the edit names a class of the store");
             let (video, modality) = (VideoId::of(&new.video), new.modality);
             let labels = before.labels.iter().zip(&new.labels);
             let differing = (0..).zip(labels).filter(|(_, (before, after))| before != after);

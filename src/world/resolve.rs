@@ -73,11 +73,7 @@ impl Resolved {
     ///
     /// # Errors
     /// Returns the errors of [`Resolved::new`].
-    pub fn by_track(
-        store: &Store,
-        snapshot: &Snapshot,
-        changes: &Changes,
-    ) -> Result<Resolved, LabelError> {
+    pub fn by_track(store: &Store, snapshot: &Snapshot, changes: &Changes) -> Result<Resolved, LabelError> {
         Resolved::resolve(store, snapshot, changes, true)
     }
 

@@ -102,9 +102,7 @@ impl Scope {
                 .extend(classes.iter().map(|class| (modality, *class)));
         }
         (touched.relabelled, touched.stay) = (moved.flipped, moved.stay);
-        touched
-            .relabelled
-            .append(&mut resolved.overrides.tracks);
+        touched.relabelled.append(&mut resolved.overrides.tracks);
         prompts(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched

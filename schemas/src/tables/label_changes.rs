@@ -80,7 +80,9 @@ impl Table for LabelChanges {
         let order = a.version.cmp(&b.version).then_with(video);
         let order = order.then(a.modality.cmp(&b.modality));
         let class = || compare_text(&a.class, &b.class);
-        order.then_with(class).then_with(|| a.segments.first().cmp(&b.segments.first()))
+        order
+            .then_with(class)
+            .then_with(|| a.segments.first().cmp(&b.segments.first()))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<LabelChangeTrack>, TableError> {

@@ -6,10 +6,6 @@
 
 use std::process::ExitCode;
 
-/// As in `vaplan`. libtorch keeps its own.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     vaplan::cli::program::main_with_libtorch()
 }

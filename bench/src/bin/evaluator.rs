@@ -6,9 +6,6 @@ use std::time::Instant;
 use vaplan::eval::Evaluator;
 use vaplan_bench::eval_data::EvalData;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     let data = EvalData::load();
     let mut best = f64::INFINITY;

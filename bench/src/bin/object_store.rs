@@ -18,9 +18,6 @@ use vaplan_schemas::tables::Videos;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(store) = arguments.first() else {

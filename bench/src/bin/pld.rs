@@ -11,9 +11,6 @@ use vaplan::ingest::npy;
 
 use vaplan_dataflows::{Bits, DenoisingRule, Probability};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [probability, label, k, alpha, guard, threads] = &arguments[..] else {

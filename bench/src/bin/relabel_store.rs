@@ -43,9 +43,6 @@ const SEGMENTS: u32 = 10;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let start = Instant::now();

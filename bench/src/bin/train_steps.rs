@@ -20,9 +20,6 @@ use vaplan_schemas::store::Store;
 
 type Problem = Box<dyn std::error::Error>;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> Result<(), Problem> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [store, visual, audio, clips, batch, steps, threads, dropout, out] = &args[..] else {

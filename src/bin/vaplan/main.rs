@@ -6,11 +6,6 @@ use std::process::ExitCode;
 #[cfg(all(feature = "train", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod no_libtorch;
 
-/// Reading and writing tables allocates millions of small texts and lists on all cores: glibc's allocator takes about a third of
-/// the time of a relabel.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     vaplan::cli::program::main()
 }

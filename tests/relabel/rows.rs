@@ -202,12 +202,12 @@ fn user_labels_take_short_names_and_seconds() {
 fn a_user_label_of_a_stored_track_reads_table_labels_only() {
     let sample = labelled();
     copied(&sample.path("store"), &sample.path("other"));
-    let relabel = |store: &str, name: &str, label: &str| {
+    let relabel = |store: &str, csv: &str, label: &str| {
         let text = format!(
             "video,modality,class,label,segment\n{},visual,Bark,{label},4\n",
             name(1)
         );
-        let csv = file(&sample, name, &text);
+        let csv = file(&sample, csv, &text);
         let (store, csv) = (sample.path(store), csv.display().to_string());
         run(["relabel", "--store", store.to_str().unwrap(), "--user", &csv])
     };

@@ -55,5 +55,7 @@ mod support;
 mod synth;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod transformer;
 mod upkeep;
 mod watch;

@@ -7,6 +7,7 @@ mod ave;
 mod bad_input_features;
 mod bad_input_text;
 mod calibrate;
+mod candidates;
 mod cluster;
 mod demo;
 mod denoise;

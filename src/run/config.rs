@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -150,6 +151,9 @@ pub struct Label {
     /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit_thresholds: Option<bool>,
+    /// Classes that can be labelled in a video without a weak label. `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<CandidateRule>,
 }
 
 impl Label {
@@ -387,6 +391,7 @@ impl Config {
             audio_scale,
             thresholds,
             fit_thresholds: _,
+            candidates,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -396,6 +401,7 @@ impl Config {
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
+            candidates,
         })
     }
 }

@@ -30,7 +30,18 @@ impl OpenSample {
             hidden: BTreeMap::new(),
         };
         let (given, features) = (sample.path("annotations"), sample.path("features"));
-        assert_status(&run(["synth", "--annotations", &given, "--out", &features, "--dim", "64"]), 0);
+        assert_status(
+            &run([
+                "synth",
+                "--annotations",
+                &given,
+                "--out",
+                &features,
+                "--dim",
+                "64",
+            ]),
+            0,
+        );
         for file in ["demo_train.csv", "demo_test_pd.csv"] {
             let path = Path::new(&given).join(file);
             let text = std::fs::read_to_string(&path).unwrap();
@@ -61,7 +72,10 @@ impl OpenSample {
         let mut words: Vec<String> = vec!["label".into(), "--store".into(), self.path(store)];
         words.extend(["--annotations".into(), self.path("annotations")]);
         for modality in ["visual", "audio"] {
-            words.extend([format!("--{modality}"), self.path(&format!("features/{modality}"))]);
+            words.extend([
+                format!("--{modality}"),
+                self.path(&format!("features/{modality}")),
+            ]);
             let text = self.path(&format!("features/{modality}_text.npy"));
             words.extend([format!("--{modality}-text"), text]);
         }
@@ -92,7 +106,11 @@ fn videos_without_a_weak_label_get_candidates_and_every_command_tells_that_they_
     assert_status(&sample.label("weak", &[]), 0);
     let (videos, _, labels) = sample.tables("weak");
     let hidden = |video: &str| sample.hidden.contains_key(video);
-    assert!(videos.iter().all(|row| !row.guessed && row.weak_labels.is_empty() == hidden(&row.video)));
+    assert!(
+        videos
+            .iter()
+            .all(|row| !row.guessed && row.weak_labels.is_empty() == hidden(&row.video))
+    );
     assert!(!labels.iter().any(|track| hidden(&track.video)));
 
     assert_status(&sample.label("open", &["--candidates", "top:3"]), 0);
@@ -102,12 +120,20 @@ fn videos_without_a_weak_label_get_candidates_and_every_command_tells_that_they_
         assert_eq!(row.guessed, hidden(&row.video), "{}", row.video);
         let classes: BTreeSet<&Arc<str>> = row.weak_labels.iter().collect();
         let of = |track: &&ScoreTrack| track.video == row.video;
-        assert_eq!(scores.iter().filter(of).count(), 2 * classes.len(), "{}", row.video);
+        assert_eq!(
+            scores.iter().filter(of).count(),
+            2 * classes.len(),
+            "{}",
+            row.video
+        );
         let labelled = labels.iter().filter(|track| track.video == row.video);
         assert_eq!(labelled.count(), 2 * classes.len());
         if let Some(truth) = sample.hidden.get(&*row.video) {
             assert!((1..=3).contains(&classes.len()));
-            found += truth.iter().filter(|class| classes.contains(&Arc::from(class.as_str()))).count();
+            found += truth
+                .iter()
+                .filter(|class| classes.contains(&Arc::from(class.as_str())))
+                .count();
         }
     }
     // Three of 25 classes by chance would find 12 %.
@@ -130,7 +156,9 @@ fn videos_without_a_weak_label_get_candidates_and_every_command_tells_that_they_
     let told = stdout(&table);
     assert_eq!(told.matches("split test, 12 videos").count(), 2, "{told}");
     assert!(
-        told.contains("\n\nvideos without a weak label, whose candidates were guessed\nprotocol labels"),
+        told.contains(
+            "\n\nvideos without a weak label, whose candidate classes were guessed\nprotocol labels"
+        ),
         "{told}"
     );
     let json = |store: &str| -> serde_json::Value {
@@ -140,22 +168,36 @@ fn videos_without_a_weak_label_get_candidates_and_every_command_tells_that_they_
     };
     let (open, weak) = (json("open"), json("weak"));
     let score = |report: &serde_json::Value| report["segment"]["type_av"].as_f64().unwrap();
-    assert_eq!((&open["videos"], &open["guessed"]["videos"]), (&12.into(), &12.into()));
-    assert_eq!(weak["videos"], 24, "an empty weak label is a weak label without this option");
-    assert!(score(&open) > score(&open["guessed"]) && score(&open["guessed"]) > 10.0, "{open}");
+    assert_eq!(
+        (&open["videos"], &open["guessed"]["videos"]),
+        (&12.into(), &12.into())
+    );
+    assert_eq!(
+        weak["videos"], 24,
+        "an empty weak label is a weak label without this option"
+    );
+    assert!(
+        score(&open) > score(&open["guessed"]) && score(&open["guessed"]) > 10.0,
+        "{open}"
+    );
 
     // `show` says it.
     let name = sample.hidden.keys().next().unwrap();
     let shown = run(["show", name, "--store", &store]);
     assert!(
-        stdout(&shown).contains("no weak label, candidates guessed from the scores: "),
+        stdout(&shown).contains("no weak label, candidate classes guessed from the scores: "),
         "{}",
         stdout(&shown)
     );
     // The rows can be asked for.
     let query = "SELECT count(*) AS guessed FROM videos WHERE guessed";
     let answer = run(["query", query, "--store", &store, "--format", "csv"]);
-    assert!(stdout(&answer).contains("32"), "{}{}", stdout(&answer), stderr(&answer));
+    assert!(
+        stdout(&answer).contains("32"),
+        "{}{}",
+        stdout(&answer),
+        stderr(&answer)
+    );
 }
 
 #[test]
@@ -163,33 +205,62 @@ fn a_change_of_the_rule_or_of_a_weak_label_gives_the_tables_of_a_fresh_store() {
     let sample = OpenSample::new();
     assert_status(&sample.label("store", &["--candidates", "top:2"]), 0);
     for (rule, workers) in [("top:4", "1"), ("all", "2"), ("weak", "3"), ("top:1", "2")] {
-        assert_status(&sample.relabel("store", &["--candidates", rule, "--workers", workers]), 0);
+        assert_status(
+            &sample.relabel("store", &["--candidates", rule, "--workers", workers]),
+            0,
+        );
         let fresh = format!("fresh-{}", rule.replace(':', ""));
-        assert_status(&sample.label(&fresh, &["--candidates", rule, "--workers", "1"]), 0);
+        assert_status(
+            &sample.label(&fresh, &["--candidates", rule, "--workers", "1"]),
+            0,
+        );
         assert_eq!(sample.tables("store"), sample.tables(&fresh), "{rule}");
         let settings = |store: &str| {
             let rows = sorted::<Settings>(&sample.snapshot(store)).into_iter();
             let own = rows.filter(|row| &*row.name == "candidates");
             own.map(|row| row.value.to_string()).collect::<Vec<_>>()
         };
-        let expected = if rule == "weak" { vec![] } else { vec![rule.to_owned()] };
-        assert_eq!((settings("store"), settings(&fresh)), (expected.clone(), expected));
+        let expected = if rule == "weak" {
+            vec![]
+        } else {
+            vec![rule.to_owned()]
+        };
+        assert_eq!(
+            (settings("store"), settings(&fresh)),
+            (expected.clone(), expected)
+        );
     }
     // A threshold changes labels of guessed candidates, and no candidate.
     let before = sample.tables("store");
-    assert_status(&sample.relabel("store", &["--visual-threshold", "1.2", "--audio-threshold", "0.7"]), 0);
+    assert_status(
+        &sample.relabel(
+            "store",
+            &["--visual-threshold", "1.2", "--audio-threshold", "0.7"],
+        ),
+        0,
+    );
     let after = sample.tables("store");
     assert_eq!(before.0, after.0);
     assert_ne!(before.2, after.2);
     // A weak label that comes replaces the guess. When it goes again, the guess comes back.
     let (name, _) = sample.hidden.first_key_value().unwrap();
     let file = sample.path("weak.csv");
-    std::fs::write(&file, format!("filename,event_labels\n{name},\"Banjo,Blender\"\n")).unwrap();
+    std::fs::write(
+        &file,
+        format!("filename,event_labels\n{name},\"Banjo,Blender\"\n"),
+    )
+    .unwrap();
     assert_status(&sample.relabel("store", &["--weak", &file]), 0);
     let (videos, _, labels) = sample.tables("store");
     let row = videos.iter().find(|row| &*row.video == name.as_str()).unwrap();
     assert_eq!((row.guessed, row.weak_labels.len()), (false, 2));
-    assert_eq!(labels.iter().filter(|track| &*track.video == name.as_str()).count(), 4);
+    assert_eq!(
+        labels
+            .iter()
+            .filter(|track| &*track.video == name.as_str())
+            .count(),
+        4
+    );
     std::fs::write(&file, format!("filename,event_labels\n{name},\n")).unwrap();
     assert_status(&sample.relabel("store", &["--weak", &file]), 0);
     let mut back = sample.tables("store");
@@ -213,7 +284,11 @@ fn a_rule_that_is_none_is_refused_with_what_would_do() {
     let valor = sample.path("valor");
     let (store, annotations) = (sample.path("store"), sample.path("annotations"));
     let words = ["label", "--store", &store, "--annotations", &annotations];
-    let both = run([&words[..], &["--pseudo-labels", &valor, &valor, "--candidates", "all"]].concat());
+    let both = run([
+        &words[..],
+        &["--pseudo-labels", &valor, &valor, "--candidates", "all"],
+    ]
+    .concat());
     assert_status(&both, 2);
     assert!(stderr(&both).contains("cannot be used with"), "{}", stderr(&both));
 }
@@ -222,7 +297,9 @@ fn a_rule_that_is_none_is_refused_with_what_would_do() {
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / (1 << 24) as f32) - 0.5
     };
     (0..count).map(|_| next()).collect()
@@ -272,7 +349,12 @@ fn a_thousand_classes_and_videos_of_unequal_length_are_labelled() {
     for (nth, length) in lengths.into_iter().enumerate() {
         let video = format!("video{nth:06}");
         // The last video has a weak label.
-        writeln!(train, "{video}_0_10\t{}", if nth == 3 { "class 7,class 900" } else { "" }).unwrap();
+        writeln!(
+            train,
+            "{video}_0_10\t{}",
+            if nth == 3 { "class 7,class 900" } else { "" }
+        )
+        .unwrap();
         for modality in Modality::ALL {
             let seed = 100 * nth as u64 + modality.index() as u64;
             let path = folder.join(format!("features/{modality}/{video}.npy"));
@@ -286,12 +368,18 @@ fn a_thousand_classes_and_videos_of_unequal_length_are_labelled() {
         npy::write_f32(&path, &[CLASSES, WIDTH], &numbers(seed, CLASSES * WIDTH)).unwrap();
     }
     assert_status(&sample.label("all", &["--candidates", "all"]), 0);
-    assert_status(&sample.label("top", &["--candidates", "top:5", "--workers", "3"]), 0);
+    assert_status(
+        &sample.label("top", &["--candidates", "top:5", "--workers", "3"]),
+        0,
+    );
     let (_, scores, labels) = sample.tables("all");
     assert_eq!(scores.len(), 2 * (3 * CLASSES + 2));
     assert_eq!(labels.len(), scores.len());
     let (videos, of_top, labels) = sample.tables("top");
-    assert_eq!(videos.iter().map(|row| row.segments).collect::<Vec<_>>(), [1, 3, 10, 17]);
+    assert_eq!(
+        videos.iter().map(|row| row.segments).collect::<Vec<_>>(),
+        [1, 3, 10, 17]
+    );
     for row in &videos[..3] {
         let found: BTreeSet<Arc<str>> = row.weak_labels.iter().cloned().collect();
         assert_eq!(found, voted(&scores, &row.video, 5), "{}", row.video);
@@ -300,7 +388,11 @@ fn a_thousand_classes_and_videos_of_unequal_length_are_labelled() {
     // The threshold is relative to 1000 classes, and the scores are those over all classes.
     let snapshot = sample.snapshot("top");
     for row in sorted::<Classes>(&snapshot) {
-        let relative = if row.modality == Modality::Audio { 0.95 } else { 1.025 };
+        let relative = if row.modality == Modality::Audio {
+            0.95
+        } else {
+            1.025
+        };
         assert_eq!(row.score_threshold, relative / 1000.0);
     }
     for track in &of_top {
@@ -312,8 +404,15 @@ fn a_thousand_classes_and_videos_of_unequal_length_are_labelled() {
     for track in &labels {
         let expected = track.threshold.unwrap();
         let pairs = track.labels.iter().zip(&track.scores);
-        assert!(pairs.into_iter().all(|(label, score)| *label == (*score > expected)));
+        assert!(
+            pairs
+                .into_iter()
+                .all(|(label, score)| *label == (*score > expected))
+        );
     }
     let rejects = sorted::<Rejects>(&snapshot);
-    assert!(rejects.iter().all(|row| row.reason.contains("no weak label")), "{rejects:?}");
+    assert!(
+        rejects.iter().all(|row| row.reason.contains("no weak label")),
+        "{rejects:?}"
+    );
 }

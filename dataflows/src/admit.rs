@@ -82,11 +82,15 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
         let scored = scored
             .enter_region(inner)
             .map(|(video, candidate)| (video, Fact::Scored(candidate)));
-        let outcomes = reduce_here(weak.concat(guessed).concat(scored), "Admit", |video, facts, out| {
-            assert_there(*video, facts);
-            let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
-            out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
-        });
+        let outcomes = reduce_here(
+            weak.concat(guessed).concat(scored),
+            "Admit",
+            |video, facts, out| {
+                assert_there(*video, facts);
+                let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
+                out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
+            },
+        );
         let admitted = outcomes.clone().flat_map(|(video, outcome)| match outcome {
             VideoAdmission::Admitted(modality, admitted) => Some((video, (modality, admitted))),
             VideoAdmission::Rejection(_) => None,

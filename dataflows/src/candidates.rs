@@ -70,8 +70,7 @@ impl CandidateRule {
             CandidateRule::Weak => Vec::new(),
             CandidateRule::All => classes.to_vec(),
             CandidateRule::Top(most) => {
-                let of_modality: Vec<Vec<f64>> =
-                    records.into_iter().flatten().filter_map(votes).collect();
+                let of_modality: Vec<Vec<f64>> = records.into_iter().flatten().filter_map(votes).collect();
                 let vote = |at: usize| {
                     let sum: f64 = of_modality.iter().map(|votes| votes[at]).sum();
                     sum / of_modality.len() as f64
@@ -194,8 +193,16 @@ mod tests {
         for (found, expected) in found.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
         }
-        assert_eq!(votes(&record(&[&[0.2, 0.2]])).unwrap(), [0.5; 2], "no class stands out");
-        assert_eq!(votes(&record(&[&[0.7]])).unwrap(), [0.5], "one class has no deviation");
+        assert_eq!(
+            votes(&record(&[&[0.2, 0.2]])).unwrap(),
+            [0.5; 2],
+            "no class stands out"
+        );
+        assert_eq!(
+            votes(&record(&[&[0.7]])).unwrap(),
+            [0.5],
+            "one class has no deviation"
+        );
     }
 
     #[test]

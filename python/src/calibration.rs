@@ -10,8 +10,8 @@ use vaplan::calibrate::{CalibrationGoal, CalibrationMetric, of_sample};
 use vaplan::choice::Choice;
 use vaplan::eval::{BitMatrix, VideoParse};
 use vaplan::world::settings::{LabelSettings, ModalitySettings};
-use vaplan_dataflows::{CandidateRule, VideoId};
 use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::{CandidateRule, VideoId};
 use vaplan_schemas::ClassId;
 
 use crate::arrays::level;

@@ -47,7 +47,7 @@ class Timeline:
         return f"<vaplan.Timeline of {self.video!r}, {self.segments} segments>"
 
     def _repr_html_(self) -> str:
-        what = "candidates guessed from the scores" if self.guessed else "weak label"
+        what = "candidate classes guessed from the scores" if self.guessed else "weak label"
         heading = f"{html.escape(self.video)} · {html.escape(self.split)} · {what}: " + html.escape(
             ", ".join(self.weak_labels) or "none"
         )

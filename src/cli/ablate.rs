@@ -8,8 +8,8 @@ use vaplan_schemas::rows::Split;
 use super::Global;
 use super::learning::{LabelSourceArgs, TrainArgs, ablation_line, network};
 use super::progress::Bar;
-use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 use crate::parser::NetworkSettings;
+use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 
 /// Train every line of the paper's ablation with several seeds, and print the scores
 ///

@@ -18,7 +18,10 @@ use vaplan_schemas::{store::Snapshot, tables::Videos};
 use super::choice::choices;
 use super::{Global, notes};
 use crate::eval::store::Sample;
-use crate::eval::{DenseTruth, EvalReport, Localization, PredictedLabels, Protocol, Task, evaluate, localize, predictions, store};
+use crate::eval::{
+    DenseTruth, EvalReport, Localization, PredictedLabels, Protocol, Task, evaluate, localize, predictions,
+    store,
+};
 #[cfg(feature = "train")]
 use crate::parser::{Gate, probabilities::VideoProbabilities};
 
@@ -37,7 +40,7 @@ use crate::parser::{Gate, probabilities::VideoProbabilities};
 /// after the first 11 characters of the video or after its full name, and holds integers 0 or 1 of shape (T, C). A
 /// video without labels is scored as nothing predicted, is reported, and makes the exit status 1.
 ///
-/// Videos of a store without a weak label, whose candidates `label --candidates` guessed, are scored by themselves, after the
+/// Videos of a store without a weak label, whose candidate classes `label --candidates` guessed, are scored by themselves, after the
 /// others; in JSON, under the key guessed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -155,7 +158,10 @@ fn score(args: &EvalArgs, split: Split, global: &Global, out: &mut dyn Write) ->
             }
             if let Some(table) = &parts.guessed {
                 let space = if parts.own.is_some() { "\n" } else { "" };
-                writeln!(out, "{space}videos without a weak label, whose candidates were guessed")?;
+                writeln!(
+                    out,
+                    "{space}videos without a weak label, whose candidate classes were guessed"
+                )?;
                 write!(out, "{table}")?;
             }
         }

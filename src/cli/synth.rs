@@ -33,7 +33,8 @@ use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 ///   parser/audio, parser/frames,
 ///   parser/clips          features for the parser (train --audio, --visual, --clips); audio
 ///                         has at most 128 numbers per segment, the others have D
-///   truth/                annotations with all simulated events as dense truth
+///   truth/                annotations with all simulated events as dense truth (not with preset
+///                         ave)
 ///   annotations/          with --videos or --repeat: annotations of the simulated videos; with
 ///                         --preset ave: Annotations.txt, trainSet.txt, valSet.txt, testSet.txt
 ///   synth.json            states that the files are simulated, and with which options
@@ -49,7 +50,12 @@ Examples:
 pub(super) struct SynthArgs {
     /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv. Preset ave
     /// takes none: it writes annotations of its own
-    #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS", required_unless_present = "preset")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "VAPLAN_ANNOTATIONS",
+        required_unless_present = "preset"
+    )]
     annotations: Option<PathBuf>,
     /// Folder to write; it must be empty or have a synth.json
     #[arg(long, value_name = "DIR")]
@@ -142,7 +148,11 @@ impl SynthArgs {
             self.annotations.is_none() && self.repeat == 1,
             "--preset ave is given with {}, expected --preset ave alone: it makes as many videos as --videos asks for, and \
              their annotations",
-            if self.repeat == 1 { "--annotations" } else { "--repeat" }
+            if self.repeat == 1 {
+                "--annotations"
+            } else {
+                "--repeat"
+            }
         );
         let count = self.videos.map_or(ave::AVE_VIDEOS, NonZeroUsize::get);
         Ok(Some(ave::ave_videos(count, self.segments, self.seed)))
@@ -221,13 +231,15 @@ pub(super) fn run(args: &SynthArgs, global: &Global, out: &mut dyn Write) -> any
         let folder = ave::write(&options.out, videos)?;
         writeln!(out, "annotations in AVE's format: {}", folder.display())?;
     }
-    writeln!(
-        out,
-        "events of {} videos are their dense truth, those of {} are drawn from the weak label: {}",
-        summary.dense,
-        summary.videos - summary.dense,
-        options.out.join("truth").display()
-    )?;
+    if let Some(truth) = &summary.truth {
+        writeln!(
+            out,
+            "events of {} videos are their dense truth, those of {} are drawn from the weak label: {}",
+            summary.dense,
+            summary.videos - summary.dense,
+            truth.display()
+        )?;
+    }
     if let Some(folder) = &summary.annotations {
         writeln!(out, "annotations of these videos: {}", folder.display())?;
     }

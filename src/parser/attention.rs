@@ -45,10 +45,7 @@ pub fn attend(
     (heads, keys): (i64, Option<&Tensor>),
     drop: &mut dyn FnMut(Tensor) -> Tensor,
 ) -> Tensor {
-    let (batch, time, hidden) = projected
-        .query
-        .size3()
-        .expect("a layer's input has three axes");
+    let (batch, time, hidden) = projected.query.size3().expect("a layer's input has three axes");
     let width = hidden / heads;
     let split = |x: &Tensor| {
         let by_head = x.reshape([batch, time, heads, width]).transpose(1, 2);

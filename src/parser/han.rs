@@ -22,7 +22,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{Projected, attend, attention, key_mask};
 use super::error::{NetworkError, WeightsProblem};
-use super::network::{HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of};
+use super::network::{
+    HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of,
+};
 use super::noise::Noise;
 use super::parameters::{Declared, Parameters, Start, linear, matrix};
 use super::weights::Weights;
@@ -297,7 +299,13 @@ impl Han {
             value: other(&projected[2]),
         };
         let keys = padding.map(|padding| &padding.keys);
-        attend(&self.parameters, name, &projected, (self.settings.heads, keys), drop)
+        attend(
+            &self.parameters,
+            name,
+            &projected,
+            (self.settings.heads, keys),
+            drop,
+        )
     }
 }
 

@@ -27,7 +27,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{Projected, attend, attention, key_mask};
 use super::error::{NetworkError, WeightsProblem};
-use super::network::{HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of};
+use super::network::{
+    HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of,
+};
 use super::noise::Noise;
 use super::parameters::{Declared, Parameters, Start, linear, matrix};
 use super::weights::Weights;

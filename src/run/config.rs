@@ -458,6 +458,20 @@ mod tests {
     }
 
     #[test]
+    fn candidates_of_the_file_are_those_of_the_label_request() {
+        let features = "[features]\nvisual = 'v'\naudio = 'a'\nvisual_text = 'vt'\naudio_text = 'at'\n";
+        let of = |label: &str| Config::parse(&format!("{features}[label]\n{label}\n"));
+        let settings = of("candidates = 'top:3'").unwrap().settings().unwrap();
+        assert_eq!(settings.candidates, Some(CandidateRule::Top(3)));
+        assert_eq!(of("").unwrap().settings().unwrap().candidates, None);
+        let refused = of("candidates = 'best'").unwrap_err();
+        assert!(
+            refused.contains("candidates is `best`, expected `weak`, `all` or `top:K`"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");

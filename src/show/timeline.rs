@@ -120,7 +120,7 @@ impl Timeline {
     pub fn heading(&self) -> &'static str {
         match (self.split, self.guessed) {
             (Some(_), false) => "weak label",
-            (Some(_), true) => "no weak label, candidates guessed from the scores",
+            (Some(_), true) => "no weak label, candidate classes guessed from the scores",
             (None, _) => "predicted classes",
         }
     }

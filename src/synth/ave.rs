@@ -175,7 +175,9 @@ pub fn write(out: &Path, videos: &[AveVideo]) -> Result<PathBuf, SynthError> {
     fs::create_dir_all(&folder).map_err(SynthError::io("create", &folder))?;
     let lines = |split: Option<Split>| {
         let mut text = String::new();
-        let own = videos.iter().filter(|video| split.is_none_or(|split| video.split == split));
+        let own = videos
+            .iter()
+            .filter(|video| split.is_none_or(|split| video.split == split));
         for AveVideo {
             name,
             class,

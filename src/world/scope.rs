@@ -128,7 +128,11 @@ fn candidates(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touche
     }
     let guesses = after.candidates != CandidateRule::Weak;
     resolved.known.want_all(snapshot)?;
-    for row in resolved.known.rows().filter(|row| row.guessed || row.weak_labels.is_empty()) {
+    for row in resolved
+        .known
+        .rows()
+        .filter(|row| row.guessed || row.weak_labels.is_empty())
+    {
         touched.videos.insert(row.video.clone());
         if guesses {
             touched.rescored.insert(row.video.clone());

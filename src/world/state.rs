@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use vaplan_dataflows::{CandidateRule, Score};
 use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
+use vaplan_dataflows::{CandidateRule, Score};
 use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;

@@ -1,7 +1,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, int32, names};
@@ -98,7 +100,7 @@ impl Table for Videos {
                     segments: columns.small_count(row, "segments", segments.value(row))?,
                     segment_seconds: seconds.value(row),
                     weak_labels,
-                    guessed: guessed.is_valid(row) && guessed.value(row),
+                    guessed: !guessed.is_null(row) && guessed.value(row),
                     source: source.expect(row).clone(),
                     audio_source: audio.get(row).cloned(),
                     visual_source: visual.get(row).cloned(),

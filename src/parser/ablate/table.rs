@@ -161,7 +161,13 @@ mod tests {
         let table = Ablation { runs, ..ablation }.to_string();
         let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak ")).collect();
         assert_eq!(lines.len(), 4, "one a protocol and network: {table}");
-        assert!(lines[0].starts_with("weak han") && lines[0].contains("51.0 ±1.4"), "{table}");
-        assert!(lines[1].starts_with("weak transformer") && lines[1].contains("70.0 ±0.0"), "{table}");
+        assert!(
+            lines[0].starts_with("weak han") && lines[0].contains("51.0 ±1.4"),
+            "{table}"
+        );
+        assert!(
+            lines[1].starts_with("weak transformer") && lines[1].contains("70.0 ±0.0"),
+            "{table}"
+        );
     }
 }

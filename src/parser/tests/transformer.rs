@@ -47,7 +47,11 @@ fn golden() -> Golden {
         audio: input("audio"),
         visual: input("visual"),
         clips: Some(input("clips")),
-        padding: Some(Tensor::from_slice(&padding.concat()).view([2, 4]).to_kind(Kind::Bool)),
+        padding: Some(
+            Tensor::from_slice(&padding.concat())
+                .view([2, 4])
+                .to_kind(Kind::Bool),
+        ),
     };
     Golden {
         network,
@@ -217,13 +221,17 @@ fn weights_depend_on_the_seed_and_dropout_on_the_noise() {
 
 #[test]
 fn settings_that_make_no_network_are_refused() {
-    let refused = |settings: TransformerSettings| TemporalTransformer::check(&settings).unwrap_err().to_string();
+    let refused =
+        |settings: TransformerSettings| TemporalTransformer::check(&settings).unwrap_err().to_string();
     let odd = refused(TransformerSettings {
         hidden: 9,
         heads: 3,
         ..TransformerSettings::default()
     });
-    assert_eq!(odd, "network: hidden is 9, expected an even number for network `transformer`");
+    assert_eq!(
+        odd,
+        "network: hidden is 9, expected an even number for network `transformer`"
+    );
     let heads = refused(TransformerSettings {
         heads: 3,
         ..TransformerSettings::default()

@@ -116,10 +116,16 @@ impl StoreCoverage {
                 LabelRule::User => self.count("labels by user", 1),
             }
         }
-        let guessed = found.videos.iter().filter(|row| row.guessed && !row.weak_labels.is_empty());
+        let guessed = found
+            .videos
+            .iter()
+            .filter(|row| row.guessed && !row.weak_labels.is_empty());
         let guessed: Vec<_> = guessed.map(|row| &row.video).collect();
         self.count("videos with guessed candidates", guessed.len());
-        let labels = found.labels.iter().filter(|track| guessed.contains(&&track.video));
+        let labels = found
+            .labels
+            .iter()
+            .filter(|track| guessed.contains(&&track.video));
         self.count("labels of guessed candidates", labels.count());
         self.count("candidates that do not count", found.candidates.len());
         for row in &found.rejects {

@@ -17,7 +17,7 @@ use vaplan_schemas::{store::Snapshot, tables::Videos};
 
 use super::choice::choices;
 use super::{Global, notes};
-use crate::eval::store::Sample;
+use crate::eval::store::ScoredSample;
 use crate::eval::{
     DenseTruth, EvalReport, Localization, PredictedLabels, Protocol, Task, evaluate, localize, predictions,
     store,
@@ -141,7 +141,7 @@ fn score(args: &EvalArgs, split: Split, global: &Global, out: &mut dyn Write) ->
     let rejected = notes::report(&rejects, global.quiet);
     let [own, guessed] = store::apart((truth, predictions), &guessed);
     let mut complete = rejected == 0;
-    let mut part = |sample: Option<Sample>| -> anyhow::Result<Option<ScoredVideos>> {
+    let mut part = |sample: Option<ScoredSample>| -> anyhow::Result<Option<ScoredVideos>> {
         let Some(sample) = sample else { return Ok(None) };
         let (scored, all) = report(args, &sample, protocol)?;
         complete &= all;
@@ -199,7 +199,7 @@ impl fmt::Display for ScoredVideos {
 /// Scores some videos of a split. Returns also whether every video has labels.
 fn report(
     args: &EvalArgs,
-    (truth, predictions): &Sample,
+    (truth, predictions): &ScoredSample,
     protocol: Protocol,
 ) -> anyhow::Result<(ScoredVideos, bool)> {
     if args.task == Task::Ave {

@@ -67,10 +67,10 @@ pub fn guessed(snapshot: &Snapshot) -> Result<BTreeSet<Arc<str>>, EvalError> {
 }
 
 /// A truth, and one entry of labels per video of the truth, in its order.
-pub type Sample = (DenseTruth, Vec<PredictedLabels>);
+pub type ScoredSample = (DenseTruth, Vec<PredictedLabels>);
 
 /// Divides videos into those with a weak label and those with guessed candidates. `None` for a part without videos.
-pub fn apart((truth, predictions): Sample, guessed: &BTreeSet<Arc<str>>) -> [Option<Sample>; 2] {
+pub fn apart((truth, predictions): ScoredSample, guessed: &BTreeSet<Arc<str>>) -> [Option<ScoredSample>; 2] {
     let pairs = truth.videos.into_iter().zip(predictions);
     let (own, others): (Vec<_>, Vec<_>) = pairs.partition(|(video, _)| !guessed.contains(&video.name));
     [own, others].map(|part| {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::candidates::CandidateRule;
+use crate::candidates::{CandidateRule, counting};
 use crate::placement::reduce_here;
 use crate::records::{Candidate, ScoreRecord, VideoId};
 pub use crate::rejection::Rejection;
@@ -159,28 +159,6 @@ fn outcomes(facts: &[&Fact]) -> Vec<VideoAdmission> {
         }
     }
     outcomes
-}
-
-/// The copy of the features of a modality that counts: the first of equal copies.
-///
-/// # Errors
-/// Returns [`Rejection::Missing`] if there is no copy, and [`Rejection::Conflict`] if the copies differ.
-pub(crate) fn counting<'a>(
-    copies: impl Iterator<Item = &'a Candidate>,
-    modality: Modality,
-) -> Result<&'a Candidate, Rejection> {
-    let mut candidates = copies.filter(|candidate| candidate.modality == modality);
-    let first = candidates.next().ok_or(Rejection::Missing(modality))?;
-    let others: Vec<&Candidate> = candidates.collect();
-    if others.iter().any(|other| other.features != first.features) {
-        let mut sources: Vec<Arc<str>> = std::iter::once(first)
-            .chain(others)
-            .map(|candidate| candidate.source.clone())
-            .collect();
-        sources.sort();
-        return Err(Rejection::Conflict(modality, sources));
-    }
-    Ok(first)
 }
 
 fn one_candidate<'a>(

@@ -12,12 +12,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vaplan_schemas::{ClassId, Modality};
 
-use crate::admit::counting;
 use crate::records::{Candidate, Cosine, ScoreRecord};
+use crate::rejection::Rejection;
 
 /// The classes that can be labelled in a video without a weak label.
 ///
@@ -96,6 +97,28 @@ impl CandidateRule {
             (audio, visual) => self.guess([audio, visual].map(|own| own.map(|own| &*own.record))),
         }
     }
+}
+
+/// The copy of the features of a modality that counts: the first of equal copies.
+///
+/// # Errors
+/// Returns [`Rejection::Missing`] if there is no copy, and [`Rejection::Conflict`] if the copies differ.
+pub(crate) fn counting<'a>(
+    copies: impl Iterator<Item = &'a Candidate>,
+    modality: Modality,
+) -> Result<&'a Candidate, Rejection> {
+    let mut candidates = copies.filter(|candidate| candidate.modality == modality);
+    let first = candidates.next().ok_or(Rejection::Missing(modality))?;
+    let others: Vec<&Candidate> = candidates.collect();
+    if others.iter().any(|other| other.features != first.features) {
+        let mut sources: Vec<Arc<str>> = std::iter::once(first)
+            .chain(others)
+            .map(|candidate| candidate.source.clone())
+            .collect();
+        sources.sort();
+        return Err(Rejection::Conflict(modality, sources));
+    }
+    Ok(first)
 }
 
 /// The vote that a class must exceed (grade C, AV²A: `filter_threshold`).

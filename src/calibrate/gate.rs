@@ -162,7 +162,7 @@ mod tests {
     use std::sync::Arc;
 
     use vaplan_dataflows::rule::Rule;
-    use vaplan_dataflows::{Prediction, Probability, VideoId};
+    use vaplan_dataflows::{CandidateRule, Prediction, Probability, VideoId};
     use vaplan_schemas::ClassId;
 
     use super::*;
@@ -197,6 +197,7 @@ mod tests {
         LabelSettings {
             audio: own.clone(),
             visual: own,
+            candidates: CandidateRule::Weak,
         }
     }
 

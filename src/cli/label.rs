@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
@@ -22,7 +23,8 @@ use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
 /// Label feature shards, or media, into a store
 ///
 /// The command compares every segment's feature with the text embedding of every class, and commits scores and pseudo
-/// labels as one store version. A label can be set only for classes of the video's weak label. The new version holds
+/// labels as one store version. A label can be set only for classes of the video's weak label, or with --candidates for
+/// classes that are guessed from the scores of a video without one. The new version holds
 /// exactly the splits of --split. A second run with the same input commits nothing. A run after an interrupted one
 /// reuses the shards that were scored.
 ///
@@ -65,7 +67,7 @@ pub(super) struct LabelArgs {
         long,
         value_names = ["VISUAL_DIR", "AUDIO_DIR"],
         num_args = 2,
-        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "hosts"]
+        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "candidates", "hosts"]
     )]
     pseudo_labels: Option<Vec<PathBuf>>,
     /// Splits to label
@@ -109,6 +111,10 @@ pub(super) struct LabelArgs {
     /// fewer than 20 videos have, or that the features do not tell, keeps the threshold of the other flags
     #[arg(long, env = "VAPLAN_FIT_THRESHOLDS")]
     fit_thresholds: bool,
+    /// Classes that can be labelled in a video without a weak label (an empty event_labels): weak (none), all, or top:K, the K
+    /// classes with the highest scores in both modalities together [default: weak]
+    #[arg(long, value_name = "RULE", env = "VAPLAN_CANDIDATES")]
+    candidates: Option<CandidateRule>,
     /// Length of a segment in seconds
     #[arg(
         long,
@@ -244,6 +250,7 @@ impl LabelArgs {
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: self.fit_thresholds,
+                candidates: self.candidates,
             },
             allow_missing: self.allow_missing,
             columns: self.columns.clone().unwrap_or_default(),

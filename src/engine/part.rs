@@ -129,11 +129,17 @@ impl TouchedRows {
             let id = VideoId::of(name);
             self.names.insert(id, name.clone());
             if let Some(now) = self.resolved.weak_of(name) {
+                let guessed = after.guesses(&now.classes);
+                let weak = match guessed {
+                    true => self.guessed(name, id),
+                    false => now.classes,
+                };
                 let video = Video {
                     id,
                     name: name.clone(),
                     split: now.split,
-                    weak: now.classes.into(),
+                    weak: weak.into(),
+                    guessed,
                     source: now.source,
                 };
                 self.videos.insert(id, video);
@@ -181,6 +187,7 @@ impl TouchedRows {
                 // not used.
                 split: vaplan_schemas::rows::Split::Train,
                 source: Arc::from(""),
+                guessed: false,
                 weak: weak
                     .iter()
                     .copied()
@@ -213,13 +220,37 @@ impl TouchedRows {
                 }));
             }
         }
-        for (video, candidates) in &self.reread.candidates {
-            if self.videos.contains_key(video) {
-                let own = candidates.iter().map(|candidate| (*video, candidate.clone()));
-                self.candidates.extend(own);
-            }
+        for (id, copies) in &self.reread.candidates {
+            let Some(video) = self.videos.get(id) else {
+                continue;
+            };
+            // A session keeps the copies in memory, so the scores of all other classes are dropped here.
+            let restricted = |copy: &Candidate| match video.guessed {
+                true => Candidate {
+                    record: Arc::new(copy.record.restricted(|class| video.weak.contains(&class))),
+                    ..copy.clone()
+                },
+                false => copy.clone(),
+            };
+            let own = copies.iter().map(|copy| (*id, restricted(copy)));
+            self.candidates.extend(own);
         }
         Ok(())
+    }
+
+    /// The candidates of a video without a weak label: guessed from the features that were read, or as they are in the
+    /// store if its features did not change.
+    fn guessed(&self, name: &Arc<str>, id: VideoId) -> Vec<ClassId> {
+        let after = &self.resolved.after;
+        if self.touched.rescored.contains(name) {
+            let copies = self.reread.candidates.get(&id).map_or(&[][..], |copies| copies);
+            return after.settings.candidates.guess_of(copies.iter());
+        }
+        let row = self.resolved.known.get(name).filter(|row| row.guessed);
+        let classes = row.into_iter().flat_map(|row| &row.weak_labels);
+        let mut ids: Vec<ClassId> = classes.filter_map(|class| after.class_id(class)).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Loads the user labels and predictions of the videos after the change.

@@ -12,6 +12,8 @@
 //! | [`registry`] | every network by name, and the settings of the named network |
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
+//! | [`transformer`] | a temporal transformer |
+//! | [`attention`] | multi-head attention, which the networks share |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
 //! | [`average`] | a moving average of the weights, which makes the predictions |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
@@ -32,6 +34,7 @@
 //! | [`error`] | the errors of these modules |
 
 pub mod ablate;
+pub mod attention;
 pub mod average;
 pub mod data;
 pub mod error;
@@ -59,6 +62,7 @@ mod tests;
 pub mod train;
 pub mod trainer;
 pub mod training;
+pub mod transformer;
 pub mod validate;
 pub mod weights;
 
@@ -73,6 +77,7 @@ pub use optimizer::{Adam, AdamConfig, OptimizerName};
 pub use registry::NetworkSettings;
 pub use settings::{Gate, Supervision, TrainSettings};
 pub use trainer::Trainer;
+pub use transformer::{TemporalTransformer, TransformerSettings};
 pub use weights::Weights;
 
 /// Returns the device of this name: `cpu`, `cuda` or `cuda:N`.

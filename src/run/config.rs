@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -150,6 +151,9 @@ pub struct Label {
     /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit_thresholds: Option<bool>,
+    /// Classes that can be labelled in a video without a weak label. `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<CandidateRule>,
 }
 
 impl Label {
@@ -387,6 +391,7 @@ impl Config {
             audio_scale,
             thresholds,
             fit_thresholds: _,
+            candidates,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -396,6 +401,7 @@ impl Config {
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
+            candidates,
         })
     }
 }
@@ -448,6 +454,20 @@ mod tests {
         assert!(
             twice.starts_with("baselines has `weak`, expected each once"),
             "{twice}"
+        );
+    }
+
+    #[test]
+    fn candidates_of_the_file_are_those_of_the_label_request() {
+        let features = "[features]\nvisual = 'v'\naudio = 'a'\nvisual_text = 'vt'\naudio_text = 'at'\n";
+        let of = |label: &str| Config::parse(&format!("{features}[label]\n{label}\n"));
+        let settings = of("candidates = 'top:3'").unwrap().settings().unwrap();
+        assert_eq!(settings.candidates, Some(CandidateRule::Top(3)));
+        assert_eq!(of("").unwrap().settings().unwrap().candidates, None);
+        let refused = of("candidates = 'best'").unwrap_err();
+        assert!(
+            refused.contains("candidates is `best`, expected `weak`, `all` or `top:K`"),
+            "{refused}"
         );
     }
 

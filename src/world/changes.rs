@@ -68,6 +68,7 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()
+            && settings.candidates.is_none()
             && settings.file.is_none()
             && [
                 settings.visual_threshold,

@@ -302,14 +302,15 @@ impl Resolved {
     }
 
     /// The weak label of a video whose row is loaded, after the edits so far. Classes that the change removes are
-    /// left out.
+    /// left out. A video with guessed candidates has an empty weak label.
     pub(crate) fn weak_of(&self, name: &str) -> Option<WeakNow> {
         if let Some(edited) = self.weak.get(name) {
             return edited.clone();
         }
         let row = self.known.get(name)?;
-        let mut classes: Vec<ClassId> = row
-            .weak_labels
+        // Guessed candidates are no weak label.
+        let given = if row.guessed { &[][..] } else { &row.weak_labels };
+        let mut classes: Vec<ClassId> = given
             .iter()
             .filter_map(|class| self.after.class_id(class))
             .collect();

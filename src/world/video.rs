@@ -19,8 +19,10 @@ pub struct Video {
     pub name: Arc<str>,
     /// Split that the video belongs to.
     pub split: Split,
-    /// Classes of the weak label in ascending order.
+    /// Classes of the weak label in ascending order. If `guessed`, the candidates that the scores gave.
     pub weak: Arc<[ClassId]>,
+    /// Whether `weak` was guessed from the scores.
+    pub guessed: bool,
     /// File that the weak label comes from.
     pub source: Arc<str>,
 }
@@ -62,6 +64,7 @@ impl From<KnownVideo<'_>> for Video {
             name: known.name.into(),
             split: known.split,
             weak: known.weak.clone(),
+            guessed: false,
             source: known.source.clone(),
         }
     }

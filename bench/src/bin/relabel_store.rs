@@ -115,6 +115,7 @@ fn video(number: u64) -> Video {
         name,
         split: Split::Train,
         weak: weak.into(),
+        guessed: false,
         source: "simulated".into(),
     }
 }

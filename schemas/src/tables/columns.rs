@@ -131,6 +131,11 @@ impl<'a> Columns<'a> {
         self.added(column, Int32Array::new_null, "Int32")
     }
 
+    /// Like [`Columns::added_float64`].
+    pub(crate) fn added_boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
+        self.added(column, BooleanArray::new_null, "Boolean")
+    }
+
     fn added<T: Array + Clone + 'static>(
         &self,
         column: &'static str,

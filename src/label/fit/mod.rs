@@ -18,6 +18,7 @@ pub mod mixture;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptPair};
 use vaplan_schemas::rows::{RejectKind, RejectRow};
@@ -48,6 +49,13 @@ struct ClassScores {
     videos: usize,
 }
 
+/// The videos, and what an empty weak label means.
+struct WeakVideos<'a> {
+    videos: &'a VideoSet,
+    /// Whether an empty weak label tells nothing. Otherwise it tells that no class occurs in the video.
+    empty_is_unknown: bool,
+}
+
 /// Replaces the thresholds of every class whose weak labels tell a better one. Returns a note for each modality with classes
 /// that keep their threshold.
 ///
@@ -59,6 +67,10 @@ pub fn fit_thresholds(
     videos: &VideoSet,
     (shards, source): (&[PlannedShard], &str),
 ) -> Vec<RejectRow> {
+    let known = WeakVideos {
+        videos,
+        empty_is_unknown: settings.candidates != CandidateRule::Weak,
+    };
     let stride = videos.len().div_ceil(MOST_VIDEOS).max(1);
     let mut notes = Vec::new();
     for modality in Modality::ALL {
@@ -67,7 +79,7 @@ pub fn fit_thresholds(
             Modality::Visual => &mut settings.visual,
         };
         let shards = shards.iter().filter(|shard| shard.modality == modality);
-        let found = scores(shards.step_by(stride), (prompts.of(modality), own.rule), videos);
+        let found = scores(shards.step_by(stride), (prompts.of(modality), own.rule), &known);
         let mut kept = Vec::new();
         for (class, scores) in found.iter().enumerate() {
             let fitted = (scores.videos >= LEAST_VIDEOS)
@@ -103,7 +115,7 @@ pub fn fit_thresholds(
 fn scores<'a>(
     shards: impl Iterator<Item = &'a PlannedShard>,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    videos: &WeakVideos<'_>,
 ) -> Vec<ClassScores> {
     let mut found = vec![ClassScores::default(); prompts.classes()];
     for planned in shards {
@@ -122,7 +134,10 @@ fn scores<'a>(
 fn add(
     batch: &FeatureBatch,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    WeakVideos {
+        videos,
+        empty_is_unknown,
+    }: &WeakVideos<'_>,
     found: &mut [ClassScores],
 ) {
     let classes = prompts.classes();
@@ -139,6 +154,10 @@ fn add(
             continue;
         }
         let weak = videos.at(position).weak;
+        // Without a weak label, nothing is known of any class, and no class counts as absent.
+        if *empty_is_unknown && weak.is_empty() {
+            continue;
+        }
         let has = |class: usize| weak.binary_search(&ClassId(class as u32)).is_ok();
         (0..classes)
             .filter(|class| has(*class))

@@ -64,6 +64,8 @@ impl std::str::FromStr for Split {
 pub enum LabelRule {
     /// Pseudo label generation: a score above its threshold.
     Plg,
+    /// Another program made the label: `label --pseudo-labels` read it from a file. The score is the label, 0 or 1.
+    Import,
     /// Pseudo label denoising: PLD flipped the label after an epoch.
     Pld,
     /// A person set the label.
@@ -75,6 +77,7 @@ impl LabelRule {
     pub const fn as_str(self) -> &'static str {
         match self {
             LabelRule::Plg => "plg",
+            LabelRule::Import => "import",
             LabelRule::Pld => "pld",
             LabelRule::User => "user",
         }

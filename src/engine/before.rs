@@ -76,7 +76,7 @@ impl VersionBefore {
             plan: plan.clone(),
             buckets,
             share,
-            classes: Classification::new(&plan.world.classes, &[]),
+            classes: Classification::new(&plan.world, &[]),
             stored_user_labels: false,
             spilled: Spill::new(stage.folder(), buckets),
         }
@@ -96,7 +96,7 @@ impl VersionBefore {
     ) -> Result<VersionBefore, LabelError> {
         let mut opened = VersionBefore {
             snapshot: Some(snapshot.clone()),
-            classes: Classification::new(&plan.world.classes, former),
+            classes: Classification::new(&plan.world, former),
             stored_user_labels: true,
             ..VersionBefore::none(plan, stage, buckets, share)
         };

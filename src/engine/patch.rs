@@ -193,7 +193,7 @@ pub(super) fn commit_with_tracks(
     let flips = (counted && tracks.is_none()).then(|| all_flips(part, outcome));
     let rejected = graph_rejects(part, outcome);
     let mut diffs = diffs(snapshot, part, outcome, &rejected)?;
-    let classes = Classification::new(&after.classes, &[]);
+    let classes = Classification::new(after, &[]);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
         set: changes.iter().filter(|change| change.to).count() as u64,

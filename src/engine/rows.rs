@@ -9,6 +9,7 @@ use vaplan_dataflows::{LabelRecord, Score, SetBy};
 use vaplan_schemas::rows::{CandidateRow, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow};
 use vaplan_schemas::{ClassId, Modality};
 
+use super::commit::Classification;
 use crate::world::flips::flip_reason;
 use crate::world::{Both, Video, World};
 
@@ -119,7 +120,7 @@ pub(super) fn label_track(
 ) -> Option<LabelTrack> {
     let track = labels.track(class)?;
     let rules: Vec<LabelRule> = (0..scores.len())
-        .map(|segment| rule(track.set_by(segment)))
+        .map(|segment| rule(track.set_by(segment), world.generated(modality)))
         .collect();
     let scores = scores.iter().zip(&rules);
     // Only flips get a reason. If the rows had the loss of every label, each epoch would change every row of the table.
@@ -139,24 +140,30 @@ pub(super) fn label_track(
     })
 }
 
-/// Makes a row of table `label_changes`. `class` is the name of the class of the change.
-pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Change) -> LabelChangeRow {
+/// Makes a row of table `label_changes`.
+pub fn change_row(
+    version: u64,
+    video: &Arc<str>,
+    classes: &Classification,
+    change: &Change,
+) -> LabelChangeRow {
     LabelChangeRow {
         version,
         video: video.clone(),
         modality: change.modality,
-        class: class.clone(),
+        class: classes.name(change.class).clone(),
         segment: change.segment,
         from: !change.to,
         to: change.to,
-        rule: rule(change.rule),
+        rule: rule(change.rule, classes.generated(change.modality)),
         why: change.flip.as_deref().map(|flip| Box::new(flip_reason(flip))),
     }
 }
 
-fn rule(set_by: SetBy) -> LabelRule {
+/// The rule of a label in the tables. `generated` is the rule of labels that nobody changed.
+fn rule(set_by: SetBy, generated: LabelRule) -> LabelRule {
     match set_by {
-        SetBy::Plg => LabelRule::Plg,
+        SetBy::Plg => generated,
         SetBy::Pld => LabelRule::Pld,
         SetBy::User => LabelRule::User,
     }

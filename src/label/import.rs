@@ -25,6 +25,7 @@ use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use crate::world::hash::{feed, hash};
 use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::state::IMPORT;
 
 /// Scores of imported labels are 0 and 1, and this threshold lies between them.
 const THRESHOLD: f64 = 0.5;
@@ -67,7 +68,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         // `vacuum` keeps a folder `shards/NAME/HASH` that is an input of a kept version.
         let own = |what: &str| {
             place
-                .join(format!("import.{modality}{what}"))
+                .join(format!("{IMPORT}{modality}{what}"))
                 .join(&content[..32])
         };
         inputs.push(write([&own(""), &own("_text")], modality, width, &read.videos)?);

@@ -131,9 +131,11 @@ pub(crate) fn run_plan(
 ) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
     let lock = group.lock(&store, listener)?;
+    let seen = plan.seen.clone();
     let ready = match begin(plan, store, lock)? {
         Preparation::Held(version) => {
             group.held(version.version);
+            seen.remember();
             return Ok(LabelSummary {
                 version: *version,
                 done: None,
@@ -272,6 +274,7 @@ impl PreparedLabelling {
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
         self.stage.clear();
+        plan.seen.remember();
         let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
         group.committed(summary.version.version, rejects);
         Ok(summary)

@@ -62,15 +62,17 @@ pub fn known(
     request: &RunRequest,
     labelling: &mut label::LabelRequest,
 ) -> Result<bool, RunError> {
-    let Some(asked) = asked(config, request) else {
+    let Some(mut asked) = asked(config, request) else {
         return Ok(true);
     };
-    let name = encode::plan::name_of(&asked)?;
     let folder = &match Store::open(&config.store) {
         Ok(store) => store.encoded_dir(),
         Err(StoreError::NoStore { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    // The memory of the media is in the folder.
+    asked.out.clone_from(folder);
+    let name = encode::plan::name_of(&asked)?;
     let report = folder.join("encode.json");
     if !report.exists() {
         return Ok(false);

@@ -139,7 +139,7 @@ impl Graph {
         self.reject_rows(commit, snapshot, world, &names)?;
         append_changes(
             commit,
-            &Classification::new(&world.classes, &[]),
+            &Classification::new(world, &[]),
             stepped.changes,
             |video| self.names.get(&video).map(|name| &**name),
         )

@@ -230,6 +230,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         config,
         text,
         mut plan,
+        seen,
         label,
         paths,
         stages,
@@ -259,7 +260,10 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         plan.world.run = commit::remembered(&text, &ledger, &plan.world, &state);
         let summary = label::run_plan(plan, &label, &mut Alone, &listener)?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
+    } else {
+        plan.seen.remember();
     }
+    seen.remember();
     let store = Store::open(&config.store)?;
     let snapshot = store.at_version(None)?;
     let mut writer = Writer::new(&store, &snapshot, (text.clone(), request.command.clone()), ledger)?;

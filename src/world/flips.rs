@@ -298,7 +298,10 @@ impl Looked {
                 }
                 FlipDecision::Hidden => drop(looked.hidden.insert(track.video)),
                 FlipDecision::Rejected => drop(looked.rejected.insert(track.video)),
-                FlipDecision::Other(expected) => looked.flipped.push(reflipped(track, place, expected)),
+                FlipDecision::Other(expected) => {
+                    let generated = world.generated(track.modality);
+                    looked.flipped.push(reflipped(track, place, expected, generated));
+                }
             }
         }
         looked
@@ -410,8 +413,9 @@ pub(crate) fn flip_reason(flip: &Flip) -> FlipReason {
     }
 }
 
-/// The track with the labels and flips of `expected`. Its scores and thresholds stay.
-fn reflipped(track: LabelTrack, place: Place, expected: Track) -> RelabelledTrack {
+/// The track with the labels and flips of `expected`. Its scores and thresholds stay. Labels that are not flipped have the rule
+/// `generated`.
+fn reflipped(track: LabelTrack, place: Place, expected: Track, generated: LabelRule) -> RelabelledTrack {
     let before = track.labels.iter().copied().collect();
     let before = Track::plg(expected.class, before);
     let mut new = track;
@@ -423,7 +427,7 @@ fn reflipped(track: LabelTrack, place: Place, expected: Track) -> RelabelledTrac
                 new.flips.push((segment as u32, flip_reason(&flip)));
                 LabelRule::Pld
             }
-            None => LabelRule::Plg,
+            None => generated,
         };
     }
     let record = |track| LabelRecord { tracks: vec![track] };

@@ -5,9 +5,10 @@
 //! change therefore needs the features, but none of the other files that the store was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
 use vaplan_dataflows::{CandidateRule, Score};
-use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
+use vaplan_schemas::rows::{ClassRow, LabelRule, PromptRow, SettingRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
@@ -27,6 +28,9 @@ use super::settings::{LabelSettings, ModalitySettings};
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
 use crate::ingest::text::TextEmbeddings;
+
+/// The name of a folder of imported labels begins with this text; the modality follows. Each import has a folder in that folder.
+pub(crate) const IMPORT: &str = "import.";
 
 /// Text embeddings of the classes for one modality.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +117,19 @@ fn denoise_name(modality: Modality, what: &str) -> String {
 }
 
 impl World {
+    /// The rule of labels of a modality that neither a person nor PLD changed: `import` if the features are labels of another
+    /// program ([`label::import`](crate::label::import)), otherwise `plg`.
+    pub fn generated(&self, modality: Modality) -> LabelRule {
+        let imports = |path: &PathBuf| {
+            let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+            folder.and_then(|name| name.strip_prefix(IMPORT)) == Some(modality.as_str())
+        };
+        match self.features[modality.index()].iter().any(imports) {
+            true => LabelRule::Import,
+            false => LabelRule::Plg,
+        }
+    }
+
     /// Reads the world of a store version.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ impl StoreCoverage {
         }
         for row in told {
             let name = match row.rule {
-                LabelRule::Plg => "changes by plg",
+                LabelRule::Plg | LabelRule::Import => "changes by plg",
                 LabelRule::Pld => "changes by pld",
                 LabelRule::User => "changes by user",
             };
@@ -111,7 +111,7 @@ impl StoreCoverage {
         self.count("stores with holes and patches", usize::from(patched));
         for cell in found.labels.iter().flat_map(|track| track.iter()) {
             match cell.rule {
-                LabelRule::Plg => {}
+                LabelRule::Plg | LabelRule::Import => {}
                 LabelRule::Pld => self.count("labels by pld", 1),
                 LabelRule::User => self.count("labels by user", 1),
             }

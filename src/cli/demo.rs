@@ -69,9 +69,6 @@ hidden = 64
 feedforward = 64
 learning_rate = 0.002
 schedule = \"constant\"
-
-[denoise]
-alpha = 10.0
 ";
 /// Name of the file with the settings of the ablation.
 #[cfg(feature = "train")]

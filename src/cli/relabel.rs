@@ -267,6 +267,7 @@ impl ChangeArgs {
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: false,
+                event_shares: Default::default(),
             },
             thresholds: thresholds.collect(),
             rows,

@@ -84,6 +84,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         audio_scale: scale,
         file: None,
         fit: false,
+        event_shares: Default::default(),
     };
     Ok(())
 }

@@ -13,6 +13,7 @@
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
+//! | [`variants`] | variants of the loss and its targets from later work |
 //! | [`average`] | a moving average of the weights, which makes the predictions |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
 //! | [`noise`] | random numbers by seed and epoch: initial weights, dropout, order |
@@ -20,6 +21,7 @@
 //! | [`settings`] | settings of a training: defaults, a TOML file over them, flags over both |
 //! | [`features`] | features pooled to one row per segment, in memory-mapped files |
 //! | [`data`] | videos, labels and features as batches |
+//! | `gain` | predictions of a network for the choice of a denoising rule |
 //! | [`trainer`] | a network in training, without any file |
 //! | [`training`] | one training with its checkpoints |
 //! | [`probabilities`] | probabilities of videos |
@@ -36,6 +38,7 @@ pub mod average;
 pub mod data;
 pub mod error;
 pub mod features;
+mod gain;
 #[cfg(test)]
 mod golden;
 pub mod han;
@@ -60,6 +63,7 @@ pub mod train;
 pub mod trainer;
 pub mod training;
 pub mod validate;
+pub mod variants;
 pub mod weights;
 
 pub use data::{Dataset, FeaturePaths};

@@ -16,6 +16,7 @@ use super::RunError;
 use crate::choice::nearest;
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
+use crate::label::fit::EventShares;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
@@ -150,6 +151,12 @@ pub struct Label {
     /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit_thresholds: Option<bool>,
+    /// Share of the segments of a class's videos that have the audio event, for the fit. `None`: the fit estimates the share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_event_share: Option<f64>,
+    /// The same for the visual event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visual_event_share: Option<f64>,
 }
 
 impl Label {
@@ -226,6 +233,18 @@ impl Config {
         }
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
+        for (key, share) in [
+            ("audio_event_share", self.label.audio_event_share),
+            ("visual_event_share", self.label.visual_event_share),
+        ] {
+            let Some(share) = share else { continue };
+            EventShares::check(share).map_err(|problem| format!("[label] {key}: {problem}"))?;
+            if !self.label.fits() {
+                return Err(format!(
+                    "[label] has {key}, and its thresholds are given, expected fit_thresholds = true beside it"
+                ));
+            }
+        }
         let denoise = &self.denoise;
         for (key, value) in [("every", denoise.every), ("warmup", denoise.warmup)] {
             if value == 0 {
@@ -387,6 +406,8 @@ impl Config {
             audio_scale,
             thresholds,
             fit_thresholds: _,
+            audio_event_share,
+            visual_event_share,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -396,6 +417,7 @@ impl Config {
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
+            event_shares: EventShares([audio_event_share, visual_event_share]),
         })
     }
 }

@@ -41,18 +41,21 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use vaplan_dataflows::denoising::DenoisingRule;
-use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::rows::{EpochRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::Epochs;
 use vaplan_schemas::{StoreError, StoreVersion};
 
 use self::commit::Writer;
-use self::config::Config;
+use self::config::{Config, Schedule};
 use self::graph::Graph;
-use self::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
+use self::learner::{LearnerProgress, OnLearnerProgress, RuleChoice, RunLearner, StepReport};
 use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
+use crate::calibrate::CalibrateError;
+use crate::calibrate::gate::DenoisingGain;
+use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
 use crate::engine::flow::Alone;
 use crate::engine::resident::whole;
@@ -108,6 +111,8 @@ pub enum RunProgress<'a> {
         /// Whether the epoch is the best one so far of its training.
         better: bool,
     },
+    /// A denoising rule was chosen on split val. Its gain tells whether the labels are denoised.
+    Calibrated(&'a DenoisingGain),
     /// The labels were denoised by an epoch.
     Denoised {
         /// Number of the epoch in the store.
@@ -152,6 +157,9 @@ pub enum RunError {
     /// The parser cannot be trained.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The denoising rule cannot be chosen.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
     /// The labels or predictions cannot be scored.
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -384,7 +392,9 @@ impl RunContext<'_> {
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
         let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
-        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(learner))?;
+        // Active predictions keep the rule that was chosen for them.
+        let first = if keeps { writer.denoised().0 } else { pld };
+        let (mut graph, stepped) = Graph::start(&part, first, keeps, self.request.workers, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
@@ -416,6 +426,25 @@ impl RunContext<'_> {
         }
     }
 
+    /// The videos on which the denoising rule is chosen. `None`: the file names the rule, or val has no dense truth.
+    fn choice(&self, snapshot: &Snapshot, world: &World) -> Result<Option<RuleChoice>, RunError> {
+        let denoise = &self.config.denoise;
+        if !denoise.calibrates() || denoise.schedule == Schedule::Off {
+            return Ok(None);
+        }
+        let sample = match CalibrationSample::without_predictions(snapshot, world, Split::Val) {
+            Ok(sample) => sample,
+            Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(RuleChoice {
+            sample,
+            settings: world.settings.clone(),
+            modalities: denoise.modalities.clone(),
+            last: None,
+        }))
+    }
+
     fn learner(
         &self,
         writer: &Writer<'_>,
@@ -428,8 +457,14 @@ impl RunContext<'_> {
         ),
         mut on_progress: OnLearnerProgress,
     ) -> Result<(RunLearner, bool), RunError> {
-        let mut reading = |_| ();
-        let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
+        let read = |snapshot: &Snapshot| -> Result<Dataset, TrainError> {
+            let mut dataset = Dataset::read(snapshot, self.paths, &mut |_| ())?;
+            if self.config.train.soft_labels > 0.0 {
+                dataset.read_margins(snapshot)?;
+            }
+            Ok(dataset)
+        };
+        let dataset = read(snapshot)?;
         let best = &writer.ledger.stages;
         let epochs = snapshot.read::<Epochs>()?;
         on_progress(LearnerProgress::Read);
@@ -437,6 +472,7 @@ impl RunContext<'_> {
             truths: Truths::read(snapshot)?,
             store: writer.store.clone(),
             world: part.world().clone(),
+            choice: self.choice(snapshot, part.world())?,
             weak: graph::weak(part),
             best: best
                 .iter()
@@ -486,7 +522,7 @@ impl RunContext<'_> {
                 // again on the labels that it was trained on: those of the version before its commit.
                 if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
-                    learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
+                    learner.dataset = read(&before)?;
                     learner.again = true;
                 }
             }

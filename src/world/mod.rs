@@ -37,5 +37,5 @@ pub mod video;
 pub(crate) mod videos;
 
 pub use both::Both;
-pub use state::{Active, PromptSet, World};
+pub use state::{Active, KeptFit, PromptSet, World};
 pub use video::{KnownVideo, Meaning, Video, VideoSet};

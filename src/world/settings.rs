@@ -12,6 +12,7 @@ use vaplan_schemas::{ClassId, Modality};
 use crate::choice::{Choice, nearest};
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
+use crate::label::fit::EventShares;
 
 /// Default visual threshold of rule `softmax`, relative to uniform (docs/method.md, PLG 3, grade D: 0.041 at C = 25).
 pub const VISUAL_THRESHOLD: f64 = 1.025;
@@ -114,6 +115,8 @@ pub struct SettingsRequest {
     /// Whether the thresholds of all classes are fitted to the weak labels ([`crate::label::fit`]). Classes that cannot be
     /// fitted take the thresholds of the other fields. Only `label` and `run` fit.
     pub fit: bool,
+    /// Shares of events for the fit, by modality; `None` lets the fit estimate the share.
+    pub event_shares: EventShares,
 }
 
 impl SettingsRequest {

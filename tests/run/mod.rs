@@ -1,5 +1,6 @@
 //! `vaplan run`, and `vaplan plan CONFIG.toml`.
 
+mod calibrated;
 mod examples;
 mod kill;
 mod stages;

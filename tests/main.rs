@@ -56,4 +56,5 @@ mod synth;
 #[cfg(feature = "train")]
 mod train;
 mod upkeep;
+mod variants;
 mod watch;

@@ -180,7 +180,10 @@ fn a_store_keeps_the_fit_of_its_inputs_and_fits_again_only_for_others() {
     own.label("store", &["--fit-thresholds"]);
     assert_eq!(own.latest("store").read::<Classes>().unwrap(), kept);
     // A changed feature file is another input.
-    let shard = std::fs::read_dir(own.path("features/audio")).unwrap().next().unwrap();
+    let shard = std::fs::read_dir(own.path("features/audio"))
+        .unwrap()
+        .next()
+        .unwrap();
     let shard = shard.unwrap().path();
     std::fs::copy(&shard, own.path("copy.parquet")).unwrap();
     std::fs::remove_file(&shard).unwrap();
@@ -199,7 +202,10 @@ fn shares_of_events_set_the_share_of_labels() {
     let shares = ["--audio-event-share", "0.3", "--visual-event-share", "0.8"];
     own.label("store", &[&["--fit-thresholds"][..], &shares].concat());
     let rows = own.latest("store").read::<Labels>().unwrap();
-    let videos = own.latest("store").read::<vaplan_schemas::tables::Videos>().unwrap();
+    let videos = own
+        .latest("store")
+        .read::<vaplan_schemas::tables::Videos>()
+        .unwrap();
     let share = |modality: vaplan_schemas::Modality| {
         let (mut set, mut all) = (0, 0);
         // Classes of fewer than 20 videos keep their threshold.
@@ -216,7 +222,10 @@ fn shares_of_events_set_the_share_of_labels() {
         set as f64 / all as f64
     };
     let found = vaplan_schemas::Modality::ALL.map(share);
-    assert!((found[0] - 0.3).abs() < 0.01 && (found[1] - 0.8).abs() < 0.01, "{found:?}");
+    assert!(
+        (found[0] - 0.3).abs() < 0.01 && (found[1] - 0.8).abs() < 0.01,
+        "{found:?}"
+    );
     for words in [&shares[..2], &["--fit-thresholds", "--audio-event-share", "1"]] {
         let refused = run([&["label", "--store", "x", "--annotations", "x"][..], words].concat());
         assert_status(&refused, 2);

@@ -417,7 +417,10 @@ fn a_line_that_denoises_leaves_the_labels_of_the_next_line_as_they_were() {
     assert_eq!(after[3], alone[0]);
     // A second half that goes on from a trained network ends with a lower loss than a half that begins anew.
     let half = runs("other", "pseudo+richness", "2");
-    assert!(after[1]["loss"].as_f64() < half[0]["loss"].as_f64(), "{after:?} {half:?}");
+    assert!(
+        after[1]["loss"].as_f64() < half[0]["loss"].as_f64(),
+        "{after:?} {half:?}"
+    );
 }
 
 #[test]

@@ -65,8 +65,11 @@ fn from_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<DenoisingRule,
         Some((name.to_owned(), value.parse().ok()?))
     };
     let parameters: Option<RuleParameters> = words.map(parameter).collect();
-    let parameters = parameters
-        .ok_or_else(|| D::Error::custom(format!("the denoising rule is `{text}`, expected NAME PARAMETER=VALUE ..")))?;
+    let parameters = parameters.ok_or_else(|| {
+        D::Error::custom(format!(
+            "the denoising rule is `{text}`, expected NAME PARAMETER=VALUE .."
+        ))
+    })?;
     DenoisingRule::new(name, &parameters).map_err(D::Error::custom)
 }
 
@@ -339,7 +342,11 @@ mod tests {
                 let others = simulated(480, (1000 + seed, error));
                 let before = scores(&others, &settings, &[Modality::Visual], None);
                 let after = scores(&others, &settings, &[Modality::Visual], Some(gain.rule));
-                let gains: Vec<f64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+                let gains: Vec<f64> = after
+                    .iter()
+                    .zip(&before)
+                    .map(|(after, before)| after - before)
+                    .collect();
                 let (found, own_error) = mean_and_error(&gains);
                 // The gain on the other videos is a mean of a sample, too.
                 let interval = 2.0 * gain.error.hypot(own_error);

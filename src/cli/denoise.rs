@@ -186,7 +186,10 @@ fn json(denoised: &DenoiseSummary) -> Value {
 pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(gain) = &denoised.calibration {
         if !gain.is_gain() {
-            writeln!(out, "{gain} (a rule, such as `--denoise-rule pld`, denoises anyway)")?;
+            writeln!(
+                out,
+                "{gain} (a rule, such as `--denoise-rule pld`, denoises anyway)"
+            )?;
             return Ok(());
         }
         writeln!(out, "{gain}")?;

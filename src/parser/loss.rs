@@ -162,10 +162,7 @@ impl LossConfig {
             Some([audio, visual]) => [audio, visual],
             None => [&targets.audio, &targets.visual],
         };
-        let modalities = [
-            (&outputs.segment_audio, audio),
-            (&outputs.segment_visual, visual),
-        ];
+        let modalities = [(&outputs.segment_audio, audio), (&outputs.segment_visual, visual)];
         let nothing = || Tensor::from(0f32).to_device(outputs.video.device());
         for (probability, labels) in modalities {
             let counts = |term| {

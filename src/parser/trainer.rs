@@ -255,8 +255,8 @@ impl Trainer {
     ) -> (Targets, LossVariant) {
         let (settings, device) = (&self.settings, self.parser.device());
         let targets = dataset.targets(batch, device);
-        let soft = (settings.soft_labels > 0.0)
-            .then(|| dataset.soft_targets(batch, settings.soft_labels, device));
+        let soft =
+            (settings.soft_labels > 0.0).then(|| dataset.soft_targets(batch, settings.soft_labels, device));
         let (targets, soft) = match settings.task {
             Task::Avvp => (targets, soft),
             Task::Ave => {
@@ -285,7 +285,11 @@ impl Trainer {
             segments,
             class_weights: weights.as_ref().map(Tensor::shallow_clone),
             // In the first epoch the losses of a modality say nothing about its labels.
-            comparison: if epoch > 1 { settings.modality_comparison } else { 0.0 },
+            comparison: if epoch > 1 {
+                settings.modality_comparison
+            } else {
+                0.0
+            },
         };
         (targets, variant)
     }
@@ -304,7 +308,9 @@ impl Trainer {
             class_weights: variant.class_weights.as_ref().map(Tensor::shallow_clone),
             comparison: variant.comparison,
         };
-        let other = self.loss.loss_of_variant(outputs, &mixup.targets(targets), &partner);
+        let other = self
+            .loss
+            .loss_of_variant(outputs, &mixup.targets(targets), &partner);
         let mix = |own: &Tensor, other: &Tensor| own * mixup.share + other * (1.0 - mixup.share);
         Loss {
             total: mix(&own.total, &other.total),

@@ -50,7 +50,10 @@ pub fn smooth_borders(labels: &Tensor, within: Option<&Tensor>, share: f64) -> T
     if segments < 2 {
         return labels.shallow_clone();
     }
-    let (first, last) = (labels.narrow(1, 0, segments - 1), labels.narrow(1, 1, segments - 1));
+    let (first, last) = (
+        labels.narrow(1, 0, segments - 1),
+        labels.narrow(1, 1, segments - 1),
+    );
     let mut differs = (first - last).abs(); // [B, T - 1, C]
     if let Some(within) = within {
         // The padding past the end of a video has label 0 and is no segment.
@@ -107,13 +110,12 @@ pub fn compare_modalities(
         let without = |target: &Tensor, excess: &Tensor| {
             let flat = excess.flatten(0, -1);
             let (largest, at) = flat.topk(most, 0, true, true);
-            let dropped = flat.zeros_like().scatter(0, &at, &largest.gt(0.0).to_kind(Kind::Float));
+            let dropped = flat
+                .zeros_like()
+                .scatter(0, &at, &largest.gt(0.0).to_kind(Kind::Float));
             target * (dropped.view_as(target) * -1.0 + 1.0)
         };
-        (
-            without(audio, &difference),
-            without(visual, &difference.neg()),
-        )
+        (without(audio, &difference), without(visual, &difference.neg()))
     })
 }
 
@@ -188,7 +190,10 @@ mod tests {
     #[test]
     fn targets_at_borders_move_and_others_stay() {
         let labels = Tensor::from_slice(&[0.0_f32, 0.0, 1.0, 1.0, 1.0, 0.0]).view([1, 6, 1]);
-        close(&smooth_borders(&labels, None, 0.2), &[0.0, 0.2, 0.8, 1.0, 0.8, 0.2]);
+        close(
+            &smooth_borders(&labels, None, 0.2),
+            &[0.0, 0.2, 0.8, 1.0, 0.8, 0.2],
+        );
         let short = Tensor::from_slice(&[1.0_f32, 0.0, 1.0]).view([1, 3, 1]);
         close(&smooth_borders(&short, None, 0.1), &[0.9, 0.1, 0.9]);
         // The video ends after two segments.
@@ -249,7 +254,10 @@ mod tests {
         let mean = shares.iter().sum::<f64>() / 2000.0;
         let squares = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / 2000.0;
         // Beta(½, ½) has mean ½ and variance ⅛.
-        assert!((mean - 0.5).abs() < 0.03 && (squares - 0.125).abs() < 0.01, "{mean}, {squares}");
+        assert!(
+            (mean - 0.5).abs() < 0.03 && (squares - 0.125).abs() < 0.01,
+            "{mean}, {squares}"
+        );
         assert!(Mixup::draw(0.0, 4, &mut noise).is_none());
     }
 

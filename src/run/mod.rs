@@ -50,10 +50,10 @@ use vaplan_schemas::{StoreError, StoreVersion};
 
 use self::commit::Writer;
 use self::config::{Config, Schedule};
+pub use self::error::RunError;
 use self::graph::Graph;
 use self::learner::{LearnerProgress, OnLearnerProgress, RuleChoice, RunLearner, StepReport};
 use self::ledger::{PLD, PLG, RunStage, StageKind};
-pub use self::error::RunError;
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::calibrate::CalibrateError;
@@ -336,7 +336,8 @@ impl RunContext<'_> {
         let pld = self.pld;
         // Active predictions keep the rule that was chosen for them.
         let first = if keeps { writer.denoised().0 } else { pld };
-        let (mut graph, stepped) = Graph::start(&part, first, keeps, self.request.workers, Box::new(learner))?;
+        let (mut graph, stepped) =
+            Graph::start(&part, first, keeps, self.request.workers, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
@@ -376,7 +377,9 @@ impl RunContext<'_> {
         }
         let sample = match CalibrationSample::without_predictions(snapshot, world, Split::Val) {
             Ok(sample) => sample,
-            Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => return Ok(None),
+            Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         Ok(Some(RuleChoice {

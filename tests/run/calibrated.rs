@@ -46,7 +46,16 @@ fn a_run_chooses_the_rule_that_denoise_chooses_and_denoises_only_with_a_gain() {
         let taken = told.ends_with(": taken");
         assert_eq!(flipped(&store) > 0, taken, "{told}");
         let epoch = best_epoch(table);
-        let dry = vaplan(["denoise", "--store", &store, "--epoch", &epoch, "--dry-run", "--modality", "visual"]);
+        let dry = vaplan([
+            "denoise",
+            "--store",
+            &store,
+            "--epoch",
+            &epoch,
+            "--dry-run",
+            "--modality",
+            "visual",
+        ]);
         assert_status(&dry, 0);
         assert!(
             stdout(&dry).lines().any(|line| line.starts_with(&told)),

@@ -28,8 +28,14 @@ pub struct ThresholdFit {
 impl ThresholdFit {
     /// Replaces the thresholds.
     pub fn apply(&self, settings: &mut LabelSettings) {
-        settings.audio.thresholds.clone_from(&self.thresholds[Modality::Audio.index()]);
-        settings.visual.thresholds.clone_from(&self.thresholds[Modality::Visual.index()]);
+        settings
+            .audio
+            .thresholds
+            .clone_from(&self.thresholds[Modality::Audio.index()]);
+        settings
+            .visual
+            .thresholds
+            .clone_from(&self.thresholds[Modality::Visual.index()]);
     }
 
     /// The notes as rows of table `rejects`. `source` is the folder of the weak labels.
@@ -56,14 +62,20 @@ impl ThresholdFit {
             return None;
         }
         let fit: ThresholdFit = serde_json::from_str(&kept.result).ok()?;
-        let whole = |own: &Vec<f64>| own.len() == classes && own.iter().all(|threshold| threshold.is_finite());
+        let whole =
+            |own: &Vec<f64>| own.len() == classes && own.iter().all(|threshold| threshold.is_finite());
         fit.thresholds.iter().all(whole).then_some(fit)
     }
 }
 
 /// SHA-256, as hexadecimal text, of everything that a fit depends on: the hash of the weak labels, the shards with their prompts
 /// and rule, the thresholds of classes that cannot be fitted, and the shares of events.
-pub fn identity(settings: &LabelSettings, shares: EventShares, weak: &str, shards: &[PlannedShard]) -> String {
+pub fn identity(
+    settings: &LabelSettings,
+    shares: EventShares,
+    weak: &str,
+    shards: &[PlannedShard],
+) -> String {
     let settings = serde_json::to_string(settings).expect("settings are plain numbers and names");
     let shares = serde_json::to_string(&shares).expect("shares are numbers");
     hash(|sum| {

@@ -63,7 +63,9 @@ impl EventShares {
     pub fn check(share: f64) -> Result<f64, String> {
         match share > 0.0 && share < 1.0 {
             true => Ok(share),
-            false => Err(format!("the share of events is {share}, expected a number above 0 and below 1")),
+            false => Err(format!(
+                "the share of events is {share}, expected a number above 0 and below 1"
+            )),
         }
     }
 }

@@ -20,9 +20,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::{Modality, StoreVersion};
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
+use vaplan_schemas::{Modality, StoreVersion};
 
 use self::denoised::LabelSamples;
 pub use self::line::AblationLine;
@@ -223,7 +223,9 @@ impl AblatedNetwork<'_> {
         dataset: &mut Dataset,
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<AblationRun, TrainError> {
-        let own: Vec<Modality> = self.samples.map_or(Vec::new(), |samples| samples.modalities().to_vec());
+        let own: Vec<Modality> = self
+            .samples
+            .map_or(Vec::new(), |samples| samples.modalities().to_vec());
         let before: Vec<_> = own.iter().map(|modality| dataset.labels_of(*modality)).collect();
         let run = match self.line.trainings() {
             2 => self.twice(dataset, on_progress),

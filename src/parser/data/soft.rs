@@ -62,7 +62,10 @@ impl Dataset {
             let mut values = vec![0f32; positions.len() * size];
             for (&at, out) in positions.iter().zip(values.chunks_exact_mut(size)) {
                 let Example { labels, margins, .. } = &self.examples[at];
-                let margins = margins[modality].iter().copied().chain(std::iter::repeat(f32::NAN));
+                let margins = margins[modality]
+                    .iter()
+                    .copied()
+                    .chain(std::iter::repeat(f32::NAN));
                 for ((label, margin), out) in labels[modality].iter().zip(margins).zip(out) {
                     *out = match margin.is_nan() {
                         true => f32::from(*label),

@@ -16,9 +16,9 @@ use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::{Listener, Progress};
 use crate::ingest::features::ColumnNames;
 use crate::label::cluster;
-use crate::label::fit::EventShares;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Label feature shards, or media, into a store
 ///

@@ -16,10 +16,10 @@ use super::RunError;
 use crate::choice::nearest;
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
-use crate::label::fit::EventShares;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Text of a file with every key, its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");

@@ -130,9 +130,6 @@ impl fmt::Display for ScoreTable {
             }
             writeln!(f)?;
         }
-        if let Some(gain) = &self.denoising {
-            writeln!(f, "denoising: {gain}")?;
-        }
         for (title, epoch, model) in &self.parsers {
             let checkpoint = model.with_file_name(BEST);
             writeln!(
@@ -141,6 +138,9 @@ impl fmt::Display for ScoreTable {
                 checkpoint.display(),
                 model.display()
             )?;
+        }
+        if let Some(gain) = &self.denoising {
+            writeln!(f, "denoising: {gain}")?;
         }
         Ok(())
     }

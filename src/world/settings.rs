@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
+use super::shares::EventShares;
 use crate::choice::{Choice, nearest};
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
-use crate::label::fit::EventShares;
 
 /// Default visual threshold of rule `softmax`, relative to uniform (docs/method.md, PLG 3, grade D: 0.041 at C = 25).
 pub const VISUAL_THRESHOLD: f64 = 1.025;

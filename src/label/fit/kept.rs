@@ -7,10 +7,10 @@ use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::store::Store;
 
-use super::EventShares;
 use crate::engine::plan::PlannedShard;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
+use crate::world::shares::EventShares;
 use crate::world::{Both, KeptFit, World};
 
 /// Version of the fit. Raise it with each change that can lead to other thresholds.

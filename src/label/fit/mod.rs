@@ -19,8 +19,6 @@ pub mod mixture;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptPair};
 use vaplan_schemas::{ClassId, Modality};
@@ -30,7 +28,8 @@ use self::mixture::{Moments, threshold};
 use crate::engine::plan::PlannedShard;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::settings::LabelSettings;
-use crate::world::{Both, Meaning, VideoSet};
+use crate::world::shares::EventShares;
+use crate::world::{Meaning, VideoSet};
 
 /// Number of videos above which only a part of the shards is read. 10,000 videos of 10 segments give every class of
 /// LLP thousands of scores.
@@ -49,25 +48,6 @@ struct ClassScores {
     with: Vec<f32>,
     /// Number of videos with the class.
     videos: usize,
-}
-
-/// Shares of the segments of a class's videos that have the event, by modality. `None` means that the mixture estimates the share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventShares(pub Both<Option<f64>>);
-
-impl EventShares {
-    /// Returns the share if it can be one.
-    ///
-    /// # Errors
-    /// Returns a message for a share outside 0 to 1.
-    pub fn check(share: f64) -> Result<f64, String> {
-        match share > 0.0 && share < 1.0 {
-            true => Ok(share),
-            false => Err(format!(
-                "the share of events is {share}, expected a number above 0 and below 1"
-            )),
-        }
-    }
 }
 
 /// Fits the thresholds of every class whose weak labels tell a better one. Other classes keep theirs, and a note says so.

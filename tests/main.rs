@@ -59,4 +59,5 @@ mod train;
 #[cfg(feature = "train")]
 mod transformer;
 mod upkeep;
+mod variants;
 mod watch;

@@ -57,6 +57,10 @@ class Change(NamedTuple):
     """Rows of the change that have no effect, each with ``file``, ``row``, ``video``, ``modality`` and ``reason``."""
     flips: Optional[tuple[int, int]]
     """Number of labels that PLD set and unset in all, if the change named an epoch of the store."""
+    calibration: Optional[dict[str, Any]] = None
+    """The denoising rule that was chosen on split ``val``, its gain in points of the F-score on all videos (``in_sample``) and on
+    videos that did not choose it (``held_out``, with its standard ``error``), and whether it was ``taken``; ``None`` if no rule
+    was chosen."""
 
 
 class Labelling(NamedTuple):
@@ -373,15 +377,21 @@ class Store:
         alpha: Optional[float] = None,
         guard: Optional[float] = None,
         modalities: Optional[Sequence[str]] = None,
+        calibrate: bool = True,
         dry_run: bool = False,
         workers: Optional[int] = None,
     ) -> Change:
         """Flips the labels that the predictions of an epoch contradict (PLD), and commits one version.
 
+        If no setting of PLD is given, and split ``val`` has dense truth and predictions of the epoch, the rule is the one that
+        improves the labels of ``val`` most. If its gain on videos that did not choose it is not above 0 by more than two
+        standard errors, nothing is changed. The result tells both in ``calibration``.
+
         Args:
             epoch: an epoch of the store [default: the best epoch that predicted videos of split ``train``].
-            k, alpha, guard: settings of PLD [default: those of the store].
+            k, alpha, guard: settings of PLD [default: chosen on ``val``, or those of the store].
             modalities: modalities to denoise [default: those of the store, or visual at the first epoch].
+            calibrate: whether the rule is chosen on ``val``; ``False`` takes the rule of the store as it is.
             dry_run: commit nothing.
             workers: number of threads of the dataflow [default: one per core].
 
@@ -392,7 +402,7 @@ class Store:
         rule = {key: value for key, value in wanted.items() if value is not None}
         given, _ = _changes.prepare({"denoise": rule, **({} if epoch is None else {"epoch": epoch})})
         command = _changes.command("denoise", {"epoch": epoch, **rule})
-        return self._done(_native.denoise_store(self.path, given, dry_run, workers, command))
+        return self._done(_native.denoise_store(self.path, given, calibrate, dry_run, workers, command))
 
     def plan(self, **changes: Any) -> dict[str, Any]:
         """What a change would cost, before it is made. The arguments are those of :meth:`relabel`.
@@ -491,6 +501,7 @@ def _change(done: dict[str, Any]) -> Change:
         changes=pa.table(done["changes"]),
         rejected=done["rejected"],
         flips=done["flips"],
+        calibration=done.get("calibration"),
     )
 
 

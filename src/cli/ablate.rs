@@ -14,8 +14,8 @@ use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 /// Train every line of the paper's ablation with several seeds, and print the scores
 ///
 /// The lines are: weak labels as HAN was published; pseudo labels; pseudo labels with one or both terms of the
-/// richness-aware loss; and the same with labels that are denoised once or by every second epoch. All lines have the same
-/// settings otherwise. Each network is scored on --split at the epoch that is best on the split of the settings (default:
+/// richness-aware loss; the same with labels that are denoised once or by every second epoch; and the same with one variant of
+/// the loss each. All lines have the same settings otherwise, and every network learns for the same number of epochs. Each network is scored on --split at the epoch that is best on the split of the settings (default:
 /// val). Denoising chooses its rule on val, and denoises nothing if no rule gains there. The command writes no store
 /// version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
 /// that a second run trains only the networks that are missing.
@@ -39,7 +39,7 @@ pub(super) struct Args {
         value_name = "LINES",
         value_delimiter = ',',
         value_parser = ablation_line(),
-        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld"
+        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld-on"
     )]
     lines: Vec<AblationLine>,
     /// Networks to compare, separated by commas; each line is trained with each network [default: that of --network]

@@ -19,6 +19,7 @@ use crate::ingest::features::ColumnNames;
 use crate::label::cluster;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Label feature shards, or media, into a store
 ///
@@ -115,6 +116,13 @@ pub(super) struct LabelArgs {
     /// classes with the highest scores in both modalities together [default: weak]
     #[arg(long, value_name = "RULE", env = "VAPLAN_CANDIDATES")]
     candidates: Option<CandidateRule>,
+    /// With --fit-thresholds: the share of the segments of a class's videos that have the audio event, above 0 and below 1. The
+    /// threshold of each class is then the quantile of its scores that leaves this share above [default: estimated]
+    #[arg(long, value_name = "SHARE", requires = "fit_thresholds", value_parser = event_share, env = "VAPLAN_AUDIO_EVENT_SHARE")]
+    audio_event_share: Option<f64>,
+    /// With --fit-thresholds: the same for the visual event [default: estimated]
+    #[arg(long, value_name = "SHARE", requires = "fit_thresholds", value_parser = event_share, env = "VAPLAN_VISUAL_EVENT_SHARE")]
+    visual_event_share: Option<f64>,
     /// Length of a segment in seconds
     #[arg(
         long,
@@ -251,6 +259,7 @@ impl LabelArgs {
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: self.fit_thresholds,
                 candidates: self.candidates,
+                event_shares: EventShares([self.audio_event_share, self.visual_event_share]),
             },
             allow_missing: self.allow_missing,
             columns: self.columns.clone().unwrap_or_default(),
@@ -258,6 +267,12 @@ impl LabelArgs {
             command: global.command_line(),
         })
     }
+}
+
+/// A share of segments.
+fn event_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    EventShares::check(share)
 }
 
 /// Number of rejected rows, and of notes, that are printed.

@@ -273,6 +273,7 @@ impl ChangeArgs {
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: false,
                 candidates: self.candidates,
+                event_shares: Default::default(),
             },
             thresholds: thresholds.collect(),
             rows,

@@ -86,6 +86,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         file: None,
         fit: false,
         candidates: None,
+        event_shares: Default::default(),
     };
     Ok(())
 }

@@ -207,6 +207,9 @@ pub(crate) fn keep(plan: &mut Plan, before: World, denoised: Option<DenoisingSta
     if plan.world.run.is_empty() {
         plan.world.run = before.run;
     }
+    if plan.world.fitted.is_none() {
+        plan.world.fitted = before.fitted;
+    }
 }
 
 impl PreparedLabelling {

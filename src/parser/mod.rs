@@ -15,6 +15,7 @@
 //! | [`transformer`] | a temporal transformer |
 //! | [`attention`] | multi-head attention, which the networks share |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
+//! | [`variants`] | variants of the loss and its targets from later work |
 //! | [`average`] | a moving average of the weights, which makes the predictions |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
 //! | [`noise`] | random numbers by seed and epoch: initial weights, dropout, order |
@@ -22,6 +23,7 @@
 //! | [`settings`] | settings of a training: defaults, a TOML file over them, flags over both |
 //! | [`features`] | features pooled to one row per segment, in memory-mapped files |
 //! | [`data`] | videos, labels and features as batches |
+//! | `gain` | predictions of a network for the choice of a denoising rule |
 //! | [`trainer`] | a network in training, without any file |
 //! | [`training`] | one training with its checkpoints |
 //! | [`probabilities`] | probabilities of videos |
@@ -39,6 +41,7 @@ pub mod average;
 pub mod data;
 pub mod error;
 pub mod features;
+mod gain;
 #[cfg(test)]
 mod golden;
 pub mod han;
@@ -64,6 +67,7 @@ pub mod trainer;
 pub mod training;
 pub mod transformer;
 pub mod validate;
+pub mod variants;
 pub mod weights;
 
 pub use data::{Dataset, FeaturePaths};

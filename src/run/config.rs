@@ -20,6 +20,7 @@ use crate::ingest::features::ColumnNames;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Text of a file with every key, its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -154,6 +155,12 @@ pub struct Label {
     /// Classes that can be labelled in a video without a weak label. `None`: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidates: Option<CandidateRule>,
+    /// Share of the segments of a class's videos that have the audio event, for the fit. `None`: the fit estimates the share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_event_share: Option<f64>,
+    /// The same for the visual event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visual_event_share: Option<f64>,
 }
 
 impl Label {
@@ -230,6 +237,18 @@ impl Config {
         }
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
+        for (key, share) in [
+            ("audio_event_share", self.label.audio_event_share),
+            ("visual_event_share", self.label.visual_event_share),
+        ] {
+            let Some(share) = share else { continue };
+            EventShares::check(share).map_err(|problem| format!("[label] {key}: {problem}"))?;
+            if !self.label.fits() {
+                return Err(format!(
+                    "[label] has {key}, and its thresholds are given, expected fit_thresholds = true beside it"
+                ));
+            }
+        }
         let denoise = &self.denoise;
         for (key, value) in [("every", denoise.every), ("warmup", denoise.warmup)] {
             if value == 0 {
@@ -392,6 +411,8 @@ impl Config {
             thresholds,
             fit_thresholds: _,
             candidates,
+            audio_event_share,
+            visual_event_share,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -402,6 +423,7 @@ impl Config {
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
             candidates,
+            event_shares: EventShares([audio_event_share, visual_event_share]),
         })
     }
 }

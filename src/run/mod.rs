@@ -21,6 +21,7 @@
 //! | [`graph`] | the resident graph of a run, and its output |
 //! | [`commit`] | commits a step as one store version |
 //! | [`score`], [`table`] | make the final table |
+//! | `error` | the error of a run |
 //! | `foreign` | finds out what another command changed since the last run |
 //! | `encode` | encodes media into features, if the program is built with feature `encode` |
 
@@ -28,6 +29,7 @@ pub mod commit;
 pub mod config;
 #[cfg(feature = "encode")]
 pub mod encode;
+mod error;
 mod foreign;
 pub mod graph;
 pub mod learner;
@@ -41,22 +43,25 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use vaplan_dataflows::denoising::DenoisingRule;
-use vaplan_schemas::rows::EpochRow;
+use vaplan_schemas::rows::{EpochRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::Epochs;
 use vaplan_schemas::{StoreError, StoreVersion};
 
 use self::commit::Writer;
-use self::config::Config;
+use self::config::{Config, Schedule};
+pub use self::error::RunError;
 use self::graph::Graph;
-use self::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
+use self::learner::{LearnerProgress, OnLearnerProgress, RuleChoice, RunLearner, StepReport};
 use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
+use crate::calibrate::CalibrateError;
+use crate::calibrate::gate::DenoisingGain;
+use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
 use crate::engine::flow::Alone;
 use crate::engine::resident::whole;
-use crate::error::LabelError;
 use crate::eval::EvalError;
 use crate::label;
 use crate::parser::train::MODEL;
@@ -108,6 +113,8 @@ pub enum RunProgress<'a> {
         /// Whether the epoch is the best one so far of its training.
         better: bool,
     },
+    /// A denoising rule was chosen on split val. Its gain tells whether the labels are denoised.
+    Calibrated(&'a DenoisingGain),
     /// The labels were denoised by an epoch.
     Denoised {
         /// Number of the epoch in the store.
@@ -128,63 +135,6 @@ pub struct Summary {
     pub table: table::ScoreTable,
     /// Rejected rows and notes of the labelling in this run.
     pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
-}
-
-/// Error of a run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// A file cannot be used.
-    #[error("`{path}`: {problem}")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what is expected instead.
-        problem: String,
-    },
-    /// Media cannot be encoded.
-    #[cfg(feature = "encode")]
-    #[error(transparent)]
-    Encode(#[from] crate::encode::EncodeError),
-    /// The labels cannot be made.
-    #[error(transparent)]
-    Label(#[from] LabelError),
-    /// The parser cannot be trained.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// The labels or predictions cannot be scored.
-    #[error(transparent)]
-    Eval(#[from] EvalError),
-    /// The store cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another process committed a version during the run. The run stops, because its graph holds the labels of the
-    /// version before.
-    #[error(
-        "version {found} was made meanwhile by `{command}`, expected none after {expected}: run again, it goes on"
-    )]
-    Changed {
-        /// Last version that this run read or committed.
-        expected: u64,
-        /// Latest version of the store.
-        found: u64,
-        /// Command line that made the latest version.
-        command: String,
-    },
-    /// Another command changed the labels since the last run, and the run would take the change back.
-    #[error(
-        "another command changed the labels of store `{store}` since the last run, and this run would take the change \
-         back: {changes}. Write these values into the file of the run to keep them, or add `--force` to take them back"
-    )]
-    Foreign {
-        /// Store of the run.
-        store: PathBuf,
-        /// What differs from the file.
-        changes: String,
-    },
-    /// The dataflow ended early.
-    #[error("the run stopped early: {0}")]
-    Stopped(String),
 }
 
 /// Callbacks that receive the progress of a run.
@@ -388,7 +338,10 @@ impl RunContext<'_> {
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
         let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
-        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(learner))?;
+        // Active predictions keep the rule that was chosen for them.
+        let first = if keeps { writer.denoised().0 } else { pld };
+        let (mut graph, stepped) =
+            Graph::start(&part, first, keeps, self.request.workers, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
@@ -420,6 +373,27 @@ impl RunContext<'_> {
         }
     }
 
+    /// The videos on which the denoising rule is chosen. `None`: the file names the rule, or val has no dense truth.
+    fn choice(&self, snapshot: &Snapshot, world: &World) -> Result<Option<RuleChoice>, RunError> {
+        let denoise = &self.config.denoise;
+        if !denoise.calibrates() || denoise.schedule == Schedule::Off {
+            return Ok(None);
+        }
+        let sample = match CalibrationSample::without_predictions(snapshot, world, Split::Val) {
+            Ok(sample) => sample,
+            Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(RuleChoice {
+            sample,
+            settings: world.settings.clone(),
+            modalities: denoise.modalities.clone(),
+            last: None,
+        }))
+    }
+
     fn learner(
         &self,
         writer: &Writer<'_>,
@@ -432,8 +406,14 @@ impl RunContext<'_> {
         ),
         mut on_progress: OnLearnerProgress,
     ) -> Result<(RunLearner, bool), RunError> {
-        let mut reading = |_| ();
-        let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
+        let read = |snapshot: &Snapshot| -> Result<Dataset, TrainError> {
+            let mut dataset = Dataset::read(snapshot, self.paths, &mut |_| ())?;
+            if self.config.train.soft_labels > 0.0 {
+                dataset.read_margins(snapshot)?;
+            }
+            Ok(dataset)
+        };
+        let dataset = read(snapshot)?;
         let best = &writer.ledger.stages;
         let epochs = snapshot.read::<Epochs>()?;
         on_progress(LearnerProgress::Read);
@@ -441,6 +421,7 @@ impl RunContext<'_> {
             truths: Truths::read(snapshot)?,
             store: writer.store.clone(),
             world: part.world().clone(),
+            choice: self.choice(snapshot, part.world())?,
             weak: graph::weak(part),
             best: best
                 .iter()
@@ -490,7 +471,7 @@ impl RunContext<'_> {
                 // again on the labels that it was trained on: those of the version before its commit.
                 if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
-                    learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
+                    learner.dataset = read(&before)?;
                     learner.again = true;
                 }
             }

@@ -6,6 +6,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`settings`] | rule, scale and thresholds |
+//! | [`shares`] | shares of events, as a prior for thresholds |
 //! | [`state`] | [`World`]: everything that labels depend on except single videos, as a store version records it |
 //! | [`video`] | one video, and which video the key of a feature file names |
 //! | `inputs` | the paths of the inputs of a store, and their move to another folder |
@@ -33,11 +34,12 @@ pub mod rejects;
 pub mod resolve;
 pub mod scope;
 pub mod settings;
+pub mod shares;
 pub mod state;
 pub(crate) mod user;
 pub mod video;
 pub(crate) mod videos;
 
 pub use both::Both;
-pub use state::{Active, PromptSet, World};
+pub use state::{Active, KeptFit, PromptSet, World};
 pub use video::{KnownVideo, Meaning, Video, VideoSet};

@@ -10,6 +10,7 @@ use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
+use super::shares::EventShares;
 use crate::choice::{Choice, nearest};
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
@@ -118,6 +119,8 @@ pub struct SettingsRequest {
     /// The classes that can be labelled in a video without a weak label. `None`: [`CandidateRule::Weak`], or the rule of the
     /// store in a change.
     pub candidates: Option<CandidateRule>,
+    /// Shares of events for the fit, by modality; `None` lets the fit estimate the share.
+    pub event_shares: EventShares,
 }
 
 impl SettingsRequest {

@@ -86,6 +86,17 @@ pub struct World {
     pub delivered: Vec<Arc<str>>,
     /// State of `vaplan run`, by name. Labels do not depend on it.
     pub run: BTreeMap<Arc<str>, Arc<str>>,
+    /// Last fit of thresholds to weak labels, so that the features need not be read again for it. Labels do not depend on it.
+    pub fitted: Option<KeptFit>,
+}
+
+/// A fit of thresholds to weak labels, as a store keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptFit {
+    /// SHA-256 of everything that the fit depends on, as hexadecimal text.
+    pub inputs: Arc<str>,
+    /// The fitted thresholds and notes, as JSON.
+    pub result: Arc<str>,
 }
 
 /// The predictions that count: for each video and modality, the predictions of the latest of these epochs.
@@ -105,6 +116,8 @@ const CANDIDATES: &str = "candidates";
 const COLUMNS: &str = "features.columns";
 const DELIVERED: &str = "inbox.delivered";
 const RUN: &str = "run.";
+const FIT_INPUTS: &str = "fit.inputs";
+const FIT_RESULT: &str = "fit.result";
 /// The setting `denoise.MODALITY.rule`; the other settings of this prefix are the parameters of the rule.
 const DENOISING_RULE: &str = "rule";
 
@@ -211,6 +224,13 @@ impl World {
             run: (named.iter())
                 .filter_map(|(name, values)| Some((name.strip_prefix(RUN)?.into(), values.first()?.clone())))
                 .collect(),
+            fitted: match (values(FIT_INPUTS), values(FIT_RESULT)) {
+                ([inputs, ..], [result, ..]) => Some(KeptFit {
+                    inputs: inputs.clone(),
+                    result: result.clone(),
+                }),
+                _ => None,
+            },
             classes,
         })
     }
@@ -247,6 +267,10 @@ impl World {
         }
         for (name, value) in &self.run {
             push(format!("{RUN}{name}"), 0, value.to_string());
+        }
+        if let Some(fit) = &self.fitted {
+            push(FIT_INPUTS.to_owned(), 0, fit.inputs.to_string());
+            push(FIT_RESULT.to_owned(), 0, fit.result.to_string());
         }
         for modality in Modality::ALL {
             for (position, path) in self.features[modality.index()].iter().enumerate() {

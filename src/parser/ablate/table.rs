@@ -130,6 +130,7 @@ mod tests {
             seed,
             epoch: 3,
             loss: 1.0,
+            score: 0.0,
             scores: Gate::ALL.map(|gate| (gate, vec![score; 10])).to_vec(),
             labels: None,
         };

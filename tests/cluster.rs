@@ -8,4 +8,5 @@ mod network;
 mod predict;
 mod processes;
 mod relabel;
+mod resident;
 mod secret;

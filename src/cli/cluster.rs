@@ -13,7 +13,7 @@ use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
 
 /// The commands that several processes can run together.
-pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `encode` and `predict`";
+pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `run`, `watch`, `encode` and `predict`";
 
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";
@@ -105,6 +105,15 @@ pub(super) fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) 
         "version {version}: committed by process 0, which has the counts"
     )?;
     Ok(ExitCode::from(u8::from(rejects > 0)))
+}
+
+/// Prints the latest version in a process that helped process 0 until the end of its command.
+pub(super) fn finished(version: u64, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    writeln!(
+        out,
+        "version {version}: committed by process 0, which has the report"
+    )?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The variables of launchers that hold the number of a process.

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 #[cfg(feature = "train")]
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::cluster::{ClusterArgs, finished};
 use super::{Global, notes};
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 
 /// Commit the files that appear in a folder, one store version per batch
@@ -17,6 +20,8 @@ use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 /// NAME.weak-remove.csv, NAME.user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet, NAME.visual.parquet,
 /// folders NAME.audio and NAME.visual of npy files, folders epoch-NNNN*, and epoch-NNNN*.predictions.parquet. With --clip or
 /// --clap also media: VIDEO.mp4, VIDEO.wav and other video and sound files, and folders VIDEO.frames.
+///
+/// With --hosts, the videos and their labels are divided over several processes. Process 0 owns the inbox and commits.
 ///
 /// The command moves a committed delivery to done/. It moves a delivery that cannot be used to failed/ and writes the
 /// reason beside it. Each delivery is applied once, even if the process is killed at any moment: every store version
@@ -50,6 +55,8 @@ pub(super) struct Args {
     #[cfg(feature = "train")]
     #[command(flatten)]
     training: Training,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Encoders of delivered media.
@@ -122,9 +129,41 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = request(args)?;
+    let mut request = request(args)?;
+    if let Some(settings) = args.cluster.settings()? {
+        if settings.hosts.process() > 0 {
+            return follow(&request, &settings, global, out);
+        }
+        request.cluster = Some(settings);
+    }
     run_request(&request, global, out)
 }
+
+/// Runs the workers of a process other than process 0.
+fn follow(
+    request: &WatchRequest,
+    settings: &ClusterSettings,
+    global: &Global,
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    // A launcher often stops all processes at once. Process 0 then ends the watch, and with it this process.
+    super::signals::on_end(|| {
+        std::thread::sleep(PATIENCE);
+        super::stderr::tell("process 0 has not stopped, so this process leaves the cluster");
+        std::process::exit(2);
+    })?;
+    if !global.quiet {
+        let (here, of) = (settings.hosts.here(), settings.hosts.processes());
+        super::stderr::tell(&format!(
+            "{here} of {of} processes: works for process 0, which has the inbox"
+        ));
+    }
+    let version = watch::follow(request, settings)?;
+    finished(version, out)
+}
+
+/// Time that a process other than process 0 gives process 0 to stop, after a signal.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a watch with a training beside it.
 #[cfg(feature = "train")]
@@ -138,6 +177,12 @@ pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) ->
     };
     request.training = args.training.train.as_ref().map(training);
     args.training.machine.set_threads();
+    if let Some(settings) = args.cluster.settings()? {
+        if settings.hosts.process() > 0 {
+            return follow(&request, &settings, global, out);
+        }
+        request.cluster = Some(settings);
+    }
     run_request(&request, global, out)
 }
 
@@ -147,6 +192,7 @@ fn request(args: &Args) -> anyhow::Result<WatchRequest> {
         inbox: args.inbox.clone(),
         stop: StopHandle::default(),
         workers: super::workers(args.workers),
+        cluster: None,
         status: args.status.clone(),
         metrics: args.metrics,
         #[cfg(feature = "encode")]

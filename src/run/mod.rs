@@ -15,6 +15,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`config`] | reads the file of a run |
+//! | [`cluster`] | the processes of a cluster other than process 0 |
 //! | [`Todo`] | compares the file with the store, and lists the stages that are not done |
 //! | [`ledger`] | records finished stages, with a hash of everything that each stage depends on |
 //! | [`learner`] | runs the stages as steps of the graph |
@@ -24,6 +25,7 @@
 //! | `foreign` | finds out what another command changed since the last run |
 //! | `encode` | encodes media into features, if the program is built with feature `encode` |
 
+pub mod cluster;
 pub mod commit;
 pub mod config;
 #[cfg(feature = "encode")]
@@ -54,9 +56,10 @@ use self::ledger::{PLD, PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::engine::Listener;
-use crate::engine::flow::Alone;
+use crate::engine::cluster::resident::GraphProcesses;
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::engine::resident::whole;
-use crate::error::LabelError;
+use crate::error::{LabelError, chain};
 use crate::eval::EvalError;
 use crate::label;
 use crate::parser::train::MODEL;
@@ -76,6 +79,8 @@ pub struct RunRequest {
     pub config: PathBuf,
     /// Number of timely workers.
     pub workers: usize,
+    /// How this process takes part in a cluster. `None`: this process works alone.
+    pub cluster: Option<ClusterSettings>,
     /// Number of threads of ONNX Runtime. They are used only if media are encoded.
     pub threads: NonZeroUsize,
     /// Device to compute on.
@@ -124,6 +129,8 @@ pub enum RunProgress<'a> {
 pub struct Summary {
     /// Number of store versions that the run committed.
     pub versions: u64,
+    /// The latest version.
+    pub version: u64,
     /// The final table.
     pub table: table::ScoreTable,
     /// Rejected rows and notes of the labelling in this run.
@@ -208,6 +215,23 @@ pub struct RunListener<'a> {
 /// # Errors
 /// Returns [`RunError`] if the run cannot continue. The versions that it committed stay in the store.
 pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, RunError> {
+    let (_, text) = Config::read(&request.config)?;
+    let asked = cluster::asked(request, &text);
+    let processes = GraphProcesses::join(request.cluster.as_ref(), request.workers, asked)?;
+    let done = run_in(request, &processes, listener);
+    processes.end(match &done {
+        Ok(summary) => Ok(summary.version),
+        Err(error) => Err(chain(error)),
+    });
+    done
+}
+
+/// Like [`run`], for one process or process 0 of several.
+fn run_in(
+    request: &RunRequest,
+    processes: &GraphProcesses,
+    listener: RunListener<'_>,
+) -> Result<Summary, RunError> {
     let RunListener {
         progress,
         #[cfg(feature = "encode")]
@@ -257,7 +281,11 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         }
         let state = plan.denoised.clone().unwrap_or_default();
         plan.world.run = commit::remembered(&text, &ledger, &plan.world, &state);
-        let summary = label::run_plan(plan, &label, &mut Alone, &listener)?;
+        let summary = processes.label(label::PlannedLabelling {
+            plan,
+            request: &label,
+            listener: &listener,
+        })?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
     }
     let store = Store::open(&config.store)?;
@@ -286,6 +314,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         write_models(&config, &stages, &paths, &snapshot)?;
         return Ok(Summary {
             versions: writer.version - before,
+            version: writer.version,
             table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
             rejected,
         });
@@ -294,6 +323,7 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
     let context = RunContext {
         config: &config,
         request,
+        processes,
         paths: &paths,
         listener: &listener,
         keeps: denoised.1.is_some() && writer.denoised() == denoised,
@@ -312,11 +342,17 @@ pub fn run(request: &RunRequest, listener: RunListener<'_>) -> Result<Summary, R
         let mut plan = label::plan::open(&label)?;
         plan.world.run = commit::remembered(&text, &writer.ledger, &plan.world, &wanted);
         plan.denoised = Some(wanted);
-        label::run_plan(plan, &label, &mut Alone, &listener)?;
+        processes.label(label::PlannedLabelling {
+            plan,
+            request: &label,
+            listener: &listener,
+        })?;
     }
     write_models(&config, &stages, &paths, &snapshot)?;
+    let version = store.at_version(None)?.version().version;
     Ok(Summary {
-        versions: store.at_version(None)?.version().version - before,
+        versions: version - before,
+        version,
         table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
         rejected,
     })
@@ -352,6 +388,8 @@ fn write_models(
 struct RunContext<'a> {
     config: &'a Config,
     request: &'a RunRequest,
+    /// The processes that have workers of the graph.
+    processes: &'a GraphProcesses,
     paths: &'a FeaturePaths,
     listener: &'a Listener,
     keeps: bool,
@@ -384,7 +422,8 @@ impl RunContext<'_> {
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
         let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
-        let (mut graph, stepped) = Graph::start(&part, pld, keeps, self.request.workers, Box::new(learner))?;
+        let (mut graph, stepped) =
+            Graph::start(&part, pld, keeps, self.processes.graph(true)?, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {

@@ -1,11 +1,10 @@
 //! The options of commands that several processes can run together.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::objects::local_only;
 use super::progress::Bar;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::secret::Secret;
@@ -53,14 +52,6 @@ impl ClusterArgs {
     /// Returns whether the user named hosts.
     pub(super) fn given(&self) -> bool {
         self.hosts.is_some()
-    }
-
-    /// Refuses `--hosts` for a store at a URL. `command` is the name of the command.
-    pub(super) fn local_store(&self, store: &Path, command: &str) -> anyhow::Result<()> {
-        match self.given() {
-            true => local_only(store, &format!("`{command} --hosts`")),
-            false => Ok(()),
-        }
     }
 
     /// Returns how this process takes part in a cluster; `None` if it works alone.

@@ -98,7 +98,6 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
         dry_run: args.dry_run,
         command: global.command_line(),
     };
-    args.cluster.local_store(&args.store, "denoise")?;
     let cluster = args.cluster.settings()?;
     anyhow::ensure!(
         cluster.is_none() || !args.dry_run,

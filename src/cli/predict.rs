@@ -55,10 +55,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let target = match (&args.store, &args.npy) {
-        (Some(store), _) => {
-            args.cluster.local_store(store, "predict")?;
-            PredictTarget::Store(store.clone())
-        }
+        (Some(store), _) => PredictTarget::Store(store.clone()),
         (None, Some(npy)) => PredictTarget::Npy(npy.clone()),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };

@@ -333,7 +333,6 @@ fn rebase(
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    args.cluster.local_store(&args.store, "relabel")?;
     let cluster = args.cluster.settings()?;
     anyhow::ensure!(
         cluster.is_none() || (args.rebase.is_none() && !args.dry_run),

@@ -88,6 +88,7 @@ impl Media {
     /// The encoders, if any is named. The length of a segment is that of the store.
     fn request(&self) -> anyhow::Result<Option<crate::encode::EncodeRequest>> {
         use crate::encode::EncodeRequest;
+        use crate::ingest::remote::local_copy;
         let rate = self.frame_rate;
         anyhow::ensure!(
             rate.is_finite() && (1e-3..=1e6).contains(&rate),
@@ -99,7 +100,12 @@ impl Media {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let mut request = EncodeRequest {
             ffmpeg: self.ffmpeg.clone(),
-            ..EncodeRequest::new(Vec::new(), self.clip.clone(), self.clap.clone(), cores)
+            ..EncodeRequest::new(
+                Vec::new(),
+                self.clip.as_ref().map(|path| local_copy(path)).transpose()?,
+                self.clap.as_ref().map(|path| local_copy(path)).transpose()?,
+                cores,
+            )
         };
         request.cut.frame_rate = rate;
         request.cut.count = self.segments.map(|segments| segments.get());
@@ -203,7 +209,6 @@ fn request(args: &Args) -> anyhow::Result<WatchRequest> {
 }
 
 fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    super::objects::local_only(&request.store, "`watch`")?;
     let stop = request.stop.clone();
     super::signals::on_end(move || stop.stop())?;
     let say = |line: String| {

@@ -40,7 +40,7 @@ mod todo;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::rows::EpochRow;
@@ -69,8 +69,11 @@ use crate::parser::{Dataset, FeaturePaths, ModelSource, TrainError, write_model}
 use crate::world::evidence::last_epoch;
 use crate::world::{Both, World};
 
-/// Folder in a store with the checkpoints of its run. Each stage that trains has a folder of its name.
-const CHECKPOINTS: &str = "_vaplan/run";
+/// Folder of the checkpoints of a store's run, in `_vaplan` or in the scratch folder. Each stage that trains has a folder of its
+/// name.
+fn checkpoints(store: &Path) -> Result<PathBuf, StoreError> {
+    Ok(Store::own_dir_at(store)?.join("run"))
+}
 
 /// A run, as a caller requests it.
 #[derive(Clone, Debug)]
@@ -315,7 +318,7 @@ fn run_in(
         return Ok(Summary {
             versions: writer.version - before,
             version: writer.version,
-            table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
+            table: table::ScoreTable::of(&stages, &writer.ledger, &checkpoints(&config.store)?),
             rejected,
         });
     }
@@ -353,7 +356,7 @@ fn run_in(
     Ok(Summary {
         versions: version - before,
         version,
-        table: table::ScoreTable::of(&stages, &writer.ledger, &config.store.join(CHECKPOINTS)),
+        table: table::ScoreTable::of(&stages, &writer.ledger, &checkpoints(&config.store)?),
         rejected,
     })
 }
@@ -367,7 +370,7 @@ fn write_models(
 ) -> Result<(), RunError> {
     let segment_seconds = World::read(snapshot)?.segment_seconds;
     for stage in stages {
-        let folder = config.store.join(CHECKPOINTS).join(&stage.name);
+        let folder = checkpoints(&config.store)?.join(&stage.name);
         let checkpoint = &folder.join(BEST);
         if let StageKind::Train { settings, .. } = &stage.kind
             && checkpoint.exists()
@@ -482,7 +485,7 @@ impl RunContext<'_> {
                 .filter_map(|(name, done)| Some((name.clone(), done.epoch?)))
                 .collect(),
             stages: learnt,
-            folder: self.config.store.join(CHECKPOINTS),
+            folder: checkpoints(&self.config.store)?,
             device: self.request.device,
             last: last_epoch(snapshot)?,
             began: (epochs.iter())

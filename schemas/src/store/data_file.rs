@@ -13,7 +13,7 @@ use super::logged;
 use super::parallel::on_all_cores;
 use crate::error::StoreError;
 use crate::parquet_file::Opened;
-use crate::storage::{Ranges, Storage, WHOLE_BYTES};
+use crate::storage::{Ranges, Storage, whole_bytes};
 
 /// A Parquet file of a table.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl HeldFiles {
 pub(super) fn fetch(files: &[&DataFile]) -> Result<(), StoreError> {
     let wanted = files.iter().filter_map(|file| match &file.place {
         FilePlace::Object(storage, key, Some(held))
-            if file.bytes <= WHOLE_BYTES && held.get(key).is_none() =>
+            if file.bytes <= whole_bytes() && held.get(key).is_none() =>
         {
             Some((storage, key, held))
         }
@@ -110,7 +110,7 @@ pub(super) fn on_files<R: Send>(
         let from = done.len();
         let mut bytes = 0;
         let fits = |file: &&&DataFile| {
-            bytes += file.bytes.min(WHOLE_BYTES);
+            bytes += file.bytes.min(whole_bytes());
             bytes <= HELD_BYTES
         };
         let count = files[from..]
@@ -192,7 +192,7 @@ impl DataFile {
     /// Opens the file. Of a large object this reads the footer only, and reading rows fetches the columns that it needs.
     pub(super) fn open(&self, schema: &SchemaRef) -> Result<Opened, StoreError> {
         match &self.place {
-            FilePlace::Object(storage, key, _) if self.bytes > WHOLE_BYTES => {
+            FilePlace::Object(storage, key, _) if self.bytes > whole_bytes() => {
                 let ranges = Ranges::open(storage.clone(), key, self.bytes)?;
                 Opened::of_ranges(&self.path, ranges, schema)
             }

@@ -27,6 +27,7 @@ mod entry;
 mod finish;
 mod former;
 mod grouped;
+mod kept;
 mod lease;
 mod log_copy;
 mod logged;

@@ -1,6 +1,7 @@
 //! The options of commands that several processes can run together.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -46,9 +47,32 @@ pub(super) struct ClusterArgs {
         env = "VAPLAN_CLUSTER_TIMEOUT"
     )]
     cluster_timeout: u64,
+    /// Address to serve numbers of this process for Prometheus on, at http://ADDRESS/metrics, and a page for health checks at
+    /// /healthz. It must be a loopback address; port 0 takes a free port [default: none]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "VAPLAN_METRICS",
+        help_heading = "Options"
+    )]
+    metrics: Option<SocketAddr>,
 }
 
 impl ClusterArgs {
+    /// The address of `--metrics`.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Serves the numbers of this process, if the user asked for it. `command` is the name of the command.
+    pub(super) fn serve(&self, command: &'static str) -> anyhow::Result<()> {
+        let Some(address) = self.metrics else {
+            return Ok(());
+        };
+        let process = self.process.as_deref().map(process_number).transpose()?;
+        super::metrics::serve(address, command, process.unwrap_or(0))
+    }
+
     /// Returns whether the user named hosts.
     pub(super) fn given(&self) -> bool {
         self.hosts.is_some()

@@ -280,6 +280,7 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         Progress::Shard { .. } => own_bar.add(1),
         Progress::Committing => own_bar.message("committing"),
     });
+    args.cluster.serve("label")?;
     let outcome = match args.cluster.settings()? {
         Some(settings) => {
             starting(&settings, &bar);

@@ -82,6 +82,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         bar.total(all);
         bar.add(videos);
     };
+    args.cluster.serve("predict")?;
     let outcome = match args.cluster.settings()? {
         Some(settings) => {
             starting(&settings, &bar);

@@ -333,6 +333,7 @@ fn rebase(
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    args.cluster.serve("relabel")?;
     let cluster = args.cluster.settings()?;
     anyhow::ensure!(
         cluster.is_none() || (args.rebase.is_none() && !args.dry_run),

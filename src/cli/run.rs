@@ -108,6 +108,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     }
     libtorch::set_threads(request.threads.get());
     let bar = Arc::new(Bar::new("running", "videos", global));
+    args.cluster.serve("run")?;
     if let Some(settings) = args.cluster.settings()? {
         starting(&settings, &bar);
         if settings.hosts.process() > 0 {

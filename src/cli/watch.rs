@@ -1,7 +1,6 @@
 //! `vaplan watch`.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 #[cfg(feature = "train")]
@@ -45,10 +44,6 @@ pub(super) struct Args {
     /// File to write the status to, as JSON; it is replaced after each batch [default: none]
     #[arg(long, value_name = "FILE", env = "VAPLAN_STATUS")]
     status: Option<PathBuf>,
-    /// Address to serve numbers for Prometheus on, at http://ADDRESS/metrics. It must be a loopback address; port 0
-    /// takes a free port [default: none]
-    #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
-    metrics: Option<SocketAddr>,
     #[cfg(feature = "encode")]
     #[command(flatten)]
     media: Media,
@@ -138,6 +133,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     let mut request = request(args)?;
     if let Some(settings) = args.cluster.settings()? {
         if settings.hosts.process() > 0 {
+            args.cluster.serve("watch")?;
             return follow(&request, &settings, global, out);
         }
         request.cluster = Some(settings);
@@ -185,6 +181,7 @@ pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) ->
     args.training.machine.set_threads();
     if let Some(settings) = args.cluster.settings()? {
         if settings.hosts.process() > 0 {
+            args.cluster.serve("watch")?;
             return follow(&request, &settings, global, out);
         }
         request.cluster = Some(settings);
@@ -200,7 +197,7 @@ fn request(args: &Args) -> anyhow::Result<WatchRequest> {
         workers: super::workers(args.workers),
         cluster: None,
         status: args.status.clone(),
-        metrics: args.metrics,
+        metrics: args.cluster.metrics(),
         #[cfg(feature = "encode")]
         media: args.media.request()?,
         #[cfg(feature = "train")]

@@ -32,7 +32,7 @@ pub mod batch;
 pub mod blame;
 pub mod delivery;
 pub mod events;
-mod http;
+pub(crate) mod http;
 pub mod inbox;
 #[cfg(feature = "train")]
 mod learnt;

@@ -85,7 +85,7 @@ fn deliver(to: &WatchedStore, watch: &Watch) {
     let videos: Vec<(usize, f32)> = (0..40).map(|nth| (nth * 3, 0.25)).collect();
     to.deliver_shard("c.visual.parquet", Modality::Visual, &videos);
     watch.line("version 4:");
-    to.deliver("d.weak-remove.csv", format!("video,class\n{seventh},Bark\n"));
+    to.deliver("d.weak-remove.csv", format!("filename\n{seventh}\n"));
     watch.line("version 5:");
 }
 
@@ -202,4 +202,54 @@ fn a_run_of_several_processes_gives_the_tables_of_one() {
         }
     }
     println!("run: 2 and 3 processes give the tables of one");
+}
+
+/// The answer to a request for a page.
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_process_that_helps_a_watch_serves_its_health_and_the_updates_of_its_workers() {
+    let own = WatchedStore::new(30);
+    let hosts = free_addresses(2).join(",");
+    let [first, second] = [0, 1].map(|process| {
+        let mut command = vaplan();
+        command
+            .args(["watch", "--workers", "2", "--metrics", "127.0.0.1:0", "--store"])
+            .arg(own.store())
+            .arg("--inbox")
+            .arg(own.sample.path("inbox"));
+        place(&mut command, &hosts, process);
+        Watch::start(command, own.sample.path("status.json"))
+    });
+    let line = second.line("metrics at http://");
+    let address = line
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches("/metrics")
+        .to_owned();
+    let first = first.ready();
+    assert!(get(&address, "/healthz").ends_with("ok watch, process 1\n"));
+    let metrics = get(&address, "/metrics");
+    // Workers 0 and 1 are those of process 0.
+    for worker in [2, 3] {
+        let start =
+            format!("vaplan_worker_updates_held{{process=\"1\",command=\"watch\",worker=\"{worker}\"}} ");
+        let held = metrics.lines().find_map(|line| line.trim().strip_prefix(&start));
+        let held: i64 = held.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap();
+        assert!(held > 0, "the arrangements are divided: {metrics}");
+    }
+    first.signal(Signal::TERM);
+    second.line("committed by process 0");
 }

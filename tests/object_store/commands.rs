@@ -97,14 +97,30 @@ fn a_watch_on_s3_uploads_delivered_features_and_gives_the_rows_of_a_local_one() 
     let inputs = s3.done(&["query", "--store", remote, "--format", "csv", sql]);
     assert!(inputs.contains("s3://bucket/watched/_vaplan/shards/"), "{inputs}");
     // Another machine, without the scratch folder, reads the delivered features.
-    let change = ["relabel", "--store", remote, "--audio-scale", "2", "--rule", "softmax"];
+    let change = [
+        "relabel",
+        "--store",
+        remote,
+        "--audio-scale",
+        "2",
+        "--rule",
+        "softmax",
+    ];
     let output = s3
         .command(&change)
         .env("VAPLAN_SCRATCH", s3.path("elsewhere"))
         .output()
         .unwrap();
     assert_status(&output, 0);
-    let change = ["relabel", "--store", &local, "--audio-scale", "2", "--rule", "softmax"];
+    let change = [
+        "relabel",
+        "--store",
+        &local,
+        "--audio-scale",
+        "2",
+        "--rule",
+        "softmax",
+    ];
     s3.done(&change);
     assert_eq!(s3.rows(remote), s3.rows(&local));
 }
@@ -117,17 +133,39 @@ fn labels_of_another_program_are_imported_into_a_store_on_s3() {
     s3.inputs();
     let (local, remote, here) = (s3.path("store"), "s3://bucket/imported", s3.path(""));
     s3.done(&words(&s3.label(&local, here.trim_end_matches('/'))));
-    s3.done(&["export", "--store", &local, "--format", "valor", "--out", &s3.path("valor")]);
+    s3.done(&[
+        "export",
+        "--store",
+        &local,
+        "--format",
+        "valor",
+        "--out",
+        &s3.path("valor"),
+    ]);
     let folders = fs::read_dir(s3.path("valor")).unwrap();
     let names: Vec<_> = folders.map(|entry| entry.unwrap().file_name()).collect();
     let folder = |modality: &str| {
-        let name = names.iter().find(|name| name.to_string_lossy().contains(modality));
-        s3.path(&format!("valor/{}", name.unwrap_or_else(|| panic!("{names:?}")).display()))
+        let name = names
+            .iter()
+            .find(|name| name.to_string_lossy().contains(modality));
+        s3.path(&format!(
+            "valor/{}",
+            name.unwrap_or_else(|| panic!("{names:?}")).display()
+        ))
     };
     let (visual, audio) = (folder("visual"), folder("audio"));
     let import = |store: &str| {
         let annotations = s3.path("annotations");
-        let words = ["label", "--store", store, "--annotations", &annotations, "--pseudo-labels", &visual, &audio];
+        let words = [
+            "label",
+            "--store",
+            store,
+            "--annotations",
+            &annotations,
+            "--pseudo-labels",
+            &visual,
+            &audio,
+        ];
         let output = s3.vaplan(&words);
         assert!(output.status.code() < Some(2), "{}", stderr(&output));
     };
@@ -136,7 +174,10 @@ fn labels_of_another_program_are_imported_into_a_store_on_s3() {
     assert_eq!(s3.rows(remote), s3.rows(&s3.path("imported")));
     let sql = "SELECT DISTINCT visual_source FROM videos WHERE visual_source IS NOT NULL";
     let sources = s3.done(&["query", "--store", remote, "--format", "csv", sql]);
-    assert!(sources.contains("s3://bucket/imported/_vaplan/shards/import.visual/"), "{sources}");
+    assert!(
+        sources.contains("s3://bucket/imported/_vaplan/shards/import.visual/"),
+        "{sources}"
+    );
 }
 
 #[test]
@@ -145,7 +186,12 @@ fn large_objects_are_written_and_read_in_parts() {
         return;
     };
     s3.inputs();
-    let (local, whole, parts, here) = (s3.path("store"), "s3://bucket/whole", "s3://bucket/parts", s3.path(""));
+    let (local, whole, parts, here) = (
+        s3.path("store"),
+        "s3://bucket/whole",
+        "s3://bucket/parts",
+        s3.path(""),
+    );
     let here = here.trim_end_matches('/');
     s3.done(&words(&s3.label(&local, here)));
     s3.done(&words(&s3.label(whole, here)));
@@ -179,7 +225,12 @@ print(all(('-' in tag) == (size > 6000) for size, tag in found), sum('-' in tag 
         assert_status(&output, 0);
         let said = stderr(&output);
         let at = said.rfind(" get,").unwrap_or_else(|| panic!("{said}"));
-        let digits: String = said[..at].chars().rev().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let digits: String = said[..at]
+            .chars()
+            .rev()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
         digits.chars().rev().collect::<String>().parse().unwrap()
     };
     let few = requests(&mut s3.command(&change(whole)));
@@ -187,7 +238,9 @@ print(all(('-' in tag) == (size > 6000) for size, tag in found), sum('-' in tag 
     assert!(many > few, "{many} gets in parts, {few} of whole objects");
     let rows = |store: &str| {
         let sql = "SELECT * FROM labels ORDER BY video, modality, class, segment";
-        let output = small(&["query", "--store", store, "--format", "csv", sql]).output().unwrap();
+        let output = small(&["query", "--store", store, "--format", "csv", sql])
+            .output()
+            .unwrap();
         assert_status(&output, 0);
         stdout(&output).to_owned()
     };
@@ -222,7 +275,12 @@ fn the_credentials_are_in_no_log_table_error_or_scratch_file() {
             .envs(variables.iter().copied());
         let output = command.output().unwrap();
         if !variables.iter().any(|(name, _)| *name == "AWS_REGION") {
-            assert_eq!(output.status.code(), Some(status), "{words:?}: {}", stderr(&output));
+            assert_eq!(
+                output.status.code(),
+                Some(status),
+                "{words:?}: {}",
+                stderr(&output)
+            );
         }
         for secret in [SECRET, TOKEN] {
             let said = [stdout(&output), stderr(&output)].concat();
@@ -230,9 +288,11 @@ fn the_credentials_are_in_no_log_table_error_or_scratch_file() {
         }
     }
     let holds = |bytes: &[u8]| {
-        [SECRET, TOKEN]
-            .iter()
-            .any(|secret| bytes.windows(secret.len()).any(|window| window == secret.as_bytes()))
+        [SECRET, TOKEN].iter().any(|secret| {
+            bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes())
+        })
     };
     let mut folders = vec![s3.folder.path().join("scratch")];
     let mut seen = 0;
@@ -257,7 +317,10 @@ print(len(keys), [k for k in keys if any(s.encode() in read(k) for s in sys.argv
         &[SECRET, TOKEN],
     );
     assert!(found.trim().ends_with(" []"), "{found}");
-    println!("no credential in {seen} scratch files and {} objects", found.split(' ').next().unwrap());
+    println!(
+        "no credential in {seen} scratch files and {} objects",
+        found.split(' ').next().unwrap()
+    );
 }
 
 #[cfg(feature = "train")]
@@ -265,7 +328,8 @@ print(len(keys), [k for k in keys if any(s.encode() in read(k) for s in sys.argv
 fn a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_commands() {
     use crate::train::TrainingSample;
 
-    let Some(s3) = S3::start("a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_commands")
+    let Some(s3) =
+        S3::start("a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_commands")
     else {
         return;
     };
@@ -288,10 +352,15 @@ fn a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_comman
     };
     let scores = |output: &std::process::Output| -> Vec<String> {
         assert_status(output, 0);
-        let lines = stdout(output).lines().filter(|line| !line.starts_with("checkpoint of "));
+        let lines = stdout(output)
+            .lines()
+            .filter(|line| !line.starts_with("checkpoint of "));
         lines.map(str::to_owned).collect()
     };
-    assert_eq!(scores(&run(remote, "remote.toml")), scores(&run(&local, "local.toml")));
+    assert_eq!(
+        scores(&run(remote, "remote.toml")),
+        scores(&run(&local, "local.toml"))
+    );
     assert_eq!(s3.rows(remote), s3.rows(&local));
     let again = run(remote, "remote.toml");
     assert!(stdout(&again).contains("nothing to do"), "{}", stdout(&again));
@@ -307,8 +376,128 @@ fn a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_comman
     both(&["denoise", "--epoch", "1", "--denoise-rule", "pld", "--dry-run"]);
     both(&["denoise", "--epoch", "1", "--denoise-rule", "pld"]);
     both(&["eval", "--split", "val", "--format", "json"]);
-    both(&["query", "--format", "csv", "SELECT epoch, video, class, segment FROM predictions ORDER BY 1, 2, 3, 4"]);
+    both(&[
+        "query",
+        "--format",
+        "csv",
+        "SELECT epoch, video, class, segment FROM predictions ORDER BY 1, 2, 3, 4",
+    ]);
     both(&["plan", "--audio-threshold", "1.0"]);
     assert_eq!(s3.rows(remote), s3.rows(&local));
     s3.done(&["check", "--store", remote]);
+}
+
+/// The command with a wall clock that is off, by libfaketime. The monotonic clock, which leases use, stays right.
+fn with_clock(s3: &S3, offset: &str, words: &[&str]) -> Command {
+    let own = s3.command(words);
+    let mut command = Command::new("faketime");
+    command
+        .args(["-f", offset])
+        .arg(own.get_program())
+        .args(own.get_args());
+    for (key, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("FAKETIME_NO_CACHE", "1")
+        .current_dir(s3.folder.path());
+    command
+}
+
+#[test]
+fn clocks_that_are_off_by_an_hour_change_neither_leases_nor_tables_nor_what_vacuum_keeps() {
+    let test = "clocks_that_are_off_by_an_hour_change_neither_leases_nor_tables_nor_what_vacuum_keeps";
+    if !Command::new("faketime")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        eprintln!("SKIPPED: {test} needs Debian's package faketime");
+        return;
+    }
+    let Some(s3) = S3::start(test) else { return };
+    s3.inputs();
+    let (local, remote, here) = (s3.path("store"), "s3://bucket/clock", s3.path(""));
+    let here = here.trim_end_matches('/');
+    s3.done(&words(&s3.label(&local, here)));
+    let label = with_clock(&s3, "+1h", &words(&s3.label(remote, here)))
+        .output()
+        .unwrap();
+    assert_status(&label, 0);
+    // Two writers at once, two hours apart: one waits for the lease of the other.
+    let files = [
+        s3.user_labels(&local, "one.csv", 0),
+        s3.user_labels(&local, "two.csv", 5),
+    ];
+    let running: Vec<Child> = ["+1h", "-1h"]
+        .into_iter()
+        .zip(&files)
+        .map(|(offset, user)| {
+            let mut command = with_clock(&s3, offset, &["relabel", "--store", remote, "--user", user]);
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in running {
+        assert!(child.wait().unwrap().success());
+    }
+    // The store of one process has the changes in the same order.
+    let first = s3.done(&[
+        "query",
+        "--store",
+        remote,
+        "--format",
+        "csv",
+        "SELECT command FROM versions WHERE version = 2",
+    ]);
+    let order = match first.contains("one.csv") {
+        true => [0, 1],
+        false => [1, 0],
+    };
+    for nth in order {
+        s3.done(&["relabel", "--store", &local, "--user", &files[nth]]);
+    }
+    assert_eq!(s3.rows(remote), s3.rows(&local));
+    for offset in ["+1h", "-1h"] {
+        let vacuum = with_clock(&s3, offset, &["vacuum", "--store", remote, "--keep", "1"])
+            .output()
+            .unwrap();
+        assert_status(&vacuum, 0);
+        assert!(
+            stdout(&vacuum).contains("3 versions can be opened"),
+            "{offset}: {}",
+            stdout(&vacuum)
+        );
+    }
+    s3.done(&["check", "--store", remote]);
+    // Processes of one cluster need no common time.
+    let hosts = free_addresses(3).join(",");
+    let change = ["relabel", "--store", remote, "--visual-scale", "3"];
+    let children: Vec<Child> = ["+1h", "+0h", "-1h"]
+        .into_iter()
+        .enumerate()
+        .map(|(process, offset)| {
+            let mut command = with_clock(&s3, offset, &change);
+            command
+                .args(["--hosts", &hosts, "--process", &process.to_string()])
+                .env("VAPLAN_SECRET", processes::SECRET)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    s3.done(&["relabel", "--store", &local, "--visual-scale", "3"]);
+    assert_eq!(s3.rows(remote), s3.rows(&local));
+    println!("clocks that are off by an hour: 2 writers, 2 vacuums, a cluster of 3 processes");
 }

@@ -10,6 +10,8 @@
 //! The caller of process 0 works with the session as with one of a single process. The other processes call [`host`]: they
 //! hold the arrangements of their videos and label them, and know nothing of the store.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -53,7 +55,8 @@ impl SessionWorkers {
 }
 
 /// Runs the workers of a process other than process 0 until `stop` is set. `learning` says whether process 0 starts the
-/// session with a learner, and `of_leader` is the number of workers of process 0.
+/// session with a learner, and `of_leader` is the number of workers of process 0. Each worker keeps the number of updates in its
+/// arrangements in its entry of `held`.
 ///
 /// # Errors
 /// Returns [`WorkersError`] if the threads cannot start or a worker panics.
@@ -61,9 +64,10 @@ pub fn host(
     threads: ConnectedThreads,
     learning: bool,
     of_leader: usize,
+    held: &Arc<[AtomicI64]>,
     stop: &StopSignal,
 ) -> Result<(), WorkersError> {
-    let guards = worker::host(threads, learning, of_leader, stop)?;
+    let guards = worker::host(threads, (learning, of_leader), held, stop)?;
     for ended in guards.join() {
         ended.map_err(WorkersError::Start)?;
     }

@@ -113,11 +113,13 @@ pub(super) fn spawn(
 /// session has a learner, and `collecting` is the number of workers of process 0.
 pub(super) fn host(
     threads: ConnectedThreads,
-    learning: bool,
-    collecting: usize,
+    (learning, collecting): (bool, usize),
+    held: &Arc<[AtomicI64]>,
     stop: &StopSignal,
 ) -> Result<WorkerGuards<Option<()>>, WorkersError> {
+    let (first, held) = (threads.first, held.clone());
     workers::start_connected(threads, stop, move |worker, stop| {
+        count_held(worker, first, held.clone());
         let graph = Graph::new(worker, learning.then_some(None), Some(collecting as u64));
         // Process 0 feeds all rows. Without this drop, the inputs of this worker would hold the frontier of all workers.
         drop(graph);
@@ -137,7 +139,7 @@ fn live(
     held: &Arc<[AtomicI64]>,
     (slot, collects): (Option<&LearnerSlot>, Option<u64>),
 ) {
-    count_held(worker, held.clone());
+    count_held(worker, 0, held.clone());
     let learner = slot.map(|slot| slot.learner_handle(worker.index(), stop));
     let mut graph = Graph::new(worker, learner, collects);
     // Worker 0 steps until the learner has the labels of the version. The learner then trains while the caller works on
@@ -172,8 +174,9 @@ fn live(
 }
 
 /// Counts the updates in all arrangements of the worker, by the log events for new, merged and dropped batches.
-fn count_held(worker: &Worker, held: Arc<[AtomicI64]>) {
-    let index = worker.index();
+/// `first` is the index of the first worker of this process.
+fn count_held(worker: &Worker, first: usize, held: Arc<[AtomicI64]>) {
+    let index = worker.index() - first;
     let mut register = worker.log_register().expect("the worker was made with a timer");
     register.insert::<DifferentialEventBuilder, _>("differential/arrange", move |_time, events| {
         for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {

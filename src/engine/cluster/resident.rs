@@ -9,7 +9,7 @@
 //! arrangements of their videos, label and denoise them. They read nothing of the store.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vaplan_dataflows::session::{SessionPeers, SessionWorkers, host};
@@ -24,6 +24,24 @@ use crate::engine::flow::Alone;
 use crate::engine::group::LabellingGroup;
 use crate::engine::score::lock;
 use crate::error::LabelError;
+
+/// The index of the first worker of this process, and the number of updates that each worker holds.
+type HeldUpdates = (usize, Arc<[AtomicI64]>);
+
+/// The updates of the graph that this process has a part of, while it has one.
+static HELD: Mutex<Option<HeldUpdates>> = Mutex::new(None);
+
+/// The number of updates in the arrangements of each worker of this process, while it has a part of a graph of process 0.
+pub(crate) fn updates_held() -> Vec<(usize, i64)> {
+    let held = lock(&HELD);
+    let Some((first, held)) = &*held else {
+        return Vec::new();
+    };
+    let updates = held.iter().enumerate();
+    updates
+        .map(|(nth, held)| (first + nth, held.load(Ordering::SeqCst)))
+        .collect()
+}
 
 /// The processes that keep graphs in memory together, as process 0 sees them.
 #[derive(Clone)]
@@ -196,11 +214,14 @@ impl ClusterMember {
     ) -> Result<(), LabelError> {
         let threads = self.workers(workers)?.threads()?;
         let threads = threads.expect("a cluster has other processes");
+        let first = threads.first;
+        let held: Arc<[AtomicI64]> = (0..workers).map(|_| AtomicI64::new(0)).collect();
+        *lock(&HELD) = Some((first, held.clone()));
         let stop = StopSignal::default();
         let (done, result) = crossbeam::channel::bounded(1);
         let (signal, events) = (stop.clone(), self.control.sender());
         std::thread::spawn(move || {
-            let hosted = host(threads, learning, of_leader as usize, &signal);
+            let hosted = host(threads, learning, of_leader as usize, &held, &signal);
             if hosted.is_err() {
                 // The send fails only if the run is over, so that no one receives events any more.
                 let _ = events.send(ClusterEvent::Panicked);
@@ -213,6 +234,7 @@ impl ClusterMember {
         }
         stop.set();
         self.control.wait(&result)?;
+        *lock(&HELD) = None;
         Ok(())
     }
 }

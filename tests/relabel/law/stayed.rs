@@ -28,7 +28,12 @@ pub(crate) struct Stayed {
 impl Stayed {
     pub(crate) fn load(store: &Path) -> Result<Stayed, LabelError> {
         let store = Store::open(store)?;
-        let resident = Resident::load(&store, &store.at_version(None)?, &GraphProcesses::alone(WORKERS), &quiet())?;
+        let resident = Resident::load(
+            &store,
+            &store.at_version(None)?,
+            &GraphProcesses::alone(WORKERS),
+            &quiet(),
+        )?;
         Ok(Stayed {
             store,
             resident,
@@ -44,7 +49,12 @@ impl Stayed {
         let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, PredictionScope::Session)? else {
             drop(lock);
             let summary = relabel(root, changes, workers, false)?;
-            self.resident = Resident::load(&self.store, &self.store.at_version(None)?, &GraphProcesses::alone(WORKERS), &quiet())?;
+            self.resident = Resident::load(
+                &self.store,
+                &self.store.at_version(None)?,
+                &GraphProcesses::alone(WORKERS),
+                &quiet(),
+            )?;
             return Ok(summary);
         };
         self.told += 1;

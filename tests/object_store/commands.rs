@@ -380,7 +380,7 @@ fn a_run_on_s3_gives_the_tables_of_a_local_one_and_its_epochs_serve_other_comman
         "query",
         "--format",
         "csv",
-        "SELECT epoch, video, class, segment FROM predictions ORDER BY 1, 2, 3, 4",
+        "SELECT epoch, video, modality, segment FROM predictions ORDER BY 1, 2, 3, 4",
     ]);
     both(&["plan", "--audio-threshold", "1.0"]);
     assert_eq!(s3.rows(remote), s3.rows(&local));

@@ -87,40 +87,49 @@ fn deliver(to: &WatchedStore, watch: &Watch) {
     watch.line("version 4:");
     to.deliver("d.weak-remove.csv", format!("filename\n{seventh}\n"));
     watch.line("version 5:");
+    // Every score changes: process 0 labels all videos, and the graph is loaded anew in all processes.
+    to.deliver("e.thresholds.toml", "rule = \"softmax\"\n[visual]\nscale = 3.0\n");
+    watch.line("version 6:");
+    to.deliver(
+        "f.user.csv",
+        format!("video,modality,class,segment,label\n{ninth},visual,Bell,1,1\n"),
+    );
+    watch.line("version 7:");
 }
 
 #[test]
 fn deliveries_to_a_watch_of_several_processes_give_the_tables_of_one() {
-    let alone = WatchedStore::new(150);
-    let stores: Vec<WatchedStore> = [2, 3]
-        .map(|_| {
-            let own = WatchedStore::new(1);
-            fs::remove_dir_all(own.store()).unwrap();
-            copy(&alone.store(), &own.store());
-            own
-        })
-        .into();
-    let first = alone.watch(&[], None).ready();
-    deliver(&alone, &first);
+    // All watches use the same paths, because the tables name the copies of delivered features.
+    let own = WatchedStore::new(150);
+    let begun = own.copy("begun");
+    let first = own.watch(&[], None).ready();
+    deliver(&own, &first);
     first.stop();
-    let (tables, latest) = (Tables::read(&alone.store()), Store::open(&alone.store()).unwrap());
-    let changes = label_changes(&latest.at_version(None).unwrap());
+    let read = || {
+        let latest = Store::open(&own.store()).unwrap().at_version(None).unwrap();
+        (Tables::read(&own.store()), label_changes(&latest))
+    };
+    let (tables, changes) = read();
     assert!(
         changes.iter().any(|change| change.version == 4),
         "features change labels"
     );
-    for (processes, own) in [2, 3].into_iter().zip(&stores) {
-        let (watch, mut others) = watch(own, processes);
-        deliver(own, &watch);
+    for processes in [2, 3] {
+        fs::remove_dir_all(own.store()).unwrap();
+        fs::remove_dir_all(own.sample.path("inbox")).unwrap();
+        copy(&begun, &own.store());
+        fs::create_dir(own.sample.path("inbox")).unwrap();
+        let (watch, mut others) = watch(&own, processes);
+        deliver(&own, &watch);
         watch.stop();
         for child in &mut others.0 {
             assert_eq!(ended(child), Some(0), "a process ends with process 0");
         }
-        assert_eq!(Tables::read(&own.store()), tables, "{processes} processes");
-        let latest = Store::open(&own.store()).unwrap().at_version(None).unwrap();
-        assert_eq!(label_changes(&latest), changes, "{processes} processes");
+        let found = read();
+        assert!(found.0 == tables, "{processes} processes: the tables of one");
+        assert!(found.1 == changes, "{processes} processes: the changes of one");
     }
-    println!("watch: 4 deliveries to 2 and 3 processes give the tables of one");
+    println!("watch: 6 deliveries to 2 and 3 processes give the tables of one");
 }
 
 #[test]

@@ -28,6 +28,7 @@
 pub mod cluster;
 pub mod commit;
 pub mod config;
+mod context;
 #[cfg(feature = "encode")]
 pub mod encode;
 mod foreign;
@@ -42,32 +43,27 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use vaplan_dataflows::denoising::DenoisingRule;
+use vaplan_schemas::StoreError;
 use vaplan_schemas::rows::EpochRow;
 use vaplan_schemas::store::{Snapshot, Store};
-use vaplan_schemas::tables::Epochs;
-use vaplan_schemas::{StoreError, StoreVersion};
 
 use self::commit::Writer;
 use self::config::Config;
-use self::graph::Graph;
-use self::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
-use self::ledger::{PLD, PLG, RunStage, StageKind};
+use self::context::RunContext;
+use self::learner::OnLearnerProgress;
+use self::ledger::{PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
 use crate::engine::Listener;
 use crate::engine::cluster::resident::GraphProcesses;
 use crate::engine::cluster::settings::ClusterSettings;
-use crate::engine::resident::whole;
 use crate::error::{LabelError, chain};
 use crate::eval::EvalError;
 use crate::label;
 use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
-use crate::parser::validate::Truths;
-use crate::parser::{Dataset, FeaturePaths, ModelSource, TrainError, write_model};
-use crate::world::evidence::last_epoch;
-use crate::world::{Both, World};
+use crate::parser::{FeaturePaths, ModelSource, TrainError, write_model};
+use crate::world::World;
 
 /// Folder of the checkpoints of a store's run, in `_vaplan` or in the scratch folder. Each stage that trains has a folder of its
 /// name.
@@ -385,163 +381,4 @@ fn write_models(
         }
     }
     Ok(())
-}
-
-/// State that the stages of a run share.
-struct RunContext<'a> {
-    config: &'a Config,
-    request: &'a RunRequest,
-    /// The processes that have workers of the graph.
-    processes: &'a GraphProcesses,
-    paths: &'a FeaturePaths,
-    listener: &'a Listener,
-    keeps: bool,
-    for_good: bool,
-    pld: Both<Option<DenoisingRule>>,
-}
-
-impl RunContext<'_> {
-    /// Scores the labels of the latest version for the stages that only score.
-    fn score(&self, writer: &mut Writer<'_>, open: &[RunStage]) -> Result<(), RunError> {
-        for stage in open.iter().filter(|stage| stage.kind == StageKind::Score) {
-            writer.scored(stage, self.config.train.task)?;
-        }
-        Ok(())
-    }
-
-    /// Trains and denoises, one step of the graph after the other, and commits each step.
-    fn learn(
-        &self,
-        writer: &mut Writer<'_>,
-        snapshot: &Snapshot,
-        (open, learnt): (&[RunStage], VecDeque<RunStage>),
-        step: OnLearnerProgress,
-        progress: &mut dyn FnMut(RunProgress<'_>),
-    ) -> Result<(), RunError> {
-        // Each step sends one report and receives one commit: the learner waits for the commit of its last step before
-        // the next step.
-        let (reports, heard) = crossbeam::channel::bounded(1);
-        let (commits, committed) = crossbeam::channel::bounded(1);
-        let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
-        let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
-        let pld = self.pld;
-        let (mut graph, stepped) =
-            Graph::start(&part, pld, keeps, self.processes.graph(true)?, Box::new(learner))?;
-        drop(part);
-        let steps = || -> Result<(), RunError> {
-            if !keeps {
-                writer.reset(&graph, stepped, self.for_good)?;
-            }
-            self.score_one(writer, open, PLG)?;
-            while graph.learning() {
-                let gone = |_| RunError::Stopped("the training thread exited unexpectedly".to_owned());
-                let report = heard.recv().map_err(gone)?;
-                let version = writer.report(report, &mut graph, (pld, self.config.train.task), progress)?;
-                // Sending fails only if the learner has ended, and then it needs no version.
-                let _ = commits.send(version);
-            }
-            self.score_one(writer, open, PLD)
-        };
-        let done = steps();
-        // Close the channel of commits before the graph waits for the end of the learner. After an error the learner
-        // would otherwise wait forever for a commit.
-        drop(commits);
-        done?;
-        graph.finish()
-    }
-
-    fn score_one(&self, writer: &mut Writer<'_>, open: &[RunStage], name: &str) -> Result<(), RunError> {
-        let score = |stage: &&RunStage| stage.kind == StageKind::Score && stage.name == name;
-        match open.iter().find(score) {
-            Some(stage) => writer.scored(stage, self.config.train.task),
-            None => Ok(()),
-        }
-    }
-
-    fn learner(
-        &self,
-        writer: &Writer<'_>,
-        snapshot: &Snapshot,
-        part: &crate::engine::part::TouchedRows,
-        learnt: VecDeque<RunStage>,
-        (reports, commits): (
-            crossbeam::channel::Sender<StepReport>,
-            crossbeam::channel::Receiver<u64>,
-        ),
-        mut on_progress: OnLearnerProgress,
-    ) -> Result<(RunLearner, bool), RunError> {
-        let mut reading = |_| ();
-        let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
-        let best = &writer.ledger.stages;
-        let epochs = snapshot.read::<Epochs>()?;
-        on_progress(LearnerProgress::Read);
-        let mut learner = RunLearner {
-            truths: Truths::read(snapshot)?,
-            store: writer.store.clone(),
-            world: part.world().clone(),
-            weak: graph::weak(part),
-            best: best
-                .iter()
-                .filter_map(|(name, done)| Some((name.clone(), done.epoch?)))
-                .collect(),
-            stages: learnt,
-            folder: checkpoints(&self.config.store)?,
-            device: self.request.device,
-            last: last_epoch(snapshot)?,
-            began: (epochs.iter())
-                .map(|row| (row.run.to_string(), row.labels))
-                .collect(),
-            numbers: (epochs.iter())
-                .map(|row| ((row.run.to_string(), row.run_epoch), row.epoch))
-                .collect(),
-            version: snapshot.version().version,
-            again: false,
-            training: None,
-            dataset,
-            reports,
-            commits,
-            on_progress,
-        };
-        let mut keeps = self.keeps;
-        let first = learner
-            .stages
-            .front()
-            .cloned()
-            .expect("there is something to learn");
-        if let StageKind::Train { every, settings, .. } = &first.kind {
-            let mut training = learner.begin(&first)?;
-            if !keeps && every.is_some_and(|every| every.was_due(training.done(), settings.epochs)) {
-                // The labels that the training learnt were denoised by its own earlier epochs, and these flips are not
-                // in the store any more. Train from the start.
-                training.forget()?;
-                training = learner.begin(&first)?;
-            }
-            let next = (first.key.clone(), training.done() + 1);
-            if every.is_some() && keeps {
-                let active = &writer.denoised().1;
-                let by_next = learner.numbers.get(&next).zip(active.as_ref());
-                // A training that begins from the start learns the labels of PLG, so the active predictions are kept
-                // only if the training continues, or if they are those of the epoch to be repeated.
-                keeps = training.resumed().is_some()
-                    || by_next.is_some_and(|(number, active)| active.epochs.contains(number));
-                // The epoch was committed, but the process died before it promoted the checkpoint. Train the epoch
-                // again on the labels that it was trained on: those of the version before its commit.
-                if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
-                    let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
-                    learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
-                    learner.again = true;
-                }
-            }
-            learner.training = Some(training);
-        }
-        Ok((learner, keeps))
-    }
-}
-
-/// Returns the store version that committed an epoch.
-fn made_epoch(store: &Store, epoch: Option<&u64>) -> Result<Option<u64>, StoreError> {
-    let Some(epoch) = epoch else { return Ok(None) };
-    let versions = store.versions()?;
-    let of = versions.iter().find(|version| version.epoch == Some(*epoch));
-    Ok(of.map(|version| version.version))
 }

@@ -11,6 +11,8 @@ use crate::open_outside::python;
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
 mod commands;
+#[cfg(feature = "encode")]
+mod media;
 
 const SECRET: &str = "hunter2-is-a-secret";
 

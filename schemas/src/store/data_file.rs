@@ -232,7 +232,9 @@ mod tests {
         };
         (0..5).for_each(|number| held.insert(file(number)));
         held.insert(file(4));
-        let there: Vec<bool> = (0..5).map(|number| held.get(&number.to_string()).is_some()).collect();
+        let there: Vec<bool> = (0..5)
+            .map(|number| held.get(&number.to_string()).is_some())
+            .collect();
         assert_eq!(there, [false, true, true, true, true]);
     }
 }

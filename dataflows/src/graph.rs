@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::iterate::VecVariable;
+use differential_dataflow::{AsCollection, VecCollection};
 use timely::dataflow::Stream;
+use timely::dataflow::operators::Exchange;
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
@@ -59,6 +60,28 @@ pub struct Outputs<'scope, T: Timestamp + Lattice> {
     pub labels: VecCollection<'scope, T, ((VideoId, Modality), Arc<LabelRecord>)>,
     /// Changed labels of each version, emitted when the version is complete.
     pub changes: Stream<'scope, T, Vec<Change>>,
+}
+
+impl<'scope, T: Timestamp + Lattice> Outputs<'scope, T> {
+    /// Moves the outputs to the first `workers` workers. The outputs of a video are on one worker.
+    pub(crate) fn collected(self, workers: u64) -> Outputs<'scope, T> {
+        let to = move |video: VideoId| video.0 % workers;
+        let admitted = self.admitted.inner.exchange(move |((video, _), _, _)| to(*video));
+        let rejections = self
+            .rejections
+            .inner
+            .exchange(move |((video, _), _, _)| to(*video));
+        let labels = self
+            .labels
+            .inner
+            .exchange(move |(((video, _), _), _, _)| to(*video));
+        Outputs {
+            admitted: admitted.as_collection(),
+            rejections: rejections.as_collection(),
+            labels: labels.as_collection(),
+            changes: self.changes.exchange(move |change: &Change| to(change.video)),
+        }
+    }
 }
 
 /// Builds the graph that the front page of the crate shows. The outputs of a video are on the worker of the video.

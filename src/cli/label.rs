@@ -280,14 +280,6 @@ const SHOWN: usize = 5;
 
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
-    args.cluster.local_store(&args.store, "label")?;
-    if args.pseudo_labels.is_some() {
-        super::objects::local_only(&args.store, "`label --pseudo-labels`")?;
-    }
-    #[cfg(feature = "encode")]
-    if args.media.any() {
-        super::objects::local_only(&args.store, "`label --media`")?;
-    }
     let mut request = args.request(global)?;
     if let Some([visual, audio]) = args.pseudo_labels.as_deref() {
         label::import_labels(&mut request, [audio, visual])?;
@@ -310,6 +302,7 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         Progress::Shard { .. } => own_bar.add(1),
         Progress::Committing => own_bar.message("committing"),
     });
+    args.cluster.serve("label")?;
     let outcome = match args.cluster.settings()? {
         Some(settings) => {
             starting(&settings, &bar);

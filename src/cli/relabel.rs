@@ -340,7 +340,7 @@ fn rebase(
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    args.cluster.local_store(&args.store, "relabel")?;
+    args.cluster.serve("relabel")?;
     let cluster = args.cluster.settings()?;
     anyhow::ensure!(
         cluster.is_none() || (args.rebase.is_none() && !args.dry_run),

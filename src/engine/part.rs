@@ -54,6 +54,48 @@ pub(super) struct Old {
     pub(super) labels: Vec<Found<LabelTrack>>,
 }
 
+impl Old {
+    /// Reads the rows of whole videos and of tracks, and the user labels of `users`. In an object store, a request takes much longer than its rows, so that the
+    /// tables are read at once; on a local disk, each table is read by all cores, one after the other.
+    fn scan(
+        snapshot: &Snapshot,
+        videos: Vec<Found<VideoRow>>,
+        whole: &Filter,
+        filter: &Filter,
+        users: &Filter,
+    ) -> Result<Old, LabelError> {
+        if !snapshot.store().is_remote() {
+            return Ok(Old {
+                videos,
+                candidates: snapshot.scan::<Candidates>(whole)?,
+                user: snapshot.scan::<UserLabels>(users)?,
+                scores: snapshot.scan::<Scores>(filter)?,
+                labels: snapshot.scan::<Labels>(filter)?,
+            });
+        }
+        std::thread::scope(|scope| {
+            let candidates = scope.spawn(|| snapshot.scan::<Candidates>(whole));
+            let user = scope.spawn(|| snapshot.scan::<UserLabels>(users));
+            let scores = scope.spawn(|| snapshot.scan::<Scores>(filter));
+            let labels = snapshot.scan::<Labels>(filter);
+            Ok(Old {
+                videos,
+                candidates: joined(candidates)?,
+                user: joined(user)?,
+                scores: joined(scores)?,
+                labels: labels?,
+            })
+        })
+    }
+}
+
+/// Waits for a thread, and passes its panic on.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 impl TouchedRows {
     /// Reads the rows of the part from the tables, and reads and scores the features that must be read again.
     ///
@@ -92,13 +134,8 @@ impl TouchedRows {
             .cloned()
             .collect();
         let overridden = resolved.overrides.edits.iter().map(|edit| edit.video.clone());
-        let old = Old {
-            videos,
-            candidates: snapshot.scan::<Candidates>(&whole)?,
-            user: snapshot.scan::<UserLabels>(&filter.clone().or_videos(overridden))?,
-            scores: snapshot.scan::<Scores>(&filter)?,
-            labels: snapshot.scan::<Labels>(&filter)?,
-        };
+        let users = filter.clone().or_videos(overridden);
+        let old = Old::scan(snapshot, videos, &whole, &filter, &users)?;
         let removed: BTreeSet<Arc<str>> = resolved.removed().cloned().collect();
         let user = user_after(&old.user, &resolved, &removed);
         let mut part = TouchedRows {

@@ -10,7 +10,7 @@ use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
-use vaplan_schemas::storage::{is_url, redacted};
+use vaplan_schemas::storage::is_url;
 
 pub use self::denoise::{Denoise, Every, ParameterValue, Schedule};
 use super::RunError;
@@ -229,12 +229,6 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if is_url(&self.store) {
-            return Err(format!(
-                "store is the URL `{}`, expected a folder: run on a local store, and copy it with `vaplan store --copy-to URL`",
-                redacted(&self.store.to_string_lossy())
-            ));
-        }
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
         for (key, share) in [

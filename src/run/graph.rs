@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::outcome::Outcome;
-use vaplan_dataflows::session::{GraphSession, SessionError, Updates};
+use vaplan_dataflows::session::{GraphSession, SessionError, SessionWorkers, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
 use vaplan_dataflows::{Rejection, VideoId};
 use vaplan_schemas::rows::RejectRow;
@@ -58,7 +58,7 @@ impl Graph {
         part: &TouchedRows,
         denoising: Both<Option<DenoisingRule>>,
         keeps: bool,
-        workers: usize,
+        workers: SessionWorkers,
         learner: Box<dyn Learner>,
     ) -> Result<(Graph, StepChanges), RunError> {
         let mut rows = part.rows();

@@ -100,7 +100,7 @@ pub struct KeptFit {
 }
 
 /// The predictions that count: for each video and modality, the predictions of the latest of these epochs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Active {
     /// Epochs that count. The store can have predictions of other epochs.
     pub epochs: BTreeSet<u64>,

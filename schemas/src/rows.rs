@@ -121,8 +121,10 @@ pub struct VideoRow {
     pub segments: u32,
     /// The length of a segment in seconds.
     pub segment_seconds: f64,
-    /// The weak label, in the order of the classes.
+    /// The weak label, in the order of the classes. If `guessed`, the candidates that the scores gave.
     pub weak_labels: Vec<Arc<str>>,
+    /// Whether the video has no weak label, and its candidates were guessed from its scores.
+    pub guessed: bool,
     /// The file of the weak label.
     pub source: Arc<str>,
     /// The file or shard of the audio features; `None` if they are missing or rejected.

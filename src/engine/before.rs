@@ -135,7 +135,11 @@ impl VersionBefore {
         let video = |name: &str| plan.videos.get(VideoId::of(name));
         tracks.retain(|track| video(&track.video).is_some());
         // Only the classes of the weak label have labels that a prediction can flip.
-        let weak = |name: &str| video(name).map(|video| video.weak.clone());
+        let weak = |name: &str| {
+            let weak = video(name)?.weak;
+            // The candidates of a video without a weak label are not known yet.
+            (!plan.world.guesses(weak)).then(|| weak.clone())
+        };
         for latest in evidence::latest(tracks, &plan.world, &weak) {
             let bucket = self.bucket(latest.0);
             if self.share.has(bucket) {

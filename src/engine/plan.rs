@@ -136,6 +136,10 @@ pub(crate) fn planned(
                 [modality.as_str(), &fingerprint, &prompts, videos, rule.name()],
             );
             sum.update(rule.scale().to_bits().to_le_bytes());
+            // Features of videos without a weak label are then scored for all classes.
+            if world.guesses(&[]) {
+                feed(sum, ["candidates"]);
+            }
         })
     };
     let machine = vectors();

@@ -22,6 +22,13 @@ pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow
         let admitted = found.admitted[modality.index()].as_ref()?;
         Some(admitted.source.clone())
     };
+    let guessed = video.guessed || world.guesses(&video.weak);
+    // The graph admits the same classes for both modalities.
+    let admitted = found.admitted.iter().flatten().next();
+    let classes = match (guessed, admitted) {
+        (true, Some(admitted)) => admitted.record.classes(),
+        _ => &video.weak,
+    };
     let segments = found
         .admitted
         .iter()
@@ -32,11 +39,11 @@ pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow
         split: video.split,
         segments: segments.max().unwrap_or(0),
         segment_seconds: world.segment_seconds,
-        weak_labels: video
-            .weak
+        weak_labels: classes
             .iter()
             .map(|class| world.classes[class.index()].clone())
             .collect(),
+        guessed,
         source: video.source.clone(),
         audio_source: source(Modality::Audio),
         visual_source: source(Modality::Visual),

@@ -106,7 +106,7 @@ pub(crate) fn run(
     listener.tell(Progress::Committing);
     let info = info(snapshot, request, &resolved);
     let mut writer = VersionWriter::begin(store, lock, info, &plan, before.classes(), flips)?;
-    let team = group.workers(&given.passes, buckets, writer.version().0, request.workers);
+    let team = group.workers(&given.passes, buckets, writer.version().0, request.workers)?;
     flow::label(given, team, group, &mut |pass| {
         listener.check()?;
         writer.write(pass)

@@ -20,6 +20,7 @@ use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store, WriteLock};
 
 use crate::engine::before::VersionBefore;
+use crate::engine::cluster::resident::GroupWork;
 use crate::engine::commit::VersionWriter;
 use crate::engine::flow::{self, Alone, FlowInput};
 use crate::engine::group::{LabellingGroup, StagedShare};
@@ -150,6 +151,19 @@ pub(crate) fn run_plan(
     ready.commit(request, staged, group, listener)
 }
 
+/// A planned labelling, for the processes of a run.
+pub(crate) struct PlannedLabelling<'a> {
+    pub(crate) plan: Plan,
+    pub(crate) request: &'a LabelRequest,
+    pub(crate) listener: &'a Listener,
+}
+
+impl GroupWork<LabelSummary> for PlannedLabelling<'_> {
+    fn run(self, group: &mut impl LabellingGroup) -> Result<LabelSummary, LabelError> {
+        run_plan(self.plan, self.request, group, self.listener)
+    }
+}
+
 /// The name of the folder of staged shards.
 pub(crate) const STAGE: &str = "label";
 
@@ -207,6 +221,9 @@ pub(crate) fn keep(plan: &mut Plan, before: World, denoised: Option<DenoisingSta
     if plan.world.run.is_empty() {
         plan.world.run = before.run;
     }
+    if plan.world.fitted.is_none() {
+        plan.world.fitted = before.fitted;
+    }
 }
 
 impl PreparedLabelling {
@@ -261,7 +278,7 @@ impl PreparedLabelling {
         };
         let before = input.before.clone();
         let mut writer = VersionWriter::begin(&self.store, &self.lock, info, plan, before.classes(), false)?;
-        let team = group.workers(&input.passes, buckets, writer.version().0, request.workers);
+        let team = group.workers(&input.passes, buckets, writer.version().0, request.workers)?;
         flow::label(input, team, group, &mut |pass| {
             listener.check()?;
             writer.write(pass)

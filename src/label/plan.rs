@@ -11,6 +11,7 @@ use vaplan_schemas::store::Store;
 
 use super::LabelRequest;
 use super::fit::fit_thresholds;
+use super::fit::kept::{ThresholdFit, identity};
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
@@ -90,6 +91,7 @@ pub(crate) fn open_seen(
         active: None,
         delivered: Vec::new(),
         run: BTreeMap::new(),
+        fitted: None,
         classes,
     };
     let texts = [&request.audio_text, &request.visual_text];
@@ -124,8 +126,16 @@ pub(crate) fn open_seen(
         // The thresholds become part of the settings here, before the settings are hashed: labels of other thresholds are
         // labels of other inputs.
         let source = absolute(&request.annotations)?.display().to_string();
-        let named = (&world.classes[..], &prompts);
-        rejects.extend(fit_thresholds(&mut settings, named, &videos, (&shards, &source)));
+        let shares = request.settings.event_shares;
+        let inputs = identity(&settings, shares, &weak_hash, &shards);
+        // A store that keeps the fit of these inputs saves the reading of thousands of features.
+        let kept = ThresholdFit::of_store(&request.store, &inputs, world.classes.len());
+        let fit = kept.unwrap_or_else(|| {
+            fit_thresholds((&settings, shares), (&world.classes, &prompts), &videos, &shards)
+        });
+        fit.apply(&mut settings);
+        rejects.extend(fit.notes(&source));
+        world.fitted = Some(fit.kept(&inputs));
         world.settings = settings;
     }
     for row in &request.left_out {

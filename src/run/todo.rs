@@ -74,7 +74,7 @@ impl Todo {
             visual: vec![trained.visual.clone().unwrap_or_else(|| label.visual.clone())],
             clips: trained.clips.iter().cloned().collect(),
             columns: config.columns()[1].clone(),
-            cache: config.store.join("_vaplan/train/features"),
+            cache: Store::own_dir_at(&config.store)?.join("train/features"),
         };
         let key = |user_labels: &str| hash(|sum| feed(sum, [&*plan.inputs, user_labels]));
         let (labels, unmarked) = (key(&user_labels(latest.as_ref())?), key(&user_labels(None)?));

@@ -1,7 +1,9 @@
-//! Tests of pooled features, label matrices and device names, and a second network.
+//! Tests of pooled features, label matrices and device names, of network `transformer`, and of a network that exists in
+//! tests only.
 
 pub(super) mod linear_network;
 mod second_network;
+mod transformer;
 
 use std::collections::BTreeMap;
 use std::path::Path;

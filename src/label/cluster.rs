@@ -20,7 +20,7 @@
 //!
 //! The links between processes are in [`engine::cluster`](crate::engine::cluster).
 
-use super::plan::{memory, open_seen};
+use super::plan::open;
 use super::{LabelRequest, STAGE, keep, run_plan};
 use crate::engine::cluster::follow::{FollowedPlan, follow};
 use crate::engine::cluster::meeting::RequestValues;
@@ -34,7 +34,6 @@ use crate::ingest::seen::SeenInputs;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 use vaplan_schemas::Modality;
-use vaplan_schemas::storage::is_url;
 
 /// Labels a request as one of several processes. All processes must get the same request, except for its `command`.
 ///
@@ -48,13 +47,7 @@ pub fn run(
     settings: &ClusterSettings,
     listener: &Listener,
 ) -> Result<ClusterOutcome<LabelSummary>, LabelError> {
-    // Every process must find the same inputs. The scratch folder of a store at a URL is another one on each host, so its
-    // memory must not count.
-    let seen = match is_url(&request.store) {
-        true => SeenInputs::default(),
-        false => memory(&request.store),
-    };
-    let plan = open_seen(request, [false; 2], seen)?;
+    let plan = open(request)?;
     let mut member = ClusterMember::join(settings, asked(request, &plan))?;
     let outcome = match member.leads() {
         true => run_plan(plan, request, &mut member, listener)

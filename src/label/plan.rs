@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
+use vaplan_schemas::storage::is_url;
 use vaplan_schemas::store::Store;
 
 use super::LabelRequest;
@@ -32,9 +33,13 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     open_without(request, [false; 2])
 }
 
-/// The memory of the inputs of a store. A store at a URL that cannot be used has none; opening the store reports the URL.
+/// The memory of the inputs of a store. A store at a URL has none: its scratch folder is another one on each host, and all
+/// processes of a cluster must find the same inputs. Opening the store reports a path that cannot be used.
 pub(crate) fn memory(store: &Path) -> SeenInputs {
-    Store::own_dir_at(store).map_or_else(|_| SeenInputs::default(), |own| SeenInputs::open(&own))
+    match Store::own_dir_at(store) {
+        Ok(own) if !is_url(store) => SeenInputs::open(&own),
+        _ => SeenInputs::default(),
+    }
 }
 
 /// Like [`open`], but without the shards of some modalities, because their features do not exist yet. The hash of the inputs
@@ -43,18 +48,7 @@ pub(crate) fn memory(store: &Path) -> SeenInputs {
 /// # Errors
 /// Returns the errors of [`open`].
 pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
-    open_seen(request, later, memory(&request.store))
-}
-
-/// Like [`open_without`], with this memory of inputs.
-///
-/// # Errors
-/// Returns the errors of [`open`].
-pub(crate) fn open_seen(
-    request: &LabelRequest,
-    later: Both<bool>,
-    mut seen: SeenInputs,
-) -> Result<Plan, LabelError> {
+    let mut seen = memory(&request.store);
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let mut settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;

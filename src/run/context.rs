@@ -22,8 +22,8 @@ use crate::engine::resident::whole;
 use crate::eval::EvalError;
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, FeaturePaths, TrainError};
-use crate::world::{Both, World};
 use crate::world::evidence::last_epoch;
+use crate::world::{Both, World};
 
 /// State that the stages of a run share.
 pub(super) struct RunContext<'a> {
@@ -65,8 +65,13 @@ impl RunContext<'_> {
         let pld = self.pld;
         // Active predictions keep the rule that was chosen for them.
         let first = if keeps { writer.denoised().0 } else { pld };
-        let (mut graph, stepped) =
-            Graph::start(&part, first, keeps, self.processes.graph(true)?, Box::new(learner))?;
+        let (mut graph, stepped) = Graph::start(
+            &part,
+            first,
+            keeps,
+            self.processes.graph(true)?,
+            Box::new(learner),
+        )?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {

@@ -57,18 +57,15 @@ use self::learner::OnLearnerProgress;
 use self::ledger::{PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
-use crate::calibrate::CalibrateError;
 use crate::calibrate::gate::DenoisingGain;
-use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
 use crate::engine::cluster::resident::GraphProcesses;
 use crate::engine::cluster::settings::ClusterSettings;
-use crate::error::{LabelError, chain};
-use crate::eval::EvalError;
+use crate::error::chain;
 use crate::label;
 use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
-use crate::parser::{FeaturePaths, ModelSource, TrainError, write_model};
+use crate::parser::{FeaturePaths, ModelSource, write_model};
 use crate::world::World;
 
 /// Folder of the checkpoints of a store's run, in `_vaplan` or in the scratch folder. Each stage that trains has a folder of its

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::hash::Hasher as _;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
@@ -93,7 +94,10 @@ impl Memory {
             }
         }
         let body = postcard::to_stdvec(&memory).map_err(io::Error::other)?;
-        let mut scratch = tempfile::NamedTempFile::new_in(folder)?;
+        let mut scratch = tempfile::Builder::new()
+            // The umask applies. A temporary file is otherwise for its owner only.
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
         scratch.write_all(MAGIC)?;
         scratch.write_all(&twox_hash::XxHash3_64::oneshot(&body).to_le_bytes())?;
         scratch.write_all(&body)?;

@@ -6,6 +6,7 @@ mod label;
 mod network;
 #[cfg(feature = "train")]
 mod predict;
-mod processes;
+pub(crate) mod processes;
 mod relabel;
+mod resident;
 mod secret;

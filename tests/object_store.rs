@@ -10,6 +10,10 @@ use serde_json::Value;
 use crate::open_outside::python;
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
+mod commands;
+#[cfg(feature = "encode")]
+mod media;
+
 const SECRET: &str = "hunter2-is-a-secret";
 
 /// A server with one bucket, which ends with the value.
@@ -52,6 +56,8 @@ impl S3 {
                 "--port",
                 &free.to_string(),
             ])
+            // The server would refuse small parts, as Amazon S3 does.
+            .env("S3_UPLOAD_PART_MIN_SIZE", "1")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -266,8 +272,8 @@ fn commands_on_s3_give_the_rows_of_a_local_store_and_leave_no_folder_and_no_secr
             "takes a path of the local disk",
         ),
         (
-            vec!["watch", "--store", remote, "--inbox", "inbox"],
-            "vaplan store --store s3://bucket/a/store --copy-to DIR",
+            vec!["watch", "--store", remote, "--inbox", "s3://bucket/inbox"],
+            "takes a path of the local disk",
         ),
         (
             vec!["log", "--store", "s3://me:hunter2-is-a-secret@bucket/a"],

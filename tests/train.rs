@@ -111,7 +111,7 @@ impl TrainingSample {
     }
 
     /// A copy of the labelled store.
-    fn copy(&self, name: &str) {
+    pub(crate) fn copy(&self, name: &str) {
         copy(&self.folder.path().join("store"), &self.folder.path().join(name));
     }
 
@@ -122,8 +122,13 @@ impl TrainingSample {
 
     /// Kills a training of five epochs in the middle.
     fn kill_in_the_third_epoch(&self, store: &str) {
+        self.kill_in_the_third_epoch_with(store, "");
+    }
+
+    /// The same, of a training with these settings.
+    pub(crate) fn kill_in_the_third_epoch_with(&self, store: &str, config: &str) {
         let mut child = vaplan()
-            .args(self.train_words(store, "", "5"))
+            .args(self.train_words(store, config, "5"))
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
@@ -142,7 +147,7 @@ impl TrainingSample {
         assert!(before < 5, "killed in the middle, after {before} epochs");
     }
 
-    fn checkpoint(&self, store: &str) -> PathBuf {
+    pub(crate) fn checkpoint(&self, store: &str) -> PathBuf {
         self.folder
             .path()
             .join(store)

@@ -14,18 +14,20 @@
 //! Version v + 1 completes only when the epoch of v has ended, because the predictions of that epoch can flip labels of
 //! v + 1.
 
+mod peers;
 mod rows;
 mod worker;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use timely::communication::WorkerGuards;
 use vaplan_schemas::Modality;
 
+pub use self::peers::{SessionPeers, SessionWorkers, host};
 pub use self::rows::{Rows, Updates};
 use self::worker::{Answer, Command, LearnerSlot, Share};
 use crate::outcome::Outcome;
@@ -49,6 +51,9 @@ pub enum SessionError {
     /// The learner returned this error.
     #[error("{0}")]
     Learner(String),
+    /// A process that has workers of the session is lost.
+    #[error("{0}")]
+    Lost(String),
     /// An earlier call failed, so the session has ended.
     #[error("the dataflow has stopped before")]
     Stopped,
@@ -70,8 +75,10 @@ pub struct GraphSession {
     commands: Vec<Sender<Command>>,
     answers: Receiver<Answer>,
     guards: Option<WorkerGuards<Option<()>>>,
+    /// The other processes that have workers of this session.
+    peers: Option<Box<dyn SessionPeers>>,
     stop: StopSignal,
-    /// By worker.
+    /// By worker of this process.
     held: Arc<[AtomicI64]>,
     learner: Option<Arc<LearnerStatus>>,
     problem: Arc<OnceLock<String>>,
@@ -97,11 +104,11 @@ impl GraphSession {
     /// # Errors
     /// Returns [`SessionError`] if the workers do not start or one of them panics. No thread is left in that case.
     pub fn start(
-        workers: usize,
+        workers: impl Into<SessionWorkers>,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
     ) -> Result<GraphSession, SessionError> {
-        GraphSession::begin(workers, world, previous, None)
+        GraphSession::begin(workers.into(), world, previous, None)
     }
 
     /// Starts as [`GraphSession::start`] does, with a learner that trains one epoch on the labels of each version.
@@ -112,20 +119,30 @@ impl GraphSession {
     /// # Errors
     /// Returns [`SessionError`] as [`GraphSession::start`] does.
     pub fn start_learning(
-        workers: usize,
+        workers: impl Into<SessionWorkers>,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Box<dyn Learner>,
     ) -> Result<GraphSession, SessionError> {
-        GraphSession::begin(workers, world, previous, Some(learner))
+        GraphSession::begin(workers.into(), world, previous, Some(learner))
     }
 
     fn begin(
-        workers: usize,
+        workers: SessionWorkers,
         world: Rows,
         previous: Vec<((VideoId, Modality), Arc<LabelRecord>)>,
         learner: Option<Box<dyn Learner>>,
     ) -> Result<GraphSession, SessionError> {
+        let (threads, workers, peers) = match workers {
+            SessionWorkers::Alone(workers) => (None, workers, None),
+            connected @ SessionWorkers::Connected(..) => {
+                let count = connected.count();
+                let SessionWorkers::Connected(threads, peers) = connected else {
+                    unreachable!("the arm has this variant")
+                };
+                (Some(threads), count, Some(peers))
+            }
+        };
         let (answer_to, answers) = channel();
         let (mut commands, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..workers {
@@ -141,11 +158,12 @@ impl GraphSession {
         let slot = learner.map(LearnerSlot::new);
         let status = slot.as_ref().map(|slot| slot.status.clone());
         let problem = slot.as_ref().map(|slot| slot.problem.clone());
-        let guards = worker::spawn(workers, ends, &stop, &held, slot)?;
+        let guards = worker::spawn(threads, ends, &stop, &held, slot)?;
         let mut session = GraphSession {
             commands,
             answers,
             guards: Some(guards),
+            peers,
             stop,
             held,
             learner: status,
@@ -222,6 +240,11 @@ impl GraphSession {
         }
     }
 
+    /// Stops the workers and waits for their end. The output stays, and no other version can be applied.
+    pub fn close(&mut self) {
+        self.join();
+    }
+
     fn advance(
         &mut self,
         updates: Updates,
@@ -247,7 +270,7 @@ impl GraphSession {
         self.touched.clear();
         self.outcome.changes.clear();
         for _ in 0..workers {
-            let Ok(answer) = self.answers.recv() else {
+            let Some(answer) = self.next_answer()? else {
                 return Err(self.failure());
             };
             // A record belongs to one worker, so a worker's removals can be applied before its additions.
@@ -269,6 +292,30 @@ impl GraphSession {
         Ok(())
     }
 
+    /// Waits for the answer of a worker. Returns `None` if the workers have ended.
+    fn next_answer(&mut self) -> Result<Option<Answer>, SessionError> {
+        let Some(peers) = &mut self.peers else {
+            return Ok(self.answers.recv().ok());
+        };
+        loop {
+            match self.answers.recv_timeout(peers::LOOK) {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(problem) = peers.problem() {
+                // The workers wait for the lost process for ever, so leave them behind.
+                std::mem::forget(self.guards.take());
+                return Err(SessionError::Lost(problem));
+            }
+        }
+    }
+
+    /// Returns why a process that has workers of this session is lost; `None` while all processes are there.
+    pub fn lost(&mut self) -> Option<String> {
+        self.peers.as_mut().and_then(|peers| peers.problem())
+    }
+
     /// Stops the workers that still run, and returns why the session failed.
     fn failure(&mut self) -> SessionError {
         self.stop.set();
@@ -284,7 +331,17 @@ impl GraphSession {
     fn join(&mut self) -> Option<Option<String>> {
         // Close the channels of commands, because a worker ends when its channel is closed.
         self.commands.clear();
-        let ends = self.guards.take()?.join();
+        let guards = self.guards.take()?;
+        let ends = match &mut self.peers {
+            None => guards.join(),
+            Some(peers) => {
+                peers.end();
+                match peers::unless_lost(&mut **peers, move || guards.join()) {
+                    Some(ends) => ends,
+                    None => return Some(self.stop.panic().map(|(_worker, message)| message)),
+                }
+            }
+        };
         let died = ends.into_iter().find_map(Result::err);
         Some(self.stop.panic().map(|(_worker, message)| message).or(died))
     }

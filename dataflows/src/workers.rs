@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use timely::communication::WorkerGuards;
+use timely::communication::{AllocatorBuilder, WorkerGuards};
 use timely::worker::Worker;
 
 /// Longest time that a worker parks before it looks at the signal again: 1 s.
@@ -234,6 +234,48 @@ pub fn start<T: Send + 'static>(
     timely::execute(timely::Config::process(workers), move |worker| {
         signal.guard(worker, |worker| logic(worker, &signal))
     })
+    .map_err(WorkersError::Start)
+}
+
+/// The threads of one process in a dataflow that has workers in several processes.
+pub struct ConnectedThreads {
+    /// What makes the allocator of each worker of this process.
+    pub builders: Vec<AllocatorBuilder>,
+    /// Holds the threads that send and receive. It is dropped when the workers have ended.
+    pub network: Box<dyn Any + Send>,
+    /// Index of the first worker of this process, among the workers of all processes.
+    pub first: usize,
+}
+
+impl fmt::Debug for ConnectedThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectedThreads")
+            .field("workers", &self.builders.len())
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts `logic` as [`start`] does, on the workers of one of several processes. If another process is lost, the returned
+/// value can wait for ever when it is joined or dropped.
+///
+/// # Errors
+/// Returns the same errors as [`start`].
+pub fn start_connected<T: Send + 'static>(
+    threads: ConnectedThreads,
+    signal: &StopSignal,
+    logic: impl Fn(&mut Worker, &StopSignal) -> T + Send + Sync + 'static,
+) -> Result<WorkerGuards<Option<T>>, WorkersError> {
+    if threads.builders.is_empty() {
+        return Err(WorkersError::NoWorkers);
+    }
+    let signal = signal.clone();
+    timely::execute::execute_from(
+        threads.builders,
+        threads.network,
+        timely::WorkerConfig::default(),
+        move |worker| signal.guard(worker, |worker| logic(worker, &signal)),
+    )
     .map_err(WorkersError::Start)
 }
 

@@ -84,6 +84,7 @@ where
 fn settings(given: &Bound<'_, PyDict>) -> PyResult<SettingsRequest> {
     let rule = item::<String>(given, "rule")?.map(|name| RuleName::parse(&name));
     let file = item::<PathBuf>(given, "thresholds_file")?.map(|path| ThresholdsFile::read(&path));
+    let candidates = item::<String>(given, "candidates")?.map(|rule| rule.parse());
     Ok(SettingsRequest {
         rule: rule
             .transpose()
@@ -94,6 +95,7 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<SettingsRequest> {
         audio_scale: item(given, "audio_scale")?,
         file: file.transpose().map_err(IntoException::into_exception)?,
         fit: false,
+        candidates: candidates.transpose().map_err(PyValueError::new_err)?,
         event_shares: Default::default(),
     })
 }

@@ -125,6 +125,7 @@ def label(
     splits: Optional[Sequence[str]] = None,
     columns: Optional[Mapping[str, str]] = None,
     segment_seconds: float = 1.0,
+    candidates: Optional[str] = None,
     allow_missing: bool = False,
     workers: Optional[int] = None,
 ) -> Labelling:
@@ -153,6 +154,8 @@ def label(
         splits: splits to label [default: all three].
         columns: other names of the columns of Parquet shards, ``{"video": "id", "feature": "embedding"}``.
         segment_seconds: length of a segment.
+        candidates: the classes that can be labelled in a video without a weak label: ``weak`` (none, default), ``all``, or
+            ``top:K``, the K classes with the highest scores in both modalities together.
         allow_missing: commit also if most videos lose the labels of a modality.
         workers: number of threads of the dataflow [default: one per core].
 
@@ -164,12 +167,13 @@ def label(
         "store": os.fspath(store),
         "segment_seconds": segment_seconds,
         "allow_missing": allow_missing,
-        **_changes.settings(rule, thresholds, scales),
+        **_changes.settings(rule, thresholds, scales, candidates),
     }
     inputs = {"annotations": annotations, "visual": visual, "visual_text": visual_text, "audio": audio, "audio_text": audio_text}
     named = [key for key in ("visual", "visual_text", "audio", "audio_text") if inputs[key] is not None]
     if pseudo_labels is not None:
-        settings = [key for key, value in (("rule", rule), ("thresholds", thresholds), ("scales", scales)) if value is not None]
+        kept = {"rule": rule, "thresholds": thresholds, "scales": scales, "candidates": candidates}
+        settings = [key for key, value in kept.items() if value is not None]
         if named or settings:
             raise ValueError(f"{(named + settings)[0]} is given beside pseudo_labels, expected one of them")
         if isinstance(pseudo_labels, (str, os.PathLike)) or len(pseudo_labels) != 2:
@@ -342,6 +346,7 @@ class Store:
             thresholds: ``{"visual": 1.05}`` for all classes, ``{"visual": {"Dog": 1.1}}`` for single classes, or the
                 path of a TOML file.
             scales: ``{"visual": 100.0}``.
+            candidates: ``weak``, ``all`` or ``top:K``, as for :func:`label`.
             user_labels: rows with ``video``, ``modality``, ``class``, ``segment`` (or ``onset`` and ``offset`` in
                 segments) and ``label`` (true, false, or ``None`` to withdraw): a list of dicts, or a DataFrame.
             weak: ``{video: [classes]}``: the new weak label; ``None`` removes the video.

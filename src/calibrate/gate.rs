@@ -203,7 +203,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_distr::StandardNormal;
     use vaplan_dataflows::rule::Rule;
-    use vaplan_dataflows::{Prediction, Probability, VideoId};
+    use vaplan_dataflows::{CandidateRule, Prediction, Probability, VideoId};
     use vaplan_schemas::ClassId;
 
     use super::*;
@@ -238,6 +238,7 @@ mod tests {
         LabelSettings {
             audio: own.clone(),
             visual: own,
+            candidates: CandidateRule::Weak,
         }
     }
 

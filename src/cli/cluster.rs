@@ -1,11 +1,11 @@
 //! The options of commands that several processes can run together.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::objects::local_only;
 use super::progress::Bar;
 use crate::engine::cluster::hosts::Hosts;
 use crate::engine::cluster::secret::Secret;
@@ -13,7 +13,7 @@ use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
 
 /// The commands that several processes can run together.
-pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `encode` and `predict`";
+pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `run`, `watch`, `encode` and `predict`";
 
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";
@@ -47,20 +47,35 @@ pub(super) struct ClusterArgs {
         env = "VAPLAN_CLUSTER_TIMEOUT"
     )]
     cluster_timeout: u64,
+    /// Address to serve numbers of this process for Prometheus on, at http://ADDRESS/metrics, and a page for health checks at
+    /// /healthz. It must be a loopback address; port 0 takes a free port [default: none]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "VAPLAN_METRICS",
+        help_heading = "Options"
+    )]
+    metrics: Option<SocketAddr>,
 }
 
 impl ClusterArgs {
+    /// The address of `--metrics`.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Serves the numbers of this process, if the user asked for it. `command` is the name of the command.
+    pub(super) fn serve(&self, command: &'static str) -> anyhow::Result<()> {
+        let Some(address) = self.metrics else {
+            return Ok(());
+        };
+        let process = self.process.as_deref().map(process_number).transpose()?;
+        super::metrics::serve(address, command, process.unwrap_or(0))
+    }
+
     /// Returns whether the user named hosts.
     pub(super) fn given(&self) -> bool {
         self.hosts.is_some()
-    }
-
-    /// Refuses `--hosts` for a store at a URL. `command` is the name of the command.
-    pub(super) fn local_store(&self, store: &Path, command: &str) -> anyhow::Result<()> {
-        match self.given() {
-            true => local_only(store, &format!("`{command} --hosts`")),
-            false => Ok(()),
-        }
     }
 
     /// Returns how this process takes part in a cluster; `None` if it works alone.
@@ -105,6 +120,15 @@ pub(super) fn followed(version: u64, rejects: Option<u64>, out: &mut dyn Write) 
         "version {version}: committed by process 0, which has the counts"
     )?;
     Ok(ExitCode::from(u8::from(rejects > 0)))
+}
+
+/// Prints the latest version in a process that helped process 0 until the end of its command.
+pub(super) fn finished(version: u64, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    writeln!(
+        out,
+        "version {version}: committed by process 0, which has the report"
+    )?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The variables of launchers that hold the number of a process.

@@ -98,7 +98,7 @@ pub(super) fn run(args: &DenoiseArgs, global: &Global, out: &mut dyn Write) -> a
         dry_run: args.dry_run,
         command: global.command_line(),
     };
-    args.cluster.local_store(&args.store, "denoise")?;
+    args.cluster.serve("denoise")?;
     let cluster = args.cluster.settings()?;
     anyhow::ensure!(
         cluster.is_none() || !args.dry_run,

@@ -93,6 +93,7 @@ const SHOWN: usize = 5;
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let bar = Arc::new(Bar::new("encoding", "videos", global));
     let (request, listener) = (args.request()?, MediaArgs::listener(&bar));
+    args.cluster.serve("encode")?;
     let outcome = match args.cluster.settings()? {
         Some(settings) => {
             starting(&settings, &bar);

@@ -11,6 +11,7 @@ use crate::encode::image::Resize;
 use crate::encode::media::{Cut, Pick};
 use crate::encode::model::Device;
 use crate::encode::{EncodeListener, EncodeProgress, EncodeRequest};
+use crate::ingest::remote::local_copy;
 use crate::ingest::shards::FloatType;
 
 /// Media, models, and how media become the input of the models.
@@ -134,7 +135,12 @@ impl MediaArgs {
             .threads
             .or_else(|| std::thread::available_parallelism().ok())
             .map_or(1, NonZeroUsize::get);
-        let (clip, clap) = (self.clip.clone(), self.clap.clone());
+        let own = |path: &PathBuf| local_copy(path);
+        let (clip, clap) = (
+            self.clip.as_ref().map(own).transpose()?,
+            self.clap.as_ref().map(own).transpose()?,
+        );
+        let media: Vec<PathBuf> = self.media.iter().map(own).collect::<Result<_, _>>()?;
         let mut request = EncodeRequest {
             cache: self.cache.clone(),
             prompts: self.prompts.clone(),
@@ -153,7 +159,7 @@ impl MediaArgs {
             }),
             batch: self.batch.get(),
             ffmpeg: self.ffmpeg.clone(),
-            ..EncodeRequest::new(self.media.clone(), clip, clap, cores)
+            ..EncodeRequest::new(media, clip, clap, cores)
         }
         .with_sessions(self.sessions.get(), cores);
         request.form.float = match self.dtype {

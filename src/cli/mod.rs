@@ -29,6 +29,7 @@ mod log;
 mod logging;
 #[cfg(feature = "encode")]
 mod media;
+mod metrics;
 #[cfg(feature = "encode")]
 mod models;
 mod notes;

@@ -6,7 +6,7 @@ use std::path::Path;
 use vaplan_schemas::storage::{StoreUrl, redacted, requests_of_process};
 
 /// The options that take the URL of a store or of an input.
-const TAKE_URLS: [&str; 16] = [
+const TAKE_URLS: [&str; 20] = [
     "--store",
     "--copy-to",
     "--annotations",
@@ -23,6 +23,10 @@ const TAKE_URLS: [&str; 16] = [
     "--user",
     "--text",
     "--command",
+    "--media",
+    "--clip",
+    "--clap",
+    "--model",
 ];
 
 /// Refuses URLs of object stores in options that take paths of the local disk. Otherwise a command would make a folder that
@@ -50,21 +54,6 @@ pub(super) fn check_arguments(words: impl Iterator<Item = OsString>) -> anyhow::
             if name.is_empty() { "this argument" } else { &name },
         );
     }
-    Ok(())
-}
-
-/// Refuses a store at a URL for a command that needs a store on a local disk.
-///
-/// # Errors
-/// Returns an error that says how to run the command on a copy.
-pub(super) fn local_only(store: &Path, command: &str) -> anyhow::Result<()> {
-    let url = StoreUrl::parse(store)?;
-    anyhow::ensure!(
-        url.is_none(),
-        "{command} needs a store on a local disk, found `{}`: copy the store with `vaplan store --store {0} --copy-to DIR`, run \
-         the command on the copy, and copy the result back",
-        url.map(|url| url.to_string()).unwrap_or_default(),
-    );
     Ok(())
 }
 
@@ -97,13 +86,5 @@ mod tests {
             let refused = checked(line).unwrap_err().to_string();
             assert!(refused.contains("takes a path of the local disk"), "{refused}");
         }
-        let refused = local_only(Path::new("s3://b/s"), "`run`")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("vaplan store --store s3://b/s --copy-to DIR"),
-            "{refused}"
-        );
-        local_only(Path::new("file:///s"), "`run`").unwrap();
     }
 }

@@ -14,6 +14,7 @@ use super::progress::Bar;
 use crate::encode::EncodeRequest;
 use crate::encode::model::Device;
 use crate::events::{EventFormat, csv};
+use crate::ingest::remote::local_copy;
 use crate::parse::{self, ParseProgress, ParseRequest, ParsedVideo};
 use crate::parser::Gate;
 use crate::show::{self, TimelineStyle};
@@ -106,9 +107,9 @@ impl ParseArgs {
         let encoding = encoding.with_sessions(1, self.machine.threads().div_ceil(2));
         Ok(ParseRequest {
             media: self.media.clone(),
-            model: self.model.clone(),
-            clip: self.clip.clone(),
-            clap: self.clap.clone(),
+            model: local_copy(&self.model)?,
+            clip: self.clip.as_ref().map(|path| local_copy(path)).transpose()?,
+            clap: self.clap.as_ref().map(|path| local_copy(path)).transpose()?,
             clips: self.clips.clone(),
             segments: self.segments.map(NonZeroUsize::get),
             frame_rate: self.frame_rate,

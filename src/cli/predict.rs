@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// Store to write an epoch to
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Attention heads of a HAN [default: as the checkpoint says, or 1]
+    /// Attention heads of the network [default: as the checkpoint says, or 1]
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
     #[command(flatten)]
@@ -55,10 +55,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let target = match (&args.store, &args.npy) {
-        (Some(store), _) => {
-            args.cluster.local_store(store, "predict")?;
-            PredictTarget::Store(store.clone())
-        }
+        (Some(store), _) => PredictTarget::Store(store.clone()),
         (None, Some(npy)) => PredictTarget::Npy(npy.clone()),
         (None, None) => anyhow::bail!("expected --npy or --store"),
     };
@@ -85,6 +82,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         bar.total(all);
         bar.add(videos);
     };
+    args.cluster.serve("predict")?;
     let outcome = match args.cluster.settings()? {
         Some(settings) => {
             starting(&settings, &bar);

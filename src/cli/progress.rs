@@ -55,11 +55,13 @@ impl Bar {
     /// Sets the number of units of the whole task.
     pub(super) fn total(&self, total: u64) {
         self.bar.set_length(total);
+        super::metrics::set_total(total);
     }
 
     /// Adds units that were done.
     pub(super) fn add(&self, done: u64) {
         self.bar.inc(done);
+        super::metrics::add_done(done);
         let Ok(mut last) = self.last.lock() else { return };
         let lines = !self.terminal || self.format == LogFormat::Json;
         if lines && last.elapsed() >= EVERY {

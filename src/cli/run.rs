@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
+use super::cluster::{ClusterArgs, finished, starting};
 use super::learning::epoch_line;
 use super::progress::Bar;
 use super::relabel::PlanArgs;
@@ -27,6 +28,8 @@ use crate::run::{self, RunListener, RunProgress, RunRequest, Todo};
 ///
 /// If another command changed thresholds, denoising or predictions of the store since the last run, the command refuses
 /// to take the change back without --force, and lists what differs from the file.
+///
+/// With --hosts, several processes label and denoise together; the training is the work of process 0.
 ///
 /// Finished work is not repeated. A run that was killed continues at its stage, shard and epoch. A finished run only
 /// prints its table. A changed file repeats the stages that depend on the change; `vaplan plan CONFIG` lists them.
@@ -62,6 +65,8 @@ pub(super) struct Args {
     format: ReportFormat,
     #[command(flatten)]
     machine: Machine,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Options that depend on the machine and do not belong into the file of the run.
@@ -87,12 +92,13 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         return print_default(out);
     };
     let device = crate::parser::available(args.machine.device).map_err(anyhow::Error::msg)?;
-    let request = RunRequest {
+    let mut request = RunRequest {
         config: config.clone(),
         workers: args.machine.workers.unwrap_or_else(cores).get(),
         threads: args.machine.threads.unwrap_or_else(cores),
         device,
         force: args.force,
+        cluster: None,
         #[cfg(feature = "encode")]
         commit_every: args.commit_every,
         command: global.command_line(),
@@ -102,6 +108,16 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     }
     libtorch::set_threads(request.threads.get());
     let bar = Arc::new(Bar::new("running", "videos", global));
+    args.cluster.serve("run")?;
+    if let Some(settings) = args.cluster.settings()? {
+        starting(&settings, &bar);
+        if settings.hosts.process() > 0 {
+            let version = run::cluster::follow(&request, &settings, &labelling(&bar))?;
+            bar.finish();
+            return finished(version, out);
+        }
+        request.cluster = Some(settings);
+    }
     let mut progress = |progress: RunProgress<'_>| match progress {
         RunProgress::Stage { name, done: true } => bar.say(&format!("{name}: done before")),
         RunProgress::Stage { name, done: false } => bar.message(name.to_owned()),
@@ -249,6 +265,7 @@ pub(super) fn plan(args: &PlanArgs, global: &Global, out: &mut dyn Write) -> any
         threads: NonZeroUsize::MIN,
         device: tch::Device::Cpu,
         force: false,
+        cluster: None,
         #[cfg(feature = "encode")]
         commit_every: None,
         command: global.command_line(),

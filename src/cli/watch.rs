@@ -1,13 +1,15 @@
 //! `vaplan watch`.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 #[cfg(feature = "train")]
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::cluster::{ClusterArgs, finished};
 use super::{Global, notes};
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 
 /// Commit the files that appear in a folder, one store version per batch
@@ -17,6 +19,8 @@ use crate::watch::{self, StopHandle, WatchProgress, WatchRequest};
 /// NAME.weak-remove.csv, NAME.user.csv (or .tsv), NAME.thresholds.toml, NAME.audio.parquet, NAME.visual.parquet,
 /// folders NAME.audio and NAME.visual of npy files, folders epoch-NNNN*, and epoch-NNNN*.predictions.parquet. With --clip or
 /// --clap also media: VIDEO.mp4, VIDEO.wav and other video and sound files, and folders VIDEO.frames.
+///
+/// With --hosts, the videos and their labels are divided over several processes. Process 0 owns the inbox and commits.
 ///
 /// The command moves a committed delivery to done/. It moves a delivery that cannot be used to failed/ and writes the
 /// reason beside it. Each delivery is applied once, even if the process is killed at any moment: every store version
@@ -40,16 +44,14 @@ pub(super) struct Args {
     /// File to write the status to, as JSON; it is replaced after each batch [default: none]
     #[arg(long, value_name = "FILE", env = "VAPLAN_STATUS")]
     status: Option<PathBuf>,
-    /// Address to serve numbers for Prometheus on, at http://ADDRESS/metrics. It must be a loopback address; port 0
-    /// takes a free port [default: none]
-    #[arg(long, value_name = "ADDRESS", env = "VAPLAN_METRICS")]
-    metrics: Option<SocketAddr>,
     #[cfg(feature = "encode")]
     #[command(flatten)]
     media: Media,
     #[cfg(feature = "train")]
     #[command(flatten)]
     training: Training,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// Encoders of delivered media.
@@ -81,6 +83,7 @@ impl Media {
     /// The encoders, if any is named. The length of a segment is that of the store.
     fn request(&self) -> anyhow::Result<Option<crate::encode::EncodeRequest>> {
         use crate::encode::EncodeRequest;
+        use crate::ingest::remote::local_copy;
         let rate = self.frame_rate;
         anyhow::ensure!(
             rate.is_finite() && (1e-3..=1e6).contains(&rate),
@@ -92,7 +95,12 @@ impl Media {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let mut request = EncodeRequest {
             ffmpeg: self.ffmpeg.clone(),
-            ..EncodeRequest::new(Vec::new(), self.clip.clone(), self.clap.clone(), cores)
+            ..EncodeRequest::new(
+                Vec::new(),
+                self.clip.as_ref().map(|path| local_copy(path)).transpose()?,
+                self.clap.as_ref().map(|path| local_copy(path)).transpose()?,
+                cores,
+            )
         };
         request.cut.frame_rate = rate;
         request.cut.count = self.segments.map(|segments| segments.get());
@@ -122,9 +130,42 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let request = request(args)?;
+    let mut request = request(args)?;
+    if let Some(settings) = args.cluster.settings()? {
+        if settings.hosts.process() > 0 {
+            args.cluster.serve("watch")?;
+            return follow(&request, &settings, global, out);
+        }
+        request.cluster = Some(settings);
+    }
     run_request(&request, global, out)
 }
+
+/// Runs the workers of a process other than process 0.
+fn follow(
+    request: &WatchRequest,
+    settings: &ClusterSettings,
+    global: &Global,
+    out: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    // A launcher often stops all processes at once. Process 0 then ends the watch, and with it this process.
+    super::signals::on_end(|| {
+        std::thread::sleep(PATIENCE);
+        super::stderr::tell("process 0 has not stopped, so this process leaves the cluster");
+        std::process::exit(2);
+    })?;
+    if !global.quiet {
+        let (here, of) = (settings.hosts.here(), settings.hosts.processes());
+        super::stderr::tell(&format!(
+            "{here} of {of} processes: works for process 0, which has the inbox"
+        ));
+    }
+    let version = watch::follow(request, settings)?;
+    finished(version, out)
+}
+
+/// Time that a process other than process 0 gives process 0 to stop, after a signal.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a watch with a training beside it.
 #[cfg(feature = "train")]
@@ -138,6 +179,13 @@ pub(super) fn run_learning(args: &Args, global: &Global, out: &mut dyn Write) ->
     };
     request.training = args.training.train.as_ref().map(training);
     args.training.machine.set_threads();
+    if let Some(settings) = args.cluster.settings()? {
+        if settings.hosts.process() > 0 {
+            args.cluster.serve("watch")?;
+            return follow(&request, &settings, global, out);
+        }
+        request.cluster = Some(settings);
+    }
     run_request(&request, global, out)
 }
 
@@ -147,8 +195,9 @@ fn request(args: &Args) -> anyhow::Result<WatchRequest> {
         inbox: args.inbox.clone(),
         stop: StopHandle::default(),
         workers: super::workers(args.workers),
+        cluster: None,
         status: args.status.clone(),
-        metrics: args.metrics,
+        metrics: args.cluster.metrics(),
         #[cfg(feature = "encode")]
         media: args.media.request()?,
         #[cfg(feature = "train")]
@@ -157,7 +206,6 @@ fn request(args: &Args) -> anyhow::Result<WatchRequest> {
 }
 
 fn run_request(request: &WatchRequest, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    super::objects::local_only(&request.store, "`watch`")?;
     let stop = request.stop.clone();
     super::signals::on_end(move || stop.stop())?;
     let say = |line: String| {

@@ -46,15 +46,31 @@ pub fn into_store(
             "features of a store are shards of annotated videos, expected annotations and no npy".to_owned(),
         ));
     }
-    let folder = Store::create(store)?.encoded_dir();
+    let store = Store::create(store)?;
+    let folder = store.encoded_dir();
     let request = EncodeRequest {
         out: folder.clone(),
         ..request.clone()
     };
-    let (summary, lock) = locked(&request, Some(labelling), &mut Alone, listener)?;
+    if store.is_remote() && labelling.commit_every.is_some() {
+        return Err(EncodeError::Settings(
+            "--commit-every needs a store on a local disk: early versions would name features that are not uploaded yet. \
+             Leave the option out"
+                .to_owned(),
+        ));
+    }
+    // The features of a store at a URL are scored after they are uploaded, because the store records their URLs.
+    let streamed = (!store.is_remote()).then_some(labelling);
+    let (summary, lock) = locked(&request, streamed, &mut Alone, listener)?;
+    for written in &summary.written {
+        let modality = written.modality;
+        for name in [modality.to_string(), format!("{modality}_text.parquet")] {
+            store.keep_input(&folder.join(name))?;
+        }
+    }
     Ok(EncodedMedia {
         summary,
-        folder,
+        folder: store.kept_input(&folder),
         _lock: lock,
     })
 }

@@ -74,7 +74,16 @@ pub(crate) trait LabellingGroup: Wait {
     fn share(&self, workers: usize, buckets: u32) -> BucketShare;
 
     /// Makes the workers for these passes. The commit of the version has begun.
-    fn workers(&mut self, passes: &Passes, buckets: u32, version: u64, workers: usize) -> WorkerGroup;
+    ///
+    /// # Errors
+    /// Returns an error if a process is lost before all are connected.
+    fn workers(
+        &mut self,
+        passes: &Passes,
+        buckets: u32,
+        version: u64,
+        workers: usize,
+    ) -> Result<WorkerGroup, LabelError>;
 
     /// Adds the files, counts and rejected rows of the other processes.
     ///
@@ -133,8 +142,14 @@ impl LabellingGroup for Alone {
         BucketShare::ALL
     }
 
-    fn workers(&mut self, _passes: &Passes, _buckets: u32, _version: u64, workers: usize) -> WorkerGroup {
-        WorkerGroup::alone(workers)
+    fn workers(
+        &mut self,
+        _passes: &Passes,
+        _buckets: u32,
+        _version: u64,
+        workers: usize,
+    ) -> Result<WorkerGroup, LabelError> {
+        Ok(WorkerGroup::alone(workers))
     }
 
     fn gather(

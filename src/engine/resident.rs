@@ -11,6 +11,7 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Predictions, Scores, Settings, Table, UserLabels, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
+use super::cluster::resident::GraphProcesses;
 use super::held_rows::HeldRows;
 use crate::engine::Listener;
 use crate::engine::part::TouchedRows;
@@ -44,7 +45,7 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// Loads the tables of a version into a new graph. Feature files are not read.
+    /// Loads the tables of a version into a new graph, which has workers in these processes. Feature files are not read.
     ///
     /// # Errors
     /// Returns [`LabelError`] if a table cannot be read, the labels do not follow from the other tables, or the
@@ -52,10 +53,10 @@ impl Resident {
     pub fn load(
         store: &Store,
         snapshot: &Snapshot,
-        workers: usize,
+        processes: &GraphProcesses,
         listener: &Listener,
     ) -> Result<Resident, LabelError> {
-        let part = whole(store, snapshot, workers, listener)?;
+        let part = whole(store, snapshot, processes.workers(), listener)?;
         let delivered = part.world().delivered.clone();
         let active = active(&part);
         let mut held_rows = HeldRows::default();
@@ -64,6 +65,7 @@ impl Resident {
         let rows = held_rows.take(rows, whole, &[]).new;
         let previous = part.previous();
         drop(part);
+        let workers = processes.graph(false)?;
         let session = GraphSession::start(workers, rows, previous).map_err(stopped)?;
         let changes = &session.outcome().changes;
         // The stored labels must follow from the other tables. Otherwise later rows of `label_changes` would not add up
@@ -96,6 +98,12 @@ impl Resident {
         let updates = self.held_rows.take(part.rows(), part.whole(), &part.rescaled());
         self.session.apply(updates).map_err(stopped)?;
         Ok(self.session.outcome())
+    }
+
+    /// Ends the graph, before another one is loaded: two graphs would need twice the memory, and the other processes of a
+    /// cluster run one graph at a time.
+    pub fn close(&mut self) {
+        self.session.close();
     }
 
     /// The store version that the graph holds.

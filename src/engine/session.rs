@@ -5,6 +5,7 @@ use std::path::Path;
 use vaplan_schemas::store::{Snapshot, Store, WriteLock};
 
 use super::change::{RelabelRequest, RelabelSummary};
+use super::cluster::resident::GraphProcesses;
 use super::flow::Alone;
 use super::part::TouchedRows;
 use super::resident::Resident;
@@ -59,7 +60,7 @@ impl Session {
     pub fn open(path: &Path, workers: usize, listener: Listener) -> Result<Session, LabelError> {
         let store = Store::open(path)?;
         let snapshot = store.at_version(None)?;
-        let resident = Resident::load(&store, &snapshot, workers, &listener)?;
+        let resident = Resident::load(&store, &snapshot, &GraphProcesses::alone(workers), &listener)?;
         Ok(Session {
             version: resident.version(),
             resident: Some(resident),
@@ -121,7 +122,7 @@ impl Session {
                 resident.moved(snapshot.version().clone());
                 resident
             }
-            _ => Resident::load(&self.store, &snapshot, self.workers, &listener)?,
+            _ => Resident::load(&self.store, &snapshot, &self.processes(), &listener)?,
         };
         self.version = resident.version();
         let prepared = match prepare(&self.store, &snapshot, &request, &listener) {
@@ -149,7 +150,12 @@ impl Session {
                     &listener,
                 )?;
                 let latest = self.store.at_version(None).map_err(LabelError::from)?;
-                self.resident = Some(Resident::load(&self.store, &latest, self.workers, &listener)?);
+                self.resident = Some(Resident::load(
+                    &self.store,
+                    &latest,
+                    &self.processes(),
+                    &listener,
+                )?);
                 made
             }
         };
@@ -160,6 +166,10 @@ impl Session {
                 .for_each(|resident| resident.moved(version.clone()));
         }
         Ok(summary)
+    }
+
+    fn processes(&self) -> GraphProcesses {
+        GraphProcesses::alone(self.workers)
     }
 
     /// Ends the session and its threads.

@@ -8,7 +8,7 @@ use vaplan_dataflows::timely::communication::allocator::ProcessBuilder;
 use vaplan_dataflows::timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use vaplan_dataflows::timely::communication::{AllocatorBuilder, Hooks};
 use vaplan_dataflows::timely::worker::Worker;
-use vaplan_dataflows::workers::{self, StopSignal, WorkersError};
+use vaplan_dataflows::workers::{self, ConnectedThreads, StopSignal, WorkersError};
 
 use super::cluster::control::ClusterEvent;
 use super::cluster::link::Link;
@@ -65,6 +65,28 @@ impl WorkerGroup {
         self.workers
     }
 
+    /// The threads of this process in a dataflow of several processes; `None` if this process works alone.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Stopped`] if the threads that send and receive cannot start.
+    pub(crate) fn threads(&self) -> Result<Option<ConnectedThreads>, LabelError> {
+        let others = self.others.as_ref();
+        others.map(|others| self.connected(others)).transpose()
+    }
+
+    fn connected(&self, others: &Others) -> Result<ConnectedThreads, LabelError> {
+        let links = std::mem::take(&mut *others.links.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = ProcessBuilder::new_typed_vector(self.workers, Hooks::default().refill, None);
+        let (builders, guard) =
+            initialize_networking_from_sockets(threads, links, self.process, self.workers, Hooks::default())
+                .map_err(|error| LabelError::Stopped(format!("no threads for the data links: {error}")))?;
+        Ok(ConnectedThreads {
+            builders: builders.into_iter().map(AllocatorBuilder::Tcp).collect(),
+            network: Box::new(guard),
+            first: self.process * self.workers,
+        })
+    }
+
     /// Runs `logic` on the workers of this process until their dataflows end.
     ///
     /// A panic of one worker stops all workers of this process. In a cluster, the control link also tells the other
@@ -81,18 +103,13 @@ impl WorkerGroup {
             workers::run(self.workers, logic).map_err(stopped)?;
             return Ok(());
         };
-        let links = std::mem::take(&mut *others.links.lock().unwrap_or_else(PoisonError::into_inner));
-        let threads = ProcessBuilder::new_typed_vector(self.workers, Hooks::default().refill, None);
-        let (builders, guard) =
-            initialize_networking_from_sockets(threads, links, self.process, self.workers, Hooks::default())
-                .map_err(|error| LabelError::Stopped(format!("no threads for the data links: {error}")))?;
-        let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+        let threads = self.connected(others)?;
         let events = others.events.clone();
         let signal = StopSignal::default();
         let of_worker = signal.clone();
         let guards = timely::execute::execute_from(
-            builders,
-            Box::new(guard),
+            threads.builders,
+            threads.network,
             timely::WorkerConfig::default(),
             move |worker| {
                 let done = of_worker.guard(worker, |worker| logic(worker, &of_worker));

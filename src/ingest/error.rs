@@ -182,6 +182,21 @@ pub enum IngestError {
 }
 
 impl IngestError {
+    /// Returns a function that makes [`IngestError::Io`] of an error of a store or of an object store, for `map_err`.
+    pub(crate) fn of_store(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(vaplan_schemas::StoreError) -> IngestError + use<> {
+        let path = path.to_owned();
+        move |error| {
+            let source = match error {
+                vaplan_schemas::StoreError::Io { source, .. } => source,
+                error => std::io::Error::other(error),
+            };
+            IngestError::io(action, &path)(source)
+        }
+    }
+
     /// Builds an [`IngestError::Io`] in `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IngestError {
         let path = path.to_owned();

@@ -10,14 +10,21 @@ use vaplan_schemas::storage::is_url;
 use super::error::IngestError;
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(StoreError) -> IngestError {
-    let path = path.to_owned();
-    move |error| {
-        let source = match error {
-            StoreError::Io { source, .. } => source,
-            error => io::Error::other(error),
-        };
-        IngestError::io(action, &path)(source)
+    IngestError::of_store(action, path)
+}
+
+/// A local copy of all objects below a URL, as a folder with the same names; `path` itself if it is a local path. Media and
+/// models are read from such a copy, because their readers take files.
+///
+/// The copy belongs to one state of the objects. It needs no more room than the objects, and stays for the next command.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] with the URL if there is no object below it, a request fails, or the copy cannot be written.
+pub(crate) fn local_copy(path: &Path) -> Result<PathBuf, IngestError> {
+    if !is_url(path) {
+        return Ok(path.to_owned());
     }
+    inputs::folder(path).map_err(failed("copy", path))
 }
 
 /// The path to read `path` from: `path` itself, or a local copy of what the object at a URL is now.

@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::Digest;
-use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectKind, RejectRow};
+use vaplan_schemas::storage::is_url;
+use vaplan_schemas::store::Store;
+use vaplan_schemas::{Modality, StoreError};
 
 use super::LabelRequest;
 use crate::ingest::IngestError;
@@ -25,6 +27,7 @@ use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use crate::world::hash::{feed, hash};
 use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::state::IMPORT;
 
 /// Scores of imported labels are 0 and 1, and this threshold lies between them.
 const THRESHOLD: f64 = 0.5;
@@ -45,7 +48,13 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
             .iter()
             .map(|video| Arc::<str>::from(video.name)),
     );
-    let place = request.store.join("_vaplan").join("shards");
+    let remote = is_url(&request.store);
+    let store = remote.then(|| Store::create(&request.store)).transpose();
+    let store = store.map_err(stored(&request.store))?;
+    let place = match &store {
+        Some(store) => store.own_dir().join("shards"),
+        None => request.store.join("_vaplan").join("shards"),
+    };
     let mut inputs = Vec::new();
     for (modality, folder) in Modality::ALL.into_iter().zip(folders) {
         let mut read = LabelFolder::read(folder, width, &|key| roster.knows(key))?;
@@ -67,10 +76,17 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         // `vacuum` keeps a folder `shards/NAME/HASH` that is an input of a kept version.
         let own = |what: &str| {
             place
-                .join(format!("import.{modality}{what}"))
+                .join(format!("{IMPORT}{modality}{what}"))
                 .join(&content[..32])
         };
-        inputs.push(write([&own(""), &own("_text")], modality, width, &read.videos)?);
+        let (features, text) = write([&own(""), &own("_text")], modality, width, &read.videos)?;
+        inputs.push(match &store {
+            Some(store) => {
+                let keep = |path: &Path| store.keep_input(path).map_err(stored(path));
+                (keep(&features)?, keep(&text)?)
+            }
+            None => (features, text),
+        });
     }
     let [audio, visual] = <[_; 2]>::try_from(inputs).expect("there are two modalities");
     (request.audio, request.audio_text) = audio;
@@ -84,6 +100,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         audio_scale: scale,
         file: None,
         fit: false,
+        candidates: None,
         event_shares: Default::default(),
     };
     Ok(())
@@ -110,6 +127,10 @@ fn outside(
             .video(&**name)
             .modality(modality)
     })
+}
+
+fn stored(path: &Path) -> impl FnOnce(StoreError) -> IngestError {
+    IngestError::of_store("use", path)
 }
 
 /// Writes the features and text embeddings, unless an earlier call wrote them, and returns their paths. A file appears

@@ -20,6 +20,7 @@ use vaplan_schemas::rows::{RejectRow, Split, VersionRow};
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store, WriteLock};
 
 use crate::engine::before::VersionBefore;
+use crate::engine::cluster::resident::GroupWork;
 use crate::engine::commit::VersionWriter;
 use crate::engine::flow::{self, Alone, FlowInput};
 use crate::engine::group::{LabellingGroup, StagedShare};
@@ -131,9 +132,11 @@ pub(crate) fn run_plan(
 ) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
     let lock = group.lock(&store, listener)?;
+    let seen = plan.seen.clone();
     let ready = match begin(plan, store, lock)? {
         Preparation::Held(version) => {
             group.held(version.version);
+            seen.remember();
             return Ok(LabelSummary {
                 version: *version,
                 done: None,
@@ -146,6 +149,19 @@ pub(crate) fn run_plan(
     let (store, plan, stage) = (&ready.store, &ready.plan, &ready.stage);
     let staged = group.stage_all(store, before, plan, stage, request.workers, listener)?;
     ready.commit(request, staged, group, listener)
+}
+
+/// A planned labelling, for the processes of a run.
+pub(crate) struct PlannedLabelling<'a> {
+    pub(crate) plan: Plan,
+    pub(crate) request: &'a LabelRequest,
+    pub(crate) listener: &'a Listener,
+}
+
+impl GroupWork<LabelSummary> for PlannedLabelling<'_> {
+    fn run(self, group: &mut impl LabellingGroup) -> Result<LabelSummary, LabelError> {
+        run_plan(self.plan, self.request, group, self.listener)
+    }
 }
 
 /// The name of the folder of staged shards.
@@ -262,7 +278,7 @@ impl PreparedLabelling {
         };
         let before = input.before.clone();
         let mut writer = VersionWriter::begin(&self.store, &self.lock, info, plan, before.classes(), false)?;
-        let team = group.workers(&input.passes, buckets, writer.version().0, request.workers);
+        let team = group.workers(&input.passes, buckets, writer.version().0, request.workers)?;
         flow::label(input, team, group, &mut |pass| {
             listener.check()?;
             writer.write(pass)
@@ -275,6 +291,7 @@ impl PreparedLabelling {
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
         self.stage.clear();
+        plan.seen.remember();
         let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
         group.committed(summary.version.version, rejects);
         Ok(summary)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
+use vaplan_schemas::store::Store;
 
 use super::LabelRequest;
 use super::fit::fit_thresholds;
@@ -17,7 +18,7 @@ use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::features::FeatureInput;
-use crate::ingest::seen::one_spelling;
+use crate::ingest::seen::{SeenInputs, one_spelling};
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
@@ -31,12 +32,29 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     open_without(request, [false; 2])
 }
 
+/// The memory of the inputs of a store. A store at a URL that cannot be used has none; opening the store reports the URL.
+pub(crate) fn memory(store: &Path) -> SeenInputs {
+    Store::own_dir_at(store).map_or_else(|_| SeenInputs::default(), |own| SeenInputs::open(&own))
+}
+
 /// Like [`open`], but without the shards of some modalities, because their features do not exist yet. The hash of the inputs
 /// does not contain these features.
 ///
 /// # Errors
 /// Returns the errors of [`open`].
 pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
+    open_seen(request, later, memory(&request.store))
+}
+
+/// Like [`open_without`], with this memory of inputs.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn open_seen(
+    request: &LabelRequest,
+    later: Both<bool>,
+    mut seen: SeenInputs,
+) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let mut settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
@@ -100,7 +118,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
                 meaning.is_wanted()
             };
             let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
-            shards.extend(planned(input, &world, &weak_hash));
+            shards.extend(planned(input, &world, &weak_hash, &mut seen));
         }
     }
     // Without all features there is nothing to fit to: early versions are then refused.
@@ -169,6 +187,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
         inputs,
         denoised: None,
         unknown: unknown.into_inner(),
+        seen: Arc::new(seen),
     })
 }
 

@@ -12,6 +12,8 @@
 //! | [`registry`] | every network by name, and the settings of the named network |
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
+//! | [`transformer`] | a temporal transformer |
+//! | [`attention`] | multi-head attention, which the networks share |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
 //! | [`variants`] | variants of the loss and its targets from later work |
 //! | [`average`] | a moving average of the weights, which makes the predictions |
@@ -34,6 +36,7 @@
 //! | [`error`] | the errors of these modules |
 
 pub mod ablate;
+pub mod attention;
 pub mod average;
 pub mod data;
 pub mod error;
@@ -62,6 +65,7 @@ mod tests;
 pub mod train;
 pub mod trainer;
 pub mod training;
+pub mod transformer;
 pub mod validate;
 pub mod variants;
 pub mod weights;
@@ -77,6 +81,7 @@ pub use optimizer::{Adam, AdamConfig, OptimizerName};
 pub use registry::NetworkSettings;
 pub use settings::{Gate, Supervision, TrainSettings};
 pub use trainer::Trainer;
+pub use transformer::{TemporalTransformer, TransformerSettings};
 pub use weights::Weights;
 
 /// Returns the device of this name: `cpu`, `cuda` or `cuda:N`.

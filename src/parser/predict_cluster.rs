@@ -108,6 +108,7 @@ pub(super) fn go(member: &mut ClusterMember, version: u64) {
         before: Some(version),
         plan: String::new(),
         shards: Vec::new(),
+        denoised: Default::default(),
     }));
 }
 

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
-use vaplan_schemas::storage::{is_url, redacted};
+use vaplan_schemas::storage::is_url;
 
 pub use self::denoise::{Denoise, Every, ParameterValue, Schedule};
 use super::RunError;
@@ -151,6 +152,9 @@ pub struct Label {
     /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit_thresholds: Option<bool>,
+    /// Classes that can be labelled in a video without a weak label. `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<CandidateRule>,
     /// Share of the segments of a class's videos that have the audio event, for the fit. `None`: the fit estimates the share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_event_share: Option<f64>,
@@ -225,12 +229,6 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if is_url(&self.store) {
-            return Err(format!(
-                "store is the URL `{}`, expected a folder: run on a local store, and copy it with `vaplan store --copy-to URL`",
-                redacted(&self.store.to_string_lossy())
-            ));
-        }
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
         for (key, share) in [
@@ -406,6 +404,7 @@ impl Config {
             audio_scale,
             thresholds,
             fit_thresholds: _,
+            candidates,
             audio_event_share,
             visual_event_share,
         } = self.label.clone();
@@ -417,6 +416,7 @@ impl Config {
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
+            candidates,
             event_shares: EventShares([audio_event_share, visual_event_share]),
         })
     }
@@ -470,6 +470,20 @@ mod tests {
         assert!(
             twice.starts_with("baselines has `weak`, expected each once"),
             "{twice}"
+        );
+    }
+
+    #[test]
+    fn candidates_of_the_file_are_those_of_the_label_request() {
+        let features = "[features]\nvisual = 'v'\naudio = 'a'\nvisual_text = 'vt'\naudio_text = 'at'\n";
+        let of = |label: &str| Config::parse(&format!("{features}[label]\n{label}\n"));
+        let settings = of("candidates = 'top:3'").unwrap().settings().unwrap();
+        assert_eq!(settings.candidates, Some(CandidateRule::Top(3)));
+        assert_eq!(of("").unwrap().settings().unwrap().candidates, None);
+        let refused = of("candidates = 'best'").unwrap_err();
+        assert!(
+            refused.contains("candidates is `best`, expected `weak`, `all` or `top:K`"),
+            "{refused}"
         );
     }
 

@@ -1,8 +1,9 @@
 //! Encodes the media of a run into features in the run's store. `label` and the parser then read these features.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vaplan_schemas::rows::RejectRow;
+use vaplan_schemas::storage::is_url;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{Modality, StoreError};
 
@@ -10,6 +11,8 @@ use super::config::Config;
 use super::{RunError, RunRequest};
 use crate::encode::media::{Cut, Pick};
 use crate::encode::{self, EncodeListener, EncodedMedia};
+use crate::error::LabelError;
+use crate::ingest::remote::local_copy;
 use crate::label;
 
 /// Encodes the media that are not encoded yet. `None` if the run has no media. The caller must hold the returned value
@@ -23,7 +26,7 @@ pub fn media(
     labelling: &label::LabelRequest,
     listener: &EncodeListener,
 ) -> Result<Option<EncodedMedia>, RunError> {
-    let asked = asked(config, request);
+    let asked = asked(config, request)?;
     let labelling = encode::StreamedLabelling {
         request: labelling.clone(),
         commit_every: request.commit_every,
@@ -32,10 +35,17 @@ pub fn media(
     Ok(encoded.transpose()?)
 }
 
-fn asked(config: &Config, request: &RunRequest) -> Option<encode::EncodeRequest> {
-    let media = config.media.as_ref()?;
-    let (clip, clap) = (media.clip.clone(), media.clap.clone());
-    Some(encode::EncodeRequest {
+fn asked(config: &Config, request: &RunRequest) -> Result<Option<encode::EncodeRequest>, RunError> {
+    let Some(media) = config.media.as_ref() else {
+        return Ok(None);
+    };
+    let own = |path: &PathBuf| local_copy(path).map_err(LabelError::from);
+    let (clip, clap) = (
+        media.clip.as_ref().map(own).transpose()?,
+        media.clap.as_ref().map(own).transpose()?,
+    );
+    let paths = media.paths.iter().map(own).collect::<Result<_, _>>()?;
+    Ok(Some(encode::EncodeRequest {
         annotations: Some(config.data.annotations.clone()),
         classes: config.data.classes.clone(),
         splits: config.data.splits.clone(),
@@ -47,8 +57,8 @@ fn asked(config: &Config, request: &RunRequest) -> Option<encode::EncodeRequest>
             pick: Pick::Centre,
         },
         ffmpeg: media.ffmpeg.clone(),
-        ..encode::EncodeRequest::new(media.paths.clone(), clip, clap, request.threads.get())
-    })
+        ..encode::EncodeRequest::new(paths, clip, clap, request.threads.get())
+    }))
 }
 
 /// Fills the features that an earlier run encoded into the request of a labelling. A plan calls this function, because
@@ -62,15 +72,21 @@ pub fn known(
     request: &RunRequest,
     labelling: &mut label::LabelRequest,
 ) -> Result<bool, RunError> {
-    let Some(asked) = asked(config, request) else {
+    let Some(mut asked) = asked(config, request)? else {
         return Ok(true);
     };
-    let name = encode::plan::name_of(&asked)?;
-    let folder = &match Store::open(&config.store) {
-        Ok(store) => store.encoded_dir(),
+    let opened = match is_url(&config.store) {
+        true => Store::create(&config.store),
+        false => Store::open(&config.store),
+    };
+    let (folder, kept) = &match opened {
+        Ok(store) => (store.encoded_dir(), store.kept_input(&store.encoded_dir())),
         Err(StoreError::NoStore { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    // The memory of the media is in the folder.
+    asked.out.clone_from(folder);
+    let name = encode::plan::name_of(&asked)?;
     let report = folder.join("encode.json");
     if !report.exists() {
         return Ok(false);
@@ -91,7 +107,7 @@ pub fn known(
     let scales: Vec<(Modality, f64)> = (said.features.iter())
         .map(|written| (written.modality, written.logit_scale))
         .collect();
-    encode::store::fill(folder, &scales, rows, labelling);
+    encode::store::fill(kept, &scales, rows, labelling);
     Ok(true)
 }
 

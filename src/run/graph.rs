@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::outcome::Outcome;
-use vaplan_dataflows::session::{GraphSession, SessionError, Updates};
+use vaplan_dataflows::session::{GraphSession, SessionError, SessionWorkers, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
 use vaplan_dataflows::{Rejection, VideoId};
 use vaplan_schemas::rows::RejectRow;
@@ -58,7 +58,7 @@ impl Graph {
         part: &TouchedRows,
         denoising: Both<Option<DenoisingRule>>,
         keeps: bool,
-        workers: usize,
+        workers: SessionWorkers,
         learner: Box<dyn Learner>,
     ) -> Result<(Graph, StepChanges), RunError> {
         let mut rows = part.rows();
@@ -145,7 +145,7 @@ impl Graph {
         self.reject_rows(commit, snapshot, world, &names)?;
         append_changes(
             commit,
-            &Classification::new(&world.classes, &[]),
+            &Classification::new(world, &[]),
             stepped.changes,
             |video| self.names.get(&video).map(|name| &**name),
         )

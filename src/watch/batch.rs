@@ -13,6 +13,7 @@ use super::order::Order;
 use super::status::{Board, Times};
 use super::{WatchError, WatchProgress, WatchRequest, place};
 use crate::engine::Listener;
+use crate::engine::cluster::resident::GraphProcesses;
 use crate::engine::flow::Alone;
 use crate::engine::resident::Resident;
 use crate::engine::session::{PreparedChange, prepare};
@@ -45,6 +46,8 @@ pub struct Batches<'a> {
     pub(super) store: &'a Store,
     inbox: &'a Inbox,
     pub(super) workers: usize,
+    /// The processes that have workers of the graph.
+    processes: &'a GraphProcesses,
     pub(super) command: String,
     pub(super) resident: Resident,
     #[cfg(feature = "encode")]
@@ -76,6 +79,7 @@ impl<'a> Batches<'a> {
         store: &'a Store,
         inbox: &'a Inbox,
         request: &WatchRequest,
+        processes: &'a GraphProcesses,
         board: &mut Board,
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<Batches<'a>, WatchError> {
@@ -86,12 +90,13 @@ impl<'a> Batches<'a> {
             .map(|media| super::media::MediaEncoder::open(store, media))
             .transpose()?;
         let snapshot = store.at_version(None)?;
-        let resident = Resident::load(store, &snapshot, request.workers, &quiet())?;
+        let resident = Resident::load(store, &snapshot, processes, &quiet())?;
         let (store_path, inbox_path) = (request.store.display(), request.inbox.display());
         let batches = Batches {
             store,
             inbox,
             workers: request.workers,
+            processes,
             command: format!("vaplan watch --store {store_path} --inbox {inbox_path}"),
             resident,
             #[cfg(feature = "encode")]
@@ -464,7 +469,8 @@ impl<'a> Batches<'a> {
         board: &mut Board,
         on_progress: &mut dyn FnMut(WatchProgress<'_>),
     ) -> Result<(), WatchError> {
-        self.resident = Resident::load(self.store, snapshot, self.workers, &quiet())?;
+        self.resident.close();
+        self.resident = Resident::load(self.store, snapshot, self.processes, &quiet())?;
         self.loaded(others, board, on_progress);
         Ok(())
     }

@@ -26,7 +26,7 @@ pub fn blamed(error: &LabelError, batch: &[Delivery], store: &Store) -> Option<R
                 #[cfg(feature = "encode")]
                 let encoded = vaplan_schemas::Modality::ALL
                     .into_iter()
-                    .any(|modality| named(&place::encoded(store, delivery, modality)));
+                    .any(|modality| named(&store.kept_input(&place::encoded(store, delivery, modality))));
                 #[cfg(not(feature = "encode"))]
                 let encoded = false;
                 encoded || named(&delivery.entry.path) || named(&place::of(store, delivery))

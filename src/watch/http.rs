@@ -30,14 +30,14 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// Content of a page, by its path; `None` if there is no such page.
-pub(super) type Pages = dyn Fn(&str) -> Option<String> + Send + Sync;
+pub(crate) type Pages = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// Serves pages of type `content_type` from a thread of its own. Returns the address. If the port of `address` is 0, the
 /// returned address has the port that the system chose.
 ///
 /// # Errors
 /// Returns the error of the system if the address cannot be bound or the thread cannot start.
-pub(super) fn serve(
+pub(crate) fn serve(
     address: SocketAddr,
     name: &str,
     content_type: &'static str,

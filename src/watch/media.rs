@@ -182,7 +182,9 @@ impl MediaEncoder {
                     writer.finish()
                 };
                 write().map_err(EncodeError::from)?;
-                put(&unfinished, &place::encoded(store, delivery, modality))?;
+                let place = place::encoded(store, delivery, modality);
+                put(&unfinished, &place)?;
+                store.keep_input(&place)?;
             }
             // The rows come last: their file says that the delivery is encoded.
             let unfinished = folder.join(".unfinished");
@@ -260,10 +262,11 @@ impl Batches<'_> {
         changes: &mut Changes,
     ) -> Result<(), LabelError> {
         for modality in Modality::ALL {
-            let (at, place) = (modality.index(), place::encoded(self.store, delivery, modality));
+            let (at, local) = (modality.index(), place::encoded(self.store, delivery, modality));
+            let place = self.store.kept_input(&local);
             let earlier = place::earlier(self.store, delivery, &place, &world.features[at]);
             changes.removed[at].extend(earlier);
-            changes.features[at].extend(place.exists().then_some(place));
+            changes.features[at].extend(local.exists().then_some(place));
         }
         let rows = rejects_of(self.store, delivery);
         let rows = rows.map_err(|error| LabelError::Change(chain(&error)))?;

@@ -32,7 +32,7 @@ pub mod batch;
 pub mod blame;
 pub mod delivery;
 pub mod events;
-mod http;
+pub(crate) mod http;
 pub mod inbox;
 #[cfg(feature = "train")]
 mod learnt;
@@ -51,6 +51,11 @@ use std::time::Duration;
 
 use vaplan_schemas::store::Store;
 
+use crate::engine::cluster::frame::Frame;
+use crate::engine::cluster::meeting::RequestValues;
+use crate::engine::cluster::member::ClusterMember;
+use crate::engine::cluster::resident::GraphProcesses;
+use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
 use crate::error::chain;
 use batch::{BatchSummary, Batches};
@@ -68,6 +73,8 @@ pub struct WatchRequest {
     pub inbox: PathBuf,
     /// Number of timely workers.
     pub workers: usize,
+    /// How this process takes part in a cluster. `None`: this process works alone.
+    pub cluster: Option<ClusterSettings>,
     /// Handle that ends the watch.
     pub stop: StopHandle,
     /// File to write the status to. `None`: no status is written.
@@ -212,7 +219,18 @@ const LOOK_BESIDE: Duration = Duration::from_secs(10);
 /// committed stay in the inbox.
 pub fn run(request: &WatchRequest, on_progress: &mut dyn FnMut(WatchProgress<'_>)) -> Result<(), WatchError> {
     let mut board = Board::new(request.status.clone());
-    let result = watch(request, &mut board, on_progress);
+    let asked = asked(request);
+    let result = GraphProcesses::join(request.cluster.as_ref(), request.workers, asked)
+        .map_err(WatchError::from)
+        .and_then(|processes| {
+            let done = watch(request, &processes, &mut board, on_progress);
+            let told = done
+                .as_ref()
+                .map(|version| *version)
+                .map_err(|error| chain(error));
+            processes.end(told);
+            done.map(drop)
+        });
     match &result {
         Ok(()) => board.state("stopped", None)?,
         // Return the error that ended the watch, even if the status cannot be written either.
@@ -236,11 +254,55 @@ pub trait BesideTraining: std::fmt::Debug + Send + Sync {
 #[cfg(feature = "train")]
 pub type StartTraining = Box<dyn FnOnce(Box<dyn Fn() + Send>) -> training::TrainingThread>;
 
+/// The values that must be the same in all processes, each with its name.
+fn asked(request: &WatchRequest) -> RequestValues {
+    let store = request.store.display().to_string();
+    RequestValues::from(
+        [
+            ("command", "watch".to_owned()),
+            ("workers", request.workers.to_string()),
+            ("store", store),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
+}
+
+/// Runs the workers of the graph in a process other than process 0, until process 0 stops. Returns the latest version.
+///
+/// This process reads neither the inbox nor the store.
+///
+/// # Errors
+/// Returns [`LabelError::Cluster`] if the processes do not meet in time, or one of them fails or is lost.
+pub fn follow(request: &WatchRequest, settings: &ClusterSettings) -> Result<u64, LabelError> {
+    let mut member = ClusterMember::join(settings, asked(request))?;
+    member.control.lasts();
+    let followed = hosted(&mut member, request.workers);
+    member.end(followed)
+}
+
+fn hosted(member: &mut ClusterMember, workers: usize) -> Result<u64, LabelError> {
+    loop {
+        match member.control.next()? {
+            (
+                _,
+                Frame::Graph {
+                    learning,
+                    workers: of,
+                },
+            ) => member.host((learning, of), workers)?,
+            (_, Frame::Finished(version)) => return Ok(version),
+            (process, frame) => return Err(member.unexpected(process, &frame)),
+        }
+    }
+}
+
+/// Watches until it has to stop, and returns the latest version.
 fn watch(
     request: &WatchRequest,
+    processes: &GraphProcesses,
     board: &mut Board,
     on_progress: &mut dyn FnMut(WatchProgress<'_>),
-) -> Result<(), WatchError> {
+) -> Result<u64, WatchError> {
     let store = Store::open(&request.store)?;
     // Read the file of the training first, so that an invalid file is reported before the watch waits for anything.
     #[cfg(feature = "train")]
@@ -257,9 +319,10 @@ fn watch(
         on_progress(WatchProgress::Metrics(address));
     }
     board.state("loading", None)?;
-    let mut batches = Batches::load(&store, &inbox, request, board, on_progress)?;
+    let mut batches = Batches::load(&store, &inbox, request, processes, board, on_progress)?;
     board.state("watching", None)?;
-    let look = if events.notified() {
+    // A lost process is noticed at every look.
+    let look = if events.notified() && processes.processes() == 1 {
         LOOK_BESIDE
     } else {
         LOOK_ALONE
@@ -267,6 +330,7 @@ fn watch(
     #[cfg(feature = "train")]
     let training = start.map(|start| start(Box::new(events.waker())));
     while !events.stopped() {
+        processes.check()?;
         #[cfg(feature = "train")]
         if let Some(training) = &training
             && !training.commit_report(&mut batches, &mut events, board, on_progress)?
@@ -286,7 +350,8 @@ fn watch(
     }
     #[cfg(feature = "train")]
     drop(training);
+    let version = batches.resident.version();
     batches.finish()?;
     on_progress(WatchProgress::Stopped);
-    Ok(())
+    Ok(version)
 }

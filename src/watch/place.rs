@@ -18,7 +18,7 @@ use crate::world::Both;
 
 /// Returns the folder with the copies of all deliveries of this name.
 pub(super) fn folder(store: &Store, delivery: &Delivery) -> PathBuf {
-    store.root().join("_vaplan/shards").join(&delivery.entry.name)
+    store.own_dir().join("shards").join(&delivery.entry.name)
 }
 
 /// Returns the file of the features of a modality that are made of delivered media.
@@ -33,8 +33,14 @@ pub(super) fn rejects(store: &Store, delivery: &Delivery) -> PathBuf {
     folder(store, delivery).join(format!("{}.rejects.jsonl", &delivery.hash[..16]))
 }
 
-/// Returns the path of the copy of a delivery of features. For any other delivery, returns the path in the inbox.
+/// Returns the path of the copy of a delivery of features, as the store records it. For any other delivery, returns the path in
+/// the inbox.
 pub fn of(store: &Store, delivery: &Delivery) -> PathBuf {
+    store.kept_input(&local(store, delivery))
+}
+
+/// Returns the path of the copy on the local disk. Of a store at a URL, the copy is in the scratch folder.
+fn local(store: &Store, delivery: &Delivery) -> PathBuf {
     let DeliveryKind::Features(_) = delivery.kind else {
         return delivery.entry.path.clone();
     };
@@ -59,7 +65,8 @@ pub fn replaced(store: &Store, delivery: &Delivery, inputs: &Both<Vec<PathBuf>>)
 pub(super) fn earlier(store: &Store, delivery: &Delivery, place: &Path, inputs: &[PathBuf]) -> Vec<PathBuf> {
     // The store records absolute paths, and may itself be named by a relative one.
     let recorded = |path: PathBuf| absolute(&path).unwrap_or(path);
-    let (own, folder) = (recorded(place.to_owned()), recorded(folder(store, delivery)));
+    let folder = store.kept_input(&folder(store, delivery));
+    let (own, folder) = (recorded(place.to_owned()), recorded(folder));
     let same = |path: &&PathBuf| **path != own && path.starts_with(&folder);
     inputs.iter().filter(same).cloned().collect()
 }
@@ -74,8 +81,10 @@ pub(super) fn earlier(store: &Store, delivery: &Delivery, place: &Path, inputs: 
 /// # Errors
 /// Returns [`WatchError::Io`] if a file cannot be copied or synced.
 pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
-    let place = of(store, delivery);
+    let place = local(store, delivery);
     if place == delivery.entry.path || place.exists() {
+        // A watch that was killed may have copied the delivery without uploading the copy.
+        store.keep_input(&place)?;
         return Ok(delivery.entry.lies());
     }
     let folder = folder(store, delivery);
@@ -100,6 +109,7 @@ pub fn put(store: &Store, delivery: &Delivery) -> Result<bool, WatchError> {
     for folder in [Some(&*folder), folder.parent(), above].into_iter().flatten() {
         sync(folder)?;
     }
+    store.keep_input(&place)?;
     Ok(true)
 }
 

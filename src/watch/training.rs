@@ -25,6 +25,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use vaplan_schemas::Modality;
 use vaplan_schemas::contain::contain;
 use vaplan_schemas::rows::{Split, VersionRow};
+use vaplan_schemas::storage::is_url;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Classes, Labels, Settings, Table as _, Truth, Videos};
 
@@ -34,6 +35,7 @@ use super::status::Board;
 use super::{BesideTraining, StartTraining, WatchError, WatchProgress};
 use crate::engine::resident::delta;
 use crate::error::chain;
+use crate::ingest::absolute;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::record::epoch_of;
 use crate::parser::train::run_hash;
@@ -92,9 +94,9 @@ pub enum OwnTrainingReport {
     Failed(String),
 }
 
-/// Folder in a store with the checkpoints of own trainings. Each training has a folder, named by the store version that
-/// it began at.
-pub const FOLDER: &str = "_vaplan/train/watch";
+/// Folder in [`Store::own_dir`] with the checkpoints of own trainings. Each training has a folder, named by the store version
+/// that it began at.
+pub const FOLDER: &str = "train/watch";
 
 impl BesideTraining for OwnTrainingRequest {
     /// # Errors
@@ -105,7 +107,10 @@ impl BesideTraining for OwnTrainingRequest {
             path: self.config.clone(),
             problem,
         };
-        let same = |path: &Path| fs::canonicalize(path).ok();
+        let same = |path: &Path| match is_url(path) {
+            true => absolute(path).ok(),
+            false => fs::canonicalize(path).ok(),
+        };
         if same(&config.store) != same(store.root()) {
             let (found, expected) = (config.store.display(), store.root().display());
             return Err(bad(format!(
@@ -121,7 +126,7 @@ impl BesideTraining for OwnTrainingRequest {
             device: self.device,
             config,
             store: store.clone(),
-            _lock: lock(&store.root().join(FOLDER))?,
+            _lock: lock(&store.own_dir().join(FOLDER))?,
         };
         Ok(Box::new(move |wake| prepared.start(wake)))
     }
@@ -171,7 +176,7 @@ impl PreparedTraining {
         let (news, heard) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let own = OwnTraining {
-            folder: self.store.root().join(FOLDER),
+            folder: self.store.own_dir().join(FOLDER),
             prepared: self,
             stop: stop.clone(),
             report,

@@ -15,6 +15,7 @@
 //! | [`rejects`] | rejections of the label graph as rows of table `rejects` |
 //! | [`changes`] | [`Changes`](changes::Changes): the changes that a user asks for |
 //! | [`resolve`] | the world before and after a change |
+//! | `overrides` | user labels that decide stored tracks alone |
 //! | [`scope`] | the videos and tracks that a change can touch |
 //! | [`flips`] | the labels that PLD flips after a change of predictions or settings |
 //! | [`epochs`], `predictions` | the epochs of a store, and predictions that come with a change |
@@ -27,6 +28,7 @@ pub mod evidence;
 pub mod flips;
 pub(crate) mod hash;
 pub(crate) mod inputs;
+mod overrides;
 pub(crate) mod predictions;
 pub mod rejects;
 pub mod resolve;

@@ -5,18 +5,19 @@
 //! change therefore needs the features, but none of the other files that the store was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use vaplan_dataflows::Score;
 use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
-use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
+use vaplan_dataflows::{CandidateRule, Score};
+use vaplan_schemas::rows::{ClassRow, LabelRule, PromptRow, SettingRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
@@ -27,6 +28,9 @@ use super::settings::{LabelSettings, ModalitySettings};
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
 use crate::ingest::text::TextEmbeddings;
+
+/// The name of a folder of imported labels begins with this text; the modality follows. Each import has a folder in that folder.
+pub(crate) const IMPORT: &str = "import.";
 
 /// Text embeddings of the classes for one modality.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +100,7 @@ pub struct KeptFit {
 }
 
 /// The predictions that count: for each video and modality, the predictions of the latest of these epochs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Active {
     /// Epochs that count. The store can have predictions of other epochs.
     pub epochs: BTreeSet<u64>,
@@ -108,6 +112,7 @@ const SEGMENT_SECONDS: &str = "segment_seconds";
 const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
+const CANDIDATES: &str = "candidates";
 const COLUMNS: &str = "features.columns";
 const DELIVERED: &str = "inbox.delivered";
 const RUN: &str = "run.";
@@ -125,6 +130,19 @@ fn denoise_name(modality: Modality, what: &str) -> String {
 }
 
 impl World {
+    /// The rule of labels of a modality that neither a person nor PLD changed: `import` if the features are labels of another
+    /// program ([`label::import`](crate::label::import)), otherwise `plg`.
+    pub fn generated(&self, modality: Modality) -> LabelRule {
+        let imports = |path: &PathBuf| {
+            let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+            folder.and_then(|name| name.strip_prefix(IMPORT)) == Some(modality.as_str())
+        };
+        match self.features[modality.index()].iter().any(imports) {
+            true => LabelRule::Import,
+            false => LabelRule::Plg,
+        }
+    }
+
     /// Reads the world of a store version.
     ///
     /// # Errors
@@ -134,12 +152,16 @@ impl World {
         let version = snapshot.version().version;
         let bad = |problem: String| LabelError::World { version, problem };
         let class_rows = snapshot.read::<tables::Classes>()?;
-        let (classes, settings) = settings_of(&class_rows).map_err(bad)?;
+        let (classes, mut settings) = settings_of(&class_rows).map_err(bad)?;
         let mut named: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
         for row in snapshot.read::<tables::Settings>()? {
             named.entry(row.name).or_default().push(row.value);
         }
         let values = |name: &str| named.get(name).map_or(&[][..], |values| values);
+        if let [rule, ..] = values(CANDIDATES) {
+            let read = rule.parse();
+            settings.candidates = read.map_err(|error: String| bad(format!("setting {error}")))?;
+        }
         let texts = class_texts(&class_rows, classes.len());
         let rows = snapshot.read::<tables::Prompts>()?;
         let [audio, visual] = Modality::ALL.map(|modality| {
@@ -231,6 +253,10 @@ impl World {
             for (position, class) in active.classes.iter().enumerate() {
                 push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
             }
+        }
+        // Stores with the default rule have no such row, as those of older programs.
+        if self.settings.candidates != CandidateRule::Weak {
+            push(CANDIDATES.to_owned(), 0, self.settings.candidates.to_string());
         }
         // Stores with the default names have no such row, as those of older programs.
         if self.columns != ColumnNames::default() {
@@ -324,6 +350,20 @@ impl World {
         })
     }
 
+    /// Whether the candidates of a video with this weak label come from its scores.
+    pub fn guesses(&self, weak: &[ClassId]) -> bool {
+        self.settings.candidates.guesses(weak)
+    }
+
+    /// The classes that features of a video with this weak label are scored for: those of the weak label, or all classes if
+    /// the candidates come from the scores.
+    pub fn scored(&self, weak: &Arc<[ClassId]>) -> Arc<[ClassId]> {
+        match self.guesses(weak) {
+            true => (0..self.classes.len() as u32).map(ClassId).collect(),
+            false => weak.clone(),
+        }
+    }
+
     /// Position of the class with this name. `None` if no class has this name.
     pub fn class_id(&self, name: &str) -> Option<ClassId> {
         let position = self.classes.iter().position(|class| &**class == name)?;
@@ -404,7 +444,12 @@ fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), Stri
     if audio.thresholds.len() != visual.thresholds.len() {
         return Err("table `classes` has a class of one modality only".to_owned());
     }
-    Ok((classes, LabelSettings { audio, visual }))
+    let settings = LabelSettings {
+        audio,
+        visual,
+        candidates: CandidateRule::Weak,
+    };
+    Ok((classes, settings))
 }
 
 fn class_texts(rows: &[ClassRow], classes: usize) -> Both<Vec<Option<Arc<str>>>> {

@@ -298,15 +298,6 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
     assert!(said.contains(&told) && said.contains("in use"), "{said}");
     drop(held);
     assert!(!sample.path("store").exists());
-    for command in [&["relabel", "--threshold", "visual/Dog=1.1"][..], &["denoise"]] {
-        let mut run = program();
-        run.args(command)
-            .args(["--store", "s3://b/s", "--hosts", &two, "--process", "0"]);
-        let output = run.env("VAPLAN_SECRET", SECRET).output().unwrap();
-        assert_status(&output, 2);
-        let told = format!("`{} --hosts` needs a store on a local disk", command[0]);
-        assert!(stderr(&output).contains(&told), "{}", stderr(&output));
-    }
     // One host is one process.
     let single = file("alone", &format!("{}\n", lines[0]));
     assert_status(&sample.label("store", &["--hosts", &single, "--process", "0"]), 0);

@@ -6,6 +6,8 @@
 //!      └── 10.77.0.3 ──┘
 //! ```
 
+mod moments;
+
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
@@ -190,6 +192,11 @@ impl Run {
             );
             heard.push(byte[0]);
         }
+    }
+
+    fn kill(&mut self, process: usize) {
+        // The process can have ended already.
+        let _ = self.0[process].kill();
     }
 
     fn end(mut self) -> Vec<Output> {

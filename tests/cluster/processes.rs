@@ -14,7 +14,7 @@ use crate::sample::Sample;
 use crate::support::{assert_status, stderr, vaplan};
 
 /// The secret of the clusters of these tests.
-pub(super) const SECRET: &str = "a secret of sixteen or more bytes";
+pub(crate) const SECRET: &str = "a secret of sixteen or more bytes";
 
 /// The program with small passes, so that a store of few videos has many buckets.
 pub(super) fn program() -> Command {
@@ -31,7 +31,7 @@ pub(super) fn alone(sample: &Sample, store: &str, more: &[&str]) -> Output {
 }
 
 /// So many addresses of free ports.
-pub(super) fn free_addresses(count: usize) -> Vec<String> {
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
     // All are held until all are found, so that no two are one.
     let held: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())

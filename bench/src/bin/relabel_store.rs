@@ -116,6 +116,7 @@ fn video(number: u64) -> Video {
         name,
         split: Split::Train,
         weak: weak.into(),
+        guessed: false,
         source: "simulated".into(),
     }
 }
@@ -300,7 +301,7 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
         .into_iter()
         .map(|row| row.video)
         .collect();
-    let (mut graph, _) = Graph::start(&part, world.denoising, false, workers, Box::new(learner))?;
+    let (mut graph, _) = Graph::start(&part, world.denoising, false, workers.into(), Box::new(learner))?;
     drop(part);
     let start = Instant::now();
     let stepped = graph.step(Some(world.denoising))?;

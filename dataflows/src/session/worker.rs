@@ -22,7 +22,7 @@ use crate::outcome::Output;
 use crate::placement::Placement;
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, LearnerHandle, LearnerStatus};
-use crate::workers::{self, StopSignal, WorkersError};
+use crate::workers::{self, ConnectedThreads, StopSignal, WorkersError};
 
 /// A command of the session to a worker.
 pub(super) enum Command {
@@ -84,21 +84,50 @@ impl LearnerSlot {
     }
 }
 
-/// Starts the threads. Each keeps the number of updates in its arrangements in its entry of `held`.
+/// Starts the threads. Each keeps the number of updates in its arrangements in its entry of `held`. `threads` are those of
+/// process 0, if other processes have workers, too.
 pub(super) fn spawn(
-    workers: usize,
+    threads: Option<ConnectedThreads>,
     ends: Vec<Option<Ends>>,
     stop: &StopSignal,
     held: &Arc<[AtomicI64]>,
     slot: Option<LearnerSlot>,
 ) -> Result<WorkerGuards<Option<()>>, WorkersError> {
+    let workers = ends.len();
     let ends = Mutex::new(ends);
     let held = held.clone();
-    workers::start(workers, stop, move |worker, stop| {
+    let collects = threads.is_some().then_some(workers as u64);
+    let logic = move |worker: &mut Worker, stop: &StopSignal| {
         let mut all = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let own = all[worker.index()].take().expect("a worker starts once");
         drop(all);
-        live(worker, own, stop, &held, slot.as_ref());
+        live(worker, own, stop, &held, (slot.as_ref(), collects));
+    };
+    match threads {
+        None => workers::start(workers, stop, logic),
+        Some(threads) => workers::start_connected(threads, stop, logic),
+    }
+}
+
+/// Runs the workers of a process other than process 0, until `stop` is set or a worker panics. `learning` says whether the
+/// session has a learner, and `collecting` is the number of workers of process 0.
+pub(super) fn host(
+    threads: ConnectedThreads,
+    (learning, collecting): (bool, usize),
+    held: &Arc<[AtomicI64]>,
+    stop: &StopSignal,
+) -> Result<WorkerGuards<Option<()>>, WorkersError> {
+    let (first, held) = (threads.first, held.clone());
+    workers::start_connected(threads, stop, move |worker, stop| {
+        count_held(worker, first, held.clone());
+        let graph = Graph::new(worker, learning.then_some(None), Some(collecting as u64));
+        // Process 0 feeds all rows. Without this drop, the inputs of this worker would hold the frontier of all workers.
+        drop(graph);
+        // Process 0 ends the session, because its dataflow may never end by itself.
+        let _ = stop.step_while(worker, || true);
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
     })
 }
 
@@ -108,10 +137,11 @@ fn live(
     (commands, answers): Ends,
     stop: &StopSignal,
     held: &Arc<[AtomicI64]>,
-    slot: Option<&LearnerSlot>,
+    (slot, collects): (Option<&LearnerSlot>, Option<u64>),
 ) {
-    count_held(worker, held.clone());
-    let mut graph = Graph::new(worker, slot.map(|slot| slot.learner_handle(worker.index(), stop)));
+    count_held(worker, 0, held.clone());
+    let learner = slot.map(|slot| slot.learner_handle(worker.index(), stop));
+    let mut graph = Graph::new(worker, learner, collects);
     // Worker 0 steps until the learner has the labels of the version. The learner then trains while the caller works on
     // the answer.
     let learner = slot.filter(|_| worker.index() == 0);
@@ -144,8 +174,9 @@ fn live(
 }
 
 /// Counts the updates in all arrangements of the worker, by the log events for new, merged and dropped batches.
-fn count_held(worker: &Worker, held: Arc<[AtomicI64]>) {
-    let index = worker.index();
+/// `first` is the index of the first worker of this process.
+fn count_held(worker: &Worker, first: usize, held: Arc<[AtomicI64]>) {
+    let index = worker.index() - first;
     let mut register = worker.log_register().expect("the worker was made with a timer");
     register.insert::<DifferentialEventBuilder, _>("differential/arrange", move |_time, events| {
         for (_, event) in events.iter_mut().flat_map(|events| events.drain(..)) {
@@ -172,13 +203,22 @@ struct Graph {
 
 impl Graph {
     /// Builds the graph. The outer `None` of `learner_handle` says that the session has no learner; the inner `None`
-    /// says that another worker holds the learner.
-    fn new(worker: &mut Worker, learner_handle: Option<Option<LearnerHandle>>) -> Graph {
+    /// says that another worker holds the learner. With `collects`, the outputs of all processes move to the first workers,
+    /// which are those of process 0; `collects` is their number.
+    fn new(
+        worker: &mut Worker,
+        learner_handle: Option<Option<LearnerHandle>>,
+        collects: Option<u64>,
+    ) -> Graph {
         worker.dataflow_named("Session", |scope| {
             let (feed, inputs) = Feed::new(scope, Placement::Spread);
             let outputs = match learner_handle {
                 None => labelling(inputs),
                 Some(learner_handle) => learning(inputs, learner_handle, Placement::Spread),
+            };
+            let outputs = match collects {
+                None => outputs,
+                Some(workers) => outputs.collected(workers),
             };
             let answer = Rc::new(RefCell::new(Answer::default()));
             let probe = ProbeHandle::new();

@@ -196,3 +196,75 @@ fn fetch_now(path: &Path) -> Result<PathBuf, StoreError> {
         .map_err(|error| StoreError::io("write", &copy)(error.error))?;
     Ok(copy)
 }
+
+/// The path of a folder of the scratch folder that has a copy of every object below a URL, under the same names. If `path` is a
+/// single object, the path of a copy of that name.
+///
+/// # Errors
+/// As [`fetch`], and [`StoreError::Io`] if there is no object at or below the URL.
+pub fn folder(path: &Path) -> Result<PathBuf, StoreError> {
+    let single = stat(path)?;
+    let objects = match &single {
+        Some(object) => vec![object.clone()],
+        None => list(path)?,
+    };
+    if objects.is_empty() {
+        return Err(StoreError::io("read", path)(std::io::ErrorKind::NotFound.into()));
+    }
+    let (url, ..) = parsed(path)?;
+    let mut sum = Sha256::new();
+    for object in &objects {
+        sum.update(object.path.as_os_str().as_encoded_bytes());
+        sum.update([0]);
+        sum.update(&object.state);
+    }
+    let state: String = sum
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let copy = scratch::of_url(&url).join("folders").join(state);
+    let base = match &single {
+        Some(_) => path.parent().unwrap_or(path),
+        None => path,
+    };
+    let within = |object: &InputObject| {
+        let name = object.path.strip_prefix(base).unwrap_or(&object.path);
+        // A name with `..` would leave the folder.
+        let plain = name
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        plain.then(|| name.to_owned())
+    };
+    let done = match &single {
+        Some(object) => copy.join(within(object).unwrap_or_default()),
+        None => copy.clone(),
+    };
+    if copy.is_dir() {
+        return Ok(done);
+    }
+    let above = scratch::of_url(&url).join("folders");
+    std::fs::create_dir_all(&above).map_err(StoreError::io("make", &above))?;
+    let unfinished = tempfile::tempdir_in(&above).map_err(StoreError::io("make", &above))?;
+    for object in &objects {
+        let Some(name) = within(object) else { continue };
+        let fetched = fetch(&object.path)?;
+        let target = unfinished.path().join(name);
+        let parent = target.parent().unwrap_or(unfinished.path());
+        std::fs::create_dir_all(parent).map_err(StoreError::io("make", parent))?;
+        // The name takes the place of the copy, so that the scratch folder holds the bytes once.
+        std::fs::rename(&fetched, &target).map_err(StoreError::io("name", &target))?;
+        fetched_paths().remove(&object.path);
+    }
+    let unfinished = unfinished.keep();
+    match std::fs::rename(&unfinished, &copy) {
+        Ok(()) => Ok(done),
+        // Another process made the same copy meanwhile.
+        Err(_) if copy.is_dir() => {
+            let _ = std::fs::remove_dir_all(&unfinished);
+            Ok(done)
+        }
+        Err(error) => Err(StoreError::io("name", &copy)(error)),
+    }
+}

@@ -25,6 +25,7 @@ mod ranged;
 mod retry;
 mod runtime;
 pub mod scratch;
+mod sizes;
 mod url;
 
 use std::collections::BTreeSet;
@@ -47,8 +48,9 @@ pub(crate) use checkpoint::APP_ID;
 pub(crate) use local::LocalStorage;
 pub(crate) use objects::{ObjectStorage, Upload};
 pub(crate) use open::open;
-pub(crate) use ranged::{Ranges, WHOLE_BYTES};
+pub(crate) use ranged::Ranges;
 pub(crate) use runtime::{run, runtime};
+pub(crate) use sizes::whole_bytes;
 
 use crate::error::StoreError;
 use durable::Scratch;

@@ -13,8 +13,6 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::Storage;
 use crate::error::StoreError;
 
-/// A file of at most this size is read whole: one request for 4 MiB takes about as long as two requests for less.
-pub(crate) const WHOLE_BYTES: u64 = 4 << 20;
 /// The number of bytes at the end of a file that are read first. They nearly always hold the footer.
 const FOOTER_BYTES: u64 = 64 << 10;
 /// Two parts that lie at most this far apart are read by one request.

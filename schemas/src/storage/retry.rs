@@ -20,6 +20,7 @@ use object_store::{
 use tokio::sync::Semaphore;
 
 use super::counts::{Operation, RequestCounters, RequestCounts};
+use super::sizes::part_bytes;
 use super::{StoreUrl, checkpoint, fault, redacted};
 use crate::error::ObjectError;
 
@@ -29,14 +30,10 @@ const ATTEMPTS: u32 = 8;
 /// The pause after the first attempt. Each later pause is twice as long, up to [`LONGEST`].
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
-/// An object of more than this number of bytes is written in parts.
-const LARGE: usize = 16 << 20;
-/// The size of a part.
-const PART: usize = 8 << 20;
 /// The most parts of one object that are under way at once.
 const PARTS_AT_ONCE: usize = 4;
 /// The most requests of one store that are under way at once.
-pub(super) const AT_ONCE: usize = 128;
+pub(super) const AT_ONCE: usize = 256;
 
 /// The object store of the keys below a URL.
 #[derive(Clone, Debug)]
@@ -142,15 +139,16 @@ impl Retrying {
 
     /// Writes an object, in parts if it is large.
     pub(super) async fn put_whole(&self, location: &Location, bytes: Bytes) -> object_store::Result<()> {
-        if bytes.len() <= LARGE {
+        let part_bytes = part_bytes();
+        if bytes.len() <= part_bytes.saturating_mul(2) {
             return self.put(location, bytes.into()).await.map(drop);
         }
         // If a part fails, all parts are written again: an upload in parts cannot replace one of them.
         let request = async |_| {
             let mut upload = self.inner.put_multipart(location).await?;
             let parts: Vec<Bytes> = (0..bytes.len())
-                .step_by(PART)
-                .map(|start| bytes.slice(start..bytes.len().min(start + PART)))
+                .step_by(part_bytes)
+                .map(|start| bytes.slice(start..bytes.len().min(start + part_bytes)))
                 .collect();
             for together in parts.chunks(PARTS_AT_ONCE) {
                 let parts = together.iter().map(|part| {

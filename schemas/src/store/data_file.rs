@@ -1,6 +1,6 @@
 //! A data file of a table: where it is, and how it is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use super::logged;
 use super::parallel::on_all_cores;
 use crate::error::StoreError;
 use crate::parquet_file::Opened;
-use crate::storage::{Ranges, Storage, WHOLE_BYTES};
+use crate::storage::{Ranges, Storage, whole_bytes};
 
 /// A Parquet file of a table.
 #[derive(Clone, Debug)]
@@ -40,33 +40,50 @@ pub(super) enum FilePlace {
 
 /// The most bytes of objects that a snapshot holds, and the most that are fetched together.
 pub(super) const HELD_BYTES: u64 = 64 << 20;
-/// The most objects that are fetched together.
-const TOGETHER: usize = 128;
+/// The most objects that one scan fetches together, and their most bytes. Four tables can be scanned at once, so that the objects
+/// that one scan has fetched stay until it has read them.
+const TOGETHER: usize = 256;
+const TOGETHER_BYTES: u64 = HELD_BYTES / 4;
 
 /// The bytes of small objects that a snapshot read, by key. Commands read some files several times, and each request takes
 /// longer than decoding the file.
 #[derive(Debug, Default)]
-pub(super) struct HeldFiles(Mutex<(BTreeMap<String, Bytes>, u64)>);
+pub(super) struct HeldFiles(Mutex<HeldState>);
+
+#[derive(Debug, Default)]
+struct HeldState {
+    files: BTreeMap<String, Bytes>,
+    /// The keys, the oldest first.
+    order: VecDeque<String>,
+    bytes: u64,
+}
 
 impl HeldFiles {
     fn get(&self, key: &str) -> Option<Bytes> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .0
+            .files
             .get(key)
             .cloned()
     }
 
+    /// Adds files, and removes the oldest ones if all take more than [`HELD_BYTES`].
     fn insert(&self, new: impl Iterator<Item = (String, Bytes)>) {
-        let new: Vec<(String, Bytes)> = new.collect();
-        let bytes: u64 = new.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.1 + bytes > HELD_BYTES {
-            *held = (BTreeMap::new(), 0);
+        for (key, bytes) in new {
+            let more = bytes.len() as u64;
+            if held.files.insert(key.clone(), bytes).is_none() {
+                held.order.push_back(key);
+                held.bytes += more;
+            }
         }
-        held.1 += bytes;
-        held.0.extend(new);
+        while held.bytes > HELD_BYTES
+            && let Some(oldest) = held.order.pop_front()
+        {
+            let gone = held.files.remove(&oldest);
+            held.bytes -= gone.map_or(0, |bytes| bytes.len() as u64);
+        }
     }
 }
 
@@ -74,7 +91,7 @@ impl HeldFiles {
 pub(super) fn fetch(files: &[&DataFile]) -> Result<(), StoreError> {
     let wanted = files.iter().filter_map(|file| match &file.place {
         FilePlace::Object(storage, key, Some(held))
-            if file.bytes <= WHOLE_BYTES && held.get(key).is_none() =>
+            if file.bytes <= whole_bytes() && held.get(key).is_none() =>
         {
             Some((storage, key, held))
         }
@@ -110,8 +127,8 @@ pub(super) fn on_files<R: Send>(
         let from = done.len();
         let mut bytes = 0;
         let fits = |file: &&&DataFile| {
-            bytes += file.bytes.min(WHOLE_BYTES);
-            bytes <= HELD_BYTES
+            bytes += file.bytes.min(whole_bytes());
+            bytes <= TOGETHER_BYTES
         };
         let count = files[from..]
             .iter()
@@ -192,12 +209,32 @@ impl DataFile {
     /// Opens the file. Of a large object this reads the footer only, and reading rows fetches the columns that it needs.
     pub(super) fn open(&self, schema: &SchemaRef) -> Result<Opened, StoreError> {
         match &self.place {
-            FilePlace::Object(storage, key, _) if self.bytes > WHOLE_BYTES => {
+            FilePlace::Object(storage, key, _) if self.bytes > whole_bytes() => {
                 let ranges = Ranges::open(storage.clone(), key, self.bytes)?;
                 Opened::of_ranges(&self.path, ranges, schema)
             }
             FilePlace::Local => Opened::open(&self.path, schema),
             FilePlace::Object(..) => Opened::of_bytes(&self.path, self.read()?, schema),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_files_go_first_and_new_ones_stay() {
+        let held = HeldFiles::default();
+        let file = |number: u64| {
+            let bytes = Bytes::from(vec![0; (HELD_BYTES / 4) as usize]);
+            std::iter::once((format!("{number}"), bytes))
+        };
+        (0..5).for_each(|number| held.insert(file(number)));
+        held.insert(file(4));
+        let there: Vec<bool> = (0..5)
+            .map(|number| held.get(&number.to_string()).is_some())
+            .collect();
+        assert_eq!(there, [false, true, true, true, true]);
     }
 }

@@ -27,6 +27,7 @@ mod entry;
 mod finish;
 mod former;
 mod grouped;
+mod kept;
 mod lease;
 mod log_copy;
 mod logged;
@@ -105,6 +106,11 @@ const PLAIN_BYTES: u64 = 8 << 20;
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The environment variable that replaces [`PLAIN_BYTES`].
 const PLAIN_BYTES_VARIABLE: &str = "VAPLAN_PLAIN_BYTES";
+
+/// The key of a mark. `vacuum` removes a mark of a store on a local disk.
+fn mark_key(name: &str) -> String {
+    format!("{OWN}/staging/cluster/{name}")
+}
 
 impl Store {
     /// Opens an existing store.
@@ -244,6 +250,32 @@ impl Store {
     /// The folder of features that were encoded from media for this store. This function does not create the folder.
     pub fn encoded_dir(&self) -> PathBuf {
         self.own.join("encoded")
+    }
+
+    /// Writes a mark into the store, for other processes that use it now. `name` must be a name of the program's own.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Io`] or [`StoreError::Object`] if the mark cannot be written.
+    pub fn put_mark(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        self.storage
+            .put_copy(&mark_key(name), text.as_bytes().to_vec().into())
+    }
+
+    /// The text of a mark; `None` if there is no such mark.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Io`] or [`StoreError::Object`] if the mark cannot be read.
+    pub fn mark_of(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let bytes = self.storage.get(&mark_key(name))?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Removes a mark. A mark that does not exist is no error.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Io`] or [`StoreError::Object`] if the mark cannot be removed.
+    pub fn remove_mark(&self, name: &str) -> Result<(), StoreError> {
+        self.storage.delete(&mark_key(name))
     }
 
     /// All versions, from first to last.

@@ -56,6 +56,8 @@ pub(crate) struct Control {
     open: BTreeSet<usize>,
     /// The processes that sent their last frame, so that the end of their link is no error.
     done: BTreeSet<usize>,
+    /// Whether the run has several steps, so that only [`Frame::Finished`] is its last frame.
+    lasting: bool,
     /// The first data link that ended too early, and the end of the time in which process 0 can report the cause.
     broken: Option<(ClusterError, Receiver<Instant>)>,
 }
@@ -100,6 +102,7 @@ impl Control {
             events,
             early: VecDeque::new(),
             done: BTreeSet::new(),
+            lasting: false,
             broken: None,
         })
     }
@@ -159,10 +162,7 @@ impl Control {
             select! {
                 recv(from) -> message => return Ok(message.ok()),
                 recv(self.events) -> event => match event.expect("this holds a sender") {
-                    ClusterEvent::Broken(process, why) => {
-                        let lost = ClusterError::Lost { peer: self.hosts.peer(process), why };
-                        self.broken.get_or_insert((lost, crossbeam::channel::after(GRACE)));
-                    }
+                    ClusterEvent::Broken(process, why) => self.note_broken(process, why),
                     event => self.heed(event)?,
                 },
                 recv(waited) -> _ => if let Some((lost, _)) = self.broken.take() {
@@ -183,6 +183,56 @@ impl Control {
         }
     }
 
+    /// Like [`Control::next`], while a dataflow runs in other threads: a data link that breaks is an error, too.
+    ///
+    /// # Errors
+    /// Returns [`ClusterError`] if a process failed or is lost.
+    pub(crate) fn next_during(&mut self) -> Result<(usize, Frame), ClusterError> {
+        loop {
+            if let Some(frame) = self.early.pop_front() {
+                return Ok(frame);
+            }
+            // `wait` would handle frames without returning them, so wait for the next event here.
+            match self.events.recv_timeout(GRACE / 4) {
+                Ok(ClusterEvent::Broken(process, why)) => self.note_broken(process, why),
+                Ok(event) => self.heed(event)?,
+                Err(_) => self.poll()?,
+            }
+        }
+    }
+
+    /// Says that the run has several steps, and ends with [`Frame::Finished`].
+    pub(crate) fn lasts(&mut self) {
+        self.lasting = true;
+    }
+
+    /// Handles the events until now, without waiting.
+    ///
+    /// # Errors
+    /// Returns [`ClusterError`] if a process failed or is lost.
+    pub(crate) fn poll(&mut self) -> Result<(), ClusterError> {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                ClusterEvent::Broken(process, why) => self.note_broken(process, why),
+                event => self.heed(event)?,
+            }
+        }
+        let grace_ended = |(_, waited): &(ClusterError, Receiver<Instant>)| waited.try_recv().is_ok();
+        match self.broken.take_if(|broken| grace_ended(broken)) {
+            Some((lost, _)) => Err(lost),
+            None => Ok(()),
+        }
+    }
+
+    fn note_broken(&mut self, process: usize, why: String) {
+        let lost = ClusterError::Lost {
+            peer: self.hosts.peer(process),
+            why,
+        };
+        self.broken
+            .get_or_insert((lost, crossbeam::channel::after(GRACE)));
+    }
+
     fn heed(&mut self, event: ClusterEvent) -> Result<(), ClusterError> {
         match event {
             ClusterEvent::Frame(0, Frame::Failed(reason)) => Err(ClusterError::EndedByLeader(reason)),
@@ -191,7 +241,11 @@ impl Control {
                 reason,
             }),
             ClusterEvent::Frame(process, frame) => {
-                if last(&frame) {
+                let last = match self.lasting {
+                    true => matches!(frame, Frame::Finished(_)),
+                    false => last(&frame),
+                };
+                if last {
                     self.done.insert(process);
                 }
                 self.early.push_back((process, frame));

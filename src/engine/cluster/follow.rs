@@ -12,7 +12,7 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::{PredictionTrack, UserLabelRow};
 use vaplan_schemas::store::{PartWriter, Snapshot, Store};
 
-use super::frame::{Frame, WrittenPart};
+use super::frame::{Frame, Go, WrittenPart};
 use super::member::{ClusterMember, positions};
 use crate::engine::before::VersionBefore;
 use crate::engine::commit::PassTotals;
@@ -88,19 +88,34 @@ pub(crate) fn follow(
             (process, frame) => return Err(member.unexpected(process, &frame)),
         }
     };
-    let store = Store::open(store).map_err(|_| member.elsewhere(store.to_owned()))?;
-    member.check_seal(&store)?;
+    follow_labels(member, store, workers, listener, go, plan)
+}
+
+/// Labels all videos together with process 0, which has begun. `plan` plans the run on the version before.
+///
+/// # Errors
+/// Returns the errors of [`follow`].
+pub(crate) fn follow_labels(
+    member: &mut ClusterMember,
+    store: &Path,
+    workers: usize,
+    listener: &Listener,
+    go: Go,
+    plan: impl FnOnce(&Store, Option<Snapshot>) -> Result<FollowedPlan, LabelError>,
+) -> Result<Followed, LabelError> {
+    let store = member.open_sealed(store)?;
     let before = go
         .before
         .map(|version| store.at_version(Some(StoreVersion(version))));
     let FollowedPlan {
-        plan,
+        mut plan,
         stage,
         before,
         user_labels,
         predictions,
         flips,
     } = plan(&store, before.transpose()?)?;
+    (plan.world.denoising, plan.world.active) = go.denoised;
     if plan.hash() != go.plan {
         let (here, leader) = (member.hosts().here(), member.hosts().peer(0));
         return Err(ClusterError::Plan { here, leader }.into());
@@ -139,7 +154,7 @@ pub(crate) fn follow(
     let name = member.part_name();
     let mut part = PartWriter::begin(&store, StoreVersion(version.version), version.buckets, &name)?;
     let mut totals = PassTotals::new(flips);
-    let team = member.workers(workers);
+    let team = member.workers(workers)?;
     flow::label(input, team, member, &mut |pass| {
         listener.check()?;
         totals.write(&mut part, &plan, opened.classes(), pass)
@@ -168,8 +183,7 @@ fn follow_tracks(
     version: TracksOfVersion,
     tracks: impl FnOnce(&Snapshot, &str, BucketShare, &mut PartWriter) -> Result<Option<TrackCounts>, LabelError>,
 ) -> Result<Followed, LabelError> {
-    let store = Store::open(store).map_err(|_| member.elsewhere(store.to_owned()))?;
-    member.check_seal(&store)?;
+    let store = member.open_sealed(store)?;
     let snapshot = store.at_version(Some(StoreVersion(version.before)))?;
     let share = member.share(workers, version.buckets);
     let name = member.part_name();

@@ -13,6 +13,7 @@ use vaplan_schemas::store::PartFiles;
 use crate::engine::commit::PassTotals;
 use crate::engine::group::TracksOfVersion;
 use crate::engine::passes::Passes;
+use crate::engine::plan::DenoisingState;
 use crate::engine::score::ReadReport;
 use crate::engine::tracks::TrackCounts;
 
@@ -32,6 +33,8 @@ pub(crate) enum First {
         process: usize,
         /// The number of [`Frame::Welcome`], so that a process of another run is not taken for a peer.
         session: u64,
+        /// Which dataflow of the run the link is for, counted from 0.
+        dataflow: u64,
     },
 }
 
@@ -68,6 +71,17 @@ pub(crate) enum Frame {
     WroteTracks(Box<(TrackCounts, PartFiles)>),
     /// The sender has labelled, written and synced its part of all passes. Reports with its rejected rows came before.
     Wrote(Box<WrittenPart>),
+    /// Process 0 starts a graph that stays in memory. The receiver runs its workers of the graph.
+    Graph {
+        /// Whether a learner is in the graph.
+        learning: bool,
+        /// The number of workers of process 0.
+        workers: u32,
+    },
+    /// The graph that stays in memory has ended.
+    GraphEnded,
+    /// The run of several steps has ended. The version is the latest one.
+    Finished(u64),
     /// Process 0 has committed this version. The second number is the number of rejected rows.
     Committed(u64, u64),
     /// The run ends with an error, for this reason.
@@ -75,7 +89,7 @@ pub(crate) enum Frame {
 }
 
 /// The share of a process in a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// The version before; `None` if the run makes the first version.
     pub(crate) before: Option<u64>,
@@ -83,6 +97,8 @@ pub(crate) struct Go {
     pub(crate) plan: String,
     /// Positions in the plan of the shards that the receiver reads.
     pub(crate) shards: Vec<u32>,
+    /// The denoising rules and the predictions that count.
+    pub(crate) denoised: DenoisingState,
 }
 
 /// An epoch of predictions that is being committed.
@@ -129,7 +145,7 @@ const LONGEST: usize = 64 << 20;
 /// Largest length of a message before the sender has proved that it knows the secret: 1 MiB.
 const LONGEST_SHORT: usize = 1 << 20;
 /// The first bytes of every message. The last byte is the version of this protocol.
-const MAGIC: [u8; 4] = *b"vpl\x04";
+const MAGIC: [u8; 4] = *b"vpl\x05";
 
 /// Writes a message with a single `write_all`.
 pub(crate) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {

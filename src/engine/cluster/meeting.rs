@@ -188,12 +188,13 @@ fn report(
 }
 
 impl ClusterConnections {
-    /// Connects the data links to all other processes. The entry of this process is `None`.
+    /// Connects the data links of a dataflow to all other processes. The entry of this process is `None`. Every dataflow has
+    /// links of its own, because timely closes them when the dataflow ends.
     ///
     /// # Errors
     /// Returns [`ClusterError::Lost`] if a process does not accept the connection, [`ClusterError::Absent`] if a
     /// process does not connect in time, and [`ClusterError::Listen`] if a socket option cannot be set.
-    pub(crate) fn data_links(self) -> Result<Vec<Option<TcpStream>>, ClusterError> {
+    pub(crate) fn data_links(&self, dataflow: u64) -> Result<Vec<Option<TcpStream>>, ClusterError> {
         let hosts = &self.settings.hosts;
         let (here, processes) = (hosts.process(), hosts.processes());
         let until = Instant::now() + self.settings.timeout;
@@ -203,6 +204,7 @@ impl ClusterConnections {
             let call = First::Call {
                 process: here,
                 session: self.session,
+                dataflow,
             };
             // The peer listens already, because every process listens before it sends its hello.
             let called = connect(&peer.address, &self.settings.secret, &call);
@@ -216,7 +218,14 @@ impl ClusterConnections {
         }
         while let Some(missing) = (here + 1..processes).find(|&process| links[process].is_none()) {
             match self.door.next(until) {
-                Some(Visit::Process(stream, First::Call { process, session })) if session == self.session => {
+                Some(Visit::Process(
+                    stream,
+                    First::Call {
+                        process,
+                        session,
+                        dataflow: theirs,
+                    },
+                )) if session == self.session && theirs == dataflow => {
                     if process > here && process < processes {
                         links[process].get_or_insert(stream);
                     }

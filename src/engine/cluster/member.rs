@@ -1,20 +1,20 @@
 //! This process in a cluster whose processes have met.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
+use vaplan_schemas::storage::is_url;
 use vaplan_schemas::store::{Commit, Store, WriteLock};
 
 use super::control::Control;
 use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
 use super::hosts::Hosts;
 use super::link::{Link, LinkTraffic};
-use super::meeting::{RequestValues, meet};
+use super::meeting::{ClusterConnections, RequestValues, meet};
 use super::settings::ClusterSettings;
 use crate::engine::commit::VersionWriter;
 use crate::engine::flow::Wait;
@@ -39,11 +39,17 @@ pub(crate) struct ClusterMember {
     hosts: Hosts,
     /// The links for frames.
     pub(crate) control: Control,
+    /// Makes the links of the next dataflow.
+    meeting: Arc<ClusterConnections>,
+    /// The links of the first dataflow, until they are taken. They are made at once, so that a process that cannot be reached
+    /// is found before any work.
     links: Vec<Option<TcpStream>>,
+    /// The number of dataflows until now.
+    dataflows: u64,
     session: u64,
     traffic: Arc<LinkTraffic>,
-    /// The file by which the other processes recognise the store, once it is written.
-    sealed: Option<PathBuf>,
+    /// The store that holds the mark by which the other processes recognise it, once the mark is written.
+    sealed: Option<Store>,
 }
 
 impl ClusterMember {
@@ -71,8 +77,10 @@ impl ClusterMember {
             here: hosts.here(),
             source,
         })?;
+        let meeting = Arc::new(meeting);
+        let connecting = meeting.clone();
         let links = control
-            .during(move || meeting.data_links())
+            .during(move || connecting.data_links(0))
             .and_then(|links| links);
         let links = match links {
             Ok(links) => links,
@@ -89,7 +97,9 @@ impl ClusterMember {
         Ok(ClusterMember {
             hosts,
             control,
+            meeting,
             links,
+            dataflows: 0,
             session,
             traffic: Arc::default(),
             sealed: None,
@@ -132,8 +142,18 @@ impl ClusterMember {
         self.session.to_string()
     }
 
-    /// Makes the group of the workers of all processes. A member makes one group.
-    pub(crate) fn workers(&mut self, workers: usize) -> WorkerGroup {
+    /// Makes the group of the workers of all processes, for the next dataflow or the next passes. All processes make their
+    /// groups in the same order.
+    ///
+    /// # Errors
+    /// Returns [`ClusterError`] if a process is lost before all are connected.
+    pub(crate) fn workers(&mut self, workers: usize) -> Result<WorkerGroup, ClusterError> {
+        let dataflow = self.dataflows;
+        self.dataflows += 1;
+        if self.links.is_empty() {
+            let meeting = self.meeting.clone();
+            self.links = self.control.during(move || meeting.data_links(dataflow))??;
+        }
         let sender = self.control.sender();
         let links = std::mem::take(&mut self.links).into_iter().enumerate();
         let links = links
@@ -141,7 +161,12 @@ impl ClusterMember {
                 stream.map(|stream| Link::new(stream, peer, sender.clone(), self.traffic.clone()))
             })
             .collect();
-        WorkerGroup::of_cluster(workers, self.hosts.process(), links, sender)
+        Ok(WorkerGroup::of_cluster(
+            workers,
+            self.hosts.process(),
+            links,
+            sender,
+        ))
     }
 
     /// The buckets of this process.
@@ -179,17 +204,8 @@ impl ClusterMember {
 
     /// Marks the store of process 0, so that the other processes recognise it.
     fn seal(&mut self, store: &Store) -> Result<(), LabelError> {
-        let seal = seal(store);
-        let written = seal
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&seal, self.session.to_string()));
-        written.map_err(|source| LabelError::Stage {
-            action: "write",
-            path: seal.clone(),
-            source,
-        })?;
-        self.sealed = Some(seal);
+        store.put_mark(SEAL, &self.session())?;
+        self.sealed = Some(store.clone());
         Ok(())
     }
 
@@ -198,11 +214,24 @@ impl ClusterMember {
     /// # Errors
     /// Returns [`ClusterError::Store`] if the store is another one.
     pub(crate) fn check_seal(&self, store: &Store) -> Result<(), ClusterError> {
-        let sealed = fs::read_to_string(seal(store)).unwrap_or_default();
-        match sealed == self.session.to_string() {
-            true => Ok(()),
-            false => Err(self.elsewhere(store.root().to_owned())),
+        match store.mark_of(SEAL) {
+            Ok(Some(sealed)) if sealed == self.session() => Ok(()),
+            _ => Err(self.elsewhere(store.root().to_owned())),
         }
+    }
+
+    /// Opens the store of process 0. A store at a URL need not have a version yet.
+    ///
+    /// # Errors
+    /// Returns [`ClusterError::Store`] if there is no such store, or if it is another one.
+    pub(crate) fn open_sealed(&self, store: &Path) -> Result<Store, ClusterError> {
+        let opened = match is_url(store) {
+            true => Store::create(store),
+            false => Store::open(store),
+        };
+        let opened = opened.map_err(|_| self.elsewhere(store.to_owned()))?;
+        self.check_seal(&opened)?;
+        Ok(opened)
     }
 
     /// The error of a process that does not see the store of process 0.
@@ -259,6 +288,7 @@ impl LabellingGroup for ClusterMember {
                 before,
                 plan: hash.clone(),
                 shards: share.clone(),
+                denoised: (plan.world.denoising, plan.world.active.clone()),
             };
             self.control.say(process, &Frame::Go(go));
         }
@@ -279,13 +309,19 @@ impl LabellingGroup for ClusterMember {
         ClusterMember::share(self, workers, buckets)
     }
 
-    fn workers(&mut self, passes: &Passes, buckets: u32, version: u64, workers: usize) -> WorkerGroup {
+    fn workers(
+        &mut self,
+        passes: &Passes,
+        buckets: u32,
+        version: u64,
+        workers: usize,
+    ) -> Result<WorkerGroup, LabelError> {
         self.control.say_all(&Frame::Passes(PassesOfVersion {
             passes: passes.clone(),
             buckets,
             version,
         }));
-        ClusterMember::workers(self, workers)
+        Ok(ClusterMember::workers(self, workers)?)
     }
 
     fn gather(&mut self, writer: &mut VersionWriter<'_>, report: &mut ReadReport) -> Result<(), LabelError> {
@@ -340,9 +376,9 @@ impl LabellingGroup for ClusterMember {
 
     fn committed(&mut self, version: u64, rejects: u64) {
         self.control.say_all(&Frame::Committed(version, rejects));
-        if let Some(folder) = self.sealed.take().as_deref().and_then(Path::parent) {
-            // If it stays, `vacuum` removes it.
-            let _ = fs::remove_dir_all(folder);
+        if let Some(store) = self.sealed.take() {
+            // If the mark stays, it takes a few bytes, and the next cluster replaces it.
+            let _ = store.remove_mark(SEAL);
         }
     }
 }
@@ -369,10 +405,8 @@ pub(crate) fn positions(share: Vec<u32>) -> Vec<usize> {
     share.into_iter().map(|shard| shard as usize).collect()
 }
 
-/// A file by which processes recognise that they see the same store: it holds the number of the session.
-fn seal(store: &Store) -> PathBuf {
-    store.staging_dir("cluster").join("session")
-}
+/// The mark by which processes recognise that they see the same store: it holds the number of the session.
+const SEAL: &str = "session";
 
 /// Distributes the positions of the shards over the processes. Staged shards and other shards are distributed
 /// separately, because reading a staged shard is much less work.

@@ -12,6 +12,7 @@
 //! | `link` | the sockets of timely, wrapped so that a lost peer is an error and not a panic |
 //! | `member` | this process in a cluster whose processes have met |
 //! | [`outcome`] | the result of a process |
+//! | [`resident`] | graphs that stay in memory, for `run` and `watch` |
 //! | `follow` | what the processes other than process 0 do when all videos are labelled |
 
 pub(crate) mod control;
@@ -23,5 +24,6 @@ pub(crate) mod link;
 pub(crate) mod meeting;
 pub(crate) mod member;
 pub mod outcome;
+pub mod resident;
 pub mod secret;
 pub mod settings;

@@ -19,6 +19,7 @@ pub mod mixture;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptPair};
 use vaplan_schemas::{ClassId, Modality};
@@ -50,6 +51,13 @@ struct ClassScores {
     videos: usize,
 }
 
+/// The videos, and what an empty weak label means.
+struct WeakVideos<'a> {
+    videos: &'a VideoSet,
+    /// Whether an empty weak label tells nothing. Otherwise it tells that no class occurs in the video.
+    empty_is_unknown: bool,
+}
+
 /// Fits the thresholds of every class whose weak labels tell a better one. Other classes keep theirs, and a note says so.
 ///
 /// The result depends only on the shards, the prompts, the weak labels, the rule and the shares. Of more than 10,000 videos,
@@ -60,6 +68,10 @@ pub fn fit_thresholds(
     videos: &VideoSet,
     shards: &[PlannedShard],
 ) -> ThresholdFit {
+    let known = WeakVideos {
+        videos,
+        empty_is_unknown: settings.candidates != CandidateRule::Weak,
+    };
     let stride = videos.len().div_ceil(MOST_VIDEOS).max(1);
     let mut fit = ThresholdFit {
         thresholds: [
@@ -72,7 +84,7 @@ pub fn fit_thresholds(
         let rule = settings.of(modality).rule;
         let thresholds = &mut fit.thresholds[modality.index()];
         let shards = shards.iter().filter(|shard| shard.modality == modality);
-        let found = scores(shards.step_by(stride), (prompts.of(modality), rule), videos);
+        let found = scores(shards.step_by(stride), (prompts.of(modality), rule), &known);
         let mut kept = Vec::new();
         for (class, scores) in found.into_iter().enumerate() {
             let known = scores.videos;
@@ -136,7 +148,7 @@ pub fn quantile(mut scores: Vec<f32>, share: f64) -> Option<f64> {
 fn scores<'a>(
     shards: impl Iterator<Item = &'a PlannedShard>,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    videos: &WeakVideos<'_>,
 ) -> Vec<ClassScores> {
     let mut found = vec![ClassScores::default(); prompts.classes()];
     for planned in shards {
@@ -155,7 +167,10 @@ fn scores<'a>(
 fn add(
     batch: &FeatureBatch,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    WeakVideos {
+        videos,
+        empty_is_unknown,
+    }: &WeakVideos<'_>,
     found: &mut [ClassScores],
 ) {
     let classes = prompts.classes();
@@ -172,6 +187,10 @@ fn add(
             continue;
         }
         let weak = videos.at(position).weak;
+        // Without a weak label, nothing is known of any class, and no class counts as absent.
+        if *empty_is_unknown && weak.is_empty() {
+            continue;
+        }
         let has = |class: usize| weak.binary_search(&ClassId(class as u32)).is_ok();
         (0..classes)
             .filter(|class| has(*class))

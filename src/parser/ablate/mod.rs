@@ -26,15 +26,16 @@ use vaplan_schemas::{Modality, StoreVersion};
 
 use self::denoised::LabelSamples;
 pub use self::line::AblationLine;
-use super::Weights;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
 use super::features::write_beside;
 use super::probabilities::predict_split;
+use super::registry::DEFAULT;
 use super::settings::{Gate, TrainSettings};
 use super::train::run_hash;
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
+use super::{NetworkSettings, Weights};
 use crate::eval::{Level, Task};
 
 /// The request of an ablation.
@@ -50,6 +51,8 @@ pub struct AblateRequest {
     pub settings: TrainSettings,
     /// The lines of the table.
     pub lines: Vec<AblationLine>,
+    /// The networks; each line is trained with each network.
+    pub networks: Vec<NetworkSettings>,
     /// The seeds; each line is trained with each seed.
     pub seeds: Vec<u64>,
     /// The split that the networks are scored on.
@@ -65,6 +68,9 @@ pub struct AblateRequest {
 pub struct AblationRun {
     /// The line of the network.
     pub line: AblationLine,
+    /// The name of the network in the registry. Programs before there was a second network wrote no name.
+    #[serde(default = "default_network")]
+    pub network: String,
     /// The seed of the network.
     pub seed: u64,
     /// The best epoch, from 1.
@@ -79,6 +85,10 @@ pub struct AblationRun {
     /// The scores of the labels of the split before and after denoising. `None` if the line does not denoise, or if no
     /// denoising rule gained on val.
     pub labels: Option<[Level; 2]>,
+}
+
+fn default_network() -> String {
+    DEFAULT.to_owned()
 }
 
 /// The names of the scores, as in table `epochs`.
@@ -117,6 +127,9 @@ pub fn run(
     on_progress: &mut dyn FnMut(AblateProgress),
 ) -> Result<Ablation, TrainError> {
     request.settings.check()?;
+    for network in &request.networks {
+        network.check()?;
+    }
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
     let mut dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
     let soft = |line: &AblationLine| line.settings(&request.settings, 0).soft_labels > 0.0;
@@ -141,6 +154,7 @@ pub fn run(
     }
     let epochs = |line: AblationLine| line.epochs(request.settings.epochs).iter().sum::<u64>();
     let epochs_of_seed: u64 = request.lines.iter().map(|line| epochs(*line)).sum();
+    let seeds = (request.networks.len() * request.seeds.len()) as u64;
     let samples = match request.lines.iter().any(|line| line.denoises()) {
         true => Some(LabelSamples::read(
             &snapshot,
@@ -150,12 +164,19 @@ pub fn run(
         false => None,
     };
     on_progress(AblateProgress::Planned(
-        epochs_of_seed * request.seeds.len() as u64 * examples.len() as u64,
+        epochs_of_seed * seeds * examples.len() as u64,
     ));
     let mut runs = Vec::new();
-    for &line in &request.lines {
+    for (&line, network) in request
+        .lines
+        .iter()
+        .flat_map(|line| request.networks.iter().map(move |network| (line, network)))
+    {
         for &seed in &request.seeds {
-            let settings = line.settings(&request.settings, seed);
+            let settings = TrainSettings {
+                network: network.clone(),
+                ..line.settings(&request.settings, seed)
+            };
             // A line whose network goes on had twice the epochs before, so its results of older programs are others.
             let halves = if line.goes_on() { " halves" } else { "" };
             let name = run_hash(
@@ -300,6 +321,7 @@ impl AblatedNetwork<'_> {
         let mut weights = Weights::default();
         let mut run = AblationRun {
             line: self.line,
+            network: settings.network.name().to_owned(),
             seed: settings.seed,
             epoch: 0,
             loss: 0.0,

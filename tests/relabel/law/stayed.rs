@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use vaplan::engine::cluster::resident::GraphProcesses;
 use vaplan::engine::part::TouchedRows;
 use vaplan::engine::patch;
 use vaplan::engine::resident::Resident;
@@ -27,7 +28,12 @@ pub(crate) struct Stayed {
 impl Stayed {
     pub(crate) fn load(store: &Path) -> Result<Stayed, LabelError> {
         let store = Store::open(store)?;
-        let resident = Resident::load(&store, &store.at_version(None)?, WORKERS, &quiet())?;
+        let resident = Resident::load(
+            &store,
+            &store.at_version(None)?,
+            &GraphProcesses::alone(WORKERS),
+            &quiet(),
+        )?;
         Ok(Stayed {
             store,
             resident,
@@ -43,7 +49,12 @@ impl Stayed {
         let Scope::Part(touched) = Scope::of(&snapshot, &mut resolved, PredictionScope::Session)? else {
             drop(lock);
             let summary = relabel(root, changes, workers, false)?;
-            self.resident = Resident::load(&self.store, &self.store.at_version(None)?, WORKERS, &quiet())?;
+            self.resident = Resident::load(
+                &self.store,
+                &self.store.at_version(None)?,
+                &GraphProcesses::alone(WORKERS),
+                &quiet(),
+            )?;
             return Ok(summary);
         };
         self.told += 1;

@@ -5,7 +5,7 @@ ARGS ?=
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test browser python pytorch fiftyone soak bench structure lint clean tools native venv pyvenv
+.PHONY: help demo check test browser python wheel pytorch fiftyone soak bench structure lint clean tools native venv pyvenv
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ python: pyvenv ## Build the Python package into .venv-py, check its types and ru
 	cd python && ../.venv-py/bin/python -m mypy
 	.venv-py/bin/python -m pytest -q python/tests --ignore python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan --ignore-glob '*/vaplan/torch/*'
+
+wheel: native pyvenv ## Make the wheel that users install, with vaplan-torch and without libtorch (a release build)
+	@scripts/wheel.sh
 
 pytorch: pyvenv ## Install PyTorch (3 GB) beside the Python package, and run the tests that need it
 	.venv-py/bin/python -m pip --quiet --disable-pip-version-check install torch==2.13.0

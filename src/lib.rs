@@ -111,6 +111,7 @@ pub mod watch;
 #[doc(hidden)]
 pub mod world;
 
+pub use vaplan_dataflows::CandidateRule;
 pub use vaplan_schemas::store::{Snapshot, Store};
 pub use vaplan_schemas::{Modality, StoreError, StoreVersion, rows, tables};
 

@@ -10,8 +10,8 @@ use vaplan::calibrate::{self, CalibrationGoal, CalibrationMetric, search};
 use vaplan::eval::{Evaluator, VideoParse};
 use vaplan::world::World;
 use vaplan::world::settings::{LabelSettings, ModalitySettings};
-use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::{CandidateRule, VideoId};
 use vaplan_schemas::rows::{PredictionTrack, Split};
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables::{Truth, Videos};
@@ -73,6 +73,7 @@ fn settings(rule: Rule, thresholds: [f64; 3]) -> LabelSettings {
     LabelSettings {
         audio: own.clone(),
         visual: own,
+        candidates: CandidateRule::Weak,
     }
 }
 

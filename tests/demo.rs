@@ -20,7 +20,7 @@ fn every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     for part in [
         "simulated",
         "Type@AV",
-        "times_the_base",
+        "mean_loss",
         "labels, PLG + PLD",
         "parser, PLE + PLD",
         "demo0001510_0_10",

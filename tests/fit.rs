@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{Classes, Labels, Rejects};
+use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
+use vaplan_schemas::tables::{Classes, Labels, Rejects, Settings};
 
 use crate::sample::Sample;
 use crate::support::{assert_status, run, sample_annotations, scratch, stdout};
@@ -55,6 +55,11 @@ impl Simulated {
         let output = run(words);
         assert_status(&output, 0);
         stdout(&output).to_owned()
+    }
+
+    fn latest(&self, store: &str) -> Snapshot {
+        let store = Store::open(Path::new(&self.path(store))).unwrap();
+        store.at_version(None).unwrap()
     }
 
     /// Type@AV of the labels of test.
@@ -139,4 +144,90 @@ fn classes_whose_scores_tell_nothing_keep_their_threshold_and_a_note_says_so() {
         "{told:?}"
     );
     assert!(told[0].contains("expected at least 20"), "{told:?}");
+}
+
+/// Writes another threshold of the first class into the fit that the store keeps.
+fn change_kept_fit(latest: &Snapshot, threshold: f64) {
+    let mut rows = latest.read::<Settings>().unwrap();
+    let row = rows.iter_mut().find(|row| &*row.name == "fit.result").unwrap();
+    let mut result: serde_json::Value = serde_json::from_str(&row.value).unwrap();
+    result["thresholds"][0][0] = threshold.into();
+    row.value = result.to_string().into();
+    let lock = latest.store().lock(&mut |_| ()).unwrap();
+    let mut commit = latest.store().begin(&lock, CommitInfo::default()).unwrap();
+    commit.replace_all::<Settings>(&rows).unwrap();
+    commit.finish().unwrap();
+}
+
+#[test]
+fn a_store_keeps_the_fit_of_its_inputs_and_fits_again_only_for_others() {
+    let own = Simulated::new();
+    own.label("store", &["--fit-thresholds"]);
+    let first = own.latest("store").read::<Classes>().unwrap();
+    // Only a fit that is not made again has this threshold.
+    change_kept_fit(&own.latest("store"), 1.2345);
+    own.label("store", &["--fit-thresholds"]);
+    let kept = own.latest("store").read::<Classes>().unwrap();
+    let changed: Vec<f64> = kept
+        .iter()
+        .zip(&first)
+        .filter(|(kept, first)| kept != first)
+        .map(|(kept, _)| kept.threshold)
+        .collect();
+    assert_eq!(changed, [1.2345]);
+    // Labels with given thresholds do not lose the fit.
+    own.label("store", &["--visual-threshold", "1.01"]);
+    own.label("store", &["--fit-thresholds"]);
+    assert_eq!(own.latest("store").read::<Classes>().unwrap(), kept);
+    // A changed feature file is another input.
+    let shard = std::fs::read_dir(own.path("features/audio"))
+        .unwrap()
+        .next()
+        .unwrap();
+    let shard = shard.unwrap().path();
+    std::fs::copy(&shard, own.path("copy.parquet")).unwrap();
+    std::fs::remove_file(&shard).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::copy(own.path("copy.parquet"), &shard).unwrap();
+    let file = std::fs::File::options().append(true).open(&shard).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    drop(file);
+    own.label("store", &["--fit-thresholds"]);
+    assert_eq!(own.latest("store").read::<Classes>().unwrap(), first);
+}
+
+#[test]
+fn shares_of_events_set_the_share_of_labels() {
+    let own = Simulated::new();
+    let shares = ["--audio-event-share", "0.3", "--visual-event-share", "0.8"];
+    own.label("store", &[&["--fit-thresholds"][..], &shares].concat());
+    let rows = own.latest("store").read::<Labels>().unwrap();
+    let videos = own
+        .latest("store")
+        .read::<vaplan_schemas::tables::Videos>()
+        .unwrap();
+    let share = |modality: vaplan_schemas::Modality| {
+        let (mut set, mut all) = (0, 0);
+        // Classes of fewer than 20 videos keep their threshold.
+        for track in rows.iter().filter(|track| track.modality == modality) {
+            let known = videos
+                .iter()
+                .filter(|video| video.weak_labels.contains(&track.class))
+                .count();
+            if known >= 20 {
+                set += track.labels.iter().filter(|label| **label).count();
+                all += track.labels.len();
+            }
+        }
+        set as f64 / all as f64
+    };
+    let found = vaplan_schemas::Modality::ALL.map(share);
+    assert!(
+        (found[0] - 0.3).abs() < 0.01 && (found[1] - 0.8).abs() < 0.01,
+        "{found:?}"
+    );
+    for words in [&shares[..2], &["--fit-thresholds", "--audio-event-share", "1"]] {
+        let refused = run([&["label", "--store", "x", "--annotations", "x"][..], words].concat());
+        assert_status(&refused, 2);
+    }
 }

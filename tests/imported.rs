@@ -71,7 +71,7 @@ fn labels_of_another_program_are_set_within_the_weak_label_and_can_be_changed() 
                 "{} {} {}",
                 track.video, track.modality, track.class
             );
-            assert!(track.rules.iter().all(|rule| *rule == LabelRule::Plg));
+            assert!(track.rules.iter().all(|rule| *rule == LabelRule::Import));
         }
     };
     let classes: usize = latest()

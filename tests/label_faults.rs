@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use vaplan::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use vaplan_schemas::Modality;
+use vaplan_schemas::store::Store;
 
 use crate::sample::{Sample, Tables, WIDTH, name};
-use crate::support::{assert_status, stderr, stdout, vaplan};
+use crate::support::{assert_status, copy_over, stderr, stdout, vaplan};
 
 /// Replaces the visual npy folder by Parquet shards of these videos.
 fn visual_shards(sample: &Sample, shards: &[(&str, &[(usize, f32)])]) {
@@ -400,6 +401,75 @@ fn files_replaced_by_others_of_the_same_size_and_time_are_read_again() {
     assert!(!stdout(&again).starts_with("nothing to do"), "{}", stdout(&again));
     assert_ne!(Tables::read(&sample.path("store")).scores, before.scores);
     assert!(stdout(&sample.label("store", &[])).starts_with("nothing to do"));
+}
+
+#[test]
+fn features_that_were_touched_copied_or_restored_are_not_labelled_anew() {
+    let sample = Sample::new(4);
+    let label = || {
+        let output = sample.label("store", &[]);
+        assert_status(&output, 0);
+        stdout(&output).starts_with("nothing to do")
+    };
+    assert!(!label());
+    let memory = sample.path("store/_vaplan/inputs.seen");
+    assert!(memory.is_file());
+    let files = ["visual", "audio"].map(|modality| sample.features(modality, 0));
+    for again in 0..2 {
+        files.iter().for_each(|file| copy_over(file));
+        assert!(label(), "copy {again}");
+    }
+    fs::File::options()
+        .write(true)
+        .open(&files[0])
+        .unwrap()
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert!(label(), "touched");
+    assert_eq!(
+        Store::open(&sample.path("store"))
+            .unwrap()
+            .versions()
+            .unwrap()
+            .len(),
+        1
+    );
+    // One file is another, and a second one is a copy of itself.
+    sample.write_features("visual", 0, 10, &[0.25; 10 * WIDTH]);
+    copy_over(&files[1]);
+    assert!(!label());
+    assert!(label());
+    // A store of an older program has no memory. Inputs that nobody touched are the same, and are then remembered.
+    fs::remove_file(&memory).unwrap();
+    assert!(
+        !label(),
+        "a file was touched since the version, and no memory tells its content"
+    );
+    fs::remove_file(&memory).unwrap();
+    assert!(label());
+    copy_over(&files[1]);
+    assert!(label());
+}
+
+#[test]
+fn shares_are_of_the_modality_that_is_there() {
+    let sample = Sample::new(4);
+    for video in 0..3 {
+        fs::remove_file(sample.features("visual", video)).unwrap();
+    }
+    let low = [
+        "--visual-threshold",
+        "0.001",
+        "--audio-threshold",
+        "0.001",
+        "--allow-missing",
+    ];
+    let output = sample.label("store", &low);
+    assert_status(&output, 1);
+    let shares = stdout(&output)
+        .lines()
+        .filter_map(|line| line.split_once(" segment labels set (")?.1.strip_suffix(" %)"));
+    assert_eq!(shares.collect::<Vec<_>>(), ["100.0"; 3], "{}", stdout(&output));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod ave;
 mod bad_input_features;
 mod bad_input_text;
 mod calibrate;
+mod candidates;
 mod cluster;
 mod demo;
 mod denoise;
@@ -55,5 +56,8 @@ mod support;
 mod synth;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod transformer;
 mod upkeep;
+mod variants;
 mod watch;

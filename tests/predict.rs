@@ -103,6 +103,25 @@ fn a_name_too_long_for_a_file_is_left_out_and_the_others_are_predicted() {
 }
 
 #[test]
+fn a_name_with_a_control_character_makes_no_file_and_the_others_are_predicted() {
+    let sample = trained();
+    let output = predict(&sample, &["good one", "line\nbreak", "bell\u{7}"], 32);
+    assert_status(&output, 1);
+    assert!(
+        stdout(&output).contains("1 videos predicted"),
+        "{}",
+        stdout(&output)
+    );
+    let expected = "video name `bell\\u{7}` cannot be a file name: it contains a control character";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    assert!(
+        !stderr(&output).contains('\u{7}'),
+        "no control character reaches the terminal"
+    );
+    assert_eq!(names(&sample.path("npy/visual")), ["good one.npy"]);
+}
+
+#[test]
 fn a_folder_that_was_there_before_stays_and_scratch_folders_go_even_after_an_error() {
     let sample = trained();
     let foreign = sample.path("npy/features.part");

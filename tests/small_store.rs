@@ -156,6 +156,7 @@ fn video_row(video: &str, segments: u32, segment_seconds: f64, class: &str) -> V
         segments,
         segment_seconds,
         weak_labels: vec![class.into()],
+        guessed: false,
         source: "train.csv".into(),
         audio_source: Some(file.clone()),
         visual_source: Some(file),

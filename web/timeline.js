@@ -349,8 +349,8 @@ export class Timeline {
         parts.push(` after epoch ${flip.epoch}`);
         if (flip.loss !== null) parts.push(`: forward loss ${short(flip.loss)}${flip.base !== null ? ` is above ${short(flip.alpha)} × ${short(flip.base)}, the mean of the ${flip.k} smallest losses` : ""}`);
       }
-    } else parts.push(" by PLG");
-    if (compared) parts.push(rule === "g" ? `: ${compared}` : `; ${compared}`);
+    } else parts.push(rule === "i" ? " by another program (imported)" : " by PLG");
+    if (compared) parts.push(rule === "g" || rule === "i" ? `: ${compared}` : `; ${compared}`);
     const probability = track.probabilities?.[segment];
     if (probability !== undefined && probability !== null) parts.push(`; parser ${probability.toFixed(2)}`);
     if (track.truth) parts.push(`; truth: ${track.truth[segment] === "1" ? "happens" : "does not happen"}`);

@@ -1,7 +1,8 @@
 //! Operator: which features of a video count, and why other features are rejected.
 //!
 //! ```text
-//! weak ────┐           ┌─ one record, as long as that of the other modality, weak classes only ─▶ admitted
+//! weak ────┐
+//! guessed ─┤           ┌─ one record, as long as that of the other modality, candidate classes only ─▶ admitted
 //! scored ──┴─ by video ┤
 //!                      └─ no record, copies that differ, unequal lengths, a class not scored ───▶ rejections
 //! ```
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::candidates::{CandidateRule, counting};
 use crate::placement::reduce_here;
 use crate::records::{Candidate, ScoreRecord, VideoId};
 pub use crate::rejection::Rejection;
@@ -39,6 +41,7 @@ pub struct Admission<'scope, T: Timestamp + Lattice> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Fact {
     Weak(Arc<[ClassId]>),
+    Guessed(CandidateRule),
     Scored(Candidate),
 }
 
@@ -60,10 +63,12 @@ enum VideoAdmission {
 ///
 /// All records of a video must be on one worker (see [`placement`](crate::placement)).
 ///
-/// Only scores of classes in the weak label pass (docs/method.md, PLG 4, grade P). After a change, work is proportional to
+/// Only scores of classes in the weak label pass (docs/method.md, PLG 4, grade P). If `guessed` has a rule for a video, its
+/// weak label is empty, and the scores of the classes pass that the rule guesses from the features that count. After a change, work is proportional to
 /// the videos that changed.
 pub fn admit<'scope, T: Timestamp + Lattice>(
     weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,
+    guessed: VecCollection<'scope, T, (VideoId, CandidateRule)>,
     scored: VecCollection<'scope, T, (VideoId, Candidate)>,
 ) -> Admission<'scope, T> {
     let scope = weak.scope();
@@ -71,14 +76,21 @@ pub fn admit<'scope, T: Timestamp + Lattice>(
         let weak = weak
             .enter_region(inner)
             .map(|(video, classes)| (video, Fact::Weak(classes)));
+        let guessed = guessed
+            .enter_region(inner)
+            .map(|(video, rule)| (video, Fact::Guessed(rule)));
         let scored = scored
             .enter_region(inner)
             .map(|(video, candidate)| (video, Fact::Scored(candidate)));
-        let outcomes = reduce_here(weak.concat(scored), "Admit", |video, facts, out| {
-            assert_there(*video, facts);
-            let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
-            out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
-        });
+        let outcomes = reduce_here(
+            weak.concat(guessed).concat(scored),
+            "Admit",
+            |video, facts, out| {
+                assert_there(*video, facts);
+                let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
+                out.extend(outcomes(&facts).into_iter().map(|outcome| (outcome, 1)));
+            },
+        );
         let admitted = outcomes.clone().flat_map(|(video, outcome)| match outcome {
             VideoAdmission::Admitted(modality, admitted) => Some((video, (modality, admitted))),
             VideoAdmission::Rejection(_) => None,
@@ -110,12 +122,23 @@ fn outcomes(facts: &[&Fact]) -> Vec<VideoAdmission> {
     panic_point("admit");
     let Some(weak) = facts.iter().find_map(|fact| match fact {
         Fact::Weak(classes) => Some(classes),
-        Fact::Scored(_) => None,
+        Fact::Guessed(_) | Fact::Scored(_) => None,
     }) else {
         return Vec::new();
     };
+    let copies = || {
+        facts.iter().filter_map(|fact| match fact {
+            Fact::Scored(candidate) => Some(candidate),
+            Fact::Weak(_) | Fact::Guessed(_) => None,
+        })
+    };
+    let guess = facts.iter().find_map(|fact| match fact {
+        Fact::Guessed(rule) => Some(rule.guess_of(copies())),
+        Fact::Weak(_) | Fact::Scored(_) => None,
+    });
+    let classes = guess.as_deref().unwrap_or(weak);
     let mut rejections = Vec::new();
-    let mut one_of = |modality| match one_candidate(facts, modality, weak) {
+    let mut one_of = |modality| match one_candidate(copies(), modality, classes) {
         Ok(admitted) => Some(admitted),
         Err(rejection) => {
             rejections.push(VideoAdmission::Rejection(rejection));
@@ -138,21 +161,12 @@ fn outcomes(facts: &[&Fact]) -> Vec<VideoAdmission> {
     outcomes
 }
 
-fn one_candidate(facts: &[&Fact], modality: Modality, weak: &[ClassId]) -> Result<Admitted, Rejection> {
-    let mut candidates = facts.iter().filter_map(|fact| match fact {
-        Fact::Scored(candidate) if candidate.modality == modality => Some(candidate),
-        _ => None,
-    });
-    let first = candidates.next().ok_or(Rejection::Missing(modality))?;
-    let others: Vec<&Candidate> = candidates.collect();
-    if others.iter().any(|other| other.features != first.features) {
-        let mut sources: Vec<Arc<str>> = std::iter::once(first)
-            .chain(others)
-            .map(|candidate| candidate.source.clone())
-            .collect();
-        sources.sort();
-        return Err(Rejection::Conflict(modality, sources));
-    }
+fn one_candidate<'a>(
+    copies: impl Iterator<Item = &'a Candidate>,
+    modality: Modality,
+    weak: &[ClassId],
+) -> Result<Admitted, Rejection> {
+    let first = counting(copies, modality)?;
     if let Some(&class) = weak.iter().find(|class| !first.record.classes().contains(class)) {
         return Err(Rejection::Unscored(modality, class));
     }
@@ -172,20 +186,20 @@ mod tests {
     use super::*;
     use crate::records::{Cosine, FeatureHash, Score};
 
-    fn candidate(source: &str, features: f32, score: f64) -> Fact {
+    fn candidate(source: &str, features: f32, score: f64) -> Candidate {
         let score = vec![Score::new(score).expect("a number")];
         let record = ScoreRecord::new(1, vec![ClassId(0)], vec![Cosine::new(0.5)], score);
-        Fact::Scored(Candidate {
+        Candidate {
             modality: Modality::Audio,
             source: source.into(),
             record: Arc::new(record),
             features: FeatureHash::of(&[features]),
-        })
+        }
     }
 
     #[test]
     fn copies_are_equal_by_their_features_and_not_by_their_scores() {
-        let admitted = |facts: [Fact; 2]| one_candidate(&facts.each_ref(), Modality::Audio, &[ClassId(0)]);
+        let admitted = |copies: [Candidate; 2]| one_candidate(copies.iter(), Modality::Audio, &[ClassId(0)]);
         // Two processors scored the same file, and the last bits of the scores differ.
         let copies = admitted([
             candidate("a", 1.0, 0.25),

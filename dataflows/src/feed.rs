@@ -6,6 +6,7 @@ use differential_dataflow::input::{Input, InputSession};
 use timely::dataflow::Scope;
 use vaplan_schemas::{ClassId, Modality};
 
+use crate::candidates::CandidateRule;
 use crate::denoising::DenoisingRule;
 use crate::graph::Inputs;
 use crate::placement::{Placement, everywhere};
@@ -20,6 +21,8 @@ pub type InputOf<D> = InputSession<u64, D, isize>;
 pub struct Feed {
     /// Feeds [`Inputs::weak`].
     pub weak: InputOf<(VideoId, Arc<[ClassId]>)>,
+    /// Feeds [`Inputs::guessed`].
+    pub guessed: InputOf<(VideoId, CandidateRule)>,
     /// Feeds [`Inputs::scored`].
     pub scored: InputOf<(VideoId, Candidate)>,
     /// Feeds [`Inputs::thresholds`].
@@ -41,6 +44,7 @@ impl Feed {
     /// rule must be fed on one worker, and is copied to all workers.
     pub fn new<'scope>(scope: Scope<'scope, u64>, placement: Placement) -> (Feed, Inputs<'scope, u64>) {
         let (weak_in, weak) = scope.new_collection();
+        let (guessed_in, guessed) = scope.new_collection();
         let (scored_in, scored) = scope.new_collection();
         let (thresholds_in, thresholds) = scope.new_collection();
         let (user_labels_in, user_labels) = scope.new_collection();
@@ -49,6 +53,7 @@ impl Feed {
         let (previous_in, previous) = scope.new_collection();
         let feed = Feed {
             weak: weak_in,
+            guessed: guessed_in,
             scored: scored_in,
             thresholds: thresholds_in,
             user_labels: user_labels_in,
@@ -58,6 +63,7 @@ impl Feed {
         };
         let inputs = Inputs {
             weak: placement.place(weak, |(video, _)| *video),
+            guessed: placement.place(guessed, |(video, _)| *video),
             scored: placement.place(scored, |(video, _)| *video),
             thresholds: everywhere(thresholds),
             user_labels: placement.place(user_labels, |(video, _)| *video),
@@ -76,6 +82,6 @@ impl Feed {
                 self.$input.flush();
             )* };
         }
-        advance!(weak scored thresholds user_labels predictions denoising previous);
+        advance!(weak guessed scored thresholds user_labels predictions denoising previous);
     }
 }

@@ -11,6 +11,7 @@ use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::{Admitted, Rejection, admit};
+use crate::candidates::CandidateRule;
 use crate::changes::{Change, changes};
 use crate::denoise::denoise;
 use crate::denoising::DenoisingRule;
@@ -32,7 +33,10 @@ use crate::user_labels::UserLabelRecord;
 pub struct Inputs<'scope, T: Timestamp + Lattice> {
     /// Weak labels: one record per video, classes ascending.
     pub weak: VecCollection<'scope, T, (VideoId, Arc<[ClassId]>)>,
-    /// Candidates: any number per video and modality.
+    /// The rule that guesses the candidate classes of a video: at most one record per video, only for videos whose weak
+    /// label is empty. The copies of features of such a video have scores of every class.
+    pub guessed: VecCollection<'scope, T, (VideoId, CandidateRule)>,
+    /// Copies of features: any number per video and modality.
     pub scored: VecCollection<'scope, T, (VideoId, Candidate)>,
     /// Thresholds: one record per modality and class.
     pub thresholds: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
@@ -82,7 +86,7 @@ impl<'scope, T: Timestamp + Lattice> Outputs<'scope, T> {
 
 /// Builds the graph that the front page of the crate shows. The outputs of a video are on the worker of the video.
 pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> Outputs<'scope, T> {
-    let admission = admit(inputs.weak, inputs.scored);
+    let admission = admit(inputs.weak, inputs.guessed, inputs.scored);
     let tracks = threshold(admission.admitted.clone(), inputs.thresholds);
     let predictions = denoise(inputs.predictions, inputs.denoising);
     let labelled = labels(tracks, predictions, inputs.user_labels);

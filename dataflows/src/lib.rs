@@ -44,6 +44,7 @@
 pub mod admit;
 pub mod bits;
 pub mod bounds;
+pub mod candidates;
 pub mod changes;
 pub mod decide;
 pub mod denoise;
@@ -72,6 +73,7 @@ pub mod workers;
 pub use differential_dataflow;
 pub use timely;
 
+pub use candidates::CandidateRule;
 pub use denoising::DenoisingRule;
 pub use prediction::{Prediction, Probability};
 pub use records::{

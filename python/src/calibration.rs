@@ -10,8 +10,8 @@ use vaplan::calibrate::{CalibrationGoal, CalibrationMetric, of_sample};
 use vaplan::choice::Choice;
 use vaplan::eval::{BitMatrix, VideoParse};
 use vaplan::world::settings::{LabelSettings, ModalitySettings};
-use vaplan_dataflows::VideoId;
 use vaplan_dataflows::rule::Rule;
+use vaplan_dataflows::{CandidateRule, VideoId};
 use vaplan_schemas::ClassId;
 
 use crate::arrays::level;
@@ -101,6 +101,7 @@ pub(crate) fn calibrate<'py>(
         let settings = LabelSettings {
             audio: start(),
             visual: start(),
+            candidates: CandidateRule::Weak,
         };
         let sample = CalibrationSample { videos, epoch: None };
         of_sample(&sample, &settings, &[], &how, folds).map_err(IntoException::into_exception)

@@ -84,6 +84,7 @@ where
 fn settings(given: &Bound<'_, PyDict>) -> PyResult<SettingsRequest> {
     let rule = item::<String>(given, "rule")?.map(|name| RuleName::parse(&name));
     let file = item::<PathBuf>(given, "thresholds_file")?.map(|path| ThresholdsFile::read(&path));
+    let candidates = item::<String>(given, "candidates")?.map(|rule| rule.parse());
     Ok(SettingsRequest {
         rule: rule
             .transpose()
@@ -94,6 +95,8 @@ fn settings(given: &Bound<'_, PyDict>) -> PyResult<SettingsRequest> {
         audio_scale: item(given, "audio_scale")?,
         file: file.transpose().map_err(IntoException::into_exception)?,
         fit: false,
+        candidates: candidates.transpose().map_err(PyValueError::new_err)?,
+        event_shares: Default::default(),
     })
 }
 
@@ -229,6 +232,7 @@ pub(crate) fn denoise_store<'py>(
     py: Python<'py>,
     path: PathBuf,
     given: Bound<'py, PyDict>,
+    calibrate: bool,
     dry_run: bool,
     workers_given: Option<usize>,
     command: String,
@@ -238,7 +242,7 @@ pub(crate) fn denoise_store<'py>(
         store: path,
         epoch: changes.epoch,
         denoising: changes.denoising,
-        calibrate: false,
+        calibrate,
         workers: workers(workers_given)?,
         dry_run,
         command,
@@ -246,6 +250,17 @@ pub(crate) fn denoise_store<'py>(
     let done = interruptible(py, |listener| vaplan::denoise::run(&request, listener))?;
     let out = summary_dict(py, &done.summary)?;
     out.set_item("epoch", done.epoch)?;
+    let calibration = done.calibration.map(|gain| -> PyResult<Bound<'py, PyDict>> {
+        let own = PyDict::new(py);
+        own.set_item("rule", gain.rule.to_string())?;
+        own.set_item("videos", gain.videos)?;
+        own.set_item("in_sample", gain.in_sample)?;
+        own.set_item("held_out", gain.held_out)?;
+        own.set_item("error", gain.error)?;
+        own.set_item("taken", gain.is_gain())?;
+        Ok(own)
+    });
+    out.set_item("calibration", calibration.transpose()?)?;
     Ok(out)
 }
 

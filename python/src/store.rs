@@ -202,6 +202,7 @@ fn timeline_dict<'py>(py: Python<'py>, timeline: &Timeline) -> PyResult<Bound<'p
     out.set_item("segments", timeline.segments)?;
     out.set_item("segment_seconds", timeline.segment_seconds)?;
     out.set_item("weak_labels", texts(py, &timeline.weak_labels)?)?;
+    out.set_item("guessed", timeline.guessed)?;
     let tracks = PyList::empty(py);
     for track in &timeline.tracks {
         let own = PyDict::new(py);

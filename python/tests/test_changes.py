@@ -344,3 +344,36 @@ def test_labels_of_another_program_become_those_of_a_store(made, tmp_path):
         vaplan.label(tmp_path / "store", made / "annotations", pseudo_labels=folders, rule="logit")
     with pytest.raises(TypeError, match="^visual_text is missing, expected features and text embeddings"):
         vaplan.label(tmp_path / "store", made / "annotations", visual="x")
+
+
+def test_denoise_chooses_its_rule_on_val_as_the_command_does(own, twin, tmp_path):
+    import json
+
+    truth = own.table("truth").to_pylist()
+    given = probabilities(own, 3)
+    for right in (True, False):
+        epoch = 1 if right else 2
+        named = {"names": list(given["names"])}
+        for modality in ("audio", "visual"):
+            labels = own.labels("val", modality)
+            event = np.zeros(labels.values.shape, dtype=bool)
+            for row in truth:
+                if row["modality"] == modality and row["video"] in labels.names:
+                    place = list(labels.names).index(row["video"])
+                    event[place, row["onset"] : row["offset"], list(labels.classes).index(row["class"])] = True
+            found = np.where(event == right, 0.97, 0.03).astype(np.float32)
+            named[modality] = np.concatenate([given[modality], found])
+        named["names"] += list(own.labels("val", "audio").names)
+        own.relabel(predictions={"epoch": epoch, **named})
+        files = write(tmp_path / f"epoch{epoch}", named)
+        command("relabel", "--store", twin, "--predictions", files, "--epoch", epoch)
+        before = own.version
+        change = own.denoise(epoch=epoch)
+        told = json.loads(command("denoise", "--store", twin, "--epoch", epoch, "--format", "json"))["calibration"]
+        assert {key: change.calibration[key] for key in told} == told
+        assert change.calibration["taken"] is right and change.calibration["videos"] == 16
+        assert tables(own) == tables(vaplan.open(twin))
+        if not right:
+            assert change.version is None and own.version == before
+    assert own.denoise(epoch=2, calibrate=False, dry_run=True).calibration is None
+    assert own.denoise(epoch=2, alpha=4, dry_run=True).calibration is None

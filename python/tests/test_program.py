@@ -1,7 +1,9 @@
 """The program `vaplan` of the wheel."""
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import vaplan
+from conftest import REPOSITORY
 
 MODULE = [sys.executable, "-m", "vaplan"]
 
@@ -56,6 +59,63 @@ def test_training_is_handed_to_the_program_that_is_named(tmp_path):
     program.chmod(0o755)
     done = run("train", "--store", "x", VAPLAN_TORCH=str(program))
     assert (done.returncode, done.stdout) == (0, "1 train --store x\n")
+
+
+def package_of_torch(folder: Path, version: str) -> Path:
+    """A folder for PYTHONPATH with a package torch of this version. Its libraries are those of $LIBTORCH."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text("raise ImportError('the program must not import torch')\n")
+    (folder / "torch" / "lib").symlink_to(Path(os.environ.get("LIBTORCH", "/nowhere")) / "lib")
+    info = folder / f"torch-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+    return folder
+
+
+@pytest.fixture
+def program_in_the_wheel(monkeypatch):
+    """The program of the wheel: that of the repository's build, if the installed wheel has none."""
+    from vaplan import _torch_program
+
+    if _torch_program.OWN.is_file():
+        yield _torch_program.OWN
+        return
+    built = [REPOSITORY / "target" / profile / "vaplan-torch" for profile in ("debug", "release")]
+    there = [program for program in built if program.is_file()]
+    if not there:
+        pytest.skip("needs vaplan-torch: `cargo build --workspace`")
+    _torch_program.OWN.parent.mkdir(exist_ok=True)
+    shutil.copy2(there[0], _torch_program.OWN)
+    yield _torch_program.OWN
+    _torch_program.OWN.unlink()
+    _torch_program.OWN.parent.rmdir()
+
+
+def test_training_takes_the_libtorch_of_a_torch_that_fits(program_in_the_wheel, tmp_path, made, own):
+    if not os.environ.get("LIBTORCH"):
+        pytest.skip("needs LIBTORCH")
+    fits = package_of_torch(tmp_path / "fits", "2.13.0+cpu")
+    settings = tmp_path / "train.toml"
+    settings.write_text("epochs = 1\n")
+    features = [word for name in ("audio", "visual") for word in (f"--{name}", made / "features" / name)]
+    words = ["train", "--store", own.path, *features, "--config", settings]
+    done = run(*words, PYTHONPATH=str(fits), LD_DEBUG="libs")
+    loaded = [line.split()[-1] for line in done.stderr.splitlines() if "calling init" in line and "libtorch_cpu" in line]
+    assert loaded == [str(fits / "torch/lib/libtorch_cpu.so")], done.stderr[-2000:]
+    assert done.returncode == 0
+    assert own.refresh().sql("SELECT count(*) AS n FROM epochs").to_pylist() == [{"n": 1}]
+
+
+def test_training_without_a_torch_that_fits_says_which_to_install(program_in_the_wheel, tmp_path):
+    """The package of PYTHONPATH stands before an installed torch."""
+    older = package_of_torch(tmp_path / "older", "2.12.1")
+    cases = [(older, "is 2.12.1")]
+    if importlib.util.find_spec("torch") is None:
+        cases.append((tmp_path, "is not installed"))
+    for path, found in cases:
+        done = run("train", "--help", PYTHONPATH=str(path))
+        assert done.returncode == 2 and done.stdout == ""
+        assert found in done.stderr and "pip install 'torch==2.13.*'" in done.stderr
 
 
 def test_the_extension_is_not_linked_to_libtorch():

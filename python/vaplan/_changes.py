@@ -14,6 +14,7 @@ KEYS = (
     "rule",
     "thresholds",
     "scales",
+    "candidates",
     "user_labels",
     "weak",
     "add_weak",
@@ -36,7 +37,9 @@ def prepare(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[Batch]]:
     """The change for the native functions, and the arrays in it, for messages."""
     for key in changes:
         choice(key, "an argument of the change", KEYS)
-    given: dict[str, Any] = settings(changes.get("rule"), changes.get("thresholds"), changes.get("scales"))
+    given: dict[str, Any] = settings(
+        changes.get("rule"), changes.get("thresholds"), changes.get("scales"), changes.get("candidates")
+    )
     given["user_labels"] = _user_labels(changes.get("user_labels"))
     given["weak"] = _weak(changes)
     batches: list[Batch] = []
@@ -70,9 +73,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else "..."
 
 
-def settings(rule: Any, thresholds: Any, scales: Any) -> dict[str, Any]:
-    """Rule, thresholds and scales."""
+def settings(rule: Any, thresholds: Any, scales: Any, candidates: Any) -> dict[str, Any]:
+    """Rule, thresholds, scales, and the rule of candidates."""
     given: dict[str, Any] = {}
+    if candidates is not None:
+        if not isinstance(candidates, str):
+            raise TypeError(f"candidates is {candidates!r}, expected a text such as 'top:3'")
+        given["candidates"] = candidates
     if rule is not None:
         given["rule"] = choice(rule, "rule", ("softmax", "logit"))
     if isinstance(thresholds, (str, os.PathLike)):

@@ -33,6 +33,8 @@ class Timeline:
         self.segments: int = given["segments"]
         self.segment_seconds: float = given["segment_seconds"]
         self.weak_labels: list[str] = given["weak_labels"]
+        self.guessed: bool = given["guessed"]
+        """Whether the video has no weak label, and ``weak_labels`` are candidates that were guessed from its scores."""
         self.tracks: list[dict[str, Any]] = given["tracks"]
         """One dict per modality and class: ``modality`` (``audio``, ``visual`` or ``audio_visual``), ``class``, ``labels``,
         ``truth``, ``scores``, ``threshold`` and ``flips`` (segments that PLD flipped)."""
@@ -45,7 +47,8 @@ class Timeline:
         return f"<vaplan.Timeline of {self.video!r}, {self.segments} segments>"
 
     def _repr_html_(self) -> str:
-        heading = f"{html.escape(self.video)} · {html.escape(self.split)} · weak label: " + html.escape(
+        what = "candidate classes guessed from the scores" if self.guessed else "weak label"
+        heading = f"{html.escape(self.video)} · {html.escape(self.split)} · {what}: " + html.escape(
             ", ".join(self.weak_labels) or "none"
         )
         rows = "".join(self._row(track) for track in self.tracks)

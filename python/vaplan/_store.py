@@ -57,6 +57,10 @@ class Change(NamedTuple):
     """Rows of the change that have no effect, each with ``file``, ``row``, ``video``, ``modality`` and ``reason``."""
     flips: Optional[tuple[int, int]]
     """Number of labels that PLD set and unset in all, if the change named an epoch of the store."""
+    calibration: Optional[dict[str, Any]] = None
+    """The denoising rule that was chosen on split ``val``, its gain in points of the F-score on all videos (``in_sample``) and on
+    videos that did not choose it (``held_out``, with its standard ``error``), and whether it was ``taken``; ``None`` if no rule
+    was chosen."""
 
 
 class Labelling(NamedTuple):
@@ -121,6 +125,7 @@ def label(
     splits: Optional[Sequence[str]] = None,
     columns: Optional[Mapping[str, str]] = None,
     segment_seconds: float = 1.0,
+    candidates: Optional[str] = None,
     allow_missing: bool = False,
     workers: Optional[int] = None,
 ) -> Labelling:
@@ -149,6 +154,8 @@ def label(
         splits: splits to label [default: all three].
         columns: other names of the columns of Parquet shards, ``{"video": "id", "feature": "embedding"}``.
         segment_seconds: length of a segment.
+        candidates: the classes that can be labelled in a video without a weak label: ``weak`` (none, default), ``all``, or
+            ``top:K``, the K classes with the highest scores in both modalities together.
         allow_missing: commit also if most videos lose the labels of a modality.
         workers: number of threads of the dataflow [default: one per core].
 
@@ -160,12 +167,13 @@ def label(
         "store": os.fspath(store),
         "segment_seconds": segment_seconds,
         "allow_missing": allow_missing,
-        **_changes.settings(rule, thresholds, scales),
+        **_changes.settings(rule, thresholds, scales, candidates),
     }
     inputs = {"annotations": annotations, "visual": visual, "visual_text": visual_text, "audio": audio, "audio_text": audio_text}
     named = [key for key in ("visual", "visual_text", "audio", "audio_text") if inputs[key] is not None]
     if pseudo_labels is not None:
-        settings = [key for key, value in (("rule", rule), ("thresholds", thresholds), ("scales", scales)) if value is not None]
+        kept = {"rule": rule, "thresholds": thresholds, "scales": scales, "candidates": candidates}
+        settings = [key for key, value in kept.items() if value is not None]
         if named or settings:
             raise ValueError(f"{(named + settings)[0]} is given beside pseudo_labels, expected one of them")
         if isinstance(pseudo_labels, (str, os.PathLike)) or len(pseudo_labels) != 2:
@@ -338,6 +346,7 @@ class Store:
             thresholds: ``{"visual": 1.05}`` for all classes, ``{"visual": {"Dog": 1.1}}`` for single classes, or the
                 path of a TOML file.
             scales: ``{"visual": 100.0}``.
+            candidates: ``weak``, ``all`` or ``top:K``, as for :func:`label`.
             user_labels: rows with ``video``, ``modality``, ``class``, ``segment`` (or ``onset`` and ``offset`` in
                 segments) and ``label`` (true, false, or ``None`` to withdraw): a list of dicts, or a DataFrame.
             weak: ``{video: [classes]}``: the new weak label; ``None`` removes the video.
@@ -368,15 +377,21 @@ class Store:
         alpha: Optional[float] = None,
         guard: Optional[float] = None,
         modalities: Optional[Sequence[str]] = None,
+        calibrate: bool = True,
         dry_run: bool = False,
         workers: Optional[int] = None,
     ) -> Change:
         """Flips the labels that the predictions of an epoch contradict (PLD), and commits one version.
 
+        If no setting of PLD is given, and split ``val`` has dense truth and predictions of the epoch, the rule is the one that
+        improves the labels of ``val`` most. If its gain on videos that did not choose it is not above 0 by more than two
+        standard errors, nothing is changed. The result tells both in ``calibration``.
+
         Args:
             epoch: an epoch of the store [default: the best epoch that predicted videos of split ``train``].
-            k, alpha, guard: settings of PLD [default: those of the store].
+            k, alpha, guard: settings of PLD [default: chosen on ``val``, or those of the store].
             modalities: modalities to denoise [default: those of the store, or visual at the first epoch].
+            calibrate: whether the rule is chosen on ``val``; ``False`` takes the rule of the store as it is.
             dry_run: commit nothing.
             workers: number of threads of the dataflow [default: one per core].
 
@@ -387,7 +402,7 @@ class Store:
         rule = {key: value for key, value in wanted.items() if value is not None}
         given, _ = _changes.prepare({"denoise": rule, **({} if epoch is None else {"epoch": epoch})})
         command = _changes.command("denoise", {"epoch": epoch, **rule})
-        return self._done(_native.denoise_store(self.path, given, dry_run, workers, command))
+        return self._done(_native.denoise_store(self.path, given, calibrate, dry_run, workers, command))
 
     def plan(self, **changes: Any) -> dict[str, Any]:
         """What a change would cost, before it is made. The arguments are those of :meth:`relabel`.
@@ -486,6 +501,7 @@ def _change(done: dict[str, Any]) -> Change:
         changes=pa.table(done["changes"]),
         rejected=done["rejected"],
         flips=done["flips"],
+        calibration=done.get("calibration"),
     )
 
 

@@ -1,7 +1,8 @@
 """The commands that compute with libtorch.
 
-The wheel contains no libtorch. The commands below run in the program ``vaplan-torch``, which is built from the repository
-and linked to libtorch. This module finds that program, and the libtorch of the installed package ``torch`` for it.
+The wheel contains no libtorch. The commands below run in the program ``vaplan-torch``, which is linked to libtorch.
+``make wheel`` puts that program into the wheel; ``pip install ./python`` does not build it. This module finds the program, and
+the libtorch of the installed package ``torch`` for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Optional
 COMMANDS = ("train", "predict", "ablate", "run")
 #: The environment variable with the path of ``vaplan-torch``.
 VARIABLE = "VAPLAN_TORCH"
+#: The program in the wheel.
+OWN = Path(__file__).with_name("bin") / "vaplan-torch"
 #: The version of libtorch that the crate `tch` of this release is made for.
 TORCH = "2.13"
 
@@ -29,8 +32,8 @@ def command_of(arguments: list[str]) -> Optional[str]:
 
 
 def program() -> Optional[Path]:
-    """The program ``vaplan-torch``: named by the environment variable, or on the PATH."""
-    named = os.environ.get(VARIABLE) or shutil.which("vaplan-torch")
+    """The program ``vaplan-torch``: named by the environment variable, in the wheel, or on the PATH."""
+    named = os.environ.get(VARIABLE) or (OWN if OWN.is_file() else shutil.which("vaplan-torch"))
     return Path(named) if named else None
 
 
@@ -51,8 +54,9 @@ def run(command: str, arguments: list[str]) -> int:
         state = f"`{found}` is no file" if found else f"it is not on the PATH, and {VARIABLE} is not set"
         tell(
             f"command `{command}` computes with libtorch, which this package does not contain. It needs the program "
-            f"`vaplan-torch`: {state}. Build it in the repository with `cargo build --release --bin vaplan-torch`, and set "
-            f"{VARIABLE} to its path. To train from Python, use your own PyTorch with `store.session()`"
+            f"`vaplan-torch`: {state}. Install the wheel of `make wheel`, which contains the program, or build the program in "
+            f"the repository with `cargo build --release --bin vaplan-torch`, and set {VARIABLE} to its path. To train from "
+            "Python, use your own PyTorch with `store.session()`"
         )
         return 2
     environment = dict(os.environ, VAPLAN_HANDED_OVER="1")
@@ -60,9 +64,17 @@ def run(command: str, arguments: list[str]) -> int:
     if fits:
         paths = [str(folder), *filter(None, [environment.get("LD_LIBRARY_PATH")])]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
+    elif found == OWN:
+        tell(
+            f"command `{command}` computes with the libtorch of package torch, which is {version}, expected {TORCH}: "
+            f"install it with `pip install 'torch=={TORCH}.*'`"
+        )
+        return 2
     else:
         tell(f"package torch is {version}, expected {TORCH}: `vaplan-torch` uses the libtorch that it was built with")
     sys.stdout.flush()
+    if found == OWN and not os.access(found, os.X_OK):
+        found.chmod(0o755)  # not every installer keeps the permissions of a wheel
     try:
         os.execve(found, ["vaplan", *arguments], environment)
     except OSError as error:

@@ -64,6 +64,8 @@ impl std::str::FromStr for Split {
 pub enum LabelRule {
     /// Pseudo label generation: a score above its threshold.
     Plg,
+    /// Another program made the label: `label --pseudo-labels` read it from a file. The score is the label, 0 or 1.
+    Import,
     /// Pseudo label denoising: PLD flipped the label after an epoch.
     Pld,
     /// A person set the label.
@@ -75,6 +77,7 @@ impl LabelRule {
     pub const fn as_str(self) -> &'static str {
         match self {
             LabelRule::Plg => "plg",
+            LabelRule::Import => "import",
             LabelRule::Pld => "pld",
             LabelRule::User => "user",
         }
@@ -118,8 +121,10 @@ pub struct VideoRow {
     pub segments: u32,
     /// The length of a segment in seconds.
     pub segment_seconds: f64,
-    /// The weak label, in the order of the classes.
+    /// The weak label, in the order of the classes. If `guessed`, the candidates that the scores gave.
     pub weak_labels: Vec<Arc<str>>,
+    /// Whether the video has no weak label, and its candidates were guessed from its scores.
+    pub guessed: bool,
     /// The file of the weak label.
     pub source: Arc<str>,
     /// The file or shard of the audio features; `None` if they are missing or rejected.

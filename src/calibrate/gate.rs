@@ -9,7 +9,10 @@
 //! same videos would gain too much, so the reported gain of each fold is that of the rule which the other folds choose. Its
 //! standard error is that of a mean of paired differences.
 
+use std::fmt;
+
 use vaplan_dataflows::DenoisingRule;
+use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
 use super::CalibrationMetric;
@@ -31,10 +34,10 @@ const CLEAR: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
 const SET: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// The best denoising rule on videos with dense truth, and its gain on videos that did not choose it.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct DenoisingGain {
     /// The rule with the highest gain on all videos.
-    #[serde(serialize_with = "by_text")]
+    #[serde(serialize_with = "by_text", deserialize_with = "from_text")]
     pub rule: DenoisingRule,
     /// Number of videos.
     pub videos: usize,
@@ -48,6 +51,41 @@ pub struct DenoisingGain {
 
 fn by_text<S: serde::Serializer>(rule: &DenoisingRule, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(rule)
+}
+
+/// Reads a rule as its text shows it: the name, and each parameter as `name=value`.
+fn from_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<DenoisingRule, D::Error> {
+    use serde::Deserialize as _;
+    use serde::de::Error as _;
+    let text = String::deserialize(from)?;
+    let mut words = text.split(' ');
+    let name = words.next().unwrap_or_default();
+    let parameter = |word: &str| {
+        let (name, value) = word.split_once('=')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    let parameters: Option<RuleParameters> = words.map(parameter).collect();
+    let parameters = parameters.ok_or_else(|| {
+        D::Error::custom(format!(
+            "the denoising rule is `{text}`, expected NAME PARAMETER=VALUE .."
+        ))
+    })?;
+    DenoisingRule::new(name, &parameters).map_err(D::Error::custom)
+}
+
+impl fmt::Display for DenoisingGain {
+    /// The rule, its gain and what follows from it, in one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.is_gain() {
+            true => "taken",
+            false => "no gain by more than two standard errors: no label is changed",
+        };
+        write!(
+            f,
+            "rule chosen on {} videos of val: {}; labels {:+.1} points, held out {:+.1} ± {:.1}: {verdict}",
+            self.videos, self.rule, self.in_sample, self.held_out, self.error
+        )
+    }
 }
 
 impl DenoisingGain {
@@ -161,8 +199,11 @@ fn mean_and_error(values: &[f64]) -> (f64, f64) {
 mod tests {
     use std::sync::Arc;
 
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::StandardNormal;
     use vaplan_dataflows::rule::Rule;
-    use vaplan_dataflows::{Prediction, Probability, VideoId};
+    use vaplan_dataflows::{CandidateRule, Prediction, Probability, VideoId};
     use vaplan_schemas::ClassId;
 
     use super::*;
@@ -197,6 +238,7 @@ mod tests {
         LabelSettings {
             audio: own.clone(),
             visual: own,
+            candidates: CandidateRule::Weak,
         }
     }
 
@@ -229,5 +271,91 @@ mod tests {
             None
         );
         assert_eq!(denoising_gain(&videos(40, 40), &settings(), &[]), None);
+    }
+
+    #[test]
+    fn a_gain_is_read_again_as_it_was_written() {
+        let gain = denoising_gain(&videos(40, 40), &settings(), &[Modality::Visual]).unwrap();
+        let text = serde_json::to_string(&gain).unwrap();
+        assert_eq!(serde_json::from_str::<DenoisingGain>(&text).unwrap(), gain);
+        for bad in [&*format!("vote {}", gain.rule), &*format!("{} k", gain.rule)] {
+            let text = text.replace(&gain.rule.to_string(), bad);
+            assert!(serde_json::from_str::<DenoisingGain>(&text).is_err(), "{text}");
+        }
+        assert!(gain.to_string().ends_with(": taken"), "{gain}");
+    }
+
+    /// Videos of three classes, of which one or two are in the weak label. Scores and probabilities are the truth with errors. The
+    /// errors of the probabilities last over a video in part, as those of a parser do.
+    fn simulated(count: usize, (seed, error): (u64, f64)) -> Vec<CalibrationVideo> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut normal = move || rng.sample::<f64, _>(StandardNormal);
+        let video = |nth: usize| {
+            let mut truth = VideoParse::new(3, 10);
+            let (mut tracks, mut probabilities) = (Vec::new(), vec![Probability::new(0.01); 30]);
+            for class in 0..1 + nth % 2 {
+                let onset = ((normal().abs() * 4.0) as usize).min(9);
+                let offset = (onset + 1 + (normal().abs() * 5.0) as usize).min(10);
+                let lasting = normal();
+                let mut scores = Vec::new();
+                for segment in 0..10 {
+                    let event = (onset..offset).contains(&segment);
+                    truth.visual.put(class, segment, event);
+                    let sign = if event { 1.0 } else { -1.0 };
+                    scores.push(0.5 + 0.5 * sign + 0.5 * normal());
+                    let logit: f64 = 2.5 * sign + error * (lasting + normal());
+                    probabilities[class * 10 + segment] =
+                        Probability::new((1.0 / (1.0 + (-logit).exp())) as f32);
+                }
+                tracks.push((ClassId(class as u32), scores));
+            }
+            let classes = (0..3).map(ClassId).collect();
+            CalibrationVideo {
+                id: VideoId::of(&nth.to_string()),
+                segments: 10,
+                tracks: [Vec::new(), tracks],
+                truth,
+                predictions: [
+                    None,
+                    Some(Arc::new(Prediction::new(1, 10, classes, probabilities))),
+                ],
+            }
+        };
+        (0..count).map(video).collect()
+    }
+
+    /// Predictions that are much better, a little better, and worse than the labels.
+    #[test]
+    fn the_held_out_gain_agrees_with_the_gain_on_other_videos_in_9_of_10_seeds() {
+        let own = ModalitySettings {
+            rule: Rule::Logit { scale: 1.0 },
+            thresholds: vec![0.5; 3],
+        };
+        let settings = LabelSettings {
+            audio: own.clone(),
+            visual: own,
+            candidates: Default::default(),
+        };
+        for error in [1.0, 2.0, 6.0] {
+            let mut agreed = Vec::new();
+            for seed in 0..10 {
+                let gain =
+                    denoising_gain(&simulated(120, (seed, error)), &settings, &[Modality::Visual]).unwrap();
+                let others = simulated(480, (1000 + seed, error));
+                let before = scores(&others, &settings, &[Modality::Visual], None);
+                let after = scores(&others, &settings, &[Modality::Visual], Some(gain.rule));
+                let gains: Vec<f64> = after
+                    .iter()
+                    .zip(&before)
+                    .map(|(after, before)| after - before)
+                    .collect();
+                let (found, own_error) = mean_and_error(&gains);
+                // The gain on the other videos is a mean of a sample, too.
+                let interval = 2.0 * gain.error.hypot(own_error);
+                agreed.push(((gain.held_out - found).abs() <= interval, gain, found));
+            }
+            let count = agreed.iter().filter(|(agrees, _, _)| *agrees).count();
+            assert!(count >= 9, "error {error}: {count} of 10 agree: {agreed:?}");
+        }
     }
 }

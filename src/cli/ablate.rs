@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use vaplan_schemas::rows::Split;
 
 use super::Global;
-use super::learning::{LabelSourceArgs, TrainArgs, ablation_line};
+use super::learning::{LabelSourceArgs, TrainArgs, ablation_line, network};
 use super::progress::Bar;
+use crate::parser::NetworkSettings;
 use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 
 /// Train every line of the paper's ablation with several seeds, and print the scores
 ///
 /// The lines are: weak labels as HAN was published; pseudo labels; pseudo labels with one or both terms of the
-/// richness-aware loss; and the same with labels that are denoised once or by every second epoch. All lines have the same
-/// settings otherwise. Each network is scored on --split at the epoch that is best on the split of the settings (default:
+/// richness-aware loss; the same with labels that are denoised once or by every second epoch; and the same with one variant of
+/// the loss each. All lines have the same settings otherwise, and every network learns for the same number of epochs. Each network is scored on --split at the epoch that is best on the split of the settings (default:
 /// val). Denoising chooses its rule on val, and denoises nothing if no rule gains there. The command writes no store
 /// version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
 /// that a second run trains only the networks that are missing.
@@ -22,7 +23,8 @@ use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 #[command(after_help = "\
 Examples:
   vaplan ablate --store store --visual res152 --audio vggish --clips r2plus1d_18
-  vaplan ablate --store store --visual clip --audio clap --config train.toml --split test")]
+  vaplan ablate --store store --visual clip --audio clap --config train.toml --split test
+  vaplan ablate --store store --visual clip --audio clap --lines pseudo+richness --networks han,transformer")]
 pub(super) struct Args {
     #[command(flatten)]
     source: LabelSourceArgs,
@@ -37,9 +39,12 @@ pub(super) struct Args {
         value_name = "LINES",
         value_delimiter = ',',
         value_parser = ablation_line(),
-        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld"
+        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld-on"
     )]
     lines: Vec<AblationLine>,
+    /// Networks to compare, separated by commas; each line is trained with each network [default: that of --network]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = network())]
+    networks: Vec<&'static str>,
     /// Split to score: train, val or test
     #[arg(long, value_name = "SPLIT", default_value = "test")]
     split: Split,
@@ -58,11 +63,20 @@ enum Format {
 }
 
 pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let settings = args.training.settings()?;
+    let networks: Vec<NetworkSettings> = match args.networks.is_empty() {
+        true => vec![settings.network.clone()],
+        false => {
+            let named = args.networks.iter().map(|name| settings.network.of_network(name));
+            named.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?
+        }
+    };
     let request = AblateRequest {
         store: args.source.store.clone(),
         version: args.source.version(),
         features: args.source.features(),
-        settings: args.training.settings()?,
+        settings,
+        networks,
         lines: args.lines.clone(),
         seeds: args.seeds.clone(),
         split: args.split,
@@ -75,8 +89,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         AblateProgress::Planned(videos) => bar.total(videos),
         AblateProgress::Videos(videos) => bar.add(videos),
         AblateProgress::Run(run) => bar.say(&format!(
-            "{}, seed {}: best epoch {}, segment Type@AV {:.2}",
+            "{}, network {}, seed {}: best epoch {}, segment Type@AV {:.2}",
             run.line.as_str(),
+            run.network,
             run.seed,
             run.epoch,
             run.scores[0].1[3]

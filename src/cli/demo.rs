@@ -69,9 +69,6 @@ hidden = 64
 feedforward = 64
 learning_rate = 0.002
 schedule = \"constant\"
-
-[denoise]
-alpha = 10.0
 ";
 /// Name of the file with the settings of the ablation.
 #[cfg(feature = "train")]
@@ -91,7 +88,7 @@ const TITLE: Style = AnsiColor::Cyan.on_default().bold();
 const TYPED: Style = Style::new().bold();
 
 #[cfg(all(feature = "query", feature = "train"))]
-const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, round(avg(why['loss'] / why['base']), 1) AS times_the_base \
+const SQL: &str = "SELECT modality, class, \"to\" AS label, count(*) AS flips, round(avg(why['loss']), 1) AS mean_loss \
                    FROM label_changes WHERE rule = 'pld' GROUP BY modality, class, label \
                    ORDER BY flips DESC, modality, class, label LIMIT 9";
 #[cfg(all(feature = "query", not(feature = "train")))]
@@ -150,7 +147,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
     #[cfg(feature = "query")]
     steps.take(
         match cfg!(feature = "train") {
-            true => "which labels denoising flipped, and how far their losses were off, in SQL",
+            true => "which labels denoising flipped, and how large their losses were, in SQL",
             false => "events in SQL",
         },
         &["query", "--store", &store, SQL],
@@ -196,7 +193,7 @@ fn job(
             "--config",
             &place(ABLATION),
             "--lines",
-            "weak,pseudo,pseudo+richness,pseudo+richness+pld",
+            "weak,pseudo,pseudo+richness,pseudo+richness+pld-on",
         ],
     )
 }

@@ -185,21 +185,14 @@ fn json(denoised: &DenoiseSummary) -> Value {
 /// Prints the flips and, if dense truth is known, the scores.
 pub(super) fn print(denoised: &DenoiseSummary, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(gain) = &denoised.calibration {
-        let verdict = match gain.is_gain() {
-            true => "taken",
-            false => {
-                "no gain by more than two standard errors: no label is changed (a rule, such as `--denoise-rule pld`, \
-                      denoises anyway)"
-            }
-        };
-        writeln!(
-            out,
-            "rule chosen on {} videos of val: {}; labels {:+.1} points, held out {:+.1} ± {:.1}: {verdict}",
-            gain.videos, gain.rule, gain.in_sample, gain.held_out, gain.error
-        )?;
         if !gain.is_gain() {
+            writeln!(
+                out,
+                "{gain} (a rule, such as `--denoise-rule pld`, denoises anyway)"
+            )?;
             return Ok(());
         }
+        writeln!(out, "{gain}")?;
     }
     for modality in Modality::ALL {
         let rule = denoised.summary.denoising[modality.index()];

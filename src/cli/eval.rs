@@ -1,10 +1,13 @@
 //! `vaplan eval`.
 
 #[cfg(feature = "train")]
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::{RejectRow, Split};
@@ -14,7 +17,11 @@ use vaplan_schemas::{store::Snapshot, tables::Videos};
 
 use super::choice::choices;
 use super::{Global, notes};
-use crate::eval::{DenseTruth, PredictedLabels, Protocol, Task, evaluate, localize, predictions, store};
+use crate::eval::store::ScoredSample;
+use crate::eval::{
+    DenseTruth, EvalReport, Localization, PredictedLabels, Protocol, Task, evaluate, localize, predictions,
+    store,
+};
 #[cfg(feature = "train")]
 use crate::parser::{Gate, probabilities::VideoProbabilities};
 
@@ -32,6 +39,9 @@ use crate::parser::{Gate, probabilities::VideoProbabilities};
 /// The labels come from a store, or from two folders of npy files (--audio-labels and --visual-labels). A file is named
 /// after the first 11 characters of the video or after its full name, and holds integers 0 or 1 of shape (T, C). A
 /// video without labels is scored as nothing predicted, is reported, and makes the exit status 1.
+///
+/// Videos of a store without a weak label, whose candidate classes `label --candidates` guessed, are scored by themselves, after the
+/// others; in JSON, under the key guessed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -126,23 +136,84 @@ fn score(args: &EvalArgs, split: Split, global: &Global, out: &mut dyn Write) ->
         predictions,
         rejects,
         protocol,
+        guessed,
     } = args.read(split)?;
     let rejected = notes::report(&rejects, global.quiet);
-    if args.task == Task::Ave {
-        let report = localize(&truth, &predictions, protocol)?;
-        match args.format {
-            EvalFormat::Table => write!(out, "{report}")?,
-            EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+    let [own, guessed] = store::apart((truth, predictions), &guessed);
+    let mut complete = rejected == 0;
+    let mut part = |sample: Option<ScoredSample>| -> anyhow::Result<Option<ScoredVideos>> {
+        let Some(sample) = sample else { return Ok(None) };
+        let (scored, all) = report(args, &sample, protocol)?;
+        complete &= all;
+        Ok(Some(scored))
+    };
+    let parts = ScoredParts {
+        own: part(own)?,
+        guessed: part(guessed)?,
+    };
+    match args.format {
+        EvalFormat::Table => {
+            if let Some(table) = &parts.own {
+                write!(out, "{table}")?;
+            }
+            if let Some(table) = &parts.guessed {
+                let space = if parts.own.is_some() { "\n" } else { "" };
+                writeln!(
+                    out,
+                    "{space}videos without a weak label, whose candidate classes were guessed"
+                )?;
+                write!(out, "{table}")?;
+            }
         }
+        EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&parts)?)?,
+    }
+    Ok(complete)
+}
+
+/// The scores of a split: of the videos with a weak label, and of those with guessed candidates.
+#[derive(serde::Serialize)]
+struct ScoredParts {
+    #[serde(flatten)]
+    own: Option<ScoredVideos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guessed: Option<ScoredVideos>,
+}
+
+/// The scores of a task.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum ScoredVideos {
+    Avvp(Box<EvalReport>),
+    Ave(Localization),
+}
+
+impl fmt::Display for ScoredVideos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScoredVideos::Avvp(report) => report.fmt(f),
+            ScoredVideos::Ave(report) => report.fmt(f),
+        }
+    }
+}
+
+/// Scores some videos of a split. Returns also whether every video has labels.
+fn report(
+    args: &EvalArgs,
+    (truth, predictions): &ScoredSample,
+    protocol: Protocol,
+) -> anyhow::Result<(ScoredVideos, bool)> {
+    if args.task == Task::Ave {
+        let report = localize(truth, predictions, protocol)?;
         if report.missing > 0 {
             let (count, all) = (report.missing, report.videos);
             super::stderr::tell(&format!(
                 "{count} of {all} videos lack labels of a modality, scored as background"
             ));
         }
-        return Ok(rejected == 0 && report.missing == 0);
+        let complete = report.missing == 0;
+        return Ok((ScoredVideos::Ave(report), complete));
     }
-    let mut report = evaluate(&truth, &predictions, args.per_class)?;
+    let mut report = evaluate(truth, predictions, args.per_class)?;
     report.protocol = protocol;
     for (modality, missing) in [
         ("audio", &report.missing.audio),
@@ -157,11 +228,8 @@ fn score(args: &EvalArgs, split: Split, global: &Global, out: &mut dyn Write) ->
             ));
         }
     }
-    match args.format {
-        EvalFormat::Table => write!(out, "{report}")?,
-        EvalFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-    }
-    Ok(rejected == 0 && report.missing.is_empty())
+    let complete = report.missing.is_empty();
+    Ok((ScoredVideos::Avvp(Box::new(report)), complete))
 }
 
 /// Labels to score, and the truth to score them against.
@@ -173,6 +241,8 @@ struct EvalInputs {
     rejects: Vec<RejectRow>,
     /// Protocol that turned predictions into 0s and 1s.
     protocol: Protocol,
+    /// Videos without a weak label, whose candidates were guessed.
+    guessed: BTreeSet<Arc<str>>,
 }
 
 impl EvalArgs {
@@ -221,6 +291,7 @@ impl EvalArgs {
     fn read(&self, split: Split) -> anyhow::Result<EvalInputs> {
         let annotations = super::show::annotations(self.annotations.as_deref(), self.classes.as_deref())?;
         let mut rejects = Vec::new();
+        let mut guessed = BTreeSet::new();
         #[cfg(feature = "train")]
         if let (Some(folder), Some(epoch)) = (&self.store, self.epoch) {
             let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
@@ -235,6 +306,7 @@ impl EvalArgs {
                 truth,
                 rejects: annotations.map_or_else(Vec::new, |annotations| annotations.rejects),
                 protocol: self.protocol.protocol(),
+                guessed: store::guessed(&snapshot)?,
             });
         }
         let (truth, predictions) = match (&self.store, &annotations, &self.audio_labels, &self.visual_labels)
@@ -247,6 +319,7 @@ impl EvalArgs {
             }
             (Some(folder), ..) => {
                 let snapshot = Store::open(folder)?.at_version(self.version.map(StoreVersion))?;
+                guessed = store::guessed(&snapshot)?;
                 store::of_snapshot(&snapshot, split, annotations.as_ref())?
             }
             _ => anyhow::bail!("expected --store, or --annotations, --audio-labels and --visual-labels"),
@@ -262,6 +335,7 @@ impl EvalArgs {
             predictions,
             rejects,
             protocol: Protocol::Labels,
+            guessed,
         })
     }
 }

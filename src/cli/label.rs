@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{Severity, Split};
 
@@ -18,11 +19,13 @@ use crate::ingest::features::ColumnNames;
 use crate::label::cluster;
 use crate::label::{self, LabelRequest};
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Label feature shards, or media, into a store
 ///
 /// The command compares every segment's feature with the text embedding of every class, and commits scores and pseudo
-/// labels as one store version. A label can be set only for classes of the video's weak label. The new version holds
+/// labels as one store version. A label can be set only for classes of the video's weak label, or with --candidates for
+/// classes that are guessed from the scores of a video without one. The new version holds
 /// exactly the splits of --split. A second run with the same input commits nothing. A run after an interrupted one
 /// reuses the shards that were scored.
 ///
@@ -65,7 +68,7 @@ pub(super) struct LabelArgs {
         long,
         value_names = ["VISUAL_DIR", "AUDIO_DIR"],
         num_args = 2,
-        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "hosts"]
+        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "candidates", "hosts"]
     )]
     pseudo_labels: Option<Vec<PathBuf>>,
     /// Splits to label
@@ -109,6 +112,17 @@ pub(super) struct LabelArgs {
     /// fewer than 20 videos have, or that the features do not tell, keeps the threshold of the other flags
     #[arg(long, env = "VAPLAN_FIT_THRESHOLDS")]
     fit_thresholds: bool,
+    /// Classes that can be labelled in a video without a weak label (an empty event_labels): weak (none), all, or top:K, the K
+    /// classes with the highest scores in both modalities together [default: weak]
+    #[arg(long, value_name = "RULE", env = "VAPLAN_CANDIDATES")]
+    candidates: Option<CandidateRule>,
+    /// With --fit-thresholds: the share of the segments of a class's videos that have the audio event, above 0 and below 1. The
+    /// threshold of each class is then the quantile of its scores that leaves this share above [default: estimated]
+    #[arg(long, value_name = "SHARE", requires = "fit_thresholds", value_parser = event_share, env = "VAPLAN_AUDIO_EVENT_SHARE")]
+    audio_event_share: Option<f64>,
+    /// With --fit-thresholds: the same for the visual event [default: estimated]
+    #[arg(long, value_name = "SHARE", requires = "fit_thresholds", value_parser = event_share, env = "VAPLAN_VISUAL_EVENT_SHARE")]
+    visual_event_share: Option<f64>,
     /// Length of a segment in seconds
     #[arg(
         long,
@@ -244,6 +258,8 @@ impl LabelArgs {
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: self.fit_thresholds,
+                candidates: self.candidates,
+                event_shares: EventShares([self.audio_event_share, self.visual_event_share]),
             },
             allow_missing: self.allow_missing,
             columns: self.columns.clone().unwrap_or_default(),
@@ -251,6 +267,12 @@ impl LabelArgs {
             command: global.command_line(),
         })
     }
+}
+
+/// A share of segments.
+fn event_share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    EventShares::check(share)
 }
 
 /// Number of rejected rows, and of notes, that are printed.

@@ -12,7 +12,7 @@ use super::libtorch;
 use crate::eval::Task;
 use crate::ingest::features::ColumnNames;
 use crate::parser::ablate::AblationLine;
-use crate::parser::{FeaturePaths, Gate, Supervision, TrainSettings};
+use crate::parser::{FeaturePaths, Gate, Supervision, TrainSettings, registry};
 
 /// A line about an epoch. `score` is the score that the best epoch is chosen by, if there is one.
 pub(super) fn epoch_line(row: &EpochRow, score: Option<f64>, better: bool) -> String {
@@ -55,6 +55,15 @@ pub(super) fn ablation_line() -> impl TypedValueParser<Value = AblationLine> {
             .map(|line| (line, line.as_str(), line.help()))
             .to_vec(),
     )
+}
+
+/// Reads the name of a network.
+pub(super) fn network() -> impl TypedValueParser<Value = &'static str> {
+    let named = PossibleValuesParser::new(registry::names());
+    named.map(|given: String| {
+        let found = registry::names().into_iter().find(|name| *name == given);
+        found.expect("clap lets only possible values through")
+    })
 }
 
 /// Reads the protocol by which predictions become labels.
@@ -176,6 +185,9 @@ pub(super) struct TrainArgs {
     /// Seed of initial weights, order of the videos and dropout [default: 1]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Network to train; its sizes are keys of --config [default: han]
+    #[arg(long, value_name = "NAME", visible_alias = "parser", value_parser = network())]
+    network: Option<&'static str>,
     /// Task of the network [default: avvp]
     #[arg(long, value_name = "TASK", value_parser = super::choice::choices::<Task>())]
     task: Option<Task>,
@@ -202,6 +214,10 @@ impl TrainArgs {
         settings.task = self.task.unwrap_or(settings.task);
         settings.supervision = self.supervision.unwrap_or(settings.supervision);
         settings.learning_rate = self.learning_rate.unwrap_or(settings.learning_rate);
+        if let Some(name) = self.network {
+            let named = settings.network.of_network(name);
+            settings.network = named.map_err(|problem| anyhow::anyhow!("--network {name}: {problem}"))?;
+        }
         settings.check()?;
         Ok(settings)
     }

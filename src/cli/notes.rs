@@ -60,6 +60,16 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .collect()
 }
 
+/// The text with its control characters escaped, so that a name in a file cannot steer the terminal.
+fn escaped(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| match letter.is_control() {
+            true => letter.escape_default().collect::<Vec<_>>(),
+            false => vec![letter],
+        })
+        .collect()
+}
+
 /// Returns "`file`, row 3, video `v`: reason". The file and the video are left out if the reason names them.
 fn place(row: &RejectRow) -> String {
     let mut text = format!("`{}`", row.file);
@@ -74,7 +84,7 @@ fn place(row: &RejectRow) -> String {
         .as_ref()
         .filter(|video| !row.reason.contains(&format!("`{video}`")))
     {
-        text.push_str(&format!(", video `{video}`"));
+        text.push_str(&format!(", video `{}`", escaped(video)));
     }
     format!("{text}: {}", row.reason)
 }

@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// Store to write an epoch to
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Attention heads of a HAN [default: as the checkpoint says, or 1]
+    /// Attention heads of the network [default: as the checkpoint says, or 1]
     #[arg(long, value_name = "N")]
     heads: Option<i64>,
     #[command(flatten)]

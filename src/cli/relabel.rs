@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use vaplan_dataflows::CandidateRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::LabelChangeRow;
 
@@ -114,6 +115,10 @@ struct ChangeArgs {
     /// Rule that turns cosines into scores [default: the store's setting]
     #[arg(long, value_name = "RULE", value_parser = choices::<RuleName>())]
     rule: Option<RuleName>,
+    /// Classes that can be labelled in a video without a weak label, as for `label`: weak, all or top:K [default: the store's
+    /// setting]
+    #[arg(long, value_name = "RULE")]
+    candidates: Option<CandidateRule>,
     /// Factor that multiplies visual cosines [default: the store's setting]
     #[arg(long, value_name = "K")]
     visual_scale: Option<f64>,
@@ -267,6 +272,8 @@ impl ChangeArgs {
                 audio_scale: self.audio_scale,
                 file: self.thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
                 fit: false,
+                candidates: self.candidates,
+                event_shares: Default::default(),
             },
             thresholds: thresholds.collect(),
             rows,

@@ -125,6 +125,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
         RunProgress::Epoch { row, better } => {
             bar.say(&epoch_line(row, None, better));
         }
+        RunProgress::Calibrated(gain) => bar.say(&gain.to_string()),
         RunProgress::Denoised { epoch, set, unset } => bar.say(&format!(
             "denoised by epoch {epoch}: {set} labels set, {unset} unset"
         )),
@@ -145,6 +146,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
                 "versions": summary.versions,
                 "rows": summary.table.named_rows(),
                 "parsers": summary.table.named_parsers(),
+                "denoising": summary.table.denoising,
             });
             print_json(&table, out)?;
         }

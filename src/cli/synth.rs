@@ -9,6 +9,7 @@ use super::Global;
 use super::progress::Bar;
 use crate::ingest::annotations::Annotations;
 use crate::ingest::shards::FloatType;
+use crate::synth::ave::{self, AveVideo};
 use crate::synth::encoders::SynthPreset;
 use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 
@@ -32,8 +33,10 @@ use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 ///   parser/audio, parser/frames,
 ///   parser/clips          features for the parser (train --audio, --visual, --clips); audio
 ///                         has at most 128 numbers per segment, the others have D
-///   truth/                annotations with all simulated events as dense truth
-///   annotations/          with --videos or --repeat: annotations of the simulated videos
+///   truth/                annotations with all simulated events as dense truth (not with preset
+///                         ave)
+///   annotations/          with --videos or --repeat: annotations of the simulated videos; with
+///                         --preset ave: Annotations.txt, trainSet.txt, valSet.txt, testSet.txt
 ///   synth.json            states that the files are simulated, and with which options
 ///
 /// A folder that has a synth.json is overwritten. Any other folder must be empty.
@@ -41,16 +44,23 @@ use crate::synth::write::{SynthLayout, SynthOptions, run as simulate};
 #[command(after_help = "\
 Examples:
   vaplan synth --annotations annotations --out features
-  vaplan synth --annotations annotations --videos 64 --repeat 625 --parquet --out features")]
+  vaplan synth --annotations annotations --videos 64 --repeat 625 --parquet --out features
+  vaplan synth --preset ave --videos 600 --out ave")]
 #[command(verbatim_doc_comment)]
 pub(super) struct SynthArgs {
-    /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv
-    #[arg(long, value_name = "DIR", env = "VAPLAN_ANNOTATIONS")]
-    annotations: PathBuf,
+    /// Annotations in LLP's format: *train.csv, *val_pd.csv, *test_pd.csv, *eval_audio.csv, *eval_visual.csv. Preset ave
+    /// takes none: it writes annotations of its own
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "VAPLAN_ANNOTATIONS",
+        required_unless_present = "preset"
+    )]
+    annotations: Option<PathBuf>,
     /// Folder to write; it must be empty or have a synth.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of videos to simulate, spread evenly over the annotations [default: all]
+    /// Number of videos to simulate, spread evenly over the annotations [default: all; preset ave: 4143]
     #[arg(long, value_name = "N")]
     videos: Option<NonZeroUsize>,
     /// Number of simulated copies of each video; each copy has a name of its own
@@ -65,9 +75,10 @@ pub(super) struct SynthArgs {
     /// Seed of the random number generators
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
-    /// Difficulty of all features; llp was fitted to scores that were published for LLP
-    #[arg(long, value_name = "PRESET", default_value = "llp")]
-    preset: PresetName,
+    /// Difficulty of all features; llp was fitted to scores that were published for LLP, and ave makes videos of AVE
+    /// [default: llp]
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<PresetName>,
     /// Write no features for the parser, only those for labelling
     #[arg(long)]
     label_only: bool,
@@ -96,6 +107,8 @@ enum PresetName {
     Easy,
     /// More noise than llp.
     Hard,
+    /// Videos of AVE, one audible and visible event each, with annotations in AVE's format.
+    Ave,
 }
 
 impl From<PresetName> for SynthPreset {
@@ -104,6 +117,7 @@ impl From<PresetName> for SynthPreset {
             PresetName::Llp => SynthPreset::Llp,
             PresetName::Easy => SynthPreset::Easy,
             PresetName::Hard => SynthPreset::Hard,
+            PresetName::Ave => SynthPreset::Ave,
         }
     }
 }
@@ -125,6 +139,25 @@ enum SynthDtype {
 }
 
 impl SynthArgs {
+    /// The videos of preset ave; `None` for another preset.
+    fn ave(&self) -> anyhow::Result<Option<Vec<AveVideo>>> {
+        if self.preset != Some(PresetName::Ave) {
+            return Ok(None);
+        }
+        anyhow::ensure!(
+            self.annotations.is_none() && self.repeat == 1,
+            "--preset ave is given with {}, expected --preset ave alone: it makes as many videos as --videos asks for, and \
+             their annotations",
+            if self.repeat == 1 {
+                "--annotations"
+            } else {
+                "--repeat"
+            }
+        );
+        let count = self.videos.map_or(ave::AVE_VIDEOS, NonZeroUsize::get);
+        Ok(Some(ave::ave_videos(count, self.segments, self.seed)))
+    }
+
     fn options(&self) -> SynthOptions {
         let shard_videos = self.shard_videos.get();
         let layout = match (self.parquet, self.column) {
@@ -146,7 +179,7 @@ impl SynthArgs {
             width: self.dim as usize,
             segments: self.segments,
             seed: self.seed,
-            preset: self.preset.into(),
+            preset: self.preset.map(SynthPreset::from).unwrap_or_default(),
             parser: !self.label_only,
             layout,
             float,
@@ -156,8 +189,13 @@ impl SynthArgs {
 }
 
 pub(super) fn run(args: &SynthArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let annotations = Annotations::read(&args.annotations)?;
     let options = args.options();
+    let ave = args.ave()?;
+    let annotations = match (&ave, &args.annotations) {
+        (Some(videos), _) => ave::simulated(videos),
+        (None, Some(folder)) => Annotations::read(folder)?,
+        (None, None) => anyhow::bail!("--annotations is missing, expected a folder, or --preset ave"),
+    };
     let bar = Bar::new("simulating", "features of a video", global);
     let summary = simulate(&annotations, &options, &|added, total| {
         bar.total(total as u64);
@@ -189,13 +227,19 @@ pub(super) fn run(args: &SynthArgs, global: &Global, out: &mut dyn Write) -> any
             folder.display()
         )?;
     }
-    writeln!(
-        out,
-        "events of {} videos are their dense truth, those of {} are drawn from the weak label: {}",
-        summary.dense,
-        summary.videos - summary.dense,
-        options.out.join("truth").display()
-    )?;
+    if let Some(videos) = &ave {
+        let folder = ave::write(&options.out, videos)?;
+        writeln!(out, "annotations in AVE's format: {}", folder.display())?;
+    }
+    if let Some(truth) = &summary.truth {
+        writeln!(
+            out,
+            "events of {} videos are their dense truth, those of {} are drawn from the weak label: {}",
+            summary.dense,
+            summary.videos - summary.dense,
+            truth.display()
+        )?;
+    }
     if let Some(folder) = &summary.annotations {
         writeln!(out, "annotations of these videos: {}", folder.display())?;
     }

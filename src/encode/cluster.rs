@@ -104,9 +104,7 @@ fn follow(
         return Err(LabelError::from(member.elsewhere(request.out.clone())).into());
     }
     let (open, sessions) = sessions(request, &plan.models)?;
-    let cache = Arc::new(Cache::open(
-        &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
-    )?);
+    let cache = Arc::new(Cache::open(&request.cache_folder())?);
     let work = EncodeWork {
         reading: reading(request, &open),
         pool: SessionPool::start(sessions, &cache),

@@ -17,7 +17,7 @@ use super::read::READING;
 use super::run::EncodeRequest;
 use crate::ingest::IngestError;
 use crate::ingest::annotations::{Annotations, read_classes};
-use crate::ingest::seen::{Seen, one_spelling};
+use crate::ingest::seen::{SeenInputs, one_spelling};
 use crate::world::hash::{feed, hash};
 
 /// The models and media of an encoding run.
@@ -36,6 +36,8 @@ pub(super) struct EncodePlan {
     pub(super) prompts: Option<ClassPrompts>,
     /// Name of the plan: SHA-256 in hexadecimal.
     pub(super) name: String,
+    /// The files of the models and media, and which of them are the same as before.
+    pub(super) seen: SeenInputs,
 }
 
 impl EncodePlan {
@@ -67,9 +69,11 @@ impl EncodePlan {
         let prompts = classes
             .as_ref()
             .map(|classes| read(request.prompts.as_deref(), classes));
+        let mut seen = SeenInputs::open(&request.cache_folder());
         Ok(EncodePlan {
             prompts: prompts.transpose()?,
-            name: name(request, &models, &media, classes.as_deref())?,
+            name: name(request, &models, &media, classes.as_deref(), &mut seen)?,
+            seen,
             models,
             media,
             rejects,
@@ -89,7 +93,7 @@ pub fn name_of(request: &EncodeRequest) -> Result<String, EncodeError> {
 }
 
 /// Computes the name of a plan: the SHA-256 (in hexadecimal) of the models, media, prompts and settings. For large
-/// files, the hash has the path, size and modification time instead of the contents, so that a plan is made quickly.
+/// files, the hash has the identity instead of the contents ([`SeenInputs`]), so that a plan is made quickly.
 ///
 /// # Errors
 /// Returns [`EncodeError::Ingest`] if the prompts file cannot be read.
@@ -98,6 +102,7 @@ fn name(
     models: &[ModelFolder],
     media: &[Media],
     classes: Option<&[Arc<str>]>,
+    seen: &mut SeenInputs,
 ) -> Result<String, EncodeError> {
     let prompts = match &request.prompts {
         Some(path) => std::fs::read_to_string(path).map_err(IngestError::io("read", path))?,
@@ -112,7 +117,8 @@ fn name(
             None => Vec::new(),
         });
     }
-    let mut seen = Seen::default();
+    seen.look_at(frames_of.iter().flatten());
+    seen.look_at(media.iter().flat_map(|own| &own.sound));
     Ok(hash(|sum| {
         let form = (
             &request.cut,

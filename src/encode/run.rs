@@ -72,6 +72,11 @@ pub struct EncodeRequest {
 }
 
 impl EncodeRequest {
+    /// The folder of the cache of embeddings, which also has the memory of the media.
+    pub(super) fn cache_folder(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(|| self.out.join("cache"))
+    }
+
     /// Makes a request from media and models, with defaults for all other settings. The threads share `cores` cores.
     pub fn new(
         media: Vec<PathBuf>,
@@ -235,14 +240,13 @@ pub(super) fn locked(
         classes,
         prompts,
         name,
+        seen,
     } = EncodePlan::open(request)?;
     fs::create_dir_all(&request.out).map_err(EncodeError::write("make", &request.out))?;
     let lock = WriteLock::take(&request.out.join(".lock"), &mut |holder| {
         listener(EncodeProgress::Waiting(holder.to_owned()))
     })?;
-    let cache = Arc::new(Cache::open(
-        &request.cache.clone().unwrap_or_else(|| request.out.join("cache")),
-    )?);
+    let cache = Arc::new(Cache::open(&request.cache_folder())?);
     // The texts come first, because labelling needs them before the first unit is encoded. No session is open yet, so that
     // memory holds one text model at a time.
     let prompts = prompts.as_ref().zip(classes.as_deref());
@@ -310,6 +314,7 @@ pub(super) fn locked(
     rejects.dedup();
     summary.rejects = rejects;
     summary.report(&request.out, &name)?;
+    seen.remember();
     Ok((summary, lock))
 }
 

@@ -217,11 +217,13 @@ impl Streamed {
             return Ok(Vec::new());
         }
         let plan = self.early.plan();
+        // The final labelling uses the same memory, so that the shards get the same keys.
+        let mut seen = self.early.seen();
         let mut shards = Vec::new();
         for (modality, path) in files {
             let input = FeatureInput::open(&path, modality, &plan.world.columns, &|_| true);
             let input = input.map_err(LabelError::from)?;
-            shards.extend(planned(input, &plan.world, &self.early.weak));
+            shards.extend(planned(input, &plan.world, &self.early.weak, &mut seen));
         }
         let all = shards.clone();
         shards.retain(|shard| !self.scoring.has_staged(shard));

@@ -76,7 +76,7 @@ impl VersionBefore {
             plan: plan.clone(),
             buckets,
             share,
-            classes: Classification::new(&plan.world.classes, &[]),
+            classes: Classification::new(&plan.world, &[]),
             stored_user_labels: false,
             spilled: Spill::new(stage.folder(), buckets),
         }
@@ -96,7 +96,7 @@ impl VersionBefore {
     ) -> Result<VersionBefore, LabelError> {
         let mut opened = VersionBefore {
             snapshot: Some(snapshot.clone()),
-            classes: Classification::new(&plan.world.classes, former),
+            classes: Classification::new(&plan.world, former),
             stored_user_labels: true,
             ..VersionBefore::none(plan, stage, buckets, share)
         };
@@ -135,7 +135,11 @@ impl VersionBefore {
         let video = |name: &str| plan.videos.get(VideoId::of(name));
         tracks.retain(|track| video(&track.video).is_some());
         // Only the classes of the weak label have labels that a prediction can flip.
-        let weak = |name: &str| video(name).map(|video| video.weak.clone());
+        let weak = |name: &str| {
+            let weak = video(name)?.weak;
+            // The candidates of a video without a weak label are not known yet.
+            (!plan.world.guesses(weak)).then(|| weak.clone())
+        };
         for latest in evidence::latest(tracks, &plan.world, &weak) {
             let bucket = self.bucket(latest.0);
             if self.share.has(bucket) {

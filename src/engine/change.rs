@@ -34,9 +34,9 @@ use crate::error::LabelError;
 use crate::ingest::IngestError;
 use crate::world::Both;
 use crate::world::changes::Changes;
-use crate::world::flips::{FlipCounts, Reflipped};
+use crate::world::flips::FlipCounts;
 use crate::world::resolve::Resolved;
-use crate::world::scope::{PredictionScope, Scope, Touched};
+use crate::world::scope::{PredictionScope, RelabelledTrack, Scope, Touched};
 
 /// A change of a store, as one command asks for it.
 #[derive(Clone, Debug)]
@@ -165,14 +165,14 @@ pub(crate) fn follow(
 ) -> Result<Followed, LabelError> {
     let plan = |store: &Store, before: Option<Snapshot>| -> Result<FollowedPlan, LabelError> {
         let snapshot = before.expect("process 0 names the version that it changes");
-        let mut resolved = Resolved::new(store, &snapshot, &request.changes)?;
+        let mut resolved = Resolved::by_track(store, &snapshot, &request.changes)?;
         match Scope::of(&snapshot, &mut resolved, PredictionScope::Flipped)? {
             Scope::Everything => whole::followed(store, snapshot, request, resolved),
             Scope::Part(_) => Err(member_plans_otherwise()),
         }
     };
     let tracks = |snapshot: &Snapshot, hash: &str, share: BucketShare, writer: &mut PartWriter| {
-        let resolved = Resolved::new(&Store::open(&request.store)?, snapshot, &request.changes)?;
+        let resolved = Resolved::by_track(&Store::open(&request.store)?, snapshot, &request.changes)?;
         follow_tracks(request, snapshot, resolved, (hash, share), writer, listener)
     };
     follow::follow(member, &request.store, request.workers, listener, plan, tracks)
@@ -217,11 +217,11 @@ fn load(
     listener: &Listener,
 ) -> Result<(TouchedRows, Tracks), LabelError> {
     let tracks = std::mem::take(&mut touched.tracks);
-    let covered = |own: &Reflipped| {
+    let covered = |own: &RelabelledTrack| {
         let class = resolved.after.class_id(&own.new.class);
         class.is_some_and(|class| tracks.contains(&(own.new.modality, class)))
     };
-    touched.flipped.retain(|own| !covered(own));
+    touched.relabelled.retain(|own| !covered(own));
     let part = TouchedRows::load(snapshot, resolved, touched, request.workers, listener)?;
     Ok((part, tracks))
 }
@@ -243,7 +243,7 @@ fn apply(
     group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
-    let mut resolved = Resolved::new(store, snapshot, &request.changes)?;
+    let mut resolved = Resolved::by_track(store, snapshot, &request.changes)?;
     match Scope::of(snapshot, &mut resolved, PredictionScope::Flipped)? {
         Scope::Everything => whole::run(store, lock, snapshot, request, resolved, group, listener),
         Scope::Part(touched) => {

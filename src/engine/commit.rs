@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::{LabelRecord, Track, VideoId};
-use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack, RejectRow};
+use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectRow};
 use vaplan_schemas::store::{Commit, CommitInfo, PartFiles, Store, VersionRows, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, LabelChanges, Labels, Prompts, Rejects, Scores, Settings, Truth, Videos,
@@ -21,9 +21,9 @@ use super::rows::{self, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
 use crate::error::LabelError;
-use crate::world::Video;
 use crate::world::flips::{self, FlipCounts};
 use crate::world::rejects;
+use crate::world::{Both, Video, World};
 
 /// Turns label tracks into one record per video and modality. `class` gives the number of a class; tracks of classes
 /// without a number are left out.
@@ -52,14 +52,18 @@ pub fn label_records<'a>(
 pub struct Classification {
     names: Vec<Arc<str>>,
     ids: BTreeMap<Arc<str>, ClassId>,
+    /// The rule of labels that nobody changed, by modality.
+    generated: Both<LabelRule>,
 }
 
 impl Classification {
     /// Numbers the classes of a run and the classes of the version before.
-    pub fn new(classes: &[Arc<str>], former: &[Arc<str>]) -> Classification {
+    pub fn new(world: &World, former: &[Arc<str>]) -> Classification {
+        let classes = &world.classes[..];
         let mut made = Classification {
             names: Vec::new(),
             ids: BTreeMap::new(),
+            generated: Modality::ALL.map(|modality| world.generated(modality)),
         };
         for name in classes.iter().chain(former) {
             if !made.ids.contains_key(name) {
@@ -68,6 +72,11 @@ impl Classification {
             }
         }
         made
+    }
+
+    /// Returns the rule of labels of a modality that nobody changed.
+    pub(super) fn generated(&self, modality: Modality) -> LabelRule {
+        self.generated[modality.index()]
     }
 
     /// Returns the number of a class.
@@ -343,7 +352,7 @@ pub fn change_rows<'a>(
     for own in changes.chunk_by(|a, b| a.video == b.video) {
         if let Some(name) = names(own[0].video) {
             let name: Arc<str> = name.into();
-            let row = |change: &Change| rows::change_row(version, &name, classes.name(change.class), change);
+            let row = |change: &Change| rows::change_row(version, &name, classes, change);
             rows.extend(own.iter().map(row));
         }
     }
@@ -398,9 +407,7 @@ pub fn append_changes<'a>(
     let share = videos.len().div_ceil(parts).max(1);
     let parts: Vec<&[(Arc<str>, &[Change])]> = videos.chunks(share).collect();
     commit.append_parts::<LabelChanges>(parts.len() as u32, |part| {
-        let row = |video: &Arc<str>, change: &Change| {
-            rows::change_row(version, video, classes.name(change.class), change)
-        };
+        let row = |video: &Arc<str>, change: &Change| rows::change_row(version, video, classes, change);
         let own = parts[part as usize].iter();
         LabelChangeTrack::group(
             own.flat_map(|(video, changes)| changes.iter().map(move |change| row(video, change))),

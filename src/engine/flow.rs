@@ -253,6 +253,9 @@ fn fill(feed: &mut Feed, given: &FlowInput, pass: &Pass, slices: Slices) -> Resu
     for video in plan.videos.of_ids(pass.ids()) {
         if placement.worker(video.id) % slices.peers == slices.index {
             feed.weak.insert((video.id, video.weak.clone()));
+            if plan.world.guesses(video.weak) {
+                feed.guessed.insert((video.id, plan.world.settings.candidates));
+            }
         }
     }
     for (nth, &shard) in given.shards.iter().enumerate() {

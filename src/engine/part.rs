@@ -18,9 +18,8 @@ use crate::engine::commit::label_records;
 use crate::engine::rows::Sources;
 use crate::error::LabelError;
 use crate::world::evidence::{self, StoredEvidence, counting};
-use crate::world::flips::Reflipped;
 use crate::world::resolve::Resolved;
-use crate::world::scope::Touched;
+use crate::world::scope::{RelabelledTrack, Touched};
 use crate::world::videos::sources_of;
 use crate::world::{Video, World};
 
@@ -56,26 +55,27 @@ pub(super) struct Old {
 }
 
 impl Old {
-    /// Reads the rows of whole videos and of tracks. In an object store, a request takes much longer than its rows, so that the
+    /// Reads the rows of whole videos and of tracks, and the user labels of `users`. In an object store, a request takes much longer than its rows, so that the
     /// tables are read at once; on a local disk, each table is read by all cores, one after the other.
     fn scan(
         snapshot: &Snapshot,
         videos: Vec<Found<VideoRow>>,
         whole: &Filter,
         filter: &Filter,
+        users: &Filter,
     ) -> Result<Old, LabelError> {
         if !snapshot.store().is_remote() {
             return Ok(Old {
                 videos,
                 candidates: snapshot.scan::<Candidates>(whole)?,
-                user: snapshot.scan::<UserLabels>(filter)?,
+                user: snapshot.scan::<UserLabels>(users)?,
                 scores: snapshot.scan::<Scores>(filter)?,
                 labels: snapshot.scan::<Labels>(filter)?,
             });
         }
         std::thread::scope(|scope| {
             let candidates = scope.spawn(|| snapshot.scan::<Candidates>(whole));
-            let user = scope.spawn(|| snapshot.scan::<UserLabels>(filter));
+            let user = scope.spawn(|| snapshot.scan::<UserLabels>(users));
             let scores = scope.spawn(|| snapshot.scan::<Scores>(filter));
             let labels = snapshot.scan::<Labels>(filter);
             Ok(Old {
@@ -133,7 +133,9 @@ impl TouchedRows {
             .filter_map(|name| resolved.known.found(name))
             .cloned()
             .collect();
-        let old = Old::scan(snapshot, videos, &whole, &filter)?;
+        let overridden = resolved.overrides.edits.iter().map(|edit| edit.video.clone());
+        let users = filter.clone().or_videos(overridden);
+        let old = Old::scan(snapshot, videos, &whole, &filter, &users)?;
         let removed: BTreeSet<Arc<str>> = resolved.removed().cloned().collect();
         let user = user_after(&old.user, &resolved, &removed);
         let mut part = TouchedRows {
@@ -164,11 +166,17 @@ impl TouchedRows {
             let id = VideoId::of(name);
             self.names.insert(id, name.clone());
             if let Some(now) = self.resolved.weak_of(name) {
+                let guessed = after.guesses(&now.classes);
+                let weak = match guessed {
+                    true => self.guessed(name, id),
+                    false => now.classes,
+                };
                 let video = Video {
                     id,
                     name: name.clone(),
                     split: now.split,
-                    weak: now.classes.into(),
+                    weak: weak.into(),
+                    guessed,
                     source: now.source,
                 };
                 self.videos.insert(id, video);
@@ -216,6 +224,7 @@ impl TouchedRows {
                 // not used.
                 split: vaplan_schemas::rows::Split::Train,
                 source: Arc::from(""),
+                guessed: false,
                 weak: weak
                     .iter()
                     .copied()
@@ -248,13 +257,37 @@ impl TouchedRows {
                 }));
             }
         }
-        for (video, candidates) in &self.reread.candidates {
-            if self.videos.contains_key(video) {
-                let own = candidates.iter().map(|candidate| (*video, candidate.clone()));
-                self.candidates.extend(own);
-            }
+        for (id, copies) in &self.reread.candidates {
+            let Some(video) = self.videos.get(id) else {
+                continue;
+            };
+            // A session keeps the copies in memory, so the scores of all other classes are dropped here.
+            let restricted = |copy: &Candidate| match video.guessed {
+                true => Candidate {
+                    record: Arc::new(copy.record.restricted(|class| video.weak.contains(&class))),
+                    ..copy.clone()
+                },
+                false => copy.clone(),
+            };
+            let own = copies.iter().map(|copy| (*id, restricted(copy)));
+            self.candidates.extend(own);
         }
         Ok(())
+    }
+
+    /// The candidates of a video without a weak label: guessed from the features that were read, or as they are in the
+    /// store if its features did not change.
+    fn guessed(&self, name: &Arc<str>, id: VideoId) -> Vec<ClassId> {
+        let after = &self.resolved.after;
+        if self.touched.rescored.contains(name) {
+            let copies = self.reread.candidates.get(&id).map_or(&[][..], |copies| copies);
+            return after.settings.candidates.guess_of(copies.iter());
+        }
+        let row = self.resolved.known.get(name).filter(|row| row.guessed);
+        let classes = row.into_iter().flat_map(|row| &row.weak_labels);
+        let mut ids: Vec<ClassId> = classes.filter_map(|class| after.class_id(class)).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Loads the user labels and predictions of the videos after the change.
@@ -329,9 +362,9 @@ impl TouchedRows {
         &self.names
     }
 
-    /// Tracks with changed flips whose rows the part does not hold.
-    pub(super) fn reflipped(&self) -> impl Iterator<Item = &Reflipped> {
-        let own = self.touched.flipped.iter();
+    /// Tracks whose labels are known, and whose rows the part does not hold.
+    pub(super) fn relabelled(&self) -> impl Iterator<Item = &RelabelledTrack> {
+        let own = self.touched.relabelled.iter();
         own.filter(|own| !self.holds(own.new.modality, &own.new.class, &own.new.video))
     }
 
@@ -365,6 +398,10 @@ impl TouchedRows {
     /// # Errors
     /// Returns [`LabelError::Stopped`] if a worker fails.
     pub fn label(&self, workers: usize) -> Result<Outcome, LabelError> {
+        if self.videos.is_empty() && self.old.labels.is_empty() {
+            // The labels of all tracks are known already, so there is nothing to start a dataflow for.
+            return Ok(Outcome::default());
+        }
         let stopped = |error: vaplan_dataflows::session::SessionError| LabelError::Stopped(error.to_string());
         let session = GraphSession::start(workers, self.rows(), self.previous()).map_err(stopped)?;
         session.finish().map_err(stopped)
@@ -433,7 +470,7 @@ pub(super) fn user_after(
         let key = (row.video.clone(), row.modality, row.class.clone(), row.segment);
         cells.insert(key, row.clone());
     }
-    for edit in &resolved.user {
+    for edit in resolved.user.iter().chain(&resolved.overrides.edits) {
         for segment in edit.segments.clone() {
             let key = (edit.video.clone(), edit.modality, edit.class.clone(), segment);
             match edit.label {

@@ -182,7 +182,7 @@ pub(super) fn commit_with_tracks(
     let mut names: BTreeMap<VideoId, &Arc<str>> = part.names.iter().map(|(id, name)| (*id, name)).collect();
     let mut videos = part.touched.videos.len() as u64;
     let mut changes = outcome.changes.clone();
-    for own in part.reflipped() {
+    for own in part.relabelled() {
         changes.extend(own.changes.iter().cloned());
         let id = VideoId::of(&own.new.video);
         videos += u64::from(names.insert(id, &own.new.video).is_none());
@@ -193,7 +193,7 @@ pub(super) fn commit_with_tracks(
     let flips = (counted && tracks.is_none()).then(|| all_flips(part, outcome));
     let rejected = graph_rejects(part, outcome);
     let mut diffs = diffs(snapshot, part, outcome, &rejected)?;
-    let classes = Classification::new(&after.classes, &[]);
+    let classes = Classification::new(after, &[]);
     let mut summary = RelabelSummary {
         videos: (videos, (part.names.len() - part.touched.videos.len()) as u64),
         set: changes.iter().filter(|change| change.to).count() as u64,
@@ -344,7 +344,7 @@ fn all_flips(part: &TouchedRows, outcome: &Outcome) -> FlipCounts {
         flips[0] += own.flips[0];
         flips[1] += own.flips[1];
     }
-    for own in part.reflipped() {
+    for own in part.relabelled() {
         let flips = all.entry((own.new.modality, own.new.class.clone())).or_default();
         let own = own.new.flipped();
         *flips = [flips[0] + own[0], flips[1] + own[1]];
@@ -408,7 +408,7 @@ fn diffs(
     }
     let removed: BTreeSet<&Arc<str>> = part.resolved.removed().collect();
     let mut labels = Diff::<Labels>::of(&part.old.labels, labels);
-    for own in part.reflipped() {
+    for own in part.relabelled() {
         labels.gone.push(own.place);
         labels.new.push(own.new.clone());
     }

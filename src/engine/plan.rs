@@ -15,7 +15,7 @@ use super::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::annotations::AnnotatedVideos;
 use crate::ingest::features::{FeatureInput, Shard};
-use crate::ingest::seen::one_spelling;
+use crate::ingest::seen::{SeenInputs, one_spelling};
 use crate::world::hash::{feed, hash};
 use crate::world::{Active, Both, Meaning, VideoSet, World};
 
@@ -40,6 +40,8 @@ pub struct Plan {
     pub denoised: Option<DenoisingState>,
     /// Features in npy files that belong to no annotated video. Their files are not read.
     pub unknown: UnknownVideos,
+    /// The files of the shards, and which of them are the same as in earlier commands.
+    pub(crate) seen: Arc<SeenInputs>,
 }
 
 /// The denoising rule of each modality, and the epochs whose predictions count.
@@ -79,6 +81,7 @@ impl Plan {
             inputs: String::new(),
             denoised: None,
             unknown: UnknownVideos::default(),
+            seen: Arc::default(),
         })
     }
 
@@ -114,19 +117,29 @@ impl Plan {
 }
 
 /// Adds to each shard of an input the hash of all inputs that its scores depend on, and its staging key. `videos` is
-/// the hash of the weak labels (see [`weak_hash`]).
-pub fn planned(input: FeatureInput, world: &World, videos: &str) -> Vec<PlannedShard> {
+/// the hash of the weak labels (see [`weak_hash`]), and `seen` tells which files are the same as before.
+pub(crate) fn planned(
+    input: FeatureInput,
+    world: &World,
+    videos: &str,
+    seen: &mut SeenInputs,
+) -> Vec<PlannedShard> {
     let modality = input.modality;
     let rule = world.settings.of(modality).rule;
     let prompts = world.prompts_hash(modality);
-    let inputs = |shard: &Shard| {
+    seen.look_at(input.shards.iter().flat_map(Shard::files));
+    let mut inputs = |shard: &Shard| {
+        let fingerprint = shard.fingerprint_as(seen);
         hash(|sum| {
-            let fingerprint = shard.fingerprint();
             feed(
                 sum,
                 [modality.as_str(), &fingerprint, &prompts, videos, rule.name()],
             );
             sum.update(rule.scale().to_bits().to_le_bytes());
+            // Features of videos without a weak label are then scored for all classes.
+            if world.guesses(&[]) {
+                feed(sum, ["candidates"]);
+            }
         })
     };
     let machine = vectors();

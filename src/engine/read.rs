@@ -198,7 +198,7 @@ fn segment_batch(
                 spans.push(Span {
                     video: video.id,
                     segments: span.segments,
-                    weak: video.weak.clone(),
+                    weak: plan.world.scored(video.weak),
                     source: span.file,
                     row: span.row,
                     features,

@@ -9,6 +9,7 @@ use vaplan_dataflows::{LabelRecord, Score, SetBy};
 use vaplan_schemas::rows::{CandidateRow, LabelChangeRow, LabelRule, LabelTrack, ScoreTrack, VideoRow};
 use vaplan_schemas::{ClassId, Modality};
 
+use super::commit::Classification;
 use crate::world::flips::flip_reason;
 use crate::world::{Both, Video, World};
 
@@ -21,6 +22,13 @@ pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow
         let admitted = found.admitted[modality.index()].as_ref()?;
         Some(admitted.source.clone())
     };
+    let guessed = video.guessed || world.guesses(&video.weak);
+    // The graph admits the same classes for both modalities.
+    let admitted = found.admitted.iter().flatten().next();
+    let classes = match (guessed, admitted) {
+        (true, Some(admitted)) => admitted.record.classes(),
+        _ => &video.weak,
+    };
     let segments = found
         .admitted
         .iter()
@@ -31,11 +39,11 @@ pub fn video_row(world: &World, video: &Video, found: &VideoOutcome) -> VideoRow
         split: video.split,
         segments: segments.max().unwrap_or(0),
         segment_seconds: world.segment_seconds,
-        weak_labels: video
-            .weak
+        weak_labels: classes
             .iter()
             .map(|class| world.classes[class.index()].clone())
             .collect(),
+        guessed,
         source: video.source.clone(),
         audio_source: source(Modality::Audio),
         visual_source: source(Modality::Visual),
@@ -112,7 +120,7 @@ pub(super) fn label_track(
 ) -> Option<LabelTrack> {
     let track = labels.track(class)?;
     let rules: Vec<LabelRule> = (0..scores.len())
-        .map(|segment| rule(track.set_by(segment)))
+        .map(|segment| rule(track.set_by(segment), world.generated(modality)))
         .collect();
     let scores = scores.iter().zip(&rules);
     // Only flips get a reason. If the rows had the loss of every label, each epoch would change every row of the table.
@@ -132,24 +140,30 @@ pub(super) fn label_track(
     })
 }
 
-/// Makes a row of table `label_changes`. `class` is the name of the class of the change.
-pub fn change_row(version: u64, video: &Arc<str>, class: &Arc<str>, change: &Change) -> LabelChangeRow {
+/// Makes a row of table `label_changes`.
+pub fn change_row(
+    version: u64,
+    video: &Arc<str>,
+    classes: &Classification,
+    change: &Change,
+) -> LabelChangeRow {
     LabelChangeRow {
         version,
         video: video.clone(),
         modality: change.modality,
-        class: class.clone(),
+        class: classes.name(change.class).clone(),
         segment: change.segment,
         from: !change.to,
         to: change.to,
-        rule: rule(change.rule),
+        rule: rule(change.rule, classes.generated(change.modality)),
         why: change.flip.as_deref().map(|flip| Box::new(flip_reason(flip))),
     }
 }
 
-fn rule(set_by: SetBy) -> LabelRule {
+/// The rule of a label in the tables. `generated` is the rule of labels that nobody changed.
+fn rule(set_by: SetBy, generated: LabelRule) -> LabelRule {
     match set_by {
-        SetBy::Plg => LabelRule::Plg,
+        SetBy::Plg => generated,
         SetBy::Pld => LabelRule::Pld,
         SetBy::User => LabelRule::User,
     }

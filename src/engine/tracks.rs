@@ -366,7 +366,7 @@ impl<'a> TracksAnew<'a> {
         if !user && rule.is_none() && denoising.is_none() {
             // Most tracks are decided here: a score, a threshold, and nothing else.
             let labels = row.scores.iter().map(|score| *score > threshold).collect();
-            row.rules.fill(LabelRule::Plg);
+            row.rules.fill(self.world.generated(modality));
             row.threshold = Some(threshold);
             row.flips.clear();
             return Ok(std::mem::replace(&mut row.labels, labels));

@@ -24,6 +24,7 @@ use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::FeatureInput;
+use crate::ingest::seen::SeenInputs;
 use crate::world::inputs;
 use crate::world::resolve::Resolved;
 
@@ -169,13 +170,15 @@ fn plan(store: &Store, snapshot: &Snapshot, resolved: &mut Resolved) -> Result<P
     let mut plan = Plan::of_store(world, resolved.videos())?;
     let weak = weak_hash(&world.classes, &plan.videos);
     let mut files = BTreeSet::new();
+    // The keys of shards only tell which shards a killed run had scored already, so identities are enough.
+    let mut seen = SeenInputs::default();
     for modality in Modality::ALL {
         for path in &world.features[modality.index()] {
             let wanted = |key: &str| plan.meaning(key).is_wanted();
             let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
             let read = input.shards.iter().flat_map(|shard| shard.files());
             files.extend(read.map(|file| file.display().to_string()));
-            plan.shards.extend(planned(input, world, &weak));
+            plan.shards.extend(planned(input, world, &weak, &mut seen));
         }
     }
     plan.rejects = rejects(snapshot, resolved, &files)?;

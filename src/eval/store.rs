@@ -1,6 +1,6 @@
 //! Dense truth and labels of a store version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_schemas::rows::{ClassRow, Split};
@@ -54,6 +54,36 @@ pub fn truth_of_snapshot(
         .filter(|video| video.split == split)
         .map(|video| video.video.clone());
     DenseTruth::of_rows(classes, split, names, snapshot.read::<tables::Truth>()?)
+}
+
+/// The videos of a store version that have no weak label, and whose candidates were guessed from their scores.
+///
+/// # Errors
+/// Returns [`EvalError::Store`] if the table cannot be read.
+pub fn guessed(snapshot: &Snapshot) -> Result<BTreeSet<Arc<str>>, EvalError> {
+    let rows = snapshot.read::<tables::Videos>()?;
+    let guessed = rows.into_iter().filter(|row| row.guessed);
+    Ok(guessed.map(|row| row.video).collect())
+}
+
+/// A truth, and one entry of labels per video of the truth, in its order.
+pub type ScoredSample = (DenseTruth, Vec<PredictedLabels>);
+
+/// Divides videos into those with a weak label and those with guessed candidates. `None` for a part without videos.
+pub fn apart((truth, predictions): ScoredSample, guessed: &BTreeSet<Arc<str>>) -> [Option<ScoredSample>; 2] {
+    let pairs = truth.videos.into_iter().zip(predictions);
+    let (own, others): (Vec<_>, Vec<_>) = pairs.partition(|(video, _)| !guessed.contains(&video.name));
+    [own, others].map(|part| {
+        let (videos, predictions): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+        (!videos.is_empty()).then(|| {
+            let truth = DenseTruth {
+                classes: truth.classes.clone(),
+                split: truth.split,
+                videos,
+            };
+            (truth, predictions)
+        })
+    })
 }
 
 /// Names of the classes in order. The table has one row per class and modality.

@@ -40,7 +40,7 @@ use vaplan_schemas::storage::is_url;
 
 use super::error::IngestError;
 use super::npy::is_npy;
-use super::seen::Seen;
+use super::seen::SeenInputs;
 use find::FoundFiles;
 
 pub use columns::ColumnNames;
@@ -285,15 +285,20 @@ impl Shard {
         }
     }
 
-    /// A hash of the identity of the files ([`seen`](super::seen)) and of the names of the columns. The hash stays the
-    /// same until a file is rewritten or replaced, and does not depend on how the path of the folder is written.
+    /// A hash of the identity of the files and of the names of the columns. The hash stays the same until a file is
+    /// rewritten, replaced or touched, and does not depend on how the path of the folder is written.
     ///
     /// The value is a SHA-256 in hexadecimal. A missing file enters the hash as missing.
     pub fn fingerprint(&self) -> String {
+        self.fingerprint_as(&mut SeenInputs::default())
+    }
+
+    /// Like [`Shard::fingerprint`], but files that the memory of `seen` has with the same content count as the same.
+    pub(crate) fn fingerprint_as(&self, seen: &mut SeenInputs) -> String {
+        seen.look_at(self.files());
         let mut hash = Sha256::new();
         hash.update(self.modality.as_str());
         hash.update(self.columns.to_string());
-        let mut seen = Seen::default();
         self.files().iter().for_each(|path| seen.feed(&mut hash, path));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }

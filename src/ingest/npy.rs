@@ -68,7 +68,8 @@ pub(crate) fn file_name_problem(name: &str) -> Option<String> {
     match name {
         "" => refused("it is empty"),
         name if name.starts_with('.') => refused("it starts with `.`"),
-        name if name.contains(['/', '\0']) => refused("it contains `/` or NUL"),
+        name if name.contains('/') => refused("it contains `/`"),
+        name if name.contains(char::is_control) => refused("it contains a control character"),
         name if name.len() > longest => refused(&format!(
             "it has {} bytes, expected at most {longest}",
             name.len()

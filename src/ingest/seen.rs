@@ -1,15 +1,36 @@
-//! The identity of an input file: its path, size, modification time, change time (ctime) and inode number.
+//! Decides whether an input file is the same as before. Every command uses this one rule.
 //!
-//! This is the one rule by which the program decides whether an input is the same as before, without reading its
-//! contents. Size and modification time alone are not enough: `cp -p`, `rsync`, `tar` and `git` give other contents the
-//! modification time of the original. No program can set the change time, and the inode number tells two files apart
-//! that were made within one tick of the clock. If a file with equal contents has another identity, for example after a
-//! copy to another disk, it counts as changed and is read again.
+//! ```text
+//! file ── stat ──▶ FileIdentity ── as remembered? ── yes ──────────────────────▶ the same file
+//!                                        └── no ── content hash as remembered? ── yes ──▶ the same file
+//!                                                                └── no ──▶ another file
+//! object at a URL ── ETag (or time of the last change) and size ── as before? ──▶ the same object
+//! ```
+//!
+//! [`FileIdentity`] is what the file system says without reading the file. An equal identity means an equal file. Size and
+//! modification time alone would not: `cp -p`, `rsync`, `tar` and `git` give other contents the modification time of the
+//! original. A program cannot set the change time (ctime), and the inode number tells two files apart that were made
+//! within one tick of the clock.
+//!
+//! Another identity does not mean another content: `touch`, `cp` and a restored backup change the identity only. The
+//! memory of a store therefore has the content hash of each input. A file whose hash is as remembered keeps the
+//! identity under which it was first read, so that all hashes that contain this identity stay as they are.
+//!
+//! A command without a memory, and a file that the memory does not have, are decided by the identity alone.
 
-use std::os::unix::fs::MetadataExt;
+mod identity;
+mod memory;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+pub(crate) use identity::FileIdentity;
+use memory::{Memory, SeenFile};
 
 /// The same path for every way to write it. A path that does not exist is returned as it is.
 pub(crate) fn one_spelling(path: &Path) -> PathBuf {
@@ -22,82 +43,152 @@ pub(crate) fn one_spelling(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Feeds the identity of files to a hash.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
+/// The input files of a command, and whether each is the same as in earlier commands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SeenInputs {
+    /// The file of the memory; `None`: only identities count.
+    file: Option<PathBuf>,
+    known: Arc<Memory>,
+    looked: BTreeMap<PathBuf, Look>,
     /// The last folder as it was given, and its canonical path. This avoids resolving the folder again for each file.
     folder: Option<(PathBuf, PathBuf)>,
 }
 
-impl Seen {
-    /// Feeds one file. A missing file is fed without size, times and inode number.
-    pub(crate) fn feed(&mut self, sum: &mut Sha256, path: &Path) {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        if self.folder.as_ref().is_none_or(|(written, _)| written != folder) {
-            self.folder = Some((folder.to_owned(), one_spelling(folder)));
+/// A file that this command looked at.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// The identity now.
+    now: FileIdentity,
+    /// The identity that hashes of inputs contain: that of the first time when the file had this content.
+    first: FileIdentity,
+    /// Whether the file can still change without a change of `now`; see [`FileIdentity::is_settled`].
+    settled: bool,
+    /// Hash of the content, if it is known.
+    content: Option<u64>,
+    /// Whether the memory already says all of this.
+    remembered: bool,
+}
+
+impl SeenInputs {
+    /// Reads the memory in a folder. A memory that does not exist or cannot be read is empty.
+    pub(crate) fn open(folder: &Path) -> SeenInputs {
+        let file = folder.join(memory::FILE);
+        SeenInputs {
+            known: Arc::new(Memory::read(&file)),
+            file: Some(file),
+            ..SeenInputs::default()
         }
-        let spelled = self.folder.as_ref().map(|(_, spelled)| spelled.as_os_str());
-        sum.update(spelled.unwrap_or_default().as_encoded_bytes());
+    }
+
+    /// Looks at files. Contents are read only of files that the memory knows under another identity, by all cores.
+    pub(crate) fn look_at<'a>(&mut self, paths: impl IntoIterator<Item = &'a PathBuf>) {
+        let mut doubtful: Vec<(PathBuf, Look, (u64, u64))> = Vec::new();
+        for path in paths {
+            let own = self.spelled(path);
+            if self.looked.contains_key(&own) {
+                continue;
+            }
+            let Ok(now) = FileIdentity::of(path) else { continue };
+            let mut look = Look {
+                now,
+                first: now,
+                settled: now.is_settled(),
+                content: None,
+                remembered: false,
+            };
+            match self.known.get(&own) {
+                Some(known) if known.settled && known.last.is_same_state(&now) => {
+                    (look.first, look.content, look.remembered) = (known.first, Some(known.content), true);
+                }
+                Some(known) => {
+                    look.first = known.first;
+                    doubtful.push((own, look, (known.content, known.last.size())));
+                    continue;
+                }
+                None => {}
+            }
+            self.looked.insert(own, look);
+        }
+        let contents = memory::contents(doubtful.iter().map(|(path, look, _)| (path.as_path(), look.now)));
+        for ((path, mut look, before), content) in doubtful.into_iter().zip(contents) {
+            if content != Some(before.0) || look.now.size() != before.1 {
+                look.first = look.now;
+            }
+            look.content = content;
+            self.looked.insert(path, look);
+        }
+    }
+
+    /// Feeds the identity of a file to a hash. A missing file is fed without size, times and inode number.
+    pub(crate) fn feed(&mut self, sum: &mut Sha256, path: &PathBuf) {
+        let own = self.spelled(path);
+        let folder = own.parent().unwrap_or(Path::new(""));
+        sum.update(folder.as_os_str().as_encoded_bytes());
         sum.update([0]);
         sum.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         sum.update([0]);
         if let Ok(Some(object)) = super::remote::object(path) {
             sum.update(object.state);
-        } else if let Ok(meta) = path.metadata() {
-            for number in [
-                meta.len().cast_signed(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-                meta.ctime(),
-                meta.ctime_nsec(),
-                meta.ino().cast_signed(),
-            ] {
-                sum.update(number.to_le_bytes());
+            return;
+        }
+        self.look_at([path]);
+        if let Some(look) = self.looked.get(&own) {
+            sum.update(look.first.bytes());
+        }
+    }
+
+    /// Writes the contents of the files to the memory, so that later commands recognise them under another identity. Reads
+    /// the files whose content is not known yet, by all cores. Without a memory, nothing is done.
+    ///
+    /// A memory that cannot be written is a warning: a later command then reads touched files again.
+    pub(crate) fn remember(&self) {
+        let Some(file) = &self.file else { return };
+        let new: Vec<(&PathBuf, &Look)> = self.looked.iter().filter(|(_, look)| !look.remembered).collect();
+        if new.is_empty() {
+            return;
+        }
+        let unread = || new.iter().filter(|(_, look)| look.content.is_none());
+        let read = memory::contents(unread().map(|(path, look)| (path.as_path(), look.now)));
+        let mut read = read.into_iter();
+        let mut learnt = BTreeMap::new();
+        for (path, look) in &new {
+            let content = match look.content {
+                Some(content) => Some(content),
+                None => read.next().flatten(),
+            };
+            // A file that changed since the look has no known content. The next command looks at it again.
+            if let Some(content) = content {
+                let seen = SeenFile {
+                    first: look.first,
+                    last: look.now,
+                    settled: look.settled,
+                    content,
+                };
+                learnt.insert((*path).clone(), seen);
             }
         }
+        if let Err(error) = Memory::add(file, learnt, &self.looked) {
+            tracing::warn!(
+                file = %file.display(),
+                %error,
+                "the contents of the inputs cannot be recorded; files that are touched or copied will be read again"
+            );
+        }
+    }
+
+    /// The path with the canonical path of its folder. The file itself may be a symbolic link.
+    fn spelled(&mut self, path: &Path) -> PathBuf {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if self.folder.as_ref().is_none_or(|(written, _)| written != folder) {
+            self.folder = Some((folder.to_owned(), one_spelling(folder)));
+        }
+        let spelled = self.folder.as_ref().map(|(_, spelled)| spelled.clone());
+        let name = path.file_name().unwrap_or_default().to_owned();
+        spelled
+            .unwrap_or_default()
+            .join(OsString::from_vec(name.into_vec()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sum(path: &Path) -> Vec<u8> {
-        let mut sum = Sha256::new();
-        Seen::default().feed(&mut sum, path);
-        sum.finalize().to_vec()
-    }
-
-    #[test]
-    fn a_file_is_the_same_however_its_folder_is_written_and_another_once_it_is_rewritten() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("own")).unwrap();
-        std::os::unix::fs::symlink("own", folder.path().join("link")).unwrap();
-        let file = folder.path().join("own/a.npy");
-        std::fs::write(&file, "1").unwrap();
-        let before = sum(&file);
-        assert_eq!(before, sum(&folder.path().join("own/../own/./a.npy")));
-        assert_eq!(before, sum(&folder.path().join("link/a.npy")));
-        std::fs::write(&file, "12").unwrap();
-        let after = sum(&file);
-        assert_ne!(before, after);
-        std::fs::remove_file(&file).unwrap();
-        assert!(![before, after].contains(&sum(&file)), "gone");
-    }
-    #[test]
-    fn a_file_of_the_same_size_and_modification_time_is_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("a.npy"), "1").unwrap();
-        let before = sum(&at("a.npy"));
-        let time = at("a.npy").metadata().unwrap().modified().unwrap();
-        // Renamed over it: another inode.
-        std::fs::write(at("b.npy"), "2").unwrap();
-        let file = std::fs::File::options().write(true).open(at("b.npy")).unwrap();
-        file.set_modified(time).unwrap();
-        drop(file);
-        std::fs::rename(at("b.npy"), at("a.npy")).unwrap();
-        assert_eq!(at("a.npy").metadata().unwrap().modified().unwrap(), time);
-        assert_ne!(before, sum(&at("a.npy")));
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@
 //!
 //! The links between processes are in [`engine::cluster`](crate::engine::cluster).
 
-use super::plan::open;
+use super::plan::{memory, open_seen};
 use super::{LabelRequest, STAGE, keep, run_plan};
 use crate::engine::cluster::follow::{FollowedPlan, follow};
 use crate::engine::cluster::meeting::RequestValues;
@@ -30,9 +30,11 @@ use crate::engine::cluster::settings::ClusterSettings;
 use crate::engine::plan::{Plan, weak_hash};
 use crate::engine::{LabelSummary, Listener};
 use crate::error::LabelError;
+use crate::ingest::seen::SeenInputs;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 use vaplan_schemas::Modality;
+use vaplan_schemas::storage::is_url;
 
 /// Labels a request as one of several processes. All processes must get the same request, except for its `command`.
 ///
@@ -46,7 +48,13 @@ pub fn run(
     settings: &ClusterSettings,
     listener: &Listener,
 ) -> Result<ClusterOutcome<LabelSummary>, LabelError> {
-    let plan = open(request)?;
+    // Every process must find the same inputs. The scratch folder of a store at a URL is another one on each host, so its
+    // memory must not count.
+    let seen = match is_url(&request.store) {
+        true => SeenInputs::default(),
+        false => memory(&request.store),
+    };
+    let plan = open_seen(request, [false; 2], seen)?;
     let mut member = ClusterMember::join(settings, asked(request, &plan))?;
     let outcome = match member.leads() {
         true => run_plan(plan, request, &mut member, listener)
@@ -88,7 +96,10 @@ pub fn run(
 fn asked(request: &LabelRequest, plan: &Plan) -> RequestValues {
     let features = |modality: Modality| {
         let shards = plan.shards.iter().filter(|shard| shard.modality == modality);
-        let named: Vec<String> = shards.map(|shard| shard.shard.fingerprint()).collect();
+        let mut seen = SeenInputs::clone(&plan.seen);
+        let named: Vec<String> = shards
+            .map(|shard| shard.shard.fingerprint_as(&mut seen))
+            .collect();
         hash(|sum| feed(sum, named.iter().map(String::as_str)))
     };
     let text = |modality| plan.world.prompts_hash(modality);

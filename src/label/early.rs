@@ -37,6 +37,7 @@ use crate::engine::stage::Stage;
 use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
+use crate::ingest::seen::SeenInputs;
 use crate::world::hash::{feed, hash};
 use crate::world::{Both, World};
 
@@ -128,6 +129,11 @@ impl EarlyVersions {
             weak,
             plan,
         })
+    }
+
+    /// The memory of the inputs that the plan of the run reads.
+    pub(crate) fn seen(&self) -> SeenInputs {
+        SeenInputs::clone(&self.plan.seen)
     }
 
     /// Divides the buckets of the store into units. Every modality must have at least `shards` shards, a power of two.

@@ -27,6 +27,7 @@ use crate::ingest::npy;
 use crate::ingest::shards::{FeatureLayout, FloatType, ShardFormat, ShardWriter};
 use crate::world::hash::{feed, hash};
 use crate::world::settings::{RuleName, SettingsRequest};
+use crate::world::state::IMPORT;
 
 /// Scores of imported labels are 0 and 1, and this threshold lies between them.
 const THRESHOLD: f64 = 0.5;
@@ -75,7 +76,7 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         // `vacuum` keeps a folder `shards/NAME/HASH` that is an input of a kept version.
         let own = |what: &str| {
             place
-                .join(format!("import.{modality}{what}"))
+                .join(format!("{IMPORT}{modality}{what}"))
                 .join(&content[..32])
         };
         let (features, text) = write([&own(""), &own("_text")], modality, width, &read.videos)?;
@@ -99,6 +100,8 @@ pub fn import_labels(request: &mut LabelRequest, folders: [&Path; 2]) -> Result<
         audio_scale: scale,
         file: None,
         fit: false,
+        candidates: None,
+        event_shares: Default::default(),
     };
     Ok(())
 }

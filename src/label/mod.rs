@@ -132,9 +132,11 @@ pub(crate) fn run_plan(
 ) -> Result<LabelSummary, LabelError> {
     let store = Store::create(&request.store)?;
     let lock = group.lock(&store, listener)?;
+    let seen = plan.seen.clone();
     let ready = match begin(plan, store, lock)? {
         Preparation::Held(version) => {
             group.held(version.version);
+            seen.remember();
             return Ok(LabelSummary {
                 version: *version,
                 done: None,
@@ -219,6 +221,9 @@ pub(crate) fn keep(plan: &mut Plan, before: World, denoised: Option<DenoisingSta
     if plan.world.run.is_empty() {
         plan.world.run = before.run;
     }
+    if plan.world.fitted.is_none() {
+        plan.world.fitted = before.fitted;
+    }
 }
 
 impl PreparedLabelling {
@@ -286,6 +291,7 @@ impl PreparedLabelling {
         tracing::debug!(version = summary.version.version, "committed");
         unknown.warn();
         self.stage.clear();
+        plan.seen.remember();
         let rejects = summary.done.as_ref().map_or(0, |done| done.rejects);
         group.committed(summary.version.version, rejects);
         Ok(summary)

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, TruthRow};
+use vaplan_schemas::store::Store;
 
 use super::LabelRequest;
 use super::fit::fit_thresholds;
+use super::fit::kept::{ThresholdFit, identity};
 use crate::engine::plan::{Plan, planned, weak_hash};
 use crate::engine::unknown::UnknownVideos;
 use crate::error::LabelError;
 use crate::ingest::absolute;
 use crate::ingest::annotations::{Annotations, read_classes};
 use crate::ingest::features::FeatureInput;
-use crate::ingest::seen::one_spelling;
+use crate::ingest::seen::{SeenInputs, one_spelling};
 use crate::ingest::text::TextEmbeddings;
 use crate::world::hash::{feed, hash};
 use crate::world::settings::LabelSettings;
@@ -30,12 +32,29 @@ pub(crate) fn open(request: &LabelRequest) -> Result<Plan, LabelError> {
     open_without(request, [false; 2])
 }
 
+/// The memory of the inputs of a store. A store at a URL that cannot be used has none; opening the store reports the URL.
+pub(crate) fn memory(store: &Path) -> SeenInputs {
+    Store::own_dir_at(store).map_or_else(|_| SeenInputs::default(), |own| SeenInputs::open(&own))
+}
+
 /// Like [`open`], but without the shards of some modalities, because their features do not exist yet. The hash of the inputs
 /// does not contain these features.
 ///
 /// # Errors
 /// Returns the errors of [`open`].
 pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<Plan, LabelError> {
+    open_seen(request, later, memory(&request.store))
+}
+
+/// Like [`open_without`], with this memory of inputs.
+///
+/// # Errors
+/// Returns the errors of [`open`].
+pub(crate) fn open_seen(
+    request: &LabelRequest,
+    later: Both<bool>,
+    mut seen: SeenInputs,
+) -> Result<Plan, LabelError> {
     let classes = request.classes.as_deref().map(read_classes).transpose()?;
     let annotations = Annotations::read_with_classes(&absolute(&request.annotations)?, classes)?;
     let mut settings = LabelSettings::resolve(&request.settings, &annotations.classes)?;
@@ -72,6 +91,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
         active: None,
         delivered: Vec::new(),
         run: BTreeMap::new(),
+        fitted: None,
         classes,
     };
     let texts = [&request.audio_text, &request.visual_text];
@@ -98,7 +118,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
                 meaning.is_wanted()
             };
             let input = FeatureInput::open(path, modality, &world.columns, &wanted)?;
-            shards.extend(planned(input, &world, &weak_hash));
+            shards.extend(planned(input, &world, &weak_hash, &mut seen));
         }
     }
     // Without all features there is nothing to fit to: early versions are then refused.
@@ -106,8 +126,16 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
         // The thresholds become part of the settings here, before the settings are hashed: labels of other thresholds are
         // labels of other inputs.
         let source = absolute(&request.annotations)?.display().to_string();
-        let named = (&world.classes[..], &prompts);
-        rejects.extend(fit_thresholds(&mut settings, named, &videos, (&shards, &source)));
+        let shares = request.settings.event_shares;
+        let inputs = identity(&settings, shares, &weak_hash, &shards);
+        // A store that keeps the fit of these inputs saves the reading of thousands of features.
+        let kept = ThresholdFit::of_store(&request.store, &inputs, world.classes.len());
+        let fit = kept.unwrap_or_else(|| {
+            fit_thresholds((&settings, shares), (&world.classes, &prompts), &videos, &shards)
+        });
+        fit.apply(&mut settings);
+        rejects.extend(fit.notes(&source));
+        world.fitted = Some(fit.kept(&inputs));
         world.settings = settings;
     }
     for row in &request.left_out {
@@ -159,6 +187,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
         inputs,
         denoised: None,
         unknown: unknown.into_inner(),
+        seen: Arc::new(seen),
     })
 }
 

@@ -14,6 +14,7 @@ use crate::encode::embed::VideoEmbeddings;
 use crate::encode::media::Media;
 use crate::ingest::annotations::Roster;
 use crate::ingest::features::{ColumnNames, FeatureInput};
+use crate::ingest::seen::SeenInputs;
 use crate::parser::TrainError;
 use crate::parser::features::{FeatureTable, Lengths};
 use crate::world::hash::hash;
@@ -29,14 +30,15 @@ pub struct ClipFeatures {
 }
 
 impl ClipFeatures {
-    /// Finds the features of these media. `None` for a network that takes no clip features.
+    /// Finds the features of these media; `seen` tells which files are the same as before. `None` for a network that takes no clip features.
     ///
     /// # Errors
     /// Returns [`ParseError`] if a path cannot be read.
-    pub fn open(
+    pub(crate) fn open(
         paths: &[PathBuf],
         media: &[Media],
         width: Option<i64>,
+        seen: &mut SeenInputs,
     ) -> Result<Option<ClipFeatures>, ParseError> {
         let Some(width) = width else { return Ok(None) };
         let roster = Roster::new(media.iter().map(|own| Arc::from(&*own.name)));
@@ -44,10 +46,8 @@ impl ClipFeatures {
         let input = FeatureInput::open_all(paths, Modality::Visual, &ColumnNames::default(), &wanted)?;
         let fingerprint = hash(|sum| {
             use sha2::Digest;
-            input
-                .shards
-                .iter()
-                .for_each(|shard| sum.update(shard.fingerprint()));
+            let shards = input.shards.iter();
+            shards.for_each(|shard| sum.update(shard.fingerprint_as(seen)));
         });
         let scratch = tempfile::tempdir().map_err(|source| ParseError::Io {
             action: "make a folder in",
@@ -62,7 +62,7 @@ impl ClipFeatures {
         }))
     }
 
-    /// A hash of the paths, sizes and times of the files.
+    /// A hash of the identities of the files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

@@ -34,6 +34,7 @@ use crate::encode::embed::Embedder;
 use crate::encode::media::{Media, find};
 use crate::encode::{EncodeListener, EncodeProgress, EncodeRequest};
 use crate::events::EventFormat;
+use crate::ingest::seen::SeenInputs;
 use crate::parser::{Gate, TrainedModel};
 
 /// Number of videos that are encoded together. A run that was killed repeats at most the last batches of one group.
@@ -129,16 +130,20 @@ pub fn run(
         ));
     }
     let mut plan = encoders::plan(request, &model)?;
-    let clips = ClipFeatures::open(&request.clips, &media, model.parser.sizes().clips)?;
+    let mut seen = request
+        .out
+        .as_deref()
+        .map_or_else(SeenInputs::default, output::memory);
+    let clips = ClipFeatures::open(&request.clips, &media, model.parser.sizes().clips, &mut seen)?;
     let out = request.out.as_deref().map(|folder| {
         let clips = clips.as_ref().map(ClipFeatures::fingerprint);
-        OutputFolder::open(folder, request, (&model, clips), &mut |holder| {
+        OutputFolder::open(folder, request, (&model, clips, seen), &mut |holder| {
             on_progress(ParseProgress::Waiting(holder))
         })
     });
     let mut out = out.transpose()?;
     let all = media.len();
-    let media: Vec<Media> = match &out {
+    let media: Vec<Media> = match &mut out {
         Some(out) => media.into_iter().filter(|own| !out.is_done(own)).collect(),
         None => media,
     };
@@ -155,6 +160,7 @@ pub fn run(
         .for_each(|row| on_progress(ParseProgress::Row(row)));
     summary.rejects.append(&mut rejects);
     if media.is_empty() {
+        out.iter().for_each(OutputFolder::remember);
         return Ok(summary);
     }
     let mut embedder = Embedder::open(plan.encode.clone())?;
@@ -225,6 +231,7 @@ pub fn run(
         summary.rejects.append(&mut embedded.rejects);
         if let Some(out) = &out {
             out.clear_cache()?;
+            out.remember();
         }
     }
     Ok(summary)

@@ -5,6 +5,7 @@
 //!   <video>.json ..          one file per format
 //!   .vaplan-parse/
 //!     done.jsonl             one line per video that is done: its name and a hash of everything that its files depend on
+//!     inputs.seen            the memory of the media: which content each file had
 //!     cache/                 embeddings of the group in progress; removed when the group is done
 //!     lock
 //! ```
@@ -28,9 +29,17 @@ use super::error::ParseError;
 use crate::encode::media::{Media, Pictures, frames};
 use crate::events::EventFormat;
 use crate::ingest::npy;
-use crate::ingest::seen::Seen;
+use crate::ingest::seen::SeenInputs;
 use crate::parser::TrainedModel;
 use crate::world::hash::{feed, hash};
+
+/// The folder of what is not a file of a video.
+const OWN: &str = ".vaplan-parse";
+
+/// The memory of the media and clip features that were parsed into an output folder.
+pub(crate) fn memory(folder: &Path) -> SeenInputs {
+    SeenInputs::open(&folder.join(OWN))
+}
 
 /// The output folder of a run. No other process can write to it until the value is dropped.
 #[derive(Debug)]
@@ -43,6 +52,7 @@ pub struct OutputFolder {
     settings: String,
     done: BTreeMap<String, String>,
     ledger: File,
+    seen: SeenInputs,
     _lock: WriteLock,
 }
 
@@ -57,13 +67,13 @@ impl OutputFolder {
     ///
     /// # Errors
     /// Returns [`ParseError`] if the folder cannot be locked or written.
-    pub fn open(
+    pub(crate) fn open(
         folder: &Path,
         request: &ParseRequest,
-        (model, clips): (&TrainedModel, Option<&str>),
+        (model, clips, seen): (&TrainedModel, Option<&str>, SeenInputs),
         on_waiting: &mut dyn FnMut(&str),
     ) -> Result<OutputFolder, ParseError> {
-        let own = folder.join(".vaplan-parse");
+        let own = folder.join(OWN);
         fs::create_dir_all(&own).map_err(ParseError::io("make", &own))?;
         let lock = WriteLock::take(&own.join("lock"), on_waiting)?;
         let path = own.join("done.jsonl");
@@ -95,6 +105,7 @@ impl OutputFolder {
             own,
             done,
             ledger,
+            seen,
             _lock: lock,
         })
     }
@@ -119,26 +130,30 @@ impl OutputFolder {
     }
 
     /// Whether an earlier run wrote the same files of the video, from the same media.
-    pub fn is_done(&self, media: &Media) -> bool {
+    pub fn is_done(&mut self, media: &Media) -> bool {
+        let key = self.key(media);
         let there = |format: &EventFormat| self.path(media, *format).is_file();
-        self.done
-            .get(&*media.name)
-            .is_some_and(|key| *key == self.key(media))
-            && self.formats.iter().all(there)
+        self.done.get(&*media.name) == Some(&key) && self.formats.iter().all(there)
+    }
+
+    /// Records the contents of the media, so that a later run recognises media that were touched or copied.
+    pub fn remember(&self) {
+        self.seen.remember();
     }
 
     fn path(&self, media: &Media, format: EventFormat) -> PathBuf {
         self.folder.join(format!("{}{}", media.name, format.extension()))
     }
 
-    fn key(&self, media: &Media) -> String {
+    fn key(&mut self, media: &Media) -> String {
         let mut files: Vec<PathBuf> = match &media.pictures {
             Some(Pictures::Frames(folder)) => frames::list(folder).map(|list| list.paths).unwrap_or_default(),
             Some(Pictures::Video(path)) => vec![path.clone()],
             None => Vec::new(),
         };
         files.extend(media.sound.clone());
-        let mut seen = Seen::default();
+        let seen = &mut self.seen;
+        seen.look_at(&files);
         hash(|sum| {
             feed(sum, [&*self.settings, &*media.name]);
             files.iter().for_each(|file| seen.feed(sum, file));

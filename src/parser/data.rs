@@ -1,5 +1,7 @@
 //! The data set of a training: videos, their labels at a store version, and their features.
 
+mod soft;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,6 +179,9 @@ pub struct Example {
     /// The pseudo labels of audio and visual, `[T, C]` each, 0 or 1. Empty if the store has no labels of the
     /// modality.
     labels: [Vec<u8>; 2],
+    /// How far the scores of audio and visual are above their thresholds, `[T, C]` each; NaN for a label without a score. Empty
+    /// unless [`Dataset::read_margins`] was called.
+    margins: [Vec<f32>; 2],
     /// Whether the store has features, and therefore labels, of both modalities.
     labelled: bool,
 }
@@ -189,6 +194,9 @@ impl Example {
         for cells in [&self.weak, &self.labels[0], &self.labels[1]] {
             sum.update((cells.len() as u64).to_le_bytes());
             sum.update(cells);
+        }
+        for margin in self.margins.iter().flatten() {
+            sum.update(margin.to_bits().to_le_bytes());
         }
     }
 }
@@ -381,6 +389,7 @@ impl Dataset {
         let classes = self.classes.len();
         let size = segments as usize * classes;
         let tensor = |values: &[f32], shape: &[i64]| Tensor::from_slice(values).view(shape).to_device(device);
+        let shape = [batch, i64::from(segments), classes as i64];
         let labels = |modality: usize| {
             let mut values = vec![0f32; positions.len() * size];
             for (&at, out) in positions.iter().zip(values.chunks_exact_mut(size)) {
@@ -388,7 +397,7 @@ impl Dataset {
                     *out = f32::from(*label);
                 }
             }
-            tensor(&values, &[batch, i64::from(segments), classes as i64])
+            tensor(&values, &shape)
         };
         let weak: Vec<f32> = positions
             .iter()
@@ -425,6 +434,7 @@ fn example(
         places,
         weak,
         labels: [Vec::new(), Vec::new()],
+        margins: [Vec::new(), Vec::new()],
         labelled: row.audio_source.is_some() && row.visual_source.is_some(),
     })
 }

@@ -25,7 +25,8 @@ use vaplan_schemas::rows::{RejectKind, RejectRow, Severity};
 
 use super::error::TrainError;
 use crate::ingest::annotations::Roster;
-use crate::ingest::features::{ColumnNames, FeatureEvent, FeatureInput, VideoSpan};
+use crate::ingest::features::{ColumnNames, FeatureEvent, FeatureInput, Shard, VideoSpan};
+use crate::ingest::seen::SeenInputs;
 use crate::world::hash::{feed, hash};
 
 /// The number of rows that are read at a time.
@@ -86,6 +87,8 @@ impl FeatureTable {
     ) -> Result<FeatureTable, TrainError> {
         let roster = Roster::new(names.iter().cloned());
         let input = FeatureInput::open_all(paths, modality, columns, &|key| roster.knows(key))?;
+        let mut seen = SeenInputs::open(memory_of(cache));
+        seen.look_at(input.shards.iter().flat_map(Shard::files));
         let name = hash(|sum| {
             sum.update(b"pooled 1");
             for name in names {
@@ -94,7 +97,7 @@ impl FeatureTable {
                 sum.update(length.to_le_bytes());
             }
             for shard in &input.shards {
-                sum.update(shard.fingerprint());
+                sum.update(shard.fingerprint_as(&mut seen));
             }
         });
         std::fs::create_dir_all(cache).map_err(TrainError::io("make", cache))?;
@@ -133,6 +136,7 @@ impl FeatureTable {
                 ))
             )));
         }
+        seen.remember();
         FeatureTable::map(&data, index, name)
     }
 
@@ -156,7 +160,7 @@ impl FeatureTable {
         })
     }
 
-    /// The SHA-256, in hex, of the names and lengths of the videos, and of the paths, sizes and times of the files.
+    /// The SHA-256, in hex, of the names and lengths of the videos, and of the identities of the files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -213,6 +217,14 @@ const SCRATCH: &str = ".vaplan-pooled-";
 
 fn scratch_in(folder: &Path) -> std::io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(SCRATCH).tempfile_in(folder)
+}
+
+/// The folder of the memory of inputs: that of the store whose folder has the pooled copies, or the folder of the copies.
+fn memory_of(cache: &Path) -> &Path {
+    cache
+        .ancestors()
+        .find(|folder| folder.ends_with("_vaplan"))
+        .unwrap_or(cache)
 }
 
 /// Returns whether a file is a pooled copy of features with other fingerprints, or a temporary file of such a copy.

@@ -20,14 +20,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::attention::{Projected, attend, attention, key_mask};
 use super::error::{NetworkError, WeightsProblem};
-use super::network::{Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_sizes};
+use super::network::{
+    HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of,
+};
 use super::noise::Noise;
 use super::parameters::{Declared, Parameters, Start, linear, matrix};
 use super::weights::Weights;
-
-/// The metadata key of the number of attention heads.
-pub const HEADS: &str = "heads";
 
 /// Settings of HAN. The defaults are those published for LLP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,12 +91,8 @@ fn declared(sizes: &NetworkSizes, settings: &HanSettings) -> Vec<Declared> {
         let layer = format!("hat_encoder.layers.{layer}");
         linear(&mut all, &format!("{layer}.linear1"), h, feedforward);
         linear(&mut all, &format!("{layer}.linear2"), feedforward, h);
-        for attention in ["self_attn", "cm_attn"] {
-            let name = format!("{layer}.{attention}");
-            all.push((format!("{name}.in_proj_weight"), vec![3 * h, h], Start::Attention));
-            all.push((format!("{name}.in_proj_bias"), vec![3 * h], Start::Zero));
-            all.push((format!("{name}.out_proj.weight"), vec![h, h], Start::Linear(h)));
-            all.push((format!("{name}.out_proj.bias"), vec![h], Start::Zero));
+        for name in ["self_attn", "cm_attn"] {
+            attention(&mut all, &format!("{layer}.{name}"), h);
         }
         for norm in ["norm1", "norm2"] {
             all.push((format!("{layer}.{norm}.weight"), vec![h], Start::One));
@@ -121,25 +117,12 @@ impl Network for Han {
     type Settings = HanSettings;
 
     fn check(settings: &HanSettings) -> Result<(), NetworkError> {
-        check_sizes(&[
-            ("hidden", settings.hidden),
-            ("feedforward", settings.feedforward),
-            ("layers", i64::try_from(settings.layers).unwrap_or(i64::MAX)),
-            ("heads", settings.heads),
-        ])?;
-        if settings.hidden % settings.heads != 0 {
-            return Err(NetworkError::Config(format!(
-                "network: {} heads do not divide the hidden size {}",
-                settings.heads, settings.hidden
-            )));
-        }
-        if !(0.0..1.0).contains(&settings.dropout) {
-            return Err(NetworkError::Config(format!(
-                "network: dropout is {}, expected at least 0 and below 1",
-                settings.dropout
-            )));
-        }
-        Ok(())
+        check_encoder(
+            settings.hidden,
+            settings.feedforward,
+            settings.layers,
+            (settings.heads, settings.dropout),
+        )
     }
 
     fn build(
@@ -181,12 +164,7 @@ impl Network for Han {
             hidden,
             feedforward: matrix(weights, "hat_encoder.layers.0.linear1.weight")?.0,
             layers,
-            heads: match weights.metadata.get(HEADS) {
-                Some(heads) => heads.parse().map_err(|_| {
-                    WeightsProblem::Format(format!("metadata: {HEADS} is `{heads}`, expected a whole number"))
-                })?,
-                None => 1,
-            },
+            heads: heads_of(weights)?.unwrap_or(1),
             dropout: 0.0,
         };
         sizes
@@ -298,8 +276,6 @@ impl Han {
 
     /// Attention to the segments of the same modality, or with `cross` to those of the other modality: `[2B, T, H]`
     /// to `[2B, T, H]`.
-    ///
-    /// Source: `multi_head_attention_forward` in `torch/nn/functional.py`.
     fn attention(
         &self,
         name: &str,
@@ -308,34 +284,27 @@ impl Han {
         padding: Option<&Padding>,
         drop: &mut dyn FnMut(Tensor) -> Tensor,
     ) -> Tensor {
-        let (batch, time, hidden) = x.size3().expect("a layer's input has three axes");
-        let (heads, width) = (self.settings.heads, hidden / self.settings.heads);
+        let half = x.size()[0] / 2;
         let weight = self.parameters.get(&format!("{name}.in_proj_weight"));
         let bias = self.parameters.get(&format!("{name}.in_proj_bias"));
         let projected = x.linear(weight, Some(bias)).chunk(3, -1); // 3 × [2B, T, H]
-        let split = |x: &Tensor| {
-            let by_head = x.reshape([batch, time, heads, width]).transpose(1, 2);
-            by_head.reshape([batch * heads, time, width]) // [2B·heads, T, H/heads]
-        };
         // Exchanging the halves of the batch gives each modality the rows of the other modality.
-        let other = |x: &Tensor| {
-            if cross {
-                x.roll(batch / 2, 0)
-            } else {
-                x.shallow_clone()
-            }
+        let other = |x: &Tensor| match cross {
+            true => x.roll(half, 0),
+            false => x.shallow_clone(),
         };
-        let query = split(&projected[0]) * (width as f64).sqrt().recip();
-        let (key, value) = (split(&other(&projected[1])), split(&other(&projected[2])));
-        let mut scores = query.bmm(&key.transpose(1, 2)); // [2B·heads, T, T]
-        if let Some(padding) = padding {
-            scores = scores.masked_fill(&padding.keys, f64::NEG_INFINITY);
-        }
-        let attended = drop(scores.softmax(-1, None::<Kind>)).bmm(&value); // [2B·heads, T, H/heads]
-        let joined = attended.reshape([batch, heads, time, width]).transpose(1, 2);
-        self.parameters.linear(
-            &format!("{name}.out_proj"),
-            &joined.reshape([batch, time, hidden]),
+        let projected = Projected {
+            query: projected[0].shallow_clone(),
+            key: other(&projected[1]),
+            value: other(&projected[2]),
+        };
+        let keys = padding.map(|padding| &padding.keys);
+        attend(
+            &self.parameters,
+            name,
+            &projected,
+            (self.settings.heads, keys),
+            drop,
         )
     }
 }
@@ -352,9 +321,8 @@ impl Padding {
     /// Makes the masks from the padding `[B, T]`.
     fn new(padding: &Tensor, heads: i64) -> Padding {
         let both = padding.repeat([2, 1]);
-        let keys = both.repeat_interleave_self_int(heads, 0, None);
         Padding {
-            keys: keys.unsqueeze(1),
+            keys: key_mask(&both, heads),
             segments: both.unsqueeze(-1),
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
 use super::network::ParserOutputs;
+use super::variants::compare_modalities;
 
 /// The smallest distance of a probability from 0 and 1 in a loss. It keeps the logarithm finite.
 const CLAMP: f64 = 1e-7;
@@ -127,19 +128,41 @@ pub struct Loss {
     pub terms: Vec<Tensor>,
 }
 
+/// What a loss of a variant ([`super::variants`]) has beside the labels. The default is the plain loss.
+#[derive(Debug, Default)]
+pub struct LossVariant {
+    /// Targets of the segments, audio and visual, `[B, T, C]`, in place of the labels in richness and segment terms.
+    pub segments: Option<[Tensor; 2]>,
+    /// Weights of the classes, `[C]`, in the basic loss and the segment terms.
+    pub class_weights: Option<Tensor>,
+    /// Share of the targets of a modality that are dropped because the other modality has a smaller loss.
+    pub comparison: f64,
+}
+
 impl LossConfig {
     /// Computes the loss of a batch.
     pub fn loss(&self, outputs: &ParserOutputs, targets: &Targets) -> Loss {
+        self.loss_of_variant(outputs, targets, &LossVariant::default())
+    }
+
+    /// Computes the loss of a batch of a variant.
+    pub fn loss_of_variant(&self, outputs: &ParserOutputs, targets: &Targets, variant: &LossVariant) -> Loss {
         let (audio, visual) = self.modality_targets(targets);
+        let (audio, visual) = match variant.comparison > 0.0 {
+            true => compare_modalities(outputs, (&audio, &visual), variant.comparison),
+            false => (audio, visual),
+        };
+        let weights = variant.class_weights.as_ref();
         let mut terms = vec![
-            mean_bce(&outputs.video, &targets.weak),
-            mean_bce(&outputs.audio, &audio),
-            mean_bce(&outputs.visual, &visual),
+            weighted_bce(&outputs.video, &targets.weak, weights),
+            weighted_bce(&outputs.audio, &audio, weights),
+            weighted_bce(&outputs.visual, &visual, weights),
         ];
-        let modalities = [
-            (&outputs.segment_audio, &targets.audio),
-            (&outputs.segment_visual, &targets.visual),
-        ];
+        let [audio, visual] = match &variant.segments {
+            Some([audio, visual]) => [audio, visual],
+            None => [&targets.audio, &targets.visual],
+        };
+        let modalities = [(&outputs.segment_audio, audio), (&outputs.segment_visual, visual)];
         let nothing = || Tensor::from(0f32).to_device(outputs.video.device());
         for (probability, labels) in modalities {
             let counts = |term| {
@@ -161,7 +184,7 @@ impl LossConfig {
                 terms.push(nothing());
             } else {
                 let within = targets.within.as_ref().map(|within| within.unsqueeze(-1));
-                terms.push(masked_bce(probability, labels, within.as_ref()));
+                terms.push(masked_bce_of(probability, labels, within.as_ref(), weights));
             }
         }
         let sum = |terms: &[Tensor]| Tensor::stack(terms, 0).sum(Kind::Float);
@@ -212,17 +235,34 @@ fn segment_richness(probability: &Tensor, labels: &Tensor, targets: &Targets) ->
 }
 
 fn mean_bce(probability: &Tensor, target: &Tensor) -> Tensor {
+    weighted_bce(probability, target, None)
+}
+
+/// The mean of the BCE, with weights of the classes.
+fn weighted_bce(probability: &Tensor, target: &Tensor, weights: Option<&Tensor>) -> Tensor {
     let clamped = probability.clamp(CLAMP, 1.0 - CLAMP);
-    clamped.binary_cross_entropy(target, None::<Tensor>, Reduction::Mean)
+    let weights = weights.map(|weights| weights.expand_as(&clamped));
+    clamped.binary_cross_entropy(target, weights, Reduction::Mean)
 }
 
 /// The mean BCE over the segments within the videos.
 fn masked_bce(probability: &Tensor, target: &Tensor, within: Option<&Tensor>) -> Tensor {
+    masked_bce_of(probability, target, within, None)
+}
+
+/// The same with weights of the classes.
+fn masked_bce_of(
+    probability: &Tensor,
+    target: &Tensor,
+    within: Option<&Tensor>,
+    weights: Option<&Tensor>,
+) -> Tensor {
     let Some(within) = within else {
-        return mean_bce(probability, target);
+        return weighted_bce(probability, target, weights);
     };
     let clamped = probability.clamp(CLAMP, 1.0 - CLAMP);
-    let each = clamped.binary_cross_entropy(target, None::<Tensor>, Reduction::None);
+    let weights = weights.map(|weights| weights.expand_as(&clamped));
+    let each = clamped.binary_cross_entropy(target, weights, Reduction::None);
     let within = within.expand_as(&each);
     (each * &within).sum(Kind::Float) / within.sum(Kind::Float)
 }

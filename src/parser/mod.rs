@@ -12,7 +12,10 @@
 //! | [`registry`] | every network by name, and the settings of the named network |
 //! | [`parameters`] | named parameters of a network |
 //! | [`han`] | HAN, the hybrid attention network |
+//! | [`transformer`] | a temporal transformer |
+//! | [`attention`] | multi-head attention, which the networks share |
 //! | [`loss`] | the loss of a batch: basic, richness and segment terms |
+//! | [`variants`] | variants of the loss and its targets from later work |
 //! | [`average`] | a moving average of the weights, which makes the predictions |
 //! | [`optimizer`] | Adam and AdamW with a state that can be saved |
 //! | [`noise`] | random numbers by seed and epoch: initial weights, dropout, order |
@@ -20,6 +23,7 @@
 //! | [`settings`] | settings of a training: defaults, a TOML file over them, flags over both |
 //! | [`features`] | features pooled to one row per segment, in memory-mapped files |
 //! | [`data`] | videos, labels and features as batches |
+//! | `gain` | predictions of a network for the choice of a denoising rule |
 //! | [`trainer`] | a network in training, without any file |
 //! | [`training`] | one training with its checkpoints |
 //! | [`probabilities`] | probabilities of videos |
@@ -32,10 +36,12 @@
 //! | [`error`] | the errors of these modules |
 
 pub mod ablate;
+pub mod attention;
 pub mod average;
 pub mod data;
 pub mod error;
 pub mod features;
+mod gain;
 #[cfg(test)]
 mod golden;
 pub mod han;
@@ -59,7 +65,9 @@ mod tests;
 pub mod train;
 pub mod trainer;
 pub mod training;
+pub mod transformer;
 pub mod validate;
+pub mod variants;
 pub mod weights;
 
 pub use data::{Dataset, FeaturePaths};
@@ -73,6 +81,7 @@ pub use optimizer::{Adam, AdamConfig, OptimizerName};
 pub use registry::NetworkSettings;
 pub use settings::{Gate, Supervision, TrainSettings};
 pub use trainer::Trainer;
+pub use transformer::{TemporalTransformer, TransformerSettings};
 pub use weights::Weights;
 
 /// Returns the device of this name: `cpu`, `cuda` or `cuda:N`.

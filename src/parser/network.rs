@@ -59,6 +59,51 @@ pub fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), NetworkError> {
     }
 }
 
+/// The metadata key of the number of attention heads in a checkpoint.
+pub const HEADS: &str = "heads";
+
+/// The number of attention heads in the metadata of a checkpoint; `None` if the metadata does not have it.
+///
+/// # Errors
+/// Returns [`WeightsProblem::Format`] if the value is not a whole number.
+pub fn heads_of(weights: &Weights) -> Result<Option<i64>, WeightsProblem> {
+    let read = |heads: &String| {
+        heads.parse().map_err(|_| {
+            WeightsProblem::Format(format!("metadata: {HEADS} is `{heads}`, expected a whole number"))
+        })
+    };
+    weights.metadata.get(HEADS).map(read).transpose()
+}
+
+/// Checks the settings of an encoder with attention: its widths, its number of layers, its heads and its dropout.
+///
+/// # Errors
+/// Returns [`NetworkError::Config`] with the setting, its value and what was expected.
+pub fn check_encoder(
+    hidden: i64,
+    feedforward: i64,
+    layers: usize,
+    (heads, dropout): (i64, f64),
+) -> Result<(), NetworkError> {
+    check_sizes(&[
+        ("hidden", hidden),
+        ("feedforward", feedforward),
+        ("layers", i64::try_from(layers).unwrap_or(i64::MAX)),
+        ("heads", heads),
+    ])?;
+    if hidden % heads != 0 {
+        return Err(NetworkError::Config(format!(
+            "network: {heads} heads do not divide the hidden size {hidden}"
+        )));
+    }
+    if !(0.0..1.0).contains(&dropout) {
+        return Err(NetworkError::Config(format!(
+            "network: dropout is {dropout}, expected at least 0 and below 1"
+        )));
+    }
+    Ok(())
+}
+
 /// A batch of B videos of at most T segments.
 #[derive(Debug)]
 pub struct ParserInputs {

@@ -64,6 +64,18 @@ impl Noise {
         Tensor::from_slice(&values).view(shape)
     }
 
+    /// A number from Beta(α, α), for α above 0 and at most 1 (Jöhnk 1964).
+    pub(super) fn beta(&mut self, alpha: f64) -> f64 {
+        let mut unit = || (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        loop {
+            let (x, y) = (unit().powf(1.0 / alpha), unit().powf(1.0 / alpha));
+            // Both can be 0 for a small α, because small powers underflow.
+            if x + y > 0.0 && x + y <= 1.0 {
+                return x / (x + y);
+            }
+        }
+    }
+
     /// Puts `items` into random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

@@ -13,11 +13,12 @@ use vaplan_schemas::tables::{Classes, Videos};
 use super::data::{FeaturePaths, FeatureTables};
 use super::error::TrainError;
 use super::features::Lengths;
+use super::network::HEADS;
 use super::predict_cluster::{self as cluster, PredictOutcome};
 use super::probabilities::{BATCH, VideoProbabilities, predict};
 use super::record::Recorder;
 use super::train::classes_of;
-use super::{NetworkError, Parser, Weights, han, registry};
+use super::{NetworkError, Parser, Weights, registry};
 use crate::engine::cluster::member::ClusterMember;
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::{ColumnNames, FeatureInput, Shard};
@@ -48,7 +49,7 @@ pub struct PredictRequest {
     pub columns: ColumnNames,
     /// The place for the predictions.
     pub target: PredictTarget,
-    /// The number of attention heads of a HAN; `None` means the number in the checkpoint, or 1 if the checkpoint has
+    /// The number of attention heads; `None` means the number in the checkpoint, or 1 if the checkpoint has
     /// none.
     pub heads: Option<i64>,
     /// The device to compute on.
@@ -96,7 +97,7 @@ pub(super) fn run_in(
     let bad = NetworkError::weights(path);
     let classes = classes_of(&weights);
     if let Some(heads) = request.heads {
-        weights.metadata.insert(han::HEADS.to_owned(), heads.to_string());
+        weights.metadata.insert(HEADS.to_owned(), heads.to_string());
     }
     let parser = registry::load(&mut weights, request.device).map_err(&bad)?;
     let mut others = weights.tensors.keys().filter(|name| !name.starts_with("adam."));

@@ -10,11 +10,13 @@ use tch::Device;
 use super::error::{NetworkError, WeightsProblem};
 use super::han::Han;
 use super::network::{NAME_KEY, Network, NetworkSizes, Parser};
+use super::transformer::TemporalTransformer;
 use super::weights::Weights;
 
 /// All networks. A new network adds one line here.
 static NETWORKS: &[Entry] = &[
     Entry::of::<Han>(),
+    Entry::of::<TemporalTransformer>(),
     #[cfg(test)]
     Entry::of::<super::tests::linear_network::LinearNetwork>(),
 ];
@@ -90,13 +92,15 @@ fn load_as<N: Network>(weights: &mut Weights, device: Device) -> Made<WeightsPro
 
 fn entry(name: &str) -> Result<&'static Entry, String> {
     let found = NETWORKS.iter().find(|entry| entry.name == name);
-    found.ok_or_else(|| format!("network is `{name}`, expected {}", names()))
+    found.ok_or_else(|| {
+        let known: Vec<String> = names().iter().map(|name| format!("`{name}`")).collect();
+        format!("network is `{name}`, expected {}", known.join(" or "))
+    })
 }
 
-/// The names of all networks, for messages.
-fn names() -> String {
-    let names: Vec<String> = NETWORKS.iter().map(|entry| format!("`{}`", entry.name)).collect();
-    names.join(" or ")
+/// The names of all networks.
+pub fn names() -> Vec<&'static str> {
+    NETWORKS.iter().map(|entry| entry.name).collect()
 }
 
 /// The keys of all networks' settings, each once.
@@ -121,6 +125,8 @@ pub struct NetworkSettings {
     entry: &'static Entry,
     /// A value for each key of the entry.
     values: Values,
+    /// The values that were given. The others are defaults.
+    given: Values,
 }
 
 impl NetworkSettings {
@@ -137,8 +143,19 @@ impl NetworkSettings {
                 known.join(", ")
             ));
         }
-        let values = (entry.complete)(values)?;
-        Ok(NetworkSettings { entry, values })
+        Ok(NetworkSettings {
+            entry,
+            given: values.clone(),
+            values: (entry.complete)(values)?,
+        })
+    }
+
+    /// The settings of another network. It keeps the values that were given and has its own defaults for the others.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`NetworkSettings::new`].
+    pub fn of_network(&self, name: &str) -> Result<NetworkSettings, String> {
+        NetworkSettings::new(name, &self.given)
     }
 
     /// The settings of the network `N`.
@@ -149,6 +166,7 @@ impl NetworkSettings {
         NetworkSettings {
             entry: entry(N::NAME).expect("the network is in the registry"),
             values: values_of::<N>(settings),
+            given: values_of::<N>(settings),
         }
     }
 
@@ -266,6 +284,18 @@ mod tests {
             refusal.starts_with("network is `hat`, expected `han`"),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn another_network_keeps_the_values_that_were_given_and_takes_its_own_defaults() {
+        let given = Map::from_iter([("hidden".to_owned(), Value::from(64))]);
+        let han = NetworkSettings::new("han", &given).unwrap();
+        let other = serde_json::to_value(han.of_network("transformer").unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "network": "transformer", "hidden": 64, "feedforward": 512, "layers": 5, "heads": 4, "dropout": 0.1
+        });
+        assert_eq!(other, expected);
+        assert_eq!(serde_json::to_value(&han).unwrap()["layers"], 1);
     }
 
     #[test]

@@ -109,9 +109,12 @@ pub fn run(
     request.settings.check()?;
     let store = Store::open(&request.store)?;
     let snapshot = store.at_version(request.version)?;
-    let dataset = Dataset::read(&snapshot, &request.features, &mut |videos| {
+    let mut dataset = Dataset::read(&snapshot, &request.features, &mut |videos| {
         on_progress(TrainProgress::Read { videos });
     })?;
+    if request.settings.soft_labels > 0.0 {
+        dataset.read_margins(&snapshot)?;
+    }
     let run = run_hash(&request.settings.identity(), &dataset);
     let spec = TrainingSpec {
         settings: request.settings.clone(),

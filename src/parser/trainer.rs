@@ -7,10 +7,14 @@ use tch::{Device, Kind, Tensor};
 use super::average::WeightAverage;
 use super::data::Dataset;
 use super::error::TrainError;
-use super::loss::TERMS;
+use super::loss::{LossVariant, TERMS};
 use super::optimizer::gradients;
 use super::settings::TrainSettings;
-use super::{Adam, LossConfig, NetworkError, NetworkSizes, Noise, Parser, ParserInputs, Weights};
+use super::variants::{Mixup, class_weights, smooth_borders};
+use super::{
+    Adam, Loss, LossConfig, NetworkError, NetworkSizes, Noise, Parser, ParserInputs, ParserOutputs, Targets,
+    Weights,
+};
 use crate::eval::Task;
 
 /// A network with its optimizer and the number of completed epochs.
@@ -167,6 +171,10 @@ impl Trainer {
         noise.shuffle(&mut order);
         let (device, parameters) = (self.parser.device(), self.parser.trainable());
         let steps = self.steps();
+        let weights = (self.settings.class_balance > 0.0).then(|| {
+            let weights = class_weights(&dataset.class_counts(&self.examples), self.settings.class_balance);
+            Tensor::from_slice(&weights).to_device(device)
+        });
         let mut losses = EpochLosses {
             total: 0.0,
             terms: [0.0; TERMS.len()],
@@ -179,11 +187,12 @@ impl Trainer {
                 self.settings.feature_dropout,
                 &mut noise,
             );
-            let targets = dataset.targets(batch, device);
-            let targets = match self.settings.task {
-                Task::Avvp => targets,
-                Task::Ave => targets.audio_visual(),
+            let mixup = Mixup::draw(self.settings.mixup, batch.len(), &mut noise);
+            let inputs = match &mixup {
+                Some(mixup) => mixup.inputs(&inputs),
+                None => inputs,
             };
+            let (targets, variant) = self.targets(dataset, batch, (epoch, &weights));
             let outputs = self.parser.forward(&inputs, Some(&mut noise));
             let not_finite = |what, value| TrainError::NotFinite {
                 epoch,
@@ -200,7 +209,10 @@ impl Trainer {
             if !sum.is_finite() {
                 return Err(not_finite("sum of the network's probabilities", sum));
             }
-            let loss = self.loss.loss(&outputs, &targets);
+            let loss = match &mixup {
+                None => self.loss.loss_of_variant(&outputs, &targets, &variant),
+                Some(mixup) => self.mixed_loss(mixup, &outputs, (&targets, &variant)),
+            };
             let total = f64::try_from(&loss.total).map_err(NetworkError::from)?;
             if !total.is_finite() {
                 return Err(not_finite("loss", total));
@@ -231,6 +243,94 @@ impl Trainer {
         self.done = epoch;
         Ok(losses)
     }
+}
+
+impl Trainer {
+    /// The targets of a batch, and what its loss has beside them.
+    fn targets(
+        &self,
+        dataset: &Dataset,
+        batch: &[usize],
+        (epoch, weights): (u64, &Option<Tensor>),
+    ) -> (Targets, LossVariant) {
+        let (settings, device) = (&self.settings, self.parser.device());
+        let targets = dataset.targets(batch, device);
+        let soft =
+            (settings.soft_labels > 0.0).then(|| dataset.soft_targets(batch, settings.soft_labels, device));
+        let (targets, soft) = match settings.task {
+            Task::Avvp => (targets, soft),
+            Task::Ave => {
+                let both = soft.map(|[audio, visual]| {
+                    let both = audio * visual;
+                    [both.shallow_clone(), both]
+                });
+                (targets.audio_visual(), both)
+            }
+        };
+        let segments = match settings.border_smoothing > 0.0 {
+            true => {
+                let own = |labels: &Tensor| {
+                    smooth_borders(labels, targets.within.as_ref(), settings.border_smoothing)
+                };
+                let hard = [own(&targets.audio), own(&targets.visual)];
+                Some(match soft {
+                    // A soft target may be nearer to 0.5 than the border makes it, and then stays.
+                    Some(soft) => nearer_to_half(soft, &hard),
+                    None => hard,
+                })
+            }
+            false => soft,
+        };
+        let variant = LossVariant {
+            segments,
+            class_weights: weights.as_ref().map(Tensor::shallow_clone),
+            // In the first epoch the losses of a modality say nothing about its labels.
+            comparison: if epoch > 1 {
+                settings.modality_comparison
+            } else {
+                0.0
+            },
+        };
+        (targets, variant)
+    }
+
+    /// The loss of mixed videos: that of each video by its share, and that of its partner by the rest.
+    fn mixed_loss(
+        &self,
+        mixup: &Mixup,
+        outputs: &ParserOutputs,
+        (targets, variant): (&Targets, &LossVariant),
+    ) -> Loss {
+        let own = self.loss.loss_of_variant(outputs, targets, variant);
+        let partner = LossVariant {
+            segments: (variant.segments.as_ref())
+                .map(|both| both.each_ref().map(|labels| mixup.of_partners(labels))),
+            class_weights: variant.class_weights.as_ref().map(Tensor::shallow_clone),
+            comparison: variant.comparison,
+        };
+        let other = self
+            .loss
+            .loss_of_variant(outputs, &mixup.targets(targets), &partner);
+        let mix = |own: &Tensor, other: &Tensor| own * mixup.share + other * (1.0 - mixup.share);
+        Loss {
+            total: mix(&own.total, &other.total),
+            terms: own
+                .terms
+                .iter()
+                .zip(&other.terms)
+                .map(|(own, other)| mix(own, other))
+                .collect(),
+        }
+    }
+}
+
+/// For each segment, the target that is nearer to 0.5.
+fn nearer_to_half([audio, visual]: [Tensor; 2], hard: &[Tensor; 2]) -> [Tensor; 2] {
+    let nearer = |soft: Tensor, hard: &Tensor| {
+        let closer = (&soft - 0.5).abs().lt_tensor(&(hard - 0.5).abs());
+        soft.where_self(&closer, hard)
+    };
+    [nearer(audio, &hard[0]), nearer(visual, &hard[1])]
 }
 
 /// Sets each value of the features to 0 with this probability, and scales the other values up.

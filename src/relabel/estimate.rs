@@ -45,7 +45,7 @@ pub struct Estimate {
 pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError> {
     let store = Store::open(store)?;
     let snapshot = store.at_version(None)?;
-    let mut resolved = Resolved::new(&store, &snapshot, changes)?;
+    let mut resolved = Resolved::by_track(&store, &snapshot, changes)?;
     let scope = Scope::of(&snapshot, &mut resolved, PredictionScope::Flipped)?;
     let (everything, touched, filter) = match scope {
         Scope::Everything => (true, Touched::default(), Filter::all()),
@@ -55,7 +55,7 @@ pub fn estimate(store: &Path, changes: &Changes) -> Result<Estimate, LabelError>
                 .tracks
                 .iter()
                 .map(|(modality, class)| (*modality, classes[class.index()].clone()));
-            let flipped = touched.flipped.iter().map(|own| own.new.video.clone());
+            let flipped = touched.relabelled.iter().map(|own| own.new.video.clone());
             touched.videos.extend(flipped);
             let filter = Filter::videos(touched.videos.iter().cloned()).or_tracks(tracks);
             (false, touched, filter)

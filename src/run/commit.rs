@@ -12,8 +12,9 @@ use vaplan_schemas::tables::{Epochs, Settings};
 
 use super::graph::{Graph, StepChanges};
 use super::learner::{StepReport, active};
-use super::ledger::{FinishedStage, Ledger, RunStage, StageKind};
+use super::ledger::{FinishedStage, Ledger, RunStage, StageKind, with_rule};
 use super::{RunError, RunProgress, foreign, score};
+use crate::calibrate::gate::DenoisingGain;
 use crate::engine::patch::Diff;
 use crate::engine::plan::DenoisingState;
 use crate::eval::Task;
@@ -125,7 +126,7 @@ impl<'a> Writer<'a> {
         }
         (self.world.active, self.world.denoising) = (None, [None, None]);
         if for_good {
-            self.ledger.active = None;
+            (self.ledger.active, self.ledger.chosen) = (None, None);
         }
         self.commit(&About::default(), Some((graph, stepped)))?;
         Ok(())
@@ -139,8 +140,8 @@ impl<'a> Writer<'a> {
         let lines = score::labels(&self.store.at_version(None)?, task)?;
         let done = FinishedStage {
             key: stage.key.clone(),
-            epoch: None,
             lines,
+            ..FinishedStage::default()
         };
         self.ledger.stages.insert(stage.name.clone(), done);
         Ok(())
@@ -191,8 +192,10 @@ impl<'a> Writer<'a> {
                 key,
                 trained,
                 denoises,
+                gain,
             } => {
-                let stepped = graph.step(denoises)?;
+                let chosen = gain.as_ref().map(|gain| gain.rule);
+                let stepped = graph.step(denoises.then(|| with_rule(pld, chosen)))?;
                 let TrainedEpoch {
                     mut row,
                     predicted,
@@ -203,7 +206,7 @@ impl<'a> Writer<'a> {
                 let before = self.denoised();
                 if denoises {
                     row.flips = Some(graph.flipped());
-                    self.activate(row.epoch, &key, pld);
+                    self.activate((row.epoch, &key), pld, chosen);
                 }
                 let relabels = before != self.denoised() || !stepped.is_empty();
                 let about = About {
@@ -223,6 +226,9 @@ impl<'a> Writer<'a> {
                     self.commit(&about, Some((&*graph, stepped)))?;
                 }
                 progress(RunProgress::Epoch { row: &row, better });
+                if let Some(gain) = &gain {
+                    progress(RunProgress::Calibrated(gain));
+                }
                 if denoises {
                     tell_denoised(row.epoch, changes, progress);
                 }
@@ -232,12 +238,14 @@ impl<'a> Writer<'a> {
                 epoch,
                 predicted,
                 lines,
+                gain,
             } => {
-                graph.step(false)?;
+                graph.step(None)?;
                 let done = FinishedStage {
                     key: stage.key,
                     epoch: Some(epoch),
                     lines,
+                    gain,
                 };
                 self.ledger.stages.insert(stage.name, done);
                 let about = About {
@@ -247,36 +255,51 @@ impl<'a> Writer<'a> {
                 };
                 self.commit(&about, None)?;
             }
-            StepReport::Denoised { stage, epoch } => {
-                let stepped = graph.step(true)?;
+            StepReport::Denoised { stage, epoch, gain } => {
+                let denoises = gain.as_ref().is_none_or(DenoisingGain::is_gain);
+                let chosen = gain.as_ref().map(|gain| gain.rule);
+                let stepped = graph.step(denoises.then(|| with_rule(pld, chosen)))?;
                 let changes = (set(&stepped, true), set(&stepped, false));
-                self.activate(epoch, &stage.key, pld);
+                if let Some(gain) = &gain {
+                    progress(RunProgress::Calibrated(gain));
+                }
                 let done = FinishedStage {
                     key: stage.key.clone(),
                     epoch: Some(epoch),
                     lines: Vec::new(),
+                    gain,
                 };
                 self.ledger.stages.insert(stage.name.clone(), done);
-                let about = About {
-                    epoch: Some(epoch),
-                    flips: Some(graph.flipped()),
-                    ..About::default()
-                };
+                let mut about = About::default();
+                if denoises {
+                    self.activate((epoch, &stage.key), pld, chosen);
+                    (about.epoch, about.flips) = (Some(epoch), Some(graph.flipped()));
+                } else {
+                    (self.ledger.active, self.ledger.chosen) = (None, None);
+                }
                 self.commit(&about, Some((graph, stepped)))?;
                 // Score the labels of the version that was just committed. The next version records these scores.
                 let lines = score::labels(&self.store.at_version(None)?, task)?;
                 let done = self.ledger.stages.get_mut(&stage.name);
                 done.expect("it was just put there").lines = lines;
-                tell_denoised(epoch, changes, progress);
+                if denoises {
+                    tell_denoised(epoch, changes, progress);
+                }
             }
         }
         Ok(self.version)
     }
 
-    fn activate(&mut self, epoch: u64, key: &str, pld: Both<Option<DenoisingRule>>) {
+    fn activate(
+        &mut self,
+        (epoch, key): (u64, &str),
+        pld: Both<Option<DenoisingRule>>,
+        chosen: Option<DenoisingRule>,
+    ) {
         self.world.active = Some(active(&self.world, epoch));
-        self.world.denoising = pld;
+        self.world.denoising = with_rule(pld, chosen);
         self.ledger.active = Some((key.to_owned(), epoch));
+        self.ledger.chosen = chosen;
     }
 
     /// Returns whether the store has this epoch already. This happens if a run was killed before it promoted the

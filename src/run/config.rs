@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -19,6 +20,7 @@ use crate::ingest::features::ColumnNames;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::Both;
 use crate::world::settings::{RuleName, SettingsRequest, ThresholdsFile};
+use crate::world::shares::EventShares;
 
 /// Text of a file with every key, its default and its meaning.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -150,6 +152,15 @@ pub struct Label {
     /// Whether the thresholds are fitted to the weak labels. `None`: they are fitted if no other key gives a threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit_thresholds: Option<bool>,
+    /// Classes that can be labelled in a video without a weak label. `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<CandidateRule>,
+    /// Share of the segments of a class's videos that have the audio event, for the fit. `None`: the fit estimates the share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_event_share: Option<f64>,
+    /// The same for the visual event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visual_event_share: Option<f64>,
 }
 
 impl Label {
@@ -220,6 +231,18 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.train.check().map_err(|error| format!("[train] {error}"))?;
         self.denoising().map_err(|error| format!("[denoise] {error}"))?;
+        for (key, share) in [
+            ("audio_event_share", self.label.audio_event_share),
+            ("visual_event_share", self.label.visual_event_share),
+        ] {
+            let Some(share) = share else { continue };
+            EventShares::check(share).map_err(|problem| format!("[label] {key}: {problem}"))?;
+            if !self.label.fits() {
+                return Err(format!(
+                    "[label] has {key}, and its thresholds are given, expected fit_thresholds = true beside it"
+                ));
+            }
+        }
         let denoise = &self.denoise;
         for (key, value) in [("every", denoise.every), ("warmup", denoise.warmup)] {
             if value == 0 {
@@ -381,6 +404,9 @@ impl Config {
             audio_scale,
             thresholds,
             fit_thresholds: _,
+            candidates,
+            audio_event_share,
+            visual_event_share,
         } = self.label.clone();
         Ok(SettingsRequest {
             rule,
@@ -390,6 +416,8 @@ impl Config {
             audio_scale,
             file: thresholds.as_deref().map(ThresholdsFile::read).transpose()?,
             fit: self.label.fits(),
+            candidates,
+            event_shares: EventShares([audio_event_share, visual_event_share]),
         })
     }
 }
@@ -442,6 +470,20 @@ mod tests {
         assert!(
             twice.starts_with("baselines has `weak`, expected each once"),
             "{twice}"
+        );
+    }
+
+    #[test]
+    fn candidates_of_the_file_are_those_of_the_label_request() {
+        let features = "[features]\nvisual = 'v'\naudio = 'a'\nvisual_text = 'vt'\naudio_text = 'at'\n";
+        let of = |label: &str| Config::parse(&format!("{features}[label]\n{label}\n"));
+        let settings = of("candidates = 'top:3'").unwrap().settings().unwrap();
+        assert_eq!(settings.candidates, Some(CandidateRule::Top(3)));
+        assert_eq!(of("").unwrap().settings().unwrap().candidates, None);
+        let refused = of("candidates = 'best'").unwrap_err();
+        assert!(
+            refused.contains("candidates is `best`, expected `weak`, `all` or `top:K`"),
+            "{refused}"
         );
     }
 

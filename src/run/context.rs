@@ -3,22 +3,26 @@
 use std::collections::VecDeque;
 
 use vaplan_dataflows::denoising::DenoisingRule;
+use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::Epochs;
 use vaplan_schemas::{StoreError, StoreVersion};
 
 use super::commit::Writer;
-use super::config::Config;
+use super::config::{Config, Schedule};
 use super::graph::{self, Graph};
-use super::learner::{LearnerProgress, OnLearnerProgress, RunLearner, StepReport};
+use super::learner::{LearnerProgress, OnLearnerProgress, RuleChoice, RunLearner, StepReport};
 use super::ledger::{PLD, PLG, RunStage, StageKind};
 use super::{RunError, RunProgress, RunRequest, checkpoints};
+use crate::calibrate::CalibrateError;
+use crate::calibrate::sample::CalibrationSample;
 use crate::engine::Listener;
 use crate::engine::cluster::resident::GraphProcesses;
 use crate::engine::resident::whole;
+use crate::eval::EvalError;
 use crate::parser::validate::Truths;
-use crate::parser::{Dataset, FeaturePaths};
-use crate::world::Both;
+use crate::parser::{Dataset, FeaturePaths, TrainError};
+use crate::world::{Both, World};
 use crate::world::evidence::last_epoch;
 
 /// State that the stages of a run share.
@@ -59,8 +63,10 @@ impl RunContext<'_> {
         let part = whole(writer.store, snapshot, self.request.workers, self.listener)?;
         let (learner, keeps) = self.learner(writer, snapshot, &part, learnt, (reports, committed), step)?;
         let pld = self.pld;
+        // Active predictions keep the rule that was chosen for them.
+        let first = if keeps { writer.denoised().0 } else { pld };
         let (mut graph, stepped) =
-            Graph::start(&part, pld, keeps, self.processes.graph(true)?, Box::new(learner))?;
+            Graph::start(&part, first, keeps, self.processes.graph(true)?, Box::new(learner))?;
         drop(part);
         let steps = || -> Result<(), RunError> {
             if !keeps {
@@ -92,6 +98,27 @@ impl RunContext<'_> {
         }
     }
 
+    /// The videos on which the denoising rule is chosen. `None`: the file names the rule, or val has no dense truth.
+    fn choice(&self, snapshot: &Snapshot, world: &World) -> Result<Option<RuleChoice>, RunError> {
+        let denoise = &self.config.denoise;
+        if !denoise.calibrates() || denoise.schedule == Schedule::Off {
+            return Ok(None);
+        }
+        let sample = match CalibrationSample::without_predictions(snapshot, world, Split::Val) {
+            Ok(sample) => sample,
+            Err(CalibrateError::Eval(EvalError::NoVideos { .. } | EvalError::NoTruth { .. })) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(RuleChoice {
+            sample,
+            settings: world.settings.clone(),
+            modalities: denoise.modalities.clone(),
+            last: None,
+        }))
+    }
+
     fn learner(
         &self,
         writer: &Writer<'_>,
@@ -104,8 +131,14 @@ impl RunContext<'_> {
         ),
         mut on_progress: OnLearnerProgress,
     ) -> Result<(RunLearner, bool), RunError> {
-        let mut reading = |_| ();
-        let dataset = Dataset::read(snapshot, self.paths, &mut reading)?;
+        let read = |snapshot: &Snapshot| -> Result<Dataset, TrainError> {
+            let mut dataset = Dataset::read(snapshot, self.paths, &mut |_| ())?;
+            if self.config.train.soft_labels > 0.0 {
+                dataset.read_margins(snapshot)?;
+            }
+            Ok(dataset)
+        };
+        let dataset = read(snapshot)?;
         let best = &writer.ledger.stages;
         let epochs = snapshot.read::<Epochs>()?;
         on_progress(LearnerProgress::Read);
@@ -113,6 +146,7 @@ impl RunContext<'_> {
             truths: Truths::read(snapshot)?,
             store: writer.store.clone(),
             world: part.world().clone(),
+            choice: self.choice(snapshot, part.world())?,
             weak: graph::weak(part),
             best: best
                 .iter()
@@ -162,7 +196,7 @@ impl RunContext<'_> {
                 // again on the labels that it was trained on: those of the version before its commit.
                 if let Some(version) = made_epoch(writer.store, learner.numbers.get(&next))? {
                     let before = writer.store.at_version(Some(StoreVersion(version - 1)))?;
-                    learner.dataset = Dataset::read(&before, self.paths, &mut reading)?;
+                    learner.dataset = read(&before)?;
                     learner.again = true;
                 }
             }

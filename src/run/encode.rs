@@ -72,10 +72,9 @@ pub fn known(
     request: &RunRequest,
     labelling: &mut label::LabelRequest,
 ) -> Result<bool, RunError> {
-    let Some(asked) = asked(config, request)? else {
+    let Some(mut asked) = asked(config, request)? else {
         return Ok(true);
     };
-    let name = encode::plan::name_of(&asked)?;
     let opened = match is_url(&config.store) {
         true => Store::create(&config.store),
         false => Store::open(&config.store),
@@ -85,6 +84,9 @@ pub fn known(
         Err(StoreError::NoStore { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    // The memory of the media is in the folder.
+    asked.out.clone_from(folder);
+    let name = encode::plan::name_of(&asked)?;
     let report = folder.join("encode.json");
     if !report.exists() {
         return Ok(false);

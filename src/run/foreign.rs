@@ -5,6 +5,7 @@
 //! run compares the values in the store with the hash. The hash of a changed file does not matter: a file that asks for
 //! other values is a change of the run itself.
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::ClassRow;
 
@@ -25,6 +26,10 @@ pub(super) fn left(world: &World, (denoising, active): &DenoisingState) -> Strin
             feed(sum, [&*format!("{rule:?}")]);
         }
         feed(sum, [&*format!("{active:?}")]);
+        // Programs before this setting recorded no rule of candidate classes.
+        if world.settings.candidates != CandidateRule::Weak {
+            feed(sum, [&*world.settings.candidates.to_string()]);
+        }
     })
 }
 
@@ -64,6 +69,12 @@ pub(super) fn changes(store: &World, wanted: &World, denoised: &DenoisingState) 
     }
     if thresholds > 3 {
         found.push(format!("{} more thresholds differ", thresholds - 3));
+    }
+    let (own, asked) = (store.settings.candidates, wanted.settings.candidates);
+    if own != asked {
+        found.push(format!(
+            "the candidates are `{own}`, and the file asks for `{asked}`"
+        ));
     }
     for modality in Modality::ALL {
         let (own, asked) = (&now.0[modality.index()], &denoised.0[modality.index()]);

@@ -28,6 +28,8 @@ pub struct Graph {
     names: BTreeMap<VideoId, Arc<str>>,
     /// Predictions that PLD reads and that come from the store, not from the learner.
     outside: Vec<Predicted>,
+    /// Denoising rule of each modality.
+    denoising: Both<Option<DenoisingRule>>,
 }
 
 /// Changes of one step of the graph.
@@ -63,16 +65,14 @@ impl Graph {
         let active = std::mem::take(&mut rows.predictions);
         let outside = if keeps { active.clone() } else { Vec::new() };
         rows.predictions.clone_from(&outside);
-        rows.denoising = Modality::ALL
-            .into_iter()
-            .filter_map(|modality| Some((modality, denoising[modality.index()]?)))
-            .collect();
+        rows.denoising = rule_rows(denoising);
         let session =
             GraphSession::start_learning(workers, rows, part.previous(), learner).map_err(stopped)?;
         let graph = Graph {
             session,
             names: part.names().clone(),
             outside,
+            denoising,
         };
         let changes = graph.outcome().changes.clone();
         // Every record of the first step is new. Without `keeps`, flips are taken back, so videos with predictions may
@@ -88,14 +88,20 @@ impl Graph {
         self.session.learning()
     }
 
-    /// Takes the step that the learner has finished. With `denoises`, its predictions replace those that PLD reads.
+    /// Takes the step that the learner has finished. With `denoising`, its predictions replace those that PLD reads, and these
+    /// rules those of before.
     ///
     /// # Errors
     /// Returns [`RunError::Stopped`] if the dataflow ended early.
-    pub fn step(&mut self, denoises: bool) -> Result<StepChanges, RunError> {
+    pub fn step(&mut self, denoising: Option<Both<Option<DenoisingRule>>>) -> Result<StepChanges, RunError> {
         let mut updates = Updates::default();
-        if denoises {
+        if let Some(rules) = denoising {
             updates.gone.predictions = std::mem::take(&mut self.outside);
+            if rules != self.denoising {
+                updates.gone.denoising = rule_rows(self.denoising);
+                updates.new.denoising = rule_rows(rules);
+                self.denoising = rules;
+            }
         }
         self.session.apply(updates).map_err(stopped)?;
         Ok(StepChanges {
@@ -139,7 +145,7 @@ impl Graph {
         self.reject_rows(commit, snapshot, world, &names)?;
         append_changes(
             commit,
-            &Classification::new(&world.classes, &[]),
+            &Classification::new(world, &[]),
             stepped.changes,
             |video| self.names.get(&video).map(|name| &**name),
         )
@@ -186,6 +192,12 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+/// Returns the denoising rules as rows of the graph.
+fn rule_rows(denoising: Both<Option<DenoisingRule>>) -> Vec<(Modality, DenoisingRule)> {
+    let row = |modality: Modality| Some((modality, denoising[modality.index()]?));
+    Modality::ALL.into_iter().filter_map(row).collect()
 }
 
 /// Returns the classes of the weak label of each video.

@@ -24,6 +24,8 @@ use vaplan_schemas::{ClassId, Modality};
 
 use super::ledger::{Line, RunStage, StageKind};
 use super::{RunError, score};
+use crate::calibrate::gate::{DenoisingGain, denoising_gain};
+use crate::calibrate::sample::CalibrationSample;
 use crate::error::chain;
 use crate::parser::probabilities::VideoProbabilities;
 use crate::parser::trainer::TrainStep;
@@ -31,6 +33,7 @@ use crate::parser::training::{BEST, Committed, TrainedEpoch, Training, TrainingD
 use crate::parser::validate::Truths;
 use crate::parser::{Dataset, TrainSettings, record};
 use crate::world::evidence;
+use crate::world::settings::LabelSettings;
 use crate::world::{Active, World};
 
 /// Result of a step of the run.
@@ -43,6 +46,8 @@ pub enum StepReport {
         trained: Box<TrainedEpoch>,
         /// Whether PLD reads the epoch's predictions from the next step on.
         denoises: bool,
+        /// Gain of the rule that was chosen by the epoch's predictions of split val, if one was to be chosen.
+        gain: Option<DenoisingGain>,
     },
     /// A training is complete.
     Trained {
@@ -54,6 +59,8 @@ pub enum StepReport {
         predicted: Vec<VideoProbabilities>,
         /// Scores of those predictions.
         lines: Vec<Line>,
+        /// Gain of the last rule that the training chose.
+        gain: Option<DenoisingGain>,
     },
     /// Labels are denoised.
     Denoised {
@@ -61,6 +68,8 @@ pub enum StepReport {
         stage: RunStage,
         /// Epoch whose predictions PLD reads.
         epoch: u64,
+        /// Gain of the rule that was chosen on split val, if one was to be chosen. PLD reads nothing if it is no gain.
+        gain: Option<DenoisingGain>,
     },
     /// The run cannot continue.
     Failed(RunError),
@@ -89,6 +98,29 @@ pub enum LearnerProgress<'a> {
     Step(TrainStep),
 }
 
+/// The videos of split val on which denoising rules are chosen, in the way of `vaplan denoise`.
+pub struct RuleChoice {
+    /// Scores and dense truth of the videos.
+    pub sample: CalibrationSample,
+    /// Rules and thresholds of the labels.
+    pub settings: LabelSettings,
+    /// Modalities that are denoised.
+    pub modalities: Vec<Modality>,
+    /// Gain of the last rule that was chosen.
+    pub last: Option<DenoisingGain>,
+}
+
+impl RuleChoice {
+    /// Chooses a rule by these predictions. Returns `None` if they have no video of val: the rule of the file then denoises.
+    fn gain(&mut self, predicted: &[VideoProbabilities]) -> Option<DenoisingGain> {
+        let mut videos = self.sample.with_predictions(predicted);
+        videos.retain(|video| video.predictions.iter().any(Option::is_some));
+        let gain = denoising_gain(&videos, &self.settings, &self.modalities);
+        self.last = gain.or(self.last);
+        gain
+    }
+}
+
 /// The stages of a run that learn, one step of the graph after the other.
 pub struct RunLearner {
     /// Videos with the labels of the step before, and their features.
@@ -99,6 +131,8 @@ pub struct RunLearner {
     pub store: Store,
     /// Classes and settings of the labels.
     pub world: World,
+    /// Chooses the denoising rule on split val. `None`: the file names the rule, or val has no dense truth.
+    pub choice: Option<RuleChoice>,
     /// Classes of the weak label of each video.
     pub weak: BTreeMap<VideoId, Arc<[ClassId]>>,
     /// Stages to do, in order.
@@ -205,9 +239,9 @@ impl RunLearner {
             None => self.begin(&stage)?,
         };
         let next = training.done() + 1;
-        let denoises = every.is_some_and(|every| every.due(next, settings.epochs));
+        let due = every.is_some_and(|every| every.due(next, settings.epochs));
         let mut driver = StageDriver {
-            more_splits: match denoises {
+            more_splits: match due {
                 true => settings.best_predictions.clone(),
                 false => Vec::new(),
             },
@@ -229,11 +263,17 @@ impl RunLearner {
                 trained.row.epoch = number;
                 self.last = self.last.max(number);
                 self.training = Some(training);
+                let gain = match (due, &mut self.choice) {
+                    (true, Some(choice)) => choice.gain(&trained.predicted),
+                    _ => None,
+                };
+                let denoises = due && gain.as_ref().is_none_or(DenoisingGain::is_gain);
                 let predictions = denoises.then(|| self.predictions(number, &trained.predicted));
                 let report = StepReport::Epoch {
                     key: stage.key,
                     trained,
                     denoises,
+                    gain,
                 };
                 Ok((report, predictions))
             }
@@ -292,6 +332,7 @@ impl RunLearner {
             epoch,
             predicted,
             lines,
+            gain: self.choice.as_ref().and_then(|choice| choice.last),
         })
     }
 
@@ -303,10 +344,12 @@ impl RunLearner {
     ) -> Result<(StepReport, Option<Vec<Predicted>>), RunError> {
         let epoch = *self.best.get(by).expect("the training is an earlier stage");
         let predicted = record::read(&self.store.at_version(None)?, epoch)?;
-        let predictions = self.predictions(epoch, &predicted);
+        let gain = self.choice.as_mut().and_then(|choice| choice.gain(&predicted));
+        let denoises = gain.as_ref().is_none_or(DenoisingGain::is_gain);
+        let predictions = denoises.then(|| self.predictions(epoch, &predicted));
         self.stages.pop_front();
-        let report = StepReport::Denoised { stage, epoch };
-        Ok((report, Some(predictions)))
+        let report = StepReport::Denoised { stage, epoch, gain };
+        Ok((report, predictions))
     }
 
     /// Predictions as the graph reads them from a store version whose active epoch is `epoch`.

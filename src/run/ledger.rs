@@ -11,6 +11,7 @@ use vaplan_schemas::rows::Split;
 
 use super::config::{Config, Every, Schedule};
 use super::learner::active;
+use crate::calibrate::gate::DenoisingGain;
 use crate::engine::plan::DenoisingState;
 use crate::parser::{Supervision, TrainSettings};
 use crate::world::hash::{feed, hash};
@@ -31,6 +32,9 @@ pub const BOTH: &str = "ple+pld";
 pub struct Ledger {
     /// Key of the stage whose predictions are active, and their epoch in the store. `None`: no predictions are active.
     pub active: Option<(String, u64)>,
+    /// Denoising rule of the active predictions, if it was chosen on split val. `None`: the rule of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<DenoisingRule>,
     /// Finished stages, by name.
     pub stages: BTreeMap<String, FinishedStage>,
 }
@@ -44,6 +48,9 @@ pub struct FinishedStage {
     pub epoch: Option<u64>,
     /// Lines of the stage in the final table.
     pub lines: Vec<Line>,
+    /// Gain of the last rule that the stage chose on split val. `None` for a stage that chose none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gain: Option<DenoisingGain>,
 }
 
 /// Scores of one split with one protocol.
@@ -143,10 +150,18 @@ impl Ledger {
         };
         let asked = |key: &str| stages.iter().any(|stage| denoises(stage) && stage.key == key);
         match &self.active {
-            Some((key, epoch)) if asked(key) => (pld, Some(active(world, *epoch))),
+            Some((key, epoch)) if asked(key) => (with_rule(pld, self.chosen), Some(active(world, *epoch))),
             _ => Default::default(),
         }
     }
+}
+
+/// Denoises the same modalities by the chosen rule, if one was chosen.
+pub fn with_rule(
+    pld: Both<Option<DenoisingRule>>,
+    chosen: Option<DenoisingRule>,
+) -> Both<Option<DenoisingRule>> {
+    pld.map(|own| own.map(|rule| chosen.unwrap_or(rule)))
 }
 
 /// Returns all stages of a run, in order. `labels` is a hash of everything that the labels depend on, `unmarked` the same hash
@@ -273,6 +288,16 @@ mod tests {
             changed(|config| config.denoise.parameters.clear()),
             [""; 0],
             "the defaults"
+        );
+        assert_eq!(
+            changed(|config| config.denoise.calibrate = Some(false)),
+            ["pld", "ple+pld"],
+            "the default rule instead of the one that val chooses"
+        );
+        assert_eq!(
+            changed(|config| config.denoise.calibrate = Some(true)),
+            [""; 0],
+            "the default"
         );
         assert_eq!(
             changed(|config| config.denoise.warmup = 2),

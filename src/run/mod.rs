@@ -22,6 +22,7 @@
 //! | [`graph`] | the resident graph of a run, and its output |
 //! | [`commit`] | commits a step as one store version |
 //! | [`score`], [`table`] | make the final table |
+//! | `error` | the error of a run |
 //! | `foreign` | finds out what another command changed since the last run |
 //! | `encode` | encodes media into features, if the program is built with feature `encode` |
 
@@ -31,6 +32,7 @@ pub mod config;
 mod context;
 #[cfg(feature = "encode")]
 pub mod encode;
+mod error;
 mod foreign;
 pub mod graph;
 pub mod learner;
@@ -50,19 +52,20 @@ use vaplan_schemas::store::{Snapshot, Store};
 use self::commit::Writer;
 use self::config::Config;
 use self::context::RunContext;
+pub use self::error::RunError;
 use self::learner::OnLearnerProgress;
 use self::ledger::{PLG, RunStage, StageKind};
 pub use self::todo::Todo;
 use self::todo::{label_request, latest};
+use crate::calibrate::gate::DenoisingGain;
 use crate::engine::Listener;
 use crate::engine::cluster::resident::GraphProcesses;
 use crate::engine::cluster::settings::ClusterSettings;
-use crate::error::{LabelError, chain};
-use crate::eval::EvalError;
+use crate::error::chain;
 use crate::label;
 use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
-use crate::parser::{FeaturePaths, ModelSource, TrainError, write_model};
+use crate::parser::{FeaturePaths, ModelSource, write_model};
 use crate::world::World;
 
 /// Folder of the checkpoints of a store's run, in `_vaplan` or in the scratch folder. Each stage that trains has a folder of its
@@ -112,6 +115,8 @@ pub enum RunProgress<'a> {
         /// Whether the epoch is the best one so far of its training.
         better: bool,
     },
+    /// A denoising rule was chosen on split val. Its gain tells whether the labels are denoised.
+    Calibrated(&'a DenoisingGain),
     /// The labels were denoised by an epoch.
     Denoised {
         /// Number of the epoch in the store.
@@ -134,63 +139,6 @@ pub struct Summary {
     pub table: table::ScoreTable,
     /// Rejected rows and notes of the labelling in this run.
     pub rejected: Vec<vaplan_schemas::rows::RejectRow>,
-}
-
-/// Error of a run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// A file cannot be used.
-    #[error("`{path}`: {problem}")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what is expected instead.
-        problem: String,
-    },
-    /// Media cannot be encoded.
-    #[cfg(feature = "encode")]
-    #[error(transparent)]
-    Encode(#[from] crate::encode::EncodeError),
-    /// The labels cannot be made.
-    #[error(transparent)]
-    Label(#[from] LabelError),
-    /// The parser cannot be trained.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// The labels or predictions cannot be scored.
-    #[error(transparent)]
-    Eval(#[from] EvalError),
-    /// The store cannot be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another process committed a version during the run. The run stops, because its graph holds the labels of the
-    /// version before.
-    #[error(
-        "version {found} was made meanwhile by `{command}`, expected none after {expected}: run again, it goes on"
-    )]
-    Changed {
-        /// Last version that this run read or committed.
-        expected: u64,
-        /// Latest version of the store.
-        found: u64,
-        /// Command line that made the latest version.
-        command: String,
-    },
-    /// Another command changed the labels since the last run, and the run would take the change back.
-    #[error(
-        "another command changed the labels of store `{store}` since the last run, and this run would take the change \
-         back: {changes}. Write these values into the file of the run to keep them, or add `--force` to take them back"
-    )]
-    Foreign {
-        /// Store of the run.
-        store: PathBuf,
-        /// What differs from the file.
-        changes: String,
-    },
-    /// The dataflow ended early.
-    #[error("the run stopped early: {0}")]
-    Stopped(String),
 }
 
 /// Callbacks that receive the progress of a run.
@@ -253,6 +201,7 @@ fn run_in(
         config,
         text,
         mut plan,
+        seen,
         label,
         paths,
         stages,
@@ -286,7 +235,10 @@ fn run_in(
             listener: &listener,
         })?;
         rejected = summary.done.map(|done| done.rejected).unwrap_or_default();
+    } else {
+        plan.seen.remember();
     }
+    seen.remember();
     let store = Store::open(&config.store)?;
     let snapshot = store.at_version(None)?;
     let mut writer = Writer::new(&store, &snapshot, (text.clone(), request.command.clone()), ledger)?;

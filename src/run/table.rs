@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::ledger::{BOTH, Ledger, Line, PLD, PLE, PLG, RunStage};
+use crate::calibrate::gate::DenoisingGain;
 use crate::parser::settings::METRICS;
 use crate::parser::train::MODEL;
 use crate::parser::training::BEST;
@@ -18,6 +19,8 @@ pub struct ScoreTable {
     /// Name, best epoch, and folder of the trained model of each parser in `rows`. The folder of the checkpoint is the one
     /// above.
     pub parsers: Vec<(String, u64, PathBuf)>,
+    /// The gain of the denoising rule that was chosen on split val. `None` if none was chosen.
+    pub denoising: Option<DenoisingGain>,
 }
 
 impl ScoreTable {
@@ -45,6 +48,7 @@ impl ScoreTable {
                 .map(move |line| (title.clone(), line))
         });
         ScoreTable {
+            denoising: stages.iter().rev().find_map(|stage| ledger.done(stage)?.gain),
             rows: rows.collect(),
             parsers,
         }
@@ -134,6 +138,9 @@ impl fmt::Display for ScoreTable {
                 checkpoint.display(),
                 model.display()
             )?;
+        }
+        if let Some(gain) = &self.denoising {
+            writeln!(f, "denoising: {gain}")?;
         }
         Ok(())
     }

@@ -15,7 +15,8 @@ use super::ledger::{self, Ledger, RunStage, StageKind};
 use super::{RunError, RunRequest, commit, foreign};
 use crate::engine::plan::{DenoisingState, Plan};
 use crate::error::LabelError;
-use crate::ingest::features::FeatureInput;
+use crate::ingest::features::{FeatureInput, Shard};
+use crate::ingest::seen::SeenInputs;
 use crate::label;
 use crate::parser::FeaturePaths;
 use crate::world::World;
@@ -27,6 +28,8 @@ pub struct Todo {
     pub(super) config: Config,
     pub(super) text: Arc<str>,
     pub(super) plan: Plan,
+    /// The features that the parser learns from, and whether they are the same as in earlier commands.
+    pub(super) seen: SeenInputs,
     pub(super) label: label::LabelRequest,
     pub(super) paths: FeaturePaths,
     /// All stages of the run, in order.
@@ -75,7 +78,8 @@ impl Todo {
         };
         let key = |user_labels: &str| hash(|sum| feed(sum, [&*plan.inputs, user_labels]));
         let (labels, unmarked) = (key(&user_labels(latest.as_ref())?), key(&user_labels(None)?));
-        let stages = ledger::stages(&config, (&labels, &unmarked), &features(&paths)?);
+        let mut seen = label::plan::memory(&config.store);
+        let stages = ledger::stages(&config, (&labels, &unmarked), &features(&paths, &mut seen)?);
         ledger.keep(&stages);
         // Denoise again if another command changed the denoising of the store, or if the file no longer asks for it.
         let compares = ledger.compares(&stages);
@@ -111,6 +115,7 @@ impl Todo {
             config,
             text,
             plan,
+            seen,
             label,
             paths,
             stages,
@@ -151,7 +156,7 @@ fn user_labels(snapshot: Option<&Snapshot>) -> Result<String, StoreError> {
 }
 
 /// Returns a hash of the features that the parser learns from.
-fn features(features: &FeaturePaths) -> Result<String, RunError> {
+fn features(features: &FeaturePaths, seen: &mut SeenInputs) -> Result<String, RunError> {
     let all = [
         (Modality::Audio, &features.audio),
         (Modality::Visual, &features.visual),
@@ -164,7 +169,8 @@ fn features(features: &FeaturePaths) -> Result<String, RunError> {
         // The number of shards separates the kinds. Without it, the last shards of one kind could count as the first of
         // the next kind, and two different inputs would get one hash.
         fingerprints.push(input.shards.len().to_string());
-        fingerprints.extend(input.shards.iter().map(|shard| shard.fingerprint()));
+        seen.look_at(input.shards.iter().flat_map(Shard::files));
+        fingerprints.extend(input.shards.iter().map(|shard| shard.fingerprint_as(seen)));
     }
     Ok(hash(|sum| feed(sum, fingerprints.iter().map(|text| &**text))))
 }

@@ -205,6 +205,7 @@ fn bits(values: impl Iterator<Item = bool>) -> String {
 fn letter(rule: LabelRule) -> char {
     match rule {
         LabelRule::Plg => 'g',
+        LabelRule::Import => 'i',
         LabelRule::Pld => 'd',
         LabelRule::User => 'u',
     }

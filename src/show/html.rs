@@ -34,8 +34,8 @@ pub fn html(timeline: &Timeline) -> String {
         weak.join(", ")
     };
     let what = match timeline.split {
-        Some(split) => format!("{split}, {{}}, weak label: {weak}"),
-        None => format!("{{}}, predicted classes: {weak}"),
+        Some(split) => format!("{split}, {{}}, {}: {weak}", timeline.heading()),
+        None => format!("{{}}, {}: {weak}", timeline.heading()),
     };
     let length = format!("{} segments of {} s", timeline.segments, timeline.segment_seconds);
     let what = what.replacen("{}", &length, 1);

@@ -75,6 +75,7 @@ impl Timeline {
             segments: rows.segments,
             segment_seconds: rows.segment_seconds,
             weak_labels: shown.iter().map(|class| rows.classes[*class].clone()).collect(),
+            guessed: false,
             tracks,
         }
     }

@@ -169,11 +169,12 @@ impl<'a> TimelinePage<'a> {
         let mut line = StyledLine::new(self.look.plain);
         line.push(HEADING, &printable(video));
         let plural = if *segments == 1 { "" } else { "s" };
+        let heading = self.timeline.heading();
         let length = number(*segment_seconds);
         let length = format!("{segments} segment{plural} of {length} s");
         let rest = match split {
-            Some(split) => format!("  {split}, {length}, weak label: {weak}"),
-            None => format!("  {length}, predicted classes: {weak}"),
+            Some(split) => format!("  {split}, {length}, {heading}: {weak}"),
+            None => format!("  {length}, {heading}: {weak}"),
         };
         line.push(PLAIN, &rest);
         line.write(out)

@@ -85,6 +85,8 @@ pub struct Timeline {
     pub segment_seconds: f64,
     /// Classes of the weak label. For a video that is in no store, the classes that were predicted.
     pub weak_labels: Vec<Arc<str>>,
+    /// Whether the video has no weak label, and `weak_labels` are candidates that were guessed from its scores.
+    pub guessed: bool,
     /// Tracks by lane, then in order of the classes. Audio and visual lanes have the classes of the weak label, the
     /// labels and the truth. Lane [`Lane::AudioVisual`] has only the classes with a label or truth there.
     pub tracks: Vec<TimelineTrack>,
@@ -114,6 +116,15 @@ struct ClassRows<'a> {
 }
 
 impl Timeline {
+    /// What the list [`Timeline::weak_labels`] is, for people.
+    pub fn heading(&self) -> &'static str {
+        match (self.split, self.guessed) {
+            (Some(_), false) => "weak label",
+            (Some(_), true) => "no weak label, candidate classes guessed from the scores",
+            (None, _) => "predicted classes",
+        }
+    }
+
     /// Makes a timeline from the rows of one video.
     ///
     /// The features of the video give T. For a video without features, T is the end of its last true event.
@@ -186,6 +197,7 @@ impl Timeline {
             segments,
             segment_seconds: video.segment_seconds,
             weak_labels: video.weak_labels.clone(),
+            guessed: video.guessed,
             tracks,
         }
     }

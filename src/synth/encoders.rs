@@ -33,13 +33,15 @@ pub enum SynthPreset {
     Easy,
     /// The events of [`SynthPreset::Llp`] with more noise in all features.
     Hard,
+    /// Videos of AVE ([`super::ave`]), with the noise of [`SynthPreset::Llp`].
+    Ave,
 }
 
 impl SynthPreset {
     /// Factor of the standard deviation of all noise that is specific to a class.
     const fn noise(self) -> f32 {
         match self {
-            SynthPreset::Llp => 1.0,
+            SynthPreset::Llp | SynthPreset::Ave => 1.0,
             SynthPreset::Easy => 0.75,
             SynthPreset::Hard => 1.3,
         }

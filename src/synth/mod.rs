@@ -12,6 +12,7 @@
 //! | [`videos`] | which videos are simulated, and their names |
 //! | [`tracks`] | when events happen: dense truth if a split has it, otherwise sampled tracks |
 //! | [`sample`] | the built-in annotation set |
+//! | [`ave`] | videos and annotations of AVE |
 //! | [`encoders`] | what the features imitate: encoders, their constants, presets |
 //! | [`space`] | the geometry: text embeddings, and features for given tracks |
 //! | [`write`](mod@write) | the files |
@@ -23,6 +24,7 @@
 //! The same annotations, options and seed give the same bytes with any number of threads: each video and encoder has
 //! its own random number generator, and the seed and the name of the video determine its state.
 
+pub mod ave;
 pub mod encoders;
 pub mod sample;
 pub mod space;

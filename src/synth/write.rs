@@ -5,7 +5,7 @@
 //! visual/  audio/       <id>.npy (T,D) per video, or <modality>-00000.parquet, ... shards
 //! visual_text.npy  audio_text.npy     (C,D)
 //! parser/audio/  parser/frames/  parser/clips/     the same forms, for the parser
-//! truth/                annotation folder with the simulated tracks of every video as dense truth, also for train
+//! truth/                annotation folder with the simulated tracks of every video as dense truth, also for train; not for AVE
 //! annotations/          annotation folder of the simulated videos, if they differ from those of the input
 //! ```
 
@@ -106,6 +106,8 @@ pub struct SynthSummary {
     pub files: usize,
     /// Folder of annotations of the simulated videos. `None` if the input annotations fit.
     pub annotations: Option<PathBuf>,
+    /// Folder with all simulated events as dense truth. `None` for preset `ave`.
+    pub truth: Option<PathBuf>,
     /// Videos that were left out.
     pub rejects: Vec<RejectRow>,
 }
@@ -147,9 +149,14 @@ pub fn run(
     }
     let files = write_features(&members, &truth, &spaces, options, done)?;
 
-    write_annotations(&options.out.join("truth"), annotations, &members, &|member| {
-        truth.tracks(member.of, &member.name)
-    })?;
+    let dense = options.out.join("truth");
+    // LLP's format separates classes by commas, which names of AVE's categories contain.
+    let has_truth = options.preset != SynthPreset::Ave;
+    if has_truth {
+        write_annotations(&dense, annotations, &members, &|member| {
+            truth.tracks(member.of, &member.name)
+        })?;
+    }
     let subset = members.len() != annotations.videos.len() || options.repeat > 1;
     let folder = options.out.join("annotations");
     if subset {
@@ -168,6 +175,7 @@ pub fn run(
         dense: members.iter().filter(|member| truth.is_dense(member.of)).count(),
         files,
         annotations: subset.then_some(folder),
+        truth: has_truth.then_some(dense),
         rejects,
     })
 }

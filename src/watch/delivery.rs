@@ -153,7 +153,7 @@ impl Delivery {
         let hash = hexadecimal(sum);
         let mut sum = Sha256::new();
         sum.update(&hash);
-        sum.update(entry.identity.file_bytes());
+        sum.update(entry.identity.renamed_bytes());
         let since = renamed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         sum.update(since.as_nanos().to_le_bytes());
         Ok(Some(Delivery {
@@ -293,7 +293,7 @@ fn feed(mut file: File, sum: &mut Sha256) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::inbox::Identity;
+    use crate::ingest::seen::FileIdentity;
 
     #[test]
     fn names_say_what_a_delivery_is_and_others_are_told_what_is_expected() {
@@ -349,7 +349,7 @@ mod tests {
         let path = folder.join(name);
         let entry = InboxEntry {
             name: name.to_owned(),
-            identity: Identity::of(&path).ok()?,
+            identity: FileIdentity::of_entry(&path).ok()?,
             path,
         };
         let kind = entry.kind().unwrap()?;

@@ -1,14 +1,14 @@
 //! Lists the inbox, and moves its entries to `done` and `failed`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::WatchError;
 use super::delivery::DeliveryKind;
+use crate::ingest::seen::FileIdentity;
 
 /// The inbox with its folders `done` and `failed`.
 #[derive(Clone, Debug)]
@@ -26,56 +26,14 @@ pub struct InboxEntry {
     /// Path of the entry.
     pub path: PathBuf,
     /// Identity of the file or folder that had this path when the inbox was listed.
-    pub identity: Identity,
-}
-
-/// Identity of a file or folder. It stays the same when the file is moved or linked. It differs from that of another
-/// file that is renamed over the path.
-///
-/// The time of the file's status (ctime) is not included, because a hard link changes it. The size and the modification
-/// time are included, because a file system gives the number of a deleted file to a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    device: u64,
-    number: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
-
-impl Identity {
-    /// Returns the identity of a file, folder or link.
-    ///
-    /// # Errors
-    /// Returns an error if the path does not exist or cannot be read.
-    pub fn of(path: &Path) -> io::Result<Identity> {
-        path.symlink_metadata().map(|meta| Identity::of_metadata(&meta))
-    }
-
-    /// Returns the number and the modification time of the file. The number of the device is left out, because it can
-    /// change when the file system is mounted again.
-    pub(super) fn file_bytes(&self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&self.number.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.modified.0.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.modified.1.to_le_bytes());
-        bytes
-    }
-
-    fn of_metadata(meta: &Metadata) -> Identity {
-        Identity {
-            device: meta.dev(),
-            number: meta.ino(),
-            bytes: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        }
-    }
+    pub(super) identity: FileIdentity,
 }
 
 impl InboxEntry {
     /// Returns whether the path still has the listed file. It does not if the file was moved or deleted, or if another
     /// file was renamed over it.
     pub fn lies(&self) -> bool {
-        Identity::of(&self.path).is_ok_and(|now| now == self.identity)
+        FileIdentity::of_entry(&self.path).is_ok_and(|now| now.is_same_file(&self.identity))
     }
 
     /// Returns the kind of the delivery, which its name states. `None` if the entry is not there any more.
@@ -130,7 +88,7 @@ impl Inbox {
                 continue;
             }
             // Leave out an entry that was removed since the folder was listed.
-            if let Ok(identity) = Identity::of(&path) {
+            if let Ok(identity) = FileIdentity::of_entry(&path) {
                 entries.push(InboxEntry {
                     name: text.into_owned(),
                     path,
@@ -235,7 +193,7 @@ fn take(entry: &InboxEntry, to: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
-    if Identity::of(to)? == entry.identity {
+    if FileIdentity::of_entry(to)?.is_same_file(&entry.identity) {
         return Ok(true);
     }
     // A file that came since must not be overwritten when the other file is moved back. A rename replaces an existing

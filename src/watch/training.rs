@@ -458,7 +458,10 @@ impl OwnTraining {
         let snapshot = self.prepared.store.at_version(None)?;
         *self.seen.borrow_mut() = Some(snapshot.version().clone());
         let paths = self.paths(&World::read(&snapshot)?);
-        let dataset = Dataset::read(&snapshot, &paths, &mut |_| ())?;
+        let mut dataset = Dataset::read(&snapshot, &paths, &mut |_| ())?;
+        if self.prepared.config.train.soft_labels > 0.0 {
+            dataset.read_margins(&snapshot)?;
+        }
         // A new video changes the fingerprint of all features, so they are pooled again. Older copies are of no use.
         dataset.features.keep_only(&paths.cache)?;
         let settings = self.prepared.config.train.identity();

@@ -68,6 +68,7 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()
+            && settings.candidates.is_none()
             && settings.file.is_none()
             && [
                 settings.visual_threshold,
@@ -84,6 +85,17 @@ impl Changes {
             && self.epoch.is_none()
             && self.denoising == DenoiseRequest::default()
             && self.to_version.is_none()
+    }
+
+    /// Whether the change asks for user labels and for nothing else.
+    pub(crate) fn has_only_user_labels(&self) -> bool {
+        let rows = ChangeRows {
+            user: Vec::new(),
+            files: Default::default(),
+            ..self.rows.clone()
+        };
+        let others = Changes { rows, ..self.clone() };
+        !self.rows.user.is_empty() && others.is_empty()
     }
 }
 

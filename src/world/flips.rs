@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vaplan_dataflows::changes::{Change, cells};
+use vaplan_dataflows::changes::cells;
 use vaplan_dataflows::decide::{Denoising, decide_track, plg};
 use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
 use vaplan_schemas::Modality;
@@ -20,6 +20,7 @@ use vaplan_schemas::tables::{Labels, Rejects};
 
 use super::bucketed::{LatestPredictions, PredictionsByBucket};
 use super::resolve::Resolved;
+use super::scope::RelabelledTrack;
 use super::{Active, World};
 use crate::error::LabelError;
 use crate::world::evidence::{counting, has_epoch};
@@ -70,17 +71,6 @@ pub struct UnchangedFlips {
     pub flips: [u64; 2],
 }
 
-/// A track in which the change gives PLD other flips, and changes nothing else.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reflipped {
-    /// Place of the old rows in the store.
-    pub place: Place,
-    /// The labels after the change.
-    pub new: LabelTrack,
-    /// The labels whose value changes.
-    pub changes: Vec<Change>,
-}
-
 /// How a change of predictions, or of the settings of PLD, affects the labels of the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AffectedLabels {
@@ -88,7 +78,7 @@ pub(crate) struct AffectedLabels {
     /// score.
     pub(crate) videos: BTreeSet<Arc<str>>,
     /// Tracks with other flips, in videos that are not in `videos`.
-    pub(crate) flipped: Vec<Reflipped>,
+    pub(crate) flipped: Vec<RelabelledTrack>,
     /// Tracks whose flips stay, in videos that are not in `videos`.
     pub(crate) stay: Vec<UnchangedFlips>,
     /// Modalities of which so many tracks get other flips that all their tracks are labelled anew. Then `flipped` and `stay`
@@ -274,7 +264,7 @@ fn of_all_buckets(
 struct Looked {
     hidden: BTreeSet<Arc<str>>,
     rejected: BTreeSet<Arc<str>>,
-    flipped: Vec<Reflipped>,
+    flipped: Vec<RelabelledTrack>,
     stay: Vec<UnchangedFlips>,
     /// Whether more tracks were flipped than memory shall hold. The lists `hidden`, `flipped` and `stay` then stay empty.
     too_many: bool,
@@ -308,7 +298,10 @@ impl Looked {
                 }
                 FlipDecision::Hidden => drop(looked.hidden.insert(track.video)),
                 FlipDecision::Rejected => drop(looked.rejected.insert(track.video)),
-                FlipDecision::Other(expected) => looked.flipped.push(reflipped(track, place, expected)),
+                FlipDecision::Other(expected) => {
+                    let generated = world.generated(track.modality);
+                    looked.flipped.push(reflipped(track, place, expected, generated));
+                }
             }
         }
         looked
@@ -420,8 +413,9 @@ pub(crate) fn flip_reason(flip: &Flip) -> FlipReason {
     }
 }
 
-/// The track with the labels and flips of `expected`. Its scores and thresholds stay.
-fn reflipped(track: LabelTrack, place: Place, expected: Track) -> Reflipped {
+/// The track with the labels and flips of `expected`. Its scores and thresholds stay. Labels that are not flipped have the rule
+/// `generated`.
+fn reflipped(track: LabelTrack, place: Place, expected: Track, generated: LabelRule) -> RelabelledTrack {
     let before = track.labels.iter().copied().collect();
     let before = Track::plg(expected.class, before);
     let mut new = track;
@@ -433,11 +427,11 @@ fn reflipped(track: LabelTrack, place: Place, expected: Track) -> Reflipped {
                 new.flips.push((segment as u32, flip_reason(&flip)));
                 LabelRule::Pld
             }
-            None => LabelRule::Plg,
+            None => generated,
         };
     }
     let record = |track| LabelRecord { tracks: vec![track] };
     let (before, after) = (record(before), record(expected));
     let changes = cells(VideoId::of(&new.video), new.modality, Some(&before), Some(&after));
-    Reflipped { place, new, changes }
+    RelabelledTrack { place, new, changes }
 }

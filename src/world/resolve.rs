@@ -9,7 +9,8 @@ use vaplan_schemas::rows::{PredictionTrack, RejectKind, RejectRow, Split};
 use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::{ClassId, Modality, StoreVersion};
 
-use super::changes::{Changes, DenoiseRequest, WeakEdit, WeakEditRow};
+use super::changes::{Changes, DenoiseRequest, UserEditRow, WeakEdit, WeakEditRow};
+use super::overrides::Overrides;
 use super::user::UserEdit;
 use super::videos::LoadedVideos;
 use super::{epochs, inputs, predictions};
@@ -32,6 +33,8 @@ pub struct Resolved {
     pub(crate) weak: BTreeMap<Arc<str>, Option<WeakNow>>,
     /// User labels to set and to withdraw, in this order.
     pub(crate) user: Vec<UserEdit>,
+    /// User labels to set in tracks that are known after the change. Their videos are not in `user`.
+    pub(crate) overrides: Overrides,
     /// The predictions that come with the change.
     pub(crate) predictions: Vec<PredictionTrack>,
     /// Whether the caller wants the number of all flips, not only of the changed ones.
@@ -62,6 +65,24 @@ impl Resolved {
     /// # Errors
     /// Returns [`LabelError`] if the change as a whole cannot be made.
     pub fn new(store: &Store, snapshot: &Snapshot, changes: &Changes) -> Result<Resolved, LabelError> {
+        Resolved::resolve(store, snapshot, changes, false)
+    }
+
+    /// Like [`Resolved::new`], and also decides the tracks for which the stored row and the user labels of the change tell the
+    /// labels. A graph that holds the version does not learn of such tracks.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Resolved::new`].
+    pub fn by_track(store: &Store, snapshot: &Snapshot, changes: &Changes) -> Result<Resolved, LabelError> {
+        Resolved::resolve(store, snapshot, changes, true)
+    }
+
+    fn resolve(
+        store: &Store,
+        snapshot: &Snapshot,
+        changes: &Changes,
+        by_track: bool,
+    ) -> Result<Resolved, LabelError> {
         let before = World::read(snapshot)?;
         let mut changes = changes.clone();
         let named = changes.features.iter_mut().chain(&mut changes.removed).flatten();
@@ -82,6 +103,7 @@ impl Resolved {
             before,
             weak: BTreeMap::new(),
             user: Vec::new(),
+            overrides: Overrides::default(),
             predictions: Vec::new(),
             asks_for_flips: changes.epoch.is_some(),
             paths: changes.features.clone().map(|paths| paths.into_iter().collect()),
@@ -91,7 +113,11 @@ impl Resolved {
         };
         resolved.features(changes)?;
         resolved.weak(snapshot, &changes.rows.weak)?;
-        resolved.resolve_user(snapshot, &changes.rows.user)?;
+        let mut user: Vec<&UserEditRow> = changes.rows.user.iter().collect();
+        if by_track && changes.has_only_user_labels() {
+            user = resolved.override_labels(snapshot, &user)?;
+        }
+        resolved.resolve_user(snapshot, &user)?;
         if let Some(given) = &changes.rows.predictions {
             check_epoch(given.epoch)?;
             let classes = resolved.after.classes.len();
@@ -276,14 +302,15 @@ impl Resolved {
     }
 
     /// The weak label of a video whose row is loaded, after the edits so far. Classes that the change removes are
-    /// left out.
+    /// left out. A video with guessed candidates has an empty weak label.
     pub(crate) fn weak_of(&self, name: &str) -> Option<WeakNow> {
         if let Some(edited) = self.weak.get(name) {
             return edited.clone();
         }
         let row = self.known.get(name)?;
-        let mut classes: Vec<ClassId> = row
-            .weak_labels
+        // Guessed candidates are no weak label.
+        let given = if row.guessed { &[][..] } else { &row.weak_labels };
+        let mut classes: Vec<ClassId> = given
             .iter()
             .filter_map(|class| self.after.class_id(class))
             .collect();

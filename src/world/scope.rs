@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
+use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::rule::Rule;
-use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::rows::LabelTrack;
+use vaplan_schemas::store::{Place, Snapshot};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
-use super::flips::{self, Reflipped, UnchangedFlips};
+use super::flips::{self, UnchangedFlips};
 use super::resolve::Resolved;
 use crate::error::LabelError;
 use crate::ingest::annotations::key11;
@@ -31,10 +34,21 @@ pub struct Touched {
     pub rescored: BTreeSet<Arc<str>>,
     /// Pairs of modality and class whose labels may change in any video.
     pub tracks: BTreeSet<(Modality, ClassId)>,
-    /// Tracks in which only the flips of PLD change. The list can also hold tracks that `videos` or `tracks` cover.
-    pub flipped: Vec<Reflipped>,
+    /// Tracks whose labels after the change are known. The list can also hold tracks that `videos` or `tracks` cover.
+    pub relabelled: Vec<RelabelledTrack>,
     /// Flips of PLD that the change leaves as they are. Filled only if the change asks for the number of all flips.
     pub stay: Vec<UnchangedFlips>,
+}
+
+/// A track to which the change gives other flips of PLD, or user labels, and nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelabelledTrack {
+    /// Place of the old rows in the store.
+    pub place: Place,
+    /// The labels after the change.
+    pub new: LabelTrack,
+    /// The labels whose value changes.
+    pub changes: Vec<Change>,
 }
 
 /// Which videos count as touched after a change of predictions or of K, α, guard or modalities.
@@ -88,8 +102,10 @@ impl Scope {
                 .tracks
                 .extend(classes.iter().map(|class| (modality, *class)));
         }
-        (touched.flipped, touched.stay) = (moved.flipped, moved.stay);
+        (touched.relabelled, touched.stay) = (moved.flipped, moved.stay);
+        touched.relabelled.append(&mut resolved.overrides.tracks);
         prompts(snapshot, resolved, &mut touched)?;
+        candidates(snapshot, resolved, &mut touched)?;
         weak(snapshot, resolved, &mut touched)?;
         touched
             .videos
@@ -118,7 +134,29 @@ fn everything(before: &World, after: &World) -> bool {
         })
 }
 
-/// Adds the videos whose weak label has a class with a changed prompt. Only rule `logit` gets here with changed
+/// Adds the videos without a weak label if their candidates are chosen by another rule after the change.
+fn candidates(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
+    let (before, after) = (&resolved.before.settings, &resolved.after.settings);
+    if before.candidates == after.candidates {
+        return Ok(());
+    }
+    let guesses = after.candidates != CandidateRule::Weak;
+    resolved.known.want_all(snapshot)?;
+    for row in resolved
+        .known
+        .rows()
+        .filter(|row| row.guessed || row.weak_labels.is_empty())
+    {
+        touched.videos.insert(row.video.clone());
+        if guesses {
+            touched.rescored.insert(row.video.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Adds the videos whose weak label has a class with a changed prompt, and those with guessed candidates, which depend on
+/// all prompts. Only rule `logit` gets here with changed
 /// prompts.
 fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> Result<(), StoreError> {
     let mut changed: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -141,7 +179,7 @@ fn prompts(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) 
     let with = resolved
         .known
         .rows()
-        .filter(|row| row.weak_labels.iter().any(|class| changed.contains(class)));
+        .filter(|row| row.guessed || row.weak_labels.iter().any(|class| changed.contains(class)));
     for row in with {
         touched.videos.insert(row.video.clone());
         touched.rescored.insert(row.video.clone());
@@ -160,7 +198,11 @@ fn weak(snapshot: &Snapshot, resolved: &mut Resolved, touched: &mut Touched) -> 
             (Some(row), Some(now)) => {
                 let scored =
                     |class: &ClassId| row.weak_labels.contains(&resolved.after.classes[class.index()]);
-                if !now.classes.iter().all(scored) {
+                // The candidates that the row has count on if no change touches them.
+                let (before, after) = (&resolved.before.settings, &resolved.after.settings);
+                let known = row.guessed && before.candidates == after.candidates;
+                let guess = resolved.after.guesses(&now.classes) && !known;
+                if guess || !now.classes.iter().all(scored) {
                     touched.rescored.insert(name.clone());
                 }
             }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::rule::Rule;
 use vaplan_schemas::{ClassId, Modality};
 
+use super::shares::EventShares;
 use crate::choice::{Choice, nearest};
 use crate::error::LabelError;
 use crate::ingest::annotations::unknown_class;
@@ -114,6 +116,11 @@ pub struct SettingsRequest {
     /// Whether the thresholds of all classes are fitted to the weak labels ([`crate::label::fit`]). Classes that cannot be
     /// fitted take the thresholds of the other fields. Only `label` and `run` fit.
     pub fit: bool,
+    /// The classes that can be labelled in a video without a weak label. `None`: [`CandidateRule::Weak`], or the rule of the
+    /// store in a change.
+    pub candidates: Option<CandidateRule>,
+    /// Shares of events for the fit, by modality; `None` lets the fit estimate the share.
+    pub event_shares: EventShares,
 }
 
 impl SettingsRequest {
@@ -128,6 +135,7 @@ impl SettingsRequest {
         Ok(LabelSettings {
             audio: of(Modality::Audio, audio, &file.audio)?,
             visual: of(Modality::Visual, visual, &file.visual)?,
+            candidates: self.candidates.unwrap_or_default(),
         })
     }
 }
@@ -200,6 +208,14 @@ pub struct LabelSettings {
     pub audio: ModalitySettings,
     /// Settings of the visual modality.
     pub visual: ModalitySettings,
+    /// The classes that can be labelled in a video without a weak label. The hash of the settings of older programs has no
+    /// such key.
+    #[serde(skip_serializing_if = "is_weak")]
+    pub candidates: CandidateRule,
+}
+
+fn is_weak(rule: &CandidateRule) -> bool {
+    *rule == CandidateRule::Weak
 }
 
 impl LabelSettings {
@@ -264,7 +280,11 @@ impl LabelSettings {
             }
             Ok(settings)
         };
-        request.each(&file, of)
+        let settings = request.each(&file, of)?;
+        Ok(LabelSettings {
+            candidates: request.candidates.unwrap_or(self.candidates),
+            ..settings
+        })
     }
 
     /// A thresholds file with these settings. If all classes have the same threshold, the file has one `default`;

@@ -5,18 +5,19 @@
 //! change therefore needs the features, but none of the other files that the store was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use vaplan_dataflows::Score;
 use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
 use vaplan_dataflows::pld::Pld;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptError, PromptPair};
-use vaplan_schemas::rows::{ClassRow, PromptRow, SettingRow};
+use vaplan_dataflows::{CandidateRule, Score};
+use vaplan_schemas::rows::{ClassRow, LabelRule, PromptRow, SettingRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
@@ -27,6 +28,9 @@ use super::settings::{LabelSettings, ModalitySettings};
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
 use crate::ingest::text::TextEmbeddings;
+
+/// The name of a folder of imported labels begins with this text; the modality follows. Each import has a folder in that folder.
+pub(crate) const IMPORT: &str = "import.";
 
 /// Text embeddings of the classes for one modality.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +86,17 @@ pub struct World {
     pub delivered: Vec<Arc<str>>,
     /// State of `vaplan run`, by name. Labels do not depend on it.
     pub run: BTreeMap<Arc<str>, Arc<str>>,
+    /// Last fit of thresholds to weak labels, so that the features need not be read again for it. Labels do not depend on it.
+    pub fitted: Option<KeptFit>,
+}
+
+/// A fit of thresholds to weak labels, as a store keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptFit {
+    /// SHA-256 of everything that the fit depends on, as hexadecimal text.
+    pub inputs: Arc<str>,
+    /// The fitted thresholds and notes, as JSON.
+    pub result: Arc<str>,
 }
 
 /// The predictions that count: for each video and modality, the predictions of the latest of these epochs.
@@ -97,9 +112,12 @@ const SEGMENT_SECONDS: &str = "segment_seconds";
 const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
 const ACTIVE_CLASSES: &str = "predictions.classes";
+const CANDIDATES: &str = "candidates";
 const COLUMNS: &str = "features.columns";
 const DELIVERED: &str = "inbox.delivered";
 const RUN: &str = "run.";
+const FIT_INPUTS: &str = "fit.inputs";
+const FIT_RESULT: &str = "fit.result";
 /// The setting `denoise.MODALITY.rule`; the other settings of this prefix are the parameters of the rule.
 const DENOISING_RULE: &str = "rule";
 
@@ -112,6 +130,19 @@ fn denoise_name(modality: Modality, what: &str) -> String {
 }
 
 impl World {
+    /// The rule of labels of a modality that neither a person nor PLD changed: `import` if the features are labels of another
+    /// program ([`label::import`](crate::label::import)), otherwise `plg`.
+    pub fn generated(&self, modality: Modality) -> LabelRule {
+        let imports = |path: &PathBuf| {
+            let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+            folder.and_then(|name| name.strip_prefix(IMPORT)) == Some(modality.as_str())
+        };
+        match self.features[modality.index()].iter().any(imports) {
+            true => LabelRule::Import,
+            false => LabelRule::Plg,
+        }
+    }
+
     /// Reads the world of a store version.
     ///
     /// # Errors
@@ -121,12 +152,16 @@ impl World {
         let version = snapshot.version().version;
         let bad = |problem: String| LabelError::World { version, problem };
         let class_rows = snapshot.read::<tables::Classes>()?;
-        let (classes, settings) = settings_of(&class_rows).map_err(bad)?;
+        let (classes, mut settings) = settings_of(&class_rows).map_err(bad)?;
         let mut named: BTreeMap<Arc<str>, Vec<Arc<str>>> = BTreeMap::new();
         for row in snapshot.read::<tables::Settings>()? {
             named.entry(row.name).or_default().push(row.value);
         }
         let values = |name: &str| named.get(name).map_or(&[][..], |values| values);
+        if let [rule, ..] = values(CANDIDATES) {
+            let read = rule.parse();
+            settings.candidates = read.map_err(|error: String| bad(format!("setting {error}")))?;
+        }
         let texts = class_texts(&class_rows, classes.len());
         let rows = snapshot.read::<tables::Prompts>()?;
         let [audio, visual] = Modality::ALL.map(|modality| {
@@ -189,6 +224,13 @@ impl World {
             run: (named.iter())
                 .filter_map(|(name, values)| Some((name.strip_prefix(RUN)?.into(), values.first()?.clone())))
                 .collect(),
+            fitted: match (values(FIT_INPUTS), values(FIT_RESULT)) {
+                ([inputs, ..], [result, ..]) => Some(KeptFit {
+                    inputs: inputs.clone(),
+                    result: result.clone(),
+                }),
+                _ => None,
+            },
             classes,
         })
     }
@@ -212,6 +254,10 @@ impl World {
                 push(ACTIVE_CLASSES.to_owned(), position, class.to_string());
             }
         }
+        // Stores with the default rule have no such row, as those of older programs.
+        if self.settings.candidates != CandidateRule::Weak {
+            push(CANDIDATES.to_owned(), 0, self.settings.candidates.to_string());
+        }
         // Stores with the default names have no such row, as those of older programs.
         if self.columns != ColumnNames::default() {
             push(COLUMNS.to_owned(), 0, self.columns.to_string());
@@ -221,6 +267,10 @@ impl World {
         }
         for (name, value) in &self.run {
             push(format!("{RUN}{name}"), 0, value.to_string());
+        }
+        if let Some(fit) = &self.fitted {
+            push(FIT_INPUTS.to_owned(), 0, fit.inputs.to_string());
+            push(FIT_RESULT.to_owned(), 0, fit.result.to_string());
         }
         for modality in Modality::ALL {
             for (position, path) in self.features[modality.index()].iter().enumerate() {
@@ -298,6 +348,20 @@ impl World {
                 Score::new(score_threshold).expect("thresholds are finite"),
             )
         })
+    }
+
+    /// Whether the candidates of a video with this weak label come from its scores.
+    pub fn guesses(&self, weak: &[ClassId]) -> bool {
+        self.settings.candidates.guesses(weak)
+    }
+
+    /// The classes that features of a video with this weak label are scored for: those of the weak label, or all classes if
+    /// the candidates come from the scores.
+    pub fn scored(&self, weak: &Arc<[ClassId]>) -> Arc<[ClassId]> {
+        match self.guesses(weak) {
+            true => (0..self.classes.len() as u32).map(ClassId).collect(),
+            false => weak.clone(),
+        }
     }
 
     /// Position of the class with this name. `None` if no class has this name.
@@ -380,7 +444,12 @@ fn settings_of(rows: &[ClassRow]) -> Result<(Vec<Arc<str>>, LabelSettings), Stri
     if audio.thresholds.len() != visual.thresholds.len() {
         return Err("table `classes` has a class of one modality only".to_owned());
     }
-    Ok((classes, LabelSettings { audio, visual }))
+    let settings = LabelSettings {
+        audio,
+        visual,
+        candidates: CandidateRule::Weak,
+    };
+    Ok((classes, settings))
 }
 
 fn class_texts(rows: &[ClassRow], classes: usize) -> Both<Vec<Option<Arc<str>>>> {

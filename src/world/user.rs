@@ -31,13 +31,13 @@ impl Resolved {
     pub(super) fn resolve_user(
         &mut self,
         snapshot: &Snapshot,
-        rows: &[UserEditRow],
+        rows: &[&UserEditRow],
     ) -> Result<(), LabelError> {
         self.known
             .want(snapshot, rows.iter().map(|row| row.video.clone()))?;
         // A short name can be the first 11 characters of one. Only the names of all videos tell of which.
         let short =
-            |row: &UserEditRow| self.weak_of(&row.video).is_none() && key11(&row.video) == &*row.video;
+            |row: &&UserEditRow| self.weak_of(&row.video).is_none() && key11(&row.video) == &*row.video;
         let mut roster = None;
         if rows.iter().any(short) {
             self.known.want_all(snapshot)?;

@@ -19,8 +19,10 @@ pub struct Video {
     pub name: Arc<str>,
     /// Split that the video belongs to.
     pub split: Split,
-    /// Classes of the weak label in ascending order.
+    /// Classes of the weak label in ascending order. If `guessed`, the candidates that the scores gave.
     pub weak: Arc<[ClassId]>,
+    /// Whether `weak` was guessed from the scores.
+    pub guessed: bool,
     /// File that the weak label comes from.
     pub source: Arc<str>,
 }
@@ -28,14 +30,15 @@ pub struct Video {
 /// The videos of a run: those to label, and all others whose names are known. It finds them by id and by the key of a
 /// feature file, as [`Roster`](crate::ingest::annotations::Roster) does.
 ///
-/// A run keeps all its videos in memory, so a video takes only 28 bytes and the bytes of its name.
+/// A run keeps all its videos in memory, so a video takes only 28 bytes and the bytes of its name. Ids are hashes and therefore
+/// evenly distributed, so a look-up begins where an id would be if they were exactly so, and looks at few others.
 #[derive(Clone, Debug)]
 pub struct VideoSet {
     all: AnnotatedVideos,
-    ids: Vec<VideoId>,
     /// Splits whose videos are labelled.
     splits: Vec<Split>,
-    /// Positions of the labelled videos in order of id.
+    /// The ids of the labelled videos, ascending, and their positions.
+    ids: Vec<VideoId>,
     by_id: Vec<u32>,
 }
 
@@ -61,6 +64,7 @@ impl From<KnownVideo<'_>> for Video {
             name: known.name.into(),
             split: known.split,
             weak: known.weak.clone(),
+            guessed: false,
             source: known.source.clone(),
         }
     }
@@ -72,21 +76,22 @@ impl VideoSet {
     /// # Errors
     /// Returns [`LabelError::Collision`] if the names of two labelled videos have the same hash.
     pub fn new(all: AnnotatedVideos, splits: &[Split]) -> Result<VideoSet, LabelError> {
-        let ids: Vec<VideoId> = all.iter().map(|video| VideoId::of(video.name)).collect();
         let labelled = (0_u32..).zip(all.iter());
         let labelled = labelled.filter(|(_, video)| splits.contains(&video.split));
-        let mut by_id: Vec<u32> = labelled.map(|(position, _)| position).collect();
-        by_id.sort_unstable_by_key(|position| (ids[*position as usize], *position));
-        let same = |pair: &&[u32]| ids[pair[0] as usize] == ids[pair[1] as usize];
-        if let Some(pair) = by_id.windows(2).find(same) {
+        let mut labelled: Vec<(VideoId, u32)> = labelled
+            .map(|(position, video)| (VideoId::of(video.name), position))
+            .collect();
+        labelled.sort_unstable();
+        if let Some(pair) = labelled.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let [first, second] =
-                [pair[0], pair[1]].map(|position| all.get(position as usize).name.to_owned());
+                [pair[0].1, pair[1].1].map(|position| all.get(position as usize).name.to_owned());
             return Err(LabelError::Collision { first, second });
         }
+        let (ids, by_id) = labelled.into_iter().unzip();
         Ok(VideoSet {
             all,
-            ids,
             splits: splits.to_vec(),
+            ids,
             by_id,
         })
     }
@@ -113,7 +118,7 @@ impl VideoSet {
             source,
         } = self.all.get(position);
         KnownVideo {
-            id: self.ids[position],
+            id: VideoId::of(name),
             name,
             split,
             weak,
@@ -123,13 +128,13 @@ impl VideoSet {
 
     /// Iterates over the labelled videos in order of position.
     pub fn iter(&self) -> impl Iterator<Item = KnownVideo<'_>> {
-        let all = (0..self.ids.len()).map(|position| self.at(position));
+        let all = (0..self.all.len()).map(|position| self.at(position));
         all.filter(|video| self.splits.contains(&video.split))
     }
 
     /// The ids of the labelled videos, ascending.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = VideoId> {
-        self.by_id.iter().map(|&position| self.ids[position as usize])
+        self.ids.iter().copied()
     }
 
     /// The labelled video with this id. `None` if no labelled video has the id.
@@ -139,15 +144,56 @@ impl VideoSet {
 
     /// The labelled videos with these ids, in order of id.
     pub fn of_ids(&self, ids: RangeInclusive<VideoId>) -> impl ExactSizeIterator<Item = KnownVideo<'_>> {
-        let id = |position: &u32| self.ids[*position as usize];
-        let first = self.by_id.partition_point(|position| id(position) < *ids.start());
-        let later = &self.by_id[first..];
-        let own = &later[..later.partition_point(|position| id(position) <= *ids.end())];
+        let first = self.first_from(*ids.start());
+        let past = match ids.end().0.checked_add(1) {
+            Some(next) => self.first_from(VideoId(next)),
+            None => self.ids.len(),
+        };
+        let own = &self.by_id[first.min(past)..past];
         own.iter().map(|&position| self.at(position as usize))
+    }
+
+    /// The number of labelled videos with a smaller id.
+    fn first_from(&self, id: VideoId) -> usize {
+        let (ids, all) = (&self.ids, self.ids.len());
+        let less = |at: usize| ids[at] < id;
+        let guess = ((u128::from(id.0) * all as u128) >> 64) as usize;
+        // The answer is at least `from` and at most `to`. Steps double, because a guess is rarely far off.
+        let (mut from, mut to, mut step) = (0, all, 1);
+        if guess < all && less(guess) {
+            from = guess + 1;
+            while from + step <= all {
+                let probe = from + step - 1;
+                if !less(probe) {
+                    to = probe;
+                    break;
+                }
+                from = probe + 1;
+                step *= 2;
+            }
+        } else {
+            to = guess;
+            while step <= to {
+                let probe = to - step;
+                if less(probe) {
+                    from = probe + 1;
+                    break;
+                }
+                to = probe;
+                step *= 2;
+            }
+        }
+        from + ids[from..to].partition_point(|own| *own < id)
     }
 
     /// The video that a key names.
     pub fn meaning(&self, key: &str) -> Meaning {
+        // Most keys are the full name of a labelled video. A name is found by its id in less time than in alphabetical order.
+        let id = VideoId::of(key);
+        let at = self.first_from(id);
+        if self.ids.get(at) == Some(&id) && self.all.get(self.by_id[at] as usize).name == key {
+            return Meaning::Video(self.by_id[at] as usize);
+        }
         let name = |position: &u32| self.all.get(*position as usize).name;
         // All names that begin with a key are together.
         let order = self.all.by_name();

@@ -82,6 +82,16 @@ fn models_and_folders_that_cannot_be_used_are_told_at_once() {
         tokenizer.contains("has no tokenizer, expected tokenizer.json"),
         "{tokenizer}"
     );
+    // The file says another size of pictures than the model takes.
+    let settings = fs::read(studio.path("clip/vaplan.toml")).unwrap();
+    fs::write(studio.path("clip/vaplan.toml"), "[image]\nsize = 224\n").unwrap();
+    let size = told(&["encode", "--media", &media, "--out", &out, "--clip", &clip]);
+    assert!(
+        size.contains("a picture of 224 by 224 pixels")
+            && size.contains("set `size` below `[image]` in vaplan.toml"),
+        "{size}"
+    );
+    fs::write(studio.path("clip/vaplan.toml"), settings).unwrap();
     let models = run(["models", &clip, &clap]);
     assert_status(&models, 1);
     assert!(

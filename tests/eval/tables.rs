@@ -17,6 +17,7 @@ fn video(name: &str, segments: u32, audio: bool, visual: bool) -> VideoRow {
         segments,
         segment_seconds: 1.0,
         weak_labels: vec!["Dog".into()],
+        guessed: false,
         source: "test.csv".into(),
         audio_source: audio.then(|| "audio".into()),
         visual_source: visual.then(|| "visual".into()),

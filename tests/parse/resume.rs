@@ -5,7 +5,7 @@ use std::fs;
 
 use super::{ParseStudio, VIDEOS};
 use crate::encode::{files, killed_after};
-use crate::support::{assert_status, run, stdout};
+use crate::support::{assert_status, copy_over_all, run, stdout};
 
 /// The files of an output folder without the time at which they were made.
 fn outputs(parse: &ParseStudio, out: &str) -> BTreeMap<String, Vec<u8>> {
@@ -25,6 +25,12 @@ fn what_is_done_is_not_done_again_and_a_changed_file_is() {
     };
     assert_eq!(go(&[]), "6 videos parsed, 0 done before");
     assert_eq!(go(&[]), "0 videos parsed, 6 done before");
+    copy_over_all(&parse.studio.path("media"));
+    assert_eq!(
+        go(&[]),
+        "0 videos parsed, 6 done before",
+        "media with the same content"
+    );
     parse.studio.sound(VIDEOS[0], 16_000, 60_000);
     assert_eq!(go(&[]), "1 videos parsed, 5 done before");
     fs::remove_file(parse.path("out/parse000002.json")).unwrap();

@@ -197,3 +197,47 @@ fn user_labels_take_short_names_and_seconds() {
         .collect();
     assert_eq!(reasons, ["video is not in the store, expected one that is"]);
 }
+
+#[test]
+fn a_user_label_of_a_stored_track_reads_table_labels_only() {
+    let sample = labelled();
+    copied(&sample.path("store"), &sample.path("other"));
+    let relabel = |store: &str, csv: &str, label: &str| {
+        let text = format!(
+            "video,modality,class,label,segment\n{},visual,Bark,{label},4\n",
+            name(1)
+        );
+        let csv = file(&sample, csv, &text);
+        let (store, csv) = (sample.path(store), csv.display().to_string());
+        run(["relabel", "--store", store.to_str().unwrap(), "--user", &csv])
+    };
+    let labels = |store: &str| {
+        let store = Store::open(&sample.path(store)).unwrap();
+        store.at_version(None).unwrap().read::<Labels>().unwrap()
+    };
+    for table in ["scores", "videos"] {
+        for entry in fs::read_dir(sample.path("other").join(table)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "parquet") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    let before = labels("store");
+    let set = before
+        .iter()
+        .find(|track| *track.video == *name(1) && *track.class == *"Bark");
+    let flipped = if set.expect("the weak label has the class").labels[4] {
+        "0"
+    } else {
+        "1"
+    };
+    assert_status(&relabel("store", "a.csv", flipped), 0);
+    assert_status(&relabel("other", "a.csv", flipped), 0);
+    assert_eq!(labels("store"), labels("other"));
+    assert_ne!(labels("store"), before);
+    // A withdrawn user label uncovers its score, which only table `scores` has.
+    assert_status(&relabel("store", "b.csv", "withdraw"), 0);
+    assert_eq!(labels("store"), before);
+    assert_status(&relabel("other", "b.csv", "withdraw"), 2);
+}

@@ -205,6 +205,10 @@ fn media_are_encoded_once_and_then_labelled_and_learnt() {
     assert_eq!(written("_vaplan/encoded/visual_text.parquet"), before);
     let planned = vaplan(["plan", path]);
     assert!(!stdout(&planned).contains("to be done"), "{}", stdout(&planned));
+    // Media with the same content are the same media.
+    crate::support::copy_over_all(&folder.join("media"));
+    let planned = vaplan(["plan", path]);
+    assert!(!stdout(&planned).contains("to be done"), "{}", stdout(&planned));
     // Media, models and prompts count for a plan, too.
     let mut frames = fs::read_dir(folder.join("media/video000001_0_10")).unwrap();
     fs::remove_file(frames.next().unwrap().unwrap().path()).unwrap();

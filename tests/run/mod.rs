@@ -1,5 +1,6 @@
 //! `vaplan run`, and `vaplan plan CONFIG.toml`.
 
+mod calibrated;
 mod examples;
 mod kill;
 mod stages;
@@ -94,7 +95,7 @@ pub(crate) fn tables(store: &str) -> RunTables {
 /// The output of a run without the lines about checkpoints, which name the store and its numbers of epochs.
 pub(crate) fn scores(output: &Output) -> String {
     let lines = stdout(output).lines();
-    let scores = lines.filter(|line| !line.starts_with("checkpoint of "));
+    let scores = lines.filter(|line| !line.starts_with("checkpoint of ") && !line.starts_with("denoising: "));
     scores.map(|line| format!("{line}\n")).collect()
 }
 

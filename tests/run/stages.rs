@@ -6,7 +6,7 @@ use std::fs;
 use vaplan_schemas::rows::LabelRule;
 
 use super::{SMALL, config, flipped_by, plan, run, scores, tables};
-use crate::support::{assert_status, run as vaplan, stderr, stdout};
+use crate::support::{assert_status, copy_over_all, run as vaplan, stderr, stdout};
 use crate::train::TrainingSample;
 
 /// Rows of the final table whose title is this, by split and protocol.
@@ -72,6 +72,10 @@ fn one_command_goes_from_a_fresh_store_to_the_table_and_a_second_does_nothing() 
     let said = stdout(&second).strip_prefix("nothing to do: the store holds what the file asks for\n");
     assert_eq!(said, Some(table), "the table is told again");
     assert_eq!(tables(&sample.path("own")), held, "nothing is written");
+    // Features with the same content are the same features, for the labels and for every training.
+    copy_over_all(std::path::Path::new(&sample.path("features")));
+    assert_eq!(plan(&file), stages.map(|stage| format!("{stage} done")));
+    assert!(stdout(&run(&file)).starts_with("nothing to do: "));
     assert_status(&vaplan(["check", "--store", &sample.path("own")]), 0);
 }
 

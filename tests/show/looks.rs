@@ -40,6 +40,7 @@ pub(super) fn video(name: &str, segments: u32, weak: &[&str]) -> VideoRows {
             segments,
             segment_seconds: 1.0,
             weak_labels: weak.iter().map(|class| Arc::from(*class)).collect(),
+            guessed: false,
             source: "test.csv".into(),
             audio_source: None,
             visual_source: None,

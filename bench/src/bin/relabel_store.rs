@@ -83,6 +83,7 @@ fn world() -> Fallible<World> {
         active: None,
         delivered: Vec::new(),
         run: Default::default(),
+        fitted: None,
         classes,
     })
 }
@@ -115,6 +116,7 @@ fn video(number: u64) -> Video {
         name,
         split: Split::Train,
         weak: weak.into(),
+        guessed: false,
         source: "simulated".into(),
     }
 }
@@ -302,7 +304,7 @@ fn resident(store: &Path, epoch: u64, all: bool) -> Fallible<f64> {
     let (mut graph, _) = Graph::start(&part, world.denoising, false, workers.into(), Box::new(learner))?;
     drop(part);
     let start = Instant::now();
-    let stepped = graph.step(true)?;
+    let stepped = graph.step(Some(world.denoising))?;
     let info = CommitInfo {
         command: "relabel_store epoch".to_owned(),
         inputs: format!("epoch {epoch}"),

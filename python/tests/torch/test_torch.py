@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import vaplan
-from vaplan.torch import HAN, ParserOutputs, RichnessLoss, SegmentDataset, _checkpoint, collate
+from vaplan.torch import HAN, ParserOutputs, RichnessLoss, SegmentDataset, TemporalTransformer, _checkpoint, collate
 
 torch.set_num_threads(1)
 
@@ -219,3 +220,29 @@ def test_a_training_loop_with_pld_ends_in_the_labels_of_relabel_epoch_by_epoch(d
     assert flipped > 0
     rows = [sorted(map(repr, own.refresh().table("labels").to_pylist())) for own in (store, twin)]
     assert rows[0] == rows[1]
+
+
+def test_the_transformer_has_the_golden_outputs_and_its_checkpoint_is_read_again(tmp_path):
+    golden = json.loads((Path(__file__).parents[3] / "tests/golden/transformer/golden.json").read_text())
+
+    def tensor(value):
+        return torch.tensor(value["values"]).reshape(value["shape"])
+
+    network = TemporalTransformer(4, 5, 3, 3, hidden=8, feedforward=12, layers=2, heads=2).eval()
+    network.load_state_dict({name: tensor(value) for name, value in golden["weights"].items()})
+    inputs = [tensor(golden["inputs"][name]) for name in ("audio", "visual", "clips")]
+    padding = torch.tensor(golden["padding"]).bool()
+    path = tmp_path / "transformer.safetensors"
+    network.save_checkpoint(path)
+    for own in (network, TemporalTransformer.from_checkpoint(path).eval()):
+        with torch.no_grad():
+            outputs = own(*inputs, padding)
+        for name, value in golden["outputs"].items():
+            difference = (getattr(outputs, name) - tensor(value)).abs()
+            if difference.dim() == 3:
+                difference = difference[~padding]
+            assert difference.max() < 2e-6, name
+    with pytest.raises(ValueError, match="not of HAN"):
+        HAN.from_checkpoint(path)
+    with pytest.raises(ValueError, match="hidden is 9, expected an even number"):
+        TemporalTransformer(hidden=9, heads=3)

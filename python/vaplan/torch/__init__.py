@@ -1,4 +1,4 @@
-"""For training with PyTorch: a data set over a store, the richness-aware loss, and the network HAN.
+"""For training with PyTorch: a data set over a store, the richness-aware loss, and the networks.
 
 Needs the package ``torch``, version 2 or later.
 """
@@ -6,5 +6,6 @@ Needs the package ``torch``, version 2 or later.
 from ._dataset import SegmentDataset, collate
 from ._han import HAN, ParserOutputs
 from ._loss import Loss, RichnessLoss
+from ._transformer import TemporalTransformer
 
-__all__ = ["HAN", "Loss", "ParserOutputs", "RichnessLoss", "SegmentDataset", "collate"]
+__all__ = ["HAN", "Loss", "ParserOutputs", "RichnessLoss", "SegmentDataset", "TemporalTransformer", "collate"]

@@ -389,7 +389,8 @@ fn check_score(
     }
     for (segment, (own, &value)) in track.iter().zip(&score.score).enumerate() {
         let says = own.threshold.map(|threshold| value > threshold);
-        if own.rule == LabelRule::Plg && (own.score != Some(value) || says != Some(own.label)) {
+        let generated = matches!(own.rule, LabelRule::Plg | LabelRule::Import);
+        if generated && (own.score != Some(value) || says != Some(own.label)) {
             let what = format!(
                 "{}, segment {segment}: label is {}, of score {:?} and threshold {:?}; `scores` has {value}",
                 name(&key),

@@ -9,6 +9,7 @@
 //! | `train/features/*` | `train`, `predict`, `run`, `watch --train` | removes it: a copy of features that the next training makes again |
 //! | `shards/NAME/HASH` | `watch` | keeps it if a kept version names `HASH` in a setting `features.*`; otherwise removes it |
 //! | `train/*`, `run/*` | trainings | keeps it: checkpoints, from which trainings continue |
+//! | `inputs.seen`, `inputs.lock` | every command that reads features | keeps it: identities and content hashes of inputs |
 //! | `encoded/*` | `encode`, `label`, `run` | keeps it: feature shards that versions name, and embeddings that no run can make without the media |
 //! | anything else | unknown | keeps it |
 //!

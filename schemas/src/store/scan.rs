@@ -85,11 +85,11 @@ impl Filter {
         self.videos.contains(video)
     }
 
-    pub(super) fn has_track(&self, modality: Modality, class: &Arc<str>) -> bool {
+    pub(super) fn has_track(&self, modality: Modality, class: &str) -> bool {
         // A filter has few tracks: comparing each is as quick as a look-up, and needs no allocated key.
         self.tracks
             .iter()
-            .any(|(own, name)| *own == modality && name == class)
+            .any(|(own, name)| *own == modality && **name == *class)
     }
 
     /// Returns whether the filter has tracks and the table has the columns `modality` and `class`.

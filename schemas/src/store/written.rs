@@ -1,6 +1,7 @@
 //! A data file that is written, but has no name yet.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -26,8 +27,12 @@ impl Written {
         (bucket, buckets): (u32, u32),
         rows: &[T::Row],
     ) -> Result<Option<Written>, StoreError> {
-        let mut videos = rows.iter().filter_map(T::video);
-        if let Some(video) = videos.find(|video| bucket_of(video, buckets) != bucket) {
+        let mut videos: Vec<&Arc<str>> = rows.iter().filter_map(T::video).collect();
+        videos.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        if let Some(video) = videos
+            .into_iter()
+            .find(|video| bucket_of(video, buckets) != bucket)
+        {
             return Err(StoreError::Unwritable(TableError::Bucket {
                 table: T::NAME,
                 video: video.to_string(),
@@ -95,14 +100,14 @@ pub(super) fn content(bytes: &[u8]) -> String {
 
 /// Delta's statistics: the number of rows and the range of the videos, so that query engines can skip files.
 fn stats<T: Table>(rows: &[T::Row], count: usize) -> String {
-    let videos = || rows.iter().filter_map(T::video);
+    // Rows of one video share its name, which is compared once.
+    let mut names: Vec<&Arc<str>> = rows.iter().filter_map(T::video).collect();
+    let all = names.len() == rows.len();
+    names.dedup_by(|a, b| Arc::ptr_eq(a, b));
     // Delta truncates long strings, and the upper bound of a truncated string would have to be raised. So long names
     // get no range.
-    let range = videos()
-        .min()
-        .zip(videos().max())
-        .filter(|(min, max)| min.len().max(max.len()) <= 256)
-        .filter(|_| videos().count() == rows.len());
+    let range = names.iter().min().zip(names.iter().max());
+    let range = range.filter(|(min, max)| all && min.len().max(max.len()) <= 256);
     match range {
         Some((min, max)) => serde_json::json!({
             "numRecords": count,

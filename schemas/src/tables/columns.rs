@@ -1,5 +1,7 @@
 //! Reads checked columns from a batch, and builds dictionary and list columns.
 
+use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -129,6 +131,11 @@ impl<'a> Columns<'a> {
         self.added(column, Int32Array::new_null, "Int32")
     }
 
+    /// Like [`Columns::added_float64`].
+    pub(crate) fn added_boolean(&self, column: &'static str) -> Result<BooleanArray, TableError> {
+        self.added(column, BooleanArray::new_null, "Boolean")
+    }
+
     fn added<T: Array + Clone + 'static>(
         &self,
         column: &'static str,
@@ -145,10 +152,10 @@ impl<'a> Columns<'a> {
     pub(crate) fn added_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         match self.batch.column_by_name(column) {
             Some(_) => self.text(column),
-            None => Ok(TextColumn {
-                keys: Int32Array::new_null(self.batch.num_rows()),
-                values: Vec::new(),
-            }),
+            None => Ok(TextColumn::new(
+                Int32Array::new_null(self.batch.num_rows()),
+                StringArray::new_null(0),
+            )),
         }
     }
 
@@ -160,7 +167,7 @@ impl<'a> Columns<'a> {
         self.of_type(column, "Boolean")
     }
 
-    /// A text column, plain or as a dictionary. Each distinct value is allocated once.
+    /// A text column, plain or as a dictionary. Each distinct value that is asked for is allocated once.
     pub(crate) fn text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         let array = self.column(column)?;
         text_column(array).ok_or_else(|| TableError::ColumnType {
@@ -174,7 +181,7 @@ impl<'a> Columns<'a> {
     /// A text column that must have no null.
     pub(crate) fn required_text(&self, column: &'static str) -> Result<TextColumn, TableError> {
         let text = self.text(column)?;
-        match (0..self.batch.num_rows()).find(|&row| text.get(row).is_none()) {
+        match (0..self.batch.num_rows()).find(|&row| text.key(row).is_none()) {
             Some(row) => Err(self.value(row, column, "null", "text")),
             None => Ok(text),
         }
@@ -269,28 +276,40 @@ impl<'a> Columns<'a> {
 }
 
 /// The text of each row. `keys` has one index into `values` per row.
+///
+/// A reader of few rows gets the dictionary of the whole file, so a value is allocated only when it is asked for.
 pub(crate) struct TextColumn {
     keys: Int32Array,
-    values: Vec<Option<Arc<str>>>,
+    values: StringArray,
+    shared: Vec<OnceCell<Arc<str>>>,
 }
 
 impl TextColumn {
-    pub(crate) fn get(&self, row: usize) -> Option<&Arc<str>> {
+    fn new(keys: Int32Array, values: StringArray) -> TextColumn {
+        TextColumn {
+            shared: vec![OnceCell::new(); values.len()],
+            keys,
+            values,
+        }
+    }
+
+    /// The number of the value of a row; `None` for a null.
+    fn key(&self, row: usize) -> Option<usize> {
         let key = usize::try_from(self.keys.is_valid(row).then(|| self.keys.value(row))?).ok()?;
-        self.values.get(key)?.as_ref()
+        (key < self.values.len() && self.values.is_valid(key)).then_some(key)
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Option<&Arc<str>> {
+        let key = self.key(row)?;
+        Some(self.shared[key].get_or_init(|| self.values.value(key).into()))
     }
 
     /// Calls `wanted` once for every distinct value and returns its answer for each row. Rows with null get `none`.
-    pub(crate) fn each<T: Copy>(&self, none: T, mut wanted: impl FnMut(&Arc<str>) -> T) -> Vec<T> {
-        let answer = |value: &Option<Arc<str>>| value.as_ref().map_or(none, &mut wanted);
+    pub(crate) fn each<T: Copy>(&self, none: T, mut wanted: impl FnMut(&str) -> T) -> Vec<T> {
+        let answer = |value: Option<&str>| value.map_or(none, &mut wanted);
         let answers: Vec<T> = self.values.iter().map(answer).collect();
-        let of_row = |row: usize| {
-            let key = self.keys.is_valid(row).then(|| self.keys.value(row))?;
-            answers.get(usize::try_from(key).ok()?).copied()
-        };
-        (0..self.keys.len())
-            .map(|row| of_row(row).unwrap_or(none))
-            .collect()
+        let of_row = |row: usize| self.key(row).map_or(none, |key| answers[key]);
+        (0..self.keys.len()).map(of_row).collect()
     }
 
     /// The text of a row of a column that was read with [`Columns::required_text`].
@@ -316,17 +335,20 @@ pub(super) fn text_column(array: &ArrayRef) -> Option<TextColumn> {
     let array = cast(array, &super::text()).ok()?;
     let dictionary = array.as_dictionary_opt::<Int32Type>()?;
     let values = dictionary.values().as_string_opt::<i32>()?;
-    Some(TextColumn {
-        keys: dictionary.keys().clone(),
-        values: values.iter().map(|value| value.map(Arc::from)).collect(),
-    })
+    Some(TextColumn::new(dictionary.keys().clone(), values.clone()))
 }
 
-/// Builds a dictionary column. A run of the same value costs one look-up.
+/// The most pointers that a [`TextBuilder`] remembers. Few names, such as those of classes, come again and again.
+const REMEMBERED: usize = 32;
+
+/// Builds a dictionary column. A run of the same value costs one look-up, and an allocation that came shortly before costs
+/// no comparison of text.
 #[derive(Default)]
 pub(crate) struct TextBuilder {
     index: BTreeMap<Arc<str>, i32>,
     values: Vec<Arc<str>>,
+    /// The keys of allocations that came.
+    recent: Vec<(Arc<str>, i32)>,
     keys: Vec<Option<i32>>,
     last: i32,
 }
@@ -355,7 +377,10 @@ impl TextBuilder {
     }
 
     fn key(&mut self, value: &Arc<str>) -> i32 {
-        match self.index.get(value) {
+        if let Some((_, key)) = self.recent.iter().find(|(own, _)| Arc::ptr_eq(own, value)) {
+            return *key;
+        }
+        let key = match self.index.get(value) {
             Some(&key) => key,
             None => {
                 let key = self.values.len() as i32;
@@ -363,7 +388,11 @@ impl TextBuilder {
                 self.values.push(value.clone());
                 key
             }
+        };
+        if self.recent.len() < REMEMBERED {
+            self.recent.push((value.clone(), key));
         }
+        key
     }
 
     pub(crate) fn finish(self) -> ArrayRef {
@@ -386,6 +415,14 @@ pub(crate) fn names<'a>(rows: impl Iterator<Item = (&'a str, usize)>) -> ArrayRe
     }
     let values = StringArray::from_iter_values(found);
     Arc::new(DictionaryArray::new(Int32Array::from(keys), Arc::new(values)))
+}
+
+/// Compares texts. Rows of one video or class mostly share its allocation, which is then equal without looking at it.
+pub(super) fn compare_text(a: &Arc<str>, b: &Arc<str>) -> Ordering {
+    match Arc::ptr_eq(a, b) {
+        true => Ordering::Equal,
+        false => a.cmp(b),
+    }
 }
 
 /// Makes a batch of these columns, which must match `schema`.

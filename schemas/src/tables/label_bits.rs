@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
-use super::columns::Columns;
+use super::columns::{Columns, compare_text};
 use super::lists::Lists;
 use super::{Labels, Table, by_segment};
 use crate::error::TableError;
@@ -65,7 +65,8 @@ impl Table for LabelBits {
     }
 
     fn compare(a: &LabelBitTrack, b: &LabelBitTrack) -> Ordering {
-        (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class))
+        let order = compare_text(&a.video, &b.video).then(a.modality.cmp(&b.modality));
+        order.then_with(|| compare_text(&a.class, &b.class))
     }
 
     fn former_height(row: &LabelBitTrack) -> usize {

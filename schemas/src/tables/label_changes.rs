@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, int32, int64, names};
+use super::columns::{Columns, TextBuilder, batch, compare_text, int32, int64, names};
 use super::labels::label_rule;
 use super::lists::{self, Lists, list};
 use super::why::{self, Reasons};
@@ -76,8 +76,13 @@ impl Table for LabelChanges {
     }
 
     fn compare(a: &LabelChangeTrack, b: &LabelChangeTrack) -> Ordering {
-        let order = (a.version, &a.video, a.modality).cmp(&(b.version, &b.video, b.modality));
-        order.then_with(|| (&a.class, a.segments.first()).cmp(&(&b.class, b.segments.first())))
+        let video = || compare_text(&a.video, &b.video);
+        let order = a.version.cmp(&b.version).then_with(video);
+        let order = order.then(a.modality.cmp(&b.modality));
+        let class = || compare_text(&a.class, &b.class);
+        order
+            .then_with(class)
+            .then_with(|| a.segments.first().cmp(&b.segments.first()))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<LabelChangeTrack>, TableError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, compare_text, names};
 use super::lists::{self, Lists, list};
 use super::why::{self, Reasons};
 use super::{Table, by_segment, text};
@@ -70,7 +70,8 @@ impl Table for Labels {
     }
 
     fn compare(a: &LabelTrack, b: &LabelTrack) -> Ordering {
-        (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class))
+        let order = compare_text(&a.video, &b.video).then(a.modality.cmp(&b.modality));
+        order.then_with(|| compare_text(&a.class, &b.class))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<LabelTrack>, TableError> {
@@ -106,7 +107,7 @@ impl Table for Labels {
                 let rules = rule_lists.range_of(&columns, row, of.len())?;
                 let unknown = |at: usize| {
                     let name = rule_names.expect(at);
-                    columns.value(row, "rule", format!("`{name}`"), "`plg`, `pld` or `user`")
+                    columns.value(row, "rule", format!("`{name}`"), RULES)
                 };
                 let rules: Vec<LabelRule> = rules
                     .map(|at| rule[at].ok_or_else(|| unknown(at)))
@@ -180,13 +181,16 @@ fn whys(rows: &[LabelTrack]) -> ArrayRef {
     lists::build(lengths, why::encode(&reasons), true, Some(there))
 }
 
+/// The known rules, for messages.
+const RULES: &str = "`plg`, `import`, `pld` or `user`";
+
 /// The rule of this name.
 fn named(name: &str) -> Option<LabelRule> {
-    [LabelRule::Plg, LabelRule::Pld, LabelRule::User]
+    [LabelRule::Plg, LabelRule::Import, LabelRule::Pld, LabelRule::User]
         .into_iter()
         .find(|rule| rule.as_str() == name)
 }
 
 pub(super) fn label_rule(columns: &Columns<'_>, row: usize, name: &str) -> Result<LabelRule, TableError> {
-    named(name).ok_or_else(|| columns.value(row, "rule", format!("`{name}`"), "`plg`, `pld` or `user`"))
+    named(name).ok_or_else(|| columns.value(row, "rule", format!("`{name}`"), RULES))
 }

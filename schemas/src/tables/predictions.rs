@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, float_lists, floats, int64, names};
+use super::columns::{Columns, TextBuilder, batch, compare_text, float_lists, floats, int64, names};
 use super::lists::Lists;
 use super::{Table, text};
 use crate::error::TableError;
@@ -60,7 +60,9 @@ impl Table for Predictions {
     }
 
     fn compare(a: &PredictionTrack, b: &PredictionTrack) -> Ordering {
-        (a.epoch, &a.video, a.modality).cmp(&(b.epoch, &b.video, b.modality))
+        let order = a.epoch.cmp(&b.epoch);
+        let order = order.then_with(|| compare_text(&a.video, &b.video));
+        order.then(a.modality.cmp(&b.modality))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<PredictionTrack>, TableError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::{Float32Array, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use super::columns::{Columns, TextBuilder, batch, names};
+use super::columns::{Columns, TextBuilder, batch, compare_text, names};
 use super::lists::{self, Lists, list};
 use super::{Table, by_segment, text};
 use crate::error::TableError;
@@ -54,7 +54,8 @@ impl Table for Scores {
     }
 
     fn compare(a: &ScoreTrack, b: &ScoreTrack) -> Ordering {
-        (&a.video, a.modality, &a.class).cmp(&(&b.video, b.modality, &b.class))
+        let order = compare_text(&a.video, &b.video).then(a.modality.cmp(&b.modality));
+        order.then_with(|| compare_text(&a.class, &b.class))
     }
 
     fn decode(batch: &RecordBatch) -> Result<Vec<ScoreTrack>, TableError> {

@@ -1,7 +1,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, ListBuilder, RecordBatch, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::columns::{Columns, TextBuilder, batch, int32, names};
@@ -34,6 +36,7 @@ impl Table for Videos {
             Field::new("source", text(), false), // file of the weak label
             Field::new("audio_source", text(), true), // null: missing or rejected
             Field::new("visual_source", text(), true), // null: missing or rejected
+            Field::new("guessed", DataType::Boolean, true), // null: false, of a program before this column
         ]))
     }
 
@@ -67,6 +70,7 @@ impl Table for Videos {
                 source,
                 audio,
                 visual,
+                Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.guessed)))),
             ],
         )
     }
@@ -82,6 +86,7 @@ impl Table for Videos {
         let weak = columns.text_lists("weak_labels")?;
         let source = columns.required_text("source")?;
         let (audio, visual) = (columns.text("audio_source")?, columns.text("visual_source")?);
+        let guessed = columns.added_boolean("guessed")?;
         weak.into_iter()
             .enumerate()
             .map(|(row, weak_labels)| {
@@ -95,6 +100,7 @@ impl Table for Videos {
                     segments: columns.small_count(row, "segments", segments.value(row))?,
                     segment_seconds: seconds.value(row),
                     weak_labels,
+                    guessed: !guessed.is_null(row) && guessed.value(row),
                     source: source.expect(row).clone(),
                     audio_source: audio.get(row).cloned(),
                     visual_source: visual.get(row).cloned(),

@@ -81,6 +81,7 @@ pub(crate) fn videos(scored: &ScoredTracks) -> Vec<VideoRow> {
             segments: scores.len() as u32,
             segment_seconds: 1.0,
             weak_labels: Vec::new(),
+            guessed: false,
             source: "val.csv".into(),
             audio_source: Some("audio.parquet".into()),
             visual_source: None,

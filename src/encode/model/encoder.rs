@@ -292,7 +292,16 @@ impl Encoder {
     /// Returns the errors of [`Encoder::encode`].
     pub fn trial(&mut self) -> Result<usize, ModelError> {
         let nothing = vec![0.0; self.values];
-        Ok(self.encode(&nothing, "a trial of zeros")?.len())
+        // The inputs of an exported model often have no fixed size. A wrong size then fails only inside the model.
+        let what = match &self.preparation {
+            Preparation::Image(settings) => format!(
+                "a trial of zeros (a picture of {0} by {0} pixels; if the model takes another size, set `size` below \
+                 `[image]` in vaplan.toml, or `crop_size` in preprocessor_config.json)",
+                settings.size
+            ),
+            _ => "a trial of zeros".to_owned(),
+        };
+        Ok(self.encode(&nothing, &what)?.len())
     }
 
     /// File of the model.

@@ -105,7 +105,7 @@ impl LabelList {
         let labels: Vec<String> = named.map(|label| (*label).to_owned()).collect();
         let mut irregular = Vec::new();
         if labels.is_empty() {
-            irregular.push("event_labels is empty: no class can be labelled".to_owned());
+            irregular.push("event_labels is empty: the video has no weak label".to_owned());
         } else if labels.len() < all.len() {
             irregular.push(format!(
                 "event_labels is `{}`, expected no empty class",

@@ -13,20 +13,23 @@
 //! This way is our own (grade D). docs/method.md, "Thresholds from weak labels", has the formulas, and docs/results.md
 //! what it gains.
 
+pub mod kept;
 pub mod mixture;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::similarity::{PromptEmbeddings, PromptPair};
-use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::{ClassId, Modality};
 
+use self::kept::ThresholdFit;
 use self::mixture::{Moments, threshold};
 use crate::engine::plan::PlannedShard;
 use crate::ingest::features::{FeatureBatch, FeatureEvent};
 use crate::world::settings::LabelSettings;
+use crate::world::shares::EventShares;
 use crate::world::{Meaning, VideoSet};
 
 /// Number of videos above which only a part of the shards is read. 10,000 videos of 10 segments give every class of
@@ -48,34 +51,52 @@ struct ClassScores {
     videos: usize,
 }
 
-/// Replaces the thresholds of every class whose weak labels tell a better one. Returns a note for each modality with classes
-/// that keep their threshold.
+/// The videos, and what an empty weak label means.
+struct WeakVideos<'a> {
+    videos: &'a VideoSet,
+    /// Whether an empty weak label tells nothing. Otherwise it tells that no class occurs in the video.
+    empty_is_unknown: bool,
+}
+
+/// Fits the thresholds of every class whose weak labels tell a better one. Other classes keep theirs, and a note says so.
 ///
-/// The result depends only on the shards, the prompts, the weak labels and the rule. Of more than 10,000 videos, every
-/// n-th shard is read, so that time and memory do not grow with the number of videos.
+/// The result depends only on the shards, the prompts, the weak labels, the rule and the shares. Of more than 10,000 videos,
+/// every n-th shard is read, so that time and memory do not grow with the number of videos.
 pub fn fit_thresholds(
-    settings: &mut LabelSettings,
+    (settings, shares): (&LabelSettings, EventShares),
     (classes, prompts): (&[Arc<str>], &PromptPair),
     videos: &VideoSet,
-    (shards, source): (&[PlannedShard], &str),
-) -> Vec<RejectRow> {
+    shards: &[PlannedShard],
+) -> ThresholdFit {
+    let known = WeakVideos {
+        videos,
+        empty_is_unknown: settings.candidates != CandidateRule::Weak,
+    };
     let stride = videos.len().div_ceil(MOST_VIDEOS).max(1);
-    let mut notes = Vec::new();
+    let mut fit = ThresholdFit {
+        thresholds: [
+            settings.audio.thresholds.clone(),
+            settings.visual.thresholds.clone(),
+        ],
+        notes: Vec::new(),
+    };
     for modality in Modality::ALL {
-        let own = match modality {
-            Modality::Audio => &mut settings.audio,
-            Modality::Visual => &mut settings.visual,
-        };
+        let rule = settings.of(modality).rule;
+        let thresholds = &mut fit.thresholds[modality.index()];
         let shards = shards.iter().filter(|shard| shard.modality == modality);
-        let found = scores(shards.step_by(stride), (prompts.of(modality), own.rule), videos);
+        let found = scores(shards.step_by(stride), (prompts.of(modality), rule), &known);
         let mut kept = Vec::new();
-        for (class, scores) in found.iter().enumerate() {
-            let fitted = (scores.videos >= LEAST_VIDEOS)
-                .then(|| threshold(&scores.without, &scores.with))
+        for (class, scores) in found.into_iter().enumerate() {
+            let known = scores.videos;
+            let fitted = (known >= LEAST_VIDEOS)
+                .then(|| match shares.0[modality.index()] {
+                    Some(share) => quantile(scores.with, share),
+                    None => threshold(&scores.without, &scores.with),
+                })
                 .flatten();
             match fitted {
-                Some(point) => own.thresholds[class] = rounded(as_threshold(own.rule, point)),
-                None => kept.push((class, scores.videos)),
+                Some(point) => thresholds[class] = rounded(as_threshold(rule, point)),
+                None => kept.push((class, known)),
             }
         }
         if let Some((class, videos)) = kept.first() {
@@ -85,25 +106,49 @@ pub fn fit_thresholds(
                 }
                 false => "its scores are not higher in videos with this class".to_owned(),
             };
-            let note = format!(
+            fit.notes.push(format!(
                 "the weak labels tell no {modality} threshold of {} of {} classes, which keep theirs; class `{}` keeps {}: \
                  {reason}",
                 kept.len(),
                 classes.len(),
                 classes[*class],
-                own.thresholds[*class]
-            );
-            notes.push(RejectRow::note(RejectKind::FittedThreshold, source, note));
+                thresholds[*class]
+            ));
         }
     }
-    notes
+    fit
+}
+
+/// The threshold above which this share of the scores is. Returns `None` without scores.
+///
+/// The result is in the middle between the lowest score above and the highest score below. If no score is below, it is 1 less than
+/// the lowest score.
+///
+/// Source: quantile matching to a prior, a known way to threshold scores without labels. VALOR (arXiv 2305.17343) chooses its
+/// thresholds on val instead; the shares come from the user (grade D).
+///
+/// ```
+/// use vaplan::label::fit::quantile;
+/// assert_eq!(quantile(vec![4.0, 1.0, 3.0, 2.0], 0.25), Some(3.5));
+/// assert_eq!(quantile(vec![4.0, 1.0, 3.0, 2.0], 0.5), Some(2.5));
+/// assert_eq!(quantile(Vec::new(), 0.5), None);
+/// ```
+pub fn quantile(mut scores: Vec<f32>, share: f64) -> Option<f64> {
+    scores.sort_by(f32::total_cmp);
+    let above = ((share * scores.len() as f64).round() as usize).clamp(1, scores.len().max(1));
+    let at = scores.len().checked_sub(above)?;
+    let lowest = f64::from(*scores.get(at)?);
+    Some(match at.checked_sub(1) {
+        Some(before) => 0.5 * (f64::from(scores[before]) + lowest),
+        None => lowest - 1.0,
+    })
 }
 
 /// The scores of every class in these shards. Videos that cannot be read or scored are left out: labelling reports them.
 fn scores<'a>(
     shards: impl Iterator<Item = &'a PlannedShard>,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    videos: &WeakVideos<'_>,
 ) -> Vec<ClassScores> {
     let mut found = vec![ClassScores::default(); prompts.classes()];
     for planned in shards {
@@ -122,7 +167,10 @@ fn scores<'a>(
 fn add(
     batch: &FeatureBatch,
     (prompts, rule): (&PromptEmbeddings, Rule),
-    videos: &VideoSet,
+    WeakVideos {
+        videos,
+        empty_is_unknown,
+    }: &WeakVideos<'_>,
     found: &mut [ClassScores],
 ) {
     let classes = prompts.classes();
@@ -139,6 +187,10 @@ fn add(
             continue;
         }
         let weak = videos.at(position).weak;
+        // Without a weak label, nothing is known of any class, and no class counts as absent.
+        if *empty_is_unknown && weak.is_empty() {
+            continue;
+        }
         let has = |class: usize| weak.binary_search(&ClassId(class as u32)).is_ok();
         (0..classes)
             .filter(|class| has(*class))

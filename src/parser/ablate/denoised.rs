@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::{DenoisingRule, Prediction, Probability};
+use vaplan_dataflows::DenoisingRule;
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Snapshot;
-use vaplan_schemas::{ClassId, Modality};
 
 use crate::calibrate::gate::denoising_gain;
 use crate::calibrate::pld;
@@ -104,7 +104,7 @@ impl LabelSamples {
         trainer: &Trainer,
         dataset: &Dataset,
     ) -> Vec<CalibrationVideo> {
-        let mut by_name = BTreeMap::new();
+        let mut predicted = Vec::new();
         for split in Split::ALL {
             let wanted = sample.videos.iter().any(|video| {
                 let name = self.names.get(&video.id);
@@ -114,32 +114,11 @@ impl LabelSamples {
                 })
             });
             if wanted {
-                let predicted = predict_split(trainer.parser(), dataset, split);
-                by_name.extend(predicted.into_iter().map(|own| (own.video.clone(), own)));
+                predicted.extend(predict_split(trainer.parser(), dataset, split));
             }
         }
-        let mut videos = sample.videos.clone();
-        for video in &mut videos {
-            let name = self.names.get(&video.id);
-            if let Some(own) = name.and_then(|name| by_name.get(name)) {
-                video.predictions = own
-                    .segments
-                    .each_ref()
-                    .map(|probabilities| Some(Arc::new(prediction(probabilities, own.classes))));
-            }
-        }
-        videos
+        sample.with_predictions(&predicted)
     }
-}
-
-/// The prediction of `[T, C]` probabilities.
-fn prediction(probabilities: &[f32], classes: usize) -> Prediction {
-    let segments = probabilities.len() / classes;
-    let by_class = (0..classes).flat_map(|class| {
-        (0..segments).map(move |segment| Probability::new(probabilities[segment * classes + class]))
-    });
-    let named = (0..classes as u32).map(ClassId).collect();
-    Prediction::new(1, segments as u32, named, by_class.collect())
 }
 
 fn level(

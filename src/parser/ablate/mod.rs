@@ -20,21 +20,22 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::StoreVersion;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
+use vaplan_schemas::{Modality, StoreVersion};
 
 use self::denoised::LabelSamples;
 pub use self::line::AblationLine;
-use super::Weights;
 use super::data::{Dataset, FeaturePaths};
 use super::error::TrainError;
 use super::features::write_beside;
 use super::probabilities::predict_split;
+use super::registry::DEFAULT;
 use super::settings::{Gate, TrainSettings};
 use super::train::run_hash;
 use super::trainer::Trainer;
 use super::validate::{Truths, metrics};
+use super::{NetworkSettings, Weights};
 use crate::eval::{Level, Task};
 
 /// The request of an ablation.
@@ -50,6 +51,8 @@ pub struct AblateRequest {
     pub settings: TrainSettings,
     /// The lines of the table.
     pub lines: Vec<AblationLine>,
+    /// The networks; each line is trained with each network.
+    pub networks: Vec<NetworkSettings>,
     /// The seeds; each line is trained with each seed.
     pub seeds: Vec<u64>,
     /// The split that the networks are scored on.
@@ -65,17 +68,27 @@ pub struct AblateRequest {
 pub struct AblationRun {
     /// The line of the network.
     pub line: AblationLine,
+    /// The name of the network in the registry. Programs before there was a second network wrote no name.
+    #[serde(default = "default_network")]
+    pub network: String,
     /// The seed of the network.
     pub seed: u64,
     /// The best epoch, from 1.
     pub epoch: u64,
     /// The loss of the last epoch.
     pub loss: f64,
+    /// The score that chose the best epoch.
+    #[serde(skip)]
+    pub score: f64,
     /// The scores on the split in percent, by protocol, in the order of [`COLUMNS`].
     pub scores: Vec<(Gate, Vec<f64>)>,
     /// The scores of the labels of the split before and after denoising. `None` if the line does not denoise, or if no
     /// denoising rule gained on val.
     pub labels: Option<[Level; 2]>,
+}
+
+fn default_network() -> String {
+    DEFAULT.to_owned()
 }
 
 /// The names of the scores, as in table `epochs`.
@@ -114,8 +127,15 @@ pub fn run(
     on_progress: &mut dyn FnMut(AblateProgress),
 ) -> Result<Ablation, TrainError> {
     request.settings.check()?;
+    for network in &request.networks {
+        network.check()?;
+    }
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
     let mut dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
+    let soft = |line: &AblationLine| line.settings(&request.settings, 0).soft_labels > 0.0;
+    if request.lines.iter().any(soft) {
+        dataset.read_margins(&snapshot)?;
+    }
     let truths = Truths::read(&snapshot)?;
     for split in [request.split, request.settings.best_split] {
         if truths.of(split).is_none() {
@@ -132,8 +152,9 @@ pub fn run(
             videos: dataset.videos.get(&Split::Train).copied().unwrap_or(0),
         });
     }
-    let trainings = request.lines.iter().map(|line| line.trainings()).sum::<u64>();
-    let networks = trainings * request.seeds.len() as u64;
+    let epochs = |line: AblationLine| line.epochs(request.settings.epochs).iter().sum::<u64>();
+    let epochs_of_seed: u64 = request.lines.iter().map(|line| epochs(*line)).sum();
+    let seeds = (request.networks.len() * request.seeds.len()) as u64;
     let samples = match request.lines.iter().any(|line| line.denoises()) {
         true => Some(LabelSamples::read(
             &snapshot,
@@ -143,17 +164,29 @@ pub fn run(
         false => None,
     };
     on_progress(AblateProgress::Planned(
-        networks * request.settings.epochs * examples.len() as u64,
+        epochs_of_seed * seeds * examples.len() as u64,
     ));
     let mut runs = Vec::new();
-    for &line in &request.lines {
+    for (&line, network) in request
+        .lines
+        .iter()
+        .flat_map(|line| request.networks.iter().map(move |network| (line, network)))
+    {
         for &seed in &request.seeds {
-            let settings = line.settings(&request.settings, seed);
-            let name = run_hash(&format!("{} {}", line.as_str(), settings.identity()), &dataset);
+            let settings = TrainSettings {
+                network: network.clone(),
+                ..line.settings(&request.settings, seed)
+            };
+            // A line whose network goes on had twice the epochs before, so its results of older programs are others.
+            let halves = if line.goes_on() { " halves" } else { "" };
+            let name = run_hash(
+                &format!("{}{halves} {}", line.as_str(), settings.identity()),
+                &dataset,
+            );
             let kept = request.kept.join(format!("{name}.{}.json", request.split));
             let run = match known(&kept) {
                 Some(run) => {
-                    let videos = settings.epochs * line.trainings() * examples.len() as u64;
+                    let videos = epochs(line) * examples.len() as u64;
                     on_progress(AblateProgress::Videos(videos));
                     run
                 }
@@ -211,14 +244,15 @@ impl AblatedNetwork<'_> {
         dataset: &mut Dataset,
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<AblationRun, TrainError> {
-        let Some(samples) = self.samples else {
-            return self.train(dataset, None, on_progress).map(|(run, _)| run);
-        };
-        let own = samples.modalities().to_vec();
+        let own: Vec<Modality> = self
+            .samples
+            .map_or(Vec::new(), |samples| samples.modalities().to_vec());
         let before: Vec<_> = own.iter().map(|modality| dataset.labels_of(*modality)).collect();
         let run = match self.line.trainings() {
-            2 => self.once(samples, dataset, on_progress),
-            _ => self.train(dataset, None, on_progress).map(|(run, _)| run),
+            2 => self.twice(dataset, on_progress),
+            _ => self
+                .train(dataset, (self.settings.epochs, None), on_progress)
+                .map(|(run, _)| run),
         };
         for (modality, labels) in own.into_iter().zip(before) {
             dataset.put_back(modality, labels);
@@ -226,18 +260,34 @@ impl AblatedNetwork<'_> {
         run
     }
 
-    /// Trains, denoises by the best epoch, and trains again.
-    fn once(
+    /// Trains, denoises by the best epoch if the line does so, and trains again.
+    fn twice(
         &self,
-        samples: &LabelSamples,
         dataset: &mut Dataset,
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<AblationRun, TrainError> {
-        let (_, first) = self.train(dataset, None, on_progress)?;
-        let after = samples.denoise(&first, dataset);
-        let start = (self.line == AblationLine::DenoisedOn).then(|| first.parser().named_weights());
-        let (mut run, _) = self.train(dataset, start, on_progress)?;
-        run.labels = after.map(|after| [samples.plain(), after]);
+        let [first, second] = self.line.epochs(self.settings.epochs);
+        let (earlier, trainer) = self.train(dataset, (first, None), on_progress)?;
+        let levels = self.samples.and_then(|samples| {
+            let after = samples.denoise(&trainer, dataset)?;
+            Some([samples.plain(), after])
+        });
+        if second == 0 {
+            return Ok(earlier);
+        }
+        let start = self.line.goes_on().then(|| trainer.parser().named_weights());
+        let (mut run, _) = self.train(dataset, (second, start), on_progress)?;
+        if self.line.goes_on() {
+            run.epoch += first;
+            // One network: its best epoch may be one before the labels were denoised.
+            if earlier.score >= run.score {
+                run = AblationRun {
+                    loss: run.loss,
+                    ..earlier
+                };
+            }
+        }
+        run.labels = levels;
         Ok(run)
     }
 
@@ -246,12 +296,15 @@ impl AblatedNetwork<'_> {
     fn train(
         &self,
         dataset: &mut Dataset,
-        start: Option<Weights>,
+        (epochs, start): (u64, Option<Weights>),
         on_progress: &mut dyn FnMut(AblateProgress),
     ) -> Result<(AblationRun, Trainer), TrainError> {
-        let AblatedNetwork {
-            request, settings, ..
-        } = self;
+        let request = self.request;
+        // The schedule of the learning rate is that of this training.
+        let settings = &TrainSettings {
+            epochs,
+            ..self.settings.clone()
+        };
         let examples = dataset.of_split(Split::Train, true);
         let mut trainer = Trainer::new(settings, dataset, examples, request.device)?;
         if let Some(mut start) = start {
@@ -268,9 +321,11 @@ impl AblatedNetwork<'_> {
         let mut weights = Weights::default();
         let mut run = AblationRun {
             line: self.line,
+            network: settings.network.name().to_owned(),
             seed: settings.seed,
             epoch: 0,
             loss: 0.0,
+            score: f64::NEG_INFINITY,
             scores: Vec::new(),
             labels: None,
         };
@@ -280,7 +335,7 @@ impl AblatedNetwork<'_> {
             .flat_map(|samples| samples.modalities())
             .map(|modality| (*modality, dataset.labels_of(*modality)))
             .collect();
-        for epoch in 1..=settings.epochs {
+        for epoch in 1..=epochs {
             let losses = trainer.epoch(dataset, |step| {
                 on_progress(AblateProgress::Videos(step.videos as u64));
                 ControlFlow::Continue(())
@@ -298,7 +353,7 @@ impl AblatedNetwork<'_> {
                 .map(|(_, score)| *score);
             let score = score.expect("the metric was checked, and the split has truth");
             if score > best {
-                (best, run.epoch) = (score, epoch);
+                (best, run.epoch, run.score) = (score, epoch, score);
                 // The tensors of a checkpoint share memory with the network, which the next epoch changes.
                 weights = trainer.checkpoint();
                 weights
@@ -318,7 +373,7 @@ impl AblatedNetwork<'_> {
             let due = every
                 && epoch >= AblationLine::FIRST
                 && (epoch - AblationLine::FIRST).is_multiple_of(AblationLine::EVERY)
-                && epoch < settings.epochs;
+                && epoch < epochs;
             if let Some(samples) = self.samples.filter(|_| due) {
                 // Denoising compares with the labels of PLG, so the flips of an epoch replace those of the epoch before.
                 for (modality, labels) in &plain {

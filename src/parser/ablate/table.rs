@@ -37,11 +37,7 @@ impl fmt::Display for Ablation {
                 "{:<26}{:>11}{:>11}{:>11}{:>11}{:>11} |{:>12}{:>13}",
                 "segment level", "A", "V", "AV", "Type@AV", "Event@AV", "event Type", "event Event"
             )?;
-            for line in AblationLine::ALL {
-                let runs: Vec<&AblationRun> = self.runs.iter().filter(|run| run.line == line).collect();
-                if runs.is_empty() {
-                    continue;
-                }
+            for (title, runs) in self.rows() {
                 let cell = |column: usize| {
                     let of = |run: &&AblationRun| {
                         let own = run.scores.iter().find(|(own, _)| *own == gate);
@@ -50,7 +46,7 @@ impl fmt::Display for Ablation {
                     let (mean, deviation) = spread(&runs.iter().map(of).collect::<Vec<_>>());
                     format!("{mean:.1} ±{deviation:.1}")
                 };
-                write!(f, "{:<26}", line.as_str())?;
+                write!(f, "{title:<26}")?;
                 for column in 0..5 {
                     write!(f, "{:>11}", cell(column))?;
                 }
@@ -62,25 +58,43 @@ impl fmt::Display for Ablation {
 }
 
 impl Ablation {
+    /// The titles and networks of the rows: by line, then by network in the order of the request. With several networks,
+    /// the title names the network.
+    fn rows(&self) -> Vec<(String, Vec<&AblationRun>)> {
+        let mut networks: Vec<&str> = Vec::new();
+        for run in &self.runs {
+            if !networks.contains(&run.network.as_str()) {
+                networks.push(&run.network);
+            }
+        }
+        let pairs = AblationLine::ALL
+            .into_iter()
+            .flat_map(|line| networks.iter().map(move |network| (line, *network)));
+        let rows = pairs.map(|(line, network)| {
+            let of = |run: &&AblationRun| run.line == line && run.network == network;
+            let title = match networks.len() {
+                1 => line.as_str().to_owned(),
+                _ => format!("{} {network}", line.as_str()),
+            };
+            (title, self.runs.iter().filter(of).collect::<Vec<_>>())
+        });
+        rows.filter(|(_, runs)| !runs.is_empty()).collect()
+    }
+
     /// Writes the scores of the labels before and after denoising.
     fn labels(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let denoised = |run: &&AblationRun| run.labels.is_some();
         if self.runs.iter().any(|run| denoised(&run)) {
             writeln!(f, "\nlabels of {}, segment level", self.split)?;
         }
-        for line in AblationLine::ALL {
-            let runs: Vec<[Level; 2]> = self
-                .runs
-                .iter()
-                .filter(|run| run.line == line)
-                .filter_map(|run| run.labels)
-                .collect();
+        for (title, runs) in self.rows() {
+            let runs: Vec<[Level; 2]> = runs.into_iter().filter_map(|run| run.labels).collect();
             for (at, when) in ["before", "after"]
                 .into_iter()
                 .enumerate()
                 .filter(|_| !runs.is_empty())
             {
-                write!(f, "{:<26}", format!("{} {when}", line.as_str()))?;
+                write!(f, "{:<26}", format!("{title} {when}"))?;
                 let values = [
                     |level: &Level| level.audio,
                     |level: &Level| level.visual,
@@ -112,9 +126,11 @@ mod tests {
         assert_eq!(spread(&[5.0]), (5.0, 0.0));
         let run = |line, seed, score: f64| AblationRun {
             line,
+            network: "han".to_owned(),
             seed,
             epoch: 3,
             loss: 1.0,
+            score: 0.0,
             scores: Gate::ALL.map(|gate| (gate, vec![score; 10])).to_vec(),
             labels: None,
         };
@@ -135,5 +151,24 @@ mod tests {
         assert!(lines[0].contains("51.0 ±1.4"), "{table}");
         assert!(table.contains("event Type  event Event"), "{table}");
         assert!(table.contains("pseudo+richness             60.0 ±0.0"), "{table}");
+
+        // With several networks, each row names its network.
+        let mut runs = ablation.runs.clone();
+        runs.extend(ablation.runs.into_iter().map(|run| AblationRun {
+            network: "transformer".to_owned(),
+            scores: Gate::ALL.map(|gate| (gate, vec![70.0; 10])).to_vec(),
+            ..run
+        }));
+        let table = Ablation { runs, ..ablation }.to_string();
+        let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak ")).collect();
+        assert_eq!(lines.len(), 4, "one a protocol and network: {table}");
+        assert!(
+            lines[0].starts_with("weak han") && lines[0].contains("51.0 ±1.4"),
+            "{table}"
+        );
+        assert!(
+            lines[1].starts_with("weak transformer") && lines[1].contains("70.0 ±0.0"),
+            "{table}"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Tests of pooled features, label matrices and device names, and a second network.
+//! Tests of pooled features, label matrices and device names, of network `transformer`, and of a network that exists in
+//! tests only.
 
 pub(super) mod linear_network;
 mod second_network;
+mod transformer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,6 +83,11 @@ fn a_second_reading_maps_the_copy_until_a_file_or_a_length_changes() {
     assert_eq!(read, 0, "nothing was read again");
     assert_eq!(second.place("BBBBBBBBBBB_0_2"), first.place("BBBBBBBBBBB_0_2"));
     assert_eq!(second.rejects(), first.rejects());
+    let file = folder.path().join("BBBBBBBBBBB.npy");
+    let again = std::fs::read(&file).unwrap();
+    std::fs::write(&file, again).unwrap();
+    let (_, read) = open(folder.path(), cache.path(), &lengths());
+    assert_eq!(read, 0, "a file was written again with its content");
     let longer: Lengths = names().into_iter().zip([4, 2, 4]).collect();
     let (third, read) = open(folder.path(), cache.path(), &longer);
     assert_eq!((read, third.rejects().len()), (3, 0));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vaplan_dataflows::denoising::{DenoisingRule, RuleParameters};
+use vaplan_dataflows::pld::Pld;
 use vaplan_schemas::Modality;
 
 use crate::choice::nearest;
@@ -36,8 +37,11 @@ pub struct Denoise {
     /// the first training.
     #[serde(skip_serializing_if = "is_true")]
     pub restart: bool,
-    /// Name of the denoising rule.
-    pub rule: String,
+    /// Whether the rule is chosen on split val. `None`: it is chosen if the section names neither a rule nor a parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrate: Option<bool>,
+    /// Name of the denoising rule. `None`: the default rule, if none is chosen on val.
+    pub rule: Option<String>,
     /// All other keys of the section: parameters of the rule.
     #[serde(flatten)]
     pub parameters: BTreeMap<String, ParameterValue>,
@@ -93,14 +97,32 @@ pub enum ParameterValue {
 
 impl Denoise {
     /// Keys that are not parameters of the rule.
-    const KEYS: [&str; 6] = ["schedule", "every", "warmup", "modalities", "restart", "rule"];
+    const KEYS: [&str; 7] = [
+        "schedule",
+        "every",
+        "warmup",
+        "modalities",
+        "restart",
+        "calibrate",
+        "rule",
+    ];
+
+    /// Whether the rule is chosen on split val, as `vaplan denoise` chooses it.
+    pub fn calibrates(&self) -> bool {
+        let named = self.rule.is_some() || !self.parameters.is_empty();
+        self.calibrate.unwrap_or(!named)
+    }
+
+    fn name(&self) -> &str {
+        self.rule.as_deref().unwrap_or(Pld::NAME)
+    }
 
     /// The denoising rule, with the defaults of parameters that the section does not name.
     ///
     /// # Errors
     /// Returns a message for an unknown rule, an unknown key, and a value that is no number or outside its range.
     pub fn rule(&self) -> Result<DenoisingRule, String> {
-        let defaults = DenoisingRule::new(&self.rule, &RuleParameters::new());
+        let defaults = DenoisingRule::new(self.name(), &RuleParameters::new());
         let defaults = defaults.map_err(|error| error.to_string())?.parameters();
         let mut given = RuleParameters::new();
         for (key, value) in &self.parameters {
@@ -110,7 +132,7 @@ impl Denoise {
                 return Err(format!(
                     "unknown key `{key}` (nearest: `{}`); the parameters of rule `{}` are {}",
                     nearest(key, known).expect("there are keys"),
-                    self.rule,
+                    self.name(),
                     parameters.join(", ")
                 ));
             }
@@ -119,12 +141,15 @@ impl Denoise {
                 ParameterValue::Other(other) => return Err(format!("{key} is {other}, expected a number")),
             };
         }
-        DenoisingRule::new(&self.rule, &given).map_err(|error| error.to_string())
+        DenoisingRule::new(self.name(), &given).map_err(|error| error.to_string())
     }
 
-    /// Names every parameter of the rule. Sections that mean the same are then equal.
+    /// Names the rule and every parameter of it. Sections that mean the same are then equal. Only a rule that is chosen on val has
+    /// key `calibrate` then, so that a section that names its rule is the same as in programs before this key.
     pub(in crate::run) fn complete(&mut self) {
+        self.calibrate = self.calibrates().then_some(true);
         if let Ok(rule) = self.rule() {
+            self.rule = Some(rule.name().to_owned());
             self.parameters = values(rule);
         }
     }
@@ -140,15 +165,15 @@ fn values(rule: DenoisingRule) -> BTreeMap<String, ParameterValue> {
 
 impl Default for Denoise {
     fn default() -> Denoise {
-        let rule = DenoisingRule::default();
         Denoise {
             schedule: Schedule::Once,
             every: 5,
             warmup: 5,
             modalities: vec![Modality::Visual],
-            restart: true,
-            rule: rule.name().to_owned(),
-            parameters: values(rule),
+            restart: false,
+            calibrate: None,
+            rule: None,
+            parameters: BTreeMap::new(),
         }
     }
 }

@@ -155,6 +155,10 @@ impl StoreInputs {
         for step in steps {
             match *step {
                 Step::Rule { level: own, .. } => all = [Some(level(rule, own)); 2],
+                Step::Candidates(rule) => {
+                    self.now.candidates = rule;
+                    flags.candidates = Some(rule);
+                }
                 Step::AllThresholds(modality, own) => all[modality.index()] = Some(level(rule, own)),
                 Step::Scale(modality, own) => {
                     scale[modality.index()] = Some(match rule {

@@ -16,7 +16,7 @@ use super::tables::StoreTables;
 pub(crate) struct StoreCoverage(RefCell<BTreeMap<&'static str, u64>>);
 
 /// What must have come up.
-const WANTED: [&str; 38] = [
+const WANTED: [&str; 41] = [
     "scripts",
     "versions",
     "runs that changed nothing",
@@ -28,6 +28,9 @@ const WANTED: [&str; 38] = [
     "stores with holes and patches",
     "thresholds",
     "rules and scales",
+    "candidate rules",
+    "videos with guessed candidates",
+    "labels of guessed candidates",
     "weak labels",
     "prompts",
     "class lists",
@@ -74,6 +77,7 @@ impl StoreCoverage {
             let name = match step {
                 Step::Threshold(..) | Step::AllThresholds(..) => "thresholds",
                 Step::Rule { .. } | Step::Scale(..) => "rules and scales",
+                Step::Candidates(_) => "candidate rules",
                 Step::Weak(..) => "weak labels",
                 Step::Prompt(..) | Step::Texts(..) => "prompts",
                 Step::Classes(..) => "class lists",
@@ -90,7 +94,7 @@ impl StoreCoverage {
         }
         for row in told {
             let name = match row.rule {
-                LabelRule::Plg => "changes by plg",
+                LabelRule::Plg | LabelRule::Import => "changes by plg",
                 LabelRule::Pld => "changes by pld",
                 LabelRule::User => "changes by user",
             };
@@ -107,11 +111,22 @@ impl StoreCoverage {
         self.count("stores with holes and patches", usize::from(patched));
         for cell in found.labels.iter().flat_map(|track| track.iter()) {
             match cell.rule {
-                LabelRule::Plg => {}
+                LabelRule::Plg | LabelRule::Import => {}
                 LabelRule::Pld => self.count("labels by pld", 1),
                 LabelRule::User => self.count("labels by user", 1),
             }
         }
+        let guessed = found
+            .videos
+            .iter()
+            .filter(|row| row.guessed && !row.weak_labels.is_empty());
+        let guessed: Vec<_> = guessed.map(|row| &row.video).collect();
+        self.count("videos with guessed candidates", guessed.len());
+        let labels = found
+            .labels
+            .iter()
+            .filter(|track| guessed.contains(&&track.video));
+        self.count("labels of guessed candidates", labels.count());
         self.count("candidates that do not count", found.candidates.len());
         for row in &found.rejects {
             let says = |text: &str| row.reason.contains(text);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use vaplan::CandidateRule;
 use vaplan::ingest::annotations::key11;
 use vaplan::world::Both;
 use vaplan::world::settings::RuleName;
@@ -45,6 +46,7 @@ pub(crate) struct Settled {
     pub(crate) thresholds: Both<BTreeMap<String, f64>>,
     pub(crate) prompts: Both<BTreeMap<String, Vec<f32>>>,
     pub(crate) denoising: Both<Option<(u32, f64, f64)>>,
+    pub(crate) candidates: CandidateRule,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +97,7 @@ impl StoreInputs {
                 thresholds: [thresholds(0.95), thresholds(1.025)],
                 prompts: Modality::ALL.map(prompts),
                 denoising: [None; 2],
+                candidates: CandidateRule::Weak,
                 classes,
             },
             videos: BTreeMap::new(),

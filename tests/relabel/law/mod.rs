@@ -96,6 +96,7 @@ fn label(
         segment_seconds: 1.0,
         settings: SettingsRequest {
             file: Some(ThresholdsFile::read(&inputs.folder.join("settings.toml")).unwrap()),
+            candidates: Some(inputs.now.candidates),
             ..SettingsRequest::default()
         },
         allow_missing: true,

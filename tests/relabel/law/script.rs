@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
+use vaplan::CandidateRule;
 use vaplan::world::changes::WeakEdit;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
@@ -27,6 +28,8 @@ pub(crate) enum Step {
         level: u8,
     },
     Scale(Modality, u8),
+    /// Which classes a video without a weak label can have.
+    Candidates(CandidateRule),
     Weak(WeakEdit, Vec<(usize, Vec<usize>, Option<Split>)>),
     Prompt(Modality, usize, u8),
     Texts(Modality, u8, bool),
@@ -124,7 +127,16 @@ fn settings() -> impl Strategy<Value = Step> {
         2 => (modality(), level.clone()).prop_map(|(modality, level)| Step::AllThresholds(modality, level)),
         2 => (any::<bool>(), level.clone()).prop_map(|(logit, level)| Step::Rule { logit, level }),
         1 => (modality(), level).prop_map(|(modality, level)| Step::Scale(modality, level)),
+        2 => candidates().prop_map(Step::Candidates),
         1 => (0..8usize).prop_map(Step::Back),
+    ]
+}
+
+fn candidates() -> impl Strategy<Value = CandidateRule> {
+    prop_oneof![
+        1 => Just(CandidateRule::Weak),
+        1 => Just(CandidateRule::All),
+        3 => (1..4u32).prop_map(CandidateRule::Top),
     ]
 }
 

@@ -1,0 +1,103 @@
+//! Variants of the loss: settings of a training, and lines of the ablation.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{assert_status, run, stderr, stdout};
+use crate::train::TrainingSample;
+
+/// The ablation of the sample as JSON, by these lines and further settings.
+fn ablate(sample: &TrainingSample, lines: &str, settings: &str) -> Vec<Value> {
+    let (store, file) = (sample.path("store"), sample.path("train.toml"));
+    fs::write(
+        &file,
+        format!("epochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n{settings}"),
+    )
+    .unwrap();
+    let words = [
+        "ablate",
+        "--store",
+        &store,
+        "--config",
+        &file,
+        "--threads",
+        "1",
+        "--seeds",
+        "1",
+    ];
+    let output = run(sample.features([&words[..], &["--lines", lines, "--format", "json"]].concat()));
+    assert_status(&output, 0);
+    let ablation: Value = serde_json::from_str(stdout(&output)).unwrap();
+    ablation["runs"].as_array().unwrap().clone()
+}
+
+#[test]
+fn every_variant_trains_another_network_and_names_its_line() {
+    let sample = TrainingSample::new("1");
+    let variants = ["segments", "soft", "balance", "mixup", "borders", "modalities"];
+    let lines: Vec<String> = variants
+        .iter()
+        .map(|name| format!("pseudo+richness+{name}"))
+        .chain(["pseudo+richness".to_owned()])
+        .collect();
+    let runs = ablate(&sample, &lines.join(","), "");
+    let named: Vec<&str> = runs.iter().map(|run| run["line"].as_str().unwrap()).collect();
+    assert_eq!(named, lines);
+    let losses: BTreeSet<String> = runs.iter().map(|run| run["loss"].to_string()).collect();
+    assert_eq!(
+        losses.len(),
+        lines.len(),
+        "no two lines have the same loss: {runs:?}"
+    );
+    // The key of a setting trains what its line trains.
+    let keys = "soft_labels = 20.0\n";
+    let by_key = ablate(&sample, "pseudo+richness", keys);
+    assert_eq!(by_key[0]["loss"], runs[1]["loss"]);
+}
+
+#[test]
+fn lines_that_go_on_share_their_first_half_and_no_line_has_more_epochs() {
+    let sample = TrainingSample::new("1");
+    let runs = ablate(
+        &sample,
+        "pseudo+richness,pseudo+richness-on,pseudo+richness+pld-on",
+        "",
+    );
+    assert_eq!(runs.len(), 3);
+    for run in &runs {
+        assert!((1..=3).contains(&run["epoch"].as_u64().unwrap()), "{run}");
+    }
+    // Without a gain on val, denoising leaves the labels, and both lines that go on are the same training.
+    if runs[2]["labels"].is_null() {
+        assert_eq!(runs[1]["scores"], runs[2]["scores"]);
+    }
+}
+
+#[test]
+fn a_variant_outside_its_range_is_refused() {
+    let sample = TrainingSample::new("1");
+    for (line, expected) in [
+        ("mixup = 1.5", "mixup is 1.5, expected a number from 0 to 1"),
+        (
+            "border_smoothing = 0.5",
+            "border_smoothing is 0.5, expected a number from 0 to below 0.5",
+        ),
+        (
+            "class_balance = 1.0",
+            "class_balance is 1, expected a number from 0 to below 1",
+        ),
+        (
+            "soft_labels = -1.0",
+            "soft_labels is -1, expected a number from 0",
+        ),
+    ] {
+        let file = sample.path("bad.toml");
+        fs::write(&file, line).unwrap();
+        let store = sample.path("store");
+        let refused = run(sample.features(vec!["train", "--store", &store, "--config", &file]));
+        assert_status(&refused, 2);
+        assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    }
+}

@@ -127,14 +127,14 @@ pub(crate) fn sorted<T: Table>(snapshot: &Snapshot) -> Vec<T::Row> {
 }
 
 /// Replaces a file by a copy of itself: its content is the same, its inode and its times are not.
-pub fn copy_over(path: &Path) {
+pub(crate) fn copy_over(path: &Path) {
     let copy = path.with_extension("copy");
     std::fs::copy(path, &copy).unwrap();
     std::fs::rename(&copy, path).unwrap();
 }
 
 /// [`copy_over`] for every file in a folder and in the folders below it.
-pub fn copy_over_all(folder: &Path) {
+pub(crate) fn copy_over_all(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {

@@ -334,6 +334,7 @@ mod tests {
         let settings = LabelSettings {
             audio: own.clone(),
             visual: own,
+            candidates: Default::default(),
         };
         for error in [1.0, 2.0, 6.0] {
             let mut agreed = Vec::new();

@@ -290,6 +290,16 @@ mod tests {
             "the defaults"
         );
         assert_eq!(
+            changed(|config| config.denoise.calibrate = Some(false)),
+            ["pld", "ple+pld"],
+            "the default rule instead of the one that val chooses"
+        );
+        assert_eq!(
+            changed(|config| config.denoise.calibrate = Some(true)),
+            [""; 0],
+            "the default"
+        );
+        assert_eq!(
             changed(|config| config.denoise.warmup = 2),
             [""; 0],
             "of `every` alone"

@@ -1,9 +1,8 @@
 //! User labels that override labels of stored tracks.
 //!
-//! A user label outranks every other label of its segment and changes no other label. If the stored track has no user label yet,
-//! its row in table `labels` is therefore all that decides the new row: neither scores nor predictions are read. All other user
-//! labels (withdrawn ones, those of other segments or classes than the table has, or of tracks in which a user label hides a
-//! score) are decided by the label graph.
+//! A user label outranks every other label of its segment and changes no other label. The row of its track in table `labels` is
+//! therefore all that decides the new row: neither scores nor predictions are read. The label graph decides all other user labels:
+//! withdrawn ones, which uncover a score, and those of segments or classes that the table does not have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +54,7 @@ impl Resolved {
         Ok(rows.iter().filter(left).copied().collect())
     }
 
-    /// The edits of these rows, if each sets labels of a track without user labels. `tracks` are all tracks of the video.
+    /// The edits of these rows, if each sets labels that the table has. `tracks` are all tracks of the video.
     fn overriding(&self, tracks: &[Found<LabelTrack>], rows: &[&UserEditRow]) -> Option<Vec<UserEdit>> {
         // Both modalities have the classes of the weak label, so the longest track is as long as the video.
         let all = tracks.iter().map(|found| found.row.segments()).max()?;
@@ -67,7 +66,6 @@ impl Resolved {
             let segments = row.span.segments(self.after.segment_seconds, all as u32).ok()?;
             let overrides = row.label.is_some()
                 && segments.end as usize <= track.segments()
-                && !track.rules.contains(&LabelRule::User)
                 && self.after.class_id(&row.class).is_some();
             overrides.then(|| UserEdit {
                 video: row.video.clone(),
@@ -95,7 +93,7 @@ impl Resolved {
                     new.set(segment as usize, label == Some(true), LabelRule::User, None);
                 }
             }
-            if !new.rules.contains(&LabelRule::User) {
+            if new == *before {
                 continue;
             }
             let class = self

@@ -18,7 +18,7 @@ fn together(s3: &S3, processes: usize, words: &[&str]) {
             command
                 .args(["--hosts", &hosts, "--process", &process.to_string()])
                 .env("VAPLAN_SECRET", processes::SECRET)
-                .env("VAPLAN_PASS_VIDEOS", "50")
+                .env("VAPLAN_PASS_VIDEOS", "200")
                 .env("VAPLAN_SCRATCH", s3.path(&format!("scratch{process}")))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());
@@ -45,7 +45,7 @@ fn several_processes_label_and_relabel_a_store_on_s3() {
     let (local, remote, here) = (s3.path("store"), "s3://bucket/cluster", s3.path(""));
     let here = here.trim_end_matches('/');
     let mut alone = s3.command(&words(&s3.label(&local, here)));
-    assert_status(&alone.env("VAPLAN_PASS_VIDEOS", "50").output().unwrap(), 0);
+    assert_status(&alone.env("VAPLAN_PASS_VIDEOS", "200").output().unwrap(), 0);
     together(&s3, 2, &words(&s3.label(remote, here)));
     let change = ["relabel", "--visual-scale", "3", "--store"];
     s3.done(&[&change[..], &[local.as_str()]].concat());

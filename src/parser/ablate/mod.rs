@@ -281,7 +281,10 @@ impl AblatedNetwork<'_> {
             run.epoch += first;
             // One network: its best epoch may be one before the labels were denoised.
             if earlier.score >= run.score {
-                run = earlier;
+                run = AblationRun {
+                    loss: run.loss,
+                    ..earlier
+                };
             }
         }
         run.labels = levels;

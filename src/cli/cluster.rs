@@ -74,6 +74,7 @@ impl ClusterArgs {
     }
 
     /// Returns whether the user named hosts.
+    #[cfg(feature = "encode")]
     pub(super) fn given(&self) -> bool {
         self.hosts.is_some()
     }

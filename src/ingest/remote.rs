@@ -20,6 +20,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(StoreError) -> Inges
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if there is no object below it, a request fails, or the copy cannot be written.
+#[cfg(feature = "encode")]
 pub(crate) fn local_copy(path: &Path) -> Result<PathBuf, IngestError> {
     if !is_url(path) {
         return Ok(path.to_owned());

@@ -259,7 +259,9 @@ fn the_credentials_are_in_no_log_table_error_or_scratch_file() {
     let (remote, here) = ("s3://bucket/store", s3.path(""));
     let label = s3.label(remote, here.trim_end_matches('/'));
     let log = ["log", "--store", remote];
-    let cases: [(Vec<&str>, &[(&str, &str)], i32); 5] = [
+    /// The words of a command, variables of its environment, and its exit status.
+    type Case<'a> = (Vec<&'a str>, &'a [(&'a str, &'a str)], i32);
+    let cases: [Case<'_>; 5] = [
         (words(&label), &[], 0),
         (log.to_vec(), &[], 0),
         (vec!["log", "--store", "s3://nowhere/store"], &[], 2),

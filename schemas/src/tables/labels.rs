@@ -96,7 +96,7 @@ impl Table for Labels {
             score_lists.optional_float64(&columns)?,
         );
         let rule_names = rule_lists.text(&columns)?;
-        let rule = rule_names.each(None, |name| named(name));
+        let rule = rule_names.each(None, named);
         let why = Reasons::of_list(&columns, &why_lists)?;
         (0..batch.num_rows())
             .map(|row| {

@@ -32,6 +32,10 @@ use sha2::{Digest, Sha256};
 pub(crate) use identity::FileIdentity;
 use memory::{Memory, SeenFile};
 
+/// The most bytes that a command reads a second time to remember the contents of its inputs: they are then mostly still in the
+/// file cache. More inputs would be read from the disk again, which can take as long as the command itself.
+const MOST_BYTES: u64 = 4 << 30;
+
 /// The same path for every way to write it. A path that does not exist is returned as it is.
 pub(crate) fn one_spelling(path: &Path) -> PathBuf {
     // The parent of a bare file name is the empty path. It means the working directory.
@@ -138,7 +142,8 @@ impl SeenInputs {
     }
 
     /// Writes the contents of the files to the memory, so that later commands recognise them under another identity. Reads
-    /// the files whose content is not known yet, by all cores. Without a memory, nothing is done.
+    /// the files whose content is not known yet, by all cores, unless they have more than 4 GiB together. Without a memory,
+    /// nothing is done.
     ///
     /// A memory that cannot be written is a warning: a later command then reads touched files again.
     pub(crate) fn remember(&self) {
@@ -148,7 +153,11 @@ impl SeenInputs {
             return;
         }
         let unread = || new.iter().filter(|(_, look)| look.content.is_none());
-        let read = memory::contents(unread().map(|(path, look)| (path.as_path(), look.now)));
+        let bytes: u64 = unread().map(|(_, look)| look.now.size()).sum();
+        let read = match bytes <= MOST_BYTES {
+            true => memory::contents(unread().map(|(path, look)| (path.as_path(), look.now))),
+            false => Vec::new(),
+        };
         let mut read = read.into_iter();
         let mut learnt = BTreeMap::new();
         for (path, look) in &new {

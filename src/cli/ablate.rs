@@ -39,7 +39,7 @@ pub(super) struct Args {
         value_name = "LINES",
         value_delimiter = ',',
         value_parser = ablation_line(),
-        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld-on"
+        default_value = "weak,pseudo,pseudo+richness,pseudo+richness+pld"
     )]
     lines: Vec<AblationLine>,
     /// Networks to compare, separated by commas; each line is trained with each network [default: that of --network]

@@ -193,7 +193,7 @@ fn job(
             "--config",
             &place(ABLATION),
             "--lines",
-            "weak,pseudo,pseudo+richness,pseudo+richness+pld-on",
+            "weak,pseudo,pseudo+richness,pseudo+richness+pld",
         ],
     )
 }

@@ -294,7 +294,7 @@ fn unknown_rules_and_negative_counts_are_named() {
     let guess = rules(vec!["plg", "plg", "plg", "plg", "guess", "plg"]);
     assert_eq!(
         refused("rule", lists(&[3, 3], "rule", guess)),
-        "table `labels`, row 1: rule is `guess`, expected `plg`, `pld` or `user`"
+        "table `labels`, row 1: rule is `guess`, expected `plg`, `import`, `pld` or `user`"
     );
     assert_eq!(
         refused("rule", lists(&[3, 2], "rule", rules(vec!["plg"; 5]))),
@@ -348,7 +348,7 @@ fn null_is_where_the_schema_allows_it_and_nowhere_else() {
             .collect();
         let expected: &[&str] = match table {
             "classes" => &["prompt"],
-            "videos" => &["audio_source", "visual_source"],
+            "videos" => &["audio_source", "visual_source", "guessed"],
             "labels" => &["threshold", "why"],
             "label_changes" => &["why"],
             "epochs" => &["flips"],

@@ -61,7 +61,7 @@ pub(crate) fn changes_of(given: &Bound<'_, PyDict>) -> PyResult<Changes> {
         }
     }
     changes.denoising = DenoiseRequest {
-        rule: None,
+        rule: item(given, "denoising_rule")?,
         parameters: item(given, "parameters")?.unwrap_or_default(),
         modalities: match item::<Vec<String>>(given, "modalities")? {
             Some(names) => Some(names.iter().map(|name| modality(name)).collect::<PyResult<_>>()?),

@@ -14,6 +14,8 @@ import pytest
 import vaplan
 from conftest import REPOSITORY
 
+LIBTORCH = Path(os.environ.get("LIBTORCH") or REPOSITORY / "third_party" / "libtorch")
+
 MODULE = [sys.executable, "-m", "vaplan"]
 
 
@@ -62,10 +64,10 @@ def test_training_is_handed_to_the_program_that_is_named(tmp_path):
 
 
 def package_of_torch(folder: Path, version: str) -> Path:
-    """A folder for PYTHONPATH with a package torch of this version. Its libraries are those of $LIBTORCH."""
+    """A folder for PYTHONPATH with a package torch of this version. Its libraries are those of libtorch."""
     (folder / "torch").mkdir(parents=True)
     (folder / "torch" / "__init__.py").write_text("raise ImportError('the program must not import torch')\n")
-    (folder / "torch" / "lib").symlink_to(Path(os.environ.get("LIBTORCH", "/nowhere")) / "lib")
+    (folder / "torch" / "lib").symlink_to(LIBTORCH / "lib")
     info = folder / f"torch-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
@@ -92,8 +94,8 @@ def program_in_the_wheel(monkeypatch):
 
 
 def test_training_takes_the_libtorch_of_a_torch_that_fits(program_in_the_wheel, tmp_path, made, own):
-    if not os.environ.get("LIBTORCH"):
-        pytest.skip("needs LIBTORCH")
+    if not LIBTORCH.is_dir():
+        pytest.skip("needs libtorch: `make native`, or LIBTORCH")
     fits = package_of_torch(tmp_path / "fits", "2.13.0+cpu")
     settings = tmp_path / "train.toml"
     settings.write_text("epochs = 1\n")

@@ -270,4 +270,7 @@ def _denoise(value: Any) -> dict[str, Any]:
             given["modalities"] = [choice(name, "denoise['modalities']", MODALITIES) for name in names]
         else:
             given["parameters"][key] = real(own, f"denoise[{key!r}]")
+    if given["parameters"]:
+        # The settings are those of PLD. A store that has another rule changes to PLD.
+        given["denoising_rule"] = "pld"
     return given

@@ -24,6 +24,18 @@ struct S3 {
     folder: tempfile::TempDir,
 }
 
+/// Runs commands at once, and asserts that all succeed.
+fn assert_at_once(commands: impl Iterator<Item = Command>) {
+    let quiet = |mut command: Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let running: Vec<Child> = commands.map(quiet).collect();
+    for mut process in running {
+        assert!(process.wait().unwrap().success());
+    }
+}
+
 impl Drop for S3 {
     fn drop(&mut self) {
         let _ = self.server.kill();
@@ -430,20 +442,11 @@ fn two_processes_that_relabel_on_s3_at_once_both_commit_one_after_the_other() {
         s3.user_labels(remote, "one.csv", 0),
         s3.user_labels(remote, "two.csv", 5),
     ];
-    let running: Vec<Child> = files
-        .iter()
-        .map(|user| {
-            let mut command = s3.command(&["relabel", "--store", remote, "--user", user]);
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut process in running {
-        assert!(process.wait().unwrap().success());
-    }
+    assert_at_once(
+        files
+            .iter()
+            .map(|user| s3.command(&["relabel", "--store", remote, "--user", user])),
+    );
     let log: Value = serde_json::from_str(&s3.done(&["log", "--store", remote, "--format", "json"])).unwrap();
     assert_eq!(log.as_array().unwrap().len(), 3);
     s3.done(&["check", "--store", remote]);

@@ -87,6 +87,22 @@ impl TrainingSample {
         words
     }
 
+    /// `ablate` on one thread, with a small network and more settings and flags.
+    pub(crate) fn ablate(&self, store: &str, settings: &str, more: &[&str]) -> Output {
+        let (file, store) = (self.path("train.toml"), self.path(store));
+        fs::write(&file, format!("hidden = 16\nfeedforward = 16\n{settings}")).unwrap();
+        let words = ["ablate", "--store", &store, "--config", &file, "--threads", "1"];
+        run(self.features([&words[..], more].concat()))
+    }
+
+    /// [`TrainingSample::ablate`], and the runs that it tells.
+    pub(crate) fn ablated(&self, store: &str, settings: &str, more: &[&str]) -> Vec<serde_json::Value> {
+        let output = self.ablate(store, settings, &[more, &["--format", "json"]].concat());
+        assert_status(&output, 0);
+        let report: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+        report["runs"].as_array().unwrap().clone()
+    }
+
     /// `train` with settings that take seconds.
     fn train_words(&self, store: &str, config: &str, epochs: &str) -> Vec<String> {
         let file = self.path("train.toml");
@@ -393,26 +409,9 @@ fn what_cannot_be_trained_is_refused_with_what_would_do() {
 fn a_line_that_denoises_leaves_the_labels_of_the_next_line_as_they_were() {
     let sample = TrainingSample::new("2");
     sample.copy("other");
-    let file = sample.path("train.toml");
-    fs::write(&file, "hidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n").unwrap();
-    let runs = |store: &str, lines: &str, epochs: &str| -> Vec<serde_json::Value> {
-        let store = sample.path(store);
-        let words = [
-            "ablate",
-            "--store",
-            &store,
-            "--config",
-            &file,
-            "--epochs",
-            epochs,
-            "--threads",
-            "1",
-        ];
-        let more = ["--seeds", "1", "--format", "json", "--lines", lines];
-        let output = run(sample.features([&words[..], &more].concat()));
-        assert_status(&output, 0);
-        let report: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
-        report["runs"].as_array().unwrap().clone()
+    let runs = |store: &str, lines: &str, epochs: &str| {
+        let more = ["--epochs", epochs, "--seeds", "1", "--lines", lines];
+        sample.ablated(store, "learning_rate = 0.01\n", &more)
     };
     let denoised = "pseudo+richness+pld,pseudo+richness+pld-on,pseudo+richness+pld-every";
     let after = runs("store", &format!("{denoised},pseudo+richness"), "4");
@@ -432,21 +431,9 @@ fn a_line_that_denoises_leaves_the_labels_of_the_next_line_as_they_were() {
 fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was() {
     let sample = TrainingSample::new("1");
     let store = sample.path("store");
-    let file = sample.path("train.toml");
-    fs::write(&file, "hidden = 16\nfeedforward = 16\nbest_split = \"val\"\n").unwrap();
-    let words = [
-        "ablate",
-        "--store",
-        &store,
-        "--config",
-        &file,
-        "--epochs",
-        "2",
-        "--threads",
-        "1",
-    ];
-    let words = [&words[..], &["--seeds", "1,2", "--lines", "weak,pseudo+richness"]].concat();
-    let output = run(sample.features(words.clone()));
+    let settings = "best_split = \"val\"\n";
+    let words = |lines| ["--epochs", "2", "--seeds", "1,2", "--lines", lines];
+    let output = sample.ablate("store", settings, &words("weak,pseudo+richness"));
     assert_status(&output, 0);
     let told = stdout(&output);
     assert!(
@@ -470,9 +457,7 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
     };
     let before = times();
     assert_eq!(before.len(), 4);
-    let mut more = words.clone();
-    *more.last_mut().unwrap() = "weak,pseudo,pseudo+richness";
-    let again = run(sample.features(more));
+    let again = sample.ablate("store", settings, &words("weak,pseudo,pseudo+richness"));
     assert_status(&again, 0);
     let after = times();
     assert_eq!(after.len(), 6);
@@ -486,9 +471,7 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
         stdout(&again)
     );
 
-    let json = run(sample.features([&words[..], &["--format", "json"]].concat()));
-    let report: serde_json::Value = serde_json::from_str(stdout(&json)).unwrap();
-    let runs = report["runs"].as_array().unwrap();
+    let runs = sample.ablated("store", settings, &words("weak,pseudo+richness"));
     let of = |run: usize, key: &str| runs[run][key].clone();
     assert_eq!(runs.len(), 4);
     assert_eq!(

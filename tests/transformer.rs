@@ -72,25 +72,7 @@ fn a_transformer_learns_resumes_bit_for_bit_and_predicts_what_the_store_has() {
 #[test]
 fn an_ablation_compares_networks_and_a_flag_names_one() {
     let sample = TrainingSample::new("1");
-    let (store, file) = (sample.path("store"), sample.path("train.toml"));
-    fs::write(&file, "hidden = 16\nfeedforward = 16\n").unwrap();
-    let words = |more: &[&'static str]| {
-        let words = [
-            &[
-                "ablate",
-                "--store",
-                &store,
-                "--config",
-                &file,
-                "--epochs",
-                "2",
-                "--threads",
-                "1",
-            ][..],
-            more,
-        ];
-        run(sample.features(words.concat()))
-    };
+    let words = |more: &[&str]| sample.ablate("store", "", &[&["--epochs", "2"][..], more].concat());
     let common = ["--seeds", "1,2", "--lines", "weak,pseudo+richness"];
     let output = words(&[&common[..], &["--networks", "han,transformer"]].concat());
     assert_status(&output, 0);

@@ -5,32 +5,13 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{assert_status, run, stderr, stdout};
+use crate::support::{assert_status, run, stderr};
 use crate::train::TrainingSample;
 
-/// The ablation of the sample as JSON, by these lines and further settings.
+/// The runs of an ablation of the sample by these lines and further settings.
 fn ablate(sample: &TrainingSample, lines: &str, settings: &str) -> Vec<Value> {
-    let (store, file) = (sample.path("store"), sample.path("train.toml"));
-    fs::write(
-        &file,
-        format!("epochs = 3\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n{settings}"),
-    )
-    .unwrap();
-    let words = [
-        "ablate",
-        "--store",
-        &store,
-        "--config",
-        &file,
-        "--threads",
-        "1",
-        "--seeds",
-        "1",
-    ];
-    let output = run(sample.features([&words[..], &["--lines", lines, "--format", "json"]].concat()));
-    assert_status(&output, 0);
-    let ablation: Value = serde_json::from_str(stdout(&output)).unwrap();
-    ablation["runs"].as_array().unwrap().clone()
+    let settings = format!("epochs = 3\nlearning_rate = 0.01\n{settings}");
+    sample.ablated("store", &settings, &["--seeds", "1", "--lines", lines])
 }
 
 #[test]

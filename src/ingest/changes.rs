@@ -140,13 +140,20 @@ pub struct PredictedRow {
 impl ChangeRows {
     /// Whether the rows change nothing.
     pub fn is_empty(&self) -> bool {
+        self.user.is_empty() && self.files.is_empty() && self.has_no_other_rows()
+    }
+
+    /// Whether the rows are user labels, and nothing else.
+    pub(crate) fn has_only_user_labels(&self) -> bool {
+        !self.user.is_empty() && self.has_no_other_rows()
+    }
+
+    fn has_no_other_rows(&self) -> bool {
         self.weak.is_empty()
-            && self.user.is_empty()
             && self.classes.is_none()
             && self.texts.iter().all(Option::is_none)
             && self.prompts.is_empty()
             && self.predictions.is_none()
-            && self.files.is_empty()
     }
 
     fn file(&mut self, path: &Path) -> Result<(PathBuf, Arc<str>), IngestError> {

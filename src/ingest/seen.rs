@@ -147,6 +147,11 @@ impl SeenInputs {
     ///
     /// A memory that cannot be written is a warning: a later command then reads touched files again.
     pub(crate) fn remember(&self) {
+        self.remember_up_to(MOST_BYTES);
+    }
+
+    /// Like [`SeenInputs::remember`], with another limit of the bytes.
+    fn remember_up_to(&self, most: u64) {
         let Some(file) = &self.file else { return };
         let new: Vec<(&PathBuf, &Look)> = self.looked.iter().filter(|(_, look)| !look.remembered).collect();
         if new.is_empty() {
@@ -154,7 +159,7 @@ impl SeenInputs {
         }
         let unread = || new.iter().filter(|(_, look)| look.content.is_none());
         let bytes: u64 = unread().map(|(_, look)| look.now.size()).sum();
-        let read = match bytes <= MOST_BYTES {
+        let read = match bytes <= most {
             true => memory::contents(unread().map(|(path, look)| (path.as_path(), look.now))),
             false => Vec::new(),
         };

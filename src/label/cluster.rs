@@ -34,6 +34,7 @@ use crate::ingest::seen::SeenInputs;
 use crate::world::World;
 use crate::world::hash::{feed, hash};
 use vaplan_schemas::Modality;
+use vaplan_schemas::store::Snapshot;
 
 /// Labels a request as one of several processes. All processes must get the same request, except for its `command`.
 ///
@@ -57,32 +58,37 @@ pub fn run(
             &request.store,
             request.workers,
             listener,
-            |_, before| {
-                let mut plan = plan;
-                let denoised = plan.denoised.take();
-                let before = match before {
-                    Some(snapshot) => {
-                        let world = World::read(&snapshot)?;
-                        let classes = world.classes.clone();
-                        keep(&mut plan, world, denoised);
-                        Some((snapshot, classes))
-                    }
-                    None => None,
-                };
-                Ok(FollowedPlan {
-                    plan,
-                    stage: STAGE,
-                    before,
-                    user_labels: None,
-                    predictions: Vec::new(),
-                    flips: false,
-                })
-            },
+            |_, before| followed(plan, before),
             |_, _, _, _| Ok(None),
         )
         .map(ClusterOutcome::from),
     };
     member.end(outcome)
+}
+
+/// The plan of a process that labels together with process 0. `before` is the version that process 0 names.
+///
+/// # Errors
+/// Returns [`LabelError`] if the version cannot be read.
+pub(crate) fn followed(mut plan: Plan, before: Option<Snapshot>) -> Result<FollowedPlan, LabelError> {
+    let denoised = plan.denoised.take();
+    let before = match before {
+        Some(snapshot) => {
+            let world = World::read(&snapshot)?;
+            let classes = world.classes.clone();
+            keep(&mut plan, world, denoised);
+            Some((snapshot, classes))
+        }
+        None => None,
+    };
+    Ok(FollowedPlan {
+        plan,
+        stage: STAGE,
+        before,
+        user_labels: None,
+        predictions: Vec::new(),
+        flips: false,
+    })
 }
 
 /// The hashes and values that must be the same in all processes, each with its name.

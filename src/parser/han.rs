@@ -18,15 +18,16 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::attention::{Projected, attend, attention, key_mask};
 use super::error::{NetworkError, WeightsProblem};
+use super::mmil::{MmilNames, pooled};
 use super::network::{
     HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of,
 };
 use super::noise::Noise;
-use super::parameters::{Declared, Parameters, Start, linear, matrix};
+use super::parameters::{Declared, Parameters, Start, linear, matrix, norm};
 use super::weights::Weights;
 
 /// Settings of HAN. The defaults are those published for LLP.
@@ -94,9 +95,8 @@ fn declared(sizes: &NetworkSizes, settings: &HanSettings) -> Vec<Declared> {
         for name in ["self_attn", "cm_attn"] {
             attention(&mut all, &format!("{layer}.{name}"), h);
         }
-        for norm in ["norm1", "norm2"] {
-            all.push((format!("{layer}.{norm}.weight"), vec![h], Start::One));
-            all.push((format!("{layer}.{norm}.bias"), vec![h], Start::Zero));
+        for at in ["norm1", "norm2"] {
+            norm(&mut all, &format!("{layer}.{at}"), h);
         }
     }
     for name in UNUSED {
@@ -217,36 +217,25 @@ impl Parser for Han {
                 .parameters
                 .linear("fc_fusion", &Tensor::cat(&[visual, clips], -1)); // [B, T, H]
         }
-        let padding = inputs
-            .padding
-            .as_ref()
-            .map(|padding| Padding::new(padding, self.settings.heads));
+        let padding = inputs.padding.as_ref();
+        let keys = padding.map(|padding| key_mask(&padding.repeat([2, 1]), self.settings.heads));
         let mut x = Tensor::cat(&[audio, visual], 0); // [2B, T, H]
         let mut noise = noise;
         for layer in 0..self.settings.layers {
-            x = self.layer(layer, &x, padding.as_ref(), noise.as_deref_mut());
+            x = self.layer(layer, &x, keys.as_ref(), noise.as_deref_mut());
         }
-        let probability = self.parameters.linear("fc_prob", &x).sigmoid(); // [2B, T, C]
-        let mut over_time = self.parameters.linear("fc_frame_att", &x); // [2B, T, C]
-        if let Some(padding) = &padding {
-            over_time = over_time.masked_fill(&padding.segments, f64::NEG_INFINITY);
-        }
-        let over_time = over_time.softmax(1, None::<Kind>); // [2B, T, C], sums to 1 over T
-        let by_modality = |tensor: &Tensor| {
-            let size = tensor.size();
-            tensor.view([2, batch, size[1], size[2]])
+        let (_, time, hidden) = x.size3().expect("the encoder's output has three axes");
+        let names = MmilNames {
+            probability: "fc_prob",
+            segments: "fc_frame_att",
+            modalities: "fc_av_att",
         };
-        let over_modalities = by_modality(&self.parameters.linear("fc_av_att", &x)).softmax(0, None::<Kind>); // [2, B, T, C]
-        let pooled = by_modality(&(&over_time * &probability)); // [2, B, T, C]
-        let modalities = pooled.sum_dim_intlist(2, false, None::<Kind>); // [2, B, C]
-        let probability = by_modality(&probability); // [2, B, T, C]
-        ParserOutputs {
-            segment_audio: probability.get(0),
-            segment_visual: probability.get(1),
-            audio: modalities.get(0),
-            visual: modalities.get(1),
-            video: (pooled * over_modalities).sum_dim_intlist([0, 2].as_slice(), false, None::<Kind>),
-        }
+        pooled(
+            &self.parameters,
+            names,
+            &x.view([2, batch, time, hidden]),
+            padding,
+        )
     }
 }
 
@@ -256,7 +245,7 @@ impl Han {
         &self,
         layer: usize,
         x: &Tensor,
-        padding: Option<&Padding>,
+        keys: Option<&Tensor>,
         mut noise: Option<&mut Noise>,
     ) -> Tensor {
         let name = format!("hat_encoder.layers.{layer}");
@@ -264,8 +253,8 @@ impl Han {
             Some(noise) => noise.drop(&x, self.settings.dropout),
             None => x,
         };
-        let cross = self.attention(&format!("{name}.cm_attn"), x, true, padding, &mut drop);
-        let own = self.attention(&format!("{name}.self_attn"), x, false, padding, &mut drop);
+        let cross = self.attention(&format!("{name}.cm_attn"), x, true, keys, &mut drop);
+        let own = self.attention(&format!("{name}.self_attn"), x, false, keys, &mut drop);
         let x = self
             .parameters
             .norm(&format!("{name}.norm1"), &(x + drop(cross) + drop(own)));
@@ -281,7 +270,7 @@ impl Han {
         name: &str,
         x: &Tensor,
         cross: bool,
-        padding: Option<&Padding>,
+        keys: Option<&Tensor>,
         drop: &mut dyn FnMut(Tensor) -> Tensor,
     ) -> Tensor {
         let half = x.size()[0] / 2;
@@ -298,7 +287,6 @@ impl Han {
             key: other(&projected[1]),
             value: other(&projected[2]),
         };
-        let keys = padding.map(|padding| &padding.keys);
         attend(
             &self.parameters,
             name,
@@ -306,24 +294,5 @@ impl Han {
             (self.settings.heads, keys),
             drop,
         )
-    }
-}
-
-/// Masks of the segments past the end of a video, for both modalities.
-struct Padding {
-    /// The mask of attention keys, `[2B·heads, 1, T]`.
-    keys: Tensor,
-    /// The mask of segments, `[2B, T, 1]`.
-    segments: Tensor,
-}
-
-impl Padding {
-    /// Makes the masks from the padding `[B, T]`.
-    fn new(padding: &Tensor, heads: i64) -> Padding {
-        let both = padding.repeat([2, 1]);
-        Padding {
-            keys: key_mask(&both, heads),
-            segments: both.unsqueeze(-1),
-        }
     }
 }

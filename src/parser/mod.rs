@@ -46,6 +46,7 @@ mod gain;
 mod golden;
 pub mod han;
 pub mod loss;
+pub mod mmil;
 pub mod model;
 pub mod network;
 pub mod noise;

@@ -33,6 +33,12 @@ pub fn linear(declared: &mut Vec<Declared>, name: &str, from: i64, to: i64) {
     declared.push((format!("{name}.bias"), vec![to], Start::Linear(from)));
 }
 
+/// Declares the weight and the bias of a layer norm over `width` values, `[width]` each.
+pub fn norm(declared: &mut Vec<Declared>, name: &str, width: i64) {
+    declared.push((format!("{name}.weight"), vec![width], Start::One));
+    declared.push((format!("{name}.bias"), vec![width], Start::Zero));
+}
+
 /// The parameters of a network, by name.
 #[derive(Debug)]
 pub struct Parameters(BTreeMap<String, Tensor>);

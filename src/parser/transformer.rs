@@ -23,15 +23,16 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::attention::{Projected, attend, attention, key_mask};
 use super::error::{NetworkError, WeightsProblem};
+use super::mmil::{MmilNames, pooled};
 use super::network::{
     HEADS, Network, NetworkSizes, Parser, ParserInputs, ParserOutputs, check_encoder, heads_of,
 };
 use super::noise::Noise;
-use super::parameters::{Declared, Parameters, Start, linear, matrix};
+use super::parameters::{Declared, Parameters, linear, matrix, norm};
 use super::weights::Weights;
 
 /// Settings of the transformer.
@@ -72,12 +73,6 @@ pub struct TemporalTransformer {
 
 /// The modalities, in the order of the parameters' names and of the outputs.
 const MODALITIES: [&str; 2] = ["audio", "visual"];
-
-/// Declares a layer norm of width `hidden`.
-fn norm(declared: &mut Vec<Declared>, name: &str, hidden: i64) {
-    declared.push((format!("{name}.weight"), vec![hidden], Start::One));
-    declared.push((format!("{name}.bias"), vec![hidden], Start::Zero));
-}
 
 /// The names, shapes and initial values of all parameters, in the order in which random numbers are drawn for them.
 fn declared(sizes: &NetworkSizes, settings: &TransformerSettings) -> Vec<Declared> {
@@ -233,21 +228,12 @@ impl Parser for TemporalTransformer {
             p.norm(&format!("{modality}.norm"), x)
         };
         let x = Tensor::stack(&[last(), last()], 0); // [2, B, T, H]
-        let probability = p.linear("prob", &x).sigmoid(); // [2, B, T, C]
-        let mut over_time = p.linear("segment_attention", &x); // [2, B, T, C]
-        if let Some(padding) = padding {
-            over_time = over_time.masked_fill(&padding.unsqueeze(0).unsqueeze(-1), f64::NEG_INFINITY);
-        }
-        let pooled = over_time.softmax(2, None::<Kind>) * &probability; // [2, B, T, C]
-        let over_modalities = p.linear("modality_attention", &x).softmax(0, None::<Kind>); // [2, B, T, C]
-        let modalities = pooled.sum_dim_intlist(2, false, None::<Kind>); // [2, B, C]
-        ParserOutputs {
-            segment_audio: probability.get(0),
-            segment_visual: probability.get(1),
-            audio: modalities.get(0),
-            visual: modalities.get(1),
-            video: (pooled * over_modalities).sum_dim_intlist([0, 2].as_slice(), false, None::<Kind>),
-        }
+        let names = MmilNames {
+            probability: "prob",
+            segments: "segment_attention",
+            modalities: "modality_attention",
+        };
+        pooled(p, names, &x, padding)
     }
 }
 

@@ -10,7 +10,7 @@
 //! The other processes read the file of the run, the annotations and their features when process 0 begins to label. They do
 //! not train: the training is on process 0, and gets the labels of all processes.
 
-use vaplan_schemas::store::Store;
+use vaplan_schemas::store::{Snapshot, Store};
 
 use super::config::Config;
 use super::{RunError, RunRequest, Todo};
@@ -22,8 +22,7 @@ use crate::engine::cluster::meeting::RequestValues;
 use crate::engine::cluster::member::ClusterMember;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::LabelError;
-use crate::label::{STAGE, keep};
-use crate::world::World;
+use crate::label::cluster::followed;
 use crate::world::hash::{feed, hash};
 
 /// The values that must be the same in all processes, each with its name.
@@ -83,10 +82,7 @@ fn steps(
 }
 
 /// Plans the labelling of the run. Process 0 has encoded the media, if the run has any.
-fn planned(
-    request: &RunRequest,
-    before: Option<vaplan_schemas::store::Snapshot>,
-) -> Result<FollowedPlan, LabelError> {
+fn planned(request: &RunRequest, before: Option<Snapshot>) -> Result<FollowedPlan, LabelError> {
     let todo = match Todo::new(request) {
         Ok(todo) => todo,
         Err(RunError::Label(error)) => return Err(error),
@@ -98,23 +94,5 @@ fn planned(
                 .to_owned(),
         )
     })?;
-    let mut plan = todo.plan;
-    let denoised = plan.denoised.take();
-    let before = match before {
-        Some(snapshot) => {
-            let world = World::read(&snapshot)?;
-            let classes = world.classes.clone();
-            keep(&mut plan, world, denoised);
-            Some((snapshot, classes))
-        }
-        None => None,
-    };
-    Ok(FollowedPlan {
-        plan,
-        stage: STAGE,
-        before,
-        user_labels: None,
-        predictions: Vec::new(),
-        flips: false,
-    })
+    followed(todo.plan, before)
 }

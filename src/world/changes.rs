@@ -66,6 +66,15 @@ impl Changes {
     /// Whether the change asks for nothing. The fields `delivered`, `allow_missing`, `author`
     /// and `note` are not considered.
     pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.has_only_rows()
+    }
+
+    /// Whether the change asks for user labels and for nothing else.
+    pub(crate) fn has_only_user_labels(&self) -> bool {
+        self.rows.has_only_user_labels() && self.has_only_rows()
+    }
+
+    fn has_only_rows(&self) -> bool {
         let settings = &self.settings;
         let settings = settings.rule.is_none()
             && settings.candidates.is_none()
@@ -80,22 +89,10 @@ impl Changes {
             .all(Option::is_none);
         settings
             && self.thresholds.is_empty()
-            && self.rows.is_empty()
             && self.features.iter().chain(&self.removed).all(Vec::is_empty)
             && self.epoch.is_none()
             && self.denoising == DenoiseRequest::default()
             && self.to_version.is_none()
-    }
-
-    /// Whether the change asks for user labels and for nothing else.
-    pub(crate) fn has_only_user_labels(&self) -> bool {
-        let rows = ChangeRows {
-            user: Vec::new(),
-            files: Default::default(),
-            ..self.rows.clone()
-        };
-        let others = Changes { rows, ..self.clone() };
-        !self.rows.user.is_empty() && others.is_empty()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Several processes on hosts of their own: three network namespaces, each with a link to every other one. Where
-//! namespaces are not permitted, the same tests run on loopback, without the tests that cut or slow a link.
+//! namespaces are not permitted, the same tests run on loopback. No link is slow there, and a process that is stopped (SIGSTOP)
+//! stands for one whose link is cut: the others hear nothing of it either.
 //!
 //! ```text
 //! 10.77.0.1 ───── 10.77.0.2
@@ -12,11 +13,12 @@ use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use vaplan_schemas::store::Store;
 
-use super::processes::{SECRET, alone, assert_no_garbage, check, files, hosts, program, sample};
-use crate::sample::{Numbers, Sample, Tables};
-use crate::support::{assert_status, label_changes, stderr};
+use super::processes::{SECRET, alone, assert_no_garbage, check, files, hosts, program, read, sample};
+use crate::sample::{Numbers, Sample};
+use crate::support::{assert_status, stderr};
 
 const HOSTS: usize = 3;
 
@@ -95,6 +97,11 @@ impl Network {
         cut.into_iter().all(|done| done)
     }
 
+    /// Brings the links of a host up again, if there are any.
+    fn restore(&self, host: usize) {
+        assert!(!self.is_made() || self.up(host));
+    }
+
     fn is_made(&self) -> bool {
         !self.names.is_empty()
     }
@@ -127,8 +134,11 @@ impl Network {
         hosts(sample, &format!("hosts{port}"), HOSTS).1.join(",")
     }
 
-    /// Number of TCP segments that a host sent more than once.
+    /// Number of TCP segments that a host sent more than once; 0 on loopback.
     fn sent_again(&self, host: usize) -> u64 {
+        if !self.is_made() {
+            return 0;
+        }
         let mut command = Command::new("ip");
         let output = command
             .args(["netns", "exec", &self.names[host], "cat", "/proc/net/snmp"])
@@ -194,6 +204,34 @@ impl Run {
         }
     }
 
+    /// Cuts a process off from the others.
+    fn cut(&self, network: &Network, process: usize) {
+        match network.is_made() {
+            true => assert!(network.down(process)),
+            false => self.signal(process, Signal::STOP),
+        }
+    }
+
+    /// Ends the cut of a process.
+    fn join(&self, network: &Network, process: usize) {
+        match network.is_made() {
+            true => assert!(network.up(process)),
+            false => self.signal(process, Signal::CONT),
+        }
+    }
+
+    fn signal(&self, process: usize, signal: Signal) {
+        kill_process(Pid::from_child(&self.0[process]), signal).unwrap();
+    }
+
+    /// Waits until every process but one has ended.
+    fn all_end_but(&mut self, process: usize) {
+        let others = self.0.iter_mut().enumerate().filter(|(own, _)| *own != process);
+        for (_, child) in others {
+            child.wait().unwrap();
+        }
+    }
+
     fn kill(&mut self, process: usize) {
         // The process can have ended already.
         let _ = self.0[process].kill();
@@ -226,13 +264,6 @@ fn relabelling(sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
         .into_iter()
         .chain(more.iter().copied());
     words.map(str::to_owned).collect()
-}
-
-/// The tables and changed labels of a store.
-fn read(sample: &Sample, store: &str) -> (Tables, Vec<vaplan_schemas::rows::LabelChangeRow>) {
-    let path = sample.path(store);
-    let latest = Store::open(&path).unwrap().latest().unwrap().unwrap();
-    (Tables::read(&path), label_changes(&latest))
 }
 
 #[test]
@@ -340,10 +371,6 @@ fn a_kill_at_a_random_point_of_any_process_leaves_the_last_version_whole() {
 fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     let sample = sample(120);
     let network = Network::new("c");
-    if !network.is_made() {
-        println!("3 processes: no link can be cut on loopback");
-        return;
-    }
     assert_status(&alone(&sample, "one", &[]), 1);
     let hosts = network.addresses(&sample, 2103);
     let store = Store::create(&sample.path("store")).unwrap();
@@ -352,12 +379,13 @@ fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     let lock = store.lock(&mut |_| ()).unwrap();
     let mut run = Run::start(&network, &labelling(&sample, "store", &[]), &hosts, None);
     run.hear(1, "waiting: the store is being written by");
-    assert!(network.down(1));
-    let (before, mut again) = (network.sent_again(0), 0);
-    while again < 2 {
+    let before = network.sent_again(0);
+    run.cut(&network, 1);
+    let mut again = 0;
+    while network.is_made() && again < 2 {
         again = network.sent_again(0) - before;
     }
-    assert!(network.up(1));
+    run.join(&network, 1);
     drop(lock);
     for output in run.end() {
         assert_status(&output, 1);
@@ -375,27 +403,14 @@ fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     );
     let mut run = Run::start(&network, &arguments, &hosts, None);
     run.hear(1, "waiting: the store is being written by");
-    assert!(network.down(1));
-    let outputs = run.end();
-    for (process, output) in outputs.iter().enumerate() {
-        assert_status(output, 2);
-        let peer = if process == 1 { 0 } else { 1 };
-        let told = format!(
-            "process {peer} ({}:2103) was lost: no sign of life for 5 s",
-            address(peer)
-        );
-        assert!(
-            stderr(output).contains(&told),
-            "process {process}: {}",
-            stderr(output)
-        );
-    }
+    run.cut(&network, 1);
+    assert_all_lose_one(&network, run, (&hosts, 5));
     drop(lock);
     assert!(
         read(&sample, "store") == read(&sample, "one"),
         "the last version is whole"
     );
-    assert!(network.up(1));
+    network.restore(1);
     for output in Run::start(&network, &arguments, &hosts, None).end() {
         assert_status(&output, 1);
     }
@@ -403,6 +418,26 @@ fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
     println!(
         "{HOSTS} processes: a cut of {again} lost segments was survived, a cut of 5 s ended all; the rerun completed"
     );
+}
+
+/// Process 1 is cut off: all processes end, and name a process of which they heard nothing for so many seconds.
+fn assert_all_lose_one(network: &Network, mut run: Run, (hosts, seconds): (&str, u64)) {
+    run.all_end_but(1);
+    if !network.is_made() {
+        // A stopped process finds the others gone when it goes on.
+        run.join(network, 1);
+    }
+    for (process, output) in run.end().iter().enumerate() {
+        assert_status(output, 2);
+        let peer = if process == 1 { 0 } else { 1 };
+        let host = hosts.split(',').nth(peer).unwrap();
+        let told = format!("process {peer} ({host}) was lost: no sign of life for {seconds} s");
+        assert!(
+            stderr(output).contains(&told) || (process == 1 && !network.is_made()),
+            "process {process}: {}",
+            stderr(output)
+        );
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use vaplan_schemas::StoreVersion;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::tables;
 
-use crate::sample::Sample;
-use crate::support::{assert_status, stderr, vaplan};
+use crate::denoise::predicted;
+use crate::sample::{Sample, Tables, commit_epoch};
+use crate::support::{assert_status, label_changes, stderr, vaplan};
 
 /// The secret of the clusters of these tests.
 pub(crate) const SECRET: &str = "a secret of sixteen or more bytes";
@@ -44,22 +45,63 @@ pub(crate) fn free_addresses(count: usize) -> Vec<String> {
 
 /// Runs so many processes of one command at once. One process gets no hosts.
 pub(super) fn together(processes: usize, arguments: impl Fn(&mut Command)) -> Vec<Output> {
+    cluster_of(processes, |_| {
+        let mut command = program();
+        arguments(&mut command);
+        command
+    })
+}
+
+/// Runs the commands of so many processes at once. One process gets no hosts.
+pub(crate) fn cluster_of(processes: usize, command: impl Fn(usize) -> Command) -> Vec<Output> {
     let hosts = free_addresses(processes).join(",");
     let children: Vec<Child> = (0..processes)
         .map(|process| {
-            let mut command = program();
-            arguments(&mut command);
+            let mut command = command(process);
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
             if processes > 1 {
-                command
-                    .args(["--hosts", &hosts, "--process", &process.to_string()])
-                    .env("VAPLAN_SECRET", SECRET);
+                place(&mut command, &hosts, process);
             }
             command.spawn().unwrap()
         })
         .collect();
     let outputs = children.into_iter().map(|child| child.wait_with_output());
     outputs.map(|output| output.unwrap()).collect()
+}
+
+/// Gives the command its place in a cluster.
+pub(super) fn place(command: &mut Command, hosts: &str, process: usize) {
+    command
+        .env("VAPLAN_SECRET", SECRET)
+        .args(["--hosts", hosts, "--process", &process.to_string()]);
+}
+
+/// Asserts that every process succeeded.
+pub(crate) fn assert_all_succeed(outputs: &[Output], what: &str) {
+    for (process, output) in outputs.iter().enumerate() {
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{what}, process {process}: {}",
+            stderr(output)
+        );
+    }
+}
+
+/// Commits an epoch that predicts every video of a store.
+pub(super) fn commit_predicted(store: &Path) {
+    let latest = Store::open(store).unwrap().latest().unwrap().unwrap();
+    let labels = latest.read::<tables::Labels>().unwrap();
+    let videos = latest.read::<tables::Videos>().unwrap();
+    let tracks = videos.iter().flat_map(|video| predicted(2, video, &labels));
+    commit_epoch(&latest, ("one", 2), Some(50.0), &tracks.collect::<Vec<_>>());
+}
+
+/// The tables and the changed labels of a store.
+pub(super) fn read(sample: &Sample, store: &str) -> (Tables, Vec<vaplan_schemas::rows::LabelChangeRow>) {
+    let path = sample.path(store);
+    let latest = Store::open(&path).unwrap().latest().unwrap().unwrap();
+    (Tables::read(&path), label_changes(&latest))
 }
 
 /// A hosts file of so many free ports, and its lines.

@@ -2,13 +2,9 @@
 
 use std::fs;
 
-use vaplan_schemas::store::Store;
-use vaplan_schemas::tables::{Labels, Videos};
-
-use super::processes::{Cluster, alone, check, program, sample};
-use crate::denoise::predicted;
-use crate::sample::{Sample, Tables, commit_epoch};
-use crate::support::{assert_status, label_changes, stderr, stdout};
+use super::processes::{Cluster, alone, check, commit_predicted, program, read, sample};
+use crate::sample::Sample;
+use crate::support::{assert_status, stderr, stdout};
 
 /// The arguments of `vaplan relabel` of a store.
 fn relabel<'a>(sample: &'a Sample, more: &'a [&'a str]) -> impl Fn(&str) -> Vec<String> + 'a {
@@ -72,30 +68,12 @@ fn relabel_by_several_processes_gives_the_tables_of_one() {
     );
 }
 
-/// The tables and the changed labels of a store.
-fn read(sample: &Sample, store: &str) -> (Tables, Vec<vaplan_schemas::rows::LabelChangeRow>) {
-    let path = sample.path(store);
-    let latest = Store::open(&path).unwrap().latest().unwrap().unwrap();
-    (Tables::read(&path), label_changes(&latest))
-}
-
 #[test]
 fn denoise_by_several_processes_flips_the_labels_that_one_flips() {
     let sample = sample(300);
     for store in ["one", "many"] {
         assert_status(&alone(&sample, store, &[]), 1);
-        let latest = Store::open(&sample.path(store))
-            .unwrap()
-            .latest()
-            .unwrap()
-            .unwrap();
-        let labels = latest.read::<Labels>().unwrap();
-        let videos = latest.read::<Videos>().unwrap();
-        let tracks: Vec<_> = videos
-            .iter()
-            .flat_map(|video| predicted(2, video, &labels))
-            .collect();
-        commit_epoch(&latest, ("one", 2), Some(50.0), &tracks);
+        commit_predicted(&sample.path(store));
     }
     let denoise = |store: &str| {
         let store = sample.path(store).display().to_string();

@@ -1,24 +1,19 @@
 //! `vaplan watch --hosts` and `vaplan run --hosts`: graphs that stay in memory, with workers in several processes.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vaplan_schemas::Modality;
 use vaplan_schemas::store::Store;
 
-use super::processes::{SECRET, free_addresses};
+#[cfg(feature = "train")]
+use super::processes::{assert_all_succeed, cluster_of};
+use super::processes::{free_addresses, place};
 use crate::sample::{Tables, name};
 use crate::support::{assert_status, label_changes, vaplan};
 use crate::watch::harness::{Watch, WatchedStore, copy};
-
-/// Gives the command its place in a cluster.
-fn place(command: &mut Command, hosts: &str, process: usize) {
-    command
-        .env("VAPLAN_SECRET", SECRET)
-        .args(["--hosts", hosts, "--process", &process.to_string()]);
-}
 
 /// The processes of a watch other than process 0. They end with the value.
 struct Others(Vec<Child>);
@@ -171,7 +166,6 @@ fn a_watch_whose_process_is_killed_ends_with_its_name_and_a_new_one_goes_on() {
 #[test]
 fn a_run_of_several_processes_gives_the_tables_of_one() {
     use crate::run::{config, tables};
-    use crate::support::stderr;
     use crate::train::TrainingSample;
 
     const SMALL: &str = "[train]\nepochs = 2\nhidden = 16\nfeedforward = 16\nlearning_rate = 0.01\n\
@@ -180,29 +174,12 @@ fn a_run_of_several_processes_gives_the_tables_of_one() {
     let mut expected = None;
     for (processes, store) in [(1, "one"), (2, "two"), (3, "three")] {
         let file = config(&sample, store, SMALL);
-        let hosts = free_addresses(processes).join(",");
-        let children: Vec<Child> = (0..processes)
-            .map(|process| {
-                let mut command = vaplan();
-                command
-                    .args(["run", &file, "--workers", "2", "--threads", "1"])
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped());
-                if processes > 1 {
-                    place(&mut command, &hosts, process);
-                }
-                command.spawn().unwrap()
-            })
-            .collect();
-        for (process, child) in children.into_iter().enumerate() {
-            let output = child.wait_with_output().unwrap();
-            assert_eq!(
-                output.status.code(),
-                Some(0),
-                "{process} of {processes}: {}",
-                stderr(&output)
-            );
-        }
+        let outputs = cluster_of(processes, |_| {
+            let mut command = vaplan();
+            command.args(["run", &file, "--workers", "2", "--threads", "1"]);
+            command
+        });
+        assert_all_succeed(&outputs, &format!("{processes} processes"));
         let found = tables(&sample.path(store));
         assert!(!found.changes.is_empty());
         match &expected {

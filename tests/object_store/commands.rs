@@ -1,39 +1,24 @@
 //! Commands on a store in S3 that write more than tables, or read inputs at URLs.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use super::{S3, SECRET, words};
-use crate::cluster::processes::{self, free_addresses};
+use super::{S3, SECRET, assert_at_once, words};
+use crate::cluster::processes::{assert_all_succeed, cluster_of};
 use crate::support::{assert_status, stderr, stdout};
 use crate::watch::harness::Watch;
 
 /// Runs a command as several processes on S3, and asserts that all succeed. Each process has a scratch folder of its own, as
 /// on machines of their own.
 fn together(s3: &S3, processes: usize, words: &[&str]) {
-    let hosts = free_addresses(processes).join(",");
-    let children: Vec<Child> = (0..processes)
-        .map(|process| {
-            let mut command: Command = s3.command(words);
-            command
-                .args(["--hosts", &hosts, "--process", &process.to_string()])
-                .env("VAPLAN_SECRET", processes::SECRET)
-                .env("VAPLAN_PASS_VIDEOS", "200")
-                .env("VAPLAN_SCRATCH", s3.path(&format!("scratch{process}")))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            command.spawn().unwrap()
-        })
-        .collect();
-    for (process, child) in children.into_iter().enumerate() {
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "process {process} of {words:?}: {}",
-            stderr(&output)
-        );
-    }
+    let outputs = cluster_of(processes, |process| {
+        let mut command = s3.command(words);
+        command
+            .env("VAPLAN_PASS_VIDEOS", "200")
+            .env("VAPLAN_SCRATCH", s3.path(&format!("scratch{process}")));
+        command
+    });
+    assert_all_succeed(&outputs, &format!("{words:?}"));
 }
 
 #[test]
@@ -437,21 +422,10 @@ fn clocks_that_are_off_by_an_hour_change_neither_leases_nor_tables_nor_what_vacu
         s3.user_labels(&local, "one.csv", 0),
         s3.user_labels(&local, "two.csv", 5),
     ];
-    let running: Vec<Child> = ["+1h", "-1h"]
-        .into_iter()
-        .zip(&files)
-        .map(|(offset, user)| {
-            let mut command = with_clock(&s3, offset, &["relabel", "--store", remote, "--user", user]);
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for mut child in running {
-        assert!(child.wait().unwrap().success());
-    }
+    let relabel = |(offset, user): (&str, &String)| {
+        with_clock(&s3, offset, &["relabel", "--store", remote, "--user", user])
+    };
+    assert_at_once(["+1h", "-1h"].into_iter().zip(&files).map(relabel));
     // The store of one process has the changes in the same order.
     let first = s3.done(&[
         "query",
@@ -482,25 +456,11 @@ fn clocks_that_are_off_by_an_hour_change_neither_leases_nor_tables_nor_what_vacu
     }
     s3.done(&["check", "--store", remote]);
     // Processes of one cluster need no common time.
-    let hosts = free_addresses(3).join(",");
     let change = ["relabel", "--store", remote, "--visual-scale", "3"];
-    let children: Vec<Child> = ["+1h", "+0h", "-1h"]
-        .into_iter()
-        .enumerate()
-        .map(|(process, offset)| {
-            let mut command = with_clock(&s3, offset, &change);
-            command
-                .args(["--hosts", &hosts, "--process", &process.to_string()])
-                .env("VAPLAN_SECRET", processes::SECRET)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            command.spawn().unwrap()
-        })
-        .collect();
-    for child in children {
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    }
+    let outputs = cluster_of(3, |process| {
+        with_clock(&s3, ["+1h", "+0h", "-1h"][process], &change)
+    });
+    assert_all_succeed(&outputs, "clocks that are off");
     s3.done(&["relabel", "--store", &local, "--visual-scale", "3"]);
     assert_eq!(s3.rows(remote), s3.rows(&local));
     println!("clocks that are off by an hour: 2 writers, 2 vacuums, a cluster of 3 processes");

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
 from . import _checkpoint
-
-
-class ParserOutputs(NamedTuple):
-    """Probabilities of a batch of B videos, T segments and C classes."""
-
-    segment_audio: Tensor
-    """``(B, T, C)``"""
-    segment_visual: Tensor
-    """``(B, T, C)``"""
-    audio: Tensor
-    """``(B, C)``, of the audio of the video"""
-    visual: Tensor
-    """``(B, C)``, of the picture of the video"""
-    video: Tensor
-    """``(B, C)``, of the video"""
+from ._pooling import ParserOutputs, check_clips, mean_of_frames, pooled
 
 
 class _Layer(nn.Module):
@@ -126,25 +112,12 @@ class HAN(nn.Module):
             clips: ``(B, T, Ds)``, if the network has clip features.
             padding: ``(B, T)`` bool, true past the end of a video.
         """
-        batch, time = audio.shape[:2]
-        if visual.shape[1] % time:
-            raise ValueError(f"visual has {visual.shape[1]} frames, expected a multiple of the {time} segments of audio")
-        if hasattr(self, "fc_st") != (clips is not None):
-            raise ValueError("clips are given and the network has none" if clips is not None else "clips are missing")
-        a = self.fc_a(audio)
-        # The mean over the frames commutes with the linear map.
-        v = self.fc_v(visual.reshape(batch, time, -1, visual.shape[-1]).mean(2))
+        check_clips(clips, hasattr(self, "fc_st"))
+        a, v = self.fc_a(audio), self.fc_v(mean_of_frames(visual, audio))
         if clips is not None:
             v = self.fc_fusion(torch.cat([v, self.fc_st(clips)], -1))
-        x = torch.stack(self.hat_encoder(a, v, padding))  # (2, B, T, H)
-        probability = self.fc_prob(x).sigmoid()  # (2, B, T, C)
-        over_time = self.fc_frame_att(x)
-        if padding is not None:
-            over_time = over_time.masked_fill(padding[None, :, :, None], float("-inf"))
-        pooled = over_time.softmax(2) * probability
-        modalities = pooled.sum(2)  # (2, B, C)
-        video = (pooled * self.fc_av_att(x).softmax(0)).sum((0, 2))  # (B, C)
-        return ParserOutputs(probability[0], probability[1], modalities[0], modalities[1], video)
+        a, v = self.hat_encoder(a, v, padding)
+        return pooled(a, v, padding, self.fc_prob, self.fc_frame_att, self.fc_av_att)
 
     @classmethod
     def from_checkpoint(cls, source: Union[str, os.PathLike[str], Mapping[str, Any]]) -> HAN:

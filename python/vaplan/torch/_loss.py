@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from ._han import ParserOutputs
+from ._pooling import ParserOutputs
 
 #: Smallest distance of a probability from 0 and 1 in a loss.
 _CLAMP = 1e-7

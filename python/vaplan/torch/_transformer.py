@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checkpoint
-from ._han import ParserOutputs
+from ._pooling import ParserOutputs, check_clips, mean_of_frames, pooled
 
 
 class _Layer(nn.Module):
@@ -120,15 +120,11 @@ class TemporalTransformer(nn.Module):
             clips: ``(B, T, Ds)``, if the network has clip features.
             padding: ``(B, T)`` bool, true past the end of a video.
         """
-        batch, time = audio.shape[:2]
-        if visual.shape[1] % time:
-            raise ValueError(f"visual has {visual.shape[1]} frames, expected a multiple of the {time} segments of audio")
-        if hasattr(self, "fusion") != (clips is not None):
-            raise ValueError("clips are given and the network has none" if clips is not None else "clips are missing")
-        v = self.visual.input(visual.reshape(batch, time, -1, visual.shape[-1]).mean(2))
+        check_clips(clips, hasattr(self, "fusion"))
+        v = self.visual.input(mean_of_frames(visual, audio))
         if clips is not None:
             v = self.fusion(torch.cat([v, self.clips["input"](clips)], -1))
-        position = _positions(time, self.hidden).to(v)
+        position = _positions(audio.shape[1], self.hidden).to(v)
         a = self.audio.input_norm(self.audio.input(audio)) + position
         v = self.visual.input_norm(v) + position
         for of_audio, of_visual in zip(self.audio.layers, self.visual.layers):
@@ -138,15 +134,8 @@ class TemporalTransformer(nn.Module):
                 of_audio.between(a, normed_a, normed_v, padding),
                 of_visual.between(v, normed_v, normed_a, padding),
             )
-        x = torch.stack([self.audio.norm(a), self.visual.norm(v)])  # (2, B, T, H)
-        probability = self.prob(x).sigmoid()  # (2, B, T, C)
-        over_time = self.segment_attention(x)
-        if padding is not None:
-            over_time = over_time.masked_fill(padding[None, :, :, None], float("-inf"))
-        pooled = over_time.softmax(2) * probability
-        modalities = pooled.sum(2)  # (2, B, C)
-        video = (pooled * self.modality_attention(x).softmax(0)).sum((0, 2))  # (B, C)
-        return ParserOutputs(probability[0], probability[1], modalities[0], modalities[1], video)
+        a, v = self.audio.norm(a), self.visual.norm(v)
+        return pooled(a, v, padding, self.prob, self.segment_attention, self.modality_attention)
 
     @classmethod
     def from_checkpoint(cls, source: Union[str, os.PathLike[str], Mapping[str, Any]]) -> TemporalTransformer:

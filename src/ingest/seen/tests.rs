@@ -151,3 +151,22 @@ fn a_damaged_or_unknown_memory_is_empty_and_is_written_anew() {
     fs::write(inputs.at("memory"), "").unwrap();
     assert_eq!(inputs.hash("own/a.npy"), before);
 }
+
+#[test]
+fn inputs_above_the_limit_are_not_read_again_and_their_identity_decides() {
+    let inputs = Inputs::new();
+    let touched = |most: u64| {
+        inputs.write("own/a.npy", "123");
+        let mut seen = SeenInputs::open(&inputs.at("memory"));
+        let before = hash(&mut seen, &inputs.at("own/a.npy"));
+        seen.remember_up_to(most);
+        set_time(&inputs.at("own/a.npy"), 7);
+        let after = hash(
+            &mut SeenInputs::open(&inputs.at("memory")),
+            &inputs.at("own/a.npy"),
+        );
+        (before == after, inputs.memory().exists())
+    };
+    assert_eq!(touched(2), (false, true));
+    assert_eq!(touched(3), (true, true));
+}

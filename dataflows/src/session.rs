@@ -18,7 +18,7 @@ mod peers;
 mod rows;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,7 +30,7 @@ use vaplan_schemas::Modality;
 pub use self::peers::{SessionPeers, SessionWorkers, host};
 pub use self::rows::{Rows, Updates};
 use self::worker::{Answer, Command, LearnerSlot, Share};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Output};
 use crate::records::{LabelRecord, VideoId};
 use crate::train::{Learner, LearnerStatus};
 use crate::workers::{StopSignal, WorkersError};
@@ -85,7 +85,11 @@ pub struct GraphSession {
     version: u64,
     outcome: Outcome,
     touched: BTreeSet<VideoId>,
+    labels_before: LabelsBefore,
 }
+
+/// Label records of the version before, by video and modality; `None` where there was none.
+pub type LabelsBefore = BTreeMap<(VideoId, Modality), Option<Arc<LabelRecord>>>;
 
 impl fmt::Debug for GraphSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,6 +175,7 @@ impl GraphSession {
             version: 0,
             outcome: Outcome::default(),
             touched: BTreeSet::new(),
+            labels_before: LabelsBefore::new(),
         };
         let updates = Updates {
             gone: Rows::default(),
@@ -200,6 +205,12 @@ impl GraphSession {
     /// Videos whose output differs between the last version and the version before.
     pub fn touched(&self) -> &BTreeSet<VideoId> {
         &self.touched
+    }
+
+    /// The label records of the version before that the last version replaced, removed or, as `None`, added. Empty in version 0,
+    /// which adds them all.
+    pub fn labels_before(&self) -> &LabelsBefore {
+        &self.labels_before
     }
 
     /// The version of the last output, counted from 0.
@@ -268,6 +279,7 @@ impl GraphSession {
             }
         }
         self.touched.clear();
+        self.labels_before.clear();
         self.outcome.changes.clear();
         for _ in 0..workers {
             let Some(answer) = self.next_answer()? else {
@@ -283,6 +295,15 @@ impl GraphSession {
                     "{video:?}, {output:?}"
                 );
                 self.touched.insert(video);
+                if let Output::Labels(modality, _) = &output
+                    && self.version > 0
+                {
+                    // Removals come first, so the first record of a video and modality is that of the version before.
+                    let before = || self.outcome.video(video).labels[modality.index()].clone();
+                    self.labels_before
+                        .entry((video, *modality))
+                        .or_insert_with(before);
+                }
                 self.outcome.update(video, output, diff);
             }
             self.outcome.changes.extend(answer.changes);

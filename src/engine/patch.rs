@@ -61,6 +61,12 @@ impl<T: Table> Diff<T> {
         diff
     }
 
+    /// Removes these rows and adds those, in any order.
+    pub(crate) fn known(gone: Vec<Place>, mut new: Vec<T::Row>) -> Diff<T> {
+        new.sort_by(T::compare);
+        Diff { gone, new }
+    }
+
     fn none() -> Diff<T> {
         Diff {
             gone: Vec::new(),

@@ -99,28 +99,43 @@ pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec
         else {
             continue;
         };
-        tracks.extend(
-            admitted
-                .record
-                .tracks()
-                .filter_map(|(class, _, scores)| label_track(world, name, (modality, class), labels, scores)),
-        );
+        let generated = world.generated(modality);
+        let track = |(class, _, scores): (ClassId, _, &[Score])| {
+            label_track(world, name, (modality, class), generated, labels, scores)
+        };
+        tracks.extend(admitted.record.tracks().filter_map(track));
     }
     tracks.sort_by(|a, b| (a.modality, &a.class).cmp(&(b.modality, &b.class)));
     tracks
 }
 
-/// Makes a row of table `labels`; `None` if the labels have no track of the class.
+/// Makes the row of table `labels` of one track; `None` if the graph has no labels or no scores of it.
+pub(crate) fn label_track_of(
+    world: &World,
+    name: &Arc<str>,
+    found: &VideoOutcome,
+    (modality, class): (Modality, ClassId),
+) -> Option<LabelTrack> {
+    let admitted = found.admitted[modality.index()].as_ref()?;
+    let labels = found.labels[modality.index()].as_ref()?;
+    let (_, _, scores) = admitted.record.tracks().find(|(own, ..)| *own == class)?;
+    let generated = world.generated(modality);
+    label_track(world, name, (modality, class), generated, labels, scores)
+}
+
+/// Makes a row of table `labels`; `None` if the labels have no track of the class. `generated` is the rule of labels that nobody
+/// changed.
 pub(super) fn label_track(
     world: &World,
     name: &Arc<str>,
     (modality, class): (Modality, ClassId),
+    generated: LabelRule,
     labels: &LabelRecord,
     scores: &[Score],
 ) -> Option<LabelTrack> {
     let track = labels.track(class)?;
     let rules: Vec<LabelRule> = (0..scores.len())
-        .map(|segment| rule(track.set_by(segment), world.generated(modality)))
+        .map(|segment| rule(track.set_by(segment), generated))
         .collect();
     let scores = scores.iter().zip(&rules);
     // Only flips get a reason. If the rows had the loss of every label, each epoch would change every row of the table.

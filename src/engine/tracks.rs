@@ -26,7 +26,7 @@ use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack};
 use vaplan_schemas::store::{
     BucketGroups, FileWriter, Filter, Found, GroupRows, Snapshot, VersionRows, on_every_core,
 };
-use vaplan_schemas::tables::{Labels, Scores, Table};
+use vaplan_schemas::tables::{LabelColumns, Labels, Scores, Table};
 use vaplan_schemas::{ClassId, Modality, bucket_of};
 
 pub(crate) use self::changes::{TrackChanges, TrackCounts};
@@ -267,13 +267,21 @@ impl<'a> TracksAnew<'a> {
         others: &OtherTracks,
     ) -> Result<(TrackChanges, Vec<LabelChangeTrack>), LabelError> {
         let whole = output == TrackOutput::Buckets;
+        let none = BTreeSet::new();
+        let elsewhere = self.elsewhere.get(&bucket).unwrap_or(&none);
+        if let Some(writer) = writer.filter(|_| whole && elsewhere.is_empty() && self.only_generates(others))
+        {
+            let columns = group.labels.columns(bucket)?;
+            let thresholds = columns.as_ref().and_then(|columns| self.thresholds(columns));
+            if let (Some(columns), Some(thresholds)) = (columns, thresholds) {
+                return self.columns(bucket, &columns, &thresholds, writer);
+            }
+        }
         let filter = match whole || self.counts_flips {
             true => Filter::all(),
             false => self.filter(),
         };
         let tracks = group.labels.bucket(bucket, &filter)?;
-        let none = BTreeSet::new();
-        let elsewhere = self.elsewhere.get(&bucket).unwrap_or(&none);
         let hidden = |found: &Found<LabelTrack>| found.row.rules.contains(&LabelRule::User);
         let scores = match self.rescores() || tracks.iter().any(hidden) {
             true => group.scores.bucket(bucket, &Filter::all())?,
@@ -341,6 +349,45 @@ impl<'a> TracksAnew<'a> {
         Ok((found, changes))
     }
 
+    /// Whether scores and thresholds alone decide all tracks.
+    fn only_generates(&self, others: &OtherTracks) -> bool {
+        let all = self.wanted.iter().flatten().all(|wanted| *wanted);
+        all && !self.rescores()
+            && !self.counts_flips
+            && self.predictions.is_none()
+            && others.labels.is_empty()
+    }
+
+    /// The threshold of each row; `None` if the world has not all classes.
+    fn thresholds(&self, columns: &LabelColumns) -> Option<Vec<f64>> {
+        let mut classes = WantedClasses::default();
+        let threshold = |row: usize| {
+            let (name, modality) = (columns.class(row), columns.modality(row));
+            let class = classes.of(self, name, modality)?;
+            Some(self.world.settings.of(modality).score_threshold(class))
+        };
+        (0..columns.rows()).map(threshold).collect()
+    }
+
+    /// Labels the tracks of a bucket column by column, and writes the whole bucket.
+    fn columns(
+        &self,
+        bucket: u32,
+        columns: &LabelColumns,
+        thresholds: &[f64],
+        writer: &FileWriter<'_>,
+    ) -> Result<(TrackChanges, Vec<LabelChangeTrack>), LabelError> {
+        let generated = columns.generate(thresholds, |modality| self.world.generated(modality));
+        writer.labels(bucket, &generated)?;
+        let (mut found, mut changes) = (TrackChanges::default(), Vec::new());
+        for (before, row) in &generated.changed {
+            found.compare(before, row, self.version, &mut changes);
+        }
+        found.videos = columns.videos();
+        found.rows[0] = columns.rows() as u64;
+        Ok((found, changes))
+    }
+
     /// Selects the tracks to label anew.
     fn filter(&self) -> Filter {
         let of = |modality: Modality| {
@@ -404,7 +451,15 @@ impl<'a> TracksAnew<'a> {
         let tracks = vec![(class, plg(&values, threshold))];
         let decided = decide_modality(modality, tracks, denoising, user.as_ref());
         let record = decided.labels.expect("a track was given");
-        let made = label_track(self.world, &before.video, (modality, class), &record, &values);
+        let generated = self.world.generated(modality);
+        let made = label_track(
+            self.world,
+            &before.video,
+            (modality, class),
+            generated,
+            &record,
+            &values,
+        );
         Ok(std::mem::replace(row, made.expect("the record has the class")).labels)
     }
 

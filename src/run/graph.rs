@@ -8,9 +8,9 @@ use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_dataflows::outcome::Outcome;
 use vaplan_dataflows::session::{GraphSession, SessionError, SessionWorkers, Updates};
 use vaplan_dataflows::train::{Learner, Predicted};
-use vaplan_dataflows::{Rejection, VideoId};
+use vaplan_dataflows::{LabelRecord, Rejection, Track, VideoId};
 use vaplan_schemas::rows::RejectRow;
-use vaplan_schemas::store::{Commit, Filter, Snapshot};
+use vaplan_schemas::store::{Commit, Filter, Snapshot, TrackKeys};
 use vaplan_schemas::tables::{Labels, Rejects};
 use vaplan_schemas::{ClassId, Modality, StoreError};
 
@@ -18,7 +18,7 @@ use super::RunError;
 use crate::engine::commit::{Classification, append_changes};
 use crate::engine::part::TouchedRows;
 use crate::engine::patch::Diff;
-use crate::engine::rows::label_tracks;
+use crate::engine::rows::{label_track_of, label_tracks};
 use crate::world::rejects;
 use crate::world::{Both, World};
 
@@ -39,6 +39,33 @@ pub struct StepChanges {
     pub changes: Vec<Change>,
     /// Videos whose labels, or the reasons for them, may have changed.
     videos: BTreeSet<VideoId>,
+    /// The tracks of these videos that changed; `None` if they are not known.
+    tracks: Option<ChangedTracks>,
+}
+
+/// Tracks whose labels, or the reasons for them, a step changed.
+struct ChangedTracks(Vec<(VideoId, Modality, ClassId)>);
+
+impl ChangedTracks {
+    /// Compares the label records of the last version of a session with those of the version before.
+    fn of(session: &GraphSession) -> ChangedTracks {
+        let mut changed = Vec::new();
+        for ((video, modality), before) in session.labels_before() {
+            let now = session.outcome().video(*video).labels[modality.index()].as_ref();
+            let (before, now) = (tracks_of(before.as_ref()), tracks_of(now));
+            let classes: BTreeSet<ClassId> = before.keys().chain(now.keys()).copied().collect();
+            let differing = classes
+                .into_iter()
+                .filter(|class| before.get(class) != now.get(class));
+            changed.extend(differing.map(|class| (*video, *modality, class)));
+        }
+        ChangedTracks(changed)
+    }
+}
+
+fn tracks_of(record: Option<&Arc<LabelRecord>>) -> BTreeMap<ClassId, &Track> {
+    let tracks = record.map_or(&[][..], |record| &record.tracks);
+    tracks.iter().map(|track| (track.class, track)).collect()
 }
 
 impl StepChanges {
@@ -80,7 +107,12 @@ impl Graph {
         let of = if keeps { &[][..] } else { &active };
         let mut videos: BTreeSet<VideoId> = of.iter().map(|(video, _)| *video).collect();
         videos.extend(changes.iter().map(|change| change.video));
-        Ok((graph, StepChanges { changes, videos }))
+        let changes = StepChanges {
+            changes,
+            videos,
+            tracks: None,
+        };
+        Ok((graph, changes))
     }
 
     /// Returns whether the learner has another step.
@@ -107,6 +139,7 @@ impl Graph {
         Ok(StepChanges {
             changes: self.outcome().changes.clone(),
             videos: self.session.touched().clone(),
+            tracks: Some(ChangedTracks::of(&self.session)),
         })
     }
 
@@ -136,12 +169,17 @@ impl Graph {
     ) -> Result<(), StoreError> {
         let names = stepped.videos.iter().filter_map(|video| self.names.get(video));
         let names: Vec<Arc<str>> = names.cloned().collect();
-        let old = snapshot.scan::<Labels>(&Filter::videos(names.iter().cloned()))?;
-        let new = names
-            .iter()
-            .flat_map(|name| label_tracks(world, name, self.outcome().video(VideoId::of(name))))
-            .collect();
-        Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
+        match &stepped.tracks {
+            Some(tracks) => self.write_tracks(commit, snapshot, world, tracks)?,
+            None => {
+                let old = snapshot.scan::<Labels>(&Filter::videos(names.iter().cloned()))?;
+                let new = names
+                    .iter()
+                    .flat_map(|name| label_tracks(world, name, self.outcome().video(VideoId::of(name))))
+                    .collect();
+                Diff::<Labels>::of(&old, new).write(commit, &mut Vec::new())?;
+            }
+        }
         self.reject_rows(commit, snapshot, world, &names)?;
         append_changes(
             commit,
@@ -149,6 +187,27 @@ impl Graph {
             stepped.changes,
             |video| self.names.get(&video).map(|name| &**name),
         )
+    }
+
+    /// Replaces the rows of these tracks. Their old rows are found by key, and not read.
+    fn write_tracks(
+        &self,
+        commit: &mut Commit<'_>,
+        snapshot: &Snapshot,
+        world: &World,
+        tracks: &ChangedTracks,
+    ) -> Result<(), StoreError> {
+        let (mut gone, mut new) = (TrackKeys::default(), Vec::new());
+        for (video, modality, class) in &tracks.0 {
+            let Some(name) = self.names.get(video) else {
+                continue;
+            };
+            gone.insert(name, *modality, &world.classes[class.index()]);
+            let found = self.outcome().video(*video);
+            new.extend(label_track_of(world, name, found, (*modality, *class)));
+        }
+        let gone = snapshot.places::<Labels>(&gone)?;
+        Diff::<Labels>::known(gone, new).write(commit, &mut Vec::new())
     }
 
     /// Returns the current output of the graph.

@@ -1,6 +1,7 @@
 //! A change of the tracks of all videos: labels come from the tables, bucket by bucket.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use vaplan::{Changes, Listener, Session};
@@ -84,4 +85,30 @@ fn thresholds_of_all_classes_need_no_features_and_keep_the_files_of_scores() {
     assert_eq!(found.changes, wanted.changes);
     assert_eq!(found.scores, wanted.scores);
     assert_status(&run(["check", "--store", &store]), 0);
+}
+
+#[test]
+fn thresholds_of_all_classes_write_the_files_that_label_writes() {
+    let sample = Sample::new(40);
+    let thresholds = ["--visual-threshold", "1.1", "--audio-threshold", "0.9"];
+    assert_status(&sample.label("store", &[]), 0);
+    let store = sample.path("store").display().to_string();
+    let before = files::<Labels>(&store);
+    assert_status(
+        &run(["relabel", "--store", &store].into_iter().chain(thresholds)),
+        0,
+    );
+    assert_status(&sample.label("anew", &thresholds), 0);
+    let names = |store: &str| -> BTreeSet<OsString> {
+        let files = files::<Labels>(store).into_iter();
+        files.map(|file| file.file_name().unwrap().to_owned()).collect()
+    };
+    let anew = sample.path("anew").display().to_string();
+    // The name of a file tells its content.
+    assert_eq!(names(&store), names(&anew));
+    assert!(files::<Labels>(&store).is_disjoint(&before));
+    assert_eq!(
+        Tables::read(&sample.path("store")).labels,
+        Tables::read(&sample.path("anew")).labels
+    );
 }

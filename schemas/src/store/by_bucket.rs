@@ -24,7 +24,7 @@ use super::{Commit, DataFile, Snapshot, Store};
 use crate::error::StoreError;
 use crate::ids::{StoreVersion, bucket_of};
 use crate::storage::Storage;
-use crate::tables::{LabelChanges, Table};
+use crate::tables::{GeneratedLabels, LabelChanges, LabelColumns, Labels, Table};
 
 /// The buckets of a store version, in groups of neighbouring buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,23 @@ impl<T: Table> GroupRows<'_, T> {
     }
 }
 
+impl GroupRows<'_, Labels> {
+    /// The rows of a bucket as columns; `None` if they are in several files, or must be decoded one by one: see
+    /// [`LabelColumns`].
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] with the name of the file that cannot be read.
+    pub fn columns(&self, bucket: u32) -> Result<Option<LabelColumns>, StoreError> {
+        let files = self.table.own.get(&bucket).map_or(&[][..], Vec::as_slice);
+        let [(_, file)] = files else { return Ok(None) };
+        if self.patched.contains_key(&bucket) {
+            return Ok(None);
+        }
+        let batch = Selected::find::<Labels>(file, &Filter::all())?.batch::<Labels>()?;
+        Ok(batch.and_then(LabelColumns::of))
+    }
+}
+
 /// Writes the files of a commit from several threads.
 #[derive(Debug)]
 pub struct FileWriter<'a> {
@@ -195,6 +212,16 @@ impl FileWriter<'_> {
             0,
             Written::bucket::<T>(self.store, (bucket, self.buckets), rows)?,
         );
+        Ok(())
+    }
+
+    /// Writes the labels of a bucket that were generated anew. Table `labels` must be one of those that were cleared.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Commit::replace_bucket`].
+    pub fn labels(&self, bucket: u32, labels: &GeneratedLabels) -> Result<(), StoreError> {
+        let written = Written::labels(self.store, (bucket, self.buckets), labels)?;
+        self.keep(Labels::NAME, 0, Some(written));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Scans: reading only the rows of a table that a filter selects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use super::data_file::on_files;
@@ -111,6 +111,17 @@ pub struct Place {
     pub(super) rows: u32,
 }
 
+impl Place {
+    /// The place of these rows of a file with this number.
+    pub(super) fn new(file: u32, rows: Range<usize>) -> Place {
+        Place {
+            file,
+            first: small(rows.start),
+            rows: small(rows.len()),
+        }
+    }
+}
+
 /// A row and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found<R> {
@@ -155,7 +166,7 @@ impl Snapshot {
         filter: &Filter,
         wanted: impl Fn(&DataFile) -> bool,
     ) -> Result<Vec<Found<T::Row>>, StoreError> {
-        let mut files = self.candidates::<T>(filter)?;
+        let mut files = candidates::<T>(self, filter)?;
         files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
         let by_file = self.on_files(&files, |number| found::<T>(&files[number], &filters))?;
@@ -188,7 +199,7 @@ impl Snapshot {
         wanted: impl Fn(&DataFile) -> bool,
         work: impl Fn(Vec<Found<T::Row>>) -> R + Sync,
     ) -> Result<Vec<R>, StoreError> {
-        let mut files = self.candidates::<T>(filter)?;
+        let mut files = candidates::<T>(self, filter)?;
         files.retain(|(_, file)| wanted(file));
         let filters = ByBucket::new(filter, &files);
         self.on_files(&files, |number| Ok(work(found::<T>(&files[number], &filters)?)))
@@ -199,7 +210,7 @@ impl Snapshot {
     /// # Errors
     /// Returns the same errors as [`Snapshot::read`].
     pub fn count<T: Table>(&self, filter: &Filter) -> Result<Extent, StoreError> {
-        let files = self.candidates::<T>(filter)?;
+        let files = candidates::<T>(self, filter)?;
         let filters = ByBucket::new(filter, &files);
         let by_file = self.on_files(&files, |number| {
             let (_, data) = &files[number];
@@ -233,18 +244,21 @@ impl Snapshot {
         let files: Vec<&DataFile> = files.iter().map(|(_, file)| file).collect();
         on_files(&self.store().storage, &files, work)
     }
+}
 
-    /// The files that can hold rows of the filter, each with its number among all files of the table.
-    fn candidates<T: Table>(&self, filter: &Filter) -> Result<Vec<(u32, DataFile)>, StoreError> {
-        let logged = self.logged(T::NAME)?;
-        let wanted = Wanted::new::<T>(filter, &logged);
-        let folder = self.store().folder(T::NAME);
-        let numbered = (0..).zip(logged.values());
-        let may_hold = numbered.filter(|(_, file)| wanted.may_be_in(file));
-        Ok(may_hold
-            .map(|(number, file)| (number, folder.data_file(file).held_by(&self.held)))
-            .collect())
-    }
+/// The files that can hold rows of the filter, each with its number among all files of the table.
+pub(super) fn candidates<T: Table>(
+    snapshot: &Snapshot,
+    filter: &Filter,
+) -> Result<Vec<(u32, DataFile)>, StoreError> {
+    let logged = snapshot.logged(T::NAME)?;
+    let wanted = Wanted::new::<T>(filter, &logged);
+    let folder = snapshot.store().folder(T::NAME);
+    let numbered = (0..).zip(logged.values());
+    let may_hold = numbered.filter(|(_, file)| wanted.may_be_in(file));
+    Ok(may_hold
+        .map(|(number, file)| (number, folder.data_file(file).held_by(&snapshot.held)))
+        .collect())
 }
 
 /// The rows of a filter in one file, which is given with its number.
@@ -259,11 +273,7 @@ fn found<T: Table>(
 /// The rows of a file with this number, with their places.
 pub(super) fn placed<R>(file: u32, rows: Vec<PlacedRow<R>>) -> Vec<Found<R>> {
     let found = |(row, rows): PlacedRow<R>| {
-        let place = Place {
-            file,
-            first: small(rows.start),
-            rows: small(rows.len()),
-        };
+        let place = Place::new(file, rows);
         Found { row, place }
     };
     rows.into_iter().map(found).collect()

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::DataFile;
 use super::deleted::without;
+use super::keys::TrackKeys;
 use super::scan::Filter;
 use crate::error::StoreError;
 use crate::ids::Modality;
@@ -46,6 +48,35 @@ impl Selected {
         Ok(Selected { opened, runs })
     }
 
+    /// Opens a file and finds the rows of the tracks with these keys. This decodes only key columns.
+    pub(super) fn tracks<T: Table>(file: &DataFile, keys: &TrackKeys) -> Result<Selected, StoreError> {
+        let opened = file.open(&T::schema())?;
+        let batch = opened.read(Some(&["video", "modality", "class"]), None)?;
+        let columns = Columns::new(T::NAME, &batch);
+        let text = |name| {
+            let text = columns.required_text(name);
+            text.map_err(|source| StoreError::Rows {
+                path: opened.path().to_owned(),
+                source,
+            })
+        };
+        let video = text("video")?.each(None, |name| keys.of(name));
+        let modality = text("modality")?.each(None, |name| name.parse::<Modality>().ok());
+        let class = text("class")?;
+        let wanted = |row: usize| {
+            let (own, of) = (video[row]?, modality[row]?);
+            let name = class.get(row)?;
+            own.iter()
+                .find(|(modality, class)| *modality == of && class == name)
+        };
+        let hits: Vec<bool> = (0..batch.num_rows()).map(|row| wanted(row).is_some()).collect();
+        let runs = runs(&hits, |hit| *hit).collect();
+        Ok(Selected {
+            opened,
+            runs: Some(without(runs, file.deleted.as_ref())),
+        })
+    }
+
     /// The number of selected rows.
     pub(super) fn rows(&self) -> usize {
         match &self.runs {
@@ -78,6 +109,17 @@ impl Selected {
         found.sort();
         found.dedup();
         Ok(found)
+    }
+
+    /// The selected rows as columns; `None` for a file of a former layout.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::File`] if the rows do not decode.
+    pub(super) fn batch<T: Table>(&self) -> Result<Option<RecordBatch>, StoreError> {
+        if T::is_former(self.opened.schema()) {
+            return Ok(None);
+        }
+        self.opened.read(T::COLUMNS, self.runs.as_deref()).map(Some)
     }
 
     /// The selected rows, each with its row numbers in the file.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use sha2::{Digest, Sha256};
 
 use super::Store;
@@ -11,7 +12,7 @@ use crate::error::{StoreError, TableError};
 use crate::ids::bucket_of;
 use crate::parquet_file;
 use crate::storage::Staged;
-use crate::tables::Table;
+use crate::tables::{GeneratedLabels, Labels, Table};
 
 /// A file of rows. `staged` is `None` if the store already has the file.
 #[derive(Debug)]
@@ -40,7 +41,23 @@ impl Written {
                 expected: bucket_of(video, buckets),
             }));
         }
-        Written::new::<T>(store, &format!("b{bucket:04}of{buckets:04}"), rows)
+        Written::new::<T>(store, &prefix((bucket, buckets)), rows)
+    }
+
+    /// Writes the labels of one bucket.
+    pub(super) fn labels(
+        store: &Store,
+        bucket: (u32, u32),
+        labels: &GeneratedLabels,
+    ) -> Result<Written, StoreError> {
+        let [first, last] = &labels.range;
+        let range = Some((first, last));
+        Written::batch::<Labels>(
+            store,
+            &prefix(bucket),
+            &labels.batch,
+            stats(range, labels.batch.num_rows()),
+        )
     }
 
     /// Writes rows to a file that is named by its content. Returns `None` if there are no rows.
@@ -72,7 +89,16 @@ impl Written {
         let batch = T::encode(rows);
         let height: usize = rows.iter().map(T::height).sum();
         assert_eq!(height, batch.num_rows(), "rows of {} on disk", T::NAME);
-        let bytes = parquet_file::encode(&batch);
+        Written::batch::<T>(store, prefix, &batch, stats(range::<T>(rows), batch.num_rows())).map(Some)
+    }
+
+    fn batch<T: Table>(
+        store: &Store,
+        prefix: &str,
+        batch: &RecordBatch,
+        stats: String,
+    ) -> Result<Written, StoreError> {
+        let bytes = parquet_file::encode(batch);
         let name = format!("{prefix}-{}.parquet", content(&bytes));
         let key = format!("{}/{name}", T::NAME);
         let file = LoggedFile {
@@ -80,10 +106,10 @@ impl Written {
             bytes: bytes.len() as u64,
             rows: batch.num_rows() as u64,
             deleted: None,
-            stats: Some(stats::<T>(rows, batch.num_rows())),
+            stats: Some(stats),
         };
         let staged = store.storage.stage(&key, bytes.into())?;
-        Ok(Some(Written { file, staged }))
+        Ok(Written { file, staged })
     }
 }
 
@@ -98,17 +124,30 @@ pub(super) fn content(bytes: &[u8]) -> String {
         })
 }
 
-/// Delta's statistics: the number of rows and the range of the videos, so that query engines can skip files.
-fn stats<T: Table>(rows: &[T::Row], count: usize) -> String {
+/// The start of the name of the file of a bucket.
+fn prefix((bucket, buckets): (u32, u32)) -> String {
+    format!("b{bucket:04}of{buckets:04}")
+}
+
+/// The first and the last video in alphabetical order; `None` if a row has no video.
+fn range<T: Table>(rows: &[T::Row]) -> Option<(&Arc<str>, &Arc<str>)> {
     // Rows of one video share its name, which is compared once.
     let mut names: Vec<&Arc<str>> = rows.iter().filter_map(T::video).collect();
     let all = names.len() == rows.len();
     names.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    names
+        .iter()
+        .min()
+        .copied()
+        .zip(names.iter().max().copied())
+        .filter(|_| all)
+}
+
+/// Delta's statistics: the number of rows and the range of the videos, so that query engines can skip files.
+fn stats(range: Option<(&Arc<str>, &Arc<str>)>, count: usize) -> String {
     // Delta truncates long strings, and the upper bound of a truncated string would have to be raised. So long names
     // get no range.
-    let range = names.iter().min().zip(names.iter().max());
-    let range = range.filter(|(min, max)| all && min.len().max(max.len()) <= 256);
-    match range {
+    match range.filter(|(min, max)| min.len().max(max.len()) <= 256) {
         Some((min, max)) => serde_json::json!({
             "numRecords": count,
             "minValues": {"video": min},

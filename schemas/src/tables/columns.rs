@@ -312,6 +312,16 @@ impl TextColumn {
         (0..self.keys.len()).map(of_row).collect()
     }
 
+    /// Whether a row has a text that `wanted` accepts, which is called once for each distinct text.
+    pub(crate) fn has(&self, wanted: impl FnMut(&str) -> bool) -> bool {
+        self.each(false, wanted).contains(&true)
+    }
+
+    /// Whether two rows have the same text.
+    pub(crate) fn same(&self, a: usize, b: usize) -> bool {
+        self.key(a) == self.key(b) || self.get(a) == self.get(b)
+    }
+
     /// The text of a row of a column that was read with [`Columns::required_text`].
     pub(crate) fn expect(&self, row: usize) -> &Arc<str> {
         self.get(row).expect("a required column was checked for nulls")

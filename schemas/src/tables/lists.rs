@@ -14,7 +14,7 @@ use super::columns::{Columns, TextColumn, text_column};
 use crate::error::TableError;
 
 /// The name of the values of a list, as Delta names them.
-const ELEMENT: &str = "element";
+pub(super) const ELEMENT: &str = "element";
 
 /// The type of a list of these values.
 pub(super) fn list(values: DataType, nullable: bool) -> DataType {

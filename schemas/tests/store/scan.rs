@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vaplan_schemas::rows::LabelTrack;
-use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::store::{Filter, Place, Snapshot, TrackKeys};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, bucket_of};
 
@@ -113,6 +113,36 @@ fn files_that_cannot_hold_a_video_of_the_filter_are_not_opened() {
         std::fs::remove_file(file.path).unwrap();
     }
     assert_eq!(rows::<LabelChanges>(&snapshot, &changes), []);
+}
+
+#[test]
+fn the_places_of_tracks_are_those_that_a_scan_finds() {
+    let (_folder, snapshot, scored) = patched();
+    let all = snapshot.scan::<Labels>(&Filter::all()).unwrap();
+    let mut keys = TrackKeys::default();
+    let mut expected: Vec<Place> = Vec::new();
+    // Neighbours in a file share a place. One track of each video has a neighbour of the same video.
+    for found in &all {
+        let row = &found.row;
+        if (row.modality, &*row.class) == (Modality::Visual, "Dog") {
+            keys.insert(&row.video, row.modality, &row.class);
+            expected.push(found.place);
+        }
+    }
+    // Not there: a video, a class of a video that is there, and a modality of its class.
+    keys.insert(&"no such video".into(), Modality::Audio, &"Dog".into());
+    keys.insert(&all[0].row.video, Modality::Audio, &"No such class".into());
+    assert!(
+        expected.len() > 10 && expected.len() * 2 < all.len(),
+        "{} of {}",
+        expected.len(),
+        scored.len()
+    );
+    let mut found = snapshot.places::<Labels>(&keys).unwrap();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(snapshot.places::<Labels>(&TrackKeys::default()).unwrap(), []);
 }
 
 #[test]

@@ -31,6 +31,11 @@ impl<R: Clone> OtherRows<R> {
         OtherRows { gone, new: by_bucket }
     }
 
+    /// Whether the other part of the change neither removes nor adds a row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
+    }
+
     pub(super) fn removes(&self, place: &Place) -> bool {
         self.gone.binary_search(place).is_ok()
     }

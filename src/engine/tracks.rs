@@ -10,6 +10,9 @@
 //! [`decide_modality`], as in the label graph. Neither features nor the graph are needed, because a threshold, a rule or an
 //! epoch changes neither which features count nor which rows are rejected.
 //!
+//! A bucket whose labels depend on scores and thresholds alone is labelled column by column, so that no row is decoded. Its file has
+//! the same bytes as if its rows were decoded and encoded.
+//!
 //! Many tracks are written by writing their buckets anew ([`TrackOutput::Buckets`]). Few tracks become a patch
 //! ([`TrackOutput::Patch`]). A bucket has about 1,024 videos, and each core works on one bucket at a time.
 

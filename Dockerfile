@@ -19,6 +19,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 COPY --from=build /out/bin/ /usr/local/bin/
 COPY --from=build /out/lib/ /usr/local/lib/vaplan/
 ENV LD_LIBRARY_PATH=/usr/local/lib/vaplan ORT_DYLIB_PATH=/usr/local/lib/vaplan/libonnxruntime.so
+# The scratch folder of stores and inputs at URLs. The user of the container has no home folder, and can be any user. A volume
+# mounted here keeps the copies of inputs for later containers.
+RUN mkdir -m 1777 /var/cache/vaplan
+ENV VAPLAN_SCRATCH=/var/cache/vaplan
 # A store on a mounted folder belongs to the user that writes it.
 USER 1000:1000
 ENTRYPOINT ["vaplan"]

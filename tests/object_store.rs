@@ -13,6 +13,9 @@ use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 mod commands;
 #[cfg(feature = "encode")]
 mod media;
+mod rounds;
+#[cfg(feature = "train")]
+mod trained;
 
 const SECRET: &str = "hunter2-is-a-secret";
 

@@ -20,7 +20,7 @@ pub(crate) struct ParseStudio {
     pub(crate) studio: Studio,
 }
 
-const VIDEOS: [&str; 6] = [
+pub(crate) const VIDEOS: [&str; 6] = [
     "parse000001",
     "parse000002",
     "parse000003",
@@ -128,7 +128,7 @@ impl ParseStudio {
 }
 
 /// Modality, class, onset and offset of each event.
-fn events(video: &Value) -> BTreeSet<(String, String, String, String)> {
+pub(crate) fn events(video: &Value) -> BTreeSet<(String, String, String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let events = video["events"].as_array().unwrap().iter();
     let event = |event: &Value| {

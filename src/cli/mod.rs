@@ -100,6 +100,9 @@ pub struct Global {
     /// [default: vaplan in the user's cache folder]
     #[arg(long, global = true, value_name = "DIR", env = "VAPLAN_SCRATCH")]
     pub scratch: Option<std::path::PathBuf>,
+    /// Limit of the copies of inputs at URLs in the scratch folder, in bytes [default: 68719476736, 64 GiB]
+    #[arg(long, global = true, value_name = "BYTES", env = "VAPLAN_CACHE_BYTES")]
+    pub cache_bytes: Option<u64>,
     /// The command line of this command, if it differs from the arguments of the process: `demo` runs several commands
     /// in one process. `None`: the arguments of the process.
     #[arg(skip)]
@@ -277,6 +280,9 @@ impl Cli {
         panics::silence_contained();
         if let Some(folder) = &self.global.scratch {
             vaplan_schemas::storage::scratch::set(folder.clone());
+        }
+        if let Some(bytes) = self.global.cache_bytes {
+            vaplan_schemas::storage::scratch::set_cache_bytes(bytes);
         }
         objects::check_arguments(std::env::args_os().skip(1))?;
         let done = command();

@@ -92,13 +92,13 @@ pub(crate) fn run_in(
     group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
-    let store = Store::open(&request.store)?;
     if request.dry_run {
+        let store = Store::open(&request.store)?;
         let snapshot = store.at_version(None)?;
         return apply(&store, None, &snapshot, request, group, listener);
     }
-    let lock = group.lock(&store, listener)?;
-    let summary = locked(&store, &lock, request, group, listener)?;
+    let (store, lock, snapshot) = group.open_to_write(&request.store, listener)?;
+    let summary = locked(&store, &lock, &snapshot, request, group, listener)?;
     match &summary.version {
         Some(version) => {
             let rejected = summary.rejected.iter();
@@ -113,12 +113,12 @@ pub(crate) fn run_in(
 fn locked(
     store: &Store,
     lock: &WriteLock,
+    snapshot: &Snapshot,
     request: &RelabelRequest,
     group: &mut impl LabellingGroup,
     listener: &Listener,
 ) -> Result<RelabelSummary, LabelError> {
-    let snapshot = store.at_version(None)?;
-    let error = match apply(store, Some(lock), &snapshot, request, group, listener) {
+    let error = match apply(store, Some(lock), snapshot, request, group, listener) {
         Err(error @ LabelError::RelativeInputs { .. }) => error,
         done => return done,
     };
@@ -131,7 +131,7 @@ fn locked(
         workers: request.workers,
         command: request.command.clone(),
     };
-    match rebase::commit(store, lock, &snapshot, &moved, listener) {
+    match rebase::commit(store, lock, snapshot, &moved, listener) {
         Ok(done) => tracing::warn!(
             store = %store.root().display(),
             folder = %moved.to.display(),

@@ -7,10 +7,11 @@
 //! [`Alone`] is a single process. In a cluster, process 0 calls the same functions of its
 //! [`ClusterMember`](super::cluster::member::ClusterMember), which tell the other processes what to do.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::store::{Commit, Store, WriteLock};
+use vaplan_schemas::store::{Commit, Snapshot, Store, WriteLock};
 
 use super::commit::VersionWriter;
 use super::flow::{Alone, Wait};
@@ -52,6 +53,16 @@ pub(crate) trait LabellingGroup: Wait {
     /// # Errors
     /// Returns an error if the lock file cannot be locked, or a process is lost meanwhile.
     fn lock(&mut self, store: &Store, listener: &Listener) -> Result<WriteLock, LabelError>;
+
+    /// Opens an existing store, takes its write lock and opens its last version.
+    ///
+    /// # Errors
+    /// Returns an error if there is no such store or version, the store cannot be locked, or a process is lost meanwhile.
+    fn open_to_write(
+        &mut self,
+        store: &Path,
+        listener: &Listener,
+    ) -> Result<(Store, WriteLock, Snapshot), LabelError>;
 
     /// Tells the other processes that the store already has the labels, in this version.
     fn held(&mut self, version: u64);
@@ -120,6 +131,15 @@ pub(crate) trait LabellingGroup: Wait {
 impl LabellingGroup for Alone {
     fn lock(&mut self, store: &Store, listener: &Listener) -> Result<WriteLock, LabelError> {
         Ok(store.lock(&mut |holder| listener.tell(Progress::Waiting(holder.to_owned())))?)
+    }
+
+    fn open_to_write(
+        &mut self,
+        store: &Path,
+        listener: &Listener,
+    ) -> Result<(Store, WriteLock, Snapshot), LabelError> {
+        let wait = &mut |holder: &str| listener.tell(Progress::Waiting(holder.to_owned()));
+        Ok(Store::open_to_write(store, wait)?)
     }
 
     fn held(&mut self, _version: u64) {}

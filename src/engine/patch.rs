@@ -231,7 +231,7 @@ pub(super) fn commit_with_tracks(
     if nothing && epochs(snapshot, request, summary.flips.as_ref())?.is_empty() {
         return Ok(summary);
     }
-    let begin = || store.begin(lock, info(snapshot, request, &part.resolved));
+    let begin = || store.begin_after(lock, snapshot, info(snapshot, request, &part.resolved));
     let mut commit = begin()?;
     if let Some(tracks) = tracks {
         let others = diffs.others(tracks);

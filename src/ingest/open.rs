@@ -13,48 +13,55 @@ use super::remote;
 /// link that is broken, is part of a loop, or leads to something else. It refuses a FIFO, socket, device or folder
 /// immediately, without waiting for a writer.
 ///
-/// The object at a URL is read from a copy in the scratch folder.
+/// The object at a URL is read from a copy in the input cache.
 ///
 /// # Errors
 /// - Returns [`IngestError::Kind`] with what was found, if the path is no regular file.
 /// - Returns [`IngestError::Io`] if the file cannot be opened.
 pub fn open_regular(path: &Path) -> Result<(File, u64), IngestError> {
-    open(path, &remote::latest(path)?)
+    match remote::latest(path)? {
+        Some(copy) => with_length(path, copy),
+        None => open(path),
+    }
 }
 
 /// Like [`open_regular`], but opens the copy of an object that this process already fetched, without a request.
 pub(super) fn open_fetched(path: &Path) -> Result<(File, u64), IngestError> {
-    open(path, &remote::readable(path)?)
+    match remote::fetched(path)? {
+        Some(copy) => with_length(path, copy),
+        None => open(path),
+    }
 }
 
-/// Opens `path`. Errors name `given`.
-fn open(given: &Path, path: &Path) -> Result<(File, u64), IngestError> {
+fn with_length(path: &Path, copy: File) -> Result<(File, u64), IngestError> {
+    let meta = copy.metadata().map_err(IngestError::io("read", path))?;
+    Ok((copy, meta.len()))
+}
+
+fn open(path: &Path) -> Result<(File, u64), IngestError> {
     // Without O_NONBLOCK, opening a FIFO waits for a writer, possibly for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(nonblocking)
         .open(path)
-        .map_err(|source| {
-            let path = given;
-            match path.symlink_metadata() {
-                Ok(meta) if meta.file_type().is_symlink() && path.metadata().is_err() => IngestError::Kind {
-                    path: path.to_owned(),
-                    found: "a symbolic link that leads nowhere",
-                    expected: "a regular file",
-                },
-                // The system cannot open a socket, so that the check after opening is too late for it.
-                Ok(meta) if !meta.is_file() && !meta.file_type().is_symlink() => IngestError::Kind {
-                    path: path.to_owned(),
-                    found: kind(meta.file_type()),
-                    expected: "a regular file",
-                },
-                _ => IngestError::Io {
-                    action: "open",
-                    path: path.to_owned(),
-                    source,
-                },
-            }
+        .map_err(|source| match path.symlink_metadata() {
+            Ok(meta) if meta.file_type().is_symlink() && path.metadata().is_err() => IngestError::Kind {
+                path: path.to_owned(),
+                found: "a symbolic link that leads nowhere",
+                expected: "a regular file",
+            },
+            // The system cannot open a socket, so that the check after opening is too late for it.
+            Ok(meta) if !meta.is_file() && !meta.file_type().is_symlink() => IngestError::Kind {
+                path: path.to_owned(),
+                found: kind(meta.file_type()),
+                expected: "a regular file",
+            },
+            _ => IngestError::Io {
+                action: "open",
+                path: path.to_owned(),
+                source,
+            },
         })?;
     let meta = file.metadata().map_err(IngestError::io("read", path))?;
     if !meta.is_file() {

@@ -1,10 +1,11 @@
 //! Inputs at URLs of object stores. All other code of this crate treats the URL as the path of the input.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use vaplan_schemas::StoreError;
-use vaplan_schemas::storage::inputs::{self, InputObject};
+use vaplan_schemas::storage::inputs::{self, FetchAhead, InputObject};
 use vaplan_schemas::storage::is_url;
 
 use super::error::IngestError;
@@ -16,7 +17,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(StoreError) -> Inges
 /// A local copy of all objects below a URL, as a folder with the same names; `path` itself if it is a local path. Media and
 /// models are read from such a copy, because their readers take files.
 ///
-/// The copy belongs to one state of the objects. It needs no more room than the objects, and stays for the next command.
+/// The copy belongs to one state of the objects. It needs no more room than the objects, is not removed while this process runs,
+/// and stays for the next command.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if there is no object below it, a request fails, or the copy cannot be written.
@@ -28,28 +30,26 @@ pub(crate) fn local_copy(path: &Path) -> Result<PathBuf, IngestError> {
     inputs::folder(path).map_err(failed("copy", path))
 }
 
-/// The path to read `path` from: `path` itself, or a local copy of what the object at a URL is now.
+/// An open copy of what the object at a URL is now; `None` if `path` is no URL.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if there is no such object or a request fails.
-pub(super) fn latest(path: &Path) -> Result<PathBuf, IngestError> {
+pub(super) fn latest(path: &Path) -> Result<Option<File>, IngestError> {
     match is_url(path) {
-        true => inputs::fetch(path).map_err(failed("open", path)),
-        false => Ok(path.to_owned()),
+        true => inputs::open_latest(path).map(Some).map_err(failed("open", path)),
+        false => Ok(None),
     }
 }
 
-/// Like [`latest`], but takes a copy that this process already fetched, without a request. [`fetch_all`] fetches copies.
+/// Like [`latest`], but of what the object was when this process fetched it first, without a request if the copy is still there.
+/// [`fetch_all`] fetches copies.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if there is no such object or a request fails.
-pub(super) fn readable(path: &Path) -> Result<PathBuf, IngestError> {
+pub(super) fn fetched(path: &Path) -> Result<Option<File>, IngestError> {
     match is_url(path) {
-        true => match inputs::fetched(path) {
-            Some(copy) => Ok(copy),
-            None => inputs::fetch(path).map_err(failed("open", path)),
-        },
-        false => Ok(path.to_owned()),
+        true => inputs::open_fetched(path).map(Some).map_err(failed("open", path)),
+        false => Ok(None),
     }
 }
 
@@ -57,21 +57,22 @@ pub(super) fn readable(path: &Path) -> Result<PathBuf, IngestError> {
 const AT_ONCE: usize = 16;
 
 /// Fetches the objects at these URLs, so that reading them makes no request. An object that does not exist is left out: it
-/// becomes a rejected row when it is read.
+/// becomes a rejected row when it is read. Objects that take more than half of the input cache are fetched when they are read.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] with the URL if a request fails. A run therefore ends before it takes the file for one that
 /// cannot be read.
 pub(super) fn fetch_all(paths: &[&Path]) -> Result<(), IngestError> {
-    let fetch = |path: &&Path| match inputs::fetch(path) {
+    let ahead = FetchAhead::default();
+    let fetch = |path: &&Path| match ahead.fetch(path) {
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.map(drop).map_err(failed("open", path)),
+        done => done.map_err(failed("open", path)),
     };
     let per_thread = paths.len().div_ceil(AT_ONCE).max(1);
     std::thread::scope(|scope| {
         let threads: Vec<_> = paths
             .chunks(per_thread)
-            .map(|paths| scope.spawn(move || paths.iter().try_for_each(fetch)))
+            .map(|paths| scope.spawn(|| paths.iter().try_for_each(fetch)))
             .collect();
         threads.into_iter().try_for_each(|thread| {
             thread

@@ -159,7 +159,8 @@ impl TextRows {
 }
 
 fn read_parquet(path: &Path) -> Result<TextRows, IngestError> {
-    super::remote::latest(path)?;
+    // The next function opens this copy.
+    let _latest = super::remote::latest(path)?;
     let file = EmbeddingFile::open(path, &columns(), FEATURE)?;
     let (mut classes, mut prompts, mut data) = (Vec::new(), Vec::new(), Vec::new());
     let mut width = None;

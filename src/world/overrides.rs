@@ -11,7 +11,7 @@ use vaplan_dataflows::changes::Change;
 use vaplan_dataflows::{SetBy, VideoId};
 use vaplan_schemas::rows::{LabelRule, LabelTrack};
 use vaplan_schemas::store::{Filter, Found, Snapshot};
-use vaplan_schemas::tables::Labels;
+use vaplan_schemas::tables::{Labels, UserLabels};
 
 use super::changes::UserEditRow;
 use super::resolve::Resolved;
@@ -39,7 +39,20 @@ impl Resolved {
             by_video.entry(&row.video).or_default().push(row);
         }
         let filter = Filter::videos(by_video.keys().map(|video| (*video).clone()));
-        let mut stored = snapshot.scan::<Labels>(&filter)?;
+        // The commit reads the user labels of these videos. In an object store both tables are read in one round of requests.
+        let mut stored = std::thread::scope(|scope| {
+            let ahead = snapshot
+                .store()
+                .is_remote()
+                .then(|| scope.spawn(|| snapshot.fetch::<UserLabels>(&filter)));
+            let stored = snapshot.scan::<Labels>(&filter);
+            if let Some(ahead) = ahead {
+                ahead
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            stored
+        })?;
         let mut done = Overrides::default();
         for tracks in stored.chunk_by_mut(|a, b| a.row.video == b.row.video) {
             let video = tracks[0].row.video.clone();

@@ -1,5 +1,5 @@
 //! Times a relabelling of 1 % of the videos on a local disk and in an object store in memory that takes 20 ms per request,
-//! and counts the requests. Prints one JSON object.
+//! and counts the requests and the rounds of requests that follow one another. Prints one JSON object.
 //!
 //! `object_store STORE [MILLISECONDS] [RUNS]`: STORE is a store of `relabel_store make`. The program works on copies of it.
 
@@ -42,7 +42,7 @@ fn main() -> Fallible<()> {
         latency,
         ..Faults::default()
     };
-    memory.set(slow);
+    let mut rounds = 0;
     // Each run sets the same labels to the opposite of the run before, so that each changes the same rows.
     for run in 0..runs {
         for (place, seconds) in places.iter().zip(&mut seconds) {
@@ -58,11 +58,13 @@ fn main() -> Fallible<()> {
                 dry_run: false,
                 command: "bench".to_owned(),
             };
+            memory.set(slow);
             let (before, start) = (requests_of_process(), Instant::now());
             let done = vaplan::relabel(&request, &Listener::silent())?;
             seconds.push(start.elapsed().as_secs_f64());
             let after = requests_of_process();
             if after.all() > before.all() {
+                rounds = memory.rounds();
                 counts = RequestCounts {
                     get: after.get - before.get,
                     list: after.list - before.list,
@@ -89,6 +91,7 @@ fn main() -> Fallible<()> {
             "object_store_seconds": remote,
             "ratio": remote / local,
             "requests": counts.all(),
+            "rounds": rounds,
             "get": counts.get,
             "list": counts.list,
             "put": counts.put,

@@ -41,6 +41,16 @@ pub struct FaultyMemory {
     faults: Mutex<Faults>,
     requests: AtomicU64,
     writes: AtomicU64,
+    rounds: Mutex<Rounds>,
+}
+
+/// How many requests follow one another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rounds {
+    /// The number of [`FaultyMemory::set`].
+    period: u64,
+    /// The longest chain of requests that have ended.
+    ended: u64,
 }
 
 impl FaultyMemory {
@@ -51,6 +61,7 @@ impl FaultyMemory {
             faults: Mutex::new(faults),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            rounds: Mutex::default(),
         })
     }
 
@@ -61,6 +72,7 @@ impl FaultyMemory {
             faults: Mutex::new(faults),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            rounds: Mutex::default(),
         })
     }
 
@@ -81,10 +93,22 @@ impl FaultyMemory {
             .expect("memory does not fail");
     }
 
-    /// Sets the faults of later requests, and counts writes from 0 again.
+    /// Sets the faults of later requests, and counts writes and rounds from 0 again.
     pub fn set(&self, faults: Faults) {
         *self.faults() = faults;
         self.writes.store(0, Ordering::Relaxed);
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        *rounds = Rounds {
+            period: rounds.period + 1,
+            ended: 0,
+        };
+    }
+
+    /// The length of the longest chain of requests since [`FaultyMemory::set`], in which each request began after the request
+    /// before it had ended. With a latency that is longer than the program takes between two requests that it makes together, this
+    /// is the number of requests that follow one another.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner).ended
     }
 
     /// The number of writes and removals that were begun since [`FaultyMemory::set`].
@@ -112,9 +136,15 @@ impl FaultyMemory {
         if writes {
             self.writes.fetch_add(1, Ordering::Relaxed);
         }
+        let began = *self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         if !faults.latency.is_zero() {
             tokio::time::sleep(faults.latency).await;
         }
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if rounds.period == began.period {
+            rounds.ended = rounds.ended.max(began.ended + 1);
+        }
+        drop(rounds);
         if faults.cut_after.is_some_and(|most| self.writes() > most) {
             return Err(failure("connection refused"));
         }

@@ -14,8 +14,8 @@ use object_store::ObjectStore;
 use super::durable::{Scratch, sync_files, sync_folder, sync_folders};
 use super::durable_objects::durable;
 use super::{
-    LogEntry, OWN, Publication, RequestCounts, SCRATCH, Staged, StagedFile, Storage, StoredFile, WriteLock,
-    entry_key, fault, log_folder,
+    LeaseLook, LogEntry, OWN, Publication, RequestCounts, SCRATCH, Staged, StagedFile, Storage, StoredFile,
+    WriteLock, entry_key, fault, log_folder,
 };
 use crate::error::StoreError;
 
@@ -236,7 +236,11 @@ impl Storage for LocalStorage {
         Ok(())
     }
 
-    fn lease(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
+    fn lease(
+        &self,
+        _look: Option<LeaseLook>,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<WriteLock, StoreError> {
         // The folder can be missing, because git and object storage do not keep empty folders.
         let own = self.at(OWN);
         std::fs::create_dir_all(&own).map_err(StoreError::io("create the folder", &own))?;

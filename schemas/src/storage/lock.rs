@@ -65,6 +65,14 @@ impl WriteLock {
         WriteLock(Held::Lease(lease))
     }
 
+    /// Whether no other process had the right to write since the look that this lock was taken with.
+    pub(crate) fn is_free_since_look(&self) -> bool {
+        match &self.0 {
+            Held::File { .. } => false,
+            Held::Lease(lease) => lease.is_free_since_look(),
+        }
+    }
+
     /// Returns an error if another process may write now, because this process could not renew its lease in time.
     ///
     /// # Errors

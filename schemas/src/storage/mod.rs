@@ -10,6 +10,7 @@
 //! consist of names of the program's own. They never contain names of videos or texts of the user.
 
 mod checkpoint;
+mod copies;
 mod counts;
 pub(crate) mod durable;
 mod durable_objects;
@@ -46,6 +47,7 @@ pub use url::{StoreUrl, is_url, redacted};
 
 pub(crate) use checkpoint::APP_ID;
 pub(crate) use local::LocalStorage;
+pub(crate) use object_lease::LeaseLook;
 pub(crate) use objects::{ObjectStorage, Upload};
 pub(crate) use open::open;
 pub(crate) use ranged::Ranges;
@@ -171,9 +173,14 @@ pub(crate) trait Storage: std::fmt::Debug + Send + Sync + 'static {
     /// Removes a file. A file that does not exist is no error.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
 
+    /// Looks who has the right to write, before [`Storage::lease`] takes it; `None` if a look would save nothing.
+    fn look_at_lease(&self) -> Result<Option<LeaseLook>, StoreError> {
+        Ok(None)
+    }
+
     /// Takes the right to write. If another process has it, this calls `on_wait` once with the name of the process and
     /// waits until that process gives it back, ends, or stops to renew it.
-    fn lease(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError>;
+    fn lease(&self, look: Option<LeaseLook>, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError>;
 
     /// Begins to write a data file. Its bytes decide its name, so that writing it twice is harmless. Returns `None` if the
     /// file is known to exist.

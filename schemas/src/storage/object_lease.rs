@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{OWN, ObjectStorage, Storage};
+use super::{OWN, ObjectStorage, Storage, StoredFile};
 use crate::error::StoreError;
 
 /// The environment variable with the duration of a lease in seconds.
@@ -92,9 +92,30 @@ fn key(number: u64) -> String {
     format!("{}/{number:020}", folder())
 }
 
+/// The objects of the lease at one time.
+#[derive(Debug)]
+pub(crate) struct LeaseLook {
+    listed: Vec<StoredFile>,
+    began: Instant,
+}
+
+impl LeaseLook {
+    pub(super) fn new(storage: &ObjectStorage) -> Result<LeaseLook, StoreError> {
+        let began = Instant::now();
+        let listed = storage.list(&folder(), None)?;
+        Ok(LeaseLook { listed, began })
+    }
+
+    /// Whether the last process that held the lease gave it back, by leaving an empty object.
+    fn is_given_back(&self) -> bool {
+        self.listed.last().is_none_or(|file| file.bytes == 0)
+    }
+}
+
 /// A lease that a thread renews until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct ObjectLease {
+    free_since_look: bool,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -116,21 +137,26 @@ struct State {
 }
 
 impl ObjectLease {
-    /// Takes the lease. If another process holds it, this calls `on_wait` once and waits.
+    /// Takes the lease. If another process holds it, this calls `on_wait` once and waits. `look` is used in place of the first
+    /// list.
     pub(super) fn take(
         storage: &ObjectStorage,
+        mut look: Option<LeaseLook>,
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<ObjectLease, StoreError> {
         let text = LeaseText::own(storage.scheme());
         let mut seen: Option<(u64, Option<LeaseText>, Instant)> = None;
         let mut told = false;
         loop {
-            let began = Instant::now();
-            let listed = storage.list(&folder(), None)?;
-            let numbers: Vec<u64> = listed.iter().filter_map(|file| file.name.parse().ok()).collect();
+            let is_first = look.is_some();
+            let now = match look.take() {
+                Some(look) => look,
+                None => LeaseLook::new(storage)?,
+            };
+            let listed = now.listed.iter();
+            let numbers: Vec<u64> = listed.filter_map(|file| file.name.parse().ok()).collect();
             let last = numbers.iter().copied().max().unwrap_or(0);
-            // A process that gives the lease back leaves an empty object.
-            let given_back = listed.last().is_none_or(|file| file.bytes == 0);
+            let given_back = now.is_given_back();
             if !given_back && seen.as_ref().is_none_or(|(number, ..)| *number != last) {
                 let found = match last {
                     0 => None,
@@ -150,7 +176,9 @@ impl ObjectLease {
             if free && storage.put_new(&key(last + 1), text.bytes())? {
                 // An object that stays is removed by the next process.
                 storage.begin_delete(numbers.into_iter().map(key).collect());
-                return ObjectLease::start(storage.clone(), text, last + 1, began);
+                let mut lease = ObjectLease::start(storage.clone(), text, last + 1, now.began)?;
+                lease.free_since_look = is_first && given_back;
+                return Ok(lease);
             }
             if !free {
                 if let (false, Some((_, Some(holder), _))) = (told, &seen) {
@@ -189,9 +217,16 @@ impl ObjectLease {
                 source,
             })?;
         Ok(ObjectLease {
+            free_since_look: false,
             shared,
             thread: Some(thread),
         })
+    }
+
+    /// Whether no other process had the lease since the look that [`ObjectLease::take`] got: the lease was given back then, and
+    /// its next number did not exist.
+    pub(super) fn is_free_since_look(&self) -> bool {
+        self.free_since_look
     }
 
     /// Returns an error if the lease is lost.

@@ -11,7 +11,7 @@ use object_store::path::Path as Location;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use tokio::sync::Semaphore;
 
-use super::object_lease::ObjectLease;
+use super::object_lease::{LeaseLook, ObjectLease};
 use super::retry::{AT_ONCE, Retrying};
 use super::{
     LogEntry, Publication, RequestCounts, Staged, StagedFile, Storage, StoreUrl, StoredFile, WriteLock,
@@ -146,11 +146,10 @@ impl ObjectStorage {
     pub(super) fn begin_delete(&self, keys: Vec<String>) {
         let objects = self.objects.clone();
         if let Ok(runtime) = runtime() {
-            runtime.spawn(async move {
-                for key in keys {
-                    let _ = objects.delete(&Location::from(key)).await;
-                }
-            });
+            for key in keys {
+                let objects = objects.clone();
+                runtime.spawn(async move { drop(objects.delete(&Location::from(key)).await) });
+            }
         }
     }
 
@@ -282,8 +281,12 @@ impl Storage for ObjectStorage {
         }
     }
 
-    fn lease(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
-        Ok(WriteLock::of_lease(ObjectLease::take(self, on_wait)?))
+    fn look_at_lease(&self) -> Result<Option<LeaseLook>, StoreError> {
+        LeaseLook::new(self).map(Some)
+    }
+
+    fn lease(&self, look: Option<LeaseLook>, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
+        Ok(WriteLock::of_lease(ObjectLease::take(self, look, on_wait)?))
     }
 
     fn stage(&self, key: &str, bytes: Bytes) -> Result<Option<Staged>, StoreError> {

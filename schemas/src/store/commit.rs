@@ -108,7 +108,16 @@ impl<'a> Commit<'a> {
             clear_scratch(store)?;
             store.keep_spare();
         }
-        let (follows, previous) = store.latest_with_delta()?;
+        Commit::following(store, lock, info, store.latest_with_delta()?)
+    }
+
+    /// A commit that follows this version, and the Delta version of `versions` with its row.
+    pub(super) fn following(
+        store: &'a Store,
+        lock: &'a WriteLock,
+        info: CommitInfo,
+        (follows, previous): (Option<u64>, Option<Snapshot>),
+    ) -> Result<Commit<'a>, StoreError> {
         let version = StoreVersion(previous.as_ref().map_or(0, |snapshot| snapshot.version().version) + 1);
         let buckets = buckets(previous.as_ref(), info.videos)?;
         Ok(Commit {

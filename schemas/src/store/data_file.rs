@@ -69,7 +69,7 @@ impl HeldFiles {
     }
 
     /// Adds files, and removes the oldest ones if all take more than [`HELD_BYTES`].
-    fn insert(&self, new: impl Iterator<Item = (String, Bytes)>) {
+    pub(super) fn insert(&self, new: impl Iterator<Item = (String, Bytes)>) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, bytes) in new {
             let more = bytes.len() as u64;
@@ -178,6 +178,14 @@ impl DataFile {
     pub fn version(&self) -> Option<u64> {
         let (first, last) = self.versions()?;
         (first == last).then_some(first)
+    }
+
+    /// The key of an object; `None` for a local file.
+    pub(super) fn key(&self) -> Option<&str> {
+        match &self.place {
+            FilePlace::Object(_, key, _) => Some(key),
+            FilePlace::Local => None,
+        }
     }
 
     /// The same file, whose bytes `held` keeps.

@@ -147,7 +147,7 @@ impl DeltaFolder {
             Some(_) => None,
             None => log_copy::copied(&self.storage, &self.table)?,
         };
-        let known = known.or(copied.as_ref().map(|copied| copied.version));
+        let known = known.or(copied.as_ref().map(|copied| copied.known.version));
         let log = log_folder(&self.table);
         if let Some(known) = known {
             // The name without its suffix is before the entry itself, which must be in the listing.
@@ -158,10 +158,7 @@ impl DeltaFolder {
                 // The entry shows whether the copy counts. Both requests are made together.
                 Some(copied) => std::thread::scope(|scope| {
                     let listed = scope.spawn(list);
-                    if let Some(known) = self
-                        .entry(known)?
-                        .and_then(|entry| log_copy::of_entry(copied, &entry))
-                    {
+                    if let Some(known) = self.entry(known)?.and_then(|entry| copied.checked(&entry)) {
                         self.keep(&known);
                     }
                     listed
@@ -265,7 +262,8 @@ impl DeltaFolder {
         Ok(differs.then(|| self.storage.root().join(log_copy::key(&self.table))))
     }
 
-    fn keep(&self, known: &Known) {
+    /// Puts what a log says into the cache.
+    pub(super) fn keep(&self, known: &Known) {
         let mut logs = self.known();
         match logs.get(&self.table) {
             // Entries of an object store stay; on a local disk an older copy of the store can take its place.
@@ -282,17 +280,8 @@ impl DeltaFolder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prepares the entry that gives the table the files `wanted`. The table need not exist yet. Nothing is written.
-    pub(super) fn prepare(
-        &self,
-        schema: &SchemaRef,
-        wanted: &LoggedFiles,
-        stamp: &Stamp<'_>,
-    ) -> Result<Prepared, StoreError> {
-        self.prepare_after(self.latest()?, schema, wanted, stamp)
-    }
-
-    /// Like [`DeltaFolder::prepare`], for an entry that follows this version of the log.
+    /// Prepares the entry that gives the table the files `wanted` and follows the version `latest` of the log. The table need not
+    /// exist yet. Nothing is written.
     pub(super) fn prepare_after(
         &self,
         latest: Option<u64>,

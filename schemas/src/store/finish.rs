@@ -100,13 +100,23 @@ impl Commit<'_> {
     ) -> Result<Option<Prepared>, StoreError> {
         let folder = self.store.folder(table);
         let before = self.previous.as_ref().and_then(|previous| previous.delta(table));
-        Ok(Some(match (self.touched.get(table), before) {
-            (Some(files), _) => folder.prepare(schema, files, stamp)?,
-            (None, None) => return Ok(None),
-            (None, Some(before)) if folder.latest()? == Some(before) => Prepared::Same(before),
-            // A killed run added an entry to a table that this commit does not touch. Set the table back, because
-            // other Delta readers read the last entry.
-            (None, Some(before)) => folder.prepare(schema, folder.files(before)?.as_ref(), stamp)?,
+        let touched = self.touched.get(table);
+        if touched.is_none() && before.is_none() {
+            return Ok(None);
+        }
+        let ends = self.previous.as_ref().and_then(|previous| previous.ends.as_ref());
+        let latest = match ends.and_then(|ends| ends.of(table)) {
+            Some(end) => end,
+            None => folder.latest()?,
+        };
+        Ok(Some(match (touched, before) {
+            (Some(files), _) => folder.prepare_after(latest, schema, files, stamp)?,
+            (None, Some(before)) if latest != Some(before) => {
+                // A killed run added an entry to a table that this commit does not touch. Set the table back, because
+                // other Delta readers read the last entry.
+                folder.prepare_after(latest, schema, folder.files(before)?.as_ref(), stamp)?
+            }
+            (None, before) => return Ok(before.map(Prepared::Same)),
         }))
     }
 

@@ -25,10 +25,17 @@ const FOLDER: &str = "_vaplan/logs";
 /// Raise it with each change of [`Copied`]. Copies of other programs do not count.
 const LAYOUT: &str = concat!(env!("CARGO_PKG_VERSION"), ", 1");
 
+/// What a copy says. It counts only if the log has the entry that the copy was made from.
+pub(super) struct CopiedLog {
+    pub(super) known: Known,
+    /// Hash of the bytes of the entry.
+    entry: u64,
+}
+
 #[derive(Serialize, Deserialize)]
-pub(super) struct Copied {
+struct Copied {
     layout: String,
-    pub(super) version: u64,
+    version: u64,
     /// Hash of the bytes of the entry of this version.
     entry: u64,
     vectors: bool,
@@ -52,19 +59,31 @@ pub(super) fn key(table: &str) -> String {
     format!("{FOLDER}/{table}.json")
 }
 
-/// The copy of the log of a table, if there is one. The caller must look whether the copy counts ([`of_entry`]), and whether
-/// the log has later entries.
-pub(super) fn copied(storage: &Arc<dyn Storage>, table: &str) -> Result<Option<Copied>, StoreError> {
-    Ok(storage.get(&key(table))?.and_then(|text| decoded(&text)))
+/// The copy of the log of a table, if there is one. The caller must look whether the copy counts ([`CopiedLog::checked`]), and
+/// whether the log has later entries.
+pub(super) fn copied(storage: &Arc<dyn Storage>, table: &str) -> Result<Option<CopiedLog>, StoreError> {
+    Ok(storage
+        .get(&key(table))?
+        .and_then(|text| CopiedLog::of_text(&text)))
 }
 
-fn decoded(bytes: &[u8]) -> Option<Copied> {
-    let (sum, text) = bytes.split_first_chunk()?;
-    if u64::from_le_bytes(*sum) != XxHash3_64::oneshot(text) {
-        return None;
+impl CopiedLog {
+    /// Reads the text of a copy; `None` if it is damaged or of another program.
+    pub(super) fn of_text(bytes: &[u8]) -> Option<CopiedLog> {
+        let (sum, text) = bytes.split_first_chunk()?;
+        if u64::from_le_bytes(*sum) != XxHash3_64::oneshot(text) {
+            return None;
+        }
+        let copied: Copied = serde_json::from_slice(text).ok()?;
+        let entry = copied.entry;
+        let known = (copied.layout == LAYOUT).then(|| known(copied))??;
+        Some(CopiedLog { known, entry })
     }
-    let copied: Copied = serde_json::from_slice(text).ok()?;
-    (copied.layout == LAYOUT).then_some(copied)
+
+    /// What the log says, if the copy was made from this entry.
+    pub(super) fn checked(self, entry: &[u8]) -> Option<Known> {
+        (self.entry == XxHash3_64::oneshot(entry)).then_some(self.known)
+    }
 }
 
 /// Reads what the log of a table says at `version`. `None` if there is no such copy.
@@ -74,16 +93,8 @@ pub(super) fn read(folder: &DeltaFolder, version: u64) -> Result<Option<Known>, 
     let (Some(Some(text)), Some(Some(entry))) = (found.next(), found.next()) else {
         return Ok(None);
     };
-    let copied = decoded(&text).filter(|copied| copied.version == version);
-    Ok(copied.and_then(|copied| of_entry(copied, &entry)))
-}
-
-/// What the log says, if the copy was made from this entry.
-pub(super) fn of_entry(copied: Copied, entry: &[u8]) -> Option<Known> {
-    match copied.entry == XxHash3_64::oneshot(entry) {
-        true => known(copied),
-        false => None,
-    }
+    let copied = CopiedLog::of_text(&text).filter(|copied| copied.known.version == version);
+    Ok(copied.and_then(|copied| copied.checked(&entry)))
 }
 
 fn known(copied: Copied) -> Option<Known> {

@@ -16,6 +16,7 @@
 //! version names. The next commit compares each table's log with the files that it wants, and adds and removes the
 //! difference.
 
+mod ahead;
 mod by_bucket;
 mod check;
 mod commit;
@@ -222,7 +223,7 @@ impl Store {
     /// Returns [`StoreError::Io`] if the lock file cannot be created or locked, and [`StoreError::Object`] if a request
     /// fails.
     pub fn lock(&self, on_wait: &mut dyn FnMut(&str)) -> Result<WriteLock, StoreError> {
-        self.storage.lease(on_wait)
+        self.storage.lease(None, on_wait)
     }
 
     /// The local folder of files that are not tables: `_vaplan` in the store, or a folder of the scratch folder for a
@@ -420,6 +421,23 @@ impl Store {
     /// Returns the same errors as [`Store::versions`].
     pub fn begin<'a>(&'a self, lock: &'a WriteLock, info: CommitInfo) -> Result<Commit<'a>, StoreError> {
         Commit::new(self, lock, info)
+    }
+
+    /// Begins a commit that changes `before`, the last version when this process took the lock. If
+    /// [`Store::open_to_write`] opened it, this makes no request; otherwise this is [`Store::begin`].
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Store::versions`].
+    pub fn begin_after<'a>(
+        &'a self,
+        lock: &'a WriteLock,
+        before: &Snapshot,
+        info: CommitInfo,
+    ) -> Result<Commit<'a>, StoreError> {
+        match &before.ends {
+            Some(ends) => Commit::following(self, lock, info, (Some(ends.versions), Some(before.clone()))),
+            None => self.begin(lock, info),
+        }
     }
 
     fn folder(&self, table: &str) -> DeltaFolder {

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::data_file::on_files;
 use super::deleted::Deleted;
 use super::logged::{Home, LoggedFile, LoggedFiles};
 use super::parallel::on_all_cores;
@@ -182,11 +183,17 @@ impl Commit<'_> {
             .zip(&patches)
             .filter(|(place, file)| *place < smallest || oversized(file))
             .map(|(_, file)| file);
-        for file in merged {
-            let data = self.data_file::<T>(file);
-            let live = Selected::these::<T>(&data, whole(&data))?;
-            rows.extend(live.decode::<T>()?.into_iter().map(|(row, _)| row));
-            self.touch::<T>()?.remove(&file.name);
+        let merged: Vec<(String, DataFile)> = merged
+            .map(|file| (file.name.clone(), self.data_file::<T>(file)))
+            .collect();
+        let files: Vec<&DataFile> = merged.iter().map(|(_, file)| file).collect();
+        let read = on_files(&self.store.storage, &files, |number| {
+            let file = files[number];
+            Selected::these::<T>(file, whole(file))?.decode::<T>()
+        })?;
+        rows.extend(read.into_iter().flatten().map(|(row, _)| row));
+        for (name, _) in merged {
+            self.touch::<T>()?.remove(&name);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use super::data_file::on_files;
+use super::data_file::{fetch, on_files};
 use super::logged::{LoggedFile, LoggedFiles};
 use super::select::{PlacedRow, Selected};
 use super::{DataFile, Snapshot};
@@ -174,6 +174,16 @@ impl Snapshot {
         all.extend(by_file.into_iter().flatten());
         all.sort_by(|a, b| T::compare(&a.row, &b.row));
         Ok(all)
+    }
+
+    /// Fetches the files that [`Snapshot::scan`] would read, if the store is in an object store and the files are small. A later
+    /// scan then makes no request for files that are still held.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Snapshot::read`].
+    pub fn fetch<T: Table>(&self, filter: &Filter) -> Result<(), StoreError> {
+        let files = self.candidates::<T>(filter)?;
+        fetch(&files.iter().map(|(_, file)| file).collect::<Vec<_>>())
     }
 
     /// Calls `work` with the rows that [`Snapshot::scan`] would find, file by file, so that only a few files are in

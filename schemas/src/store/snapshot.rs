@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 
 use super::Store;
+use super::ahead::LogEnds;
 use super::data_file::{DataFile, HeldFiles, fetch, on_files};
 use super::delta::DeltaFolder;
 use super::lease::Lease;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     logs: Arc<Mutex<BTreeMap<String, Arc<LoggedFiles>>>>,
     /// The bytes of files in an object store that were read.
     pub(super) held: Arc<HeldFiles>,
+    /// The ends of the logs, if [`Store::open_to_write`] opened this snapshot.
+    pub(super) ends: Option<Arc<LogEnds>>,
     /// Keeps `vacuum` from removing the version's files.
     _lease: Option<Arc<Lease>>,
 }
@@ -53,7 +56,17 @@ impl Snapshot {
             row,
             logs: Arc::default(),
             held: Arc::default(),
+            ends: None,
             _lease: lease.map(Arc::new),
+        }
+    }
+
+    /// A snapshot that a commit of this process follows. `held` has files that were read already.
+    pub(super) fn to_write(store: Store, row: VersionRow, held: Arc<HeldFiles>, ends: LogEnds) -> Snapshot {
+        Snapshot {
+            held,
+            ends: Some(Arc::new(ends)),
+            ..Snapshot::new(store, row, None)
         }
     }
 
@@ -107,17 +120,8 @@ impl Snapshot {
         logs.extend(all.into_iter().map(str::to_owned).zip(files));
         let found = logs.get(table).cloned().unwrap_or_default();
         let mut small = Vec::new();
-        for table in SMALL_TABLES {
-            let folder = self.store.folder(table);
-            let files = logs
-                .get(table)
-                .map(|files| data_files(&folder, files))
-                .unwrap_or_default();
-            let files = files
-                .into_iter()
-                .filter(|file| file.bytes <= SMALL_BYTES)
-                .take(SMALL_FILES);
-            small.extend(files.map(|file| file.held_by(&self.held)));
+        for (table, files) in logs.iter() {
+            small.extend(small_files(&self.store.folder(table), files, &self.held));
         }
         drop(logs);
         fetch(&small.iter().collect::<Vec<_>>())?;
@@ -264,6 +268,18 @@ impl Snapshot {
         }
         Ok(None)
     }
+}
+
+/// The files of a table that nearly every command reads, if they are small; none of any other table.
+pub(super) fn small_files(folder: &DeltaFolder, files: &LoggedFiles, held: &Arc<HeldFiles>) -> Vec<DataFile> {
+    if !SMALL_TABLES.contains(&&*folder.table) {
+        return Vec::new();
+    }
+    let small = files.values().filter(|file| file.bytes <= SMALL_BYTES);
+    small
+        .take(SMALL_FILES)
+        .map(|file| folder.data_file(file).held_by(held))
+        .collect()
 }
 
 struct Schemas<'a>(&'a Snapshot);

@@ -44,6 +44,17 @@ impl Mark {
         }
     }
 
+    /// Reads the mark of a store; `None` if no version was removed.
+    pub(super) fn of_text(text: Option<&[u8]>, store: &Store) -> Result<Mark, StoreError> {
+        let Some(text) = text else {
+            return Ok(Mark::default());
+        };
+        serde_json::from_slice(text).map_err(|error| StoreError::File {
+            path: store.root.join(mark_key()),
+            problem: error.to_string(),
+        })
+    }
+
     /// Returns [`StoreError::Vacuumed`] if the files of a version were removed.
     pub(super) fn check(&self, wanted: StoreVersion) -> Result<(), StoreError> {
         match self.keeps(wanted.0) {
@@ -169,13 +180,7 @@ impl Store {
     }
 
     pub(super) fn mark(&self) -> Result<Mark, StoreError> {
-        let Some(text) = self.storage.get(&mark_key())? else {
-            return Ok(Mark::default());
-        };
-        serde_json::from_slice(&text).map_err(|error| StoreError::File {
-            path: self.root.join(mark_key()),
-            problem: error.to_string(),
-        })
+        Mark::of_text(self.storage.get(&mark_key())?.as_deref(), self)
     }
 
     pub(super) fn set_mark(&self, mark: &Mark) -> Result<(), StoreError> {
@@ -263,7 +268,8 @@ impl Store {
     }
 }
 
-fn mark_key() -> String {
+/// The key of the mark.
+pub(super) fn mark_key() -> String {
     format!("{OWN}/{MARK}")
 }
 

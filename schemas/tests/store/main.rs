@@ -6,6 +6,7 @@ mod damage;
 mod evolve;
 mod former;
 mod growth;
+mod inputs;
 mod laws;
 mod log_copy;
 mod objects;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use object_store::ObjectStore;
 use vaplan_schemas::StoreError;
 use vaplan_schemas::StoreVersion;
 use vaplan_schemas::storage::faulty::{Faults, FaultyMemory, SharedFaultyMemory};
-use vaplan_schemas::storage::{inputs, register};
+use vaplan_schemas::storage::register;
 use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::Rejects;
 
-use crate::support::{ScoredTracks, assert_holds, commit, create, open, patch, problems_of, rejects, scored};
+use crate::support::{
+    ScoredTracks, assert_holds, commit, create, open, patch, patch_ahead, problems_of, rejects, scored,
+};
 
 /// The process that the network is cut from ends like one that was killed: its lease is not given back. Removing the lease
 /// saves the time until it ends.
@@ -22,9 +25,9 @@ const LEASES: &str = "_vaplan/writer/";
 static BUCKETS: AtomicU64 = AtomicU64::new(0);
 
 /// A store of its own in memory.
-struct InMemory {
-    memory: Arc<FaultyMemory>,
-    url: PathBuf,
+pub(crate) struct InMemory {
+    pub(crate) memory: Arc<FaultyMemory>,
+    pub(crate) url: PathBuf,
 }
 
 impl InMemory {
@@ -37,7 +40,7 @@ impl InMemory {
         }
     }
 
-    fn open(&self) -> Store {
+    pub(crate) fn open(&self) -> Store {
         open(&self.url).unwrap()
     }
 
@@ -47,14 +50,14 @@ impl InMemory {
 }
 
 /// The third version of [`prepared`].
-fn held() -> ScoredTracks {
+pub(crate) fn held() -> ScoredTracks {
     let mut held = scored(10, 1);
     let first = held.len() / 2;
     held.values_mut().nth(first).unwrap()[1] = 0.75;
     held
 }
 
-fn after() -> ScoredTracks {
+pub(crate) fn after() -> ScoredTracks {
     let mut after = held();
     after.pop_first();
     after.values_mut().nth(4).unwrap()[2] = 0.625;
@@ -62,7 +65,7 @@ fn after() -> ScoredTracks {
 }
 
 /// Three versions, two of them patches.
-fn prepared(faults: Faults) -> InMemory {
+pub(crate) fn prepared(faults: Faults) -> InMemory {
     let place = InMemory::new(FaultyMemory::new(faults));
     let store = create(&place.url).unwrap();
     let versions = [ScoredTracks::new(), scored(10, 1), scored(10, 3), held()];
@@ -72,7 +75,7 @@ fn prepared(faults: Faults) -> InMemory {
     place
 }
 
-fn assert_whole(snapshot: &Snapshot, expected: &ScoredTracks) {
+pub(crate) fn assert_whole(snapshot: &Snapshot, expected: &ScoredTracks) {
     assert_holds(snapshot, expected);
     assert_eq!(problems_of(snapshot), []);
 }
@@ -113,7 +116,12 @@ fn requests_that_fail_or_whose_response_is_lost_are_repeated_and_change_no_row()
 #[test]
 fn a_network_that_is_cut_at_any_write_leaves_the_last_version_whole_and_a_rerun_completes() {
     type Action = fn(&Store) -> Result<(), StoreError>;
-    let actions: [(&str, Action, ScoredTracks); 3] = [
+    let actions: [(&str, Action, ScoredTracks); 4] = [
+        (
+            "patch of a store that was opened to write",
+            |store| patch_ahead(store.root(), &held(), &after()).map(drop),
+            after(),
+        ),
         (
             "patch",
             |store| patch(store, &held(), &after()).map(drop),
@@ -193,6 +201,93 @@ fn of_two_writers_that_commit_the_same_version_one_wins_and_the_other_gets_the_c
     assert_eq!(store.versions().unwrap().len(), 4);
     let latest = store.latest().unwrap().unwrap();
     assert_eq!(latest.read::<Rejects>().unwrap(), rejects(&scored(4, 1)));
+}
+
+#[test]
+fn writers_that_read_the_store_while_they_take_the_lease_follow_one_another_without_a_conflict() {
+    const WRITERS: u64 = 3;
+    const COMMITS: u64 = 4;
+    let place = prepared(Faults::default());
+    place.memory.set(Faults {
+        latency: Duration::from_millis(5),
+        ..Faults::default()
+    });
+    let write = |writer: u64| {
+        for number in 0..COMMITS {
+            let (store, lock, snapshot) = Store::open_to_write(&place.url, &mut |_| {}).unwrap();
+            let info = CommitInfo {
+                command: format!("writer {writer}, commit {number}"),
+                ..CommitInfo::default()
+            };
+            let mut commit = store.begin_after(&lock, &snapshot, info).unwrap();
+            commit
+                .replace_all::<Rejects>(&rejects(&scored(writer as usize + 1, number)))
+                .unwrap();
+            commit.finish().unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || write(writer));
+        }
+    });
+    let versions = place.open().versions().unwrap();
+    let numbers: Vec<u64> = versions.iter().map(|row| row.version).collect();
+    assert_eq!(numbers, (1..=3 + WRITERS * COMMITS).collect::<Vec<_>>());
+    let commands: std::collections::BTreeSet<&str> = versions.iter().map(|row| &*row.command).collect();
+    assert_eq!(commands.len() as u64, 2 + WRITERS * COMMITS, "no commit is lost");
+    assert_eq!(problems_of(&place.open().latest().unwrap().unwrap()), []);
+}
+
+#[test]
+fn a_copy_of_a_log_that_is_missing_damaged_or_old_is_read_from_the_log() {
+    let first = prepared(Faults::default());
+    let old = first.fork(Faults::default());
+    patch(&first.open(), &held(), &after()).unwrap();
+    let logs = |place: &InMemory| -> Vec<(object_store::path::Path, bytes::Bytes)> {
+        let objects = SharedFaultyMemory(place.memory.clone());
+        block_on(async {
+            let listed = objects
+                .list_with_delimiter(Some(&"a/store/_vaplan/logs".into()))
+                .await
+                .unwrap();
+            let mut logs = Vec::new();
+            for object in listed.objects {
+                let found = objects
+                    .get_opts(&object.location, Default::default())
+                    .await
+                    .unwrap();
+                logs.push((object.location, found.bytes().await.unwrap()));
+            }
+            logs
+        })
+    };
+    let before = logs(&old);
+    assert!(before.len() > 5, "{} copies", before.len());
+    let mut tried = 0;
+    for (location, bytes) in &before {
+        for text in [bytes.clone(), "damaged".into()] {
+            let place = first.fork(Faults::default());
+            let objects = SharedFaultyMemory(place.memory.clone());
+            block_on(objects.put_opts(location, text.into(), Default::default())).unwrap();
+            patch_ahead(&place.url, &after(), &held()).unwrap();
+            assert_whole(&place.open().latest().unwrap().unwrap(), &held());
+            tried += 1;
+        }
+    }
+    let none = first.fork(Faults::default());
+    none.memory.remove_all("_vaplan/logs");
+    patch_ahead(&none.url, &after(), &held()).unwrap();
+    assert_whole(&none.open().latest().unwrap().unwrap(), &held());
+    println!("{tried} old and damaged copies");
+}
+
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(work)
 }
 
 #[test]
@@ -329,41 +424,4 @@ fn a_request_that_fails_for_good_names_url_operation_attempts_status_and_what_to
     for part in ["attempts, last status 503", "run the command again later"] {
         assert!(error.contains(part), "{error}");
     }
-}
-
-/// The process that [`a_failed_request_for_an_input_lets_no_commit_follow`] starts: the failure counts for a whole process.
-#[test]
-fn child_with_a_failed_input() {
-    if std::env::var_os("VAPLAN_TEST_FAILED_INPUT").is_none() {
-        return;
-    }
-    let place = prepared(Faults::default());
-    let store = place.open();
-    let input = place.url.join("rows.csv");
-    place.memory.set(Faults {
-        unavailable: 1.0,
-        ..Faults::default()
-    });
-    assert!(matches!(inputs::fetch(&input), Err(StoreError::Object(_))));
-    place.memory.set(Faults::default());
-    let absent = inputs::fetch(&input).unwrap_err();
-    assert!(matches!(absent, StoreError::Io { .. }), "{absent}");
-    let refused = patch(&store, &held(), &after()).unwrap_err();
-    assert!(refused.to_string().contains("rows.csv"), "{refused}");
-    patch(&store, &held(), &after()).unwrap();
-    assert_whole(&place.open().latest().unwrap().unwrap(), &after());
-}
-
-#[test]
-fn a_failed_request_for_an_input_lets_no_commit_follow() {
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "objects::child_with_a_failed_input", "--nocapture"])
-        .env("VAPLAN_TEST_FAILED_INPUT", "1")
-        .output()
-        .unwrap();
-    assert!(
-        child.status.success(),
-        "{}",
-        String::from_utf8_lossy(&child.stderr)
-    );
 }

@@ -10,7 +10,7 @@ use vaplan_schemas::rows::{
     ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack,
     Split, TruthRow, VersionRow, VideoRow,
 };
-use vaplan_schemas::store::{CommitInfo, Filter, Place, Problem, Snapshot, Store};
+use vaplan_schemas::store::{Commit, CommitInfo, Filter, Place, Problem, Snapshot, Store};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, bucket_of};
 
@@ -223,13 +223,36 @@ pub(crate) fn patch(
     after: &ScoredTracks,
 ) -> Result<VersionRow, StoreError> {
     let lock = store.lock(&mut |_| {})?;
-    let info = CommitInfo {
+    let commit = store.begin(&lock, patch_info())?;
+    patched(commit, store.latest()?.as_ref(), (before, after))
+}
+
+/// Like [`patch`], but opens the store by [`Store::open_to_write`].
+pub(crate) fn patch_ahead(
+    root: &Path,
+    before: &ScoredTracks,
+    after: &ScoredTracks,
+) -> Result<VersionRow, StoreError> {
+    let (store, lock, snapshot) = Store::open_to_write(root, &mut |_| {})?;
+    let store = store.with_plain_bytes(0);
+    let commit = store.begin_after(&lock, &snapshot, patch_info())?;
+    patched(commit, Some(&snapshot), (before, after))
+}
+
+fn patch_info() -> CommitInfo {
+    CommitInfo {
         command: "vaplan relabel".into(),
         inputs: "patch".into(),
         videos: VIDEOS,
         ..CommitInfo::default()
-    };
-    let mut commit = store.begin(&lock, info)?;
+    }
+}
+
+fn patched(
+    mut commit: Commit<'_>,
+    snapshot: Option<&Snapshot>,
+    (before, after): (&ScoredTracks, &ScoredTracks),
+) -> Result<VersionRow, StoreError> {
     let same = |(key, scores): &(&Key, &Vec<f64>), other: &ScoredTracks| other.get(*key) == Some(*scores);
     let changed: BTreeSet<Arc<str>> = before
         .iter()
@@ -244,8 +267,6 @@ pub(crate) fn patch(
         .collect();
     commit.append::<LabelChanges>(&changes(commit.version().0, before, after))?;
     let filter = Filter::videos(changed);
-    let snapshot = store.latest()?;
-    let snapshot = snapshot.as_ref();
     commit.patch::<Videos>(&places::<Videos>(snapshot, &filter)?, &videos(&new))?;
     commit.patch::<Scores>(&places::<Scores>(snapshot, &filter)?, &scores(&new))?;
     commit.patch::<Labels>(&places::<Labels>(snapshot, &filter)?, &labels(&new))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use vaplan_schemas::storage::is_url;
-use vaplan_schemas::store::{Commit, Store, WriteLock};
+use vaplan_schemas::store::{Commit, Snapshot, Store, WriteLock};
 
 use super::control::Control;
 use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
@@ -234,6 +234,15 @@ impl ClusterMember {
         Ok(opened)
     }
 
+    /// Tells the user and all processes which process holds the write lock.
+    fn waiting(&self, listener: &Listener) -> impl FnMut(&str) + Send + use<> {
+        let (listener, say_all) = (listener.clone(), self.control.broadcaster());
+        move |holder| {
+            listener.tell(Progress::Waiting(holder.to_owned()));
+            say_all(&Frame::Waiting(holder.to_owned()));
+        }
+    }
+
     /// The error of a process that does not see the store of process 0.
     pub(crate) fn elsewhere(&self, store: PathBuf) -> ClusterError {
         ClusterError::Store {
@@ -256,14 +265,21 @@ impl ClusterMember {
 /// Process 0 labels with all others.
 impl LabellingGroup for ClusterMember {
     fn lock(&mut self, store: &Store, listener: &Listener) -> Result<WriteLock, LabelError> {
-        let (store, listener, say_all) = (store.clone(), listener.clone(), self.control.broadcaster());
-        let locked = self.control.during(move || {
-            store.lock(&mut |holder| {
-                listener.tell(Progress::Waiting(holder.to_owned()));
-                say_all(&Frame::Waiting(holder.to_owned()));
-            })
-        })?;
+        let (store, mut wait) = (store.clone(), self.waiting(listener));
+        let locked = self.control.during(move || store.lock(&mut wait))?;
         Ok(locked?)
+    }
+
+    fn open_to_write(
+        &mut self,
+        store: &Path,
+        listener: &Listener,
+    ) -> Result<(Store, WriteLock, Snapshot), LabelError> {
+        let (store, mut wait) = (store.to_owned(), self.waiting(listener));
+        let opened = self
+            .control
+            .during(move || Store::open_to_write(&store, &mut wait))?;
+        Ok(opened?)
     }
 
     fn held(&mut self, version: u64) {

@@ -37,6 +37,7 @@ wheel: native ## Make the wheel that users install, with vaplan-torch and withou
 pytorch: native pyvenv ## Install PyTorch (590 MB) beside the Python package, and run the tests that need it
 	$(CARGO) build --workspace --bin vaplan-torch
 	@scripts/torch-venv.sh
+	cd python && ../.venv-py/bin/python -m mypy
 	.venv-py/bin/python -m pytest -q python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan.torch
 

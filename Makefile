@@ -31,15 +31,17 @@ python: pyvenv ## Build the Python package into .venv-py, check its types and ru
 	.venv-py/bin/python -m pytest -q python/tests --ignore python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan --ignore-glob '*/vaplan/torch/*'
 
-wheel: native pyvenv ## Make the wheel that users install, with vaplan-torch and without libtorch (a release build)
+wheel: native ## Make the wheel that users install, with vaplan-torch and without libtorch (a release build)
 	@scripts/wheel.sh
 
-pytorch: pyvenv ## Install PyTorch (3 GB) beside the Python package, and run the tests that need it
-	.venv-py/bin/python -m pip --quiet --disable-pip-version-check install torch==2.13.0
+pytorch: native pyvenv ## Install PyTorch (590 MB) beside the Python package, and run the tests that need it
+	$(CARGO) build --workspace --bin vaplan-torch
+	@scripts/torch-venv.sh
+	cd python && ../.venv-py/bin/python -m mypy
 	.venv-py/bin/python -m pytest -q python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan.torch
 
-fiftyone: tools ## Open an export with FiftyOne itself: installs 1.2 GB, so that CI does not run it
+fiftyone: tools ## Open an export with FiftyOne itself, which is installed into its own environment (1.1 GB)
 	$(CARGO) build --workspace --bin vaplan
 	@scripts/fiftyone.sh
 

@@ -60,7 +60,7 @@ def evaluate(shared, repeats):
 
 def store_of(shared, folder):
     """A store of all LLP videos with simulated features."""
-    words = ["synth", "--annotations", f"{shared}/llp", "--out", f"{folder}/features", "--dim", "32"]
+    words = ["synth", "--annotations", f"{shared}/llp", "--out", f"{folder}/features", "--dim", "32", "--label-only"]
     assert vaplan._native.run(["vaplan", "--quiet", *words]) == 0
     features = f"{folder}/features"
     inputs = {name: f"{features}/{name}" for name in ("audio", "visual")}

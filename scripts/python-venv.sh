@@ -3,7 +3,7 @@
 # user does, with pip. Needs Python 3.11 or later with venv, PyPI, and Rust.
 #
 # PROFILE=dev (default) builds with the dependencies that the other targets built. PROFILE=release makes the package
-# that users get, and takes as long as a release build.
+# that users get, and takes as long as a release build. With --packages, the script makes the environment without the package.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv-py
@@ -23,11 +23,10 @@ if ! { [ -x $venv/bin/python ] && cmp -s "$wanted" "$done"; }; then
     cp "$wanted" "$done"
 fi
 
+[ "${1:-}" != --packages ] || exit 0
+
 # `as-workspace` gives the dependencies the features of a build of the whole workspace, so that cargo has built them already.
-profile=${PROFILE:-dev}
-features=
-[ "$profile" = release ] || features="--features as-workspace"
-PATH="$PWD/$venv/bin:$PATH" MATURIN_PEP517_ARGS="--profile $profile $features" \
+PATH="$PWD/$venv/bin:$PATH" MATURIN_PEP517_ARGS="--profile ${PROFILE:-dev} --features as-workspace" \
     $venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --force-reinstall ./python ||
     fail "cannot build the package of python/"
 $venv/bin/python -c 'import vaplan; print("python-venv: vaplan", vaplan.__version__, "is installed in .venv-py")'

@@ -15,14 +15,14 @@ use vaplan_schemas::tables::{Classes, Labels, Rejects, Scores, Settings, Videos}
 use crate::support::{assert_status, run, sample_annotations, scratch, sorted, stderr, stdout};
 
 /// The built-in sample, in which every second train and test video has no weak label any more.
-struct OpenSample {
-    folder: tempfile::TempDir,
+pub(crate) struct OpenSample {
+    pub(crate) folder: tempfile::TempDir,
     /// The weak label that each of these videos had.
-    hidden: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) hidden: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl OpenSample {
-    fn new() -> OpenSample {
+    pub(crate) fn new() -> OpenSample {
         let folder = scratch();
         sample_annotations(folder.path().to_str().unwrap());
         let mut sample = OpenSample {

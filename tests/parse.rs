@@ -1,6 +1,7 @@
 //! `vaplan parse`: trained models on new media, with tiny encoders.
 
 mod features;
+mod networks;
 mod refusals;
 mod resume;
 
@@ -142,6 +143,50 @@ pub(crate) fn events(video: &Value) -> BTreeSet<(String, String, String, String)
     events.map(event).collect()
 }
 
+/// The file `model.json` of a model folder.
+fn description(model: &str) -> Value {
+    let text = fs::read_to_string(Path::new(model).join("model.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn classes(model: &Value) -> Vec<&str> {
+    let names = model["classes"].as_array().unwrap().iter();
+    names.map(|name| name.as_str().unwrap()).collect()
+}
+
+/// The events of the probabilities from 0.5 on that `predict --npy` wrote, for segments of 1 s.
+fn predicted_events(npy: &Path, video: &str, classes: &[&str]) -> BTreeSet<(String, String, String, String)> {
+    let mut found = BTreeSet::new();
+    for modality in ["audio", "visual"] {
+        let file = npy.join(modality).join(format!("{video}.npy"));
+        let matrix = vaplan::ingest::npy::read_floats(&file)
+            .unwrap()
+            .into_matrix(&file)
+            .unwrap();
+        let set = |segment: usize, class: usize| {
+            segment < matrix.rows && matrix.data[segment * matrix.cols + class] >= 0.5
+        };
+        for (class, name) in classes.iter().enumerate() {
+            let mut onset = 0;
+            for segment in 0..=matrix.rows {
+                if set(segment, class) && (segment == 0 || !set(segment - 1, class)) {
+                    onset = segment;
+                }
+                if segment > 0 && set(segment - 1, class) && !set(segment, class) {
+                    let event = (
+                        modality.to_owned(),
+                        (*name).to_owned(),
+                        format!("{onset}.0"),
+                        format!("{segment}.0"),
+                    );
+                    found.insert(event);
+                }
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn parse_gives_the_events_of_encode_and_predict() {
     let Some(parse) = ParseStudio::new("parse_gives_the_events_of_encode_and_predict") else {
@@ -183,44 +228,11 @@ fn parse_gives_the_events_of_encode_and_predict() {
         &run([&predict[..], &["--visual", &visual, "--audio", &audio]].concat()),
         0,
     );
-    let model: Value =
-        serde_json::from_str(&fs::read_to_string(parse.path("model/model.json")).unwrap()).unwrap();
-    let classes: Vec<&str> = model["classes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap())
-        .collect();
+    let model = description(&parse.path("model"));
+    let classes = classes(&model);
     let mut all = 0;
     for video in VIDEOS {
-        let mut expected = BTreeSet::new();
-        for modality in ["audio", "visual"] {
-            let file = parse.studio.path(&format!("npy/{modality}/{video}.npy"));
-            let matrix = vaplan::ingest::npy::read_floats(&file)
-                .unwrap()
-                .into_matrix(&file)
-                .unwrap();
-            let set = |segment: usize, class: usize| {
-                segment < matrix.rows && matrix.data[segment * matrix.cols + class] >= 0.5
-            };
-            for (class, name) in classes.iter().enumerate() {
-                let mut onset = 0;
-                for segment in 0..=matrix.rows {
-                    if set(segment, class) && (segment == 0 || !set(segment - 1, class)) {
-                        onset = segment;
-                    }
-                    if segment > 0 && set(segment - 1, class) && !set(segment, class) {
-                        let event = (
-                            modality.to_owned(),
-                            (*name).to_owned(),
-                            format!("{onset}.0"),
-                            format!("{segment}.0"),
-                        );
-                        expected.insert(event);
-                    }
-                }
-            }
-        }
+        let expected = predicted_events(&parse.studio.path("npy"), video, &classes);
         all += expected.len();
         assert_eq!(events(&parse.json("out", video)), expected, "{video}");
     }

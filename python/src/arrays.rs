@@ -19,7 +19,7 @@ use vaplan_dataflows::{DenoisingRule, Score};
 
 use crate::error::{BadCell, IntoException};
 use crate::numbers::{Allowed, Numbers, Table, columns, rows, spans};
-use crate::work::work;
+use crate::work::{on_cores, work};
 
 /// Predictions of both modalities, and the probabilities of the whole video that the protocol needs.
 struct Predicted<'a> {
@@ -83,22 +83,22 @@ impl<'a> Predicted<'a> {
     ) -> Result<BitMatrix, BadCell> {
         let [cells, whole] = scratch;
         let table = &self.segments[modality];
-        table.read(span, cells)?;
-        match &self.whole {
-            Some(tables) => {
-                tables[modality].read(video..video + 1, whole)?;
-                for row in cells.chunks_exact_mut(self.classes) {
-                    for (cell, whole) in row.iter_mut().zip(whole.iter()) {
-                        *cell = f64::from(u8::from(Protocol::sets(*cell, Some(*whole))));
-                    }
-                }
-            }
-            // Labels of 0 and 1 stay as they are.
-            None => cells
-                .iter_mut()
-                .for_each(|cell| *cell = f64::from(u8::from(Protocol::sets(*cell, None)))),
+        if table.has_labels() {
+            return table.matrix(span);
         }
-        Ok(BitMatrix::of_cells(self.classes, cells))
+        table.read(span, cells)?;
+        let Some(tables) = &self.whole else {
+            return Ok(BitMatrix::of_cells(self.classes, cells, |cell| {
+                Protocol::sets(cell, None)
+            }));
+        };
+        tables[modality].read(video..video + 1, whole)?;
+        for row in cells.chunks_exact_mut(self.classes) {
+            for (cell, whole) in row.iter_mut().zip(whole.iter()) {
+                *cell = f64::from(u8::from(Protocol::sets(*cell, Some(*whole))));
+            }
+        }
+        Ok(BitMatrix::of_cells(self.classes, cells, |cell| cell != 0.0))
     }
 }
 
@@ -156,6 +156,9 @@ fn report<'py>(
     Ok(report)
 }
 
+/// Number of videos whose matrices are in memory at once.
+const BLOCK: usize = 4096;
+
 /// F-scores of predictions against truth. `whole` has the probabilities of whole videos: of audio, then of visual.
 #[pyfunction]
 pub(crate) fn evaluate<'py>(
@@ -190,18 +193,24 @@ pub(crate) fn evaluate<'py>(
     ];
     let (scores, per_class) = work(py, || {
         let mut evaluator = Evaluator::new(classes);
-        let mut scratch = [Vec::new(), Vec::new()];
-        for (video, span) in spans.iter().enumerate() {
-            let prediction = VideoParse {
-                audio: predicted.labels(0, video, span.clone(), &mut scratch)?,
-                visual: predicted.labels(1, video, span.clone(), &mut scratch)?,
-            };
-            let mut of = |modality: usize| {
-                truth[modality].read(span.clone(), &mut scratch[0])?;
-                Ok(BitMatrix::of_cells(classes, &scratch[0]))
-            };
-            let (audio, visual) = (of(0)?, of(1)?);
-            evaluator.add(&prediction, &VideoParse { audio, visual });
+        for first in (0..spans.len()).step_by(BLOCK) {
+            let block = first..(first + BLOCK).min(spans.len());
+            let made = on_cores(block, |scratch: &mut [Vec<f64>; 2], video| {
+                let span = &spans[video];
+                let prediction = VideoParse {
+                    audio: predicted.labels(0, video, span.clone(), scratch)?,
+                    visual: predicted.labels(1, video, span.clone(), scratch)?,
+                };
+                let truth = VideoParse {
+                    audio: truth[0].matrix(span.clone())?,
+                    visual: truth[1].matrix(span.clone())?,
+                };
+                Ok::<_, BadCell>((prediction, truth))
+            })?;
+            // In the order of the videos, so that the sums are the same on any number of cores.
+            for (prediction, truth) in &made {
+                evaluator.add(prediction, truth);
+            }
         }
         Ok::<_, BadCell>((evaluator.scores(), evaluator.class_scores()))
     })?;
@@ -432,10 +441,8 @@ pub(crate) fn events<'py>(
     let labels = Table::new("labels", Allowed::Label, &labels, [rows(&spans), classes])?;
     let found = work(py, || {
         let mut found = [const { Vec::<i64>::new() }; 4];
-        let mut cells = Vec::new();
         for (video, span) in spans.iter().enumerate().filter(|_| classes > 0) {
-            labels.read(span.clone(), &mut cells)?;
-            let bits = BitMatrix::of_cells(classes, &cells);
+            let bits = labels.matrix(span.clone())?;
             for class in 0..classes {
                 for (onset, offset) in bits.runs(class) {
                     let event = [video, class, onset, offset];

@@ -8,7 +8,7 @@ use vaplan::Modality;
 use vaplan::calibrate::sample::{CalibrationSample, CalibrationVideo};
 use vaplan::calibrate::{CalibrationGoal, CalibrationMetric, of_sample};
 use vaplan::choice::Choice;
-use vaplan::eval::{BitMatrix, VideoParse};
+use vaplan::eval::VideoParse;
 use vaplan::world::settings::{LabelSettings, ModalitySettings};
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::{CandidateRule, VideoId};
@@ -77,8 +77,7 @@ pub(crate) fn calibrate<'py>(
                 let read = |table: &Table<'_>, cells: &mut Vec<f64>| {
                     table.read(span.clone(), cells).map_err(BadCell::into_exception)
                 };
-                read(truth, &mut cells)?;
-                let bits = BitMatrix::of_cells(classes, &cells);
+                let bits = truth.matrix(span.clone()).map_err(BadCell::into_exception)?;
                 match modality {
                     Modality::Audio => video.truth.audio = bits,
                     Modality::Visual => video.truth.visual = bits,

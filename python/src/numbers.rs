@@ -5,6 +5,7 @@ use std::ops::Range;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use vaplan::eval::BitMatrix;
 
 use crate::error::BadCell;
 
@@ -72,6 +73,21 @@ macro_rules! kinds {
                     Values::Bool(values) => to.extend(values[cells].iter().map(|value| f64::from(u8::from(*value)))),
                     $(Values::$kind(values) => to.extend(values[cells].iter().map(|value| value.number())),)*
                 }
+            }
+
+            /// The matrix of labels `[segments, classes]`, and whether each value is 0 or 1. One pass over the array of
+            /// its own type: `evaluate` spends most of its time here.
+            fn matrix(self, cells: Range<usize>, classes: usize) -> (BitMatrix, bool) {
+                let mut labels = true;
+                let matrix = match self {
+                    Values::Bool(values) => BitMatrix::of_cells(classes, &values[cells], |value| value),
+                    $(Values::$kind(values) => BitMatrix::of_cells(classes, &values[cells], |value| {
+                        let number = value.number();
+                        labels &= (number == 0.0) | (number == 1.0);
+                        number != 0.0
+                    }),)*
+                };
+                (matrix, labels)
             }
         }
     };
@@ -157,15 +173,38 @@ impl<'a> Table<'a> {
         debug_assert!(rows.end <= self.rows);
         let first = rows.start * self.columns;
         self.values.read(first..rows.end * self.columns, to);
-        match to.iter().position(|value| !self.allowed.holds(*value)) {
-            None => Ok(()),
-            Some(at) => Err(BadCell {
-                argument: self.argument,
-                place: ((first + at) / self.columns, (first + at) % self.columns),
-                value: to[at],
-                expected: self.allowed.expected(),
-            }),
+        // Without an early end, the compiler checks several values at once.
+        if to
+            .iter()
+            .fold(true, |all, value| all & self.allowed.holds(*value))
+        {
+            return Ok(());
         }
+        let bad = to.iter().position(|value| !self.allowed.holds(*value));
+        let at = bad.expect("one value is not allowed");
+        Err(BadCell {
+            argument: self.argument,
+            place: ((first + at) / self.columns, (first + at) % self.columns),
+            value: to[at],
+            expected: self.allowed.expected(),
+        })
+    }
+
+    /// Whether the argument must have labels, 0 and 1.
+    pub(crate) fn has_labels(&self) -> bool {
+        self.allowed == Allowed::Label
+    }
+
+    /// Reads the rows of a video, which must be labels, as a matrix of classes by segments.
+    pub(crate) fn matrix(&self, rows: Range<usize>) -> Result<BitMatrix, BadCell> {
+        debug_assert!(rows.end <= self.rows && self.has_labels());
+        let cells = rows.start * self.columns..rows.end * self.columns;
+        let (matrix, labels) = self.values.matrix(cells, self.columns);
+        if !labels {
+            // The second reading finds the value, and its place, for the message.
+            self.read(rows, &mut Vec::new())?;
+        }
+        Ok(matrix)
     }
 
     /// Reads rows of 0 and 1.

@@ -1,5 +1,7 @@
 //! Runs the library without the GIL.
 
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -49,6 +51,46 @@ pub(crate) fn interruptible<T: Send, E: IntoException + Send>(
                 }
             }
         }
+    })
+}
+
+/// Videos of one thread. Fewer videos are done before another thread has started.
+const LEAST_VIDEOS: usize = 256;
+
+/// Makes a value for each video, on all cores, and returns the values in the order of the videos. Each thread has its own
+/// scratch memory.
+///
+/// # Errors
+/// Returns the error of the first video that has one.
+pub(crate) fn on_cores<S: Default, T: Send, E: Send>(
+    videos: Range<usize>,
+    make: impl Fn(&mut S, usize) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let make_all = |videos: Range<usize>| -> Result<Vec<T>, E> {
+        let mut scratch = S::default();
+        videos.map(|video| make(&mut scratch, video)).collect()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = cores.min(videos.len() / LEAST_VIDEOS);
+    if threads < 2 {
+        return make_all(videos);
+    }
+    let part = videos.len().div_ceil(threads);
+    let make_all = &make_all;
+    std::thread::scope(|scope| {
+        let parts = videos.clone().step_by(part).map(|first| {
+            let own = first..(first + part).min(videos.end);
+            scope.spawn(move || make_all(own))
+        });
+        let parts: Vec<_> = parts.collect();
+        let mut made = Vec::with_capacity(videos.len());
+        for part in parts {
+            let own = part
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            made.extend(own?);
+        }
+        Ok(made)
     })
 }
 

@@ -256,3 +256,22 @@ def test_llp_predictions_may_lack_videos_and_have_others(shared):
         vaplan.evaluate_llp({"audio": pred, "visual": pred}, "no-such-folder")
     with pytest.raises(ValueError, match="split is `dev`, expected `train`, `val` or `test`"):
         vaplan.evaluate_llp({"audio": pred, "visual": pred}, shared / "llp", "dev")
+
+
+def test_many_videos_are_scored_as_in_parts_and_the_first_wrong_value_is_named():
+    """More videos than one thread and one block of memory take."""
+    generator = np.random.default_rng(11)
+    arrays = [(generator.random((9_000, 3, 4)) < share).astype(np.uint8) for share in (0.2, 0.3, 0.25, 0.3)]
+    whole = vaplan.evaluate(*arrays)
+    parts = [vaplan.evaluate(*(own[first : first + 100] for own in arrays)) for first in range(0, 9_000, 100)]
+    for level in ("segment", "event"):
+        for name, score in whole[level].items():
+            assert score == pytest.approx(np.mean([part[level][name] for part in parts]), abs=1e-9), name
+    probability = arrays[0] * 0.6
+    fused = vaplan.evaluate(probability, *arrays[1:], protocol="segment")
+    assert fused == whole
+    for video, argument in ((8_999, 3), (4_500, 1), (4_500, 0), (300, 2)):
+        arrays[argument][video, 2, 3] = 7
+        name = ("audio_pred", "visual_pred", "audio_true", "visual_true")[argument]
+        with pytest.raises(ValueError, match=f"^{name}\\[{video}, 2, 3\\] is 7, expected 0 or 1$"):
+            vaplan.evaluate(*arrays)

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -55,12 +54,48 @@ def test_training_says_what_it_needs():
     assert "`/nowhere/vaplan-torch` is no file" in done.stderr
 
 
-def test_training_is_handed_to_the_program_that_is_named(tmp_path):
+@pytest.fixture
+def named(tmp_path):
+    """The path of a program that prints how it was started."""
     program = tmp_path / "vaplan-torch"
     program.write_text('#!/bin/sh\necho "$VAPLAN_HANDED_OVER $*"\n')
     program.chmod(0o755)
-    done = run("train", "--store", "x", VAPLAN_TORCH=str(program))
-    assert (done.returncode, done.stdout) == (0, "1 train --store x\n")
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --store x",
+        "--quiet parse video.mp4 --model model",
+        "watch --store x --inbox y --train job.toml",
+        "watch --train=job.toml --store x --inbox y",
+        "plan job.toml",
+        "plan --format json job.toml",
+    ],
+)
+def test_what_computes_with_libtorch_is_handed_to_the_program_that_is_named(words, named):
+    done = run(*words.split(), VAPLAN_TORCH=named)
+    assert (done.returncode, done.stdout) == (0, f"1 {words}\n")
+
+
+def test_what_computes_without_libtorch_stays_in_this_process(named, store):
+    for words in (["watch", "--help"], ["plan", "--help"], ["plan", "--store", store.path, "--visual-threshold", "1.1"]):
+        done = run(*words, VAPLAN_TORCH=named)
+        assert done.returncode == 0 and done.stdout and not done.stdout.startswith("1 ")
+    done = run("plan", "--visual-threshold", "1.1", VAPLAN_TORCH=named, VAPLAN_STORE=store.path)
+    assert done.returncode == 0 and not done.stdout.startswith("1 ")
+
+
+def test_help_lists_the_commands_that_can_be_started(named, tmp_path):
+    """The package of PYTHONPATH stands before an installed torch."""
+    fits, older = package_of_torch(tmp_path / "fits", "2.13.0"), package_of_torch(tmp_path / "older", "2.12.1")
+    for words in ([], ["--help"], ["help"], ["demo", "--dir", "x"]):
+        done = run(*words, VAPLAN_TORCH=named, PYTHONPATH=str(fits))
+        assert (done.returncode, done.stdout) == (0, f"1 {' '.join(words)}\n")
+    for words in (["--help"], ["help"]):
+        done = run(*words, VAPLAN_TORCH=named, PYTHONPATH=str(older))
+        assert done.returncode == 0 and " relabel " in done.stdout and " train " not in done.stdout
 
 
 def package_of_torch(folder: Path, version: str) -> Path:
@@ -72,25 +107,6 @@ def package_of_torch(folder: Path, version: str) -> Path:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
     return folder
-
-
-@pytest.fixture
-def program_in_the_wheel(monkeypatch):
-    """The program of the wheel: that of the repository's build, if the installed wheel has none."""
-    from vaplan import _torch_program
-
-    if _torch_program.OWN.is_file():
-        yield _torch_program.OWN
-        return
-    built = [REPOSITORY / "target" / profile / "vaplan-torch" for profile in ("debug", "release")]
-    there = [program for program in built if program.is_file()]
-    if not there:
-        pytest.skip("needs vaplan-torch: `cargo build --workspace`")
-    _torch_program.OWN.parent.mkdir(exist_ok=True)
-    shutil.copy2(there[0], _torch_program.OWN)
-    yield _torch_program.OWN
-    _torch_program.OWN.unlink()
-    _torch_program.OWN.parent.rmdir()
 
 
 def test_training_takes_the_libtorch_of_a_torch_that_fits(program_in_the_wheel, tmp_path, made, own):
@@ -118,6 +134,18 @@ def test_training_without_a_torch_that_fits_says_which_to_install(program_in_the
         done = run("train", "--help", PYTHONPATH=str(path))
         assert done.returncode == 2 and done.stdout == ""
         assert found in done.stderr and "pip install 'torch==2.13.*'" in done.stderr
+
+
+def test_encoding_takes_the_library_of_the_package_onnxruntime(tmp_path):
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('the program must not import it')\n")
+    library = tmp_path / "onnxruntime" / "capi" / "libonnxruntime.so.1.31.1"
+    library.write_text("no library\n")
+    code = "import os; from vaplan import __main__ as m; m.name_onnxruntime(); print(os.environ['ORT_DYLIB_PATH'])"
+    for named, expected in (("", str(library)), ("/own/libonnxruntime.so", "/own/libonnxruntime.so")):
+        given = {**os.environ, "PYTHONPATH": str(tmp_path), "ORT_DYLIB_PATH": named}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given)
+        assert done.stdout == f"{expected}\n", done.stderr
 
 
 def test_the_extension_is_not_linked_to_libtorch():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Optional
 
 #: The commands that only ``vaplan-torch`` has.
-COMMANDS = ("train", "predict", "ablate", "run")
+COMMANDS = ("train", "predict", "parse", "ablate", "run")
 #: The environment variable with the path of ``vaplan-torch``.
 VARIABLE = "VAPLAN_TORCH"
 #: The program in the wheel.
@@ -26,9 +26,32 @@ TORCH = "2.13"
 
 
 def command_of(arguments: list[str]) -> Optional[str]:
-    """The command of these arguments, if it computes with libtorch."""
+    """The command of these arguments, if ``vaplan-torch`` runs it."""
     words = [word for word in arguments if not word.startswith("-")]
-    return words[0] if words and words[0] in COMMANDS else None
+    options = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    command = words[0] if words else "help"
+    if command in COMMANDS:
+        return command
+    if command == "watch" and "--train" in options:
+        return "watch --train"
+    # A plan of changes names a store, and a plan of a run names a file.
+    if command == "plan" and len(words) > 1 and "--store" not in options and "VAPLAN_STORE" not in os.environ:
+        return "plan CONFIG"
+    # Without libtorch, `demo` leaves out the steps that train, and `help` the commands above.
+    if command == "demo" or (command == "help" and options <= {"--help", "-h"}):
+        return command if ready() else None
+    return None
+
+
+def ready() -> bool:
+    """Whether there is a program ``vaplan-torch`` and a package ``torch`` that fits, so that they can be used together."""
+    found = program()
+    return found is not None and found.is_file() and fits(libtorch()[1])
+
+
+def fits(version: str) -> bool:
+    """Whether the libtorch of this version of the package ``torch`` is the one that ``vaplan-torch`` is made for."""
+    return version.split("+")[0].startswith(TORCH + ".")
 
 
 def program() -> Optional[Path]:
@@ -49,7 +72,6 @@ def run(command: str, arguments: list[str]) -> int:
     """Replaces this process by ``vaplan-torch``. Returns 2 after a message if that is not possible."""
     found = program()
     folder, version = libtorch()
-    fits = folder is not None and version.split("+")[0].startswith(TORCH + ".")
     if found is None or not found.is_file():
         state = f"`{found}` is no file" if found else f"it is not on the PATH, and {VARIABLE} is not set"
         tell(
@@ -61,7 +83,7 @@ def run(command: str, arguments: list[str]) -> int:
         return 2
     environment = dict(os.environ, VAPLAN_HANDED_OVER="1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if fits:
+    if folder is not None and fits(version):
         paths = [str(folder), *filter(None, [environment.get("LD_LIBRARY_PATH")])]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(paths)
     elif found == OWN:

@@ -39,26 +39,29 @@ impl BitMatrix {
         }
     }
 
-    /// The matrix of an array `[segments, classes]`, row-major. A bit is 1 if the value is not 0.
+    /// The matrix of an array `[segments, classes]`, row-major. A bit is 1 if `set` of the value is true.
     ///
     /// ```
     /// use vaplan::eval::BitMatrix;
-    /// let matrix = BitMatrix::of_cells(2, &[0.0, 1.0, 1.0, 1.0]);
+    /// let matrix = BitMatrix::of_cells(2, &[0, 1, 1, 1], |value| value == 1);
     /// assert_eq!((matrix.segments(), matrix.get(0, 0), matrix.get(0, 1), matrix.get(1, 0)), (2, false, true, true));
     /// ```
     ///
     /// # Panics
     /// Panics if the number of values is not a multiple of `classes`.
-    pub fn of_cells(classes: usize, cells: &[f64]) -> BitMatrix {
+    pub fn of_cells<V: Copy>(classes: usize, cells: &[V], mut set: impl FnMut(V) -> bool) -> BitMatrix {
         let segments = cells.len().checked_div(classes).unwrap_or(0);
         assert_eq!(segments * classes, cells.len(), "whole segments");
         let mut matrix = BitMatrix::new(classes, segments);
         for (segment, row) in cells.chunks_exact(classes.max(1)).enumerate() {
-            let words = matrix.words[segment / 64..]
-                .iter_mut()
-                .step_by(matrix.words_per_row);
-            for (word, cell) in words.zip(row) {
-                *word |= u64::from(*cell != 0.0) << (segment % 64);
+            let put = |(word, cell): (&mut u64, &V)| *word |= u64::from(set(*cell)) << (segment % 64);
+            // With one word per class, the words are neighbours, so that the compiler computes several of them at once.
+            match matrix.words_per_row {
+                1 => matrix.words.iter_mut().zip(row).for_each(put),
+                step => {
+                    let words = matrix.words[segment / 64..].iter_mut().step_by(step);
+                    words.zip(row).for_each(put);
+                }
             }
         }
         matrix
@@ -198,7 +201,7 @@ mod tests {
         let cells: Vec<f64> = (0..segments * classes)
             .map(|cell| f64::from(u8::from(set(cell % classes, cell / classes))))
             .collect();
-        let matrix = BitMatrix::of_cells(classes, &cells);
+        let matrix = BitMatrix::of_cells(classes, &cells, |cell| cell != 0.0);
         for class in 0..classes {
             for segment in 0..segments {
                 assert_eq!(
@@ -208,8 +211,9 @@ mod tests {
                 );
             }
         }
-        assert_eq!(BitMatrix::of_cells(0, &[]).segments(), 0);
-        assert_eq!(BitMatrix::of_cells(4, &[]).segments(), 0);
+        let none: [bool; 0] = [];
+        assert_eq!(BitMatrix::of_cells(0, &none, |cell| cell).segments(), 0);
+        assert_eq!(BitMatrix::of_cells(4, &none, |cell| cell).segments(), 0);
     }
 
     #[test]

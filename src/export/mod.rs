@@ -356,11 +356,7 @@ struct ExportedEvent<'a> {
 impl ExportedVideo {
     /// The events of one modality, by class and onset.
     fn events<'a>(&self, modality: Modality, classes: &'a [Arc<str>]) -> Vec<ExportedEvent<'a>> {
-        let cells: Vec<f64> = self.labels[modality.index()]
-            .iter()
-            .map(|cell| f64::from(*cell))
-            .collect();
-        let bits = BitMatrix::of_cells(classes.len(), &cells);
+        let bits = BitMatrix::of_cells(classes.len(), &self.labels[modality.index()], |cell| cell != 0);
         let mut events = Vec::new();
         for (class, name) in classes.iter().enumerate() {
             events.extend(bits.runs(class).map(|(onset, offset)| ExportedEvent {

@@ -26,7 +26,7 @@ impl ParseStudio {
     }
 
     /// Trains on features of these folders, and gives the folder of the model.
-    fn train(&self, more: &[&str]) -> String {
+    pub(super) fn train(&self, more: &[&str]) -> String {
         let features = |modality: &str| self.path(&format!("store/_vaplan/encoded/{modality}"));
         let (store, config, out) = (self.path("store"), self.path("train.toml"), self.path("trained"));
         let (visual, audio) = (features("visual"), features("audio"));

@@ -3,6 +3,8 @@
 mod calibrated;
 mod examples;
 mod kill;
+mod networks;
+mod open_vocabulary;
 mod stages;
 
 use std::collections::BTreeSet;

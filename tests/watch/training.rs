@@ -114,6 +114,41 @@ fn own_epochs_and_those_from_outside_go_through_the_same_denoising() {
 }
 
 #[test]
+fn a_transformer_trains_beside_the_deliveries() {
+    let settings = SMALL.replace(
+        "[train]\n",
+        "[train]\nnetwork = 'transformer'\nlayers = 1\nheads = 2\n",
+    );
+    let place = WatchedStore::new(&settings);
+    let watch = place.watch(None);
+    watch.line("denoised by epoch 2");
+    watch.line("trained: the best is epoch");
+    watch.line("training rests: all there is was learnt");
+    let own = tables(&place.store());
+    assert_eq!(own.epochs.len(), 3);
+    // A person's label is learnt by a new training of the same network.
+    let (video, class) = (&own.labels[0].video, &own.labels[0].class);
+    let content = format!(
+        "video,modality,class,label,onset,offset\n{video},audio,{class},1,0,5\n{video},audio,{class},0,5,10\n"
+    );
+    place.deliver("a.user.csv", &content);
+    watch.line("; a.user.csv");
+    watch.line("trained: the best is epoch");
+    watch.line("training rests: all there is was learnt");
+    watch.stop();
+    let after = tables(&place.store());
+    let trainings: BTreeSet<&str> = after.epochs.iter().map(|row| &*row.run).collect();
+    assert_eq!((after.epochs.len(), trainings.len()), (6, 2));
+    let folders = std::fs::read_dir(place.sample.path("store/_vaplan/train/watch")).unwrap();
+    let checkpoints =
+        folders.filter_map(|entry| std::fs::read(entry.unwrap().path().join("best.safetensors")).ok());
+    let headers = checkpoints.map(|bytes| String::from_utf8_lossy(&bytes[8..4000]).into_owned());
+    let named = headers.map(|header| header.contains(r#""network":"transformer""#));
+    assert!(named.collect::<Vec<_>>().iter().all(|named| *named));
+    assert_status(&run(["check", "--store", &place.store()]), 0);
+}
+
+#[test]
 fn killed_anywhere_a_training_goes_on_to_what_it_would_have_been() {
     let (whole, killed) = (WatchedStore::new(SMALL), WatchedStore::new(SMALL));
     let watch = whole.watch(None);

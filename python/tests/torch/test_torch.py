@@ -1,4 +1,4 @@
-"""`vaplan.torch`, with the installed package torch. `make python-torch` runs these tests in an environment of their own."""
+"""`vaplan.torch`, with the installed package torch. `make pytorch` runs these tests."""
 
 import json
 import math

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ class _Stream(nn.Module):
         self.input_norm = nn.LayerNorm(hidden)
         self.layers = nn.ModuleList(_Layer(hidden, feedforward, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
+
+    def typed_layers(self) -> list[_Layer]:
+        return cast("list[_Layer]", list(self.layers))
 
 
 def _positions(time: int, hidden: int) -> Tensor:
@@ -127,7 +130,7 @@ class TemporalTransformer(nn.Module):
         position = _positions(audio.shape[1], self.hidden).to(v)
         a = self.audio.input_norm(self.audio.input(audio)) + position
         v = self.visual.input_norm(v) + position
-        for of_audio, of_visual in zip(self.audio.layers, self.visual.layers):
+        for of_audio, of_visual in zip(self.audio.typed_layers(), self.visual.typed_layers()):
             a, v = of_audio.within(a, padding), of_visual.within(v, padding)
             normed_a, normed_v = of_audio.norm2(a), of_visual.norm2(v)
             a, v = (

@@ -182,7 +182,7 @@ impl Snapshot {
     /// # Errors
     /// Returns the same errors as [`Snapshot::read`].
     pub fn fetch<T: Table>(&self, filter: &Filter) -> Result<(), StoreError> {
-        let files = self.candidates::<T>(filter)?;
+        let files = candidates::<T>(self, filter)?;
         fetch(&files.iter().map(|(_, file)| file).collect::<Vec<_>>())
     }
 

@@ -168,7 +168,7 @@ fn options_of_the_generator_are_recorded_and_change_the_features() {
     let options = |files: &BTreeMap<String, Vec<u8>>| -> serde_json::Value {
         serde_json::from_slice(&files["synth.json"]).unwrap()
     };
-    assert_eq!(options(&llp)["generator"], 2);
+    assert_eq!(options(&llp)["generator"], 3);
     assert_eq!(options(&llp)["preset"], "llp");
     assert_eq!(options(&hard)["preset"], "hard");
     for kind in ["audio", "parser/frames"] {

@@ -443,8 +443,8 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
     for line in ["weak ", "pseudo+richness "] {
         assert_eq!(
             told.lines().filter(|told| told.starts_with(line)).count(),
-            2,
-            "{told}"
+            3,
+            "one for each protocol, and one for the score on val: {told}"
         );
     }
     // Asked again for one line more, only that is trained.
@@ -480,6 +480,12 @@ fn an_ablation_trains_every_line_with_every_seed_and_leaves_the_store_as_it_was(
     );
     assert_eq!((of(2, "seed"), of(3, "seed")), (1.into(), 2.into()));
     assert_ne!(of(0, "loss"), of(1, "loss"), "another seed is another network");
+    let on_val = of(0, "score").as_f64().unwrap();
+    assert!(
+        (0.0..=100.0).contains(&on_val)
+            && told.contains("score that chose the epoch, val.fused.segment.type_av"),
+        "{on_val} {told}"
+    );
     assert_ne!(
         of(0, "loss"),
         of(2, "loss"),

@@ -85,8 +85,8 @@ fn an_ablation_compares_networks_and_a_flag_names_one() {
     ] {
         assert_eq!(
             told.lines().filter(|line| line.starts_with(row)).count(),
-            2,
-            "{row}: {told}"
+            3,
+            "one for each protocol, and one for the score on val, {row}: {told}"
         );
     }
     let of = |name: &str| {

@@ -67,8 +67,12 @@ clips = \"features/parser/clips\"
 epochs = 8
 hidden = 64
 feedforward = 64
-learning_rate = 0.002
-schedule = \"constant\"
+learning_rate = 0.004
+schedule = \"cosine\"
+warmup_epochs = 1
+
+[denoise]
+restart = true
 ";
 /// Name of the file with the settings of the ablation.
 #[cfg(feature = "train")]
@@ -79,8 +83,9 @@ const ABLATION_TEXT: &str = "\
 epochs = 8
 hidden = 64
 feedforward = 64
-learning_rate = 0.002
-schedule = \"constant\"
+learning_rate = 0.004
+schedule = \"cosine\"
+warmup_epochs = 1
 ";
 /// Longest line of a printed command, in columns. Longer commands are broken before an option.
 const COLUMNS: usize = 88;
@@ -137,7 +142,7 @@ pub(super) fn run(args: &DemoArgs, global: &Global, out: &mut dyn Write) -> anyh
             "--out",
             &features,
             "--preset",
-            "easy",
+            "clear",
             "--dim",
             "128",
             "--parquet",

@@ -107,6 +107,8 @@ enum PresetName {
     Easy,
     /// More noise than llp.
     Hard,
+    /// The label features of llp, and less noise in the features of the parser.
+    Clear,
     /// Videos of AVE, one audible and visible event each, with annotations in AVE's format.
     Ave,
 }
@@ -117,6 +119,7 @@ impl From<PresetName> for SynthPreset {
             PresetName::Llp => SynthPreset::Llp,
             PresetName::Easy => SynthPreset::Easy,
             PresetName::Hard => SynthPreset::Hard,
+            PresetName::Clear => SynthPreset::Clear,
             PresetName::Ave => SynthPreset::Ave,
         }
     }

@@ -65,15 +65,17 @@ impl WeightAverage {
         });
     }
 
-    /// Begins with these parameters instead of random ones. They are worth an average, so that the decay is the full one
-    /// from the first step on.
+    /// Begins with these parameters instead of random ones.
+    ///
+    /// The decay of the first steps is again that of [`WeightAverage::step`], so that the average follows the last ninth of the
+    /// steps of the new training. With the full decay from the first step on, a short training would hardly move the average.
     pub fn begin_with(&mut self, parameters: &[(String, Tensor)]) {
         tch::no_grad(|| {
             for ((_, mut average), (_, parameter)) in self.parser.trainable().into_iter().zip(parameters) {
                 average.copy_(parameter);
             }
         });
-        self.steps = (10.0 / (1.0 - self.decay)).ceil() as i64;
+        self.steps = 0;
     }
 
     /// Adds the average to weights that will be saved.
@@ -174,16 +176,29 @@ mod tests {
     }
 
     #[test]
-    fn an_average_that_begins_with_trained_weights_keeps_them_by_its_full_decay() {
-        let mut average = WeightAverage::new(&settings(0.9), &sizes(), Device::Cpu)
-            .unwrap()
-            .unwrap();
-        let [from, to] = [2, 3].map(|seed| settings(0.9).network.build(&sizes(), seed, Device::Cpu).unwrap());
+    fn an_average_that_begins_with_trained_weights_follows_as_fast_as_a_new_one() {
+        let make = || {
+            let average = WeightAverage::new(&settings(0.998), &sizes(), Device::Cpu).unwrap();
+            average.unwrap()
+        };
+        let [from, to] = [2, 3].map(|seed| {
+            settings(0.998)
+                .network
+                .build(&sizes(), seed, Device::Cpu)
+                .unwrap()
+        });
+        let mut average = make();
+        // Steps of an earlier training count for nothing.
+        (0..100).for_each(|_| average.step(&to.trainable()));
         average.begin_with(&from.trainable());
         assert_eq!(first(average.parser()), first(&*from));
         average.step(&to.trainable());
-        let expected = 0.9 * first(&*from) + 0.1 * first(&*to);
+        let expected = (2.0 * first(&*from) + 9.0 * first(&*to)) / 11.0;
         assert!((first(average.parser()) - expected).abs() < 1e-6);
+        // After 300 steps, nothing of the old weights is left. The full decay would keep 0.998^300, or 55 %.
+        (1..300).for_each(|_| average.step(&to.trainable()));
+        let left = (first(average.parser()) - first(&*to)) / (first(&*from) - first(&*to));
+        assert!(left.abs() < 1e-3, "{left}");
     }
 
     #[test]

@@ -33,17 +33,22 @@ pub enum SynthPreset {
     Easy,
     /// The events of [`SynthPreset::Llp`] with more noise in all features.
     Hard,
+    /// The events and the label features of [`SynthPreset::Llp`], with less noise in the features of the parser. The labels
+    /// limit what a parser learns, and not its features.
+    Clear,
     /// Videos of AVE ([`super::ave`]), with the noise of [`SynthPreset::Llp`].
     Ave,
 }
 
 impl SynthPreset {
     /// Factor of the standard deviation of all noise that is specific to a class.
-    const fn noise(self) -> f32 {
+    fn noise(self, encoder: SimulatedEncoder) -> f32 {
         match self {
             SynthPreset::Llp | SynthPreset::Ave => 1.0,
             SynthPreset::Easy => 0.75,
             SynthPreset::Hard => 1.3,
+            SynthPreset::Clear if SimulatedEncoder::PARSER.contains(&encoder) => 0.4,
+            SynthPreset::Clear => 1.0,
         }
     }
 }
@@ -114,7 +119,7 @@ pub(super) struct EncoderProfile {
 impl EncoderProfile {
     pub(super) fn of(encoder: SimulatedEncoder, preset: SynthPreset) -> EncoderProfile {
         let profile = EncoderProfile::llp(encoder);
-        let noise = preset.noise();
+        let noise = preset.noise(encoder);
         EncoderProfile {
             vary: profile.vary * noise,
             video: profile.video * noise,

@@ -407,6 +407,10 @@ mod tests {
         };
         let [easy, llp, hard] = [SynthPreset::Easy, SynthPreset::Llp, SynthPreset::Hard].map(spread);
         assert!(easy < 0.8 * llp && hard > 1.3 * llp, "{easy} {llp} {hard}");
+        // Preset clear changes the features of the parser only.
+        assert!(spread(SynthPreset::Clear) < 0.6 * easy);
+        let labels = |preset| noise(SimulatedEncoder::LabelVisual, preset);
+        assert_eq!(labels(SynthPreset::Clear), labels(SynthPreset::Llp));
     }
 
     #[test]

@@ -17,21 +17,35 @@ pub type SimulatedTracks = BTreeMap<(Modality, ClassId), Vec<bool>>;
 // All shares below were counted in LLP's val and test, which agree. docs/synth.md has the counts and how well sampled
 // tracks agree with them.
 
-/// Share of the classes of weak labels that are both audible and visible.
-const BOTH: f64 = 0.605;
-/// Share of the classes of weak labels that are only audible. The rest is only visible.
-const HEARD_ONLY: f64 = 0.35;
-/// Of the classes that are audible and visible: the share with both tracks over the whole video, with only the visual
-/// track, and with only the audio track. In the rest neither track lasts the whole video.
-const WHOLE: [f64; 3] = [0.426, 0.199, 0.083];
+/// How often the tracks of a class exist, and how often they last the whole video.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct ClassShares {
+    /// Share of the weak labels whose class is audible and visible, and of those whose class is only audible. In the rest the
+    /// class is only visible.
+    modalities: [f64; 2],
+    /// Of the classes that are audible and visible: the share with both tracks over the whole video, with only the visual
+    /// track, and with only the audio track. In the rest neither track lasts the whole video.
+    whole: [f64; 3],
+    /// Share of the audio tracks of classes that are only audible which last the whole video.
+    whole_heard_only: f64,
+    /// Share of the visual tracks of classes that are only visible which last the whole video.
+    whole_seen_only: f64,
+}
+
+/// Shares over all classes of LLP.
+const LLP: ClassShares = ClassShares {
+    modalities: [0.605, 0.35],
+    whole: [0.426, 0.199, 0.083],
+    whole_heard_only: 0.24,
+    whole_seen_only: 0.58,
+};
+/// Number of weak labels that [`LLP`] is worth beside the dense truth of a class. A class with few events in the dense truth
+/// then gets shares between its own and those of all classes.
+const PRIOR: f64 = 10.0;
 /// Share of equal tracks, if a class is audible and visible and neither track lasts the whole video.
 const SAME_TRACK: f64 = 0.61;
 /// Probability that the visual track contains the audio track, if neither lasts the whole video and they differ.
 const LONGER_VISUAL: f64 = 0.5;
-/// Share of the audio tracks of classes that are only audible which last the whole video.
-const WHOLE_HEARD_ONLY: f64 = 0.24;
-/// Share of the visual tracks of classes that are only visible which last the whole video.
-const WHOLE_SEEN_ONLY: f64 = 0.58;
 /// Of the tracks that do not last the whole video: the shares with one run and with two runs. The rest has three.
 const RUNS_AUDIO: [f64; 2] = [0.635, 0.29];
 /// Like [`RUNS_AUDIO`], for visual tracks.
@@ -48,6 +62,8 @@ pub struct SimulatedTruth<'a> {
     /// Whether a video of the split has a dense event. If so, a video of the split without dense events gets no
     /// events.
     densely: [bool; Split::ALL.len()],
+    /// Shares of each class, from the dense events.
+    shares: Vec<ClassShares>,
     segments: u32,
     seed: u64,
 }
@@ -69,6 +85,7 @@ impl<'a> SimulatedTruth<'a> {
             }
         }
         SimulatedTruth {
+            shares: ClassShares::of_classes(&dense, annotations.classes.len()),
             annotations,
             dense,
             densely,
@@ -90,7 +107,7 @@ impl<'a> SimulatedTruth<'a> {
         let mut rng = generator(self.seed, "tracks", name);
         let mut tracks = SimulatedTracks::new();
         for &class in &**self.annotations.videos.get(video).weak {
-            let [audio, visual] = sample_class(&mut rng, self.segments);
+            let [audio, visual] = sample_class(&mut rng, &self.shares[class.index()], self.segments);
             if let Some(visual) = visual {
                 tracks.insert((Modality::Visual, class), visual);
             }
@@ -102,14 +119,61 @@ impl<'a> SimulatedTruth<'a> {
     }
 }
 
+impl ClassShares {
+    /// The shares of each class in dense truth, and those of LLP with the weight [`PRIOR`].
+    ///
+    /// Classes differ: in LLP, speech is visible in 24 % of the videos in which it occurs, and a blender in 99 %. A parser that
+    /// learns from tracks which are drawn alike for all classes learns to see speech where nobody sees it.
+    fn of_classes(dense: &BTreeMap<usize, SimulatedTracks>, classes: usize) -> Vec<ClassShares> {
+        // By class: audible and visible, only audible, only visible; each by whether the audio and the visual track are whole.
+        let mut counts = vec![[[0.0; 4]; 3]; classes];
+        for tracks in dense.values() {
+            for class in (0..classes).map(|class| ClassId(class as u32)) {
+                let [audio, visual] = Modality::ALL.map(|modality| {
+                    let track: Option<&Vec<bool>> = tracks.get(&(modality, class));
+                    track.map(|track| !track.contains(&false))
+                });
+                let which = match (audio, visual) {
+                    (Some(_), Some(_)) => 0,
+                    (Some(_), None) => 1,
+                    (None, Some(_)) => 2,
+                    (None, None) => continue,
+                };
+                let whole = 2 * usize::from(audio == Some(true)) + usize::from(visual == Some(true));
+                counts[class.index()][which][whole] += 1.0;
+            }
+        }
+        let shares = |[both, heard, seen]: &[[f64; 4]; 3]| {
+            let [all_both, all_heard, all_seen] = [both, heard, seen].map(|own| own.iter().sum::<f64>());
+            let all = all_both + all_heard + all_seen;
+            let share = |count: f64, of: f64, prior: f64| (count + PRIOR * prior) / (of + PRIOR);
+            ClassShares {
+                modalities: [
+                    share(all_both, all, LLP.modalities[0]),
+                    share(all_heard, all, LLP.modalities[1]),
+                ],
+                whole: [
+                    share(both[3], all_both, LLP.whole[0]),
+                    share(both[1], all_both, LLP.whole[1]),
+                    share(both[2], all_both, LLP.whole[2]),
+                ],
+                whole_heard_only: share(heard[2], all_heard, LLP.whole_heard_only),
+                whole_seen_only: share(seen[1], all_seen, LLP.whole_seen_only),
+            }
+        };
+        counts.iter().map(shares).collect()
+    }
+}
+
 /// Sampled audio and visual track of a class of a weak label. At least one of them exists.
-fn sample_class(rng: &mut ChaCha8Rng, segments: u32) -> [Option<Vec<bool>>; 2] {
+fn sample_class(rng: &mut ChaCha8Rng, shares: &ClassShares, segments: u32) -> [Option<Vec<bool>>; 2] {
     let length = segments as usize;
     let whole = || vec![true; length];
     let which: f64 = rng.random();
-    if which < BOTH {
+    let [both, heard_only] = shares.modalities;
+    if which < both {
         let which: f64 = rng.random();
-        let [both, visual, audio] = WHOLE;
+        let [both, visual, audio] = shares.whole;
         if which < both {
             [Some(whole()), Some(whole())]
         } else if which < both + visual {
@@ -130,15 +194,15 @@ fn sample_class(rng: &mut ChaCha8Rng, segments: u32) -> [Option<Vec<bool>>; 2] {
             };
             [Some(audio), Some(visual)]
         }
-    } else if which < BOTH + HEARD_ONLY {
-        let audio = if rng.random_bool(WHOLE_HEARD_ONLY) {
+    } else if which < both + heard_only {
+        let audio = if rng.random_bool(shares.whole_heard_only) {
             whole()
         } else {
             sample(rng, length, RUNS_AUDIO)
         };
         [Some(audio), None]
     } else {
-        let visual = if rng.random_bool(WHOLE_SEEN_ONLY) {
+        let visual = if rng.random_bool(shares.whole_seen_only) {
             whole()
         } else {
             sample(rng, length, RUNS_VISUAL)
@@ -258,9 +322,17 @@ mod tests {
         );
     }
 
+    /// Without dense events, the shares of every class are those of LLP.
+    fn without_events() -> Annotations {
+        Annotations {
+            events: Vec::new(),
+            ..annotations()
+        }
+    }
+
     #[test]
     fn sampled_tracks_have_the_rates_of_llp() {
-        let annotations = annotations();
+        let annotations = without_events();
         let truth = SimulatedTruth::new(&annotations, 10, 1);
         let (mut audio, mut visual, mut both, mut whole) = (0, 0, 0, 0);
         for video in 0..4000 {
@@ -311,7 +383,7 @@ mod tests {
     /// LLP's val has 1,440 audible events of 5.62 s in 1,138 tracks, and 856 visible events of 7.14 s in 754 tracks.
     #[test]
     fn sampled_events_have_the_number_and_length_of_llp() {
-        let annotations = annotations();
+        let annotations = without_events();
         let truth = SimulatedTruth::new(&annotations, 10, 1);
         let (number, length) = events(&truth, Modality::Audio);
         assert!((number - 1.266).abs() < 0.05, "{number} audible events per track");
@@ -319,6 +391,54 @@ mod tests {
         let (number, length) = events(&truth, Modality::Visual);
         assert!((number - 1.135).abs() < 0.05, "{number} visible events per track");
         assert!((length - 7.14).abs() < 0.25, "{length} s per visible event");
+    }
+
+    /// Dense truth of 100 test videos: class 0 is audible and not visible, in half of them over the whole video. Class 1 has no
+    /// dense event, and keeps the shares of LLP.
+    #[test]
+    fn sampled_tracks_have_the_shares_of_their_class_in_dense_truth() {
+        let video = |number: usize| {
+            let (split, weak) = match number {
+                0..4000 => (Split::Train, vec![ClassId(0), ClassId(1)]),
+                _ => (Split::Test, vec![ClassId(0)]),
+            };
+            let label = VideoLabel {
+                split,
+                weak: weak.into(),
+                source: "annotations.csv".into(),
+            };
+            (format!("test{number:07}_0_10"), label)
+        };
+        let event = |video| DenseEvent {
+            video,
+            modality: Modality::Audio,
+            class: ClassId(0),
+            onset: (video % 2) as u32,
+            offset: 10,
+        };
+        let annotations = Annotations {
+            videos: (0..4100).map(video).collect(),
+            events: (4000..4100).map(event).collect(),
+            ..annotations()
+        };
+        let truth = SimulatedTruth::new(&annotations, 10, 1);
+        let share = |class, counts: &dyn Fn(Option<&Vec<bool>>, bool) -> bool| {
+            let found = (0..4000).filter(|&video| {
+                let tracks = truth.tracks(video, annotations.videos.get(video).name);
+                let seen = tracks.contains_key(&(Modality::Visual, class));
+                counts(tracks.get(&(Modality::Audio, class)), seen)
+            });
+            found.count() as f64 / 4000.0
+        };
+        // 10 of 110 weak labels are those of the prior, of which 65.5 % are visible.
+        let seen = share(ClassId(0), &|_, seen| seen);
+        assert!((seen - 0.06).abs() < 0.02, "{seen}");
+        let seen = share(ClassId(1), &|_, seen| seen);
+        assert!((seen - 0.65).abs() < 0.03, "{seen}");
+        let whole = share(ClassId(0), &|heard, seen| {
+            !seen && heard.is_some_and(|track| !track.contains(&false))
+        });
+        assert!((whole - 0.94 * (50.0 + 2.4) / 110.0).abs() < 0.03, "{whole}");
     }
 
     #[test]

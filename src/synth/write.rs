@@ -33,7 +33,7 @@ pub const MARKER: &str = "synth.json";
 
 /// Version of the generator. The same version, annotations, options and seed give the same bytes. A change of the
 /// model or of its constants needs a new version, because scores before and after it cannot be compared.
-pub const GENERATOR: u32 = 2;
+pub const GENERATOR: u32 = 3;
 
 /// Number of videos that a thread takes at a time, if each video has its own file.
 const PIECE: usize = 128;

@@ -77,8 +77,7 @@ pub struct AblationRun {
     pub epoch: u64,
     /// The loss of the last epoch.
     pub loss: f64,
-    /// The score that chose the best epoch.
-    #[serde(skip)]
+    /// The score that chose the best epoch ([`Ablation::chosen_by`]), in percent.
     pub score: f64,
     /// The scores on the split in percent, by protocol, in the order of [`COLUMNS`].
     pub scores: Vec<(Gate, Vec<f64>)>,
@@ -103,6 +102,8 @@ pub struct Ablation {
     pub epochs: u64,
     /// The number of videos that an epoch trains on.
     pub videos: usize,
+    /// The name of the score that chose the best epochs, `<split>.<protocol>.<level>.<score>`.
+    pub chosen_by: String,
     /// The networks, in the order of lines and seeds.
     pub runs: Vec<AblationRun>,
 }
@@ -211,6 +212,7 @@ pub fn run(
         split: request.split,
         epochs: request.settings.epochs,
         videos: examples.len(),
+        chosen_by: request.settings.best_name(),
         runs,
     })
 }

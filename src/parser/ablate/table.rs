@@ -53,6 +53,7 @@ impl fmt::Display for Ablation {
                 writeln!(f, " |{:>12}{:>13}", cell(8), cell(9))?;
             }
         }
+        self.chosen(f)?;
         self.labels(f)
     }
 }
@@ -79,6 +80,18 @@ impl Ablation {
             (title, self.runs.iter().filter(of).collect::<Vec<_>>())
         });
         rows.filter(|(_, runs)| !runs.is_empty()).collect()
+    }
+
+    /// Writes the scores that chose the best epochs. Settings are chosen by these scores, because the scores on test must not
+    /// choose anything.
+    fn chosen(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nscore that chose the epoch, {}", self.chosen_by)?;
+        for (title, runs) in self.rows() {
+            let own: Vec<f64> = runs.iter().map(|run| run.score).collect();
+            let (mean, deviation) = spread(&own);
+            writeln!(f, "{title:<26}{:>11}", format!("{mean:.1} ±{deviation:.1}"))?;
+        }
+        Ok(())
     }
 
     /// Writes the scores of the labels before and after denoising.
@@ -130,7 +143,7 @@ mod tests {
             seed,
             epoch: 3,
             loss: 1.0,
-            score: 0.0,
+            score: score + 1.0,
             scores: Gate::ALL.map(|gate| (gate, vec![score; 10])).to_vec(),
             labels: None,
         };
@@ -138,6 +151,7 @@ mod tests {
             split: Split::Test,
             epochs: 40,
             videos: 100,
+            chosen_by: "val.fused.segment.type_av".to_owned(),
             runs: vec![
                 run(AblationLine::Weak, 1, 50.0),
                 run(AblationLine::Weak, 2, 52.0),
@@ -147,8 +161,13 @@ mod tests {
         let table = ablation.to_string();
         assert!(table.contains("mean and deviation over 2 seeds"), "{table}");
         let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak")).collect();
-        assert_eq!(lines.len(), 2, "one a protocol");
+        assert_eq!(lines.len(), 3, "one a protocol, and one of the score on val");
         assert!(lines[0].contains("51.0 ±1.4"), "{table}");
+        assert!(lines[2].contains("52.0 ±1.4"), "{table}");
+        assert!(
+            table.contains("chose the epoch, val.fused.segment.type_av"),
+            "{table}"
+        );
         assert!(table.contains("event Type  event Event"), "{table}");
         assert!(table.contains("pseudo+richness             60.0 ±0.0"), "{table}");
 
@@ -161,7 +180,11 @@ mod tests {
         }));
         let table = Ablation { runs, ..ablation }.to_string();
         let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("weak ")).collect();
-        assert_eq!(lines.len(), 4, "one a protocol and network: {table}");
+        assert_eq!(
+            lines.len(),
+            6,
+            "one a protocol and network, and one of the score on val: {table}"
+        );
         assert!(
             lines[0].starts_with("weak han") && lines[0].contains("51.0 ±1.4"),
             "{table}"

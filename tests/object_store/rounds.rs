@@ -94,5 +94,8 @@ fn a_change_of_user_labels_in_an_object_store_takes_seven_rounds_of_requests() {
         assert_eq!(labels(&to), labels(&from));
     }
     // One list of a table's log, or one file after another, would be more than two rounds.
-    assert!((ROUNDS..=ROUNDS + 2).contains(&fewest), "{fewest} rounds, expected {ROUNDS}");
+    assert!(
+        (ROUNDS..=ROUNDS + 2).contains(&fewest),
+        "{fewest} rounds, expected {ROUNDS}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Inputs at URLs: annotations, features and text embeddings that a command reads from an object store.
 //!
-//! A command reads an input from a copy in the input cache ([`copies`](super::copies)). The copy belongs to one state of the
+//! A command reads an input from a copy in the input cache (`storage::copies`). The copy belongs to one state of the
 //! object (its ETag and size), so a changed object is fetched again. Copies stay, because a later command may read them again,
 //! until the room is needed for other copies.
 
@@ -155,7 +155,7 @@ fn cache() -> Result<Copies, StoreError> {
 ///
 /// # Errors
 /// Returns [`StoreError::Io`] if there is no such object, and [`StoreError::Object`] if a request fails or the copy cannot be
-/// written. After the latter, this process commits nothing ([`take_failure`]).
+/// written. After the latter, this process commits nothing (`take_failure`).
 pub fn open_latest(path: &Path) -> Result<File, StoreError> {
     let copy = stat(path).and_then(|object| {
         let Some(object) = object else { return Ok(None) };

@@ -242,7 +242,9 @@ fn a_small_model_learns_the_sample_and_its_epochs_are_in_the_store() {
         let report = eval(protocol);
         assert_eq!(report["protocol"], protocol);
         let expected = metric(row, &format!("val.{protocol}.event.event_av"));
-        assert_eq!(report["event"]["event_av"].as_f64(), Some(expected));
+        // `eval` adds up the videos in another order, which can change the last bit.
+        let found = report["event"]["event_av"].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-9, "{protocol}: {found}, {expected}");
     }
 
     // Again: nothing to do.

@@ -69,7 +69,11 @@ fn train_and_predict_on_a_store_in_s3_give_the_network_and_the_rows_of_a_local_s
     let sql = "SELECT max(epoch) FROM predictions";
     let epoch = s3.done(&["query", "--store", remote, "--format", "csv", sql]);
     let epoch = epoch.lines().nth(1).unwrap();
-    let evaluated = |store: &str| s3.done(&["eval", "--store", store, "--epoch", epoch, "--format", "json"]);
+    let evaluated = |store: &str| {
+        s3.done(&[
+            "eval", "--store", store, "--split", "val", "--epoch", epoch, "--format", "json",
+        ])
+    };
     assert_eq!(evaluated(remote), evaluated(&local));
     s3.done(&["check", "--store", remote]);
 }

@@ -46,6 +46,38 @@ impl Drop for S3 {
     }
 }
 
+/// Makes annotations and features as Parquet shards in a folder.
+fn make_inputs(folder: &str) {
+    assert_status(&run(["demo", "--annotations-only", "--dir", folder]), 0);
+    let [annotations, features] = ["annotations", "features"].map(|name| format!("{folder}/{name}"));
+    let synth = [
+        "synth",
+        "--annotations",
+        &annotations,
+        "--out",
+        &features,
+        "--parquet",
+    ];
+    assert_status(&run(synth), 0);
+}
+
+/// The words of `label` on such inputs.
+fn label_words(store: &str, inputs: &str) -> Vec<String> {
+    let at = |name: &str| format!("{inputs}/{name}");
+    let words = [
+        ("--store", store.to_owned()),
+        ("--annotations", at("annotations")),
+        ("--visual", at("features/visual")),
+        ("--visual-text", at("features/visual_text.npy")),
+        ("--audio", at("features/audio")),
+        ("--audio-text", at("features/audio_text.npy")),
+    ];
+    let words = words
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value]);
+    std::iter::once("label".to_owned()).chain(words).collect()
+}
+
 impl S3 {
     fn start(test: &str) -> Option<S3> {
         let python = python(test)?;
@@ -141,33 +173,7 @@ impl S3 {
 
     /// Annotations and features as Parquet shards, in the folder.
     fn inputs(&self) {
-        assert_status(&run(["demo", "--annotations-only", "--dir", &self.path("")]), 0);
-        let (annotations, features) = (self.path("annotations"), self.path("features"));
-        let synth = [
-            "synth",
-            "--annotations",
-            &annotations,
-            "--out",
-            &features,
-            "--parquet",
-        ];
-        assert_status(&run(synth), 0);
-    }
-
-    fn label(&self, store: &str, inputs: &str) -> Vec<String> {
-        let at = |name: &str| format!("{inputs}/{name}");
-        let words = [
-            ("--store", store.to_owned()),
-            ("--annotations", at("annotations")),
-            ("--visual", at("features/visual")),
-            ("--visual-text", at("features/visual_text.npy")),
-            ("--audio", at("features/audio")),
-            ("--audio-text", at("features/audio_text.npy")),
-        ];
-        let words = words
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.to_owned(), value]);
-        std::iter::once("label".to_owned()).chain(words).collect()
+        make_inputs(&self.path(""));
     }
 
     /// All rows of the tables that hold results, but paths.
@@ -228,11 +234,11 @@ fn commands_on_s3_give_the_rows_of_a_local_store_and_leave_no_folder_and_no_secr
     let (local, remote) = (s3.path("store"), "s3://bucket/a/store");
     let here = s3.path("");
     let here = here.trim_end_matches('/');
-    s3.done(&words(&s3.label(&local, here)));
-    s3.done(&words(&s3.label(remote, here)));
+    s3.done(&words(&label_words(&local, here)));
+    s3.done(&words(&label_words(remote, here)));
     assert_eq!(s3.rows(remote), s3.rows(&local));
     // Nothing to do.
-    s3.done(&words(&s3.label(remote, here)));
+    s3.done(&words(&label_words(remote, here)));
 
     let user = s3.user_labels(&local, "user.csv", 0);
     for store in [local.as_str(), remote] {
@@ -335,8 +341,8 @@ fn annotations_features_and_texts_are_read_from_urls_and_recorded_as_urls() {
         s3.python(UPLOAD, &[&s3.path(folder), &format!("in/{folder}")]);
     }
     let (one, two) = (s3.path("one"), s3.path("two"));
-    s3.done(&words(&s3.label(&one, here)));
-    s3.done(&words(&s3.label(&two, "s3://bucket/in")));
+    s3.done(&words(&label_words(&one, here)));
+    s3.done(&words(&label_words(&two, "s3://bucket/in")));
     assert_eq!(s3.rows(&two), s3.rows(&one));
     let sql = "SELECT DISTINCT visual_source FROM videos WHERE visual_source NOT LIKE 's3://bucket/in/features/visual/%'";
     assert_eq!(
@@ -346,7 +352,7 @@ fn annotations_features_and_texts_are_read_from_urls_and_recorded_as_urls() {
         1
     );
     // The same inputs: nothing is read again. Features that changed are found.
-    let again = s3.done(&words(&s3.label(&two, "s3://bucket/in")));
+    let again = s3.done(&words(&label_words(&two, "s3://bucket/in")));
     assert!(!again.contains("version 2"), "{again}");
     let change = [
         "relabel",
@@ -357,7 +363,7 @@ fn annotations_features_and_texts_are_read_from_urls_and_recorded_as_urls() {
         "--dry-run",
     ];
     s3.done(&change);
-    let gone = s3.vaplan(&words(&s3.label(&s3.path("three"), "s3://bucket/missing")));
+    let gone = s3.vaplan(&words(&label_words(&s3.path("three"), "s3://bucket/missing")));
     assert_status(&gone, 2);
     assert!(stderr(&gone).contains("s3://bucket/missing"), "{}", stderr(&gone));
 }
@@ -370,7 +376,7 @@ fn a_store_is_copied_to_s3_and_back() {
     s3.inputs();
     let (local, remote, back) = (s3.path("store"), "s3://bucket/copy", s3.path("back"));
     let here = s3.path("");
-    s3.done(&words(&s3.label(&local, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(&local, here.trim_end_matches('/'))));
     let user = s3.user_labels(&local, "user.csv", 0);
     s3.done(&["relabel", "--store", &local, "--user", &user]);
     let copied = s3.done(&["store", "--store", &local, "--copy-to", remote]);
@@ -404,7 +410,7 @@ fn a_process_that_is_killed_before_any_write_to_s3_leaves_a_whole_version_and_a_
     };
     s3.inputs();
     let (local, here) = (s3.path("store"), s3.path(""));
-    s3.done(&words(&s3.label(&local, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(&local, here.trim_end_matches('/'))));
     let user = s3.user_labels(&local, "user.csv", 0);
     s3.done(&["store", "--store", &local, "--copy-to", "s3://bucket/0"]);
     s3.done(&["relabel", "--store", "s3://bucket/0", "--user", &user]);
@@ -440,7 +446,7 @@ fn two_processes_that_relabel_on_s3_at_once_both_commit_one_after_the_other() {
     };
     s3.inputs();
     let (remote, here) = ("s3://bucket/store", s3.path(""));
-    s3.done(&words(&s3.label(remote, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(remote, here.trim_end_matches('/'))));
     let files = [
         s3.user_labels(remote, "one.csv", 0),
         s3.user_labels(remote, "two.csv", 5),
@@ -464,7 +470,7 @@ fn duckdb_polars_and_deltalake_read_the_store_on_s3_as_query_does() {
     };
     s3.inputs();
     let (remote, here) = ("s3://bucket/store", s3.path(""));
-    s3.done(&words(&s3.label(remote, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(remote, here.trim_end_matches('/'))));
     let user = s3.user_labels(remote, "user.csv", 0);
     s3.done(&["relabel", "--store", remote, "--user", &user]);
     let own = s3.done(&[

@@ -109,17 +109,18 @@ pub fn label_tracks(world: &World, name: &Arc<str>, found: &VideoOutcome) -> Vec
     tracks
 }
 
-/// Makes the row of table `labels` of one track; `None` if the graph has no labels or no scores of it.
+/// Makes the row of table `labels` of one track; `None` if the graph has no labels or no scores of it. `generated` is the rule of
+/// labels that nobody changed.
 pub(crate) fn label_track_of(
     world: &World,
     name: &Arc<str>,
     found: &VideoOutcome,
     (modality, class): (Modality, ClassId),
+    generated: LabelRule,
 ) -> Option<LabelTrack> {
     let admitted = found.admitted[modality.index()].as_ref()?;
     let labels = found.labels[modality.index()].as_ref()?;
     let (_, _, scores) = admitted.record.tracks().find(|(own, ..)| *own == class)?;
-    let generated = world.generated(modality);
     label_track(world, name, (modality, class), generated, labels, scores)
 }
 

@@ -198,13 +198,20 @@ impl Graph {
         tracks: &ChangedTracks,
     ) -> Result<(), StoreError> {
         let (mut gone, mut new) = (TrackKeys::default(), Vec::new());
+        let generated = Modality::ALL.map(|modality| world.generated(modality));
         for (video, modality, class) in &tracks.0 {
             let Some(name) = self.names.get(video) else {
                 continue;
             };
             gone.insert(name, *modality, &world.classes[class.index()]);
             let found = self.outcome().video(*video);
-            new.extend(label_track_of(world, name, found, (*modality, *class)));
+            new.extend(label_track_of(
+                world,
+                name,
+                found,
+                (*modality, *class),
+                generated[modality.index()],
+            ));
         }
         let gone = snapshot.places::<Labels>(&gone)?;
         Diff::<Labels>::known(gone, new).write(commit, &mut Vec::new())

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::{S3, SECRET, assert_at_once, words};
+use super::{S3, SECRET, assert_at_once, label_words, words};
 use crate::cluster::processes::{assert_all_succeed, cluster_of};
 use crate::support::{assert_status, stderr, stdout};
 use crate::watch::harness::Watch;
@@ -29,9 +29,9 @@ fn several_processes_label_and_relabel_a_store_on_s3() {
     s3.inputs();
     let (local, remote, here) = (s3.path("store"), "s3://bucket/cluster", s3.path(""));
     let here = here.trim_end_matches('/');
-    let mut alone = s3.command(&words(&s3.label(&local, here)));
+    let mut alone = s3.command(&words(&label_words(&local, here)));
     assert_status(&alone.env("VAPLAN_PASS_VIDEOS", "200").output().unwrap(), 0);
-    together(&s3, 2, &words(&s3.label(remote, here)));
+    together(&s3, 2, &words(&label_words(remote, here)));
     let change = ["relabel", "--visual-scale", "3", "--store"];
     s3.done(&[&change[..], &[local.as_str()]].concat());
     together(&s3, 3, &[&change[..], &[remote]].concat());
@@ -51,7 +51,7 @@ fn a_watch_on_s3_uploads_delivered_features_and_gives_the_rows_of_a_local_one() 
     };
     s3.inputs();
     let (local, remote, here) = (s3.path("store"), "s3://bucket/watched", s3.path(""));
-    s3.done(&words(&s3.label(&local, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(&local, here.trim_end_matches('/'))));
     s3.done(&["store", "--store", &local, "--copy-to", remote]);
     let user = s3.user_labels(&local, "labels.csv", 0);
     let shard = fs::read_dir(s3.path("features/audio")).unwrap();
@@ -117,7 +117,7 @@ fn labels_of_another_program_are_imported_into_a_store_on_s3() {
     };
     s3.inputs();
     let (local, remote, here) = (s3.path("store"), "s3://bucket/imported", s3.path(""));
-    s3.done(&words(&s3.label(&local, here.trim_end_matches('/'))));
+    s3.done(&words(&label_words(&local, here.trim_end_matches('/'))));
     s3.done(&[
         "export",
         "--store",
@@ -178,8 +178,8 @@ fn large_objects_are_written_and_read_in_parts() {
         s3.path(""),
     );
     let here = here.trim_end_matches('/');
-    s3.done(&words(&s3.label(&local, here)));
-    s3.done(&words(&s3.label(whole, here)));
+    s3.done(&words(&label_words(&local, here)));
+    s3.done(&words(&label_words(whole, here)));
     let small = |words: &[&str]| {
         let mut command = s3.command(words);
         command
@@ -188,7 +188,7 @@ fn large_objects_are_written_and_read_in_parts() {
             .env("VAPLAN_LOG", "vaplan=debug");
         command
     };
-    let output = small(&words(&s3.label(parts, here))).output().unwrap();
+    let output = small(&words(&label_words(parts, here))).output().unwrap();
     assert_status(&output, 0);
     let tags = s3.python(
         "import boto3
@@ -242,7 +242,7 @@ fn the_credentials_are_in_no_log_table_error_or_scratch_file() {
     };
     s3.inputs();
     let (remote, here) = ("s3://bucket/store", s3.path(""));
-    let label = s3.label(remote, here.trim_end_matches('/'));
+    let label = label_words(remote, here.trim_end_matches('/'));
     let log = ["log", "--store", remote];
     /// The words of a command, variables of its environment, and its exit status.
     type Case<'a> = (Vec<&'a str>, &'a [(&'a str, &'a str)], i32);
@@ -412,8 +412,8 @@ fn clocks_that_are_off_by_an_hour_change_neither_leases_nor_tables_nor_what_vacu
     s3.inputs();
     let (local, remote, here) = (s3.path("store"), "s3://bucket/clock", s3.path(""));
     let here = here.trim_end_matches('/');
-    s3.done(&words(&s3.label(&local, here)));
-    let label = with_clock(&s3, "+1h", &words(&s3.label(remote, here)))
+    s3.done(&words(&label_words(&local, here)));
+    let label = with_clock(&s3, "+1h", &words(&label_words(remote, here)))
         .output()
         .unwrap();
     assert_status(&label, 0);

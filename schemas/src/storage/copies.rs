@@ -100,13 +100,7 @@ impl Copies {
             .tempfile_in(&self.folder)
             .and_then(|file| file.keep().map_err(|error| error.error))
             .map_err(failed())?;
-        file.lock_shared().map_err(failed())?;
-        let mut new = NewCopy {
-            copies: self,
-            path,
-            bytes: 0,
-            file,
-        };
+        let mut new = self.begun(path, file)?;
         // The reserved bytes count if another process lists the folder before they are written.
         new.file.set_len(bytes).map_err(failed())?;
         new.reserve(bytes, &mut used)?;
@@ -124,13 +118,7 @@ impl Copies {
             .map_err(failed())?
             .keep();
         let file = File::open(&path).map_err(failed())?;
-        file.lock_shared().map_err(failed())?;
-        let mut new = NewCopy {
-            copies: self,
-            path,
-            bytes: 0,
-            file,
-        };
+        let mut new = self.begun(path, file)?;
         for (name, bytes) in objects {
             let target = new.path.join(name);
             let parent = target.parent().unwrap_or(&new.path);
@@ -141,6 +129,17 @@ impl Copies {
         }
         new.reserve(bytes, &mut used)?;
         Ok(new)
+    }
+
+    /// A copy in use that is being written to this new file or folder. It has reserved no bytes yet.
+    fn begun(&self, path: PathBuf, file: File) -> Result<NewCopy<'_>, StoreError> {
+        file.lock_shared().map_err(StoreError::io("lock", &path))?;
+        Ok(NewCopy {
+            copies: self,
+            path,
+            bytes: 0,
+            file,
+        })
     }
 
     /// Takes the lock of the folder, and removes copies if `bytes` more would exceed the limit.

@@ -32,10 +32,10 @@ use crate::ids::bucket_of;
 use crate::tables::{Table, Versions};
 
 /// The largest number of patch files of a table.
-const PATCHES: usize = 12;
+const PATCHES: usize = 32;
 /// When there would be more patch files, this number of the smallest ones become one. A row is thus rewritten only
 /// once in this number of commits, each time into a file that is this many times as large.
-const MERGED: usize = 9;
+const MERGED: usize = 24;
 /// A file with fewer deleted rows than this is not rewritten.
 const FEW: u64 = 32;
 /// The largest number of rows that are rewritten for each row that changes. A file is due when a quarter of its rows

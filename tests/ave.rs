@@ -16,13 +16,14 @@ const CATEGORIES: [&str; 5] = [
     "Train horn",
 ];
 
-/// 300 train, 60 val and 60 test videos of 10 s, each with one event of 2 to 10 s.
+/// 300 train, 240 val and 240 test videos of 10 s, each with one event of 2 to 10 s. With 60 videos, the accuracy of one training changes
+/// by several points from epoch to epoch.
 pub(crate) fn annotations() -> tempfile::TempDir {
     let folder = scratch();
     let dir = folder.path().join("annotations");
     std::fs::create_dir(&dir).unwrap();
     let mut number = 0_u64;
-    for (name, videos) in [("trainSet", 300), ("valSet", 60), ("testSet", 60)] {
+    for (name, videos) in [("trainSet", 300), ("valSet", 240), ("testSet", 240)] {
         let mut text = String::new();
         for _ in 0..videos {
             number += 1;
@@ -49,7 +50,7 @@ fn a_video_of_ave_is_labelled_learnt_and_localized() {
     let labels = accuracy(&sample, &[]);
     assert_eq!(
         (&labels["protocol"], &labels["split"], &labels["segments"]),
-        (&"labels".into(), &"test".into(), &600.into())
+        (&"labels".into(), &"test".into(), &2400.into())
     );
     // Background throughout is right in the segments without an event.
     let dir = std::fs::read_to_string(sample.path("annotations/testSet.txt")).unwrap();
@@ -57,7 +58,7 @@ fn a_video_of_ave_is_labelled_learnt_and_localized() {
         let mut fields = line.rsplit('&').map(|field| field.parse::<f64>().unwrap_or(0.0));
         fields.next().unwrap() - fields.next().unwrap()
     });
-    let background = 100.0 - seconds.sum::<f64>() / 6.0;
+    let background = 100.0 - seconds.sum::<f64>() / 24.0;
     let labels = labels["accuracy"].as_f64().unwrap();
     assert!(labels > background, "labels {labels}, background {background}");
 
@@ -90,7 +91,7 @@ fn a_video_of_ave_is_labelled_learnt_and_localized() {
     let words = ["eval", "--store", &store, "--task", "ave", "--split", "test"];
     let table = run([&words[..], &["--epoch", &best, "--protocol", "own"]].concat());
     assert_status(&table, 0);
-    let head = "task ave, protocol own, split test, 60 videos, 600 segments, percent\nsegment accuracy ";
+    let head = "task ave, protocol own, split test, 240 videos, 2400 segments, percent\nsegment accuracy ";
     assert!(stdout(&table).starts_with(head), "{}", stdout(&table));
 }
 

@@ -29,7 +29,13 @@ fn a_change_of_user_labels_in_an_object_store_takes_seven_rounds_of_requests() {
     assert_status(&run(label_words(&local, &path(""))), 0);
 
     let memory = FaultyMemory::new(Faults::default());
-    register("memory://rounds", Arc::new(SharedFaultyMemory(memory.clone())));
+    // Renewals of the lease are requests beside the work. This lease is not renewed during the test.
+    let lease = Duration::from_secs(3600);
+    register(
+        "memory://rounds",
+        Arc::new(SharedFaultyMemory(memory.clone())),
+        lease,
+    );
     let (from, to) = (
         Store::open(local.as_ref()).unwrap(),
         Store::create("memory://rounds/store".as_ref()).unwrap(),

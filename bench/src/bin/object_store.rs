@@ -29,7 +29,12 @@ fn main() -> Fallible<()> {
     let folder = tempfile::tempdir_in(".")?;
     let user = user_labels(&from, folder.path())?;
     let memory = FaultyMemory::new(Faults::default());
-    register("memory://bench", Arc::new(SharedFaultyMemory(memory.clone())));
+    let lease = Duration::from_secs(30);
+    register(
+        "memory://bench",
+        Arc::new(SharedFaultyMemory(memory.clone())),
+        lease,
+    );
     let places = [folder.path().join("store"), PathBuf::from("memory://bench/store")];
     let mut seconds = [Vec::new(), Vec::new()];
     let mut counts = RequestCounts::default();

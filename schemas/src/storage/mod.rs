@@ -41,7 +41,7 @@ use object_store::ObjectStore;
 pub use counts::{RequestCounts, requests_of_process};
 pub use lock::WriteLock;
 pub use object_lease::LEASE_SECONDS_VARIABLE;
-pub use open::{register, registered};
+pub use open::register;
 pub use retry::ATTEMPTS_VARIABLE;
 pub use url::{StoreUrl, is_url, redacted};
 

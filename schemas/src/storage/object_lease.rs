@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{OWN, ObjectStorage, Storage, StoredFile};
+use super::open::registered;
+use super::{OWN, ObjectStorage, Storage, StoreUrl, StoredFile};
 use crate::error::StoreError;
 
 /// The environment variable with the duration of a lease in seconds.
@@ -42,18 +43,18 @@ struct LeaseText {
 }
 
 impl LeaseText {
-    fn own(scheme: &str) -> LeaseText {
+    fn own(url: &StoreUrl) -> LeaseText {
         let host = read("/proc/sys/kernel/hostname");
         let asked = std::env::var(LEASE_SECONDS_VARIABLE)
             .ok()
-            .and_then(|text| text.parse::<u64>().ok());
-        // Memory answers at once.
-        let usual = if scheme == "memory" { 5000 } else { SECONDS * 1000 };
+            .and_then(|text| text.parse::<u64>().ok())
+            .map(|seconds| Duration::from_secs(seconds.max(1)));
+        let usual = registered(url).map_or(Duration::from_secs(SECONDS), |(_, lease)| lease);
         LeaseText {
             holder: format!("process {} on {host}", std::process::id()),
             machine: machine(),
             process: std::process::id(),
-            milliseconds: asked.map_or(usual, |seconds| seconds.max(1).saturating_mul(1000)),
+            milliseconds: u64::try_from(asked.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -144,7 +145,7 @@ impl ObjectLease {
         mut look: Option<LeaseLook>,
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<ObjectLease, StoreError> {
-        let text = LeaseText::own(storage.scheme());
+        let text = LeaseText::own(storage.url());
         let mut seen: Option<(u64, Option<LeaseText>, Instant)> = None;
         let mut told = false;
         loop {

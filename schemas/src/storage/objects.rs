@@ -77,8 +77,8 @@ impl ObjectStorage {
         }
     }
 
-    pub(super) fn scheme(&self) -> &'static str {
-        self.url.scheme()
+    pub(super) fn url(&self) -> &StoreUrl {
+        &self.url
     }
 
     fn failed(&self, operation: &'static str, key: &str, error: object_store::Error) -> StoreError {

@@ -19,29 +19,39 @@ use super::{LocalStorage, Storage, StoreUrl, redacted, runtime, url};
 use crate::error::StoreError;
 
 /// The object stores that [`register`] was given, by the URL of their bucket.
-static REGISTERED: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>> = Mutex::new(BTreeMap::new());
+static REGISTERED: Mutex<BTreeMap<String, Registered>> = Mutex::new(BTreeMap::new());
+
+/// An object store of this process.
+#[derive(Clone)]
+struct Registered {
+    objects: Arc<dyn ObjectStore>,
+    lease: Duration,
+}
 
 /// The longest time of one attempt of a request, including the transfer of its bytes.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Makes an object store available under `memory://BUCKET` in this process. Tests and measurements use this.
+/// Makes an object store available under `memory://BUCKET` in this process. Tests and measurements use this. The lease of a writer
+/// ends if it is not renewed for the duration `lease`; the environment variable
+/// [`LEASE_SECONDS_VARIABLE`](super::LEASE_SECONDS_VARIABLE) goes before it.
 ///
 /// # Panics
 /// Panics if the text is no URL of a bucket with scheme `memory`.
-pub fn register(bucket: &str, objects: Arc<dyn ObjectStore>) {
+pub fn register(bucket: &str, objects: Arc<dyn ObjectStore>, lease: Duration) {
     let url = StoreUrl::parse(Path::new(bucket)).ok().flatten();
     let url = url.filter(|url| url.scheme() == "memory" && url.key().is_empty());
     let url = url.unwrap_or_else(|| panic!("`{bucket}` is no URL such as memory://name"));
     REGISTERED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .insert(url.base(), objects);
+        .insert(url.base(), Registered { objects, lease });
 }
 
-/// The object store that was registered for a bucket.
-pub fn registered(url: &StoreUrl) -> Option<Arc<dyn ObjectStore>> {
+/// The object store that was registered for a bucket, and the duration of its leases.
+pub(super) fn registered(url: &StoreUrl) -> Option<(Arc<dyn ObjectStore>, Duration)> {
     let known = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.get(&url.base()).cloned()
+    let found = known.get(&url.base()).cloned();
+    found.map(|found| (found.objects, found.lease))
 }
 
 /// Opens the files below a path of the local disk, which must exist, or below a URL.
@@ -117,9 +127,12 @@ fn bucket(url: &StoreUrl) -> Result<Arc<dyn ObjectStore>, StoreError> {
                 .build()
                 .map_err(wrong)?,
         ),
-        _ => registered(url).ok_or_else(|| StoreError::Url {
-            url: url.to_string(),
-            problem: "no such store in the memory of this process",
-        })?,
+        _ => {
+            let found = registered(url).ok_or_else(|| StoreError::Url {
+                url: url.to_string(),
+                problem: "no such store in the memory of this process",
+            })?;
+            found.0
+        }
     })
 }

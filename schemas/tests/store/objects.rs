@@ -33,7 +33,11 @@ pub(crate) struct InMemory {
 impl InMemory {
     fn new(memory: Arc<FaultyMemory>) -> InMemory {
         let bucket = format!("memory://test-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
-        register(&bucket, Arc::new(SharedFaultyMemory(memory.clone())));
+        register(
+            &bucket,
+            Arc::new(SharedFaultyMemory(memory.clone())),
+            Duration::from_secs(5),
+        );
         InMemory {
             memory,
             url: format!("{bucket}/a/store").into(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vaplan_schemas::storage::faulty::{Faults, FaultyMemory, SharedFaultyMemory};
 use vaplan_schemas::storage::register;
@@ -113,7 +114,11 @@ fn parts_make_the_rows_of_one_process() {
 #[test]
 fn parts_in_an_object_store_make_the_rows_of_one_process_and_are_read_by_bucket() {
     let memory = FaultyMemory::new(Faults::default());
-    register("memory://parts", Arc::new(SharedFaultyMemory(memory)));
+    register(
+        "memory://parts",
+        Arc::new(SharedFaultyMemory(memory)),
+        Duration::from_secs(5),
+    );
     let store = create(Path::new("memory://parts/store")).unwrap();
     let after = scored(60, 1);
     shared(&store, &after, 3, |_, _| ()).unwrap();

@@ -21,6 +21,12 @@ use crate::tables::{self, Table, Versions};
 const VERSION_FILES: usize = 64;
 /// A log gets a checkpoint every 64 entries, so that a reader reads at most this many entries after it.
 const CHECKPOINT: u64 = 64;
+/// A log with large entries gets a checkpoint more often, but not more often than this: a checkpoint has the size of all
+/// files' entries, and every commit that writes one waits for it.
+const OFTEN: u64 = 8;
+/// The number of bytes of entries after a checkpoint, above which checkpoints are written more often. A reader needs about 8 ms
+/// for a megabyte of entries, and less for the same files in a checkpoint.
+const UNCOVERED: u64 = 1 << 20;
 
 /// A text that no other commit has: process, time in nanoseconds, and a number that differs between processes.
 fn writer() -> String {
@@ -31,6 +37,13 @@ fn writer() -> String {
         std::process::id(),
         RandomState::new().hash_one(now)
     )
+}
+
+/// The number of entries between two checkpoints of a log with entries of this size in bytes: the largest power of two with at most
+/// [`UNCOVERED`] bytes of entries, within [`OFTEN`] and [`CHECKPOINT`].
+fn between_checkpoints(bytes: u64) -> u64 {
+    let entries = (UNCOVERED / bytes.max(1)).clamp(OFTEN, CHECKPOINT);
+    1 << entries.ilog2()
 }
 
 impl Commit<'_> {
@@ -196,7 +209,7 @@ impl Commit<'_> {
             let delta = entry.version;
             // `turn` differs between tables, so that they do not all write a checkpoint in the same commit.
             let turn: u64 = folder.table.bytes().map(u64::from).sum();
-            if (delta + turn).is_multiple_of(CHECKPOINT)
+            if (delta + turn).is_multiple_of(between_checkpoints(entry.text.len() as u64))
                 && delta > 0
                 && let Err(error) = folder.checkpoint(delta)
             {
@@ -206,5 +219,20 @@ impl Commit<'_> {
             Ok::<_, StoreError>(())
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::between_checkpoints;
+
+    #[test]
+    fn large_entries_have_checkpoints_more_often_within_bounds() {
+        let between = |kib: u64| between_checkpoints(kib << 10);
+        assert_eq!(between_checkpoints(0), 64);
+        assert_eq!(
+            [2, 16, 17, 32, 60, 128, 250, 5000].map(between),
+            [64, 64, 32, 32, 16, 8, 8, 8]
+        );
     }
 }

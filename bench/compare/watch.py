@@ -9,6 +9,7 @@ each when the one before is committed. The times are watch's own, from its statu
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,11 +62,14 @@ def main():
             file.write(f"video,modality,class,label,segment\n{name},visual,{classes[name]},{number % 2},3\n")
         os.rename(f"{inbox}/.{number}", f"{inbox}/{number:06}.user.csv")
         told = state(lambda told: told["done"] > number)
+    with open(f"/proc/{watch.pid}/status") as file:
+        memory = int(re.search(r"VmRSS:\s*(\d+) kB", file.read()).group(1)) * 1024
     watch.terminate()
     watch.wait()
     times = told["rename_to_commit_ms"]
     print(f"{options.changes} changes of one video among {options.videos}: rename to durable commit p50 {times['p50']} ms, "
-          f"p99 {times['p99']} ms, max {times['max']} ms; {told['held']} updates held")
+          f"p99 {times['p99']} ms, max {times['max']} ms; {told['held']} updates held, "
+          f"{memory / 1e6:.0f} MB of memory, {memory / options.videos:.0f} bytes a video")
     if not options.work:
         shutil.rmtree(work)
 

@@ -7,7 +7,9 @@
 //! | [`frames`] | chooses one picture of a folder of frames for each segment |
 //! | [`ffmpeg`] | runs the ffmpeg program, and reads one picture of a video for each segment |
 //! | `mp4` | finds the default sound track of an MP4 file, and when its sound begins |
+//! | `codec` | finds out the codec of that track |
 
+pub(crate) mod codec;
 pub mod cut;
 pub mod ffmpeg;
 pub mod find;

@@ -233,6 +233,16 @@ fn sound_begins_when_ffmpeg_begins_it() {
         "-i",
         TONE,
     ];
+    let gap = [
+        "-f",
+        "lavfi",
+        "-i",
+        PICTURES,
+        "-f",
+        "lavfi",
+        "-i",
+        "aevalsrc=0.5*sin(2*PI*(300+200*floor(t))*t):d=3:s=44100,asetpts='if(gt(T,1),PTS+1.5/TB,PTS)'",
+    ];
     for (name, inputs, codecs) in [
         (
             "late_sound.mp4",
@@ -261,6 +271,21 @@ fn sound_begins_when_ffmpeg_begins_it() {
             &["-c:v", "mpeg2video", "-c:a", "aac"],
         ),
         ("both_late.mp4", &both_late, &["-c:v", "mpeg4", "-c:a", "aac"]),
+        // Live recordings and streams for browsers are in fragments, and each fragment has its own time.
+        (
+            "late_sound_in_fragments.mp4",
+            &late_sound,
+            &[
+                "-c:v",
+                "mpeg4",
+                "-c:a",
+                "aac",
+                "-movflags",
+                "frag_keyframe+empty_moov",
+            ],
+        ),
+        // A recording that was cut without encoding it again has a packet that lasts over the gap.
+        ("gap.mp4", &gap, &["-c:v", "mpeg4", "-c:a", "aac"]),
     ] {
         let file = studio.path(name);
         let arguments = [inputs, &["-map", "0:v", "-map", "1:a"], codecs].concat();

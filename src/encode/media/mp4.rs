@@ -3,15 +3,20 @@
 //!
 //! symphonia reads neither edit lists nor the enabled flag of a track. Without edit lists, the sound would begin at the
 //! wrong time: an AAC encoder puts 1024 or more samples before the sound (priming), and the track of a sound that
-//! starts later than the pictures begins with an empty edit. Sources: ISO/IEC 14496-12, 8.3.2, 8.5.2 and 8.6.6; ISO/IEC
-//! 14496-3, 1.6.2.1.
+//! starts later than the pictures begins with an empty edit. Sources: ISO/IEC 14496-12, 8.3.2, 8.5.2, 8.6.1.2, 8.6.6 and
+//! 8.8.1.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
+
+use super::codec::{Codec, codec};
 
 /// Largest number of boxes that are read, because a damaged file could have any number of boxes.
 const MAX_BOXES: usize = 4096;
 /// Number of bytes of a sample entry that are kept. The configuration of the codec is in the first few hundred bytes.
 const ENTRY: u64 = 4096;
+/// Largest number of runs of packets that are read.
+const MAX_RUNS: u64 = 1 << 16;
 
 /// A time as a number of units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,17 +48,9 @@ pub(crate) struct Mp4Sound {
     pub skip: Ticks,
     /// Length of the sound that is played; if `None`, the track is played to its end.
     pub take: Option<Ticks>,
-    /// Does the edit list play several parts of the track? Then only ffmpeg can read the sound.
-    pub parts: bool,
-}
-
-/// A sound codec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Codec {
-    /// Name of the codec, for messages.
-    pub name: String,
-    /// Does symphonia decode the codec correctly? Otherwise ffmpeg decodes the file.
-    pub own: bool,
+    /// The reason why the sound is not one piece from beginning to end, for messages. Then only ffmpeg reads the sound, because
+    /// symphonia puts all samples one after the other.
+    pub pieces: Option<&'static str>,
 }
 
 /// Returns the default sound track of a file, or `None` if the file has no sound track or no index. The function sets
@@ -67,18 +64,37 @@ pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4
         file,
         left: MAX_BOXES,
         units: 0,
+        fragmented: false,
         tracks: Vec::new(),
         indexed: false,
     };
     walk.boxes(0, length)?;
-    let (units, tracks) = (walk.units, walk.tracks);
+    let (units, fragmented, tracks) = (walk.units, walk.fragmented, walk.tracks);
     file.rewind()?;
-    Ok(choose(units, &tracks))
+    Ok(choose(units, fragmented, &tracks))
+}
+
+/// Whether a packet before the last one lasts at least twice as long as most packets: there is a gap after it.
+fn has_gap(durations: &[(u32, u32)]) -> bool {
+    let mut packets: BTreeMap<u32, u64> = BTreeMap::new();
+    for (count, duration) in durations {
+        *packets.entry(*duration).or_default() += u64::from(*count);
+    }
+    let usual = packets.iter().max_by_key(|(_, count)| **count);
+    let usual = usual.map_or(0, |(duration, _)| u64::from(*duration));
+    let Some(((last, _), before)) = durations.split_last() else {
+        return false;
+    };
+    let before_last = if *last > 1 { durations } else { before };
+    usual > 0
+        && before_last
+            .iter()
+            .any(|(count, duration)| *count > 0 && u64::from(*duration) >= 2 * usual)
 }
 
 /// Chooses the enabled sound track with the most channels, and the first one of several such tracks, as ffmpeg does. If
 /// no sound track is enabled, all sound tracks are considered.
-fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
+fn choose(units: u32, fragmented: bool, tracks: &[Track]) -> Option<Mp4Sound> {
     let sounds = || {
         tracks
             .iter()
@@ -125,7 +141,13 @@ fn choose(units: u32, tracks: &[Track]) -> Option<Mp4Sound> {
                 units: duration,
                 per_second: units,
             }),
-        parts: heard.next().is_some(),
+        pieces: match (heard.next(), fragmented, has_gap(&track.durations)) {
+            (Some(_), ..) => Some("played in several parts"),
+            // Each fragment says when it begins.
+            (_, true, _) => Some("in fragments"),
+            (.., true) => Some("with a gap"),
+            _ => None,
+        },
     })
 }
 
@@ -137,6 +159,8 @@ struct Track {
     edits: Vec<Edit>,
     /// The bytes of the first sample entry, which begin with its size.
     entry: Vec<u8>,
+    /// Runs of packets: their number, and the duration of each in units of the track.
+    durations: Vec<(u32, u32)>,
 }
 
 impl Track {
@@ -160,6 +184,8 @@ struct Walk<'a, F> {
     left: usize,
     /// Number of units per second of the movie.
     units: u32,
+    /// Are there more packets in fragments after the index?
+    fragmented: bool,
     tracks: Vec<Track>,
     indexed: bool,
 }
@@ -199,6 +225,7 @@ impl<F: Read + Seek> Walk<'_, F> {
                 self.boxes(from, to)?;
             }
             b"mvhd" if room >= 24 => self.units = self.units_of_header()?,
+            b"mvex" => self.fragmented = true,
             _ => {
                 if let Some(mut track) = self.tracks.pop() {
                     let read = self.of_track(&name, room, &mut track);
@@ -233,6 +260,13 @@ impl<F: Read + Seek> Walk<'_, F> {
                     .map_or(0, |bytes| u32::from_be_bytes(bytes.try_into().expect("4 bytes")));
                 entry.truncate(size as usize);
                 track.entry = entry;
+            }
+            b"stts" if room >= 8 => {
+                let _version: [u8; 4] = self.bytes()?;
+                let runs = u64::from(self.number()?).min((room - 8) / 8).min(MAX_RUNS);
+                for _ in 0..runs {
+                    track.durations.push((self.number()?, self.number()?));
+                }
             }
             b"elst" if room >= 8 => {
                 let [version, ..] = self.bytes::<4>()?;
@@ -279,169 +313,6 @@ impl<F: Read + Seek> Walk<'_, F> {
     }
 }
 
-/// Returns the codec of a sample entry.
-fn codec(entry: &[u8]) -> Codec {
-    let kind = entry.get(4..8).unwrap_or(b"none");
-    let other = |name: &str| Codec {
-        name: name.to_owned(),
-        own: false,
-    };
-    match kind {
-        b"mp4a" => mpeg4(entry),
-        b".mp3" | b"ms\0\x55" => Codec {
-            name: "MP3".to_owned(),
-            own: true,
-        },
-        b"ac-3" => other("AC-3"),
-        b"ec-3" => other("E-AC-3"),
-        b"alac" => other("ALAC"),
-        b"Opus" => other("Opus"),
-        b"fLaC" => other("FLAC"),
-        b"dtsc" | b"dtse" | b"dtsh" | b"dtsl" => other("DTS"),
-        b"samr" | b"sawb" => other("AMR"),
-        b"sowt" | b"twos" | b"lpcm" | b"in24" | b"in32" | b"fl32" | b"fl64" | b"ipcm" | b"fpcm" => {
-            other("PCM")
-        }
-        kind => other(&String::from_utf8_lossy(kind).escape_default().to_string()),
-    }
-}
-
-/// Returns the codec of an `mp4a` entry, from its elementary stream descriptor.
-fn mpeg4(entry: &[u8]) -> Codec {
-    let made = |name: &str, own| Codec {
-        name: name.to_owned(),
-        own,
-    };
-    // The offset of the descriptor's box differs between MP4 and QuickTime, so the box is searched by its name.
-    let descriptor = entry
-        .windows(4)
-        .position(|name| name == b"esds")
-        .map(|at| &entry[at + 8..]);
-    let Some((kind, settings)) = descriptor.and_then(elementary) else {
-        return made("MPEG-4 sound without a descriptor", false);
-    };
-    match kind {
-        0x69 | 0x6b => made("MP3", true),
-        0x40 | 0x66..=0x68 => match Aac::read(settings) {
-            Some(aac) => aac.codec(),
-            None => made("AAC without a configuration", false),
-        },
-        _ => made(&format!("MPEG-4 sound of type {kind:#x}"), false),
-    }
-}
-
-/// Returns the object type and the decoder settings of an elementary stream descriptor.
-fn elementary(mut bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let mut kind = None;
-    loop {
-        let (&tag, rest) = bytes.split_first()?;
-        let mut length = 0_usize;
-        let mut used = 0;
-        for &byte in rest.iter().take(4) {
-            used += 1;
-            length = length << 7 | usize::from(byte & 0x7f);
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let body = rest.get(used..)?;
-        match tag {
-            // All known writers omit the optional fields of this descriptor, so its header has 3 bytes.
-            3 => bytes = body.get(3..)?,
-            4 => {
-                kind = Some(*body.first()?);
-                bytes = body.get(13..)?;
-            }
-            5 => return Some((kind?, body.get(..length.min(body.len()))?)),
-            _ => return kind.map(|kind| (kind, &[][..])),
-        }
-    }
-}
-
-/// The configuration of AAC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aac {
-    /// Object type: 2 is AAC-LC; 5 and 29 are HE-AAC.
-    pub object: u32,
-    /// Samples per second of the core; 0 if the rate is unknown.
-    pub rate: u32,
-    /// Channel configuration: 1 is mono, 2 is stereo; 0 means that another part of the stream defines the channels.
-    pub channels: u32,
-    /// Does the sound use spectral band replication? `None` if the file does not say so.
-    pub replication: Option<bool>,
-}
-
-/// Rates of AAC in samples per second, by index.
-const RATES: [u32; 13] = [
-    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
-];
-
-/// Returns the rate of AAC with this index, in samples per second.
-pub(crate) fn aac_rate(index: u32) -> Option<u32> {
-    RATES.get(index as usize).copied()
-}
-
-impl Aac {
-    fn read(settings: &[u8]) -> Option<Aac> {
-        let mut at = 0;
-        let mut take = |bits: usize| -> Option<u32> {
-            let mut value = 0;
-            for _ in 0..bits {
-                let byte = settings.get(at / 8)?;
-                value = value << 1 | u32::from(byte >> (7 - at % 8) & 1);
-                at += 1;
-            }
-            Some(value)
-        };
-        let object = take(5)?;
-        let rate = match take(4)? {
-            15 => take(24)?,
-            index => aac_rate(index)?,
-        };
-        let channels = take(4)?;
-        let mut replication = None;
-        // Three flags follow. If all are 0, as usual in AAC-LC, they add no further fields, and the next bits can be an
-        // extension that tells whether band replication is used.
-        if object == 2 && take(3) == Some(0) && take(11) == Some(0x2b7) && take(5) == Some(5) {
-            replication = take(1).map(|flag| flag == 1);
-        }
-        Some(Aac {
-            object,
-            rate,
-            channels,
-            replication,
-        })
-    }
-
-    /// Returns the name of the codec, and whether symphonia decodes it. symphonia decodes AAC-LC with one or two
-    /// channels.
-    ///
-    /// A file of HE-AAC does not always say that it is HE-AAC. A file with a core rate of 24 kHz or less usually is
-    /// HE-AAC, and symphonia would decode only the lower half of its frequencies. Such a file is therefore left to
-    /// ffmpeg.
-    pub(crate) fn codec(self) -> Codec {
-        let name = match (self.object, self.replication) {
-            (5 | 29, _) | (2, Some(true)) => "HE-AAC".to_owned(),
-            (2, None) if self.rate <= 24_000 => format!("AAC of {} Hz, which may be HE-AAC", self.rate),
-            (2, _) if !(1..=2).contains(&self.channels) => {
-                let channels = match self.channels {
-                    7 => 8,
-                    channels => channels,
-                };
-                format!("AAC of {channels} channels")
-            }
-            (2, _) => {
-                return Codec {
-                    name: "AAC".to_owned(),
-                    own: true,
-                };
-            }
-            (object, _) => format!("AAC of object type {object}"),
-        };
-        Codec { name, own: false }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -469,6 +340,17 @@ mod tests {
     /// Makes a track from its handler, its enabled flag, its sample entry and its edits. An edit is a duration (1,000
     /// units per second) and a begin (44,100 units per second).
     fn track(handler: &[u8; 4], enabled: bool, entry: &[u8], edits: &[(u32, i32)]) -> Vec<u8> {
+        timed(handler, enabled, entry, edits, &[])
+    }
+
+    /// A [`track`] with runs of packets.
+    fn timed(
+        handler: &[u8; 4],
+        enabled: bool,
+        entry: &[u8],
+        edits: &[(u32, i32)],
+        runs: &[(u32, u32)],
+    ) -> Vec<u8> {
         let mut head = vec![0; 84];
         head[3] = u8::from(enabled);
         let mut list = vec![0, 0, 0, 0];
@@ -482,10 +364,20 @@ mod tests {
         times[12..16].copy_from_slice(&44_100_u32.to_be_bytes());
         let named = [&[0; 8][..], handler, &[0; 12]].concat();
         let samples = [&[0, 0, 0, 0, 0, 0, 0, 1][..], entry].concat();
+        let mut packets = [[0; 4], (runs.len() as u32).to_be_bytes()].concat();
+        for (count, duration) in runs {
+            packets.extend([count.to_be_bytes(), duration.to_be_bytes()].concat());
+        }
         let media = [
             atom(b"mdhd", &times),
             atom(b"hdlr", &named),
-            atom(b"minf", &atom(b"stbl", &atom(b"stsd", &samples))),
+            atom(
+                b"minf",
+                &atom(
+                    b"stbl",
+                    &[atom(b"stsd", &samples), atom(b"stts", &packets)].concat(),
+                ),
+            ),
         ]
         .concat();
         let edits = if edits.is_empty() {
@@ -520,7 +412,8 @@ mod tests {
         .unwrap();
         assert_eq!((found.track, found.skip.samples(44_100)), (2, 1024));
         assert_eq!(found.take.map(|take| take.samples(44_100)), Some(44_100));
-        assert!(found.codec.own && !found.parts);
+        assert!(found.codec.own);
+        assert_eq!(found.pieces, None);
         // If no track is enabled, the first one is chosen; of several enabled tracks, the one with the most channels.
         let first = movie(&[
             track(b"soun", false, &lc, &[]),
@@ -548,7 +441,23 @@ mod tests {
         assert_eq!(delay(&[(500, -1), (3000, 0)]), 48_000);
         assert_eq!(delay(&[(2500, -1), (3000, 0)]), 0);
         let parts = movie(&[track(b"soun", true, &lc, &[(100, 0), (100, 9000)])]).unwrap();
-        assert!(parts.parts);
+        assert_eq!(parts.pieces, Some("played in several parts"));
+    }
+
+    #[test]
+    fn sound_in_pieces_is_left_to_ffmpeg() {
+        let lc = aac_entry(2, STEREO);
+        let pieces = |runs: &[(u32, u32)]| {
+            let found = movie(&[timed(b"soun", true, &lc, &[], runs)]);
+            found.unwrap().pieces
+        };
+        // A recorder's packets differ by a few samples, and the last packet lasts to the end of the file.
+        assert_eq!(pieces(&[(90, 1024), (3, 1031), (40, 1024), (1, 9000)]), None);
+        assert_eq!(pieces(&[(90, 1024), (1, 67_000), (40, 1024)]), Some("with a gap"));
+        assert_eq!(pieces(&[(40, 1024), (2, 4096)]), Some("with a gap"));
+        assert_eq!(pieces(&[(0, 9000), (40, 1024)]), None);
+        let fragments = movie(&[track(b"soun", true, &lc, &[]), atom(b"mvex", &[])]);
+        assert_eq!(fragments.unwrap().pieces, Some("in fragments"));
     }
 
     #[test]
@@ -580,8 +489,8 @@ mod tests {
         let found = read(&bytes).unwrap();
         assert_eq!((found.skip.units, found.skip.per_second), (1024, 44_100));
         assert_eq!(
-            (found.delay.units, found.codec.own, found.parts),
-            (0, true, false)
+            (found.delay.units, found.codec.own, found.pieces),
+            (0, true, None)
         );
         assert_eq!(read(b"RIFF...."), None);
         // For a damaged file, any result is allowed, but reading must end.

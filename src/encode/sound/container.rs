@@ -3,7 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use crate::encode::media::mp4::{Aac, Codec, aac_rate};
+use crate::encode::media::codec::{Aac, Codec, aac_rate};
 
 /// A container, and how vaplan reads the sound in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -233,8 +233,8 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
             if !found.codec.own {
                 return Err(Refused::ForFfmpeg(what));
             }
-            if found.parts {
-                return Err(Refused::ForFfmpeg(format!("{what}, played in several parts")));
+            if let Some(pieces) = found.pieces {
+                return Err(Refused::ForFfmpeg(format!("{what}, {pieces}")));
             }
             let decoded = probe("mp4", Box::new(file), Some(found.track), &what)?;
             Ok(Decoded {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use vaplan_dataflows::CandidateRule;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::{Severity, Split};
+use vaplan_schemas::rows::Split;
 
 use super::Global;
 use super::choice::choices;
 use super::cluster::{ClusterArgs, followed, starting};
+use super::notes;
 use super::progress::Bar;
 use crate::engine::cluster::outcome::ClusterOutcome;
 use crate::engine::{Listener, Progress};
@@ -275,9 +276,6 @@ fn event_share(text: &str) -> Result<f64, String> {
     EventShares::check(share)
 }
 
-/// Number of rejected rows, and of notes, that are printed.
-const SHOWN: usize = 5;
-
 pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     args.check()?;
     let mut request = args.request(global)?;
@@ -320,26 +318,7 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         writeln!(out, "nothing to do: version {version} holds these labels")?;
         return Ok(ExitCode::SUCCESS);
     };
-    for severity in [Severity::Reject, Severity::Note] {
-        let rows: Vec<_> = done
-            .rejected
-            .iter()
-            .filter(|row| row.severity == severity)
-            .collect();
-        for row in rows.iter().take(SHOWN) {
-            let place = row.row.map_or(String::new(), |number| format!(", row {number}"));
-            bar.say(&format!("{}{place}: {}", row.file, row.reason));
-        }
-        if rows.len() > SHOWN {
-            let more = rows.len() - SHOWN;
-            let what = if severity == Severity::Reject {
-                "rejects"
-            } else {
-                "notes"
-            };
-            bar.say(&format!("... and {more} more {what}: SELECT * FROM rejects"));
-        }
-    }
+    notes::report(&done.rejected, global.quiet);
     writeln!(
         out,
         "version {version}: {} videos, {} records labelled",
@@ -364,8 +343,14 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
     )?;
     writeln!(
         out,
-        "  {:<12} {:>9} rows left out, {} notes",
-        "rejects", done.rejects, done.notes
+        "  {:<12} {:>9} rows left out, {} notes{}",
+        "rejects",
+        done.rejects,
+        done.notes,
+        match done.rejects + done.notes {
+            0 => "",
+            _ => ": SELECT * FROM rejects",
+        }
     )?;
     Ok(if done.rejects > 0 {
         ExitCode::from(1)

@@ -21,7 +21,8 @@ pub(super) fn report(rejects: &[RejectRow], quiet: bool) -> usize {
 /// Largest number of printed kinds. All further kinds share one line with their number.
 const LINES: usize = 10;
 
-/// Returns one line per kind of reason: rejected rows first, then the most frequent kinds.
+/// Returns one line per kind of reason: rejected rows first, then what is wrong in the files before what follows from it for the
+/// labels, then the most frequent kinds.
 fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
     let mut kinds: BTreeMap<(Severity, String), (usize, &RejectRow)> = BTreeMap::new();
     for row in rejects
@@ -38,7 +39,9 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .map(|((severity, _), found)| (severity, found))
         .collect();
     // The sort is stable, so kinds with equal counts stay in the order of their reasons.
-    kinds.sort_by_key(|&(severity, (count, _))| (severity, std::cmp::Reverse(count)));
+    kinds.sort_by_key(|&(severity, (count, row))| {
+        (severity, row.kind.is_of_graph(), std::cmp::Reverse(count))
+    });
     let rest = kinds.split_off(kinds.len().min(LINES));
     let more = rest.iter().map(|(_, (count, _))| count).sum::<usize>();
     let more = (more > 0).then(|| format!("and {more} more, odd in {} other ways", rest.len()));
@@ -158,6 +161,29 @@ mod tests {
         );
         assert_eq!(summary(&rows, true).len(), 1, "quiet says rejects only");
         assert_eq!(report(&rows, true), 1);
+    }
+
+    #[test]
+    fn the_fault_of_a_file_comes_before_what_follows_from_it() {
+        let kind = vaplan_schemas::rows::RejectKind::MissingFeatures;
+        let follows = |video: &str| {
+            let reason = format!("video `{video}` has no visual features that can be used");
+            RejectRow {
+                severity: Severity::Reject,
+                ..RejectRow::note(kind, "roster", &reason)
+            }
+        };
+        let rows = [
+            follows("a"),
+            follows("b"),
+            row(1, Severity::Reject, "visual feature has width 32, expected 64"),
+        ];
+        let lines = summary(&rows, false);
+        assert_eq!(
+            lines[0],
+            "rejected: `a.csv`, row 1, video `v`: visual feature has width 32, expected 64"
+        );
+        assert!(lines[1].starts_with("rejected: 2 times, first "), "{}", lines[1]);
     }
 
     #[test]

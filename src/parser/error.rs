@@ -148,10 +148,12 @@ pub enum WeightsProblem {
         found: String,
     },
     /// A tensor is missing.
-    #[error("has no tensor `{name}`, which the network needs")]
+    #[error("has no tensor `{name}`, which the network needs; {found}")]
     Missing {
         /// The name of the missing tensor.
         name: String,
+        /// The tensors of the file, for people.
+        found: String,
     },
     /// A tensor has a wrong shape.
     #[error("tensor `{name}` has shape {found:?}, expected {expected}")]

@@ -150,9 +150,7 @@ impl Parameters {
 /// Returns [`WeightsProblem::Missing`] if there is no such tensor, and [`WeightsProblem::Shape`] if it does not have
 /// two axes.
 pub fn matrix(weights: &Weights, name: &str) -> Result<(i64, i64), WeightsProblem> {
-    let tensor = weights.tensors.get(name).ok_or_else(|| WeightsProblem::Missing {
-        name: name.to_owned(),
-    })?;
+    let tensor = weights.tensors.get(name).ok_or_else(|| weights.missing(name))?;
     tensor.size2().map_err(|_| WeightsProblem::Shape {
         name: name.to_owned(),
         found: tensor.size(),

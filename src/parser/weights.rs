@@ -90,9 +90,34 @@ impl Weights {
     /// # Errors
     /// Returns [`WeightsProblem::Missing`] if there is no tensor of this name.
     pub fn take(&mut self, name: &str) -> Result<Tensor, WeightsProblem> {
-        self.tensors.remove(name).ok_or_else(|| WeightsProblem::Missing {
+        match self.tensors.remove(name) {
+            Some(tensor) => Ok(tensor),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    /// The error for a tensor that is missing. It names the first tensors of the file, because they often have the wanted
+    /// names after another prefix.
+    pub(super) fn missing(&self, name: &str) -> WeightsProblem {
+        let names: Vec<String> = self
+            .tensors
+            .keys()
+            .take(3)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let found = match self.tensors.len() {
+            0 => "the file has no other tensor".to_owned(),
+            1..=3 => format!("other tensors of the file: {}", names.join(", ")),
+            all => format!(
+                "other tensors of the file: {} and {} more",
+                names.join(", "),
+                all - 3
+            ),
+        };
+        WeightsProblem::Missing {
             name: name.to_owned(),
-        })
+            found,
+        }
     }
 }
 
@@ -133,13 +158,33 @@ pub(super) fn bytes(tensor: &Tensor) -> Result<Vec<u8>, NetworkError> {
 mod tests {
     use super::*;
 
-    fn names(tensors: &[&str]) -> Vec<String> {
+    fn weights(tensors: &[&str]) -> Weights {
         let tensor = |name: &&str| ((*name).to_owned(), Tensor::from_slice(&[1.0_f32]));
-        let weights = Weights {
+        Weights {
             tensors: tensors.iter().map(tensor).collect(),
             metadata: BTreeMap::new(),
-        };
-        weights.without_wrappers().tensors.into_keys().collect()
+        }
+    }
+
+    fn names(tensors: &[&str]) -> Vec<String> {
+        weights(tensors).without_wrappers().tensors.into_keys().collect()
+    }
+
+    #[test]
+    fn a_missing_tensor_is_told_with_the_tensors_that_are_there() {
+        let mut file = weights(&["student.a", "student.b", "student.c", "student.d", "x"]);
+        assert_eq!(
+            file.take("a").unwrap_err().to_string(),
+            "has no tensor `a`, which the network needs; other tensors of the file: `student.a`, `student.b`, `student.c` and 2 more"
+        );
+        file.take("x").unwrap();
+        assert!(
+            weights(&[])
+                .take("a")
+                .unwrap_err()
+                .to_string()
+                .ends_with("the file has no other tensor")
+        );
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderValue;
+use hyper::Request;
+use hyper::header::HOST;
+use hyper::http::uri::Authority;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -42,15 +44,15 @@ where
     }
 }
 
-/// Whether the header `Host` of a request names this machine: `localhost` or a loopback address, with or without a port.
-pub(crate) fn is_own_host(host: &HeaderValue) -> bool {
-    let Ok(authority) = host
-        .to_str()
-        .unwrap_or_default()
-        .parse::<hyper::http::uri::Authority>()
-    else {
-        return false;
-    };
+/// Whether a request is for this machine: each of its headers `Host`, and the host in its URI if there is one, is `localhost` or a
+/// loopback address, with or without a port. A request that names no host at all is for this machine, too.
+pub(crate) fn is_for_this_machine<B>(request: &Request<B>) -> bool {
+    let headers = request.headers().get_all(HOST).iter();
+    let mut named = headers.map(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    named.all(|host| host.is_some_and(|host| is_own(&host))) && request.uri().authority().is_none_or(is_own)
+}
+
+fn is_own(authority: &Authority) -> bool {
     let name = authority.host();
     let address = name
         .trim_start_matches('[')
@@ -65,7 +67,18 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_answered() {
-        let own = |host: &'static str| is_own_host(&HeaderValue::from_static(host));
+        let request = |uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().uri(uri);
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            is_for_this_machine(&request.body(()).unwrap())
+        };
+        let own = |host| request("/", &[host]);
+        assert!(request("/", &[]) && request("http://localhost/", &["127.0.0.1:80"]));
+        assert!(
+            !request("/", &["localhost", "example.org"]) && !request("http://example.org/", &["localhost"])
+        );
         for host in [
             "localhost",
             "LocalHost:9464",

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::ServeError;
 use super::answer::ApiError;
-use crate::loopback::is_own_host;
+use crate::loopback::is_for_this_machine;
 
 /// Nothing comes from another host, no script or style is in the HTML, and no other page may frame this one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; \
@@ -78,7 +78,7 @@ impl AccessGate {
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
         let refuse = |reason: &str| Err(ApiError::new(StatusCode::FORBIDDEN, "access", reason));
-        let Some(host) = headers.get(HOST).filter(|host| is_own_host(host)) else {
+        let Some(host) = headers.get(HOST).filter(|_| is_for_this_machine(request)) else {
             return refuse("the Host of the request is not `localhost` or a loopback address");
         };
         let origin = headers.get(ORIGIN);

@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::loopback::{accept, is_own_host};
+use crate::loopback::{accept, is_for_this_machine};
 
 /// Connections that are open at a time. Further clients wait in the queue of the operating system.
 const CONNECTIONS: usize = 32;
@@ -87,9 +87,8 @@ async fn serve_connection(stream: TcpStream, content_type: &'static str, pages: 
 
 /// Answers a request. The body of the request is not read.
 fn answer(request: &Request<Incoming>, content_type: &'static str, pages: &Pages) -> Response<Full<Bytes>> {
-    let host = request.headers().get(HOST);
     // A request without the header comes from a program, since browsers always send it.
-    let (status, text) = if !host.is_none_or(is_own_host) {
+    let (status, text) = if !is_for_this_machine(request) {
         // A web page of another site can make a browser on this machine send requests, but cannot choose their Host.
         let reason = "the Host of the request is not `localhost` or a loopback address\n";
         (StatusCode::FORBIDDEN, reason.to_owned())

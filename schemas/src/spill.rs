@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Number of bytes in the buffers, of all groups together, at which they are written to the file.
 const BUFFERED: usize = 8 << 20;
 
-/// Bytes by group. At most 8 MiB and one addition are in memory, or as many bytes as [`SpilledBytes::buffered`] allows.
+/// Bytes by group. At most 8 MiB and one addition are in memory.
 ///
 /// ```
 /// use vaplan_schemas::spill::SpilledBytes;
@@ -33,8 +33,6 @@ pub struct SpilledBytes {
     /// Length of the file.
     length: u64,
     buffered: usize,
-    /// Number of bytes in the buffers at which they are written to the file.
-    most: usize,
     groups: Vec<GroupBytes>,
 }
 
@@ -54,14 +52,8 @@ impl SpilledBytes {
             file: None,
             length: 0,
             buffered: 0,
-            most: BUFFERED,
             groups: vec![GroupBytes::default(); groups as usize],
         }
-    }
-
-    /// Keeps up to this number of bytes in memory. No file is made for fewer bytes.
-    pub fn buffered(self, most: usize) -> SpilledBytes {
-        SpilledBytes { most, ..self }
     }
 
     /// The folder of the file.
@@ -79,7 +71,7 @@ impl SpilledBytes {
     pub fn push(&mut self, group: u32, bytes: &[u8]) -> io::Result<()> {
         self.groups[group as usize].buffer.extend_from_slice(bytes);
         self.buffered += bytes.len();
-        match self.buffered >= self.most {
+        match self.buffered >= BUFFERED {
             true => self.flush(),
             false => Ok(()),
         }
@@ -145,10 +137,5 @@ mod tests {
         assert!(spilled.bytes(2).unwrap().is_empty());
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 0, "the file has no name");
-
-        let mut kept = SpilledBytes::new(folder.path(), 1).buffered(usize::MAX);
-        (0..6000).for_each(|nth| kept.push(0, &added(nth)).unwrap());
-        assert!(kept.file.is_none());
-        assert_eq!(kept.bytes(0).unwrap().len(), 6000 << 12);
     }
 }

@@ -7,9 +7,8 @@
 //! the change
 //! ```
 //!
-//! A file of table `predictions` has videos of all buckets. Therefore each file is read once and its rows are divided by bucket.
-//! Memory holds up to 128 MiB of them (100,000 videos of 10 segments and 25 classes in one modality), a few files of the table and
-//! the predictions of a few buckets. More rows than that are in a temporary file.
+//! A file of table `predictions` has videos of all buckets. Therefore each file is read once and its rows are written to a
+//! temporary file; memory holds a few files of the table and the predictions of a few buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,10 +26,6 @@ use vaplan_schemas::{ClassId, Modality};
 use super::evidence::{columns, files_of, latest_tracks, prediction};
 use super::{Active, World};
 use crate::error::LabelError;
-
-/// Number of bytes of predictions in memory, above which they are written to the temporary file. For 100,000 videos, writing
-/// 100 MB to it was 12 % of the processor time of `denoise`.
-const IN_MEMORY: usize = 128 << 20;
 
 /// The predictions that count in a world, by bucket.
 #[derive(Debug)]
@@ -70,7 +65,7 @@ impl PredictionsByBucket {
             return Ok(None);
         };
         let folder = std::env::temp_dir();
-        let spilled = Mutex::new(SpilledBytes::new(&folder, buckets).buffered(IN_MEMORY));
+        let spilled = Mutex::new(SpilledBytes::new(&folder, buckets));
         let add = |tracks: &mut dyn Iterator<Item = &PredictionTrack>| {
             let mut by_bucket: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
             for track in tracks.filter(|track| denoised(track.modality)) {
@@ -180,11 +175,7 @@ fn write(bytes: &mut Vec<u8>, track: &PredictionTrack) {
     bytes.extend((track.video.len() as u32).to_le_bytes());
     bytes.extend((track.probability.len() as u32).to_le_bytes());
     bytes.extend(track.video.as_bytes());
-    let at = bytes.len();
-    bytes.resize(at + track.probability.len() * 4, 0);
-    for (to, value) in bytes[at..].chunks_exact_mut(4).zip(&track.probability) {
-        to.copy_from_slice(&value.to_le_bytes());
-    }
+    bytes.extend(track.probability.iter().flat_map(|value| value.to_le_bytes()));
 }
 
 /// Reads a track that [`write`] wrote in this process.

@@ -65,7 +65,7 @@ fn a_sample_is_filled_in_read_back_and_judges_later_labels() {
     let read = audit(&["--verdicts", &file, "--format", "json"]);
     assert_status(&read, 1);
     assert!(
-        stderr(&read).contains("59 verdicts read, 1 rows without a verdict"),
+        stderr(&read).contains("59 verdicts read, 1 row without a verdict"),
         "{}",
         stderr(&read)
     );
@@ -124,4 +124,23 @@ fn a_sample_is_filled_in_read_back_and_judges_later_labels() {
     assert_eq!(stdout(&run(verdicts)).lines().nth(1), Some("59"));
     assert_status(&sample.label("store", &["--visual-threshold", "1.05"]), 0);
     assert_eq!(stdout(&run(verdicts)).lines().nth(1), Some("59"), "labelled anew");
+}
+
+#[test]
+fn a_sample_of_no_segments_is_refused() {
+    let sample = Sample::new(4);
+    assert_status(&sample.label("store", &[]), 0);
+    let (store, file) = (sample.path("store"), sample.path("none.csv"));
+    let words = [
+        "audit",
+        "--store",
+        store.to_str().unwrap(),
+        "--sample",
+        "0",
+        "--out",
+    ];
+    let output = run([&words[..], &[file.to_str().unwrap()]].concat());
+    assert_status(&output, 2);
+    assert_eq!(stderr(&output), "vaplan: --sample is 0, expected at least 1\n");
+    assert!(!file.exists());
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::sample::Sample;
 use crate::small_store::{LONG, small_store};
-use crate::support::{assert_status, run, scratch, stdout};
+use crate::support::{assert_status, run, scratch, stderr, stdout};
 
 fn json(words: &[&str]) -> Value {
     let output = run(words);
@@ -66,6 +66,20 @@ fn calibrate_draws_its_curve_and_prints_json() {
         "{svg}"
     );
     assert!(svg.contains(&format!(">chosen {}<", chosen[0])), "{svg}");
+    assert!(
+        svg.contains("<title>F over the threshold</title>") && svg.contains(">visual: F, percent<"),
+        "{svg}"
+    );
+    for other in [sample.path("curve.png"), "-".into()] {
+        let output = run([&words[..], &["--plot", other.to_str().unwrap()]].concat());
+        assert_status(&output, 2);
+        let expected = format!(
+            "--plot is `{}`, expected a file that ends in .svg",
+            other.display()
+        );
+        assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+        assert!(!other.exists());
+    }
 }
 
 #[test]

@@ -9,14 +9,20 @@ export class ApiError extends Error {
   }
 }
 
+const GONE = "the server does not answer: is `vaplan serve` still running?";
+/** Longer than the server takes for any answer (60 s). A server that is stopped keeps the connection and never answers. */
+const PATIENCE = 75000;
+
 async function ask(path, options) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
   } catch {
-    throw new ApiError(0, { error: "the server does not answer: is `vaplan serve` still running?" });
+    throw new ApiError(0, { error: GONE });
   }
   const body = await response.json().catch(() => null);
+  // The connection ended in the middle of the answer.
+  if (response.ok && body === null) throw new ApiError(0, { error: GONE });
   if (!response.ok) throw new ApiError(response.status, body);
   return body;
 }
@@ -42,6 +48,7 @@ const post = (path, request) => ask(path, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
   body: JSON.stringify(request),
+  signal: AbortSignal.timeout(PATIENCE),
 });
 
 export const save = (request) => post("/api/save", request);

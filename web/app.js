@@ -5,6 +5,7 @@ import * as audit from "./audit.js";
 import { askAuthor, author } from "./edits.js";
 import { dialog, el, put, toast } from "./dom.js";
 import * as list from "./list.js";
+import * as outbox from "./outbox.js";
 import * as overview from "./overview.js";
 import * as video from "./video.js";
 
@@ -92,6 +93,7 @@ async function look() {
   try {
     const before = state;
     state = await api.info();
+    outbox.answered(state.store);
     document.getElementById("version").textContent = `v${state.version}`;
     const store = document.getElementById("store");
     store.textContent = state.store.split("/").filter(Boolean).at(-1) || state.store;
@@ -101,7 +103,8 @@ async function look() {
     if (before && state.version > before.version) current?.newVersion?.(state.version);
     if (before?.index.version !== state.index.version) current?.newIndex?.(state.index.version);
   } catch (error) {
-    document.getElementById("version").textContent = "no answer";
+    outbox.unanswered(error);
+    document.getElementById("version").textContent = error.status === 401 ? "new token" : "no answer";
     if (error.status === 401 && !state) put(main, el("div", { class: "failed" }, el("h1", {}, "The token is missing"), el("p", {}, error.message)));
   }
 }

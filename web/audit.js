@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { info } from "./app.js";
 import { clock, count, el, put, toast } from "./dom.js";
 import { author, showSaved, showWaiting } from "./edits.js";
+import * as outbox from "./outbox.js";
 
 const STRATA = [["class", "Class"], ["modality", "Modality"], ["rule", "Rule"], ["all", "Nothing"]];
 const SPLITS = [["", "All"], ["train", "train"], ["val", "val"], ["test", "test"]];
@@ -11,6 +12,27 @@ const SAYS = { yes: "Yes", no: "No", unsure: "Unsure" };
 const NAMES = ["version", "by", "count", "seed", "split"];
 
 let last = new URLSearchParams();
+/** The sample that is judged now: `{saved(entry, answer), refused(entry, error)}`. */
+let shownSample = null;
+
+// Verdicts without an answer outlive the page that sent them.
+outbox.handle("verdict", {
+  send: (entry) => api.judge(entry.request),
+  done(entry, answer, rest) {
+    const took = performance.now() - entry.clicked;
+    document.getElementById("version").textContent = `v${answer.version}`;
+    if (entry.again) showSaved(`Version ${answer.version} saved`, "The server did not answer at first.");
+    else showSaved(`Version ${answer.version} saved in ${took.toFixed(0)} ms`, `Verdict to durable commit: ${took.toFixed(1)} ms, of which the server took ${answer.milliseconds.toFixed(1)} ms.`, took);
+    if (rest.length > 0) showWaiting();
+    shownSample?.saved(entry);
+  },
+  refused(entry, error) {
+    showSaved("");
+    const now = error?.status === 409 ? error.body.now[0].verdict : entry.request.verdicts[0].before;
+    if (error) toast(error.status === 409 ? `Another person judged this segment meanwhile: ${SAYS[now] || "withdrawn"}. Your verdict was not saved.` : `Not saved: ${error.message}`, "error");
+    shownSample?.refused(entry, now);
+  },
+});
 
 /** The address of the audit as it was last shown. */
 export function address() {
@@ -100,8 +122,6 @@ async function judge(main, request, still) {
   let at = Math.max(0, segments.findIndex((own) => own.verdict === null));
   let player = null;
   let shown = null;
-  let queue = Promise.resolve();
-  let waiting = 0;
   let asking = false;
   let askAgain = false;
 
@@ -123,21 +143,57 @@ async function judge(main, request, still) {
       el("div", { class: "group" }, button("‹ Previous", "←", () => go(at - 1)), button("Next ›", "→", () => go(at + 1)), button("Next open", "o", () => go(open(at + 1)))),
       readOnly ? null : el("div", { class: "group" }, button("Undo", "z", takeBack, { id: "undo-verdict" }))),
     el("h2", {}, "Estimates so far"), estimates);
+  const mine = shownSample = {
+    saved(entry) {
+      const nth = placeOf(entry);
+      if (nth < 0) return;
+      if (entry.remember) undos.push({ nth, before: entry.request.verdicts[0].before });
+      if (unsaved().length > 0) return;
+      describe();
+      report();
+    },
+    refused(entry, now) {
+      const nth = placeOf(entry);
+      if (nth < 0) return;
+      segments[nth].verdict = now;
+      go(nth);
+      report();
+    },
+  };
+  // The sample is as the store has it. Verdicts without an answer are not in the store, or nobody knows.
+  for (const entry of unsaved()) if (placeOf(entry) >= 0) segments[placeOf(entry)].verdict = entry.request.verdicts[0].verdict;
+  const forget = outbox.onStall(describe);
   draw();
   report();
 
+  function unsaved() { return outbox.waiting("verdict"); }
+
+  /** Whether the verdict on a segment was not saved, because the server does not answer. */
+  function waits(nth) { return outbox.stalled() && unsaved().some((entry) => placeOf(entry) === nth); }
+
+  function placeOf(entry) {
+    const { video, modality, class: name, segment } = entry.request.verdicts[0];
+    return segments.findIndex((own) => own.video === video && own.modality === modality && own.class === name && own.segment === segment);
+  }
+
   function draw() {
+    const own = segments[at];
+    describe();
+    media(own, own.segment * own.seconds, (own.segment + 1) * own.seconds);
+  }
+
+  /** Says what is asked and how far the sample is, without playing the segment again. */
+  function describe() {
     const own = segments[at];
     const judged = segments.filter((one) => one.verdict !== null).length;
     const unsure = segments.filter((one) => one.verdict === "unsure").length;
-    said.textContent = `${judged} of ${count(segments.length, "segment")} judged${unsure ? `, ${unsure} unsure` : ""}`;
+    said.textContent = `${judged} of ${count(segments.length, "segment")} judged${unsure ? `, ${unsure} unsure` : ""}${outbox.stalled() && unsaved().length ? `, ${unsaved().length} not saved` : ""}`;
     progress.value = judged;
     const [onset, offset] = [own.segment * own.seconds, (own.segment + 1) * own.seconds];
     put(question, "Is ", el("b", {}, own.class), own.modality === "audio" ? " heard in this segment?" : " seen in this segment?");
     put(place, el("span", { class: `tag ${own.modality}` }, own.modality), ` segment ${own.segment} (${clock(onset)} to ${clock(offset)}) of ${own.video}`,
-      ` · ${at + 1} of ${segments.length}`, own.verdict ? ` · your verdict: ${SAYS[own.verdict]}` : "");
+      ` · ${at + 1} of ${segments.length}`, own.verdict ? ` · your verdict: ${SAYS[own.verdict]}` : "", waits(at) ? el("b", { class: "bad" }, ", not saved yet") : "");
     for (const node of answers.children) node.setAttribute("aria-pressed", String(node.id === own.verdict));
-    media(own, onset, offset);
   }
 
   function media(own, onset, offset) {
@@ -198,32 +254,20 @@ async function judge(main, request, still) {
     if (segments.every((own) => own.verdict !== null)) toast("Every segment of the sample is judged");
   }
 
-  /** Saves a verdict as a version. The page goes on at once, and comes back to the segment if the save fails. */
+  /** Saves a verdict as a version. The page goes on at once, and comes back to the segment if the server refuses the verdict. */
   function save(nth, verdict, before, remember) {
     const own = segments[nth];
-    const clicked = performance.now();
-    own.verdict = verdict;
-    waiting += 1;
-    showWaiting();
     const { video, modality, segment } = own;
-    const sent = { version: sample.version, by: sample.by, author: author() || null, verdicts: [{ video, modality, class: own.class, segment, verdict, before }] };
-    queue = queue.then(() => api.judge(sent)).then((saved) => {
-      const took = performance.now() - clicked;
-      document.getElementById("version").textContent = `v${saved.version}`;
-      showSaved(`Version ${saved.version} saved in ${took.toFixed(0)} ms`, `Verdict to durable commit: ${took.toFixed(1)} ms, of which the server took ${saved.milliseconds.toFixed(1)} ms.`, took);
-      if (remember) undos.push({ nth, before });
-    }).catch((error) => {
-      showSaved("");
-      own.verdict = error.status === 409 ? error.body.now[0].verdict : before;
-      toast(error.status === 409 ? `Another person judged this segment meanwhile: ${SAYS[own.verdict] || "withdrawn"}. Your verdict was not saved.` : `Not saved: ${error.message}`, "error");
-      go(nth);
-    }).finally(() => {
-      waiting -= 1;
-      if (waiting === 0) report();
-    });
+    own.verdict = verdict;
+    if (!outbox.stalled()) showWaiting();
+    const request = { version: sample.version, by: sample.by, author: author() || null, verdicts: [{ video, modality, class: own.class, segment, verdict, before }] };
+    outbox.post({ kind: "verdict", clicked: performance.now(), remember, request });
   }
 
-  function takeBack() {
+  async function takeBack() {
+    // A verdict that is under way is the one to take back.
+    await outbox.idle();
+    if (outbox.stalled()) return toast("There are changes that are not saved: undo waits for them");
     const entry = undos.pop();
     if (!entry) return toast("There is nothing to undo");
     save(entry.nth, entry.before, segments[entry.nth].verdict, false);
@@ -252,7 +296,11 @@ async function judge(main, request, still) {
 
   const keys = { y: () => say("yes"), n: () => say("no"), u: () => say("unsure"), " ": play, ArrowLeft: () => go(at - 1), ArrowRight: () => go(at + 1), o: () => go(open(at + 1)), z: takeBack };
   return {
-    leave() { player?.pause(); },
+    leave() {
+      forget();
+      if (shownSample === mine) shownSample = null;
+      player?.pause();
+    },
     key(event) {
       const onButton = ["BUTTON", "A", "SUMMARY"].includes(event.target.tagName);
       const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];

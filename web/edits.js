@@ -2,14 +2,14 @@
 
 import * as api from "./api.js";
 import { dialog, el, put, toast } from "./dom.js";
+import * as outbox from "./outbox.js";
+import { replaced } from "./timeline.js";
 
 const KEY = "vaplan.undo";
 const MOST = 200;
 const LATENCIES = 1000;
 
 const listeners = new Set();
-let queue = Promise.resolve();
-let waiting = 0;
 let undos = [];
 let redos = [];
 const latencies = [];
@@ -26,7 +26,7 @@ function keep() {
   try { sessionStorage.setItem(KEY, JSON.stringify({ undos, redos })); } catch { /* The page works without it. */ }
 }
 
-/** Calls `listener` with `{saved, video}` after each save, and with `{failed}` after one that was not made. */
+/** Calls `listener` with `{saved, edits}` after each save, and with `{failed}` or `{conflict}` after one that was not made. */
 export function onSave(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -36,7 +36,8 @@ const tell = (event) => listeners.forEach((listener) => listener(event));
 
 export const author = () => localStorage.getItem("vaplan.author") || "";
 export const setAuthor = (name) => localStorage.setItem("vaplan.author", name.trim());
-export const pending = () => waiting;
+/** The corrections without an answer, the oldest first. */
+export const waiting = () => outbox.waiting("save");
 export const canUndo = () => undos.length > 0;
 export const canRedo = () => redos.length > 0;
 
@@ -48,60 +49,98 @@ export function latency() {
 }
 
 /**
- * Saves edits as one version. `seen` returns the version that the person looks at; it is asked when the turn of this save
- * comes, because an earlier save makes a new version. `weak` are changes of weak labels in the same version. Resolves to the answer, or to null if nothing was saved.
+ * Saves edits as one version. `version` is the one that the person looks at. `weak` are changes of weak labels in the same version.
+ * Resolves to the answer, or to null if nothing was saved. A save without an answer is kept, and resolves when it is answered.
  */
-export function save(edits, { seen, note, clicked = performance.now(), kind = "edit", weak = [] }) {
-  waiting += 1;
-  showWaiting();
-  const turn = queue.then(() => send(edits, weak, seen(), note, clicked, kind));
-  queue = turn.catch(() => null);
-  return turn.catch((error) => {
-    tell({ failed: error });
-    toast(`Not saved: ${error.message}`, "error");
-    return null;
-  }).finally(() => {
-    waiting -= 1;
-    if (waiting === 0 && document.getElementById("saved").dataset.state === "saving") showSaved("");
-  });
+export function save(edits, { version, note, clicked = performance.now(), kind = "edit", weak = [] }) {
+  if (!outbox.stalled()) showWaiting();
+  const request = { version, edits, weak, note: note || null, author: author() || null };
+  return outbox.post({ kind: "save", does: kind, clicked, request });
 }
 
-async function send(edits, weak, version, note, clicked, kind) {
-  const request = { version, edits, weak, note: note || null, author: author() || null };
-  let answer;
+async function send(entry) {
   for (;;) {
     try {
-      answer = await api.save(request);
-      break;
+      return await api.save(entry.again ? { ...entry.request, again: true } : entry.request);
     } catch (error) {
       if (error.status !== 409) throw error;
-      const resend = await askConflict(error.body);
-      if (!resend) {
-        tell({ conflict: error.body });
+      if (!await askConflict(error.body)) {
+        entry.conflict = error.body;
         return null;
       }
-      request.version = error.body.version;
-      clicked = performance.now();
+      entry.request.version = error.body.version;
+      entry.clicked = performance.now();
     }
   }
-  const took = performance.now() - clicked;
-  if (answer.saved) {
+}
+
+function done(entry, answer, rest) {
+  if (answer === null) {
+    showSaved("");
+    tell({ conflict: entry.conflict });
+    return;
+  }
+  const took = performance.now() - entry.clicked;
+  if (answer.saved && !entry.again) {
     latencies.push(took);
     if (latencies.length > LATENCIES) latencies.shift();
   }
   if (answer.undo.length + answer.undo_weak.length > 0) {
-    const entry = { edits: answer.undo, weak: answer.undo_weak, version: answer.version };
-    if (kind === "undo") redos.push(entry);
-    else undos.push(entry);
-    if (kind === "edit") redos = [];
+    const undo = { edits: answer.undo, weak: answer.undo_weak, version: answer.version };
+    if (entry.does === "undo") redos.push(undo);
+    else undos.push(undo);
+    if (entry.does === "edit") redos = [];
     keep();
   }
+  // The person made the later corrections of the same labels on top of this one, and saw the version that it made.
+  for (const later of rest) if (later.kind === "save" && overlap(entry.request, later.request)) later.request.version = answer.version;
   document.getElementById("version").textContent = `v${answer.version}`;
-  showSaved(answer.saved ? `Version ${answer.version} saved in ${took.toFixed(0)} ms` : "Nothing changed",
+  if (entry.again) showSaved(answer.saved ? `Version ${answer.version} saved` : "Saved before", "The server did not answer at first.");
+  else showSaved(answer.saved ? `Version ${answer.version} saved in ${took.toFixed(0)} ms` : "Nothing changed",
     `Click to durable commit: ${took.toFixed(1)} ms, of which the server took ${answer.milliseconds.toFixed(1)} ms. ` +
     quantiles(), took);
-  tell({ saved: answer, edits });
-  return answer;
+  if (rest.length > 0) showWaiting();
+  tell({ saved: answer, edits: entry.request.edits });
+}
+
+/** Whether two corrections touch a label in common. A change of a weak label touches all labels of the class. */
+function overlap(one, other) {
+  const whole = (request) => request.weak.map(({ video, class: name }) => ({ video, class: name, start: 0, end: Infinity }));
+  const [spans, others] = [one, other].map((request) => [...request.edits, ...whole(request)]);
+  return spans.some((a) => others.some((b) => a.video === b.video && a.class === b.class && a.start < b.end && b.start < a.end &&
+    (a.modality === b.modality || !a.modality || !b.modality)));
+}
+
+function refused(entry, error) {
+  showSaved("");
+  if (error) toast(`Not saved: ${error.message}`, "error");
+  tell({ failed: entry });
+}
+
+outbox.handle("save", { send, done, refused });
+
+/** A video as the server gave it, with the corrections without an answer: `unsaved` of a track has their segments. */
+export function withUnsaved(video) {
+  const tracks = video.tracks.map((track) => ({ ...track, unsaved: [] }));
+  for (const { request } of waiting()) {
+    for (const [track, edit] of touched({ ...video, tracks }, request.edits)) track.unsaved.push(edit);
+  }
+  return { ...video, tracks };
+}
+
+/** Makes edits on the tracks of a video, and returns each track with the edit that touches it. */
+export function touched(video, edits) {
+  return edits.filter((own) => own.video === video.video).flatMap((edit) => {
+    const track = video.tracks.find((own) => own.modality === edit.modality && own.class === edit.class);
+    if (!track) return [];
+    const { start, end, label } = edit;
+    // The label of a user is known before the server answers. After a withdrawal, only the server knows it.
+    if (label !== null) {
+      track.labels = replaced(track.labels, start, end, label ? "1" : "0");
+      track.rules = replaced(track.rules, start, end, "u");
+    }
+    return [[track, edit]];
+  });
 }
 
 function quantiles() {
@@ -124,13 +163,21 @@ export function showSaved(text, title = "", took = null) {
 }
 
 /** Takes the last save back, as a version of its own. Returns the videos that it touches. */
-export function undo(seen) { return again(undos, "undo", seen, "undo of version"); }
+export const undo = (seen) => again("undo", seen);
 
 /** Makes the last save again that was taken back. */
-export function redo(seen) { return again(redos, "redo", seen, "redo of version"); }
+export const redo = (seen) => again("redo", seen);
 
-async function again(stack, kind, seen, note) {
-  const entry = stack.pop();
+async function again(kind, seen) {
+  // A correction that is under way is the one to take back.
+  await outbox.idle();
+  if (outbox.stalled()) {
+    toast(`There are changes that are not saved: ${kind} waits for them`);
+    return null;
+  }
+  // A save replaces the lists, so that they are looked up after the wait.
+  const stack = () => (kind === "undo" ? undos : redos);
+  const entry = stack().pop();
   keep();
   if (!entry) {
     toast(kind === "undo" ? "There is nothing to undo" : "There is nothing to redo");
@@ -138,9 +185,9 @@ async function again(stack, kind, seen, note) {
   }
   const version = Math.max(entry.version, seen() || 0);
   const weak = entry.weak || [];
-  const done = await save(entry.edits, { seen: () => version, note: `${note} ${entry.version}`, kind, weak });
+  const done = await save(entry.edits, { version, note: `${kind} of version ${entry.version}`, kind, weak });
   if (!done) {
-    stack.push(entry);
+    stack().push(entry);
     keep();
     return null;
   }

@@ -7,6 +7,7 @@ import { info } from "./app.js";
 const ORDERS = [
   ["name", "By name"], ["near", "Nearest to a threshold"], ["parser", "PLG against parser"], ["av", "Audio against visual"],
   ["pld", "Flipped by PLD"], ["loss", "Highest forward loss"], ["wrong", "Against the truth"],
+  ["gain", "Classes that gain most from review"],
 ];
 const NAMES = ["q", "class", "modality", "split", "rule", "differs", "reviewed", "unreviewed_first", "order", "page"];
 const ROWS = 50;
@@ -133,9 +134,9 @@ export async function show(main, { parameters }, still) {
       el("td", { class: "classes", "data-name": "classes" }, row.classes.map((name) => el("span", { class: "tag" }, name)),
         row.classes.length === 0 ? el("span", { class: "faint" }, "no labels") : null),
       number("audio", row.set[0], "audio"), number("visual", row.set[1], "visual"), number("A≠V", row.av), number("PLD", row.pld),
-      number("≠ parser", row.parser), number("≠ truth", row.wrong),
+      number("≠ parser", row.parser ?? "–"), number("≠ truth", row.wrong),
       el("td", { class: "number", "data-name": "distance" }, row.near === null ? "–" : `${short(100 * row.near, 2)} %`),
-      el("td", { class: "number", "data-name": "loss" }, row.loss > 0 ? row.loss.toFixed(2) : "–"));
+      el("td", { class: "number", "data-name": "loss" }, row.loss === null ? "–" : row.loss.toFixed(2)));
   }
 
   function mark(to, scroll = true) {

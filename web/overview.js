@@ -144,9 +144,8 @@ function classes(found, inReport) {
     today?.classes.forEach((row) => scores.set(`${row.class}/visual`, { ...scores.get(`${row.class}/visual`), [split.split]: row.visual }));
   }
   const splits = found.quality.map((split) => split.split);
-  const link = (row, order) => (inReport ? row.class : el("a", { href: `#/videos?order=${order}&class=${encodeURIComponent(row.class)}&modality=${row.modality}&unreviewed_first=true` }, row.class));
-  const worth = (row) => (row.parser + row.flipped + row.near) * (row.videos ? 1 - row.reviewed / row.videos : 0);
-  const rows = found.classes.filter((row) => row.videos > 0).sort((a, b) => worth(b) - worth(a));
+  const link = (row) => (inReport ? row.class : el("a", { href: `#/videos?order=gain&class=${encodeURIComponent(row.class)}&modality=${row.modality}&unreviewed_first=true` }, row.class));
+  const rows = found.classes.filter((row) => row.videos > 0).sort((a, b) => b.gain - a.gain);
   const head = ["Class", "Modality", "Videos", "Reviewed", "Set", "PLD", "≠ parser", "≠ other", "Near", ...splits.map((split) => `F ${split}`)];
   return el("section", { class: "card" }, el("h3", {}, "Classes"),
     el("p", { class: "about" }, "Classes that gain most from review come first: unreviewed videos with flips, disagreement with the parser, or a score within 2 % of the threshold."),
@@ -155,7 +154,7 @@ function classes(found, inReport) {
       el("tbody", {}, rows.map((row) => {
         const own = scores.get(`${row.class}/${row.modality}`);
         const number = (value) => el("td", { class: `number ${value ? "" : "zero"}` }, short(value, 9));
-        return el("tr", {}, el("td", {}, link(row, row.parser ? "parser" : "near")), el("td", {}, el("span", { class: `tag ${row.modality}` }, row.modality)),
+        return el("tr", {}, el("td", {}, link(row)), el("td", {}, el("span", { class: `tag ${row.modality}` }, row.modality)),
           number(row.videos), number(row.reviewed), el("td", { class: "number" }, row.labels ? `${(100 * row.set / row.labels).toFixed(1)} %` : "–"),
           number(row.flipped), number(row.parser), number(row.other), number(row.near),
           splits.map((split) => el("td", { class: "number" }, own?.[split] === null || own?.[split] === undefined ? "–" : own[split].toFixed(1))));

@@ -183,6 +183,7 @@ export class Timeline {
     for (const [letter, start, end] of runs(track.labels)) {
       if (letter === "1") group.append(svg("rect", { class: "label", x: this.x(start) + 0.5, y: top, width: this.x(end) - this.x(start) - 1, height: LABEL, rx: 3 }));
     }
+    for (const { start, end } of track.unsaved || []) group.append(svg("rect", { class: "unsaved", x: this.x(start) + 1, y: top + 1, width: this.x(end) - this.x(start) - 2, height: LABEL - 2, rx: 3 }));
     for (const [letter, start, end] of runs(track.rules)) {
       const middle = (from) => (this.x(from) + this.x(from + 1)) / 2;
       if (letter === "u") group.append(svg("rect", { class: "user", x: this.x(start) + 1, y: top + 1, width: this.x(end) - this.x(start) - 2, height: LABEL - 2, rx: 3 }));
@@ -351,6 +352,7 @@ export class Timeline {
       }
     } else parts.push(rule === "i" ? " by another program (imported)" : " by PLG");
     if (compared) parts.push(rule === "g" || rule === "i" ? `: ${compared}` : `; ${compared}`);
+    if (track.unsaved?.some((own) => own.start <= segment && segment < own.end)) parts.push(el("b", { class: "bad" }, ", not saved yet"));
     const probability = track.probabilities?.[segment];
     if (probability !== undefined && probability !== null) parts.push(`; parser ${probability.toFixed(2)}`);
     if (track.truth) parts.push(`; truth: ${track.truth[segment] === "1" ? "happens" : "does not happen"}`);

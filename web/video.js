@@ -4,15 +4,19 @@ import * as api from "./api.js";
 import { info } from "./app.js";
 import { el, put, toast, when } from "./dom.js";
 import * as edits from "./edits.js";
+import { onStall } from "./outbox.js";
 import { askClass } from "./classes.js";
 import { address, link, neighbour } from "./list.js";
-import { Timeline, replaced, runs } from "./timeline.js";
+import { Timeline, runs } from "./timeline.js";
 
 const SPEEDS = [0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4];
 
 export async function show(main, { name }, still) {
-  let video = await api.video(name);
+  // As the server gave it, with the corrections that it saved since.
+  let stored = await api.video(name);
   if (!still()) return null;
+  // With the corrections that are not saved yet. This is what is drawn.
+  let video = edits.withUnsaved(stored);
   const readOnly = Boolean(info()?.read_only);
   const timeline = new Timeline({ edit, seek, confirm }, readOnly);
   let player = null;
@@ -49,17 +53,27 @@ export async function show(main, { name }, still) {
   document.title = `${video.video} – vaplan`;
 
   makePlayer();
-  refresh(video);
+  refresh(stored);
   const forget = edits.onSave((event) => {
     edits.showStacks(undoButton, redoButton);
-    if (event.saved && !event.saved.saved) return;
+    if (event.saved) {
+      edits.touched(stored, event.edits);
+      stored.version = Math.max(stored.version, event.saved.version);
+    } else draw();
     // The labels that follow from a withdrawal, and the rules, are known to the server only.
-    if (edits.pending() <= 1 || event.failed || event.conflict) reload();
+    if (edits.waiting().length === 0) reload();
   });
+  const forgetStall = onStall(draw);
   if (matchMedia("(pointer: fine)").matches) timeline.view.focus({ preventScroll: true });
 
+  function draw() {
+    video = edits.withUnsaved(stored);
+    timeline.set(video);
+  }
+
   function refresh(next) {
-    video = next;
+    stored = next;
+    draw();
     const tracks = (modality) => video.tracks.filter((track) => track.modality === modality).length;
     put(facts, el("span", { class: "tag" }, video.split), ` ${video.segments} segments of ${video.segment_seconds} s`,
       ` · weak label: ${video.weak_labels.join(", ") || "none"}`,
@@ -67,7 +81,6 @@ export async function show(main, { name }, still) {
       ` · ${tracks("audio")} audio and ${tracks("visual")} visual tracks`,
       el("span", { class: "faint", id: "shown-version" }, ` · version ${video.version}`));
     put(missing, video.missing.map(([modality, reasons]) => el("p", { class: "warning" }, `No ${modality} labels${reasons.length ? `: ${reasons.join("; ")}` : ""}`)));
-    timeline.set(video);
     edits.showStacks(undoButton, redoButton);
     if (historyOpen) loadHistory();
   }
@@ -75,9 +88,11 @@ export async function show(main, { name }, still) {
   async function reload() {
     try {
       const next = await api.video(name);
-      if (still() && next.version >= video.version && edits.pending() === 0) refresh(next);
+      if (still() && next.version >= stored.version && edits.waiting().length === 0) refresh(next);
     } catch (error) {
-      if (still()) toast(error.message, "error");
+      if (!still()) return;
+      draw();
+      toast(error.message, "error");
     }
   }
 
@@ -97,9 +112,8 @@ export async function show(main, { name }, still) {
   function send(list, clicked, kind, weak) {
     const text = note.value;
     note.value = "";
-    return edits.save(list, { seen: () => video.version, note: text, clicked, kind, weak }).then((done) => {
-      if (done) video.version = Math.max(video.version, done.version);
-      else if (text) note.value = text;
+    return edits.save(list, { version: stored.version, note: text, clicked, kind, weak }).then((done) => {
+      if (!done && text) note.value = text;
       return done;
     });
   }
@@ -107,16 +121,9 @@ export async function show(main, { name }, still) {
   function edit(at, list, clicked = performance.now()) {
     if (readOnly) return toast("The server is read-only");
     const track = video.tracks[at];
-    for (const { start, end, label } of list) {
-      // The label of a user is known before the server answers. After a withdrawal, only the server knows it.
-      if (label !== null) {
-        track.labels = replaced(track.labels, start, end, label ? "1" : "0");
-        track.rules = replaced(track.rules, start, end, "u");
-      }
-    }
     const sent = send(list.map((own) => ({ video: video.video, modality: track.modality, class: track.class, ...own })), clicked);
     // The request leaves first, and the browser draws while the server commits.
-    queueMicrotask(() => timeline.set(video));
+    queueMicrotask(draw);
     return sent;
   }
 
@@ -143,7 +150,7 @@ export async function show(main, { name }, still) {
 
   async function takeBack(what) {
     if (readOnly) return;
-    const done = await edits[what](() => video.version);
+    const done = await edits[what](() => stored.version);
     if (done && !done.videos.includes(video.video) && still()) location.hash = link(done.videos[0]);
   }
 
@@ -229,13 +236,14 @@ export async function show(main, { name }, still) {
   return {
     leave() {
       forget();
+      forgetStall();
       cancelAnimationFrame(frame);
       player?.pause();
       timeline.leave();
       document.title = "vaplan";
     },
     newVersion(version) {
-      if (version > video.version && edits.pending() === 0) reload();
+      if (version > stored.version && edits.waiting().length === 0) reload();
     },
     key(event) {
       const onButton = ["BUTTON", "A", "SUMMARY"].includes(event.target.tagName);
@@ -254,7 +262,7 @@ export async function show(main, { name }, still) {
 
 function legend() {
   const item = (kind, text) => el("li", {}, el("span", { class: `key ${kind}`, "aria-hidden": "true" }), text);
-  return el("ul", { class: "legend", "aria-label": "Legend" }, item("audio", "audio label"), item("visual", "visual label"), item("user", "set by a person"),
+  return el("ul", { class: "legend", "aria-label": "Legend" }, item("audio", "audio label"), item("visual", "visual label"), item("user", "set by a person"), item("unsaved", "not saved yet"),
     item("flip", "flipped by PLD"), item("score", "score"), item("threshold", "threshold"), item("parser", "parser"), item("truth", "truth"));
 }
 

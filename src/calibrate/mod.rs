@@ -77,6 +77,16 @@ impl Choice for CalibrationMetric {
 }
 
 impl CalibrationMetric {
+    /// The name that a person reads.
+    pub fn title(self) -> &'static str {
+        match self {
+            CalibrationMetric::Own => "F",
+            CalibrationMetric::AudioVisual => "F of AV",
+            CalibrationMetric::TypeAv => "Type@AV",
+            CalibrationMetric::EventAv => "Event@AV",
+        }
+    }
+
     /// Value of the metric, in percent, that is maximised for the thresholds of `modality`.
     pub fn of(self, level: &Level, modality: Modality) -> f64 {
         match (self, modality) {

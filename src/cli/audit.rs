@@ -71,6 +71,7 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
     let store = Store::open(&args.store)?;
     let mut snapshot = store.at_version(args.version.map(StoreVersion))?;
     if let (Some(count), Some(path)) = (args.sample, &args.out) {
+        anyhow::ensure!(count > 0, "--sample is 0, expected at least 1");
         anyhow::ensure!(!path.exists(), "`{}` exists, expected a new file", path.display());
         let version = snapshot.version().version;
         let judged = store.at_version(None)?.read::<Verdicts>()?;
@@ -126,7 +127,11 @@ pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> any
             super::stderr::tell(&format!("waiting: the store is being written by {holder}"));
         })?;
         if !global.quiet {
-            super::stderr::tell(&format!("{count} verdicts read, {open} rows without a verdict"));
+            super::stderr::tell(&format!(
+                "{} read, {} without a verdict",
+                counted(count as u64, "verdict"),
+                counted(open as u64, "row")
+            ));
         }
         snapshot = store.at_version(None)?;
     }
@@ -174,16 +179,21 @@ fn table(report: &AuditReport, out: &mut dyn Write) -> std::io::Result<()> {
     if report.unsure > 0 {
         writeln!(
             out,
-            "{} verdicts are unsure, and are left out of the estimates",
-            report.unsure
+            "unsure, and therefore left out of the estimates: {}",
+            counted(report.unsure as u64, "verdict")
         )?;
     }
     if report.unused > 0 {
         writeln!(
             out,
-            "{} verdicts judge no label of these splits in this version",
-            report.unused
+            "about no label of these splits in this version: {}",
+            counted(report.unused as u64, "verdict")
         )?;
     }
     Ok(())
+}
+
+/// A number with its noun.
+fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -85,13 +85,23 @@ pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) ->
         epoch: args.epoch,
         folds: args.folds,
     };
+    if let Some(path) = &args.plot {
+        let is_svg = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+        anyhow::ensure!(
+            is_svg,
+            "--plot is `{}`, expected a file that ends in .svg: the picture is an SVG file",
+            path.display()
+        );
+    }
     let (report, curves) = calibrate::run_with_curves(&request, args.plot.is_some())?;
     match args.format {
         ReportFormat::Table => print(&report, &request, out)?,
         ReportFormat::Json => json(&report, &request, out)?,
     }
     if let Some(path) = &args.plot {
-        let svg = calibrate::plot::svg(&curves, request.how.metric.name());
+        let svg = calibrate::plot::svg(&curves, request.how.metric.title());
         std::fs::write(path, svg).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     if let Some(path) = &args.out {

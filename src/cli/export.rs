@@ -48,7 +48,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Path or URL of the media of a video, for label-studio, fiftyone and elan; {video} stands for the full name and {id}
-    /// for its first 11 characters
+    /// for its first 11 characters. In a URL, the name is percent-encoded
     #[arg(long, value_name = "TEMPLATE", default_value = export::MEDIA)]
     media: String,
     /// Frames per second of the media, for label-studio and fiftyone, which count frames

@@ -11,11 +11,13 @@ use vaplan_schemas::rows::VersionRow;
 use vaplan_schemas::store::Store;
 
 use super::Global;
+use super::notes::escaped;
 
 /// List the versions of a store, from first to last
 ///
 /// Each line has the number of the version, the time of its commit, its epoch if it has one, the number of labels that
-/// it changed, and the command that made it. JSON also has the Delta version of every table, the tables that the
+/// it changed, and the command that made it. A version that a person saved on the review page also has the author and the
+/// note. JSON also has the Delta version of every table, the tables that the
 /// version changed, and the SHA-256 hashes of settings, models and inputs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -46,6 +48,8 @@ struct LogEntry<'a> {
     epoch: Option<u64>,
     program: &'a str,
     command: &'a str,
+    author: Option<&'a str>,
+    note: Option<&'a str>,
     settings: &'a str,
     models: &'a str,
     inputs: &'a str,
@@ -91,10 +95,16 @@ pub(super) fn run(args: &LogArgs, _global: &Global, out: &mut dyn Write) -> anyh
                     label_changes,
                     ..
                 } = entry;
-                writeln!(
-                    out,
-                    "{version:>5}  {committed_at}{epoch}  {label_changes:>8} changed  {command}"
-                )?;
+                let author = entry
+                    .author
+                    .map_or_else(String::new, |author| format!("  by {author}"));
+                let note = entry
+                    .note
+                    .map_or_else(String::new, |note| format!("  note: {note}"));
+                let line = format!(
+                    "{version:>5}  {committed_at}{epoch}  {label_changes:>8} changed  {command}{author}{note}"
+                );
+                writeln!(out, "{}", escaped(&line))?;
             }
         }
     }
@@ -120,6 +130,8 @@ fn entry(row: &VersionRow) -> LogEntry<'_> {
         epoch: row.epoch,
         program: &row.program,
         command: &row.command,
+        author: row.author.as_deref(),
+        note: row.note.as_deref(),
         settings: &row.settings,
         models: &row.models,
         inputs: &row.inputs,

@@ -63,8 +63,8 @@ fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
         .collect()
 }
 
-/// The text with its control characters escaped, so that a name in a file cannot steer the terminal.
-fn escaped(text: &str) -> String {
+/// The text with its control characters escaped, so that a name in a file, or a note of a person, cannot steer the terminal.
+pub(super) fn escaped(text: &str) -> String {
     text.chars()
         .flat_map(|letter| match letter.is_control() {
             true => letter.escape_default().collect::<Vec<_>>(),

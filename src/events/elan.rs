@@ -176,17 +176,22 @@ fn annotation(video: &VideoEvents, nth: usize, page: &mut XmlPage) {
     });
 }
 
+/// A path or a name as part of a URL: all bytes but unreserved characters (RFC 3986) and `/` are percent-encoded.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    let encoded = text.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
 /// ELAN wants a URL. A path becomes a `file:` URL with its special characters escaped.
 fn media_url(media: &str) -> String {
     if media.contains("://") || !media.starts_with('/') {
         return media.to_owned();
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
-    let escaped = media.bytes().map(|byte| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    });
-    format!("file://{}", escaped.collect::<String>())
+    format!("file://{}", percent_encoded(media))
 }
 
 fn mime_type(media: &str) -> &'static str {

@@ -37,7 +37,8 @@ pub struct TimedEvent {
     pub onset: f64,
     /// End of the event in seconds from the start of the video; it is greater than `onset`.
     pub offset: f64,
-    /// Mean probability or score of the event's segments, from 0 to 1. `None` if the source has none.
+    /// Mean probability of the event's segments, from 0 to 1, or mean of the scores that the labels were made from. `None` if the
+    /// source has none.
     pub score: Option<f64>,
 }
 
@@ -70,7 +71,7 @@ pub struct EventMatrices<'a> {
     /// Labels of audio and visual, `[T, C]` each, row-major; not 0 where the label is set. An empty matrix means that the
     /// modality was not labelled.
     pub labels: [&'a [u8]; 2],
-    /// Scores of audio and visual, as `labels`. `None` if the source has none.
+    /// Scores of audio and visual, as `labels`; NaN where a segment has none. `None` if the source has none.
     pub scores: Option<[&'a [f32]; 2]>,
     /// Length of a segment in seconds.
     pub segment_seconds: f64,
@@ -105,10 +106,10 @@ pub fn of_matrices(matrices: &EventMatrices<'_>) -> Vec<TimedEvent> {
                 while set(class, offset) {
                     offset += 1;
                 }
-                let score = matrices.scores.map(|scores| {
+                let score = matrices.scores.and_then(|scores| {
                     let own =
                         (onset..offset).map(|at| f64::from(scores[modality.index()][at * classes + class]));
-                    own.sum::<f64>() / (offset - onset) as f64
+                    Some(own.sum::<f64>() / (offset - onset) as f64).filter(|score| score.is_finite())
                 });
                 events.push(TimedEvent {
                     modality,

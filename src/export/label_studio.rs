@@ -61,6 +61,11 @@ fn task<'a>(exported: &Exported, video: &'a VideoEvents, version: &str) -> Task<
     let regions: Vec<Value> = (video.events.iter().enumerate())
         .map(|(nth, event)| region(video, event, nth, exported.frame_rate))
         .collect();
+    let mut prediction = json!({ "model_version": version, "result": regions });
+    let scores: Vec<f64> = video.events.iter().filter_map(|event| event.score).collect();
+    if !scores.is_empty() {
+        prediction["score"] = json!(scores.iter().sum::<f64>() / scores.len() as f64);
+    }
     let media = video.media.as_deref().unwrap_or_default();
     let track = |(modality, class): &(Modality, usize)| track_name(*modality, video.class(*class));
     Task {
@@ -73,13 +78,13 @@ fn task<'a>(exported: &Exported, video: &'a VideoEvents, version: &str) -> Task<
             frame_rate: exported.frame_rate,
             tracks: video.tracks.iter().map(track).collect(),
         },
-        predictions: [json!({ "model_version": version, "result": regions })],
+        predictions: [prediction],
     }
 }
 
 fn region(video: &VideoEvents, event: &TimedEvent, nth: usize, frame_rate: f64) -> Value {
     let (id, class) = (format!("e{}", nth + 1), video.class(event.class));
-    match event.modality {
+    let mut region = match event.modality {
         Modality::Audio => json!({
             "id": id,
             "from_name": AUDIO_CONTROL,
@@ -98,7 +103,11 @@ fn region(video: &VideoEvents, event: &TimedEvent, nth: usize, frame_rate: f64) 
                 "value": { "ranges": [{ "start": start, "end": end }], "timelinelabels": [class] },
             })
         }
+    };
+    if let Some(score) = event.score {
+        region["score"] = json!(score);
     }
+    region
 }
 
 fn config(exported: &Exported) -> String {

@@ -15,6 +15,7 @@ mod fiftyone;
 mod huggingface;
 mod label_studio;
 mod llp_csv;
+mod media;
 mod per_video;
 mod valor;
 
@@ -31,8 +32,9 @@ use crate::error::LabelError;
 use crate::eval::BitMatrix;
 use crate::events::{EventFormat, EventMatrices, VideoEvents, of_matrices};
 use crate::ingest::IngestError;
-use crate::ingest::annotations::key11;
 use crate::matrices::{self, MatrixError};
+
+use self::media::MediaTemplate;
 
 /// The format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +138,7 @@ pub struct ExportRequest {
     /// Folder to write. It must not exist, or be empty.
     pub out: PathBuf,
     /// Path or URL of the media of a video, for the formats that name it: `{video}` stands for the full name and `{id}` for
-    /// its first 11 characters. Default: `{video}.mp4`.
+    /// its first 11 characters. In a URL, the name is percent-encoded. Default: `{video}.mp4`.
     pub media: String,
     /// Frames per second of the media, for the formats that count frames. Default: 24.
     pub frame_rate: f64,
@@ -199,6 +201,18 @@ pub enum ExportError {
         /// The splits, with commas between them.
         splits: String,
     },
+    /// All videos would have the same media.
+    #[error(
+        "--media is `{found}`{unknown}, so that {videos} videos have the same media: expected `{{video}}` or `{{id}}` in it"
+    )]
+    Media {
+        /// The template found.
+        found: String,
+        /// The number of videos.
+        videos: usize,
+        /// Says that the template has an unknown place, or is empty.
+        unknown: String,
+    },
     /// The number of frames per second cannot be used.
     #[error("frame rate is {found}, expected 0.001 to 1000000 frames per second")]
     FrameRate {
@@ -227,6 +241,8 @@ struct ExportedVideo {
     weak: Vec<usize>,
     /// Labels `[T, C]` of audio and visual.
     labels: [Vec<u8>; 2],
+    /// Scores of audio and visual, as the labels; empty for the formats without scores.
+    scores: [Vec<f32>; 2],
     /// Whether the store has features, and therefore labels, of audio and visual.
     labelled: [bool; 2],
 }
@@ -237,7 +253,7 @@ struct Exported {
     /// When the version was committed, in milliseconds since 1970-01-01 UTC.
     committed_at: i64,
     classes: Vec<Arc<str>>,
-    media: String,
+    media: MediaTemplate,
     frame_rate: f64,
     videos: Vec<ExportedVideo>,
 }
@@ -245,6 +261,14 @@ struct Exported {
 impl Exported {
     fn read(snapshot: &Snapshot, request: &ExportRequest) -> Result<Exported, MatrixError> {
         let [audio, visual] = matrices::labels_of_both(snapshot, None)?;
+        let scored = matches!(request.format, ExportFormat::Csv | ExportFormat::LabelStudio);
+        let scores = match scored {
+            true => Modality::ALL
+                .into_iter()
+                .map(|modality| Ok(matrices::scores(snapshot, None, modality)?.values))
+                .collect::<Result<Vec<_>, MatrixError>>()?,
+            false => Vec::new(),
+        };
         let ids = matrices::positions(&audio.classes);
         let mut rows = snapshot.read::<Videos>()?;
         rows.sort_by(|a, b| a.video.cmp(&b.video));
@@ -264,7 +288,14 @@ impl Exported {
             let weak = weak.map(|class| matrices::position(&ids, class, Videos::NAME, &row.video));
             let mut weak = weak.collect::<Result<Vec<usize>, _>>()?;
             weak.sort_unstable();
+            let scores_of = |modality: Modality| {
+                let all = scores.get(modality.index());
+                all.map_or_else(Vec::new, |all| {
+                    all[cells.clone()].iter().map(|score| *score as f32).collect()
+                })
+            };
             Ok::<_, MatrixError>(ExportedVideo {
+                scores: Modality::ALL.map(scores_of),
                 labelled: [row.audio_source.is_some(), row.visual_source.is_some()],
                 name: row.video,
                 split: row.split,
@@ -282,7 +313,7 @@ impl Exported {
             committed_at: snapshot.version().committed_at,
             videos: videos.collect::<Result<_, _>>()?,
             classes: audio.classes,
-            media: request.media.clone(),
+            media: MediaTemplate::new(&request.media, request.format),
             frame_rate: request.frame_rate,
         })
     }
@@ -301,7 +332,7 @@ impl Exported {
             };
             VideoEvents {
                 video: video.name.clone(),
-                media: Some(self.media_of(&video.name)),
+                media: Some(self.media.of(&video.name)),
                 duration: video.segments as f64 * video.seconds,
                 segment_seconds: video.seconds,
                 classes: classes.clone(),
@@ -309,34 +340,12 @@ impl Exported {
                 events: of_matrices(&EventMatrices {
                     classes: self.classes.len(),
                     labels: [&video.labels[0], &video.labels[1]],
-                    scores: None,
+                    scores: (!video.scores[0].is_empty()).then_some([&video.scores[0], &video.scores[1]]),
                     segment_seconds: video.seconds,
                 }),
                 made_at: self.committed_at,
             }
         })
-    }
-
-    fn media_of(&self, video: &str) -> String {
-        // One pass, so that a name that contains `{id}` stays as it is.
-        let mut media = String::new();
-        let mut rest = self.media.as_str();
-        while let Some(at) = rest.find('{') {
-            media.push_str(&rest[..at]);
-            rest = &rest[at..];
-            let places = [("{video}", video), ("{id}", key11(video))];
-            match places.into_iter().find(|(place, _)| rest.starts_with(place)) {
-                Some((place, value)) => {
-                    media.push_str(value);
-                    rest = &rest[place.len()..];
-                }
-                None => {
-                    media.push('{');
-                    rest = &rest[1..];
-                }
-            }
-        }
-        media + rest
     }
 
     /// The classes whose name the formats of single lines and of XML cannot hold.
@@ -394,6 +403,7 @@ pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
             splits: names.join(", "),
         });
     }
+    exported.media.check(&exported)?;
     let out = std::path::absolute(out).map_err(IngestError::io("find", out))?;
     let parent = out.parent().unwrap_or(&out);
     std::fs::create_dir_all(parent).map_err(IngestError::io("make", parent))?;

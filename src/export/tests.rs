@@ -119,3 +119,71 @@ fn a_folder_with_files_is_refused_and_kept() {
     assert!(matches!(run(&request).unwrap_err(), ExportError::NoVideos { .. }));
     assert!(!request.out.exists());
 }
+
+#[test]
+fn media_without_the_name_of_the_video_is_refused_for_several_videos() {
+    let sample = sample();
+    let request = |format, media: &str| {
+        let out = sample.folder.path().join("out");
+        let mut request = ExportRequest::new(sample.request.store.clone(), format, out);
+        request.media = media.to_owned();
+        request
+    };
+    for format in [
+        ExportFormat::Elan,
+        ExportFormat::FiftyOne,
+        ExportFormat::LabelStudio,
+    ] {
+        let refused = request(format, "{vid}.mp4");
+        assert_eq!(
+            run(&refused).unwrap_err().to_string(),
+            "--media is `{vid}.mp4`, and `{vid}` is unknown, so that 80 videos have the same media: expected `{video}` or `{id}` \
+             in it"
+        );
+        assert!(!refused.out.exists());
+    }
+    // This format does not name the media.
+    run(&request(ExportFormat::Csv, "nothing")).unwrap();
+}
+
+#[test]
+fn events_have_the_mean_of_their_scores() {
+    let sample = sample();
+    let (out, _) = sample.export(ExportFormat::Csv, &Split::ALL);
+    let rows = sample
+        .snapshot()
+        .read::<vaplan_schemas::tables::Scores>()
+        .unwrap();
+    let scores: BTreeMap<_, _> = rows
+        .iter()
+        .map(|row| ((&*row.video, row.modality.as_str(), &*row.class), &row.score))
+        .collect();
+    let mut reader = csv::Reader::from_path(out.join("events.csv")).unwrap();
+    let mut events: BTreeMap<(String, String, String), Vec<f64>> = BTreeMap::new();
+    for record in reader.records() {
+        let record = record.unwrap();
+        let own = scores[&(&record[0], &record[1], &record[2])];
+        let [start, end, score] = [3, 4, 6].map(|at| record[at].parse::<f64>().unwrap());
+        let span = &own[start as usize..end as usize];
+        let mean = span.iter().sum::<f64>() / span.len() as f64;
+        assert!((score - mean).abs() < 1e-5, "{record:?}: the mean is {mean}");
+        let key = [0, 1, 2].map(|at| record[at].to_owned());
+        events.entry(key.into()).or_default().push(score);
+    }
+    assert!(events.len() > 80);
+    let (out, _) = sample.export(ExportFormat::LabelStudio, &Split::ALL);
+    let text = std::fs::read_to_string(out.join("tasks.json")).unwrap();
+    let tasks: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let regions = tasks
+        .iter()
+        .flat_map(|task| task["predictions"][0]["result"].as_array().unwrap());
+    let all: f64 = events.values().flatten().sum();
+    let of_regions: f64 = regions.map(|region| region["score"].as_f64().unwrap()).sum();
+    assert!((all - of_regions).abs() < 1e-2, "{all} and {of_regions}");
+    assert!(
+        tasks
+            .iter()
+            .all(|task| task["predictions"][0]["result"] == serde_json::json!([])
+                || task["predictions"][0]["score"].is_f64())
+    );
+}

@@ -41,6 +41,16 @@ pub(crate) const fn optional(name: &'static str) -> Column {
     Column { name, optional: true }
 }
 
+/// The names of a header for a message. A file in another encoding has control characters, which a terminal would obey.
+fn shown(header: &[String]) -> String {
+    let letters = header.join(", ").chars().take(80).collect::<Vec<_>>();
+    let escape = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    letters.into_iter().map(escape).collect()
+}
+
 /// Reads the requested columns. A line that is malformed or not UTF-8 becomes a rejected row, and the other lines are
 /// still read.
 ///
@@ -85,7 +95,7 @@ pub(crate) fn read<const N: usize>(
                 path: path.to_owned(),
                 column: column.name,
                 expected: names.join(", "),
-                found: header.join(", ").chars().take(80).collect(),
+                found: shown(&header),
             });
         }
     }

@@ -54,8 +54,14 @@ pub enum ReportError {
     /// A name fits no video, or several videos.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// The path is a folder.
+    #[error("`{path}` is a folder, expected a file: name one with --out, such as `{path}/report.html`")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The file cannot be written.
-    #[error("cannot write `{path}`: {source}; name a file in a folder that exists with --out")]
+    #[error("cannot write `{path}`; name a file in a folder that exists with --out")]
     Write {
         /// File to write.
         path: PathBuf,
@@ -86,6 +92,11 @@ pub struct WrittenReport {
 /// # Errors
 /// Returns [`ReportError`] if the store cannot be read, a video is not found, or the file cannot be written.
 pub fn run(request: &ReportRequest) -> Result<WrittenReport, ReportError> {
+    if request.out.is_dir() {
+        return Err(ReportError::Folder {
+            path: request.out.clone(),
+        });
+    }
     let store = Store::open(&request.store).map_err(LabelError::from)?;
     let snapshot = store.at_version(request.version).map_err(LabelError::from)?;
     let data = read(&snapshot, &request.videos)?;

@@ -60,6 +60,10 @@ impl MediaIndex {
                 }
                 continue;
             }
+            // Opening a FIFO waits for a program that writes to it, possibly for ever.
+            if !path.is_file() {
+                continue;
+            }
             let (Some(stem), Some(kind)) = (path.file_stem().and_then(|stem| stem.to_str()), kind(&path))
             else {
                 continue;
@@ -122,6 +126,19 @@ mod tests {
         ] {
             std::fs::write(folder.path().join(file), "").unwrap();
         }
+        let fifo = folder.path().join("pipe_0_10.mp4");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        std::os::unix::fs::symlink(
+            folder.path().join("full_0_10.mp4"),
+            folder.path().join("link_0_10.mp4"),
+        )
+        .unwrap();
         let index = MediaIndex::read(folder.path()).unwrap();
         assert_eq!(name(&index, "full_0_10").as_deref(), Some("full_0_10.mp4"));
         assert_eq!(
@@ -133,7 +150,9 @@ mod tests {
             None,
             "several videos begin with abcdefghijX"
         );
+        assert_eq!(name(&index, "link_0_10").as_deref(), Some("link_0_10.mp4"));
         for other in [
+            "pipe_0_10",
             "notes",
             "../full_0_10",
             "full_0_10.mp4",

@@ -128,6 +128,9 @@ pub enum ServeError {
         /// The error of the system.
         problem: String,
     },
+    /// The author cannot be shown.
+    #[error("{0}: name another one with --author")]
+    Author(String),
     /// A thread, or the random number generator of the system, is not available.
     #[error("cannot start the server: {0}")]
     Start(String),
@@ -136,9 +139,10 @@ pub enum ServeError {
 /// Serves the review page until [`ServeRequest::stop`] is used.
 ///
 /// # Errors
-/// Returns [`ServeError`] if the store has no version, the media folder cannot be listed, or the address cannot be bound.
+/// Returns [`ServeError`] if the author cannot be shown, the store has no version, the media folder cannot be listed, or the address cannot be bound.
 /// An error of a single request is an answer to that request, and does not end the server.
 pub fn run(request: &ServeRequest, report: &mut dyn FnMut(ServeProgress)) -> Result<(), ServeError> {
+    save::check_author(request.author.as_ref()).map_err(ServeError::Author)?;
     let store = Store::open(&request.store)?;
     let latest = store.at_version(None)?.version().version;
     let listener = listen::bind(request.port)?;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::answer::{ApiAnswer, ApiError};
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("", HTML, include_str!("../../web/index.html")),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("app.js", JS, include_str!("../../web/app.js")),
@@ -15,6 +15,7 @@ const FILES: [(&str, &str, &str); 14] = [
     ("list.js", JS, include_str!("../../web/list.js")),
     ("video.js", JS, include_str!("../../web/video.js")),
     ("timeline.js", JS, include_str!("../../web/timeline.js")),
+    ("outbox.js", JS, include_str!("../../web/outbox.js")),
     ("edits.js", JS, include_str!("../../web/edits.js")),
     ("audit.js", JS, include_str!("../../web/audit.js")),
     ("classes.js", JS, include_str!("../../web/classes.js")),

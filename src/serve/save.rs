@@ -67,6 +67,10 @@ pub struct SaveRequest {
     pub author: Option<Arc<str>>,
     /// What the person says about the correction.
     pub note: Option<Arc<str>>,
+    /// Whether the page sent the same request before and got no answer, for example because the server was killed. If the
+    /// store has all that the request asks for, the first request was committed, and the answer is that of a success.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// A correction that is saved.
@@ -127,11 +131,9 @@ impl SaveRequest {
             }
         }
         check_author(self.author.as_ref()).map_err(SaveError::Request)?;
-        let length = self.note.as_ref().map_or(0, |note| note.chars().count());
-        match length <= NOTE {
-            true => Ok(()),
-            false => bad(format!("note has {length} characters, expected at most {NOTE}")),
-        }
+        // A note may have several lines.
+        let note = self.note.as_deref().map(|note| note.replace(['\n', '\r'], " "));
+        check_text("note", note.as_deref(), NOTE).map_err(SaveError::Request)
     }
 
     /// The change of the store. `author` is used if the request names no author.
@@ -200,18 +202,27 @@ impl SaveRequest {
     }
 }
 
-/// Refuses an author that the tables and the page cannot show well.
+/// Refuses an author that tables, page and terminal cannot show well.
 ///
 /// # Errors
-/// Returns a message with the length found and the length expected.
+/// Returns a message with what was found and what was expected.
 pub(super) fn check_author(author: Option<&Arc<str>>) -> Result<(), String> {
-    let Some(author) = author else { return Ok(()) };
-    let (length, control) = (author.chars().count(), author.chars().any(char::is_control));
-    match length > AUTHOR || control {
-        true => Err(format!(
-            "author has {length} characters, expected at most {AUTHOR}, and no control characters"
+    check_text("author", author.map(|author| &**author), AUTHOR)
+}
+
+/// Refuses a text that is too long, or that has a control character: a terminal would obey an escape sequence.
+fn check_text(name: &str, text: Option<&str>, most: usize) -> Result<(), String> {
+    let text = text.unwrap_or_default();
+    let length = text.chars().count();
+    if length > most {
+        return Err(format!("{name} has {length} characters, expected at most {most}"));
+    }
+    match text.chars().find(|letter| letter.is_control()) {
+        Some(letter) => Err(format!(
+            "{name} has the control character U+{:04X}, expected no control characters",
+            u32::from(letter)
         )),
-        false => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -242,6 +253,7 @@ mod tests {
             weak: Vec::new(),
             author: None,
             note: None,
+            again: false,
         }
     }
 
@@ -258,6 +270,14 @@ mod tests {
         assert!(refused(long.clone()).contains("no control characters"));
         long.author = Some("y".repeat(101).into());
         assert!(refused(long).contains("101 characters, expected at most 100"));
+        let mut noted = request(vec![edit(0, 1)]);
+        noted.note = Some("two\r\nlines".into());
+        noted.check().unwrap();
+        noted.note = Some("red: \u{1b}[31m".into());
+        assert_eq!(
+            refused(noted),
+            "note has the control character U+001B, expected no control characters"
+        );
     }
 
     #[test]

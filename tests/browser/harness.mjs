@@ -8,6 +8,8 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
+// Each server that a test starts is ended with the tests.
+process.setMaxListeners(100);
 const { chromium } = await import(process.env.PLAYWRIGHT);
 export const vaplan = path.resolve(process.env.VAPLAN);
 
@@ -21,14 +23,26 @@ export function scratch() {
   return folder;
 }
 
+const sample = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/sample");
+
 /** Labels a simulated data set with the built-in annotations into `folder/store`. */
-export function labelled(folder) {
+export function labelled(folder, annotations = sample) {
   const at = (name) => path.join(folder, name);
-  const annotations = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../assets/sample");
   run("synth", "--annotations", annotations, "--out", at("features"), "--preset", "easy", "--dim", "64", "--quiet");
   run("label", "--store", at("store"), "--annotations", annotations, "--visual", at("features/visual"), "--audio", at("features/audio"),
     "--visual-text", at("features/visual_text.npy"), "--audio-text", at("features/audio_text.npy"), "--quiet");
   return at("store");
+}
+
+/** The built-in annotations with other names: `names` has pairs of a name and its replacement, `classes` are those before. */
+export function renamed(folder, classes, names) {
+  fs.mkdirSync(folder);
+  fs.writeFileSync(path.join(folder, "classes.txt"), classes.map((name) => `${names.find(([from]) => from === name)?.[1] ?? name}\n`).join(""));
+  for (const file of fs.readdirSync(sample)) {
+    const text = names.reduce((own, [from, to]) => own.replaceAll(from, to), fs.readFileSync(path.join(sample, file), "utf8"));
+    fs.writeFileSync(path.join(folder, file), text);
+  }
+  return folder;
 }
 
 /** Starts the server, and resolves to its URL. */
@@ -40,7 +54,13 @@ export async function serve(store, ...more) {
     lines.once("line", resolve);
     child.once("exit", (code) => reject(new Error(`the server ended with ${code}`)));
   });
-  return { url, base: url.split("/?")[0], child, end: () => new Promise((resolve) => { child.once("exit", resolve); child.kill("SIGTERM"); }) };
+  const ended = new Promise((resolve) => { child.once("exit", resolve); });
+  return { url, base: url.split("/?")[0], port: new URL(url).port, child,
+    /** Stops the server as if the machine were busy: it takes a request and does not answer. */
+    stop: () => child.kill("SIGSTOP"),
+    /** Kills the server as a crash would. */
+    kill: () => { child.kill("SIGKILL"); return ended; },
+    end: () => { child.kill("SIGTERM"); return ended; } };
 }
 
 export async function browser() {
@@ -72,6 +92,11 @@ async function fromFolder(page, server, folder) {
     const file = path.join(folder, path.basename(new URL(route.request().url()).pathname));
     return route.fulfill({ body: fs.readFileSync(file), contentType: types[path.extname(file)] });
   });
+  // The answer of the program has the cookie.
+  await page.route((url) => url.origin === server.base && url.pathname === "/", async (route) => {
+    const response = await route.fetch();
+    return route.fulfill({ response, body: response.ok() ? fs.readFileSync(path.join(folder, "index.html")) : undefined });
+  });
 }
 
 /** Fails if anything happened that must not. `but` are texts that a test provokes. */
@@ -79,6 +104,9 @@ export function clean(page, ...but) {
   const found = page.faults.filter((fault) => !but.some((own) => fault.includes(own)));
   assert.deepEqual(found, [], "no console error, no request to another host, no long answer");
 }
+
+/** Makes a sound file with a tone. */
+export const makeSound = (file, seconds = 10) => execFileSync("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `sine=frequency=330:duration=${seconds}`, file]);
 
 /** Rows of a table by SQL. */
 export const sql = (store, text) => JSON.parse(run("query", "--store", store, "--format", "json", text));

@@ -5,6 +5,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { browser, clean, labelled, makeVideo, open, run, scratch, serve, sql } from "./harness.mjs";
+import lost from "./lost.mjs";
+import parts from "./parts.mjs";
 
 const names = process.argv.slice(2).filter((word) => !word.startsWith("--"));
 const images = process.argv.includes("--screenshots") ? path.join(path.dirname(fileURLToPath(import.meta.url)), "../../docs/images") : null;
@@ -356,7 +358,11 @@ async function screenshots() {
 }
 
 let failed = 0;
-for (const [name, test] of Object.entries(tests)) {
+// The tests of other files begin with the store as it is now, whatever the tests before them do.
+const fresh = path.join(folder, "fresh");
+fs.cpSync(store, fresh, { recursive: true });
+const shared = { folder, store, fresh, video, server, chromium };
+for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...lost(shared) })) {
   if (names.length > 0 && !names.some((own) => name.includes(own))) continue;
   try {
     await test();

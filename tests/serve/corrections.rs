@@ -7,7 +7,7 @@ use vaplan_schemas::tables::{Labels, UserLabels};
 
 use super::harness::{ServedStore, edit};
 use crate::sample::{Tables, name};
-use crate::support::{assert_status, label_changes, run};
+use crate::support::{assert_status, label_changes, run, stderr, stdout};
 
 /// The first audio track of a video.
 fn track(served: &ServedStore, video: &str) -> LabelTrack {
@@ -276,4 +276,94 @@ fn a_read_only_server_refuses_corrections_and_shows_all_else() {
     assert_eq!(served.server.json("/api/info")["read_only"], true);
     assert_eq!(served.server.json("/api/overview")["version"], 1);
     assert_eq!(served.latest().version().version, 1);
+}
+
+#[test]
+fn a_request_that_was_committed_and_not_answered_can_be_sent_again() {
+    let served = ServedStore::new(8, &[]);
+    let before = track(&served, &name(0));
+    let own = edit(&name(0), "audio", &before.class, (2, 4), Some(!before.labels[2]));
+    let request = json!({"version": 1, "edits": [own]});
+    let first = served.server.save(&request).json();
+    assert_eq!(first["version"], 2);
+    // Without the mark, the request is one of a person who has not seen the label of now.
+    assert_eq!(served.server.save(&request).status, 409);
+    let again = json!({"version": 1, "edits": [own], "again": true});
+    let second = served.server.save(&again);
+    assert_eq!(second.status, 200, "{}", second.text());
+    let second = second.json();
+    assert_eq!(
+        (&second["version"], &second["saved"], &second["undo"]),
+        (&json!(2), &json!(false), &first["undo"]),
+        "nothing is saved twice, and the undo is that of the first request"
+    );
+    // Another person changed one of the labels since: the mark does not save over it.
+    let other = edit(&name(0), "audio", &before.class, (3, 4), Some(before.labels[2]));
+    assert_eq!(served.server.saved(2, json!([other]))["version"], 3);
+    let conflict = served.server.save(&again);
+    assert_eq!(conflict.status, 409);
+    assert_eq!(conflict.json()["tracks"][0]["segments"], json!([2, 3]));
+    assert_eq!(served.latest().version().version, 3);
+    // A request that never came is saved, whether it has the mark or not.
+    let new = edit(
+        &name(1),
+        "audio",
+        &track(&served, &name(1)).class,
+        (0, 1),
+        Some(true),
+    );
+    let saved = served
+        .server
+        .save(&json!({"version": 3, "edits": [new], "again": true}))
+        .json();
+    assert_eq!((&saved["version"], &saved["saved"]), (&json!(4), &json!(true)));
+}
+
+#[test]
+fn the_log_tells_who_saved_and_why_and_control_characters_are_refused() {
+    let served = ServedStore::new(4, &["--author", "Ana"]);
+    let class = track(&served, &name(0)).class;
+    let edits = json!([edit(&name(0), "audio", &class, (0, 1), Some(true))]);
+    let with = |author: &str, note: &str| {
+        let request = json!({"version": 1, "edits": edits, "author": author, "note": note});
+        served.server.save(&request)
+    };
+    for (author, note, field) in [
+        ("Ben\u{1b}[31m", "", "author"),
+        ("Ben\nAna", "", "author"),
+        ("Ben", "red \u{1b}[31m", "note"),
+        ("Ben", "\0", "note"),
+    ] {
+        let refused = with(author, note);
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        let error = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(
+            error.starts_with(&format!("{field} has the control character U+00")),
+            "{error}"
+        );
+    }
+    assert_eq!(with("Ben", "heard it\ntwice").status, 200);
+    let store = served.store();
+    let log = |format: &str| {
+        let output = run(["log", "--store", store.to_str().unwrap(), "--format", format]);
+        assert_status(&output, 0);
+        stdout(&output).to_owned()
+    };
+    let json: Value = serde_json::from_str(&log("json")).unwrap();
+    assert_eq!(
+        (&json[0]["author"], &json[0]["note"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&json[1]["author"], &json[1]["note"]),
+        (&json!("Ben"), &json!("heard it\ntwice"))
+    );
+    let table = log("table");
+    assert_eq!(table.lines().count(), 2);
+    assert!(table.ends_with("  by Ben  note: heard it\\ntwice\n"), "{table}");
+
+    let output = run(["serve", "--store", store.to_str().unwrap(), "--author", "a\tb"]);
+    assert_status(&output, 2);
+    let expected = "author has the control character U+0009, expected no control characters: name another one with --author";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
 }

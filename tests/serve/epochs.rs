@@ -99,6 +99,19 @@ fn an_epoch_fills_the_queues_and_a_correction_empties_them() {
         .sum();
     assert_eq!((&flips["epoch"], sum), (&json!(1), changes as u64));
 
+    // The queue of gain begins with a video of the class that the overview puts first.
+    let classes = overview["classes"].as_array().unwrap();
+    let gain = |row: &&Value| row["gain"].as_f64().unwrap();
+    let most = classes.iter().max_by(|a, b| gain(a).total_cmp(&gain(b))).unwrap();
+    assert!(gain(&most) > 0.0, "{most}");
+    let queue = again.json("/api/videos?order=gain&rows=200");
+    let first = &queue["list"][0];
+    assert!(
+        first["classes"].as_array().unwrap().contains(&most["class"]),
+        "{first} {most}"
+    );
+    assert!(first["parser"].as_u64().unwrap() + first["pld"].as_u64().unwrap() > 0);
+
     // A person decides about every flipped label of one track, which then is no flip any more.
     let track = labels
         .iter()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::harness::{ServedStore, Server, edit, quoted};
 use crate::sample::{CLASSES, Sample, name};
-use crate::support::assert_status;
+use crate::support::{assert_status, run, stdout};
 
 fn names(page: &Value) -> Vec<&str> {
     let list = page["list"].as_array().unwrap();
@@ -83,6 +83,12 @@ fn filters_and_queues_are_those_of_the_tables() {
             "{order}"
         );
     }
+    // "No predictions" is not "loss 0".
+    let rows = served.server.json("/api/videos");
+    assert_eq!(
+        (&rows["list"][0]["loss"], &rows["list"][0]["parser"]),
+        (&Value::Null, &Value::Null)
+    );
     let av = served.server.json("/api/videos?order=av&rows=200");
     let counts: Vec<u64> = av["list"]
         .as_array()
@@ -155,6 +161,30 @@ fn the_overview_counts_what_the_tables_hold() {
         quality["stages"][0]["scores"], quality["stages"][1]["scores"],
         "without flips and user labels, the labels are those of PLG"
     );
+    let store = served.store();
+    let words = [
+        "eval",
+        "--store",
+        store.to_str().unwrap(),
+        "--split",
+        "test",
+        "--format",
+        "json",
+    ];
+    let output = run(words);
+    assert_status(&output, 0);
+    let scores: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert!(scores["segment"]["type_av"].as_f64().unwrap() > 0.0, "{scores}");
+    for level in ["segment", "event"] {
+        for (name, value) in scores[level].as_object().unwrap() {
+            let shown = quality["stages"][1]["scores"][level][name].as_f64().unwrap();
+            let value = value.as_f64().unwrap();
+            assert!(
+                (shown - value).abs() < 1e-9,
+                "{level} {name}: {shown} on the page, {value} by eval"
+            );
+        }
+    }
     let sweep = &overview["sweeps"][0];
     assert_eq!(
         (&sweep["split"], sweep["steps"].as_array().unwrap().len()),

@@ -40,12 +40,22 @@ fn a_report_is_one_file_with_the_numbers_of_the_store() {
         "{}",
         stderr(&unknown)
     );
+    let folder = sample.path("annotations");
+    let into = run(["report", "--store", store, "--out", folder.to_str().unwrap()]);
+    assert_status(&into, 2);
+    let expected = format!(
+        "vaplan: `{0}` is a folder, expected a file: name one with --out, such as `{0}/report.html`\n",
+        folder.display()
+    );
+    assert_eq!(stderr(&into), expected);
     let nowhere = run(["report", "--store", store, "--out", "/nowhere/report.html"]);
     assert_status(&nowhere, 2);
-    assert!(
-        stderr(&nowhere).contains("/nowhere/report.html"),
-        "{}",
-        stderr(&nowhere)
+    let text = stderr(&nowhere);
+    assert!(text.contains("/nowhere/report.html"), "{text}");
+    assert_eq!(
+        text.matches("No such file").count(),
+        1,
+        "the reason is there once: {text}"
     );
 }
 

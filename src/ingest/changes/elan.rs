@@ -120,6 +120,7 @@ pub(super) fn read(
         .iter()
         .map(|slot| (&*slot.id, slot.value))
         .collect();
+    let mut unedited = 0;
     for tier in &document.tiers {
         let Some((modality, class)) = track_of(&tier.id) else {
             let reason = format!(
@@ -137,7 +138,9 @@ pub(super) fn read(
                 let written = properties.get(&format!("{FINGERPRINT}{}", tier.id));
                 let ours = tier.annotator.as_deref() == Some(ANNOTATOR);
                 let same = written.is_some_and(|written| *written == fingerprint(&spans));
-                if !(ours && same) {
+                if ours && same {
+                    unedited += 1;
+                } else {
                     track.add(&video, &origin, rows);
                 }
             }
@@ -147,6 +150,23 @@ pub(super) fn read(
                 rows.rejects.push(reject.modality(modality));
             }
         }
+    }
+    if unedited > 0 {
+        let reason = format!(
+            "{} as the program wrote {}, so that nobody confirmed {}: edit the tier, or write the name of a person as its \
+             annotator",
+            if unedited == 1 {
+                "1 tier is".to_owned()
+            } else {
+                format!("{unedited} tiers are")
+            },
+            if unedited == 1 { "it" } else { "them" },
+            if unedited == 1 { "it" } else { "them" },
+        );
+        rows.rejects.push(RejectRow {
+            severity: vaplan_schemas::rows::Severity::Note,
+            ..origin.reject(RejectKind::FieldValue, Some(&video), reason)
+        });
     }
     Ok(())
 }

@@ -48,12 +48,36 @@ pub(super) fn read(
             "a task has neither `data` nor `annotations`, {expected}"
         )));
     }
+    let mut open = 0;
     for (nth, task) in tasks.iter().enumerate() {
         let origin = Origin {
             file: file.clone(),
             row: Some(nth as u64 + 1),
         };
-        read_task(rows, &origin, task, nth);
+        if submitted(task).is_none() {
+            open += 1;
+        } else {
+            read_task(rows, &origin, task, nth);
+        }
+    }
+    if open > 0 {
+        let origin = Origin {
+            file: file.clone(),
+            row: None,
+        };
+        let reason = format!(
+            "{} without a submitted annotation, so that nobody confirmed the predictions: submit the tasks in Label Studio, and \
+             export again",
+            if open == 1 {
+                "1 task is".to_owned()
+            } else {
+                format!("{open} tasks are")
+            },
+        );
+        rows.rejects.push(RejectRow {
+            severity: Severity::Note,
+            ..origin.reject(RejectKind::FieldValue, None, reason)
+        });
     }
     Ok(())
 }

@@ -37,10 +37,17 @@ fn reasons(rows: &ChangeRows) -> Vec<&str> {
 fn an_elan_file_counts_tier_by_tier_once_a_person_edited_or_signed_it() {
     let own = EventFormat::Elan.file(&hard()).text;
     let untouched = read("a.eaf", &own).unwrap();
+    assert_eq!(edits(&untouched), Vec::<String>::new(), "nobody confirmed it");
     assert_eq!(
-        (edits(&untouched), reasons(&untouched).len()),
-        (vec![], 0),
-        "nobody confirmed it"
+        reasons(&untouched),
+        [
+            "4 tiers are as the program wrote them, so that nobody confirmed them: edit the tier, or write the name of a person \
+             as its annotator"
+        ]
+    );
+    assert_eq!(
+        untouched.rejects[0].severity,
+        vaplan_schemas::rows::Severity::Note
     );
     let signed = own.replacen("ANNOTATOR=\"vaplan\"", "ANNOTATOR=\"Ada\"", 1);
     let video = "vid <1> & \"2\" ü";
@@ -174,5 +181,37 @@ fn the_last_submitted_annotation_of_a_task_covers_its_tracks_and_predictions_do_
     ] {
         let error = read("b.json", text).unwrap_err().to_string();
         assert!(error.contains("b.json") && error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn a_task_that_nobody_submitted_is_told() {
+    let open = r#"[{"id": 1, "data": {"name": "vid1"}, "predictions": []},
+{"id": 2, "data": {"name": "vid2"}, "annotations": [{"id": 1, "was_cancelled": true, "result": []}]}]"#;
+    let rows = read("export.json", open).unwrap();
+    assert_eq!(edits(&rows), Vec::<String>::new());
+    assert_eq!(
+        reasons(&rows),
+        [
+            "2 tasks are without a submitted annotation, so that nobody confirmed the predictions: submit the tasks in Label \
+             Studio, and export again"
+        ]
+    );
+}
+
+#[test]
+fn a_file_in_utf_16_is_named_and_not_read_as_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, mark) in [("marked.eaf", true), ("bare.csv", false)] {
+        let path = folder.path().join(name);
+        let start = mark.then_some(0xfeff_u16);
+        let units = start.into_iter().chain(FOREIGN.encode_utf16());
+        let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, bytes).unwrap();
+        let error = ChangeRows::default().read_user(&path).unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.contains("is UTF-16 or no text, expected UTF-8"),
+            "{error}"
+        );
     }
 }

@@ -139,6 +139,13 @@ impl ChangeRows {
         open.read_to_end(&mut bytes)
             .map_err(IngestError::io("read", &path))?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        // UTF-16 begins with a byte order mark, and every second byte of its ASCII characters is 0.
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
+            return Err(IngestError::UserLabels {
+                path: path.clone(),
+                problem: "is UTF-16 or no text, expected UTF-8: save the file as UTF-8".to_owned(),
+            });
+        }
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         if !matches!(first, Some(b'<' | b'[' | b'{')) {
             return self.read_user_csv(&path, &file);

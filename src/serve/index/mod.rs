@@ -14,6 +14,7 @@
 //! a thread then makes the next index and replaces the former one, so that no reader sees parts of two versions. The
 //! new index copies the arrays and reads only the videos whose rows are in files that the earlier version did not have.
 
+pub mod gain;
 pub mod query;
 pub mod read;
 pub mod refresh;

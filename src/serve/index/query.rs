@@ -4,12 +4,15 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use super::{IndexedTrack, ReviewIndex};
+use super::{IndexedTrack, ReviewIndex, gain};
 
 /// Largest number of rows of a page.
 pub const MOST_ROWS: usize = 200;
 /// Number of rows of a page if the request names none.
 const ROWS: usize = 50;
+
+/// More than the number of what can be reviewed in a track of any video.
+const MOST_OF_A_VIDEO: f64 = 4_294_967_296.0;
 
 /// The order of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -30,6 +33,9 @@ pub enum QueueOrder {
     Loss,
     /// Most segments in which label and truth differ first. Videos without such a segment are left out.
     Wrong,
+    /// Videos of the class and modality that gains most from review first, and within it those with most to review. Tracks
+    /// with a user label, and videos with nothing to review, are left out.
+    Gain,
 }
 
 impl QueueOrder {
@@ -45,13 +51,14 @@ impl QueueOrder {
             QueueOrder::Pld => counted(track.flipped),
             QueueOrder::Loss => (track.loss > 0.0).then_some(f64::from(track.loss)),
             QueueOrder::Wrong => counted(track.wrong),
+            QueueOrder::Gain => counted(gain::to_review(track)),
         }
     }
 
     /// The number of a video, from those of its tracks: the sum of counts, or the best of distances and losses.
     fn join(self, a: f64, b: f64) -> f64 {
         match self {
-            QueueOrder::Near | QueueOrder::Loss | QueueOrder::Name => a.max(b),
+            QueueOrder::Near | QueueOrder::Loss | QueueOrder::Name | QueueOrder::Gain => a.max(b),
             QueueOrder::Parser | QueueOrder::Av | QueueOrder::Pld | QueueOrder::Wrong => a + b,
         }
     }
@@ -153,16 +160,16 @@ pub struct ListedVideo {
     pub pld: u32,
     /// Labels that a person set.
     pub user: u32,
-    /// Segments in which PLG and the parser differ.
-    pub parser: u32,
+    /// Segments in which PLG and the parser differ. `None` without predictions.
+    pub parser: Option<u32>,
     /// Segments in which audio and visual labels of a class differ.
     pub av: u32,
     /// Segments in which label and truth differ.
     pub wrong: u32,
     /// Smallest relative distance of a score from its threshold.
     pub near: Option<f32>,
-    /// Largest forward loss.
-    pub loss: f32,
+    /// Largest forward loss. `None` without predictions of the video.
+    pub loss: Option<f32>,
 }
 
 impl ListQuery {
@@ -204,6 +211,17 @@ impl ListQuery {
         let class = index.classes.iter().position(|class| **class == *self.class);
         let needle = self.q.to_lowercase();
         let any_track = self.any_track();
+        let places = (self.order == QueueOrder::Gain).then(|| gain::places(index));
+        let of = |track: &IndexedTrack| {
+            let number = self.order.of(track)?;
+            // The place of the class counts first. No video has so many segments that its number reaches the next place.
+            Some(
+                number
+                    + places
+                        .as_ref()
+                        .map_or(0.0, |places| places.of(track) * MOST_OF_A_VIDEO),
+            )
+        };
         let mut found: Vec<(bool, f64, u32)> = Vec::new();
         for at in 0..index.len() {
             let video = index.video(at);
@@ -216,9 +234,7 @@ impl ListQuery {
                 continue;
             }
             let own = tracks.iter().filter(|track| self.takes(track, class));
-            let number = own
-                .filter_map(|track| self.order.of(track))
-                .reduce(|a, b| self.order.join(a, b));
+            let number = own.filter_map(of).reduce(|a, b| self.order.join(a, b));
             // A video without labels has no tracks, and is found if no filter asks for a track.
             let number = number.or((any_track && self.order == QueueOrder::Name).then_some(0.0));
             if let Some(number) = number {
@@ -281,11 +297,15 @@ fn listed(index: &ReviewIndex, at: usize) -> ListedVideo {
         set: Modality::ALL.map(set),
         pld: sum(|track| track.flipped),
         user: sum(|track| track.user),
-        parser: sum(|track| track.parser),
+        parser: index.epoch.map(|_| sum(|track| track.parser)),
         av: sum(|track| track.other) / 2,
         wrong: sum(|track| track.wrong),
         near: near.is_finite().then_some(near),
-        loss: tracks.iter().map(|track| track.loss).fold(0.0, f32::max),
+        loss: tracks
+            .iter()
+            .map(|track| track.loss)
+            .reduce(f32::max)
+            .filter(|loss| *loss > 0.0),
     }
 }
 
@@ -338,6 +358,9 @@ mod tests {
         assert_eq!(of(QueueOrder::Parser), ["Cc", "b"]);
         assert_eq!(of(QueueOrder::Pld), ["b"]);
         assert_eq!(of(QueueOrder::Loss), ["Cc"]);
+        // Audio Dog of `a` is near, visual Dog of `b` is flipped, audio Cat of `b` has one disagreement of three, and half of the
+        // videos of audio Cat are reviewed.
+        assert_eq!(of(QueueOrder::Gain), ["b", "a"]);
     }
 
     #[test]

@@ -6,10 +6,8 @@ use serde::Serialize;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
-use crate::serve::index::ReviewIndex;
+use crate::serve::index::{ReviewIndex, gain};
 
-/// Relative distance of a score from its threshold up to which a track counts as near.
-const NEAR: f32 = 0.02;
 /// Number of bars of the histogram.
 const BARS: usize = 40;
 
@@ -55,6 +53,8 @@ pub struct ClassCounts {
     pub wrong: u64,
     /// Videos with a score within 2 % of the threshold.
     pub near: u64,
+    /// What review of the class gains; see [`gain::of_classes`].
+    pub gain: f64,
 }
 
 /// Counts every split that has videos.
@@ -93,6 +93,7 @@ pub fn count(index: &ReviewIndex) -> Vec<ClassCounts> {
         other: 0,
         wrong: 0,
         near: 0,
+        gain: 0.0,
     };
     let mut counts: Vec<ClassCounts> = index
         .classes
@@ -112,8 +113,11 @@ pub fn count(index: &ReviewIndex) -> Vec<ClassCounts> {
             own.parser += u64::from(track.parser);
             own.other += u64::from(track.other);
             own.wrong += u64::from(track.wrong);
-            own.near += u64::from(track.distance <= NEAR);
+            own.near += u64::from(track.distance <= gain::NEAR);
         }
+    }
+    for (own, gain) in counts.iter_mut().zip(gain::of_classes(index)) {
+        own.gain = gain;
     }
     counts
 }

@@ -9,7 +9,7 @@ use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables::{Labels, UserLabels};
 use vaplan_schemas::{Modality, StoreVersion};
 
-use super::weak::WeakCheck;
+use super::weak::{WeakCheck, undo_of_weak};
 use super::{LabelEdit, SaveError, SaveRequest, Wanted, WeakLabelEdit};
 use crate::audit::population::TrackKey;
 use crate::error::LabelError;
@@ -77,6 +77,9 @@ impl SaveRequest {
         let videos = self.videos();
         let now = tracks(latest, &videos)?;
         let weak = WeakCheck::new(self, latest)?;
+        if self.again && weak.undo.is_empty() && self.is_done(&wanted, &now) {
+            return self.undo_since(latest, &wanted, &videos);
+        }
         for (key, cells) in &wanted {
             match weak.segments_of_added(key) {
                 Some(segments) => within(key, cells, segments?)?,
@@ -99,6 +102,45 @@ impl SaveRequest {
         Ok(UndoEdits {
             edits: undo(latest, &wanted, &videos)?,
             weak: weak.undo,
+        })
+    }
+
+    /// Whether the labels are already as the edits want them.
+    fn is_done(&self, wanted: &Wanted, now: &BTreeMap<TrackKey, LabelTrack>) -> bool {
+        let goes = |(video, _, class): &TrackKey| {
+            let mut weak = self.weak.iter();
+            weak.any(|own| !own.present && (&own.video, &own.class) == (video, class))
+        };
+        wanted.iter().all(|(key, cells)| match now.get(key) {
+            // The request took the class out of the weak label, and its labels with it.
+            None => goes(key),
+            Some(track) => cells.iter().all(|(segment, label)| {
+                let segment = *segment as usize;
+                segment < track.segments()
+                    && match label {
+                        Some(label) => {
+                            track.rules[segment] == LabelRule::User && track.labels[segment] == *label
+                        }
+                        None => track.rules[segment] != LabelRule::User,
+                    }
+            }),
+        })
+    }
+
+    /// What takes back a request that was committed before: the state of the version that the person saw. If that version is
+    /// no longer in the store, nothing takes the request back.
+    fn undo_since(
+        &self,
+        latest: &Snapshot,
+        wanted: &Wanted,
+        videos: &BTreeSet<Arc<str>>,
+    ) -> Result<UndoEdits, SaveError> {
+        let Ok(seen) = latest.store().at_version(Some(StoreVersion(self.version))) else {
+            return Ok(UndoEdits::default());
+        };
+        Ok(UndoEdits {
+            edits: undo(&seen, wanted, videos)?,
+            weak: undo_of_weak(self, &seen)?,
         })
     }
 

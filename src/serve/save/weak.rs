@@ -115,6 +115,24 @@ impl WeakCheck {
     }
 }
 
+/// The changes that give the videos of a request the weak labels that they have in a version.
+pub(super) fn undo_of_weak(
+    request: &SaveRequest,
+    snapshot: &Snapshot,
+) -> Result<Vec<WeakLabelEdit>, LabelError> {
+    let mut undo = Vec::new();
+    for own in &request.weak {
+        let row = snapshot.read_video::<Videos>(&own.video)?.pop();
+        if row.is_some_and(|row| row.weak_labels.contains(&own.class) != own.present) {
+            undo.push(WeakLabelEdit {
+                present: !own.present,
+                ..own.clone()
+            });
+        }
+    }
+    Ok(undo)
+}
+
 /// Checks that the feature files of a video exist.
 fn readable(row: &VideoRow) -> Result<(), SaveError> {
     for (modality, source) in sources_of(row) {

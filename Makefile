@@ -30,6 +30,7 @@ python: pyvenv ## Build the Python package into .venv-py, check its types and ru
 	cd python && ../.venv-py/bin/python -m mypy
 	.venv-py/bin/python -m pytest -q python/tests --ignore python/tests/torch
 	.venv-py/bin/python -m pytest -q --doctest-modules --pyargs vaplan --ignore-glob '*/vaplan/torch/*'
+	@scripts/python-old.sh
 
 wheel: native ## Make the wheel that users install, with vaplan-torch and without libtorch (a release build)
 	@scripts/wheel.sh
@@ -67,7 +68,7 @@ lint: native structure ## Everything that CI checks beside the tests: structure,
 
 clean: ## Remove target/ and the Python environments; third_party/ (540 MB to fetch) stays
 	$(CARGO) clean
-	rm -rf .venv .venv-py .venv-fiftyone
+	rm -rf .venv .venv-py .venv-py-old .venv-fiftyone
 
 tools:
 	@for tool in $(CARGO) python3 c++; do \

@@ -9,6 +9,7 @@ use parquet::arrow::ArrowWriter;
 use vaplan::ingest::label_folder::LabelFolder;
 use vaplan::ingest::npy;
 use vaplan::ingest::text::TextEmbeddings;
+use vaplan_schemas::Modality;
 
 use crate::sample::{Sample, WIDTH, key, write_shard};
 use crate::support::{assert_status, run, scratch, stderr, vaplan};
@@ -153,15 +154,16 @@ fn label_files_of_anything_but_zeros_and_ones_are_rejected_by_cell() {
     npy::write_i64(&at("bad_value.npy"), &[2, 3], &[0, 1, 0, 1, 0, 2]).unwrap();
     npy::write_i64(&at("negative.npy"), &[1, 3], &[0, -1, 0]).unwrap();
     npy::write_i64(&at("wide.npy"), &[1, 4], &[0, 1, 0, 1]).unwrap();
-    npy::write_f32(&at("float.npy"), &[1, 3], &[0.0, 1.0, 0.0]).unwrap();
+    npy::write_f32(&at("float.npy"), &[1, 3], &[0.0, 0.9, 0.0]).unwrap();
     npy::write_f32(&at("unwanted.npy"), &[1, 3], &[0.0, 1.0, 0.0]).unwrap();
-    let read = LabelFolder::read(folder.path(), 3, &|key| key != "unwanted").unwrap();
+    let read = LabelFolder::read(folder.path(), Modality::Audio, 3, &|key| key != "unwanted").unwrap();
     assert_eq!(read.videos.len(), 1);
     assert_eq!(
         (read.videos[0].key.as_str(), read.videos[0].segments),
         ("-good_video", 2)
     );
     assert_eq!(read.videos[0].labels, [false, true, false, true, false, true]);
+    assert_eq!(read.unwanted, [at("unwanted.npy")]);
     let complaint = |reject: &vaplan_schemas::rows::RejectRow| {
         let start = format!("{}/", folder.path().display());
         format!(
@@ -175,13 +177,13 @@ fn label_files_of_anything_but_zeros_and_ones_are_rejected_by_cell() {
         complaints,
         [
             "bad_value label file `bad_value.npy`, row 1, column 2: label is 2, expected 0 or 1",
-            "float npy file `float.npy`: dtype is float32, expected an integer type or bool",
+            "float label file `float.npy`, row 0, column 1: label is 0.8999999761581421, expected 0 or 1",
             "negative label file `negative.npy`, row 0, column 1: label is -1, expected 0 or 1",
             "wide npy file `wide.npy`: shape is (1, 4), expected (T, 3)",
         ]
     );
     let empty = scratch();
-    let error = LabelFolder::read(empty.path(), 3, &|_| true)
+    let error = LabelFolder::read(empty.path(), Modality::Audio, 3, &|_| true)
         .unwrap_err()
         .to_string();
     assert_eq!(

@@ -480,9 +480,17 @@ fn thresholds_that_set_every_label_or_none_are_told() {
         assert_status(&output, 0);
         stderr(&output).to_owned()
     };
-    assert!(told("0.041").contains("set every label of a modality"));
-    assert!(told("100").contains("set no label of a modality"));
-    assert!(!told("1.0").contains("of a modality"));
+    let every = told("0.041");
+    assert!(
+        every.contains("the thresholds set every label of the "),
+        "{every}"
+    );
+    assert!(
+        every.contains(" visual labels, whose rule is `softmax`"),
+        "{every}"
+    );
+    assert!(told("100").contains("the thresholds set no label of the "));
+    assert!(!told("1.0").contains("the thresholds set"));
 }
 
 #[test]

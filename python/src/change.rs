@@ -303,6 +303,7 @@ pub(crate) fn summary_dict<'py>(py: Python<'py>, summary: &RelabelSummary) -> Py
     out.set_item("videos", summary.videos.0)?;
     out.set_item("changes", change_table(&summary.changes)?)?;
     out.set_item("rejected", rejects(py, &summary.rejected)?)?;
+    out.set_item("remarks", &summary.remarks)?;
     let flips = summary.flips.as_ref().map(|flips| {
         let count = |nth: usize| flips.values().map(|own| own[nth]).sum::<u64>();
         (count(0), count(1))
@@ -340,8 +341,17 @@ fn change_table(rows: &[LabelChangeRow]) -> PyResult<ArrowTable> {
 
 /// Rejected rows, without notes.
 fn rejects<'py>(py: Python<'py>, rows: &[RejectRow]) -> PyResult<Bound<'py, PyList>> {
+    left_out(py, rows, Severity::Reject)
+}
+
+/// Notes: rows that were used, with a remark.
+fn notes<'py>(py: Python<'py>, rows: &[RejectRow]) -> PyResult<Bound<'py, PyList>> {
+    left_out(py, rows, Severity::Note)
+}
+
+fn left_out<'py>(py: Python<'py>, rows: &[RejectRow], severity: Severity) -> PyResult<Bound<'py, PyList>> {
     let out = PyList::empty(py);
-    for row in rows.iter().filter(|row| row.severity == Severity::Reject) {
+    for row in rows.iter().filter(|row| row.severity == severity) {
         let own = PyDict::new(py);
         own.set_item("file", &row.file)?;
         own.set_item("row", row.row)?;
@@ -408,6 +418,8 @@ pub(crate) fn label<'py>(py: Python<'py>, given: Bound<'py, PyDict>) -> PyResult
     out.set_item("visual", counts(done.visual))?;
     out.set_item("audio_visual", counts(done.audio_visual))?;
     out.set_item("rejected", rejects(py, &done.rejected)?)?;
+    out.set_item("notes", notes(py, &done.rejected)?)?;
+    out.set_item("remarks", &done.remarks)?;
     Ok(out)
 }
 

@@ -153,8 +153,12 @@ impl IntoException for ExportError {
         match self {
             ExportError::Matrix(error) => error.into_exception(),
             ExportError::Ingest(error) => error.into_exception(),
-            ExportError::NotEmpty { .. } => PyFileExistsError::new_err(chain(&self)),
-            ExportError::NoVideos { .. } => PyValueError::new_err(chain(&self)),
+            ExportError::NotEmpty { .. } | ExportError::NoFolder { .. } => {
+                PyFileExistsError::new_err(chain(&self))
+            }
+            ExportError::NoVideos { .. } | ExportError::FrameRate { .. } => {
+                PyValueError::new_err(chain(&self))
+            }
             _ => VaplanError::new_err(chain(&self)),
         }
     }

@@ -70,5 +70,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(change::denoise_store, module)?)?;
     module.add_function(wrap_pyfunction!(change::plan, module)?)?;
     module.add_function(wrap_pyfunction!(program::run, module)?)?;
+    module.add_function(wrap_pyfunction!(program::options_with_values, module)?)?;
     Ok(())
 }

@@ -39,6 +39,10 @@ pub(crate) fn modality(name: &str) -> PyResult<Modality> {
     name.parse().map_err(PyValueError::new_err)
 }
 
+/// What an export wrote: the number of videos, the videos that were left out with the reason, and the classes that were left
+/// out.
+type ExportedNames = (usize, Vec<(String, String)>, Vec<String>);
+
 #[pymethods]
 impl Snapshot {
     /// Opens a version, or the latest for `None`.
@@ -136,14 +140,17 @@ impl Snapshot {
         Ok(out)
     }
 
-    /// Writes the labels into a new folder, and returns the number of videos and those that were left out.
+    /// Writes the labels into a new folder.
+    #[expect(clippy::too_many_arguments, reason = "the Python file names them")]
     fn export(
         &self,
         py: Python<'_>,
         format: &str,
         out: PathBuf,
         split_names: Option<Vec<String>>,
-    ) -> PyResult<(usize, Vec<(String, String)>)> {
+        media: Option<String>,
+        frame_rate: Option<f64>,
+    ) -> PyResult<ExportedNames> {
         let format = ExportFormat::parse(format).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let splits = match split_names {
             Some(names) => names
@@ -152,28 +159,29 @@ impl Snapshot {
                 .collect::<PyResult<_>>()?,
             None => Split::ALL.to_vec(),
         };
-        let request = ExportRequest {
+        let mut request = ExportRequest {
             version: Some(StoreVersion(self.version())),
             splits,
             ..ExportRequest::new(self.path(), format, out)
         };
+        request.media = media.unwrap_or(request.media);
+        request.frame_rate = frame_rate.unwrap_or(request.frame_rate);
         let done = interruptible(py, |_| export::run(&request))?;
-        let left_out = done
-            .left_out
-            .iter()
-            .map(|(name, reason)| (name.to_string(), reason.clone()));
-        let classes = (done.left_out_classes.iter()).map(|class| {
-            let reason = "the format cannot hold its name".to_owned();
-            (class.to_string(), reason)
-        });
-        Ok((done.videos, left_out.chain(classes).collect()))
+        let left_out = done.left_out.into_iter();
+        let left_out = left_out.map(|(name, reason)| (name.to_string(), reason));
+        let classes = done.left_out_classes.iter().map(ToString::to_string);
+        Ok((done.videos, left_out.collect(), classes.collect()))
     }
 
     /// The timeline of one video.
     fn show<'py>(&self, py: Python<'py>, video: &str, width: usize) -> PyResult<Bound<'py, PyDict>> {
-        let timeline = work(py, || show::read(&self.0, video, None))?;
-        let mut text = Vec::new();
-        show::render(&timeline, TimelineStyle { plain: true, width }, &mut text)?;
+        let (timeline, text) = work(py, || {
+            let timeline = show::read(&self.0, video, None)?;
+            let mut text = Vec::new();
+            show::render(&timeline, TimelineStyle { plain: true, width }, &mut text)
+                .expect("memory takes every byte");
+            Ok::<_, show::ShowError>((timeline, text))
+        })?;
         let out = timeline_dict(py, &timeline)?;
         out.set_item("text", String::from_utf8_lossy(&text))?;
         Ok(out)
@@ -203,6 +211,7 @@ fn timeline_dict<'py>(py: Python<'py>, timeline: &Timeline) -> PyResult<Bound<'p
     out.set_item("segment_seconds", timeline.segment_seconds)?;
     out.set_item("weak_labels", texts(py, &timeline.weak_labels)?)?;
     out.set_item("guessed", timeline.guessed)?;
+    out.set_item("imported", timeline.imported)?;
     let tracks = PyList::empty(py);
     for track in &timeline.tracks {
         let own = PyDict::new(py);

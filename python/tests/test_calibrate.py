@@ -45,6 +45,40 @@ def test_both_modalities_have_a_threshold_each(sample):
     assert own.threshold["visual"] == vaplan.calibrate(*sample).threshold
 
 
+def test_held_out_is_the_score_with_thresholds_of_the_other_folds(sample):
+    scores, weak, truth = sample
+    labels = np.zeros_like(truth)
+    for fold in range(4):
+        own = np.arange(len(scores)) % 4 == fold
+        threshold = vaplan.calibrate(scores[~own], weak[~own], truth[~own], folds=2).threshold
+        labels[own] = (scores[own] > threshold) & weak[own][:, None]
+    nothing = np.zeros_like(labels)
+    expected = vaplan.evaluate(nothing, labels, nothing, truth)["segment"]["visual"]
+    assert vaplan.calibrate(*sample, folds=4).held_out["visual"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"scores": np.zeros((12, 6))}, ValueError, "scores has shape (12, 6), expected (N, T, C)"),
+        ({"scores": "x"}, TypeError, "scores is of type str, expected an array"),
+        ({"truth": np.zeros((12, 6, 2))}, ValueError, "truth has shape (12, 6, 2), expected (12, 6, 3), the shape of scores"),
+        ({"truth": np.full((12, 6, 3), 2)}, ValueError, "truth[0, 0, 0] is 2, expected 0 or 1"),
+        ({"weak": np.zeros((12, 2))}, ValueError, "weak has shape (12, 2), expected (12, 3): videos, classes of scores"),
+        ({"weak": np.full((12, 3), 0.5)}, ValueError, "weak[0, 0] is 0.5, expected 0 or 1"),
+        ({"weak": {"v": np.zeros(3)}}, TypeError, "weak is a dict and scores is an array, expected two arrays or two dicts"),
+        ({"folds": "5"}, ValueError, "folds is '5', expected a whole number from 2 to 12, the number of videos"),
+        ({"folds": True}, ValueError, "folds is True, expected a whole number from 2 to 12, the number of videos"),
+        ({"scores": {"audio": np.zeros((1, 2, 3))}}, ValueError, "truth has other keys than scores, expected a dict with 'audio'"),
+        ({"scores": {}}, ValueError, "scores is an empty dict, expected at least one video"),
+    ],
+)
+def test_a_bad_argument_is_named(sample, change, error, message):
+    with pytest.raises(error) as raised:
+        vaplan.calibrate(**{**dict(zip(("scores", "weak", "truth"), sample)), **change})
+    assert str(raised.value).startswith(message)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -164,7 +164,7 @@ def test_a_plan_commits_nothing(own):
         (
             {"user_labels": [{"video": "v", "modality": "audio", "class": "Dog", "label": 2, "segment": 1}]},
             ValueError,
-            "user_labels[0]['label'] is 2, expected true, false or None",
+            "user_labels[0]['label'] is 2, expected true, false, or None or 'withdraw' to withdraw the label",
         ),
         (
             {"user_labels": [{"video": "v", "modality": "audio", "class": "Dog", "label": 1, "onset": 3, "offset": 2}]},
@@ -199,7 +199,7 @@ def test_a_closed_session_says_so(own):
     session.close()
     with pytest.raises(vaplan.VaplanError, match="the session is closed"):
         session.apply(thresholds={"visual": 1.05})
-    with pytest.raises(ValueError, match="workers is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="workers is 0, expected 1 to "):
         own.session(workers=0)
 
 

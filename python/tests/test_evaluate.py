@@ -1,6 +1,8 @@
 """`vaplan.evaluate` against golden numbers of the public evaluator, and against plain numpy."""
 
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -137,6 +139,29 @@ class OnGpu:
         raise AssertionError("must not be asked")
 
 
+class Failing:
+    """An object whose own code fails."""
+
+    def __array__(self, *arguments, **options):
+        raise KeyError("own")
+
+
+class Pinned:
+    """Memory of the processor that is pinned for CUDA, as `tensor.pin_memory()` makes it."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return (3, 0)
+
+    def __dlpack__(self, **_):
+        raise AssertionError("must not be asked")
+
+    def __array__(self, *arguments, **options):
+        return np.asarray(self.array)
+
+
 class OnlyDlpack:
     """An array that has the DLPack protocol and no other."""
 
@@ -195,6 +220,7 @@ def changed(array, place, value):
         (0, lambda a: "text", TypeError, "audio_pred is of type str, expected an array"),
         (0, lambda a: [[[0], [1, 2]]], ValueError, "audio_pred is no array: "),
         (0, lambda a: OnGpu(), TypeError, "audio_pred is on device cuda:0, expected memory of the processor"),
+        (0, lambda a: Failing(), TypeError, "audio_pred cannot be read as an array: 'own'"),
         (2, lambda a: np.ma.masked_array(a), TypeError, "audio_true is a masked array, expected an array without a mask"),
         (2, lambda a: {"v": a[0]}, TypeError, "audio_true and audio_pred differ in form, expected two arrays or two dicts"),
         (0, lambda a: {}, ValueError, "audio_pred is an empty dict, expected at least one video"),
@@ -275,3 +301,35 @@ def test_many_videos_are_scored_as_in_parts_and_the_first_wrong_value_is_named()
         name = ("audio_pred", "visual_pred", "audio_true", "visual_true")[argument]
         with pytest.raises(ValueError, match=f"^{name}\\[{video}, 2, 3\\] is 7, expected 0 or 1$"):
             vaplan.evaluate(*arrays)
+
+
+def test_pinned_memory_is_memory_of_the_processor(four):
+    assert vaplan.evaluate(*map(Pinned, four)) == vaplan.evaluate(*four)
+
+
+def test_other_threads_run_while_a_function_computes():
+    """A thread that holds the GIL would let no other thread run between the quarters of its time."""
+    videos = 40_000
+    labels = np.random.default_rng(1).random((videos * 10, 8)) < 0.5
+    lengths = np.full(videos, 10, np.int64)
+    stop, ticks = threading.Event(), []
+
+    def tick():
+        last = 0.0
+        while not stop.is_set():
+            now = time.perf_counter()
+            if now - last > 1e-3:
+                ticks.append(now)
+                last = now
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        begin = time.perf_counter()
+        vaplan._native.evaluate((labels, labels), (labels, labels), lengths, "labels", None)
+        end = time.perf_counter()
+    finally:
+        stop.set()
+        thread.join()
+    quarter = (end - begin) / 4
+    assert any(begin + quarter < tick < end - quarter for tick in ticks), (end - begin, len(ticks))

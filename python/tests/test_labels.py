@@ -151,3 +151,6 @@ def test_videos_without_segments_and_empty_arrays_are_fine():
     assert vaplan.generate(np.zeros((0, 3, 4)), np.zeros((0, 4))).shape == (0, 3, 4)
     assert vaplan.generate(np.zeros((2, 0, 4)), np.zeros((2, 4))).shape == (2, 0, 4)
     assert vaplan.denoise(np.zeros((2, 3, 0)), np.zeros((2, 3, 0)), np.zeros((2, 0))).losses.shape == (2, 3, 0)
+    assert vaplan.generate(np.zeros((2, 3, 0)), np.zeros((2, 0))).shape == (2, 3, 0)
+    assert vaplan.generate(np.zeros((2, 3, 0)), np.zeros((2, 0)), rule="logit", threshold=[]).shape == (2, 3, 0)
+    assert len(vaplan.events(np.zeros((2, 3, 0))).video) == 0

@@ -1,5 +1,6 @@
 """The program `vaplan` of the wheel."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -72,6 +73,10 @@ def named(tmp_path):
         "watch --train=job.toml --store x --inbox y",
         "plan job.toml",
         "plan --format json job.toml",
+        "--log-format json train --store x",
+        "--log-format=json train --store x",
+        "--scratch watch --cache-bytes 5 -q run job.toml",
+        "plan --log-format json -- job.toml",
     ],
 )
 def test_what_computes_with_libtorch_is_handed_to_the_program_that_is_named(words, named):
@@ -85,6 +90,12 @@ def test_what_computes_without_libtorch_stays_in_this_process(named, store):
         assert done.returncode == 0 and done.stdout and not done.stdout.startswith("1 ")
     done = run("plan", "--visual-threshold", "1.1", VAPLAN_TORCH=named, VAPLAN_STORE=store.path)
     assert done.returncode == 0 and not done.stdout.startswith("1 ")
+
+
+@pytest.mark.parametrize("words", ["plan --visual-threshold 1.1", "plan --format json", "plan --threshold visual/Dog=1.1"])
+def test_a_plan_without_a_store_asks_for_the_store(words, named):
+    done = run(*words.split(), VAPLAN_TORCH=named)
+    assert done.returncode == 2 and done.stdout == "" and "--store" in done.stderr
 
 
 def test_help_lists_the_commands_that_can_be_started(named, tmp_path):
@@ -182,3 +193,43 @@ def test_every_public_name_is_there_and_the_program_loads_neither_numpy_nor_pyar
     code = "import sys, vaplan.__main__; print([name for name in ('numpy', 'pyarrow') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_stub_names_what_the_extension_has():
+    stub = ast.parse(Path(vaplan._native.__file__).with_name("_native.pyi").read_text())
+
+    def public(names):
+        return {name for name in names if not name.startswith("_")}
+
+    named = {"__version__"}
+    for node in stub.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            named.add(node.name)
+        elif isinstance(node, ast.AnnAssign):
+            named.add(node.target.id)
+        if isinstance(node, ast.ClassDef) and not issubclass(getattr(vaplan._native, node.name), Exception):
+            own = public(member.name for member in node.body if isinstance(member, ast.FunctionDef))
+            assert own == public(dir(getattr(vaplan._native, node.name))), node.name
+    assert public(named) == public(dir(vaplan._native))
+
+
+PANIC = """
+import numpy, vaplan
+try:
+    vaplan.sample(FOLDER)
+except vaplan.VaplanError as error:
+    print("raised", error)
+print(vaplan.generate(numpy.ones((1, 1, 1)), numpy.ones((1, 1))).shape)
+"""
+
+
+def test_a_panic_is_an_exception_and_the_process_goes_on(tmp_path):
+    """Builds with debug assertions panic where the variable says."""
+    code = PANIC.replace("FOLDER", repr(str(tmp_path)))
+    given = {**os.environ, "VAPLAN_FAULT": "panic-decide"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.startswith("raised ") and "panicked" in first and last == "(1, 1, 1)"
+    with pytest.raises(FileNotFoundError):
+        vaplan.open(tmp_path / "store")

@@ -1,5 +1,6 @@
 """Reading a store from Python."""
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -110,16 +111,42 @@ def test_errors_have_the_type_of_their_cause(store, tmp_path):
         vaplan.open(tmp_path)
     with pytest.raises(LookupError, match="store has no version 9, expected 1 to 1"):
         store.at(9)
-    with pytest.raises(ValueError, match="split is `dev`, expected `train`, `val` or `test`"):
+    with pytest.raises(ValueError, match="split is 'dev', expected one of 'train', 'val', 'test'"):
         store.labels("dev")
     with pytest.raises(ValueError, match="modality is 'both', expected one of 'audio', 'visual'"):
         store.labels("train", "both")
     with pytest.raises(ValueError, match="store version 1 has no predictions of epoch 3"):
         store.predictions(3)
-    with pytest.raises(OverflowError):
-        store.at(-1)
-    with pytest.raises(TypeError):
-        vaplan.open(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda store: vaplan.open(3), TypeError, "path is 3, expected a path"),
+        (lambda store: vaplan.open(store.path, "1"), TypeError, "version is '1', expected a whole number"),
+        (lambda store: store.at(-1), ValueError, "version is -1, expected 0 to "),
+        (lambda store: store.at(2**64), ValueError, "version is 18446744073709551616, expected 0 to "),
+        (lambda store: store.predictions(-1), ValueError, "epoch is -1, expected 1 to "),
+        (lambda store: store.predictions("1"), TypeError, "epoch is '1', expected a whole number"),
+        (lambda store: store.labels(3), ValueError, "split is 3, expected one of 'train', 'val', 'test'"),
+        (lambda store: store.weak_labels("dev"), ValueError, "split is 'dev', expected one of"),
+        (lambda store: store.show("demo0001510", width=-1), ValueError, "width is -1, expected 1 to "),
+        (lambda store: store.show(3), TypeError, "video is 3, expected the name of a video"),
+        (lambda store: store.session(workers=-1), ValueError, "workers is -1, expected 1 to "),
+        (lambda store: store.relabel(workers=0), ValueError, "workers is 0, expected 1 to "),
+        (lambda store: store.relabel(dry_run="yes"), TypeError, "dry_run is 'yes', expected True or False"),
+        (lambda store: store.export(3, "x"), TypeError, "format is 3, expected the name of a format"),
+        (lambda store: store.export("valor", 3), TypeError, "out is 3, expected a path"),
+        (lambda store: store.export("valor", "x", splits=["dev"]), ValueError, "a split of splits is 'dev', expected one of"),
+        (lambda store: store.export("valor", "x", splits=3), TypeError, "splits is 3, expected a list of"),
+        (lambda store: store.export("elan", "x", media=3), TypeError, "media is 3, expected a text such as '{video}.mp4'"),
+        (lambda store: store.export("elan", "x", frame_rate=0), ValueError, "frame rate is 0, expected 0.001 to 1000000"),
+    ],
+)
+def test_a_bad_argument_is_named(store, call, error, message):
+    with pytest.raises(error) as raised:
+        call(store)
+    assert str(raised.value).startswith(message)
 
 
 def test_a_damaged_file_is_an_error_of_the_package(own):
@@ -130,7 +157,7 @@ def test_a_damaged_file_is_an_error_of_the_package(own):
 
 
 def test_exports_hold_the_labels(store, tmp_path):
-    assert store.export("valor", tmp_path / "valor", splits=["test"]) == (24, [])
+    assert store.export("valor", tmp_path / "valor", splits=["test"]) == (24, [], [])
     for modality in ("audio", "visual"):
         names, values, _, classes = store.labels("test", modality)
         assert len(list((tmp_path / "valor" / modality).iterdir())) == 24
@@ -138,7 +165,7 @@ def test_exports_hold_the_labels(store, tmp_path):
             found = np.load(tmp_path / "valor" / modality / f"{name[:11]}.npy")
             assert found.dtype == np.int64 and (found == labels).all()
     assert (tmp_path / "valor/classes.txt").read_text().splitlines() == classes
-    assert store.export("huggingface", tmp_path / "hf") == (80, [])
+    assert store.export("huggingface", tmp_path / "hf").videos == 80
     frame = pl.read_parquet(tmp_path / "hf/data/train-00000-of-00001.parquet")
     names, values, _, _ = store.labels("train", "visual")
     assert frame["video"].to_list() == names
@@ -147,3 +174,78 @@ def test_exports_hold_the_labels(store, tmp_path):
         store.export("activitynet", tmp_path / "hf")
     with pytest.raises(ValueError, match="format is `npz`, expected one of `valor`, `llp-csv`"):
         store.export("npz", tmp_path / "x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file` is no folder, expected a folder that is new or empty"):
+        store.export("valor", tmp_path / "file")
+
+
+def test_exports_name_media_as_asked(store, tmp_path):
+    for given in ({}, {"media": "clips/{id}.webm", "frame_rate": 10}):
+        out = tmp_path / f"fiftyone{len(given)}"
+        store.export("fiftyone", out, ["test"], **given)
+        text = (out / "samples.json").read_text()
+        assert ("clips/" in text) == bool(given) and (".mp4" in text) != bool(given)
+
+
+def test_datasets_opens_an_export(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    import datasets
+
+    store.export("huggingface", tmp_path / "hf")
+    opened = datasets.load_dataset(str(tmp_path / "hf"), cache_dir=str(tmp_path / "cache"))
+    assert set(opened) == {"train", "validation", "test"}
+    for split, own in (("train", "train"), ("validation", "val"), ("test", "test")):
+        weak = store.weak_labels(own)
+        assert list(opened[split]["video"]) == weak.names
+        for modality in ("audio", "visual"):
+            assert (np.array(opened[split][f"{modality}_labels"]) == store.labels(own, modality).values).all()
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """A store of videos of 3, 10 and 7 segments, in `train`, and their numbers of segments."""
+    lengths = {"a_0_10": 3, "b_0_10": 10, "c_0_10": 7}
+    generator = np.random.default_rng(5)
+    features = {name: generator.normal(size=(length, 4)) for name, length in lengths.items()}
+    weak = {"a_0_10": ["Dog"], "b_0_10": ["Dog", "Cat"], "c_0_10": ["Cat"]}
+    done = vaplan.label(
+        tmp_path_factory.mktemp("uneven") / "store",
+        {"classes": ["Dog", "Cat"], "train": weak},
+        visual=features,
+        # Networks give one more axis.
+        audio={name: values[np.newaxis] for name, values in features.items()},
+        visual_text=np.eye(2, 4),
+        audio_text=np.eye(2, 4),
+    )
+    assert done.rejected == [] and done.videos == 3
+    return done.store, lengths
+
+
+def test_shorter_videos_are_padded(uneven, tmp_path):
+    store, lengths = uneven
+    for modality in ("audio", "visual"):
+        labels, scores = store.labels("train", modality), store.scores("train", modality)
+        assert labels.lengths.tolist() == scores.lengths.tolist() == list(lengths.values())
+        assert labels.values.shape == scores.values.shape == (3, 10, 2)
+        weak = store.weak_labels("train").values.astype(bool)
+        within = np.arange(10)[np.newaxis] < labels.lengths[:, np.newaxis]
+        assert (np.isfinite(scores.values) == (within[:, :, np.newaxis] & weak[:, np.newaxis])).all()
+        assert not labels.values[~within].any()
+        rows = store.sql(f"SELECT count(*) AS n FROM labels WHERE label AND modality = '{modality}'")["n"].to_pylist()
+        assert rows == [labels.values.sum()]
+
+
+def test_predictions_of_some_videos_leave_the_others_nan(uneven, tmp_path):
+    shutil.copytree(uneven[0].path, tmp_path / "store")
+    store = vaplan.open(tmp_path / "store")
+    given = {"a_0_10": np.full((3, 2), 0.25), "c_0_10": np.full((7, 2), 0.75)}
+    assert store.relabel(predictions={"epoch": 1, "visual": given}).rejected == []
+    found = store.predictions(1, "train", "visual")
+    assert found.names == ["a_0_10", "b_0_10", "c_0_10"] and found.values.shape == (3, 10, 2)
+    # A video without predictions keeps its number of segments, and all its values are NaN.
+    assert found.lengths.tolist() == [3, 10, 7]
+    for nth, name in enumerate(found.names):
+        own = given.get(name, np.zeros((0, 2)))
+        assert (found.values[nth, : len(own)] == own).all() and np.isnan(found.values[nth, len(own) :]).all()
+    assert np.isnan(store.predictions(1, "train", "audio").values).all()

@@ -19,15 +19,18 @@ from ._native import VaplanError, __version__
 if TYPE_CHECKING:
     from ._calibrate import Calibration, calibrate
     from ._evaluate import evaluate, evaluate_llp
+    from ._label import label, sample
     from ._labels import Denoised, Events, denoise, events, generate
+    from ._results import Change, Exported, Labelling, VideoArrays, WeakLabels
     from ._show import Timeline
-    from ._store import Change, Labelling, Session, Store, VideoArrays, WeakLabels, label, open, sample
+    from ._store import Session, Store, open
 
 __all__ = [
     "Calibration",
     "Change",
     "Denoised",
     "Events",
+    "Exported",
     "Labelling",
     "Session",
     "Store",
@@ -51,24 +54,25 @@ __all__ = [
 #: program `vaplan` starts.
 _MODULES = {
     "Calibration": "_calibrate",
-    "Change": "_store",
+    "Change": "_results",
     "Denoised": "_labels",
     "Events": "_labels",
-    "Labelling": "_store",
+    "Exported": "_results",
+    "Labelling": "_results",
     "Session": "_store",
     "Store": "_store",
     "Timeline": "_show",
-    "VideoArrays": "_store",
-    "WeakLabels": "_store",
+    "VideoArrays": "_results",
+    "WeakLabels": "_results",
     "calibrate": "_calibrate",
     "denoise": "_labels",
     "evaluate": "_evaluate",
     "evaluate_llp": "_evaluate",
     "events": "_labels",
     "generate": "_labels",
-    "label": "_store",
+    "label": "_label",
     "open": "_store",
-    "sample": "_store",
+    "sample": "_label",
 }
 
 

@@ -7,6 +7,7 @@ segments of each video. An array ``(N, T, C)`` that is contiguous has this form 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -94,6 +95,32 @@ def numeric(value: Any, argument: str) -> np.ndarray:
         raise MemoryError(f"{argument} has shape {value.shape}, which does not fit into memory") from error
 
 
+def single(array: np.ndarray) -> np.ndarray:
+    """An array of more than two axes without the axes of length 1 before the last one: networks give ``(1, T, D)`` and
+    ``(T, 1, D)``. The program reads files in the same way."""
+    while array.ndim > 2 and 1 in array.shape[:-1]:
+        array = array.squeeze(array.shape[:-1].index(1))
+    return array
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, or what DataFrames have in its place: NaN, ``pandas.NA`` or ``NaT``."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
+
+
+def flag(value: Any, argument: str) -> bool:
+    """A value that is true or false.
+
+    Raises:
+        TypeError: the value is no bool.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{argument} is {value!r}, expected True or False")
+    return bool(value)
+
+
 def _foreign(value: Any, argument: str) -> np.ndarray:
     """An object with the array or DLPack protocol, or a list, as an array."""
     try:
@@ -111,8 +138,10 @@ def _foreign(value: Any, argument: str) -> np.ndarray:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{argument} is no array: {error}") from error
-    except (RuntimeError, BufferError, TypeError) as error:
-        if str(error).startswith(argument):
+    except MemoryError:
+        raise
+    except Exception as error:  # the object's own code runs, which can raise anything
+        if isinstance(error, TypeError) and str(error).startswith(argument):
             raise
         raise TypeError(f"{argument} cannot be read as an array: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ._arrays import Batch, choice, numeric, videos
+from ._arrays import Batch, choice, flag, is_missing, numeric, videos
 
 KEYS = (
     "rule",
@@ -54,7 +54,7 @@ def prepare(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[Batch]]:
         given["epoch"] = whole(changes["epoch"], "epoch", 1, _LARGEST["epoch"])
     if changes.get("to_version") is not None:
         given["to_version"] = whole(changes["to_version"], "to_version", 1, _LARGEST["version"])
-    given["allow_missing"] = bool(changes.get("allow_missing", False))
+    given["allow_missing"] = flag(changes.get("allow_missing", False), "allow_missing")
     for key in ("features", "removed_features"):
         given[key] = _paths(changes.get(key), key)
     given.update(_denoise(changes.get("denoise")))
@@ -113,7 +113,7 @@ def real(value: Any, argument: str) -> float:
         raise TypeError(f"{argument} is {value!r}, expected a number")
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{argument} is {value!r}, expected a number") from None
 
 
@@ -153,30 +153,57 @@ def _user_labels(rows: Any) -> list[tuple[Any, ...]]:
         for key in ("video", "modality", "class", "label"):
             if key not in row:
                 raise ValueError(f"{place} has no {key!r}, expected video, modality, class, segment and label")
-        span = [row[key] for key in ("onset", "offset") if row.get(key) is not None]
-        if row.get("segment") is not None:
-            onset = whole(row["segment"], f"{place}['segment']", 0, _LARGEST["segment"] - 1)
-            span = [*span, onset, onset + 1]
-        if len(span) != 2:
-            raise ValueError(f"{place} has {len(span)} bounds, expected either segment, or onset and offset")
-        bounds = [whole(bound, f"{place}['onset'] or ['offset']", 0, _LARGEST["segment"]) for bound in span]
-        label = row["label"]
-        if label is not None and label not in (0, 1):
-            raise ValueError(f"{place}['label'] is {label!r}, expected true, false or None")
+        keys = [key for key in ("segment", "onset", "offset") if not is_missing(row.get(key))]
+        if keys not in (["segment"], ["onset", "offset"]):
+            found = " and ".join(map(repr, keys)) or "none of them"
+            raise ValueError(f"{place} has {found}, expected either 'segment', or 'onset' and 'offset'")
+        bounds = [_position(row[key], f"{place}[{key!r}]", _LARGEST["segment"] - (key == "segment")) for key in keys]
+        if keys == ["segment"]:
+            bounds.append(bounds[0] + 1)
         given.append(
             (
                 _text(row["video"], f"{place}['video']"),
                 choice(row["modality"], f"{place}['modality']", MODALITIES),
                 _text(row["class"], f"{place}['class']"),
                 *bounds,
-                None if label is None else bool(label),
+                _label(row["label"], f"{place}['label']"),
             )
         )
     return given
 
 
+def _position(value: Any, argument: str, most: int) -> int:
+    """A segment. A column of a DataFrame of pandas that misses a value has floats."""
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        value = int(value)
+    return whole(value, argument, 0, most)
+
+
+def _label(value: Any, argument: str) -> Optional[bool]:
+    """A user label: true, false, or nothing to withdraw it. The texts are those of ``relabel --user``."""
+    if is_missing(value) or (isinstance(value, str) and value == "withdraw"):
+        return None
+    if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)) and value in (0, 1):
+        return bool(value)
+    raise ValueError(f"{argument} is {value!r}, expected true, false, or None or 'withdraw' to withdraw the label")
+
+
+def _splits(changes: Mapping[str, Any]) -> Mapping[str, str]:
+    splits = changes.get("splits")
+    if splits is None:
+        return {}
+    if not isinstance(splits, Mapping):
+        raise TypeError(f"splits is of type {type(splits).__name__}, expected a dict of splits by video")
+    given = [changes.get(argument) for argument in ("weak", "add_weak")]
+    for video, split in splits.items():
+        choice(split, f"splits[{video!r}]", ("train", "val", "test"))
+        if not any(isinstance(own, Mapping) and video in own for own in given):
+            raise ValueError(f"splits has video {video!r}, expected a video of weak or add_weak")
+    return splits
+
+
 def _weak(changes: Mapping[str, Any]) -> list[tuple[str, str, list[str], Optional[str]]]:
-    splits = changes.get("splits") or {}
+    splits = _splits(changes)
     given: list[tuple[str, str, list[str], Optional[str]]] = []
     for argument, edit in (("weak", "set"), ("add_weak", "add"), ("remove_weak", "remove")):
         rows = changes.get(argument)
@@ -252,8 +279,13 @@ def _named(batch: Batch, given: Mapping[str, Any]) -> Batch:
 def _paths(value: Any, argument: str) -> list[tuple[str, str]]:
     given: list[tuple[str, str]] = []
     for modality, own in [] if value is None else _by_modality(value, argument):
-        several = [own] if isinstance(own, (str, os.PathLike)) else list(own)
-        given.extend((modality, os.fspath(path)) for path in several)
+        several = [own] if isinstance(own, (str, os.PathLike)) else own
+        if not isinstance(several, Sequence):
+            raise TypeError(f"{argument}[{modality!r}] is {own!r}, expected a path or a list of paths")
+        for path in several:
+            if not isinstance(path, (str, os.PathLike)):
+                raise TypeError(f"{argument}[{modality!r}] has {path!r}, expected a path")
+            given.append((modality, os.fspath(path)))
     return given
 
 
@@ -266,7 +298,9 @@ def _denoise(value: Any) -> dict[str, Any]:
     for key, own in value.items():
         choice(key, "a key of denoise", ("k", "alpha", "guard", "modalities"))
         if key == "modalities":
-            names = [own] if isinstance(own, str) else list(own)
+            names = [own] if isinstance(own, str) else own
+            if not isinstance(names, Iterable):
+                raise TypeError(f"denoise['modalities'] is {own!r}, expected a list of 'audio' and 'visual'")
             given["modalities"] = [choice(name, "denoise['modalities']", MODALITIES) for name in names]
         else:
             given["parameters"][key] = real(own, f"denoise[{key!r}]")

@@ -16,11 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ._arrays import numeric
+from ._arrays import is_missing, numeric, single
 
 PathLike = Union[str, "os.PathLike[str]"]
 SPLITS = ("train", "val", "test")
 TRUTH = ("audio_truth", "visual_truth")
+#: Largest float32, for messages.
+_MOST = "3.4e38"
+#: Largest end of an event.
+_LARGEST_OFFSET = 2**31 - 1
 #: Files of a data set in LLP's layout.
 _WEAK = {"train": "own_train.csv", "val": "own_val_pd.csv", "test": "own_test_pd.csv"}
 _DENSE = {"audio_truth": "own_eval_audio.csv", "visual_truth": "own_eval_visual.csv"}
@@ -66,14 +70,20 @@ def _bytes(value: Any) -> list[bytes]:
 
 
 def _matrix(value: Any, argument: str) -> np.ndarray:
-    rows = numeric(value, argument)
+    given = numeric(value, argument)
+    rows = single(given)
     if rows.ndim != 2 or 0 in rows.shape:
-        raise ValueError(f"{argument} has shape {rows.shape}, expected two axes that are not empty")
-    rows = rows.astype(np.float32)
-    if not np.isfinite(rows).all():
-        place = tuple(int(axis) for axis in np.argwhere(~np.isfinite(rows))[0])
-        raise ValueError(f"{argument}[{place[0]}, {place[1]}] is {rows[place]}, expected a finite number")
-    return rows
+        raise ValueError(
+            f"{argument} has shape {given.shape}, expected two axes that are not empty, beside axes of length 1"
+        )
+    # A float64 above the range of float32 becomes infinite. The check below names the value that was given.
+    with np.errstate(over="ignore"):
+        narrow = rows.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        place = tuple(int(axis) for axis in np.argwhere(~np.isfinite(narrow))[0])
+        expected = f"a number from -{_MOST} to {_MOST}" if np.isfinite(rows[place]) else "a finite number"
+        raise ValueError(f"{argument}[{place[0]}, {place[1]}] is {rows[place]}, expected {expected}")
+    return narrow
 
 
 def _features(value: Any, argument: str) -> dict[str, np.ndarray]:
@@ -108,38 +118,75 @@ def _annotations(value: Any) -> dict[str, str]:
         if key not in known:
             raise ValueError(f"a key of annotations is {key!r}, expected one of {', '.join(map(repr, known))}")
     classes = value.get("classes")
-    if isinstance(classes, str) or not isinstance(classes, Sequence) or not classes:
+    if isinstance(classes, str) or not isinstance(classes, (Sequence, np.ndarray)) or not len(classes):
         raise TypeError("annotations['classes'] is missing or no list, expected the names of the classes in order")
     names = [_text(name, "a class", "\t\r\n,") for name in classes]
+    known_names = set(names)
     files = {"classes.txt": "".join(f"{name}\n" for name in names)}
     for split in SPLITS:
         rows = value.get(split)
         if rows is None:
             continue
-        if not isinstance(rows, Mapping):
-            raise TypeError(f"annotations[{split!r}] is of type {type(rows).__name__}, expected a dict of classes by video")
         lines = ["filename\tevent_labels\n"]
-        for video, own in sorted(rows.items()):
+        for video, own in _by_video(rows, f"annotations[{split!r}]", "a dict of classes by video"):
             of = f"annotations[{split!r}][{video!r}]"
-            if isinstance(own, str):
-                raise TypeError(f"{of} is text, expected a list of classes")
-            for name in own:
-                if name not in names:
+            for name in _listed(own, of, "a list of classes"):
+                if not isinstance(name, str) or name not in known_names:
                     raise ValueError(f"{of} has class {name!r}, expected one of annotations['classes']")
-            lines.append(f"{_text(video, 'a video')}\t{','.join(own)}\n")
+            lines.append(f"{video}\t{','.join(own)}\n")
         files[_WEAK[split]] = "".join(lines)
     if len(files) == 1:
         raise ValueError("annotations has no videos, expected a dict of weak labels for 'train', 'val' or 'test'")
     for key in TRUTH:
+        truth = value.get(key)
+        if truth is None:
+            continue
         lines = ["filename\tonset\toffset\tevent_labels\n"]
-        for video, events in sorted((value.get(key) or {}).items()):
-            for nth, event in enumerate(events):
-                if len(event) != 3 or event[0] not in names:
-                    raise ValueError(f"annotations[{key!r}][{video!r}][{nth}] is {event!r}, expected (class, onset, offset)")
-                lines.append(f"{_text(video, 'a video')}\t{int(event[1])}\t{int(event[2])}\t{event[0]}\n")
-        if key in value:
-            files[_DENSE[key]] = "".join(lines)
+        for video, events in _by_video(truth, f"annotations[{key!r}]", "a dict of events by video"):
+            of = f"annotations[{key!r}][{video!r}]"
+            for nth, event in enumerate(_listed(events, of, "a list of events")):
+                name, onset, offset = _event(event, f"{of}[{nth}]", known_names)
+                lines.append(f"{video}\t{onset}\t{offset}\t{name}\n")
+        files[_DENSE[key]] = "".join(lines)
     return files
+
+
+def _by_video(rows: Any, argument: str, expected: str) -> list[tuple[str, Any]]:
+    """The items of a dict by video, in order of the names."""
+    if not isinstance(rows, Mapping):
+        raise TypeError(f"{argument} is of type {type(rows).__name__}, expected {expected}")
+    named = [(_text(video, f"a key of {argument}"), own) for video, own in rows.items()]
+    return sorted(named, key=lambda item: item[0])
+
+
+def _listed(value: Any, argument: str, expected: str) -> Sequence[Any]:
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        what = "text" if isinstance(value, str) else "None" if value is None else f"of type {type(value).__name__}"
+        raise TypeError(f"{argument} is {what}, expected {expected}")
+    return list(value)
+
+
+def _event(event: Any, place: str, classes: set[str]) -> tuple[str, int, int]:
+    """An event of dense truth. Annotation files have whole seconds, and a row of a file with another number is rejected."""
+    if isinstance(event, str) or not isinstance(event, (Sequence, np.ndarray)) or len(event) != 3:
+        raise ValueError(f"{place} is {event!r}, expected (class, onset, offset)")
+    name, onset, offset = event
+    if not isinstance(name, str) or name not in classes:
+        raise ValueError(f"{place} has class {name!r}, expected one of annotations['classes']")
+    bounds = [_second(bound, f"{what} of {place}") for bound, what in ((onset, "onset"), (offset, "offset"))]
+    # LLP has events of no length. In files they are a note, and no event.
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"onset of {place} is {bounds[0]}, expected at most its offset {bounds[1]}")
+    return name, bounds[0], bounds[1]
+
+
+def _second(value: Any, place: str) -> int:
+    expected = f"a whole number of seconds from 0 to {_LARGEST_OFFSET}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{place} is {value!r}, expected {expected}")
+    if is_missing(value) or not 0 <= value <= _LARGEST_OFFSET or value != int(value):
+        raise ValueError(f"{place} is {value}, expected {expected}")
+    return int(value)
 
 
 def _write(folder: Path, argument: str, value: Any) -> Path:

@@ -35,6 +35,8 @@ class Timeline:
         self.weak_labels: list[str] = given["weak_labels"]
         self.guessed: bool = given["guessed"]
         """Whether the video has no weak label, and ``weak_labels`` are candidates that were guessed from its scores."""
+        self.imported: bool = given["imported"]
+        """Whether labels of the video are those of another program."""
         self.tracks: list[dict[str, Any]] = given["tracks"]
         """One dict per modality and class: ``modality`` (``audio``, ``visual`` or ``audio_visual``), ``class``, ``labels``,
         ``truth``, ``scores``, ``threshold`` and ``flips`` (segments that PLD flipped)."""
@@ -48,6 +50,8 @@ class Timeline:
 
     def _repr_html_(self) -> str:
         what = "candidate classes guessed from the scores" if self.guessed else "weak label"
+        if self.imported:
+            what = f"labels of another program, {what}"
         heading = f"{html.escape(self.video)} · {html.escape(self.split)} · {what}: " + html.escape(
             ", ".join(self.weak_labels) or "none"
         )

@@ -5,81 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional
 
-import numpy as np
 import pyarrow as pa
 
-from . import _changes, _inputs, _native
-from ._arrays import choice, named_cells
+from . import _arguments, _changes, _native
+from ._arguments import PathLike
+from ._arrays import choice, flag, named_cells
+from ._results import Change, Exported, VideoArrays, WeakLabels
 from ._show import Timeline
 
-PathLike = Union[str, "os.PathLike[str]"]
 MODALITIES = ("audio", "visual")
-
-
-class VideoArrays(NamedTuple):
-    """Values of one modality of N videos, T segments of the longest video, and C classes."""
-
-    names: list[str]
-    """``[N]``, ascending."""
-    values: np.ndarray
-    """``[N, T, C]``; after the last segment of a shorter video, labels are 0 and numbers are NaN."""
-    lengths: np.ndarray
-    """``[N]`` int64, the number of segments of each video."""
-    classes: list[str]
-    """``[C]``"""
-
-
-class WeakLabels(NamedTuple):
-    """Weak labels of N videos and C classes."""
-
-    names: list[str]
-    """``[N]``, ascending."""
-    values: np.ndarray
-    """``[N, C]`` uint8, 0 or 1."""
-    classes: list[str]
-    """``[C]``"""
-
-
-class Change(NamedTuple):
-    """What a change did, or with ``dry_run`` what it would do."""
-
-    version: Optional[int]
-    """The new store version; ``None`` if no row changed, and after a dry run."""
-    set: int
-    """Number of labels that the change set."""
-    unset: int
-    """Number of labels that the change unset."""
-    changes: pa.Table
-    """One row per changed label: ``video``, ``modality``, ``class``, ``segment``, ``before``, ``after``, ``rule``."""
-    rejected: list[dict[str, Any]]
-    """Rows of the change that have no effect, each with ``file``, ``row``, ``video``, ``modality`` and ``reason``."""
-    flips: Optional[tuple[int, int]]
-    """Number of labels that PLD set and unset in all, if the change named an epoch of the store."""
-    calibration: Optional[dict[str, Any]] = None
-    """The denoising rule that was chosen on split ``val``, its gain in points of the F-score on all videos (``in_sample``) and on
-    videos that did not choose it (``held_out``, with its standard ``error``), and whether it was ``taken``; ``None`` if no rule
-    was chosen."""
-
-
-class Labelling(NamedTuple):
-    """What :func:`label` did."""
-
-    store: Store
-    """The store, at the new version."""
-    version: int
-    """The version that holds the labels."""
-    labelled: bool
-    """False if the store already held the labels of exactly these inputs and settings."""
-    videos: int
-    """Number of videos; 0 if nothing was labelled."""
-    audio: tuple[int, int]
-    """Number of audio labels that are set, and number of all."""
-    visual: tuple[int, int]
-    """Number of visual labels that are set, and number of all."""
-    rejected: list[dict[str, Any]]
-    """Rejected rows of the inputs."""
 
 
 def open(path: PathLike, version: Optional[int] = None) -> Store:
@@ -96,118 +32,13 @@ def open(path: PathLike, version: Optional[int] = None) -> Store:
     return Store(path, version)
 
 
-def sample(folder: PathLike) -> Store:
-    """Writes the built-in sample below a folder and labels it: 80 videos of 10 segments, LLP's 25 classes. Scores on it say
-    nothing about real data.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store = sample(folder)
-    ...     store.version, store.labels(split="test", modality="visual").values.shape
-    (1, (24, 10, 25))
-    """
-    return label(**_native.sample(os.fspath(folder))).store
-
-
-def label(
-    store: PathLike,
-    annotations: Any,
-    *,
-    visual: Any = None,
-    visual_text: Any = None,
-    audio: Any = None,
-    audio_text: Any = None,
-    pseudo_labels: Optional[tuple[PathLike, PathLike]] = None,
-    rule: Optional[str] = None,
-    thresholds: Any = None,
-    scales: Optional[Mapping[str, float]] = None,
-    classes_file: Optional[PathLike] = None,
-    splits: Optional[Sequence[str]] = None,
-    columns: Optional[Mapping[str, str]] = None,
-    segment_seconds: float = 1.0,
-    candidates: Optional[str] = None,
-    allow_missing: bool = False,
-    workers: Optional[int] = None,
-) -> Labelling:
-    """Labels features into a store and commits one version, as ``vaplan label`` does.
-
-    Each input is a path, or values in memory. A store keeps its features for later changes, so that values in memory are
-    written into the store's own folder.
-
-    Args:
-        store: folder of the store; it is created if it is missing.
-        annotations: folder of annotations in LLP's format, or a dict with ``"classes"`` (names in order), and for each of
-            ``"train"``, ``"val"`` and ``"test"`` the weak labels ``{video: [classes]}``. ``"audio_truth"`` and
-            ``"visual_truth"`` are dense events ``{video: [(class, onset, offset), ...]}`` in seconds.
-        visual: features: a folder of ``<id>.npy`` ``(T, D)``, a folder of Parquet shards, a Parquet file, or a dict of
-            arrays ``(T, D)`` by video.
-        visual_text: text embeddings: npy ``(C, D)``, Parquet, or an array ``(C, D)``.
-        audio: as ``visual``.
-        audio_text: as ``visual_text``.
-        pseudo_labels: instead of features, the labels of another program: two folders of ``<id>.npy`` ``(T, C)`` of 0 and 1,
-            visual first. A label of a class that the weak label lacks is not set. ``rule``, ``thresholds`` and ``scales`` must
-            not be given.
-        rule: ``softmax`` (default) or ``logit``.
-        thresholds: ``{"visual": 1.025, "audio": 0.95}`` or the path of a TOML file.
-        scales: ``{"visual": 1.0, "audio": 1.0}``.
-        classes_file: class names in order, one per line.
-        splits: splits to label [default: all three].
-        columns: other names of the columns of Parquet shards, ``{"video": "id", "feature": "embedding"}``.
-        segment_seconds: length of a segment.
-        candidates: the classes that can be labelled in a video without a weak label: ``weak`` (none, default), ``all``, or
-            ``top:K``, the K classes with the highest scores in both modalities together.
-        allow_missing: commit also if most videos lose the labels of a modality.
-        workers: number of threads of the dataflow [default: one per core].
-
-    Raises:
-        ValueError: an input cannot be used.
-        OSError: an input cannot be read, or the store cannot be written.
-    """
-    given: dict[str, Any] = {
-        "store": os.fspath(store),
-        "segment_seconds": segment_seconds,
-        "allow_missing": allow_missing,
-        **_changes.settings(rule, thresholds, scales, candidates),
-    }
-    inputs = {"annotations": annotations, "visual": visual, "visual_text": visual_text, "audio": audio, "audio_text": audio_text}
-    named = [key for key in ("visual", "visual_text", "audio", "audio_text") if inputs[key] is not None]
-    if pseudo_labels is not None:
-        kept = {"rule": rule, "thresholds": thresholds, "scales": scales, "candidates": candidates}
-        settings = [key for key, value in kept.items() if value is not None]
-        if named or settings:
-            raise ValueError(f"{(named + settings)[0]} is given beside pseudo_labels, expected one of them")
-        if isinstance(pseudo_labels, (str, os.PathLike)) or len(pseudo_labels) != 2:
-            raise TypeError(f"pseudo_labels is {pseudo_labels!r}, expected the folders of visual and audio labels")
-        given["pseudo_labels"] = tuple(os.fspath(folder) for folder in pseudo_labels)
-        inputs = {"annotations": annotations}
-    elif len(named) < 4:
-        missing = next(key for key in ("visual", "visual_text", "audio", "audio_text") if key not in named)
-        raise TypeError(f"{missing} is missing, expected features and text embeddings of both modalities, or pseudo_labels")
-    if columns is not None:
-        given["columns"] = _column_names(columns)
-    if given.pop("class_thresholds", None):
-        raise ValueError("thresholds has single classes, expected one number per modality or a TOML file")
-    optional = {"classes_file": classes_file, "splits": None if splits is None else list(splits), "workers": workers}
-    given.update({key: value for key, value in optional.items() if value is not None})
-    given.update(_inputs.placed(store, inputs))
-    done = _native.label(given)
-    return Labelling(
-        store=Store(store),
-        version=done["version"],
-        labelled=done["labelled"],
-        videos=done["videos"],
-        audio=done["audio"],
-        visual=done["visual"],
-        rejected=done["rejected"],
-    )
-
-
 class Store:
     """A store, read at one version. Later commits do not change what it reads; a change that is made through this object
     moves the object to the new version."""
 
     def __init__(self, path: PathLike, version: Optional[int] = None) -> None:
-        self._native = _native.Snapshot(os.fspath(path), version)
+        number = None if version is None else _changes.whole(version, "version", 0, _arguments.LARGEST["version"])
+        self._native = _native.Snapshot(_arguments.path(path, "path"), number)
 
     def __repr__(self) -> str:
         return f"vaplan.Store({self.path!r}, version={self.version})"
@@ -232,7 +63,7 @@ class Store:
         Raises:
             LookupError: the store does not have the version.
         """
-        return Store(self.path, version)
+        return Store(self.path, _changes.whole(version, "version", 0, _arguments.LARGEST["version"]))
 
     def latest(self) -> Store:
         """The same store at its latest version."""
@@ -282,11 +113,11 @@ class Store:
 
     def labels(self, split: Optional[str] = None, modality: str = "visual") -> VideoArrays:
         """Labels ``(N, T, C)``, uint8, of the videos of a split [default: all]."""
-        return _arrays(self._native.labels(split, choice(modality, "modality", MODALITIES)))
+        return _arrays(self._native.labels(_arguments.split(split), choice(modality, "modality", MODALITIES)))
 
     def scores(self, split: Optional[str] = None, modality: str = "visual") -> VideoArrays:
         """Scores ``(N, T, C)``, float64, as they are compared with thresholds; NaN outside the weak label."""
-        return _arrays(self._native.scores(split, choice(modality, "modality", MODALITIES)))
+        return _arrays(self._native.scores(_arguments.split(split), choice(modality, "modality", MODALITIES)))
 
     def predictions(self, epoch: int, split: Optional[str] = None, modality: str = "visual") -> VideoArrays:
         """Probabilities ``(N, T, C)``, float32, of an epoch; NaN for videos that the epoch did not predict.
@@ -294,11 +125,12 @@ class Store:
         Raises:
             ValueError: the store has no predictions of the epoch.
         """
-        return _arrays(self._native.predictions(epoch, split, choice(modality, "modality", MODALITIES)))
+        number = _changes.whole(epoch, "epoch", 1, _arguments.LARGEST["epoch"])
+        return _arrays(self._native.predictions(number, _arguments.split(split), choice(modality, "modality", MODALITIES)))
 
     def weak_labels(self, split: Optional[str] = None) -> WeakLabels:
         """Weak labels ``(N, C)``, uint8."""
-        found = self._native.weak(split)
+        found = self._native.weak(_arguments.split(split))
         return WeakLabels(found["names"], found["values"], found["classes"])
 
     def show(self, video: str, width: int = 80) -> Timeline:
@@ -306,33 +138,48 @@ class Store:
 
         Args:
             video: full name, or the first 11 characters.
-            width: columns of the text.
+            width: columns of the text, from 1.
 
         Raises:
             LookupError: no video or several videos have this name.
         """
-        return Timeline(self._native.show(video, width))
+        if not isinstance(video, str):
+            raise TypeError(f"video is {video!r}, expected the name of a video")
+        return Timeline(self._native.show(video, _changes.whole(width, "width", 1, _arguments.LARGEST["width"])))
 
     def export(
-        self, format: str, out: PathLike, splits: Optional[Sequence[str]] = None
-    ) -> tuple[int, list[tuple[str, str]]]:
+        self,
+        format: str,
+        out: PathLike,
+        splits: Optional[Sequence[str]] = None,
+        *,
+        media: Optional[str] = None,
+        frame_rate: Optional[float] = None,
+    ) -> Exported:
         """Writes the labels for other programs into a folder that is new or empty, as ``vaplan export`` does.
 
         Args:
             format: ``valor`` (``audio/<id>.npy`` and ``visual/<id>.npy``, ``(T, C)`` int64, a file for every video),
-                ``llp-csv`` (annotation files), ``activitynet`` (JSON) or ``huggingface`` (Parquet).
+                ``llp-csv`` (annotation files of LLP), ``activitynet`` (one JSON file), ``huggingface`` (Parquet files for
+                ``datasets.load_dataset``), ``label-studio`` (tasks and a configuration), ``fiftyone`` (samples and the script
+                that loads them), one file per video of ``elan``, ``textgrid`` (Praat), ``audacity`` or ``webvtt``, or ``csv``
+                (the events of all videos).
             out: the folder. It appears complete or not at all.
             splits: splits to write [default: all].
-
-        Returns:
-            Number of videos that were written, and names and reasons of those that were left out.
+            media: path or URL of the media of a video, for the formats that name it: ``{video}`` stands for the full name and
+                ``{id}`` for its first 11 characters [default: ``{video}.mp4``].
+            frame_rate: frames per second of the media, for the formats that count frames [default: 24].
 
         Raises:
-            FileExistsError: the folder has files.
-            ValueError: the format or a split is unknown, or the splits have no video.
+            FileExistsError: the folder has files, or the path is no folder.
+            ValueError: the format, a split or the frame rate cannot be used, or the splits have no video.
         """
-        names = [splits] if isinstance(splits, str) else splits
-        return self._native.export(format, os.fspath(out), None if names is None else list(names))
+        if not isinstance(format, str):
+            raise TypeError(f"format is {format!r}, expected the name of a format such as 'valor'")
+        if media is not None and not isinstance(media, str):
+            raise TypeError(f"media is {media!r}, expected a text such as '{{video}}.mp4'")
+        rate = None if frame_rate is None else _changes.real(frame_rate, "frame_rate")
+        return Exported(*self._native.export(format, _arguments.path(out, "out"), _arguments.split_names(splits), media, rate))
 
     # ---- changes
 
@@ -348,7 +195,8 @@ class Store:
             scales: ``{"visual": 100.0}``.
             candidates: ``weak``, ``all`` or ``top:K``, as for :func:`label`.
             user_labels: rows with ``video``, ``modality``, ``class``, ``segment`` (or ``onset`` and ``offset`` in
-                segments) and ``label`` (true, false, or ``None`` to withdraw): a list of dicts, or a DataFrame.
+                segments) and ``label`` (true, false, or ``None`` or ``"withdraw"`` to withdraw): a list of dicts, or a
+                DataFrame of pandas, Polars or pyarrow. NaN of pandas is ``None``.
             weak: ``{video: [classes]}``: the new weak label; ``None`` removes the video.
             add_weak, remove_weak: ``{video: [classes]}``.
             splits: ``{video: split}`` of videos in ``weak`` and ``add_weak``.
@@ -360,13 +208,17 @@ class Store:
             to_version: take rule, thresholds, prompts and denoising of this version.
             allow_missing: commit also if most videos lose the labels of a modality.
 
+        Warns:
+            UserWarning: new thresholds set all labels of a modality, or none.
+
         Raises:
             ValueError: the change cannot be made; nothing was committed.
             TypeError: an argument has a wrong type.
         """
         given, batches = _changes.prepare(changes)
+        command = _changes.command("relabel", changes)
         with named_cells(*batches):
-            done = _native.relabel(self.path, given, dry_run, workers, _changes.command("relabel", changes))
+            done = _native.relabel(self.path, given, flag(dry_run, "dry_run"), _arguments.workers(workers), command)
         return self._done(done)
 
     def denoise(
@@ -402,7 +254,8 @@ class Store:
         rule = {key: value for key, value in wanted.items() if value is not None}
         given, _ = _changes.prepare({"denoise": rule, **({} if epoch is None else {"epoch": epoch})})
         command = _changes.command("denoise", {"epoch": epoch, **rule})
-        return self._done(_native.denoise_store(self.path, given, calibrate, dry_run, workers, command))
+        flags = flag(calibrate, "calibrate"), flag(dry_run, "dry_run")
+        return self._done(_native.denoise_store(self.path, given, *flags, _arguments.workers(workers), command))
 
     def plan(self, **changes: Any) -> dict[str, Any]:
         """What a change would cost, before it is made. The arguments are those of :meth:`relabel`.
@@ -421,6 +274,7 @@ class Store:
         return Session(self, workers)
 
     def _done(self, done: dict[str, Any]) -> Change:
+        _arguments.warn(done, 3)
         if done["version"] is not None:
             self._native = _native.Snapshot(self.path, done["version"])
         return _change(done)
@@ -429,9 +283,9 @@ class Store:
 class Session:
     """A store whose latest version stays in memory, so that a change costs only what it touches: about 1 kB per video.
 
-    >>> import tempfile
+    >>> import tempfile, vaplan
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     store = sample(folder)
+    ...     store = vaplan.sample(folder)
     ...     with store.session() as session:
     ...         change = session.apply(thresholds={"visual": 1.05})
     ...     change.version, change.set, change.unset > 0
@@ -440,7 +294,7 @@ class Session:
 
     def __init__(self, store: Store, workers: Optional[int] = 1) -> None:
         self._store = store
-        self._native = _native.Session(store.path, workers)
+        self._native = _native.Session(store.path, _arguments.workers(workers))
 
     @property
     def version(self) -> int:
@@ -458,10 +312,12 @@ class Session:
         Raises:
             ValueError: the change cannot be made; nothing was committed, and the session can be used again.
         """
+        if changes is not None and not isinstance(changes, Mapping):
+            raise TypeError(f"changes is of type {type(changes).__name__}, expected a dict of the arguments of Store.relabel")
         wanted = {**(changes or {}), **more}
         given, batches = _changes.prepare(wanted)
         with named_cells(*batches):
-            done = self._native.apply(given, _changes.command("session.apply", wanted), list_changes)
+            done = self._native.apply(given, _changes.command("session.apply", wanted), flag(list_changes, "list_changes"))
         return self._store._done(done)
 
     def close(self) -> None:
@@ -478,15 +334,6 @@ class Session:
         trace: Optional[TracebackType],
     ) -> None:
         self.close()
-
-
-def _column_names(columns: Mapping[str, str]) -> str:
-    known = ("video", "segment", "modality", "feature")
-    for key, name in columns.items():
-        choice(key, "a key of columns", known)
-        if not isinstance(name, str) or not name or "," in name:
-            raise ValueError(f"columns[{key!r}] is {name!r}, expected the name of a column without a comma")
-    return ",".join(f"{key}={name}" for key, name in columns.items())
 
 
 def _arrays(found: dict[str, Any]) -> VideoArrays:

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Optional
 
+from . import _native
+
 #: The commands that only ``vaplan-torch`` has.
 COMMANDS = ("train", "predict", "parse", "ablate", "run")
 #: The environment variable with the path of ``vaplan-torch``.
@@ -27,7 +29,7 @@ TORCH = "2.13"
 
 def command_of(arguments: list[str]) -> Optional[str]:
     """The command of these arguments, if ``vaplan-torch`` runs it."""
-    words = [word for word in arguments if not word.startswith("-")]
+    words = words_of(arguments)
     options = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     command = words[0] if words else "help"
     if command in COMMANDS:
@@ -41,6 +43,25 @@ def command_of(arguments: list[str]) -> Optional[str]:
     if command == "demo" or (command == "help" and options <= {"--help", "-h"}):
         return command if ready() else None
     return None
+
+
+def words_of(arguments: list[str]) -> list[str]:
+    """The command and its arguments that are no options. The value of an option is no such word."""
+    valued = dict(_native.options_with_values(None))
+    words: list[str] = []
+    values = 0  # number of values that the last option can still have
+    for nth, word in enumerate(arguments):
+        if word == "--":
+            return words + arguments[nth + 1 :]
+        if word.startswith("-"):
+            values = 0 if "=" in word else valued.get(word, 0)
+        elif values:
+            values -= 1
+        else:
+            words.append(word)
+            if len(words) == 1:
+                valued.update(_native.options_with_values(word))
+    return words
 
 
 def ready() -> bool:

@@ -63,13 +63,13 @@ pub(super) struct LabelArgs {
     /// Audio text embeddings, as --visual-text
     #[arg(long, value_name = "FILE", env = "VAPLAN_AUDIO_TEXT")]
     audio_text: Option<PathBuf>,
-    /// Labels of another program instead of features: two folders of <id>.npy (T,C) of 0 and 1, visual first. A label of a
-    /// class that the weak label lacks is not set
+    /// Labels of another program instead of features: two folders of <id>.npy (T,C) of 0 and 1 (integers, booleans or
+    /// floats), visual first. A label of a class that the weak label lacks is not set
     #[arg(
         long,
         value_names = ["VISUAL_DIR", "AUDIO_DIR"],
         num_args = 2,
-        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "candidates", "hosts"]
+        conflicts_with_all = ["visual", "audio", "rule", "visual_threshold", "audio_threshold", "visual_scale", "audio_scale", "thresholds", "fit_thresholds", "candidates", "columns", "hosts"]
     )]
     pseudo_labels: Option<Vec<PathBuf>>,
     /// Splits to label
@@ -248,6 +248,7 @@ impl LabelArgs {
             visual_text: self.visual_text.clone().unwrap_or_default(),
             audio: self.audio.clone().unwrap_or_default(),
             audio_text: self.audio_text.clone().unwrap_or_default(),
+            label_folders: [None, None],
             left_out: Vec::new(),
             splits: self.split.clone(),
             segment_seconds: self.segment_seconds,

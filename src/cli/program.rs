@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
+use clap::{CommandFactory, Parser};
 
 use super::{Cli, stderr};
 
@@ -46,6 +46,26 @@ pub fn main_with(arguments: Vec<std::ffi::OsString>) -> u8 {
     (0..=u8::MAX)
         .find(|status| ExitCode::from(*status) == code)
         .unwrap_or(2)
+}
+
+/// The options of a command, or for `None` those before the command, that take values from the words after them: each with the
+/// largest number of values. A program that contains the library finds the command of a line with them, also a command that the
+/// library lacks.
+pub fn options_with_values(command: Option<&str>) -> Vec<(String, usize)> {
+    let mut all = Cli::command();
+    all.build();
+    let Some(own) = command.map_or(Some(&all), |name| all.find_subcommand(name)) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for option in own.get_opts().filter(|option| option.get_action().takes_values()) {
+        let most = option.get_num_args().map_or(1, |range| range.max_values());
+        let names = option.get_long_and_visible_aliases().unwrap_or_default();
+        found.extend(names.into_iter().map(|name| (format!("--{name}"), most)));
+        let letters = option.get_short_and_visible_aliases().unwrap_or_default();
+        found.extend(letters.into_iter().map(|letter| (format!("-{letter}"), most)));
+    }
+    found
 }
 
 /// Reads the arguments of the program. Arguments that are not valid end the program.

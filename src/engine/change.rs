@@ -75,6 +75,8 @@ pub struct RelabelSummary {
     pub denoising: Both<Option<DenoisingRule>>,
     /// Rejected rows and notes of the inputs that this run read.
     pub rejected: Vec<RejectRow>,
+    /// Remarks for the user: new thresholds that set all labels of a modality, or none. They were also logged.
+    pub remarks: Vec<String>,
 }
 
 /// Makes the change and commits it as one store version. If no row changes, nothing is committed.

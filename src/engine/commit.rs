@@ -17,6 +17,7 @@ use vaplan_schemas::{ClassId, Modality, StoreError, StoreVersion};
 use super::flow::LabelledPass;
 use super::lost::LostLabels;
 use super::plan::Plan;
+use super::remarks::remarks;
 use super::rows::{self, candidate_rows, label_tracks, score_tracks, video_row};
 use super::score::ReadReport;
 use super::{LabelCounts, LabelSummary};
@@ -318,12 +319,10 @@ impl<'a> VersionWriter<'a> {
     ) -> Result<LabelSummary, LabelError> {
         let mut counts = self.totals.counts;
         counts.videos = self.plan.videos.len() as u64;
-        for (modality, labels) in [(Modality::Audio, counts.audio), (Modality::Visual, counts.visual)] {
-            labels.warn(modality, self.plan.world.settings.of(modality).rule.name());
-        }
+        counts.remarks = remarks(&self.plan.world, [Some(counts.audio), Some(counts.visual)]);
         let rejects = reject_rows(self.plan, self.totals.rejects, read);
         if !allow_missing {
-            self.totals.lost.check(&rejects)?;
+            self.totals.lost.check(&self.plan.world, &rejects)?;
         }
         self.commit.replace_all::<Rejects>(&rejects)?;
         also(&mut self.commit)?;
@@ -440,5 +439,6 @@ pub fn reject_rows(plan: &Plan, of_graph: Vec<RejectRow>, read: ReadReport) -> V
     rows.extend(of_graph);
     rows.sort();
     rows.dedup();
+    rejects::drop_repeated(&plan.world, &mut rows);
     rows
 }

@@ -14,9 +14,10 @@ use vaplan_schemas::rows::{RejectRow, Severity};
 
 use super::part::TouchedRows;
 use crate::error::LabelError;
-use crate::world::Both;
 use crate::world::changes::Changes;
+use crate::world::rejects::input_noun;
 use crate::world::videos::sources_of;
+use crate::world::{Both, World};
 
 /// How many videos have labels of a modality before a change, and how many of them lose these labels.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ impl LostLabels {
     ///
     /// # Errors
     /// Returns [`LabelError::Lost`] with the first rejected row of the modality.
-    pub(crate) fn check(&self, rejects: &[RejectRow]) -> Result<(), LabelError> {
+    pub(crate) fn check(&self, world: &World, rejects: &[RejectRow]) -> Result<(), LabelError> {
         for modality in Modality::ALL {
             let (lost, had) = (self.lost[modality.index()], self.had[modality.index()]);
             if lost * 2 > had {
@@ -63,6 +64,7 @@ impl LostLabels {
                     .or_else(|| rejects.iter().find(rejected));
                 return Err(LabelError::Lost {
                     modality,
+                    inputs: input_noun(world, modality),
                     lost,
                     had,
                     first: first.map(|row| format!("`{}`: {}", row.file, row.reason)),
@@ -106,5 +108,5 @@ pub(crate) fn check_part(part: &TouchedRows, outcome: &Outcome, changes: &Change
     for (own, all) in lost.had.iter_mut().zip(had) {
         *own = (*own).max(all);
     }
-    lost.check(&part.reread.rejects)
+    lost.check(&part.resolved.after, &part.reread.rejects)
 }

@@ -51,6 +51,7 @@ pub mod plan;
 mod progress;
 mod read;
 pub mod rebase;
+mod remarks;
 pub mod resident;
 pub mod rows;
 pub mod score;
@@ -103,6 +104,8 @@ pub struct LabelCounts {
     pub notes: u64,
     /// The rejected rows and notes, so that the caller can show the first of them.
     pub rejected: Vec<RejectRow>,
+    /// Remarks for the user: thresholds that set all labels of a modality, or none. They were also logged.
+    pub remarks: Vec<String>,
 }
 
 /// How many labels there are, and how many of them are set.
@@ -121,21 +124,10 @@ impl SetLabels {
         self.of += labels.len() as u64;
     }
 
-    /// Logs a warning if the thresholds set all labels of a modality, or none. Such thresholds often are of another rule,
-    /// for example a probability, while thresholds of rule `softmax` are multiples of 1/C.
-    pub(crate) fn warn(self, modality: vaplan_schemas::Modality, rule: &str) {
-        let share = match self.set {
-            _ if self.of == 0 => return,
-            0 => "no label",
-            set if set == self.of => "every label",
-            _ => return,
-        };
-        let labels = self.of;
-        tracing::warn!(
-            %modality, labels, rule,
-            "the thresholds set {share} of a modality: a threshold of rule `softmax` is a multiple of 1/C (default 1.025 \
-             for visual and 0.95 for audio), and a threshold of rule `logit` is the logit itself"
-        );
+    /// Adds the counts of other labels.
+    pub(crate) fn add_counts(&mut self, other: SetLabels) {
+        self.set += other.set;
+        self.of += other.of;
     }
 
     /// The share of the labels that are set, in percent; 0 if there are no labels.
@@ -155,8 +147,7 @@ impl LabelCounts {
             (&mut self.audio_visual, other.audio_visual),
         ];
         for (own, others) in of {
-            own.set += others.set;
-            own.of += others.of;
+            own.add_counts(others);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::engine::Listener;
 use crate::engine::commit::{Classification, append_changes, change_rows, sort_changes};
 use crate::engine::flow::Alone;
 use crate::engine::group::{LabellingGroup, TracksOfVersion};
+use crate::engine::remarks::track_remarks;
 use crate::engine::rows::{candidate_rows, label_tracks, score_tracks, video_row};
 use crate::engine::share::BucketShare;
 use crate::error::LabelError;
@@ -222,8 +223,11 @@ pub(super) fn commit_with_tracks(
             )?;
             let done = done.expect("only a patch can have too many rows");
             summary.add_tracks(&done, counted);
+            summary.remarks = track_remarks(part, outcome, Some((tracks, done.labels)));
             summary.changes.extend(done.changes);
             sort_changes(&mut summary.changes);
+        } else {
+            summary.remarks = track_remarks(part, outcome, None);
         }
         return Ok(summary);
     };
@@ -260,7 +264,10 @@ pub(super) fn commit_with_tracks(
         }
         let done = done.expect("only a patch can have too many rows");
         summary.add_tracks(&done, counted);
+        summary.remarks = track_remarks(part, outcome, Some((tracks, done.labels)));
         diffs.take_tracks(done, output, tracks.rescores());
+    } else {
+        summary.remarks = track_remarks(part, outcome, None);
     }
     let epochs = epochs(snapshot, request, summary.flips.as_ref())?;
     let rows = &mut summary.rows;
@@ -535,6 +542,7 @@ fn rejects(
     after.extend(rejected.iter().cloned());
     after.sort();
     after.dedup();
+    rejects::drop_repeated(is, &mut after);
     let mut sorted = before;
     sorted.sort();
     Ok((after != sorted).then_some(after))

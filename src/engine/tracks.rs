@@ -34,9 +34,9 @@ use vaplan_schemas::{ClassId, Modality, bucket_of};
 
 pub(crate) use self::changes::{TrackChanges, TrackCounts};
 pub(crate) use self::others::{OtherRows, OtherTracks};
-use super::Listener;
 use super::rows::label_track;
 use super::share::BucketShare;
+use super::{Listener, SetLabels};
 use crate::error::LabelError;
 use crate::world::bucketed::PredictionsByBucket;
 use crate::world::hash::{feed, hash};
@@ -169,6 +169,11 @@ impl<'a> TracksAnew<'a> {
     /// The number of buckets of the store.
     pub(crate) fn buckets(&self) -> u32 {
         self.groups.buckets()
+    }
+
+    /// Whether the tracks of every class of a modality are labelled anew.
+    pub(crate) fn is_whole(&self, modality: Modality) -> bool {
+        self.wanted[modality.index()].iter().all(|wanted| *wanted)
     }
 
     /// Whether the scores of a modality change.
@@ -319,6 +324,10 @@ impl<'a> TracksAnew<'a> {
             let labels = self.track(&mut row, class, &scores, denoising.as_ref())?;
             found.compare(&labels, &row, self.version, &mut changes);
             found.rows[0] += 1;
+            found.labels[row.modality.index()].add_counts(SetLabels {
+                set: row.labels.iter().filter(|label| **label).count() as u64,
+                of: row.labels.len() as u64,
+            });
             match before {
                 Some(before) if before != row => {
                     found.gone.push(place);
@@ -388,6 +397,7 @@ impl<'a> TracksAnew<'a> {
         }
         found.videos = columns.videos();
         found.rows[0] = columns.rows() as u64;
+        found.labels = generated.counts.map(|[set, of]| SetLabels { set, of });
         Ok((found, changes))
     }
 

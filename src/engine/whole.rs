@@ -124,7 +124,10 @@ pub(crate) fn run(
     })?;
     stage.clear();
     summary.version = Some(done.version);
-    summary.rejected = done.done.map(|done| done.rejected).unwrap_or_default();
+    (summary.rejected, summary.remarks) = done
+        .done
+        .map(|done| (done.rejected, done.remarks))
+        .unwrap_or_default();
     Ok(summary)
 }
 

@@ -64,14 +64,16 @@ pub enum LabelError {
     },
     /// Most videos would lose the labels of a modality, because their features are missing or cannot be used.
     #[error(
-        "{lost} of {had} videos with {modality} labels would lose all of them, because their {modality} features are \
-         missing or cannot be used{}: nothing was committed. Correct the features, or commit the loss by \
+        "{lost} of {had} videos with {modality} labels would lose all of them, because their {modality} {inputs} are \
+         missing or cannot be used{}: nothing was committed. Correct the {inputs}, or commit the loss by \
          `--allow-missing` of `label` or `relabel`",
         first.as_ref().map_or_else(String::new, |first| format!("; the first rejected row is {first}"))
     )]
     Lost {
         /// Modality of the labels.
         modality: Modality,
+        /// What the inputs of the modality are: `features`, or the `labels` of another program.
+        inputs: &'static str,
         /// Number of videos that would lose their labels.
         lost: usize,
         /// Number of videos with labels in the latest version.

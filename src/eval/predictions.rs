@@ -89,8 +89,8 @@ pub fn of_folders(
     visual: &Path,
 ) -> Result<(Vec<PredictedLabels>, Vec<RejectRow>), IngestError> {
     let mut rejects = Vec::new();
-    let mut audio = matrices(truth, annotations, audio, &mut rejects)?;
-    let mut visual = matrices(truth, annotations, visual, &mut rejects)?;
+    let mut audio = matrices(truth, annotations, (Modality::Audio, audio), &mut rejects)?;
+    let mut visual = matrices(truth, annotations, (Modality::Visual, visual), &mut rejects)?;
     let predictions = truth.videos.iter().enumerate().map(|(place, video)| {
         let (audio, visual) = (audio.remove(&place), visual.remove(&place));
         if let (Some(audio), Some(visual)) = (&audio, &visual)
@@ -118,7 +118,7 @@ pub fn of_folders(
 fn matrices(
     truth: &DenseTruth,
     annotations: &Annotations,
-    folder: &Path,
+    (modality, folder): (Modality, &Path),
     rejects: &mut Vec<RejectRow>,
 ) -> Result<BTreeMap<usize, LabelMatrix>, IngestError> {
     let place = places(truth);
@@ -131,7 +131,7 @@ fn matrices(
     // Also read the file of an ambiguous key, so that the loop below rejects it. Otherwise the file would be ignored
     // silently.
     let wanted = |key: &str| place_of(key).map_or_else(|_| roster.knows(key), |place| place.is_some());
-    let read = LabelFolder::read(folder, truth.classes.len(), &wanted)?;
+    let read = LabelFolder::read(folder, modality, truth.classes.len(), &wanted)?;
     rejects.extend(read.rejects);
 
     let mut found: BTreeMap<usize, Vec<LabelMatrix>> = BTreeMap::new();

@@ -193,6 +193,12 @@ pub enum ExportError {
         /// Path of the folder.
         path: PathBuf,
     },
+    /// The path is of a file or device.
+    #[error("`{path}` is no folder, expected a folder that is new or empty")]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+    },
     /// The splits have no video.
     #[error("version {version} has no video of split {splits}, expected at least one")]
     NoVideos {
@@ -384,9 +390,14 @@ impl ExportedVideo {
 /// Returns [`ExportError`] if the store cannot be read, the folder is not empty, or a file cannot be written.
 pub fn run(request: &ExportRequest) -> Result<ExportSummary, ExportError> {
     let out = &request.out;
-    let is_empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    if out.exists() && !is_empty(out) {
-        return Err(ExportError::NotEmpty { path: out.clone() });
+    if out.exists() {
+        if !out.is_dir() {
+            return Err(ExportError::NoFolder { path: out.clone() });
+        }
+        let mut entries = std::fs::read_dir(out).map_err(IngestError::io("list", out))?;
+        if entries.next().is_some() {
+            return Err(ExportError::NotEmpty { path: out.clone() });
+        }
     }
     let of_store = |error| MatrixError::from(LabelError::from(error));
     let store = Store::open(&request.store).map_err(of_store)?;

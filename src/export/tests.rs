@@ -1,6 +1,6 @@
 //! Exports of the sample, read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::engine::Listener;
@@ -78,22 +78,32 @@ fn activitynet_and_parquet_hold_every_set_label() {
         .snapshot()
         .read::<vaplan_schemas::tables::Labels>()
         .unwrap();
-    let set: usize = rows
-        .iter()
-        .map(|row| row.labels.iter().filter(|label| **label).count())
-        .sum();
+    // Every set label: video, modality, class and segment.
+    let mut expected = BTreeSet::new();
+    for row in &rows {
+        let set = row.labels.iter().enumerate().filter(|(_, label)| **label);
+        let place = (
+            row.video.to_string(),
+            row.modality.as_str().to_owned(),
+            row.class.to_string(),
+        );
+        expected.extend(set.map(|(segment, _)| (place.clone(), segment)));
+    }
     let (out, _) = sample.export(ExportFormat::ActivityNet, &Split::ALL);
     let text = std::fs::read_to_string(out.join("labels.json")).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let videos: BTreeMap<String, serde_json::Value> =
         serde_json::from_value(document["database"].clone()).unwrap();
-    let length = |annotation: &serde_json::Value| {
-        annotation["segment"][1].as_f64().unwrap() - annotation["segment"][0].as_f64().unwrap()
-    };
-    let annotations = videos
-        .values()
-        .flat_map(|video| video["annotations"].as_array().unwrap());
-    assert_eq!(annotations.map(length).sum::<f64>(), set as f64);
+    let mut found = BTreeSet::new();
+    for (video, entry) in &videos {
+        for event in entry["annotations"].as_array().unwrap() {
+            let text = |key: &str| event[key].as_str().unwrap().to_owned();
+            let second = |at: usize| event["segment"][at].as_f64().unwrap() as usize;
+            let place = (video.clone(), text("modality"), text("label"));
+            found.extend((second(0)..second(1)).map(|segment| (place.clone(), segment)));
+        }
+    }
+    assert_eq!(found, expected);
     assert_eq!(videos.len(), 80);
 
     let (out, _) = sample.export(ExportFormat::HuggingFace, &[Split::Val, Split::Test]);
@@ -114,6 +124,15 @@ fn a_folder_with_files_is_refused_and_kept() {
     let error = run(&request).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");
     assert!(out.join("AVVP_eval_audio.csv").exists());
+    // A file is no folder, whatever it holds.
+    request.out = sample.folder.path().join("file");
+    std::fs::write(&request.out, "").unwrap();
+    let error = run(&request).unwrap_err();
+    let expected = format!(
+        "`{}` is no folder, expected a folder that is new or empty",
+        request.out.display()
+    );
+    assert_eq!(error.to_string(), expected);
     request.out = sample.folder.path().join("none");
     request.splits.clear();
     assert!(matches!(run(&request).unwrap_err(), ExportError::NoVideos { .. }));

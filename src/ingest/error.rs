@@ -176,8 +176,8 @@ pub enum IngestError {
         row: usize,
         /// Position of the class, from 0.
         column: usize,
-        /// Value found.
-        value: i64,
+        /// Value found, as text.
+        value: String,
     },
 }
 

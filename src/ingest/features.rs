@@ -29,6 +29,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,6 +112,20 @@ pub struct FeatureInput {
     pub shards: Vec<Shard>,
 }
 
+/// Whether a file begins as Parquet files do.
+fn begins_as_parquet(mut file: std::fs::File) -> bool {
+    let mut first = [0; 4];
+    file.read_exact(&mut first).is_ok() && first == *b"PAR1"
+}
+
+/// The npy files of a folder of labels: the same files that a folder of features would have.
+///
+/// # Errors
+/// Returns [`IngestError::Io`] if a folder cannot be listed.
+pub(super) fn npy_files(folder: &Path, modality: Modality) -> Result<Vec<PathBuf>, IngestError> {
+    Ok(find::files(folder, modality)?.npy)
+}
+
 /// Largest number of npy files in a shard.
 const NPY_FILES: usize = 128;
 
@@ -144,7 +159,7 @@ impl FeatureInput {
     ///
     /// # Errors
     /// - Returns [`IngestError::Features`] if a folder has no file of either kind or files of both kinds, or if
-    ///   `path` is a single npy file.
+    ///   `path` is a single file that is not of Parquet.
     /// - Returns [`IngestError::Kind`] or [`IngestError::Io`] if the path cannot be read.
     pub fn open(
         path: &Path,
@@ -186,11 +201,19 @@ impl FeatureInput {
         if is_file {
             // Refuse a FIFO, device or socket here: `path` is the whole input, so that a rejected row would leave no
             // features.
-            if !is_url {
-                super::open::open_regular(path)?;
-            }
+            let of_parquet = match is_url {
+                true => true,
+                false => find::is_parquet(path) | begins_as_parquet(super::open::open_regular(path)?.0),
+            };
             if is_npy(path) {
-                return Err(problem("is one npy file, expected a folder of them".to_owned()));
+                let kind = path.extension().unwrap_or_default().to_ascii_lowercase();
+                let kind = kind.display();
+                return Err(problem(format!("is one {kind} file, expected a folder of them")));
+            }
+            if !of_parquet {
+                let expected = "expected a folder of npy or Parquet files, or one Parquet file";
+                let hint = find::hint(path);
+                return Err(problem(format!("is no file of features, {expected}{hint}")));
             }
             return Ok(FeatureInput {
                 modality,
@@ -201,6 +224,7 @@ impl FeatureInput {
             mut npy,
             parquet: mut shards,
             others,
+            hint,
         } = match is_url {
             true => find::objects(path, modality)?,
             false => find::files(path, modality)?,
@@ -213,7 +237,7 @@ impl FeatureInput {
                 )))
             }
             (true, true) => Err(problem(format!(
-                "holds no .npy or .parquet file ({others} others)"
+                "holds no .npy or .parquet file ({others} others){hint}"
             ))),
             (true, false) => {
                 shards.sort_unstable();

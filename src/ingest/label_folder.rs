@@ -1,11 +1,14 @@
 //! Reads VALOR-style label folders: one folder per modality with files `<id11>.npy` of 0 and 1 with shape `(T, C)`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use vaplan_schemas::Modality;
 use vaplan_schemas::rows::RejectRow;
 
 use super::error::IngestError;
-use super::npy::{self, NpyProblem, Shape};
+use super::features::npy_files;
+use super::npy::{self, Matrix, NpyNumbers, NpyProblem, Shape};
 
 /// Labels of the segments of one video and modality.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,31 +28,28 @@ pub struct LabelMatrix {
 /// All labels of a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelFolder {
-    /// Label matrices in order of the file names.
+    /// Label matrices in order of the paths of their files.
     pub videos: Vec<LabelMatrix>,
     /// Files that could not be read.
     pub rejects: Vec<RejectRow>,
+    /// Files whose key is not wanted, which were not opened.
+    pub unwanted: Vec<PathBuf>,
 }
 
 impl LabelFolder {
-    /// Reads every `.npy` file whose key is `wanted`. A bad file becomes a rejected row, and the other files are
-    /// still read.
+    /// Reads every `.npy` file whose key is `wanted`. If the folder has no such file, the files in the folders below it are
+    /// read, as for features. A bad file becomes a rejected row, and the other files are still read.
     ///
     /// # Errors
     /// - Returns [`IngestError::Io`] if the folder cannot be listed.
     /// - Returns [`IngestError::Features`] if the folder has no `.npy` file.
     pub fn read(
         folder: &Path,
+        modality: Modality,
         classes: usize,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<LabelFolder, IngestError> {
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(IngestError::io("list", folder))? {
-            let path = entry.map_err(IngestError::io("list", folder))?.path();
-            if npy::is_npy(&path) {
-                paths.push(path);
-            }
-        }
+        let mut paths = npy_files(folder, modality)?;
         if paths.is_empty() {
             let problem = "holds no .npy file, expected `<video>.npy`".to_owned();
             return Err(IngestError::Features {
@@ -60,30 +60,42 @@ impl LabelFolder {
         paths.sort_unstable();
         let mut read = LabelFolder::default();
         for path in paths {
-            let key = path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .unwrap_or_default();
-            if !wanted(key) {
+            if !wanted(key_of(&path)) {
+                read.unwanted.push(path);
                 continue;
             }
             match read_labels(&path, classes) {
                 Ok(matrix) => read.videos.push(matrix),
-                Err(error) => read.rejects.push(error.into_reject(&path, Some(key))),
+                Err(error) => read.rejects.push(error.into_reject(&path, Some(key_of(&path)))),
             }
         }
         Ok(read)
     }
 }
 
-/// Reads one file of integers or booleans with shape `(T, classes)`.
+fn key_of(path: &Path) -> &str {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.unwrap_or_default()
+}
+
+/// Reads one file of integers, booleans or floats with shape `(T, classes)`.
 ///
 /// # Errors
-/// - Returns [`IngestError::Label`] if a value is neither 0 nor 1.
+/// - Returns [`IngestError::Label`] if a value is neither 0 nor 1. No value is rounded.
 /// - Returns [`NpyProblem::Shape`] if the number of classes is not `classes`.
-/// - Returns the errors of [`npy::read_ints`].
+/// - Returns the errors of [`npy::read_numbers`].
 pub fn read_labels(path: &Path, classes: usize) -> Result<LabelMatrix, IngestError> {
-    let matrix = npy::read_ints(path)?.into_matrix(path)?;
+    match npy::read_numbers(path)? {
+        NpyNumbers::Whole(array) => labels_of(path, &array.into_matrix(path)?, classes),
+        NpyNumbers::Real(array) => labels_of(path, &array.into_matrix(path)?, classes),
+    }
+}
+
+fn labels_of<T: Copy + PartialEq + Display + From<bool>>(
+    path: &Path,
+    matrix: &Matrix<T>,
+    classes: usize,
+) -> Result<LabelMatrix, IngestError> {
     if matrix.cols != classes {
         let found = Shape(vec![matrix.rows as u64, matrix.cols as u64]);
         let problem = NpyProblem::Shape {
@@ -95,24 +107,21 @@ pub fn read_labels(path: &Path, classes: usize) -> Result<LabelMatrix, IngestErr
             problem,
         });
     }
-    if let Some(at) = matrix.data.iter().position(|value| !matches!(value, 0 | 1)) {
-        let (row, column, value) = (at / classes, at % classes, matrix.data[at]);
+    let [unset, set] = [false, true].map(T::from);
+    let is_label = |value: &T| *value == unset || *value == set;
+    if let Some(at) = matrix.data.iter().position(|value| !is_label(value)) {
         return Err(IngestError::Label {
             path: path.to_owned(),
-            row,
-            column,
-            value,
+            row: at / classes,
+            column: at % classes,
+            value: matrix.data[at].to_string(),
         });
     }
     Ok(LabelMatrix {
-        key: path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or_default()
-            .to_owned(),
+        key: key_of(path).to_owned(),
         path: path.to_owned(),
         segments: matrix.rows,
         classes,
-        labels: matrix.data.iter().map(|&value| value == 1).collect(),
+        labels: matrix.data.iter().map(|value| *value == set).collect(),
     })
 }

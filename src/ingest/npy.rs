@@ -265,6 +265,35 @@ pub fn read_ints(path: &Path) -> Result<NdArray<i64>, IngestError> {
     Ok(NdArray { shape, data })
 }
 
+/// The values of an array, as they are in its file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NpyNumbers {
+    /// Integers or booleans.
+    Whole(NdArray<i64>),
+    /// Floats.
+    Real(NdArray<f64>),
+}
+
+/// Reads an array of floats, integers or booleans. No value is rounded.
+///
+/// # Errors
+/// Returns the errors of [`read_floats`] and [`read_ints`].
+pub fn read_numbers(path: &Path) -> Result<NpyNumbers, IngestError> {
+    let mut reader = Reader::default();
+    let (header, shape) = reader.load(path, &|_| Ok(()), |_| Ok(()))?;
+    let problem = |problem| IngestError::Npy {
+        path: path.to_owned(),
+        problem,
+    };
+    if header.dtype.kind == DtypeKind::Float {
+        let data = values::doubles(&reader.bytes, &header, &shape).map_err(problem)?;
+        return Ok(NpyNumbers::Real(NdArray { shape, data }));
+    }
+    let mut data = Vec::new();
+    values::append_ints(&reader.bytes, &header, &shape, &mut data).map_err(problem)?;
+    Ok(NpyNumbers::Whole(NdArray { shape, data }))
+}
+
 /// Reads many files with one buffer, which is reused.
 #[derive(Debug, Default)]
 pub struct Reader {

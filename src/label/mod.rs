@@ -30,8 +30,8 @@ use crate::engine::stage::Stage;
 use crate::engine::{LabelSummary, Listener, Progress};
 use crate::error::LabelError;
 use crate::ingest::features::ColumnNames;
-use crate::world::World;
 use crate::world::settings::SettingsRequest;
+use crate::world::{Both, World};
 
 /// A request to label feature shards into a store: the inputs, the settings and the store.
 ///
@@ -54,6 +54,8 @@ pub struct LabelRequest {
     pub audio: PathBuf,
     /// A file of audio text embeddings.
     pub audio_text: PathBuf,
+    /// The folders of the labels of another program that the features of audio and visual were made of: see [`import_labels`].
+    pub label_folders: Both<Option<PathBuf>>,
     /// Input that was left out before there were features, for the `rejects` table.
     pub left_out: Vec<RejectRow>,
     /// The splits to label. The store then holds exactly these splits.
@@ -95,6 +97,7 @@ impl LabelRequest {
             visual_text: visual_text.into(),
             audio: audio.into(),
             audio_text: audio_text.into(),
+            label_folders: [None, None],
             left_out: Vec::new(),
             splits: Split::ALL.to_vec(),
             segment_seconds: 1.0,

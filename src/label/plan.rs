@@ -79,6 +79,7 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
             TextEmbeddings::read(&request.visual_text, &classes)?.into(),
         ],
         features: [vec![absolute(&request.audio)?], vec![absolute(&request.visual)?]],
+        label_folders: request.label_folders.clone(),
         columns: request.columns.clone(),
         segment_seconds: request.segment_seconds,
         denoising: [None, None],

@@ -186,6 +186,7 @@ pub(super) fn label_request(config: &Config, request: &RunRequest) -> Result<lab
         visual_text: features.visual_text.unwrap_or_default(),
         audio: features.audio.unwrap_or_default(),
         audio_text: features.audio_text.unwrap_or_default(),
+        label_folders: [None, None],
         left_out: Vec::new(),
         splits: config.data.splits.clone(),
         segment_seconds: config.data.segment_seconds,

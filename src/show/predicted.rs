@@ -76,6 +76,7 @@ impl Timeline {
             segment_seconds: rows.segment_seconds,
             weak_labels: shown.iter().map(|class| rows.classes[*class].clone()).collect(),
             guessed: false,
+            imported: false,
             tracks,
         }
     }

@@ -87,6 +87,8 @@ pub struct Timeline {
     pub weak_labels: Vec<Arc<str>>,
     /// Whether the video has no weak label, and `weak_labels` are candidates that were guessed from its scores.
     pub guessed: bool,
+    /// Whether labels of the video are those of another program, which `label --pseudo-labels` imported.
+    pub imported: bool,
     /// Tracks by lane, then in order of the classes. Audio and visual lanes have the classes of the weak label, the
     /// labels and the truth. Lane [`Lane::AudioVisual`] has only the classes with a label or truth there.
     pub tracks: Vec<TimelineTrack>,
@@ -119,6 +121,7 @@ impl Timeline {
     /// What the list [`Timeline::weak_labels`] is, for people.
     pub fn heading(&self) -> &'static str {
         match (self.split, self.guessed) {
+            (Some(_), false) if self.imported => "labels of another program, weak label",
             (Some(_), false) => "weak label",
             (Some(_), true) => "no weak label, candidate classes guessed from the scores",
             (None, _) => "predicted classes",
@@ -198,6 +201,10 @@ impl Timeline {
             segment_seconds: video.segment_seconds,
             weak_labels: video.weak_labels.clone(),
             guessed: video.guessed,
+            imported: rows
+                .labels
+                .iter()
+                .any(|track| track.rules.contains(&LabelRule::Import)),
             tracks,
         }
     }

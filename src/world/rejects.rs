@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vaplan_dataflows::rejection::{Rejection, UserLabelRejection};
-use vaplan_schemas::rows::{RejectKind, RejectRow};
+use vaplan_schemas::rows::{LabelRule, RejectKind, RejectRow};
 use vaplan_schemas::{ClassId, Modality};
 
 use super::World;
@@ -30,7 +30,10 @@ pub fn rows(world: &World, video: &str, rejection: &Rejection) -> Vec<RejectRow>
         Rejection::Missing(modality) => {
             vec![row(
                 features(*modality),
-                format!("has no {modality} features that can be used"),
+                format!(
+                    "has no {modality} {} that can be used",
+                    input_noun(world, *modality)
+                ),
             )]
         }
         Rejection::Conflict(modality, sources) => {
@@ -112,9 +115,36 @@ fn kind(rejection: &Rejection) -> (RejectKind, Modality) {
 
 /// Value of column `file` for a rejection that concerns all inputs of a modality.
 fn inputs(world: &World, modality: Modality) -> String {
-    let paths = world.features[modality.index()].iter();
+    let paths = world.named_inputs(modality);
     let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
     paths.join(", ")
+}
+
+/// What the inputs of a modality are, in the plural.
+pub(crate) fn input_noun(world: &World, modality: Modality) -> &'static str {
+    match world.generated(modality) {
+        LabelRule::Import => "labels",
+        _ => "features",
+    }
+}
+
+/// Removes the rows of the graph that tell again that a label file of another program was rejected, so that a bad file counts
+/// once.
+pub(crate) fn drop_repeated(world: &World, rows: &mut Vec<RejectRow>) {
+    let imported = Modality::ALL.map(|modality| world.generated(modality) == LabelRule::Import);
+    if imported == [false; 2] {
+        return;
+    }
+    let key = |row: &RejectRow| {
+        let modality = row.modality.filter(|modality| imported[modality.index()])?;
+        Some((row.video.clone()?, modality))
+    };
+    let of_file =
+        |row: &&RejectRow| matches!(row.kind, RejectKind::UnreadableFile | RejectKind::LabelConflict);
+    let told: BTreeSet<_> = rows.iter().filter(of_file).filter_map(key).collect();
+    rows.retain(|row| {
+        row.kind != RejectKind::MissingFeatures || key(row).is_none_or(|own| !told.contains(&own))
+    });
 }
 
 /// Updates a row after the inputs changed. A row of [`RejectKind::names_inputs`] names the inputs of its modality.

@@ -74,6 +74,9 @@ pub struct World {
     pub prompts: Both<PromptSet>,
     /// Files and folders of features. The paths are absolute, except in stores of older programs.
     pub features: Both<Vec<PathBuf>>,
+    /// The folders of the labels of another program that features were made of. `None` for other features, and in stores of
+    /// older programs. Labels do not depend on them; messages name them.
+    pub label_folders: Both<Option<PathBuf>>,
     /// Names of the columns of Parquet features.
     pub columns: ColumnNames,
     /// Length of a segment in seconds.
@@ -108,6 +111,9 @@ pub struct Active {
     pub classes: Vec<Arc<str>>,
 }
 
+/// The threshold of imported labels lies between their scores, 0 and 1.
+pub(crate) const IMPORT_THRESHOLD: f64 = 0.5;
+
 const SEGMENT_SECONDS: &str = "segment_seconds";
 const ACTIVE_EPOCH: &str = "predictions.epoch";
 const ACTIVE_SINCE: &str = "predictions.since";
@@ -125,22 +131,46 @@ fn features_name(modality: Modality) -> String {
     format!("features.{modality}")
 }
 
+fn label_folder_name(modality: Modality) -> String {
+    format!("label_folder.{modality}")
+}
+
 fn denoise_name(modality: Modality, what: &str) -> String {
     format!("denoise.{modality}.{what}")
+}
+
+/// Whether features are labels of another program: they are below a folder that is named for it.
+fn is_import(path: &Path, modality: Modality) -> bool {
+    let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+    folder.and_then(|name| name.strip_prefix(IMPORT)) == Some(modality.as_str())
 }
 
 impl World {
     /// The rule of labels of a modality that neither a person nor PLD changed: `import` if the features are labels of another
     /// program ([`label::import`](crate::label::import)), otherwise `plg`.
     pub fn generated(&self, modality: Modality) -> LabelRule {
-        let imports = |path: &PathBuf| {
-            let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
-            folder.and_then(|name| name.strip_prefix(IMPORT)) == Some(modality.as_str())
-        };
-        match self.features[modality.index()].iter().any(imports) {
+        let mut paths = self.features[modality.index()].iter();
+        match paths.any(|path| is_import(path, modality)) {
             true => LabelRule::Import,
             false => LabelRule::Plg,
         }
+    }
+
+    /// The inputs of a modality as the user named them: files and folders of features, or a folder of labels.
+    pub fn named_inputs(&self, modality: Modality) -> impl Iterator<Item = &Path> {
+        let folder = self.label_folders[modality.index()].as_deref();
+        let paths = self.features[modality.index()].iter();
+        paths.map(move |path| match folder.filter(|_| is_import(path, modality)) {
+            Some(folder) => folder,
+            None => path.as_path(),
+        })
+    }
+
+    /// Whether the labels of a modality are those of another program, as they were imported: no threshold was changed since.
+    pub fn holds_imported(&self, modality: Modality) -> bool {
+        let thresholds = &self.settings.of(modality).thresholds;
+        self.generated(modality) == LabelRule::Import
+            && thresholds.iter().all(|threshold| *threshold == IMPORT_THRESHOLD)
     }
 
     /// Reads the world of a store version.
@@ -213,6 +243,10 @@ impl World {
                 let paths = values(&features_name(modality)).iter();
                 paths.map(|path| PathBuf::from(&**path)).collect()
             }),
+            label_folders: Modality::ALL.map(|modality| {
+                let folder = values(&label_folder_name(modality)).first();
+                folder.map(|folder| PathBuf::from(&**folder))
+            }),
             columns: match values(COLUMNS) {
                 [names, ..] => names.parse().map_err(bad)?,
                 [] => ColumnNames::default(),
@@ -275,6 +309,9 @@ impl World {
         for modality in Modality::ALL {
             for (position, path) in self.features[modality.index()].iter().enumerate() {
                 push(features_name(modality), position, path.display().to_string());
+            }
+            if let Some(folder) = &self.label_folders[modality.index()] {
+                push(label_folder_name(modality), 0, folder.display().to_string());
             }
             if let Some(rule) = &self.denoising[modality.index()] {
                 push(denoise_name(modality, DENOISING_RULE), 0, rule.name().to_owned());

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import vaplan
+from vaplan._arrays import numeric
 from vaplan.torch import HAN, ParserOutputs, RichnessLoss, SegmentDataset, TemporalTransformer, _checkpoint, collate
 
 torch.set_num_threads(1)
@@ -134,6 +136,61 @@ def test_checkpoints_come_back_from_every_form(golden, tmp_path):
             HAN.from_checkpoint(bad)
 
 
+def in_bf16(path, tensors):
+    """Writes a safetensors file whose values are the upper halves of float32."""
+    header, parts, end = {}, [], 0
+    for name, value in tensors.items():
+        halves = (value.numpy().view(np.uint32) >> 16).astype(np.uint16)
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [end, end + halves.nbytes]}
+        end += halves.nbytes
+        parts.append(halves.tobytes())
+    text = json.dumps(header).encode()
+    path.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *parts]))
+
+
+def test_checkpoints_of_wrapped_networks_are_read_as_the_program_reads_them(tmp_path):
+    network = HAN(4, 5, None, 3, hidden=8, feedforward=8)
+    state = network.state_dict()
+    extra = {"criterion.weight": torch.ones(2), "steps": torch.tensor(3)}
+    forms = {}
+    for prefix in ("module.", "_orig_mod.", "model.", "net.", "network.", "module._orig_mod.", "model.module."):
+        wrapped = {f"{prefix}{name}": value for name, value in state.items()}
+        forms[prefix] = wrapped
+        forms[f"{prefix} and others"] = {**wrapped, **extra}
+    forms["others"] = {**state, **extra}
+    for holder in ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params"):
+        forms[holder] = {holder: state, "epoch": 3, "optimizer": {"lr": 0.1}}
+    for nth, (form, given) in enumerate(forms.items()):
+        # The first bytes tell the format, not the name.
+        torch.save(given, tmp_path / f"{nth}.safetensors")
+        for source in (given, tmp_path / f"{nth}.safetensors"):
+            read = HAN.from_checkpoint(source).state_dict()
+            assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state), form
+    in_bf16(tmp_path / "half.pt", state)
+    read = HAN.from_checkpoint(tmp_path / "half.pt").state_dict()
+    # The lower half of a value is less than 2^-7 of it.
+    assert all(((read[name] - state[name]).abs() <= state[name].abs() / 128).all() for name in state)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "0.safetensors").read_bytes()[:200])
+    with pytest.raises(ValueError, match="cut.pt cannot be read as a state dict of PyTorch: "):
+        HAN.from_checkpoint(tmp_path / "cut.pt")
+    with pytest.raises(ValueError, match="the checkpoint has no tensors, expected a dict of tensors, or one under 'state_dict'"):
+        HAN.from_checkpoint({"epoch": 3})
+    with pytest.raises(TypeError, match="the checkpoint is of type int, expected a path or a dict of tensors"):
+        HAN.from_checkpoint(3)
+
+
+def test_tensors_are_arguments_without_a_copy(store):
+    labels = [torch.from_numpy(store.labels("test", modality).values) for modality in ("audio", "visual")]
+    expected = vaplan.evaluate(*(own.numpy() for own in labels), *(own.numpy() for own in labels))
+    assert vaplan.evaluate(*labels, *labels) == expected
+    scores = torch.rand(2, 3, 4)
+    for tensor in (*labels, scores, scores.double()):
+        assert np.shares_memory(numeric(tensor, "x"), tensor.numpy())
+    assert vaplan.generate(scores, torch.ones(2, 4)).shape == (2, 3, 4)
+    with pytest.raises(TypeError, match="^cosine cannot be read as an array: "):
+        vaplan.generate(scores.requires_grad_(), torch.ones(2, 4))
+
+
 @pytest.fixture
 def data(made, own):
     features = {name: made / "features" / name for name in ("audio", "visual")}
@@ -177,6 +234,44 @@ def test_missing_features_name_the_video(data, tmp_path):
     assert dataset[0]["audio"].shape == (10, 4) and dataset[0]["frames"].shape == (80, 3)
     with pytest.raises(ValueError, match="have shape \\(7, 4\\), expected \\(10, D\\)"):
         SegmentDataset(store, {"audio": lambda name: np.zeros((7, 4))})[0]
+
+
+def test_npz_files_are_features_and_bad_files_are_named(data, tmp_path):
+    store, features = data
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    for path in features["audio"].glob("*.npy"):
+        np.savez(folder / f"{path.stem}.npz", np.load(path)[np.newaxis])
+    own = SegmentDataset(store, {"audio": folder})
+    wanted = SegmentDataset(store, {"audio": features["audio"]})
+    assert all(torch.equal(own[nth]["audio"], wanted[nth]["audio"]) for nth in range(len(own)))
+    name = own.names[0]
+    np.savez(folder / f"{name[:11]}.npz", np.zeros(1), np.zeros(1))
+    with pytest.raises(ValueError, match="npz' has 2 arrays, expected one"):
+        own[0]
+    (folder / f"{name[:11]}.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="^features\\['audio'\\]: '.*npz' cannot be read: "):
+        own[0]
+
+
+def test_videos_of_unequal_length_are_padded_by_collate(tmp_path):
+    lengths = {"a_0_10": 3, "b_0_10": 10, "c_0_10": 7}
+    features = {name: np.random.default_rng(length).normal(size=(length, 4)) for name, length in lengths.items()}
+    weak = {name: ["Dog"] for name in lengths}
+    inputs = {"visual": features, "audio": features, "visual_text": np.eye(2, 4), "audio_text": np.eye(2, 4)}
+    store = vaplan.label(tmp_path / "store", {"classes": ["Dog", "Cat"], "train": weak}, **inputs).store
+    dataset = SegmentDataset(store, {"audio": features}, split="train")
+    assert dataset.lengths == list(lengths.values())
+    with warnings.catch_warnings():
+        # Without a GPU, torch tells that it pins no memory.
+        warnings.simplefilter("ignore")
+        [batch] = DataLoader(dataset, batch_size=3, collate_fn=collate, pin_memory=True)
+    labels = store.labels("train", "visual")
+    assert batch["name"] == labels.names
+    assert batch["within"].sum(1).tolist() == list(lengths.values())
+    assert (batch["visual_labels"].numpy() == labels.values).all()
+    assert batch["audio"].shape == (3, 10, 4) and not batch["audio"][~batch["within"]].any()
+    assert batch["audio"].is_pinned() == torch.cuda.is_available()
 
 
 def test_a_training_loop_with_pld_ends_in_the_labels_of_relabel_epoch_by_epoch(data, tmp_path):

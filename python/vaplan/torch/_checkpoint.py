@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, BinaryIO, Optional, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
-#: Types of safetensors that weights have.
-_TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+#: Types of safetensors. ``BF16`` is the upper half of a float32.
+_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+#: The keys under which training scripts put the state dict, as ``vaplan predict`` reads them.
+_HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+#: The prefixes of names in the state dicts of wrapped modules, as ``vaplan predict`` removes them.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+#: The first bytes of PyTorch's files: a zip archive, or the magic number of ``torch.serialization`` in a pickle.
+_PYTORCH = (b"PK\x03\x04", b"\x80\x02\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
 #: Largest header of a safetensors file, in bytes, as the format defines it.
 _LARGEST_HEADER = 100_000_000
 
@@ -21,21 +39,68 @@ _LARGEST_HEADER = 100_000_000
 def read(source: Union[str, os.PathLike[str], Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a checkpoint as float32, and its metadata."""
     metadata: dict[str, str] = {}
+    found: Any
     if isinstance(source, Mapping):
-        found: Any = source
-    else:
+        found = source
+    elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.suffix == ".safetensors":
-            found, metadata = _read_safetensors(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping):
-        raise ValueError(f"the checkpoint is a {type(found).__name__}, expected a dict of tensors")
-    tensors = {name.removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}
+        with open(path, "rb") as file:
+            if file.read(len(_PYTORCH[1])).startswith(_PYTORCH):
+                file.seek(0)
+                # From a file, because `torch.load` takes the kind of a path from its name.
+                found = _load_pytorch(file, path)
+            else:
+                found, metadata = _read_safetensors(path)
+    else:
+        raise TypeError(f"the checkpoint is of type {type(source).__name__}, expected a path or a dict of tensors")
+    tensors = _without_wrappers(_state_dict(found))
     return {name: value.detach().to("cpu", torch.float32) for name, value in tensors.items()}, metadata
+
+
+def _load_pytorch(file: BinaryIO, path: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a state dict of PyTorch: {error}") from error
+
+
+def _state_dict(found: Any) -> dict[str, Tensor]:
+    """The tensors of the dict, or of the first dict below one of the known keys that has tensors."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the checkpoint is of type {type(found).__name__}, expected a dict of tensors")
+    for held in (found, *(found.get(holder) for holder in _HOLDERS)):
+        if isinstance(held, Mapping):
+            tensors = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, Tensor)}
+            if tensors:
+                return tensors
+    raise ValueError(f"the checkpoint has no tensors, expected a dict of tensors, or one under {', '.join(map(repr, _HOLDERS))}")
+
+
+def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Removes a prefix that at least half of the names have, and the tensors beside the wrapped network, until no such prefix is
+    left."""
+    while True:
+        for prefix in _WRAPPERS:
+            own = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+            if own and 2 * len(own) >= len(tensors):
+                tensors = own
+                break
+        else:
+            return tensors
+
+
+def load(network: torch.nn.Module, tensors: Mapping[str, Tensor], unused: Optional[str] = None) -> None:
+    """Loads the parameters of a network. Tensors beside them are ignored, as ``vaplan predict`` ignores them. Parameters whose name
+    begins with ``unused`` may be missing, because some programs leave them out.
+
+    Raises:
+        RuntimeError: a parameter is missing or has another shape.
+    """
+    own = network.state_dict()
+    given = {name: tensors[name] for name in own if name in tensors}
+    if unused is not None:
+        given.update({name: own[name] for name in own if name not in given and name.startswith(unused)})
+    network.load_state_dict(given)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,6 +116,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
             values = np.frombuffer(body[begin:end], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+            if entry["dtype"] == "BF16":
+                values = (values.astype(np.uint32) << 16).view(np.float32)
             tensors[name] = torch.from_numpy(values.astype(np.float32))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no safetensors file of weights: {error!r}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._arrays import numeric
+from .._arrays import numeric, single
 from .._store import MODALITIES, Store
 
 #: Features of one kind: a folder of ``<id>.npy``, a dict of arrays by name, or a function of the name.
@@ -32,8 +33,8 @@ class SegmentDataset(Dataset[dict[str, Any]]):
     Args:
         store: a store or its path.
         features: for example ``{"audio": "vggish", "visual": "res152"}``. A value is a folder with ``<id>.npy`` or
-            ``<name>.npy`` files, where the id is the first 11 characters of the name; or a dict of arrays by name; or a
-            function from the name to an array. An array ``(1, T, D)`` counts as ``(T, D)``. Several frames per segment are
+            ``<name>.npy`` files, where the id is the first 11 characters of the name, or ``.npz`` files of one array each; or a
+            dict of arrays by name; or a function from the name to an array. An array ``(1, T, D)`` counts as ``(T, D)``. Several frames per segment are
             allowed.
         split: ``train``, ``val`` or ``test``; ``None`` for all.
         version: a store version, or ``None`` for the version of ``store``.
@@ -130,12 +131,26 @@ class _Folder:
 
     def __call__(self, name: str) -> np.ndarray:
         for stem in (name, name[:11]):
-            path = self.folder / f"{stem}.npy"
-            # A name with a separator must not lead out of the folder.
-            if path.parent == self.folder and path.is_file():
-                array: np.ndarray = np.load(path, allow_pickle=False)
-                return array
+            for ending in ("npy", "npz"):
+                path = self.folder / f"{stem}.{ending}"
+                # A name with a separator must not lead out of the folder.
+                if path.parent == self.folder and path.is_file():
+                    return self._read(path)
         raise ValueError(f"features[{self.key!r}] has no file of video {name!r} in {str(self.folder)!r}")
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            found = np.load(path, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
+            with found:
+                if len(found.files) == 1:
+                    array: np.ndarray = found[found.files[0]]
+                    return array
+                arrays = len(found.files)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"features[{self.key!r}]: {str(path)!r} cannot be read: {error}") from error
+        raise ValueError(f"features[{self.key!r}]: {str(path)!r} has {arrays} arrays, expected one")
 
 
 class _Dict:
@@ -159,9 +174,7 @@ def _reader(key: str, value: Features) -> Callable[[str], Any]:
 
 
 def _checked(value: Any, argument: str, length: int) -> Tensor:
-    array = numeric(value, argument)
-    if array.ndim == 3 and array.shape[0] == 1:
-        array = array[0]
+    array = single(numeric(value, argument))
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[0] % length:
         raise ValueError(f"{argument} have shape {array.shape}, expected ({length}, D), or a multiple of {length} frames")
     tensor = torch.from_numpy(array.astype(np.float32, copy=not array.flags.writeable))

@@ -122,7 +122,8 @@ class HAN(nn.Module):
     @classmethod
     def from_checkpoint(cls, source: Union[str, os.PathLike[str], Mapping[str, Any]]) -> HAN:
         """Makes the network of a checkpoint: ``.safetensors`` of ``vaplan train``, a state dict of PyTorch, or a dict of
-        tensors. A prefix ``module.`` and a wrapping ``state_dict`` are removed. Pickles with code are refused.
+        tensors. Prefixes of wrapped modules such as ``module.`` and ``_orig_mod.``, and a dict around the state dict, are removed;
+        tensors beside the network are ignored. ``vaplan predict`` does the same. Pickles with code are refused.
 
         Raises:
             ValueError: the checkpoint is of another network.
@@ -144,9 +145,7 @@ class HAN(nn.Module):
                 heads=int(metadata.get("heads", 1)),
             )
             # Some programs leave out the norms that are never used.
-            own = network.state_dict()
-            unused = {name: own[name] for name in own if name.startswith("hat_encoder.norm")}
-            network.load_state_dict({**unused, **tensors})
+            _checkpoint.load(network, tensors, unused="hat_encoder.norm")
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the checkpoint is not of HAN: {error}") from error
         return network

@@ -163,7 +163,7 @@ class TemporalTransformer(nn.Module):
                 layers=layers,
                 heads=int(metadata.get("heads", 1)),
             )
-            network.load_state_dict(tensors)
+            _checkpoint.load(network, tensors)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the checkpoint is not of the transformer: {error}") from error
         return network

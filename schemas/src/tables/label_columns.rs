@@ -38,6 +38,8 @@ pub struct GeneratedLabels {
     pub(crate) range: [Arc<str>; 2],
     /// The rows with other labels than before: the labels before, and the new row.
     pub changed: Vec<(Vec<bool>, LabelTrack)>,
+    /// For audio and visual: the number of labels that are set, and of all labels.
+    pub counts: [[u64; 2]; 2],
 }
 
 impl LabelColumns {
@@ -111,14 +113,18 @@ impl LabelColumns {
         let scores = self.scores.values();
         let mut labels = BooleanBufferBuilder::new(scores.len());
         let mut changed = Vec::new();
+        let mut counts = [[0; 2]; 2];
         for (row, threshold) in thresholds.iter().enumerate() {
             let own = self.segments(row);
-            let mut differs = false;
+            let (mut differs, mut set) = (false, 0);
             for at in own.clone() {
                 let label = scores[at] > *threshold;
                 differs |= label != self.labels.value(at);
+                set += u64::from(label);
                 labels.append(label);
             }
+            let [all_set, all] = &mut counts[self.modality[row].index()];
+            (*all_set, *all) = (*all_set + set, *all + own.len() as u64);
             if differs {
                 let before = own.clone().map(|at| self.labels.value(at)).collect();
                 let modality = self.modality[row];
@@ -160,6 +166,7 @@ impl LabelColumns {
             batch: batch(schema.clone(), columns.collect()),
             range: [self.video.expect(0).clone(), self.video.expect(last).clone()],
             changed,
+            counts,
         }
     }
 

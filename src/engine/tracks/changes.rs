@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use vaplan_schemas::rows::{LabelChangeRow, LabelChangeTrack, LabelTrack};
 use vaplan_schemas::store::Place;
 
+use crate::engine::SetLabels;
+use crate::world::Both;
 use crate::world::flips::FlipCounts;
 
 /// What labelling the tracks changes.
@@ -19,6 +21,8 @@ pub(crate) struct TrackChanges {
     pub(crate) changes: Vec<LabelChangeRow>,
     /// The flips of all tracks, if these are counted.
     pub(crate) flips: FlipCounts,
+    /// The labels of the tracks that were labelled anew.
+    pub(crate) labels: Both<SetLabels>,
     /// The old places and the new rows of a patch of `labels`.
     pub(crate) gone: Vec<Place>,
     pub(crate) new: Vec<LabelTrack>,
@@ -32,6 +36,7 @@ pub(crate) struct TrackCounts {
     videos: u64,
     rows: [u64; 2],
     flips: FlipCounts,
+    labels: Both<SetLabels>,
 }
 
 impl From<TrackChanges> for TrackCounts {
@@ -42,6 +47,7 @@ impl From<TrackChanges> for TrackCounts {
             videos: changes.videos,
             rows: changes.rows,
             flips: changes.flips,
+            labels: changes.labels,
         }
     }
 }
@@ -55,6 +61,7 @@ impl TrackChanges {
             videos: counts.videos,
             rows: counts.rows,
             flips: counts.flips,
+            labels: counts.labels,
             ..TrackChanges::default()
         });
     }
@@ -110,6 +117,9 @@ impl TrackChanges {
         self.unset += other.unset;
         self.videos += other.videos;
         self.rows = [self.rows[0] + other.rows[0], self.rows[1] + other.rows[1]];
+        for (own, others) in self.labels.iter_mut().zip(other.labels) {
+            own.add_counts(others);
+        }
         self.changes.extend(other.changes);
         for (key, own) in other.flips {
             let all = self.flips.entry(key).or_default();

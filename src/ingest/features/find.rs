@@ -24,6 +24,8 @@ pub(super) struct FoundFiles {
     pub(super) parquet: Vec<PathBuf>,
     /// Number of other files and folders.
     pub(super) others: usize,
+    /// What to do with one of the other files: see [`hint`].
+    pub(super) hint: &'static str,
 }
 
 /// Largest number of folders between the input and a file.
@@ -72,13 +74,16 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
     // Files of the folder itself count alone, as in a folder of the local disk.
     if found.count() == 0 {
         deeper.others += found.others;
+        if deeper.hint.is_empty() {
+            deeper.hint = found.hint;
+        }
         return Ok(deeper);
     }
     Ok(found)
 }
 
 /// Returns whether a path has the extension of a Parquet file, in small or capital letters.
-fn is_parquet(path: &Path) -> bool {
+pub(super) fn is_parquet(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
 }
@@ -134,7 +139,20 @@ impl FoundFiles {
             self.parquet.push(path);
         } else {
             self.others += 1;
+            if self.hint.is_empty() {
+                self.hint = hint(&path);
+            }
         }
+    }
+}
+
+/// What to do with a file that is not read, for messages. Empty for most kinds of files.
+pub(super) fn hint(path: &Path) -> &'static str {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let of = |known: &str| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known));
+    match of("h5") || of("hdf5") {
+        true => ": HDF5 files are not read; `python -m vaplan.h5` makes npy files of the features of AVE",
+        false => "",
     }
 }
 

@@ -375,6 +375,31 @@ fn npy_files_are_videos_and_only_wanted_ones_are_opened() {
 }
 
 #[test]
+fn a_single_file_that_is_not_of_parquet_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let opened = FeatureInput::open(&path, Modality::Audio, &ColumnNames::default(), &|_| true);
+        let message = opened.map_err(|error| error.chain().replace(&path.display().to_string(), "FILE"));
+        message.map(|input| input.shards.len())
+    };
+    let expected = "expected a folder of npy or Parquet files, or one Parquet file";
+    for (name, found) in [("all.npy", "npy"), ("all.NPZ", "npz")] {
+        let reason = format!("`FILE`: is one {found} file, expected a folder of them");
+        assert_eq!(message(name, b""), Err(reason));
+    }
+    let hint = ": HDF5 files are not read; `python -m vaplan.h5` makes npy files of the features of AVE";
+    let reason = format!("`FILE`: is no file of features, {expected}{hint}");
+    assert_eq!(message("visual.h5", b"\x89HDF"), Err(reason));
+    let reason = format!("`FILE`: is no file of features, {expected}");
+    assert_eq!(message("notes.txt", b"PAR"), Err(reason));
+    // The name or the first bytes tell that the file is of Parquet. Reading it tells whether it is damaged.
+    assert_eq!(message("bad.parquet", b""), Ok(1));
+    assert_eq!(message("shard", b"PAR1"), Ok(1));
+}
+
+#[test]
 fn a_folder_of_neither_or_both_kinds_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let message = || {
@@ -385,6 +410,12 @@ fn a_folder_of_neither_or_both_kinds_is_an_error() {
     };
     std::fs::write(folder.path().join("_metadata.parquet"), b"").unwrap();
     assert_eq!(message(), "`DIR`: holds no .npy or .parquet file (1 others)");
+    std::fs::write(folder.path().join("a.h5"), b"").unwrap();
+    let hint = ": HDF5 files are not read; `python -m vaplan.h5` makes npy files of the features of AVE";
+    assert_eq!(
+        message(),
+        format!("`DIR`: holds no .npy or .parquet file (2 others){hint}")
+    );
     std::fs::write(folder.path().join("a.parquet"), b"").unwrap();
     std::fs::write(folder.path().join("b.npy"), b"").unwrap();
     assert_eq!(

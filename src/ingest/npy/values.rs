@@ -35,6 +35,26 @@ pub(super) fn append_floats(
     Ok(())
 }
 
+/// The values as f64, which holds every float of an npy file exactly.
+pub(super) fn doubles(bytes: &[u8], header: &Header, shape: &[usize]) -> Result<Vec<f64>, NpyProblem> {
+    if header.dtype.width < 8 {
+        let mut narrow = Vec::new();
+        append_floats(bytes, header, shape, &mut narrow)?;
+        return Ok(narrow.into_iter().map(f64::from).collect());
+    }
+    let mut out = Vec::new();
+    reserve(&mut out, bytes.len() / 8)?;
+    let read = match header.dtype.big_endian {
+        true => f64::from_be_bytes,
+        false => f64::from_le_bytes,
+    };
+    out.extend(bytes.as_chunks().0.iter().map(|value| read(*value)));
+    match header.fortran && shape.len() > 1 {
+        true => to_c_order(&out, shape),
+        false => Ok(out),
+    }
+}
+
 pub(super) fn append_ints(
     bytes: &[u8],
     header: &Header,

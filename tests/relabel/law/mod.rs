@@ -91,6 +91,7 @@ fn label(
         visual_text: inputs.text(Modality::Visual),
         audio: inputs.features[0][0].clone(),
         audio_text: inputs.text(Modality::Audio),
+        label_folders: [None, None],
         left_out: Vec::new(),
         splits: vec![Split::Train, Split::Val, Split::Test],
         segment_seconds: 1.0,

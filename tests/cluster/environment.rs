@@ -108,12 +108,12 @@ fn a_command_of_one_process_that_writes_is_refused_if_variables_name_several_pro
         &["export", "--store", &store, "--format", "csv", "--out", &out],
         &["report", "--store", &store, "--out", &out],
         &["serve", "--store", &store],
-        &["synth", "--out", &out],
+        &["synth", "--preset", "ave", "--out", &out],
         &["demo", "--annotations-only", "--dir", &out],
         #[cfg(feature = "train")]
-        &["train", "--store", &store],
+        &["train", "--store", &store, "--visual", "v", "--audio", "a"],
         #[cfg(feature = "train")]
-        &["ablate", "--store", &store],
+        &["ablate", "--store", &store, "--visual", "v", "--audio", "a"],
         #[cfg(feature = "query")]
         &["query", "--store", &store, "--out", &out, "SELECT 1"],
     ];
@@ -129,11 +129,12 @@ fn a_command_of_one_process_that_writes_is_refused_if_variables_name_several_pro
     assert_eq!(files(&sample.path("store")), before);
 
     // Commands that read run in each process, alone.
+    let video = crate::sample::name(0);
     let reads: &[&[&str]] = &[
         &["log", "--store", &store],
         &["check", "--store", &store],
         &["eval", "--store", &store, "--split", "val"],
-        &["plan", "--store", &store, "--audio-threshold", "1.1", "--format", "json"],
+        &["show", "--store", &store, &video],
         #[cfg(feature = "query")]
         &["query", "--store", &store, "SELECT count(*) FROM labels"],
     ];
@@ -145,5 +146,8 @@ fn a_command_of_one_process_that_writes_is_refused_if_variables_name_several_pro
     }
     // One host is one process.
     assert_status(&asked(&["optimize", "--store", &store], "a:1"), 0);
-    println!("{} commands of one process refuse several processes", refused.len());
+    println!(
+        "{} commands of one process refuse several processes",
+        refused.len()
+    );
 }

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use vaplan_schemas::store::Store;
 
 use super::processes::{
-    Cluster, SECRET, alone, assert_all_succeed, assert_no_garbage, check, files, hosts, label, program, sample,
-    staged, together,
+    Cluster, SECRET, alone, assert_all_succeed, assert_no_garbage, check, files, hosts, label, program,
+    sample, staged, together,
 };
 use crate::sample::{Sample, Tables};
 use crate::support::{assert_status, label_changes, stderr, stdout};
@@ -107,7 +107,10 @@ fn processes_send_fewer_bytes_than_the_tables_have_and_need_about_the_same_memor
         .collect();
     let (least, most) = (peaks.iter().min().unwrap(), peaks.iter().max().unwrap());
     println!("3 processes sent {sent} bytes, tables {tables} bytes; peak memory {peaks:?} KiB");
-    assert!(sent > 0 && sent * 10 <= tables * 12, "{sent} bytes sent, {tables} bytes of tables");
+    assert!(
+        sent > 0 && sent * 10 <= tables * 12,
+        "{sent} bytes sent, {tables} bytes of tables"
+    );
     assert!(most * 10 <= least * 13, "{peaks:?} KiB of memory");
 }
 

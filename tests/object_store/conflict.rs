@@ -21,9 +21,9 @@ fn rows(writer: &str, round: u64) -> Vec<RejectRow> {
 
 #[test]
 fn of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict() {
-    let Some(s3) =
-        S3::start("of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict")
-    else {
+    let Some(s3) = S3::start(
+        "of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict",
+    ) else {
         return;
     };
     s3.inputs();
@@ -100,7 +100,8 @@ fn numbers_in_the_environment_that_cannot_be_used_are_refused() {
         ("VAPLAN_LEASE_SECONDS", "a number of seconds, at least 1"),
     ] {
         for value in ["abc", "0", "-1", "1.5", ""] {
-            let mut command = s3.command(&["relabel", "--store", remote, "--threshold", "visual/Speech=1.05"]);
+            let mut command =
+                s3.command(&["relabel", "--store", remote, "--threshold", "visual/Speech=1.05"]);
             let output = command.env(variable, value).output().unwrap();
             assert_status(&output, 2);
             let told = format!("environment variable {variable} is `{value}`, expected {expected}");

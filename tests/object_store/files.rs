@@ -50,18 +50,39 @@ fn inputs_outputs_and_inboxes_at_file_urls_are_those_of_the_local_disk() {
         + &format!("{},audio,Bark,0,1\n", crate::sample::name(0));
     fs::write(sample.path("user.csv"), &user).unwrap();
     let text = url(&sample, "visual_text.npy");
-    done(&["relabel", "--store", &store, "--user", &url(&sample, "user.csv"), "--visual-text", &text]);
-    done(&["export", "--store", &store, "--format", "csv", "--out", &url(&sample, "exported")]);
+    done(&[
+        "relabel",
+        "--store",
+        &store,
+        "--user",
+        &url(&sample, "user.csv"),
+        "--visual-text",
+        &text,
+    ]);
+    done(&[
+        "export",
+        "--store",
+        &store,
+        "--format",
+        "csv",
+        "--out",
+        &url(&sample, "exported"),
+    ]);
     assert!(fs::read_dir(sample.path("exported")).unwrap().count() > 0);
     done(&["report", "--store", &store, "--out", &url(&sample, "report.html")]);
     assert!(sample.path("report.html").is_file());
     done(&["store", "--store", &store, "--copy-to", &url(&sample, "copy")]);
     done(&["check", "--store", &sample.path("copy").display().to_string()]);
-    let annotations = url(&sample, "annotations");
-    let synth = ["synth", "--annotations", &annotations, "--dim", "8", "--out"];
-    let made = url(&sample, "made");
-    let output = within(&sample.path(""), &[&synth[..], &[&made]].concat()).output().unwrap();
-    assert!(output.status.code() < Some(2), "{}", stderr(&output));
+    done(&["demo", "--annotations-only", "--dir", &url(&sample, "demo")]);
+    let (annotations, made) = (url(&sample, "demo/annotations"), url(&sample, "made"));
+    let small = ["--dim", "8", "--parquet"];
+    done(
+        &[
+            &["synth", "--annotations", &annotations, "--out", &made][..],
+            &small,
+        ]
+        .concat(),
+    );
     assert!(sample.path("made/synth.json").is_file());
 
     fs::create_dir(sample.path("inbox")).unwrap();
@@ -97,18 +118,34 @@ fn a_url_where_a_command_writes_a_local_file_is_refused_and_makes_no_folder() {
     for words in cases {
         for (url, told) in [
             ("s3://bucket/a", "`s3://bucket/a` is a URL, but --"),
-            ("file://host/a", "URL `file://host/a`: no path of this machine, expected file:///FOLDER"),
-            ("s3://me:hunter2@bucket/a", "a URL must not hold a user, a password"),
+            (
+                "file://host/a",
+                "URL `file://host/a`: no path of this machine, expected file:///FOLDER",
+            ),
+            (
+                "s3://me:hunter2@bucket/a",
+                "a URL must not hold a user, a password",
+            ),
         ] {
             let words = [words, &[url]].concat();
             let output = within(&sample.path(""), &words).output().unwrap();
             assert_status(&output, 2);
             let said = stderr(&output);
-            assert!(said.contains(told) && !said.contains("hunter2"), "{words:?}: {said}");
+            assert!(
+                said.contains(told) && !said.contains("hunter2"),
+                "{words:?}: {said}"
+            );
         }
     }
     let entries = fs::read_dir(sample.path("")).unwrap();
-    let made = entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(':'));
+    let made = entries.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains(':')
+    });
     assert_eq!(made.count(), 0);
 }
 
@@ -134,13 +171,18 @@ fn a_password_in_an_endpoint_is_refused_and_one_of_a_proxy_is_in_no_log_line() {
         said
     };
     for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"] {
-        let told = format!("environment variable {variable} holds a user or a password, expected a URL without them");
+        let told = format!(
+            "environment variable {variable} holds a user or a password, expected a URL without them"
+        );
         let said = said(variable, "text");
         assert!(said.contains(&told), "{said}");
     }
     for format in ["text", "json"] {
         let said = said("http_proxy", format);
-        assert!(said.contains("127.0.0.1:9"), "the log names the connection: {said}");
+        assert!(
+            said.contains("127.0.0.1:9"),
+            "the log names the connection: {said}"
+        );
         if format == "json" {
             let lines = said.lines().filter(|line| line.starts_with('{'));
             for line in lines {

@@ -184,7 +184,10 @@ impl ClusterMember {
     pub(crate) fn log_traffic(&self) {
         let sent = self.traffic.sent();
         let process = self.hosts.process();
-        tracing::info!(process, "sent {sent} bytes of rows and progress to other processes");
+        tracing::info!(
+            process,
+            "sent {sent} bytes of rows and progress to other processes"
+        );
         if let Some(peak) = peak::kibibytes() {
             tracing::info!(process, "had at most {peak} KiB of memory");
         }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::open_outside::python;
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
+mod azure;
 mod commands;
 mod conflict;
 mod files;

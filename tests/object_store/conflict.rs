@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::RetryConfig;
 use object_store::aws::AmazonS3Builder;
+use object_store::{ObjectStore, RetryConfig};
 use vaplan_schemas::rows::{RejectKind, RejectRow};
 use vaplan_schemas::storage::faulty::{Faults, FaultyMemory, SharedFaultyMemory};
 use vaplan_schemas::storage::register;
@@ -19,18 +19,56 @@ fn rows(writer: &str, round: u64) -> Vec<RejectRow> {
     vec![RejectRow::note(RejectKind::UnknownClass, writer, "class `Dgo` is unknown").row(round)]
 }
 
+/// Asserts that of two writers that commit the same version of the store `key` of a bucket, one wins and the other gets the
+/// conflict. The bucket has a name of this process, so that the test needs no variables in its own environment.
+pub(super) fn assert_one_writer_wins(name: &str, bucket: Arc<dyn ObjectStore>, key: &str) {
+    let lease = Duration::from_secs(3600);
+    let url = format!("memory://{name}");
+    register(&url, bucket, lease, None);
+    // The second writer has a lease of another store, as if it thought that the lease of the first had ended.
+    let elsewhere = format!("memory://{name}-lease");
+    let memory = FaultyMemory::new(Faults::default());
+    register(&elsewhere, Arc::new(SharedFaultyMemory(memory)), lease, None);
+    let stores = [(); 2].map(|()| Store::open(format!("{url}/{key}").as_ref()).unwrap());
+    let foreign = Store::create(format!("{elsewhere}/store").as_ref()).unwrap();
+    let locks = [
+        stores[0].lock(&mut |_| {}).unwrap(),
+        foreign.lock(&mut |_| {}).unwrap(),
+    ];
+    let names = ["one", "two"];
+    for round in 2..6 {
+        let begin = |writer: usize| {
+            let info = CommitInfo {
+                command: format!("writer {}", names[writer]),
+                ..CommitInfo::default()
+            };
+            let mut commit = stores[writer].begin(&locks[writer], info).unwrap();
+            commit
+                .replace_all::<Rejects>(&rows(names[writer], round))
+                .unwrap();
+            commit
+        };
+        // Each writer wins twice.
+        let winner = round as usize % 2;
+        let (first, second) = (begin(winner), begin(1 - winner));
+        assert_eq!(first.finish().unwrap().version, round);
+        let lost = second.finish().unwrap_err();
+        assert!(matches!(lost, StoreError::Conflict { .. }), "{lost}");
+        assert!(lost.to_string().contains("run it again"), "{lost}");
+        let latest = stores[0].at_version(Some(StoreVersion(round))).unwrap();
+        assert_eq!(latest.read::<Rejects>().unwrap(), rows(names[winner], round));
+    }
+    assert_eq!(stores[0].versions().unwrap().len(), 5);
+}
+
 #[test]
 fn of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict() {
-    let Some(s3) = S3::start(
-        "of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict",
-    ) else {
-        return;
-    };
+    let test = "of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets_the_conflict";
+    let Some(s3) = S3::start(test) else { return };
     s3.inputs();
     let (remote, here) = ("s3://bucket/race", s3.path(""));
     s3.done(&words(&label_words(remote, here.trim_end_matches('/'))));
     let before = s3.rows(remote);
-    // The bucket under a name of this process, so that the test needs no variables in its own environment.
     let bucket = AmazonS3Builder::new()
         .with_endpoint(&s3.endpoint)
         .with_allow_http(true)
@@ -44,44 +82,7 @@ fn of_two_writers_that_commit_the_same_version_to_s3_one_wins_and_the_other_gets
         })
         .build()
         .unwrap();
-    let lease = Duration::from_secs(3600);
-    register("memory://race", Arc::new(bucket), lease, None);
-    // The second writer has a lease of another store, as if it thought that the lease of the first had ended.
-    let memory = FaultyMemory::new(Faults::default());
-    register(
-        "memory://race-lease",
-        Arc::new(SharedFaultyMemory(memory)),
-        lease,
-        None,
-    );
-    let [one, two] = [(); 2].map(|()| Store::open("memory://race/race".as_ref()).unwrap());
-    let foreign = Store::create("memory://race-lease/store".as_ref()).unwrap();
-    let locks = [one.lock(&mut |_| {}).unwrap(), foreign.lock(&mut |_| {}).unwrap()];
-    for round in 2..6 {
-        let begin = |store: &'static str, of: usize| {
-            let info = CommitInfo {
-                command: format!("writer {store}"),
-                ..CommitInfo::default()
-            };
-            let place = [&one, &two][of];
-            let mut commit = place.begin(&locks[of], info).unwrap();
-            commit.replace_all::<Rejects>(&rows(store, round)).unwrap();
-            commit
-        };
-        let (first, second) = match round % 2 {
-            0 => (begin("one", 0), begin("two", 1)),
-            _ => (begin("two", 1), begin("one", 0)),
-        };
-        assert_eq!(first.finish().unwrap().version, round);
-        let lost = second.finish().unwrap_err();
-        assert!(matches!(lost, StoreError::Conflict { .. }), "{lost}");
-        assert!(lost.to_string().contains("run it again"), "{lost}");
-        let latest = one.at_version(Some(StoreVersion(round))).unwrap();
-        let winner = ["one", "two"][round as usize % 2];
-        assert_eq!(latest.read::<Rejects>().unwrap(), rows(winner, round));
-    }
-    drop(locks);
-    assert_eq!(one.versions().unwrap().len(), 5);
+    assert_one_writer_wins("race", Arc::new(bucket), "race");
     s3.done(&["check", "--store", remote]);
     assert_eq!(s3.rows(remote)[..3], before[..3]);
     println!("4 conflicts of 2 writers on S3: one wins, the other is told");

@@ -137,6 +137,24 @@ fn a_url_where_a_command_writes_a_local_file_is_refused_and_makes_no_folder() {
             );
         }
     }
+    // Messages about arguments repeat them, but no password.
+    for words in [
+        &["relabel", "--rebase", "/a=s3://me:hunter2@bucket/a"][..],
+        &["relabel", "--prompt", "visual/Bark=s3://me:hunter2@bucket/a"],
+        &["relabel", "--hosts", "s3://me:hunter2@bucket/a", "--process", "0"],
+        &["log", "s3://me:hunter2@bucket/a"],
+        &["log", "--version", "s3://me:hunter2@bucket/a"],
+    ] {
+        let output = within(&sample.path(""), &[words, &["--store", &store]].concat())
+            .output()
+            .unwrap();
+        assert_status(&output, 2);
+        let said = stderr(&output);
+        assert!(
+            said.contains("bucket/a") && !said.contains("hunter2"),
+            "{words:?}: {said}"
+        );
+    }
     let entries = fs::read_dir(sample.path("")).unwrap();
     let made = entries.filter(|entry| {
         entry

@@ -1,7 +1,7 @@
 //! Stores in an object store: a real S3 server (moto), which the test starts.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 

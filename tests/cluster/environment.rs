@@ -103,7 +103,7 @@ fn a_command_of_one_process_that_writes_is_refused_if_variables_name_several_pro
     let before = files(&sample.path("store"));
     let refused: &[&[&str]] = &[
         &["optimize", "--store", &store],
-        &["vacuum", "--store", &store],
+        &["vacuum", "--store", &store, "--keep", "1"],
         &["store", "--store", &store, "--copy-to", &out],
         &["export", "--store", &store, "--format", "csv", "--out", &out],
         &["report", "--store", &store, "--out", &out],

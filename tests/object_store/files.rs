@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::SECRET;
 use crate::cluster::processes::files;
-use crate::sample::Sample;
+use crate::sample::{Sample, Tables};
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 use crate::watch::harness::Watch;
 
@@ -46,9 +46,13 @@ fn inputs_outputs_and_inboxes_at_file_urls_are_those_of_the_local_disk() {
     done(&as_urls);
     assert_eq!(files(&sample.path("two")), files(&sample.path("one")));
 
-    let user = "video,modality,class,segment,label\n".to_owned()
-        + &format!("{},audio,Bark,0,1\n", crate::sample::name(0));
-    fs::write(sample.path("user.csv"), &user).unwrap();
+    let track = &Tables::read(&sample.path("one")).labels[0];
+    let user = |segment: usize| {
+        let (video, modality, class) = (&track.video, track.modality, &track.class);
+        let label = u8::from(!track.labels[segment]);
+        format!("video,modality,class,segment,label\n{video},{modality},{class},{segment},{label}\n")
+    };
+    fs::write(sample.path("user.csv"), user(0)).unwrap();
     let text = url(&sample, "visual_text.npy");
     done(&[
         "relabel",
@@ -89,7 +93,7 @@ fn inputs_outputs_and_inboxes_at_file_urls_are_those_of_the_local_disk() {
     let (inbox, status) = (url(&sample, "inbox"), url(&sample, "status.json"));
     let words = ["watch", "--store", &store, "--inbox", &inbox, "--status", &status];
     let watch = Watch::start(within(&sample.path(""), &words), sample.path("status.json")).ready();
-    fs::write(sample.path("inbox/.unfinished"), user.replace(",0,1", ",1,1")).unwrap();
+    fs::write(sample.path("inbox/.unfinished"), user(1)).unwrap();
     fs::rename(sample.path("inbox/.unfinished"), sample.path("inbox/a.user.csv")).unwrap();
     watch.line("version 3:");
     assert!(watch.status().is_object());
@@ -143,7 +147,7 @@ fn a_url_where_a_command_writes_a_local_file_is_refused_and_makes_no_folder() {
         &["relabel", "--prompt", "visual/Bark=s3://me:hunter2@bucket/a"],
         &["relabel", "--hosts", "s3://me:hunter2@bucket/a", "--process", "0"],
         &["log", "s3://me:hunter2@bucket/a"],
-        &["log", "--version", "s3://me:hunter2@bucket/a"],
+        &["show", "--version", "s3://me:hunter2@bucket/a"],
     ] {
         let output = within(&sample.path(""), &[words, &["--store", &store]].concat())
             .output()

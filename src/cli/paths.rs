@@ -130,6 +130,13 @@ mod tests {
     /// Options that hold a path and more: the next test has them.
     const PARTS: [&str; 3] = ["hosts", "prompt", "rebase"];
 
+    /// The program, with what clap adds before it reads arguments. Without it, clap cannot print an argument.
+    fn program() -> Command {
+        let mut program = Cli::command();
+        program.build();
+        program
+    }
+
     /// All commands, with the names of the commands that they are in.
     fn commands(command: &Command, within: &str) -> Vec<(String, Command)> {
         let name = format!("{within} {}", command.get_name());
@@ -171,7 +178,7 @@ mod tests {
     #[test]
     fn every_path_of_every_command_takes_file_urls_and_refuses_urls_that_it_cannot_use() {
         let (mut all, mut remote) = (0, 0);
-        for (name, command) in commands(&Cli::command(), "") {
+        for (name, command) in commands(&program(), "") {
             for argument in command.get_arguments().filter(|argument| is_path(argument)) {
                 let of = format!("{name} {argument}");
                 let read = |text: &str| value(&command, argument, text);
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_argument_that_names_a_file_or_folder_is_a_path() {
-        for (name, command) in commands(&Cli::command(), "") {
+        for (name, command) in commands(&program(), "") {
             for argument in command.get_arguments() {
                 let values = argument.get_value_names().unwrap_or_default();
                 let is_named = values.iter().any(|value| {
@@ -256,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_option_that_takes_urls_exists() {
-        let all = commands(&Cli::command(), "");
+        let all = commands(&program(), "");
         for option in TAKE_URLS {
             let has = |(_, command): &(String, Command)| {
                 let mut arguments = command.get_arguments();

@@ -210,7 +210,8 @@ mod tests {
     #[test]
     fn an_argument_that_names_a_file_or_folder_is_a_path() {
         for (name, command) in commands(&program(), "") {
-            for argument in command.get_arguments() {
+            let arguments = command.get_arguments();
+            for argument in arguments.filter(|argument| argument.get_action().takes_values()) {
                 let values = argument.get_value_names().unwrap_or_default();
                 let is_named = values.iter().any(|value| {
                     let words = value.split(|c: char| !c.is_ascii_uppercase());

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "encode")]
 mod encode;
+mod environment;
 mod label;
 mod network;
 #[cfg(feature = "train")]

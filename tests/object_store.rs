@@ -1,7 +1,7 @@
 //! Stores in an object store: a real S3 server (moto), which the test starts.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,10 @@ use serde_json::Value;
 use crate::open_outside::python;
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
+mod azure;
 mod commands;
+mod conflict;
+mod files;
 #[cfg(feature = "encode")]
 mod media;
 mod rounds;
@@ -487,38 +490,4 @@ fn duckdb_polars_and_deltalake_read_the_store_on_s3_as_query_does() {
         assert_eq!(set.as_u64(), Some(own), "{reader}");
     }
     assert_eq!(seen.as_object().unwrap().len(), 3, "every reader");
-}
-
-#[test]
-fn a_file_url_is_a_local_folder_and_a_dead_endpoint_is_reported_with_attempts() {
-    let folder = scratch();
-    let place = crate::small_store::small_store(folder.path(), "store");
-    let url = format!("file://{}", place.display());
-    let log = |store: &str| run(["log", "--store", store]);
-    assert_eq!(stdout(&log(&url)), stdout(&log(&place.display().to_string())));
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let output = vaplan()
-        .args(["log", "--store", "s3://bucket/store"])
-        .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{free}"))
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", SECRET)
-        .env("AWS_REGION", "us-east-1")
-        .env("VAPLAN_OBJECT_ATTEMPTS", "2")
-        .env("VAPLAN_SCRATCH", folder.path().join("scratch"))
-        .output()
-        .unwrap();
-    assert_status(&output, 2);
-    let said = stderr(&output);
-    for part in [
-        "s3://bucket/store/",
-        "failed after 2 attempts",
-        "check the network",
-    ] {
-        assert!(said.contains(part), "{said}");
-    }
-    assert!(!said.contains(SECRET) && !Path::new("s3:").exists());
 }

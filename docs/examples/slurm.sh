@@ -12,6 +12,8 @@ store=${STORE:-/shared/store}
 VAPLAN_HOSTS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed 's/$/:2101/' | paste -sd, -)
 # One secret for this job, readable by its owner only.
 VAPLAN_SECRET_FILE=$store.secret
+# The file goes when this script ends, also after an error.
+trap 'rm -f "$VAPLAN_SECRET_FILE"' EXIT
 (umask 077 && openssl rand -hex 32 > "$VAPLAN_SECRET_FILE")
 export VAPLAN_HOSTS VAPLAN_SECRET_FILE
 # The program reads SLURM_PROCID.
@@ -20,4 +22,3 @@ export VAPLAN_PROCESS=slurm VAPLAN_WORKERS=$SLURM_CPUS_PER_TASK
 srun vaplan label --store "$store" --annotations "$data/annotations" \
     --visual "$data/clip" --visual-text "$data/clip_text.npy" \
     --audio "$data/clap" --audio-text "$data/clap_text.npy"
-rm -f "$VAPLAN_SECRET_FILE"

@@ -25,7 +25,7 @@ use vaplan::{
 
 use crate::error::IntoException;
 use crate::numbers::{Allowed, Numbers, Table, columns, rows, spans};
-use crate::store::modality;
+use crate::store::{local_folder, modality};
 use crate::stream::{ArrowTable, arrow_error};
 use crate::work::interruptible;
 
@@ -426,6 +426,7 @@ pub(crate) fn label<'py>(py: Python<'py>, given: Bound<'py, PyDict>) -> PyResult
 /// Writes the built-in sample into a folder, and returns the arguments of `label` for it.
 #[pyfunction]
 pub(crate) fn sample<'py>(py: Python<'py>, folder: PathBuf) -> PyResult<Bound<'py, PyDict>> {
+    let folder = local_folder(folder)?;
     let request = interruptible(py, |_| vaplan::sample(&folder))?;
     let out = PyDict::new(py);
     out.set_item("store", request.store)?;

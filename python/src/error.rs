@@ -71,7 +71,7 @@ impl IntoException for StoreError {
             StoreError::NoVersion { .. } | StoreError::Vacuumed { .. } => {
                 PyLookupError::new_err(chain(&self))
             }
-            StoreError::Variable { .. } => PyValueError::new_err(chain(&self)),
+            StoreError::Variable { .. } | StoreError::Endpoint { .. } => PyValueError::new_err(chain(&self)),
             _ => VaplanError::new_err(chain(&self)),
         }
     }

@@ -15,7 +15,9 @@ use vaplan::rows::Split;
 use vaplan::show::{self, Timeline, TimelineStyle};
 use vaplan::tables::{Table as _, Versions};
 use vaplan::{Modality, Store, StoreVersion};
+use vaplan_schemas::storage::local_path;
 
+use crate::error::IntoException;
 use crate::stream::{ArrowTable, arrow_error};
 use crate::work::{interruptible, work};
 
@@ -29,6 +31,17 @@ pub(crate) fn versions(py: Python<'_>, path: PathBuf) -> PyResult<ArrowTable> {
 /// A store version that is open for reading. It keeps `vacuum` from removing the version's files.
 #[pyclass(frozen, module = "vaplan._native")]
 pub(crate) struct Snapshot(vaplan::Snapshot);
+
+/// The local path of a folder to write, which can be a `file` URL. The URL of an object store is refused.
+pub(crate) fn local_folder(folder: PathBuf) -> PyResult<PathBuf> {
+    let local = local_path(&folder).map_err(IntoException::into_exception)?;
+    local.ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "`{}` is a URL, expected a folder of the local disk: give a local folder, and copy the files to the URL",
+            folder.display()
+        ))
+    })
+}
 
 fn split(name: Option<&str>) -> PyResult<Option<Split>> {
     name.map(|name| name.parse().map_err(PyValueError::new_err))
@@ -159,6 +172,7 @@ impl Snapshot {
                 .collect::<PyResult<_>>()?,
             None => Split::ALL.to_vec(),
         };
+        let out = local_folder(out)?;
         let mut request = ExportRequest {
             version: Some(StoreVersion(self.version())),
             splits,

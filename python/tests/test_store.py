@@ -156,6 +156,16 @@ def test_a_damaged_file_is_an_error_of_the_package(own):
         own.labels("train")
 
 
+def test_a_folder_to_write_is_a_path_or_a_file_url(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert store.export("valor", (tmp_path / "valor").as_uri(), splits=["test"]) == (24, [])
+    with pytest.raises(ValueError, match="^`s3://bucket/a` is a URL, expected a folder of the local disk"):
+        store.export("valor", "s3://bucket/a")
+    with pytest.raises(ValueError, match="no path of this machine"):
+        vaplan.sample("file://host/a")
+    assert [path.name for path in tmp_path.iterdir()] == ["valor"]
+
+
 def test_exports_hold_the_labels(store, tmp_path):
     assert store.export("valor", tmp_path / "valor", splits=["test"]) == (24, [], [])
     for modality in ("audio", "visual"):

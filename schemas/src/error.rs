@@ -109,6 +109,15 @@ pub enum StoreError {
         /// The values that it may have.
         expected: &'static str,
     },
+    /// An environment variable with the endpoint of an object store holds a user or a password. The error does not repeat them.
+    #[error(
+        "environment variable {variable} holds a user or a password, expected a URL without them: give credentials by variables of \
+         their own (docs/object-stores.md)"
+    )]
+    Endpoint {
+        /// The name of the variable.
+        variable: String,
+    },
     /// A request to an object store failed.
     #[error(transparent)]
     Object(ObjectError),

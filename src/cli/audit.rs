@@ -63,6 +63,13 @@ pub(super) struct AuditArgs {
     format: ReportFormat,
 }
 
+impl AuditArgs {
+    /// Returns whether the command writes a file or the store.
+    pub(super) fn writes(&self) -> bool {
+        self.out.is_some() || self.verdicts.is_some()
+    }
+}
+
 pub(super) fn run(args: &AuditArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let splits = match args.split.as_slice() {
         [] => Split::ALL.to_vec(),

@@ -72,6 +72,13 @@ pub(super) struct CalibrateArgs {
     format: ReportFormat,
 }
 
+impl CalibrateArgs {
+    /// Returns whether the command writes a file.
+    pub(super) fn writes(&self) -> bool {
+        self.out.is_some() || self.plot.is_some()
+    }
+}
+
 pub(super) fn run(args: &CalibrateArgs, global: &Global, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let request = CalibrateRequest {
         store: args.store.clone(),

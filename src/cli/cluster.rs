@@ -15,6 +15,9 @@ use crate::error::cluster::ClusterError;
 /// The commands that several processes can run together.
 pub(super) const COMMANDS: &str = "`label`, `relabel`, `denoise`, `run`, `watch`, `encode` and `predict`";
 
+/// The environment variable of the processes.
+const HOSTS: &str = "VAPLAN_HOSTS";
+
 /// The environment variable of the secret.
 const SECRET: &str = "VAPLAN_SECRET";
 
@@ -23,8 +26,15 @@ const SECRET: &str = "VAPLAN_SECRET";
 #[command(next_help_heading = "Several processes")]
 pub(super) struct ClusterArgs {
     /// Processes of the cluster: a file with one host:port per line, or a list host:port,host:port. Start every process
-    /// with the same arguments and its own --process. All processes need one file system and one secret
-    #[arg(long, value_name = "FILE|LIST", env = "VAPLAN_HOSTS", requires = "process")]
+    /// with the same arguments and its own --process. All processes need one secret, and the same store and inputs: at URLs, or
+    /// on a file system that all see at the same paths
+    #[arg(
+        long,
+        value_name = "FILE|LIST",
+        env = "VAPLAN_HOSTS",
+        requires = "process",
+        value_parser = hosts_text
+    )]
     hosts: Option<String>,
     /// Number of this process, its entry in --hosts counted from 0; process 0 commits. `slurm` and `mpi` take the number
     /// from the launcher, and `hostname` from the end of the host name, as in vaplan-2
@@ -132,6 +142,36 @@ pub(super) fn finished(version: u64, out: &mut dyn Write) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// Reads a hosts file or a list of hosts. A list, and a single address, have no `://`.
+fn hosts_text(text: &str) -> Result<String, String> {
+    match text.contains("://") {
+        true => Ok(super::paths::only_local(text.as_ref(), "--hosts")?
+            .display()
+            .to_string()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Refuses a command that runs in one process and writes, if the environment says that several processes run it. Each of them
+/// would do the whole work and write the same store or files.
+///
+/// # Errors
+/// Returns an error that names the command, or that the hosts cannot be read.
+pub(super) fn refuse_several(command: &str) -> anyhow::Result<()> {
+    let hosts = std::env::var(HOSTS).unwrap_or_default();
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let text = hosts_text(&hosts).map_err(|problem| anyhow::anyhow!("variable {HOSTS}: {problem}"))?;
+    let processes = Hosts::of_text(&text, 0)?.processes();
+    anyhow::ensure!(
+        processes == 1,
+        "`{command}` runs in one process and writes, but variable {HOSTS} names {processes} processes: start it once, \
+         without {HOSTS}. {COMMANDS} share their work between processes"
+    );
+    Ok(())
+}
+
 /// The variables of launchers that hold the number of a process.
 const LAUNCHERS: [(&str, &[&str]); 2] = [
     ("slurm", &["SLURM_PROCID"]),
@@ -163,10 +203,7 @@ fn process_number(text: &str) -> Result<usize, ClusterError> {
     if text == "hostname" {
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = name.trim();
-        let ordinal = name
-            .rsplit_once('-')
-            .and_then(|(_, ordinal)| ordinal.parse().ok());
-        return ordinal.ok_or_else(|| {
+        return ordinal(name).ok_or_else(|| {
             problem(format!(
                 "the host name is `{name}`, expected a name that ends in -0, -1 and so on"
             ))
@@ -177,9 +214,32 @@ fn process_number(text: &str) -> Result<usize, ClusterError> {
     ))
 }
 
+/// The number at the end of a host name, as Kubernetes gives it to the pods of a StatefulSet.
+fn ordinal(host: &str) -> Option<usize> {
+    let (_, digits) = host.rsplit_once('-')?;
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_of_a_stateful_set_ends_in_the_number_of_its_process() {
+        for (host, number) in [
+            ("vaplan-0", Some(0)),
+            ("my-set-12", Some(12)),
+            ("vaplan", None),
+            ("vaplan-", None),
+            ("vaplan-a1", None),
+            ("vaplan-+1", None),
+        ] {
+            assert_eq!(ordinal(host), number, "{host}");
+        }
+    }
 
     #[test]
     fn a_process_is_a_number_or_comes_from_a_launcher() {

@@ -38,6 +38,7 @@ mod optimize;
 mod panics;
 #[cfg(all(feature = "encode", feature = "train"))]
 mod parse;
+mod paths;
 #[cfg(feature = "train")]
 mod predict;
 pub mod program;
@@ -73,7 +74,13 @@ use vaplan_schemas::storage::redacted;
 ///
 /// Exit status: 0 done; 1 done, but rows were rejected; 2 not done.
 #[derive(Debug, Parser)]
-#[command(name = "vaplan", version, max_term_width = 100)]
+#[command(
+    name = "vaplan",
+    version,
+    max_term_width = 100,
+    mut_args(paths::read_argument),
+    mut_subcommands(paths::read)
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -172,6 +179,48 @@ enum Command {
     Models(models::Args),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
+}
+
+impl Command {
+    /// Returns the name of the command if it runs in one process and writes a store or files. Several processes that run it at once
+    /// would write the same things.
+    fn writes_alone(&self) -> Option<&'static str> {
+        match self {
+            // These commands take `--hosts`.
+            #[cfg(feature = "encode")]
+            Command::Encode(_) => None,
+            #[cfg(feature = "train")]
+            Command::Run(_) | Command::Predict(_) => None,
+            Command::Label(_) | Command::Relabel(_) | Command::Denoise(_) | Command::Watch(_) => None,
+            // These commands read.
+            Command::Plan(_)
+            | Command::Eval(_)
+            | Command::Show(_)
+            | Command::Log(_)
+            | Command::Check(_)
+            | Command::Completions(_) => None,
+            #[cfg(feature = "query")]
+            Command::Query(args) => args.writes().then_some("query --out"),
+            Command::Calibrate(args) => args.writes().then_some("calibrate --out or --plot"),
+            Command::Audit(args) => args.writes().then_some("audit --out or --verdicts"),
+            #[cfg(feature = "train")]
+            Command::Train(_) => Some("train"),
+            #[cfg(feature = "train")]
+            Command::Ablate(_) => Some("ablate"),
+            #[cfg(all(feature = "encode", feature = "train"))]
+            Command::Parse(_) => Some("parse"),
+            #[cfg(feature = "encode")]
+            Command::Models(_) => Some("models"),
+            Command::Serve(_) => Some("serve"),
+            Command::Report(_) => Some("report"),
+            Command::Export(_) => Some("export"),
+            Command::Optimize(_) => Some("optimize"),
+            Command::Store(_) => Some("store"),
+            Command::Vacuum(_) => Some("vacuum"),
+            Command::Synth(_) => Some("synth"),
+            Command::Demo(_) => Some("demo"),
+        }
+    }
 }
 
 #[cfg(feature = "train")]
@@ -284,7 +333,9 @@ impl Cli {
         if let Some(bytes) = self.global.cache_bytes {
             vaplan_schemas::storage::scratch::set_cache_bytes(bytes);
         }
-        objects::check_arguments(std::env::args_os().skip(1))?;
+        if let Some(command) = self.command.writes_alone() {
+            cluster::refuse_several(command)?;
+        }
         let done = command();
         objects::log_requests();
         done

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser};
+use vaplan_schemas::storage::redacted;
 
 use super::{Cli, stderr};
 
@@ -39,7 +40,7 @@ pub fn main_with(arguments: Vec<std::ffi::OsString>) -> u8 {
     let words = words.map(|word| super::quoted(&word.to_string_lossy()));
     let asked = std::iter::once("vaplan".to_owned()).chain(words);
     let asked = asked.collect::<Vec<_>>().join(" ");
-    let mut cli = Cli::parse_from(arguments);
+    let mut cli = Cli::try_parse_from(arguments).unwrap_or_else(|error| refuse(&error));
     cli.global.asked = Some(asked);
     let code = finish(|out| cli.run_without_libtorch(out));
     // An `ExitCode` can be compared, but does not give its number.
@@ -82,8 +83,21 @@ fn parsed() -> Cli {
             ));
             std::process::exit(2);
         }
-        error.exit()
+        refuse(&error)
     })
+}
+
+/// Prints why arguments are not valid, or the help that they ask for, and ends the process. A message repeats the value of an
+/// argument, which can be a URL with a password: the password is left out.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let plain = redacted(&text);
+    if error.use_stderr() && plain != text {
+        // A closed standard error takes no message, and changes no exit status.
+        let _ = std::io::stderr().write_all(plain.as_bytes());
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 fn finish(command: impl FnOnce(&mut dyn Write) -> anyhow::Result<ExitCode>) -> ExitCode {

@@ -49,6 +49,13 @@ pub(super) struct QueryArgs {
     memory: Option<usize>,
 }
 
+impl QueryArgs {
+    /// Returns whether the command writes a file.
+    pub(super) fn writes(&self) -> bool {
+        self.out.is_some()
+    }
+}
+
 /// Reads a number of bytes, with or without one of the units KiB, MiB and GiB.
 fn size(text: &str) -> Result<usize, String> {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];

@@ -12,6 +12,7 @@ use vaplan_schemas::rows::LabelChangeRow;
 
 use super::choice::choices;
 use super::cluster::{ClusterArgs, followed, starting};
+use super::paths::path_or_url;
 use super::progress::Bar;
 use super::report_format::{ReportFormat, print_json};
 use super::rule::RuleArgs;
@@ -146,7 +147,7 @@ struct ChangeArgs {
     #[arg(long, value_name = "FILE")]
     audio_text: Option<PathBuf>,
     /// Text embedding of one class: npy (D,); may be given several times
-    #[arg(long, value_name = "MODALITY/CLASS=NPY", value_parser = of_class::<PathBuf>)]
+    #[arg(long, value_name = "MODALITY/CLASS=NPY", value_parser = path_of_class)]
     prompt: Vec<(Modality, Arc<str>, PathBuf)>,
     /// Visual features to read: a folder or file that is new, or that changed or was deleted since it was read. May be
     /// given several times
@@ -301,11 +302,18 @@ impl ChangeArgs {
 /// Reads `OLD=NEW`.
 fn old_new(text: &str) -> Result<(PathBuf, PathBuf), String> {
     match text.split_once('=') {
-        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.into(), new.into())),
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => {
+            Ok((path_or_url(old.as_ref())?, path_or_url(new.as_ref())?))
+        }
         _ => Err(format!(
             "`{text}`, expected OLD=NEW, such as `/data/clip=/mnt/clip`"
         )),
     }
+}
+
+fn path_of_class(text: &str) -> Result<(Modality, Arc<str>, PathBuf), String> {
+    let (modality, class, path) = of_class::<PathBuf>(text)?;
+    Ok((modality, class, path_or_url(&path)?))
 }
 
 fn rebase(

@@ -4,6 +4,8 @@ use std::fs::{File, FileType, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use vaplan_schemas::storage::local_path;
+
 use super::error::IngestError;
 use super::remote;
 
@@ -39,6 +41,8 @@ fn with_length(path: &Path, copy: File) -> Result<(File, u64), IngestError> {
 }
 
 fn open(path: &Path) -> Result<(File, u64), IngestError> {
+    let local = local_path(path).map_err(IngestError::of_store("open", path))?;
+    let path = local.as_deref().unwrap_or(path);
     // Without O_NONBLOCK, opening a FIFO waits for a writer, possibly for ever.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()

@@ -10,7 +10,7 @@ use vaplan_dataflows::CandidateRule;
 use vaplan_dataflows::denoising::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
-use vaplan_schemas::storage::is_url;
+use vaplan_schemas::storage::local_path;
 
 pub use self::denoise::{Denoise, Every, ParameterValue, Schedule};
 use super::RunError;
@@ -215,7 +215,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
         let config = Config::parse(&text).map_err(bad)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Ok((config.below(folder), text.into()))
+        Ok((config.below(folder).map_err(bad)?, text.into()))
     }
 
     /// Reads and checks the text of a file. Paths stay as they are.
@@ -336,16 +336,20 @@ impl Config {
         None
     }
 
-    /// Joins every relative path to `folder`.
-    fn below(mut self, folder: &Path) -> Config {
-        let own = |path: &mut PathBuf| {
-            if !is_url(path) {
-                *path = folder.join(&*path);
-            }
+    /// Joins every relative path to `folder`. A `file` URL becomes the local path that it names.
+    ///
+    /// # Errors
+    /// Returns a message if a path is a URL that cannot be used.
+    fn below(mut self, folder: &Path) -> Result<Config, String> {
+        let mut wrong = None;
+        let mut own = |path: &mut PathBuf| match local_path(path) {
+            Ok(Some(local)) => *path = folder.join(local),
+            Ok(None) => {}
+            Err(error) => wrong = Some(error.to_string()),
         };
         own(&mut self.store);
         own(&mut self.data.annotations);
-        self.data.classes.iter_mut().for_each(own);
+        self.data.classes.iter_mut().for_each(&mut own);
         let FeaturesConfig {
             visual,
             audio,
@@ -361,16 +365,19 @@ impl Config {
             .chain(trained)
             .chain([&mut self.label.thresholds])
             .flatten()
-            .for_each(own);
+            .for_each(&mut own);
         #[cfg(feature = "encode")]
         if let Some(media) = &mut self.media {
-            media.paths.iter_mut().for_each(own);
+            media.paths.iter_mut().for_each(&mut own);
             [&mut media.clip, &mut media.clap, &mut media.prompts]
                 .into_iter()
                 .flatten()
-                .for_each(own);
+                .for_each(&mut own);
         }
-        self
+        match wrong {
+            Some(problem) => Err(problem),
+            None => Ok(self),
+        }
     }
 
     /// Returns the names of the columns of the labelled features, then those of the features that the parser learns from.
@@ -499,5 +506,17 @@ mod tests {
         assert_eq!(config.store, folder.path().join("S"));
         assert_eq!(config.data.annotations, Path::new("/given"));
         assert_eq!(config.train_features.clips, Some(folder.path().join("../clips")));
+
+        let with = |store: &str| text.replace("'S'", &format!("'{store}'"));
+        for (store, read) in [("file:///a%20b", "/a b"), ("s3://bucket/S", "s3://bucket/S")] {
+            std::fs::write(&path, with(store)).unwrap();
+            assert_eq!(Config::read(&path).unwrap().0.store, Path::new(read));
+        }
+        std::fs::write(&path, with("file://host/S")).unwrap();
+        let refused = Config::read(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains("`file://host/S`: no path of this machine"),
+            "{refused}"
+        );
     }
 }

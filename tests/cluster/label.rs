@@ -3,12 +3,13 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use vaplan_schemas::store::Store;
 
 use super::processes::{
-    Cluster, SECRET, alone, assert_no_garbage, check, files, hosts, label, program, sample, staged,
+    Cluster, SECRET, alone, assert_all_succeed, assert_no_garbage, check, files, hosts, label, program,
+    sample, staged, together,
 };
 use crate::sample::{Sample, Tables};
 use crate::support::{assert_status, label_changes, stderr, stdout};
@@ -67,6 +68,50 @@ fn two_and_three_processes_write_the_files_of_one_byte_for_byte() {
             one.len()
         );
     }
+}
+
+/// The number before a text in each line of a log that has the text after `before`.
+fn logged(output: &Output, before: &str, after: &str) -> u64 {
+    let said = stderr(output);
+    let number = said
+        .split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after)?.0.parse().ok());
+    number.unwrap_or_else(|| panic!("no `{before}N{after}`: {said}"))
+}
+
+#[test]
+fn processes_send_fewer_bytes_than_the_tables_have_and_need_about_the_same_memory() {
+    let sample = Sample::new(1500);
+    let outputs = together(3, |command| {
+        command
+            .args(sample.arguments("store"))
+            .args(["--workers", "1"])
+            .env("VAPLAN_LOG", "warn,vaplan=info");
+    });
+    assert_all_succeed(&outputs, "label");
+    let sent: u64 = outputs
+        .iter()
+        .map(|output| logged(output, "sent ", " bytes of rows and progress"))
+        .sum();
+    let tables: u64 = files(&sample.path("store"))
+        .iter()
+        .filter(|(path, _)| {
+            let tables = ["videos", "candidates", "scores", "labels"];
+            tables.iter().any(|table| path.starts_with(table))
+        })
+        .map(|(_, bytes)| bytes.len() as u64)
+        .sum();
+    let peaks: Vec<u64> = outputs
+        .iter()
+        .map(|output| logged(output, "had at most ", " KiB of memory"))
+        .collect();
+    let (least, most) = (peaks.iter().min().unwrap(), peaks.iter().max().unwrap());
+    println!("3 processes sent {sent} bytes, tables {tables} bytes; peak memory {peaks:?} KiB");
+    assert!(
+        sent > 0 && sent * 10 <= tables * 12,
+        "{sent} bytes sent, {tables} bytes of tables"
+    );
+    assert!(most * 10 <= least * 13, "{peaks:?} KiB of memory");
 }
 
 #[test]

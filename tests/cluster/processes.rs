@@ -206,7 +206,7 @@ pub(super) fn label(
 
 /// Every data file of the tables but `versions`, which holds times and commands, and `label_changes`, whose rows each
 /// process writes to files of its own: its path in the store and its bytes.
-pub(super) fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![store.to_owned()];
     while let Some(folder) = folders.pop() {

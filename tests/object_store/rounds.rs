@@ -35,6 +35,7 @@ fn a_change_of_user_labels_in_an_object_store_takes_seven_rounds_of_requests() {
         "memory://rounds",
         Arc::new(SharedFaultyMemory(memory.clone())),
         lease,
+        None,
     );
     let (from, to) = (
         Store::open(local.as_ref()).unwrap(),

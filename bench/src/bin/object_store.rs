@@ -34,6 +34,7 @@ fn main() -> Fallible<()> {
         "memory://bench",
         Arc::new(SharedFaultyMemory(memory.clone())),
         lease,
+        None,
     );
     let places = [folder.path().join("store"), PathBuf::from("memory://bench/store")];
     let mut seconds = [Vec::new(), Vec::new()];

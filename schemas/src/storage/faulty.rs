@@ -12,8 +12,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::memory::InMemory;
 use object_store::path::Path as Location;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
 };
 use twox_hash::XxHash3_64;
 
@@ -28,6 +28,9 @@ pub struct Faults {
     pub unavailable: f64,
     /// The chance that a write succeeds and its response is lost.
     pub lost: f64,
+    /// The chance that a put that must not replace an object is refused as if the object existed, and does nothing. S3 answers
+    /// so, with status 409, while another process writes the object.
+    pub conflict: f64,
     /// The chance that a listing breaks off after its first half.
     pub partial: f64,
     /// After this number of writes and removals every request fails, as if the network were cut.
@@ -41,6 +44,7 @@ pub struct FaultyMemory {
     faults: Mutex<Faults>,
     requests: AtomicU64,
     writes: AtomicU64,
+    uploads: AtomicU64,
     rounds: Mutex<Rounds>,
 }
 
@@ -61,6 +65,7 @@ impl FaultyMemory {
             faults: Mutex::new(faults),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            uploads: AtomicU64::new(0),
             rounds: Mutex::default(),
         })
     }
@@ -72,6 +77,7 @@ impl FaultyMemory {
             faults: Mutex::new(faults),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            uploads: AtomicU64::new(0),
             rounds: Mutex::default(),
         })
     }
@@ -109,6 +115,11 @@ impl FaultyMemory {
     /// is the number of requests that follow one another.
     pub fn rounds(&self) -> u64 {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
+    /// The number of uploads in parts that were begun.
+    pub fn uploads(&self) -> u64 {
+        self.uploads.load(Ordering::Relaxed)
     }
 
     /// The number of writes and removals that were begun since [`FaultyMemory::set`].
@@ -179,6 +190,37 @@ impl fmt::Display for FaultyMemory {
     }
 }
 
+/// An upload in parts whose requests have the faults of its object store.
+#[derive(Debug)]
+struct FaultyUpload {
+    memory: Arc<FaultyMemory>,
+    upload: Box<dyn MultipartUpload>,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (memory, part) = (self.memory.clone(), self.upload.put_part(data));
+        Box::pin(async move {
+            let number = memory.begin(true).await?;
+            let done = part.await;
+            memory.end(number, done)
+        })
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let number = self.memory.begin(true).await?;
+        let done = self.upload.complete().await;
+        self.memory.end(number, done)
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        let number = self.memory.begin(true).await?;
+        let done = self.upload.abort().await;
+        self.memory.end(number, done)
+    }
+}
+
 /// A shared [`FaultyMemory`] as an object store, which listings outlive.
 #[derive(Clone, Debug)]
 pub struct SharedFaultyMemory(pub Arc<FaultyMemory>);
@@ -218,6 +260,13 @@ impl ObjectStore for SharedFaultyMemory {
         opts: PutOptions,
     ) -> object_store::Result<PutResult> {
         let number = self.0.begin(true).await?;
+        let conflict = self.0.faults().conflict;
+        if opts.mode == PutMode::Create && self.0.chance(number, 4) < conflict {
+            return Err(Error::AlreadyExists {
+                path: location.to_string(),
+                source: "server returned status code: 409 Conflict: ConditionalRequestConflict".into(),
+            });
+        }
         let done = self.0.inner.put_opts(location, payload, opts).await;
         self.0.end(number, done)
     }
@@ -227,8 +276,14 @@ impl ObjectStore for SharedFaultyMemory {
         location: &Location,
         opts: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.0.begin(true).await?;
-        self.0.inner.put_multipart_opts(location, opts).await
+        let number = self.0.begin(true).await?;
+        let done = self.0.inner.put_multipart_opts(location, opts).await;
+        let upload = self.0.end(number, done)?;
+        self.0.uploads.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(FaultyUpload {
+            memory: self.0.clone(),
+            upload,
+        }))
     }
 
     async fn get_opts(&self, location: &Location, options: GetOptions) -> object_store::Result<GetResult> {

@@ -189,9 +189,12 @@ fn opened(path: &Path, copy: Result<Option<HeldCopy>, StoreError>) -> Result<Fil
         Ok(Some(copy)) => return Ok(copy.file),
         Ok(None) => return Err(absent(path)),
         Err(StoreError::Object(error)) => error,
-        Err(error @ (StoreError::Url { .. } | StoreError::Settings { .. } | StoreError::Variable { .. })) => {
-            return Err(error);
-        }
+        Err(
+            error @ (StoreError::Url { .. }
+            | StoreError::Settings { .. }
+            | StoreError::Endpoint { .. }
+            | StoreError::Variable { .. }),
+        ) => return Err(error),
         Err(error) => ObjectError {
             operation: "GET",
             url: super::redacted(&path.to_string_lossy()),

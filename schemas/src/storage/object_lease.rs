@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::open::registered;
+use super::sizes::whole_number;
 use super::{OWN, ObjectStorage, Storage, StoreUrl, StoredFile};
 use crate::error::StoreError;
 
@@ -43,19 +44,21 @@ struct LeaseText {
 }
 
 impl LeaseText {
-    fn own(url: &StoreUrl) -> LeaseText {
+    /// The text of the lease of this process.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Variable`] if [`LEASE_SECONDS_VARIABLE`] is no number from 1.
+    fn own(url: &StoreUrl) -> Result<LeaseText, StoreError> {
         let host = read("/proc/sys/kernel/hostname");
-        let asked = std::env::var(LEASE_SECONDS_VARIABLE)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-            .map(|seconds| Duration::from_secs(seconds.max(1)));
-        let usual = registered(url).map_or(Duration::from_secs(SECONDS), |(_, lease)| lease);
-        LeaseText {
+        let asked = whole_number(LEASE_SECONDS_VARIABLE, "a number of seconds, at least 1")?;
+        let asked = asked.map(Duration::from_secs);
+        let usual = registered(url).map_or(Duration::from_secs(SECONDS), |place| place.lease);
+        Ok(LeaseText {
             holder: format!("process {} on {host}", std::process::id()),
             machine: machine(),
             process: std::process::id(),
             milliseconds: u64::try_from(asked.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX),
-        }
+        })
     }
 
     /// Whether the process that holds the lease is known to have ended.
@@ -145,7 +148,7 @@ impl ObjectLease {
         mut look: Option<LeaseLook>,
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<ObjectLease, StoreError> {
-        let text = LeaseText::own(storage.url());
+        let text = LeaseText::own(storage.url())?;
         let mut seen: Option<(u64, Option<LeaseText>, Instant)> = None;
         let mut told = false;
         loop {

@@ -1,6 +1,7 @@
 //! Opens the object store of a URL.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use super::objects::ObjectStorage;
 use super::retry::Retrying;
-use super::{LocalStorage, Storage, StoreUrl, redacted, runtime, url};
+use super::{LocalStorage, Storage, StoreUrl, redacted, runtime, sizes, url};
 use crate::error::StoreError;
 
 /// The object stores that [`register`] was given, by the URL of their bucket.
@@ -23,9 +24,12 @@ static REGISTERED: Mutex<BTreeMap<String, Registered>> = Mutex::new(BTreeMap::ne
 
 /// An object store of this process.
 #[derive(Clone)]
-struct Registered {
+pub(super) struct Registered {
     objects: Arc<dyn ObjectStore>,
-    lease: Duration,
+    /// The lease of a writer ends if it is not renewed for this duration.
+    pub(super) lease: Duration,
+    /// An object of more than two parts of this size is written in parts.
+    pub(super) part_bytes: usize,
 }
 
 /// The longest time of one attempt of a request, including the transfer of its bytes.
@@ -33,25 +37,29 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes an object store available under `memory://BUCKET` in this process. Tests and measurements use this. The lease of a writer
 /// ends if it is not renewed for the duration `lease`; the environment variable
-/// [`LEASE_SECONDS_VARIABLE`](super::LEASE_SECONDS_VARIABLE) goes before it.
+/// [`LEASE_SECONDS_VARIABLE`](super::LEASE_SECONDS_VARIABLE) goes before it. `part_bytes` is the size of the parts in which large
+/// objects are written; `None` is the usual size.
 ///
 /// # Panics
 /// Panics if the text is no URL of a bucket with scheme `memory`.
-pub fn register(bucket: &str, objects: Arc<dyn ObjectStore>, lease: Duration) {
+pub fn register(bucket: &str, objects: Arc<dyn ObjectStore>, lease: Duration, part_bytes: Option<usize>) {
     let url = StoreUrl::parse(Path::new(bucket)).ok().flatten();
     let url = url.filter(|url| url.scheme() == "memory" && url.key().is_empty());
     let url = url.unwrap_or_else(|| panic!("`{bucket}` is no URL such as memory://name"));
-    REGISTERED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(url.base(), Registered { objects, lease });
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).insert(
+        url.base(),
+        Registered {
+            objects,
+            lease,
+            part_bytes: part_bytes.unwrap_or_else(sizes::part_bytes).max(1),
+        },
+    );
 }
 
-/// The object store that was registered for a bucket, and the duration of its leases.
-pub(super) fn registered(url: &StoreUrl) -> Option<(Arc<dyn ObjectStore>, Duration)> {
+/// The object store that was registered for a bucket.
+pub(super) fn registered(url: &StoreUrl) -> Option<Registered> {
     let known = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = known.get(&url.base()).cloned();
-    found.map(|found| (found.objects, found.lease))
+    known.get(&url.base()).cloned()
 }
 
 /// Opens the files below a path of the local disk, which must exist, or below a URL.
@@ -73,10 +81,36 @@ pub(super) fn objects(url: &StoreUrl) -> Result<Retrying, StoreError> {
         "" => bucket,
         key => Arc::new(PrefixStore::new(bucket, Location::from(key))),
     };
-    Ok(Retrying::new(below, url.clone()))
+    Retrying::new(below, url.clone())
+}
+
+/// The beginnings of the names of environment variables that the builders of object stores read.
+const SERVICES: [&str; 4] = ["AWS_", "AZURE_", "AZURITE_", "GOOGLE_"];
+
+/// Refuses an endpoint with a user or a password. The services take no such credentials, and the HTTP library logs endpoints.
+///
+/// # Errors
+/// Returns [`StoreError::Endpoint`] with the name of the variable, but not its value.
+fn check_endpoints(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), StoreError> {
+    for (name, value) in variables {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let rest = value.split_once("://").filter(|(scheme, _)| {
+            ["http", "https"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known))
+        });
+        let holds_user = rest.is_some_and(|(_, rest)| rest.contains('@'));
+        if holds_user && SERVICES.iter().any(|service| name.starts_with(service)) {
+            return Err(StoreError::Endpoint {
+                variable: name.into_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn bucket(url: &StoreUrl) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    check_endpoints(std::env::vars_os())?;
     let wrong = |error: object_store::Error| StoreError::Settings {
         url: url.to_string(),
         problem: redacted(&error.to_string()),
@@ -132,7 +166,54 @@ fn bucket(url: &StoreUrl) -> Result<Arc<dyn ObjectStore>, StoreError> {
                 url: url.to_string(),
                 problem: "no such store in the memory of this process",
             })?;
-            found.0
+            found.objects
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(variable: &str, value: &str) -> Result<(), String> {
+        let variables = [("HOME", "/home/me"), (variable, value)];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        check_endpoints(variables.into_iter()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_endpoint_with_a_password_is_refused_by_the_name_of_its_variable() {
+        for variable in [
+            "AWS_ENDPOINT_URL",
+            "AWS_ENDPOINT_URL_S3",
+            "AZURE_STORAGE_ENDPOINT",
+            "GOOGLE_BASE_URL",
+        ] {
+            for text in [
+                "http://me:hunter2@host:9",
+                "HTTPS://hunter2@host/",
+                "http://me:hun/ter2@host",
+            ] {
+                let refused = checked(variable, text).unwrap_err();
+                assert!(
+                    refused.contains(variable) && refused.contains("expected a URL without"),
+                    "{refused}"
+                );
+                assert!(
+                    !refused.contains("hunter2") && !refused.contains("ter2"),
+                    "{refused}"
+                );
+            }
+            assert_eq!(checked(variable, "http://127.0.0.1:9"), Ok(()));
+        }
+        // A proxy can need a password.
+        assert_eq!(checked("HTTPS_PROXY", "http://me:hunter2@host:9"), Ok(()));
+        assert_eq!(
+            checked(
+                "GOOGLE_SERVICE_ACCOUNT_KEY",
+                r#"{"client_email":"me@host","uri":"https://host"}"#
+            ),
+            Ok(())
+        );
+    }
 }

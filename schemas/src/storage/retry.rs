@@ -3,6 +3,10 @@
 //! Every request is tried up to 8 times, with a growing pause between the attempts. The crate `object_store` would repeat
 //! requests, too, but its errors do not say how often, and it cannot tell the lost response of a conditional put from a
 //! lost race: both end in "already exists". This module reads the object then, and compares the bytes.
+//!
+//! S3 can also answer a conditional put with status 409 while another process writes the same object: nobody has won yet, and
+//! the put is to be repeated (ConditionalRequestConflict). The crate reports this as "already exists", too. This module
+//! repeats the put if there is no such object.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,9 +24,10 @@ use object_store::{
 use tokio::sync::Semaphore;
 
 use super::counts::{Operation, RequestCounters, RequestCounts};
-use super::sizes::part_bytes;
+use super::open::registered;
+use super::sizes::{part_bytes, whole_number};
 use super::{StoreUrl, checkpoint, fault, redacted};
-use crate::error::ObjectError;
+use crate::error::{ObjectError, StoreError};
 
 /// The environment variable with the number of attempts of a request.
 pub const ATTEMPTS_VARIABLE: &str = "VAPLAN_OBJECT_ATTEMPTS";
@@ -41,23 +46,31 @@ pub(crate) struct Retrying {
     inner: Arc<dyn ObjectStore>,
     url: StoreUrl,
     attempts: u32,
+    /// An object of more than two parts of this size is written in parts.
+    part_bytes: usize,
     counters: Arc<RequestCounters>,
     permits: Arc<Semaphore>,
 }
 
 impl Retrying {
     /// Wraps `inner`, whose keys are relative to `url`.
-    pub(super) fn new(inner: Arc<dyn ObjectStore>, url: StoreUrl) -> Retrying {
-        let asked = std::env::var(ATTEMPTS_VARIABLE)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        Retrying {
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Variable`] if [`ATTEMPTS_VARIABLE`] is no number from 1.
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, url: StoreUrl) -> Result<Retrying, StoreError> {
+        let part_bytes = match registered(&url) {
+            Some(place) => place.part_bytes,
+            None => part_bytes(),
+        };
+        Ok(Retrying {
             inner,
             url,
-            attempts: asked.unwrap_or(ATTEMPTS).max(1),
+            attempts: whole_number(ATTEMPTS_VARIABLE, "a number of attempts, at least 1")?
+                .unwrap_or(ATTEMPTS),
+            part_bytes,
             counters: Arc::default(),
             permits: Arc::new(Semaphore::new(AT_ONCE)),
-        }
+        })
     }
 
     pub(super) fn counts(&self) -> RequestCounts {
@@ -139,7 +152,7 @@ impl Retrying {
 
     /// Writes an object, in parts if it is large.
     pub(super) async fn put_whole(&self, location: &Location, bytes: Bytes) -> object_store::Result<()> {
-        let part_bytes = part_bytes();
+        let part_bytes = self.part_bytes;
         if bytes.len() <= part_bytes.saturating_mul(2) {
             return self.put(location, bytes.into()).await.map(drop);
         }
@@ -174,23 +187,34 @@ impl Retrying {
         let request = async |attempt: u32| {
             let mode = PutMode::Create;
             let done = self.inner.put_opts(location, payload.clone(), mode.into()).await;
-            match done {
-                // An attempt before may have succeeded although its response was lost.
-                Err(error @ Error::AlreadyExists { .. }) if attempt > 1 => {
-                    self.count(Operation::Get);
-                    let found = self.inner.get(location).await?.bytes().await?;
-                    match found == Bytes::from(payload.clone()) {
-                        true => Ok(PutResult {
-                            e_tag: None,
-                            version: None,
-                        }),
-                        false => Err(error),
-                    }
-                }
-                done => done,
+            let Err(error @ Error::AlreadyExists { .. }) = done else {
+                return done;
+            };
+            let Some(found) = self.found(location).await? else {
+                return Err(undecided());
+            };
+            // An attempt before may have succeeded although its response was lost. The first attempt has none before it: equal
+            // bytes are of another process then.
+            match attempt > 1 && found == Bytes::from(payload.clone()) {
+                true => Ok(PutResult {
+                    e_tag: None,
+                    version: None,
+                }),
+                false => Err(error),
             }
         };
         self.tried(Operation::Put, location, request).await
+    }
+
+    /// The bytes of an object, by one request; `None` if there is no such object.
+    async fn found(&self, location: &Location) -> object_store::Result<Option<Bytes>> {
+        self.count(Operation::Get);
+        match self.inner.get(location).await {
+            Ok(found) => found.bytes().await.map(Some),
+            Err(error @ Error::NotFound { .. }) if is_bucket(&error) => Err(error),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The bytes to write in place of a checkpoint, or of the file that names the last checkpoint.
@@ -226,6 +250,15 @@ impl Retrying {
     }
 }
 
+/// The error of a put that must not replace an object, if the service refuses the put although there is no such object.
+fn undecided() -> Error {
+    Error::Generic {
+        store: "object store",
+        source: "server returned status code: 409 Conflict: another process writes the object at this moment"
+            .into(),
+    }
+}
+
 /// Whether an error is the answer to the request, so that another attempt would give the same.
 fn is_answer(error: &Error) -> bool {
     matches!(
@@ -249,7 +282,7 @@ fn is_bucket(error: &Error) -> bool {
 fn may_pass(error: &Error) -> bool {
     match error {
         Error::Generic { .. } | Error::JoinError { .. } => match status(error) {
-            Some(status) => status >= 500 || [408, 425, 429].contains(&status),
+            Some(status) => status >= 500 || [408, 409, 425, 429].contains(&status),
             None => !error.to_string().contains("issing"),
         },
         _ => false,
@@ -298,6 +331,9 @@ fn advice(status: Option<u16>, error: &Error) -> &'static str {
         Some(401 | 403) => "check the credentials in the environment and their rights to this bucket",
         Some(404) if is_bucket(error) => {
             "check the name of the bucket, and create the bucket if it is missing"
+        }
+        Some(409) => {
+            "other processes write the same object: run the command again; a commit exists completely or not at all"
         }
         Some(404) => "the object is gone: another process removed it; run the command again",
         Some(status) if status >= 500 || status == 429 => {

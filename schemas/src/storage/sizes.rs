@@ -1,7 +1,32 @@
 //! Sizes from which objects are written and read in parts. Tests set smaller sizes by environment variables, so that small
 //! stores take these ways, too.
 
+use std::str::FromStr;
 use std::sync::OnceLock;
+
+use crate::error::StoreError;
+
+/// The whole number of an environment variable; `None` if the variable is not set. 0 is no such number.
+///
+/// # Errors
+/// Returns [`StoreError::Variable`] with what was expected.
+pub(super) fn whole_number<N: FromStr + PartialOrd + Default>(
+    variable: &'static str,
+    expected: &'static str,
+) -> Result<Option<N>, StoreError> {
+    let Some(value) = std::env::var_os(variable) else {
+        return Ok(None);
+    };
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    match number.filter(|number| *number > N::default()) {
+        Some(number) => Ok(Some(number)),
+        None => Err(StoreError::Variable {
+            variable,
+            value: value.to_string_lossy().into_owned(),
+            expected,
+        }),
+    }
+}
 
 fn size(variable: &str, usual: u64) -> u64 {
     let set = std::env::var(variable).ok().and_then(|text| text.parse().ok());

@@ -163,6 +163,11 @@ pub fn redacted(text: &str) -> String {
         out.push_str(before);
         let ends = |c: char| c.is_whitespace() || "\"'`,;()<>".contains(c);
         let end = after.find(ends).unwrap_or(after.len());
+        // In JSON a quote has a backslash before it, which must stay.
+        let end = match after[end..].starts_with('"') && after[..end].ends_with('\\') {
+            true => end - 1,
+            false => end,
+        };
         let (url, later) = after.split_at(end);
         let plain = url.split(['?', '#']).next().unwrap_or_default();
         let (host, path) = plain.split_at(plain.find('/').unwrap_or(plain.len()));
@@ -226,6 +231,10 @@ mod tests {
         assert_eq!(
             redacted("PUT https://h/a?x=1 (b://u@h/c)"),
             "PUT https://h/a (b://h/c)"
+        );
+        assert_eq!(
+            redacted(r#"{"message":"GET \"https://me:pass@h/a?x=1\" failed"}"#),
+            r#"{"message":"GET \"https://h/a\" failed"}"#
         );
         let unknown = parsed("ftp://host/a").unwrap_err().to_string();
         assert!(unknown.contains("expected s3, gs, az or file"), "{unknown}");

@@ -1,16 +1,19 @@
 //! Round trips, time travel, writers and readers beside each other, and any script of commits.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use vaplan_schemas::storage::faulty::{Faults, FaultyMemory};
 use vaplan_schemas::store::CommitInfo;
 use vaplan_schemas::tables::{Labels, Scores, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, StoreVersion, TableError, bucket_of};
 
+use crate::objects::{InMemory, PART_BYTES};
 use crate::support::{
-    ScoredTracks, VIDEOS, assert_holds, commit, create, labels, open, patch, scored, truth,
+    ScoredTracks, VIDEOS, assert_holds, commit, create, labels, open, patch, problems_of, scored, truth,
 };
 
 #[test]
@@ -289,39 +292,67 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..6)
 }
 
+/// Commits a script to a new store, and asserts that every version reads as its model.
+fn assert_reads_as_its_model(place: &Path, script: &[Step]) {
+    let store = create(place).unwrap();
+    let mut versions = vec![ScoredTracks::new()];
+    for (as_patch, step) in script {
+        let mut scored = versions.last().unwrap().clone();
+        for (video, track) in step {
+            let key = (format!("v{video}_0_10").into(), Modality::Visual, "Dog".into());
+            match track {
+                Some(bits) => {
+                    let scores = bits.iter().map(|&bit| if bit { 0.75 } else { 0.25 });
+                    scored.insert(key, scores.collect());
+                }
+                None => {
+                    scored.remove(&key);
+                }
+            }
+        }
+        let commit = if *as_patch { patch } else { commit };
+        commit(&store, versions.last().unwrap(), &scored).unwrap();
+        versions.push(scored);
+    }
+    for (version, scored) in versions.iter().enumerate().skip(1) {
+        let snapshot = store.at_version(Some(StoreVersion(version as u64))).unwrap();
+        assert_holds(&snapshot, scored);
+        assert_eq!(problems_of(&snapshot), []);
+    }
+    let latest = store.latest().unwrap().unwrap();
+    let count = versions.last().unwrap().len();
+    assert_eq!(latest.read::<Videos>().unwrap().len(), count);
+    assert_eq!(latest.read::<Scores>().unwrap().len(), count);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn any_script_of_commits_reads_as_its_model_at_every_version(script in steps()) {
         let folder = tempfile::tempdir().unwrap();
-        let store = create(folder.path()).unwrap();
-        let mut versions = vec![ScoredTracks::new()];
-        for (as_patch, step) in &script {
-            let mut scored = versions.last().unwrap().clone();
-            for (video, track) in step {
-                let key = (format!("v{video}_0_10").into(), Modality::Visual, "Dog".into());
-                match track {
-                    Some(bits) => {
-                        let scores = bits.iter().map(|&bit| if bit { 0.75 } else { 0.25 });
-                        scored.insert(key, scores.collect());
-                    }
-                    None => {
-                        scored.remove(&key);
-                    }
-                }
-            }
-            let commit = if *as_patch { patch } else { commit };
-            commit(&store, versions.last().unwrap(), &scored).unwrap();
-            versions.push(scored);
-        }
-        for (version, scored) in versions.iter().enumerate().skip(1) {
-            let snapshot = store.at_version(Some(StoreVersion(version as u64))).unwrap();
-            assert_holds(&snapshot, scored);
-            prop_assert_eq!(snapshot.check().unwrap(), []);
-        }
-        let latest = store.latest().unwrap().unwrap();
-        prop_assert_eq!(latest.read::<Videos>().unwrap().len(), versions.last().unwrap().len());
-        prop_assert_eq!(latest.read::<Scores>().unwrap().len(), versions.last().unwrap().len());
+        assert_reads_as_its_model(folder.path(), &script);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_script_of_commits_to_an_object_store_that_fails_reads_as_its_model(
+        script in steps(),
+        seed in any::<u64>(),
+        in_parts in any::<bool>(),
+    ) {
+        let memory = FaultyMemory::new(Faults {
+            seed,
+            unavailable: 0.03,
+            lost: 0.05,
+            partial: 0.05,
+            conflict: 0.1,
+            ..Faults::default()
+        });
+        let place = InMemory::with_parts(memory, in_parts.then_some(PART_BYTES));
+        assert_reads_as_its_model(&place.url, &script);
     }
 }

@@ -24,23 +24,34 @@ const LEASES: &str = "_vaplan/writer/";
 
 static BUCKETS: AtomicU64 = AtomicU64::new(0);
 
+/// The size of parts with which most data files of these stores are written in parts.
+pub(crate) const PART_BYTES: usize = 1000;
+
 /// A store of its own in memory.
 pub(crate) struct InMemory {
     pub(crate) memory: Arc<FaultyMemory>,
     pub(crate) url: PathBuf,
+    part_bytes: Option<usize>,
 }
 
 impl InMemory {
-    fn new(memory: Arc<FaultyMemory>) -> InMemory {
+    pub(crate) fn new(memory: Arc<FaultyMemory>) -> InMemory {
+        InMemory::with_parts(memory, None)
+    }
+
+    /// A store whose objects of more than two parts of this size are written in parts.
+    pub(crate) fn with_parts(memory: Arc<FaultyMemory>, part_bytes: Option<usize>) -> InMemory {
         let bucket = format!("memory://test-{}", BUCKETS.fetch_add(1, Ordering::Relaxed));
         register(
             &bucket,
             Arc::new(SharedFaultyMemory(memory.clone())),
             Duration::from_secs(5),
+            part_bytes,
         );
         InMemory {
             memory,
             url: format!("{bucket}/a/store").into(),
+            part_bytes,
         }
     }
 
@@ -49,7 +60,7 @@ impl InMemory {
     }
 
     fn fork(&self, faults: Faults) -> InMemory {
-        InMemory::new(self.memory.fork(faults))
+        InMemory::with_parts(self.memory.fork(faults), self.part_bytes)
     }
 }
 
@@ -70,7 +81,10 @@ pub(crate) fn after() -> ScoredTracks {
 
 /// Three versions, two of them patches.
 pub(crate) fn prepared(faults: Faults) -> InMemory {
-    let place = InMemory::new(FaultyMemory::new(faults));
+    prepared_in(InMemory::new(FaultyMemory::new(faults)))
+}
+
+fn prepared_in(place: InMemory) -> InMemory {
     let store = create(&place.url).unwrap();
     let versions = [ScoredTracks::new(), scored(10, 1), scored(10, 3), held()];
     commit(&store, &versions[0], &versions[1]).unwrap();
@@ -100,21 +114,63 @@ fn every_version_in_an_object_store_reads_as_it_was_committed_and_leaves_nothing
 
 #[test]
 fn requests_that_fail_or_whose_response_is_lost_are_repeated_and_change_no_row() {
+    let whole = Faults {
+        unavailable: 0.1,
+        lost: 0.15,
+        partial: 0.1,
+        conflict: 0.1,
+        ..Faults::default()
+    };
+    // An upload in parts begins again if one of its requests fails, so it needs fewer faults to end.
+    let in_parts = Faults {
+        unavailable: 0.03,
+        lost: 0.05,
+        ..whole
+    };
+    let mut uploads = 0;
     for seed in 0..8 {
-        let faults = Faults {
-            seed,
-            unavailable: 0.1,
-            lost: 0.15,
-            partial: 0.1,
-            ..Faults::default()
-        };
-        let place = prepared(faults);
-        let store = place.open();
-        patch(&store, &held(), &after()).unwrap();
-        assert_whole(&store.latest().unwrap().unwrap(), &after());
-        assert!(store.requests().repeated > 0);
-        assert_eq!(store.versions().unwrap().len(), 4);
+        for (faults, part_bytes) in [(whole, None), (in_parts, Some(PART_BYTES))] {
+            let memory = FaultyMemory::new(Faults { seed, ..faults });
+            let place = prepared_in(InMemory::with_parts(memory, part_bytes));
+            let store = place.open();
+            patch(&store, &held(), &after()).unwrap();
+            assert_whole(&store.latest().unwrap().unwrap(), &after());
+            assert!(store.requests().repeated > 0);
+            assert_eq!(store.versions().unwrap().len(), 4);
+            uploads += place.memory.uploads();
+        }
     }
+    println!("16 stores with requests that fail: {uploads} uploads in parts");
+    assert!(uploads > 100, "{uploads} uploads in parts");
+}
+
+#[test]
+fn a_put_that_is_refused_although_there_is_no_such_object_is_repeated_and_is_no_conflict() {
+    for seed in 0..8 {
+        let place = prepared(Faults {
+            seed,
+            conflict: 0.3,
+            ..Faults::default()
+        });
+        patch(&place.open(), &held(), &after()).unwrap();
+        assert_whole(&place.open().latest().unwrap().unwrap(), &after());
+    }
+    let place = prepared(Faults::default());
+    let store = place.open();
+    let lock = store.lock(&mut |_| {}).unwrap();
+    let mut commit = store.begin(&lock, CommitInfo::default()).unwrap();
+    commit.replace_all::<Rejects>(&rejects(&scored(3, 1))).unwrap();
+    place.memory.set(Faults {
+        conflict: 1.0,
+        ..Faults::default()
+    });
+    let error = commit.finish().unwrap_err();
+    assert!(matches!(error, StoreError::Object(_)), "{error}");
+    for part in ["PUT `", "8 attempts, last status 409", "run the command again"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    place.memory.set(Faults::default());
+    assert_whole(&place.open().latest().unwrap().unwrap(), &held());
 }
 
 #[test]
@@ -149,11 +205,13 @@ fn a_network_that_is_cut_at_any_write_leaves_the_last_version_whole_and_a_rerun_
             held(),
         ),
     ];
-    let first = prepared(Faults::default());
+    let memory = FaultyMemory::new(Faults::default());
+    let first = prepared_in(InMemory::with_parts(memory, Some(PART_BYTES)));
     for (name, action, leaves) in actions {
         let undisturbed = first.fork(Faults::default());
         action(&undisturbed.open()).unwrap();
         let writes = undisturbed.memory.writes();
+        let uploads = undisturbed.memory.uploads();
         let mut failed = 0;
         for cut in 0..writes {
             let place = first.fork(Faults {
@@ -175,8 +233,11 @@ fn a_network_that_is_cut_at_any_write_leaves_the_last_version_whole_and_a_rerun_
                 assert_whole(&store.latest().unwrap().unwrap(), &leaves);
             }
         }
-        println!("{name}: cut after each of {writes} writes, {failed} commands failed");
+        println!(
+            "{name}: cut after each of {writes} writes, {uploads} uploads in parts among them, {failed} commands failed"
+        );
         assert!(failed > 0, "{name}: no cut was noticed");
+        assert!(uploads > 0 || name == "vacuum", "{name}: no upload in parts");
     }
 }
 
@@ -387,11 +448,13 @@ fn a_store_is_copied_to_a_url_and_back_goes_on_there_and_a_second_copy_writes_on
 #[test]
 fn a_copy_that_is_cut_at_any_write_has_whole_versions_only_and_goes_on() {
     let from = prepared(Faults::default());
-    let whole = InMemory::new(FaultyMemory::new(Faults::default()));
+    let new = |memory| InMemory::with_parts(memory, Some(PART_BYTES));
+    let whole = new(FaultyMemory::new(Faults::default()));
     copied(&from.open(), &create(&whole.url).unwrap(), Some(2)).unwrap();
-    let writes = whole.memory.writes();
+    let (writes, uploads) = (whole.memory.writes(), whole.memory.uploads());
+    assert!(uploads > 0, "no upload in parts");
     for cut in 0..writes {
-        let place = InMemory::new(FaultyMemory::new(Faults {
+        let place = new(FaultyMemory::new(Faults {
             cut_after: Some(cut),
             ..Faults::default()
         }));
@@ -407,7 +470,7 @@ fn a_copy_that_is_cut_at_any_write_has_whole_versions_only_and_goes_on() {
         copied(&from.open(), &create(&healed.url).unwrap(), Some(2)).unwrap();
         assert_whole(&healed.open().latest().unwrap().unwrap(), &held());
     }
-    println!("copy: cut after each of {writes} writes");
+    println!("copy: cut after each of {writes} writes, {uploads} uploads in parts among them");
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn parts_in_an_object_store_make_the_rows_of_one_process_and_are_read_by_bucket(
         "memory://parts",
         Arc::new(SharedFaultyMemory(memory)),
         Duration::from_secs(5),
+        None,
     );
     let store = create(Path::new("memory://parts/store")).unwrap();
     let after = scored(60, 1);

@@ -15,6 +15,7 @@ use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
 use super::hosts::Hosts;
 use super::link::{Link, LinkTraffic};
 use super::meeting::{ClusterConnections, RequestValues, meet};
+use super::peak;
 use super::settings::ClusterSettings;
 use crate::engine::commit::VersionWriter;
 use crate::engine::flow::Wait;
@@ -179,13 +180,17 @@ impl ClusterMember {
         format!("{:016x}-{}", self.session, self.hosts.process())
     }
 
-    /// Logs the number of bytes that this process sent on the links of the dataflow.
+    /// Logs the number of bytes that this process sent on the links of the dataflow, and its largest memory.
     pub(crate) fn log_traffic(&self) {
         let sent = self.traffic.sent();
+        let process = self.hosts.process();
         tracing::info!(
-            process = self.hosts.process(),
+            process,
             "sent {sent} bytes of rows and progress to other processes"
         );
+        if let Some(peak) = peak::kibibytes() {
+            tracing::info!(process, "had at most {peak} KiB of memory");
+        }
     }
 
     /// Reads, scores and stages the shards of this process.

@@ -24,6 +24,7 @@ pub(crate) mod link;
 pub(crate) mod meeting;
 pub(crate) mod member;
 pub mod outcome;
+mod peak;
 pub mod resident;
 pub mod secret;
 pub mod settings;

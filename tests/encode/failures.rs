@@ -50,8 +50,13 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     assert!(reason("bad_frame", "visual").contains("000012.ppm` begins with `no pictu`"));
     assert!(reason("bad_sound", "audio").contains("bad_sound.wav` is no sound that can be read"));
     assert!(reason("no_sound", "audio").ends_with("no_sound` has no sound track"));
-    assert!(
-        reason("no_pictures", "visual").contains("has no video file and no folder of frames `no_pictures`")
+    assert_eq!(
+        reason("no_pictures", "visual"),
+        format!(
+            "visual: video `no_pictures` has no video file and no folder of frames `no_pictures`, only the sound file \
+             `{}`: add the pictures, or encode only the sound",
+            studio.path("media/no_pictures.wav").display()
+        )
     );
     assert!(reason("no_ffmpeg", "visual").contains("install ffmpeg, or give folders of frames"));
     assert!(reason("no_ffmpeg", "audio").contains("no_ffmpeg.mp4"));

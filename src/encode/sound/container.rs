@@ -58,6 +58,9 @@ fn of(head: &[u8]) -> Container {
     if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
         return Container::Wave;
     }
+    if at(0, b"RIFX") && at(8, b"WAVE") {
+        return other("WAV with big-endian samples (RIFX)");
+    }
     if at(4, b"ftyp") {
         return Container::Mp4;
     }
@@ -160,6 +163,10 @@ mod tests {
         let of = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
         let other = |name: &str| Container::Other(name.to_owned());
         assert_eq!(of(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
+        assert_eq!(
+            of(b"RIFX\0\0\0\0WAVEfmt "),
+            other("WAV with big-endian samples (RIFX)")
+        );
         assert_eq!(of(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
         assert_eq!(of(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
         let mut stream = vec![0; 600];

@@ -24,6 +24,8 @@ pub(super) struct FoundFiles {
     pub(super) parquet: Vec<PathBuf>,
     /// Number of other files and folders.
     pub(super) others: usize,
+    /// The first of the other files and folders in order of paths, as an example for messages.
+    pub(super) example: Option<PathBuf>,
 }
 
 /// Largest number of folders between the input and a file.
@@ -64,7 +66,7 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
                     .iter()
                     .any(|folder| hidden(folder) || of_other(folder, modality)) =>
             {
-                found.others += 1
+                found.other(path)
             }
             false => deeper.add(path),
         }
@@ -72,6 +74,7 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
     // Files of the folder itself count alone, as in a folder of the local disk.
     if found.count() == 0 {
         deeper.others += found.others;
+        deeper.example = deeper.example.into_iter().chain(found.example).min();
         return Ok(deeper);
     }
     Ok(found)
@@ -133,7 +136,14 @@ impl FoundFiles {
         } else if is_parquet(&path) && !hidden(&path) {
             self.parquet.push(path);
         } else {
-            self.others += 1;
+            self.other(path);
+        }
+    }
+
+    fn other(&mut self, path: PathBuf) {
+        self.others += 1;
+        if self.example.as_ref().is_none_or(|example| path < *example) {
+            self.example = Some(path);
         }
     }
 }

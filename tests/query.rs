@@ -338,9 +338,16 @@ fn a_sort_of_more_than_the_memory_limit_spills_and_gives_the_same_rows() {
     let spills: Vec<&str> = plan
         .split("spill_count=")
         .skip(1)
-        .map(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap())
+        .map(|rest| {
+            rest.split(|letter: char| !letter.is_ascii_digit())
+                .next()
+                .unwrap()
+        })
         .collect();
-    assert!(spills.iter().any(|count| *count != "0" && !count.is_empty()), "{plan}");
+    assert!(
+        spills.iter().any(|count| *count != "0" && !count.is_empty()),
+        "{plan}"
+    );
 }
 
 #[test]

@@ -27,8 +27,13 @@ struct Preprocessor {
 #[serde(untagged)]
 enum Size {
     Side(usize),
-    Shortest { shortest_edge: usize },
-    Both { height: usize, width: usize },
+    Shortest {
+        shortest_edge: usize,
+    },
+    Both {
+        height: usize,
+        width: usize,
+    },
     /// A size that no square picture has, such as `longest_edge`, which keeps the shape of a picture.
     Other(serde_json::Value),
 }

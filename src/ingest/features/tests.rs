@@ -388,7 +388,9 @@ fn a_folder_of_neither_or_both_kinds_is_an_error() {
                     with the columns `video`, `segment` and `feature`";
     assert_eq!(
         message(),
-        format!("`DIR`: holds no .npy, .npz or .parquet file (1 others, such as `_metadata.parquet`), {expected}")
+        format!(
+            "`DIR`: holds no .npy, .npz or .parquet file (1 others, such as `_metadata.parquet`), {expected}"
+        )
     );
     std::fs::remove_file(folder.path().join("_metadata.parquet")).unwrap();
     assert_eq!(

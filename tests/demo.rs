@@ -5,6 +5,26 @@ use std::process::Command;
 
 use crate::support::{assert_status, run, scratch, stderr, stdout, vaplan};
 
+/// The segment-level score `column` of a line of the table that `run` prints; of the parsers that of protocol `fused`.
+fn scores(told: &str, title: &str, split: &str, column: &str) -> f64 {
+    let header = told.lines().find(|line| line.starts_with("F-scores, percent"));
+    let columns: Vec<&str> = header.unwrap().split_whitespace().collect();
+    // The words before the first score: `split protocol seg`, after the title.
+    let first = columns.iter().position(|word| *word == "seg").unwrap() + 1;
+    let nth = columns[first..].iter().position(|word| *word == column).unwrap();
+    let found: Vec<f64> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix(title)?.strip_prefix("  "))
+        .filter_map(|rest| {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let wanted = words[0] == split && ["labels", "fused"].contains(&words[1]);
+            wanted.then(|| words[2 + nth].parse().unwrap())
+        })
+        .collect();
+    assert_eq!(found.len(), 1, "`{title}` of {split} in\n{told}");
+    found[0]
+}
+
 #[test]
 fn a_demo_is_written_anew_and_every_step_shows_a_command_that_a_shell_runs_to_the_same_end() {
     let folder = scratch();
@@ -37,6 +57,19 @@ fn a_demo_is_written_anew_and_every_step_shows_a_command_that_a_shell_runs_to_th
         "$ vaplan serve --store ",
     ] {
         assert!(told.contains(part), "no {part} in\n{told}");
+    }
+
+    // The scores differ by about a point between processors, but each step of the method helps on each of them.
+    let type_av = |title: &str| scores(told, title, "test", "Type@AV");
+    for (worse, better) in [
+        ("labels, PLG", "labels, PLG + PLD"),
+        ("parser, weak", "parser, PLE"),
+        ("parser, PLE", "parser, PLE + PLD"),
+    ] {
+        assert!(
+            type_av(worse) < type_av(better),
+            "`{better}` is not above `{worse}`:\n{told}"
+        );
     }
 
     // The commands as shown, typed in another folder, give the same output.

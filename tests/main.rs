@@ -8,6 +8,7 @@ mod bad_input_features;
 mod bad_input_text;
 mod calibrate;
 mod candidates;
+mod cases;
 mod cluster;
 mod demo;
 mod denoise;

@@ -15,14 +15,14 @@ use crate::support::{assert_status, run, stderr, stdout};
 use crate::train::TrainingSample;
 
 /// A checkpoint trained for one epoch on features of width 32.
-fn trained() -> TrainingSample {
+pub(crate) fn trained() -> TrainingSample {
     let sample = TrainingSample::new("1");
     assert_status(&sample.train("store", "", "1"), 0);
     sample
 }
 
 /// Predicts videos of these names, whose features have this width, into the folder `npy`.
-fn predict(sample: &TrainingSample, videos: &[&str], width: usize) -> Output {
+pub(crate) fn predict(sample: &TrainingSample, videos: &[&str], width: usize) -> Output {
     let shard = |modality: Modality| {
         let path = sample.path(&format!("{modality}.parquet"));
         let format = ShardFormat {
@@ -53,7 +53,7 @@ fn predict(sample: &TrainingSample, videos: &[&str], width: usize) -> Output {
 }
 
 /// Sorted names in a folder.
-fn names(folder: &str) -> Vec<String> {
+pub(crate) fn names(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -154,7 +154,6 @@ impl Snapshot {
     }
 
     /// Writes the labels into a new folder.
-    #[expect(clippy::too_many_arguments, reason = "the Python file names them")]
     fn export(
         &self,
         py: Python<'_>,

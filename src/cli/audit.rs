@@ -187,14 +187,14 @@ fn table(report: &AuditReport, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(
             out,
             "unsure, and therefore left out of the estimates: {}",
-            counted(report.unsure as u64, "verdict")
+            counted(report.unsure, "verdict")
         )?;
     }
     if report.unused > 0 {
         writeln!(
             out,
             "about no label of these splits in this version: {}",
-            counted(report.unused as u64, "verdict")
+            counted(report.unused, "verdict")
         )?;
     }
     Ok(())

@@ -23,6 +23,7 @@ mod handover;
 mod label;
 #[cfg(feature = "train")]
 mod learning;
+mod left_out;
 #[cfg(feature = "train")]
 pub mod libtorch;
 mod log;

@@ -7,13 +7,13 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser};
 use vaplan_schemas::storage::redacted;
 
-use super::{Cli, stderr};
+use super::{Cli, left_out, stderr};
 
 /// Runs `vaplan`: a command that computes with libtorch is handed over to `vaplan-torch`, in the same process.
 ///
 /// Nothing that this function calls may call libtorch: the linker then leaves libtorch out of the program.
 pub fn main() -> ExitCode {
-    let cli = parsed();
+    let cli = parsed(std::env::args_os().collect());
     #[cfg(feature = "train")]
     if cli.needs_libtorch() {
         let error = super::handover::hand_over();
@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
 /// Runs `vaplan-torch`, which has all commands.
 #[cfg(feature = "train")]
 pub fn main_with_libtorch() -> ExitCode {
-    let cli = parsed();
+    let cli = parsed(std::env::args_os().collect());
     finish(|out| cli.run(out))
 }
 
@@ -40,7 +40,7 @@ pub fn main_with(arguments: Vec<std::ffi::OsString>) -> u8 {
     let words = words.map(|word| super::quoted(&word.to_string_lossy()));
     let asked = std::iter::once("vaplan".to_owned()).chain(words);
     let asked = asked.collect::<Vec<_>>().join(" ");
-    let mut cli = Cli::try_parse_from(arguments).unwrap_or_else(|error| refuse(&error));
+    let mut cli = parsed(arguments);
     cli.global.asked = Some(asked);
     let code = finish(|out| cli.run_without_libtorch(out));
     // An `ExitCode` can be compared, but does not give its number.
@@ -70,10 +70,15 @@ pub fn options_with_values(command: Option<&str>) -> Vec<(String, usize)> {
 }
 
 /// Reads the arguments of the program. Arguments that are not valid end the program.
-fn parsed() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
+fn parsed(arguments: Vec<std::ffi::OsString>) -> Cli {
+    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
         let invalid = error.get(ContextKind::InvalidArg).map(ToString::to_string);
-        let command = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+        let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+        let command = words.into_iter().find(|word| !word.starts_with('-'));
+        if let Some(message) = left_out::said(&error, command) {
+            stderr::tell(&message);
+            std::process::exit(2);
+        }
         if let (ErrorKind::UnknownArgument, Some("--hosts"), Some(command)) =
             (error.kind(), invalid.as_deref(), command)
         {

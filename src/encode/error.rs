@@ -25,6 +25,17 @@ pub enum MediaError {
         /// What is wrong with the file, as the rest of a sentence whose subject is the file.
         problem: String,
     },
+    /// The video has sound, but no pictures.
+    #[error(
+        "video `{name}` has no video file and no folder of frames `{name}`, only the sound file `{sound}`: add the \
+         pictures, or encode only the sound"
+    )]
+    NoPictures {
+        /// Name of the video.
+        name: std::sync::Arc<str>,
+        /// Path of the sound file.
+        sound: PathBuf,
+    },
     /// A sound file cannot be decoded.
     #[error("sound `{path}` {problem}")]
     Sound {

@@ -182,9 +182,9 @@ impl Reader<'_> {
         };
         let cut = &self.reading.cut;
         match &media.pictures {
-            None => Err(MediaError::Picture {
-                path: media.sound.clone().unwrap_or_default(),
-                problem: format!("has no video file and no folder of frames `{}`", media.name),
+            None => Err(MediaError::NoPictures {
+                name: media.name.clone(),
+                sound: media.sound.clone().unwrap_or_default(),
             }),
             Some(Pictures::Frames(folder)) => {
                 let FrameList { paths: chosen, note } = frames::chosen(folder, cut)?;

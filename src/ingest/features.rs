@@ -225,6 +225,7 @@ impl FeatureInput {
             parquet: mut shards,
             others,
             hint,
+            example,
         } = match is_url {
             true => find::objects(path, modality)?,
             false => find::files(path, modality)?,
@@ -236,9 +237,7 @@ impl FeatureInput {
                     "holds {npy} npy and {shards} parquet files, expected one kind"
                 )))
             }
-            (true, true) => Err(problem(format!(
-                "holds no .npy or .parquet file ({others} others){hint}"
-            ))),
+            (true, true) => Err(problem(nothing_to_read(others, example.as_deref()) + hint)),
             (true, false) => {
                 shards.sort_unstable();
                 Ok(FeatureInput {
@@ -257,6 +256,21 @@ impl FeatureInput {
             }
         }
     }
+}
+
+/// What is wrong with a folder without features, as the rest of a sentence whose subject is the folder.
+fn nothing_to_read(others: usize, example: Option<&Path>) -> String {
+    let found = match example {
+        Some(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            format!(" ({others} others, such as `{name}`)")
+        }
+        None => " (it is empty)".to_owned(),
+    };
+    format!(
+        "holds no .npy, .npz or .parquet file{found}, expected `<video>.npy` or `<video>.npz` with one array of shape (T, D) \
+         for each video, or Parquet files with the columns `video`, `segment` and `feature`"
+    )
 }
 
 impl FeatureInput {

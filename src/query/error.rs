@@ -18,6 +18,15 @@ pub enum QueryError {
         /// The message of DataFusion.
         message: String,
     },
+    /// The query needs more memory or more temporary files than it may have.
+    #[error(
+        "the query needs more than its limit of memory, and not all of it can go to temporary files: give a larger \
+         --memory, or none ({message})"
+    )]
+    Memory {
+        /// The message of DataFusion.
+        message: String,
+    },
     /// The statement would change data or settings.
     #[error(
         "statement {statement} is refused, expected a statement that only reads, such as SELECT ({reason})"
@@ -76,6 +85,13 @@ pub enum QueryError {
 
 impl QueryError {
     pub(super) fn sql(error: DataFusionError) -> QueryError {
+        if let DataFusionError::ResourcesExhausted(message) = error.find_root() {
+            // The advice in the message names settings of DataFusion, which no user of vaplan can reach.
+            let cause = message.split(" Consider ").next().unwrap_or_default();
+            return QueryError::Memory {
+                message: cause.trim_end_matches('.').to_owned(),
+            };
+        }
         QueryError::Sql {
             message: error.strip_backtrace(),
         }

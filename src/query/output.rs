@@ -115,6 +115,7 @@ fn write_csv(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, Q
     // pipe would then not be recognised.
     let mut buffer = Vec::new();
     let header = RecordBatch::new_empty(rows.schema());
+    let rows = begun(rows)?;
     let mut first = true;
     for batch in std::iter::once(Ok(header)).chain(rows) {
         let batch = flat(&batch?).map_err(encode("CSV"))?;
@@ -131,6 +132,14 @@ fn write_csv(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, Q
         rows: written,
         cut: false,
     })
+}
+
+/// Computes the first batch, so that a query that fails at once leaves no header without rows in the output.
+fn begun(
+    mut rows: AnswerRows<'_>,
+) -> Result<impl Iterator<Item = Result<RecordBatch, QueryError>>, QueryError> {
+    let first = rows.next().transpose()?;
+    Ok(first.map(Ok).into_iter().chain(rows))
 }
 
 /// Turns lists and maps into text, because CSV cannot hold them.
@@ -160,6 +169,7 @@ fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 fn write_json(rows: AnswerRows<'_>, out: &mut dyn Write) -> Result<WrittenRows, QueryError> {
     let mut written = 0;
     let mut buffer = Vec::new();
+    let rows = begun(rows)?;
     out.write_all(b"[")?;
     for batch in rows {
         let mut lines: LineDelimitedWriter<_> = WriterBuilder::new()

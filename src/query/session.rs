@@ -34,6 +34,8 @@ use super::words;
 /// out of the mean.
 pub const EVENTS: &str = include_str!("events.sql");
 
+/// The sorts of all partitions together set aside one part in this number of a memory limit for their merges.
+const SHARE_OF_MERGES: usize = 4;
 /// Time between two looks whether an answer is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,9 +98,16 @@ impl QuerySession {
             .map_err(QueryError::Threads)?;
         // DESCRIBE and SHOW TABLES need the information schema. With `pushdown_filters` the Parquet reader skips rows
         // while it decodes.
-        let config = SessionConfig::new()
+        let mut config = SessionConfig::new()
             .with_information_schema(true)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+        if let Some(bytes) = memory {
+            // Every sort sets memory aside to merge what it spilled, by default 10 MB in each partition. With a small
+            // limit, sorts would fail before their first row.
+            let options = &mut config.options_mut().execution;
+            let share = bytes / (SHARE_OF_MERGES * options.target_partitions.max(1));
+            options.sort_spill_reservation_bytes = options.sort_spill_reservation_bytes.min(share);
+        }
         let limits = match memory {
             Some(bytes) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))),
             None => RuntimeEnvBuilder::new(),

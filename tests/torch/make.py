@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes state dicts as torch.save does, without torch: small.pt, small_legacy.pt, and evil.pt, which asks for os.system.
+"""Writes state dicts as torch.save does, without torch: small.pt, small_legacy.pt, held/<key>.pt with the dict under each key
+that training scripts use and under one that vaplan does not know, and evil.pt, which asks for os.system.
 
 The pickles come from Python's own pickler over classes that have PyTorch's names, so their opcodes are those of
 `torch/serialization.py` (`_save`, `_legacy_save`). Two tensors share a storage, one is transposed. Run from any folder.
@@ -17,6 +18,7 @@ import zipfile
 
 HERE = pathlib.Path(__file__).parent
 MAGIC = 0x1950A86A20F9469CFC6C
+HOLDERS = ["model", "model_state", "model_state_dict", "net", "network", "params", "state_dict", "weights", "unknown"]
 
 torch = types.ModuleType("torch")
 utils = types.ModuleType("torch._utils")
@@ -98,6 +100,10 @@ def zipped(path, thing, storages):
 def main():
     state, storages = state_dict()
     zipped(HERE / "small.pt", {"epoch": 3, "state_dict": state, "loss": 0.5}, storages)
+    (HERE / "held").mkdir(exist_ok=True)
+    for key in HOLDERS:
+        beside = {"epoch": 3, "optimizer": {"state": {}, "param_groups": []}}
+        zipped(HERE / "held" / f"{key}.pt", {**beside, key: state}, storages)
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = [pickle.dumps(MAGIC, 2), pickle.dumps(1001, 2), pickle.dumps(system, 2), pickled(state, True)]
     parts.append(pickle.dumps([storage.key for storage in storages], 2))

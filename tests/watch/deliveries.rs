@@ -510,7 +510,7 @@ fn what_cannot_be_used_fails_with_its_reason_and_costs_nothing_beside_it() {
             "its name says no kind of delivery, expected one of *.weak.csv",
         ),
         ("epoch-0001.predictions.parquet", "modality"),
-        ("f.audio", "holds no .npy or .parquet file"),
+        ("f.audio", "holds no .npy, .npz or .parquet file (it is empty)"),
         ("g.user.csv", "is a FIFO, expected a regular file"),
     ] {
         assert!(!place.inbox(name).exists() && place.inbox("failed").join(name).symlink_metadata().is_ok());

@@ -77,6 +77,7 @@ fn world() -> Fallible<World> {
         settings: LabelSettings::resolve(&SettingsRequest::default(), &classes)?,
         prompts: [prompts(), prompts()],
         features: [vec![PathBuf::from("simulated")], vec![PathBuf::from("simulated")]],
+        label_folders: Default::default(),
         columns: Default::default(),
         segment_seconds: 1.0,
         denoising: [None, None],

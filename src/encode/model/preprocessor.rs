@@ -27,17 +27,28 @@ struct Preprocessor {
 #[serde(untagged)]
 enum Size {
     Side(usize),
-    Shortest { shortest_edge: usize },
-    Both { height: usize, width: usize },
+    Shortest {
+        shortest_edge: usize,
+    },
+    Both {
+        height: usize,
+        width: usize,
+    },
+    /// A size that no square picture has, such as `longest_edge`, which keeps the shape of a picture.
+    Other(serde_json::Value),
 }
 
 impl Size {
     fn side(&self) -> Result<usize, String> {
-        match *self {
-            Size::Side(side) | Size::Shortest { shortest_edge: side } => Ok(side),
-            Size::Both { height, width } if height == width => Ok(height),
+        match self {
+            Size::Side(side) | Size::Shortest { shortest_edge: side } => Ok(*side),
+            Size::Both { height, width } if height == width => Ok(*height),
             Size::Both { height, width } => Err(format!(
                 "{FILE}: pictures are {height} by {width} pixels, expected a square"
+            )),
+            Size::Other(value) => Err(format!(
+                "{FILE}: a size is {value}, expected a number of pixels, {{\"shortest_edge\": N}}, or {{\"height\": N, \
+                 \"width\": N}}; the model takes square pictures, so write the side of a square in one of these forms"
             )),
         }
     }
@@ -58,6 +69,13 @@ pub(super) fn apply(folder: &Path, image: &mut ImageSettings) -> Result<bool, St
             "{FILE}: {error}, expected size, crop_size, image_mean and image_std as transformers writes them"
         )
     })?;
+    // A size of an unknown form is refused even if the size of the crop replaces it: it tells that the pictures are scaled
+    // in a way that vaplan does not follow.
+    for size in [&file.size, &file.crop_size].into_iter().flatten() {
+        if let Size::Other(_) = size {
+            size.side()?;
+        }
+    }
     let crops = file.do_center_crop.unwrap_or(true);
     let size = file.crop_size.filter(|_| crops).or(file.size);
     if let Some(size) = &size {
@@ -114,6 +132,14 @@ mod tests {
             (
                 r#"{"size": {"height": 2, "width": 3}}"#,
                 "pictures are 2 by 3 pixels, expected a square",
+            ),
+            (
+                r#"{"size": {"longest_edge": 224}, "crop_size": 224}"#,
+                r#"preprocessor_config.json: a size is {"longest_edge":224}, expected a number of pixels"#,
+            ),
+            (
+                r#"{"crop_size": "224"}"#,
+                r#"a size is "224", expected a number of pixels"#,
             ),
             ("no json", "preprocessor_config.json: "),
         ] {

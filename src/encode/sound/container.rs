@@ -10,6 +10,9 @@ use crate::encode::media::codec::{Aac, Codec, aac_rate};
 pub(crate) enum Container {
     /// WAV, including RF64 and BW64.
     Wave,
+    /// WAV with big-endian samples (RIFX). It is refused: ffmpeg 5.1 and 9.0 take its samples for little-endian ones, which
+    /// gives noise.
+    BigEndianWave,
     /// MP4 or QuickTime; the sound track is found by the index of the file.
     Mp4,
     /// A container that symphonia reads.
@@ -57,6 +60,9 @@ fn of(head: &[u8]) -> Container {
     let packets = |first: usize, length: usize| (0..3).all(|nth| at(first + nth * length, &[0x47]));
     if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
         return Container::Wave;
+    }
+    if at(0, b"RIFX") && at(8, b"WAVE") {
+        return Container::BigEndianWave;
     }
     if at(4, b"ftyp") {
         return Container::Mp4;
@@ -160,6 +166,7 @@ mod tests {
         let of = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
         let other = |name: &str| Container::Other(name.to_owned());
         assert_eq!(of(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
+        assert_eq!(of(b"RIFX\0\0\0\0WAVEfmt "), Container::BigEndianWave);
         assert_eq!(of(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
         assert_eq!(of(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
         let mut stream = vec![0; 600];

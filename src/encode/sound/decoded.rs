@@ -182,6 +182,11 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
     let (mut file, _) = open_regular(path).map_err(|error| Refused::Final(error.into()))?;
     match container(&mut file).map_err(lost)? {
         Container::Other(what) => Err(Refused::ForFfmpeg(what)),
+        Container::BigEndianWave => Err(refused(
+            "is a WAV file with big-endian samples (RIFX), which ffmpeg reads as noise, expected little-endian ones \
+             (RIFF): convert the file, for example with sox"
+                .to_owned(),
+        )),
         Container::Unknown => {
             let mut head = Vec::new();
             (&mut file).take(8).read_to_end(&mut head).map_err(lost)?;

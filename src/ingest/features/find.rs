@@ -26,6 +26,8 @@ pub(super) struct FoundFiles {
     pub(super) others: usize,
     /// What to do with one of the other files: see [`hint`].
     pub(super) hint: &'static str,
+    /// The first of the other files and folders in order of paths, as an example for messages.
+    pub(super) example: Option<PathBuf>,
 }
 
 /// Largest number of folders between the input and a file.
@@ -66,7 +68,7 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
                     .iter()
                     .any(|folder| hidden(folder) || of_other(folder, modality)) =>
             {
-                found.others += 1
+                found.other(path)
             }
             false => deeper.add(path),
         }
@@ -77,6 +79,7 @@ pub(super) fn objects(folder: &Path, modality: Modality) -> Result<FoundFiles, I
         if deeper.hint.is_empty() {
             deeper.hint = found.hint;
         }
+        deeper.example = deeper.example.into_iter().chain(found.example).min();
         return Ok(deeper);
     }
     Ok(found)
@@ -138,10 +141,17 @@ impl FoundFiles {
         } else if is_parquet(&path) && !hidden(&path) {
             self.parquet.push(path);
         } else {
-            self.others += 1;
-            if self.hint.is_empty() {
-                self.hint = hint(&path);
-            }
+            self.other(path);
+        }
+    }
+
+    fn other(&mut self, path: PathBuf) {
+        self.others += 1;
+        if self.hint.is_empty() {
+            self.hint = hint(&path);
+        }
+        if self.example.as_ref().is_none_or(|example| path < *example) {
+            self.example = Some(path);
         }
     }
 }

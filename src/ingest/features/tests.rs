@@ -409,13 +409,34 @@ fn a_folder_of_neither_or_both_kinds_is_an_error() {
         error.replace(&folder.path().display().to_string(), "DIR")
     };
     std::fs::write(folder.path().join("_metadata.parquet"), b"").unwrap();
-    assert_eq!(message(), "`DIR`: holds no .npy or .parquet file (1 others)");
-    std::fs::write(folder.path().join("a.h5"), b"").unwrap();
-    let hint = ": HDF5 files are not read; `python -m vaplan.h5` makes npy files of the features of AVE";
+    let expected = "expected `<video>.npy` or `<video>.npz` with one array of shape (T, D) for each video, or Parquet files \
+                    with the columns `video`, `segment` and `feature`";
     assert_eq!(
         message(),
-        format!("`DIR`: holds no .npy or .parquet file (2 others){hint}")
+        format!(
+            "`DIR`: holds no .npy, .npz or .parquet file (1 others, such as `_metadata.parquet`), {expected}"
+        )
     );
+    std::fs::remove_file(folder.path().join("_metadata.parquet")).unwrap();
+    assert_eq!(
+        message(),
+        format!("`DIR`: holds no .npy, .npz or .parquet file (it is empty), {expected}")
+    );
+    // The example does not depend on the order in which the system lists the folder.
+    for name in ["c.pt", "a.pt", "b.pt"] {
+        std::fs::write(folder.path().join(name), b"").unwrap();
+    }
+    assert_eq!(
+        message(),
+        format!("`DIR`: holds no .npy, .npz or .parquet file (3 others, such as `a.pt`), {expected}")
+    );
+    std::fs::write(folder.path().join("d.h5"), b"").unwrap();
+    let hint = ": HDF5 files are not read; `python -m vaplan.h5` makes npy files of the features of AVE";
+    assert!(message().ends_with(hint), "{}", message());
+    std::fs::remove_file(folder.path().join("d.h5")).unwrap();
+    for name in ["c.pt", "a.pt", "b.pt"] {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
     std::fs::write(folder.path().join("a.parquet"), b"").unwrap();
     std::fs::write(folder.path().join("b.npy"), b"").unwrap();
     assert_eq!(

@@ -27,6 +27,21 @@ fn both_formats_give_the_tensors_with_offset_and_stride_and_without_the_prefix()
 }
 
 #[test]
+fn the_state_dict_is_found_under_every_key_of_training_scripts() {
+    for key in HOLDERS {
+        let weights = read(&file(&format!("held/{key}.pt"))).unwrap();
+        let weights = weights.without_wrappers().tensors;
+        let names: Vec<&str> = weights.keys().map(String::as_str).collect();
+        assert_eq!(names, ["fc.bias", "fc.turned", "fc.weight"], "{key}");
+        assert_eq!(values(&weights["fc.bias"]), (vec![2], vec![-1.0, 2.5]), "{key}");
+    }
+    let refused = read(&file("held/unknown.pt")).unwrap_err().to_string();
+    for key in HOLDERS {
+        assert!(refused.contains(&format!("`{key}`")), "{refused}");
+    }
+}
+
+#[test]
 fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
     let refused = read(&file("evil.pt")).unwrap_err();
     // The pickle names `os.system` by the module that defines it.

@@ -67,12 +67,15 @@ fn reader(store: &Path, table: &str) -> u64 {
     let mut entries: Vec<_> = log.map(|entry| entry.unwrap().path()).collect();
     entries.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     entries.sort();
-    let actions: String = entries
+    let entries: Vec<String> = entries
         .into_iter()
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
+    // The last line of an entry may have no line end.
+    let actions = entries.join("\n");
     let actions = actions
         .lines()
+        .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let mut versions = actions.filter_map(|action| action["protocol"]["minReaderVersion"].as_u64());
     versions.next_back().unwrap()

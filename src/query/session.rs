@@ -34,7 +34,7 @@ use super::words;
 /// out of the mean.
 pub const EVENTS: &str = include_str!("events.sql");
 
-/// The sorts of all partitions together set aside one part in this number of a memory limit for their merges.
+/// A sort sets aside one part in this number of a memory limit to merge what it spilled.
 const SHARE_OF_MERGES: usize = 4;
 /// Time between two looks whether an answer is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -103,9 +103,11 @@ impl QuerySession {
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         if let Some(bytes) = memory {
             // Every sort sets memory aside to merge what it spilled, by default 10 MB in each partition. With a small
-            // limit, sorts would fail before their first row.
+            // limit, sorts would fail before their first row. One partition, because the merge of several partitions needs
+            // memory that the sorts below may have taken, and cannot spill.
             let options = &mut config.options_mut().execution;
-            let share = bytes / (SHARE_OF_MERGES * options.target_partitions.max(1));
+            options.target_partitions = 1;
+            let share = bytes / SHARE_OF_MERGES;
             options.sort_spill_reservation_bytes = options.sort_spill_reservation_bytes.min(share);
         }
         let limits = match memory {

@@ -35,34 +35,6 @@ fn reason(studio: &Studio, out: &str, video: &str) -> String {
 }
 
 #[test]
-fn media_of_equal_content_are_all_encoded_and_equal() {
-    let Some(studio) = Studio::new("media_of_equal_content_are_all_encoded_and_equal") else {
-        return;
-    };
-    // Lengths of names give the noise: pairs of equal files, of 7 or 10 s, spread over batches and readers.
-    for pair in 0..24 {
-        let name = "v".repeat(pair + 1);
-        studio.sound(&name, 8_000, 8_000 * if pair % 3 > 0 { 10 } else { 7 });
-        let copy = studio.path(&format!("media/{name}x.wav"));
-        fs::copy(studio.path(&format!("media/{name}.wav")), copy).unwrap();
-    }
-    for out in ["one", "two"] {
-        let encoded = encode(&studio, out, "clap", &["--readers", "3"]);
-        assert_status(&encoded, 0);
-        assert!(stdout(&encoded).ends_with("left out 0\n"), "{}", stdout(&encoded));
-        let features = studio.features(out, Modality::Audio);
-        assert_eq!(features.len(), 48);
-        for (name, segments, values) in &features {
-            let Some(original) = name.strip_suffix('x') else {
-                continue;
-            };
-            let (_, other, same) = features.iter().find(|(name, ..)| name == original).unwrap();
-            assert_eq!((segments, values), (other, same), "{name}");
-        }
-    }
-}
-
-#[test]
 fn a_video_of_ten_bits_has_the_pictures_of_one_of_eight() {
     let test = "a_video_of_ten_bits_has_the_pictures_of_one_of_eight";
     let Some((studio, ffmpeg)) = Studio::new(test).zip(ffmpeg(test)) else {

@@ -319,7 +319,9 @@ pub(super) fn run(args: &LabelArgs, global: &Global, out: &mut dyn Write) -> any
         writeln!(out, "nothing to do: version {version} holds these labels")?;
         return Ok(ExitCode::SUCCESS);
     };
-    notes::report(&done.rejected, global.quiet);
+    for line in notes::summary(&done.rejected, false) {
+        bar.say(&line);
+    }
     writeln!(
         out,
         "version {version}: {} videos, {} records labelled",

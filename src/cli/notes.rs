@@ -23,7 +23,7 @@ const LINES: usize = 10;
 
 /// Returns one line per kind of reason: rejected rows first, then what is wrong in the files before what follows from it for the
 /// labels, then the most frequent kinds.
-fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
+pub(super) fn summary(rejects: &[RejectRow], quiet: bool) -> Vec<String> {
     let mut kinds: BTreeMap<(Severity, String), (usize, &RejectRow)> = BTreeMap::new();
     for row in rejects
         .iter()

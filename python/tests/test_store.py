@@ -161,7 +161,7 @@ def test_a_folder_to_write_is_a_path_or_a_file_url(store, tmp_path, monkeypatch)
     assert store.export("valor", (tmp_path / "valor").as_uri(), splits=["test"]) == (24, [], [])
     with pytest.raises(ValueError, match="^`s3://bucket/a` is a URL, expected a folder of the local disk"):
         store.export("valor", "s3://bucket/a")
-    with pytest.raises(ValueError, match="no path of this machine"):
+    with pytest.raises(vaplan.VaplanError, match="no path of this machine"):
         vaplan.sample("file://host/a")
     assert [path.name for path in tmp_path.iterdir()] == ["valor"]
 

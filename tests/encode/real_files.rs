@@ -9,7 +9,7 @@ use vaplan_schemas::Modality;
 
 use super::Studio;
 use super::video::ffmpeg;
-use crate::support::{assert_status, golden_path, run, stderr, stdout};
+use crate::support::{assert_status, golden_path, run, stderr};
 
 /// Runs `vaplan encode` with one model, f32 features and more arguments.
 fn encode(studio: &Studio, out: &str, model: &str, more: &[&str]) -> std::process::Output {

@@ -81,6 +81,18 @@ fn label_words(store: &str, inputs: &str) -> Vec<String> {
     std::iter::once("label".to_owned()).chain(words).collect()
 }
 
+/// Waits until a server answers on a port of this machine.
+fn wait_for(port: u16) {
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "the server does not start"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 impl S3 {
     fn start(test: &str) -> Option<S3> {
         let python = python(test)?;
@@ -118,14 +130,7 @@ impl S3 {
             python,
             folder: scratch(),
         };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", free)).is_err() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "the server does not start"
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait_for(free);
         s3.python(
             "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')",
             &[],

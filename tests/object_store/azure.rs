@@ -4,13 +4,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use object_store::RetryConfig;
 use object_store::azure::MicrosoftAzureBuilder;
 
 use super::conflict::assert_one_writer_wins;
-use super::{assert_at_once, label_words, make_inputs, words};
+use super::{assert_at_once, label_words, make_inputs, wait_for, words};
 use crate::open_outside::python;
 use crate::support::{assert_status, scratch, stdout, vaplan};
 
@@ -80,14 +79,7 @@ impl Azure {
             endpoint: format!("http://127.0.0.1:{port}"),
             folder: scratch(),
         };
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", free)).is_err() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "the server does not start"
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait_for(free);
         let made = Command::new(python)
             .args(["-c", CONTAINER, ACCOUNT, KEY, &port])
             .output()

@@ -1,7 +1,7 @@
 //! PLD against numbers from outside this project: losses, and labels after PLD equal in every cell.
 
 use vaplan::ingest::npy;
-use vaplan_dataflows::decide::{Denoising, decide_track};
+use vaplan_dataflows::decide::{Denoising, PlgTrack, decide_track};
 use vaplan_dataflows::pld::forward_loss;
 use vaplan_dataflows::{Bits, DenoisingRule, Prediction, Probability};
 use vaplan_schemas::{ClassId, Modality};
@@ -60,7 +60,12 @@ fn denoised(settings: DenoisingRule) -> (Vec<i64>, usize) {
                 prediction: prediction.into(),
                 rule: settings,
             };
-            let (decided, rejection) = decide_track(Modality::Visual, id, track, Some(&denoising));
+            let track = PlgTrack {
+                class: id,
+                label: track,
+                margins: None,
+            };
+            let (decided, rejection) = decide_track(Modality::Visual, track, Some(&denoising));
             assert_eq!(rejection, None);
             for (segment, &cell) in cells.iter().enumerate() {
                 labels[cell] = i64::from(decided.label.get(segment));

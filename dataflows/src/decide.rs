@@ -1,10 +1,10 @@
 //! The one definition of a label: pure functions from the evidence about a video to its label matrices, with reasons.
 //!
 //! ```text
-//! scores ─────┬─ score > threshold ─▶ PLG ─┐
-//! thresholds ─┘                            ├─ PLD flips ─┐
-//! prediction ─┬────────────────────────────┘             ├─ user labels replace ─▶ LabelRecord, rejections
-//! settings ───┘                              user labels ┘
+//! scores ─────┬─ score > threshold ─▶ PLG ─────┐
+//! thresholds ─┴─ score − threshold ─▶ margins ─┤
+//! prediction ─┬────────────────────────────────┴─ flips ─┬─ user labels replace ─▶ LabelRecord, rejections
+//! rule ───────┘                             user labels ─┘
 //! ```
 //!
 //! The functions take and return plain data. They read no clock, no file and no random number, so equal evidence always
@@ -12,10 +12,10 @@
 //!
 //! | caller | function |
 //! |---|---|
-//! | operator [`threshold`](mod@crate::threshold) | [`plg`] |
+//! | operator [`threshold`](mod@crate::threshold) | [`plg`], [`margins`] |
 //! | operator [`labels`](mod@crate::labels), in the resident graph and in the batch path | [`decide_modality`] |
 //! | [`VideoOutcome`](crate::outcome::VideoOutcome), for labels that are set in both modalities | [`audio_visual`] |
-//! | the search for tracks that an epoch flips, before the graph is started | [`plg`], [`decide_track`] |
+//! | the search for tracks that an epoch flips, before the graph is started | [`PlgTrack::new`], [`decide_track`] |
 //! | tests against numbers from outside this project, and the test of the graph | [`decide_video`] |
 //!
 //! The graph calls the parts and not [`decide_video`], so that a changed threshold recomputes PLG of the tracks of one
@@ -28,6 +28,7 @@ use vaplan_schemas::{ClassId, Modality};
 
 use crate::bits::Bits;
 use crate::denoising::DenoisingRule;
+use crate::flips::PredictedTrack;
 use crate::prediction::Prediction;
 use crate::records::{Denoised, LabelRecord, Score, ScoreRecord, Track};
 use crate::rejection::{Rejection, UserLabelRejection};
@@ -136,11 +137,12 @@ pub fn decide_video(audio: ModalityEvidence<'_>, visual: ModalityEvidence<'_>) -
 
 impl ModalityEvidence<'_> {
     /// Returns the PLG labels of each class that has scores and a threshold, classes ascending.
-    fn tracks(&self) -> Vec<(ClassId, Bits)> {
+    fn tracks(&self) -> Vec<PlgTrack> {
+        let rule = self.denoising.map(|own| own.rule);
         let scored = self.scores.into_iter().flat_map(ScoreRecord::tracks);
         let track = |(class, _, scores): (ClassId, _, &[Score])| {
             let threshold = self.thresholds.iter().find(|(of, _)| *of == class)?.1;
-            Some((class, plg(scores, threshold)))
+            Some(PlgTrack::new(class, scores, threshold, rule))
         };
         scored.filter_map(track).collect()
     }
@@ -165,6 +167,53 @@ pub fn plg(scores: &[Score], threshold: Score) -> Bits {
     scores.iter().map(|&score| score > threshold).collect()
 }
 
+/// Returns the margin of each score: the score minus the threshold. It is above 0 where [`plg`] sets a label.
+///
+/// # Shapes
+/// `scores`: `[T]`; returns `[T]`.
+///
+/// ```
+/// use vaplan_dataflows::Score;
+/// use vaplan_dataflows::decide::margins;
+/// let scores = [0.25, 0.5, 1.0].map(|value| Score::new(value).unwrap());
+/// assert_eq!(margins(&scores, scores[1])[..], [-0.25, 0.0, 0.5].map(|value| Score::new(value).unwrap()));
+/// ```
+pub fn margins(scores: &[Score], threshold: Score) -> Arc<[Score]> {
+    // Only infinity minus infinity is no number. Such a score equals its threshold.
+    let margin = |score: &Score| Score::new(score.get() - threshold.get()).or(Score::new(0.0));
+    scores
+        .iter()
+        .map(|score| margin(score).expect("0 is a number"))
+        .collect()
+}
+
+/// The PLG labels of one track, and what the denoising rule reads beside them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlgTrack {
+    /// Class of the track.
+    pub class: ClassId,
+    /// Labels of [`plg`].
+    pub label: Bits,
+    /// Score minus threshold of each segment ([`margins`]); needed if the denoising rule
+    /// [reads margins](DenoisingRule::reads_margins).
+    pub margins: Option<Arc<[Score]>>,
+}
+
+impl PlgTrack {
+    /// Makes the labels, and the margins if `rule` reads them.
+    ///
+    /// # Shapes
+    /// `scores`: `[T]`.
+    pub fn new(class: ClassId, scores: &[Score], threshold: Score, rule: Option<DenoisingRule>) -> PlgTrack {
+        let reads = rule.is_some_and(|rule| rule.reads_margins());
+        PlgTrack {
+            class,
+            label: plg(scores, threshold),
+            margins: reads.then(|| margins(scores, threshold)),
+        }
+    }
+}
+
 /// What [`decide_modality`] returns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModalityLabels {
@@ -181,14 +230,17 @@ pub struct ModalityLabels {
 ///
 /// # Shapes
 /// `tracks`: one `[T]` per class, classes strictly ascending, all of the same T.
+///
+/// # Panics
+/// Panics if the denoising rule reads margins and a track has none.
 pub fn decide_modality(
     modality: Modality,
-    tracks: Vec<(ClassId, Bits)>,
+    tracks: Vec<PlgTrack>,
     denoising: Option<&Denoising>,
     user_labels: Option<&UserLabelRecord>,
 ) -> ModalityLabels {
     let mut rejections = Vec::new();
-    let segments = tracks.first().map(|(_, label)| label.len() as u32);
+    let segments = tracks.first().map(|track| track.label.len() as u32);
     let denoising = match (denoising, segments) {
         (Some(own), Some(expected)) if own.prediction.segments() != expected => {
             rejections.push(Rejection::Prediction {
@@ -203,8 +255,8 @@ pub fn decide_modality(
     };
     // The exact capacity saves memory: a vector that grows by itself allocates room for at least four tracks.
     let mut decided = Vec::with_capacity(tracks.len());
-    for (class, label) in tracks {
-        let (track, rejected) = decide_track(modality, class, label, denoising);
+    for track in tracks {
+        let (track, rejected) = decide_track(modality, track, denoising);
         rejections.extend(rejected);
         decided.push(track);
     }
@@ -222,15 +274,18 @@ pub fn decide_modality(
 /// class that was not predicted keeps its PLG labels.
 ///
 /// # Shapes
-/// `label`: `[T]`; the prediction has T segments, too.
+/// The track has T segments, and the prediction, too.
 ///
 /// # Panics
-/// Panics if the prediction has another number of segments than `label`. [`decide_modality`] rejects such a prediction
-/// before.
+/// Panics if the prediction has another number of segments than the track. [`decide_modality`] rejects such a prediction
+/// before. Also panics if the denoising rule reads margins and the track has none.
 pub fn decide_track(
     modality: Modality,
-    class: ClassId,
-    label: Bits,
+    PlgTrack {
+        class,
+        label,
+        margins,
+    }: PlgTrack,
     denoising: Option<&Denoising>,
 ) -> (Track, Option<Rejection>) {
     let mut track = Track::plg(class, label);
@@ -239,7 +294,11 @@ pub fn decide_track(
         return (track, None);
     };
     assert_eq!(probabilities.len(), track.label.len(), "segments");
-    let found = rule.flips(&track.label, probabilities);
+    let found = rule.flips(PredictedTrack {
+        labels: &track.label,
+        margins: margins.as_deref(),
+        probabilities,
+    });
     if found.flipped.ones() > 0 {
         let score = |value: f64| Score::new(value).expect("losses of probabilities are numbers");
         let losses = found.losses.iter().zip(found.flipped.iter());

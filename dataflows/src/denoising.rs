@@ -9,17 +9,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bits::Bits;
 use crate::bounds::{self, BoundsError, ProbabilityBounds};
-use crate::flips::Flips;
+use crate::flips::{Flips, PredictedTrack};
+use crate::margin::{self, MarginError, ScoreMargin};
 use crate::pld::{self, Pld, PldError};
-use crate::prediction::Probability;
 
 /// Parameters of a rule by name, such as `alpha` of rule `pld`.
 pub type RuleParameters = BTreeMap<String, f64>;
 
 /// Names of all rules, in the order of help texts.
-pub const RULES: [&str; 2] = [Pld::NAME, ProbabilityBounds::NAME];
+pub const RULES: [&str; 3] = [Pld::NAME, ProbabilityBounds::NAME, ScoreMargin::NAME];
 
 /// The rule by which predictions change labels, with its parameters.
 ///
@@ -29,7 +28,7 @@ pub const RULES: [&str; 2] = [Pld::NAME, ProbabilityBounds::NAME];
 /// assert_eq!(rule, DenoisingRule::pld(5, 4.0, 0.5).unwrap());
 /// assert_eq!(rule.to_string(), "pld alpha=4 guard=0.5 k=5");
 /// let refused = DenoisingRule::new("vote", &RuleParameters::new()).unwrap_err();
-/// assert!(refused.to_string().starts_with("the denoising rule is `vote`, expected one of: pld, bounds"));
+/// assert!(refused.to_string().starts_with("the denoising rule is `vote`, expected one of: pld, bounds, margin"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DenoisingRule {
@@ -37,6 +36,8 @@ pub enum DenoisingRule {
     Pld(Pld),
     /// One bound of the probability for each direction of a flip.
     Bounds(ProbabilityBounds),
+    /// The margin of the score and the logit of the parser add up.
+    Margin(ScoreMargin),
 }
 
 /// A rule or parameter that cannot be used.
@@ -62,6 +63,9 @@ pub enum DenoisingRuleError {
     /// A parameter of rule `bounds` is outside its range.
     #[error(transparent)]
     Bounds(#[from] BoundsError),
+    /// A parameter of rule `margin` is outside its range.
+    #[error(transparent)]
+    Margin(#[from] MarginError),
 }
 
 impl DenoisingRule {
@@ -73,6 +77,7 @@ impl DenoisingRule {
         let default = match name {
             Pld::NAME => DenoisingRule::Pld(Pld::default()),
             ProbabilityBounds::NAME => DenoisingRule::Bounds(ProbabilityBounds::default()),
+            ScoreMargin::NAME => DenoisingRule::Margin(ScoreMargin::default()),
             _ => return Err(DenoisingRuleError::Rule(name.to_owned())),
         };
         default.with(parameters)
@@ -94,6 +99,14 @@ impl DenoisingRule {
         Ok(DenoisingRule::Bounds(ProbabilityBounds::new(clear, set)?))
     }
 
+    /// Makes rule `margin` with these parameters.
+    ///
+    /// # Errors
+    /// Returns [`DenoisingRuleError::Margin`] if a parameter is outside its range (see [`ScoreMargin::new`]).
+    pub fn margin(scale: f64, bias: f64) -> Result<DenoisingRule, DenoisingRuleError> {
+        Ok(DenoisingRule::Margin(ScoreMargin::new(scale, bias)?))
+    }
+
     /// Returns the same rule with some parameters changed.
     ///
     /// # Errors
@@ -111,6 +124,7 @@ impl DenoisingRule {
         Ok(match self {
             DenoisingRule::Pld(_) => DenoisingRule::Pld(Pld::from_parameters(&all)?),
             DenoisingRule::Bounds(_) => DenoisingRule::Bounds(ProbabilityBounds::from_parameters(&all)?),
+            DenoisingRule::Margin(_) => DenoisingRule::Margin(ScoreMargin::from_parameters(&all)?),
         })
     }
 
@@ -119,6 +133,7 @@ impl DenoisingRule {
         match self {
             DenoisingRule::Pld(_) => Pld::NAME,
             DenoisingRule::Bounds(_) => ProbabilityBounds::NAME,
+            DenoisingRule::Margin(_) => ScoreMargin::NAME,
         }
     }
 
@@ -127,6 +142,7 @@ impl DenoisingRule {
         match self {
             DenoisingRule::Pld(pld) => pld.parameters(),
             DenoisingRule::Bounds(bounds) => bounds.parameters(),
+            DenoisingRule::Margin(margin) => margin.parameters(),
         }
     }
 
@@ -135,26 +151,37 @@ impl DenoisingRule {
     pub fn limit(&self) -> Option<(f64, u32)> {
         match self {
             DenoisingRule::Pld(pld) => Some((pld.alpha(), pld.k())),
-            DenoisingRule::Bounds(_) => None,
+            DenoisingRule::Bounds(_) | DenoisingRule::Margin(_) => None,
         }
+    }
+
+    /// Whether the rule reads the margins of the scores, beside labels and probabilities.
+    pub fn reads_margins(&self) -> bool {
+        matches!(self, DenoisingRule::Margin(_))
     }
 
     /// Decides which labels of a track to flip.
     ///
-    /// # Shapes
-    /// `labels` and `probabilities`: `[T]`, one class.
-    pub fn flips(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
+    /// # Panics
+    /// Panics if the rule [reads margins](DenoisingRule::reads_margins) and the track has none.
+    pub fn flips(&self, track: PredictedTrack<'_>) -> Flips {
         match self {
-            DenoisingRule::Pld(settings) => pld::flips(labels, probabilities, *settings),
-            DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
+            DenoisingRule::Pld(settings) => pld::flips(track.labels, track.probabilities, *settings),
+            _ => self.flips_and_losses(track),
         }
     }
 
     /// Like [`DenoisingRule::flips`], and always returns the losses and the base.
-    pub fn flips_and_losses(&self, labels: &Bits, probabilities: &[Probability]) -> Flips {
+    ///
+    /// # Panics
+    /// Panics as [`DenoisingRule::flips`].
+    pub fn flips_and_losses(&self, track: PredictedTrack<'_>) -> Flips {
         match self {
-            DenoisingRule::Pld(settings) => pld::flips_and_losses(labels, probabilities, *settings),
-            DenoisingRule::Bounds(bounds) => bounds::flips(labels, probabilities, *bounds),
+            DenoisingRule::Pld(settings) => {
+                pld::flips_and_losses(track.labels, track.probabilities, *settings)
+            }
+            DenoisingRule::Bounds(bounds) => bounds::flips(track.labels, track.probabilities, *bounds),
+            DenoisingRule::Margin(margin) => margin::flips(track, *margin),
         }
     }
 }

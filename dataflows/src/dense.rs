@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cosines [T, C] ── rule ─ scores ── plg, class by class ── ∧ weak label ─▶ labels [T, C]
-//! probabilities, labels [T, C] ── denoising rule, class by class ── ∧ weak label ─▶ labels, losses, flips [T, C]
+//! probabilities, labels, margins [T, C] ── denoising rule, class by class ── ∧ weak label ─▶ labels, losses, flips [T, C]
 //! ```
 //!
 //! The decisions are those of [`plg`] and [`DenoisingRule::flips`], which the graph calls, too.
@@ -10,6 +10,7 @@
 use crate::bits::Bits;
 use crate::decide::plg;
 use crate::denoising::DenoisingRule;
+use crate::flips::PredictedTrack;
 use crate::prediction::Probability;
 use crate::rule::Rule;
 use crate::score::Score;
@@ -60,7 +61,19 @@ pub fn plg_labels(
     }
 }
 
-/// The matrices that [`pld_labels`] writes.
+/// The matrices that [`denoised_labels`] reads, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictedMatrices<'a> {
+    /// Probabilities of the parser, `[T, C]`.
+    pub probabilities: &'a [f32],
+    /// PLG labels, `[T, C]`.
+    pub labels: &'a [bool],
+    /// Score minus threshold, `[T, C]`; needed if the rule [reads margins](DenoisingRule::reads_margins). NaN where there is no score:
+    /// such a label does not flip.
+    pub margins: Option<&'a [f64]>,
+}
+
+/// The matrices that [`denoised_labels`] writes.
 #[derive(Debug)]
 pub struct DenoisedMatrices<'a> {
     /// Labels after denoising, `[T, C]`.
@@ -75,31 +88,36 @@ pub struct DenoisedMatrices<'a> {
 ///
 /// # Shapes
 /// All matrices are row-major.
-/// - `probabilities`, `labels`: `[T, C]`
+/// - `own`: matrices `[T, C]`
 /// - `weak`: `[C]`, whether the class is in the weak label; labels of other classes stay as they are
 /// - `out`: three matrices `[T, C]`, overwritten
 ///
 /// ```
-/// use vaplan_dataflows::dense::{DenoisedMatrices, pld_labels};
+/// use vaplan_dataflows::dense::{DenoisedMatrices, PredictedMatrices, denoised_labels};
 /// use vaplan_dataflows::DenoisingRule;
 /// let rule = DenoisingRule::pld(2, 10.0, 0.5).unwrap();
+/// let own = PredictedMatrices { probabilities: &[0.01, 0.02, 0.9], labels: &[false; 3], margins: None };
 /// let (mut labels, mut losses, mut flips) = ([false; 3], [0.0; 3], [false; 3]);
 /// let out = DenoisedMatrices { labels: &mut labels, losses: &mut losses, flips: &mut flips };
-/// pld_labels(rule, &[0.01, 0.02, 0.9], &[false; 3], &[true], out);
+/// denoised_labels(rule, own, &[true], out);
 /// assert_eq!(labels, [false, false, true]);
 /// assert_eq!(flips, [false, false, true]);
 /// ```
 ///
 /// # Panics
-/// Panics if the lengths do not match.
-pub fn pld_labels(
+/// Panics if the lengths do not match, or if the rule reads margins and there are none.
+pub fn denoised_labels(
     rule: DenoisingRule,
-    probabilities: &[f32],
-    labels: &[bool],
+    own: PredictedMatrices<'_>,
     weak: &[bool],
     out: DenoisedMatrices<'_>,
 ) {
     let classes = weak.len();
+    let PredictedMatrices {
+        probabilities,
+        labels,
+        margins,
+    } = own;
     assert_eq!(probabilities.len(), labels.len(), "probabilities and labels");
     out.labels.copy_from_slice(labels);
     out.losses.fill(f64::NAN);
@@ -107,12 +125,23 @@ pub fn pld_labels(
     for class in (0..classes).filter(|class| weak[*class]) {
         let cells = || (class..labels.len()).step_by(classes);
         let track: Bits = cells().map(|cell| labels[cell]).collect();
-        let own: Vec<Probability> = cells()
+        let predicted: Vec<Probability> = cells()
             .map(|cell| Probability::new(probabilities[cell]))
             .collect();
-        let found = rule.flips_and_losses(&track, &own);
+        let unknown = |cell: usize| margins.is_some_and(|margins| margins[cell].is_nan());
+        let nothing = Score::new(0.0).expect("a number");
+        let margins: Option<Vec<Score>> = margins.map(|margins| {
+            cells()
+                .map(|cell| Score::new(margins[cell]).unwrap_or(nothing))
+                .collect()
+        });
+        let found = rule.flips_and_losses(PredictedTrack {
+            labels: &track,
+            margins: margins.as_deref(),
+            probabilities: &predicted,
+        });
         for (segment, cell) in cells().enumerate() {
-            let flipped = found.flipped.get(segment);
+            let flipped = found.flipped.get(segment) && !unknown(cell);
             out.flips[cell] = flipped;
             out.labels[cell] = labels[cell] != flipped;
             out.losses[cell] = found.losses[segment].unwrap_or(f64::NAN);
@@ -134,16 +163,35 @@ mod tests {
             flips: &mut flips,
         };
         let probabilities = [0.01, 0.01, 0.02, 0.01, 0.9, 0.9];
-        pld_labels(
-            rule,
-            &probabilities,
-            &[false, true, false, true, false, true],
-            &[true, false],
-            out,
-        );
+        let own = PredictedMatrices {
+            probabilities: &probabilities,
+            labels: &[false, true, false, true, false, true],
+            margins: None,
+        };
+        denoised_labels(rule, own, &[true, false], out);
         assert_eq!(labels, [false, true, false, true, true, true]);
         assert_eq!(flips, [false, false, false, false, true, false]);
         assert!(losses[1].is_nan() && losses[4] > 2.0);
+    }
+
+    #[test]
+    fn margins_of_the_class_decide_and_a_label_without_a_score_stays() {
+        let rule = DenoisingRule::margin(1.0, 0.0).unwrap();
+        let (mut labels, mut losses, mut flips) = ([false; 6], [0.0; 6], [false; 6]);
+        let out = DenoisedMatrices {
+            labels: &mut labels,
+            losses: &mut losses,
+            flips: &mut flips,
+        };
+        let own = PredictedMatrices {
+            probabilities: &[0.3; 6],
+            labels: &[true; 6],
+            // ln(0.3 / 0.7) is -0.85.
+            margins: Some(&[2.0, 0.5, 0.5, 2.0, f64::NAN, f64::NAN]),
+        };
+        denoised_labels(rule, own, &[true, true], out);
+        assert_eq!(flips, [false, true, true, false, false, false]);
+        assert_eq!(labels, flips.map(|flipped| !flipped));
     }
 
     #[test]

@@ -1,6 +1,23 @@
-//! The decision of a denoising rule for one track.
+//! What a denoising rule reads of one track, and its decision.
 
 use crate::bits::Bits;
+use crate::prediction::Probability;
+use crate::score::Score;
+
+/// The labels of one track, and the predictions that may flip them.
+///
+/// # Shapes
+/// All fields: `[T]`, one class.
+#[derive(Clone, Copy, Debug)]
+pub struct PredictedTrack<'a> {
+    /// Labels of PLG.
+    pub labels: &'a Bits,
+    /// Score minus threshold of each segment. Only a rule that
+    /// [reads margins](crate::denoising::DenoisingRule::reads_margins) needs them.
+    pub margins: Option<&'a [Score]>,
+    /// Probabilities of the parser.
+    pub probabilities: &'a [Probability],
+}
 
 /// The decision of a rule for one track.
 #[derive(Clone, Debug, PartialEq)]

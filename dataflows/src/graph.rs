@@ -87,9 +87,10 @@ impl<'scope, T: Timestamp + Lattice> Outputs<'scope, T> {
 /// Builds the graph that the front page of the crate shows. The outputs of a video are on the worker of the video.
 pub fn labelling<'scope, T: Timestamp + Lattice>(inputs: Inputs<'scope, T>) -> Outputs<'scope, T> {
     let admission = admit(inputs.weak, inputs.guessed, inputs.scored);
-    let tracks = threshold(admission.admitted.clone(), inputs.thresholds);
-    let predictions = denoise(inputs.predictions, inputs.denoising);
-    let labelled = labels(tracks, predictions, inputs.user_labels);
+    let denoising = inputs.denoising;
+    let thresholded = threshold(admission.admitted.clone(), inputs.thresholds, denoising.clone());
+    let predictions = denoise(inputs.predictions, denoising);
+    let labelled = labels(thresholded, predictions, inputs.user_labels);
     Outputs {
         admitted: admission.admitted,
         rejections: admission.rejections.concat(labelled.rejections),

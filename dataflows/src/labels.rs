@@ -3,9 +3,9 @@
 //! The operator gathers the rows of each video and calls [`decide`](mod@crate::decide), which defines a label.
 //!
 //! ```text
-//! tracks ───────┐                         ┌─▶ labels
-//! predictions ──┼─ by video ═ decide ═────┤
-//! user labels ──┘                         └─▶ rejections
+//! tracks, margins ──┐                         ┌─▶ labels
+//! predictions ──────┼─ by video ═ decide ═────┤
+//! user labels ──────┘                         └─▶ rejections
 //! ```
 
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::assert_there;
-use crate::decide::{Denoising, ModalityLabels, decide_modality};
+use crate::decide::{Denoising, ModalityLabels, PlgTrack, decide_modality};
 use crate::placement::reduce_here;
-use crate::records::{Bits, LabelRecord, VideoId};
+use crate::records::{Bits, LabelRecord, Score, VideoId};
 use crate::rejection::Rejection;
+use crate::threshold::Thresholded;
 use crate::user_labels::UserLabelRecord;
 use crate::workers::panic_point;
 
@@ -33,11 +34,12 @@ pub struct Labelled<'scope, T: Timestamp + Lattice> {
     pub rejections: VecCollection<'scope, T, (VideoId, Rejection)>,
 }
 
-/// One input row of a video. The derived order matters: it sorts tracks by modality and class, and predictions by
-/// modality and epoch.
+/// One input row of a video. The derived order matters: it sorts tracks and margins by modality and class, and
+/// predictions by modality and epoch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Fact {
     Track(Modality, ClassId, Bits),
+    Margins(Modality, ClassId, Arc<[Score]>),
     Predicted(Modality, Denoising),
     UserLabels(Modality, Arc<UserLabelRecord>),
 }
@@ -51,7 +53,7 @@ enum VideoDecision {
 
 /// Gathers the tracks, predictions and user labels of each video, and decides its labels.
 ///
-/// `tracks` holds one record per video, modality and class. `user_labels` holds at most one record per video and
+/// `thresholded` has one record per video, modality and class. `user_labels` holds at most one record per video and
 /// modality. If `predictions` has several records of a video and modality, the record of the latest epoch counts.
 /// Predictions for a modality without labels are ignored without a rejection.
 ///
@@ -59,22 +61,27 @@ enum VideoDecision {
 ///
 /// After a change, work is proportional to the videos with a track, prediction or user label that changed.
 pub fn labels<'scope, T: Timestamp + Lattice>(
-    tracks: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))>,
+    thresholded: Thresholded<'scope, T>,
     predictions: VecCollection<'scope, T, (VideoId, (Modality, Denoising))>,
     user_labels: VecCollection<'scope, T, (VideoId, (Modality, Arc<UserLabelRecord>))>,
 ) -> Labelled<'scope, T> {
-    let scope = tracks.scope();
+    let scope = thresholded.tracks.scope();
     scope.region_named("Labels", |inner| {
-        let tracks = tracks
+        let tracks = thresholded
+            .tracks
             .enter_region(inner)
             .map(|(video, (modality, class, bits))| (video, Fact::Track(modality, class, bits)));
+        let margins = thresholded
+            .margins
+            .enter_region(inner)
+            .map(|(video, (modality, class, margins))| (video, Fact::Margins(modality, class, margins)));
         let predictions = predictions
             .enter_region(inner)
             .map(|(video, (modality, own))| (video, Fact::Predicted(modality, own)));
         let user_labels = user_labels
             .enter_region(inner)
             .map(|(video, (modality, user_labels))| (video, Fact::UserLabels(modality, user_labels)));
-        let facts = tracks.concatenate([predictions, user_labels]);
+        let facts = tracks.concatenate([margins, predictions, user_labels]);
         let gathered = reduce_here(facts, "Gather", |video, facts, out| {
             assert_there(*video, facts);
             let facts: Vec<&Fact> = facts.iter().map(|(fact, _)| *fact).collect();
@@ -116,7 +123,16 @@ fn of_modality(modality: Modality, facts: &[&Fact]) -> ModalityLabels {
     for fact in facts {
         match fact {
             // The facts are in order, so the classes ascend, and the last prediction is of the latest epoch.
-            Fact::Track(of, class, label) if *of == modality => tracks.push((*class, label.clone())),
+            Fact::Track(of, class, label) if *of == modality => tracks.push(PlgTrack {
+                class: *class,
+                label: label.clone(),
+                margins: None,
+            }),
+            // All tracks come before all margins, and each margin has its track.
+            Fact::Margins(of, class, margins) if *of == modality => {
+                let at = tracks.binary_search_by_key(class, |track| track.class);
+                tracks[at.expect("margins have a track")].margins = Some(margins.clone());
+            }
             Fact::Predicted(of, own) if *of == modality => denoising = Some(own),
             Fact::UserLabels(of, own) if *of == modality => user_labels = Some(&**own),
             _ => {}

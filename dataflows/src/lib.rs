@@ -22,9 +22,10 @@
 //! | [`mod@similarity`] | the batched matrix product of segments and prompts, outside differential |
 //! | [`mod@admit`] | which features of a video count, and why the other features are rejected |
 //! | [`mod@threshold`] | operator: scores and thresholds to PLG labels |
-//! | [`flips`] | the decision of a denoising rule for one track |
+//! | [`flips`] | what a denoising rule reads of one track, and its decision |
 //! | [`pld`] | rule `pld`: forward losses, their base, and the labels to flip |
 //! | [`bounds`] | rule `bounds`: one bound of the probability for each direction of a flip |
+//! | [`margin`] | rule `margin`: the margin of the score and the logit of the parser add up |
 //! | [`denoising`] | the registry of denoising rules |
 //! | [`mod@denoise`] | operator: predictions and the denoising rule of their modality |
 //! | [`dense`] | PLG and PLD on dense matrices, for callers without a store |
@@ -54,6 +55,7 @@ pub mod feed;
 pub mod flips;
 pub mod graph;
 pub mod labels;
+pub mod margin;
 pub mod outcome;
 pub mod placement;
 pub mod pld;

@@ -22,7 +22,7 @@ use crate::score::Score;
 
 /// Probabilities are clamped to this distance from 0 and 1, so that no loss is infinite (docs/method.md, as PyTorch users
 /// do).
-const CLAMP: f64 = 1e-7;
+pub(crate) const CLAMP: f64 = 1e-7;
 /// Largest K: column `why.k` of the tables is a 32-bit number with a sign.
 const MOST_K: u32 = i32::MAX as u32;
 

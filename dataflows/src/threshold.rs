@@ -1,10 +1,12 @@
-//! Operator: scores and thresholds to PLG labels.
+//! Operator: scores and thresholds to PLG labels, and to margins for the denoising rules that read them.
 //!
 //! ```text
-//! admitted ─── by class ─┐
-//!                        ├─ score > threshold ─▶ tracks
-//! thresholds ─ by class ─┘
+//! admitted ─── by class ─┬─ score > threshold ─▶ tracks
+//! thresholds ─ by class ─┤
+//! rules that read margins┴─ score − threshold ─▶ margins
 //! ```
+
+use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
 use differential_dataflow::lattice::Lattice;
@@ -12,24 +14,35 @@ use timely::progress::Timestamp;
 use vaplan_schemas::{ClassId, Modality};
 
 use crate::admit::Admitted;
-use crate::decide::plg;
+use crate::decide::{margins, plg};
+use crate::denoising::DenoisingRule;
 use crate::placement::arrange_here;
 use crate::records::{Bits, Score, VideoId};
 use crate::workers::panic_point;
 
-/// Computes the PLG labels of each video, modality and class with [`plg`].
+/// Outputs of [`threshold`].
+pub struct Thresholded<'scope, T: Timestamp + Lattice> {
+    /// PLG labels: one record per video, modality and class.
+    pub tracks: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))>,
+    /// Score minus threshold of each segment: one record per track of a modality whose denoising rule reads margins.
+    pub margins: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Arc<[Score]>))>,
+}
+
+/// Computes the PLG labels of each video, modality and class with [`plg`], and the [`margins`] where a denoising rule reads them.
 ///
-/// `thresholds` holds one record per modality and class, and all of these records are on every worker. A class without a
-/// threshold gets no track.
+/// `thresholds` holds one record per modality and class, and `denoising` at most one per modality. All of these records are on every
+/// worker. A class without a threshold gets no track.
 ///
-/// The join works on records of one video, modality and class, never of one segment. A changed threshold of a class
-/// recomputes only the videos that have the class in their weak label. A changed video recomputes only that video.
+/// The joins work on records of one video, modality and class, never of one segment. A changed threshold of a class
+/// recomputes only the videos that have the class in their weak label. A changed video recomputes only that video. If no rule
+/// reads margins, their join holds no record and costs nothing.
 ///
 /// Source: docs/method.md, PLG 3 (see [`plg`]).
 pub fn threshold<'scope, T: Timestamp + Lattice>(
     admitted: VecCollection<'scope, T, (VideoId, (Modality, Admitted))>,
     thresholds: VecCollection<'scope, T, ((Modality, ClassId), Score)>,
-) -> VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))> {
+    denoising: VecCollection<'scope, T, (Modality, DenoisingRule)>,
+) -> Thresholded<'scope, T> {
     let scope = admitted.scope();
     scope.region_named("Threshold", |inner| {
         let by_class = admitted
@@ -42,22 +55,40 @@ pub fn threshold<'scope, T: Timestamp + Lattice>(
                 })
             });
         let by_class = arrange_here(by_class, "Arrange: Scores by class");
-        let thresholds = arrange_here(thresholds.enter_region(inner), "Arrange: Thresholds");
-        by_class
-            .join_core(
-                thresholds,
-                |&(modality, class), (video, at, record), &score_threshold| {
-                    panic_point("threshold");
-                    Some((
-                        *video,
-                        (
-                            modality,
-                            class,
-                            plg(record.score_of(*at as usize), score_threshold),
-                        ),
-                    ))
-                },
-            )
-            .leave_region(scope)
+        let thresholds = thresholds.enter_region(inner);
+        // One record of each modality whose rule reads margins, whatever the parameters of the rule are: another scale then
+        // recomputes no margin.
+        let reading = denoising
+            .enter_region(inner)
+            .filter(|(_, rule)| rule.reads_margins())
+            .map(|(modality, _)| (modality, ()));
+        let by_modality = thresholds
+            .clone()
+            .map(|((modality, class), threshold)| (modality, (class, threshold)));
+        let with_margins = arrange_here(by_modality, "Arrange: Thresholds by modality").join_core(
+            arrange_here(reading, "Arrange: Rules that read margins"),
+            |&modality, &(class, threshold), ()| Some(((modality, class), threshold)),
+        );
+        let with_margins = arrange_here(with_margins, "Arrange: Thresholds of margins");
+        let margins = by_class.clone().join_core(
+            with_margins,
+            |&(modality, class), (video, at, record), &score_threshold| {
+                let own = margins(record.score_of(*at as usize), score_threshold);
+                Some((*video, (modality, class, own)))
+            },
+        );
+        let thresholds = arrange_here(thresholds, "Arrange: Thresholds");
+        let tracks = by_class.join_core(
+            thresholds,
+            |&(modality, class), (video, at, record), &score_threshold| {
+                panic_point("threshold");
+                let label = plg(record.score_of(*at as usize), score_threshold);
+                Some((*video, (modality, class, label)))
+            },
+        );
+        Thresholded {
+            tracks: tracks.leave_region(scope),
+            margins: margins.leave_region(scope),
+        }
     })
 }

@@ -13,7 +13,7 @@ use vaplan::eval::{
 };
 use vaplan::ingest::annotations::{Annotations, read_classes};
 use vaplan::rows::Split;
-use vaplan_dataflows::dense::{DenoisedMatrices, pld_labels, plg_labels};
+use vaplan_dataflows::dense::{DenoisedMatrices, PredictedMatrices, denoised_labels, plg_labels};
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::{DenoisingRule, Score};
 
@@ -416,7 +416,12 @@ pub(crate) fn denoise<'py>(
                 flips: &mut flips[cells],
             };
             let weak = weak.read_bits(video..video + 1)?;
-            pld_labels(rule, &probabilities, &labels.read_bits(span.clone())?, &weak, out);
+            let own = PredictedMatrices {
+                probabilities: &probabilities,
+                labels: &labels.read_bits(span.clone())?,
+                margins: None,
+            };
+            denoised_labels(rule, own, &weak, out);
         }
         Ok::<_, BadCell>((after, losses, flips))
     })?;

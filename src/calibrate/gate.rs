@@ -32,6 +32,9 @@ const ALPHA: [f64; 3] = [3.0, 10.0, 30.0];
 const GUARD: [f64; 3] = [0.5, 0.7, 0.9];
 const CLEAR: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
 const SET: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+/// Scales of rule `margin`, in standard deviations of the margins of the videos.
+const SCALE: [f64; 7] = [0.03, 0.06, 0.09, 0.125, 0.25, 0.5, 1.0];
+const BIAS: [f64; 7] = [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5];
 
 /// The best denoising rule on videos with dense truth, and its gain on videos that did not choose it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -106,7 +109,7 @@ pub fn denoising_gain(
         return None;
     }
     let before: Vec<f64> = scores(videos, settings, modalities, None);
-    let tried = rules().map(|rule| {
+    let tried = rules(videos, settings, modalities).map(|rule| {
         let after = scores(videos, settings, modalities, Some(rule));
         let gains: Vec<f64> = after
             .iter()
@@ -150,7 +153,11 @@ pub fn denoising_gain(
 }
 
 /// Every rule that is tried, the default rule first.
-fn rules() -> impl Iterator<Item = DenoisingRule> {
+fn rules(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    modalities: &[Modality],
+) -> impl Iterator<Item = DenoisingRule> {
     let k = 5;
     let pld = ALPHA
         .into_iter()
@@ -161,7 +168,43 @@ fn rules() -> impl Iterator<Item = DenoisingRule> {
     let bounds = CLEAR
         .into_iter()
         .flat_map(|clear| SET.map(|set| DenoisingRule::bounds(clear, set).expect("the grid is valid")));
-    std::iter::once(DenoisingRule::default()).chain(pld).chain(bounds)
+    let deviation = deviation_of_margins(videos, settings, modalities);
+    let scales = SCALE.map(|share| rounded(share * deviation));
+    let scales = scales
+        .into_iter()
+        .filter(|scale| scale.is_finite() && *scale > 0.0);
+    let margin = scales
+        .flat_map(|scale| BIAS.map(|bias| DenoisingRule::margin(scale, bias).expect("the grid is valid")));
+    std::iter::once(DenoisingRule::default())
+        .chain(pld)
+        .chain(bounds)
+        .chain(margin)
+}
+
+/// Standard deviation of score minus threshold, over all segments of the tracks of these modalities.
+fn deviation_of_margins(
+    videos: &[CalibrationVideo],
+    settings: &LabelSettings,
+    modalities: &[Modality],
+) -> f64 {
+    let margins = || {
+        modalities.iter().flat_map(move |modality| {
+            let settings = settings.of(*modality);
+            let tracks = videos.iter().flat_map(|video| &video.tracks[modality.index()]);
+            tracks.flat_map(move |(class, scores)| {
+                let threshold = settings.score_threshold(*class);
+                scores.iter().map(move |score| score - threshold)
+            })
+        })
+    };
+    let count = margins().count() as f64;
+    let mean = margins().sum::<f64>() / count;
+    (margins().map(|margin| (margin - mean).powi(2)).sum::<f64>() / count).sqrt()
+}
+
+/// The number with two digits, so that people can read the rule that was chosen.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.1e}").parse().expect("a number in digits")
 }
 
 /// The F-score of each video's labels, the mean of the modalities, in percent.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vaplan_dataflows::{Bits, DenoisingRule, Prediction, VideoId};
+use vaplan_dataflows::decide::PlgTrack;
+use vaplan_dataflows::flips::PredictedTrack;
+use vaplan_dataflows::{DenoisingRule, Prediction, Score, VideoId};
 use vaplan_schemas::rows::{ScoreTrack, Split};
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Scores, Videos};
@@ -63,12 +65,22 @@ impl CalibrationVideo {
                 Modality::Visual => &mut parse.visual,
             };
             for (class, scores) in &self.tracks[modality.index()] {
-                let score_threshold = settings.of(modality).score_threshold(*class);
-                let labels: Bits = scores.iter().map(|score| *score > score_threshold).collect();
-                let flipped = pld[modality.index()].zip(prediction.and_then(|own| own.of(*class)));
-                let flipped = flipped.map(|(rule, own)| rule.flips(&labels, own).flipped);
+                let number = |value: f64| Score::new(value).expect("scores and thresholds are numbers");
+                let threshold = number(settings.of(modality).score_threshold(*class));
+                let scores: Vec<Score> = scores.iter().copied().map(number).collect();
+                let rule = pld[modality.index()];
+                let track = PlgTrack::new(*class, &scores, threshold, rule);
+                let flipped = rule.zip(prediction.and_then(|own| own.of(*class)));
+                let flipped = flipped.map(|(rule, probabilities)| {
+                    let own = PredictedTrack {
+                        labels: &track.label,
+                        margins: track.margins.as_deref(),
+                        probabilities,
+                    };
+                    rule.flips(own).flipped
+                });
                 let flipped = |segment| flipped.as_ref().is_some_and(|flipped| flipped.get(segment));
-                for (segment, label) in labels.iter().enumerate() {
+                for (segment, label) in track.label.iter().enumerate() {
                     matrix.put(class.index(), segment, label != flipped(segment));
                 }
             }

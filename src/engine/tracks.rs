@@ -22,7 +22,7 @@ mod others;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vaplan_dataflows::decide::{Denoising, decide_modality, plg};
+use vaplan_dataflows::decide::{Denoising, PlgTrack, decide_modality};
 use vaplan_dataflows::rule::Rule;
 use vaplan_dataflows::{Score, UserLabelRecord, UserLabelTrack, VideoId};
 use vaplan_schemas::rows::{LabelChangeTrack, LabelRule, LabelTrack, ScoreTrack};
@@ -461,8 +461,8 @@ impl<'a> TracksAnew<'a> {
                 label: before.labels.iter().copied().collect(),
             }],
         });
-        let tracks = vec![(class, plg(&values, threshold))];
-        let decided = decide_modality(modality, tracks, denoising, user.as_ref());
+        let own = PlgTrack::new(class, &values, threshold, denoising.map(|own| own.rule));
+        let decided = decide_modality(modality, vec![own], denoising, user.as_ref());
         let record = decided.labels.expect("a track was given");
         let generated = self.world.generated(modality);
         let made = label_track(

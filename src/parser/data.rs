@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
-use vaplan_dataflows::dense::{DenoisedMatrices, pld_labels};
+use vaplan_dataflows::dense::{DenoisedMatrices, PredictedMatrices, denoised_labels};
 use vaplan_dataflows::{DenoisingRule, LabelRecord};
-use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{RejectRow, Split, VideoRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
+use vaplan_schemas::{ClassId, Modality};
 
 use super::error::TrainError;
 use super::features::{FeaturePlace, FeatureTable, Lengths, is_pooled_copy};
@@ -22,6 +22,9 @@ use super::{ParserInputs, Targets};
 use crate::eval::store::classes as class_names;
 use crate::ingest::features::ColumnNames;
 use crate::world::hash::feed;
+
+/// Score minus threshold of the segments of a video's tracks in one modality, by class.
+pub type MarginTracks = Vec<(ClassId, Vec<f64>)>;
 
 /// The paths of the features, and the folder of their pooled copies.
 #[derive(Clone, Debug)]
@@ -313,7 +316,8 @@ impl Dataset {
     }
 
     /// Flips the labels of one modality of the examples at these positions where `rule` says so, and returns the number of
-    /// flips. `probabilities` has the prediction of each of these examples.
+    /// flips. `probabilities` has the prediction of each of these examples. `margins` has the margins of the tracks by video, for a
+    /// rule that reads them; labels of a track without margins do not flip.
     ///
     /// # Panics
     /// Panics if the lengths differ.
@@ -322,6 +326,7 @@ impl Dataset {
         positions: &[usize],
         modality: Modality,
         (rule, probabilities): (DenoisingRule, &[VideoProbabilities]),
+        margins: &BTreeMap<Arc<str>, MarginTracks>,
     ) -> u64 {
         assert_eq!(
             positions.len(),
@@ -331,7 +336,19 @@ impl Dataset {
         let own = usize::from(modality == Modality::Visual);
         let mut count = 0;
         for (&at, predicted) in positions.iter().zip(probabilities) {
-            let Example { weak, labels, .. } = &mut self.examples[at];
+            let Example {
+                name, weak, labels, ..
+            } = &mut self.examples[at];
+            let classes = weak.len();
+            let margins = rule.reads_margins().then(|| {
+                let mut matrix = vec![f64::NAN; labels[own].len()];
+                for (class, margins) in margins.get(name).into_iter().flatten() {
+                    for (segment, margin) in margins.iter().enumerate() {
+                        matrix[segment * classes + class.index()] = *margin;
+                    }
+                }
+                matrix
+            });
             let set: Vec<bool> = labels[own].iter().map(|label| *label == 1).collect();
             let weak: Vec<bool> = weak.iter().map(|class| *class == 1).collect();
             let (mut denoised, mut losses, mut flips) = (set.clone(), vec![0.0; set.len()], set.clone());
@@ -340,7 +357,12 @@ impl Dataset {
                 losses: &mut losses,
                 flips: &mut flips,
             };
-            pld_labels(rule, &predicted.segments[own], &set, &weak, out);
+            let matrices = PredictedMatrices {
+                probabilities: &predicted.segments[own],
+                labels: &set,
+                margins: margins.as_deref(),
+            };
+            denoised_labels(rule, matrices, &weak, out);
             count += flips.iter().filter(|flipped| **flipped).count() as u64;
             labels[own] = denoised.into_iter().map(u8::from).collect();
         }

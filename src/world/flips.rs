@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_dataflows::changes::cells;
-use vaplan_dataflows::decide::{Denoising, decide_track, plg};
+use vaplan_dataflows::decide::{Denoising, PlgTrack, decide_track};
 use vaplan_dataflows::{Flip, LabelRecord, Score, Track, VideoId};
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::{FlipLimit, FlipReason, LabelRule, LabelTrack};
@@ -369,8 +369,8 @@ fn says(predictions: &LatestPredictions, world: &World, id: VideoId, track: &Lab
             false => FlipDecision::Hidden,
         };
     };
-    let labels = plg(&scores, threshold);
-    let (expected, rejection) = decide_track(track.modality, class, labels, denoising.as_ref());
+    let generated = PlgTrack::new(class, &scores, threshold, denoising.as_ref().map(|own| own.rule));
+    let (expected, rejection) = decide_track(track.modality, generated, denoising.as_ref());
     if rejection.is_some() {
         return FlipDecision::Rejected;
     }

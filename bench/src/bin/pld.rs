@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use vaplan::ingest::npy;
 
+use vaplan_dataflows::flips::PredictedTrack;
 use vaplan_dataflows::{Bits, DenoisingRule, Probability};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,10 +34,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let start = Instant::now();
     let count = |tracks: &[(Bits, Vec<Probability>)]| -> u64 {
-        let own = tracks
-            .iter()
-            .map(|(labels, probabilities)| u64::from(settings.flips(labels, probabilities).flipped.ones()));
-        own.sum()
+        let flipped = |(labels, probabilities): &(Bits, Vec<Probability>)| {
+            let track = PredictedTrack {
+                labels,
+                margins: None,
+                probabilities,
+            };
+            u64::from(settings.flips(track).flipped.ones())
+        };
+        tracks.iter().map(flipped).sum()
     };
     let share = tracks.len().div_ceil(threads.max(1)).max(1);
     let flipped: u64 = std::thread::scope(|scope| {

@@ -46,10 +46,14 @@ fn answer(inputs: &GraphInputs, before: &LabelRecords) -> VersionOutput {
                     .iter()
                     .map(|score| score.get() > score_threshold.get())
                     .collect();
+                let margins: Vec<f64> = scores
+                    .iter()
+                    .map(|score| score.get() - score_threshold.get())
+                    .collect();
                 tracks.push(track(
                     inputs,
                     (video, modality, class),
-                    &label,
+                    (&label, &margins),
                     &mut answer.rejections,
                 ));
             }
@@ -176,7 +180,7 @@ fn admit(inputs: &GraphInputs, answer: &mut VersionOutput) {
 fn track(
     inputs: &GraphInputs,
     (video, modality, class): (VideoId, Modality, ClassId),
-    plg: &[bool],
+    (plg, margins): (&[bool], &[f64]),
     rejections: &mut BTreeSet<(VideoId, Rejection)>,
 ) -> Track {
     let segments = plg.len();
@@ -240,6 +244,13 @@ fn track(
                         p > bounds.set()
                     };
                     flipped[t] = loss[t].is_some() && against;
+                }
+            }
+            DenoisingRule::Margin(margin) => {
+                for t in 0..segments {
+                    let p = f64::from(probabilities[t].raw()).clamp(1e-7, 1.0 - 1e-7);
+                    let sum = margins[t] / margin.scale() + (p / (1.0 - p)).ln();
+                    flipped[t] = loss[t].is_some() && (sum > margin.bias()) != plg[t];
                 }
             }
         }

@@ -127,7 +127,12 @@ fn denoise() -> impl Strategy<Value = GraphChange> {
         prop_oneof![Just(0.5), Just(0.7), Just(1.0)],
     )
         .prop_map(|(clear, set)| DenoisingRule::bounds(clear, set).expect("valid"));
-    let settings = prop_oneof![2 => settings, 1 => bounds];
+    let margin = (
+        prop_oneof![Just(0.05), Just(0.25), Just(4.0)],
+        prop_oneof![Just(-1.0), Just(0.0), Just(0.5)],
+    )
+        .prop_map(|(scale, bias)| DenoisingRule::margin(scale, bias).expect("valid"));
+    let settings = prop_oneof![2 => settings, 1 => bounds, 2 => margin];
     (modality(), option::weighted(0.8, settings))
         .prop_map(|(modality, settings)| GraphChange::Denoise(modality, settings))
 }

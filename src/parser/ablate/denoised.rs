@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::Modality;
-use vaplan_schemas::rows::Split;
-use vaplan_schemas::store::Snapshot;
+use vaplan_schemas::rows::{LabelRule, Split};
+use vaplan_schemas::store::{Filter, Snapshot};
+use vaplan_schemas::tables::Labels;
 
 use crate::calibrate::gate::denoising_gain;
 use crate::calibrate::pld;
 use crate::calibrate::sample::{CalibrationSample, CalibrationVideo};
 use crate::eval::Level;
-use crate::parser::data::Dataset;
+use crate::parser::data::{Dataset, MarginTracks};
 use crate::parser::error::TrainError;
 use crate::parser::probabilities::{VideoProbabilities, predict_split};
 use crate::parser::trainer::Trainer;
@@ -30,6 +31,8 @@ pub(super) struct LabelSamples {
     choice: CalibrationSample,
     scored: CalibrationSample,
     names: BTreeMap<vaplan_dataflows::VideoId, Arc<str>>,
+    /// Margins of the train videos, by modality.
+    margins: Both<BTreeMap<Arc<str>, MarginTracks>>,
 }
 
 impl LabelSamples {
@@ -48,6 +51,7 @@ impl LabelSamples {
         let own: Vec<Modality> = Modality::ALL.into_iter().filter(denoised).collect();
         let examples = dataset.examples.iter();
         Ok(LabelSamples {
+            margins: margins(snapshot, &world, dataset)?,
             choice: sample(choose)?,
             scored: sample(score)?,
             settings: world.settings,
@@ -86,7 +90,8 @@ impl LabelSamples {
         let mut rules: Both<Option<DenoisingRule>> = [None, None];
         for &modality in &self.modalities {
             rules[modality.index()] = Some(gain.rule);
-            dataset.denoise(&positions, modality, (gain.rule, &own));
+            let margins = &self.margins[modality.index()];
+            dataset.denoise(&positions, modality, (gain.rule, &own), margins);
         }
         let scored = self.predicted(&self.scored, trainer, dataset);
         Some(level(&scored, &self.settings, &rules))
@@ -119,6 +124,36 @@ impl LabelSamples {
         }
         sample.with_predictions(&predicted)
     }
+}
+
+/// The margins of the train videos, as table `labels` repeats scores and thresholds. A track with a user label has none: the table does
+/// not have the score that the label hides.
+fn margins(
+    snapshot: &Snapshot,
+    world: &World,
+    dataset: &Dataset,
+) -> Result<Both<BTreeMap<Arc<str>, MarginTracks>>, TrainError> {
+    let train = dataset
+        .of_split(Split::Train, true)
+        .into_iter()
+        .map(|at| dataset.examples[at].name.clone());
+    let filter = Filter::videos(train);
+    let rows = snapshot
+        .scan::<Labels>(&filter)
+        .map_err(|error| label_error(error.into()))?;
+    let mut margins: Both<BTreeMap<Arc<str>, MarginTracks>> = Default::default();
+    for found in rows {
+        let track = found.row;
+        let (Some(class), Some(threshold)) = (world.class_id(&track.class), track.threshold) else {
+            continue;
+        };
+        if !track.rules.contains(&LabelRule::User) {
+            let own = track.scores.iter().map(|score| score - threshold).collect();
+            let by_video = &mut margins[track.modality.index()];
+            by_video.entry(track.video).or_default().push((class, own));
+        }
+    }
+    Ok(margins)
 }
 
 fn level(

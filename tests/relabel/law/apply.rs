@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use vaplan::ingest::npy;
 use vaplan::world::changes::{Changes, WeakEdit};
 use vaplan::world::settings::{ClassThreshold, RuleName};
-use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
 
 use super::files::{FeatureRows, WIDE, WIDTH, write_npy, write_parquet};
@@ -490,19 +489,14 @@ impl StoreInputs {
 
     fn denoise(&mut self, steps: &[Step], first: bool, asked: &mut Changes) {
         let asks = steps.iter().rev().find_map(|step| match step {
-            Step::Denoise {
-                modalities,
-                k,
-                alpha,
-                guard,
-            } => Some((modalities.clone(), *k, *alpha, *guard)),
+            Step::Denoise { modalities, rule } => Some((modalities.clone(), *rule)),
             _ => None,
         });
-        if let Some((modalities, k, alpha, guard)) = asks {
+        let named = asks.as_ref().map(|(_, rule)| *rule);
+        if let Some((modalities, rule)) = asks {
             let asked = &mut asked.denoising;
-            let alpha = [1.0, 1.5, 3.0, 10.0][usize::from(alpha)];
-            let guard = [0.0, 0.5, 0.9][usize::from(guard)];
-            asked.parameters = parameters(k, alpha, guard);
+            asked.rule = Some(rule.name().to_owned());
+            asked.parameters = rule.parameters();
             asked.modalities = modalities;
         }
         let comes = asked.rows.predictions.is_some() && asked.to_version.is_none();
@@ -515,24 +509,14 @@ impl StoreInputs {
                 Some(modalities) => modalities.contains(&modality),
                 None => own.is_some() || (off && first && modality == Modality::Visual),
             };
-            let (k, alpha, guard) = own.unwrap_or((5, 10.0, 0.5));
-            *own = on.then_some((
-                asked.parameters.get("k").map_or(k, |k| *k as u32),
-                asked.parameters.get("alpha").copied().unwrap_or(alpha),
-                asked.parameters.get("guard").copied().unwrap_or(guard),
-            ));
+            *own = on.then(|| named.or(*own).unwrap_or_default());
         }
-        // Parameters without a modality that they apply to are refused.
+        // A rule without a modality that it applies to is refused.
         if self.now.denoising == [None; 2] {
+            asked.rule = None;
             asked.parameters.clear();
         }
     }
-}
-
-/// Parameters of rule `pld`.
-pub(crate) fn parameters(k: u32, alpha: f64, guard: f64) -> RuleParameters {
-    let named = [("k", f64::from(k)), ("alpha", alpha), ("guard", guard)];
-    named.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Sure and unsure, right and wrong, and what is no probability.

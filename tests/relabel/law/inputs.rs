@@ -7,6 +7,7 @@ use vaplan::CandidateRule;
 use vaplan::ingest::annotations::key11;
 use vaplan::world::Both;
 use vaplan::world::settings::RuleName;
+use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
@@ -45,7 +46,7 @@ pub(crate) struct Settled {
     pub(crate) scale: Both<f64>,
     pub(crate) thresholds: Both<BTreeMap<String, f64>>,
     pub(crate) prompts: Both<BTreeMap<String, Vec<f32>>>,
-    pub(crate) denoising: Both<Option<(u32, f64, f64)>>,
+    pub(crate) denoising: Both<Option<DenoisingRule>>,
     pub(crate) candidates: CandidateRule,
 }
 

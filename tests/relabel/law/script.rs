@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 use vaplan::CandidateRule;
 use vaplan::world::changes::WeakEdit;
+use vaplan_dataflows::DenoisingRule;
 use vaplan_schemas::Modality;
 use vaplan_schemas::rows::Split;
 
@@ -69,9 +70,7 @@ pub(crate) enum Step {
     },
     Denoise {
         modalities: Option<Vec<Modality>>,
-        k: u32,
-        alpha: u8,
-        guard: u8,
+        rule: DenoisingRule,
     },
     /// Of the epochs that the store has, this one counts.
     Choose(usize),
@@ -174,7 +173,14 @@ fn marks_and_epochs() -> impl Strategy<Value = Step> {
     let class = (proptest::bool::weighted(0.7), 0..CLASSES);
     let mark = (0..VIDEOS, modality(), class, 0..6u8, 1..4u8, label);
     let track = (0..VIDEOS, any::<bool>(), modality(), segments(), 0..8u8);
-    let alpha = (1..6u32, 0..4u8, 0..3u8);
+    let alpha = prop_oneof![Just(1.0), Just(1.5), Just(3.0), Just(10.0)];
+    let pld = (1..6u32, alpha, prop_oneof![Just(0.0), Just(0.5), Just(0.9)])
+        .prop_map(|(k, alpha, guard)| DenoisingRule::pld(k, alpha, guard).unwrap());
+    // Scores differ from their thresholds by about a hundredth.
+    let scale = prop_oneof![Just(0.001), Just(0.01), Just(0.1)];
+    let margin = (scale, prop_oneof![Just(-1.0), Just(0.0), Just(1.0)])
+        .prop_map(|(scale, bias)| DenoisingRule::margin(scale, bias).unwrap());
+    let rule = prop_oneof![pld, margin];
     prop_oneof![
         4 => mark.prop_map(|(video, modality, (first, other), from, count, label)| Step::Mark {
             video, modality, class: if first { video % 4 } else { other }, from, count, label,
@@ -182,9 +188,8 @@ fn marks_and_epochs() -> impl Strategy<Value = Step> {
         3 => (0..3u8, vec(track, 1..8), any::<bool>())
             .prop_map(|(later, tracks, parquet)| Step::Epoch { later, tracks, parquet }),
         2 => (0..8usize).prop_map(Step::Choose),
-        2 => (option::weighted(0.6, subsequence(Modality::ALL.to_vec(), 0..=2)), alpha).prop_map(
-            |(modalities, (k, alpha, guard))| Step::Denoise { modalities, k, alpha, guard }
-        ),
+        2 => (option::weighted(0.6, subsequence(Modality::ALL.to_vec(), 0..=2)), rule)
+            .prop_map(|(modalities, rule)| Step::Denoise { modalities, rule }),
     ]
 }
 

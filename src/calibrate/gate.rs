@@ -367,6 +367,38 @@ mod tests {
         (0..count).map(video).collect()
     }
 
+    #[test]
+    fn a_rule_that_reads_margins_wins_where_scores_and_predictions_have_errors_of_their_own() {
+        let own = ModalitySettings {
+            rule: Rule::Logit { scale: 1.0 },
+            thresholds: vec![0.5; 3],
+        };
+        let settings = LabelSettings {
+            audio: own.clone(),
+            visual: own,
+            candidates: Default::default(),
+        };
+        let videos = simulated(240, (1, 2.0));
+        let gain = denoising_gain(&videos, &settings, &[Modality::Visual]).unwrap();
+        assert!(gain.rule.reads_margins() && gain.is_gain(), "{gain:?}");
+        let before = scores(&videos, &settings, &[Modality::Visual], None);
+        let of = |rule| {
+            let after = scores(&videos, &settings, &[Modality::Visual], Some(rule));
+            let gains: Vec<f64> = after
+                .iter()
+                .zip(&before)
+                .map(|(after, before)| after - before)
+                .collect();
+            mean_and_error(&gains).0
+        };
+        let others = rules(&videos, &settings, &[Modality::Visual]).filter(|rule| !rule.reads_margins());
+        let best = others.map(of).fold(f64::NEG_INFINITY, f64::max);
+        assert!(
+            gain.held_out > best + 1.0,
+            "{gain:?} against {best} of the best other rule"
+        );
+    }
+
     /// Predictions that are much better, a little better, and worse than the labels.
     #[test]
     fn the_held_out_gain_agrees_with_the_gain_on_other_videos_in_9_of_10_seeds() {

@@ -166,3 +166,79 @@ fn rule_bounds_says_its_parameters_and_has_no_base() {
         assert!(told.contains(expected), "{told}");
     }
 }
+
+#[test]
+fn rule_margin_adds_up_scores_and_predictions() {
+    let (_sample, store) = labelled();
+    commit(&store, 1, true);
+    let rule = |scale: &str| {
+        let scale = format!("scale={scale}");
+        let words = [
+            "--denoise-rule",
+            "margin",
+            "--parameter",
+            &scale,
+            "--parameter",
+            "bias=0.5",
+        ]
+        .map(str::to_owned);
+        run(["denoise", "--store", &store]
+            .map(str::to_owned)
+            .iter()
+            .chain(&words))
+    };
+    let denoised = rule("0.002");
+    assert_status(&denoised, 0);
+    let told = stdout(&denoised);
+    assert!(
+        told.starts_with("epoch 1, visual: margin bias=0.5 scale=0.002\n"),
+        "{told}"
+    );
+    let snapshot = latest(&store);
+    assert_eq!(snapshot.check().unwrap(), []);
+    // The epoch predicts 0.97 for the events of val, and 0.03 for all other labels.
+    let truth = snapshot.read::<Truth>().unwrap();
+    let of_val: Vec<_> = snapshot
+        .read::<Videos>()
+        .unwrap()
+        .into_iter()
+        .filter(|video| video.split == Split::Val)
+        .collect();
+    let (mut by_score, mut by_parser) = (0, 0);
+    for track in snapshot.read::<Labels>().unwrap() {
+        let val = of_val.iter().any(|video| video.video == track.video);
+        for (segment, cell) in track.iter().enumerate() {
+            let event = val
+                && truth.iter().any(|row| {
+                    (&row.video, row.modality, &row.class) == (&track.video, track.modality, &track.class)
+                        && (row.onset..row.offset).contains(&(segment as u32))
+                });
+            let margin = cell.score.unwrap() - track.threshold.unwrap();
+            let p = f64::from(if event { 0.97_f32 } else { 0.03 });
+            let label = match track.modality {
+                Modality::Audio => margin > 0.0,
+                Modality::Visual => margin / 0.002 + (p / (1.0 - p)).ln() > 0.5,
+            };
+            assert_eq!(cell.label, label, "{} {} {}", track.video, track.class, segment);
+            if track.modality == Modality::Visual {
+                *(if label == event {
+                    &mut by_parser
+                } else {
+                    &mut by_score
+                }) += 1;
+            }
+        }
+    }
+    assert!(
+        by_score > 0 && by_parser > 0,
+        "each decides somewhere: {by_score}, {by_parser}"
+    );
+
+    let refused = rule("0");
+    assert_status(&refused, 2);
+    let told = crate::support::stderr(&refused);
+    assert!(
+        told.contains("scale is 0, expected a finite number above 0"),
+        "{told}"
+    );
+}

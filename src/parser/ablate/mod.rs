@@ -20,6 +20,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use vaplan_dataflows::denoising::RULES;
 use vaplan_schemas::rows::Split;
 use vaplan_schemas::store::Store;
 use vaplan_schemas::{Modality, StoreVersion};
@@ -180,8 +181,14 @@ pub fn run(
             };
             // A line whose network goes on had twice the epochs before, so its results of older programs are others.
             let halves = if line.goes_on() { " halves" } else { "" };
+            // Other rules are tried on val by another program, and other modalities are denoised after `relabel --denoise`.
+            let own = samples.as_ref().filter(|_| line.denoises());
+            let denoising = own.map_or(String::new(), |own| {
+                format!(" {} of {:?}", RULES.join(" "), own.modalities())
+            });
+            let identity = settings.identity();
             let name = run_hash(
-                &format!("{}{halves} {}", line.as_str(), settings.identity()),
+                &format!("{}{halves}{denoising} {identity}", line.as_str()),
                 &dataset,
             );
             let kept = request.kept.join(format!("{name}.{}.json", request.split));

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{assert_status, run, stderr};
+use crate::support::{assert_status, run, stderr, stdout};
 use crate::train::TrainingSample;
 
 /// The runs of an ablation of the sample by these lines and further settings.
@@ -81,4 +81,47 @@ fn a_variant_outside_its_range_is_refused() {
         assert_status(&refused, 2);
         assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
     }
+}
+
+#[test]
+fn an_ablation_of_a_denoised_store_begins_with_the_labels_before_denoising() {
+    let sample = TrainingSample::new("1");
+    let store = sample.path("store");
+    assert_status(&sample.train("store", "", "1"), 0);
+    let flip_all_unsure = [
+        &[
+            "denoise",
+            "--store",
+            &store,
+            "--modality",
+            "both",
+            "--denoise-rule",
+            "bounds",
+        ][..],
+        &["--parameter", "clear=0.5", "--parameter", "set=0.5"],
+    ];
+    assert_status(&run(flip_all_unsure.concat()), 0);
+    let flips = run([
+        "query",
+        "--store",
+        &store,
+        "--format",
+        "csv",
+        "SELECT count(*) FROM label_changes WHERE rule = 'pld'",
+    ]);
+    assert_ne!(stdout(&flips).lines().last(), Some("0"), "{}", stdout(&flips));
+    let runs = |version: &[&str]| {
+        let words = ["--seeds", "1", "--epochs", "1", "--lines", "pseudo"];
+        sample.ablated("store", "", &[&words[..], version].concat())
+    };
+    let before = runs(&["--version", "1"]);
+    // The scores of a network are kept by a hash of its labels, so equal labels train nothing.
+    let kept = || {
+        fs::read_dir(sample.path("store/_vaplan/train/ablate"))
+            .unwrap()
+            .count()
+    };
+    let count = kept();
+    assert_eq!(runs(&[]), before);
+    assert_eq!(kept(), count);
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 use vaplan_dataflows::dense::{DenoisedMatrices, PredictedMatrices, denoised_labels};
 use vaplan_dataflows::{DenoisingRule, LabelRecord};
-use vaplan_schemas::rows::{RejectRow, Split, VideoRow};
+use vaplan_schemas::rows::{LabelRule, RejectRow, Split, VideoRow};
 use vaplan_schemas::store::Snapshot;
 use vaplan_schemas::tables;
 use vaplan_schemas::{ClassId, Modality};
@@ -279,6 +279,28 @@ impl Dataset {
             }
             for (segment, &label) in track.labels.iter().enumerate() {
                 labels[segment * classes + class] = u8::from(label);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every label that a denoising rule flipped the value that scores and thresholds give it. User labels stay.
+    ///
+    /// # Errors
+    /// Returns [`TrainError::Store`] if the store cannot be read.
+    pub fn undo_denoising(&mut self, snapshot: &Snapshot) -> Result<(), TrainError> {
+        let classes = self.classes.len();
+        for track in snapshot.read::<tables::Labels>()? {
+            let found = self
+                .examples
+                .binary_search_by(|example| example.name.cmp(&track.video));
+            let class = self.classes.iter().position(|class| *class == track.class);
+            let (Ok(at), Some(class), true) = (found, class, track.rules.contains(&LabelRule::Pld)) else {
+                continue;
+            };
+            let labels = &mut self.examples[at].labels[usize::from(track.modality == Modality::Visual)];
+            for segment in (0..track.segments()).filter(|at| track.rules[*at] == LabelRule::Pld) {
+                labels[segment * classes + class] = u8::from(!track.labels[segment]);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use vaplan_schemas::storage::is_url;
-use vaplan_schemas::store::{Commit, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, RowsAhead, Snapshot, Store, WriteLock};
 
 use super::control::Control;
 use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
@@ -278,12 +278,13 @@ impl LabellingGroup for ClusterMember {
     fn open_to_write(
         &mut self,
         store: &Path,
+        rows: RowsAhead,
         listener: &Listener,
     ) -> Result<(Store, WriteLock, Snapshot), LabelError> {
         let (store, mut wait) = (store.to_owned(), self.waiting(listener));
         let opened = self
             .control
-            .during(move || Store::open_to_write(&store, &mut wait))?;
+            .during(move || Store::open_to_write(&store, &rows, &mut wait))?;
         Ok(opened?)
     }
 

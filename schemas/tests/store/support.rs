@@ -10,7 +10,9 @@ use vaplan_schemas::rows::{
     ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack,
     Split, TruthRow, VersionRow, VideoRow,
 };
-use vaplan_schemas::store::{Commit, CommitInfo, Filter, Place, Problem, RowsAhead, Snapshot, Store};
+use vaplan_schemas::store::{
+    Commit, CommitInfo, Filter, Place, Problem, RowsAhead, Snapshot, Store, WriteLock,
+};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, bucket_of};
 
@@ -222,8 +224,17 @@ pub(crate) fn patch(
     before: &ScoredTracks,
     after: &ScoredTracks,
 ) -> Result<VersionRow, StoreError> {
-    let lock = store.lock(&mut |_| {})?;
-    let commit = store.begin(&lock, patch_info())?;
+    patch_with(store, &store.lock(&mut |_| {})?, before, after)
+}
+
+/// Like [`patch`], by the holder of the lock.
+pub(crate) fn patch_with(
+    store: &Store,
+    lock: &WriteLock,
+    before: &ScoredTracks,
+    after: &ScoredTracks,
+) -> Result<VersionRow, StoreError> {
+    let commit = store.begin(lock, patch_info())?;
     patched(commit, store.latest()?.as_ref(), (before, after))
 }
 

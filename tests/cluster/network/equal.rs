@@ -22,7 +22,9 @@ fn three_hosts_give_the_tables_of_one_process_also_over_a_slow_link() {
     ];
     for (nth, (command, more)) in steps.into_iter().enumerate() {
         if command == "denoise" {
-            ["one", "many"].map(|store| commit_predicted(&sample.path(store)));
+            for store in ["one", "many"] {
+                commit_predicted(&sample.path(store));
+            }
         }
         let words = |store: &str| match command {
             "label" => labelling(&sample, store, more),

@@ -345,6 +345,13 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
         lines[0]
     );
     assert!(said.contains(&told) && said.contains("in use"), "{said}");
+    // Another program has the port of process 0, and says nothing.
+    let silent = refused(&two, "1");
+    let told = format!(
+        "process 0 ({}) did not come within 1 s: nothing at this address answers",
+        lines[0]
+    );
+    assert!(silent.contains(&told), "{silent}");
     let elsewhere = refused("192.0.2.1:2101,192.0.2.2:2101", "0");
     let told = "process 0 (192.0.2.1:2101) cannot listen at its address: this host has no such address: check --process";
     assert!(elsewhere.contains(told), "{elsewhere}");
@@ -363,5 +370,5 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
     let single = file("alone", &format!("{}\n", lines[0]));
     assert_status(&sample.label("store", &["--hosts", &single, "--process", "0"]), 0);
     assert_status(&sample.label("store", &["--process", "0"]), 2);
-    println!("{} refusals", cases.len() + 4);
+    println!("{} refusals", cases.len() + 5);
 }

@@ -172,7 +172,7 @@ fn report(
                 return Err(ClusterError::Absent {
                     who: leader.to_string(),
                     seconds: timeout.as_secs(),
-                    last: Some(error.to_string()),
+                    last: Some(broken(&error)),
                 });
             }
             Err(Refusal::Broken(_)) => std::thread::sleep(PAUSE),
@@ -187,7 +187,16 @@ fn report(
         Ok(Frame::Welcome(session)) => Ok((stream, session)),
         Ok(Frame::Failed(why)) => Err(ClusterError::EndedByLeader(why)),
         Ok(other) => Err(lost(format!("it said {other:?}, expected Welcome"))),
-        Err(error) => Err(lost(error.to_string())),
+        Err(error) => Err(lost(broken(&error))),
+    }
+}
+
+/// What ended a connection before the processes have met.
+fn broken(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the program at this address closed the connection".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "nothing at this address answers".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -216,7 +225,7 @@ impl ClusterConnections {
                 Refusal::Secret => ClusterError::Secret { peer },
                 Refusal::Broken(error) => ClusterError::Lost {
                     peer,
-                    why: format!("no data connection: {error}"),
+                    why: format!("no data connection: {}", broken(&error)),
                 },
             })?);
         }

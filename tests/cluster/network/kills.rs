@@ -159,7 +159,7 @@ fn a_process_of_a_watch_that_is_killed_at_a_random_moment_loses_no_delivery() {
         let process = nth % HOSTS;
         let (mut watch, mut others) = start();
         own.deliver(name, text);
-        let moment = numbers.below(600);
+        let moment = numbers.below(250);
         let what = format!("process {process}, {moment} ms after delivery {nth}");
         std::thread::sleep(Duration::from_millis(moment));
         match process {

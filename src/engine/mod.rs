@@ -34,7 +34,6 @@
 //! | [`session`] | a store version that stays in memory between changes |
 //! | [`resident`], `held_rows` | the graph of a session, and a copy of the rows that were fed to the graph |
 //! | `progress` | progress reports and cancelling |
-//! | `memory` | gives memory that was freed back to the system |
 
 pub mod before;
 pub mod change;
@@ -45,7 +44,6 @@ pub mod flow;
 pub(crate) mod group;
 mod held_rows;
 pub(crate) mod lost;
-mod memory;
 pub mod part;
 pub mod passes;
 pub mod patch;

@@ -27,7 +27,7 @@ use super::read::read;
 use super::read::read_given;
 use super::stage::{ShardHead, Stage, StagedShard};
 use super::unknown::UnknownVideos;
-use super::{Listener, Progress, memory};
+use super::{Listener, Progress};
 use crate::error::LabelError;
 
 /// The state that all workers and readers of a run share.
@@ -313,9 +313,7 @@ pub fn stage_shards(
     workers: usize,
     listener: &Listener,
 ) -> Result<ReadReport, LabelError> {
-    let report = ScoringJob::new(plan, Some(stage), shards, workers, listener).run(workers);
-    memory::give_back();
-    report
+    ScoringJob::new(plan, Some(stage), shards, workers, listener).run(workers)
 }
 
 /// Reads and scores the shards of a plan without labelling or staging. The order of the candidates is not defined.

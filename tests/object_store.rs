@@ -14,6 +14,7 @@ mod azure;
 mod commands;
 mod conflict;
 mod files;
+mod keys;
 #[cfg(feature = "encode")]
 mod media;
 mod rounds;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::progress::Bar;
-use crate::engine::cluster::hosts::Hosts;
+use crate::engine::cluster::hosts::{Hosts, bind_address};
 use crate::engine::cluster::secret::Secret;
 use crate::engine::cluster::settings::ClusterSettings;
 use crate::error::cluster::ClusterError;
@@ -41,7 +41,7 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "I", env = "VAPLAN_PROCESS", requires = "hosts")]
     process: Option<String>,
     /// Address at which this process listens, if it differs from its entry in --hosts, for example 0.0.0.0:2101
-    #[arg(long, value_name = "ADDRESS:PORT", env = "VAPLAN_BIND")]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "VAPLAN_BIND", value_parser = bind_address)]
     bind: Option<String>,
     /// File with the secret by which the processes of --hosts recognise each other, at least 16 bytes [default: the
     /// environment variable VAPLAN_SECRET]. Connections are authenticated, not encrypted

@@ -76,7 +76,9 @@ impl TypedValueParser for PathReader {
             }
         };
         // The usual message of clap repeats the value, which can be a URL with a password.
-        read.map_err(|problem| clap::Error::raw(ErrorKind::ValueValidation, problem).with_cmd(command))
+        read.map_err(|problem| {
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{problem}\n")).with_cmd(command)
+        })
     }
 }
 

@@ -99,7 +99,11 @@ pub(crate) fn run_in(
         let snapshot = store.at_version(None)?;
         return apply(&store, None, &snapshot, request, group, listener);
     }
-    let (store, lock, snapshot) = group.open_to_write(&request.store, listener)?;
+    let (store, lock, snapshot) = group.open_to_write(
+        &request.store,
+        request.changes.rows_ahead(&request.store),
+        listener,
+    )?;
     let summary = locked(&store, &lock, &snapshot, request, group, listener)?;
     match &summary.version {
         Some(version) => {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vaplan_schemas::store::{Commit, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, RowsAhead, Snapshot, Store, WriteLock};
 
 use super::commit::VersionWriter;
 use super::flow::{Alone, Wait};
@@ -54,13 +54,15 @@ pub(crate) trait LabellingGroup: Wait {
     /// Returns an error if the lock file cannot be locked, or a process is lost meanwhile.
     fn lock(&mut self, store: &Store, listener: &Listener) -> Result<WriteLock, LabelError>;
 
-    /// Opens an existing store, takes its write lock and opens its last version.
+    /// Opens an existing store, takes its write lock and opens its last version. The files of `rows` are read meanwhile if the
+    /// store is at a URL.
     ///
     /// # Errors
     /// Returns an error if there is no such store or version, the store cannot be locked, or a process is lost meanwhile.
     fn open_to_write(
         &mut self,
         store: &Path,
+        rows: RowsAhead,
         listener: &Listener,
     ) -> Result<(Store, WriteLock, Snapshot), LabelError>;
 
@@ -136,10 +138,11 @@ impl LabellingGroup for Alone {
     fn open_to_write(
         &mut self,
         store: &Path,
+        rows: RowsAhead,
         listener: &Listener,
     ) -> Result<(Store, WriteLock, Snapshot), LabelError> {
         let wait = &mut |holder: &str| listener.tell(Progress::Waiting(holder.to_owned()));
-        Ok(Store::open_to_write(store, wait)?)
+        Ok(Store::open_to_write(store, &rows, wait)?)
     }
 
     fn held(&mut self, _version: u64) {}

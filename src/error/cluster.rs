@@ -46,6 +46,21 @@ impl fmt::Display for HostSource {
     }
 }
 
+/// What the user can do about an address that cannot be listened at.
+fn listen_advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => {
+            "another program or process of a cluster listens there: end it, or choose another port in the hosts of every process"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not listen at this port: choose a port from 1024 in the hosts of every process"
+        }
+        _ => {
+            "this host has no such address: check --process, or name an address of this host by `--bind ADDRESS:PORT`"
+        }
+    }
+}
+
 /// What keeps several processes from doing a run together.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,7 +81,10 @@ pub enum ClusterError {
         of: HostSource,
     },
     /// A line that is no `host:port`.
-    #[error("{of}, {} {line}: `{found}`, expected host:port with a port from 1 to 65535", of.unit())]
+    #[error(
+        "{of}, {} {line}: `{found}`, expected host:port with a port from 1 to 65535, and an IPv6 address in brackets, as in \
+         [::1]:2101", of.unit()
+    )]
     HostLine {
         /// Where the hosts come from.
         of: HostSource,
@@ -144,8 +162,9 @@ pub enum ClusterError {
     },
     /// The address of this process cannot be listened at.
     #[error(
-        "{here} cannot listen at {}: `--bind ADDRESS:PORT` names another address of this host",
-        bind.as_ref().map_or_else(|| "its address".to_owned(), |bind| format!("`{bind}`"))
+        "{here} cannot listen at {}: {}",
+        bind.as_ref().map_or_else(|| "its address".to_owned(), |bind| format!("`{bind}`")),
+        listen_advice(source.kind())
     )]
     Listen {
         /// The address of `--bind`, if there is one.
@@ -171,10 +190,16 @@ pub enum ClusterError {
         last: Option<String>,
     },
     /// Processes that were asked different things.
-    #[error("expected all processes to be asked the same: {0}")]
+    #[error(
+        "expected all processes to be asked the same: {0}; start every process with the same hosts, arguments, inputs and \
+         program, and its own --process"
+    )]
     Differ(String),
     /// Two processes of one index.
-    #[error("{0} came twice, expected one process of each index")]
+    #[error(
+        "{0} came twice, expected one process of each index: give every process its own --process, and end the processes of \
+         an earlier run"
+    )]
     Twice(Peer),
     /// A process that went away before the end.
     #[error(

@@ -188,12 +188,20 @@ pub(crate) fn open_without(request: &LabelRequest, later: Both<bool>) -> Result<
 
 /// The dense truth of the videos of these splits.
 fn truth(annotations: &Annotations, splits: &[Split]) -> Vec<TruthRow> {
+    // Neighbouring events are of one video, and their rows share its name.
+    let mut last: Arc<str> = "".into();
+    let mut shared = |name: &str| {
+        if *last != *name {
+            last = name.into();
+        }
+        last.clone()
+    };
     let mut rows: Vec<TruthRow> = annotations
         .events
         .iter()
         .filter(|event| splits.contains(&annotations.videos.get(event.video).split))
         .map(|event| TruthRow {
-            video: annotations.videos.get(event.video).name.into(),
+            video: shared(annotations.videos.get(event.video).name),
             modality: event.modality,
             class: annotations.classes[event.class.index()].clone(),
             onset: event.onset,

@@ -4,12 +4,15 @@
 //! build the rows itself. [`Resolved::new`](super::resolve::Resolved::new) checks the rows against the classes and
 //! videos of the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use vaplan_dataflows::denoising::RuleParameters;
 use vaplan_schemas::Modality;
+use vaplan_schemas::storage::is_url;
+use vaplan_schemas::store::{Filter, RowsAhead};
+use vaplan_schemas::tables::{Candidates, Labels, Scores, UserLabels, Videos};
 
 pub use crate::ingest::changes::{
     ChangeRows, EpochPredictions, Origin, PredictedRow, PromptEdit, UserEditRow, UserSpan, WeakEdit,
@@ -72,6 +75,29 @@ impl Changes {
     /// Whether the change asks for user labels and for nothing else.
     pub(crate) fn has_only_user_labels(&self) -> bool {
         self.rows.has_only_user_labels() && self.has_only_rows()
+    }
+
+    /// The rows of a store that the change reads first, as far as the change names their videos. Of a store on a local disk no rows
+    /// are read ahead.
+    pub(crate) fn rows_ahead(&self, store: &Path) -> RowsAhead {
+        let rows = &self.rows;
+        if !is_url(store) || !rows.name_only_videos() || !self.has_only_rows() {
+            return RowsAhead::default();
+        }
+        let user = rows.user.iter().map(|row| row.video.clone());
+        let weak = || rows.weak.iter().map(|row| row.video.clone());
+        let videos = Filter::videos(user.chain(weak()));
+        let ahead = RowsAhead::default()
+            .and::<Labels>(videos.clone())
+            .and::<UserLabels>(videos);
+        if rows.weak.is_empty() {
+            return ahead;
+        }
+        let videos = Filter::videos(weak());
+        ahead
+            .and::<Videos>(videos.clone())
+            .and::<Scores>(videos.clone())
+            .and::<Candidates>(videos)
     }
 
     fn has_only_rows(&self) -> bool {

@@ -312,6 +312,7 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
             "0",
             "names no host, expected one host:port per line".to_owned(),
         ),
+        ("", "0", "hosts list `` names no host".to_owned()),
         (
             &file("odd", "a:1\nb\n"),
             "0",
@@ -339,13 +340,35 @@ fn what_cannot_be_a_cluster_is_refused_by_name() {
     }
     let held = TcpListener::bind(&lines[0]).unwrap();
     let said = refused(&two, "0");
-    let told = format!("process 0 ({}) cannot listen at its address: ", lines[0]);
+    let told = format!(
+        "process 0 ({}) cannot listen at its address: another program or process of a cluster listens there",
+        lines[0]
+    );
     assert!(said.contains(&told) && said.contains("in use"), "{said}");
+    // Another program has the port of process 0, and says nothing.
+    let silent = refused(&two, "1");
+    let told = format!(
+        "process 0 ({}) did not come within 1 s: nothing at this address answers",
+        lines[0]
+    );
+    assert!(silent.contains(&told), "{silent}");
+    let elsewhere = refused("192.0.2.1:2101,192.0.2.2:2101", "0");
+    let told = "process 0 (192.0.2.1:2101) cannot listen at its address: this host has no such address: check --process";
+    assert!(elsewhere.contains(told), "{elsewhere}");
+    let bind = ["--hosts", &two, "--process", "0", "--bind", "nonsense"];
+    let output = program()
+        .args(sample.arguments("store"))
+        .args(bind)
+        .output()
+        .unwrap();
+    assert_status(&output, 2);
+    let told = "invalid value 'nonsense' for '--bind <ADDRESS:PORT>': `nonsense`, expected ADDRESS:PORT";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
     drop(held);
     assert!(!sample.path("store").exists());
     // One host is one process.
     let single = file("alone", &format!("{}\n", lines[0]));
     assert_status(&sample.label("store", &["--hosts", &single, "--process", "0"]), 0);
     assert_status(&sample.label("store", &["--process", "0"]), 2);
-    println!("{} refusals", cases.len() + 2);
+    println!("{} refusals", cases.len() + 5);
 }

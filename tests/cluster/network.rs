@@ -7,18 +7,23 @@
 //!      └── 10.77.0.3 ──┘
 //! ```
 
-mod moments;
+mod cuts;
+mod equal;
+mod kills;
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use vaplan_schemas::rows::LabelChangeRow;
 use vaplan_schemas::store::Store;
 
-use super::processes::{SECRET, alone, assert_no_garbage, check, files, hosts, program, read, sample};
-use crate::sample::{Numbers, Sample};
-use crate::support::{assert_status, stderr};
+use super::processes::{SECRET, hosts, program};
+use crate::sample::{Sample, Tables};
+use crate::support::label_changes;
+use crate::watch::harness::{WatchedStore, copy};
 
 const HOSTS: usize = 3;
 
@@ -106,9 +111,57 @@ impl Network {
         !self.names.is_empty()
     }
 
-    /// The program on a host.
+    /// Cuts a process of a host off from the others.
+    fn cut(&self, host: usize, process: &Child) {
+        match self.is_made() {
+            true => assert!(self.down(host)),
+            false => signal(process, Signal::STOP),
+        }
+    }
+
+    /// Ends the cut.
+    fn join(&self, host: usize, process: &Child) {
+        match self.is_made() {
+            true => assert!(self.up(host)),
+            false => signal(process, Signal::CONT),
+        }
+    }
+
+    /// Slows the link from host 1 to host 0. Returns what was done, for people.
+    fn slow(&self) -> String {
+        if !self.is_made() {
+            return "on loopback, without a slow link".to_owned();
+        }
+        // netem adds a delay; tbf is a token bucket. A kernel can have neither.
+        let slow = [
+            "netem delay 40ms rate 20mbit",
+            "tbf rate 8mbit burst 16kbit latency 200ms",
+        ];
+        let name = &self.names[1];
+        match slow
+            .iter()
+            .find(|qdisc| system(&format!("tc -n {name} qdisc add dev to0 root {qdisc}")))
+        {
+            Some(qdisc) => format!("in network namespaces, with a link slowed by {qdisc}"),
+            None => "in network namespaces, without a slow link, because this kernel has none".to_owned(),
+        }
+    }
+
+    /// Where the processes are, for people.
+    fn place(&self) -> &'static str {
+        match self.is_made() {
+            true => "network namespaces",
+            false => "loopback",
+        }
+    }
+
+    /// The program on a host, with small passes.
     fn program(&self, host: usize) -> Command {
-        let own = program();
+        self.on(host, program())
+    }
+
+    /// A command on a host.
+    fn on(&self, host: usize, own: Command) -> Command {
         let Some(name) = self.names.get(host) else {
             return own;
         };
@@ -166,6 +219,30 @@ impl Drop for Network {
     }
 }
 
+fn signal(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).unwrap();
+}
+
+/// The tables and the changed labels of a watched store.
+fn tables(of: &WatchedStore) -> (Tables, Vec<LabelChangeRow>) {
+    let latest = Store::open(&of.store()).unwrap().at_version(None).unwrap();
+    (Tables::read(&of.store()), label_changes(&latest))
+}
+
+/// Brings a watched store back to a copy of it, with an empty inbox. The path stays, because the tables name delivered files.
+fn reset(of: &WatchedStore, begun: &Path) {
+    fs::remove_dir_all(of.store()).unwrap();
+    fs::remove_dir_all(of.sample.path("inbox")).unwrap();
+    copy(begun, &of.store());
+    fs::create_dir(of.sample.path("inbox")).unwrap();
+}
+
+/// A delivery of a user label.
+fn user_label(video: usize, segment: usize) -> String {
+    let name = crate::sample::name(video);
+    format!("video,modality,class,segment,label\n{name},audio,Bark,{segment},1\n")
+}
+
 /// The processes of one run, one per host. Processes that are left are killed at the end.
 struct Run(Vec<Child>);
 
@@ -206,22 +283,12 @@ impl Run {
 
     /// Cuts a process off from the others.
     fn cut(&self, network: &Network, process: usize) {
-        match network.is_made() {
-            true => assert!(network.down(process)),
-            false => self.signal(process, Signal::STOP),
-        }
+        network.cut(process, &self.0[process]);
     }
 
     /// Ends the cut of a process.
     fn join(&self, network: &Network, process: usize) {
-        match network.is_made() {
-            true => assert!(network.up(process)),
-            false => self.signal(process, Signal::CONT),
-        }
-    }
-
-    fn signal(&self, process: usize, signal: Signal) {
-        kill_process(Pid::from_child(&self.0[process]), signal).unwrap();
+        network.join(process, &self.0[process]);
     }
 
     /// Waits until every process but one has ended.
@@ -258,222 +325,11 @@ fn labelling(sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
     arguments
 }
 
-fn relabelling(sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
+/// A command that changes a store.
+fn changing(command: &str, sample: &Sample, store: &str, more: &[&str]) -> Vec<String> {
     let store = sample.path(store).display().to_string();
-    let words = ["relabel", "--store", &store]
+    let words = [command, "--store", &store]
         .into_iter()
         .chain(more.iter().copied());
     words.map(str::to_owned).collect()
-}
-
-#[test]
-fn three_hosts_give_the_tables_of_one_process_also_over_a_slow_link() {
-    let sample = sample(240);
-    let network = Network::new("s");
-    assert_status(&alone(&sample, "one", &[]), 1);
-    let changes: [&[&str]; 2] = [&["--visual-scale", "3"], &["--threshold", "audio/Bark=1.02"]];
-    for change in changes {
-        program()
-            .args(relabelling(&sample, "one", change))
-            .output()
-            .unwrap();
-    }
-    // tbf is a token bucket; netem adds a delay. A kernel can have neither.
-    let slow = [
-        "netem delay 40ms rate 20mbit",
-        "tbf rate 8mbit burst 16kbit latency 200ms",
-    ];
-    let slowed = network.is_made().then(|| {
-        slow.iter().find(|qdisc| {
-            let name = &network.names[1];
-            system(&format!("tc -n {name} qdisc add dev to0 root {qdisc}"))
-        })
-    });
-    let hosts = network.addresses(&sample, 2101);
-    let mut runs = 0;
-    for arguments in [
-        labelling(&sample, "many", &[]),
-        relabelling(&sample, "many", changes[0]),
-        relabelling(&sample, "many", changes[1]),
-    ] {
-        for output in Run::start(&network, &arguments, &hosts, None).end() {
-            assert!(matches!(output.status.code(), Some(0 | 1)), "{}", stderr(&output));
-        }
-        runs += 1;
-    }
-    assert!(
-        read(&sample, "many") == read(&sample, "one"),
-        "the tables of one process"
-    );
-    assert!(check(&sample, "many"));
-    let place = if network.is_made() {
-        "network namespaces"
-    } else {
-        "loopback"
-    };
-    let link = match slowed.flatten() {
-        Some(qdisc) => format!("a link slowed by {qdisc}"),
-        None => "no slow link, because this kernel has none".to_owned(),
-    };
-    println!("{HOSTS} processes on {place}: {runs} runs equal those of one process; {link}");
-}
-
-#[test]
-fn a_kill_at_a_random_point_of_any_process_leaves_the_last_version_whole() {
-    let sample = sample(240);
-    let network = Network::new("k");
-    assert_status(&alone(&sample, "one", &[]), 1);
-    assert_status(&alone(&sample, "one", &["--audio-threshold", "1.1"]), 1);
-    let (wanted, one) = (read(&sample, "one"), files(&sample.path("one")));
-    let mut numbers = Numbers::new(11);
-    let hosts = network.addresses(&sample, 2102);
-    let (mut killed, mut committed) = (0, 0);
-    for nth in 0..9 {
-        let process = nth % HOSTS;
-        assert_status(&alone(&sample, "store", &[]), 1);
-        let before = read(&sample, "store");
-        // The number of a step among all steps that a power cut could interrupt.
-        let step = (1 + numbers.below(160)).to_string();
-        let arguments = labelling(&sample, "store", &["--audio-threshold", "1.1"]);
-        let outputs = Run::start(&network, &arguments, &hosts, Some((process, &step))).end();
-        killed += usize::from(outputs[process].status.code().is_none());
-        let after = read(&sample, "store");
-        let what = format!(
-            "process {process}, step {step}: {}",
-            stderr(&outputs[(process + 1) % HOSTS])
-        );
-        if after == wanted {
-            committed += 1;
-        } else {
-            assert!(after == before, "{what}");
-            assert_eq!(outputs[process].status.code(), None, "{what}");
-        }
-        assert!(check(&sample, "store"), "{what}");
-        for output in Run::start(&network, &arguments, &hosts, None).end() {
-            assert!(
-                matches!(output.status.code(), Some(0 | 1)),
-                "{what}; then {}",
-                stderr(&output)
-            );
-        }
-        assert!(read(&sample, "store") == wanted, "{what}");
-        assert!(files(&sample.path("store")) == one, "{what}");
-        assert_no_garbage(&sample.path("store"));
-        fs::remove_dir_all(sample.path("store")).unwrap();
-    }
-    println!(
-        "{HOSTS} processes: {killed} of 9 were killed at a random step, {committed} runs committed all the same"
-    );
-    assert!(killed >= 4, "{killed} were killed");
-}
-
-#[test]
-fn a_short_cut_of_the_network_is_survived_and_a_long_one_ends_all_processes() {
-    let sample = sample(120);
-    let network = Network::new("c");
-    assert_status(&alone(&sample, "one", &[]), 1);
-    let hosts = network.addresses(&sample, 2103);
-    let store = Store::create(&sample.path("store")).unwrap();
-
-    // Process 0 waits for the lock, so that the cluster is at rest while the link is down.
-    let lock = store.lock(&mut |_| ()).unwrap();
-    let mut run = Run::start(&network, &labelling(&sample, "store", &[]), &hosts, None);
-    run.hear(1, "waiting: the store is being written by");
-    let before = network.sent_again(0);
-    run.cut(&network, 1);
-    let mut again = 0;
-    while network.is_made() && again < 2 {
-        again = network.sent_again(0) - before;
-    }
-    run.join(&network, 1);
-    drop(lock);
-    for output in run.end() {
-        assert_status(&output, 1);
-    }
-    assert!(
-        read(&sample, "store") == read(&sample, "one"),
-        "the tables of one process"
-    );
-
-    let lock = store.lock(&mut |_| ()).unwrap();
-    let arguments = labelling(
-        &sample,
-        "store",
-        &["--audio-threshold", "1.1", "--cluster-timeout", "5"],
-    );
-    let mut run = Run::start(&network, &arguments, &hosts, None);
-    run.hear(1, "waiting: the store is being written by");
-    run.cut(&network, 1);
-    assert_all_lose_one(&network, run, (&hosts, 5));
-    drop(lock);
-    assert!(
-        read(&sample, "store") == read(&sample, "one"),
-        "the last version is whole"
-    );
-    network.restore(1);
-    for output in Run::start(&network, &arguments, &hosts, None).end() {
-        assert_status(&output, 1);
-    }
-    assert_no_garbage(&sample.path("store"));
-    println!(
-        "{HOSTS} processes: a cut of {again} lost segments was survived, a cut of 5 s ended all; the rerun completed"
-    );
-}
-
-/// Process 1 is cut off: all processes end, and name a process of which they heard nothing for so many seconds.
-fn assert_all_lose_one(network: &Network, mut run: Run, (hosts, seconds): (&str, u64)) {
-    run.all_end_but(1);
-    if !network.is_made() {
-        // A stopped process finds the others gone when it goes on.
-        run.join(network, 1);
-    }
-    for (process, output) in run.end().iter().enumerate() {
-        assert_status(output, 2);
-        let peer = if process == 1 { 0 } else { 1 };
-        let host = hosts.split(',').nth(peer).unwrap();
-        let told = format!("process {peer} ({host}) was lost: no sign of life for {seconds} s");
-        assert!(
-            stderr(output).contains(&told) || (process == 1 && !network.is_made()),
-            "process {process}: {}",
-            stderr(output)
-        );
-    }
-}
-
-#[test]
-fn a_second_cluster_on_the_same_store_waits_for_the_first() {
-    let sample = sample(120);
-    let network = Network::new("t");
-    let (first, second) = (network.addresses(&sample, 2104), network.addresses(&sample, 2105));
-    let runs = [
-        Run::start(&network, &labelling(&sample, "store", &[]), &first, None),
-        Run::start(
-            &network,
-            &labelling(&sample, "store", &["--audio-threshold", "1.1"]),
-            &second,
-            None,
-        ),
-    ];
-    for run in runs {
-        for output in run.end() {
-            assert_status(&output, 1);
-        }
-    }
-    let versions = Store::open(&sample.path("store")).unwrap().versions().unwrap();
-    assert_eq!(versions.len(), 2);
-    for version in &versions {
-        let more = if version.command.contains("1.1") {
-            &["--audio-threshold", "1.1"][..]
-        } else {
-            &[]
-        };
-        assert_status(&alone(&sample, "one", more), 1);
-    }
-    assert!(
-        read(&sample, "store") == read(&sample, "one"),
-        "one process in the same order gives the same tables"
-    );
-    assert!(check(&sample, "store"));
-    assert_no_garbage(&sample.path("store"));
-    println!("two clusters of {HOSTS} processes on one store: 2 versions");
 }

@@ -1,7 +1,7 @@
 //! `vaplan watch --hosts` and `vaplan run --hosts`: graphs that stay in memory, with workers in several processes.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -16,7 +16,7 @@ use crate::support::{assert_status, label_changes, vaplan};
 use crate::watch::harness::{Watch, WatchedStore, copy};
 
 /// The processes of a watch other than process 0. They end with the value.
-struct Others(Vec<Child>);
+pub(super) struct Others(pub(super) Vec<Child>);
 
 impl Drop for Others {
     fn drop(&mut self) {
@@ -27,20 +27,28 @@ impl Drop for Others {
     }
 }
 
-/// A watch of so many processes.
+/// A watch of so many processes on this host.
 fn watch(of: &WatchedStore, processes: usize) -> (Watch, Others) {
-    let hosts = free_addresses(processes).join(",");
+    watch_of(of, &free_addresses(processes).join(","), |_| vaplan())
+}
+
+/// A watch of the processes of these hosts. `program` starts the program for a process.
+pub(super) fn watch_of(
+    of: &WatchedStore,
+    hosts: &str,
+    program: impl Fn(usize) -> Command,
+) -> (Watch, Others) {
     let arguments = |process: usize| {
-        let mut command = vaplan();
+        let mut command = program(process);
         command
             .args(["watch", "--workers", "2", "--store"])
             .arg(of.store())
             .arg("--inbox")
             .arg(of.sample.path("inbox"));
-        place(&mut command, &hosts, process);
+        place(&mut command, hosts, process);
         command
     };
-    let others = (1..processes).map(|process| {
+    let others = (1..hosts.split(',').count()).map(|process| {
         let mut command = arguments(process);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
@@ -53,7 +61,7 @@ fn watch(of: &WatchedStore, processes: usize) -> (Watch, Others) {
 }
 
 /// Waits for the end of a child, for at most a minute.
-fn ended(child: &mut Child) -> Option<i32> {
+pub(super) fn ended(child: &mut Child) -> Option<i32> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -68,7 +76,7 @@ fn ended(child: &mut Child) -> Option<i32> {
 }
 
 /// Deliveries of every kind that a graph takes: user labels, thresholds, features and weak labels.
-fn deliver(to: &WatchedStore, watch: &Watch) {
+pub(super) fn deliver(to: &WatchedStore, watch: &Watch) {
     let (seventh, ninth) = (name(7), name(9));
     to.deliver(
         "a.user.csv",

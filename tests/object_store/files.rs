@@ -136,7 +136,7 @@ fn a_url_where_a_command_writes_a_local_file_is_refused_and_makes_no_folder() {
             assert_status(&output, 2);
             let said = stderr(&output);
             assert!(
-                said.contains(told) && !said.contains("hunter2"),
+                said.contains(told) && !said.contains("hunter2") && said.ends_with('\n'),
                 "{words:?}: {said}"
             );
         }

@@ -16,12 +16,16 @@ use vaplan_schemas::tables::Labels;
 use super::{label_words, make_inputs};
 use crate::support::{assert_status, run, scratch};
 
-/// Two rounds open the store and take the lease, one reads the rows, three write data files, logs and the version, and one gives
-/// the lease back.
-const ROUNDS: u64 = 7;
+/// Two rounds open the store, take the lease and read the rows; three write data files, logs and the version; and one gives the lease
+/// back.
+const ROUNDS: u64 = 6;
+
+/// Longer than the program works between two rounds. The old numbers of the lease are removed beside this work. If the work took longer,
+/// that removal would count as a round, although nothing waits for it.
+const LATENCY: Duration = Duration::from_millis(1500);
 
 #[test]
-fn a_change_of_user_labels_in_an_object_store_takes_seven_rounds_of_requests() {
+fn a_change_of_user_labels_in_an_object_store_takes_six_rounds_of_requests() {
     let folder = scratch();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let local = path("store");
@@ -68,7 +72,7 @@ fn a_change_of_user_labels_in_an_object_store_takes_seven_rounds_of_requests() {
         };
         let here = vaplan::relabel(&request(&local), &Listener::silent()).unwrap();
         memory.set(Faults {
-            latency: Duration::from_millis(400),
+            latency: LATENCY,
             ..Faults::default()
         });
         let there = vaplan::relabel(&request("memory://rounds/store"), &Listener::silent()).unwrap();

@@ -96,7 +96,7 @@ fn parsed(path: &Path) -> Result<(StoreUrl, Retrying, Location), StoreError> {
             bucket
         }
     };
-    let location = Location::from(url.key());
+    let location = url.location();
     Ok((url, bucket, location))
 }
 

@@ -42,6 +42,7 @@ pub use counts::{RequestCounts, requests_of_process};
 pub use lock::WriteLock;
 pub use object_lease::LEASE_SECONDS_VARIABLE;
 pub use open::register;
+pub(crate) use retry::AT_ONCE;
 pub use retry::ATTEMPTS_VARIABLE;
 pub use url::{StoreUrl, is_url, redacted};
 

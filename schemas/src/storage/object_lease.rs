@@ -111,7 +111,7 @@ impl LeaseLook {
     }
 
     /// Whether the last process that held the lease gave it back, by leaving an empty object.
-    fn is_given_back(&self) -> bool {
+    pub(crate) fn is_given_back(&self) -> bool {
         self.listed.last().is_none_or(|file| file.bytes == 0)
     }
 }

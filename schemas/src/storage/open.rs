@@ -10,7 +10,6 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::path::Path as Location;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
@@ -79,7 +78,7 @@ pub(super) fn objects(url: &StoreUrl) -> Result<Retrying, StoreError> {
     let bucket = bucket(url)?;
     let below: Arc<dyn ObjectStore> = match url.key() {
         "" => bucket,
-        key => Arc::new(PrefixStore::new(bucket, Location::from(key))),
+        _ => Arc::new(PrefixStore::new(bucket, url.location())),
     };
     Retrying::new(below, url.clone())
 }

@@ -38,7 +38,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// The most parts of one object that are under way at once.
 const PARTS_AT_ONCE: usize = 4;
 /// The most requests of one store that are under way at once.
-pub(super) const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 256;
 
 /// The object store of the keys below a URL.
 #[derive(Clone, Debug)]

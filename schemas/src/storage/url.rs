@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use object_store::path::Path as Location;
+
 use crate::error::StoreError;
 
 /// The schemes that name an object store, and the schemes that mean the same.
@@ -61,6 +63,9 @@ impl StoreUrl {
         if names.iter().any(|name| [".", ".."].contains(name)) {
             return Err(wrong("`.` or `..` in the key, expected the whole key"));
         }
+        if rest.contains(|c: char| c.is_ascii_control()) {
+            return Err(wrong("a control character, expected letters, digits and signs"));
+        }
         Ok(Some(StoreUrl {
             scheme,
             bucket: bucket.to_owned(),
@@ -81,6 +86,12 @@ impl StoreUrl {
     /// The key without slashes at its ends; empty for the root of the bucket.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The key as the object store takes it. The characters stay as they are: `From` of this type would encode some of them, and
+    /// the object would have another name for every other program.
+    pub(crate) fn location(&self) -> Location {
+        Location::parse(&self.key).expect("a URL has no empty name, no dots and no control character")
     }
 
     /// The URL without its key.
@@ -213,6 +224,16 @@ mod tests {
         assert_eq!(local(Path::new("file:///a%20b/c")).unwrap(), Path::new("/a b/c"));
         assert_eq!(local(Path::new("a b")).unwrap(), Path::new("a b"));
         assert!(local(Path::new("file://host/a")).is_err());
+    }
+
+    #[test]
+    fn a_key_keeps_its_characters_and_has_no_control_character() {
+        for key in ["ü/ä b", "100%", "p%20q/x", "a+b&c=d", "~[x]{y}"] {
+            let url = parsed(&format!("s3://bucket/{key}")).unwrap().unwrap();
+            assert_eq!(url.location().as_ref(), key);
+        }
+        let refused = parsed("s3://bucket/a\nb").unwrap_err().to_string();
+        assert!(refused.contains("a control character"), "{refused}");
     }
 
     #[test]

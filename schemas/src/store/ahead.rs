@@ -4,6 +4,7 @@
 //! ```text
 //! round 1   list the lease ‖ get the copies of all logs ‖ get the mark of `vacuum`
 //! round 2   put the lease ‖ get the entry of each copy, and the entry after it ‖ get the last file of `versions` ‖ get small files
+//!           ‖ get the files of the rows that the caller will scan
 //! ```
 //!
 //! Round 2 reads the last version while it takes the lease. The version is the last one nevertheless. The list of round 1 says that
@@ -11,6 +12,11 @@
 //! other process took the lease since that list. So every commit of another writer ended before round 2 began. In any other case
 //! this process reads the version again when it has the lease. As always, the conditional put of the entry of `versions` decides
 //! who commits.
+//!
+//! The copies of round 1 name the data files, although only round 2 tells whether the copies are those of the last version. The name
+//! of a data file has the hash of its content, so a file that was read ahead has the right bytes for every version that names the
+//! file. If another version is the last one, the bytes are dropped. If another process holds the lease, its commit would make them
+//! useless, so no rows are read ahead.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,11 +27,14 @@ use bytes::Bytes;
 use super::data_file::{DataFile, HeldFiles};
 use super::log_copy::{self, CopiedLog};
 use super::vacuum::{Mark, mark_key};
-use super::{Snapshot, Store, WriteLock, snapshot};
+use super::{RowsAhead, Snapshot, Store, WriteLock, snapshot};
 use crate::error::StoreError;
 use crate::ids::StoreVersion;
-use crate::storage::{StoreUrl, entry_key};
+use crate::storage::{AT_ONCE, LeaseLook, StoreUrl, entry_key};
 use crate::tables::{self, Table, Versions};
+
+/// The requests beside the reading of files that a round leaves room for: the lease and its renewal.
+const SPARE: usize = 8;
 
 /// The ends of all logs, as this process found them when it took the lease. A commit that follows them lists no log.
 #[derive(Debug)]
@@ -51,16 +60,18 @@ struct FirstLook {
 
 impl Store {
     /// Opens an existing store, takes its write lock and opens its last version. Of a store at a URL, this needs fewer
-    /// requests than [`Store::open`], [`Store::lock`] and [`Store::at_version`] one after the other.
+    /// requests than [`Store::open`], [`Store::lock`] and [`Store::at_version`] one after the other. The files of `rows` are read
+    /// meanwhile if the store is at a URL.
     ///
     /// # Errors
     /// Returns the errors of these functions.
     pub fn open_to_write(
         root: &Path,
+        rows: &RowsAhead,
         on_wait: &mut dyn FnMut(&str),
     ) -> Result<(Store, WriteLock, Snapshot), StoreError> {
         if StoreUrl::parse(root)?.is_some()
-            && let Some(opened) = open_ahead(root, on_wait)?
+            && let Some(opened) = open_ahead(root, rows, on_wait)?
         {
             return Ok(opened);
         }
@@ -85,8 +96,8 @@ impl Store {
             .then_some(FirstLook { copies, mark }))
     }
 
-    /// Opens the last version, if the copies of the logs tell it; otherwise `None`.
-    fn read_ahead(&self, first: FirstLook) -> Result<Option<Snapshot>, StoreError> {
+    /// Opens the last version, and reads the files of `rows`, if the copies of the logs tell the version; otherwise `None`.
+    fn read_ahead(&self, first: FirstLook, rows: &RowsAhead) -> Result<Option<Snapshot>, StoreError> {
         let FirstLook { mut copies, mark } = first;
         let (tables, held) = (all_tables(), Arc::<HeldFiles>::default());
         let (mut keys, mut files) = (Vec::new(), Vec::new());
@@ -107,6 +118,11 @@ impl Store {
             }
         }
         let entries = keys.len();
+        let most = AT_ONCE.saturating_sub(entries + files.len() + SPARE);
+        files.extend(rows.files(most, &held, |table| {
+            let copied = copies.get(table)?;
+            Some((self.folder(table), &*copied.known.files))
+        }));
         keys.extend(files.iter().filter_map(DataFile::key).map(str::to_owned));
         let mut found = self.storage.get_all(&keys)?;
         let read = keys[entries..].iter().cloned().zip(found.drain(entries..));
@@ -161,6 +177,7 @@ impl Store {
 /// Opens a store at a URL in two rounds; `None` if `versions` has no copy of its log.
 fn open_ahead(
     root: &Path,
+    rows: &RowsAhead,
     on_wait: &mut dyn FnMut(&str),
 ) -> Result<Option<(Store, WriteLock, Snapshot)>, StoreError> {
     let store = Store::at(root)?;
@@ -170,8 +187,13 @@ fn open_ahead(
     });
     let Some(first) = first? else { return Ok(None) };
     let look = look?;
+    let none = RowsAhead::default();
+    let rows = match look.as_ref().is_some_and(LeaseLook::is_given_back) {
+        true => rows,
+        false => &none,
+    };
     let (lock, read) = std::thread::scope(|scope| {
-        let read = scope.spawn(|| store.read_ahead(first));
+        let read = scope.spawn(|| store.read_ahead(first, rows));
         (store.storage.lease(look, on_wait), joined(read))
     });
     let lock = lock?;

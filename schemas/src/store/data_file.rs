@@ -43,7 +43,7 @@ pub(super) const HELD_BYTES: u64 = 64 << 20;
 /// The most objects that one scan fetches together, and their most bytes. Four tables can be scanned at once, so that the objects
 /// that one scan has fetched stay until it has read them.
 const TOGETHER: usize = 256;
-const TOGETHER_BYTES: u64 = HELD_BYTES / 4;
+pub(super) const TOGETHER_BYTES: u64 = HELD_BYTES / 4;
 
 /// The bytes of small objects that a snapshot read, by key. Commands read some files several times, and each request takes
 /// longer than decoding the file.

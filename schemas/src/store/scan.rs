@@ -262,13 +262,18 @@ pub(super) fn candidates<T: Table>(
     filter: &Filter,
 ) -> Result<Vec<(u32, DataFile)>, StoreError> {
     let logged = snapshot.logged(T::NAME)?;
-    let wanted = Wanted::new::<T>(filter, &logged);
     let folder = snapshot.store().folder(T::NAME);
-    let numbered = (0..).zip(logged.values());
-    let may_hold = numbered.filter(|(_, file)| wanted.may_be_in(file));
-    Ok(may_hold
+    let files = may_hold::<T>(filter, &logged).into_iter();
+    Ok(files
         .map(|(number, file)| (number, folder.data_file(file).held_by(&snapshot.held)))
         .collect())
+}
+
+/// Those of all files of a table that can hold rows of the filter, each with its number.
+pub(super) fn may_hold<'a, T: Table>(filter: &Filter, logged: &'a LoggedFiles) -> Vec<(u32, &'a LoggedFile)> {
+    let wanted = Wanted::new::<T>(filter, logged);
+    let numbered = (0..).zip(logged.values());
+    numbered.filter(|(_, file)| wanted.may_be_in(file)).collect()
 }
 
 /// The rows of a filter in one file, which is given with its number.

@@ -1,5 +1,6 @@
 //! Laws of the tables and the store: what was committed is read back, whatever happens in between.
 
+mod ahead;
 mod check;
 mod crash;
 mod damage;

@@ -15,7 +15,8 @@ use vaplan_schemas::store::{CommitInfo, Snapshot, Store};
 use vaplan_schemas::tables::Rejects;
 
 use crate::support::{
-    ScoredTracks, assert_holds, commit, create, open, patch, patch_ahead, problems_of, rejects, scored,
+    ScoredTracks, assert_holds, commit, create, every_row, open, patch, patch_ahead, problems_of, rejects,
+    scored,
 };
 
 /// The process that the network is cut from ends like one that was killed: its lease is not given back. Removing the lease
@@ -279,7 +280,8 @@ fn writers_that_read_the_store_while_they_take_the_lease_follow_one_another_with
     });
     let write = |writer: u64| {
         for number in 0..COMMITS {
-            let (store, lock, snapshot) = Store::open_to_write(&place.url, &mut |_| {}).unwrap();
+            let (store, lock, snapshot) =
+                Store::open_to_write(&place.url, &every_row(), &mut |_| {}).unwrap();
             let info = CommitInfo {
                 command: format!("writer {writer}, commit {number}"),
                 ..CommitInfo::default()

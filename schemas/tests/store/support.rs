@@ -10,7 +10,9 @@ use vaplan_schemas::rows::{
     ClassRow, LabelChangeRow, LabelChangeTrack, LabelRule, LabelTrack, RejectKind, RejectRow, ScoreTrack,
     Split, TruthRow, VersionRow, VideoRow,
 };
-use vaplan_schemas::store::{Commit, CommitInfo, Filter, Place, Problem, Snapshot, Store};
+use vaplan_schemas::store::{
+    Commit, CommitInfo, Filter, Place, Problem, RowsAhead, Snapshot, Store, WriteLock,
+};
 use vaplan_schemas::tables::{Classes, LabelChanges, Labels, Rejects, Scores, Table, Truth, Videos};
 use vaplan_schemas::{Modality, StoreError, bucket_of};
 
@@ -222,18 +224,35 @@ pub(crate) fn patch(
     before: &ScoredTracks,
     after: &ScoredTracks,
 ) -> Result<VersionRow, StoreError> {
-    let lock = store.lock(&mut |_| {})?;
-    let commit = store.begin(&lock, patch_info())?;
+    patch_with(store, &store.lock(&mut |_| {})?, before, after)
+}
+
+/// Like [`patch`], by the holder of the lock.
+pub(crate) fn patch_with(
+    store: &Store,
+    lock: &WriteLock,
+    before: &ScoredTracks,
+    after: &ScoredTracks,
+) -> Result<VersionRow, StoreError> {
+    let commit = store.begin(lock, patch_info())?;
     patched(commit, store.latest()?.as_ref(), (before, after))
 }
 
-/// Like [`patch`], but opens the store by [`Store::open_to_write`].
+/// Every row of the tables with buckets, to be read ahead.
+pub(crate) fn every_row() -> RowsAhead {
+    RowsAhead::default()
+        .and::<Labels>(Filter::all())
+        .and::<Scores>(Filter::all())
+        .and::<Videos>(Filter::all())
+}
+
+/// Like [`patch`], but opens the store by [`Store::open_to_write`], which reads every row ahead.
 pub(crate) fn patch_ahead(
     root: &Path,
     before: &ScoredTracks,
     after: &ScoredTracks,
 ) -> Result<VersionRow, StoreError> {
-    let (store, lock, snapshot) = Store::open_to_write(root, &mut |_| {})?;
+    let (store, lock, snapshot) = Store::open_to_write(root, &every_row(), &mut |_| {})?;
     let store = store.with_plain_bytes(0);
     let commit = store.begin_after(&lock, &snapshot, patch_info())?;
     patched(commit, Some(&snapshot), (before, after))

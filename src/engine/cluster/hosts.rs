@@ -23,17 +23,19 @@ impl Hosts {
             path: path.to_owned(),
             source,
         })?;
+        // Editors of Windows begin a file with this mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         Hosts::of_entries(text.lines(), HostSource::File(path.to_owned()), process)
     }
 
     /// Reads a list of addresses with commas, or the hosts file of this name. A text with a comma is a list, and so is a
-    /// single address if no file has this name.
+    /// single address if no file has this name. An empty text is an empty list.
     ///
     /// # Errors
     /// Returns the same errors as [`Hosts::read`].
     pub fn of_text(text: &str, process: usize) -> Result<Hosts, ClusterError> {
         let path = Path::new(text);
-        match text.contains(',') || (is_address(text) && !path.exists()) {
+        match text.contains(',') || text.trim().is_empty() || (is_address(text) && !path.exists()) {
             true => Hosts::of_entries(text.split(','), HostSource::List(text.to_owned()), process),
             false => Hosts::read(path, process),
         }
@@ -108,6 +110,19 @@ impl Hosts {
     }
 }
 
+/// Reads the address of `--bind`: an address of this host or a name of it, and a port.
+///
+/// # Errors
+/// Returns a message for a text that is no such address.
+pub fn bind_address(text: &str) -> Result<String, String> {
+    match is_address(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "`{text}`, expected ADDRESS:PORT with a port from 1 to 65535, for example 0.0.0.0:2101 or [::]:2101"
+        )),
+    }
+}
+
 /// Returns whether the text is `host:port`, with an IPv6 address in brackets and a port from 1 to 65535.
 fn is_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -135,6 +150,20 @@ mod tests {
     }
 
     #[test]
+    fn an_address_to_listen_at_has_a_port() {
+        for text in ["0.0.0.0:2101", "[::]:2101", "node0:1"] {
+            assert_eq!(bind_address(text), Ok(text.to_owned()));
+        }
+        for text in ["nonsense", "0.0.0.0:0", "::1:2101", "a:", ""] {
+            let told = bind_address(text).unwrap_err();
+            assert!(
+                told.starts_with(&format!("`{text}`, expected ADDRESS:PORT")),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn a_list_with_commas_needs_no_file() {
         let hosts = Hosts::of_text("a:1, b:2,", 1).unwrap();
         assert_eq!(hosts.addresses(), ["a:1", "b:2"]);
@@ -142,7 +171,8 @@ mod tests {
         for (list, told) in [
             (
                 "a:1,b",
-                "hosts list `a:1,b`, entry 2: `b`, expected host:port with a port from 1 to 65535",
+                "hosts list `a:1,b`, entry 2: `b`, expected host:port with a port from 1 to 65535, and an IPv6 address in \
+                 brackets, as in [::1]:2101",
             ),
             (
                 "a:1,a:1",
@@ -151,6 +181,10 @@ mod tests {
             (
                 ",",
                 "hosts list `,` names no host, expected one host:port per entry",
+            ),
+            (
+                "",
+                "hosts list `` names no host, expected one host:port per entry",
             ),
         ] {
             assert_eq!(Hosts::of_text(list, 0).unwrap_err().to_string(), told);
@@ -161,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_process_and_what_is_none_is_named_by_line() {
-        let hosts = read("# two\na.example:2101\n\n [::1]:2102 \n", 1).unwrap();
+        let hosts = read("\u{feff}# two\r\na.example:2101\r\n\n [::1]:2102 \n", 1).unwrap();
         assert_eq!(hosts.addresses(), ["a.example:2101", "[::1]:2102"]);
         assert_eq!(hosts.here().to_string(), "process 1 ([::1]:2102)");
         for line in [
@@ -178,7 +212,8 @@ mod tests {
             "a:1 b:1",
         ] {
             let message = format!(
-                "hosts file `hosts`, line 2: `{line}`, expected host:port with a port from 1 to 65535"
+                "hosts file `hosts`, line 2: `{line}`, expected host:port with a port from 1 to 65535, and an IPv6 address in \
+                 brackets, as in [::1]:2101"
             );
             assert_eq!(read(&format!("x:1\n{line}\n"), 0), Err(message));
         }

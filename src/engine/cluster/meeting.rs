@@ -26,6 +26,10 @@ use crate::error::cluster::{ClusterError, Peer};
 /// The values that must be equal in all processes, by name.
 pub(crate) type RequestValues = BTreeMap<String, String>;
 
+/// The largest number of characters of a value in a message, and of equal characters before those that differ.
+const MOST: usize = 300;
+const EQUAL: usize = 60;
+
 /// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -168,7 +172,7 @@ fn report(
                 return Err(ClusterError::Absent {
                     who: leader.to_string(),
                     seconds: timeout.as_secs(),
-                    last: Some(error.to_string()),
+                    last: Some(broken(&error)),
                 });
             }
             Err(Refusal::Broken(_)) => std::thread::sleep(PAUSE),
@@ -183,7 +187,16 @@ fn report(
         Ok(Frame::Welcome(session)) => Ok((stream, session)),
         Ok(Frame::Failed(why)) => Err(ClusterError::EndedByLeader(why)),
         Ok(other) => Err(lost(format!("it said {other:?}, expected Welcome"))),
-        Err(error) => Err(lost(error.to_string())),
+        Err(error) => Err(lost(broken(&error))),
+    }
+}
+
+/// What ended a connection before the processes have met.
+fn broken(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the program at this address closed the connection".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "nothing at this address answers".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -212,7 +225,7 @@ impl ClusterConnections {
                 Refusal::Secret => ClusterError::Secret { peer },
                 Refusal::Broken(error) => ClusterError::Lost {
                     peer,
-                    why: format!("no data connection: {error}"),
+                    why: format!("no data connection: {}", broken(&error)),
                 },
             })?);
         }
@@ -309,13 +322,17 @@ fn differences(peer: &Peer, theirs: &RequestValues, ours: &RequestValues) -> Str
     for name in names {
         let (their, our) = (theirs.get(name), ours.get(name));
         if their != our {
-            let say = |value: Option<&String>| value.map_or(NONE.to_owned(), |value| short(value).to_owned());
+            let say = |value: Option<&String>, other: Option<&String>| {
+                value.map_or(NONE.to_owned(), |value| {
+                    short(value, other.map_or("", |other| other))
+                })
+            };
             let comma = if differing.is_empty() { "" } else { ", " };
             write!(
                 differing,
                 "{comma}{name} ({}, process 0 has {})",
-                say(their),
-                say(our)
+                say(their, our),
+                say(our, their)
             )
             .expect("a String takes everything");
         }
@@ -326,9 +343,25 @@ fn differences(peer: &Peer, theirs: &RequestValues, ours: &RequestValues) -> Str
     format!("{peer} differs in {differing}")
 }
 
-/// Shortens a value, such as a hash, to its first 12 characters.
-fn short(value: &str) -> &str {
-    value.get(..12).unwrap_or(value)
+/// Shortens a hash to its first 12 characters. Any other value keeps at most [`MOST`] characters, and no more than [`EQUAL`] before
+/// the first one in which it differs from `other`.
+fn short(value: &str, other: &str) -> String {
+    if value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return value[..12].to_owned();
+    }
+    let equal = value.chars().zip(other.chars()).take_while(|(a, b)| a == b);
+    let first = match equal.count().saturating_sub(EQUAL) {
+        _ if value.chars().count() <= MOST => 0,
+        first => first,
+    };
+    let kept: String = value.chars().skip(first).take(MOST).collect();
+    let before = if first > 0 { "..." } else { "" };
+    let after = if value.chars().count() > first + MOST {
+        "..."
+    } else {
+        ""
+    };
+    format!("{before}{kept}{after}")
 }
 
 #[cfg(test)]
@@ -350,19 +383,26 @@ mod tests {
         let ours = asked(&[
             ("splits", "train"),
             ("workers", "2"),
-            ("features", "0123456789abcdef"),
+            ("features", &"0123456789abcdef".repeat(4)),
+            ("hosts", "a:1,b:2"),
         ]);
         assert_eq!(differences(&peer, &ours, &ours), "");
         let theirs = asked(&[
             ("splits", "train"),
             ("workers", "3"),
-            ("features", "0123456789abcdee"),
+            ("features", &"0123456789abcdee".repeat(4)),
+            ("hosts", "a:1,b:3"),
             ("x", "y"),
         ]);
         assert_eq!(
             differences(&peer, &theirs, &ours),
             "process 1 (b:2) differs in features (0123456789ab, process 0 has 0123456789ab), \
-             workers (3, process 0 has 2), x (y, process 0 has nothing)"
+             hosts (a:1,b:3, process 0 has a:1,b:2), workers (3, process 0 has 2), x (y, process 0 has nothing)"
         );
+        // Long lists of hosts are shown from where they differ.
+        let hosts = |last: &str| format!("{}{last}:2101", "node:2101,".repeat(100));
+        let shown = short(&hosts("ä"), &hosts("b"));
+        assert_eq!(shown, format!("...{}ä:2101", "node:2101,".repeat(6)));
+        assert_eq!(short(&hosts("b"), ""), format!("{}...", &hosts("b")[..MOST]));
     }
 }

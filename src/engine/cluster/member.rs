@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
+use vaplan_schemas::StoreError;
 use vaplan_schemas::storage::is_url;
-use vaplan_schemas::store::{Commit, Snapshot, Store, WriteLock};
+use vaplan_schemas::store::{Commit, RowsAhead, Snapshot, Store, WriteLock};
 
 use super::control::Control;
 use super::frame::{Frame, Go, PassesOfVersion, WrittenPart};
@@ -30,7 +31,6 @@ use crate::engine::workers::WorkerGroup;
 use crate::engine::{Listener, Progress};
 use crate::error::LabelError;
 use crate::error::cluster::ClusterError;
-use crate::world::hash::{feed, hash};
 
 /// The longest silence after which a process does not yet count as lost. Each process sends a message every second.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -65,10 +65,7 @@ impl ClusterMember {
         let hosts = settings.hosts.clone();
         let mut asked = asked;
         asked.insert("program version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        asked.insert(
-            "hosts".to_owned(),
-            hash(|sum| feed(sum, hosts.addresses().iter().map(String::as_str))),
-        );
+        asked.insert("hosts".to_owned(), hosts.addresses().join(","));
         let mut meeting = meet(settings, asked)?;
         let streams = std::mem::take(&mut meeting.control);
         let session = meeting.session;
@@ -217,24 +214,29 @@ impl ClusterMember {
     /// Checks that this process sees the store that process 0 sealed.
     ///
     /// # Errors
-    /// Returns [`ClusterError::Store`] if the store is another one.
-    pub(crate) fn check_seal(&self, store: &Store) -> Result<(), ClusterError> {
-        match store.mark_of(SEAL) {
-            Ok(Some(sealed)) if sealed == self.session() => Ok(()),
-            _ => Err(self.elsewhere(store.root().to_owned())),
+    /// Returns [`ClusterError::Store`] if the store is another one, and [`LabelError::Store`] if this process cannot read the
+    /// store, for example without credentials.
+    pub(crate) fn check_seal(&self, store: &Store) -> Result<(), LabelError> {
+        match store.mark_of(SEAL)? {
+            Some(sealed) if sealed == self.session() => Ok(()),
+            _ => Err(self.elsewhere(store.root().to_owned()).into()),
         }
     }
 
     /// Opens the store of process 0. A store at a URL need not have a version yet.
     ///
     /// # Errors
-    /// Returns [`ClusterError::Store`] if there is no such store, or if it is another one.
-    pub(crate) fn open_sealed(&self, store: &Path) -> Result<Store, ClusterError> {
+    /// Returns [`ClusterError::Store`] if there is no such store, or if it is another one, and [`LabelError::Store`] if this
+    /// process cannot read it.
+    pub(crate) fn open_sealed(&self, store: &Path) -> Result<Store, LabelError> {
         let opened = match is_url(store) {
             true => Store::create(store),
             false => Store::open(store),
         };
-        let opened = opened.map_err(|_| self.elsewhere(store.to_owned()))?;
+        let opened = opened.map_err(|error| match error {
+            StoreError::NoStore { path } => self.elsewhere(path).into(),
+            error => LabelError::Store(error),
+        })?;
         self.check_seal(&opened)?;
         Ok(opened)
     }
@@ -278,12 +280,13 @@ impl LabellingGroup for ClusterMember {
     fn open_to_write(
         &mut self,
         store: &Path,
+        rows: RowsAhead,
         listener: &Listener,
     ) -> Result<(Store, WriteLock, Snapshot), LabelError> {
         let (store, mut wait) = (store.to_owned(), self.waiting(listener));
         let opened = self
             .control
-            .during(move || Store::open_to_write(&store, &mut wait))?;
+            .during(move || Store::open_to_write(&store, &rows, &mut wait))?;
         Ok(opened?)
     }
 

@@ -188,11 +188,20 @@ struct Peers {
 
 impl SessionPeers for Peers {
     fn problem(&mut self) -> Option<String> {
-        if self.problem.is_none()
-            && let Err(error) = lock(&self.member).control.poll()
-        {
-            self.lost.store(true, Ordering::SeqCst);
-            self.problem = Some(error.to_string());
+        if self.problem.is_none() {
+            let polled = lock(&self.member).control.poll();
+            self.problem = match polled {
+                Err(error) => {
+                    self.lost.store(true, Ordering::SeqCst);
+                    Some(error.to_string())
+                }
+                // The caller of `GraphProcesses` got the event. Without this look, the end of the session would wait for ever for
+                // workers that wait for a silent process.
+                Ok(()) => self
+                    .lost
+                    .load(Ordering::SeqCst)
+                    .then(|| "a process is lost".to_owned()),
+            };
         }
         self.problem.clone()
     }

@@ -416,3 +416,124 @@ fn a_video_in_two_files_is_told_once_with_their_names() {
     let rejects = studio.rejects("out");
     assert!(rejects.iter().all(|row| row["file"] != ""), "{rejects:?}");
 }
+
+#[test]
+fn a_video_of_one_picture_has_one_segment_at_any_rate() {
+    let test = "a_video_of_one_picture_has_one_segment_at_any_rate";
+    let Some((studio, ffmpeg)) = Studio::new(test).zip(ffmpeg(test)) else {
+        return;
+    };
+    let film = ["-f", "lavfi", "-i", "testsrc=s=64x48:r=24:d=0.2", "-c:v", "mpeg4"];
+    for (name, frames) in [("one.mp4", "1"), ("four.mkv", "4")] {
+        let file = studio.path("media").join(name);
+        make(&ffmpeg, &file, &[&film[..], &["-frames:v", frames]].concat());
+    }
+    for (out, more) in [
+        ("centre", &["--frame-rate", "2"][..]),
+        ("linspace", &["--frame-rate", "2", "--frame", "linspace"]),
+        ("fixed", &["--segments", "3"]),
+    ] {
+        let more = [more, &["--ffmpeg", &ffmpeg]].concat();
+        assert_status(&encode(&studio, out, "clip", &more), 0);
+        let segments: Vec<u32> = studio
+            .features(out, Modality::Visual)
+            .iter()
+            .map(|(_, segments, _)| *segments)
+            .collect();
+        assert_eq!(segments, if out == "fixed" { [3, 3] } else { [1, 1] }, "{out}");
+    }
+}
+
+#[test]
+fn the_default_video_track_is_taken_and_a_cover_is_no_video() {
+    let test = "the_default_video_track_is_taken_and_a_cover_is_no_video";
+    let Some((studio, ffmpeg)) = Studio::new(test).zip(ffmpeg(test)) else {
+        return;
+    };
+    let inputs = [
+        "-f", "lavfi", "-i", "color=red:s=64x48:r=8:d=2", "-f", "lavfi", "-i", "color=blue:s=64x48:r=8:d=2",
+    ];
+    let sound = ["-f", "lavfi", "-i", "sine=d=2", "-c:a", "aac"];
+    let media = |name: &str| studio.path("media").join(name);
+    let second = ["-map", "0:v", "-map", "1:v", "-c:v", "mpeg4", "-disposition:v:0", "0", "-disposition:v:1", "default"];
+    make(&ffmpeg, &media("second.mkv"), &[&inputs[..], &second].concat());
+    make(&ffmpeg, &media("wanted.mkv"), &[&inputs[4..], &["-c:v", "mpeg4"]].concat());
+    make(&ffmpeg, &media("sound.mp4"), &sound);
+    let cover = [
+        "-f", "lavfi", "-i", "sine=d=2", "-f", "lavfi", "-i", "color=red:s=64x48:d=0.04", "-map", "0:a", "-map", "1:v",
+        "-c:a", "aac", "-c:v", "png", "-disposition:v:0", "attached_pic",
+    ];
+    make(&ffmpeg, &media("cover.mp4"), &cover);
+    assert_status(&encode(&studio, "out", "clip", &["--ffmpeg", &ffmpeg]), 1);
+    let features = studio.features("out", Modality::Visual);
+    let names: Vec<&str> = features.iter().map(|(name, ..)| &**name).collect();
+    assert_eq!(names, ["second", "wanted"]);
+    let cosine = worst_cosine(&features[0].2, &features[1].2);
+    assert!(cosine > 0.999, "{cosine}");
+    for video in ["sound", "cover"] {
+        let reason = reason(&studio, "out", video);
+        assert!(reason.ends_with("has no pictures: add them, or encode only the sound"), "{reason}");
+    }
+}
+
+#[test]
+fn sound_with_an_unknown_start_goes_through_ffmpeg_unless_it_is_text() {
+    let test = "sound_with_an_unknown_start_goes_through_ffmpeg_unless_it_is_text";
+    let Some((studio, ffmpeg)) = Studio::new(test).zip(ffmpeg(test)) else {
+        return;
+    };
+    let tone = ["-f", "lavfi", "-i", "sine=f=1000:d=2:r=48000"];
+    make(&ffmpeg, &studio.path("a.voc"), &tone);
+    make(&ffmpeg, &studio.path("a.mp3"), &tone);
+    let whole = fs::read(studio.path("a.mp3")).unwrap();
+    fs::write(studio.path("cut.mp3"), &whole[1_000..]).unwrap();
+    fs::write(studio.path("playlist.mp3"), "#EXTM3U\nfile:///etc/hostname\n").unwrap();
+    fs::write(studio.path("noise.mp3"), [3, 200, 77, 1, 90].repeat(900)).unwrap();
+    for name in ["a.voc", "cut.mp3"] {
+        let sound = Wave::read(&studio.path(name), 48_000, ffmpeg.as_ref()).unwrap();
+        assert!((90_000..=100_000).contains(&sound.len()), "{name}: {}", sound.len());
+        let middle = &sound[24_000..72_000];
+        let crossings = middle
+            .windows(2)
+            .filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0)
+            .count();
+        assert!(crossings.abs_diff(1_000) < 5, "{name}: {crossings}");
+    }
+    for name in ["playlist.mp3", "noise.mp3"] {
+        let refused = Wave::read(&studio.path(name), 48_000, ffmpeg.as_ref()).unwrap_err();
+        assert!(refused.to_string().contains("it begins with `"), "{refused}");
+    }
+}
+
+/// HE-AAC states half of its rate, and its other half is in an extension. `he_aac.rs.txt` beside the files says how they were
+/// made. The sound is a tone of 500 Hz, and a click of 8 kHz, which only the extension has, each half second.
+#[test]
+fn he_aac_has_its_full_rate_length_and_upper_half() {
+    let test = "he_aac_has_its_full_rate_length_and_upper_half";
+    let Some((_, ffmpeg)) = Studio::new(test).zip(ffmpeg(test)) else {
+        return;
+    };
+    for name in HE_AAC {
+        let file = golden_path(&format!("media/he_aac/{name}"));
+        let sound = Wave::read(&file, RATE, ffmpeg.as_ref()).unwrap();
+        // The encoder puts up to 5,000 samples before the sound, and fills the last frame.
+        let seconds = sound.len() as f64 / f64::from(RATE);
+        assert!((1.99..2.25).contains(&seconds), "{name}: {seconds} s");
+        let power = |from: usize, hertz: f64| {
+            let (mut re, mut im) = (0.0, 0.0);
+            let window = &sound[from..from + 4_410];
+            for (at, &sample) in window.iter().enumerate() {
+                let turn = std::f64::consts::TAU * hertz * at as f64 / f64::from(RATE);
+                re += f64::from(sample) * turn.cos();
+                im += f64::from(sample) * turn.sin();
+            }
+            re.hypot(im) * 2.0 / window.len() as f64
+        };
+        let tone = power(22_050, 500.0);
+        assert!((0.2..0.6).contains(&tone), "{name}: a tone of {tone}, expected 0.4");
+        assert!(power(22_050, 1_000.0) < 0.1 * tone && power(22_050, 250.0) < 0.1 * tone, "{name}");
+        // A tone of 13 kHz is above the core's 11,025 Hz.
+        let high: f64 = (12_800..=13_200).step_by(20).map(|hertz| power(22_050, f64::from(hertz)).powi(2)).sum();
+        assert!(high.sqrt() > 0.02, "{name}: {high} at 13 kHz");
+    }
+}

@@ -15,12 +15,14 @@ use crate::ingest::IngestError;
 use crate::ingest::annotations::{KeyError, Roster};
 
 /// Extensions of video files.
-const VIDEO: [&str; 14] = [
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
+const VIDEO: [&str; 22] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "f4v", "wmv", "asf", "3gp",
+    "3g2", "ogv", "vob", "mxf", "divx", "rm",
 ];
 /// Extensions of sound files.
-const SOUND: [&str; 13] = [
-    "wav", "flac", "mp3", "ogg", "oga", "opus", "m4a", "aac", "ac3", "mka", "wma", "aif", "aiff",
+const SOUND: [&str; 24] = [
+    "wav", "wave", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac", "ac3", "eac3",
+    "mka", "wma", "aif", "aiff", "aifc", "caf", "au", "amr",
 ];
 
 /// The folder or file with the pictures of a video.

@@ -8,11 +8,8 @@ use crate::encode::media::codec::{Aac, Codec, aac_rate};
 /// A container, and how vaplan reads the sound in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
-    /// WAV, including RF64 and BW64.
+    /// WAV, including RF64, BW64, and RIFX with big-endian samples.
     Wave,
-    /// WAV with big-endian samples (RIFX). It is refused: ffmpeg 5.1 and 9.0 take its samples for little-endian ones, which
-    /// gives noise.
-    BigEndianWave,
     /// MP4 or QuickTime; the sound track is found by the index of the file.
     Mp4,
     /// A container that symphonia reads.
@@ -31,38 +28,46 @@ const HEAD: u64 = 4096;
 /// # Errors
 /// Returns the error of the system if the file cannot be read.
 pub(crate) fn container(file: &mut (impl Read + Seek)) -> std::io::Result<Container> {
+    let at = after_tags(file)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut head = Vec::new();
+    (&mut *file).take(HEAD).read_to_end(&mut head)?;
+    file.rewind()?;
+    Ok(match of(&head) {
+        // The index of the file is searched from its first byte.
+        Container::Mp4 if at > 0 => Container::Other("MP4 after an ID3 tag".to_owned()),
+        found => found,
+    })
+}
+
+/// Returns the offset after the ID3 tags at the start of a file. Programs that tag music put them before any sound.
+///
+/// # Errors
+/// Returns the error of the system if the file cannot be read.
+pub(super) fn after_tags(file: &mut (impl Read + Seek)) -> std::io::Result<u64> {
     let mut at = 0;
-    // One or more ID3 tags can come before the sound.
     for _ in 0..4 {
         file.seek(SeekFrom::Start(at))?;
         let mut head = Vec::new();
-        (&mut *file).take(HEAD).read_to_end(&mut head)?;
-        match head.as_slice() {
-            [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
-                let size = [a, b, c, d]
-                    .iter()
-                    .fold(0_u64, |size, &&byte| size << 7 | u64::from(byte & 0x7f));
-                at += 10 + size;
-            }
-            head => {
-                file.rewind()?;
-                return Ok(of(head));
-            }
-        }
+        (&mut *file).take(10).read_to_end(&mut head)?;
+        let [b'I', b'D', b'3', _, _, _, size @ ..] = head.as_slice() else {
+            break;
+        };
+        at += 10
+            + size
+                .iter()
+                .fold(0_u64, |size, &byte| size << 7 | u64::from(byte & 0x7f));
     }
-    file.rewind()?;
-    Ok(Container::Unknown)
+    Ok(at)
 }
 
 fn of(head: &[u8]) -> Container {
     let other = |name: &str| Container::Other(name.to_owned());
     let at = |from: usize, wanted: &[u8]| head.get(from..from + wanted.len()) == Some(wanted);
     let packets = |first: usize, length: usize| (0..3).all(|nth| at(first + nth * length, &[0x47]));
-    if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
+    let form = [&b"RIFF"[..], b"RF64", b"BW64", b"RIFX"];
+    if form.iter().any(|form| at(0, form)) && at(8, b"WAVE") {
         return Container::Wave;
-    }
-    if at(0, b"RIFX") && at(8, b"WAVE") {
-        return Container::BigEndianWave;
     }
     if at(4, b"ftyp") {
         return Container::Mp4;
@@ -166,7 +171,11 @@ mod tests {
         let of = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
         let other = |name: &str| Container::Other(name.to_owned());
         assert_eq!(of(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
-        assert_eq!(of(b"RIFX\0\0\0\0WAVEfmt "), Container::BigEndianWave);
+        assert_eq!(of(b"RIFX\0\0\0\0WAVEfmt "), Container::Wave);
+        assert_eq!(
+            of(b"ID3\x04\0\0\0\0\0\x02..RIFF\0\0\0\0WAVEfmt "),
+            Container::Wave
+        );
         assert_eq!(of(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
         assert_eq!(of(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
         let mut stream = vec![0; 600];

@@ -467,3 +467,46 @@ fn a_damaged_file_is_an_error_not_a_wrong_answer() {
     assert_status(&output, 2);
     assert_eq!(stdout(&output), "");
 }
+
+#[test]
+fn a_long_chain_of_operators_is_answered_and_a_longer_one_is_refused() {
+    let folder = scratch();
+    let store = small_store(folder.path(), "store");
+    let all = csv(&store, "SELECT count(*) FROM labels");
+    let or = |terms: usize| {
+        let terms: Vec<String> = (0..terms)
+            .map(|at| format!("(segment = {at} AND score < {at}.5)"))
+            .collect();
+        format!(
+            "SELECT count(*) FROM labels WHERE score IS NULL OR score >= 0 OR {}",
+            terms.join(" OR ")
+        )
+    };
+    let sum = |terms: usize| format!("SELECT {}1", "1 + ".repeat(terms));
+    let ask = |sql: &str| query_stdin(&store, sql, &["--format", "csv"]);
+    let long = ask(&or(3_500));
+    assert_status(&long, 0);
+    let rows = |text: &str| text.lines().last().unwrap().to_owned();
+    assert_eq!(rows(stdout(&long)), rows(&all));
+    let added = ask(&sum(3_500));
+    assert_status(&added, 0);
+    assert_eq!(rows(stdout(&added)), "3501");
+    // A list is no chain.
+    let list: Vec<String> = (0..20_000).map(|at| format!("-{at}")).collect();
+    assert_status(
+        &ask(&format!(
+            "SELECT count(*) FROM labels WHERE segment IN ({})",
+            list.join(", ")
+        )),
+        0,
+    );
+    for longer in [or(5_000), sum(100_000)] {
+        let refused = ask(&longer);
+        assert_status(&refused, 2);
+        let said = stderr(&refused);
+        assert!(
+            said.contains("operators such as AND, OR and +, expected at most 4000: use IN (..)"),
+            "{said}"
+        );
+    }
+}

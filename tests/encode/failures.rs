@@ -56,7 +56,9 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     };
     assert!(reason("bad_frame", "visual").contains("000012.ppm` begins with `no pictu`"));
     assert!(reason("bad_sound", "audio").contains("bad_sound.wav` is no sound that can be read"));
-    assert!(reason("no_channels", "audio").contains("is a WAV file of 0 channels and 48000 samples a second"));
+    assert!(
+        reason("no_channels", "audio").contains("is a WAV file of 0 channels and 48000 samples a second")
+    );
     assert!(reason("no_sound", "audio").ends_with("no_sound` has no sound track"));
     assert_eq!(
         reason("no_pictures", "visual"),

@@ -245,8 +245,14 @@ impl Stream {
             return Ok(0);
         }
         // ffmpeg says the first if the file has neither pictures nor a cover, and the second if it has only a cover.
-        if frames == 0 && ["does not contain any stream", "matches no streams"].iter().any(|words| said.contains(words)) {
-            return Err(failed("has no pictures: add them, or encode only the sound".to_owned()));
+        if frames == 0
+            && ["does not contain any stream", "matches no streams"]
+                .iter()
+                .any(|words| said.contains(words))
+        {
+            return Err(failed(
+                "has no pictures: add them, or encode only the sound".to_owned(),
+            ));
         }
         if frames == 0 {
             return Err(failed(format!(

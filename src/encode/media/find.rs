@@ -16,13 +16,13 @@ use crate::ingest::annotations::{KeyError, Roster};
 
 /// Extensions of video files.
 const VIDEO: [&str; 22] = [
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "f4v", "wmv", "asf", "3gp",
-    "3g2", "ogv", "vob", "mxf", "divx", "rm",
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "f4v", "wmv",
+    "asf", "3gp", "3g2", "ogv", "vob", "mxf", "divx", "rm",
 ];
 /// Extensions of sound files.
 const SOUND: [&str; 24] = [
-    "wav", "wave", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac", "ac3", "eac3",
-    "mka", "wma", "aif", "aiff", "aifc", "caf", "au", "amr",
+    "wav", "wave", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac",
+    "ac3", "eac3", "mka", "wma", "aif", "aiff", "aifc", "caf", "au", "amr",
 ];
 
 /// The folder or file with the pictures of a video.

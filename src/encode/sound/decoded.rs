@@ -293,9 +293,12 @@ fn wave(path: &Path, mut file: File) -> Result<Decoded, Refused> {
     );
     if samples.big_endian {
         // ffmpeg reads the numbers of the header in the wrong order.
-        return Err(refused(format!("is {format} with big-endian numbers, expected integers or floats")));
+        return Err(refused(format!(
+            "is {format} with big-endian numbers, expected integers or floats"
+        )));
     }
-    let header = wav::header(&samples).ok_or_else(|| Refused::ForFfmpeg(format!("{format} and 4 GiB or more")))?;
+    let header =
+        wav::header(&samples).ok_or_else(|| Refused::ForFfmpeg(format!("{format} and 4 GiB or more")))?;
     let content = Cursor::new(header).chain(file.take(samples.bytes));
     probe("wav", Box::new(ReadOnlySource::new(content)), None, &format)
 }

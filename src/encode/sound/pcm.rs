@@ -70,7 +70,10 @@ impl Layout {
         let mut bytes = Vec::new();
         file.take(most).read_to_end(&mut bytes)?;
         let mean = |frame: &[u8]| {
-            let sum: f64 = frame.chunks_exact(self.bytes).map(|sample| self.value(sample)).sum();
+            let sum: f64 = frame
+                .chunks_exact(self.bytes)
+                .map(|sample| self.value(sample))
+                .sum();
             (sum / f64::from(self.channels)) as f32
         };
         Ok(bytes.chunks_exact(frame).map(mean).collect())
@@ -138,7 +141,11 @@ mod tests {
         assert_eq!(half(1, 8, 64, &0x4000_0000_0000_0000_i64.to_le_bytes()), [0.5]);
         assert_eq!(half(3, 4, 32, &0.5_f32.to_le_bytes()), [0.5]);
         assert_eq!(half(3, 8, 64, &0.5_f64.to_le_bytes()), [0.5]);
-        let extensible = [format(0xfffe, 1, 4, 32), [22, 0, 24, 0, 4, 0, 0, 0, 1, 0].to_vec()].concat();
+        let extensible = [
+            format(0xfffe, 1, 4, 32),
+            [22, 0, 24, 0, 4, 0, 0, 0, 1, 0].to_vec(),
+        ]
+        .concat();
         assert_eq!(read(&extensible, false, &[0, 0, 0, 0x40]), [0.5]);
         assert_eq!(read(&format(1, 1, 2, 16), true, &[0x40, 0]), [0.5]);
         assert_eq!(read(&format(3, 1, 8, 64), true, &0.5_f64.to_be_bytes()), [0.5]);
@@ -147,11 +154,22 @@ mod tests {
     #[test]
     fn channels_are_averaged_however_many_there_are() {
         let sample = [0, 0x40, 0, 0xc0];
-        assert_eq!(read(&format(1, 2, 4, 16), false, &sample.repeat(5_000)), [0.0; 5_000]);
-        assert_eq!(read(&format(1, 32, 64, 16), false, &[0, 0x40].repeat(64)), [0.5, 0.5]);
+        assert_eq!(
+            read(&format(1, 2, 4, 16), false, &sample.repeat(5_000)),
+            [0.0; 5_000]
+        );
+        assert_eq!(
+            read(&format(1, 32, 64, 16), false, &[0, 0x40].repeat(64)),
+            [0.5, 0.5]
+        );
         // The end of a file can be a part of a frame.
         assert_eq!(read(&format(1, 2, 4, 16), false, &[0, 0x40, 0, 0x40, 7]), [0.5]);
-        for compressed in [format(7, 1, 1, 8), format(2, 1, 256, 4), format(1, 0, 2, 16), format(1, 1, 2, 0)] {
+        for compressed in [
+            format(7, 1, 1, 8),
+            format(2, 1, 256, 4),
+            format(1, 0, 2, 16),
+            format(1, 1, 2, 0),
+        ] {
             assert_eq!(Layout::of(&compressed, false), None);
         }
     }

@@ -294,14 +294,20 @@ mod tests {
         let (format, data) = (chunk(b"fmt ", 16, FORMAT), chunk(b"data", 40, &[200; 40]));
         let plain = file(b"RIFF", 92, &[format.clone(), data.clone()]);
         let bytes = |file: Vec<u8>| found(file).map(|samples| (samples.start, samples.bytes));
-        assert_eq!(bytes([&b"ID3\x03\0\0\0\0\0\x0a"[..], &[0; 10], &plain].concat()), Some((64, 40)));
+        assert_eq!(
+            bytes([&b"ID3\x03\0\0\0\0\0\x0a"[..], &[0; 10], &plain].concat()),
+            Some((64, 40))
+        );
         assert_eq!(bytes(file(b"RIFF", 92, &[data.clone(), format])), Some((20, 40)));
         let long = chunk(b"fmt ", 2016, &[FORMAT, &[0; 2000]].concat());
         assert_eq!(bytes(file(b"RIFF", 92, &[long, data.clone()])), Some((2044, 40)));
         let old = found(file(b"RIFF", 92, &[chunk(b"fmt ", 14, &FORMAT[..14]), data])).unwrap();
         assert_eq!(old.format, FORMAT);
         let swapped = |bytes: &[u8], size: usize| -> Vec<u8> {
-            bytes.chunks(size).flat_map(|number| number.iter().rev().copied()).collect()
+            bytes
+                .chunks(size)
+                .flat_map(|number| number.iter().rev().copied())
+                .collect()
         };
         let big = [
             &b"RIFX\0\0\0\x5cWAVEfmt \0\0\0\x10"[..],
@@ -313,7 +319,10 @@ mod tests {
         ]
         .concat();
         let big = found(big).unwrap();
-        assert_eq!((big.format, big.big_endian, big.bytes), (FORMAT.to_vec(), true, 40));
+        assert_eq!(
+            (big.format, big.big_endian, big.bytes),
+            (FORMAT.to_vec(), true, 40)
+        );
     }
 
     #[test]

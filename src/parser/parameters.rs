@@ -92,6 +92,13 @@ impl Parameters {
                 .f_to_device(device)
                 .and_then(|tensor| tensor.f_to_kind(Kind::Float))
                 .map_err(|error| WeightsProblem::Format(error.to_string()))?;
+            if tensor.isfinite().all().double_value(&[]) == 0.0 {
+                // Every probability would be NaN.
+                return Err(WeightsProblem::Format(format!(
+                    "tensor `{name}` has values that are NaN or infinite, expected finite ones: the training that wrote it \
+                     diverged"
+                )));
+            }
             parameters.insert(name, tensor.detach().set_requires_grad(true));
         }
         Ok(Parameters(parameters))

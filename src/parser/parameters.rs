@@ -164,3 +164,27 @@ pub fn matrix(weights: &Weights, name: &str) -> Result<(i64, i64), WeightsProble
         expected: "two axes".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        let taken = |value: f32| {
+            let mut weights = Weights::default();
+            let tensor = Tensor::from_slice(&[1.0, value]);
+            weights.tensors.insert("norm.weight".to_owned(), tensor);
+            let declared = vec![("norm.weight".to_owned(), vec![2], Start::One)];
+            Parameters::take(declared, &mut weights, Device::Cpu, &[])
+        };
+        assert!(taken(2.0).is_ok());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let refused = taken(value).err().unwrap().to_string();
+            assert!(
+                refused.starts_with("tensor `norm.weight` has values that are NaN or infinite"),
+                "{refused}"
+            );
+        }
+    }
+}

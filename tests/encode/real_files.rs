@@ -233,6 +233,11 @@ fn sound_begins_when_ffmpeg_begins_it() {
             &["-c:v", "libvpx", "-c:a", "libopus"],
         ),
         (
+            "late_sound.ogv",
+            &late_sound,
+            &["-c:v", "libtheora", "-c:a", "libvorbis"],
+        ),
+        (
             "late_pictures.mp4",
             &late_pictures,
             &["-c:v", "mpeg4", "-c:a", "aac"],

@@ -80,6 +80,8 @@ fn of(head: &[u8]) -> Container {
         let vorbis = head.windows(7).take(512).any(|bytes| bytes == b"\x01vorbis");
         let opus = head.windows(8).take(512).any(|bytes| bytes == b"OpusHead");
         return match (vorbis, opus) {
+            // Sound beside pictures can begin later than they do, which symphonia does not tell.
+            _ if several_streams(head) => other("Ogg with several streams"),
             (true, false) => Container::Plain,
             (_, true) => other("Opus in Ogg"),
             _ => other("Ogg without Vorbis"),
@@ -127,6 +129,19 @@ fn of(head: &[u8]) -> Container {
         }
         _ => Container::Unknown,
     }
+}
+
+/// Does an Ogg file begin with the first pages of two streams? All first pages come before any other page.
+fn several_streams(head: &[u8]) -> bool {
+    let Some(segments) = head
+        .get(26)
+        .and_then(|&count| head.get(27..27 + usize::from(count)))
+    else {
+        return false;
+    };
+    let second = 27 + segments.len() + segments.iter().map(|&size| usize::from(size)).sum::<usize>();
+    let page = head.get(second..second + 6);
+    page.is_some_and(|page| page.starts_with(b"OggS") && page[5] & 2 == 2)
 }
 
 /// Adds the codec to the name of a container, if the header names the codec in plain text, as Matroska does.
@@ -196,6 +211,23 @@ mod tests {
             of(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),
             other("A_OPUS in Matroska or WebM")
         );
+        // Pages of 1 segment of 30 bytes; the flag 2 marks the first page of a stream.
+        let page = |flags: u8, codec: &[u8]| {
+            let mut page = [&b"OggS\0"[..], &[flags], &[0; 20], &[1, 30], codec].concat();
+            page.resize(58, 0);
+            page
+        };
+        let vorbis = page(2, b"\x01vorbis");
+        assert_eq!(
+            of(&[vorbis.clone(), page(0, b"\x03vorbis")].concat()),
+            Container::Plain
+        );
+        for more in [
+            [page(2, b"\x80theora"), vorbis.clone()],
+            [vorbis, page(2, b"\x80theora")],
+        ] {
+            assert_eq!(of(&more.concat()), other("Ogg with several streams"));
+        }
         assert_eq!(of(b"some text that is no sound"), Container::Unknown);
         assert_eq!(of(b""), Container::Unknown);
     }

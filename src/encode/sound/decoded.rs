@@ -197,7 +197,6 @@ fn unread(path: &Path, said: &str) -> MediaError {
 
 fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
     let lost = |error: std::io::Error| Refused::Final(IngestError::io("read", path)(error).into());
-    let refused = |problem: String| Refused::Final(sound(path, problem));
     let (mut file, _) = open_regular(path).map_err(|error| Refused::Final(error.into()))?;
     match container(&mut file).map_err(lost)? {
         Container::Other(what) => Err(Refused::ForFfmpeg(what)),

@@ -29,9 +29,14 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     fs::remove_file(studio.path("media/no_sound.wav")).unwrap();
     studio.sound("no_pictures", 48_000, 96_000);
     fs::write(studio.path("media/no_ffmpeg.mp4"), "no video").unwrap();
+    fs::write(
+        studio.path("media/no_index.m4a"),
+        b"\0\0\0\x10ftypisom\0\0\0\0\0\0\x40\0mdat..",
+    )
+    .unwrap();
     let encoded = studio.encode("out", &["--ffmpeg", "/nowhere/ffmpeg"]);
     assert_status(&encoded, 1);
-    assert!(stdout(&encoded).ends_with("left out 7\n"), "{}", stdout(&encoded));
+    assert!(stdout(&encoded).ends_with("left out 9\n"), "{}", stdout(&encoded));
     let videos = |modality| -> Vec<String> {
         studio
             .features("out", modality)
@@ -56,6 +61,7 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     };
     assert!(reason("bad_frame", "visual").contains("000012.ppm` begins with `no pictu`"));
     assert!(reason("bad_sound", "audio").contains("bad_sound.wav` is no sound that can be read"));
+    assert!(reason("no_index", "audio").contains("is an MP4 file without an index (`moov`)"));
     assert!(
         reason("no_channels", "audio").contains("is a WAV file of 0 channels and 48000 samples a second")
     );

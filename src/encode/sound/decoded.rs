@@ -235,6 +235,10 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
         }
         Container::Mp4 => {
             let Some(found) = mp4::sound(&mut file).map_err(lost)? else {
+                if !mp4::has_index(&mut file).map_err(lost)? {
+                    let problem = "is an MP4 file without an index (`moov`): it is cut off, or its recorder did not finish it";
+                    return Err(Refused::Final(sound(path, problem.to_owned())));
+                }
                 return Err(Refused::Final(MediaError::NoSound {
                     path: path.to_owned(),
                 }));

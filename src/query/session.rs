@@ -41,8 +41,8 @@ const SHARE_OF_MERGES: usize = 4;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Size of the stack on which statements are planned and computed. DataFusion calls itself for every operator of a chain, and the
-/// longest allowed chain takes 80 MB in a debug build. Only the part that is used takes memory.
-const STACK: usize = 256 << 20;
+/// longest allowed chain takes 20 MB in a debug build. Only the part that is used takes memory.
+const STACK: usize = 128 << 20;
 /// Size of the stacks of the threads that compute partitions. Computing takes less stack than planning.
 const THREAD_STACK: usize = 64 << 20;
 

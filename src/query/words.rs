@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::QueryError;
 
 /// Largest number of operators in a chain. DataFusion calls itself for each of them, which takes 18 kB of stack in a debug build.
-const MOST_OPERATORS: usize = 4_000;
+const MOST_OPERATORS: usize = 1_000;
 
 /// Parses statements that are separated by `;`.
 ///

@@ -90,7 +90,7 @@ fn odd_npy_files_are_named_and_the_good_ones_beside_them_read() {
     std::fs::create_dir(at("b.npy")).unwrap();
     std::os::unix::fs::symlink("nowhere", at("c.npy")).unwrap();
     std::fs::write(at("d.npy"), b"PK\x03\x04 but no archive").unwrap();
-    npy::write_f32(&at("e.npy"), &[2, 2, 1], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    npy::write_f32(&at("e.npy"), &[2, 1, 2, 2], &[1.0; 8]).unwrap();
     npy::write_f32(&at("f.npy"), &[0, 2], &[]).unwrap();
     let good = std::fs::read(at("-good__video.npy")).unwrap();
     std::fs::write(at("g.npy"), &good[..good.len() - 1]).unwrap();
@@ -106,7 +106,7 @@ fn odd_npy_files_are_named_and_the_good_ones_beside_them_read() {
             "c.npy: `c.npy` is a symbolic link that leads nowhere, expected a regular file",
             "d.npy: npy file `d.npy`: is an npz archive that cannot be read: invalid Zip archive: Invalid zip header, \
              expected one array: save it with `numpy.savez(file, array)`",
-            "e.npy: npy file `e.npy`: shape is (2, 2, 1), expected two axes, neither empty, beside axes of length 1",
+            "e.npy: npy file `e.npy`: shape is (2, 1, 2, 2), expected two axes, neither empty, beside axes of length 1",
             "f.npy: npy file `f.npy`: shape is (0, 2), expected two axes, neither empty, beside axes of length 1",
             "g.npy: npy file `g.npy`: data is 7 bytes, expected 8 for shape (1, 2) of float32",
             "h.npy: npy file `h.npy`: data is 9 bytes, expected 8 for shape (1, 2) of float32",

@@ -9,6 +9,7 @@ mod pull;
 mod real_files;
 mod straight;
 pub(crate) mod tagger;
+mod tracks;
 pub(crate) mod video;
 
 use std::fs;

@@ -243,6 +243,10 @@ fn npy_files_of_every_common_form_are_read_in_folders_below() {
     npy::write_f32(&at("batch.NPY"), &[1, 2, 3], &values(5, 2)).unwrap();
     npy::write_f32(&at("middle.npy"), &[2, 1, 3], &values(5, 2)).unwrap();
     npy::write_f32(&at("one.npy"), &[1, 1, 3], &values(5, 1)).unwrap();
+    npy::write_f32(&at("pooled.npy"), &[2, 3, 1, 1], &values(5, 2)).unwrap();
+    npy::write_f32(&at("pooled_one.npy"), &[1, 3, 1, 1], &values(5, 1)).unwrap();
+    npy::write_f32(&at("pooled_batch.npy"), &[1, 2, 3, 1, 1], &values(5, 2)).unwrap();
+    npy::write_f32(&at("tail.npy"), &[2, 3, 1], &values(5, 2)).unwrap();
     npy::write_i64(&at("vggish.npy"), &[2, 3], &[0, 255, 7, 1, 2, 3]).unwrap();
     npz(&at("stored.npz"), &["arr_0"], zip::CompressionMethod::Stored);
     npz(
@@ -262,7 +266,11 @@ fn npy_files_of_every_common_form_are_read_in_folders_below() {
             ("deflated", &whole),
             ("middle", &whole),
             ("one", &values(5, 1)),
+            ("pooled", &whole),
+            ("pooled_batch", &whole),
+            ("pooled_one", &values(5, 1)),
             ("stored", &whole),
+            ("tail", &whole),
             ("vggish", &[0.0, 255.0, 7.0, 1.0, 2.0, 3.0]),
         ]
     );

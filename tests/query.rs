@@ -362,3 +362,56 @@ fn a_query_that_fails_at_once_writes_nothing_to_standard_output() {
         assert_eq!(stdout(&output), "", "{format}");
     }
 }
+
+#[test]
+fn a_long_chain_of_operators_is_answered_and_a_longer_one_is_refused() {
+    let (_sample, store) = labelled(8);
+    let all = ask(&store, "SELECT count(*) FROM labels", "csv");
+    let or = |terms: usize| {
+        let terms: Vec<String> = (0..terms)
+            .map(|at| format!("(segment = {at} AND score < {at}.5)"))
+            .collect();
+        format!(
+            "SELECT count(*) FROM labels WHERE score IS NULL OR score >= 0 OR {}",
+            terms.join(" OR ")
+        )
+    };
+    let sum = |terms: usize| format!("SELECT {}1", "1 + ".repeat(terms));
+    // A long statement does not fit an argument of a command.
+    let ask = |sql: &str| {
+        let mut child = vaplan()
+            .args(["query", "--store", &store, "--format", "csv"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let long = ask(&or(900));
+    assert_status(&long, 0);
+    let rows = |text: &str| text.lines().last().unwrap().to_owned();
+    assert_eq!(rows(stdout(&long)), rows(&all));
+    let added = ask(&sum(100));
+    assert_status(&added, 0);
+    assert_eq!(rows(stdout(&added)), "101");
+    // A list is no chain.
+    let list: Vec<String> = (0..20_000).map(|at| format!("-{at}")).collect();
+    assert_status(
+        &ask(&format!(
+            "SELECT count(*) FROM labels WHERE segment IN ({})",
+            list.join(", ")
+        )),
+        0,
+    );
+    for longer in [or(5_000), sum(100_000)] {
+        let refused = ask(&longer);
+        assert_status(&refused, 2);
+        let said = stderr(&refused);
+        assert!(
+            said.contains("operators such as AND, OR and +, expected at most 1000: use IN (..)"),
+            "{said}"
+        );
+    }
+}

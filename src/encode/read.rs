@@ -26,7 +26,7 @@ use crate::ingest::IngestError;
 
 /// The version of the way in which media are read. It is part of the key of every embedding in the cache. A change of
 /// the reading must increase this version; otherwise a run would take embeddings of media that were read differently.
-pub(super) const READING: &str = "2";
+pub(super) const READING: &str = "3";
 
 /// The model that the media of a modality are prepared for.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,6 +6,7 @@
 //! | `container` | finds out the container of a file |
 //! | `decoded` | decodes sound with symphonia or with the ffmpeg program |
 //! | `wav` | finds the samples in a WAV file |
+//! | `pcm` | reads uncompressed samples of a WAV file |
 //! | [`resample`] | converts samples to another rate, starting at any sample |
 //! | [`fft`] | computes power spectra of real frames |
 //! | [`mel`] | computes banks of triangular filters |
@@ -18,6 +19,7 @@ pub mod features;
 pub mod fft;
 pub mod mel;
 pub mod patch;
+mod pcm;
 pub mod resample;
 mod wav;
 pub mod wave;

@@ -433,15 +433,22 @@ impl Reader {
     }
 }
 
-/// Returns the numbers of rows and columns of an array with two axes. Axes of length 1 before the last axis do not count
-/// if there are more than two: networks give `(1, T, D)` and `(T, 1, D)`.
+/// Returns the numbers of rows and columns of an array with two axes. Axes of length 1 do not count if there are more than
+/// two: networks give `(1, T, D)` and `(T, 1, D)`, and `(T, D, 1, 1)` before the height and width of an average pooling are
+/// removed. A single one at the end is the last to go, because `(1, T, 1)` has a feature of one value.
 fn two_axes(shape: &[usize]) -> Result<(usize, usize), NpyProblem> {
     let mut axes = shape.to_vec();
+    while axes.len() > 3 && axes.ends_with(&[1, 1]) {
+        axes.truncate(axes.len() - 2);
+    }
     while axes.len() > 2 {
         let Some(single) = axes[..axes.len() - 1].iter().position(|&axis| axis == 1) else {
             break;
         };
         axes.remove(single);
+    }
+    while axes.len() > 2 && axes.last() == Some(&1) {
+        axes.pop();
     }
     match *axes {
         [rows, cols] if rows > 0 && cols > 0 => Ok((rows, cols)),

@@ -92,6 +92,13 @@ impl Parameters {
                 .f_to_device(device)
                 .and_then(|tensor| tensor.f_to_kind(Kind::Float))
                 .map_err(|error| WeightsProblem::Format(error.to_string()))?;
+            if tensor.isfinite().all().double_value(&[]) == 0.0 {
+                // Every probability would be NaN.
+                return Err(WeightsProblem::Format(format!(
+                    "tensor `{name}` has values that are NaN or infinite, expected finite ones: the training that wrote it \
+                     diverged"
+                )));
+            }
             parameters.insert(name, tensor.detach().set_requires_grad(true));
         }
         Ok(Parameters(parameters))
@@ -156,4 +163,28 @@ pub fn matrix(weights: &Weights, name: &str) -> Result<(i64, i64), WeightsProble
         found: tensor.size(),
         expected: "two axes".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        let taken = |value: f32| {
+            let mut weights = Weights::default();
+            let tensor = Tensor::from_slice(&[1.0, value]);
+            weights.tensors.insert("norm.weight".to_owned(), tensor);
+            let declared = vec![("norm.weight".to_owned(), vec![2], Start::One)];
+            Parameters::take(declared, &mut weights, Device::Cpu, &[])
+        };
+        assert!(taken(2.0).is_ok());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let refused = taken(value).err().unwrap().to_string();
+            assert!(
+                refused.starts_with("tensor `norm.weight` has values that are NaN or infinite"),
+                "{refused}"
+            );
+        }
+    }
 }

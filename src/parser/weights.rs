@@ -14,6 +14,9 @@ use crate::ingest::open_regular;
 /// (`_orig_mod.`), and training scripts or Lightning modules that hold the network as an attribute.
 const WRAPPERS: [&str; 5] = ["module.", "_orig_mod.", "model.", "net.", "network."];
 
+/// The heads of the networks that vaplan reads: every HAN has the first, and every transformer the second.
+const HEADS: [&str; 2] = ["fc_prob.weight", "prob.weight"];
+
 /// The content of a file of weights: tensors by name, and metadata by key.
 #[derive(Debug, Default)]
 pub struct Weights {
@@ -67,13 +70,35 @@ impl Weights {
                 count > 0 && count * 2 >= self.tensors.len()
             };
             let Some(prefix) = WRAPPERS.iter().find(wrapped) else {
-                return self;
+                return self.without_holder();
             };
-            let own = std::mem::take(&mut self.tensors).into_iter();
-            let strip =
-                |(name, tensor): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
-            self.tensors = own.filter_map(strip).collect();
+            self.keep_below(prefix);
         }
+    }
+
+    /// Removes the name of any other object that holds the network, such as `student.` or `state_dict.`: what comes before the
+    /// head that every network has. Of two networks in one file, none is chosen.
+    fn without_holder(mut self) -> Weights {
+        for head in HEADS {
+            let holders = self.tensors.keys().filter_map(|name| name.strip_suffix(head));
+            let holders: Vec<&str> = holders
+                .filter(|holder| holder.is_empty() || holder.ends_with('.'))
+                .collect();
+            if let [holder] = holders.as_slice()
+                && !holder.is_empty()
+            {
+                let holder = (*holder).to_owned();
+                self.keep_below(&holder);
+            }
+        }
+        self
+    }
+
+    /// Keeps the tensors whose names have this prefix, and removes the prefix.
+    fn keep_below(&mut self, prefix: &str) {
+        let own = std::mem::take(&mut self.tensors).into_iter();
+        let strip = |(name, tensor): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+        self.tensors = own.filter_map(strip).collect();
     }
 
     /// Writes a safetensors file. Equal content gives equal bytes. A file with the same name is replaced in one step.
@@ -205,6 +230,24 @@ mod tests {
             given.push("criterion.weight");
             assert_eq!(names(&given), plain, "{prefix} and another tensor");
         }
+        let network = ["fc_a.bias", "fc_prob.weight"];
+        for holder in [
+            "student.",
+            "state_dict.",
+            "MMIL_Net.",
+            "0.",
+            "a.b.c.",
+            "ema.module.",
+        ] {
+            let held = network.map(|name| format!("{holder}{name}"));
+            let mut given: Vec<&str> = held.iter().map(String::as_str).collect();
+            assert_eq!(names(&given), network, "{holder}");
+            given.extend(["x.1", "x.2", "x.3", "x.4"]);
+            assert_eq!(names(&given), network, "{holder} and more other tensors");
+        }
+        assert_eq!(names(&["student.prob.weight", "student.x"]), ["prob.weight", "x"]);
+        let two = ["student.fc_prob.weight", "teacher.fc_prob.weight"];
+        assert_eq!(names(&two), two, "two networks");
         let few = ["a.weight", "b.bias", "module.c"];
         assert_eq!(names(&few), few, "most names have no prefix");
     }

@@ -45,6 +45,16 @@ pub enum QueryError {
         /// The number of statements that were expected.
         expected: &'static str,
     },
+    /// An expression is so long that planning it would need too much stack.
+    #[error(
+        "the query chains {found} operators such as AND, OR and +, expected at most {most}: use IN (..), or several queries"
+    )]
+    Long {
+        /// The number of operators of the longest chain.
+        found: usize,
+        /// The largest number of operators.
+        most: usize,
+    },
     /// Parquet was requested without a file. Parquet is binary, so it is written to files only.
     #[error("format `parquet` needs a file to write, expected --out FILE")]
     NoFile,

@@ -10,6 +10,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
@@ -38,6 +39,17 @@ pub const EVENTS: &str = include_str!("events.sql");
 const SHARE_OF_MERGES: usize = 4;
 /// Time between two looks whether an answer is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Size of the stack on which statements are planned and computed. DataFusion calls itself for every operator of a chain, and the
+/// longest allowed chain takes 20 MB in a debug build. Only the part that is used takes memory.
+const STACK: usize = 128 << 20;
+/// Size of the stacks of the threads that compute partitions. Computing takes less stack than planning.
+const THREAD_STACK: usize = 64 << 20;
+
+/// Runs work on a large stack.
+fn deep<T>(work: impl FnOnce() -> T) -> T {
+    stacker::grow(STACK, work)
+}
 
 /// A read-only SQL session over one store version.
 ///
@@ -93,6 +105,7 @@ impl QuerySession {
     pub fn with_memory(snapshot: &Snapshot, memory: Option<usize>) -> Result<QuerySession, QueryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("vaplan-query")
+            .thread_stack_size(THREAD_STACK)
             .enable_all()
             .build()
             .map_err(QueryError::Threads)?;
@@ -212,6 +225,11 @@ impl QuerySession {
     /// Returns [`QueryError::ReadOnly`] if the statement would change data or settings, and [`QueryError::Sql`] if it
     /// cannot be planned.
     pub fn start(&self, statement: Statement) -> Result<AnswerRows<'_>, QueryError> {
+        deep(|| self.start_here(statement))
+    }
+
+    /// [`QuerySession::start`] on the current stack.
+    fn start_here(&self, statement: Statement) -> Result<AnswerRows<'_>, QueryError> {
         let options = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -269,9 +287,10 @@ impl AnswerRows<'_> {
     /// returns `None` if the answer is no longer wanted.
     pub fn next_while(&mut self, go_on: impl Fn() -> bool) -> Option<Result<RecordBatch, QueryError>> {
         loop {
-            let next = self
-                .runtime
-                .block_on(async { tokio::time::timeout(LOOK, self.stream.next()).await });
+            let next = deep(|| {
+                self.runtime
+                    .block_on(async { tokio::time::timeout(LOOK, self.stream.next()).await })
+            });
             match next {
                 Ok(batch) => return batch.map(|batch| batch.map_err(QueryError::sql)),
                 Err(_) if go_on() => {}
@@ -285,9 +304,16 @@ impl Iterator for AnswerRows<'_> {
     type Item = Result<RecordBatch, QueryError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.runtime
-            .block_on(self.stream.next())
-            .map(|batch| batch.map_err(QueryError::sql))
+        deep(|| self.runtime.block_on(self.stream.next())).map(|batch| batch.map_err(QueryError::sql))
+    }
+}
+
+impl Drop for AnswerRows<'_> {
+    /// Drops the plan on a large stack, too: a long chain is dropped operator by operator.
+    fn drop(&mut self) {
+        let empty = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
+        let stream = std::mem::replace(&mut self.stream, empty);
+        deep(|| drop(stream));
     }
 }
 

@@ -12,7 +12,7 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     let Some(studio) = Studio::new("bad_media_are_rejected_and_the_rest_is_encoded") else {
         return;
     };
-    for video in ["bad_frame", "bad_sound", "big_endian", "good", "no_sound"] {
+    for video in ["bad_frame", "bad_sound", "good", "no_channels", "no_sound"] {
         studio.frames(video, 16);
         studio.sound(video, 48_000, 96_000);
     }
@@ -22,16 +22,21 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
         "no sound, but text that is long enough to be read",
     )
     .unwrap();
-    let big_endian = studio.path("media/big_endian.wav");
-    let mut wave = fs::read(&big_endian).unwrap();
-    wave[..4].copy_from_slice(b"RIFX");
-    fs::write(big_endian, wave).unwrap();
+    let no_channels = studio.path("media/no_channels.wav");
+    let mut wave = fs::read(&no_channels).unwrap();
+    wave[22] = 0;
+    fs::write(no_channels, wave).unwrap();
     fs::remove_file(studio.path("media/no_sound.wav")).unwrap();
     studio.sound("no_pictures", 48_000, 96_000);
     fs::write(studio.path("media/no_ffmpeg.mp4"), "no video").unwrap();
+    fs::write(
+        studio.path("media/no_index.m4a"),
+        b"\0\0\0\x10ftypisom\0\0\0\0\0\0\x40\0mdat..",
+    )
+    .unwrap();
     let encoded = studio.encode("out", &["--ffmpeg", "/nowhere/ffmpeg"]);
     assert_status(&encoded, 1);
-    assert!(stdout(&encoded).ends_with("left out 7\n"), "{}", stdout(&encoded));
+    assert!(stdout(&encoded).ends_with("left out 9\n"), "{}", stdout(&encoded));
     let videos = |modality| -> Vec<String> {
         studio
             .features("out", modality)
@@ -41,7 +46,7 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     };
     assert_eq!(
         videos(Modality::Visual),
-        ["bad_sound", "big_endian", "good", "no_sound"]
+        ["bad_sound", "good", "no_channels", "no_sound"]
     );
     assert_eq!(videos(Modality::Audio), ["bad_frame", "good", "no_pictures"]);
     let rejects = studio.rejects("out");
@@ -56,7 +61,10 @@ fn bad_media_are_rejected_and_the_rest_is_encoded() {
     };
     assert!(reason("bad_frame", "visual").contains("000012.ppm` begins with `no pictu`"));
     assert!(reason("bad_sound", "audio").contains("bad_sound.wav` is no sound that can be read"));
-    assert!(reason("big_endian", "audio").contains("is a WAV file with big-endian samples (RIFX)"));
+    assert!(reason("no_index", "audio").contains("is an MP4 file without an index (`moov`)"));
+    assert!(
+        reason("no_channels", "audio").contains("is a WAV file of 0 channels and 48000 samples a second")
+    );
     assert!(reason("no_sound", "audio").ends_with("no_sound` has no sound track"));
     assert_eq!(
         reason("no_pictures", "visual"),

@@ -12,14 +12,14 @@ use super::video::ffmpeg;
 use crate::support::{assert_status, golden_path, run, stderr};
 
 /// Runs `vaplan encode` with one model, f32 features and more arguments.
-fn encode(studio: &Studio, out: &str, model: &str, more: &[&str]) -> std::process::Output {
+pub(super) fn encode(studio: &Studio, out: &str, model: &str, more: &[&str]) -> std::process::Output {
     let arguments = studio.arguments(out, &[model]);
     let more = ["--dtype", "f32"].iter().chain(more);
     run(arguments.iter().map(String::as_str).chain(more.copied()))
 }
 
 /// Smallest cosine of the rows of two videos, which are of unit length.
-fn worst_cosine(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn worst_cosine(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let rows = a.chunks(64).zip(b.chunks(64));
     rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum())
@@ -27,7 +27,7 @@ fn worst_cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The only reject of a video, which is in the file of this name.
-fn reason(studio: &Studio, out: &str, video: &str) -> String {
+pub(super) fn reason(studio: &Studio, out: &str, video: &str) -> String {
     let rejects = studio.rejects(out);
     let own: Vec<_> = rejects.iter().filter(|row| row["video"] == video).collect();
     assert_eq!(own.len(), 1, "{video}: {rejects:?}");
@@ -149,7 +149,7 @@ fn sound_that_symphonia_does_not_read_is_read_by_ffmpeg_or_named() {
 }
 
 /// Makes a file by ffmpeg: a picture of four seconds, and a tone of three that goes up each second.
-fn make(ffmpeg: &str, to: &Path, arguments: &[&str]) {
+pub(super) fn make(ffmpeg: &str, to: &Path, arguments: &[&str]) {
     let mut command = Command::new(ffmpeg);
     command
         .args(["-nostdin", "-v", "error", "-y"])
@@ -231,6 +231,11 @@ fn sound_begins_when_ffmpeg_begins_it() {
             "late_sound.webm",
             &late_sound,
             &["-c:v", "libvpx", "-c:a", "libopus"],
+        ),
+        (
+            "late_sound.ogv",
+            &late_sound,
+            &["-c:v", "libtheora", "-c:a", "libvorbis"],
         ),
         (
             "late_pictures.mp4",

@@ -153,7 +153,7 @@ def test_checkpoints_of_wrapped_networks_are_read_as_the_program_reads_them(tmp_
     state = network.state_dict()
     extra = {"criterion.weight": torch.ones(2), "steps": torch.tensor(3)}
     forms = {}
-    for prefix in ("module.", "_orig_mod.", "model.", "net.", "network.", "module._orig_mod.", "model.module."):
+    for prefix in ("module.", "_orig_mod.", "model.", "net.", "network.", "module._orig_mod.", "model.module.", "student.", "a.b.0."):
         wrapped = {f"{prefix}{name}": value for name, value in state.items()}
         forms[prefix] = wrapped
         forms[f"{prefix} and others"] = {**wrapped, **extra}

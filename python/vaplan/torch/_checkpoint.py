@@ -30,6 +30,8 @@ _TYPES = {
 _HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 #: The prefixes of names in the state dicts of wrapped modules, as ``vaplan predict`` removes them.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+#: The heads of the networks: every HAN has the first, and every transformer the second.
+_HEADS = ("fc_prob.weight", "prob.weight")
 #: The first bytes of PyTorch's files: a zip archive, or the magic number of ``torch.serialization`` in a pickle.
 _PYTORCH = (b"PK\x03\x04", b"\x80\x02\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
 #: Largest header of a safetensors file, in bytes, as the format defines it.
@@ -86,7 +88,18 @@ def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
                 tensors = own
                 break
         else:
-            return tensors
+            return _without_holder(tensors)
+
+
+def _without_holder(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Removes the name of any other object that holds the network, such as ``student.``: what comes before the head that every
+    network has. Of two networks, none is chosen."""
+    for head in _HEADS:
+        holders = [name[: -len(head)] for name in tensors if name.endswith(head)]
+        holders = [holder for holder in holders if not holder or holder.endswith(".")]
+        if len(holders) == 1:
+            tensors = {name[len(holders[0]) :]: value for name, value in tensors.items() if name.startswith(holders[0])}
+    return tensors
 
 
 def load(network: torch.nn.Module, tensors: Mapping[str, Tensor], unused: Optional[str] = None) -> None:

@@ -30,7 +30,7 @@ pub fn decode(bytes: &[u8]) -> Result<Rgb, String> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => jpeg(bytes),
         [0x89, b'P', b'N', b'G', ..] => png(bytes),
-        [b'P', b'6', ..] => Ok(ppm(bytes)?.0),
+        [b'P', b'5' | b'6', ..] => Ok(ppm(bytes)?.0),
         [] => Err("is empty, expected a JPEG, PNG or PPM picture".to_owned()),
         _ => {
             let first: String = bytes.iter().take(8).map(|&byte| byte as char).collect();
@@ -58,6 +58,27 @@ fn checked(width: usize, height: usize) -> Result<(usize, usize), String> {
     Ok((width, height))
 }
 
+/// Does a JPEG have its end marker? The decoder fills what is missing with grey, so that a frame that was cut off would pass
+/// as a picture. A thumbnail before the scan can have an end marker of its own.
+fn ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            0xda => break,
+            // A byte of padding before a marker.
+            0xff => at += 1,
+            _ => {
+                let size = bytes
+                    .get(at + 2..at + 4)
+                    .map_or(2, |size| u16::from_be_bytes([size[0], size[1]]));
+                at += 2 + usize::from(size);
+            }
+        }
+    }
+    let scan = bytes.get(at..).unwrap_or_default();
+    scan.windows(2).any(|marker| marker == [0xff, 0xd9])
+}
+
 fn jpeg(bytes: &[u8]) -> Result<Rgb, String> {
     let problem = |error: zune_jpeg::errors::DecodeErrors| format!("is no JPEG that can be read: {error:?}");
     let options = options().jpeg_set_out_colorspace(ColorSpace::RGB);
@@ -66,6 +87,12 @@ fn jpeg(bytes: &[u8]) -> Result<Rgb, String> {
     let info = decoder.info().ok_or("is a JPEG without a size")?;
     let (width, height) = checked(info.width.into(), info.height.into())?;
     let data = decoder.decode().map_err(problem)?;
+    if !ends(bytes) {
+        return Err(format!(
+            "is a JPEG that is cut off: {} bytes, expected an end marker",
+            bytes.len()
+        ));
+    }
     rgb(width, height, data, ColorSpace::RGB)
 }
 
@@ -115,17 +142,24 @@ fn rgb(width: usize, height: usize, data: Vec<u8>, space: ColorSpace) -> Result<
     Ok(Rgb { width, height, data })
 }
 
-/// Decodes a binary PPM of 8 bits at the start of `bytes`. Returns the picture, and the number of bytes that it has.
+/// Decodes a binary PPM or PGM at the start of `bytes`. Returns the picture, and the number of bytes that it has. As in Pillow,
+/// samples of any range are scaled to 0 to 255.
 ///
 /// # Errors
 /// Returns a text that says what is wrong with the picture. The text begins with `is cut` if bytes are missing at the
 /// end.
 pub fn ppm(bytes: &[u8]) -> Result<(Rgb, usize), String> {
+    let channels = if bytes.get(1) == Some(&b'5') { 1 } else { 3 };
     let mut numbers = [0_usize; 3];
     let mut at = 2;
     for number in &mut numbers {
-        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
-            at += 1;
+        loop {
+            match bytes.get(at) {
+                Some(byte) if byte.is_ascii_whitespace() => at += 1,
+                // A comment goes to the end of its line.
+                Some(b'#') => at += bytes[at..].iter().take_while(|&&byte| byte != b'\n').count(),
+                _ => break,
+            }
         }
         let start = at;
         while bytes.get(at).is_some_and(u8::is_ascii_digit) && at - start < 9 {
@@ -137,17 +171,37 @@ pub fn ppm(bytes: &[u8]) -> Result<(Rgb, usize), String> {
             .map_err(|_| format!("is a PPM whose header is wrong at byte {start}, expected a number"))?;
     }
     let [width, height, most] = numbers;
-    if most != 255 {
-        return Err(format!("is a PPM of {} values a sample, expected 256", most + 1));
+    if !(1..=0xffff).contains(&most) {
+        return Err(format!(
+            "is a PPM whose largest sample is {most}, expected 1 to 65535"
+        ));
     }
     let (width, height) = checked(width, height)?;
+    let size = if most > 255 { 2 } else { 1 };
     // Exactly one byte of white space ends the header.
-    let (from, to) = (at + 1, at + 1 + width * height * 3);
+    let (from, to) = (at + 1, at + 1 + width * height * channels * size);
     let data = bytes
         .get(from..to)
         .ok_or_else(|| format!("is cut: {} bytes, expected {to}", bytes.len()))?;
-    let data = data.to_vec();
-    Ok((Rgb { width, height, data }, to))
+    let samples = match (most, size) {
+        (255, _) => data.to_vec(),
+        (_, 1) => data.iter().map(|&sample| scaled(sample.into(), most)).collect(),
+        _ => data
+            .chunks_exact(2)
+            .map(|sample| scaled(u16::from_be_bytes([sample[0], sample[1]]), most))
+            .collect(),
+    };
+    let space = if channels == 1 {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    };
+    Ok((rgb(width, height, samples, space)?, to))
+}
+
+/// Returns a sample of 0 to `most` as one of 0 to 255, rounded.
+fn scaled(sample: u16, most: usize) -> u8 {
+    ((usize::from(sample).min(most) * 510 + most) / (2 * most)) as u8
 }
 
 #[cfg(test)]
@@ -203,6 +257,40 @@ mod tests {
                 .contains("99999 by 99999 pixels")
         );
         assert!(decode(b"P6 x").unwrap_err().contains("expected a number"));
+    }
+
+    #[test]
+    fn ppm_may_have_comments_grey_and_samples_of_any_range() {
+        let data = |bytes: &[u8]| decode(bytes).unwrap().data;
+        assert_eq!(
+            data(b"P6\n# made by a drawing program\n1 1 # one\n255\n\x01\x02\x03"),
+            [1, 2, 3]
+        );
+        assert_eq!(data(b"P5 2 1 255\n\x07\xff"), [7, 7, 7, 255, 255, 255]);
+        // The expected values are those of Pillow 13.0.0.
+        assert_eq!(data(b"P6 1 1 127\n\x00\x40\x7f"), [0, 129, 255]);
+        assert_eq!(data(b"P6 1 1 65535\n\x00\x00\x80\x00\xff\xff"), [0, 128, 255]);
+        assert!(
+            decode(b"P6 1 1 70000 ....")
+                .unwrap_err()
+                .contains("largest sample is 70000")
+        );
+    }
+
+    #[test]
+    fn a_jpeg_that_is_cut_off_is_refused() {
+        let Some(shared) = crate::ingest::shared("a_jpeg_that_is_cut_off_is_refused") else {
+            return;
+        };
+        let bytes = std::fs::read(shared.join("golden/images/jpeg420_320x240.jpg")).unwrap();
+        assert_eq!(
+            decode(&[&bytes[..], b"rest"].concat()).unwrap(),
+            decode(&bytes).unwrap()
+        );
+        for cut in [2, 50, bytes.len() / 2] {
+            let refused = decode(&bytes[..bytes.len() - cut]).unwrap_err();
+            assert!(refused.contains("is a JPEG that is cut off"), "{refused}");
+        }
     }
 
     #[test]

@@ -35,12 +35,12 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: OnPicture<'_>) ->
         Pick::Linspace => {
             let frames =
                 Stream::open(program, video, cut, ",scale=16:16")?.each(|_, _| ControlFlow::Continue(()))?;
-            Some(cut.frames(frames))
+            Some(cut.frames(frames.max(1)))
         }
     };
     let mut next = 0;
     let mut last = None;
-    let frames = Stream::open(program, video, cut, "")?.each(|at, frame| {
+    let mut frames = Stream::open(program, video, cut, "")?.each(|at, frame| {
         loop {
             let due = match &wanted {
                 Some(wanted) => wanted.get(next).is_some_and(|&wanted| wanted == at),
@@ -59,6 +59,20 @@ pub fn pictures(program: &Path, video: &Path, cut: &Cut, sink: OnPicture<'_>) ->
             _ => ControlFlow::Continue(()),
         }
     })?;
+    if frames == 0 {
+        // A video that is shorter than half a frame at the wanted rate has no frame at that rate. Its first picture stands
+        // for the frame.
+        frames = Stream::start(program, video, &["-frames:v", "1"])?.each(|_, frame| {
+            last = Some(frame);
+            ControlFlow::Continue(())
+        })?;
+        if frames == 0 {
+            return Err(MediaError::Video {
+                path: video.to_owned(),
+                problem: "has no frame that ffmpeg can read".to_owned(),
+            });
+        }
+    }
     let segments = cut.segments_of_frames(frames);
     if let Some(last) = last {
         // If exactly half of the last segment exists, its middle is after the last frame: use the last frame.
@@ -129,7 +143,10 @@ impl Running {
             .take()
             .and_then(|said| said.join().ok())
             .unwrap_or_default();
-        let said = said.lines().last().unwrap_or("it said nothing").to_owned();
+        // After a missing stream, ffmpeg adds a hint about its own options.
+        let hint = |line: &&str| line.starts_with("To ignore this");
+        let said = said.lines().rev().find(|line| !hint(line));
+        let said = said.unwrap_or("it said nothing").to_owned();
         Ok((status, said))
     }
 }
@@ -171,9 +188,18 @@ impl Stream {
         // With `start_time=0`, the first picture also fills the time before it, if the pictures begin later than the
         // sound.
         let rate = format!("fps=fps={}:start_time=0{filter}", cut.frame_rate);
-        let mut arguments = vec!["-map", "0:v:0", "-vf", &rate];
+        Stream::start(program, video, &["-vf", &rate])
+    }
+
+    /// Starts ffmpeg on the default pictures of a video, with these arguments for its output.
+    fn start(program: &Path, video: &Path, output: &[&str]) -> Result<Stream, MediaError> {
+        // Without `-map`, ffmpeg takes the default track of several, and not the picture of a cover.
+        let mut arguments = vec!["-an", "-sn", "-dn"];
+        arguments.extend(output);
         // `rgb24` gives 8 bits per sample, also if the video has another depth.
         arguments.extend(["-pix_fmt", "rgb24", "-f", "image2pipe", "-c:v", "ppm", "-"]);
+        // This second output fails if the file has no pictures but a cover (`V` excludes covers). It copies one packet.
+        arguments.extend(["-map", "0:V:0", "-c", "copy", "-frames:v", "1", "-f", "null", "-"]);
         arguments.extend(whole_clock(video));
         let running = Running::start(program, video, &arguments).map_err(|source| MediaError::Ffmpeg {
             path: video.to_owned(),
@@ -215,6 +241,19 @@ impl Stream {
             .end(stop)
             .map_err(|error| failed(format!("ffmpeg was lost: {error}")))?;
         let stopped = read.map_err(|problem| failed(format!("gave a frame that {problem}")))?;
+        if frames == 0 && status.success() {
+            return Ok(0);
+        }
+        // ffmpeg says the first if the file has neither pictures nor a cover, and the second if it has only a cover.
+        if frames == 0
+            && ["does not contain any stream", "matches no streams"]
+                .iter()
+                .any(|words| said.contains(words))
+        {
+            return Err(failed(
+                "has no pictures: add them, or encode only the sound".to_owned(),
+            ));
+        }
         if frames == 0 {
             return Err(failed(format!(
                 "has no frame that ffmpeg can read ({status}: {said})"

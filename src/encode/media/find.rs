@@ -15,12 +15,14 @@ use crate::ingest::IngestError;
 use crate::ingest::annotations::{KeyError, Roster};
 
 /// Extensions of video files.
-const VIDEO: [&str; 14] = [
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "flv", "wmv", "3gp", "ogv",
+const VIDEO: [&str; 22] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "f4v", "wmv",
+    "asf", "3gp", "3g2", "ogv", "vob", "mxf", "divx", "rm",
 ];
 /// Extensions of sound files.
-const SOUND: [&str; 13] = [
-    "wav", "flac", "mp3", "ogg", "oga", "opus", "m4a", "aac", "ac3", "mka", "wma", "aif", "aiff",
+const SOUND: [&str; 24] = [
+    "wav", "wave", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac",
+    "ac3", "eac3", "mka", "wma", "aif", "aiff", "aifc", "caf", "au", "amr",
 ];
 
 /// The folder or file with the pictures of a video.
@@ -65,7 +67,8 @@ struct FoundFiles {
 /// used.
 ///
 /// A file whose name means two videos becomes a rejected row, and so do two files of one kind for the same video. The
-/// function does not choose one of them, because the choice could be wrong.
+/// function does not choose one of them, because the choice could be wrong. One note for each folder counts the media that
+/// match no name, and without names the folders that have no frames.
 ///
 /// # Errors
 /// Returns [`IngestError::Io`] if a folder cannot be listed.
@@ -82,12 +85,19 @@ pub fn find(
             paths.push(entry.map_err(IngestError::io("list", folder))?.path());
         }
         paths.sort_unstable();
+        let mut unused: Vec<PathBuf> = Vec::new();
         for path in paths {
             let Some((key, kind)) = kind(&path) else { continue };
+            let has_frames = || super::frames::list(&path).is_ok_and(|frames| !frames.paths.is_empty());
             let name: Arc<str> = match (&roster, names) {
                 (Some(roster), Some(names)) => match roster.resolve(key) {
                     Ok(position) => names[position].clone(),
-                    Err(KeyError::Unknown) => continue,
+                    Err(KeyError::Unknown) => {
+                        if kind != MediaKind::Frames || has_frames() {
+                            unused.push(path);
+                        }
+                        continue;
+                    }
                     Err(ambiguous) => {
                         rejects.push(reject(
                             RejectKind::AmbiguousKey,
@@ -99,9 +109,8 @@ pub fn find(
                     }
                 },
                 // Without names, a folder counts as a video only if it has frames.
-                _ if kind == MediaKind::Frames
-                    && super::frames::list(&path).is_ok_and(|frames| frames.paths.is_empty()) =>
-                {
+                _ if kind == MediaKind::Frames && super::frames::list(&path).is_ok() && !has_frames() => {
+                    unused.push(path);
                     continue;
                 }
                 _ => key.into(),
@@ -113,9 +122,32 @@ pub fn find(
                 MediaKind::Sound => own.sound.push(path),
             }
         }
+        rejects.extend(note_unused(folder, &unused, names.is_some()));
     }
     let media = settle(found, &mut rejects);
     Ok((media, rejects))
+}
+
+/// The note on the media of a folder that are not used; none if there are no such media.
+fn note_unused(folder: &Path, unused: &[PathBuf], annotated: bool) -> Option<RejectRow> {
+    let example = name_of(unused.first()?);
+    let count = unused.len();
+    let reason = if annotated {
+        format!(
+            "{count} media match no annotated video and are not used, for example `{example}`: expected the full name of a \
+             video or its first 11 characters"
+        )
+    } else {
+        format!(
+            "{count} folders have no frames (jpg, png ..) and are not used, for example `{example}`: name them with --media \
+             if they have media inside"
+        )
+    };
+    Some(RejectRow::note(
+        RejectKind::UnknownVideo,
+        folder.display().to_string(),
+        reason,
+    ))
 }
 
 /// Finds the media that paths name: a path is a media file, a folder of frames, or a folder of media as in [`find`]. A path
@@ -366,13 +398,24 @@ mod tests {
             ]
         );
         let reasons: Vec<&str> = rejects.iter().map(|row| &*row.reason).collect();
-        assert_eq!(reasons.len(), 2);
+        assert_eq!(reasons.len(), 3);
+        assert!(
+            reasons[1]
+                .starts_with("1 media match no annotated video and are not used, for example `other.wav`"),
+            "{reasons:?}"
+        );
         assert!(
             reasons[0].starts_with("key `ddddddddddd` means both"),
             "{reasons:?}"
         );
-        assert!(reasons[1].contains("`ccccccccccc_0_10` is also in") && reasons[1].ends_with("none is used"));
-        let (all, _) = find(&[folder.path().to_owned()], None).unwrap();
+        assert!(reasons[2].contains("`ccccccccccc_0_10` is also in") && reasons[2].ends_with("none is used"));
+        let (all, rejects) = find(&[folder.path().to_owned()], None).unwrap();
+        assert!(
+            rejects[0]
+                .reason
+                .starts_with("1 folders have no frames (jpg, png ..) and are not used, for example `empty`"),
+            "{rejects:?}"
+        );
         let names: Vec<&str> = all.iter().map(|media| &*media.name).collect();
         assert_eq!(
             names,

@@ -59,6 +59,21 @@ pub(crate) struct Mp4Sound {
 /// # Errors
 /// Returns the error of the system if the file cannot be read.
 pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4Sound>> {
+    let walk = walk(file)?;
+    let (units, fragmented, tracks) = (walk.units, walk.fragmented, walk.tracks);
+    file.rewind()?;
+    Ok(choose(units, fragmented, &tracks))
+}
+
+/// Does the file have an index? A file that is cut off, or that a recorder did not finish, has none.
+///
+/// # Errors
+/// Returns the error of the system if the file cannot be read.
+pub(crate) fn has_index(file: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+    Ok(walk(file)?.indexed)
+}
+
+fn walk<F: Read + Seek>(file: &mut F) -> std::io::Result<Walk<'_, F>> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut walk = Walk {
         file,
@@ -69,9 +84,7 @@ pub(crate) fn sound(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Mp4
         indexed: false,
     };
     walk.boxes(0, length)?;
-    let (units, fragmented, tracks) = (walk.units, walk.fragmented, walk.tracks);
-    file.rewind()?;
-    Ok(choose(units, fragmented, &tracks))
+    Ok(walk)
 }
 
 /// Whether a packet before the last one lasts at least twice as long as most packets: there is a gap after it.
@@ -492,6 +505,7 @@ mod tests {
             (found.delay.units, found.codec.own, found.pieces),
             (0, true, None)
         );
+        assert!(has_index(&mut Cursor::new(&bytes)).unwrap());
         assert_eq!(read(b"RIFF...."), None);
         // For a damaged file, any result is allowed, but reading must end.
         let moov = bytes.len() - 14_281;
@@ -500,6 +514,7 @@ mod tests {
             changed[at] ^= 0xff;
             let _ = read(&changed);
             assert!(read(&bytes[..at]).is_none(), "the index is not whole");
+            assert!(!has_index(&mut Cursor::new(&bytes[..at])).unwrap());
         }
     }
 }

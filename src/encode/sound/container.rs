@@ -8,11 +8,8 @@ use crate::encode::media::codec::{Aac, Codec, aac_rate};
 /// A container, and how vaplan reads the sound in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
-    /// WAV, including RF64 and BW64.
+    /// WAV, including RF64, BW64, and RIFX with big-endian samples.
     Wave,
-    /// WAV with big-endian samples (RIFX). It is refused: ffmpeg 5.1 and 9.0 take its samples for little-endian ones, which
-    /// gives noise.
-    BigEndianWave,
     /// MP4 or QuickTime; the sound track is found by the index of the file.
     Mp4,
     /// A container that symphonia reads.
@@ -31,38 +28,46 @@ const HEAD: u64 = 4096;
 /// # Errors
 /// Returns the error of the system if the file cannot be read.
 pub(crate) fn container(file: &mut (impl Read + Seek)) -> std::io::Result<Container> {
+    let at = after_tags(file)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut head = Vec::new();
+    (&mut *file).take(HEAD).read_to_end(&mut head)?;
+    file.rewind()?;
+    Ok(match of(&head) {
+        // The index of the file is searched from its first byte.
+        Container::Mp4 if at > 0 => Container::Other("MP4 after an ID3 tag".to_owned()),
+        found => found,
+    })
+}
+
+/// Returns the offset after the ID3 tags at the start of a file. Programs that tag music put them before any sound.
+///
+/// # Errors
+/// Returns the error of the system if the file cannot be read.
+pub(super) fn after_tags(file: &mut (impl Read + Seek)) -> std::io::Result<u64> {
     let mut at = 0;
-    // One or more ID3 tags can come before the sound.
     for _ in 0..4 {
         file.seek(SeekFrom::Start(at))?;
         let mut head = Vec::new();
-        (&mut *file).take(HEAD).read_to_end(&mut head)?;
-        match head.as_slice() {
-            [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
-                let size = [a, b, c, d]
-                    .iter()
-                    .fold(0_u64, |size, &&byte| size << 7 | u64::from(byte & 0x7f));
-                at += 10 + size;
-            }
-            head => {
-                file.rewind()?;
-                return Ok(of(head));
-            }
-        }
+        (&mut *file).take(10).read_to_end(&mut head)?;
+        let [b'I', b'D', b'3', _, _, _, size @ ..] = head.as_slice() else {
+            break;
+        };
+        at += 10
+            + size
+                .iter()
+                .fold(0_u64, |size, &byte| size << 7 | u64::from(byte & 0x7f));
     }
-    file.rewind()?;
-    Ok(Container::Unknown)
+    Ok(at)
 }
 
 fn of(head: &[u8]) -> Container {
     let other = |name: &str| Container::Other(name.to_owned());
     let at = |from: usize, wanted: &[u8]| head.get(from..from + wanted.len()) == Some(wanted);
     let packets = |first: usize, length: usize| (0..3).all(|nth| at(first + nth * length, &[0x47]));
-    if (at(0, b"RIFF") || at(0, b"RF64") || at(0, b"BW64")) && at(8, b"WAVE") {
+    let form = [&b"RIFF"[..], b"RF64", b"BW64", b"RIFX"];
+    if form.iter().any(|form| at(0, form)) && at(8, b"WAVE") {
         return Container::Wave;
-    }
-    if at(0, b"RIFX") && at(8, b"WAVE") {
-        return Container::BigEndianWave;
     }
     if at(4, b"ftyp") {
         return Container::Mp4;
@@ -75,6 +80,8 @@ fn of(head: &[u8]) -> Container {
         let vorbis = head.windows(7).take(512).any(|bytes| bytes == b"\x01vorbis");
         let opus = head.windows(8).take(512).any(|bytes| bytes == b"OpusHead");
         return match (vorbis, opus) {
+            // Sound beside pictures can begin later than they do, which symphonia does not tell.
+            _ if several_streams(head) => other("Ogg with several streams"),
             (true, false) => Container::Plain,
             (_, true) => other("Opus in Ogg"),
             _ => other("Ogg without Vorbis"),
@@ -124,6 +131,19 @@ fn of(head: &[u8]) -> Container {
     }
 }
 
+/// Does an Ogg file begin with the first pages of two streams? All first pages come before any other page.
+fn several_streams(head: &[u8]) -> bool {
+    let Some(segments) = head
+        .get(26)
+        .and_then(|&count| head.get(27..27 + usize::from(count)))
+    else {
+        return false;
+    };
+    let second = 27 + segments.len() + segments.iter().map(|&size| usize::from(size)).sum::<usize>();
+    let page = head.get(second..second + 6);
+    page.is_some_and(|page| page.starts_with(b"OggS") && page[5] & 2 == 2)
+}
+
 /// Adds the codec to the name of a container, if the header names the codec in plain text, as Matroska does.
 fn with_codec(head: &[u8], name: &str) -> Container {
     let codec = head.windows(2).enumerate().find_map(|(at, bytes)| {
@@ -166,7 +186,11 @@ mod tests {
         let of = |bytes: &[u8]| container(&mut Cursor::new(bytes)).unwrap();
         let other = |name: &str| Container::Other(name.to_owned());
         assert_eq!(of(b"RF64\xff\xff\xff\xffWAVEds64"), Container::Wave);
-        assert_eq!(of(b"RIFX\0\0\0\0WAVEfmt "), Container::BigEndianWave);
+        assert_eq!(of(b"RIFX\0\0\0\0WAVEfmt "), Container::Wave);
+        assert_eq!(
+            of(b"ID3\x04\0\0\0\0\0\x02..RIFF\0\0\0\0WAVEfmt "),
+            Container::Wave
+        );
         assert_eq!(of(b"RIFF\0\0\0\0AVI LIST"), other("AVI"));
         assert_eq!(of(b"\0\0\x01\xba\x44"), other("an MPEG program stream"));
         let mut stream = vec![0; 600];
@@ -187,6 +211,23 @@ mod tests {
             of(b"\x1a\x45\xdf\xa3....webm....A_OPUS\x63\xa2"),
             other("A_OPUS in Matroska or WebM")
         );
+        // Pages of 1 segment of 30 bytes; the flag 2 marks the first page of a stream.
+        let page = |flags: u8, codec: &[u8]| {
+            let mut page = [&b"OggS\0"[..], &[flags], &[0; 20], &[1, 30], codec].concat();
+            page.resize(58, 0);
+            page
+        };
+        let vorbis = page(2, b"\x01vorbis");
+        assert_eq!(
+            of(&[vorbis.clone(), page(0, b"\x03vorbis")].concat()),
+            Container::Plain
+        );
+        for more in [
+            [page(2, b"\x80theora"), vorbis.clone()],
+            [vorbis, page(2, b"\x80theora")],
+        ] {
+            assert_eq!(of(&more.concat()), other("Ogg with several streams"));
+        }
         assert_eq!(of(b"some text that is no sound"), Container::Unknown);
         assert_eq!(of(b""), Container::Unknown);
     }

@@ -1,10 +1,12 @@
-//! Decodes the sound of a file, and averages its channels. symphonia decodes the file if it reads the container and the
-//! codec; otherwise the ffmpeg program decodes the file.
+//! Decodes the sound of a file, and averages its channels. vaplan reads uncompressed WAV itself. symphonia decodes a file
+//! if it reads the container and the codec; otherwise the ffmpeg program decodes the file.
 //!
 //! The choice depends only on the file, not on whether ffmpeg is installed. A file therefore gives the same features on
 //! every machine, or an error which says that ffmpeg is missing.
 
-use std::io::{BufReader, Cursor, Read};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom, Take};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use symphonia::core::audio::SampleBuffer;
@@ -16,11 +18,15 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::probe::Hint;
 
 use super::container::{Container, container};
+use super::pcm::Layout;
 use super::wav;
 use crate::encode::error::MediaError;
 use crate::encode::media::ffmpeg::{Running, whole_clock};
 use crate::encode::media::mp4::{self, Ticks};
 use crate::ingest::{IngestError, open_regular};
+
+/// Numbers of samples per second that are read.
+const RATES: RangeInclusive<u32> = 1..=1 << 20;
 
 /// Sound that is being decoded.
 pub(super) struct Decoded {
@@ -36,6 +42,8 @@ pub(super) struct Decoded {
 }
 
 enum Source {
+    /// Uncompressed samples of a WAV file.
+    Plain { file: Take<File>, layout: Layout },
     Symphonia {
         reader: Box<dyn FormatReader>,
         decoder: Box<dyn Decoder>,
@@ -62,6 +70,8 @@ pub(super) enum Next {
 enum Refused {
     /// Only ffmpeg reads the file; the text names its codec and container.
     ForFfmpeg(String),
+    /// The container is unknown. ffmpeg may still read it: it knows more containers, and finds the sound after other bytes.
+    Unknown(MediaError),
     /// The file has no sound that ffmpeg could read either.
     Final(MediaError),
 }
@@ -76,6 +86,7 @@ impl Decoded {
             Ok(decoded) => Ok(decoded),
             Err(Refused::Final(error)) => Err(error),
             Err(Refused::ForFfmpeg(what)) => by_ffmpeg(path, program, what),
+            Err(Refused::Unknown(error)) => by_ffmpeg(path, program, "unknown".to_owned()).or(Err(error)),
         }
     }
 
@@ -87,6 +98,14 @@ impl Decoded {
     pub(super) fn next(&mut self, path: &Path) -> Result<Next, MediaError> {
         let rate = self.rate;
         match &mut self.source {
+            Source::Plain { file, layout } => {
+                let samples = layout.read(file).map_err(IngestError::io("read", path))?;
+                Ok(if samples.is_empty() {
+                    Next::End
+                } else {
+                    Next::Samples(samples)
+                })
+            }
             Source::Symphonia {
                 reader,
                 decoder,
@@ -178,44 +197,30 @@ fn unread(path: &Path, said: &str) -> MediaError {
 
 fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
     let lost = |error: std::io::Error| Refused::Final(IngestError::io("read", path)(error).into());
-    let refused = |problem: String| Refused::Final(sound(path, problem));
     let (mut file, _) = open_regular(path).map_err(|error| Refused::Final(error.into()))?;
     match container(&mut file).map_err(lost)? {
         Container::Other(what) => Err(Refused::ForFfmpeg(what)),
-        Container::BigEndianWave => Err(refused(
-            "is a WAV file with big-endian samples (RIFX), which ffmpeg reads as noise, expected little-endian ones \
-             (RIFF): convert the file, for example with sox"
-                .to_owned(),
-        )),
         Container::Unknown => {
             let mut head = Vec::new();
-            (&mut file).take(8).read_to_end(&mut head).map_err(lost)?;
-            let head: String = head.iter().map(|&byte| byte as char).collect();
-            Err(refused(format!(
-                "is no sound that can be read: it begins with `{}`, expected wav, flac, mp3, ogg, mp4 or another \
-                 container that ffmpeg reads",
-                head.escape_default()
-            )))
+            (&mut file).take(32).read_to_end(&mut head).map_err(lost)?;
+            let shown: String = head.iter().take(8).map(|&byte| byte as char).collect();
+            let error = sound(
+                path,
+                format!(
+                    "is no sound that can be read: it begins with `{}`, expected wav, flac, mp3, ogg, mp4 or another \
+                     container that ffmpeg reads",
+                    shown.escape_default()
+                ),
+            );
+            // ffmpeg would read text as a list of other files.
+            let text = |byte: &u8| (32..127).contains(byte) || byte.is_ascii_whitespace();
+            Err(if head.iter().all(text) {
+                Refused::Final(error)
+            } else {
+                Refused::Unknown(error)
+            })
         }
-        Container::Wave => {
-            let samples = wav::samples(&mut file).map_err(lost)?.ok_or_else(|| {
-                refused("is a WAV file without samples, expected the chunks `fmt ` and `data`".to_owned())
-            })?;
-            let header =
-                wav::header(&samples).ok_or_else(|| Refused::ForFfmpeg("WAV of 4 GiB or more".to_owned()))?;
-            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(samples.start)).map_err(lost)?;
-            let content = Cursor::new(header).chain(file.take(samples.bytes));
-            let format = samples
-                .format
-                .get(..2)
-                .map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
-            probe(
-                "wav",
-                Box::new(ReadOnlySource::new(content)),
-                None,
-                &format!("WAV of format {format:#x}"),
-            )
-        }
+        Container::Wave => wave(path, file),
         Container::Plain => {
             let extension = path
                 .extension()
@@ -230,6 +235,10 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
         }
         Container::Mp4 => {
             let Some(found) = mp4::sound(&mut file).map_err(lost)? else {
+                if !mp4::has_index(&mut file).map_err(lost)? {
+                    let problem = "is an MP4 file without an index (`moov`): it is cut off, or its recorder did not finish it";
+                    return Err(Refused::Final(sound(path, problem.to_owned())));
+                }
                 return Err(Refused::Final(MediaError::NoSound {
                     path: path.to_owned(),
                 }));
@@ -250,6 +259,51 @@ fn by_symphonia(path: &Path) -> Result<Decoded, Refused> {
             })
         }
     }
+}
+
+/// Opens a WAV file.
+fn wave(path: &Path, mut file: File) -> Result<Decoded, Refused> {
+    let lost = |error: std::io::Error| Refused::Final(IngestError::io("read", path)(error).into());
+    let refused = |problem: String| Refused::Final(sound(path, problem));
+    let samples = wav::samples(&mut file).map_err(lost)?.ok_or_else(|| {
+        refused("is a WAV file without samples, expected the chunks `fmt ` and `data`".to_owned())
+    })?;
+    let (channels, rate) = Layout::channels_and_rate(&samples.format);
+    if channels == 0 || !RATES.contains(&rate) {
+        return Err(refused(format!(
+            "is a WAV file of {channels} channels and {rate} samples a second, expected 1 channel or more, and {} to {} \
+             samples a second",
+            RATES.start(),
+            RATES.end()
+        )));
+    }
+    file.seek(SeekFrom::Start(samples.start)).map_err(lost)?;
+    if let Some(layout) = Layout::of(&samples.format, samples.big_endian) {
+        return Ok(Decoded {
+            rate,
+            delay: Ticks::default(),
+            skip: Ticks::default(),
+            take: None,
+            source: Source::Plain {
+                file: file.take(samples.bytes),
+                layout,
+            },
+        });
+    }
+    let format = format!(
+        "WAV of format {:#x}",
+        u16::from_le_bytes([samples.format[0], samples.format[1]])
+    );
+    if samples.big_endian {
+        // ffmpeg reads the numbers of the header in the wrong order.
+        return Err(refused(format!(
+            "is {format} with big-endian numbers, expected integers or floats"
+        )));
+    }
+    let header =
+        wav::header(&samples).ok_or_else(|| Refused::ForFfmpeg(format!("{format} and 4 GiB or more")))?;
+    let content = Cursor::new(header).chain(file.take(samples.bytes));
+    probe("wav", Box::new(ReadOnlySource::new(content)), None, &format)
 }
 
 /// Opens a track with symphonia: the wanted track, or else the first track with sound.
@@ -280,7 +334,7 @@ fn probe(
     };
     let (id, parameters) = (track.id, &track.codec_params);
     let rate = parameters.sample_rate.unwrap_or(0);
-    if !(1..=1 << 20).contains(&rate) {
+    if !RATES.contains(&rate) {
         return Err(ffmpeg(&format!("{rate} samples a second")));
     }
     let decoder = symphonia::default::get_codecs()
@@ -312,7 +366,7 @@ fn by_ffmpeg(path: &Path, program: &Path, what: String) -> Result<Decoded, Media
             source,
         })?;
     match header(&mut running.out) {
-        Ok((channels, rate)) if channels > 0 && (1..=1 << 20).contains(&rate) => Ok(Decoded {
+        Ok((channels, rate)) if channels > 0 && RATES.contains(&rate) => Ok(Decoded {
             rate,
             delay: Ticks::default(),
             skip: Ticks::default(),

@@ -3,22 +3,26 @@
 //! A recorder that streams, or that stops early, can leave wrong sizes in the header: 0, a size that is too small,
 //! 0x7FFFFFFF or 0xFFFFFFFF. Therefore the module ignores the size of the RIFF form. It uses the size of the samples
 //! only if the file ends after the samples, or continues with valid chunks. RF64 (EBU Tech 3306) has sizes above 4 GiB
-//! in the chunk `ds64`.
+//! in the chunk `ds64`. RIFX has big-endian numbers. The format can also come after the samples.
 
 use std::io::{Read, Seek, SeekFrom};
+
+use super::container::after_tags;
 
 /// The samples of a WAV file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Samples {
-    /// Contents of the chunk `fmt `.
+    /// Contents of the chunk `fmt `; its numbers are little-endian, also if those of the file are not.
     pub format: Vec<u8>,
+    /// Are the samples big-endian?
+    pub big_endian: bool,
     /// Offset of the first byte of the samples in the file.
     pub start: u64,
     /// Number of bytes of the samples; only whole blocks count.
     pub bytes: u64,
 }
 
-/// Largest size of a chunk `fmt `, in bytes. A larger chunk is damaged and is ignored.
+/// Number of bytes of a chunk `fmt ` that are read. All known formats are shorter.
 const MAX_FORMAT: u64 = 1 << 10;
 /// Largest number of chunks that are read.
 const MAX_CHUNKS: usize = 1 << 10;
@@ -29,101 +33,159 @@ const MAX_CHUNKS: usize = 1 << 10;
 /// Returns the error of the system if the file cannot be read.
 pub(crate) fn samples(file: &mut (impl Read + Seek)) -> std::io::Result<Option<Samples>> {
     let length = file.seek(SeekFrom::End(0))?;
-    let (mut at, mut large, mut format) = (12, None, None);
+    let begin = after_tags(file)?;
+    let mut form = [0; 4];
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_exact(&mut form)?;
+    let mut chunks = Chunks {
+        file,
+        length,
+        big_endian: &form == b"RIFX",
+    };
+    let (mut at, mut large, mut format, mut data) = (begin + 12, None, None, None);
     for _ in 0..MAX_CHUNKS {
-        let Some((name, size)) = chunk(file, at)? else {
-            return Ok(None);
-        };
+        let Some((name, size)) = chunks.at(at)? else { break };
         let (body, size) = (at + 8, u64::from(size));
         match &name {
             b"ds64" if size >= 16 => {
-                let mut sizes = [0; 16];
-                file.seek(SeekFrom::Start(body))?;
-                file.read_exact(&mut sizes)?;
-                large = Some(u64::from_le_bytes(sizes[8..].try_into().expect("8 bytes")));
+                let sizes = chunks.bytes(body, 16)?;
+                large = sizes
+                    .get(8..16)
+                    .map(|size| u64::from_le_bytes(size.try_into().expect("8 bytes")));
             }
-            b"fmt " if (16..=MAX_FORMAT).contains(&size) => {
-                let mut content = vec![0; size as usize];
-                file.seek(SeekFrom::Start(body))?;
-                if file.read_exact(&mut content).is_err() {
-                    return Ok(None);
-                }
-                format = Some(content);
-            }
-            b"data" => {
-                let Some(format) = format else { return Ok(None) };
+            b"fmt " if size >= 14 => format = chunks.format(body, size)?,
+            b"data" if data.is_none() => {
                 let stated = match (size, large) {
                     (0xffff_ffff, Some(large)) => large,
                     _ => size,
                 };
                 let all = length.saturating_sub(body);
-                let bytes = if stated <= all && goes_on(file, body, stated, length)? {
-                    stated
-                } else {
-                    all
-                };
-                let block = u64::from(u16::from_le_bytes([format[12], format[13]])).max(1);
-                return Ok(Some(Samples {
-                    format,
-                    start: body,
-                    bytes: bytes - bytes % block,
-                }));
+                let whole = stated <= all && chunks.go_on(body, stated)?;
+                data = Some((body, if whole { stated } else { all }));
+                if format.is_none() && !whole {
+                    break;
+                }
             }
             _ => {}
         }
+        if format.is_some() && data.is_some() {
+            break;
+        }
         // A byte of padding follows a chunk of odd size. Some writers omit this byte.
         at = body + size;
-        if size % 2 == 1 && !named(file, at)? {
+        if size % 2 == 1 && !chunks.named(at)? {
             at += 1;
         }
     }
-    Ok(None)
+    let (Some(format), Some((start, bytes))) = (format, data) else {
+        return Ok(None);
+    };
+    let block = u64::from(u16::from_le_bytes([format[12], format[13]])).max(1);
+    Ok(Some(Samples {
+        big_endian: chunks.big_endian,
+        format,
+        start,
+        bytes: bytes - bytes % block,
+    }))
 }
 
-/// Does the file end after samples of this size, or continue with chunks up to its end?
-fn goes_on(file: &mut (impl Read + Seek), body: u64, size: u64, length: u64) -> std::io::Result<bool> {
-    let mut at = body + size;
-    // The padding after an odd size can be absent: at the end of the file, or before the next chunk.
-    if size % 2 == 1 && at < length && !named(file, at)? {
-        at += 1;
+/// The chunks of a file.
+struct Chunks<'a, F> {
+    file: &'a mut F,
+    length: u64,
+    big_endian: bool,
+}
+
+impl<F: Read + Seek> Chunks<'_, F> {
+    /// Does the file end after samples of this size, or continue with chunks up to its end?
+    fn go_on(&mut self, body: u64, size: u64) -> std::io::Result<bool> {
+        let mut at = body + size;
+        // The padding after an odd size can be absent: at the end of the file, or before the next chunk.
+        if size % 2 == 1 && at < self.length && !self.named(at)? {
+            at += 1;
+        }
+        for _ in 0..MAX_CHUNKS {
+            if at == self.length {
+                return Ok(true);
+            }
+            if !self.named(at)? {
+                return Ok(false);
+            }
+            let Some((_, size)) = self.at(at)? else {
+                return Ok(false);
+            };
+            at += 8 + u64::from(size) + u64::from(size % 2);
+            // The last chunk may be cut off, or lack its padding.
+            if at > self.length {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
-    for _ in 0..MAX_CHUNKS {
-        if at == length {
-            return Ok(true);
-        }
-        if !named(file, at)? {
-            return Ok(false);
-        }
-        let Some((_, size)) = chunk(file, at)? else {
-            return Ok(false);
+
+    /// Returns the name and size of the chunk at an offset, or `None` at the end of the file.
+    fn at(&mut self, at: u64) -> std::io::Result<Option<([u8; 4], u32)>> {
+        let head = self.bytes(at, 8)?;
+        let Ok([a, b, c, d, size @ ..]) = <[u8; 8]>::try_from(head) else {
+            return Ok(None);
         };
-        at += 8 + u64::from(size) + u64::from(size % 2);
-        // The last chunk may be cut off, or lack its padding.
-        if at > length {
-            return Ok(true);
-        }
+        let size = match self.big_endian {
+            true => u32::from_be_bytes(size),
+            false => u32::from_le_bytes(size),
+        };
+        Ok(Some(([a, b, c, d], size)))
     }
-    Ok(false)
-}
 
-/// Returns the name and size of the chunk at an offset, or `None` at the end of the file.
-fn chunk(file: &mut (impl Read + Seek), at: u64) -> std::io::Result<Option<([u8; 4], u32)>> {
-    let mut head = [0; 8];
-    file.seek(SeekFrom::Start(at))?;
-    match file.read_exact(&mut head) {
-        Ok(()) => {
-            let [a, b, c, d, size @ ..] = head;
-            Ok(Some(([a, b, c, d], u32::from_le_bytes(size))))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+    /// Is there a chunk at this offset whose name has only letters, digits, spaces, `_` and `-`?
+    fn named(&mut self, at: u64) -> std::io::Result<bool> {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b" _-".contains(byte);
+        Ok(self.at(at)?.is_some_and(|(name, _)| name.iter().all(plain)))
     }
-}
 
-/// Is there a chunk at this offset whose name has only letters, digits, spaces, `_` and `-`?
-fn named(file: &mut (impl Read + Seek), at: u64) -> std::io::Result<bool> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b" _-".contains(byte);
-    Ok(chunk(file, at)?.is_some_and(|(name, _)| name.iter().all(plain)))
+    /// Returns the format with little-endian numbers and at least 16 bytes, or `None` if the file ends before.
+    fn format(&mut self, body: u64, size: u64) -> std::io::Result<Option<Vec<u8>>> {
+        let size = size.min(MAX_FORMAT);
+        let mut format = self.bytes(body, size)?;
+        if (format.len() as u64) < size {
+            return Ok(None);
+        }
+        if self.big_endian {
+            // Numbers of 2 and 4 bytes; the extension after them has a size, a number of bits, a mask and a format.
+            for (from, to) in [
+                (0, 2),
+                (2, 4),
+                (4, 8),
+                (8, 12),
+                (12, 14),
+                (14, 16),
+                (16, 18),
+                (18, 20),
+                (20, 24),
+                (24, 28),
+            ] {
+                if let Some(number) = format.get_mut(from..to) {
+                    number.reverse();
+                }
+            }
+        }
+        if format.len() < 16 {
+            // The oldest format has no number of bits: a block has the samples of all channels.
+            let number = |at: usize| u16::from_le_bytes([format[at], format[at + 1]]);
+            let bits = u32::from(number(12)) * 8 / u32::from(number(2)).max(1);
+            let bits = u16::try_from(bits).unwrap_or(u16::MAX);
+            format.truncate(14);
+            format.extend(bits.to_le_bytes());
+        }
+        Ok(Some(format))
+    }
+
+    /// Returns so many bytes from an offset, or fewer at the end of the file.
+    fn bytes(&mut self, at: u64, count: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(at))?;
+        (&mut *self.file).take(count).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// Makes a WAV header with correct sizes for these samples, which every decoder reads.
@@ -227,9 +289,47 @@ mod tests {
     }
 
     #[test]
+    fn samples_are_found_behind_a_tag_before_their_format_and_with_any_size_of_format() {
+        let found = |file: Vec<u8>| super::samples(&mut Cursor::new(file)).unwrap();
+        let (format, data) = (chunk(b"fmt ", 16, FORMAT), chunk(b"data", 40, &[200; 40]));
+        let plain = file(b"RIFF", 92, &[format.clone(), data.clone()]);
+        let bytes = |file: Vec<u8>| found(file).map(|samples| (samples.start, samples.bytes));
+        assert_eq!(
+            bytes([&b"ID3\x03\0\0\0\0\0\x0a"[..], &[0; 10], &plain].concat()),
+            Some((64, 40))
+        );
+        assert_eq!(bytes(file(b"RIFF", 92, &[data.clone(), format])), Some((20, 40)));
+        let long = chunk(b"fmt ", 2016, &[FORMAT, &[0; 2000]].concat());
+        assert_eq!(bytes(file(b"RIFF", 92, &[long, data.clone()])), Some((2044, 40)));
+        let old = found(file(b"RIFF", 92, &[chunk(b"fmt ", 14, &FORMAT[..14]), data])).unwrap();
+        assert_eq!(old.format, FORMAT);
+        let swapped = |bytes: &[u8], size: usize| -> Vec<u8> {
+            bytes
+                .chunks(size)
+                .flat_map(|number| number.iter().rev().copied())
+                .collect()
+        };
+        let big = [
+            &b"RIFX\0\0\0\x5cWAVEfmt \0\0\0\x10"[..],
+            &swapped(&FORMAT[..4], 2),
+            &swapped(&FORMAT[4..12], 4),
+            &swapped(&FORMAT[12..], 2),
+            b"data\0\0\0\x28",
+            &[200; 40],
+        ]
+        .concat();
+        let big = found(big).unwrap();
+        assert_eq!(
+            (big.format, big.big_endian, big.bytes),
+            (FORMAT.to_vec(), true, 40)
+        );
+    }
+
+    #[test]
     fn the_header_written_is_read_back_the_same() {
         let samples = Samples {
             format: [FORMAT, &[0, 0, 9]].concat(),
+            big_endian: false,
             start: 47,
             bytes: 40,
         };

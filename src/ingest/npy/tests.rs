@@ -175,8 +175,8 @@ fn hostile_headers_are_refused_by_what_they_say() {
         "shape is (4,), expected two axes, neither empty, beside axes of length 1"
     );
     assert_eq!(
-        f4("(2, 2, 1)", &[0; 16]),
-        "shape is (2, 2, 1), expected two axes, neither empty, beside axes of length 1"
+        f4("(2, 1, 2, 2)", &[0; 32]),
+        "shape is (2, 1, 2, 2), expected two axes, neither empty, beside axes of length 1"
     );
     assert_eq!(
         f4("(-1, 4)", &[]),

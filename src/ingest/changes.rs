@@ -143,12 +143,8 @@ impl ChangeRows {
         self.user.is_empty() && self.files.is_empty() && self.has_no_other_rows()
     }
 
-    /// Whether the rows are user labels, and nothing else.
-    pub(crate) fn has_only_user_labels(&self) -> bool {
-        !self.user.is_empty() && self.has_no_other_rows()
-    }
-
-    fn has_no_other_rows(&self) -> bool {
+    /// Whether there are no rows beside user labels.
+    pub(crate) fn has_no_other_rows(&self) -> bool {
         self.weak.is_empty()
             && self.classes.is_none()
             && self.texts.iter().all(Option::is_none)

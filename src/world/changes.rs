@@ -71,7 +71,17 @@ impl Changes {
 
     /// Whether the change asks for user labels and for nothing else.
     pub(crate) fn has_only_user_labels(&self) -> bool {
-        self.rows.has_only_user_labels() && self.has_only_rows()
+        !self.rows.user.is_empty() && self.asks_at_most_for_user_labels()
+    }
+
+    /// Whether the change asks for nothing beside user labels. Its files may have no user label at all.
+    pub(crate) fn asks_at_most_for_user_labels(&self) -> bool {
+        self.rows.has_no_other_rows() && self.has_only_rows()
+    }
+
+    /// Whether the change names files of user labels that hold no user label.
+    pub(crate) fn has_no_correction(&self) -> bool {
+        self.rows.user.is_empty() && self.asks_at_most_for_user_labels()
     }
 
     fn has_only_rows(&self) -> bool {

@@ -560,10 +560,7 @@ fn rejects(
         return Ok(None);
     }
     let is_reject = |row: &&RejectRow| row.severity == Severity::Reject;
-    let only_notes = after
-        .iter()
-        .filter(is_reject)
-        .eq(sorted.iter().filter(is_reject));
+    let only_notes = after.iter().filter(is_reject).eq(sorted.iter().filter(is_reject));
     Ok(Some(RejectsAfter {
         rows: after,
         only_notes,

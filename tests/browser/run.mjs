@@ -5,8 +5,10 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { browser, clean, labelled, makeVideo, open, run, scratch, serve, sql } from "./harness.mjs";
+import large from "./large.mjs";
 import lost from "./lost.mjs";
 import parts from "./parts.mjs";
+import stages from "./stages.mjs";
 
 const names = process.argv.slice(2).filter((word) => !word.startsWith("--"));
 const images = process.argv.includes("--screenshots") ? path.join(path.dirname(fileURLToPath(import.meta.url)), "../../docs/images") : null;
@@ -362,7 +364,7 @@ let failed = 0;
 const fresh = path.join(folder, "fresh");
 fs.cpSync(store, fresh, { recursive: true });
 const shared = { folder, store, fresh, video, server, chromium };
-for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...lost(shared) })) {
+for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...stages(shared), ...lost(shared), ...large(shared) })) {
   if (names.length > 0 && !names.some((own) => name.includes(own))) continue;
   try {
     await test();

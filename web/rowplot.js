@@ -8,13 +8,17 @@ export const MOST_ROWS = 60;
 const ROW = 20;
 const HEAD = 22;
 const FOOT = 22;
+// Widths of a letter of a number (11 px) and of a name (12 px), in a wide font.
 const LETTER = 6.3;
+const NAME_LETTER = 7.2;
+const GAP = 6;
+const WIDE = 40;
 
 /** The width of the names, and the names cut to it. */
 function labels(names, width) {
   const longest = Math.max(0, ...names.map((name) => name.length));
-  const room = Math.max(48, Math.min(longest * LETTER + 10, width * 0.36, 170));
-  const letters = Math.floor((room - 8) / LETTER);
+  const room = Math.max(48, Math.min(longest * NAME_LETTER + 10, width * 0.38, 190));
+  const letters = Math.floor((room - 8) / NAME_LETTER);
   return { room, cut: names.map((name) => (name.length > letters ? `${name.slice(0, Math.max(1, letters - 1))}…` : name)) };
 }
 
@@ -56,7 +60,7 @@ export function marks({ title, about, series, rows, rowLabel, unit = "" }) {
   const height = HEAD + drawn.length * ROW + FOOT;
   responsive(box, (width) => {
     const { picture, room, y, mark, at } = frame(title, drawn.map((row) => row.name), width, height);
-    const x = (value) => room + 8 + (value - low) / (high - low) * (width - room - 24);
+    const x = (value) => room + 8 + (value - low) / (high - low) * (width - room - 32);
     axis(picture, x, ticks(low, high), height, unit);
     drawn.forEach((row, nth) => {
       const found = row.values.filter((value) => value !== null);
@@ -81,7 +85,7 @@ export function rowBars({ title, about, series, rows, rowLabel }) {
   const height = HEAD + drawn.length * ROW + FOOT;
   responsive(box, (width) => {
     const { picture, room, y, mark, at } = frame(title, drawn.map((row) => row.name), width, height);
-    const x = (value) => room + value / most * (width - room - 16);
+    const x = (value) => room + value / most * (width - room - 24);
     axis(picture, x, ticks(0, most).filter(Number.isInteger), height, "");
     drawn.forEach((row, nth) => {
       let base = 0;
@@ -101,9 +105,9 @@ export function rowBars({ title, about, series, rows, rowLabel }) {
 }
 
 /**
- * Cells of rows and columns. `columns` are `{name, title, gap}`, with room before a column that has a `gap`; `rows` are `{name,
- * values}`, with one list of values per column, and one value or null per entry of `series` (`{name, kind}`). The parts of a
- * cell stand above each other. `scale` is `{low, high, shade}`: `shade` gives 0 to 1 for a value.
+ * Cells of rows and columns. `columns` are `{name, title, gap, wide}`, with room before a column that has a `gap`; `rows` are
+ * `{name, values}`, with one list of values per column, and one value or null per entry of `series` (`{name, kind}`). The parts of
+ * a cell stand above each other. `scale` is `{low, high, shade}`: `shade` gives 0 to 1 for a value.
  */
 export function cells({ title, about, series, columns, rows, rowLabel, columnLabel, scale, unit = "" }) {
   const head = [rowLabel, ...columns.flatMap((column) => series.map((own) => (series.length > 1 ? `${column.title}: ${own.name}` : column.title)))];
@@ -114,44 +118,57 @@ export function cells({ title, about, series, columns, rows, rowLabel, columnLab
   const height = HEAD + drawn.length * ROW + FOOT;
   responsive(box, (width) => {
     const { picture, room, mark, at } = frame(title, drawn.map((row) => row.name), width, height);
-    const gaps = columns.filter((column) => column.gap).length;
-    const each = Math.min(34, (width - room - 6 - 6 * gaps) / columns.length);
+    const widths = spread(columns, width - room - 6);
     const lefts = [];
-    columns.reduce((left, column, nth) => { lefts[nth] = left + (column.gap ? 6 : 0); return lefts[nth] + each; }, room);
-    const thin = each > 6 ? 1 : each > 3 ? 0.5 : 0;
-    let free = 0;
+    columns.reduce((left, column, nth) => { lefts[nth] = left + (column.gap ? GAP : 0); return lefts[nth] + widths[nth]; }, room);
+    const every = stepOf(columns, Math.min(...widths));
     columns.forEach((column, nth) => {
-      const [middle, wide] = [lefts[nth] + each / 2, String(column.name).length * LETTER + 6];
-      if (middle - wide / 2 < free) return;
-      free = middle + wide / 2;
-      for (const place of [HEAD - 7, height - FOOT + 14]) picture.append(svg("text", { class: "tick", x: middle, y: place, "text-anchor": "middle" }, column.name));
+      if (Number.isInteger(column.name) && column.name % every !== 0) return;
+      for (const place of [HEAD - 7, height - FOOT + 14]) picture.append(svg("text", { class: "tick", x: lefts[nth] + widths[nth] / 2, y: place, "text-anchor": "middle" }, column.name));
     });
-    if (columnLabel) picture.append(svg("text", { class: "axis", x: Math.max(lefts.at(-1) + each, room + 40), y: height - 1, "text-anchor": "end" }, columnLabel));
-    const part = (ROW - 2) / series.length;
+    for (const place of [HEAD - 7, height - FOOT + 14]) picture.append(svg("text", { class: "axis", x: room - 8, y: place, "text-anchor": "end" }, columnLabel));
+    const part = (ROW - (series.length > 1 ? 4 : 2)) / series.length;
     drawn.forEach((row, line) => columns.forEach((_, nth) => row.values[nth].forEach((value, own) => {
       if (value === null) return;
       const shade = scale.shade(value);
-      picture.append(svg("rect", { class: `cell ${series[own].kind} ${shade > 0 ? "" : "none"}`, x: lefts[nth], width: Math.max(0.5, each - thin), y: HEAD + line * ROW + 1 + own * part, height: part - (series.length > 1 ? 0.5 : 0),
+      const between = widths[nth] > 6 ? 1 : widths[nth] > 3 ? 0.5 : 0;
+      picture.append(svg("rect", { class: `cell ${series[own].kind} ${shade > 0 ? "" : "none"}`, x: lefts[nth], width: Math.max(0.5, widths[nth] - between), y: HEAD + line * ROW + 1 + own * part, height: part,
         "fill-opacity": shade > 0 ? (0.1 + 0.9 * shade).toFixed(2) : null }));
     })));
-    const outline = svg("rect", { class: "outline", width: each + 1, height: ROW, visibility: "hidden" });
+    const outline = svg("rect", { class: "outline", height: ROW, visibility: "hidden" });
     picture.append(outline);
     hover(box, tip, picture, width, (place, high) => {
       const row = at(high);
-      const column = lefts.findIndex((left) => place >= left && place < left + each);
+      const column = lefts.findIndex((left, nth) => place >= left && place < left + widths[nth]);
       if (row === null || column < 0) return null;
       const values = drawn[row].values[column];
-      return { x: lefts[column] + each / 2, y: HEAD + (row + 0.5) * ROW, row, column, title: `${drawn[row].name}, ${columns[column].title}`, lines: series.map((own, nth) => [own.name, shown(values[nth], unit), own.kind]) };
+      return { x: lefts[column] + widths[column] / 2, y: HEAD + (row + 0.5) * ROW, row, column, title: `${drawn[row].name}, ${columns[column].title}`, lines: series.map((own, nth) => [own.name, shown(values[nth], unit), own.kind]) };
     }, (found) => {
       mark(found ? found.row : null);
       outline.setAttribute("visibility", found ? "visible" : "hidden");
       if (!found) return;
       outline.setAttribute("x", lefts[found.column] - 1);
+      outline.setAttribute("width", widths[found.column] + 1);
       outline.setAttribute("y", HEAD + found.row * ROW);
     });
     put(box, picture, tip);
   });
   return node;
+}
+
+/** The widths of columns: a `wide` column has room for its name, and the others share what is left. */
+function spread(columns, width) {
+  const wide = columns.filter((column) => column.wide);
+  const left = width - columns.filter((column) => column.gap).length * GAP - wide.length * WIDE;
+  const each = Math.min(WIDE, left / Math.max(1, columns.length - wide.length));
+  return columns.map((column) => (column.wide ? WIDE : each));
+}
+
+/** Every how many numbers a column is named, so that the names have room: 1, 2, 5, 10 and so on. */
+function stepOf(columns, each) {
+  const longest = Math.max(...columns.filter((column) => !column.wide).map((column) => String(column.name).length), 1);
+  const least = (longest * LETTER + 6) / each;
+  return [1, 2, 5, 10, 20, 50, 100, 200, 500].find((step) => step >= least) || 1000;
 }
 
 const shown = (value, unit) => (value === null ? "–" : `${short(value, 4)}${unit}`);

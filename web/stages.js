@@ -46,7 +46,7 @@ function order(found, split, modality) {
     .sort((a, b) => (a.by ?? 101) - (b.by ?? 101) || a.at - b.at);
 }
 
-const STAGES = { plg: ["PLG, before denoising", "ring"], labels: ["labels of this version", ""] };
+const STAGES = { plg: "PLG, before denoising", labels: "labels of this version" };
 
 function byClass(found, split, modality) {
   const parser = parserOf(split, found.epoch);
@@ -58,7 +58,7 @@ function byClass(found, split, modality) {
     about: `Segment level, counts summed over ${count(split.videos, "video")}${split.videos < split.videos_in_all ? ` of ${short(split.videos_in_all, 9)}` : ""}. Weakest class first.${some(MOST_ROWS, classes.length, "with the lowest F")}`,
     series: shown.map((stage) => (stage.stage === "parser"
       ? { name: `parser, epoch ${stage.epoch}${partOf(stage, split)}`, kind: "diamond" }
-      : { name: STAGES[stage.stage][0], kind: STAGES[stage.stage][1] || modality })),
+      : { name: STAGES[stage.stage], kind: stage.stage === "plg" ? "ring" : `dot ${modality}` })),
     rows: classes.map(({ name, at }) => ({ name, values: shown.map((stage) => stage[modality][at] ?? null) })),
     rowLabel: "class", unit: " %",
   });
@@ -73,7 +73,7 @@ function byEpoch(found, split, modality) {
   const before = (nth) => (nth > 0 ? trainings.get(parsers[nth - 1].epoch) : null);
   const labels = split.stages.filter((stage) => stage.stage !== "parser");
   const columns = [
-    ...labels.map((stage) => ({ name: stage.stage === "plg" ? "PLG" : "labels", title: STAGES[stage.stage][0], gap: false })),
+    ...labels.map((stage) => ({ name: stage.stage === "plg" ? "PLG" : "labels", title: STAGES[stage.stage], gap: false, wide: true })),
     ...parsers.map((stage, nth) => ({ name: stage.epoch, title: `epoch ${stage.epoch}${partOf(stage, split)}`, gap: nth === 0 || before(nth) !== trainings.get(stage.epoch) })),
   ];
   const stages = [...labels, ...parsers];

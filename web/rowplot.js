@@ -131,7 +131,7 @@ export function cells({ title, about, series, columns, rows, rowLabel, columnLab
     drawn.forEach((row, line) => columns.forEach((_, nth) => row.values[nth].forEach((value, own) => {
       if (value === null) return;
       const shade = scale.shade(value);
-      const between = widths[nth] > 6 ? 1 : widths[nth] > 3 ? 0.5 : 0;
+      const between = widths[nth] > 6 ? 1 : 0;
       picture.append(svg("rect", { class: `cell ${series[own].kind} ${shade > 0 ? "" : "none"}`, x: lefts[nth], width: Math.max(0.5, widths[nth] - between), y: HEAD + line * ROW + 1 + own * part, height: part,
         "fill-opacity": shade > 0 ? (0.1 + 0.9 * shade).toFixed(2) : null }));
     })));

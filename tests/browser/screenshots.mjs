@@ -1,4 +1,4 @@
-// Writes the pictures of docs/images: of the simulated store of the tests, or of a copy of the one that STORE names.
+// Writes the pictures of docs/images: of the simulated store of the tests, or of a copy of the store of `vaplan demo` that STORE names.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -9,9 +9,14 @@ const images = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../do
 const DESK = { viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 };
 const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 };
 
-export default async function screenshots({ folder, store, media, video, chromium }) {
+/** The video whose timeline the demo shows. */
+const DEMO_VIDEO = "demo0001510_0_10";
+
+export default async function screenshots({ folder, store, media, video: ofTests, chromium }) {
   fs.mkdirSync(images, { recursive: true });
   const own = path.join(folder, "pictures");
+  const video = process.env.STORE ? DEMO_VIDEO : ofTests;
+  if (video !== ofTests) fs.copyFileSync(path.join(media, `${ofTests}.webm`), path.join(media, `${video}.webm`));
   fs.cpSync(process.env.STORE || store, own, { recursive: true });
   const server = await serve(own, "--media", media);
   const picture = (page, name) => page.screenshot({ path: path.join(images, `serve-${name}.png`) });

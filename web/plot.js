@@ -56,6 +56,14 @@ function axes(node, width, { x, y, xs, ys, xLabel, yLabel }) {
   if (yLabel) node.append(svg("text", { class: "axis", x: LEFT, y: TOP - 3 }, yLabel));
 }
 
+/** The picture that a finger touched last. */
+let touched = null;
+document.addEventListener("pointerdown", (event) => {
+  if (!touched || touched.node.contains(event.target)) return;
+  touched.hide();
+  touched = null;
+}, true);
+
 /**
  * Shows a tooltip under the pointer. `find(x, y)` gives `{x, y, title, lines}` or null, and `mark` draws what was found. Without
  * `y`, the tooltip stays at the top.
@@ -78,8 +86,12 @@ export function hover(box, tip, node, width, find, mark) {
     tip.style.top = `${below + tip.offsetHeight <= bounds.height ? below : Math.max(0, found.y - 14 - tip.offsetHeight)}px`;
   };
   node.addEventListener("pointermove", move);
-  node.addEventListener("pointerdown", move);
-  node.addEventListener("pointerleave", hide);
+  node.addEventListener("pointerdown", (event) => {
+    move(event);
+    if (event.pointerType !== "mouse") touched = { node, hide };
+  });
+  // A finger leaves when it is lifted. What it touched stays until another place is touched.
+  node.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
 }
 
 function tooltip(box, tip, node, width, nearest) {

@@ -126,7 +126,7 @@ export function lines({ title, about, series, xLabel, yLabel, marks = [], zero =
     const xTicks = ticks(xLow, xHigh).filter((at) => !whole || Number.isInteger(at)).map((at) => [at, short(at)]);
     for (const mark of marks) {
       picture.append(svg("rect", { class: "mark", x: x(mark.from) - 1, width: Math.max(2, x(mark.to) - x(mark.from) + 2), y: TOP, height: HEIGHT - TOP - BOTTOM }),
-        svg("text", { class: "mark-name", x: Math.min(x(mark.to) + 5, width - 60), y: TOP + 10 }, mark.name));
+        svg("text", { class: "mark-name", x: Math.min(x(mark.to) + 5, width - 60), y: TOP + 22 }, mark.name));
     }
     axes(picture, width, { x, y, xs: xTicks.length ? xTicks : [[xLow, short(xLow)]], ys: ticks(low, high), xLabel, yLabel });
     for (const own of shown) {

@@ -350,6 +350,62 @@ fn an_annotation_of_label_studio_comes_back_and_its_predictions_do_not() {
     );
 }
 
+#[test]
+fn files_that_nobody_edited_make_no_version_and_say_why() {
+    let sample = Sample::new(8);
+    let store = sample.path("store");
+    assert_status(&sample.label("store", &[]), 0);
+    let elan = export(&store, "elan");
+    let events = of_store(&store);
+    let (video, modality, class, ..) = events.iter().next().expect("a label is set");
+    let elan = elan.join(format!("{video}.eaf"));
+    let tasks = export(&store, "label-studio").join("tasks.json");
+    let relabel = |files: &[&Path], more: &[&str]| {
+        let files = files.iter().flat_map(|file| ["--user", file.to_str().unwrap()]);
+        let words = ["relabel", "--store", store.to_str().unwrap()];
+        run(words.into_iter().chain(files).chain(more.iter().copied()))
+    };
+    let versions = || query(&store, "SELECT max(version) AS n FROM versions")[0]["n"].clone();
+    let nothing = "nothing changed, and no version was made: the files have no correction that can be used\n";
+    for (file, why) in [
+        (&elan, "as the program wrote"),
+        (&tasks, "without a submitted annotation"),
+    ] {
+        for more in [&[][..], &["--dry-run"]] {
+            let output = relabel(&[file], more);
+            assert_status(&output, 0);
+            assert_eq!(stdout(&output), nothing);
+            let notes = stderr(&output);
+            assert!(notes.contains("note: ") && notes.contains(why), "{notes}");
+        }
+    }
+    assert_status(&relabel(&[&elan, &tasks], &[]), 0);
+    assert_eq!(versions(), 1);
+
+    // Beside a correction, the notes of the other file are rows of the new version.
+    let csv = store.with_file_name("corrections.csv");
+    let row = format!("video,modality,class,segment,label\n{video},{modality},{class},0,1\n");
+    fs::write(&csv, row).unwrap();
+    let output = relabel(&[&csv, &elan], &[]);
+    assert_status(&output, 0);
+    assert!(stdout(&output).starts_with("version 2: "), "{}", stdout(&output));
+    let notes = "SELECT count(*) AS n FROM rejects WHERE severity = 'note' AND file LIKE '%.eaf'";
+    assert_eq!(query(&store, notes)[0]["n"], 1);
+    // The same correction again, with another file that has notes only, is no version either.
+    let output = relabel(&[&csv, &tasks], &[]);
+    assert_status(&output, 0);
+    assert_eq!(
+        stdout(&output),
+        "nothing to do: the store holds what the change asks for\n"
+    );
+    assert_eq!(versions(), 2);
+
+    // A rejected row is no note: the table `rejects` of a new version lists it.
+    fs::write(&csv, "video,modality,class,segment,label\nnobody,audio,Dog,0,1\n").unwrap();
+    assert_status(&relabel(&[&csv], &[]), 1);
+    assert_eq!(versions(), 3);
+}
+
 fn each_track(store: &Path, task: &Value) -> Vec<String> {
     let video = task["data"]["name"].as_str().unwrap();
     let tracks = task["data"]["tracks"].as_array().unwrap().iter();

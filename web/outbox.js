@@ -145,11 +145,12 @@ function advice() {
   const other = entries.find((entry) => entry.store !== null && store !== null && entry.store !== store);
   if (other) return `The server now serves ${store}, and these changes belong to ${other.store}: serve that store with --port ${port}.`;
   if (problem.status === 401) return "The server has a new token. Open the URL that it printed in this browser, in any tab. This page then saves what is not saved.";
-  if (problem.status === 0) return `${sentence(problem.message)}. Start it again with --port ${port}, and open the URL that it prints in this browser, in any tab. This page then saves what is not saved.`;
-  return `${sentence(problem.message)}.`;
+  if (problem.status === 0) return `${sentence(problem.message)} Start it again with --port ${port}, and open the URL that it prints in this browser, in any tab. This page then saves what is not saved.`;
+  return sentence(problem.message);
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** A message as a sentence: with a capital letter, and a full stop unless it ends as a question. */
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? "" : "."}`;
 
 function show() {
   const box = document.getElementById("unsaved");

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { count, el, put, short, when } from "./dom.js";
 import { bars, lines, table } from "./plot.js";
+import { classNames, flipsByClass, parserOf, stageScores } from "./stages.js";
 
 const AGAIN = 1500;
 
@@ -14,7 +15,13 @@ export async function show(main, _, still) {
   fill();
   if (found.version < found.latest) ask();
 
-  function fill() { put(main, el("h1", { class: "hidden" }, "Overview"), ...render(found)); }
+  function fill() {
+    const open = [...main.querySelectorAll("details[open]")].map((node) => node.closest(".plot")?.getAttribute("aria-label"));
+    const place = scrollY;
+    put(main, el("h1", { class: "hidden" }, "Overview"), ...render(found));
+    for (const plot of main.querySelectorAll(".plot")) if (open.includes(plot.getAttribute("aria-label"))) plot.querySelector("details").open = true;
+    scrollTo(0, place);
+  }
 
   async function ask() {
     clearTimeout(timer);
@@ -40,6 +47,8 @@ export function render(found, inReport = false) {
       found.latest > found.version ? el("span", { class: "faint" }, ` – version ${found.latest} is being read`) : ""),
     cards(found),
     el("div", { class: "grid-of-plots" }, quality(found), sweeps(found), epochs(found), flips(found), losses(found), versions(found)),
+    stageScores(found),
+    flipSection(found),
     classes(found, inReport),
     versionList(found),
   ];
@@ -68,13 +77,17 @@ const LEVELS = [["audio", "A"], ["visual", "V"], ["audio_visual", "AV"], ["type_
 const STAGES = { plg: ["PLG alone", "faint-bar"], labels: ["labels today", "plain"] };
 
 function quality(found) {
-  return found.quality.map((split) => bars({
-    title: `Label quality on ${split.split}`,
-    about: `F-scores against the dense truth, segment level, ${count(split.videos, "video")}${split.videos < split.videos_in_all ? ` of ${short(split.videos_in_all)}` : ""}.`,
-    series: split.stages.map((stage) => ({ name: STAGES[stage.stage][0], kind: STAGES[stage.stage][1] })),
-    xLabel: "", yLabel: "F, %", grouped: true,
-    bars: LEVELS.map(([key, name]) => ({ name, values: split.stages.map((stage) => stage.scores.segment[key]) })),
-  }));
+  return found.quality.map((split) => {
+    const parser = parserOf(split, found.epoch);
+    const shown = [...split.stages.filter((stage) => stage.stage !== "parser"), ...(parser ? [parser] : [])];
+    return bars({
+      title: `Quality on ${split.split}`,
+      about: `F-scores against the dense truth, segment level, ${count(split.videos, "video")}${split.videos < split.videos_in_all ? ` of ${short(split.videos_in_all, 9)}` : ""}.`,
+      series: shown.map((stage) => (stage.stage === "parser" ? { name: `parser, epoch ${stage.epoch}`, kind: "parser" } : { name: STAGES[stage.stage][0], kind: STAGES[stage.stage][1] })),
+      xLabel: "", yLabel: "F, %", grouped: true,
+      bars: LEVELS.map(([key, name]) => ({ name, values: shown.map((stage) => stage.scores.segment[key]) })),
+    });
+  });
 }
 
 function sweeps(found) {
@@ -99,25 +112,36 @@ function epochs(found) {
   const protocol = names.find((name) => name.startsWith("val.fused."))?.split(".")[1] ?? names[0]?.split(".")[1];
   const trainings = new Set(rows.map((row) => row.training)).size;
   const kinds = { audio: "audio", visual: "visual", audio_visual: "both", type_av: "plain", event_av: "parser" };
-  const series = LEVELS.map(([key, name]) => ({ name, kind: kinds[key], points: rows.flatMap((row) => {
+  const of = (name, key, points) => ({ name, kind: kinds[key], points });
+  const series = LEVELS.map(([key, name]) => of(name, key, rows.flatMap((row) => {
     const value = row.metrics.find(([own]) => own === `val.${protocol}.segment.${key}`)?.[1];
     return value === undefined ? [] : [[row.epoch, value, row.training]];
-  }) }));
+  })));
+  const plot = (own, about) => lines({ title: "Parser by epoch", about, series: own, xLabel: "epoch", yLabel: "%", whole: true });
+  // Epochs from outside have no row in table `epochs`. Their predictions were scored for this page.
+  const other = found.quality.find((split) => split.stages.some((stage) => stage.stage === "parser"));
+  const parsers = other?.stages.filter((stage) => stage.stage === "parser") || [];
+  const scored = LEVELS.map(([key, name]) => of(name, key, parsers.map((stage) => [stage.epoch, stage.scores.segment[key], 1])));
   return [
-    series.some((own) => own.points.length) ? lines({ title: "Parser by epoch", about: `F-scores of the parser on val, segment level, protocol ${protocol}.${trainings > 1 ? " A gap separates trainings." : ""}`, series, xLabel: "epoch", yLabel: "%", whole: true }) : null,
+    series.some((own) => own.points.length) ? plot(series, `F-scores of the parser on val, segment level, protocol ${protocol}.${trainings > 1 ? " A gap separates trainings." : ""}`) :
+      other ? plot(scored, `F-scores of the predictions on ${other.split}, segment level.`) : null,
     rows.some((row) => row.loss !== null) ? lines({ title: "Training loss by epoch", about: "Weighted sum of the losses, mean over the videos.", series: [{ name: "loss", kind: "plain", points: rows.filter((row) => row.loss !== null).map((row) => [row.epoch, row.loss, row.training]) }], xLabel: "epoch", zero: true, whole: true }) : null,
   ];
 }
 
+const FLIPS = [{ name: "set by PLD", kind: "on" }, { name: "cleared by PLD", kind: "off" }];
+
 function flips(found) {
-  if (found.flips.length === 0) return [];
-  const last = found.flips.at(-1);
-  const series = [{ name: "set by PLD", kind: "on" }, { name: "cleared by PLD", kind: "off" }];
-  return [
-    bars({ title: "Labels that PLD changed, by epoch", series, xLabel: "epoch", yLabel: "labels", bars: found.flips.map((row) => ({ name: String(row.epoch), title: `Epoch ${row.epoch}`, values: row.flips })) }),
-    bars({ title: `Labels that PLD changed in epoch ${last.epoch}, by class`, series, xLabel: "class", yLabel: "labels",
-      bars: last.classes.slice(0, 25).map((row) => ({ name: row.class.slice(0, 7), title: `${row.modality} ${row.class}`, values: row.flips })) }),
-  ];
+  const { epochs } = found.flips;
+  if (epochs.length < 2) return [];
+  return [bars({ title: "Labels that PLD changed, by epoch", series: FLIPS, xLabel: "epoch", yLabel: "labels",
+    bars: epochs.map((row) => ({ name: String(row.epoch), title: `Epoch ${row.epoch}`, values: row.flips })) })];
+}
+
+function flipSection(found) {
+  const plots = flipsByClass(found, FLIPS);
+  return plots.some(Boolean) ? el("section", { id: "flips", "aria-label": "Labels that PLD changed" },
+    el("div", { class: "section-head" }, el("h2", {}, "Labels that PLD changed")), el("div", { class: "grid-of-plots of-classes" }, plots)) : null;
 }
 
 function losses(found) {
@@ -138,10 +162,13 @@ function versions(found) {
 
 function classes(found, inReport) {
   const scores = new Map();
+  const names = classNames(found);
   for (const split of found.quality) {
     const today = split.stages.find((stage) => stage.stage === "labels");
-    today?.classes.forEach((row) => scores.set(`${row.class}/audio`, { ...scores.get(`${row.class}/audio`), [split.split]: row.audio }));
-    today?.classes.forEach((row) => scores.set(`${row.class}/visual`, { ...scores.get(`${row.class}/visual`), [split.split]: row.visual }));
+    for (const modality of ["audio", "visual"]) today?.[modality].forEach((score, at) => {
+      const key = `${names[at]}/${modality}`;
+      scores.set(key, { ...scores.get(key), [split.split]: score });
+    });
   }
   const splits = found.quality.map((split) => split.split);
   const link = (row) => (inReport ? row.class : el("a", { href: `#/videos?order=gain&class=${encodeURIComponent(row.class)}&modality=${row.modality}&unreviewed_first=true` }, row.class));

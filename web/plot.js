@@ -9,7 +9,7 @@ const TOP = 12;
 const BOTTOM = 30;
 
 /** About five round numbers from `low` to `high`. */
-function ticks(low, high) {
+export function ticks(low, high) {
   const rough = (high - low) / 5 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((own) => own * power).find((own) => own >= rough);
@@ -18,7 +18,8 @@ function ticks(low, high) {
   return found;
 }
 
-function card(title, about, keys, table) {
+/** The frame of a plot: title, what it shows, its keys (`{name, kind}`), a box for the picture, and the table. */
+export function card(title, about, keys, table) {
   const box = el("div", { class: "plot-box" });
   const tip = el("div", { class: "tip", hidden: true, "aria-hidden": "true" });
   box.append(tip);
@@ -37,7 +38,7 @@ export function table(head, rows) {
 }
 
 /** Draws again when the width of the box changes. */
-function responsive(box, draw) {
+export function responsive(box, draw) {
   let width = 0;
   new ResizeObserver(() => {
     const now = Math.floor(box.clientWidth);
@@ -55,22 +56,51 @@ function axes(node, width, { x, y, xs, ys, xLabel, yLabel }) {
   if (yLabel) node.append(svg("text", { class: "axis", x: LEFT, y: TOP - 3 }, yLabel));
 }
 
-function tooltip(box, tip, node, width, nearest) {
-  const line = svg("line", { class: "hair", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
-  node.append(line);
-  const hide = () => { tip.hidden = true; line.setAttribute("visibility", "hidden"); };
-  node.addEventListener("pointermove", (event) => {
+/** The picture that a finger touched last. */
+let touched = null;
+document.addEventListener("pointerdown", (event) => {
+  if (!touched || touched.node.contains(event.target)) return;
+  touched.hide();
+  touched = null;
+}, true);
+
+/**
+ * Shows a tooltip under the pointer. `find(x, y)` gives `{x, y, title, lines}` or null, and `mark` draws what was found. Without
+ * `y`, the tooltip stays at the top.
+ */
+export function hover(box, tip, node, width, find, mark) {
+  const hide = () => { tip.hidden = true; mark(null); };
+  const move = (event) => {
     const bounds = node.getBoundingClientRect();
-    const found = nearest((event.clientX - bounds.left) / bounds.width * width);
+    const scale = width / bounds.width;
+    const found = find((event.clientX - bounds.left) * scale, (event.clientY - bounds.top) * scale);
     if (!found) return hide();
     put(tip, el("b", {}, found.title), found.lines.map(([name, value, kind]) => el("div", {}, el("span", { class: `key ${kind || ""}` }), `${name} `, el("b", {}, value))));
     tip.hidden = false;
-    line.setAttribute("x1", found.x);
-    line.setAttribute("x2", found.x);
-    line.setAttribute("visibility", "visible");
-    tip.style.left = `${Math.min(found.x + 10, width - tip.offsetWidth - 4)}px`;
+    mark(found);
+    // Beside the pointer: right of it if there is room, and above it near the end of a high picture.
+    const right = found.x + 12;
+    tip.style.left = `${right + tip.offsetWidth <= width ? right : Math.max(0, found.x - 12 - tip.offsetWidth)}px`;
+    if (found.y === undefined) return;
+    const below = found.y + 14;
+    tip.style.top = `${below + tip.offsetHeight <= bounds.height ? below : Math.max(0, found.y - 14 - tip.offsetHeight)}px`;
+  };
+  node.addEventListener("pointermove", move);
+  node.addEventListener("pointerdown", (event) => {
+    move(event);
+    if (event.pointerType !== "mouse") touched = { node, hide };
   });
-  node.addEventListener("pointerleave", hide);
+  // A finger leaves when it is lifted. What it touched stays until another place is touched.
+  node.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
+}
+
+function tooltip(box, tip, node, width, nearest) {
+  const line = svg("line", { class: "hair", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+  node.append(line);
+  hover(box, tip, node, width, nearest, (found) => {
+    line.setAttribute("visibility", found ? "visible" : "hidden");
+    if (found) for (const end of ["x1", "x2"]) line.setAttribute(end, found.x);
+  });
 }
 
 /**
@@ -96,7 +126,7 @@ export function lines({ title, about, series, xLabel, yLabel, marks = [], zero =
     const xTicks = ticks(xLow, xHigh).filter((at) => !whole || Number.isInteger(at)).map((at) => [at, short(at)]);
     for (const mark of marks) {
       picture.append(svg("rect", { class: "mark", x: x(mark.from) - 1, width: Math.max(2, x(mark.to) - x(mark.from) + 2), y: TOP, height: HEIGHT - TOP - BOTTOM }),
-        svg("text", { class: "mark-name", x: Math.min(x(mark.to) + 5, width - 60), y: TOP + 10 }, mark.name));
+        svg("text", { class: "mark-name", x: Math.min(x(mark.to) + 5, width - 60), y: TOP + 22 }, mark.name));
     }
     axes(picture, width, { x, y, xs: xTicks.length ? xTicks : [[xLow, short(xLow)]], ys: ticks(low, high), xLabel, yLabel });
     for (const own of shown) {

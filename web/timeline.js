@@ -183,7 +183,6 @@ export class Timeline {
     for (const [letter, start, end] of runs(track.labels)) {
       if (letter === "1") group.append(svg("rect", { class: "label", x: this.x(start) + 0.5, y: top, width: this.x(end) - this.x(start) - 1, height: LABEL, rx: 3 }));
     }
-    for (const { start, end } of track.unsaved || []) group.append(svg("rect", { class: "unsaved", x: this.x(start) + 1, y: top + 1, width: this.x(end) - this.x(start) - 2, height: LABEL - 2, rx: 3 }));
     for (const [letter, start, end] of runs(track.rules)) {
       const middle = (from) => (this.x(from) + this.x(from + 1)) / 2;
       if (letter === "u") group.append(svg("rect", { class: "user", x: this.x(start) + 1, y: top + 1, width: this.x(end) - this.x(start) - 2, height: LABEL - 2, rx: 3 }));
@@ -194,6 +193,8 @@ export class Timeline {
         }
       }
     }
+    // Above the border of a user label: what is not saved must not look as if it were.
+    for (const { start, end } of track.unsaved || []) group.append(svg("rect", { class: "unsaved", x: this.x(start) + 1, y: top + 1, width: this.x(end) - this.x(start) - 2, height: LABEL - 2, rx: 3 }));
     return group;
   }
 

@@ -382,7 +382,12 @@ pub(super) fn run(args: &Args, global: &Global, out: &mut dyn Write) -> anyhow::
     bar.finish();
     print_changes(&summary.changes, out)?;
     let rejected = notes::report(&summary.rejected, global.quiet);
-    if !args.dry_run {
+    if summary.version.is_none() && request.changes.has_no_correction() {
+        writeln!(
+            out,
+            "nothing changed, and no version was made: the files have no correction that can be used"
+        )?;
+    } else if !args.dry_run {
         print_version(&summary, out)?;
     }
     Ok(if rejected > 0 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaplan_dataflows::VideoId;
 use vaplan_dataflows::outcome::Outcome;
-use vaplan_schemas::rows::{EpochRow, RejectRow, TruthRow};
+use vaplan_schemas::rows::{EpochRow, RejectRow, Severity, TruthRow};
 use vaplan_schemas::store::{Commit, CommitInfo, Filter, Found as Stored, Place, Snapshot, Store, WriteLock};
 use vaplan_schemas::tables::{
     Candidates, Classes, Epochs, Labels, Predictions, Prompts, Rejects, Scores, Settings, Table, Truth,
@@ -103,12 +103,21 @@ struct Diffs {
     predictions: Diff<Predictions>,
     video_predictions: Diff<VideoPredictions>,
     truth: Option<Vec<TruthRow>>,
-    rejects: Option<Vec<RejectRow>>,
+    rejects: Option<RejectsAfter>,
     world: bool,
 }
 
+/// The rows of table `rejects` after a change.
+struct RejectsAfter {
+    rows: Vec<RejectRow>,
+    /// Whether only notes differ from the rows before.
+    only_notes: bool,
+}
+
 impl Diffs {
-    fn is_empty(&self) -> bool {
+    /// Whether there is nothing to commit. `without_notes` tells that notes alone are nothing.
+    fn is_empty(&self, without_notes: bool) -> bool {
+        let same_rejects = |after: &RejectsAfter| without_notes && after.only_notes;
         self.videos.is_empty()
             && self.candidates.is_empty()
             && self.user.is_empty()
@@ -117,7 +126,7 @@ impl Diffs {
             && self.predictions.is_empty()
             && self.video_predictions.is_empty()
             && self.truth.is_none()
-            && self.rejects.is_none()
+            && self.rejects.as_ref().is_none_or(same_rejects)
             && !self.world
     }
 
@@ -231,7 +240,9 @@ pub(super) fn commit_with_tracks(
         }
         return Ok(summary);
     };
-    let nothing = diffs.is_empty() && tracks.is_none();
+    // Of files of user labels, notes alone make no version: the files have no correction, and the caller prints the notes.
+    let without_notes = request.changes.asks_at_most_for_user_labels();
+    let nothing = diffs.is_empty(without_notes) && tracks.is_none();
     if nothing && epochs(snapshot, request, summary.flips.as_ref())?.is_empty() {
         return Ok(summary);
     }
@@ -286,7 +297,7 @@ pub(super) fn commit_with_tracks(
         commit.replace_all::<Truth>(truth)?;
     }
     if let Some(rejects) = &diffs.rejects {
-        commit.replace_all::<Rejects>(rejects)?;
+        commit.replace_all::<Rejects>(&rejects.rows)?;
     }
     append_changes(&mut commit, &classes, changes, names)?;
     summary.version = Some(commit.finish()?);
@@ -516,7 +527,7 @@ fn rejects(
     snapshot: &Snapshot,
     part: &TouchedRows,
     rejected: &[RejectRow],
-) -> Result<Option<Vec<RejectRow>>, LabelError> {
+) -> Result<Option<RejectsAfter>, LabelError> {
     let before = snapshot.read::<Rejects>()?;
     let looked = |file: &str| {
         let path = std::path::Path::new(file);
@@ -545,5 +556,13 @@ fn rejects(
     rejects::drop_repeated(is, &mut after);
     let mut sorted = before;
     sorted.sort();
-    Ok((after != sorted).then_some(after))
+    if after == sorted {
+        return Ok(None);
+    }
+    let is_reject = |row: &&RejectRow| row.severity == Severity::Reject;
+    let only_notes = after.iter().filter(is_reject).eq(sorted.iter().filter(is_reject));
+    Ok(Some(RejectsAfter {
+        rows: after,
+        only_notes,
+    }))
 }

@@ -43,6 +43,30 @@ impl Protocol {
         segment >= LEAST_PROBABILITY && whole.is_none_or(|whole| whole >= LEAST_PROBABILITY)
     }
 
+    /// The labels `[C, T]` that a protocol makes from the probabilities of segments, `[T, C]`. `whole` has the probability of
+    /// each class in the video (`fused`) or in the modality (`own`), and is `None` if the protocol does not ask for it.
+    ///
+    /// ```
+    /// use vaplan::eval::Protocol;
+    /// let labels = Protocol::labels(&[0.9, 0.9, 0.1, 0.7], 2, Some(&[0.8, 0.2]));
+    /// assert!(labels.get(0, 0) && !labels.get(0, 1));
+    /// assert!(!labels.get(1, 0) && !labels.get(1, 1), "the video as a whole does not have class 1");
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if `whole` does not have one probability per class.
+    pub fn labels(segments: &[f32], classes: usize, whole: Option<&[f32]>) -> BitMatrix {
+        let mut labels = BitMatrix::new(classes, segments.len().checked_div(classes).unwrap_or(0));
+        for (at, probability) in segments.iter().enumerate() {
+            let class = at % classes;
+            let whole = whole.map(|whole| f64::from(whole[class]));
+            if Protocol::sets(f64::from(*probability), whole) {
+                labels.set(class, at / classes);
+            }
+        }
+        labels
+    }
+
     /// The name of the protocol in JSON and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

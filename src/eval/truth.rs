@@ -11,7 +11,7 @@ use super::metric::VideoParse;
 use crate::ingest::annotations::{Annotations, nearest};
 
 /// Dense truth of one split.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenseTruth {
     /// Names of the classes in order. A [`ClassId`] is a position in this list.
     pub classes: Vec<Arc<str>>,
@@ -22,7 +22,7 @@ pub struct DenseTruth {
 }
 
 /// A video and its annotated events.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TruthVideo {
     /// Full name.
     pub name: Arc<str>,

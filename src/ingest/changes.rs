@@ -140,12 +140,12 @@ pub struct PredictedRow {
 impl ChangeRows {
     /// Whether the rows change nothing.
     pub fn is_empty(&self) -> bool {
-        self.user.is_empty() && self.files.is_empty() && self.weak.is_empty() && self.name_only_videos()
+        self.user.is_empty() && self.files.is_empty() && self.has_no_other_rows()
     }
 
-    /// Whether the rows are user labels, and nothing else.
-    pub(crate) fn has_only_user_labels(&self) -> bool {
-        !self.user.is_empty() && self.weak.is_empty() && self.name_only_videos()
+    /// Whether there are no rows beside user labels.
+    pub(crate) fn has_no_other_rows(&self) -> bool {
+        self.weak.is_empty() && self.name_only_videos()
     }
 
     /// Whether the rows are user labels and edits of weak labels, and nothing else.

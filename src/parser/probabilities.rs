@@ -153,15 +153,8 @@ impl VideoProbabilities {
             if self.segments[modality].is_empty() {
                 return None;
             }
-            let mut bits = BitMatrix::new(self.classes, self.segments[modality].len() / self.classes);
-            for (at, probability) in self.segments[modality].iter().enumerate() {
-                let class = at % self.classes;
-                let whole = over.map(|over| f64::from(over[class]));
-                if Protocol::sets(f64::from(*probability), whole) {
-                    bits.set(class, at / self.classes);
-                }
-            }
-            Some(bits)
+            let over = over.map(Vec::as_slice);
+            Some(Protocol::labels(&self.segments[modality], self.classes, over))
         });
         PredictedLabels { audio, visual }
     }

@@ -15,16 +15,17 @@ use vaplan_schemas::store::{Snapshot, Store};
 
 use crate::error::LabelError;
 use crate::serve::index::refresh::HeldIndex;
-use crate::serve::overview::Overview;
-use crate::serve::overview::flips::FlipReader;
+use crate::serve::overview::{Overview, OverviewReaders};
 use crate::serve::video::{self, ShownVideo};
 use crate::show::{FindError, find};
 
 /// Modules of the page that the report needs, each after the modules that it imports.
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 8] = [
     ("dom.js", include_str!("../../web/dom.js")),
     ("api.js", include_str!("../../web/api.js")),
     ("plot.js", include_str!("../../web/plot.js")),
+    ("rowplot.js", include_str!("../../web/rowplot.js")),
+    ("stages.js", include_str!("../../web/stages.js")),
     ("overview.js", include_str!("../../web/overview.js")),
     ("timeline.js", include_str!("../../web/timeline.js")),
     ("report.js", include_str!("../../web/report.js")),
@@ -125,7 +126,7 @@ fn read(snapshot: &Snapshot, wanted: &[String]) -> Result<ReportData, ReportErro
     }
     Ok(ReportData {
         store: snapshot.store().root().display().to_string(),
-        overview: Overview::read(snapshot, index, &FlipReader::default())?,
+        overview: Overview::read(snapshot, index, &OverviewReaders::default())?,
         videos,
     })
 }

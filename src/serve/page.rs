@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::answer::{ApiAnswer, ApiError};
 
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("", HTML, include_str!("../../web/index.html")),
     ("style.css", CSS, include_str!("../../web/style.css")),
     ("app.js", JS, include_str!("../../web/app.js")),
@@ -20,7 +20,9 @@ const FILES: [(&str, &str, &str); 15] = [
     ("audit.js", JS, include_str!("../../web/audit.js")),
     ("classes.js", JS, include_str!("../../web/classes.js")),
     ("overview.js", JS, include_str!("../../web/overview.js")),
+    ("stages.js", JS, include_str!("../../web/stages.js")),
     ("plot.js", JS, include_str!("../../web/plot.js")),
+    ("rowplot.js", JS, include_str!("../../web/rowplot.js")),
     ("icon.svg", SVG, include_str!("../../web/icon.svg")),
 ];
 const HTML: &str = "text/html; charset=utf-8";

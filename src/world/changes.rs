@@ -74,7 +74,17 @@ impl Changes {
 
     /// Whether the change asks for user labels and for nothing else.
     pub(crate) fn has_only_user_labels(&self) -> bool {
-        self.rows.has_only_user_labels() && self.has_only_rows()
+        !self.rows.user.is_empty() && self.asks_at_most_for_user_labels()
+    }
+
+    /// Whether the change asks for nothing beside user labels. Its files may have no user label at all.
+    pub(crate) fn asks_at_most_for_user_labels(&self) -> bool {
+        self.rows.has_no_other_rows() && self.has_only_rows()
+    }
+
+    /// Whether the change names files of user labels that hold no user label.
+    pub(crate) fn has_no_correction(&self) -> bool {
+        self.rows.user.is_empty() && self.asks_at_most_for_user_labels()
     }
 
     /// The rows of a store that the change reads first, as far as the change names their videos. Of a store on a local disk no rows

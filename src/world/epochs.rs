@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vaplan_schemas::StoreVersion;
-use vaplan_schemas::rows::{EpochRow, Split};
+use vaplan_schemas::rows::{EpochRow, Split, VersionRow};
 use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Epochs, Predictions, Videos};
 
@@ -30,7 +30,7 @@ pub(crate) fn came(
             "epoch {epoch} is one that this store trained, expected another: `vaplan denoise --epoch {epoch}` goes by it"
         )));
     }
-    if has_epoch(snapshot, epoch)? && classes_of(snapshot, now, epoch)? != after.classes {
+    if has_epoch(snapshot, epoch)? && EpochClasses::read(snapshot, now)?.of(epoch)? != after.classes {
         return Err(LabelError::Change(format!(
             "epoch {epoch} is in the store with other classes, expected an epoch that is not"
         )));
@@ -57,45 +57,68 @@ pub(crate) fn chosen(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Act
     }
     Ok(Active {
         epochs: BTreeSet::from([epoch]),
-        classes: classes_of(snapshot, now, epoch)?,
+        classes: EpochClasses::read(snapshot, now)?.of(epoch)?,
     })
 }
 
-/// The classes of the columns of an epoch's predictions.
-fn classes_of(snapshot: &Snapshot, now: &World, epoch: u64) -> Result<Vec<Arc<str>>, LabelError> {
-    if let Some(active) = &now.active
-        && active.epochs.contains(&epoch)
-    {
-        return Ok(active.classes.clone());
+/// The classes of the columns of the predictions of each epoch.
+pub(crate) struct EpochClasses<'a> {
+    snapshot: &'a Snapshot,
+    now: &'a World,
+    epochs: Vec<EpochRow>,
+    versions: Vec<VersionRow>,
+}
+
+impl<'a> EpochClasses<'a> {
+    /// Reads the tables that tell the classes. `now` is the world of the version.
+    ///
+    /// # Errors
+    /// Returns [`LabelError`] if a table cannot be read.
+    pub(crate) fn read(snapshot: &'a Snapshot, now: &'a World) -> Result<EpochClasses<'a>, LabelError> {
+        Ok(EpochClasses {
+            snapshot,
+            now,
+            epochs: snapshot.read::<Epochs>()?,
+            versions: snapshot.store().versions()?,
+        })
     }
-    let mut epochs = snapshot.read::<Epochs>()?.into_iter();
-    let learnt = epochs.find(|row| row.epoch == epoch).map(|row| row.labels);
-    let versions = snapshot.store().versions()?;
-    // Take the latest version that recorded this epoch. Two versions of one epoch have different classes only if all
-    // predictions of the epoch were removed between them, and then the later version is right.
-    let recorded = || {
-        versions
-            .iter()
-            .rev()
-            .find(|row| row.epoch == Some(epoch))
-            .map(|row| row.version)
-    };
-    let of = learnt.or_else(recorded);
-    let row = versions.iter().find(|row| Some(row.version) == of);
-    // Equal text embeddings in equal order mean equal classes, so that version need not be read. It may already be
-    // vacuumed.
-    match row {
-        Some(row) if row.models != snapshot.version().models => {
-            let then = snapshot.store().at_version(Some(StoreVersion(row.version)));
-            let then = then.map_err(LabelError::from).and_then(|then| World::read(&then));
-            then.map(|then| then.classes).map_err(|error| {
-                LabelError::Change(format!(
-                    "epoch {epoch} is of version {}, with other classes, which cannot be read: {error}",
-                    row.version
-                ))
-            })
+
+    /// The classes of an epoch.
+    ///
+    /// # Errors
+    /// Returns [`LabelError::Change`] if the epoch is of a version with other classes that cannot be read.
+    pub(crate) fn of(&self, epoch: u64) -> Result<Vec<Arc<str>>, LabelError> {
+        if let Some(active) = &self.now.active
+            && active.epochs.contains(&epoch)
+        {
+            return Ok(active.classes.clone());
         }
-        _ => Ok(now.classes.clone()),
+        let mut epochs = self.epochs.iter();
+        let learnt = epochs.find(|row| row.epoch == epoch).map(|row| row.labels);
+        // Take the latest version that recorded this epoch. Two versions of one epoch have different classes only if all
+        // predictions of the epoch were removed between them, and then the later version is right.
+        let recorded = || {
+            let mut versions = self.versions.iter().rev();
+            let own = versions.find(|row| row.epoch == Some(epoch));
+            own.map(|row| row.version)
+        };
+        let of = learnt.or_else(recorded);
+        let row = self.versions.iter().find(|row| Some(row.version) == of);
+        // Equal text embeddings in equal order mean equal classes, so that version need not be read. It may already be
+        // vacuumed.
+        match row {
+            Some(row) if row.models != self.snapshot.version().models => {
+                let then = self.snapshot.store().at_version(Some(StoreVersion(row.version)));
+                let then = then.map_err(LabelError::from).and_then(|then| World::read(&then));
+                then.map(|then| then.classes).map_err(|error| {
+                    LabelError::Change(format!(
+                        "epoch {epoch} is of version {}, with other classes, which cannot be read: {error}",
+                        row.version
+                    ))
+                })
+            }
+            _ => Ok(self.now.classes.clone()),
+        }
     }
 }
 

@@ -93,8 +93,11 @@ pub fn each_file_of_epochs<E: From<StoreError>>(
     Ok(())
 }
 
-/// Returns a function that tells whether a file of table `predictions` may hold one of these epochs.
-pub(super) fn files_of(
+/// Returns a function that tells whether a file of table `predictions` or `video_predictions` may hold one of these epochs.
+///
+/// # Errors
+/// Returns [`StoreError`] if the versions cannot be read.
+pub fn files_of(
     snapshot: &Snapshot,
     epochs: &BTreeSet<u64>,
 ) -> Result<impl Fn(&DataFile) -> bool + use<>, StoreError> {

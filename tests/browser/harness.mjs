@@ -108,6 +108,34 @@ export function clean(page, ...but) {
 /** Makes a sound file with a tone. */
 export const makeSound = (file, seconds = 10) => execFileSync("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `sine=frequency=330:duration=${seconds}`, file]);
 
+/** Measures the pages of a context: `window.firstRows` is the time from the navigation to the frame that shows the first rows of the list. */
+export const clockFirstRows = (context) => context.addInitScript(() => {
+  new MutationObserver((_, observer) => {
+    if (!document.querySelector("table.list tbody tr")) return;
+    observer.disconnect();
+    // The frame after the next one has the rows on the screen.
+    requestAnimationFrame(() => requestAnimationFrame(() => { window.firstRows = performance.now(); }));
+  }).observe(document, { childList: true, subtree: true });
+});
+
+/** Opens a list anew, and gives the milliseconds until its first rows were on the screen. */
+export async function firstRows(context, server, hash) {
+  const page = await open(context, server, hash);
+  await page.waitForFunction(() => window.firstRows, null, { timeout: 300_000 });
+  const took = await page.evaluate(() => window.firstRows);
+  clean(page);
+  await page.close();
+  return took;
+}
+
+/** Writes a matrix of 32-bit floats as npy. */
+export function writeNpy(file, rows) {
+  const shape = `{'descr': '<f4', 'fortran_order': False, 'shape': (${rows.length}, ${rows[0].length}), }`;
+  const head = Buffer.from(`\x93NUMPY\x01\x00\x00\x00${shape}`.padEnd(127) + "\n", "latin1");
+  head.writeUInt16LE(118, 8);
+  fs.writeFileSync(file, Buffer.concat([head, Buffer.from(Float32Array.from(rows.flat()).buffer)]));
+}
+
 /** Rows of a table by SQL. */
 export const sql = (store, text) => JSON.parse(run("query", "--store", store, "--format", "json", text));
 

@@ -46,7 +46,7 @@ export default function tests({ folder, fresh, chromium }) {
       assert.equal(await page.locator(".row .unsaved").count(), 1, "the label is marked before the server answers");
       await server.kill();
       await bar(page, "1 change is not saved");
-      assert.match(await page.textContent("#unsaved"), new RegExp(`--port ${server.port}`));
+      assert.match(await page.textContent("#unsaved"), new RegExp(`still running\\? Start it again with --port ${server.port}`));
       assert.equal(await page.textContent("#saved"), "Not saved");
       assert.match(await page.textContent("#detail"), /not saved yet/);
       // A later correction waits behind the first one, and an undo waits for both.

@@ -3,39 +3,24 @@
 
 import fs from "node:fs";
 import os from "node:os";
-import { browser, open, serve } from "./harness.mjs";
+import { browser, clockFirstRows, firstRows, open, serve } from "./harness.mjs";
 
 const [store, saves = "200"] = process.argv.slice(2).filter((word) => word !== "--measure");
 const server = await serve(store);
 const chromium = await browser();
 const context = await chromium.newContext({ viewport: { width: 1280, height: 800 } });
-await context.addInitScript(() => {
-  new MutationObserver((_, observer) => {
-    if (!document.querySelector("table.list tbody tr")) return;
-    observer.disconnect();
-    requestAnimationFrame(() => requestAnimationFrame(() => { window.firstRows = performance.now(); }));
-  }).observe(document, { childList: true, subtree: true });
-});
+await clockFirstRows(context);
 
 const quantile = (values, share) => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(share * values.length))];
 const rounded = (value) => Math.round(value * 10) / 10;
 
-/** Opens a list anew, and gives the time from the navigation to the frame that shows its first rows. */
-async function firstPaint(hash) {
-  const page = await open(context, server, hash);
-  await page.waitForFunction(() => window.firstRows, null, { timeout: 300_000 });
-  const took = await page.evaluate(() => window.firstRows);
-  await page.close();
-  return took;
-}
-
 const started = performance.now();
-const first = await firstPaint("#/videos");
+const first = await firstRows(context, server, "#/videos");
 const indexed = performance.now() - started;
 const lists = {};
 for (const order of ["name", "near", "av"]) {
   const times = [];
-  for (let turn = 0; turn < 5; turn += 1) times.push(await firstPaint(`#/videos?order=${order}`));
+  for (let turn = 0; turn < 5; turn += 1) times.push(await firstRows(context, server, `#/videos?order=${order}`));
   lists[order] = { median_ms: rounded(quantile(times, 0.5)), max_ms: rounded(Math.max(...times)) };
 }
 

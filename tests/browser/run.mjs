@@ -3,13 +3,15 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { browser, clean, labelled, makeVideo, open, run, scratch, serve, sql } from "./harness.mjs";
+import large from "./large.mjs";
 import lost from "./lost.mjs";
 import parts from "./parts.mjs";
+import screenshots from "./screenshots.mjs";
+import stages from "./stages.mjs";
 
 const names = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-const images = process.argv.includes("--screenshots") ? path.join(path.dirname(fileURLToPath(import.meta.url)), "../../docs/images") : null;
+const pictures = process.argv.includes("--screenshots");
 const folder = scratch();
 const store = labelled(folder);
 const video = "demo0000065_20_30";
@@ -338,31 +340,12 @@ const tests = {
   },
 };
 
-async function screenshots() {
-  fs.mkdirSync(images, { recursive: true });
-  const pages = { overview: ["#/", ".plot svg"], videos: ["#/videos?order=near&unreviewed_first=true", "table.list tbody tr"], video: [`#/video/${video}`, ".row .ground"], audit: ["#/audit?version=1&count=60&seed=3", "#verdicts"] };
-  const desk = { viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 };
-  const looks = [["", desk, ["overview", "videos", "video", "audit"]], ["-dark", { ...desk, colorScheme: "dark" }, ["overview"]], ["-phone", { viewport: { width: 390, height: 844 }, deviceScaleFactor: 1.5 }, ["video"]]];
-  const target = process.env.STORE ? await serve(process.env.STORE, "--media", media) : server;
-  for (const [suffix, look, names] of looks) {
-    const context = await chromium.newContext(look);
-    for (const name of names) {
-      const [hash, wait] = pages[name];
-      const page = await open(context, target, hash);
-      await page.waitForSelector(wait);
-      if (name === "video") await page.waitForFunction(() => document.querySelector("video").readyState >= 2);
-      await page.screenshot({ path: path.join(images, `serve-${name}${suffix}.png`) });
-      await page.close();
-    }
-  }
-}
-
 let failed = 0;
 // The tests of other files begin with the store as it is now, whatever the tests before them do.
 const fresh = path.join(folder, "fresh");
 fs.cpSync(store, fresh, { recursive: true });
 const shared = { folder, store, fresh, video, server, chromium };
-for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...lost(shared) })) {
+for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...stages(shared), ...lost(shared), ...large(shared) })) {
   if (names.length > 0 && !names.some((own) => name.includes(own))) continue;
   try {
     await test();
@@ -372,7 +355,7 @@ for (const [name, test] of Object.entries({ ...tests, ...parts(shared), ...lost(
     console.log(`FAILED  ${name}\n${error.stack}`);
   }
 }
-if (images) await screenshots();
+if (pictures) await screenshots({ ...shared, media });
 await chromium.close();
 assert.equal(await server.end(), 0, "the server ends when it is asked to");
 run("check", "--store", store);

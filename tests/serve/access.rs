@@ -102,6 +102,9 @@ fn every_answer_forbids_other_hosts_scripts_and_frames() {
         "web/style.css",
         "web/timeline.js",
         "web/overview.js",
+        "web/stages.js",
+        "web/rowplot.js",
+        "web/plot.js",
         "web/dom.js",
     ] {
         let text = server

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vaplan_schemas::rows::{LabelRule, Split};
-use vaplan_schemas::tables::Labels;
+use vaplan_schemas::tables::{Labels, Predictions, Table};
 
 use super::harness::{Server, edit};
 use crate::denoise::labelled;
-use crate::support::{assert_status, label_changes};
+use crate::support::{assert_status, label_changes, run, stdout};
 
 /// Number of segments in which the parser contradicts the scores of the visual tracks of a video, by its page.
 fn contradicted(server: &Server, video: &str) -> u64 {
@@ -90,14 +91,20 @@ fn an_epoch_fills_the_queues_and_a_correction_empties_them() {
         .into_iter()
         .filter(|change| change.rule == LabelRule::Pld)
         .count();
-    let flips = &overview["flips"][0];
-    let sum: u64 = flips["flips"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|count| count.as_u64().unwrap())
-        .sum();
-    assert_eq!((&flips["epoch"], sum), (&json!(1), changes as u64));
+    let flips = &overview["flips"];
+    let sum = |counts: &Value| -> u64 {
+        let counts = counts.as_array().unwrap().iter();
+        counts.map(|count| count.as_u64().unwrap()).sum()
+    };
+    assert_eq!(flips["epochs"].as_array().unwrap().len(), 1);
+    let epoch = &flips["epochs"][0];
+    assert_eq!(
+        (&epoch["epoch"], sum(&epoch["flips"])),
+        (&json!(1), changes as u64)
+    );
+    let tracks = flips["tracks"].as_array().unwrap().iter();
+    let of_tracks = tracks.map(|track| sum(&track["set"]) + sum(&track["unset"]));
+    assert_eq!(of_tracks.sum::<u64>(), changes as u64);
 
     // The queue of gain begins with a video of the class that the overview puts first.
     let classes = overview["classes"].as_array().unwrap();
@@ -133,4 +140,92 @@ fn an_epoch_fills_the_queues_and_a_correction_empties_them() {
     // Its undo gives the flips back: labels are a function of the tables.
     server.saved(saved["version"].as_u64().unwrap(), saved["undo"].clone());
     assert_eq!(case.latest().read::<Labels>().unwrap(), labels);
+}
+
+/// The epochs of the predictions that the overview scores on split test, each with its visual F-scores by class.
+fn scored(overview: &Value) -> Vec<(u64, Value)> {
+    let stages = overview["quality"][0]["stages"].as_array().unwrap().iter();
+    let parsers = stages.filter(|stage| stage["stage"] == "parser");
+    parsers
+        .map(|stage| (stage["epoch"].as_u64().unwrap(), stage["visual"].clone()))
+        .collect()
+}
+
+#[test]
+fn each_epoch_is_scored_by_class_and_its_files_are_read_once() {
+    let case = labelled();
+    for epoch in [1, 2] {
+        case.epoch(epoch, &Split::ALL, None);
+    }
+    // This epoch has no predictions of the split with truth.
+    case.epoch(3, &[Split::Train], None);
+    case.epoch(4, &Split::ALL, None);
+    let server = Server::start(Path::new(&case.store), &[]);
+    let overview = server.json("/api/overview");
+    let before = scored(&overview);
+    let epochs: Vec<u64> = before.iter().map(|(epoch, _)| *epoch).collect();
+    assert_eq!(epochs, [1, 2, 4]);
+    let quality = &overview["quality"][0];
+    let classes: Vec<&Value> = overview["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .step_by(2)
+        .map(|row| &row["class"])
+        .collect();
+    for stage in quality["stages"].as_array().unwrap() {
+        let scores = stage["visual"].as_array().unwrap();
+        assert_eq!((scores.len(), &stage["videos"]), (classes.len(), &json!(6)));
+        let known = scores.iter().filter_map(Value::as_f64);
+        assert!(known.clone().count() > 1 && known.clone().all(|score| score <= 100.0));
+    }
+
+    // The scores are those of `eval`. Predictions with rows of the whole video are scored by protocol `fused`.
+    let words = ["eval", "--store", &case.store, "--split", "test", "--epoch", "2"];
+    let output = run(words.iter().chain(&["--per-class", "--format", "json"]));
+    assert_status(&output, 0);
+    let evaluated: Value = serde_json::from_str(stdout(&output)).unwrap();
+    let shown = quality["stages"].as_array().unwrap();
+    let shown = shown.iter().find(|stage| stage["epoch"] == 2).unwrap();
+    assert_eq!(shown["protocol"], evaluated["protocol"]);
+    assert_eq!(shown["scores"]["segment"], evaluated["segment"]);
+    let per_class = evaluated["per_class"].as_array().unwrap();
+    assert_eq!(per_class.len(), classes.len());
+    for (at, own) in per_class.iter().enumerate() {
+        assert_eq!(own["class"], *classes[at]);
+        for modality in ["audio", "visual"] {
+            let (found, expected) = (shown[modality][at].as_f64(), own[modality].as_f64());
+            let equal = match found.zip(expected) {
+                Some((found, expected)) => (found - expected).abs() <= 0.005 + 1e-9,
+                None => found == expected,
+            };
+            assert!(
+                equal,
+                "{modality} {}: {found:?} on the page, {expected:?} by eval",
+                own["class"]
+            );
+        }
+    }
+
+    // The files of epoch 1 are taken away. The scores of an epoch are kept, so that the overview of a later version does not
+    // miss the files. The page of a video needs the last epoch only.
+    let snapshot = case.latest();
+    let files = snapshot.files(Predictions::NAME).unwrap();
+    let of_first = files.iter().find(|file| file.version() == Some(2)).unwrap();
+    std::fs::rename(&of_first.path, of_first.path.with_extension("away")).unwrap();
+    let track = &snapshot.read::<Labels>().unwrap()[0];
+    let (modality, version) = (track.modality.as_str(), snapshot.version().version);
+    let edits = json!([edit(&track.video, modality, &track.class, (0, 3), Some(true))]);
+    let version = server.saved(version, edits)["version"].as_u64().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let later = loop {
+        let overview = server.json("/api/overview");
+        if overview["version"] == version {
+            break overview;
+        }
+        assert!(Instant::now() < deadline, "version {version} has an overview");
+        // The list of the version is awaited by the server.
+        server.json(&format!("/api/videos?at_least={version}"));
+    };
+    assert_eq!(scored(&later), before);
 }

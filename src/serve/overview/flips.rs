@@ -14,29 +14,40 @@ use crate::error::LabelError;
 
 /// Number of epochs that are listed, the latest.
 const EPOCHS: usize = 100;
-/// Number of classes of an epoch that are listed, those with the most flips.
-const CLASSES: usize = 50;
+/// Largest number of counts (epochs × tracks), so that the overview stays a small answer.
+const MOST_COUNTS: usize = 20_000;
 
-/// The flips of an epoch.
+/// The flips of all epochs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PldFlips {
+    /// The last epochs that flipped labels, the first epoch first.
+    pub epochs: Vec<EpochFlips>,
+    /// The tracks that these epochs flipped, those with the most flips first.
+    pub tracks: Vec<TrackFlips>,
+    /// Number of tracks that these epochs flipped, also of those that are not listed.
+    pub tracks_in_all: usize,
+}
+
+/// The flips of an epoch, of all classes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EpochFlips {
     /// Epoch of the predictions.
     pub epoch: u64,
-    /// Labels that PLD set, and labels that PLD unset, of all classes.
+    /// Labels that PLD set, and labels that PLD unset.
     pub flips: [u64; 2],
-    /// The classes with the most flips.
-    pub classes: Vec<ClassFlips>,
 }
 
-/// The flips of an epoch in one class and modality.
+/// The flips of a track: a class and modality.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ClassFlips {
+pub struct TrackFlips {
     /// Class.
     pub class: Arc<str>,
     /// Modality.
     pub modality: Modality,
-    /// Labels that PLD set, and labels that PLD unset.
-    pub flips: [u64; 2],
+    /// Labels that PLD set, by epoch, in the order of the epochs.
+    pub set: Vec<u64>,
+    /// Labels that PLD unset, by epoch, in the order of the epochs.
+    pub unset: Vec<u64>,
 }
 
 type FlipKey = (u64, Arc<str>, Modality);
@@ -52,7 +63,7 @@ impl FlipReader {
     ///
     /// # Errors
     /// Returns [`LabelError`] if a table cannot be read.
-    pub fn read(&self, snapshot: &Snapshot) -> Result<Vec<EpochFlips>, LabelError> {
+    pub fn read(&self, snapshot: &Snapshot) -> Result<PldFlips, LabelError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let files = snapshot.files(LabelChanges::NAME)?;
         let mut kept = BTreeMap::new();
@@ -73,7 +84,7 @@ impl FlipReader {
             kept.insert(file.path, counts);
         }
         *known = kept;
-        Ok(by_epoch(sum))
+        Ok(PldFlips::of(&sum))
     }
 }
 
@@ -90,29 +101,44 @@ fn count(rows: &[LabelChangeTrack]) -> FlipCounts {
     counts
 }
 
-fn by_epoch(sum: FlipCounts) -> Vec<EpochFlips> {
-    let mut epochs: BTreeMap<u64, EpochFlips> = BTreeMap::new();
-    for ((epoch, class, modality), flips) in sum {
-        let own = epochs.entry(epoch).or_insert_with(|| EpochFlips {
-            epoch,
-            flips: [0, 0],
-            classes: Vec::new(),
-        });
-        own.flips = [own.flips[0] + flips[0], own.flips[1] + flips[1]];
-        own.classes.push(ClassFlips {
-            class,
-            modality,
-            flips,
-        });
+impl PldFlips {
+    fn of(sum: &FlipCounts) -> PldFlips {
+        let mut epochs: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
+        for ((epoch, ..), flips) in sum {
+            let own = epochs.entry(*epoch).or_default();
+            *own = [own[0] + flips[0], own[1] + flips[1]];
+        }
+        let skipped = epochs.len().saturating_sub(EPOCHS);
+        let epochs: Vec<EpochFlips> = epochs
+            .into_iter()
+            .skip(skipped)
+            .map(|(epoch, flips)| EpochFlips { epoch, flips })
+            .collect();
+        let mut tracks: BTreeMap<(&Arc<str>, Modality), TrackFlips> = BTreeMap::new();
+        for ((epoch, class, modality), flips) in sum {
+            let Ok(at) = epochs.binary_search_by_key(epoch, |own| own.epoch) else {
+                continue;
+            };
+            let own = tracks.entry((class, *modality)).or_insert_with(|| TrackFlips {
+                class: class.clone(),
+                modality: *modality,
+                set: vec![0; epochs.len()],
+                unset: vec![0; epochs.len()],
+            });
+            own.set[at] += flips[0];
+            own.unset[at] += flips[1];
+        }
+        let mut tracks: Vec<TrackFlips> = tracks.into_values().collect();
+        let tracks_in_all = tracks.len();
+        let total = |own: &TrackFlips| own.set.iter().chain(&own.unset).sum::<u64>();
+        tracks.sort_by_key(|own| std::cmp::Reverse(total(own)));
+        tracks.truncate((MOST_COUNTS / epochs.len().max(1)).max(1));
+        PldFlips {
+            epochs,
+            tracks,
+            tracks_in_all,
+        }
     }
-    let skipped = epochs.len().saturating_sub(EPOCHS);
-    let most_first = |mut epoch: EpochFlips| {
-        let total = |flips: &ClassFlips| flips.flips[0] + flips.flips[1];
-        epoch.classes.sort_by_key(|flips| std::cmp::Reverse(total(flips)));
-        epoch.classes.truncate(CLASSES);
-        epoch
-    };
-    epochs.into_values().skip(skipped).map(most_first).collect()
 }
 
 #[cfg(test)]
@@ -140,20 +166,42 @@ mod tests {
     }
 
     #[test]
-    fn only_flips_count_and_the_most_come_first() {
+    fn only_flips_count_by_class_and_epoch_and_the_most_come_first() {
         let rows = [
             change("Cat", true, LabelRule::Pld, &[3]),
             change("Dog", false, LabelRule::Pld, &[3, 3, 4]),
+            change("Dog", true, LabelRule::Pld, &[4]),
             change("Dog", true, LabelRule::Plg, &[]),
         ];
-        let epochs = by_epoch(count(&rows));
+        let flips = PldFlips::of(&count(&rows));
+        let epochs = flips.epochs.iter().map(|own| (own.epoch, own.flips));
+        assert_eq!(epochs.collect::<Vec<_>>(), [(3, [1, 2]), (4, [1, 1])]);
+        let [dog, cat] = &flips.tracks[..] else {
+            panic!("two tracks: {:?}", flips.tracks)
+        };
         assert_eq!(
-            epochs
-                .iter()
-                .map(|own| (own.epoch, own.flips))
-                .collect::<Vec<_>>(),
-            [(3, [1, 2]), (4, [0, 1])]
+            (&*dog.class, &dog.set[..], &dog.unset[..]),
+            ("Dog", &[0, 1][..], &[2, 1][..])
         );
-        assert_eq!(&*epochs[0].classes[0].class, "Dog");
+        assert_eq!(
+            (&*cat.class, &cat.set[..], &cat.unset[..]),
+            ("Cat", &[1, 0][..], &[0, 0][..])
+        );
+        assert_eq!(flips.tracks_in_all, 2);
+    }
+
+    #[test]
+    fn many_classes_and_epochs_stay_a_small_answer() {
+        let of_epoch = |epoch: u64| {
+            (0..1000).map(move |class| change(&format!("class{class:03}"), true, LabelRule::Pld, &[epoch]))
+        };
+        let rows: Vec<LabelChangeTrack> = (1..=EPOCHS as u64 + 7).flat_map(of_epoch).collect();
+        let flips = PldFlips::of(&count(&rows));
+        assert_eq!((flips.epochs.len(), flips.epochs[0].epoch), (EPOCHS, 8));
+        assert_eq!(
+            (flips.tracks.len(), flips.tracks_in_all),
+            (MOST_COUNTS / EPOCHS, 1000)
+        );
+        assert!(flips.tracks[0].set.iter().all(|count| *count == 1));
     }
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | counts, classes, histogram of losses | the index, which is in memory |
 //! | flips by class and epoch | `label_changes`; the counts of a file are kept, because files never change |
+//! | scores of predictions by epoch and class | `predictions` and `truth` of these videos; the scores of an epoch are kept |
 //! | scores of the labels, threshold sweep | `truth`, `scores` and `labels` of at most [`quality::MOST_VIDEOS`] videos |
 //! | epochs, versions | `epochs`, `versions` |
 
 pub mod classes;
+pub mod epochs;
 pub mod flips;
 pub mod quality;
 
@@ -20,7 +22,8 @@ use vaplan_schemas::store::{Snapshot, Store};
 use vaplan_schemas::tables::{Epochs, Rejects};
 
 use self::classes::{ClassCounts, LossHistogram, SplitCounts};
-use self::flips::{EpochFlips, FlipReader};
+use self::epochs::EpochScoreReader;
+use self::flips::{FlipReader, PldFlips};
 use self::quality::{SplitQuality, ThresholdSweep};
 use super::history::ShownVersion;
 use super::index::ReviewIndex;
@@ -44,17 +47,17 @@ pub struct Overview {
     pub splits: Vec<SplitCounts>,
     /// Number of rejected rows.
     pub rejects: usize,
-    /// Counts of each class and modality.
+    /// Counts of each class and modality: for each class in order, audio and then visual.
     pub classes: Vec<ClassCounts>,
     /// Epoch that the labels are compared with.
     pub epoch: Option<u64>,
     /// Highest forward loss of each track, as a histogram.
     pub losses: Option<LossHistogram>,
-    /// Labels that PLD changed, by epoch.
-    pub flips: Vec<EpochFlips>,
+    /// Labels that PLD changed, by epoch and class.
+    pub flips: PldFlips,
     /// The last epochs of the parser.
     pub epochs: Vec<ShownEpoch>,
-    /// Scores of the labels of each split with truth.
+    /// Scores of the labels and of the predictions on each split with truth.
     pub quality: Vec<SplitQuality>,
     /// Thresholds tried on a split.
     pub sweeps: Vec<ThresholdSweep>,
@@ -76,7 +79,7 @@ pub struct ShownEpoch {
 }
 
 /// The last epochs, in order.
-fn epochs(mut rows: Vec<EpochRow>) -> Vec<ShownEpoch> {
+fn shown_epochs(mut rows: Vec<EpochRow>) -> Vec<ShownEpoch> {
     rows.sort_by_key(|row| row.epoch);
     let mut training = 0;
     let mut run: Option<Arc<str>> = None;
@@ -102,6 +105,13 @@ fn epochs(mut rows: Vec<EpochRow>) -> Vec<ShownEpoch> {
     shown.collect()
 }
 
+/// Readers that keep what they read, so that the overview of a later version reads only what is new.
+#[derive(Debug, Default)]
+pub struct OverviewReaders {
+    flips: FlipReader,
+    epochs: EpochScoreReader,
+}
+
 impl Overview {
     /// Makes the overview of a version. `index` must be of the same version.
     ///
@@ -110,7 +120,7 @@ impl Overview {
     pub fn read(
         snapshot: &Snapshot,
         index: &ReviewIndex,
-        flips: &FlipReader,
+        readers: &OverviewReaders,
     ) -> Result<Overview, LabelError> {
         let version = snapshot.version().version;
         let mut versions = snapshot.store().versions()?;
@@ -118,7 +128,7 @@ impl Overview {
         let versions_in_all = versions.len();
         let shown = &versions[versions_in_all.saturating_sub(VERSIONS)..];
         let rejects = snapshot.read::<Rejects>()?;
-        let (quality, sweeps) = quality::read(snapshot, index)?;
+        let (quality, sweeps) = quality::read(snapshot, index, &readers.epochs)?;
         Ok(Overview {
             version,
             versions_in_all,
@@ -131,8 +141,8 @@ impl Overview {
             classes: classes::count(index),
             epoch: index.epoch,
             losses: index.epoch.map(|_| LossHistogram::of(index)),
-            flips: flips.read(snapshot)?,
-            epochs: epochs(snapshot.read::<Epochs>()?),
+            flips: readers.flips.read(snapshot)?,
+            epochs: shown_epochs(snapshot.read::<Epochs>()?),
             quality,
             sweeps,
         })
@@ -148,7 +158,7 @@ struct CachedOverview {
     last: Mutex<Option<Arc<Overview>>>,
     /// Only one overview is made at a time.
     making: Mutex<()>,
-    flips: FlipReader,
+    readers: OverviewReaders,
 }
 
 impl OverviewCache {
@@ -185,7 +195,7 @@ impl OverviewCache {
             return Ok(last);
         }
         let snapshot = store.at_version(Some(StoreVersion(index.version)))?;
-        let made = Arc::new(Overview::read(&snapshot, index, &self.0.flips)?);
+        let made = Arc::new(Overview::read(&snapshot, index, &self.0.readers)?);
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.clone());
         drop(making);
         Ok(made)

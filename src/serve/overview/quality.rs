@@ -10,10 +10,11 @@ use vaplan_schemas::store::{Filter, Snapshot};
 use vaplan_schemas::tables::{Labels, Scores, Table, Truth, Videos};
 use vaplan_schemas::{ClassId, Modality};
 
+use super::epochs::EpochScoreReader;
 use crate::error::LabelError;
-use crate::eval::report::ClassReport;
 use crate::eval::{
-    DenseTruth, EvalError, EvalScores, Evaluator, PredictedLabels, VideoParse, evaluate, predictions,
+    DenseTruth, EvalError, EvalScores, Evaluator, PredictedLabels, Protocol, VideoParse, evaluate,
+    predictions,
 };
 use crate::serve::index::ReviewIndex;
 use crate::world::World;
@@ -32,19 +33,63 @@ pub struct SplitQuality {
     pub videos: usize,
     /// Number of videos of the split.
     pub videos_in_all: usize,
-    /// Scores of each stage: `plg` (scores above thresholds), then `labels` (with flips and user labels).
+    /// Scores of PLG, then of the labels, then of the predictions of each epoch.
     pub stages: Vec<StageQuality>,
 }
 
-/// Scores of one stage of the labels.
-#[derive(Clone, Debug, Serialize)]
+/// What is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QualityStage {
+    /// The labels before denoising: scores above thresholds.
+    Plg,
+    /// The labels of the version, with flips and user labels.
+    Labels,
+    /// The predictions of an epoch of the parser.
+    Parser,
+}
+
+/// Scores of one stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StageQuality {
-    /// Name of the stage.
-    pub stage: &'static str,
+    /// What is scored.
+    pub stage: QualityStage,
+    /// Epoch of the predictions.
+    pub epoch: Option<u64>,
+    /// How predictions became labels.
+    pub protocol: Protocol,
+    /// Number of videos with labels or predictions. The other videos count as videos without events.
+    pub videos: usize,
     /// Scores over all classes, in percent.
     pub scores: EvalScores,
-    /// Segment-level scores of each class.
-    pub classes: Vec<ClassReport>,
+    /// Segment-level F-score of the audio labels of each class, in the order of the classes, in percent to 2 decimals. `None` if
+    /// the class is neither labelled nor true in any video.
+    pub audio: Vec<Option<f64>>,
+    /// Like `audio`, of the visual labels.
+    pub visual: Vec<Option<f64>>,
+}
+
+impl StageQuality {
+    /// Scores labels, one entry per video of the truth. `None` if no video has labels.
+    pub(super) fn of(
+        stage: QualityStage,
+        truth: &DenseTruth,
+        predicted: &[PredictedLabels],
+    ) -> Option<StageQuality> {
+        // The only error is that no video has labels: then there is nothing to score.
+        let report = evaluate(truth, predicted, true).ok()?;
+        let classes = report.per_class.unwrap_or_default();
+        let rounded = |score: Option<f64>| score.map(|score| (100.0 * score).round() / 100.0);
+        Some(StageQuality {
+            stage,
+            epoch: None,
+            protocol: report.protocol,
+            videos: predicted.iter().filter(|own| own.segments().is_some()).count(),
+            scores: report.scores,
+            audio: classes.iter().map(|own| rounded(own.scores.audio)).collect(),
+            visual: classes.iter().map(|own| rounded(own.scores.visual)).collect(),
+        })
+    }
 }
 
 /// Thresholds tried on the videos of a split.
@@ -86,13 +131,14 @@ struct Sample {
 }
 
 /// Reads the scores of every split with truth, and a sweep of each modality: on `val` if it has truth, otherwise on
-/// `test`, otherwise on the videos of the largest split.
+/// `test`, otherwise on the videos of the largest split. `epochs` keeps the scores of predictions.
 ///
 /// # Errors
 /// Returns [`LabelError`] if a table cannot be read.
 pub fn read(
     snapshot: &Snapshot,
     index: &ReviewIndex,
+    epochs: &EpochScoreReader,
 ) -> Result<(Vec<SplitQuality>, Vec<ThresholdSweep>), LabelError> {
     let world = World::read(snapshot)?;
     let has_truth = !snapshot.files(Truth::NAME)?.is_empty();
@@ -106,7 +152,7 @@ pub fn read(
             continue;
         };
         if sample.truth.is_some() {
-            quality.extend(sample.quality(snapshot, &world)?);
+            quality.extend(sample.quality(snapshot, &world, epochs)?);
             swept = swept.or(Some(sample));
         }
     }
@@ -167,7 +213,12 @@ impl Sample {
         }))
     }
 
-    fn quality(&self, snapshot: &Snapshot, world: &World) -> Result<Option<SplitQuality>, LabelError> {
+    fn quality(
+        &self,
+        snapshot: &Snapshot,
+        world: &World,
+        epochs: &EpochScoreReader,
+    ) -> Result<Option<SplitQuality>, LabelError> {
         let Some(truth) = &self.truth else {
             return Ok(None);
         };
@@ -182,11 +233,12 @@ impl Sample {
             .filter_map(|found| generated(found.row, world))
             .collect();
         let mut stages = Vec::new();
-        for (stage, tracks) in [("plg", generated), ("labels", labels)] {
+        for (stage, tracks) in [(QualityStage::Plg, generated), (QualityStage::Labels, labels)] {
             let predicted = predictions::of_tables(truth, &self.videos, &tracks)
                 .map_err(|error| world_error(snapshot, &error))?;
-            stages.extend(scored(stage, truth, &predicted));
+            stages.extend(StageQuality::of(stage, truth, &predicted));
         }
+        stages.extend(epochs.read(snapshot, world, truth, &self.filter)?);
         Ok((!stages.is_empty()).then_some(SplitQuality {
             split: self.split,
             videos: truth.videos.len(),
@@ -290,16 +342,6 @@ fn generated(track: ScoreTrack, world: &World) -> Option<LabelTrack> {
         track.score,
         threshold,
     ))
-}
-
-fn scored(stage: &'static str, truth: &DenseTruth, predicted: &[PredictedLabels]) -> Option<StageQuality> {
-    // The only error is that no video has labels: then there is nothing to score.
-    let report = evaluate(truth, predicted, true).ok()?;
-    Some(StageQuality {
-        stage,
-        scores: report.scores,
-        classes: report.per_class.unwrap_or_default(),
-    })
 }
 
 fn world_error(snapshot: &Snapshot, error: &EvalError) -> LabelError {

@@ -20,12 +20,15 @@ use crate::placement::arrange_here;
 use crate::records::{Bits, Score, VideoId};
 use crate::workers::panic_point;
 
+/// Score minus threshold of each segment of one track.
+pub type TrackMargins = (Modality, ClassId, Arc<[Score]>);
+
 /// Outputs of [`threshold`].
 pub struct Thresholded<'scope, T: Timestamp + Lattice> {
     /// PLG labels: one record per video, modality and class.
     pub tracks: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Bits))>,
-    /// Score minus threshold of each segment: one record per track of a modality whose denoising rule reads margins.
-    pub margins: VecCollection<'scope, T, (VideoId, (Modality, ClassId, Arc<[Score]>))>,
+    /// Margins: one record per track of a modality whose denoising rule reads them.
+    pub margins: VecCollection<'scope, T, (VideoId, TrackMargins)>,
 }
 
 /// Computes the PLG labels of each video, modality and class with [`plg`], and the [`margins`] where a denoising rule reads them.

@@ -5,7 +5,7 @@
 //!                                          ├─ admit ─┬─ admitted ── threshold ─┐
 //! weak labels ─────────────────────────────┘         └─ rejections             ├─ labels ─┬─ labels
 //! predictions ─┬─ denoise ─────────────────────────────────────────────────────┤          ├─ rejections
-//! K, α, guard ─┘                                                               │          └─ changes
+//! rules ───────┘                                                               │          └─ changes
 //! user labels ─────────────────────────────────────────────────────────────────┘          │   │
 //!                                                                      previous labels ───┼───┘
 //! predictions, one version later ◀────────── train ◀─ if the graph has a learner ─────────┘

@@ -111,11 +111,7 @@ pub fn denoising_gain(
     let before: Vec<f64> = scores(videos, settings, modalities, None);
     let tried = rules(videos, settings, modalities).map(|rule| {
         let after = scores(videos, settings, modalities, Some(rule));
-        let gains: Vec<f64> = after
-            .iter()
-            .zip(&before)
-            .map(|(after, before)| after - before)
-            .collect();
+        let gains = differences(&after, &before);
         (rule, gains)
     });
     let tried: Vec<(DenoisingRule, Vec<f64>)> = tried.collect();
@@ -230,6 +226,15 @@ fn scores(
     videos.iter().map(score).collect()
 }
 
+/// The gain of each video.
+fn differences(after: &[f64], before: &[f64]) -> Vec<f64> {
+    after
+        .iter()
+        .zip(before)
+        .map(|(after, before)| after - before)
+        .collect()
+}
+
 /// Mean, and standard error of the mean.
 fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
@@ -273,10 +278,10 @@ mod tests {
         (0..count).map(video).collect()
     }
 
-    fn settings() -> LabelSettings {
+    fn settings(classes: usize) -> LabelSettings {
         let own = ModalitySettings {
             rule: Rule::Logit { scale: 1.0 },
-            thresholds: vec![0.5],
+            thresholds: vec![0.5; classes],
         };
         LabelSettings {
             audio: own.clone(),
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn right_predictions_gain_and_opposite_ones_do_not() {
-        let gain = |right| denoising_gain(&videos(40, right), &settings(), &[Modality::Visual]).unwrap();
+        let gain = |right| denoising_gain(&videos(40, right), &settings(1), &[Modality::Visual]).unwrap();
         let good = gain(40);
         // F rises from 0.5 to 1 in every video.
         assert!(
@@ -303,22 +308,22 @@ mod tests {
 
     #[test]
     fn a_rule_that_flips_nothing_is_chosen_if_every_flip_harms() {
-        let bad = denoising_gain(&videos(40, 0), &settings(), &[Modality::Visual]).unwrap();
+        let bad = denoising_gain(&videos(40, 0), &settings(1), &[Modality::Visual]).unwrap();
         assert_eq!((bad.in_sample, bad.held_out), (0.0, 0.0), "{bad:?}");
     }
 
     #[test]
     fn a_few_videos_tell_nothing() {
         assert_eq!(
-            denoising_gain(&videos(9, 9), &settings(), &[Modality::Visual]),
+            denoising_gain(&videos(9, 9), &settings(1), &[Modality::Visual]),
             None
         );
-        assert_eq!(denoising_gain(&videos(40, 40), &settings(), &[]), None);
+        assert_eq!(denoising_gain(&videos(40, 40), &settings(1), &[]), None);
     }
 
     #[test]
     fn a_gain_is_read_again_as_it_was_written() {
-        let gain = denoising_gain(&videos(40, 40), &settings(), &[Modality::Visual]).unwrap();
+        let gain = denoising_gain(&videos(40, 40), &settings(1), &[Modality::Visual]).unwrap();
         let text = serde_json::to_string(&gain).unwrap();
         assert_eq!(serde_json::from_str::<DenoisingGain>(&text).unwrap(), gain);
         for bad in [&*format!("vote {}", gain.rule), &*format!("{} k", gain.rule)] {
@@ -369,26 +374,14 @@ mod tests {
 
     #[test]
     fn a_rule_that_reads_margins_wins_where_scores_and_predictions_have_errors_of_their_own() {
-        let own = ModalitySettings {
-            rule: Rule::Logit { scale: 1.0 },
-            thresholds: vec![0.5; 3],
-        };
-        let settings = LabelSettings {
-            audio: own.clone(),
-            visual: own,
-            candidates: Default::default(),
-        };
+        let settings = settings(3);
         let videos = simulated(240, (1, 2.0));
         let gain = denoising_gain(&videos, &settings, &[Modality::Visual]).unwrap();
         assert!(gain.rule.reads_margins() && gain.is_gain(), "{gain:?}");
         let before = scores(&videos, &settings, &[Modality::Visual], None);
         let of = |rule| {
             let after = scores(&videos, &settings, &[Modality::Visual], Some(rule));
-            let gains: Vec<f64> = after
-                .iter()
-                .zip(&before)
-                .map(|(after, before)| after - before)
-                .collect();
+            let gains = differences(&after, &before);
             mean_and_error(&gains).0
         };
         let others = rules(&videos, &settings, &[Modality::Visual]).filter(|rule| !rule.reads_margins());
@@ -402,15 +395,7 @@ mod tests {
     /// Predictions that are much better, a little better, and worse than the labels.
     #[test]
     fn the_held_out_gain_agrees_with_the_gain_on_other_videos_in_9_of_10_seeds() {
-        let own = ModalitySettings {
-            rule: Rule::Logit { scale: 1.0 },
-            thresholds: vec![0.5; 3],
-        };
-        let settings = LabelSettings {
-            audio: own.clone(),
-            visual: own,
-            candidates: Default::default(),
-        };
+        let settings = settings(3);
         for error in [1.0, 2.0, 6.0] {
             let mut agreed = Vec::new();
             for seed in 0..10 {
@@ -419,11 +404,7 @@ mod tests {
                 let others = simulated(480, (1000 + seed, error));
                 let before = scores(&others, &settings, &[Modality::Visual], None);
                 let after = scores(&others, &settings, &[Modality::Visual], Some(gain.rule));
-                let gains: Vec<f64> = after
-                    .iter()
-                    .zip(&before)
-                    .map(|(after, before)| after - before)
-                    .collect();
+                let gains = differences(&after, &before);
                 let (found, own_error) = mean_and_error(&gains);
                 // The gain on the other videos is a mean of a sample, too.
                 let interval = 2.0 * gain.error.hypot(own_error);

@@ -65,9 +65,17 @@ impl CalibrationVideo {
                 Modality::Visual => &mut parse.visual,
             };
             for (class, scores) in &self.tracks[modality.index()] {
-                let number = |value: f64| Score::new(value).expect("scores and thresholds are numbers");
-                let threshold = number(settings.of(modality).score_threshold(*class));
-                let scores: Vec<Score> = scores.iter().copied().map(number).collect();
+                // A score or threshold that is no number sets no label.
+                let number = |value: f64, or: f64| {
+                    Score::new(value)
+                        .or(Score::new(or))
+                        .expect("infinity is a number")
+                };
+                let threshold = number(settings.of(modality).score_threshold(*class), f64::INFINITY);
+                let scores: Vec<Score> = scores
+                    .iter()
+                    .map(|score| number(*score, f64::NEG_INFINITY))
+                    .collect();
                 let rule = pld[modality.index()];
                 let track = PlgTrack::new(*class, &scores, threshold, rule);
                 let flipped = rule.zip(prediction.and_then(|own| own.of(*class)));

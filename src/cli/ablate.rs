@@ -15,10 +15,11 @@ use crate::parser::ablate::{self, AblateProgress, AblateRequest, AblationLine};
 ///
 /// The lines are: weak labels as HAN was published; pseudo labels; pseudo labels with one or both terms of the
 /// richness-aware loss; the same with labels that are denoised once or by every second epoch; and the same with one variant of
-/// the loss each. All lines have the same settings otherwise, and every network learns for the same number of epochs. Each network is scored on --split at the epoch that is best on the split of the settings (default:
-/// val). Denoising chooses its rule on val, and denoises nothing if no rule gains there. If the labels of the store are denoised
-/// already, all lines begin with the labels before that. The command writes no store version. It keeps the scores of each trained network in the store's folder _vaplan/train/ablate, so
-/// that a second run trains only the networks that are missing.
+/// the loss each. All lines have the same settings otherwise, and every network learns for the same number of epochs. Each
+/// network is scored on --split at the epoch that is best on the split of the settings (default: val). Denoising chooses its
+/// rule on val, and denoises nothing if no rule gains there. If the labels of the store are denoised already, all lines begin
+/// with the labels before that. The command writes no store version. It keeps the scores of each trained network in the
+/// store's folder _vaplan/train/ablate, so that a second run trains only the networks that are missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

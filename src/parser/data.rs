@@ -227,6 +227,27 @@ impl Dataset {
         paths: &FeaturePaths,
         on_videos: &mut dyn FnMut(u64),
     ) -> Result<Dataset, TrainError> {
+        Dataset::with(snapshot, paths, false, on_videos)
+    }
+
+    /// Like [`Dataset::read`], but every label that a denoising rule flipped has the value that scores and thresholds give it.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`Dataset::read`].
+    pub fn read_undenoised(
+        snapshot: &Snapshot,
+        paths: &FeaturePaths,
+        on_videos: &mut dyn FnMut(u64),
+    ) -> Result<Dataset, TrainError> {
+        Dataset::with(snapshot, paths, true, on_videos)
+    }
+
+    fn with(
+        snapshot: &Snapshot,
+        paths: &FeaturePaths,
+        undenoised: bool,
+        on_videos: &mut dyn FnMut(u64),
+    ) -> Result<Dataset, TrainError> {
         let mut rows = snapshot.read::<tables::Videos>()?;
         rows.sort_by(|a, b| a.video.cmp(&b.video));
         let classes = class_names(&snapshot.read::<tables::Classes>()?);
@@ -251,7 +272,7 @@ impl Dataset {
             features,
             videos,
         };
-        dataset.read_labels(snapshot, &position)?;
+        dataset.read_labels(snapshot, &position, undenoised)?;
         Ok(dataset)
     }
 
@@ -259,6 +280,7 @@ impl Dataset {
         &mut self,
         snapshot: &Snapshot,
         position: &BTreeMap<Arc<str>, usize>,
+        undenoised: bool,
     ) -> Result<(), TrainError> {
         let classes = self.classes.len();
         for track in snapshot.read::<tables::Labels>()? {
@@ -277,30 +299,9 @@ impl Dataset {
             if labels.is_empty() {
                 *labels = vec![0; segments * classes];
             }
-            for (segment, &label) in track.labels.iter().enumerate() {
-                labels[segment * classes + class] = u8::from(label);
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives every label that a denoising rule flipped the value that scores and thresholds give it. User labels stay.
-    ///
-    /// # Errors
-    /// Returns [`TrainError::Store`] if the store cannot be read.
-    pub fn undo_denoising(&mut self, snapshot: &Snapshot) -> Result<(), TrainError> {
-        let classes = self.classes.len();
-        for track in snapshot.read::<tables::Labels>()? {
-            let found = self
-                .examples
-                .binary_search_by(|example| example.name.cmp(&track.video));
-            let class = self.classes.iter().position(|class| *class == track.class);
-            let (Ok(at), Some(class), true) = (found, class, track.rules.contains(&LabelRule::Pld)) else {
-                continue;
-            };
-            let labels = &mut self.examples[at].labels[usize::from(track.modality == Modality::Visual)];
-            for segment in (0..track.segments()).filter(|at| track.rules[*at] == LabelRule::Pld) {
-                labels[segment * classes + class] = u8::from(!track.labels[segment]);
+            for (segment, (&label, rule)) in track.labels.iter().zip(&track.rules).enumerate() {
+                let flipped = undenoised && *rule == LabelRule::Pld;
+                labels[segment * classes + class] = u8::from(label != flipped);
             }
         }
         Ok(())

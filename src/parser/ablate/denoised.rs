@@ -126,8 +126,8 @@ impl LabelSamples {
     }
 }
 
-/// The margins of the train videos, as table `labels` repeats scores and thresholds. A track with a user label has none: the table does
-/// not have the score that the label hides.
+/// Score minus threshold of the train videos, as table `labels` repeats both; NaN under a user label, which hides its score. These are the
+/// margins of the denoising rule, in f64 as the label graph has them; those of [`Dataset::read_margins`] are logarithms by rule `softmax`.
 fn margins(
     snapshot: &Snapshot,
     world: &World,
@@ -147,11 +147,13 @@ fn margins(
         let (Some(class), Some(threshold)) = (world.class_id(&track.class), track.threshold) else {
             continue;
         };
-        if !track.rules.contains(&LabelRule::User) {
-            let own = track.scores.iter().map(|score| score - threshold).collect();
-            let by_video = &mut margins[track.modality.index()];
-            by_video.entry(track.video).or_default().push((class, own));
-        }
+        let scored = track.scores.iter().zip(&track.rules);
+        let own = scored.map(|(score, rule)| match rule {
+            LabelRule::User => f64::NAN,
+            _ => score - threshold,
+        });
+        let by_video = margins[track.modality.index()].entry(track.video).or_default();
+        by_video.push((class, own.collect()));
     }
     Ok(margins)
 }

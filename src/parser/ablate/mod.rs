@@ -133,9 +133,8 @@ pub fn run(
         network.check()?;
     }
     let snapshot = Store::open(&request.store)?.at_version(request.version)?;
-    let mut dataset = Dataset::read(&snapshot, &request.features, &mut |_| ())?;
     // The lines without denoising learn labels that nothing denoised, and the others denoise these labels themselves.
-    dataset.undo_denoising(&snapshot)?;
+    let mut dataset = Dataset::read_undenoised(&snapshot, &request.features, &mut |_| ())?;
     let soft = |line: &AblationLine| line.settings(&request.settings, 0).soft_labels > 0.0;
     if request.lines.iter().any(soft) {
         dataset.read_margins(&snapshot)?;
